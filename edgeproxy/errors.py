@@ -1,0 +1,42 @@
+"""What can go wrong with a request, in the three facts that decide what to do: kind, whose side, retry or not.
+
+`Refused` is the edge's own no: nothing was forwarded. `Fault` is an upstream's failure: something may have been.
+Neither carries a traceback that anybody reads, so both are plain values that are raised.
+"""
+
+
+class EdgeError(Exception):
+    """Whatever the edge itself answers with an error."""
+
+    status: int
+    detail: str
+
+
+class Refused(EdgeError):
+    """The client's request is not forwarded.
+
+    `status` is the HTTP status of the answer, `detail` one sentence for the person who reads it. `close` says
+    that the connection ends with the answer, which it must wherever it is unclear where the next request begins.
+    `fields` are further lines of the answer's head, each with its CRLF (`Allow`, `WWW-Authenticate`).
+    """
+
+    def __init__(self, status: int, detail: str, *, close: bool = True, fields: bytes = b"") -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.close = close
+        self.fields = fields
+
+
+class Fault(EdgeError):
+    """An upstream failed the request.
+
+    `error` is a proxy error type of RFC 9209 section 2.3 (`connection_refused`, `http_protocol_error`, …), shown
+    in Proxy-Status and counted in `edge_upstream_errors_total`. `status` is 502, 503 or 504.
+    """
+
+    def __init__(self, error: str, detail: str, *, status: int = 502) -> None:
+        super().__init__(error, detail)
+        self.status = status
+        self.error = error
+        self.detail = detail

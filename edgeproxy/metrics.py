@@ -1,0 +1,39 @@
+"""Every metric of the edge in one literal table: its name, kind, labels and meaning (DESIGN section 6).
+
+Workers add to them in the memory map, the supervisor presents the map; both look names up here, so a metric
+that is not in this table cannot be counted.
+"""
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+BUCKETS = (
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0,
+)  # fmt: skip
+"""Upper bounds in seconds of every histogram's buckets; a last one without a bound follows."""
+
+
+class Metric(NamedTuple):
+    """One metric family: `labels` in the order in which their values are given."""
+
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+METRICS: dict[str, Metric] = {
+    "edge_requests_total": Metric("counter", ("route", "tier", "code"), "Requests answered"),
+    "edge_request_seconds": Metric("histogram", ("route",), "From the first byte of a request's head to the last byte of its answer"),
+    "edge_overhead_seconds": Metric("histogram", (), "The edge's own part of a request: its whole time less the upstream's"),
+    "edge_rate_limited_total": Metric("counter", ("tier", "policy", "mode"), "Requests refused by a limit"),
+    "edge_auth_failures_total": Metric("counter", ("reason",), "Requests refused for their key"),
+    "edge_upstream_seconds": Metric("histogram", ("upstream",), "From the request's head sent to the answer's head received"),
+    "edge_upstream_errors_total": Metric("counter", ("upstream", "error"), "Upstream faults, by RFC 9209 error type"),
+    "edge_connections": Metric("gauge", ("side",), "Open connections: client or upstream"),
+    "edge_usage_counted_total": Metric("counter", ("meter",), "Units counted for billing"),
+    "edge_table_rows": Metric("gauge", ("table",), "Rows in use"),
+    "edge_table_full_total": Metric("counter", ("table",), "Times a table had no row to give"),
+    "edge_worker_restarts_total": Metric("counter", (), "Workers started anew after one died"),
+    "edge_config_ok": Metric("gauge", (), "1 while the configuration last offered is the one that serves"),
+}  # fmt: skip

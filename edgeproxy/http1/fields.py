@@ -1,0 +1,143 @@
+"""What each header field is to the edge: one literal table a direction."""
+
+from enum import IntEnum, auto
+from typing import Final
+
+from edgeproxy.http1.grammar import TOKEN
+
+
+class Kind(IntEnum):
+    """What is to be done with a field. Those without a remark are read by the rule of their name."""
+
+    MALFORMED = auto()
+    """Not a field name."""
+    PASS = auto()
+    """Forwarded as it came, unless Connection names it."""
+    HOP = auto()
+    """For one connection only (RFC 9110 section 7.6.1): not forwarded."""
+    STAMP = auto()
+    """Set by the edge alone: dropped, whoever sent it."""
+    ORIGIN = auto()
+    """Says where a request came from: passes when a trusted proxy says it, else dropped."""
+    FORWARDED_FOR = auto()
+    FORWARDED_PROTO = auto()
+    FORWARDED_HOST = auto()
+    REQUEST_ID = auto()
+    HOST = auto()
+    LENGTH = auto()
+    CODING = auto()
+    CONNECTION = auto()
+    UPGRADE = auto()
+    TE = auto()
+    EXPECT = auto()
+    VIA = auto()
+    BEARER = auto()
+    """Authorization with a key of ours."""
+    CREDENTIALS = auto()
+    """Authorization of another scheme: the upstream's affair, so it is forwarded."""
+    API_KEY = auto()
+    TRACEPARENT = auto()
+    TRACESTATE = auto()
+    RATE = auto()
+    """An upstream's own RateLimit fields, kept apart: the edge's replace them where a rate policy applied."""
+
+
+REQUEST: Final[dict[bytes, Kind]] = {
+    b"host": Kind.HOST,
+    b"content-length": Kind.LENGTH,
+    b"transfer-encoding": Kind.CODING,
+    b"connection": Kind.CONNECTION,
+    b"upgrade": Kind.UPGRADE,
+    b"te": Kind.TE,
+    b"expect": Kind.EXPECT,
+    b"via": Kind.VIA,
+    b"keep-alive": Kind.HOP,
+    b"proxy-connection": Kind.HOP,
+    b"proxy-authorization": Kind.HOP,
+    b"proxy-authenticate": Kind.HOP,
+    b"trailer": Kind.HOP,
+    b"authorization": Kind.CREDENTIALS,
+    b"x-api-key": Kind.API_KEY,
+    b"traceparent": Kind.TRACEPARENT,
+    b"tracestate": Kind.TRACESTATE,
+    b"x-request-id": Kind.REQUEST_ID,
+    b"x-forwarded-for": Kind.FORWARDED_FOR,
+    b"x-forwarded-proto": Kind.FORWARDED_PROTO,
+    b"x-forwarded-host": Kind.FORWARDED_HOST,
+    b"x-forwarded-port": Kind.ORIGIN,
+    b"x-real-ip": Kind.ORIGIN,
+    b"forwarded": Kind.ORIGIN,
+    b"x-customer-id": Kind.STAMP,
+    b"x-customer-tier": Kind.STAMP,
+    b"x-edge-region": Kind.STAMP,
+    b"x-edge-signature": Kind.STAMP,
+}
+"""Request fields that are more than a line to pass on. Their underscore spellings never pass at all."""
+
+RESPONSE: Final[dict[bytes, Kind]] = {
+    b"content-length": Kind.LENGTH,
+    b"transfer-encoding": Kind.CODING,
+    b"connection": Kind.CONNECTION,
+    b"upgrade": Kind.UPGRADE,
+    b"keep-alive": Kind.HOP,
+    b"proxy-connection": Kind.HOP,
+    b"proxy-authenticate": Kind.HOP,
+    b"proxy-authentication-info": Kind.HOP,
+    b"te": Kind.HOP,
+    b"trailer": Kind.HOP,
+    b"x-request-id": Kind.STAMP,
+    b"ratelimit": Kind.RATE,
+    b"ratelimit-policy": Kind.RATE,
+    b"ratelimit-limit": Kind.RATE,
+    b"ratelimit-remaining": Kind.RATE,
+    b"ratelimit-reset": Kind.RATE,
+}
+"""Response fields that are more than a line to pass on. The last three are RateLimit fields of earlier drafts."""
+
+FRESH: Final = frozenset(
+    kind for name, kind in REQUEST.items() if name.startswith((b"trace", b"x-", b"forwarded", b"authorization"))
+) | {Kind.BEARER}
+"""Kinds of lines that are new in each request, or that a client can make up: not remembered by line."""
+
+NEVER_NAMED: Final = frozenset(
+    name for name, kind in REQUEST.items() if kind in (Kind.HOST, Kind.LENGTH, Kind.ORIGIN)
+)
+"""Fields that stay though Connection names them, or a client could take them from under the upstream. The stamps
+need no mention here: they are added after Connection has been heeded."""
+
+NOT_IN_TRAILERS: Final = frozenset(
+    (
+        *REQUEST,
+        *RESPONSE,
+        # Request modifiers,
+        *(b"cache-control", b"pragma", b"max-forwards", b"range", b"if-match", b"if-none-match", b"if-range"),
+        *(b"if-modified-since", b"if-unmodified-since"),
+        # authentication,
+        *(b"cookie", b"set-cookie", b"www-authenticate", b"authentication-info"),
+        # how the content is to be read,
+        *(b"content-encoding", b"content-type", b"content-range", b"content-location"),
+        # and what must be known before the content comes.
+        *(b"accept-ranges", b"age", b"date", b"expires", b"location", b"retry-after", b"vary"),
+    )
+)
+"""Names that are dropped from trailer sections (RFC 9110 section 6.5.1)."""
+
+
+def request_kind(name: bytes) -> Kind:
+    """The kind of a request's field; the name as it was sent."""
+    kind = _kind(name, REQUEST)
+    # Servers that hand fields on as variables (CGI, WSGI) cannot tell X_Customer_Id from X-Customer-Id.
+    if kind is Kind.PASS and b"_" in name and name.lower().replace(b"_", b"-") in REQUEST:
+        return Kind.HOP
+    return kind
+
+
+def response_kind(name: bytes) -> Kind:
+    """The kind of a response's field; the name as it was sent."""
+    return _kind(name, RESPONSE)
+
+
+def _kind(name: bytes, table: dict[bytes, Kind]) -> Kind:
+    if not name or name.translate(None, TOKEN):
+        return Kind.MALFORMED
+    return table.get(name.lower(), Kind.PASS)

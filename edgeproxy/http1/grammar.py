@@ -1,0 +1,108 @@
+"""The alphabets and shapes of HTTP/1.1, each written once, with the section that it follows."""
+
+import re
+from ipaddress import AddressValueError, IPv6Address
+from typing import Final, NamedTuple
+
+
+class Limits(NamedTuple):
+    """How much of a head is read, in bytes and in field lines."""
+
+    line: int = 8192
+    """The request line without its CRLF; longer is 414."""
+    head: int = 32 << 10
+    """The whole head without its blank line, and likewise a trailer section; longer is 431."""
+    fields: int = 100
+    """Field lines of a head or of a trailer section; more is 431."""
+
+
+METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+"""What is forwarded; CONNECT and TRACE are not for a gateway, the rest is 501 (RFC 9110 section 9)."""
+
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"))
+"""May be sent again when a connection died before any byte of an answer (RFC 9110 section 9.2.2)."""
+
+TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+"""tchar, RFC 9110 section 5.6.2."""
+
+VALUE: Final = bytes([9, *range(32, 127), *range(128, 256)])
+"""HTAB, SP, VCHAR and obs-text: what a field value or a reason phrase is made of (RFC 9110 section 5.5)."""
+
+TARGET: Final = bytes(set(range(33, 127)) - set(b'"#<>\\'))
+"""What a request target is made of: RFC 3986, and what browsers leave as it is (`[ ] ^ ` { | }`, see the WHATWG
+URL standard, section 1.3). No fragment (RFC 9112 section 3.2); a backslash only in a query, where QUERY allows it."""
+
+QUERY: Final = TARGET + b"\\"
+
+OWS: Final = b" \t"
+"""Optional whitespace around a field value, RFC 9110 section 5.6.3."""
+
+VERSION: Final = re.compile(rb"HTTP/([0-9])\.([0-9])")
+"""RFC 9112 section 2.3; the name is case-sensitive."""
+
+STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+"""RFC 9112 section 4. The space before an absent reason phrase is forgiven, as many servers leave it out."""
+
+CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+"""RFC 9110 section 8.6; no list, no sign, and nothing that 63 bits do not hold."""
+
+AUTHORITY: Final = re.compile(rb"([A-Za-z0-9\-._~!$&'()*+,;=]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
+"""uri-host [":" port], RFC 9110 section 7.2. Neither an empty name (section 4.2.1), nor user information (4.2.4),
+nor percent-encoding: such a name would be one host to us and another to a server that decodes it."""
+
+TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(0[0-3])")
+"""W3C Trace Context section 3.2.2: version, trace-id, parent-id and the flags `sampled` and `random`."""
+
+LATER_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
+)
+"""The same with whatever later versions add, in flags or at the end."""
+
+REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+
+
+def split_line(line: bytes) -> tuple[bytes, bytes] | None:
+    """(lower-case name, value without the whitespace around it) of a field line; None where it is malformed.
+
+    RFC 9112 section 5.1: no whitespace before the colon, which also refuses folded lines (5.2), as those begin
+    with whitespace; and no CR, LF or NUL in the value (RFC 9110 section 5.5).
+    """
+    name, colon, value = line.partition(b":")
+    if not colon or not name or name.translate(None, TOKEN) or value.translate(None, VALUE):
+        return None
+    return name.lower(), value.strip(OWS)
+
+
+def name_of(line: bytes) -> bytes:
+    """The lower-case field name of a line that is known to be well-formed."""
+    return line.partition(b":")[0].lower()
+
+
+def members(value: bytes) -> list[bytes]:
+    """The members of a comma-separated list in lower case, empty ones left out (RFC 9110 section 5.6.1)."""
+    return [member for part in value.lower().split(b",") if (member := part.strip(OWS))]
+
+
+def host_of(authority: bytes) -> bytes | None:
+    """The name that routing looks at: lower case, no port, no trailing dot; None where the authority is malformed."""
+    match = AUTHORITY.fullmatch(authority)
+    if match is None or int(match[2] or 0) > 65535:
+        return None
+    host = match[1].lower()
+    if host.startswith(b"["):
+        try:
+            IPv6Address(host[1:-1].decode("ascii"))
+        except AddressValueError:
+            return None
+    return host.removesuffix(b".") or None
+
+
+def later_trace(traceparent: bytes) -> tuple[bytes, bytes] | None:
+    """(trace-id, flags) of a traceparent with more in it than this version defines; None where it is invalid.
+
+    Trace Context section 3.2.2.5.2: flags that nobody has defined yet are not passed on.
+    """
+    match = LATER_TRACEPARENT.fullmatch(traceparent)
+    if match is None or (match[1] == b"00" and match[4] is not None):
+        return None
+    return match[2], b"%02x" % (int(match[3], 16) & 3)

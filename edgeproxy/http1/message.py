@@ -1,0 +1,70 @@
+"""The edge's own answers, as bytes."""
+
+from typing import Final
+
+import orjson
+
+REASONS: Final[dict[int, str]] = {
+    200: "OK",
+    204: "No Content",
+    400: "Bad Request",
+    401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
+}
+"""Reason phrases of the statuses that the edge gives (RFC 9110 section 15, RFC 6585)."""
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""The interim answer that asks for the body (RFC 9110 section 15.2.1)."""
+
+QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+QUOTA_EXCEEDED_TITLE: Final = "Request cannot be satisfied as assigned quota has been exceeded"
+"""The problem type of draft-ietf-httpapi-ratelimit-headers-10 section 5.1."""
+
+
+def answer(
+    status: int, fields: bytes = b"", body: bytes = b"", *, close: bool = False, head_only: bool = False
+) -> bytes:
+    """A whole response: status line, `fields` (lines with their CRLF), Content-Length and `body`.
+
+    `close` adds Connection: close. `head_only` leaves the body out and its length in, for HEAD (RFC 9110 section
+    9.3.2). A 204 has neither body nor Content-Length (section 8.6).
+    """
+    reason = REASONS.get(status, "").encode("ascii")
+    length = b"" if status == 204 else b"Content-Length: %d\r\n" % len(body)
+    ending = b"Connection: close\r\n" if close else b""
+    content = b"" if head_only or status == 204 else body
+    return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, fields, length, ending, content)
+
+
+def problem(status: int, detail: str, instance: str, **extra: object) -> bytes:
+    """The body of an error, `application/problem+json` (RFC 9457).
+
+    `instance` is the request id. Members of `extra` are added, `_` in their names written as `-`. With
+    `violated_policies`, a list of names, it is draft 10's problem type `quota-exceeded`; else the type is
+    `about:blank`, whose title is the reason phrase (RFC 9457 section 4.2.1).
+    """
+    quota = "violated_policies" in extra
+    members: dict[str, object] = {
+        "type": QUOTA_EXCEEDED if quota else "about:blank",
+        "title": QUOTA_EXCEEDED_TITLE if quota else REASONS[status],
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+    }
+    members.update((name.replace("_", "-"), value) for name, value in extra.items())
+    return orjson.dumps(members)

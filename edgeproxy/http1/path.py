@@ -1,0 +1,72 @@
+"""The one rule about paths: what `resolve` returns is what routes are matched with and what is forwarded."""
+
+import re
+from typing import Final
+
+from edgeproxy.errors import Refused
+from edgeproxy.http1 import grammar
+
+UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+"""RFC 3986 section 2.3: an escape of one of these means the same as the character."""
+
+FORBIDDEN: Final = frozenset(b"/\\\0")
+"""Escaped, these are data to us and a separator, or the end, to some server behind us."""
+
+ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
+DOTS_AND_MORE: Final = re.compile(rb"\.\.?;.*")
+"""A dot segment with parameters: a plain segment by RFC 3986, a dot segment to servers that drop parameters first."""
+
+
+def is_plain(target: bytes) -> bool:
+    """Whether `resolve` would return this target unchanged; may say no where it would.
+
+    For targets in origin-form whose bytes are all in grammar.TARGET.
+    """
+    return b"%" not in target and b"/." not in target
+
+
+def resolve(target: bytes) -> bytes:
+    """The target with its path in the one form that there is of it; its query is left alone.
+
+    `target` is in origin-form or `*`. Escapes of unreserved characters are undone and other escapes written in upper
+    case (RFC 3986 section 6.2.2), dot segments removed (section 5.2.4); `//` stays. Raises Refused(400) for a path
+    that climbs above the root, for escaped `/`, `\\` and NUL, and for what is malformed.
+    """
+    path, question, query = target.partition(b"?")
+    if path == b"*" == target:
+        return target
+    if not path.startswith(b"/") or path.translate(None, grammar.TARGET) or query.translate(None, grammar.QUERY):
+        raise Refused(400, "The path is malformed")
+    if b"%" in path:
+        path = ESCAPE.sub(_unescape, path)
+    if b"/." in path:
+        path = _without_dots(path)
+    return path + question + query
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    digits: bytes | None = match[1]
+    if digits is None:
+        raise Refused(400, "The path has a percent sign without two hex digits")
+    code = int(digits, 16)
+    if code in FORBIDDEN:
+        raise Refused(400, "The path has an escaped slash, backslash or NUL")
+    return bytes((code,)) if code in UNRESERVED else match[0].upper()
+
+
+def _without_dots(path: bytes) -> bytes:
+    """RFC 3986 section 5.2.4, but climbing above the root is refused, not ignored."""
+    kept: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for segment in segments:
+        if segment == b"..":
+            if not kept:
+                raise Refused(400, "The path climbs above its root")
+            kept.pop()
+        elif DOTS_AND_MORE.fullmatch(segment):
+            raise Refused(400, "The path has a dot segment with parameters")
+        elif segment != b".":
+            kept.append(segment)
+    if segments[-1] in (b".", b".."):
+        kept.append(b"")
+    return b"/" + b"/".join(kept)

@@ -1,0 +1,5 @@
+"""`python -m edgeproxy`: the same as the command."""
+
+from edgeproxy.cli import main
+
+main()

@@ -1,0 +1,278 @@
+"""The commands. Each imports what it needs itself, so that `check` does not wait for the whole edge to load.
+
+Exit codes: 0 well; 1 the answer is no (`check` found problems, nobody answers at the admin listener); 2 arguments
+or a configuration that cannot be used, with nothing started.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeproxy.config.models import Settings
+
+app = typer.Typer(
+    name="edgeproxy",
+    help="An HTTP edge proxy that knows customers by API key, limits them by tier and counts every request.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+key = typer.Typer(help="API keys.", no_args_is_help=True)
+app.add_typer(key, name="key")
+
+Said = TypeVar("Said")
+
+ADMIN = "127.0.0.1:9090"
+"""Where `status` and `limits` ask unless they are told."""
+KEY_PREFIX = "ek_live_"
+KEY_LENGTH = 40
+"""Random letters and digits of a key, 238 bits."""
+ANSWER_TIMEOUT = 10.0
+"""Seconds for the admin listener to answer."""
+
+ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
+AdminFile = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration that names the admin listener.")
+]
+AdminAddress = Annotated[
+    str | None, typer.Option("--admin", metavar="HOST:PORT", help=f"The admin listener; by default {ADMIN}.")
+]
+
+
+@app.command()
+def edge(config: ConfigFile) -> None:
+    """Serve what FILE says, until SIGTERM or SIGINT."""
+    settings = _load(config, exit_code=2)
+    from edgeproxy.supervisor.main import run
+
+    raise typer.Exit(run(settings, config))
+
+
+@app.command()
+def quick(
+    to: Annotated[str, typer.Option(metavar="URL", help="The upstream: http://HOST:PORT.")],
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect.")] = "127.0.0.1:8080",
+    admin: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The admin listener; none unless set.")] = None,
+    rate: Annotated[str | None, typer.Option(metavar="RATE", help="A limit for each address, such as 100/s.")] = None,
+) -> None:
+    """Serve one upstream without a configuration, open to all, until SIGTERM or SIGINT. Counts end with it."""
+    from tempfile import TemporaryDirectory
+
+    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.quick import load_quick
+
+    with TemporaryDirectory(prefix="edgeproxy-quick-", ignore_cleanup_errors=True) as state:
+        try:
+            settings = load_quick(to, listen=listen, admin=admin, rate=rate, state=Path(state))
+        except ConfigErrors as errors:
+            _fail(str(errors), 2)
+        from edgeproxy.supervisor.main import run
+
+        code = run(settings, None)
+    raise typer.Exit(code)
+
+
+@app.command()
+def check(config: ConfigFile) -> None:
+    """Check FILE and what it includes, and print every problem with its place."""
+    settings = _load(config, exit_code=1)
+    typer.echo(f"OK: {summary(settings)}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of edge.yaml, for editors."""
+    import json
+
+    from edgeproxy.config.schema import schema
+
+    typer.echo(json.dumps(schema(), indent=2))
+
+
+@key.command("new")
+def key_new(
+    customer: Annotated[str, typer.Option(metavar="NAME", help="Whose key it is, as under customers.")],
+) -> None:
+    """Make a key: print it, this once, and the line for `keys` with its hash."""
+    import hashlib
+    import secrets
+    import string
+
+    from edgeproxy.config.kinds import A_NAME, NAME
+
+    if not NAME.fullmatch(customer):
+        _fail(f"--customer: {customer!r} is not a name, {A_NAME}", 2)
+    alphabet = string.ascii_letters + string.digits
+    secret = KEY_PREFIX + "".join(secrets.choice(alphabet) for _ in range(KEY_LENGTH))
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    typer.echo("The key, shown only now, and the line for `keys` in edge.yaml:", err=True)
+    typer.echo(secret)
+    typer.echo(f'  - {{sha256: "{digest}", customer: {customer}}}')
+
+
+@app.command()
+def status(config: AdminFile = None, admin: AdminAddress = None) -> None:
+    """Ask a running edge how it is."""
+    said, workers = _ask(_admin(config, admin), "/status", _status)
+    typer.echo(said)
+    if not workers:
+        _fail("no worker is running", 1)
+
+
+def _status(answer: Any) -> tuple[str, int]:
+    """What `/status` answers, for people, and how many workers run."""
+    config, usage, hub = answer["config"], answer["usage"], answer["hub"]
+    lines = [
+        f"region {answer['region']}, edgeproxy {answer['version']}",
+        f"config {config['sha256'][:12]} since {_moment(config['loaded_at'])}: {config['error'] or 'ok'}",
+        f"hub    {hub['url']}: {hub['state']}",
+        f"usage  {usage['unshipped']} unshipped, {usage['spool_bytes']} bytes in the spool",
+    ]
+    for worker in answer["workers"]:
+        lines.append(
+            f"worker {worker['pid']}: {worker['connections']} connections, since {_moment(worker['started_at'])}"
+        )
+    return "\n".join(lines), len(answer["workers"])
+
+
+@app.command()
+def limits(
+    customer: Annotated[str, typer.Argument(metavar="CUSTOMER")],
+    config: AdminFile = None,
+    admin: AdminAddress = None,
+) -> None:
+    """Ask a running edge what is left of a customer's limits."""
+    from urllib.parse import quote
+
+    path = f"/limits/{quote(customer, safe='')}"
+    typer.echo(_ask(_admin(config, admin), path, _policies) or f"{customer} has no limits")
+
+
+def _policies(answer: Any) -> str:
+    """What `/limits/CUSTOMER` answers, for people."""
+    return "\n".join(
+        f"{policy['name']}: {policy['used']} of {policy['limit']} used in {policy['window_s']:g} s, "
+        f"{policy['remaining']} left, reset in {policy['reset_s']} s ({policy['scope']}, {policy['mode']})"
+        for policy in answer["policies"]
+    )
+
+
+LATER = {
+    "collector": "The central service that usage is shipped to.",
+    "directory": "People of the files into the hub.",
+    "spool": "The disk queue of usage: ls, verify, adopt, discard.",
+    "verify": "The ledger against the batches.",
+    "import": "People of the files into the collector.",
+    "probe": "Measure an edge from outside.",
+    "billing": "Plans, invoices and their reconciliation.",
+    "stripe-sandbox": "A Stripe to try with.",
+}
+"""Commands that a later version brings, whatever their arguments will be."""
+
+
+def _later(name: str, about: str) -> None:
+    @app.command(
+        name,
+        help=f"Not supported yet: {about[0].lower()}{about[1:]}",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def refuse() -> None:
+        _fail(f"{name} is not supported yet", 2)
+
+
+for _name, _about in LATER.items():
+    _later(_name, _about)
+
+
+def summary(settings: "Settings") -> str:
+    """A configuration in a line."""
+    sizes = {
+        "route": settings.routes,
+        "upstream": settings.upstreams,
+        "tier": settings.tiers,
+        "customer": settings.customers,
+        "key": settings.keys,
+    }
+    counted = ", ".join(f"{len(some)} {name}{'' if len(some) == 1 else 's'}" for name, some in sizes.items())
+    listening = ", ".join(map(str, settings.listen))
+    return f"region {settings.region} on {listening}: {counted}; sha256 {settings.sha256[:12]}"
+
+
+def main() -> None:
+    """The command `edgeproxy`."""
+    app(prog_name="edgeproxy")
+
+
+def _load(path: Path, *, exit_code: int) -> "Settings":
+    """The settings of a file; where they cannot be used, prints every problem and exits."""
+    from edgeproxy.config.load import load
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        return load(path, os.environ)
+    except ConfigErrors as errors:
+        _fail(str(errors), exit_code)
+
+
+def _admin(config: Path | None, admin: str | None) -> str:
+    """The URL of the admin listener that is asked: as given, else as configured, else the usual one."""
+    from edgeproxy.config.kinds import AN_ADDRESS, split_address
+
+    address = split_address(admin or ADMIN)
+    if admin is None and config is not None:
+        address = _load(config, exit_code=2).admin
+        if address is None:
+            _fail(f"{config} has no admin listener: say --admin HOST:PORT", 2)
+    if address is None:
+        _fail(f"--admin: {admin!r} is not an address with a port, {AN_ADDRESS}", 2)
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return f"http://{address._replace(host=anywhere.get(address.host, address.host))}"
+
+
+def _ask(url: str, path: str, read: Callable[[Any], Said]) -> Said:
+    """What `read` makes of the admin listener's answer; exits with what is in the way of it."""
+    import json
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import ProxyHandler, build_opener
+
+    directly = build_opener(ProxyHandler({}))
+    try:
+        with directly.open(url + path, timeout=ANSWER_TIMEOUT) as answer:
+            return read(json.load(answer))
+    except HTTPError as refusal:
+        with refusal:
+            _fail(_detail(refusal.read()) or f"{url}{path} answered {refusal.code} {refusal.reason}", 1)
+    except OSError as failure:
+        _fail(f"nobody answers at {url}: {getattr(failure, 'reason', failure)}", 1)
+    except (HTTPException, ValueError, LookupError, TypeError):
+        _fail(f"{url}{path} does not answer as an edge does", 1)
+
+
+def _detail(body: bytes) -> str | None:
+    """What an error says to people (RFC 9457); None where it is not an edge's."""
+    import json
+
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return None
+    return problem.get("detail") if isinstance(problem, dict) else None
+
+
+def _moment(unix: float) -> str:
+    """A moment in Unix seconds, in UTC as people read it."""
+    from datetime import UTC, datetime
+
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _fail(why: str, code: int) -> NoReturn:
+    """Say on standard error why not, and exit."""
+    typer.echo(why, err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,96 @@
+"""All checks of what files say, each of which sees everything: no problem hides another."""
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from edgeproxy.config import references, unsupported
+from edgeproxy.config.defaults import with_names
+from edgeproxy.config.explain import Finding, fields_of, findings
+from edgeproxy.config.models import Written
+from edgeproxy.config.problems import Steps
+from edgeproxy.config.source import Source
+from edgeproxy.config.tree import Places, Table, Value
+
+
+class Check:
+    """The checks of one source, to which all problems are reported."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._places = Places(source.tree)
+        self._refused: set[Steps] = set()
+        """Where something stands that is not supported yet: nobody else need complain of it."""
+
+    def run(self) -> Written | None:
+        """The configuration; None where the source was reported any problem."""
+        tree = with_names(self._source.tree)
+        self._unsupported()
+        self._references(tree)
+        written = self._models(tree)
+        return None if self._source.problems else written
+
+    def _unsupported(self) -> None:
+        """What a later version brings."""
+        for path, value, later in unsupported.uses(self._source.tree):
+            shape = later.mapping if later.mapping and isinstance(value, Table) else later.shape
+            wrong = misfits(value, shape)
+            if wrong and shape is later.shape and works(path):
+                continue  # The models say what this field may be today.
+            self._refused.add(path)
+            self._report(path, "is not supported yet", later.instead)
+            for finding in wrong:
+                self._report((*path, *finding.path), finding.what, finding.hint, finding.missing)
+
+    def _references(self, tree: Table) -> None:
+        """What parts say of each other. A file that cannot be read may define the names that are not there."""
+        for fault in references.faults(tree):
+            what = fault.what
+            if fault.first is not None:
+                what += f" {self._source.place(self._places.locate(fault.first).mark)}"
+            self._report(fault.path, what, fault.hint)
+        if self._source.whole:
+            for fault in references.unknown_names(tree):
+                self._report(fault.path, fault.what, fault.hint)
+
+    def _models(self, tree: Table) -> Written | None:
+        """What each part is by itself."""
+        try:
+            return Written.model_validate(tree)
+        except ValidationError as error:
+            for finding in findings(error, known):
+                found = self._places.locate(finding.path)
+                steps = range(len(found.path) + 1)
+                if any(found.path[:end] in self._refused for end in steps):
+                    continue
+                if finding.missing and len(finding.path) == 1 and not self._source.whole:
+                    continue
+                self._report(finding.path, finding.what, finding.hint, finding.missing)
+            return None
+
+    def _report(self, path: Steps, what: str, hint: str, missing: bool = False) -> None:
+        """Report a problem where its value is written, or where it is `missing`."""
+        found = self._places.locate(path)
+        if found.value is None:
+            return  # Reported when it was read.
+        written = found.written + path[-1:] if missing else found.written
+        self._source.report(found.mark, written, what, hint)
+
+
+def known(path: Steps) -> set[str]:
+    """The fields that the mapping at `path` may have, today or later."""
+    return fields_of(Written, path) | unsupported.fields(path) | ({"include"} if not path else set())
+
+
+def works(path: Steps) -> bool:
+    """Whether what stands at `path` is supported with some values."""
+    return isinstance(path[-1], int) or path[-1] in fields_of(Written, path[:-1])
+
+
+def misfits(value: Value, shape: Any) -> list[Finding]:
+    """Why `value` is not of this shape; nothing where it is."""
+    try:
+        TypeAdapter(shape).validate_python(value)
+    except ValidationError as error:
+        return list(findings(error, lambda path: fields_of(shape, path)))
+    return []

@@ -1,0 +1,45 @@
+"""`${VAR}` and `${VAR:-default}` in the scalars of a configuration; `$${` stands for a plain `${`.
+
+As in a shell the default holds for a variable that is unset *or empty*. What comes from the environment stays
+inside its scalar: it is put in after the file was parsed, and is not looked at again.
+"""
+
+import re
+from collections.abc import Mapping
+
+REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{)[^}])*))?\}|\$\{")
+
+NOT_TEXT = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes that are not UTF-8."""
+
+
+class Unresolved(Exception):
+    """A reference that cannot be followed: what is wrong, and what would be right."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+
+def resolve(written: str, environ: Mapping[str, str]) -> str:
+    """`written` with every reference replaced; raises Unresolved at the first that cannot be."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        if match[0] == "$${":
+            return "${"
+        if name is None:
+            raise Unresolved(
+                "has a ${ that begins no variable", "write ${NAME} or ${NAME:-default}, $${ for a plain ${"
+            )
+        found = environ.get(name)
+        if found is not None and NOT_TEXT.search(found):
+            raise Unresolved(f"the variable {name} is not UTF-8", "set it to text")
+        if default is not None:
+            return found or default
+        if found is None:
+            raise Unresolved(f"the environment has no variable {name}", f"set it, or write ${{{name}:-default}}")
+        return found
+
+    return REFERENCE.sub(value, written)

@@ -1,0 +1,134 @@
+"""What pydantic finds, in words for the person who wrote the file."""
+
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from edgeproxy.config.nearest import nearest, suggestion
+from edgeproxy.config.problems import Steps
+from edgeproxy.config.units import shown
+
+EXAMPLES = {
+    "rate": "rate: 60/min",
+    "count": "count: requests",
+    "tier": "tier: basic",
+    "sha256": "sha256: and 64 hex digits, which `edgeproxy key new` prints",
+    "customer": "customer: acme",
+    "url": "url: http://127.0.0.1:9001",
+    "address": "address: 127.0.0.1:8080",
+    "endpoints": "endpoints: [http://127.0.0.1:9001]",
+    "path": "path: /v1/*",
+    "upstream": "upstream: api",
+    "upstreams": "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}",
+    "routes": "routes: [{path: /*, upstream: api}]",
+}
+"""What a field that must be there looks like."""
+
+
+class Finding(NamedTuple):
+    """One error of a value: the path that pydantic gives it, what is wrong, what would be right."""
+
+    path: Steps
+    missing: bool
+    what: str
+    hint: str
+
+
+class Error(NamedTuple):
+    """An error as the rows of EXPLAINED see it. `fields`: the names that are known in the mapping at a path."""
+
+    path: Steps
+    given: Any
+    context: dict[str, Any]
+    fields: Callable[[Steps], set[str]]
+
+
+def findings(error: ValidationError, fields: Callable[[Steps], set[str]]) -> Iterator[Finding]:
+    """Each error in words. `fields`: the names that are known in the mapping at a path."""
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # Members that are wrong themselves were not counted.
+        path = tuple(step for step in detail["loc"] if step != "[key]")
+        explain = EXPLAINED.get(detail["type"])
+        seen = Error(path, detail["input"], detail.get("ctx", {}), fields)
+        what, hint = explain(seen) if explain else (detail["msg"], "see `edgeproxy schema`")
+        yield Finding(path, detail["type"] == "missing", what, hint)
+
+
+def fields_of(model: Any, path: Steps) -> set[str]:
+    """The names of the fields that `model`, a type, has in the mapping at `path`; none where it has no model."""
+    for step in path:
+        model = _inside(model, step)
+    return set(_fields(model)) if _is_model(model) else set()
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _inside(kind: Any, step: str | int) -> Any:
+    """The type of what stands at `step` in a value of this type; None where nothing is known to."""
+    if _is_model(kind):
+        return _bare(_fields(kind).get(str(step)))
+    members = typing.get_args(kind)
+    if typing.get_origin(kind) is dict:
+        return _bare(members[1])
+    return _bare(members[0]) if members else None
+
+
+def _bare(kind: Any) -> Any:
+    """A type without its marks and without `| None`."""
+    if typing.get_origin(kind) is Annotated:
+        return _bare(typing.get_args(kind)[0])
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return _bare(next(member for member in typing.get_args(kind) if member is not types.NoneType))
+    return kind
+
+
+def _missing(error: Error) -> tuple[str, str]:
+    return "is missing", f"write {EXAMPLES[str(error.path[-1])]}"
+
+
+def _unknown(error: Error) -> tuple[str, str]:
+    return "unknown field", suggestion(str(error.path[-1]), error.fields(error.path[:-1]), "leave it out")
+
+
+def _literal(error: Error) -> tuple[str, str]:
+    if not isinstance(error.given, str):
+        return "is not a single value", f"write {error.context['expected']}"
+    values = re.findall(r"'([^']*)'", error.context["expected"])
+    name = nearest(error.given, values)
+    hint = f"did you mean {name}?" if name else f"write {' or '.join(values)}"
+    return f"{shown(error.given)} is not known here", hint
+
+
+def _no_mapping(error: Error) -> tuple[str, str]:
+    known = sorted(error.fields(error.path))
+    return "is not a mapping", f"its fields are {', '.join(known)}" if known else "write NAME: and what it is"
+
+
+def _no_list(_error: Error) -> tuple[str, str]:
+    return "is not a list", "write [ ] around it"
+
+
+EXPLAINED: dict[str, Callable[[Error], tuple[str, str]]] = {
+    "wrong": lambda error: (error.context["what"], error.context["hint"]),
+    "missing": _missing,
+    "extra_forbidden": _unknown,
+    "literal_error": _literal,
+    "model_type": _no_mapping,
+    "dict_type": _no_mapping,
+    "tuple_type": _no_list,
+    "frozen_set_type": _no_list,
+    "too_short": lambda _: ("is empty", "write at least one"),
+    "string_type": lambda _: ("is not a single value", "write one"),
+}
+"""Each kind of error that pydantic finds in these models: what is wrong, and what would be right."""

@@ -1,0 +1,212 @@
+"""Words with a form as operators write them: names, addresses, networks, hosts, paths, methods, digests.
+
+Like the readers of `units.py`, each takes the text of the file or the plain value, and raises `wrong`.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from edgeproxy.config.units import shown, text, wrong
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
+DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
+PATH = re.compile(r"/[!#-;=?-~]*")
+REFUSED_IN_PATHS = {
+    "%": "write the character itself, or let a prefix end before it",
+    "?": "routes look at paths, not at queries",
+    "#": "a request's path never has one",
+    "\\": "write /",
+    "*": "only a last /* stands for all that follows",
+}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
+AN_ADDRESS = "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"
+A_NETWORK = "an address or a network such as 10.0.0.0/8"
+A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
+A_HOST = "a name such as api.example.com, or *.example.com"
+A_PATH = "a path such as /v1/orders, or /v1/* for all below it"
+AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001"
+A_FOLDER = "a directory such as var/edge"
+A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The reader of a text that a pattern describes, and that `hint` does in words."""
+
+    pattern: str
+    hint: str
+
+    def __call__(self, value: object) -> str:
+        written = text(value, self.hint)
+        if not re.fullmatch(self.pattern, written):
+            raise wrong(f"{shown(written)} has another form", self.hint)
+        return written
+
+
+def read_name(value: object) -> str:
+    """A name: of a customer, tier, meter, route, limit, upstream or region."""
+    name = text(value, A_NAME)
+    if not NAME.fullmatch(name):
+        raise wrong(f"{shown(name)} is not a name", A_NAME)
+    return name
+
+
+def read_scope(value: object) -> str:
+    """A scope: what a key may do and a route asks for (RFC 6749 section 3.3)."""
+    scope = text(value, A_SCOPE)
+    if not SCOPE.fullmatch(scope):
+        raise wrong(f"{shown(scope)} is not a scope", A_SCOPE)
+    return scope
+
+
+class Address(NamedTuple):
+    """Where to listen: an IP address, or a host name, and a port from 0 (any free one) to 65535."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def split_address(written: str) -> Address | None:
+    """The host, without brackets, and the port of `HOST:PORT`; None where it has not that form."""
+    host, colon, port = written.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return Address(str(ipaddress.IPv6Address(host[1:-1])), int(port))
+        except ValueError:
+            return None
+    if re.fullmatch(r"[0-9.]+", host):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            return None
+    return Address(host.lower(), int(port)) if HOST.fullmatch(host.lower()) else None
+
+
+def read_address(value: object) -> Address:
+    """`HOST:PORT`."""
+    if isinstance(value, Address):
+        return value
+    written = text(value, AN_ADDRESS)
+    address = split_address(written)
+    if address is None:
+        raise wrong(f"{shown(written)} is not an address with a port", AN_ADDRESS)
+    return address
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def read_network(value: object) -> Network:
+    """An address or a network in CIDR form, whose bits below the prefix are zero."""
+    written = text(value, A_NETWORK)
+    try:
+        network = ipaddress.ip_network(written, strict=False)
+    except ValueError:
+        raise wrong(f"{shown(written)} is not an address or a network", A_NETWORK) from None
+    if "/" in written and str(network.network_address) != str(ipaddress.ip_address(written.split("/")[0])):
+        raise wrong(f"{shown(written)} has bits below its prefix", f"the network is {network}")
+    return network
+
+
+def read_host(value: object) -> str:
+    """A host as routes name it, in lower case without a trailing dot: exact, or `*.suffix`."""
+    written = text(value, A_HOST)
+    host = written.lower().removesuffix(".")
+    if not HOST.fullmatch(host.removeprefix("*.")):
+        raise wrong(f"{shown(written)} is not a host name", f"{A_HOST}, without a port")
+    return host
+
+
+def read_path(value: object) -> str:
+    """A path as routes name it: exact, or with `/*` at its end for all that begin so."""
+    path = text(value, A_PATH)
+    if not path.startswith("/"):
+        raise wrong(f"{shown(path)} does not begin with /", A_PATH)
+    if not PATH.fullmatch(path):
+        raise wrong(f"{shown(path)} has a space, or another character that no request's path has", A_PATH)
+    stem = path.removesuffix("/*")
+    for character, hint in REFUSED_IN_PATHS.items():
+        if character in stem:
+            raise wrong(f"{shown(path)} has {character}", hint)
+    if {".", ".."} & {segment.partition(";")[0] for segment in stem.split("/")}:
+        raise wrong(f"{shown(path)} has a dot segment", "write the path that it leads to")
+    return path
+
+
+def read_method(value: object) -> str:
+    """A method; their names are in upper case (RFC 9110 section 9.1)."""
+    hint = f"one of {', '.join(METHODS)}"
+    method = text(value, hint)
+    if method not in METHODS:
+        hint = f"write {method.upper()}" if method.upper() in METHODS else hint
+        raise wrong(f"{shown(method)} is not a method that the edge forwards", hint)
+    return method
+
+
+def read_origin(value: object) -> str:
+    """The URL of an endpoint, as `http://HOST:PORT`."""
+    written = text(value, AN_ORIGIN)
+    try:
+        parts = urlsplit(written)
+        port = 80 if parts.port is None else parts.port
+    except ValueError:
+        raise wrong(f"{shown(written)} is not a URL", AN_ORIGIN) from None
+    if parts.scheme != "http" or not parts.netloc:
+        raise wrong(f"{shown(written)} is not an http URL", AN_ORIGIN)
+    if "@" in parts.netloc:
+        raise wrong("has a user or a password", AN_ORIGIN)
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise wrong(f"{shown(written)} has a path", f"{AN_ORIGIN}: what is requested is what is forwarded")
+    host = parts.hostname or ""
+    address = split_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    if address is None or address.port == 0:
+        raise wrong(f"{shown(written)} has no host, or a port that cannot be", AN_ORIGIN)
+    return f"http://{address}"
+
+
+def read_digest(value: object) -> str:
+    """The SHA-256 of a key in 64 lower-case hex digits. Errors do not show it: it may be the key itself."""
+    digest = text(value, A_DIGEST)
+    if not DIGEST.fullmatch(digest):
+        raise wrong(f"has {len(digest)} characters that are not a SHA-256", A_DIGEST)
+    return digest.lower()
+
+
+def read_folder(value: object) -> str:
+    """A directory; a relative one is relative to where the edge is started."""
+    folder = text(value, A_FOLDER)
+    if not folder or not folder.isprintable():
+        raise wrong(f"{shown(folder)} is not a path", A_FOLDER)
+    return folder
+
+
+def read_secret(value: object) -> str | None:
+    """A secret; an empty one, as an unset variable leaves it, is none."""
+    return None if value is None else text(value, "one text, best from the environment: ${STAMP_SECRET}") or None
+
+
+def read_one_or_more(value: object) -> object:
+    """A list, of which a single member may stand alone."""
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def read_listener(value: object) -> object:
+    """A listener is its address, or a mapping with it."""
+    return {"address": value} if isinstance(value, str | Address) else value
+
+
+def read_endpoint(value: object) -> object:
+    """An endpoint is its URL, or a mapping with it."""
+    return {"url": value} if isinstance(value, str) else value

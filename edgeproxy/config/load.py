@@ -1,0 +1,49 @@
+"""From files to settings, and from one process to another."""
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgeproxy.config.models import Settings
+from edgeproxy.config.problems import ConfigErrors
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings that a file makes, with those that it includes; raises ConfigErrors with every problem."""
+    # Not at the top: workers restore what was loaded, and need neither a YAML parser nor the checks.
+    from edgeproxy.config.check import Check
+    from edgeproxy.config.source import Source
+
+    with unswept():
+        source = Source(path, environ)
+        written = Check(source).run()
+    if written is None:
+        raise ConfigErrors(source.problems)
+    return Settings.model_construct(**vars(written), sha256=source.sha256)
+
+
+def dump(settings: Settings) -> bytes:
+    """Settings as JSON, for another process to `restore`."""
+    return settings.model_dump_json().encode()
+
+
+def restore(dumped: bytes) -> Settings:
+    """The settings that were dumped."""
+    with unswept():
+        return Settings.model_validate_json(dumped)
+
+
+@contextmanager
+def unswept() -> Iterator[None]:
+    """Without garbage collection: it would go through a million new objects again and again, and find none.
+
+    It takes half of the time that a hundred thousand keys need.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

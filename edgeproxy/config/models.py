@@ -1,0 +1,283 @@
+"""The configuration as the rest of the edge sees it: frozen, every value in its plain unit.
+
+Durations are seconds (float), sizes bytes (int), rates a count and seconds, moments Unix seconds. Each model
+is also what operators write: its fields are those of the file, and the types below read the written form
+(`5s`, `64KiB`, `60/min`). A docstring below a field is what editors show of it (`schema.py`). What no single
+part can know, such as whether a tier exists, is checked by `references.py`; `unsupported.py` has what is
+still to come.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from edgeproxy.config import kinds, units
+
+Name = Annotated[str, BeforeValidator(kinds.read_name)]
+Scope = Annotated[str, BeforeValidator(kinds.read_scope)]
+Folder = Annotated[Path, BeforeValidator(kinds.read_folder)]
+Duration = Annotated[float, BeforeValidator(units.read_duration)]
+Wait = Annotated[float, BeforeValidator(units.read_wait)]
+Moment = Annotated[float, BeforeValidator(units.read_moment)]
+Bytes = Annotated[int, BeforeValidator(units.read_bytes)]
+Rows = Annotated[int, BeforeValidator(units.Whole(1, 100_000_000))]
+Switch = Annotated[bool, BeforeValidator(units.read_switch)]
+Rate = Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)]
+Address = Annotated[kinds.Address, BeforeValidator(kinds.read_address), PlainSerializer(str)]
+Network = Annotated[kinds.Network, BeforeValidator(kinds.read_network), PlainSerializer(str)]
+
+
+class Part(BaseModel):
+    """A part of the configuration: it cannot be changed, and takes no field that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rated(Part):
+    """Whatever has a rate: at most `count` requests in any `window` seconds."""
+
+    rate: Rate
+    """How many requests in which time: 60/min, 200/s, 100/10s."""
+
+    @property
+    def count(self) -> int:
+        """Requests that the window may hold."""
+        return self.rate.count
+
+    @property
+    def window(self) -> float:
+        """Seconds."""
+        return self.rate.seconds
+
+
+class PerIp(Rated):
+    """The coarse limit per address, the first layer of all."""
+
+
+class Limit(Rated):
+    """One limit of a tier or of a customer."""
+
+    name: Name
+    """A label that clients see; by default the tier's name, then <tier>-2 and so on."""
+    algorithm: Literal["sliding_window"] = "sliding_window"
+    """How requests are counted: in a window that slides with the time."""
+    scope: Literal["customer"] = "customer"
+    """What shares the limit: all requests of a customer."""
+    mode: Literal["enforce"] = "enforce"
+    """What happens above the limit: the request is refused."""
+
+
+class Meter(Part):
+    """A named thing that is counted for billing."""
+
+    count: Literal["requests"]
+    """What is counted."""
+    when: Literal["answered", "success", "admitted"] = "answered"
+    """Which requests count: answered below 500, successful (2xx and 3xx), or all that were let through."""
+
+
+class Tier(Part):
+    """A plan: the limits that hold for each of its customers."""
+
+    limits: tuple[Limit, ...] = ()
+    """What each customer of the tier may use; none: no limit."""
+
+
+class Customer(Part):
+    """Who pays."""
+
+    tier: Name
+    """The tier that the customer pays for."""
+    limits: tuple[Limit, ...] | None = None
+    """The customer's own limits. They replace the tier's, even where there are none in the list."""
+
+
+class Key(Part):
+    """A secret that a customer sends, of which only the hash is known here."""
+
+    sha256: Annotated[str, BeforeValidator(kinds.read_digest)]
+    """The SHA-256 of the key in hex (lower case once read); `edgeproxy key new` prints it."""
+    customer: Name
+    """Whose key it is."""
+    scopes: frozenset[Scope] | None = None
+    """What the key may do: a route that asks for scopes wants all of them here. By default nothing of that kind."""
+    expires: Moment | None = None
+    """When the key ends: a date (its beginning in UTC), or a time as in RFC 3339."""
+
+
+class Endpoint(Part):
+    """One address of an upstream."""
+
+    url: Annotated[str, BeforeValidator(kinds.read_origin)]
+    """http://HOST:PORT, once read always with the port."""
+
+    @property
+    def authority(self) -> str:
+        """`HOST:PORT`, IPv6 in brackets."""
+        return self.url.removeprefix("http://")
+
+    @property
+    def host(self) -> str:
+        """A host name or an IP address, IPv6 without brackets."""
+        return self.authority.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """A TCP port."""
+        return int(self.authority.rpartition(":")[2])
+
+
+class Timeouts(Part):
+    """How long an upstream may take, in seconds."""
+
+    connect: Duration = 1.0
+    """To accept a connection."""
+    response_head: Duration = 30.0
+    """From the request sent to the head of its answer."""
+    idle: Duration = 60.0
+    """Between two pieces of a body."""
+
+
+class Upstream(Part):
+    """A service behind the edge."""
+
+    endpoints: Annotated[tuple[Annotated[Endpoint, BeforeValidator(kinds.read_endpoint)], ...], Field(min_length=1)]
+    """Where the service listens; requests are shared among its endpoints."""
+    timeouts: Timeouts = Timeouts()
+    """How long the upstream may take."""
+    pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = 256
+    """Connections of a worker to each endpoint."""
+    forward_key: Switch = False
+    """Whether the upstream is sent the client's API key."""
+
+
+class Route(Part):
+    """Which requests go to which upstream."""
+
+    name: Name | None = None
+    """What usage and metrics call the route; by default host/path as written here."""
+    host: Annotated[str, BeforeValidator(kinds.read_host)] | None = None
+    """The host that is asked for: exact, or *.suffix; by default any."""
+    path: Annotated[str, BeforeValidator(kinds.read_path)]
+    """An exact path, or /v1/* for all that begins with /v1/."""
+    methods: Annotated[frozenset[Annotated[str, BeforeValidator(kinds.read_method)]], Field(min_length=1)] | None = None
+    """The methods of the route; by default all."""
+    upstream: Name
+    """Where its requests go."""
+    auth: Literal["required", "optional", "none"] = "required"
+    """Whether a key is wanted. `none` does not look at credentials, and forwards them."""
+    scopes: frozenset[Scope] = frozenset()
+    """What a key must be allowed to do: all of these."""
+
+    @property
+    def label(self) -> str:
+        """What usage and metrics call the route: its name, or host/path as configured."""
+        return self.name or f"{self.host or ''}{self.path}"
+
+    @property
+    def prefix(self) -> str | None:
+        """`/v1/` of a route `/v1/*`; None where the path is exact."""
+        return self.path[:-1] if self.path.endswith("/*") else None
+
+
+class Tables(Part):
+    """The memory-mapped tables."""
+
+    dir: Folder | None = None
+    """Where they are; by default in the state directory."""
+    people: Rows = 200_000
+    """How many limits of customers and keys are held at once."""
+    addresses: Rows = 200_000
+    """How many addresses are held at once."""
+
+
+class Limits(Part):
+    """What one client may ask of the edge."""
+
+    head: Annotated[int, BeforeValidator(units.Size(1024, 1 << 20))] = 32 * 1024
+    """Bytes of a request's head."""
+    fields: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = 100
+    """Field lines of a head."""
+    body: Annotated[int | None, BeforeValidator(units.read_body)] = None
+    """Bytes of a request's body, or `none` for any number."""
+    header_timeout: Duration = 10.0
+    """For the whole head of a request to arrive."""
+    body_idle: Duration = 60.0
+    """Between two pieces of a request's body."""
+    keepalive_idle: Duration = 75.0
+    """Between two requests of a connection."""
+
+
+class Listener(Part):
+    """An address to listen on."""
+
+    address: Address
+    """HOST:PORT."""
+
+
+if TYPE_CHECKING:
+    ListenAddress = kinds.Address
+else:
+    ListenAddress = Annotated[
+        Listener,
+        BeforeValidator(kinds.read_listener),
+        AfterValidator(lambda listener: listener.address),
+        PlainSerializer(str),
+    ]
+
+
+class Written(Part):
+    """What operators write in edge.yaml and the files that it includes."""
+
+    region: Name = "local"
+    """A label such as eu-west, which upstreams see; many edges may share one."""
+    listen: Annotated[tuple[ListenAddress, ...], BeforeValidator(kinds.read_one_or_more), Field(min_length=1)] = (
+        kinds.Address("127.0.0.1", 8080),
+    )
+    """Where clients connect: HOST:PORT, or a list of these."""
+    admin: Address | None = None
+    """Where operators ask for health, metrics and usage; not for the public. By default nowhere."""
+    workers: Annotated[int, BeforeValidator(units.read_workers)] = Field(default_factory=units.cores)
+    """How many processes serve; by default `auto`, one for each core."""
+    state: Folder = Path("var/edge")
+    """Where tables and what else must be kept are."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Only these may set X-Forwarded-*; by default nobody."""
+    hub: Literal["memory://"] = "memory://"
+    """Where edges agree on limits; memory:// is this host alone."""
+    per_ip: PerIp | None = None
+    """The coarse limit for each address, before any key is looked at; by default none."""
+    security_headers: Annotated[Literal[False], BeforeValidator(units.read_switch)] = False
+    """Whether answers get security headers."""
+    access_log: Literal["off"] = "off"
+    """Where requests are logged."""
+    legacy_headers: Switch = False
+    """Whether answers have X-RateLimit-Limit, -Remaining and -Reset beside the RateLimit fields."""
+    stamp_secret: Annotated[str | None, BeforeValidator(kinds.read_secret)] = Field(default=None, repr=False)
+    """With it, upstreams get X-Edge-Signature, by which they know that the edge sent a request."""
+    meters: dict[Name, Meter] = {"requests": Meter(count="requests")}
+    """What is counted for billing; by default `requests`."""
+    tiers: dict[Name, Tier] = {}
+    """Plans by name. `anonymous` holds requests without a key, by address."""
+    customers: dict[Name, Customer] = {}
+    """Who pays, by name."""
+    keys: tuple[Key, ...] = ()
+    """The keys that customers send."""
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
+    """The services behind the edge, by name."""
+    routes: Annotated[tuple[Route, ...], Field(min_length=1)]
+    """Which requests go to which upstream."""
+    tables: Tables = Tables()
+    """The memory-mapped tables."""
+    limits: Limits = Limits()
+    """What one client may ask of the edge."""
+    drain: Wait = 30.0
+    """How long requests may go on once the edge is asked to end."""
+
+
+class Settings(Written):
+    """A configuration that passed every check."""
+
+    sha256: str
+    """Over the bytes of all files, in the order in which they were read, in hex."""

@@ -1,0 +1,218 @@
+"""One YAML file, read into a tree.
+
+Built from the parser's events (libyaml's where PyYAML has it): nodes with their marks would cost ten times the
+memory and the time, which shows with a hundred thousand keys.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from edgeproxy.config.environment import Unresolved, resolve
+from edgeproxy.config.tree import Items, Mark, Report, Table, Value
+from edgeproxy.config.units import shown
+
+Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Event = Any
+"""An event of PyYAML, each kind with other attributes; marks, which its types call optional, are always there."""
+
+DEEPEST = 24
+"""Levels of lists and mappings in one file."""
+MOST_ALIASED = 100_000
+"""Values that all aliases of one file may stand for; those of a bomb stand for billions."""
+
+NOTHING = {"", "~", "null", "Null", "NULL"}
+UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+INDENTED_BY_TAB = re.compile(r" *\t")
+UNQUOTED = re.compile(r"(?:^|[\s\[{,])[@`%]")
+
+
+class Unreadable(Exception):
+    """A file that is not YAML as edgeproxy reads it: in which line, what is wrong, what would be right."""
+
+    def __init__(self, line: int, what: str, hint: str) -> None:
+        super().__init__(line, what, hint)
+        self.line = line
+        self.what = what
+        self.hint = hint
+
+
+def parse(content: bytes, file: int, environ: Mapping[str, str], report: Report) -> Table:
+    """The mapping at the top of a file, the file-th of those that are read.
+
+    Raises Unreadable where it is not YAML, or not a mapping. What is wrong but leaves the rest readable (fields
+    that are there twice, empty values, unset variables) is reported, and the tree does without it.
+    """
+    text = decode(content)
+    try:
+        return Builder(text, file, environ, report).top()
+    except yaml.MarkedYAMLError as error:
+        raise broken(error, text) from None
+
+
+def decode(content: bytes) -> str:
+    """The characters of a file: UTF-8, and printable as YAML asks for."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Unreadable(line, f"has the byte 0x{content[error.start]:02x}", "write it in UTF-8") from None
+    odd = UNPRINTABLE.search(text)
+    if odd is not None:
+        line = text.count("\n", 0, odd.start()) + 1
+        raise Unreadable(line, f"has the control character U+{ord(odd[0]):04X}", "leave it out")
+    return text
+
+
+def broken(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
+    """What the parser found, and what usually leads there."""
+    lines = text.splitlines() or [""]
+    mark = error.problem_mark or error.context_mark
+    number = min(mark.line if mark else 0, len(lines) - 1)
+    what = f"is not YAML: {error.problem or error.context}"
+    if error.context and error.context_mark and error.context_mark.line != number:
+        what += f" {error.context} that begins in line {error.context_mark.line + 1}"
+    hint = "check the brackets, quotes and indentation before it"
+    if INDENTED_BY_TAB.match(lines[number]):
+        hint = "indent with spaces: the line begins with a tab"
+    elif UNQUOTED.search(lines[number]):
+        hint = "put a value that begins with @, ` or % in quotes"
+    return Unreadable(number + 1, what, hint)
+
+
+class Builder:
+    """Makes a tree of the events of one file."""
+
+    def __init__(self, text: str, file: int, environ: Mapping[str, str], report: Report) -> None:
+        self._next = Events(text).get_event
+        self._file = file
+        self._environ = environ
+        self._report = report
+        self._path: list[str | int] = []
+        self._anchors: dict[str, tuple[Value, int] | None] = {}
+        """What each anchor stands for, and how many values that is; None where its end was not seen yet."""
+        self._values = 0
+        self._aliased = 0
+
+    def top(self) -> Table:
+        """The only document of the file; an empty one says nothing."""
+        self._next()
+        event = self._next()
+        if isinstance(event, yaml.StreamEndEvent):
+            return Table()
+        event = self._next()
+        nothing = isinstance(event, yaml.ScalarEvent) and not event.value
+        value = Table() if nothing else self._value(event)
+        if not isinstance(value, Table):
+            raise unreadable(event, "is not a mapping", "write fields such as `region: eu-west`")
+        self._next()
+        event = self._next()
+        if not isinstance(event, yaml.StreamEndEvent):
+            raise unreadable(event, "has a second document", "leave out the ---, or include another file")
+        return value
+
+    def _value(self, event: Event) -> Value:
+        """The value that begins with this event; all its events are taken."""
+        if isinstance(event, yaml.AliasEvent):
+            return self._meant(event)
+        before = self._values
+        self._values += 1
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        if event.tag is not None:
+            raise unreadable(event, f"has the tag {shown(event.tag)}", "leave it out")
+        if len(self._path) > DEEPEST:
+            raise unreadable(event, f"is nested more than {DEEPEST} deep", "no field is")
+        value: Value
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event)
+        elif isinstance(event, yaml.MappingStartEvent):
+            value = self._table()
+        else:
+            value = self._items()
+        if event.anchor is not None:
+            self._anchors[event.anchor] = value, self._values - before
+        return value
+
+    def _meant(self, alias: Event) -> Value:
+        """What an alias stands for."""
+        name = alias.anchor
+        if name not in self._anchors:
+            raise unreadable(alias, f"*{name} stands for nothing", f"write &{name} at what is meant, before it")
+        found = self._anchors[name]
+        if found is None:
+            raise unreadable(alias, f"*{name} is a part of what it stands for", "write out what is meant")
+        value, size = found
+        self._values += size
+        self._aliased += size
+        if self._aliased > MOST_ALIASED:
+            raise unreadable(alias, f"aliases stand for more than {MOST_ALIASED} values", "write them out")
+        return value
+
+    def _scalar(self, event: Event) -> str | None:
+        """The text of a scalar with its variables replaced; None, and reported, where there is none."""
+        if not event.style and event.value in NOTHING:
+            self._say(event, "has no value", "write one, or leave it out")
+            return None
+        return self._resolved(event)
+
+    def _resolved(self, event: Event) -> str | None:
+        text: str = event.value
+        if "${" not in text:
+            return text
+        try:
+            return resolve(text, self._environ)
+        except Unresolved as problem:
+            self._say(event, problem.what, problem.hint)
+            return None
+
+    def _items(self) -> Items:
+        items = Items()
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            self._path.append(len(items))
+            items.append(self._value(event))
+            items.marks.append(self._mark(event))
+            self._path.pop()
+        return items
+
+    def _table(self) -> Table:
+        table = Table()
+        merged: list[Value] = []
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise unreadable(event, "has more than a word for a field's name", "write the name")
+            key = self._resolved(event)
+            self._path.append(key or event.value)
+            value = self._value(self._next())
+            if not event.style and event.value == "<<":
+                merged += value if isinstance(value, Items) else [value]
+            elif key is not None and key in table:
+                first = Mark.of(table.marks[list(table).index(key)]).line
+                self._say(event, f"is there already in line {first}", "leave one of them out")
+            elif key is not None:
+                table.put(key, value, self._mark(event))
+            self._path.pop()
+        for other in merged:
+            self._merge(table, other, event)
+        return table
+
+    def _merge(self, table: Table, other: Value, end: Event) -> None:
+        """YAML's `<<`: fields of `other` that `table` has not itself."""
+        if not isinstance(other, Table):
+            raise unreadable(end, "has a << that is no mapping", "write <<: *NAME, of a mapping")
+        for (key, value), mark in zip(other.items(), other.marks, strict=True):
+            if key not in table:
+                table.put(key, value, mark)
+
+    def _mark(self, event: Event) -> int:
+        return int(self._file << 32 | event.start_mark.line + 1)
+
+    def _say(self, event: Event, what: str, hint: str) -> None:
+        self._report(self._mark(event), tuple(self._path), what, hint)
+
+
+def unreadable(event: Event, what: str, hint: str) -> Unreadable:
+    """The error at this event."""
+    return Unreadable(event.start_mark.line + 1, what, hint)

@@ -1,0 +1,158 @@
+"""What no part of a configuration can know alone: names that must exist, and things that may be there only once.
+
+Works on the tree as it is written, so that these problems are found beside all others, and leaves alone whatever
+has not the shape that it should have: the models say so.
+"""
+
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple
+
+from pydantic_core import PydanticCustomError
+
+from edgeproxy.config import kinds, units
+from edgeproxy.config.nearest import suggestion
+from edgeproxy.config.problems import Steps
+from edgeproxy.config.tree import Items, Table, Value
+
+LONGEST_LABEL = 120
+"""Bytes of a route's label: it is part of a key of the usage table."""
+
+NAMES = (
+    ("routes", "upstream", "upstreams"),
+    ("keys", "customer", "customers"),
+    ("customers", "tier", "tiers"),
+)
+"""Which field of which members names a member of which section."""
+
+
+class Fault(NamedTuple):
+    """A problem at a path. `first`: the path of what it collides with, whose place belongs at the end of `what`."""
+
+    path: Steps
+    what: str
+    hint: str
+    first: Steps | None = None
+
+
+def faults(tree: Table) -> Iterator[Fault]:
+    """All of them, of a tree whose limits have their names."""
+    yield from _keys(tree)
+    yield from _routes(tree)
+    yield from _limits(tree)
+    yield from _listeners(tree)
+
+
+def unknown_names(tree: Table) -> Iterator[Fault]:
+    """Names of customers, tiers and upstreams that are used, and defined nowhere."""
+    for section, field, defined in NAMES:
+        known = tree.get(defined, Table())
+        if not isinstance(known, Table):
+            continue
+        for path, part in _members(tree, section):
+            name = part.get(field)
+            if isinstance(name, str) and name not in known and kinds.NAME.fullmatch(name):
+                hint = suggestion(name, known, f"define it in {defined}")
+                yield Fault((*path, field), f"there is no {defined[:-1]} {name}", hint)
+
+
+def _members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
+    """The mappings in a section, a mapping or a list itself, each with its path."""
+    value = tree.get(section)
+    members = value.items() if isinstance(value, Table) else enumerate(value) if isinstance(value, Items) else ()
+    for key, member in members:
+        if isinstance(member, Table):
+            yield (section, key), member
+
+
+class Once:
+    """What may be there only once: remembers where each was first."""
+
+    def __init__(self) -> None:
+        self._first: dict[Hashable, Steps] = {}
+
+    def again(self, thing: Hashable, path: Steps) -> Steps | None:
+        """Where this thing was before; None where it is new."""
+        first = self._first.setdefault(thing, path)
+        return None if first == path else first
+
+
+def _keys(tree: Table) -> Iterator[Fault]:
+    """Each key once."""
+    once = Once()
+    for path, key in _members(tree, "keys"):
+        digest = key.get("sha256")
+        if isinstance(digest, str) and (first := once.again(digest.lower(), (*path, "sha256"))):
+            yield Fault((*path, "sha256"), "is the key that is defined already at", "leave one of them out", first)
+
+
+def _routes(tree: Table) -> Iterator[Fault]:
+    """Each name once; each host, path and method once; labels that fit; scopes only where keys are looked at."""
+    names, routes = Once(), Once()
+    for path, route in _members(tree, "routes"):
+        name, where = route.get("name"), route.get("path")
+        host = route.get("host", "")
+        if isinstance(name, str) and (first := names.again(name, (*path, "name"))):
+            yield Fault((*path, "name"), "is defined already at", "give one of them another name", first)
+        if isinstance(host, str) and isinstance(where, str):
+            for method in _methods(route):
+                if first := routes.again((host.lower().removesuffix("."), where, method), path):
+                    what = f"takes the {method + ' ' if method else ''}requests of the route at"
+                    yield Fault(path, what, "leave one of them out, or give them other methods", first)
+                    break
+            if name is None and len(host + where) > LONGEST_LABEL:
+                what = f"host and path make a label of {len(host + where)} bytes, above {LONGEST_LABEL}"
+                yield Fault(path, what, "give the route a name")
+        if route.get("auth") == "none" and route.get("scopes"):
+            yield Fault((*path, "scopes"), "nobody's key is looked at with auth: none", "leave one of them out")
+
+
+def _methods(route: Table) -> list[str | None]:
+    """The methods that a route names; one without any takes what is left by those that name theirs."""
+    methods = route.get("methods")
+    if isinstance(methods, Items):
+        return [method for method in methods if isinstance(method, str)]
+    return [None]
+
+
+def _limits(tree: Table) -> Iterator[Fault]:
+    """Two limits that are alike in everything but their count and name would be one."""
+    for section in ("tiers", "customers"):
+        for path, part in _members(tree, section):
+            limits, names = Once(), Once()
+            members = part.get("limits")
+            for index, limit in enumerate(members if isinstance(members, Items) else ()):
+                if isinstance(limit, Table):
+                    yield from _limit((*path, "limits", index), limit, limits, names)
+
+
+def _limit(path: Steps, limit: Table, limits: Once, names: Once) -> Iterator[Fault]:
+    name = limit.get("name")
+    if isinstance(name, str) and (first := names.again(name, path)):
+        yield Fault(path, f"is called {name} like the one at", "give one of them another name", first)
+    try:
+        window = units.read_rate(limit.get("rate")).seconds
+    except PydanticCustomError:
+        return
+    alike: Hashable = (
+        window,
+        limit.get("algorithm", "sliding_window"),
+        limit.get("scope", "customer"),
+        limit.get("mode", "enforce"),
+    )
+    if first := limits.again(alike, path):
+        what = "has the window, algorithm, scope and mode of the one at"
+        yield Fault(path, what, "leave one of them out", first)
+
+
+def _listeners(tree: Table) -> Iterator[Fault]:
+    """Each address once, whoever is to connect there."""
+    once = Once()
+    listen = tree.get("listen")
+    listeners: list[tuple[Steps, Value]] = [(("listen",), listen)]
+    if isinstance(listen, Items):
+        listeners = [(("listen", index), member) for index, member in enumerate(listen)]
+    for path, listener in [*listeners, (("admin",), tree.get("admin"))]:
+        written = listener.get("address") if isinstance(listener, Table) else listener
+        address = kinds.split_address(written) if isinstance(written, str) else None
+        if address is not None and address.port and (first := once.again(address, path)):
+            yield Fault(path, f"is {address} like", "listen at another port", first)

@@ -1,0 +1,179 @@
+"""The JSON Schema of edge.yaml, by which editors complete and check what operators write.
+
+Made of the models. What a value looks like in a file is in `FORMS`, by the reader of its type; what it means is
+the docstring below its field. Wherever a value is one text or number, a text with a `${VARIABLE}` may stand.
+"""
+
+import ast
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+from edgeproxy.config import kinds, models, units
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+VARIABLE = r"\$\{"
+"""What a text has that stands for something else."""
+
+PORT = ":[0-9]{1,5}"
+
+ELSEWHERE = {"Limit": {"name"}, "Written": {"upstreams", "routes"}}
+"""Fields that a model must have in the end, and a file need not: another file has them, or a default is made."""
+
+
+class Form(NamedTuple):
+    """What a value looks like in a file: its schema, made of the plain value's, and how to write a plain one."""
+
+    schema: Callable[[Schema], Schema]
+    written: Callable[[Any], Any] = str
+
+
+def text(pattern: str, *examples: str) -> Schema:
+    """The schema of a text that has this form, or a variable in it."""
+    schema: Schema = {"type": "string", "pattern": f"^({pattern})$|{VARIABLE}"}
+    return {**schema, "examples": list(examples)} if examples else schema
+
+
+def any_of(*schemas: Schema) -> Schema:
+    """The schema of a value that has one of these."""
+    return {"anyOf": list(schemas)}
+
+
+def words(*values: object) -> Schema:
+    """The schema of one of these values, or of a variable for it."""
+    return any_of({"enum": list(values)}, {"type": "string", "pattern": VARIABLE})
+
+
+def number(lowest: int, highest: int) -> Schema:
+    """The schema of a whole number between these two."""
+    return any_of({"type": "integer", "minimum": lowest, "maximum": highest}, text("[0-9]+"))
+
+
+def always(schema: Schema) -> Callable[[Schema], Schema]:
+    """The schema whatever the plain value's is."""
+    return lambda _: copy.deepcopy(schema)
+
+
+NAME = text(kinds.NAME.pattern)
+ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
+ORIGIN = text(r"http://[^/?#@\s]+/?", "http://10.0.0.5:9001")
+TIME = text(rf"{units.NUMBER} ?({'|'.join(units.SECONDS)})", "250ms", "5s", "2min")
+SIZE = rf"{units.NUMBER} ?({'|'.join(units.BYTES)})"
+RATE = rf"{units.NUMBER} ?/ ?({units.NUMBER} ?)?({'|'.join(units.SECONDS)})"
+WORKERS = any_of({"const": "auto"}, number(units.some_workers.lowest, units.some_workers.highest))
+
+FORMS: dict[Hashable, Form] = {
+    kinds.read_name: Form(always(NAME)),
+    kinds.read_scope: Form(always(text(kinds.SCOPE.pattern, "read"))),
+    kinds.read_address: Form(always(ADDRESS)),
+    kinds.read_network: Form(always(text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
+    kinds.read_host: Form(always(text(r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))),
+    kinds.read_path: Form(always(text(kinds.PATH.pattern, "/v1/orders", "/v1/*"))),
+    kinds.read_method: Form(always(words(*kinds.METHODS))),
+    kinds.read_origin: Form(always(ORIGIN)),
+    kinds.read_digest: Form(always(text(kinds.DIGEST.pattern))),
+    kinds.read_folder: Form(always(text(".+", "var/edge"))),
+    kinds.read_secret: Form(always({"type": "string"}), lambda _: None),
+    kinds.read_one_or_more: Form(lambda inner: any_of(inner["items"], inner), lambda members: str(members[0])),
+    kinds.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
+    kinds.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
+    units.read_wait: Form(always(TIME), lambda seconds: f"{seconds:g}s"),
+    units.read_duration: Form(always(TIME), lambda seconds: f"{seconds:g}s"),
+    units.read_body: Form(always(text(f"none|{SIZE}", "none", "10MiB")), lambda _: "none"),
+    units.read_rate: Form(always(text(RATE, "60/min", "100/10s"))),
+    units.read_moment: Form(always(text(f"{units.DATE.pattern}|{units.MOMENT.pattern}", "2027-01-01"))),
+    units.read_switch: Form(lambda inner: words(True, False) if "type" in inner else inner, bool),
+    units.read_workers: Form(always(WORKERS)),
+}
+"""By the reader of a type, what its values look like."""
+
+
+def form(reader: Hashable) -> Form:
+    """What values of this reader look like."""
+    if isinstance(reader, units.Whole):
+        return Form(always(number(reader.lowest, reader.highest)), int)
+    if isinstance(reader, units.Size):
+        return Form(always(text(SIZE, "32KiB")), lambda size: f"{size // 1024}KiB")
+    return FORMS[reader]
+
+
+class Editor(GenerateJsonSchema):
+    """Makes the schema of what is written, where pydantic's own would be of what was read."""
+
+    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> Schema:
+        """What the reader takes, instead of what it gives."""
+        return form(schema["function"]["function"]).schema(super().function_before_schema(schema))
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
+        """The default as it would be written; those of whole parts are the defaults of their fields."""
+        made = self.generate_inner(schema["schema"])
+        default = schema.get("default")
+        inner: Any = schema["schema"]
+        while inner["type"] == "function-after":
+            inner = inner["schema"]
+        if inner["type"] == "function-before" and "default" in schema:
+            default = form(inner["function"]["function"]).written(default)
+        if isinstance(default, str | int):
+            made["default"] = default
+        return made
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
+        """A field is left out where it has no value; it is never written as null."""
+        return self.generate_inner(schema["schema"])
+
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
+        """One of these words. `off` is a switch to readers of YAML 1.1."""
+        expected = schema["expected"]
+        return words(*expected, *([False] if "off" in expected else []))
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> Schema:
+        """A mapping of names."""
+        return {**super().dict_schema(schema), "additionalProperties": False}
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Names say enough."""
+        return False
+
+
+def schema() -> Schema:
+    """The JSON Schema of edge.yaml and of what it includes, draft 2020-12."""
+    made = models.Written.model_json_schema(schema_generator=Editor)
+    parts = {"Written": made, **made["$defs"]}
+    for name, part in parts.items():
+        for field, meaning in meanings()[name].items():
+            part["properties"][field]["description"] = meaning
+        needed = [field for field in part.get("required", ()) if field not in ELSEWHERE.get(name, ())]
+        part.pop("required", None)
+        if needed:
+            part["required"] = needed
+    made["properties"]["include"] = {
+        **any_of({"type": "string"}, {"type": "array", "items": {"type": "string"}}),
+        "description": "Further files of this form, from where this file is.",
+    }
+    return {"$schema": DIALECT, "title": "edgeproxy: edge.yaml", **{k: v for k, v in made.items() if k != "title"}}
+
+
+@functools.cache
+def meanings() -> dict[str, dict[str, str]]:
+    """The docstring below each field of each model, those of its parents included."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(models)).body:
+        if isinstance(node, ast.ClassDef):
+            inherited = [found.get(ast.unparse(parent), {}) for parent in node.bases]
+            found[node.name] = {field: text for fields in inherited for field, text in fields.items()}
+            found[node.name].update(_docstrings(node))
+    return found
+
+
+def _docstrings(model: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, below in pairwise(model.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            yield ast.unparse(field.target), str(ast.literal_eval(below.value))

@@ -1,0 +1,142 @@
+"""The files of a configuration, joined into one tree: the main one, then what it includes, in that order.
+
+What several files may say is joined: mappings of named things by name, `keys` and `routes` one after the other.
+A name that two of them define is an error, and so is any other field that two of them have.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeproxy.config.parser import Unreadable, parse
+from edgeproxy.config.problems import Problem, Steps, dotted
+from edgeproxy.config.tree import Items, Mark, Table, Value
+
+JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags")
+LARGEST = 512 << 20
+"""Bytes of one file: a million keys are some 120 MB."""
+
+
+class Source:
+    """What the files say, and what is wrong with them as files."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.files: list[str] = []
+        self.tree = Table()
+        self.whole = True
+        """False where a file could not be read: names that are asked for may have been in it."""
+        self._problems: list[tuple[int, Problem]] = []
+        self._environ = environ
+        self._digest = hashlib.sha256()
+        self._seen: dict[str, int] = {}
+        """The real path of each file, and the mark of the include that named it first."""
+        self._open: list[str] = []
+        """The real paths of the files that are being included, the outermost first."""
+        self._add(str(path), None, ("file",))
+
+    @property
+    def sha256(self) -> str:
+        """Over the bytes of all files, in the order of reading, in hex."""
+        return self._digest.hexdigest()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All that was reported, in the order of files and lines."""
+        return [problem for _, problem in sorted(self._problems, key=lambda noted: noted[0])]
+
+    def report(self, mark: int, path: Steps, what: str, hint: str) -> None:
+        """Note a problem of the value at `path`, which is written at `mark`."""
+        file, line = Mark.of(mark)
+        self._problems.append((mark, Problem(self.files[file], line, dotted(path), what, hint)))
+
+    def place(self, mark: int) -> str:
+        """`file:line`."""
+        file, line = Mark.of(mark)
+        return f"{self.files[file]}:{line}"
+
+    def _add(self, file: str, include: int | None, path: Steps) -> None:
+        """Read a file and what it includes; `include` and `path` are the place that names it."""
+        number = len(self.files)
+        self.files.append(file)
+        named = Mark(number, 1).packed() if include is None else include
+        real = os.path.realpath(file)
+        if real in self._open:
+            self.report(named, path, f"{file} includes itself", "leave this out")
+            return
+        if real in self._seen:
+            self.report(named, path, f"{file} is included at {self.place(self._seen[real])}", "leave one of them out")
+            return
+        self._seen[real] = named
+        try:
+            content = read(file)
+            self._digest.update(content)
+            tree = parse(content, number, self._environ, self.report)
+        except OSError as error:
+            self.whole = False
+            self.report(named, path, f"{file} cannot be read: {error.strerror}", "name a file that can be read")
+            return
+        except Unreadable as problem:
+            self.whole = False
+            self.report(Mark(number, problem.line).packed(), ("yaml",), problem.what, problem.hint)
+            return
+        self._open.append(real)
+        self._join(tree, file)
+        self._open.pop()
+
+    def _join(self, tree: Table, file: str) -> None:
+        """Take over what a file says, then what it includes."""
+        marks = dict(zip(tree, tree.marks, strict=True))
+        for key, value in tree.items():
+            if key == "include":
+                continue
+            if key in self.tree:
+                self._unite(key, value, marks[key])
+            else:
+                self.tree.put(key, value, marks[key])
+        if "include" in tree:
+            self._include(tree["include"], marks["include"], file)
+
+    def _include(self, value: Value, mark: int, file: str) -> None:
+        """Read the files that an `include` names, from where the including file is."""
+        folder = os.path.dirname(file)
+        names = value if isinstance(value, Items) else [value]
+        marks = value.marks if isinstance(value, Items) else [mark]
+        for index, (name, place) in enumerate(zip(names, marks, strict=True)):
+            path: Steps = ("include", index) if isinstance(value, Items) else ("include",)
+            if isinstance(name, str) and name and name.isprintable():
+                self._add(os.path.normpath(os.path.join(folder, name)), place, path)
+            elif name is not None:
+                self.report(place, path, "is not a file's name", "write it as in include: [tiers.yaml]")
+
+    def _unite(self, key: str, value: Value, mark: int) -> None:
+        """Join a field with what another file says of it."""
+        before = self.tree[key]
+        if key in JOINED and isinstance(before, Items) and isinstance(value, Items):
+            self.tree[key] = Items([*before, *value], [*before.marks, *value.marks])
+        elif key in JOINED and isinstance(before, Table) and isinstance(value, Table):
+            self.tree[key] = self._by_name(key, before, value)
+        elif before is not None and value is not None:
+            first = dict(zip(self.tree, self.tree.marks, strict=True))[key]
+            self.report(mark, (key,), f"is defined already at {self.place(first)}", "leave one of them out")
+
+    def _by_name(self, key: str, before: Table, more: Table) -> Table:
+        """Both mappings in one; a name that both have is reported, and stays as it was."""
+        table = Table(before, before.marks)
+        first = dict(zip(before, before.marks, strict=True))
+        for (name, value), mark in zip(more.items(), more.marks, strict=True):
+            if name in first:
+                what = f"is defined already at {self.place(first[name])}"
+                self.report(mark, (key, name), what, "give one of them another name")
+            else:
+                table.put(name, value, mark)
+        return table
+
+
+def read(file: str) -> bytes:
+    """The bytes of a file; raises OSError, and Unreadable where it is too large."""
+    with open(file, "rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise Unreadable(1, f"is larger than {LARGEST >> 20} MiB", "a configuration is not")
+    return content

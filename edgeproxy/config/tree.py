@@ -1,0 +1,108 @@
+"""What a file says, as a tree of plain values that know their places.
+
+Every scalar is text, exactly as written: the models say what is a number or a switch, so `region: no` is Norway
+and a customer may be called 007.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from edgeproxy.config.problems import Steps
+
+
+class Table(dict[str, "Value"]):
+    """A mapping; `marks` has the place of each key, in the same order."""
+
+    __slots__ = ("marks",)
+
+    def __init__(self, values: Mapping[str, "Value"] | None = None, marks: Iterable[int] = ()) -> None:
+        super().__init__(values or {})
+        self.marks = list(marks)
+
+    def put(self, key: str, value: "Value", mark: int) -> None:
+        """Set a key that is not there yet."""
+        self[key] = value
+        self.marks.append(mark)
+
+
+class Items(list["Value"]):
+    """A list; `marks` has the place of each member."""
+
+    __slots__ = ("marks",)
+
+    def __init__(self, values: Iterable["Value"] = (), marks: Iterable[int] = ()) -> None:
+        super().__init__(values)
+        self.marks = list(marks)
+
+
+Value = str | None | Table | Items
+"""None stands for a value that could not be had, which is reported already."""
+
+Report = Callable[[int, Steps, str, str], None]
+"""Takes the mark of a problem, its path, what is wrong and what would be right."""
+
+
+class Mark(NamedTuple):
+    """A place: which file, in the order of reading, and which line, from 1. Trees hold it packed in a number."""
+
+    file: int
+    line: int
+
+    def packed(self) -> int:
+        """A number that grows from line to line and from file to file."""
+        return self.file << 32 | self.line
+
+    @classmethod
+    def of(cls, packed: int) -> "Mark":
+        """The place that this number stands for."""
+        return cls(packed >> 32, packed & 0xFFFFFFFF)
+
+
+class Found(NamedTuple):
+    """Where a value is: its mark, its path in the tree and as its file has it, and the value.
+
+    All end at the last step that the tree has, so that a missing field is found where it should be. The written
+    path counts, in a list that was joined from several files, from where the marked file's part begins.
+    """
+
+    mark: int
+    path: Steps
+    written: Steps
+    value: Value
+
+
+class Places:
+    """Where the values of a tree are written."""
+
+    def __init__(self, tree: Table) -> None:
+        self._tree = tree
+        self._marks: dict[int, dict[str, int]] = {}
+
+    def locate(self, path: Steps) -> Found:
+        """The value at `path`; an index may lead to the only member of a list that stands without it."""
+        mark = Mark(0, 1).packed()
+        node: Value = self._tree
+        taken: list[str | int] = []
+        written: list[str | int] = []
+        for step in path:
+            if isinstance(node, Table) and step in node:
+                key = str(step)
+                mark = self._of(node)[key]
+                taken.append(key)
+                written.append(key)
+                node = node[key]
+            elif isinstance(node, Items) and isinstance(step, int):
+                mark = node.marks[step]
+                taken.append(step)
+                written.append(step - bisect_left(node.marks, Mark(Mark.of(mark).file, 0).packed()))
+                node = node[step]
+            elif not isinstance(step, int):
+                break
+        return Found(mark, tuple(taken), tuple(written), node)
+
+    def _of(self, table: Table) -> dict[str, int]:
+        """The marks of a table by key, kept: thousands of problems may be in one table."""
+        if id(table) not in self._marks:
+            self._marks[id(table)] = dict(zip(table, table.marks, strict=True))
+        return self._marks[id(table)]

@@ -1,0 +1,208 @@
+"""Numbers with units as operators write them: durations, sizes, rates, counts, switches, moments.
+
+Each `read_…` takes the text of the file and gives the plain value, or raises `wrong` with what is wrong and
+what would be right. A value that is plain already passes, so a dumped configuration is read by the same
+models. Text is all that a file gives (`config/source.py`), so there no plain value slips by without its unit.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic_core import PydanticCustomError
+
+SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
+BYTES = {"B": 1.0, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
+
+LONGEST = 400 * 86400.0
+"""Seconds: a year and a month, the longest window or time."""
+SHORTEST_WINDOW = 0.3
+"""Seconds: a window has 28 cells of at least 10 ms (LIMITS section 1)."""
+LARGEST_COUNT = (1 << 28) - 1
+"""What a cell can count up to (LIMITS section 2)."""
+
+NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?"
+QUANTITY = re.compile(rf"({NUMBER}) ?([A-Za-z]*)")
+RATE = re.compile(rf"({NUMBER}) ?/ ?({NUMBER} ?)?([A-Za-z]+)")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+MOMENT = re.compile(DATE.pattern + r"[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+A_TIME = "a time such as 250ms, 5s or 2min"
+A_SIZE = "a size such as 512B, 64KiB or 10MiB"
+A_RATE = "N/UNIT such as 60/min, 200/s or 100/10s"
+A_MOMENT = "a date such as 2027-01-01, or a time such as 2027-01-01T12:00:00Z"
+
+MOST_WORKERS = 256
+
+SHOWN = 60
+"""Characters of a value that an error shows."""
+
+
+def wrong(what: str, hint: str) -> PydanticCustomError:
+    """The error of a value: `what` is wrong with it, and (`hint`) what would be right."""
+    return PydanticCustomError("wrong", "{what}, {hint}", {"what": what, "hint": hint})
+
+
+def shown(value: str) -> str:
+    """`value` as errors quote it: in one line, not longer than SHOWN, without the password of a URL."""
+    value = re.sub(r"//[^/@]*@", "//…@", value)
+    return repr(value if len(value) <= SHOWN else value[: SHOWN - 1] + "…")
+
+
+def text(value: object, hint: str) -> str:
+    """`value` where it is text; raises with `hint` where it is a list or a mapping."""
+    if not isinstance(value, str):
+        raise wrong("is a mapping" if isinstance(value, dict) else "is not a single value", hint)
+    return value
+
+
+def quantity(value: object, units: dict[str, float], hint: str) -> float:
+    """The number that `value` says, in that unit which counts 1.0."""
+    written = text(value, hint)
+    match = QUANTITY.fullmatch(written)
+    if match is None:
+        raise wrong(f"{shown(written)} is not a number with a unit", hint)
+    number, unit = match.groups()
+    if not unit:
+        raise wrong(f"{shown(written)} lacks a unit", hint)
+    if unit not in units:
+        raise wrong(f"{shown(unit)} is not a unit", f"write one of {', '.join(units)}")
+    return float(number) * units[unit]
+
+
+def read_wait(value: object) -> float:
+    """Seconds, or none at all: `30s`, `0s`."""
+    if isinstance(value, float):
+        return value
+    seconds = quantity(value, SECONDS, A_TIME)
+    if seconds > LONGEST:
+        raise wrong(f"{shown(str(value))} is too long", "at most 400day")
+    return seconds
+
+
+def read_duration(value: object) -> float:
+    """Seconds above zero: `250ms`, `5s`, `2min`."""
+    seconds = read_wait(value)
+    if seconds <= 0:
+        raise wrong("is zero", A_TIME)
+    return seconds
+
+
+def read_bytes(value: object) -> int:
+    """Bytes: `64KiB`, `10MiB`."""
+    if isinstance(value, int):
+        return value
+    size = quantity(value, BYTES, A_SIZE)
+    if not size.is_integer() or size > 1 << 50:
+        raise wrong(f"{shown(str(value))} is not a whole number of bytes up to 2^50", A_SIZE)
+    return int(size)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The reader of a size of `lowest` to `highest` bytes, both included."""
+
+    lowest: int
+    highest: int
+
+    def __call__(self, value: object) -> int:
+        size = read_bytes(value)
+        if not self.lowest <= size <= self.highest:
+            raise wrong(f"{shown(str(value))} is out of range", f"from {self.lowest}B to {self.highest}B")
+        return size
+
+
+def read_body(value: object) -> int | None:
+    """Bytes that a body may have; `none`: any number."""
+    return None if value is None or value == "none" else read_bytes(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`count` in any `seconds`."""
+
+    count: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.seconds!r}s"
+
+
+def read_rate(value: object) -> Rate:
+    """A count in a window: `60/min`, `100/10s`, `1e6/day`."""
+    if isinstance(value, Rate):
+        return value
+    written = text(value, A_RATE)
+    match = RATE.fullmatch(written)
+    if match is None:
+        raise wrong(f"{shown(written)} is not a rate", A_RATE)
+    count, times, unit = match.groups()
+    if unit not in SECONDS:
+        raise wrong(f"{shown(unit)} is not a unit", f"write one of {', '.join(SECONDS)}")
+    seconds = float(times or 1) * SECONDS[unit]
+    if not SHORTEST_WINDOW <= seconds <= LONGEST:
+        raise wrong(f"the window of {shown(written)} is {seconds:g} s", "from 300ms to 400day")
+    if not float(count).is_integer() or not 1 <= float(count) <= LARGEST_COUNT:
+        raise wrong(f"the count of {shown(written)} is {count}", f"a whole number from 1 to {LARGEST_COUNT}")
+    return Rate(int(float(count)), seconds)
+
+
+def read_moment(value: object) -> float:
+    """Unix seconds: a date is the beginning of that day in UTC, a date-time is as RFC 3339 says."""
+    if isinstance(value, float):
+        return value
+    written = text(value, A_MOMENT)
+    if not DATE.fullmatch(written) and not MOMENT.fullmatch(written):
+        raise wrong(f"{shown(written)} is not a date", A_MOMENT)
+    try:
+        moment = datetime.fromisoformat(written.upper())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise wrong(f"{shown(written)} is not in the calendar", A_MOMENT) from None
+
+
+def read_switch(value: object) -> bool:
+    """A switch: `true` or `false`, and YAML's other words for them."""
+    if isinstance(value, bool):
+        return value
+    hint = "write true or false"
+    word = text(value, hint)
+    if word.lower() in ("true", "yes", "on"):
+        return True
+    if word.lower() in ("false", "no", "off"):
+        return False
+    raise wrong(f"{shown(word)} is neither", hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The reader of a whole number from `lowest` to `highest`, both included; errors say `also` too."""
+
+    lowest: int
+    highest: int
+    also: str = ""
+
+    def __call__(self, value: object) -> int:
+        if isinstance(value, int):
+            return value
+        hint = f"{self.also}a whole number from {self.lowest} to {self.highest}"
+        written = text(value, hint)
+        if not re.fullmatch(r"-?[0-9]{1,18}", written):
+            raise wrong(f"{shown(written)} is not a whole number", hint)
+        if not self.lowest <= int(written) <= self.highest:
+            raise wrong(f"{int(written)} is out of range", hint)
+        return int(written)
+
+
+some_workers = Whole(1, MOST_WORKERS, also="auto, or ")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def read_workers(value: object) -> int:
+    """How many workers: a number, or `auto`, one for each core."""
+    return cores() if value == "auto" else some_workers(value)

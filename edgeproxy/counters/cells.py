@@ -1,0 +1,50 @@
+"""Cells: slices of a window, numbered from 2025-01-01, each a word `cell << 28 | count` in slot `cell % ring`.
+
+A window of W seconds is C cells of w = W / C. The ring has R slots, R ≥ C + 3, since a reader counts the cells
+c − C … c + 2 (LIMITS section 1): the oldest in full, and two ahead for writers whose clock is a little ahead.
+C and R are in the header of the table's file: 28 of 32 for people, 13 of 16 for addresses.
+"""
+
+SHIFT = 28
+MASK = (1 << SHIFT) - 1
+"""The largest count of a word; counts saturate there."""
+
+AHEAD = 2
+"""Cells after the reader's own that it counts."""
+
+SHORTEST_US = 10_000
+"""Microseconds of the shortest cell: with it 36 bits number cells until 2046."""
+
+
+def width_us(window: float, cells: int) -> int:
+    """Microseconds of a cell, where `cells` of them must span `window` seconds: never less than W / C."""
+    return max(SHORTEST_US, -(-round(window * 1_000_000) // cells))
+
+
+def cell_number(now: float, width: int) -> int:
+    """The cell at edge time `now` (seconds), for cells of `width` microseconds.
+
+    Every process must get the same number for the same `now`, so this is the one formula: hot code keeps
+    `per_second(width)` and multiplies likewise.
+    """
+    return int(now * per_second(width))
+
+
+def per_second(width: int) -> float:
+    """Cells of `width` microseconds a second."""
+    return 1_000_000 / width
+
+
+def pack(cell: int, count: int) -> int:
+    """The word of a cell; the count saturates."""
+    return cell << SHIFT | min(count, MASK)
+
+
+def unpack(word: int) -> tuple[int, int]:
+    """The cell and the count of a word."""
+    return word >> SHIFT, word & MASK
+
+
+def bounds(cell: int, cells: int) -> tuple[int, int]:
+    """The words that count at `cell` in a window of `cells`: those w with low ≤ w < high."""
+    return max(1, cell - cells << SHIFT), cell + AHEAD + 1 << SHIFT

@@ -1,0 +1,65 @@
+"""Columns: each belongs to the process that holds a lock on it in every current file.
+
+The lock is an open file description lock (fcntl(2)) on byte <column> of the file: it ends when its holder does,
+is never inherited by exec, and a reader can ask who holds it without taking it.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+
+from edgeproxy.counters.file import TableFile
+
+FLOCK = struct.Struct("@hhqqi0q")
+"""struct flock: type, whence, start, length, process."""
+
+
+class NoFreeColumn(Exception):
+    """Every column is taken: the worker cannot start."""
+
+
+def take(files: Sequence[TableFile]) -> int:
+    """Lock the lowest column that is free in all of `files`, for the life of this process.
+
+    Raises NoFreeColumn where all are taken.
+    """
+    columns = min(file.layout.columns for file in files)
+    for column in range(columns):
+        if _take(files, column):
+            return column
+    raise NoFreeColumn(f"all {columns} columns of {files[0].path.parent} are taken by running workers")
+
+
+def _take(files: Sequence[TableFile], column: int) -> bool:
+    for taken, file in enumerate(files):
+        if not _set(file, column, fcntl.F_WRLCK):
+            give_back(files[:taken], column)
+            return False
+    return True
+
+
+def give_back(files: Sequence[TableFile], column: int) -> None:
+    """Unlock a column."""
+    for file in files:
+        _set(file, column, fcntl.F_UNLCK)
+
+
+def held(file: TableFile) -> frozenset[int]:
+    """The columns of `file` that others hold: locks taken through `file` itself do not show."""
+    return frozenset(column for column in range(file.layout.columns) if is_held(file, column))
+
+
+def is_held(file: TableFile, column: int) -> bool:
+    """Whether another than `file` itself holds this column."""
+    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, column, 1, 0)
+    kind: int = FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
+
+
+def _set(file: TableFile, column: int, kind: int) -> bool:
+    try:
+        fcntl.fcntl(file.fd, fcntl.F_OFD_SETLK, FLOCK.pack(kind, os.SEEK_SET, column, 1, 0))
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""The index of a table: from a key's hash to its row, by linear probing over at most 64 words.
+
+A word is the upper 40 bits of the hash and 2 + the row's number; 0 is a slot never used, 1 a tombstone, past
+which probing goes on. The words lie side by side, apart from the rows, so that a look-up touches one cache line
+and no row but its own. Look-ups take no lock. Only the holder of the file's flock writes, and writes a word
+last, when its row is ready.
+"""
+
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.file import TableFile
+
+ROW_BITS = 24
+ROW_MASK = (1 << ROW_BITS) - 1
+MOST_ROWS = ROW_MASK - 1
+EMPTY, TOMBSTONE = 0, 1
+FIRST = 2
+
+
+class NoRow(Exception):
+    """There is no row to be had now."""
+
+
+class TableFull(NoRow):
+    """Every row is taken, or no slot near the key's is free."""
+
+
+class TableBusy(NoRow):
+    """Another process claims a row at this very moment; try again at the next request."""
+
+
+class Index:
+    """The index of one open file."""
+
+    def __init__(self, file: TableFile) -> None:
+        self.words = file.words
+        self.seed = file.seed
+        self.slots = file.layout.slots
+
+    def hash(self, key: bytes) -> int:
+        """64 bits of keyed BLAKE2b, the same in every process; never 0 in its upper 40 bits."""
+        value = int.from_bytes(blake2b(key, digest_size=8, key=self.seed).digest(), "little")
+        return value if value > ROW_MASK else value | 1 << ROW_BITS
+
+    def look(self, key_hash: int, is_row: Callable[[int], bool]) -> int | None:
+        """The number of the row with this hash for which `is_row` says that it has the key."""
+        words = self.words
+        start = at.HEADER + key_hash % self.slots
+        tag = key_hash >> ROW_BITS
+        for slot in range(start, start + at.PROBES):
+            word = words[slot]
+            if word >> ROW_BITS == tag and is_row((word & ROW_MASK) - FIRST):
+                return (word & ROW_MASK) - FIRST
+            if word == EMPTY:
+                break
+        return None
+
+    def vacancy(self, key_hash: int) -> int | None:
+        """The first slot on this hash's way that is free, None if there is none. For the flock's holder."""
+        start = at.HEADER + key_hash % self.slots
+        for slot in range(start, start + at.PROBES):
+            if self.words[slot] <= TOMBSTONE:
+                return slot
+        return None
+
+    def publish(self, slot: int, key_hash: int, row: int) -> None:
+        """From now on the key leads to `row`. For the flock's holder."""
+        self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + FIRST
+
+    def bury(self, key_hash: int, row: int) -> None:
+        """From now on the key leads nowhere. For the flock's holder; nothing happens where it never did."""
+        words = self.words
+        wanted = key_hash >> ROW_BITS << ROW_BITS | row + FIRST
+        start = at.HEADER + key_hash % self.slots
+        for slot in range(start, start + at.PROBES):
+            if words[slot] == wanted:
+                words[slot] = TOMBSTONE
+                self._clear(slot)
+                return
+
+    def _clear(self, slot: int) -> None:
+        """Tombstones before an empty slot are on nobody's way: make them empty too."""
+        words = self.words
+        if words[slot + 1] == EMPTY:
+            while slot >= at.HEADER and words[slot] == TOMBSTONE:
+                words[slot] = EMPTY
+                slot -= 1
+
+    def rows(self) -> Iterator[int]:
+        """The numbers of all rows that keys lead to, in no order."""
+        # By the piece: the list of a large index would be large.
+        end = at.HEADER + self.slots + at.PROBES
+        for start in range(at.HEADER, end, at.HEADER):
+            for word in self.words[start : min(start + at.HEADER, end)].tolist():
+                if word > TOMBSTONE:
+                    yield (word & ROW_MASK) - FIRST

@@ -1,0 +1,97 @@
+"""Where things are in a table's file, in words of 64 bits: header, index, rows, and the parts of a row.
+
+    header   512 words, see below
+    index    a word per slot: 40 bits of the key's hash and the row's number (see index.py)
+    rows     `rows` of `row_words` each, handed out from the first on
+
+A row of a limit table is 16 header words, the foreign ring of R words (counts from elsewhere, written by the
+supervisor), a ring of R words for each column, and last CUM, WANT, USED, GIVEN for each column. The rings lie
+side by side so that one slice reads them all. A row of a tally table is 32 header words, the last 30 of which
+hold the key, and `width` words for each column.
+
+Every word has one writer at a time: a column's words the process that holds the column, the foreign ring and
+the sync version the supervisor that tends the tables, everything that says which row is whose the holder of
+the file's flock.
+"""
+
+from math import ceil
+from typing import NamedTuple
+
+WORD = 8
+PAGE = 4096
+PROBES = 64
+"""Slots of the index that a look-up visits at most."""
+LOAD = 0.6
+"""Rows per slot of the index when every row is taken."""
+
+# The header of a file. Words without a name are zero, ZERO stays so for ever.
+MAGIC, VERSION, KIND, GENERATION, ROWS, COLUMNS, RING, CELLS, WIDTH, INSTANCE, BOOT, SEED = range(12)
+"""SEED takes two words."""
+IN_USE, HIGH, FREE, PENDING, DAMAGED = range(16, 21)
+"""Rows taken now; rows ever handed out; 1 + the first freed row; a change is under way; a change was cut off."""
+COLUMNS_VERSION = 21
+ZERO = 31
+USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
+"""Bitmaps of BITMAP words: columns that ever counted here, and those whose words may change at any time."""
+BITMAP = 8
+SEEN = 64
+"""A word per column: the columns' version that its worker knows of."""
+HEADER = PAGE // WORD
+MOST_COLUMNS = BITMAP * 64 - SEEN
+
+# The header of a row of a limit table.
+ROW_HASH, ROW_GENERATION, ROW_SYNC, ROW_STATE, ROW_WIDTH, ROW_ACKNOWLEDGED, ROW_CLOSING, ROW_BORN = range(8)
+"""Hash 0: a free row, whose BORN links to the next. CLOSING and BORN are milliseconds of edge time."""
+ROW_KEY = 8
+KEY_BYTES = 64
+FOREIGN = 16
+HEADS = 4
+CUM, WANT, USED, GIVEN = range(HEADS)
+
+# The header of a row of a tally table.
+TALLY_HASH, TALLY_STATE, TALLY_KEY, TALLIES = 0, 1, 2, 32
+TALLY_KEY_BYTES = 232
+
+
+class Layout(NamedTuple):
+    """What decides where things are; another layout is another file. `ring` is 0 in tally tables, else `width` is."""
+
+    kind: str
+    rows: int
+    columns: int
+    ring: int = 0
+    cells: int = 0
+    width: int = 0
+
+    @property
+    def row_words(self) -> int:
+        """Words of a row, a multiple of a cache line."""
+        if self.ring:
+            return FOREIGN + self.ring * (1 + self.columns) + HEADS * self.columns + 7 & ~7
+        return TALLIES + self.width * self.columns + 7 & ~7
+
+    @property
+    def rings(self) -> int:
+        """Where in a row the ring of the first column begins."""
+        return FOREIGN + self.ring
+
+    @property
+    def heads(self) -> int:
+        """Where in a row CUM of the first column is."""
+        return FOREIGN + self.ring * (1 + self.columns)
+
+    @property
+    def slots(self) -> int:
+        """Slots of the index that hashes lead to; PROBES more follow, so that probing need not wrap."""
+        return ceil(self.rows / LOAD)
+
+    @property
+    def first_row(self) -> int:
+        """The word at which the rows begin, on a page of its own."""
+        return HEADER + (self.slots + PROBES + HEADER - 1) // HEADER * HEADER
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        words = self.first_row + self.rows * self.row_words
+        return (words * WORD + PAGE - 1) // PAGE * PAGE

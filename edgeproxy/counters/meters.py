@@ -1,0 +1,125 @@
+"""What is counted beside limits: usage for billing and metrics for Prometheus, each number a word in the map."""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from edgeproxy.counters.index import NoRow
+from edgeproxy.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, tally_key
+from edgeproxy.metrics import BUCKETS, METRICS
+
+HISTOGRAM_WORDS = len(BUCKETS) + 2
+"""A word for each bucket, one for what is above them all, and the sum in nanoseconds."""
+
+
+class Counter:
+    """A number that only grows. This process is the only writer of its word; there is one object for each word."""
+
+    __slots__ = ("__weakref__", "_at", "_total", "_words")
+
+    def __init__(self, table: TallyTable, key: bytes) -> None:
+        self._words = table.words
+        self._at = at = table.own(key, COUNTER)
+        self._total = table.words[at]
+
+    def add(self, n: int = 1) -> None:
+        """Count `n` (≥ 0) more."""
+        # The sum is kept here as well, since storing a word costs less than half of reading and storing it.
+        self._total = total = self._total + n
+        self._words[self._at] = total
+
+
+class Gauge:
+    """A number of things that exist now, in this process; ignored by readers once it is dead."""
+
+    __slots__ = ("__weakref__", "_at", "_words")
+
+    def __init__(self, table: TallyTable, key: bytes) -> None:
+        self._words = table.words
+        self._at = table.own(key, GAUGE)
+
+    def set(self, n: int) -> None:
+        """There are `n` (≥ 0) of them."""
+        self._words[self._at] = n
+
+
+class Histogram:
+    """Durations in the buckets of `metrics.BUCKETS`, and their sum."""
+
+    __slots__ = ("__weakref__", "_at", "_sum", "_sum_at", "_words")
+
+    def __init__(self, table: TallyTable, key: bytes) -> None:
+        self._words = table.words
+        self._at = at = table.own(key, HISTOGRAM)
+        self._sum_at = at + HISTOGRAM_WORDS - 1
+        self._sum = table.words[self._sum_at]
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration (seconds, ≥ 0): in the first bucket whose bound it does not exceed."""
+        words = self._words
+        words[self._at + bisect_left(BUCKETS, seconds)] += 1
+        self._sum = total = self._sum + int(seconds * 1e9)
+        words[self._sum_at] = total
+
+
+class Metrics:
+    """The metrics of one process: one object per name and label values, kept for its life. See metrics.METRICS.
+
+    A name, kind or number of labels that is not in that table raises ValueError; without room in the map,
+    index.NoRow.
+    """
+
+    def __init__(self, table: TallyTable) -> None:
+        self._table = table
+        self._counters: dict[bytes, Counter] = {}
+        self._gauges: dict[bytes, Gauge] = {}
+        self._histograms: dict[bytes, Histogram] = {}
+
+    def counter(self, name: str, *labels: str) -> Counter:
+        """The counter `name` with these label values, in the order of METRICS."""
+        key = self._key("counter", name, labels)
+        return self._counters.get(key) or self._counters.setdefault(key, Counter(self._table, key))
+
+    def gauge(self, name: str, *labels: str) -> Gauge:
+        """The gauge `name` with these label values."""
+        key = self._key("gauge", name, labels)
+        return self._gauges.get(key) or self._gauges.setdefault(key, Gauge(self._table, key))
+
+    def histogram(self, name: str, *labels: str) -> Histogram:
+        """The histogram `name` with these label values."""
+        key = self._key("histogram", name, labels)
+        return self._histograms.get(key) or self._histograms.setdefault(key, Histogram(self._table, key))
+
+    def _key(self, kind: str, name: str, labels: tuple[str, ...]) -> bytes:
+        metric = METRICS.get(name)
+        if metric is None or metric.kind != kind or len(metric.labels) != len(labels):
+            raise ValueError(f"there is no {kind} {name} with {len(labels)} labels in metrics.METRICS")
+        return tally_key(name, *labels)
+
+
+class UsageMeters:
+    """The billing counts of one process: one Counter per customer, meter and route, as long as anyone holds it."""
+
+    def __init__(self, table: TallyTable, *, full: Callable[[], None] | None = None) -> None:
+        """`full` is called where the table has no row: what comes then is counted as customer `-`, route `-`."""
+        self._table = table
+        self._counters: WeakValueDictionary[bytes, Counter] = WeakValueDictionary()
+        self.full = full
+
+    def counter(self, customer: str, meter: str, route: str) -> Counter:
+        """The counter of this customer, meter and route label.
+
+        Raises index.NoRow only where there is no room for customer `-` either: make that one before serving.
+        """
+        key = tally_key(customer, meter, route)
+        counter = self._counters.get(key)
+        if counter is None:
+            try:
+                self._counters[key] = counter = Counter(self._table, key)
+            except NoRow:
+                if (customer, route) == ("-", "-"):
+                    raise
+                if self.full is not None:
+                    self.full()
+                return self.counter("-", meter, "-")
+        return counter

@@ -1,0 +1,96 @@
+"""Reclaiming rows of limits that nobody uses: idle, closing, and 2 s later free or wanted again.
+
+A row is idle when nothing was counted in it for its window and 60 s more. It is closed by an odd generation and
+a new sync version; every worker that decides on it from then on sees that, and makes the generation even again
+under the file's flock. What a worker had decided just before shows in the cells when they are looked at 2 s
+later, under the same flock. So a row is either freed or wanted, never both.
+"""
+
+from time import perf_counter
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.cells import SHIFT, bounds, cell_number
+from edgeproxy.counters.rows import LimitTable, milliseconds
+
+IDLE = 60.0
+"""Seconds beyond its window for which a row is kept."""
+GRACE = 2.0
+"""Seconds from closing to the second look."""
+
+
+class Reclaim:
+    """The reclaiming of one table, by whoever holds the identity lock. `now` is edge time."""
+
+    def __init__(self, table: LimitTable) -> None:
+        self.table = table
+        self._cursor = 0
+        self._closing: dict[int, float] = {}
+
+    def slice(self, now: float, until: float) -> tuple[int, int, int]:
+        """Go on with the round through the table until `until` (perf_counter), or to its end.
+
+        Returns how many rows were closed, freed and revived.
+        """
+        closed = freed = revived = 0
+        for number, due in tuple(self._closing.items()):
+            if due > now or perf_counter() >= until:
+                break
+            outcome = self._settle(number, now)
+            freed += outcome == "freed"
+            revived += outcome == "revived"
+        high = self.table.high
+        if self._cursor >= high:
+            self._cursor = 0
+        while self._cursor < high and perf_counter() < until:
+            closed += self._look(self._cursor, now)
+            self._cursor += 1
+        return closed, freed, revived
+
+    def _look(self, number: int, now: float) -> bool:
+        """Close the row if it is idle; one that a predecessor has closed is taken on."""
+        table = self.table
+        row = table.row(number)
+        if number in self._closing or not table.words[row + at.ROW_HASH]:
+            return False
+        if table.words[row + at.ROW_GENERATION] & 1:
+            self._closing[number] = table.words[row + at.ROW_CLOSING] / 1000 + GRACE
+        elif self.idle(row, now):
+            table.words[row + at.ROW_CLOSING] = milliseconds(now)
+            table.words[row + at.ROW_GENERATION] += 1
+            # Last, for it is what makes workers look at the generation.
+            table.words[row + at.ROW_SYNC] += 1
+            self._closing[number] = now + GRACE
+            return True
+        return False
+
+    def _settle(self, number: int, now: float) -> str:
+        table = self.table
+        row = table.row(number)
+        if not table.file.lock():
+            return "busy"
+        try:
+            del self._closing[number]
+            if not table.words[row + at.ROW_HASH] or not table.words[row + at.ROW_GENERATION] & 1:
+                return "wanted"
+            if self.idle(row, now):
+                table.free(number)
+                return "freed"
+            table.words[row + at.ROW_GENERATION] += 1
+            table.words[row + at.ROW_SYNC] += 1
+            return "revived"
+        finally:
+            table.file.unlock()
+
+    def idle(self, row: int, now: float) -> bool:
+        """Whether nothing was counted in the row for its window and IDLE more, nor was it claimed since."""
+        table = self.table
+        width = table.words[row + at.ROW_WIDTH] or 1
+        rings = table.words[row + at.FOREIGN : row + table.layout.heads].tolist()
+        newest = max(rings)
+        _, high = bounds(cell_number(now, width), table.layout.cells)
+        if newest >= high:
+            # From before the clock was set back.
+            newest = max((word for word in rings if word < high), default=0)
+        counted = ((newest >> SHIFT) + 1) * width / 1e6
+        born = table.words[row + at.ROW_BORN] / 1000
+        return now - max(counted, born) >= table.layout.cells * width / 1e6 + IDLE

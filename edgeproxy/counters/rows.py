@@ -1,0 +1,256 @@
+"""Rows of limits: one per key, found by any process without a lock, claimed under the file's flock.
+
+A row's generation is even while it is live and odd while it is closing (see reclaim.py). Whoever keeps a row's
+place remembers the generation with it, and looks again when the two differ: the row may have become another
+key's. The row's sync version moves whenever a reader has reason to look at the row anew.
+"""
+
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from typing import NamedTuple
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.file import TableFile
+from edgeproxy.counters.index import Index, NoRow, TableBusy, TableFull
+
+__all__ = ["LimitTable", "NoRow", "RowKey", "TableBusy", "TableFull"]
+
+DIGESTED = 1 << 8
+"""In a row's state beside the key's length: what is stored is a digest of the key."""
+
+
+class RowKey(NamedTuple):
+    """A key as it is looked for: its hash, and what the row's state and key words must be."""
+
+    hash: int
+    state: int
+    stored: bytes
+
+
+class LimitTable:
+    """A table of limits as one process sees it. `column` is the one that it counts in, None where it only looks."""
+
+    def __init__(self, file: TableFile, column: int | None = None) -> None:
+        self.file = file
+        self.name = file.layout.kind
+        self.words = file.words
+        self.layout = layout = file.layout
+        self.column = column
+        self.index = Index(file)
+        self._bytes = file.bytes
+        self._first = layout.first_row
+        self._stride = layout.row_words
+        self._zeros = memoryview(bytes(self._stride * at.WORD)).cast("Q")
+        self._watchers: list[Callable[[], None]] = []
+        self.zero = at.ZERO
+        self.own_at = layout.ring * (column or 0)
+        self.version = -1
+        self.columns_changed()
+
+    # ---- looking rows up
+
+    def key(self, key: bytes) -> RowKey:
+        """What to look for; keys above 64 bytes are stored, and hashed, as a 128-bit digest."""
+        state = len(key)
+        if state > at.KEY_BYTES:
+            key = blake2b(key, digest_size=16).digest()
+            state = len(key) | DIGESTED
+        return RowKey(self.index.hash(key), state, key.ljust(at.KEY_BYTES, b"\0"))
+
+    def key_in(self, other: "LimitTable", row: int) -> RowKey:
+        """The key of a row of another table, as it is looked for in this one: each file hashes with its own seed."""
+        state = other.words[row + at.ROW_STATE]
+        start = (row + at.ROW_KEY) * at.WORD
+        stored = bytes(other.file.bytes[start : start + at.KEY_BYTES])
+        return RowKey(self.index.hash(stored[: state & ~DIGESTED]), state, stored)
+
+    def peek(self, key: RowKey) -> int | None:
+        """The word at which the key's row begins, None where it has none. Claims nothing."""
+        number = self.index.look(key.hash, lambda number: self._has(number, key))
+        return None if number is None else self._first + number * self._stride
+
+    def _has(self, number: int, key: RowKey) -> bool:
+        row = self._first + number * self._stride
+        start = (row + at.ROW_KEY) * at.WORD
+        return (
+            self.words[row + at.ROW_STATE] == key.state
+            and self._bytes[start : start + at.KEY_BYTES].tobytes() == key.stored
+        )
+
+    def find(self, key: RowKey, width: int, now: float) -> tuple[int, int]:
+        """The word at which the key's row begins, and its generation, which is even: claimed if it had none.
+
+        `width`: microseconds of the key's cells. `now`: edge time. Raises TableFull, or TableBusy where another
+        process holds the flock, in which case the next request may try again.
+        """
+        row = self.peek(key)
+        if row is not None:
+            generation = self.words[row + at.ROW_GENERATION]
+            if not generation & 1:
+                return row, generation
+        elif self.words[at.IN_USE] >= self.layout.rows:
+            raise TableFull(self.name)
+        if not self.file.lock():
+            raise TableBusy(self.name)
+        try:
+            row = self.peek(key)
+            if row is None:
+                row = self._claim(key, width, now)
+            elif self.words[row + at.ROW_GENERATION] & 1:
+                # Closing, and wanted again: both ways out of that are taken under this lock only.
+                self.words[row + at.ROW_GENERATION] += 1
+            return row, self.words[row + at.ROW_GENERATION]
+        finally:
+            self.file.unlock()
+
+    def _claim(self, key: RowKey, width: int, now: float) -> int:
+        words = self.words
+        slot = self.index.vacancy(key.hash)
+        if slot is None or words[at.IN_USE] >= self.layout.rows:
+            raise TableFull(self.name)
+        words[at.PENDING] = 1
+        freed = words[at.FREE]
+        number = freed - 1 if freed else words[at.HIGH]
+        row = self._first + number * self._stride
+        if freed:
+            words[at.FREE] = words[row + at.ROW_BORN]
+            # What the last key left: its cells had another width, and could pass for some of this one's.
+            start = row + at.ROW_STATE
+            words[start : row + self._stride] = self._zeros[: self._stride - at.ROW_STATE]
+        else:
+            words[at.HIGH] = number + 1
+        words[row + at.ROW_GENERATION] = (words[row + at.ROW_GENERATION] | 1) + 1
+        words[row + at.ROW_SYNC] += 1
+        words[row + at.ROW_STATE] = key.state
+        words[row + at.ROW_WIDTH] = width
+        words[row + at.ROW_BORN] = milliseconds(now)
+        start = (row + at.ROW_KEY) * at.WORD
+        self._bytes[start : start + at.KEY_BYTES] = key.stored
+        words[row + at.ROW_HASH] = key.hash
+        self.index.publish(slot, key.hash, number)
+        words[at.IN_USE] += 1
+        words[at.PENDING] = 0
+        return row
+
+    # ---- for whoever tends the table
+
+    def row(self, number: int) -> int:
+        """The word at which the row of this number begins."""
+        return self._first + number * self._stride
+
+    @property
+    def high(self) -> int:
+        """Rows with a lower number have been handed out at some time; those above have never been touched."""
+        return self.words[at.HIGH]
+
+    @property
+    def rows_in_use(self) -> int:
+        """Rows that keys have now: `edge_table_rows{table}`."""
+        return self.words[at.IN_USE]
+
+    def rows(self) -> Iterator[int]:
+        """Where the live rows begin."""
+        for number in range(self.high):
+            row = self.row(number)
+            if self.words[row + at.ROW_HASH]:
+                yield row
+
+    def free(self, number: int) -> None:
+        """Take the row from its key. For the flock's holder, where the row is closing and nobody counts in it."""
+        words = self.words
+        row = self.row(number)
+        words[at.PENDING] = 1
+        self.index.bury(words[row + at.ROW_HASH], number)
+        words[row + at.ROW_HASH] = 0
+        words[row + at.ROW_SYNC] += 1
+        words[row + at.ROW_BORN] = words[at.FREE]
+        words[at.FREE] = number + 1
+        words[at.IN_USE] -= 1
+        words[at.PENDING] = 0
+
+    def repair(self) -> int:
+        """Put right what a process left that was killed while it claimed or freed a row. For the flock's holder.
+
+        The index says which rows are taken; all others that were ever handed out are free. Returns how many are
+        free.
+        """
+        words = self.words
+        words[at.PENDING] = 1
+        taken = set(self.index.rows())
+        link = free = 0
+        for number in range(self.high):
+            if number not in taken:
+                row = self.row(number)
+                words[row + at.ROW_HASH] = 0
+                words[row + at.ROW_BORN] = link
+                link = number + 1
+                free += 1
+        words[at.FREE] = link
+        words[at.IN_USE] = len(taken)
+        words[at.PENDING] = words[at.DAMAGED] = 0
+        return free
+
+    # ---- columns
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """Call `told` when other columns than before are to be read."""
+        self._watchers.append(told)
+
+    def columns_changed(self) -> bool:
+        """Look whether other columns than before are to be read; tell whoever watches, and those who wait for it."""
+        words = self.words
+        version = words[at.COLUMNS_VERSION]
+        if version == self.version:
+            return False
+        used, active = self._columns(at.USED_COLUMNS), self._columns(at.ACTIVE_COLUMNS)
+        ring = self.layout.ring
+        self.span = ring * (1 + max(used, default=0))
+        """Words from the first ring to the end of the last that is used."""
+        self.siblings_at = tuple(ring * column for column in sorted(active) if column != self.column)
+        """Rings, by their place after the first, whose words may change between two decisions."""
+        self.active = len(active)
+        for told in self._watchers:
+            told()
+        self.version = version
+        if self.column is not None:
+            words[at.SEEN + self.column] = version
+        return True
+
+    def _columns(self, bitmap: int) -> frozenset[int]:
+        bits = int.from_bytes(self._bytes[bitmap * at.WORD : (bitmap + at.BITMAP) * at.WORD], "little")
+        return frozenset(column for column in range(self.layout.columns) if bits >> column & 1)
+
+    def enter(self) -> bool:
+        """Say that this process counts in its column; False where that was known. Waits for the file's flock.
+
+        Before it counts anything, all others who run must have seen it: see `seen_by`.
+        """
+        if self.column is None or self.column in self._columns(at.ACTIVE_COLUMNS):
+            return False
+        for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
+            self._mark(bitmap, self._columns(bitmap) | {self.column})
+        self.words[at.COLUMNS_VERSION] += 1
+        self.columns_changed()
+        return True
+
+    def leave_to(self, live: frozenset[int]) -> bool:
+        """Only the columns `live` may still change: those of others are summed once a cell. For the flock's holder."""
+        if self._columns(at.ACTIVE_COLUMNS) <= live:
+            return False
+        self._mark(at.ACTIVE_COLUMNS, self._columns(at.ACTIVE_COLUMNS) & live)
+        self.words[at.COLUMNS_VERSION] += 1
+        self.columns_changed()
+        return True
+
+    def _mark(self, bitmap: int, columns: frozenset[int]) -> None:
+        for word in range(at.BITMAP):
+            self.words[bitmap + word] = sum(1 << column % 64 for column in columns if column // 64 == word)
+
+    def seen_by(self, columns: frozenset[int]) -> bool:
+        """Whether the workers of these columns all know of the columns that this process knows of."""
+        return all(self.words[at.SEEN + column] >= self.version for column in columns)
+
+
+def milliseconds(now: float) -> int:
+    """Edge time as a word; what is before 2025 counts as its beginning."""
+    return max(0, int(now * 1000))

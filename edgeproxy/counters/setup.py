@@ -1,0 +1,120 @@
+"""Setting up: which files the tables of a state directory are in, and making those that are missing or do not fit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeproxy.counters.base import Base
+from edgeproxy.counters.carry import Carry
+from edgeproxy.counters.control import Control
+from edgeproxy.counters.file import KINDS, TableError, TableFile
+from edgeproxy.counters.index import MOST_ROWS
+from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.tallies import TallyTable
+
+LIMITS, TALLIES = KINDS[:2], KINDS[2:]
+
+METRIC_ROWS = 4096
+"""Their labels come from the configuration only: a few hundred are many."""
+METRIC_WORDS = 24
+NEARLY_FULL = 0.8
+"""Part of a tally table's rows from which on the next start begins with an empty file."""
+
+
+def layouts(workers: int, people: int, addresses: int) -> tuple[Layout, ...]:
+    """The layout of each table, for so many workers and as many spare columns."""
+    columns = 2 * workers
+    return (
+        Layout("people", people, columns, ring=32, cells=28),
+        Layout("addresses", addresses, columns, ring=16, cells=13),
+        Layout("usage", people, columns, width=1),
+        Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
+    )
+
+
+def file_name(kind: str, generation: int) -> str:
+    """What the file of a table is called."""
+    return f"{kind}.{generation}.tbl"
+
+
+def generations(folder: Path, kind: str) -> list[int]:
+    """The numbers of the files of a table that are there, oldest first."""
+    found = (path.name.split(".") for path in folder.glob(f"{kind}.*.tbl"))
+    return sorted(int(parts[1]) for parts in found if len(parts) == 3 and parts[1].isdecimal())
+
+
+def prepare_control(path: Path, folder: Path) -> Control:
+    """The control file, made where nothing is there yet. For the holder of the setup lock."""
+    if not path.exists() and any(generations(folder, kind) for kind in KINDS):
+        raise TableError(
+            path, f"is missing, and there are tables in {folder}: put it back, or move them away to begin anew"
+        )
+    return Control.prepare(path)
+
+
+def prepare_tables(folder: Path, control: Control, wanted: Sequence[Layout], base: Base, now: float) -> None:
+    """Make every table that is missing, has another layout or (limits) is of another boot, and make it current.
+
+    Nothing becomes current, and nothing is left behind, unless all could be made. Limits of this boot are carried
+    over; tallies need not be, for totals are summed over all files. For the holder of the setup lock.
+    """
+    clear(folder, control)
+    made: list[tuple[str, int]] = []
+    try:
+        for layout in wanted:
+            current = open_current(folder, control, layout.kind)
+            if current is None or not fits(current, layout, control):
+                made.append((layout.kind, make(folder, control, layout, current, base, now)))
+            if current is not None:
+                current.close()
+    except BaseException:
+        for kind, generation in made:
+            (folder / file_name(kind, generation)).unlink()
+        raise
+    for kind, generation in made:
+        control.publish(kind, generation)
+
+
+def clear(folder: Path, control: Control) -> None:
+    """Remove what a setup left that was cut off: it never became current, so nothing was counted in it."""
+    for kind in KINDS:
+        for path in folder.glob(f"{kind}.*.tbl.*.tmp"):
+            path.unlink()
+        for generation in generations(folder, kind):
+            if generation > control.generation(kind):
+                (folder / file_name(kind, generation)).unlink()
+
+
+def open_current(folder: Path, control: Control, kind: str) -> TableFile | None:
+    """The current file of a table; None where there is none, or it has been removed."""
+    path = folder / file_name(kind, control.generation(kind))
+    return TableFile.open(path, kind=kind, instance=control.instance) if path.exists() else None
+
+
+def fits(file: TableFile, layout: Layout, control: Control) -> bool:
+    """Whether a file can go on being used."""
+    if file.layout != layout:
+        return False
+    if layout.kind in LIMITS:
+        return file.boot == control.boot
+    return TallyTable(file).rows_in_use < NEARLY_FULL * layout.rows
+
+
+def make(folder: Path, control: Control, layout: Layout, current: TableFile | None, base: Base, now: float) -> int:
+    """Make the next file of a table, with the limits of the current one carried over. Returns its number."""
+    if layout.rows > MOST_ROWS:
+        raise TableError(folder, f"{layout.rows} rows are too many for {layout.kind}: {MOST_ROWS} is the most")
+    folded = [int(name.split(".")[1]) for name in base.folded if name.startswith(f"{layout.kind}.")]
+    generation = 1 + max(control.generation(layout.kind), *generations(folder, layout.kind), *folded, 0)
+    path = folder / file_name(layout.kind, generation)
+    boot = control.boot if layout.kind in LIMITS else 0
+    TableFile.create(path, layout, generation=generation, instance=control.instance, boot=boot)
+    if current is not None and layout.kind in LIMITS and current.boot == boot:
+        try:
+            new = TableFile.open(path, kind=layout.kind, instance=control.instance)
+            Carry(LimitTable(current), LimitTable(new)).slice(now, float("inf"))
+            new.close()
+        except BaseException:
+            path.unlink()
+            raise
+    return generation

@@ -1,0 +1,184 @@
+"""Tending the tables, by the supervisor that holds the identity lock: reclaim rows, retire files that are no longer
+current, mend what a killed process left, and let go of columns whose workers are gone. All by the piece.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+from edgeproxy.counters import columns
+from edgeproxy.counters.base import Base, Fold
+from edgeproxy.counters.carry import Carry
+from edgeproxy.counters.control import Control
+from edgeproxy.counters.file import TableFile, sync_folder
+from edgeproxy.counters.layout import DAMAGED, PENDING
+from edgeproxy.counters.reclaim import Reclaim
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.setup import LIMITS, TALLIES, file_name
+from edgeproxy.counters.tallies import TallyTable
+
+RECLAIM, HURRY = 0.003, 0.006
+"""Seconds of a slice for each table of limits: usually, and when more than half of its rows are taken."""
+RETIRE = 0.004
+"""Seconds of a slice for each file that is no longer current."""
+UNHELD = 60.0
+"""Seconds after which a column that nobody holds is no longer read at every decision. A replacement is quicker."""
+
+
+class Tended(NamedTuple):
+    """What one slice did. `holder`: this process holds the identity lock, else it did nothing.
+
+    Rows closed, freed and revived by reclaim, rows carried to a newer file; names of the files folded into the
+    durable base, and of those removed.
+    """
+
+    holder: bool
+    closed: int = 0
+    reclaimed: int = 0
+    revived: int = 0
+    carried: int = 0
+    folded: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Tables(Protocol):
+    """What tending needs of the store that it tends."""
+
+    folder: Path
+    base_path: Path
+    control: Control
+    limits: dict[str, LimitTable]
+
+    def generations(self, kind: str) -> list[int]:
+        """The numbers of a table's files up to the current one, oldest first."""
+
+    def file(self, name: str, kind: str) -> TableFile:
+        """An open file."""
+
+    def forget(self, name: str) -> None:
+        """Close a file."""
+
+    def base(self) -> Base:
+        """The durable base as it is now."""
+
+
+class Tending:
+    """The state of the housekeeping between two slices."""
+
+    def __init__(self, store: Tables) -> None:
+        self.store = store
+        self._reclaims: dict[str, Reclaim] = {}
+        self._carries: dict[str, tuple[Carry, bool]] = {}
+        self._folds: dict[str, Fold] = {}
+        self._unheld: dict[str, dict[int, float]] = {}
+
+    def slice(self, now: float) -> Tended:
+        """One slice. `now` is edge time.
+
+        Raises TableError where the base cannot be written, as on a full disk: nothing is lost, and the next slice
+        tries again.
+        """
+        closed = reclaimed = revived = carried = 0
+        folded: list[str] = []
+        removed: list[str] = []
+        for kind in LIMITS:
+            table = self.store.limits[kind]
+            self.mend(table)
+            self.let_columns_go(table, now)
+            did = self.reclaim(table, now)
+            closed, reclaimed, revived = closed + did[0], reclaimed + did[1], revived + did[2]
+            carried += self.retire_limits(kind, now, removed)
+        for kind in TALLIES:
+            self.retire_tallies(kind, folded, removed)
+        if removed:
+            sync_folder(self.store.folder)
+        return Tended(True, closed, reclaimed, revived, carried, tuple(folded), tuple(removed))
+
+    def mend(self, table: LimitTable) -> None:
+        """Where a process was killed while it changed which row is whose, count the rows anew."""
+        if (table.words[DAMAGED] or table.words[PENDING]) and table.file.lock():
+            try:
+                if table.words[DAMAGED]:
+                    table.repair()
+            finally:
+                table.file.unlock()
+
+    def let_columns_go(self, table: LimitTable, now: float) -> None:
+        """Columns without a worker for a minute are summed once a cell, no longer at every decision."""
+        held = columns.held(table.file)
+        unheld = self._unheld.setdefault(table.name, {})
+        for column in range(table.layout.columns):
+            if column in held:
+                unheld.pop(column, None)
+            else:
+                unheld.setdefault(column, now)
+        gone = {column for column, since in unheld.items() if now - since >= UNHELD}
+        if gone and table.file.lock():
+            try:
+                table.leave_to(frozenset(range(table.layout.columns)) - gone | columns.held(table.file))
+            finally:
+                table.file.unlock()
+
+    def reclaim(self, table: LimitTable, now: float) -> tuple[int, int, int]:
+        """Go on with the round through a table."""
+        reclaim = self._reclaims.get(table.name)
+        if reclaim is None or reclaim.table is not table:
+            self._reclaims[table.name] = reclaim = Reclaim(table)
+        seconds = HURRY if table.rows_in_use * 2 > table.layout.rows else RECLAIM
+        return reclaim.slice(now, perf_counter() + seconds)
+
+    def retire_limits(self, kind: str, now: float, removed: list[str]) -> int:
+        """Carry what old files count into their successors; remove the oldest once no worker counts in it.
+
+        The last round of a file is one that began after its last worker had gone.
+        """
+        numbers = self.store.generations(kind)
+        carried = 0
+        oldest = True
+        for number, next_number in pairwise(numbers):
+            name = file_name(kind, number)
+            old, new = self.store.file(name, kind), self.store.file(file_name(kind, next_number), kind)
+            if old.boot != self.store.control.boot or old.layout.cells != new.layout.cells:
+                # Cells of another clock, or of another width, mean nothing to the successor.
+                ended = last = not columns.held(old)
+            else:
+                carry, last = self._carries.get(name) or (
+                    Carry(LimitTable(old), LimitTable(new)),
+                    not columns.held(old),
+                )
+                did, ended = carry.slice(now, perf_counter() + RETIRE)
+                carried += did
+                self._carries[name] = (carry, not columns.held(old) if ended else last)
+            if ended and last and oldest:
+                self._carries.pop(name, None)
+                self.remove(name, removed)
+            else:
+                oldest = False
+        return carried
+
+    def retire_tallies(self, kind: str, folded: list[str], removed: list[str]) -> None:
+        """Fold old files that no worker holds into the durable base, and remove them."""
+        for number in self.store.generations(kind)[:-1]:
+            name = file_name(kind, number)
+            if name in self.store.base().folded:
+                # Folded, and cut off before it was removed.
+                self.remove(name, removed)
+                continue
+            file = self.store.file(name, kind)
+            if columns.held(file):
+                continue
+            fold = self._folds.setdefault(name, Fold(TallyTable(file)))
+            if fold.slice(perf_counter() + RETIRE):
+                present = frozenset(path.name for path in self.store.folder.glob("*.tbl"))
+                base = self.store.base().fold(name, kind, fold.sums, present=present)
+                base.write(self.store.base_path)
+                del self._folds[name]
+                folded.append(name)
+                self.remove(name, removed)
+
+    def remove(self, name: str, removed: list[str]) -> None:
+        """Unlink a file that counts no more."""
+        (self.store.folder / name).unlink(missing_ok=True)
+        self.store.forget(name)
+        removed.append(name)

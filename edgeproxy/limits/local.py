@@ -1,0 +1,68 @@
+"""Rows in a process's own memory: where counts are kept while the table has none to give."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.cells import MASK, SHIFT, pack
+from edgeproxy.counters.layout import Layout
+
+
+class LocalRow:
+    """A table of one row and one column, with the fields of a LimitTable that counting needs."""
+
+    __slots__ = ("layout", "words")
+
+    column = 0
+    own_at = 0
+    zero = at.ROW_HASH
+    siblings_at: tuple[int, ...] = ()
+
+    def __init__(self, ring: int, cells: int) -> None:
+        self.layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells)
+        self.words = memoryview(bytearray(self.layout.row_words * at.WORD)).cast("Q")
+
+    @property
+    def span(self) -> int:
+        """Words from the first ring to the end of the last."""
+        return self.layout.ring
+
+    def pour(self, words: memoryview, ring_at: int, cum_at: int) -> None:
+        """Add what is counted here to a column of a table: its ring, and its sum. This process owns the column."""
+        here = self.words[self.layout.rings : self.layout.rings + self.layout.ring].tolist()
+        for slot, word in enumerate(here):
+            there = words[ring_at + slot]
+            if word >> SHIFT == there >> SHIFT:
+                words[ring_at + slot] = pack(word >> SHIFT, (word & MASK) + (there & MASK))
+            elif word > there:
+                words[ring_at + slot] = word
+        words[cum_at] += self.words[self.layout.heads]
+
+
+KEPT = 16_384
+"""Subjects without a row whose counts a process keeps, about 1 KiB each, though nobody else may hold them."""
+
+
+class Locals:
+    """Who of one table is without a row in it, and what is done about it."""
+
+    def __init__(self, hosts: int = 1, full: Callable[[], None] | None = None) -> None:
+        """`hosts` share the limits; `full` is called whenever the table turned out to be full."""
+        self.hosts = hosts
+        self._full = full
+        self._kept: OrderedDict[object, None] = OrderedDict()
+
+    def full(self) -> None:
+        """The table had no row to give."""
+        if self._full is not None:
+            self._full()
+
+    def enter(self, counts: object) -> None:
+        """These counts have no row: keep them alive, for nothing else remembers them. The longest kept gives way."""
+        self._kept[counts] = None
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def leave(self, counts: object) -> None:
+        """These counts have a row."""
+        self._kept.pop(counts, None)

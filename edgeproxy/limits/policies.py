@@ -1,0 +1,76 @@
+"""The policies that apply to subjects: one object per rule and subject, one count per row, for a whole process."""
+
+from collections.abc import Callable
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.local import Locals
+from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.window import SlidingWindow
+
+
+class Policy(Protocol):
+    """One limit as it applies to one subject. `now` is edge time in seconds, a float; costs are counts ≥ 1."""
+
+    @property
+    def name(self) -> str:
+        """The label of the limit: what a refusal names."""
+
+    @property
+    def limit(self) -> int:
+        """What may be charged in a window."""
+
+    @property
+    def prefix(self) -> bytes:
+        """The RateLimit lines up to the number that is left."""
+
+    def left(self, now: float) -> int:
+        """How much may still be charged; negative where the limit was lowered below what is used.
+
+        Always call it before `charge`, with no await between the two, and with a `now` read for this decision.
+        """
+
+    def charge(self, cost: int = 1) -> None:
+        """Count `cost`, whatever is left, in the cell that `left` looked at."""
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Whole seconds ≥ 1 after which `cost` passes if nothing else comes: never early, late by ≤ a cell + 1 s."""
+
+    def reset(self, now: float) -> int:
+        """Whole seconds ≥ 1 until the oldest that is counted no longer is: the `t` of the RateLimit field."""
+
+    def tail(self, now: float) -> bytes:
+        """What follows the number in the RateLimit lines, `;t=12` and CRLF; made once a second.
+
+        The two field lines are `policy.prefix + b"%d" % left + policy.tail(now)`, where `left` is not negative.
+        """
+
+
+class Policies:
+    """All policies of one table in this process, which has a column in it. Policies of a row share its counts."""
+
+    def __init__(self, table: LimitTable, *, hosts: int = 1, full: Callable[[], None] | None = None) -> None:
+        """`hosts` share the limits. `full` is called when the table has no row for a subject, once a second for each:
+        count it (edge_table_full_total), and log it now and then.
+
+        Such a subject is held in this process's own memory to max(1, limit // (hosts × workers)), until there is a
+        row for it.
+        """
+        self._table = table
+        self._locals = Locals(hosts, full)
+        self._counts: WeakValueDictionary[bytes, Counts] = WeakValueDictionary()
+        table.watch(self._look_again)
+
+    def of(self, rule: Rule, subject: bytes) -> Policy:
+        """The policy of `subject` under `rule`. Touches the table only at its first decision."""
+        key = rule.key(subject)
+        counts = self._counts.get(key)
+        if counts is None:
+            self._counts[key] = counts = Counts(self._table, key, rule.window, self._locals)
+        return SlidingWindow(rule, counts)
+
+    def _look_again(self) -> None:
+        for counts in tuple(self._counts.values()):
+            counts.look_again()

@@ -1,0 +1,110 @@
+"""The sliding window: never more than L in any window of W, never refused while the last W + w hold less than L.
+
+W is the window, w = W / C one of its cells. The oldest cell counts in full: weighting it would let more than L
+through (LIMITS section 1). Requests that are refused are not counted. Several workers that decide at the same
+moment may exceed L by two each, less two (LIMITS section 3).
+"""
+
+from edgeproxy.counters.cells import MASK
+from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.rule import Rule
+
+INSTANT = 1e-6
+"""Seconds by which a moment is put off, so that rounding never makes it come early."""
+
+
+class SlidingWindow:
+    """One rule as it applies to one subject: a Policy (see policies.py, which says what its methods return)."""
+
+    __slots__ = ("_asked", "_counts", "_passes", "_second", "_tail", "limit", "prefix", "rule")
+
+    def __init__(self, rule: Rule, counts: Counts) -> None:
+        self.rule = rule
+        self.limit = rule.limit
+        self.prefix = rule.prefix
+        self._counts = counts
+        self._second = -1
+        self._tail = b""
+        self._asked: tuple[int, ...] = ()
+        self._passes = 0.0
+
+    @property
+    def name(self) -> str:
+        """The label of the limit."""
+        return self.rule.name
+
+    def left(self, now: float) -> int:
+        """How much may still be charged at edge time `now` (seconds)."""
+        counts = self._counts
+        cell = int(now * counts.per_second)
+        words = counts.words
+        if cell != counts.cell or words[counts.sync_at] != counts.sync:
+            counts.refresh(cell, now)
+            words = counts.words
+            if counts.local:
+                return max(1, self.limit // counts.share) - counts.closed - counts.own
+        left = self.limit - counts.closed - counts.own
+        live = words[counts.sibling_at] - counts.base
+        # A sibling's word is of this cell, or of one long ago, or, its clock having been ahead, of one to come.
+        if 0 < live <= MASK:
+            left -= live
+        if counts.more:
+            for sibling in counts.more:
+                live = words[sibling] - counts.base
+                if 0 < live <= MASK:
+                    left -= live
+        return left
+
+    def charge(self, cost: int = 1) -> None:
+        """Count `cost` in the cell that `left` looked at."""
+        counts = self._counts
+        words = counts.words
+        own = counts.own + cost
+        if own > MASK:
+            own = MASK
+        counts.own = own
+        words[counts.own_at] = counts.base + own
+        counts.cum = cum = counts.cum + cost
+        words[counts.cum_at] = cum
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Whole seconds after which `cost` passes if nothing else comes. A cost above the limit never passes."""
+        left = self.left(now)
+        if left < cost:
+            counts = self._counts
+            asked = (counts.cell, counts.sync, left, cost)
+            # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
+            if asked != self._asked:
+                self._asked = asked
+                self._passes = self._moment(cost - left)
+            return max(1, int(self._passes - now + INSTANT) + 1)
+        return 1
+
+    def _moment(self, needed: int) -> float:
+        """When so many cells, the oldest first, have left the window that `needed` of the counts are gone."""
+        counts = self._counts
+        leaves = counts.cell
+        for cell, count in sorted(counts.live(counts.cell).items()):
+            leaves = cell + counts.cells + 1
+            needed -= count
+            if needed <= 0:
+                break
+        return leaves * counts.width / 1e6
+
+    def reset(self, now: float) -> int:
+        """Whole seconds until the oldest that is counted no longer is; where nothing is, as if this request were."""
+        self.left(now)
+        return self._reset(now)
+
+    def _reset(self, now: float) -> int:
+        counts = self._counts
+        leaves = (counts.oldest + counts.cells + 1) * counts.width / 1e6
+        return max(1, int(leaves - now + INSTANT) + 1)
+
+    def tail(self, now: float) -> bytes:
+        """What follows the number in the RateLimit lines; made once a second. Call it after `left`."""
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._tail = b";t=%d\r\n" % self._reset(now)
+        return self._tail

@@ -1,0 +1,57 @@
+"""A request's body on its way in: bytes from the client become bytes for the upstream, framed anew.
+
+Nothing is held here but what one chunk's first line may need; back-pressure is the connections' business.
+"""
+
+from edgeproxy.errors import Refused
+from edgeproxy.http1.chunked import Chunked, encode, finish
+
+NO_LIMIT = 1 << 62
+
+
+class SizedBody:
+    """A body of known length (RFC 9112 section 6.2)."""
+
+    __slots__ = ("_left", "done", "rest")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What goes to the upstream. Once `done`, `rest` is what follows the body."""
+        if len(data) < self._left:
+            self._left -= len(data)
+            return data
+        self.done = True
+        part, self.rest = data[: self._left], data[self._left :]
+        return part
+
+
+class ChunkedBody:
+    """A chunked body (RFC 9112 section 7.1): decoded, checked, and chunked again."""
+
+    __slots__ = ("_decoder", "_most", "_size", "done", "rest")
+
+    def __init__(self, most: int = NO_LIMIT) -> None:
+        self._decoder = Chunked()
+        self._most = most
+        self._size = 0
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What goes to the upstream; raises Refused on what is no chunked body, 413 past the limit on its size."""
+        parts = self._decoder.feed(data)
+        self._size += sum(map(len, parts))
+        if self._size > self._most:
+            raise Refused(413, "The body is larger than this edge accepts")
+        if not self._decoder.done:
+            return encode(parts)
+        self.done = True
+        self.rest = self._decoder.rest
+        return encode(parts) + finish(self._decoder.trailers)
+
+
+RequestBody = SizedBody | ChunkedBody

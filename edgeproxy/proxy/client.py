@@ -1,0 +1,338 @@
+"""A client's connection: bytes in, requests out of them one after another, answers back in order.
+
+It decides nothing about requests (exchange.py does). It finds where one ends and the next begins, moves bodies,
+and keeps what a client may cost within bounds: deadlines, read-ahead, and no reading while nobody takes the bytes.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edgeproxy.errors import Fault, Refused
+from edgeproxy.http1.request_line import check_unfinished
+from edgeproxy.limits.policies import Policy
+from edgeproxy.proxy import answers
+from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
+from edgeproxy.proxy.deadlines import NEVER
+from edgeproxy.proxy.exchange import TUNNEL_IDLE, Exchange
+
+if TYPE_CHECKING:
+    from edgeproxy.http1.request import RequestHead
+    from edgeproxy.proxy.worker import Worker
+
+BLANK = b"\r\n\r\n"
+CRLF = b"\r\n"
+
+READ_AHEAD = 64 << 10
+"""Bytes held for later: requests sent before the one under way is answered, a body before its upstream is there."""
+
+LINGER = 2.0
+"""Seconds for which a closing connection still takes, and drops, what its client sends (RFC 9112 section 9.6)."""
+
+
+class Client(asyncio.Protocol):
+    """One connection of a client."""
+
+    __slots__ = (
+        "address",
+        "body",
+        "buffer",
+        "choked",
+        "deadline",
+        "ended",
+        "exchange",
+        "forwarded",
+        "gone",
+        "last",
+        "peer",
+        "reading",
+        "transport",
+        "trusted",
+        "worker",
+        "write",
+    )
+
+    def __init__(self, worker: "Worker") -> None:
+        self.worker = worker
+        self.exchange: Exchange | None = None
+        self.body: RequestBody | None = None
+        """The body of the request under way, while some of it is still to come."""
+        self.buffer = b""
+        """What was read and belongs to no request yet."""
+        self.last = False
+        """No request after this one is served."""
+        self.gone = False
+        """Nothing more is written: closed, or about to be."""
+        self.ended = False
+        """The client has closed its side."""
+        self.choked = False
+        """The client does not take what is written to it."""
+        self.reading = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # Typed as what it does: uvloop's transports have no asyncio class among their bases.
+        self.transport, self.write = transport, transport.write
+        worker = self.worker
+        # uvloop knows no peer where the client has already gone.
+        self.peer = (transport.get_extra_info("peername") or ("0.0.0.0",))[0]
+        addresses = worker.snapshot.addresses
+        self.trusted = addresses.trusts(self.peer)
+        self.address = addresses.of(self.peer)
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Request-Id: " % self.peer.encode()
+        self.deadline = monotonic() + worker.snapshot.header_timeout
+        worker.joined(self)
+
+    # ---- requests
+
+    def data_received(self, data: bytes) -> None:
+        if self.exchange is not None or self.gone:
+            self.more(data)
+        elif self.buffer:
+            data, self.buffer = self.buffer + data, b""
+            self.begin(data, self.deadline)
+        else:
+            self.begin(data)
+
+    def begin(self, data: bytes, deadline: float = 0.0) -> None:
+        """Serve the request that `data` begins with; `deadline` is that of a head whose first part came earlier."""
+        while True:
+            end = data.find(BLANK)
+            if end < 0 or end > self.worker.snapshot.sizes.head:
+                self.incomplete(data, deadline)
+                return
+            exchange = self.exchange = Exchange(self)
+            try:
+                refusing = exchange.begin(data, end)
+                if refusing is None:
+                    return
+                rest = self.turn_away(exchange, refusing, data, end)
+            except Refused as refusal:
+                if data.startswith(CRLF):
+                    self.incomplete(data, deadline)
+                    return
+                rest = self.turn_away(exchange, refusal, data, end)
+            if not rest or self.choked:
+                self.buffer = rest
+                return
+            data = rest
+
+    def turn_away(self, exchange: Exchange, reason: Refused | Sequence[Policy], data: bytes, end: int) -> bytes:
+        """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
+        head = exchange.head
+        after = end + 4 + exchange.length
+        unclear = head.chunked or head.expect or len(data) < after
+        close = unclear or head.close or self.last or (isinstance(reason, Refused) and reason.close)
+        self.answer(answers.of(exchange, reason, close=close), close=close)
+        return b"" if close else data[after:]
+
+    def incomplete(self, data: bytes, deadline: float) -> None:
+        """The head is not whole yet; refuse it now where nothing that could follow would make it one."""
+        self.exchange = None
+        if data.startswith(CRLF):
+            data = without_empty_lines(data)
+            if BLANK in data:
+                self.begin(data, deadline)
+                return
+        try:
+            check_unfinished(data, self.worker.snapshot.sizes)
+        except Refused as refusal:
+            self.answer(answers.of(Exchange(self), refusal, close=True), close=True)
+            return
+        self.buffer = data
+        if self.ended:
+            self.close()
+        elif data:
+            self.deadline = deadline or monotonic() + self.worker.snapshot.header_timeout
+
+    def next(self) -> None:
+        """The exchange is over: what comes after it?"""
+        self.exchange = None
+        if self.gone:
+            return
+        if self.last:
+            self.close(linger=self.body is not None or bool(self.buffer))
+            return
+        if self.choked:
+            self.pause()
+            return
+        data, self.buffer = self.buffer, b""
+        self.resume()
+        self.deadline = monotonic() + self.worker.snapshot.keepalive_idle
+        if data:
+            self.begin(data)
+        elif self.ended:
+            self.close()
+
+    def on_behalf(self, head: "RequestHead") -> None:
+        """A trusted proxy is the peer: take from it for whom it asks."""
+        addresses = self.worker.snapshot.addresses
+        client, self.forwarded = addresses.on_behalf(self.peer, head)
+        self.address = addresses.of(client)
+
+    # ---- bodies
+
+    def begin_body(self, exchange: Exchange, data: bytes) -> None:
+        """`data` follows the head: the body, or the part of it that is there, goes with the head in one write."""
+        head = exchange.head
+        if head.close:
+            self.last = True
+        if head.chunked:
+            self.body = ChunkedBody(exchange.snapshot.longest_body)
+        elif exchange.length:
+            self.body = SizedBody(exchange.length)
+        else:
+            self.buffer = data
+            return
+        exchange.message += self.take(data)
+
+    def take(self, data: bytes) -> bytes:
+        """The client's bytes of a body as the upstream is to get them."""
+        body = self.body
+        assert body is not None
+        taken = body.feed(data)
+        if body.done:
+            self.body = None
+            self.buffer = body.rest
+        return taken
+
+    def more(self, data: bytes) -> None:
+        """Bytes while an exchange is under way: its body, its tunnel, or requests to come."""
+        exchange = self.exchange
+        if exchange is None or self.gone:
+            return
+        server = exchange.server
+        if server is not None and server.tunnel:
+            self.deadline = monotonic() + TUNNEL_IDLE
+            server.write(data)
+        elif self.body is not None:
+            try:
+                data = self.take(data)
+            except Refused as refusal:
+                exchange.fail(refusal)
+                return
+            snapshot = exchange.snapshot
+            if server is not None:
+                exchange.streamed = True
+                server.write(data)
+                wait = snapshot.body_idle if self.body is not None else server.endpoint.service.head_timeout
+                self.deadline = monotonic() + wait
+            else:
+                exchange.message += data
+                if len(exchange.message) > READ_AHEAD:
+                    self.pause()
+        else:
+            self.buffer += data
+            if len(self.buffer) > READ_AHEAD:
+                self.pause()
+
+    # ---- flow control
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if self.reading and not self.gone:
+            self.reading = False
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on, unless what is held is enough."""
+        if not self.reading and not self.gone and len(self.buffer) <= READ_AHEAD:
+            self.reading = True
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.choked = True
+        if self.exchange is not None and self.exchange.server is not None:
+            self.exchange.server.pause()
+
+    def resume_writing(self) -> None:
+        self.choked = False
+        if self.exchange is None:
+            self.next()
+        elif self.exchange.server is not None:
+            self.exchange.server.resume()
+
+    # ---- answers of the edge's own, and ends
+
+    def answer(self, answer: bytes, *, close: bool) -> None:
+        """Write an answer of the edge's own, which ends the exchange; `close` ends the connection as well."""
+        if self.exchange is not None:
+            self.exchange.release()
+            self.exchange = None
+        self.write(answer)
+        self.deadline = monotonic() + self.worker.snapshot.keepalive_idle
+        if close:
+            self.close(linger=True)
+
+    def close(self, *, linger: bool = False) -> None:
+        """Close once everything written has gone.
+
+        With `linger` the client's side is read, and dropped, for a while: a connection closed over unread input
+        is reset, and the reset may destroy the answer before the client has read it (RFC 9112 section 9.6).
+        """
+        if self.gone:
+            return
+        if not linger or self.ended or not self.transport.can_write_eof():
+            self.gone = True
+            self.transport.close()
+            return
+        self.resume()
+        self.gone = True
+        self.buffer, self.body = b"", None
+        self.deadline = monotonic() + LINGER
+        self.transport.write_eof()
+
+    def abort(self) -> None:
+        """Reset the connection: what was sent so far must not look whole."""
+        self.gone = True
+        self.transport.abort()
+
+    def drain(self) -> None:
+        """Serve no request after the one under way; an idle connection ends now."""
+        self.last = True
+        if self.exchange is not None:
+            # The answer has to say that the connection ends, which the answers written in one piece do not.
+            self.exchange.whole = False
+        elif not self.buffer:
+            self.close()
+
+    def timed_out(self) -> None:
+        exchange = self.exchange
+        self.deadline = NEVER
+        if self.gone:
+            self.transport.abort()
+        elif exchange is None and self.buffer and not self.choked:
+            late = Refused(408, "The request's head did not arrive in time")
+            self.answer(answers.of(Exchange(self), late, close=True), close=True)
+        elif exchange is None or exchange.answered:
+            self.abort()
+        elif self.body is not None and self.reading:
+            exchange.fail(Refused(408, "The request's body did not arrive in time"))
+        else:
+            exchange.fail(Fault("http_response_timeout", "The upstream did not answer in time", status=504))
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        exchange = self.exchange
+        if exchange is None or self.gone or self.body is not None:
+            return False
+        if exchange.server is not None and exchange.server.tunnel:
+            exchange.server.end()
+            return not exchange.server.ended
+        # A client that has sent its whole request may close its side and still gets the answer.
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone = True
+        self.worker.left(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.abandon()
+
+
+def without_empty_lines(data: bytes) -> bytes:
+    """Empty lines before a request line are ignored (RFC 9112 section 2.2)."""
+    start = 0
+    while data.startswith(CRLF, start):
+        start += 2
+    return data[start:]

@@ -1,0 +1,442 @@
+"""The life of one request, top to bottom: read, guard, find, admit, stamp, select, relay, respond, meter.
+
+An exchange belongs to one client connection, and while it lasts to one upstream connection; the two move bytes,
+the exchange decides. Its steps are those of the design, in order. What an ordinary request needs stands in the
+steps themselves; whatever is out of the ordinary leaves them for a method of its own, which need not be quick.
+"""
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edgeproxy.clock import EPOCH
+from edgeproxy.errors import EdgeError, Fault, Refused
+from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
+from edgeproxy.http1.path import resolve
+from edgeproxy.http1.request import PLAIN, agree, read_head
+from edgeproxy.http1.request_line import check_sizes, read_request_line
+from edgeproxy.limits.admission import admit
+from edgeproxy.limits.fields import legacy, rate_limit
+from edgeproxy.limits.policies import Policy
+from edgeproxy.proxy import answers
+from edgeproxy.proxy.ids import continued
+from edgeproxy.proxy.router import NO_SITE
+
+if TYPE_CHECKING:
+    from edgeproxy.http1.response import ResponseHead
+    from edgeproxy.proxy.client import Client
+    from edgeproxy.proxy.lane import Lane, Route
+    from edgeproxy.proxy.pool import Endpoint
+    from edgeproxy.proxy.router import Site
+    from edgeproxy.proxy.server import Plain, Server
+
+
+INTERIMS_MOST = 32
+"""1xx answers to one request; an upstream that sends more is not answering."""
+
+TUNNEL_IDLE = 3600.0
+"""Seconds for which nothing may pass through a tunnel in either direction."""
+
+
+NO_HOST = b"Host: localhost\r\n"
+"""What the upstream sees of an HTTP/1.0 request that names no host; HTTP/1.1 must have the field."""
+
+
+class Exchange:
+    """One request and its answer. Times are seconds of the monotonic clock, `now` is edge time."""
+
+    __slots__ = (
+        "answered",
+        "arrived",
+        "client",
+        "credentials",
+        "endpoint",
+        "first",
+        "head",
+        "identity",
+        "interims",
+        "keep",
+        "lane",
+        "left",
+        "length",
+        "message",
+        "method",
+        "minor",
+        "moved",
+        "now",
+        "path",
+        "retried",
+        "rid",
+        "route",
+        "sent_at",
+        "server",
+        "shown",
+        "site",
+        "snapshot",
+        "started",
+        "streamed",
+        "trace",
+        "whole",
+    )
+
+    def __init__(self, client: "Client") -> None:
+        self.client = client
+        self.started = started = monotonic()
+        worker = client.worker
+        self.now = started + worker.offset
+        self.snapshot = worker.snapshot
+        self.head = PLAIN
+        self.minor = 1
+        self.length = self.interims = 0
+        self.answered = self.moved = self.retried = self.streamed = self.whole = False
+        # None until the step that finds them; what comes after that step need not ask.
+        self.route: Route = None  # type: ignore[assignment]
+        self.lane: Lane = None  # type: ignore[assignment]
+        self.endpoint: Endpoint = None  # type: ignore[assignment]
+        self.site: Site[Route]
+        self.server: Server | None = None
+        self.shown: Policy | None = None
+        self.method = self.rid = self.message = b""
+
+    # ---- the steps of an ordinary request
+
+    def begin(self, data: bytes, end: int) -> Sequence[Policy] | None:
+        """From the head to the upstream: `end` is where its blank line begins in `data`.
+
+        Returns the policies of which one refuses, if one does; raises Refused for any other reason not to forward.
+        """
+        self.read(data, end)
+        refusing = self.guard()
+        if refusing is not None:
+            return refusing
+        if self.length > self.snapshot.longest_body:
+            raise Refused(413, "The body is larger than this edge accepts")
+        self.find()
+        refusing = self.admit()
+        if refusing is not None:
+            return refusing
+        self.stamp()
+        self.select()
+        client = self.client
+        if self.head is PLAIN and not self.length and len(data) == end + 4:
+            # Nothing of this request is still to come, and its answer may go out in one piece.
+            self.whole = self.method != b"HEAD" and not client.last
+        else:
+            client.begin_body(self, data[end + 4 :])
+            self.whole = self.head is PLAIN and client.body is None and self.method != b"HEAD" and not client.last
+        self.relay()
+        return None
+
+    def read(self, data: bytes, end: int) -> None:
+        """What the head says. The meaning of a block of fields seen before is remembered."""
+        eol = data.find(b"\r\n")
+        block = data[eol + 2 : end + 2]
+        trusted = self.client.trusted
+        meaning = self.snapshot.heads[trusted].get(block)
+        if meaning is None:
+            meaning = self.snapshot.understand(block, trusted)
+        self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = meaning
+        line = data[:eol]
+        space = line.find(b" ")
+        self.method = line[:space]
+        target = line[space + 1 : -9]
+        if (
+            self.method not in METHODS
+            or line[-9:] != b" HTTP/1.1"
+            or target[:1] != b"/"
+            or target.translate(None, TARGET)
+            or self.site is NO_SITE
+            or eol > self.snapshot.sizes.line
+        ):
+            self.read_unusual(line, block)
+            return
+        query = target.find(b"?")
+        path = target if query < 0 else target[:query]
+        if b"%" in path or b"/." in path:
+            target = resolve(target)
+            self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
+            path = target.partition(b"?")[0]
+        else:
+            self.first = data[: eol + 2]
+        self.path = path
+
+    def guard(self) -> Sequence[Policy] | None:
+        """The coarse limit of the address, charged alone and before any key is looked at."""
+        client = self.client
+        if client.trusted:
+            client.on_behalf(self.head)
+        guard = client.address.guard
+        if guard is None:
+            return None
+        left = guard.left(self.now)
+        if left < 1:
+            return (guard,)
+        guard.charge()
+        # What an answer tells of, unless a policy of the customer's held the request as well.
+        self.shown, self.left = guard, left - 1
+        return None
+
+    def find(self) -> None:
+        """The route, then who asks on it: the lane."""
+        self.route = route = self.site.match(self.path, self.method)
+        identity = self.identity
+        if identity.valid_until < self.now:
+            identity = self.snapshot.directory.expired
+        self.lane = identity.lanes[route]
+
+    def admit(self) -> Sequence[Policy] | None:
+        """All policies of the lane are charged, or none. Returns them where one refuses."""
+        lane = self.lane
+        policies = self.client.address.anonymous if lane.by_address else lane.policies
+        if policies:
+            refusing, self.shown, self.left = admit(policies, self.now)
+            if refusing is not None:
+                return policies
+        for counter in lane.admitted:
+            counter.add(1)
+        return None
+
+    def stamp(self) -> None:
+        """The head that the upstream gets: kept lines, stamps, request id and trace."""
+        self.rid, closing, span = self.client.worker.ids.next(self.now + EPOCH)
+        if self.head is not PLAIN or self.lane.unusual:
+            self.stamp_unusual()
+        if self.trace is not None:
+            closing = continued(self.trace, span)
+        self.message = b"".join((self.first, self.keep, self.lane.stamps, self.client.forwarded, self.rid, closing))
+
+    def select(self) -> None:
+        """The endpoint that the request goes to."""
+        self.endpoint = endpoint = self.lane.route.service.select()
+        endpoint.outstanding += 1
+
+    def relay(self) -> None:
+        """Send it on: over an idle connection, else over a new one."""
+        idle = self.endpoint.idle
+        client = self.client
+        if idle:
+            server = idle.pop()
+            self.server = server
+            server.exchange = self
+            server.write(self.message)
+            self.sent_at = now = monotonic()
+            client.deadline = now + self.endpoint.service.head_timeout
+        else:
+            client.worker.connect(self)
+
+    def respond_whole(self, server: "Server", plain: "Plain", data: bytes, end: int) -> None:
+        """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
+        client = self.client
+        arrived = monotonic()
+        lane = self.lane
+        status, _, keep, rate = plain
+        # Counted before it is written: what a client received was counted.
+        for counter in lane.counters[status]:
+            counter.add(1)
+        rate = rate if self.shown is None else self.rate_fields()
+        client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid, data[end:])))
+        waited = arrived - self.sent_at
+        endpoint = self.endpoint
+        endpoint.learn(waited)
+        endpoint.outstanding -= 1
+        self.endpoint = None  # type: ignore[assignment]
+        self.server = server.exchange = None
+        server.idle_again()
+        done = monotonic()
+        lane.route.observe(done - self.started, waited)
+        client.exchange = None
+        client.deadline = done + self.snapshot.keepalive_idle
+        if client.buffer or client.choked:
+            client.next()
+
+    # ---- requests out of the ordinary
+
+    def read_unusual(self, line: bytes, block: bytes) -> None:
+        """A head that the usual look does not settle: read its line, and its fields, with every rule."""
+        snapshot, client = self.snapshot, self.client
+        check_sizes(len(line), 0, snapshot.sizes)
+        request = read_request_line(line)
+        self.method, self.minor = request.method, request.version[1]
+        if self.minor == 0:
+            # Nothing after this request: what HTTP/1.0 says of persistence is not worth its rules.
+            client.last = True
+        head = read_head(block, client.trusted, snapshot.sizes.fields, self.minor)
+        host, lines = agree(request, head)
+        if head.authority is None and not lines:
+            lines = NO_HOST
+        self.keep = lines + head.keep
+        self.head = PLAIN if head.plain else head
+        self.length, self.trace, self.credentials = head.length, head.trace, head.credentials
+        self.site = snapshot.router.site(host)
+        target = request.target if request.target == b"*" else resolve(request.target)
+        self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
+        self.path = target.partition(b"?")[0]
+
+    def stamp_unusual(self) -> None:
+        """Request ids that a trusted proxy made, credentials that are to be passed on, signed stamps."""
+        lane, head = self.lane, self.head
+        if head.request_id is not None:
+            self.rid = head.request_id
+        if lane.forwards_key:
+            self.keep = self.credentials + self.keep
+        if self.snapshot.sign is not None:
+            self.keep += self.snapshot.sign(self.rid, lane, self.now)
+
+    def interim(self, head: "ResponseHead") -> None:
+        """A 1xx answer: passed on at once, to whom can be sent one (RFC 9110 section 15.2)."""
+        self.interims += 1
+        if self.interims > INTERIMS_MOST:
+            raise Fault("http_protocol_error", "The upstream sent too many interim answers")
+        if self.minor:
+            self.client.write(head.keep + b"\r\n")
+
+    def switch(self, head: "ResponseHead") -> None:
+        """101: one request for billing, whatever passes through the tunnel after it."""
+        self.heard()
+        self.meter(101)
+        client = self.client
+        self.answered = client.last = True
+        client.deadline = self.arrived + TUNNEL_IDLE
+        lines = b"Connection: upgrade\r\nUpgrade: %b\r\n" % (head.upgrade or b"websocket")
+        client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, lines, self.rate_fields(), self.rid))
+
+    def respond(self, server: "Server", head: "ResponseHead") -> bool:
+        """The head of an answer that is relayed piece by piece. True where it is to be chunked for the client."""
+        self.heard()
+        client = self.client
+        bodiless = self.bodiless(head.status)
+        endless = head.length < 0 and not bodiless
+        chunked = endless and self.minor == 1
+        if client.body is not None:
+            # Answered before the request has ended: what is still to come cannot be told from the next request.
+            client.last, server.reusable = True, False
+        if client.worker.draining or (endless and not chunked):
+            client.last = True
+        self.meter(head.status)
+        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+        if client.last:
+            framing += b"Connection: close\r\n"
+        self.answered = True
+        fields = self.rate_fields() or head.rate
+        client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, framing, fields, self.rid))
+        return chunked
+
+    def bodiless(self, status: int) -> bool:
+        """Whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""
+        return self.method == b"HEAD" or status in (204, 304)
+
+    def heard(self) -> None:
+        """The upstream's answer has begun."""
+        self.arrived = monotonic()
+        self.endpoint.learn(self.arrived - self.sent_at)
+
+    def rate_fields(self) -> bytes:
+        """The RateLimit lines of the policy closest to refusal, or nothing where no rate policy applied."""
+        shown = self.shown
+        if shown is None:
+            return b""
+        if self.snapshot.legacy_headers:
+            return rate_limit(shown, self.left, self.now) + legacy(shown, self.left, self.now)
+        return rate_limit(shown, self.left, self.now)
+
+    def request_id(self) -> bytes:
+        """The id of this request, made now where it was refused before it got one."""
+        if not self.rid:
+            self.rid = self.head.request_id or self.client.worker.ids.next(self.now + EPOCH)[0]
+        return self.rid
+
+    def meter(self, status: int) -> None:
+        """Count an answer, for billing and for Prometheus; before its head is written."""
+        for counter in self.lane.counters[status]:
+            counter.add(1)
+
+    # ---- connecting
+
+    def connected(self, server: "Server") -> None:
+        """A new connection is there: send what there is of the request, unless nobody waits for it any more."""
+        client = self.client
+        if client.exchange is not self:
+            server.idle_again()
+        elif server.transport.is_closing():
+            self.fail(Fault("connection_terminated", "The upstream closed the connection at once"))
+        else:
+            self.server, server.exchange = server, self
+            server.write(self.message)
+            self.sent_at = now = monotonic()
+            client.deadline = now + (
+                server.endpoint.service.head_timeout if client.body is None else self.snapshot.body_idle
+            )
+            client.resume()
+
+    def unreachable(self, fault: Fault) -> None:
+        """The endpoint could not be reached. Nothing was sent, so another one is asked, once; then it is a fault."""
+        endpoint = self.endpoint
+        other = None if self.moved else endpoint.service.other_than(endpoint)
+        if other is None:
+            self.fail(fault)
+            return
+        self.client.worker.counts.upstream_error(endpoint.service.name, fault.error)
+        endpoint.outstanding -= 1
+        other.outstanding += 1
+        self.endpoint, self.moved = other, True
+
+    # ---- ends
+
+    def complete(self) -> None:
+        """The answer has gone out whole."""
+        self.lane.route.observe(monotonic() - self.started, self.arrived - self.sent_at)
+        self.release()
+        self.client.next()
+
+    def lost(self, *, fresh: bool) -> None:
+        """The upstream connection is gone with the answer unfinished. `fresh`: it was new, or something had come.
+
+        A kept connection that dies before a byte of the answer has probably been closed as idle while the
+        request was on its way. Then, and only where doing it twice does no harm (RFC 9110 section 9.2.2) and
+        all of the request is still here, it is sent once more over a new connection.
+        """
+        retriable = self.method in IDEMPOTENT and self.client.body is None and not self.streamed
+        if fresh or self.answered or self.interims or self.retried or not retriable:
+            error = "http_response_incomplete" if self.answered else "connection_terminated"
+            self.server = None
+            self.fail(Fault(error, "The upstream closed the connection before its answer was complete"))
+            return
+        self.retried = True
+        self.server = None
+        self.client.worker.connect(self)
+
+    def fail(self, error: EdgeError) -> None:
+        """It cannot go on: an answer where none has begun, else an abort, so that no part passes for a whole."""
+        client = self.client
+        if isinstance(error, Fault):
+            client.worker.counts.upstream_error(self.endpoint.service.name, error.error)
+        server = self.server
+        if server is not None:
+            server.abort()
+        self.release()
+        if self.answered:
+            client.abort()
+            return
+        # A client that waits for 100 may or may not send its body now; where the next request begins is unclear.
+        close = client.last or client.body is not None or self.head.expect
+        client.answer(answers.of(self, error, close=close), close=close)
+        client.next()
+
+    def end_tunnel(self) -> None:
+        """The upstream's side of a tunnel has closed."""
+        self.server = None
+        self.complete()
+
+    def abandon(self) -> None:
+        """The client is gone: so is the reason to bother the upstream."""
+        server = self.server
+        self.release()
+        if server is not None:
+            server.abort()
+
+    def release(self) -> None:
+        """Give back what selection took."""
+        if self.endpoint is not None:
+            self.endpoint.outstanding -= 1
+            self.endpoint = None  # type: ignore[assignment]
+        self.server = None

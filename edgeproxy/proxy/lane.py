@@ -1,0 +1,114 @@
+"""Routes and lanes: what of a request is settled before it comes.
+
+A lane is a customer on a route: its policies, its stamps and its counters, ready to be used. It takes the place
+of five look-ups a request.
+"""
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeproxy.config.models import Meter
+    from edgeproxy.config.models import Route as RouteSettings
+    from edgeproxy.counters.meters import Counter, Histogram
+    from edgeproxy.limits.policies import Policy
+    from edgeproxy.proxy.counts import Counts
+    from edgeproxy.proxy.pool import Service
+
+NOBODY = "-"
+"""What stands for the customer, the tier or the route where there is none."""
+
+KNOWN_STATUSES = frozenset(status.value for status in HTTPStatus)
+
+
+class Route:
+    """One route: how it is found, where it leads, and the histograms of its requests."""
+
+    __slots__ = ("auth", "host", "label", "methods", "overhead", "path", "scopes", "seconds", "service")
+
+    def __init__(self, settings: "RouteSettings", service: "Service", counts: "Counts") -> None:
+        self.host = None if settings.host is None else settings.host.encode()
+        self.path = settings.path.encode()
+        self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
+        self.auth = settings.auth
+        self.scopes = settings.scopes
+        self.label = settings.label
+        self.service = service
+        self.seconds: Histogram = counts.request_seconds(self.label)
+        self.overhead: Histogram = counts.overhead_seconds()
+
+    def observe(self, total: float, waited: float) -> None:
+        """A request on this route took `total` seconds, of which the upstream had `waited`."""
+        self.seconds.observe(total)
+        self.overhead.observe(total - waited)
+        self.service.seconds.observe(waited)
+
+
+class Lane:
+    """A customer on a route. `customer` and `tier` are names, `policies` all hold the customer's requests."""
+
+    __slots__ = (
+        "admitted",
+        "by_address",
+        "counters",
+        "customer",
+        "forwards_key",
+        "policies",
+        "route",
+        "stamps",
+        "tier",
+        "unusual",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        customer: str,
+        tier: str,
+        policies: tuple["Policy", ...],
+        stamps: bytes,
+        counts: "Counts",
+        meters: dict[str, "Meter"],
+        *,
+        by_address: bool = False,
+        forwards_key: bool = False,
+        signed: bool = False,
+    ) -> None:
+        self.route = route
+        self.customer = customer
+        self.tier = tier
+        self.policies = policies
+        self.stamps = stamps
+        self.by_address = by_address
+        self.forwards_key = forwards_key
+        self.unusual = forwards_key or signed
+        usage: list[tuple[str, Counter]] = [
+            (meter.when, counts.usage(customer, name, route.label)) for name, meter in meters.items()
+        ]
+        self.admitted = tuple(counter for when, counter in usage if when == "admitted")
+        self.counters = Statuses(counts, route.label, tier, usage)
+
+
+class Statuses(dict[int, tuple["Counter", ...]]):
+    """The counters that an answer of each status adds to, made when the status is first seen."""
+
+    def __init__(self, counts: "Counts", route: str, tier: str, usage: list[tuple[str, "Counter"]]) -> None:
+        super().__init__()
+        self._counts, self._route, self._tier, self._usage = counts, route, tier, usage
+
+    def __missing__(self, status: int) -> tuple["Counter", ...]:
+        billed = [counter for when, counter in self._usage if is_billed(when, status)]
+        self[status] = counters = (self._counts.requests(self._route, self._tier, status), *billed)
+        return counters
+
+
+def is_billed(when: str, status: int) -> bool:
+    """Whether a meter counts an upstream's answer of this status; `admitted` is counted before there is one."""
+    if when == "answered":
+        return status < 500
+    return when == "success" and 200 <= status < 400
+
+
+def code_label(status: int) -> str:
+    """The status as a label: unregistered ones by their class, so that upstreams cannot make labels at will."""
+    return str(status) if status in KNOWN_STATUSES else f"{status // 100}xx"

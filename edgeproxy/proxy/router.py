@@ -1,0 +1,135 @@
+"""Which route a request takes: the host first, then the exact path, then the longest prefix.
+
+Routes without a host apply to every host, after those that name it. The path that is matched here is exactly the
+path that will be forwarded (http1/path.py), so nothing can be routed as one thing and served as another.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Protocol, TypeVar, Union
+
+from edgeproxy.errors import Refused
+
+
+class Routable(Protocol):
+    """What the router needs to know of a route; `path` ends with `/*` where it is a prefix."""
+
+    @property
+    def host(self) -> bytes | None: ...
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def methods(self) -> frozenset[bytes] | None: ...
+
+
+R = TypeVar("R", bound=Routable)
+
+
+class Site(Generic[R]):
+    """What one host serves: layers of routes, the more specific host's first."""
+
+    __slots__ = ("_layers",)
+
+    def __init__(self, layers: Iterable[Iterable[R]]) -> None:
+        self._layers = tuple(_layer(routes) for routes in layers)
+
+    def match(self, path: bytes, method: bytes) -> R:
+        """The route for this path and method; raises Refused(404), or 405 where other methods have a route."""
+        for exact, prefixes, lengths in self._layers:
+            found = exact.get(path) if exact else None
+            if found is None:
+                for length in lengths:
+                    found = prefixes.get(path[:length])
+                    if found is not None:
+                        break
+                else:
+                    continue
+            if isinstance(found, list):
+                return _by_method(found, method)
+            methods = found.methods
+            if methods is None or method in methods:
+                return found
+            return _by_method([found], method)
+        raise Refused(404, "No route leads here", close=False)
+
+
+NO_SITE: Site[Any] = Site(())
+"""What a request without a Host asks for, until more is known of it."""
+
+
+class Router(Generic[R]):
+    """All routes of a configuration, by host."""
+
+    def __init__(self, routes: Iterable[R]) -> None:
+        routes = tuple(routes)
+        self._exact: dict[bytes, Site[R]] = {}
+        anywhere = [route for route in routes if route.host is None]
+        suffixes = {route.host for route in routes if route.host is not None and route.host.startswith(b"*.")}
+        # "*.a.example.com" before "*.example.com": the longer suffix says more.
+        self._suffixes = sorted((host[1:] for host in suffixes), key=len, reverse=True)
+        self._by_suffix = {
+            suffix: Site([*self._layers_of_suffix(routes, suffix), anywhere]) for suffix in self._suffixes
+        }
+        for host in {route.host for route in routes if route.host is not None} - suffixes:
+            own = [route for route in routes if route.host == host]
+            matching = [s for s in self._suffixes if host.endswith(s)]
+            wider = self._layers_of_suffix(routes, matching[0]) if matching else []
+            self._exact[host] = Site([own, *wider, anywhere])
+        self._anywhere = Site([anywhere])
+
+    def _layers_of_suffix(self, routes: tuple[R, ...], suffix: bytes) -> list[list[R]]:
+        """The routes of this suffix, then of every shorter one that it ends with."""
+        return [
+            [route for route in routes if route.host == b"*" + other]
+            for other in self._suffixes
+            if suffix.endswith(other)
+        ]
+
+    def site(self, host: bytes | None) -> Site[R]:
+        """What this host serves; `host` in lower case, without port and trailing dot, None where none was sent."""
+        if host is not None:
+            site = self._exact.get(host)
+            if site is not None:
+                return site
+            for suffix in self._suffixes:
+                if host.endswith(suffix):
+                    return self._by_suffix[suffix]
+        return self._anywhere
+
+
+_Entry = Union[R, list[R]]  # noqa: UP007 - a generic alias
+_Layer = tuple[Mapping[bytes, _Entry[R]], Mapping[bytes, _Entry[R]], tuple[int, ...]]
+
+
+def _layer(routes: Iterable[R]) -> _Layer[R]:
+    """(exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path in a list."""
+    exact: dict[bytes, list[R]] = {}
+    prefixes: dict[bytes, list[R]] = {}
+    for route in routes:
+        if route.path.endswith(b"/*"):
+            prefixes.setdefault(route.path[:-1], []).append(route)
+        else:
+            exact.setdefault(route.path, []).append(route)
+    lengths = tuple(sorted({len(prefix) for prefix in prefixes}, reverse=True))
+    return _bare(exact), _bare(prefixes), lengths
+
+
+def _bare(paths: dict[bytes, list[R]]) -> dict[bytes, _Entry[R]]:
+    """The usual case, one route for a path, stands without its list: that is what the request path looks at."""
+    return {path: routes[0] if len(routes) == 1 else routes for path, routes in paths.items()}
+
+
+def _by_method(routes: list[R], method: bytes) -> R:
+    """The route of this path that takes `method`; one without methods takes what no other names."""
+    anything = None
+    allowed: set[bytes] = set()
+    for route in routes:
+        if route.methods is None:
+            anything = route
+        elif method in route.methods:
+            return route
+        else:
+            allowed |= route.methods
+    if anything is not None:
+        return anything
+    allow = b", ".join(sorted(allowed))
+    raise Refused(405, "The method is not allowed here", close=False, fields=b"Allow: %b\r\n" % allow)

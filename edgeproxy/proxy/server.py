@@ -1,0 +1,316 @@
+"""A connection to an upstream: answers out of bytes, relayed as they come.
+
+It serves one exchange at a time and is kept for the next where the answer's end was unmistakable.
+"""
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edgeproxy.errors import Fault
+from edgeproxy.http1.chunked import Chunked, encode, finish, of_response
+from edgeproxy.http1.response import ResponseHead, read_plain_response, read_response
+from edgeproxy.proxy.deadlines import NEVER
+from edgeproxy.proxy.exchange import TUNNEL_IDLE, Exchange
+from edgeproxy.proxy.memory import remember
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.pool import Endpoint
+    from edgeproxy.proxy.worker import Worker
+
+BLANK = b"\r\n\r\n"
+LONGEST_HEAD = 32 << 10
+Plain = tuple[int, int, bytes, bytes]
+"""(status, length, kept lines, the upstream's RateLimit lines) of a head; a length of -1 where it needs care."""
+
+NEEDS_CARE: Plain = (0, -1, b"", b"")
+
+ANSWERS: dict[bytes, Plain] = {}
+"""Heads of answers seen before, which mean what their bytes say and nothing else."""
+
+# What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
+WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL = range(5)
+
+
+class Server(asyncio.Protocol):
+    """One connection to an endpoint of a service."""
+
+    __slots__ = (
+        "_decoder",
+        "_left",
+        "_paused",
+        "_rechunk",
+        "_state",
+        "buffer",
+        "deadline",
+        "ended",
+        "endpoint",
+        "exchange",
+        "reusable",
+        "reused",
+        "transport",
+        "worker",
+        "write",
+    )
+
+    def __init__(self, worker: "Worker", endpoint: "Endpoint") -> None:
+        self.worker = worker
+        self.endpoint = endpoint
+        self.exchange: Exchange | None = None
+        self.buffer = b""
+        self.reusable = True
+        self.reused = False
+        self.ended = False
+        self.deadline = NEVER
+        self._state = WAITING
+        self._paused = self._rechunk = False
+
+    @property
+    def tunnel(self) -> bool:
+        """Whether the connection has left HTTP behind."""
+        return self._state == TUNNEL
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # Typed as what it does: uvloop's transports have no asyncio class among their bases.
+        self.transport, self.write = transport, transport.write
+        self.worker.reached(self)
+
+    # ---- answers
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if self._state or exchange is None or self.buffer:
+            self.more(data)
+            return
+        end = data.find(BLANK)
+        if end < 0:
+            self.incomplete(data)
+            return
+        block = data[: end + 2]
+        plain = ANSWERS.get(block)
+        if plain is None:
+            plain = understand(block)
+        if exchange.whole and end + 4 + plain[1] == len(data):
+            exchange.respond_whole(self, plain, data, end)
+        else:
+            self.begin_answer(data, end)
+
+    def begin_answer(self, data: bytes, end: int) -> None:
+        """An answer that did not come whole in one read, or whose head needs care."""
+        exchange = self.exchange
+        assert exchange is not None
+        try:
+            while True:
+                head = read_response(data[: end + 2])
+                rest = data[end + 4 :]
+                if head.status == 101:
+                    self.switch(head, rest)
+                    return
+                if head.status >= 200:
+                    break
+                exchange.interim(head)
+                data = rest
+                end = data.find(BLANK)
+                if end < 0:
+                    self.incomplete(data)
+                    return
+        except Fault as fault:
+            exchange.fail(fault)
+            return
+        self.reusable = not head.close
+        self._rechunk = exchange.respond(self, head)
+        if exchange.bodiless(head.status):
+            self.reusable = self.reusable and not rest
+            self.finished()
+        else:
+            self.begin_body(head, rest)
+
+    def begin_body(self, head: ResponseHead, data: bytes) -> None:
+        """How the answer's body ends (RFC 9112 section 6.3), and the part of it that came with the head."""
+        if head.chunked:
+            self._state, self._decoder = CHUNKED, Chunked(of_response)
+        elif head.length >= 0:
+            self._state, self._left = SIZED, head.length
+            if not head.length:
+                self.reusable = self.reusable and not data
+                self.finished()
+                return
+        else:
+            self._state, self.reusable = UNTIL_CLOSE, False
+        if data:
+            self.more(data)
+
+    def incomplete(self, data: bytes) -> None:
+        """The answer's head is not whole yet."""
+        if len(data) > LONGEST_HEAD:
+            assert self.exchange is not None
+            self.exchange.fail(
+                Fault("http_response_header_section_size", "The upstream's answer has a head that is too long")
+            )
+        else:
+            self.buffer = data
+
+    def more(self, data: bytes) -> None:
+        """Bytes that are not the first of an answer."""
+        exchange = self.exchange
+        if exchange is None:
+            # Nobody asked: whatever this is, it must not be taken for the next request's answer.
+            self.endpoint.forget(self)
+            self.transport.abort()
+        elif self._state == WAITING:
+            data, self.buffer = self.buffer + data, b""
+            self.data_received(data)
+        else:
+            exchange.client.deadline = monotonic() + self.endpoint.service.idle_timeout
+            RELAY[self._state](self, exchange, data)
+
+    def relay_sized(self, exchange: Exchange, data: bytes) -> None:
+        """A piece of a body of known length."""
+        if len(data) > self._left:
+            data, self.reusable = data[: self._left], False
+        self._left -= len(data)
+        exchange.client.write(data)
+        if not self._left:
+            self.finished()
+
+    def relay_chunked(self, exchange: Exchange, data: bytes) -> None:
+        """A piece of a chunked body: chunked again for the client, or bare for one that knows no chunks."""
+        decoder = self._decoder
+        try:
+            parts = decoder.feed(data)
+        except Fault as fault:
+            exchange.fail(fault)
+            return
+        if self._rechunk:
+            end = finish(decoder.trailers) if decoder.done else b""
+            if parts or end:
+                exchange.client.write(encode(parts) + end)
+        elif parts:
+            exchange.client.write(b"".join(parts))
+        if decoder.done:
+            self.reusable = self.reusable and not decoder.rest
+            self.finished()
+
+    def relay_until_close(self, exchange: Exchange, data: bytes) -> None:
+        """A piece of a body that ends with its connection."""
+        exchange.client.write(encode([data]) if self._rechunk else data)
+
+    def relay_tunnel(self, exchange: Exchange, data: bytes) -> None:
+        """Bytes of a protocol that is not ours."""
+        exchange.client.deadline = monotonic() + TUNNEL_IDLE
+        exchange.client.write(data)
+
+    def switch(self, head: ResponseHead, rest: bytes) -> None:
+        """101: from here on the two connections are one tunnel (RFC 9110 section 7.8)."""
+        exchange = self.exchange
+        assert exchange is not None
+        client = exchange.client
+        if exchange.head.upgrade is None or client.body is not None:
+            raise Fault("http_upgrade_failed", "The upstream switched protocols unasked")
+        self._state, self.reusable = TUNNEL, False
+        exchange.switch(head)
+        if client.buffer:
+            self.write(client.buffer)
+            client.buffer = b""
+        client.resume()
+        if rest:
+            client.write(rest)
+
+    def finished(self) -> None:
+        """The answer is complete: the connection is free for the next request, or closed."""
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None
+        self._state = WAITING
+        self.resume()
+        self.idle_again()
+        exchange.complete()
+
+    def idle_again(self) -> None:
+        """Keep the connection for later where that is safe."""
+        if self.reusable and not self.transport.is_closing() and self.endpoint.release(self):
+            self.reused = True
+            self.deadline = monotonic() + self.endpoint.service.idle_timeout
+        else:
+            self.transport.close()
+
+    # ---- flow control
+
+    def pause(self) -> None:
+        """Read no more for now: the client does not take it."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.client.pause()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.client.resume()
+
+    # ---- ends
+
+    def end(self) -> None:
+        """The client has closed its side of a tunnel: so does this one."""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def abort(self) -> None:
+        """Close at once; nothing more is wanted of this connection."""
+        self.exchange = None
+        self.transport.abort()
+
+    def timed_out(self) -> None:
+        self.deadline = NEVER
+        if self.exchange is None:
+            self.endpoint.forget(self)
+            self.transport.close()
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if exchange is None:
+            # Between this and connection_lost nobody must be given a connection that is closing.
+            self.endpoint.forget(self)
+        elif self._state == TUNNEL:
+            self.ended = True
+            exchange.client.transport.write_eof()
+            return not exchange.client.ended
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.worker.lost(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            self.endpoint.forget(self)
+        elif self._state == UNTIL_CLOSE and exc is None:
+            if self._rechunk:
+                exchange.client.write(finish())
+            exchange.complete()
+        elif self._state == TUNNEL:
+            exchange.end_tunnel()
+        else:
+            exchange.lost(fresh=not self.reused or bool(self.buffer))
+
+
+def understand(block: bytes) -> Plain:
+    """What the head of an answer means, where it is plain; remembered."""
+    try:
+        return remember(ANSWERS, block, read_plain_response(block))
+    except Fault:
+        # The reader that knows every rule will say so again, where there is somebody to hear it.
+        return NEEDS_CARE
+
+
+RELAY = {
+    SIZED: Server.relay_sized,
+    CHUNKED: Server.relay_chunked,
+    UNTIL_CLOSE: Server.relay_until_close,
+    TUNNEL: Server.relay_tunnel,
+}

@@ -1,0 +1,132 @@
+"""The admin listener: for probes, Prometheus, operators and the command line, never for clients."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiohttp import web
+
+from edgeproxy import log
+from edgeproxy.config.kinds import Address
+from edgeproxy.http1.message import problem
+from edgeproxy.supervisor import sockets
+from edgeproxy.supervisor.exposition import CONTENT_TYPE, exposition
+from edgeproxy.supervisor.listings import Listings, UnknownCustomer
+from edgeproxy.supervisor.status import Status
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Admin:
+    """One supervisor's admin listener. Bound when made (raises sockets.Unavailable) and open after `open`."""
+
+    def __init__(self, address: Address) -> None:
+        self.shared = sockets.listened_on(address)
+        """Whether another supervisor answers on this address; this one should then wait until it serves."""
+        self._socket = sockets.bind(address)
+        self._runner: web.AppRunner | None = None
+        self._site: web.SockSite | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, or will."""
+        return sockets.address_of(self._socket)
+
+    async def open(self, status: Status, listings: Listings) -> None:
+        """Answer from here on; nothing happens where it does so already."""
+        if self._runner is not None:
+            return
+        self._runner = web.AppRunner(application(status, listings), access_log=None)
+        await self._runner.setup()
+        self._site = web.SockSite(self._runner, self._socket)
+        await self._site.start()
+
+    async def step_back(self) -> None:
+        """Take no further connection; another supervisor listens on the same address."""
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+
+    async def close(self) -> None:
+        """Answer what is being asked, then end."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._socket.close()
+
+
+def application(status: Status, listings: Listings) -> web.Application:
+    """The answers of the admin listener (DESIGN section 6)."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def readyz(_: web.Request) -> web.Response:
+        why = status.unready()
+        return _json({"ready": why is None, "reason": why}, status=200 if why is None else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        series = await status.series()
+        # In a thread, for the event loop's sake: thousands of label values take a tenth of a second.
+        text = await asyncio.to_thread(exposition, series)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+    async def report(_: web.Request) -> web.Response:
+        return _json(await status.report())
+
+    async def usage(_: web.Request) -> web.Response:
+        return _json({"rows": await listings.usage()})
+
+    async def limits(request: web.Request) -> web.Response:
+        customer = request.match_info["customer"]
+        try:
+            policies = listings.limits(status.settings, customer)
+        except UnknownCustomer:
+            return _problem(404, f"no customer is called {customer!r} here")
+        return _json({"policies": policies})
+
+    async def reload(_: web.Request) -> web.Response:
+        return _problem(501, "reload is not supported yet: restart the edge to change its configuration")
+
+    made = web.Application(middlewares=[_problems])
+    made.router.add_get("/healthz", healthz)
+    made.router.add_get("/readyz", readyz)
+    made.router.add_get("/metrics", metrics)
+    made.router.add_get("/status", report)
+    made.router.add_get("/usage", usage)
+    made.router.add_get("/limits/{customer}", limits)
+    made.router.add_post("/reload", reload)
+    return made
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error as problem+json (RFC 9457)."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return _problem(error.status, WHY.get(error.status, error.reason), headers)
+    except Exception as error:
+        log.get().error("admin request failed", path=request.path, exc_info=error)
+        return _problem(500, "the supervisor failed to answer; its log says more")
+
+
+WHY = {
+    404: "there are /healthz, /readyz, /metrics, /status, /usage, /limits/CUSTOMER and /reload here",
+    405: "the method is not one that this path knows",
+}
+
+
+def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status,
+        body=problem(status, detail, str(uuid.uuid4())),
+        headers={"Content-Type": "application/problem+json", **(headers or {})},
+    )
+
+
+def _json(body: object, *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")

@@ -1,0 +1,18 @@
+"""How long to wait before a worker is replaced: not at all after a long life, longer after each short one."""
+
+FIRST = 0.1
+LONGEST = 5.0
+LONG_LIFE = 10.0
+"""Seconds of life after which a death says nothing against starting at once."""
+
+
+def after(early: int, lived: float) -> tuple[int, float]:
+    """What follows a death: (early deaths in a row by now, seconds to wait before the next start).
+
+    `early` is what this function returned for the death before, 0 at first; `lived` is in seconds. The waits
+    after early deaths are 0.1, 0.2, 0.4 … and never more than 5 s.
+    """
+    if lived >= LONG_LIFE:
+        return 0, 0.0
+    # The exponent is held down so that a worker that has been failing for a year does not overflow a float.
+    return early + 1, min(LONGEST, FIRST * 2 ** min(early, 16))

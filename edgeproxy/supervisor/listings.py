@@ -1,0 +1,112 @@
+"""What the admin listener says of the tables: usage, metrics, limits.
+
+Tables may have hundreds of thousands of rows, so they are read in a thread, where the event loop gets its turn
+between any two of them. One reader at a time, and none while the tables are tended: rows that are moved from a
+file to the base meanwhile would be counted twice or not at all.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import TypeVar
+
+from edgeproxy.config.models import Limit, Settings
+from edgeproxy.counters.store import Store, Tended
+from edgeproxy.counters.tallies import names
+from edgeproxy.limits.usage import look
+from edgeproxy.proxy.snapshot import rule
+from edgeproxy.supervisor.exposition import Series
+
+DEAR = 0.05
+"""Seconds of reading from which sums over all usage are kept for a while."""
+KEPT = 10.0
+"""For how many times as long as they took to read: so scraping takes a tenth of a core at most."""
+
+CLIENTS = ("edge_connections", "client")
+
+T = TypeVar("T")
+UsageRow = tuple[str, str, str, int]
+"""Customer, meter, route, total."""
+
+
+class UnknownCustomer(LookupError):
+    """No customer of the configuration has this name."""
+
+
+class Listings:
+    """The tables of one store, as numbers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reading = asyncio.Lock()
+        self._meters: dict[str, int] = {}
+        self._meters_until = 0.0
+
+    async def tend(self) -> Tended:
+        """One slice of the store's housekeeping, while nobody reads."""
+        async with self._reading:
+            return self._store.tend(monotonic() + self._store.offset)
+
+    async def usage(self) -> list[UsageRow]:
+        """What was counted since the state was made, sorted."""
+        return await self._read(lambda: sorted(self._store.usage_totals()))
+
+    async def meters(self) -> dict[str, int]:
+        """What was counted since the state was made, by meter. Where tables are large it may be seconds old."""
+        if monotonic() >= self._meters_until:
+            began = monotonic()
+            self._meters = await self._read(lambda: by_meter(self._store.usage_totals()))
+            took = monotonic() - began
+            self._meters_until = monotonic() + took * KEPT if took > DEAR else 0.0
+        return self._meters
+
+    async def series(self) -> list[Series]:
+        """Every metric that is in the tables, or is known by looking at them."""
+        store = self._store
+        found: list[Series] = await self._read(lambda: list(store.metric_totals()))
+        found += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
+        tables = (store.people, store.addresses, store.usage, store.metrics)
+        found += [("edge_table_rows", (table.name,), [table.rows_in_use]) for table in tables]
+        return found
+
+    async def connections(self, column: int | None) -> int:
+        """How many clients are connected to the worker that holds this column."""
+        if column is None:
+            return 0
+        rows = await self._read(lambda: list(self._store.metrics.totals(frozenset({column}))))
+        return next((words[0] for _, key, words in rows if names(key) == CLIENTS), 0)
+
+    def limits(self, settings: Settings, customer: str) -> list[dict[str, object]]:
+        """The policies of this customer as they stand now; raises UnknownCustomer."""
+        known = settings.customers.get(customer)
+        if known is None:
+            raise UnknownCustomer(customer)
+        limits = settings.tiers[known.tier].limits if known.limits is None else known.limits
+        now = monotonic() + self._store.offset
+        return [self._policy(limit, customer, now) for limit in limits]
+
+    def _policy(self, limit: Limit, customer: str, now: float) -> dict[str, object]:
+        usage = look(self._store.people, rule(limit), customer.encode(), now)
+        return {
+            "name": limit.name,
+            "scope": limit.scope,
+            "limit": limit.count,
+            "window_s": limit.window,
+            "used": usage.used,
+            "remaining": usage.remaining,
+            "reset_s": usage.reset,
+            "mode": limit.mode,
+        }
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        async with self._reading:
+            return await asyncio.to_thread(read)
+
+
+def by_meter(rows: Iterable[UsageRow]) -> dict[str, int]:
+    """The sums of `rows` by meter."""
+    sums: Counter[str] = Counter()
+    for _, meter, _, total in rows:
+        sums[meter] += total
+    return dict(sums)

@@ -1,0 +1,203 @@
+"""The supervisor: prepares tables, opens sockets, keeps workers running, answers the admin listener."""
+
+import asyncio
+import resource
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+import uvloop
+
+from edgeproxy import log
+from edgeproxy.config import load
+from edgeproxy.config.models import Settings
+from edgeproxy.counters.store import Store
+from edgeproxy.supervisor import sockets
+from edgeproxy.supervisor.admin import Admin
+from edgeproxy.supervisor.crew import Crew, Stillborn
+from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.process import WORKER
+from edgeproxy.supervisor.serving import other_serves
+from edgeproxy.supervisor.status import Status
+from edgeproxy.tasks import Tasks
+
+TICK = 1.0
+"""Seconds between heartbeats and slices of housekeeping."""
+
+ORPHAN_DEADLINE = 600.0
+"""Seconds that a worker serves on without a supervisor, where no other comes to serve."""
+
+
+class Supervisor:
+    """One supervisor, from its start to its end. `token` is its name in the control file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        listening: Sequence[socket.socket],
+        admin: Admin | None,
+        command: Sequence[str],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._listening = listening
+        self._admin = admin
+        self._token = secrets.randbits(64) or 1
+        tables = settings.tables.dir
+        self._crew = Crew(
+            settings.workers,
+            command,
+            listening,
+            {
+                "type": "config",
+                "settings": load.dump(settings).decode(),
+                "state": str(settings.state),
+                "tables_dir": None if tables is None else str(tables),
+                "hosts": 1,
+                "workers": settings.workers,
+                "token": self._token,
+                "orphan_deadline": ORPHAN_DEADLINE,
+            },
+        )
+        self._listings = Listings(store)
+        self._status = Status(settings, self._crew, self._listings)
+        self._tasks = Tasks()
+        self._stop = asyncio.Event()
+        self._tends = False
+        self._log = log.get()
+
+    async def serve(self) -> int:
+        """Start everything, serve until SIGTERM or SIGINT, drain; returns the exit code."""
+        self._heed_signals()
+        self._log.info(
+            "edge starting",
+            listen=[str(sockets.address_of(one)) for one in self._listening],
+            admin=None if self._admin is None else str(self._admin.address),
+            workers=self._settings.workers,
+            state=str(self._settings.state),
+        )
+        if self._admin is not None and not self._admin.shared:
+            await self._admin.open(self._status, self._listings)
+        self._tasks.start("ticks", self._tick())
+        self._crew.start()
+        try:
+            return await self._until_stopped()
+        finally:
+            await self._leave()
+
+    async def _until_stopped(self) -> int:
+        stop = self._tasks.start("stop", self._stop.wait())
+        await asyncio.wait([self._crew.first_ready, stop], return_when=asyncio.FIRST_COMPLETED)
+        if self._crew.first_ready.done():
+            try:
+                self._crew.first_ready.result()
+            except Stillborn as failure:
+                complain(f"no worker could start: {failure}")
+                return 1
+            self._status.phase = "serving"
+            self._store.control.serve(self._token, monotonic())
+            if self._admin is not None:
+                await self._admin.open(self._status, self._listings)
+            self._log.info("edge serving", workers=self._crew.ready)
+        await stop
+        return 0
+
+    async def _leave(self) -> None:
+        self._status.phase = "draining"
+        self._log.info("edge draining", seconds=self._settings.drain)
+        if self._admin is not None and self._other_serves():
+            await self._admin.step_back()
+        # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
+        sockets.close(self._listening)
+        await self._crew.drain(self._settings.drain)
+        await self._tasks.cancel()
+        if self._admin is not None:
+            await self._admin.close()
+        self._log.info("edge stopped")
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._log.warning, "reload is not supported yet; serving on unchanged")
+
+    async def _tick(self) -> None:
+        """Every second: beat, if this supervisor is the one that serves, and look after the tables."""
+        while True:
+            if self._status.phase == "serving" and not self._other_serves():
+                self._store.control.serve(self._token, monotonic())
+            await self._tend()
+            await asyncio.sleep(TICK)
+
+    async def _tend(self) -> None:
+        try:
+            tended = await self._listings.tend()
+        except OSError as failure:
+            self._log.error("the tables could not be tended", why=str(failure))
+            return
+        if tended.holder and not self._tends:
+            self._tends = True
+            self._log.info("tending the tables of this state directory")
+        if tended.folded or tended.removed:
+            self._log.info("table files retired", folded=tended.folded, removed=tended.removed)
+
+    def _other_serves(self) -> bool:
+        return other_serves(self._token, *self._store.control.serving(monotonic()))
+
+
+def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] = WORKER) -> int:
+    """Be the supervisor of this configuration until told to stop; returns the exit code of the process.
+
+    0 after a drain; 1 where no worker could start; 2, with nothing started, where an address or the state
+    directory cannot be used. `command` starts a worker.
+    """
+    log.configure("supervisor")
+    raise_descriptor_limit()
+    with ExitStack() as owned:
+        try:
+            listening = sockets.bind_all(settings.listen)
+            owned.callback(sockets.close, listening)
+            admin = None if settings.admin is None else Admin(settings.admin)
+        except sockets.Unavailable as failure:
+            complain(str(failure))
+            return 2
+        try:
+            store = Store.prepare(
+                settings.state,
+                workers=settings.workers,
+                people=settings.tables.people,
+                addresses=settings.tables.addresses,
+                tables_dir=settings.tables.dir,
+            )
+        except OSError as failure:
+            complain(f"the state directory {settings.state} cannot be used: {failure}")
+            return 2
+        owned.callback(store.close)
+        return uvloop.run(_serve(settings, store, listening, admin, command))
+
+
+async def _serve(
+    settings: Settings,
+    store: Store,
+    listening: Sequence[socket.socket],
+    admin: Admin | None,
+    command: Sequence[str],
+) -> int:
+    return await Supervisor(settings, store, listening, admin, command).serve()
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process and its workers open as many descriptors as the host allows, one a connection."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def complain(why: str) -> None:
+    """Say to the person who started the edge why it does not run."""
+    print(f"edgeproxy: {why}", file=sys.stderr)

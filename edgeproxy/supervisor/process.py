@@ -1,0 +1,87 @@
+"""One worker process: started by exec with its channel and the listening sockets, and watched until it ends.
+
+A worker is signalled and waited for through its pidfd, which can never mean another process, even after the
+kernel has given its pid away.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from edgeproxy.channel import Channel
+
+WORKER = (sys.executable, "-m", "edgeproxy.proxy")
+"""The command of a worker; `--channel FD --listen FD,FD` is added."""
+
+
+class Process:
+    """A worker from its start to its end; made by `start`."""
+
+    def __init__(self, child: subprocess.Popen[bytes], channel: Channel) -> None:
+        self.channel = channel
+        self.pid = child.pid
+        self.started_at = time.time()
+        """Unix seconds."""
+        self.column: int | None = None
+        """The column of the tables that it holds; None until it has said that it is ready."""
+        self.why: str | None = None
+        """What it said when it failed."""
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[int] = loop.create_future()
+        """Resolves to its exit code, or minus the signal that killed it; it is no zombie by then."""
+        self._child = child
+        self._pidfd = os.pidfd_open(child.pid)
+        loop.add_reader(self._pidfd, self._reap, loop)
+
+    @classmethod
+    async def start(cls, command: Sequence[str], listening: Sequence[socket.socket]) -> "Process":
+        """Run `command` with one end of a new channel and these sockets; it inherits no other descriptor.
+
+        It gets a session of its own: a Ctrl-C in the supervisor's terminal reaches the supervisor alone, and
+        that drains. Raises OSError where no process can be had.
+        """
+        ours, theirs = socket.socketpair()
+        numbers = [one.fileno() for one in listening]
+        with theirs:
+            try:
+                # Not awaited: this is a vfork, a millisecond in which nothing else runs.
+                child = subprocess.Popen(  # noqa: ASYNC220
+                    [*command, "--channel", str(theirs.fileno()), "--listen", ",".join(map(str, numbers))],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno(), *numbers],
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return cls(child, await Channel.over(ours))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return self.column is not None and not self.ended.done()
+
+    def heard(self, message: dict[str, Any]) -> str:
+        """Take note of what the worker says, and give the message's type: `ready`, `failed` or `left`."""
+        kind: str = message["type"]
+        if kind == "ready":
+            self.column = message["column"]
+        elif kind == "failed":
+            self.why = message["why"]
+        return kind
+
+    def kill(self) -> None:
+        """End it at once; nothing happens where it has ended."""
+        if not self.ended.done():
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self.ended.set_result(self._child.wait())

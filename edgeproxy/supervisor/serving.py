@@ -1,0 +1,23 @@
+"""Which of the supervisors on one state directory serves: a token and a heartbeat in the control file.
+
+Two kinds of process read it. Workers that lost their supervisor leave once *another* one serves and its heart
+beats; until then they go on. Supervisors see by it that a newer one has taken over.
+
+- A supervisor claims it when all of its workers are ready for the first time, whoever had it: the newest
+  serves. So orphans of a dead one leave only when there is somebody in their place.
+- The one that has it beats every second. An older one beside it, alive and with workers of its own, does not
+  beat and takes nothing back; its workers have their channel and stay.
+- Where the heart stopped (the newest was killed, or drains), a supervisor that still serves takes over, so
+  that the orphans of the newest leave in turn.
+- One that drains does not beat.
+"""
+
+from edgeproxy.proxy.worker import HEARTBEAT_FRESH
+
+
+def other_serves(own: int, token: int, age: float) -> bool:
+    """Whether another supervisor than `own` serves, by what the control file says.
+
+    `token` names the one that wrote there last, 0 is nobody; `age` is the seconds since its last heartbeat.
+    """
+    return token not in (0, own) and age < HEARTBEAT_FRESH

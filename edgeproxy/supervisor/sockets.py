@@ -1,0 +1,79 @@
+"""The listening sockets: opened once by the supervisor, shared by all of its workers.
+
+All of a supervisor's workers accept from the same queues, so nothing is lost with a dead worker: the others
+serve it. SO_REUSEPORT lets a second supervisor listen on the same addresses while the first one drains.
+
+A socket that is bound does not listen yet: an address that cannot be had shows at once, and still nobody is
+queued for workers that may never come up. They listen when they are about to accept; `listen` sets the length
+of the queue.
+"""
+
+import errno
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+from edgeproxy.config.kinds import Address
+
+BACKLOG = 4096
+
+
+class Unavailable(Exception):
+    """An address cannot be listened on; the text says which and why."""
+
+
+def bind(address: Address) -> socket.socket:
+    """A non-blocking TCP socket bound to this address; port 0 takes any free one. Raises Unavailable."""
+    with ExitStack() as undo:
+        try:
+            family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+            made = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            made.setblocking(False)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                # [::] and 0.0.0.0 can then be listened on side by side, each an entry of `listen`.
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(resolved)
+        except OSError as why:
+            raise Unavailable(f"cannot listen on {address}: {why.strerror or why}") from why
+        undo.pop_all()
+    return made
+
+
+def listened_on(address: Address) -> bool:
+    """Whether some process listens on this address already, on whatever terms."""
+    try:
+        family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(resolved)
+    except OSError as why:
+        return why.errno == errno.EADDRINUSE
+    return False
+
+
+def bind_all(addresses: Iterable[Address]) -> tuple[socket.socket, ...]:
+    """`bind` for each: all of them or, raising Unavailable, none."""
+    with ExitStack() as undo:
+        made = tuple(undo.enter_context(bind(address)) for address in addresses)
+        undo.pop_all()
+    return made
+
+
+def listen(bound: Sequence[socket.socket]) -> None:
+    """Let the kernel queue connections from here on; may be called again."""
+    for one in bound:
+        one.listen(BACKLOG)
+
+
+def close(bound: Sequence[socket.socket]) -> None:
+    """Give up this process's hold on them; where another process holds one too, it goes on listening."""
+    for one in bound:
+        one.close()
+
+
+def address_of(bound: socket.socket) -> Address:
+    """The address that a socket is bound to."""
+    host, port = bound.getsockname()[:2]
+    return Address(host, port)

@@ -1,0 +1,64 @@
+"""How the edge is: its phase, whether it is ready, and what `GET /status` says of it."""
+
+import time
+from typing import Any, Literal
+
+import edgeproxy
+from edgeproxy.config.models import Settings
+from edgeproxy.supervisor.crew import Crew
+from edgeproxy.supervisor.exposition import Series
+from edgeproxy.supervisor.listings import Listings
+
+Phase = Literal["starting", "serving", "draining"]
+
+
+class Status:
+    """One supervisor and its workers, as they are at the moment of asking."""
+
+    def __init__(self, settings: Settings, crew: Crew, listings: Listings) -> None:
+        self.settings = settings
+        self.phase: Phase = "starting"
+        self._crew = crew
+        self._listings = listings
+        self._loaded_at = time.time()
+
+    def unready(self) -> str | None:
+        """Why the edge is not ready to be sent requests; None where it is."""
+        crew = self._crew
+        if self.phase == "draining":
+            return "draining"
+        if self.phase == "starting":
+            return f"starting: {crew.ready} of {crew.places} workers are ready"
+        return None if crew.ready else f"none of {crew.places} workers is ready"
+
+    async def series(self) -> list[Series]:
+        """Every metric of the edge: those of the tables, and the supervisor's own.
+
+        The supervisor holds no column, so what it counts itself begins at zero with each supervisor.
+        """
+        return [
+            *await self._listings.series(),
+            ("edge_worker_restarts_total", (), (self._crew.restarts,)),
+            ("edge_config_ok", (), (1,)),
+        ]
+
+    async def report(self) -> dict[str, Any]:
+        """The body of `GET /status`; moments are Unix seconds."""
+        settings = self.settings
+        listings = self._listings
+        counted = await listings.meters()
+        return {
+            "region": settings.region,
+            "version": edgeproxy.__version__,
+            "config": {"sha256": settings.sha256, "loaded_at": self._loaded_at, "error": None},
+            "workers": [
+                {
+                    "pid": worker.pid,
+                    "started_at": worker.started_at,
+                    "connections": await listings.connections(worker.column),
+                }
+                for worker in self._crew.workers
+            ],
+            "hub": {"url": settings.hub, "state": "up", "age_s": 0},
+            "usage": {"unshipped": sum(counted.values()), "spool_bytes": 0, "watermark": None},
+        }

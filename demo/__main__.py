@@ -1,0 +1,176 @@
+"""Start httpbin and an edge in front of it, show what to try, and end both on Ctrl-C."""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from demo.process import Process, died
+from demo.tour import stops
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+LOGS = ROOT / "var" / "demo"
+START = 60.0
+"""Seconds in which the edge must be ready."""
+DRAIN = 35.0
+"""Seconds that a process gets to end by itself: more than config/edge.yaml gives open requests."""
+
+
+class Unserved(Exception):
+    """The demonstration cannot be served; the text says why."""
+
+
+def free_socket(wanted: str) -> socket.socket:
+    """A socket bound to `wanted` (`host:port`), or to the next port after it that is free."""
+    host, _, port = wanted.rpartition(":")
+    for candidate in range(int(port), min(int(port) + 100, 65536)):
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, candidate))
+            bound.listen(1024)
+        except OSError:
+            bound.close()
+        else:
+            return bound
+    raise Unserved(f"no port is free at {wanted} or in the hundred after it")
+
+
+def name_of(bound: socket.socket) -> str:
+    """Its address, as configuration and URLs have it."""
+    host, port = bound.getsockname()
+    return f"{host}:{port}"
+
+
+def free_addresses(*wanted: str) -> list[str]:
+    """For each of these a free address, all different, at or after it."""
+    held = []
+    for address in wanted:
+        held.append(free_socket(address))
+    names = [name_of(bound) for bound in held]
+    for bound in held:
+        bound.close()
+    return names
+
+
+def start_httpbin() -> tuple[Process, str]:
+    """httpbin under gunicorn, on port 9001 or the next free one; the process and its URL."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with free_socket("127.0.0.1:9001") as listening, (LOGS / "httpbin.log").open("wb") as log:
+        server: list[str | Path] = [BIN / "python", "-m", "gunicorn", "--bind", f"fd://{listening.fileno()}"]
+        shape = ["--worker-class", "gthread", "--threads", "16", "--keep-alive", "75", "--no-control-socket"]
+        command = [*server, *shape, "httpbin:app"]
+        process = Process("httpbin", command, environ=os.environ, output=log, keep=[listening.fileno()])
+        return process, f"http://{name_of(listening)}"
+
+
+def start_edge(api: str, **settings: str) -> tuple[Process, str, str]:
+    """An edge in front of `api`, as config/edge.yaml says; the process, its URL and its admin listener's."""
+    wanted = {"EDGE_LISTEN": "127.0.0.1:8080", "EDGE_ADMIN": "127.0.0.1:9090"}
+    listen, admin = free_addresses(*(os.environ.get(name, usual) for name, usual in wanted.items()))
+    environ = {**os.environ, **settings, "EDGE_LISTEN": listen, "EDGE_ADMIN": admin, "API_URL": api}
+    process = Process("edgeproxy", [BIN / "edgeproxy", "edge", "-c", "config/edge.yaml"], environ=environ)
+    return process, f"http://{listen}", f"http://{admin}"
+
+
+def await_ready(url: str, processes: Sequence[Process]) -> None:
+    """Return once `url` answers 200; raises Unserved when a process dies first, or it takes too long."""
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        try:
+            with directly.open(url, timeout=1):
+                return
+        except OSError:  # refused, not yet 200, or silent
+            if dead := died(processes, 0.05):
+                raise Unserved(f"{dead.name} ended before it served") from None
+    raise Unserved(f"{url} was not ready within {START:.0f} s")
+
+
+def show(edge: str, admin: str, api: str) -> None:
+    """Print where everything is and the lines to try."""
+    print(f"\nServing {edge} in front of httpbin at {api}; admin at {admin}. To try, in another terminal:\n")
+    for stop in stops(edge, admin):
+        print(f"# {stop.shows}\n{stop.line}\n")
+    print(f"httpbin's log is {LOGS / 'httpbin.log'}. Ctrl-C ends it all.", flush=True)
+
+
+def check(edge: str, admin: str) -> bool:
+    """Run each line of the tour and say whether it shows what it should; True if all do."""
+    good = True
+    environ = {**os.environ, "no_proxy": "*"}
+    for stop in stops(edge, admin):
+        shell = subprocess.run(
+            stop.line, shell=True, check=False, capture_output=True, text=True, timeout=60, env=environ
+        )
+        try:
+            fault = stop.fault(shell.stdout)
+        except (ValueError, LookupError, TypeError) as unreadable:
+            fault = f"unreadable: {unreadable}"
+        print(f"{'FAIL' if fault else 'ok  '}  {stop.shows}")
+        if fault:
+            good = False
+            print(f"      {fault}\n      $ {stop.line}\n{shell.stdout}{shell.stderr}")
+    return good
+
+
+def serve(*, checking: bool) -> bool:
+    """The whole demonstration; True if all went well. Ends whatever it started, however it is left."""
+    started: list[Process] = []
+    with ExitStack() as ends:  # in reverse order: the edge first, so that open requests can be answered
+
+        def start(process: Process) -> None:
+            started.append(process)
+            ends.callback(process.end, DRAIN)
+
+        settings = {}
+        if checking:  # with counts of its own, so that no earlier request is in the window
+            settings["EDGE_STATE"] = ends.enter_context(TemporaryDirectory(prefix="edgeproxy-demo-"))
+        print("starting httpbin and the edge", flush=True)
+        httpbin, api = start_httpbin()
+        start(httpbin)
+        process, edge, admin = start_edge(api, **settings)
+        start(process)
+        await_ready(f"{api}/status/200", started)
+        await_ready(f"{admin}/readyz", started)
+        if checking:
+            return check(edge, admin)
+        show(edge, admin, api)
+        if dead := died(started):
+            raise Unserved(f"{dead.name} ended by itself")
+        return True
+
+
+def main() -> int:
+    """The exit code: 0 when all went well."""
+    parser = argparse.ArgumentParser(prog="./scripts/run", description="Serve a demonstration until Ctrl-C.")
+    parser.add_argument("--check", action="store_true", help="try the lines, say what they showed, and end")
+    arguments = parser.parse_args()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    os.chdir(ROOT)
+    try:
+        return 0 if serve(checking=arguments.check) else 1
+    except Unserved as why:
+        print(f"demo: {why}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nended", flush=True)
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

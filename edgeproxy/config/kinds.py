@@ -198,7 +198,9 @@ def read_secret(value: object) -> str | None:
 
 
 def read_one_or_more(value: object) -> object:
-    """A list, of which a single member may stand alone."""
+    """A list that is not empty, of which a single member may stand alone."""
+    if value == []:
+        raise wrong("is empty", "write at least one")
     return value if isinstance(value, list | tuple) else (value,)
 
 

@@ -232,7 +232,7 @@ class Written(Part):
 
     region: Name = "local"
     """A label such as eu-west, which upstreams see; many edges may share one."""
-    listen: Annotated[tuple[ListenAddress, ...], BeforeValidator(kinds.read_one_or_more), Field(min_length=1)] = (
+    listen: Annotated[tuple[ListenAddress, ...], BeforeValidator(kinds.read_one_or_more)] = (
         kinds.Address("127.0.0.1", 8080),
     )
     """Where clients connect: HOST:PORT, or a list of these."""

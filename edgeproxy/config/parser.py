@@ -72,11 +72,13 @@ def broken(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
     mark = error.problem_mark or error.context_mark
     number = min(mark.line if mark else 0, len(lines) - 1)
     what = f"is not YAML: {error.problem or error.context}"
-    if error.context and error.context_mark and error.context_mark.line != number:
+    if error.context and error.context_mark and error.context_mark.line < number:
         what += f" {error.context} that begins in line {error.context_mark.line + 1}"
     hint = "check the brackets, quotes and indentation before it"
     if INDENTED_BY_TAB.match(lines[number]):
         hint = "indent with spaces: the line begins with a tab"
+    elif "${" in lines[number]:
+        hint = "put a value with a ${VARIABLE} in quotes where it is within [ ] or { }"
     elif UNQUOTED.search(lines[number]):
         hint = "put a value that begins with @, ` or % in quotes"
     return Unreadable(number + 1, what, hint)
@@ -103,8 +105,8 @@ class Builder:
         if isinstance(event, yaml.StreamEndEvent):
             return Table()
         event = self._next()
-        nothing = isinstance(event, yaml.ScalarEvent) and not event.value
-        value = Table() if nothing else self._value(event)
+        nothing = isinstance(event, yaml.ScalarEvent) and not event.style and event.value in NOTHING
+        value = self._value(event) if isinstance(event, yaml.MappingStartEvent) else Table() if nothing else None
         if not isinstance(value, Table):
             raise unreadable(event, "is not a mapping", "write fields such as `region: eu-west`")
         self._next()
@@ -183,8 +185,9 @@ class Builder:
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise unreadable(event, "has more than a word for a field's name", "write the name")
+            self._path.append(event.value)
             key = self._resolved(event)
-            self._path.append(key or event.value)
+            self._path[-1] = key or event.value
             value = self._value(self._next())
             if not event.style and event.value == "<<":
                 merged += value if isinstance(value, Items) else [value]

@@ -14,8 +14,8 @@ from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
 
-LONGEST_LABEL = 120
-"""Bytes of a route's label: it is part of a key of the usage table."""
+LONGEST_LABEL = 100
+"""Bytes of a route's label: with the longest names of a customer and a meter it fits a key of the usage table."""
 
 NAMES = (
     ("routes", "upstream", "upstreams"),

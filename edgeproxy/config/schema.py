@@ -82,7 +82,9 @@ FORMS: dict[Hashable, Form] = {
     kinds.read_digest: Form(always(text(kinds.DIGEST.pattern))),
     kinds.read_folder: Form(always(text(".+", "var/edge"))),
     kinds.read_secret: Form(always({"type": "string"}), lambda _: None),
-    kinds.read_one_or_more: Form(lambda inner: any_of(inner["items"], inner), lambda members: str(members[0])),
+    kinds.read_one_or_more: Form(
+        lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), lambda members: str(members[0])
+    ),
     kinds.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
     kinds.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
     units.read_wait: Form(always(TIME), lambda seconds: f"{seconds:g}s"),
@@ -117,8 +119,6 @@ class Editor(GenerateJsonSchema):
         made = self.generate_inner(schema["schema"])
         default = schema.get("default")
         inner: Any = schema["schema"]
-        while inner["type"] == "function-after":
-            inner = inner["schema"]
         if inner["type"] == "function-before" and "default" in schema:
             default = form(inner["function"]["function"]).written(default)
         if isinstance(default, str | int):

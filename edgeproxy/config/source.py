@@ -65,7 +65,9 @@ class Source:
             self.report(named, path, f"{file} includes itself", "leave this out")
             return
         if real in self._seen:
-            self.report(named, path, f"{file} is included at {self.place(self._seen[real])}", "leave one of them out")
+            self.report(
+                named, path, f"{file} is included already at {self.place(self._seen[real])}", "leave one of them out"
+            )
             return
         self._seen[real] = named
         try:

@@ -8,7 +8,7 @@ in the younger; so however often it is done, nothing counts twice, and what an e
 from time import perf_counter
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number, pack
+from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number
 from edgeproxy.counters.rows import LimitTable, NoRow
 
 ROUND = 256
@@ -67,8 +67,5 @@ class Carry:
         cells: dict[int, int] = {}
         for word in live:
             cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
-        target, _ = new.find(new.key_in(self.old, row), width, now)
-        for cell, count in cells.items():
-            new.words[target + at.FOREIGN + cell % new.layout.ring] = pack(cell, count)
-        # Last, for it is what makes workers look at the foreign ring.
-        new.words[target + at.ROW_SYNC] += 1
+        target, _, _ = new.find(new.key_in(self.old, row), width, now)
+        new.foreign(target, cells)

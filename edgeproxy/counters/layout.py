@@ -29,7 +29,9 @@ MAGIC, VERSION, KIND, GENERATION, ROWS, COLUMNS, RING, CELLS, WIDTH, INSTANCE, B
 """SEED takes two words."""
 IN_USE, HIGH, FREE, PENDING, DAMAGED = range(16, 21)
 """Rows taken now; rows ever handed out; 1 + the first freed row; a change is under way; a change was cut off."""
-COLUMNS_VERSION = 21
+CHANGES = 21
+"""Rows claimed and freed so far, by whoever."""
+COLUMNS_VERSION = 22
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP words: columns that ever counted here, and those whose words may change at any time."""

@@ -5,11 +5,13 @@ place remembers the generation with it, and looks again when the two differ: the
 key's. The row's sync version moves whenever a reader has reason to look at the row anew.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.cells import pack
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.index import Index, NoRow, TableBusy, TableFull
 
@@ -17,6 +19,9 @@ __all__ = ["LimitTable", "NoRow", "RowKey", "TableBusy", "TableFull"]
 
 DIGESTED = 1 << 8
 """In a row's state beside the key's length: what is stored is a digest of the key."""
+KEY_STATE = DIGESTED | 0xFF
+HAS_FOREIGN = 1 << 9
+"""In a row's state: its foreign ring has been written to."""
 
 
 class RowKey(NamedTuple):
@@ -25,6 +30,13 @@ class RowKey(NamedTuple):
     hash: int
     state: int
     stored: bytes
+
+
+class Reader(Protocol):
+    """What keeps in mind which columns of a row are to be read."""
+
+    def look_again(self) -> None:
+        """Other columns than before are to be read."""
 
 
 class LimitTable:
@@ -41,9 +53,14 @@ class LimitTable:
         self._first = layout.first_row
         self._stride = layout.row_words
         self._zeros = memoryview(bytes(self._stride * at.WORD)).cast("Q")
-        self._watchers: list[Callable[[], None]] = []
+        self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
+        """Who counts in rows here, by key. It knows what this process counted: there must be one for a row at most."""
         self.zero = at.ZERO
+        """A word that is always 0."""
+        self.first_ring = layout.rings
+        """Where in a row the columns' rings begin; this process's own is `own_at` after that, its CUM at `cum_at`."""
         self.own_at = layout.ring * (column or 0)
+        self.cum_at = layout.heads + at.HEADS * (column or 0) + at.CUM
         self.version = -1
         self.columns_changed()
 
@@ -59,7 +76,7 @@ class LimitTable:
 
     def key_in(self, other: "LimitTable", row: int) -> RowKey:
         """The key of a row of another table, as it is looked for in this one: each file hashes with its own seed."""
-        state = other.words[row + at.ROW_STATE]
+        state = other.words[row + at.ROW_STATE] & KEY_STATE
         start = (row + at.ROW_KEY) * at.WORD
         stored = bytes(other.file.bytes[start : start + at.KEY_BYTES])
         return RowKey(self.index.hash(stored[: state & ~DIGESTED]), state, stored)
@@ -73,42 +90,48 @@ class LimitTable:
         row = self._first + number * self._stride
         start = (row + at.ROW_KEY) * at.WORD
         return (
-            self.words[row + at.ROW_STATE] == key.state
+            self.words[row + at.ROW_STATE] & KEY_STATE == key.state
             and self._bytes[start : start + at.KEY_BYTES].tobytes() == key.stored
         )
 
-    def find(self, key: RowKey, width: int, now: float) -> tuple[int, int]:
-        """The word at which the key's row begins, and its generation, which is even: claimed if it had none.
+    def find(self, key: RowKey, width: int, now: float) -> tuple[int, int, bool]:
+        """The word at which the key's row begins, its generation, which is even, and whether it was claimed now.
 
         `width`: microseconds of the key's cells. `now`: edge time. Raises TableFull, or TableBusy where another
         process holds the flock, in which case the next request may try again.
         """
+        words = self.words
+        changes = words[at.CHANGES]
         row = self.peek(key)
         if row is not None:
-            generation = self.words[row + at.ROW_GENERATION]
+            generation = words[row + at.ROW_GENERATION]
             if not generation & 1:
-                return row, generation
-        elif self.words[at.IN_USE] >= self.layout.rows:
+                return row, generation, False
+        elif words[at.IN_USE] >= self.layout.rows:
             raise TableFull(self.name)
         if not self.file.lock():
             raise TableBusy(self.name)
         try:
-            row = self.peek(key)
+            if words[at.CHANGES] != changes:
+                row = self.peek(key)
             if row is None:
                 row = self._claim(key, width, now)
-            elif self.words[row + at.ROW_GENERATION] & 1:
+                return row, words[row + at.ROW_GENERATION], True
+            if words[row + at.ROW_GENERATION] & 1:
                 # Closing, and wanted again: both ways out of that are taken under this lock only.
-                self.words[row + at.ROW_GENERATION] += 1
-            return row, self.words[row + at.ROW_GENERATION]
+                words[row + at.ROW_GENERATION] += 1
+            return row, words[row + at.ROW_GENERATION], False
         finally:
             self.file.unlock()
 
     def _claim(self, key: RowKey, width: int, now: float) -> int:
         words = self.words
+        in_use = words[at.IN_USE]
         slot = self.index.vacancy(key.hash)
-        if slot is None or words[at.IN_USE] >= self.layout.rows:
+        if slot is None or in_use >= self.layout.rows:
             raise TableFull(self.name)
         words[at.PENDING] = 1
+        words[at.CHANGES] += 1
         freed = words[at.FREE]
         number = freed - 1 if freed else words[at.HIGH]
         row = self._first + number * self._stride
@@ -128,9 +151,17 @@ class LimitTable:
         self._bytes[start : start + at.KEY_BYTES] = key.stored
         words[row + at.ROW_HASH] = key.hash
         self.index.publish(slot, key.hash, number)
-        words[at.IN_USE] += 1
+        words[at.IN_USE] = in_use + 1
         words[at.PENDING] = 0
         return row
+
+    def foreign(self, row: int, cells: dict[int, int]) -> None:
+        """Write what was counted elsewhere (cell -> count, in all) into a row, and have its readers look."""
+        for cell, count in cells.items():
+            self.words[row + at.FOREIGN + cell % self.layout.ring] = pack(cell, count)
+        self.words[row + at.ROW_STATE] |= HAS_FOREIGN
+        # Last, for it is what makes workers look.
+        self.words[row + at.ROW_SYNC] += 1
 
     # ---- for whoever tends the table
 
@@ -160,6 +191,7 @@ class LimitTable:
         words = self.words
         row = self.row(number)
         words[at.PENDING] = 1
+        words[at.CHANGES] += 1
         self.index.bury(words[row + at.ROW_HASH], number)
         words[row + at.ROW_HASH] = 0
         words[row + at.ROW_SYNC] += 1
@@ -176,6 +208,7 @@ class LimitTable:
         """
         words = self.words
         words[at.PENDING] = 1
+        words[at.CHANGES] += 1
         taken = set(self.index.rows())
         link = free = 0
         for number in range(self.high):
@@ -192,12 +225,8 @@ class LimitTable:
 
     # ---- columns
 
-    def watch(self, told: Callable[[], None]) -> None:
-        """Call `told` when other columns than before are to be read."""
-        self._watchers.append(told)
-
     def columns_changed(self) -> bool:
-        """Look whether other columns than before are to be read; tell whoever watches, and those who wait for it."""
+        """Look whether other columns than before are to be read; tell the readers, and the worker that waits for it."""
         words = self.words
         version = words[at.COLUMNS_VERSION]
         if version == self.version:
@@ -206,11 +235,13 @@ class LimitTable:
         ring = self.layout.ring
         self.span = ring * (1 + max(used, default=0))
         """Words from the first ring to the end of the last that is used."""
-        self.siblings_at = tuple(ring * column for column in sorted(active) if column != self.column)
-        """Rings, by their place after the first, whose words may change between two decisions."""
+        siblings = [ring * column for column in sorted(active) if column != self.column]
+        self.siblings_at = tuple([(sibling, sibling - ring * (sibling > self.own_at)) for sibling in siblings])
+        """Rings whose words may change between two decisions: their places among all rings, and among all but
+        this process's own."""
         self.active = len(active)
-        for told in self._watchers:
-            told()
+        for reader in tuple(self.readers.values()):
+            reader.look_again()
         self.version = version
         if self.column is not None:
             words[at.SEEN + self.column] = version

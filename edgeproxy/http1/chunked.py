@@ -1,7 +1,6 @@
 """The chunked transfer coding, RFC 9112 section 7.1: a decoder for any split of the bytes, and the encoder.
 
-Everything that moves the decoder from one state to another is in the methods that the table STATES names. In all
-states but DATA the decoder waits for a line.
+In all states but DATA the decoder waits for a line; what a line does is in the methods that the table STATES names.
 """
 
 import re
@@ -15,6 +14,9 @@ from edgeproxy.http1.fields import NOT_IN_TRAILERS
 
 CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 """chunk-size [chunk-ext]. The whitespace before an extension is parsed and dropped, as section 7.1.1 has it."""
+
+PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+"""The line of a chunk without extensions."""
 
 CHUNK_LINE_LONGEST: Final = 4096
 """Bytes of a chunk's line with its CRLF."""
@@ -53,7 +55,7 @@ class Chunked:
     __slots__ = ("_left", "_line", "_malformed", "_most", "_room", "_state", "rest", "trailers")
 
     def __init__(
-        self, malformed: Callable[[str], EdgeError] = of_request, limits: grammar.Limits = grammar.Limits()
+        self, malformed: Callable[[str], EdgeError] = of_request, limits: grammar.Limits = grammar.LIMITS
     ) -> None:
         self._malformed = malformed
         self._state = SIZE
@@ -87,9 +89,22 @@ class Chunked:
             elif state is DONE:
                 self.rest += data[position:]
                 break
+            elif state is SIZE and not self._line:
+                position = self._whole_chunk(data, position, pieces)
             else:
                 position = self._gather(data, position)
         return pieces
+
+    def _whole_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """The short way past a chunk that is all there; anything else takes the way of every other line."""
+        match = PLAIN_CHUNK_LINE.match(data, position)
+        if match is not None:
+            start = match.end()
+            stop = start + int(match[1], 16)
+            if stop > start and data[stop : stop + 2] == b"\r\n":
+                pieces.append(data[start:stop])
+                return stop + 2
+        return self._gather(data, position)
 
     def _gather(self, data: bytes, position: int) -> int:
         """Take what belongs to the present line; act on it once it is whole. Returns where `data` goes on."""

@@ -95,13 +95,14 @@ RESPONSE: Final[dict[bytes, Kind]] = {
 """Response fields that are more than a line to pass on. The last three are RateLimit fields of earlier drafts."""
 
 FRESH: Final = frozenset(
-    kind for name, kind in REQUEST.items() if name.startswith((b"trace", b"x-", b"forwarded", b"authorization"))
-) | {Kind.BEARER}
-"""Kinds of lines that are new in each request, or that a client can make up: not remembered by line."""
-
-NEVER_NAMED: Final = frozenset(
-    name for name, kind in REQUEST.items() if kind in (Kind.HOST, Kind.LENGTH, Kind.ORIGIN)
+    (
+        *(Kind.TRACEPARENT, Kind.TRACESTATE, Kind.REQUEST_ID, Kind.STAMP, Kind.ORIGIN),
+        *(Kind.FORWARDED_FOR, Kind.FORWARDED_PROTO, Kind.FORWARDED_HOST, Kind.CREDENTIALS, Kind.API_KEY),
+    )
 )
+"""Kinds of request lines that are new each time, or nobody's key until proven: not remembered by line."""
+
+NEVER_NAMED: Final = frozenset(name for name, kind in REQUEST.items() if kind in (Kind.HOST, Kind.LENGTH, Kind.ORIGIN))
 """Fields that stay though Connection names them, or a client could take them from under the upstream. The stamps
 need no mention here: they are added after Connection has been heeded."""
 

@@ -61,6 +61,10 @@ LATER_TRACEPARENT: Final = re.compile(
 REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 
 
+LIMITS: Final = Limits()
+"""What holds unless the configuration says otherwise."""
+
+
 def split_line(line: bytes) -> tuple[bytes, bytes] | None:
     """(lower-case name, value without the whitespace around it) of a field line; None where it is malformed.
 

@@ -1,5 +1,6 @@
 """The edge's own answers, as bytes."""
 
+from functools import lru_cache
 from typing import Final
 
 import orjson
@@ -51,20 +52,27 @@ def answer(
     return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, fields, length, ending, content)
 
 
-def problem(status: int, detail: str, instance: str, **extra: object) -> bytes:
+def problem(status: int, detail: str, instance: bytes, violated: tuple[str, ...] = ()) -> bytes:
     """The body of an error, `application/problem+json` (RFC 9457).
 
-    `instance` is the request id. Members of `extra` are added, `_` in their names written as `-`. With
-    `violated_policies`, a list of names, it is draft 10's problem type `quota-exceeded`; else the type is
-    `about:blank`, whose title is the reason phrase (RFC 9457 section 4.2.1).
+    `instance` is the request id: 1 to 128 visible ASCII characters. With `violated`, the names of policies that
+    refuse, it is draft 10's problem type `quota-exceeded`; else the type is `about:blank`, whose title is the
+    reason phrase (RFC 9457 section 4.2.1).
     """
-    quota = "violated_policies" in extra
+    if b'"' in instance or b"\\" in instance:
+        instance = orjson.dumps(instance.decode("ascii"))[1:-1]
+    return b'%b"instance":"%b"}' % (_opening(status, detail, violated), instance)
+
+
+@lru_cache(maxsize=1024)
+def _opening(status: int, detail: str, violated: tuple[str, ...]) -> bytes:
+    """All of a problem but its instance: the same again and again while a limit refuses or an upstream is down."""
     members: dict[str, object] = {
-        "type": QUOTA_EXCEEDED if quota else "about:blank",
-        "title": QUOTA_EXCEEDED_TITLE if quota else REASONS[status],
+        "type": QUOTA_EXCEEDED if violated else "about:blank",
+        "title": QUOTA_EXCEEDED_TITLE if violated else REASONS[status],
         "status": status,
         "detail": detail,
-        "instance": instance,
     }
-    members.update((name.replace("_", "-"), value) for name, value in extra.items())
-    return orjson.dumps(members)
+    if violated:
+        members["violated-policies"] = violated
+    return orjson.dumps(members)[:-1] + b","

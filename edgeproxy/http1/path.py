@@ -17,12 +17,9 @@ DOTS_AND_MORE: Final = re.compile(rb"\.\.?;.*")
 """A dot segment with parameters: a plain segment by RFC 3986, a dot segment to servers that drop parameters first."""
 
 
-def is_plain(target: bytes) -> bool:
-    """Whether `resolve` would return this target unchanged; may say no where it would.
-
-    For targets in origin-form whose bytes are all in grammar.TARGET.
-    """
-    return b"%" not in target and b"/." not in target
+def is_plain(path: bytes) -> bool:
+    """Whether a path whose bytes are all in grammar.TARGET is in its one form already; may say no where it is."""
+    return b"%" not in path and b"/." not in path
 
 
 def resolve(target: bytes) -> bytes:
@@ -33,15 +30,13 @@ def resolve(target: bytes) -> bytes:
     that climbs above the root, for escaped `/`, `\\` and NUL, and for what is malformed.
     """
     path, question, query = target.partition(b"?")
-    if path == b"*" == target:
+    if target == b"*":
         return target
     if not path.startswith(b"/") or path.translate(None, grammar.TARGET) or query.translate(None, grammar.QUERY):
         raise Refused(400, "The path is malformed")
-    if b"%" in path:
-        path = ESCAPE.sub(_unescape, path)
-    if b"/." in path:
-        path = _without_dots(path)
-    return path + question + query
+    if is_plain(path):
+        return target
+    return _without_dots(ESCAPE.sub(_unescape, path)) + question + query
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:

@@ -15,7 +15,7 @@ from edgeproxy.http1.request_line import RequestLine, read_request_line
 
 __all__ = ["PLAIN", "Fields", "RequestHead", "RequestLine", "agree", "read_fields", "read_head", "read_request_line"]
 
-FIELDS_MOST: Final = grammar.Limits().fields
+FIELDS_MOST: Final = grammar.LIMITS.fields
 
 
 class RequestHead:
@@ -80,9 +80,7 @@ ENOUGH_SAID: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 PLAIN: Final = RequestHead()
 """The head of every block in which nothing is out of the ordinary. Holds no host, key or lines of its own."""
 
-Fields = tuple[
-    bytes | None, bytes | None, bytes, bytes, int, tuple[bytes, bytes] | None, RequestHead
-]
+Fields = tuple[bytes | None, bytes | None, bytes, bytes, int, tuple[bytes, bytes] | None, RequestHead]
 """(host, key, credentials, keep, length, trace, head), each as RequestHead describes it; head is PLAIN or all of it."""
 
 

@@ -37,7 +37,7 @@ def read_request_line(line: bytes) -> RequestLine:
     if not method or method.translate(None, grammar.TOKEN):
         raise Refused(400, "The method is malformed")
     minor = _minor(version)
-    path, question, query = target.partition(b"?")
+    path, _, query = target.partition(b"?")
     if not target or path.translate(None, grammar.TARGET) or query.translate(None, grammar.QUERY):
         raise Refused(400, "The request target is malformed")
     if method not in grammar.METHODS:
@@ -67,10 +67,9 @@ def _absolute(method: bytes, target: bytes, minor: int) -> RequestLine:
     scheme, authority, path, query = match.groups()
     if grammar.host_of(authority) is None:
         raise Refused(400, "The request target names no valid host")
+    origin = (path or b"/") + (query or b"")
     if path is None and query is None and method == b"OPTIONS":
         origin = b"*"  # RFC 9112 section 3.2.4
-    else:
-        origin = (path or b"/") + (query or b"")
     return RequestLine(method, origin, (1, minor), authority, scheme.lower())
 
 

@@ -9,6 +9,7 @@ from edgeproxy.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, p
 
 LENGTH, RATE = Kind.LENGTH, Kind.RATE
 ODD: Final = (0, -1, b"", b"")
+"""What `read_plain_response` says of a head that is not plain."""
 recall = RESPONSE_LINES.get
 
 IN_PLACE: Final = frozenset((Kind.PASS, LENGTH))
@@ -39,7 +40,7 @@ class ResponseHead:
 
 
 def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes]:
-    """(status, length, keep, rate) of a plain response's head; (0, -1, b"", b"") for one that `read_response` must read.
+    """(status, length, keep, rate) of a plain response's head; ODD, with length -1, where `read_response` must read it.
 
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
     final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes

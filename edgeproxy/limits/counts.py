@@ -7,11 +7,15 @@ row's sync version moves, or other columns than before are to be read.
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import AHEAD, MASK, SHIFT, per_second, width_us
-from edgeproxy.counters.rows import LimitTable, NoRow, TableFull
+from edgeproxy.counters.rows import HAS_FOREIGN, LimitTable, NoRow, TableFull
 from edgeproxy.limits.local import LocalRow, Locals
 
 AGAIN = 1.0
 """Seconds after which a full table is asked again for a row."""
+NEAR = 8
+"""Cells from the last that was summed, within which this process's own column is taken on from there."""
+NO_CELL = -1 - NEAR
+"""Before every cell, and near none."""
 
 
 class Counts:
@@ -24,16 +28,26 @@ class Counts:
     __slots__ = (
         "__weakref__",
         "_again",
+        "_end",
+        "_first",
         "_foreign",
         "_generation",
+        "_generation_at",
         "_key",
         "_local",
         "_locals",
+        "_own_closed",
+        "_own_oldest",
+        "_own_ring",
         "_place",
-        "_row",
+        "_ring",
+        "_settled",
+        "_siblings",
+        "_state_at",
         "_table",
         "base",
         "cell",
+        "cells",
         "closed",
         "cum",
         "cum_at",
@@ -55,123 +69,192 @@ class Counts:
         self._table = table
         self._key = table.key(key)
         self._locals = locals_
+        self._local: LocalRow | None = None
+        self._settled = False
+        """The row is in the table, as far as is known."""
+        self._foreign = 0
         self._again = -1.0
-        self.width = width_us(window, table.layout.cells)
+        self._ring = table.layout.ring
+        self.cells = table.layout.cells
+        self.width = width_us(window, self.cells)
         self.per_second = per_second(self.width)
         self.share = 1
         """Of a limit this process may use one part in `share`: 1 unless the row is its own."""
-        self._local: LocalRow | None = None
-        self._place: LimitTable | LocalRow = table
-        self._row = self._generation = -1
-        self._foreign = True
         self.words = table.words
-        self.cell = self.sync = -1
+        self.own = self._own_closed = self._own_oldest = 0
+        # No cell, no version: the first decision looks for the row.
+        self.cell = NO_CELL
+        self.sync = -1
         self.sync_at = table.zero
-
-    def refresh(self, cell: int, now: float) -> None:
-        """Sum the row for `cell`, which is the cell of `now`."""
-        # Read before the rest: whatever changes after it moves the version again.
-        sync = self.words[self.sync_at]
-        if self._row < 0 or self._local is not None or self.words[self._row + at.ROW_GENERATION] != self._generation:
-            self._settle(now)
-            sync = self.words[self.sync_at]
-        words, place, row = self.words, self._place, self._row
-        ring = place.layout.ring
-        slot = cell % ring
-        base = cell << SHIFT
-        low = max(1, cell - place.layout.cells << SHIFT)
-        high = base + (AHEAD + 1 << SHIFT)
-        first = row + place.layout.rings
-        rings = words[first : first + place.span].tolist()
-        live = [word for word in rings if low <= word < high]
-        closed = sum([word & MASK for word in live])
-        # The live words as they stand in that same list: read a second time they could have moved on, and what
-        # was counted between the two readings would be taken off without having been added.
-        own = rings[place.own_at + slot] - base
-        self.own = own if 0 < own <= MASK else 0
-        closed -= self.own
-        for sibling in place.siblings_at:
-            theirs = rings[sibling + slot] - base
-            if 0 < theirs <= MASK:
-                closed -= theirs
-        if self._foreign or sync != self.sync:
-            foreign = [word for word in words[row + at.FOREIGN : first].tolist() if low <= word < high]
-            closed += sum([word & MASK for word in foreign])
-            live += foreign
-            self._foreign = bool(foreign)
-        self.closed = closed
-        self.oldest = min(live) >> SHIFT if live else cell
-        self.own_at = first + place.own_at + slot
-        siblings = place.siblings_at
-        self.sibling_at = first + siblings[0] + slot if siblings else place.zero
-        self.more = tuple([first + sibling + slot for sibling in siblings[1:]]) if len(siblings) > 1 else ()
-        self.base = base
-        self.cell = cell
-        self.sync = -1 if self._local is not None else sync
-
-    def look_again(self) -> None:
-        """Other columns than before are to be read: sum anew at the next decision."""
-        self.cell = -1
 
     @property
     def local(self) -> bool:
         """The row is this process's own: the table has none to give."""
         return self._local is not None
 
-    def live(self, cell: int) -> dict[int, int]:
-        """What is counted now in each cell that counts at `cell`, by all columns and from elsewhere."""
-        place, row = self._place, self._row
-        low = max(1, cell - place.layout.cells << SHIFT)
-        high = cell + AHEAD + 1 << SHIFT
+    def look_again(self) -> None:
+        """Other columns than before are to be read: sum anew at the next decision."""
+        if self._settled:
+            self._look_at_columns(self._table)
+
+    # ---- a new cell
+
+    def refresh(self, cell: int, now: float) -> None:
+        """Sum the row for `cell`, which is the cell of `now`."""
+        # The version is read before the rest: whatever changes after it moves it again.
+        sync = self.words[self.sync_at]
+        if not self._settled or self.words[self._generation_at] != self._generation:
+            fresh = self._settle(now)
+            sync = self.words[self.sync_at]
+        else:
+            fresh = False
+        words = self.words
+        slot = cell % self._ring
+        base = cell << SHIFT
+        lowest = cell - self.cells
+        self.own_at = own_at = self._own_ring + slot
+        if sync != self.sync:
+            self._foreign = words[self._state_at] & HAS_FOREIGN
+        if fresh:
+            self.closed = self.own = self._own_closed = 0
+            self.oldest = self._own_oldest = cell
+        else:
+            low = lowest << SHIFT if lowest > 0 else 1
+            high = base + (AHEAD + 1 << SHIFT)
+            if 0 < cell - self.cell <= NEAR and words[own_at] < base:
+                self._own_goes_on(cell, lowest)
+            else:
+                self._own_anew(cell, low, high)
+            self._sum(base, slot, low, high)
+        siblings = self._siblings
+        if siblings:
+            self.sibling_at = siblings[0][1] + slot
+            if len(siblings) > 1:
+                self.more = tuple([starts + slot for _, starts in siblings[1:]])
+        self.base = base
+        self.cell = cell
+        self.sync = sync if self._settled else -1
+
+    def _sum(self, base: int, slot: int, low: int, high: int) -> None:
+        """Add what all other columns hold, and the foreign ring, to what this process's own column does."""
+        words, first, own_ring = self.words, self._first, self._own_ring
+        rings = words[own_ring + self._ring : self._end].tolist()
+        if own_ring != first:
+            rings = words[first:own_ring].tolist() + rings
+        live = [word for word in rings if low <= word < high]
+        closed = self._own_closed
+        oldest = self._own_oldest
+        if live:
+            closed += counted(live, one_ring=len(rings) == self._ring)
+            # The siblings' live words as they stand in that same list: read a second time they could have moved on,
+            # and what was counted between the two readings would be taken off without having been added.
+            for sibling, _ in self._siblings:
+                theirs = rings[sibling + slot] - base
+                if 0 < theirs <= MASK:
+                    closed -= theirs
+            oldest = min(oldest, min(live) >> SHIFT)
+        if self._foreign:
+            live = [word for word in words[first - self._ring : first].tolist() if low <= word < high]
+            closed += counted(live, one_ring=True)
+            oldest = min(oldest, min(live, default=high) >> SHIFT)
+        self.closed = closed
+        self.oldest = oldest
+
+    def _own_goes_on(self, cell: int, lowest: int) -> None:
+        """Take this process's own column on from the last cell that was summed: nobody else writes to it."""
+        words, own_ring, ring = self.words, self._own_ring, self._ring
+        closed = self._own_closed + self.own
+        oldest = self._own_oldest
+        while oldest < cell:
+            word = words[own_ring + oldest % ring]
+            if word >> SHIFT == oldest:
+                if oldest >= lowest:
+                    break
+                closed -= word & MASK
+            oldest += 1
+        self._own_closed = closed
+        self._own_oldest = oldest
+        self.own = 0
+
+    def _own_anew(self, cell: int, low: int, high: int) -> None:
+        """Read this process's own column from the map: what it, or who had the column before, has counted there."""
+        own = self.words[self._own_ring : self._own_ring + self._ring].tolist()
+        live = [word for word in own if low <= word < high]
+        word = self.words[self.own_at]
+        self.own = word & MASK if word >> SHIFT == cell else 0
+        self._own_closed = counted(live, one_ring=True) - self.own
+        self._own_oldest = min(cell, min(live, default=high) >> SHIFT)
+
+    def live(self) -> dict[int, int]:
+        """What is counted in each cell that counts now, by all columns and from elsewhere."""
+        low = max(1, self.cell - self.cells << SHIFT)
+        high = self.cell + AHEAD + 1 << SHIFT
         cells: dict[int, int] = {}
-        for word in self.words[row + at.FOREIGN : row + place.layout.rings + place.span].tolist():
-            if low <= word < high and word & MASK:
+        for word in self.words[self._first - self._ring : self._end].tolist():
+            if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         return cells
 
-    @property
-    def cells(self) -> int:
-        """Cells of the window."""
-        return self._table.layout.cells
-
     # ---- where the row is
 
-    def _settle(self, now: float) -> None:
-        """Find the row, claim it if there is none, or go on in a row of this process's own."""
+    def _settle(self, now: float) -> bool:
+        """Find the row, claim it if there is none, or go on in a row of this process's own. True: it is new."""
         if self._local is not None and now < self._again:
-            return
+            return False
         table = self._table
         try:
-            row, generation = table.find(self._key, self.width, now)
+            row, generation, fresh = table.find(self._key, self.width, now)
         except NoRow as none:
             if isinstance(none, TableFull):
                 self._again = now + AGAIN
                 self._locals.full()
+            self._settled = False
             if self._local is None:
-                self._local = local = LocalRow(table.layout.ring, table.layout.cells)
+                self._local = local = LocalRow(self._ring, self.cells)
                 self._locals.enter(self)
                 self._bind(local, 0, 0)
             self.share = max(1, self._locals.hosts * table.active)
-            return
+            return False
         if self._local is not None:
             # What was let through meanwhile counts from now on for everyone.
-            self._local.pour(table.words, row + table.layout.rings + table.own_at, row + self._cum_of(table))
+            self._local.pour(table, row)
             self._local = None
             self._locals.leave(self)
+            fresh = False
+        self._settled = True
         self.share = 1
         self._bind(table, row, generation)
+        return fresh
 
-    def _bind(self, place: "LimitTable | LocalRow", row: int, generation: int) -> None:
-        self._place = place
-        self._row = row
-        self._generation = generation
-        self._foreign = True
+    def _bind(self, place: LimitTable | LocalRow, row: int, generation: int) -> None:
+        """Count in this row from now on. The numbers in it are loaded, never assumed."""
         self.words = place.words
+        self._generation = generation
+        self._generation_at = row + at.ROW_GENERATION
         self.sync_at = row + at.ROW_SYNC
-        self.cum_at = row + self._cum_of(place)
+        self._first = row + place.first_ring
+        self._own_ring = self._first + place.own_at
+        self.cum_at = row + place.cum_at
         self.cum = place.words[self.cum_at]
-        self.sync = -1
+        self._state_at = row + at.ROW_STATE
+        self._look_at_columns(place)
 
-    @staticmethod
-    def _cum_of(place: "LimitTable | LocalRow") -> int:
-        return place.layout.heads + at.HEADS * (place.column or 0) + at.CUM
+    def _look_at_columns(self, place: LimitTable | LocalRow) -> None:
+        self._end = self._first + place.span
+        self._siblings = tuple([(there, self._first + ring) for ring, there in place.siblings_at])
+        self.sibling_at = place.zero
+        self.more = ()
+        self.cell = NO_CELL
+
+
+def counted(live: list[int], *, one_ring: bool) -> int:
+    """What the counts in these words of cells sum to. `one_ring`: no two of them are of the same cell."""
+    if one_ring and live:
+        # In a row that is used all the time there is one word for each cell, without a gap, and that can be told from
+        # the sum of the words: n different cells from the first on sum to at least this, and to no more only where
+        # there is no gap, and where the counts together have not spilled over into the cells' part of the word.
+        n = len(live)
+        total = sum(live)
+        if total >> SHIFT == n * (min(live) >> SHIFT) + n * (n - 1) // 2:
+            return total & MASK
+    return sum([word & MASK for word in live])

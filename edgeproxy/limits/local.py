@@ -6,37 +6,36 @@ from collections.abc import Callable
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import MASK, SHIFT, pack
 from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.rows import LimitTable
 
 
 class LocalRow:
     """A table of one row and one column, with the fields of a LimitTable that counting needs."""
 
-    __slots__ = ("layout", "words")
+    __slots__ = ("cum_at", "first_ring", "span", "words")
 
-    column = 0
     own_at = 0
     zero = at.ROW_HASH
-    siblings_at: tuple[int, ...] = ()
+    siblings_at: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, ring: int, cells: int) -> None:
-        self.layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells)
-        self.words = memoryview(bytearray(self.layout.row_words * at.WORD)).cast("Q")
+        layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells)
+        self.words = memoryview(bytearray(layout.row_words * at.WORD)).cast("Q")
+        self.first_ring = layout.rings
+        self.span = ring
+        self.cum_at = layout.heads + at.CUM
 
-    @property
-    def span(self) -> int:
-        """Words from the first ring to the end of the last."""
-        return self.layout.ring
-
-    def pour(self, words: memoryview, ring_at: int, cum_at: int) -> None:
-        """Add what is counted here to a column of a table: its ring, and its sum. This process owns the column."""
-        here = self.words[self.layout.rings : self.layout.rings + self.layout.ring].tolist()
-        for slot, word in enumerate(here):
-            there = words[ring_at + slot]
+    def pour(self, table: LimitTable, row: int) -> None:
+        """Add what is counted here to this process's own column of a row in the table."""
+        words = table.words
+        own = row + table.first_ring + table.own_at
+        for slot, word in enumerate(self.words[self.first_ring : self.first_ring + self.span].tolist()):
+            there = words[own + slot]
             if word >> SHIFT == there >> SHIFT:
-                words[ring_at + slot] = pack(word >> SHIFT, (word & MASK) + (there & MASK))
+                words[own + slot] = pack(word >> SHIFT, (word & MASK) + (there & MASK))
             elif word > there:
-                words[ring_at + slot] = word
-        words[cum_at] += self.words[self.layout.heads]
+                words[own + slot] = word
+        words[row + table.cum_at] += self.words[self.cum_at]
 
 
 KEPT = 16_384

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Protocol
-from weakref import WeakValueDictionary
 
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
@@ -49,7 +48,11 @@ class Policy(Protocol):
 
 
 class Policies:
-    """All policies of one table in this process, which has a column in it. Policies of a row share its counts."""
+    """The policies of one table, in which this process has a column.
+
+    There may be several for a table, one after another as configurations come and go: policies of the same row,
+    whoever made them, share its counts.
+    """
 
     def __init__(self, table: LimitTable, *, hosts: int = 1, full: Callable[[], None] | None = None) -> None:
         """`hosts` share the limits. `full` is called when the table has no row for a subject, once a second for each:
@@ -60,17 +63,12 @@ class Policies:
         """
         self._table = table
         self._locals = Locals(hosts, full)
-        self._counts: WeakValueDictionary[bytes, Counts] = WeakValueDictionary()
-        table.watch(self._look_again)
 
     def of(self, rule: Rule, subject: bytes) -> Policy:
         """The policy of `subject` under `rule`. Touches the table only at its first decision."""
         key = rule.key(subject)
-        counts = self._counts.get(key)
-        if counts is None:
-            self._counts[key] = counts = Counts(self._table, key, rule.window, self._locals)
+        counts = self._table.readers.get(key)
+        if not isinstance(counts, Counts):
+            counts = Counts(self._table, key, rule.window, self._locals)
+            self._table.readers[key] = counts
         return SlidingWindow(rule, counts)
-
-    def _look_again(self) -> None:
-        for counts in tuple(self._counts.values()):
-            counts.look_again()

@@ -84,7 +84,7 @@ class SlidingWindow:
         """When so many cells, the oldest first, have left the window that `needed` of the counts are gone."""
         counts = self._counts
         leaves = counts.cell
-        for cell, count in sorted(counts.live(counts.cell).items()):
+        for cell, count in sorted(counts.live().items()):
             leaves = cell + counts.cells + 1
             needed -= count
             if needed <= 0:

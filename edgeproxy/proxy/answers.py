@@ -43,26 +43,18 @@ def _limited(exchange: "Exchange", policies: "Sequence[Policy]", close: bool) ->
     for policy in violated:
         exchange.client.worker.counts.rate_limited(tier, policy.name)
     exchange.shown, exchange.left = violated[0], 0
-    fields = b"Retry-After: %d\r\n" % retry_after
-    names = [policy.name for policy in violated]
+    names = tuple([policy.name for policy in violated])
     detail = f"Over the limit {', '.join(names)}"
-    return _problem(exchange, 429, detail, fields, close, violated_policies=names)
+    return _problem(exchange, 429, detail, b"Retry-After: %d\r\n" % retry_after, close, names)
 
 
 def _problem(
-    exchange: "Exchange",
-    status: int,
-    detail: str,
-    fields: bytes,
-    close: bool,
-    **extra: object,
+    exchange: "Exchange", status: int, detail: str, fields: bytes, close: bool, violated: tuple[str, ...] = ()
 ) -> bytes:
-    worker = exchange.client.worker
+    route = NOBODY if exchange.route is None else exchange.route.label
+    tier = NOBODY if exchange.lane is None else exchange.lane.tier
+    exchange.client.worker.counts.requests(route, tier, status).add(1)
     request_id = exchange.request_id()
-    route, lane = exchange.route, exchange.lane
-    worker.counts.requests(NOBODY if route is None else route.label, NOBODY if lane is None else lane.tier, status).add(
-        1
-    )
-    body = message.problem(status, detail, request_id.decode(), **extra)
+    body = message.problem(status, detail, request_id, violated)
     fields = b"%b%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, exchange.rate_fields(), request_id)
     return message.answer(status, fields, body, close=close, head_only=exchange.method == b"HEAD")

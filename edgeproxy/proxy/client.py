@@ -31,6 +31,11 @@ LINGER = 2.0
 """Seconds for which a closing connection still takes, and drops, what its client sends (RFC 9112 section 9.6)."""
 
 
+LAST_MOMENT = 1.0
+"""Seconds that an idle connection of a draining worker stays open: closed at once, it would lose the requests that
+are on their way, and the client could not know whether they were served."""
+
+
 class Client(asyncio.Protocol):
     """One connection of a client."""
 
@@ -114,6 +119,8 @@ class Client(asyncio.Protocol):
                 rest = self.turn_away(exchange, refusal, data, end)
             if not rest or self.choked:
                 self.buffer = rest
+                if self.choked:
+                    self.pause()
                 return
             data = rest
 
@@ -161,7 +168,15 @@ class Client(asyncio.Protocol):
         self.deadline = monotonic() + self.worker.snapshot.keepalive_idle
         if data:
             self.begin(data)
-        elif self.ended:
+        if self.ended:
+            self.serve_out()
+
+    def serve_out(self) -> None:
+        """The client has closed its side: what it has sent is served, then the connection ends."""
+        if self.exchange is not None:
+            # An answer written in one piece does not come by `next`, where the connection's end is seen to.
+            self.exchange.whole = False
+        elif not self.buffer:
             self.close()
 
     def on_behalf(self, head: "RequestHead") -> None:
@@ -242,7 +257,9 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.choked = True
-        if self.exchange is not None and self.exchange.server is not None:
+        if self.exchange is None:
+            self.pause()
+        elif self.exchange.server is not None:
             self.exchange.server.pause()
 
     def resume_writing(self) -> None:
@@ -276,9 +293,9 @@ class Client(asyncio.Protocol):
             self.gone = True
             self.transport.close()
             return
+        self.buffer, self.body = b"", None
         self.resume()
         self.gone = True
-        self.buffer, self.body = b"", None
         self.deadline = monotonic() + LINGER
         self.transport.write_eof()
 
@@ -288,13 +305,13 @@ class Client(asyncio.Protocol):
         self.transport.abort()
 
     def drain(self) -> None:
-        """Serve no request after the one under way; an idle connection ends now."""
+        """Serve no request after the one under way. An idle connection has a moment for one that is on its way."""
         self.last = True
         if self.exchange is not None:
             # The answer has to say that the connection ends, which the answers written in one piece do not.
             self.exchange.whole = False
-        elif not self.buffer:
-            self.close()
+        else:
+            self.deadline = min(self.deadline, monotonic() + LAST_MOMENT)
 
     def timed_out(self) -> None:
         exchange = self.exchange
@@ -320,6 +337,7 @@ class Client(asyncio.Protocol):
             exchange.server.end()
             return not exchange.server.ended
         # A client that has sent its whole request may close its side and still gets the answer.
+        self.serve_out()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,6 +1,5 @@
 """What this worker counts, under the names that metrics and invoices know."""
 
-from edgeproxy import log
 from edgeproxy.counters.meters import Counter, Histogram, Metrics, UsageMeters
 from edgeproxy.counters.store import Store
 from edgeproxy.proxy.lane import code_label
@@ -12,7 +11,8 @@ class Counts:
     def __init__(self, store: Store) -> None:
         self._metrics: Metrics = store.meters
         self._billing: UsageMeters = store.billing
-        self._log = log.get()
+        self._requests: dict[tuple[str, str, int], Counter] = {}
+        self._limited: dict[tuple[str, str], Counter] = {}
 
     def usage(self, customer: str, meter: str, route: str) -> Counter:
         """What is billed."""
@@ -20,7 +20,11 @@ class Counts:
 
     def requests(self, route: str, tier: str, status: int) -> Counter:
         """Requests answered with this status."""
-        return self._metrics.counter("edge_requests_total", route, tier, code_label(status))
+        key = (route, tier, status)
+        counter = self._requests.get(key)
+        if counter is None:
+            counter = self._requests[key] = self._metrics.counter("edge_requests_total", *key[:2], code_label(status))
+        return counter
 
     def request_seconds(self, route: str) -> Histogram:
         """Whole requests on a route."""
@@ -36,7 +40,11 @@ class Counts:
 
     def rate_limited(self, tier: str, policy: str) -> None:
         """A limit refused a request."""
-        self._metrics.counter("edge_rate_limited_total", tier, policy, "enforce").add(1)
+        key = (tier, policy)
+        counter = self._limited.get(key)
+        if counter is None:
+            counter = self._limited[key] = self._metrics.counter("edge_rate_limited_total", *key, "enforce")
+        counter.add(1)
 
     def auth_failure(self, reason: str) -> None:
         """A request was refused for its key."""

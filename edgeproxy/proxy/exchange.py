@@ -234,13 +234,14 @@ class Exchange:
         for counter in lane.counters[status]:
             counter.add(1)
         rate = rate if self.shown is None else self.rate_fields()
+        # Before the write: a client that takes no more must not stop a connection that is about to be another's.
+        self.server = server.exchange = None
         client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid, data[end:])))
         waited = arrived - self.sent_at
         endpoint = self.endpoint
         endpoint.learn(waited)
         endpoint.outstanding -= 1
         self.endpoint = None  # type: ignore[assignment]
-        self.server = server.exchange = None
         server.idle_again()
         done = monotonic()
         lane.route.observe(done - self.started, waited)
@@ -342,7 +343,7 @@ class Exchange:
     def request_id(self) -> bytes:
         """The id of this request, made now where it was refused before it got one."""
         if not self.rid:
-            self.rid = self.head.request_id or self.client.worker.ids.next(self.now + EPOCH)[0]
+            self.rid = self.head.request_id or self.client.worker.ids.bare(self.now + EPOCH)
         return self.rid
 
     def meter(self, status: int) -> None:
@@ -367,6 +368,8 @@ class Exchange:
                 server.endpoint.service.head_timeout if client.body is None else self.snapshot.body_idle
             )
             client.resume()
+            if client.choked:
+                server.pause()
 
     def unreachable(self, fault: Fault) -> None:
         """The endpoint could not be reached. Nothing was sent, so another one is asked, once; then it is a fault."""

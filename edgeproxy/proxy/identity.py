@@ -113,7 +113,9 @@ class Directory:
 
     def _open(self, route: Route, reason: str, why: str) -> Lane:
         """The lane without a key that counts; raises Refused(401) where the route wants one."""
-        if route.auth == "none" or (route.auth == "optional" and reason == "missing"):
+        # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
+        keyless = route.auth == "optional" and reason == "missing" and not route.scopes
+        if route.auth == "none" or keyless:
             return self._anonymous(route)
         self._counts.auth_failure(reason)
         challenge = 'Bearer realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')

@@ -37,6 +37,7 @@ class Server(asyncio.Protocol):
 
     __slots__ = (
         "_decoder",
+        "_full",
         "_left",
         "_paused",
         "_rechunk",
@@ -63,7 +64,7 @@ class Server(asyncio.Protocol):
         self.ended = False
         self.deadline = NEVER
         self._state = WAITING
-        self._paused = self._rechunk = False
+        self._full = self._paused = self._rechunk = False
 
     @property
     def tunnel(self) -> bool:
@@ -222,6 +223,9 @@ class Server(asyncio.Protocol):
         assert exchange is not None
         self._state = WAITING
         self.resume()
+        if self._full:
+            # Answered before the request was taken: whoever came next would wait behind what is left of it.
+            self.reusable = False
         self.idle_again()
         exchange.complete()
 
@@ -231,6 +235,7 @@ class Server(asyncio.Protocol):
             self.reused = True
             self.deadline = monotonic() + self.endpoint.service.idle_timeout
         else:
+            self.deadline = monotonic() + self.endpoint.service.idle_timeout
             self.transport.close()
 
     # ---- flow control
@@ -248,10 +253,14 @@ class Server(asyncio.Protocol):
             self.transport.resume_reading()
 
     def pause_writing(self) -> None:
+        self._full = True
         if self.exchange is not None:
+            # An answer written in one piece does not come by `next`, where the client is read again.
+            self.exchange.whole = False
             self.exchange.client.pause()
 
     def resume_writing(self) -> None:
+        self._full = False
         if self.exchange is not None:
             self.exchange.client.resume()
 
@@ -271,7 +280,7 @@ class Server(asyncio.Protocol):
         self.deadline = NEVER
         if self.exchange is None:
             self.endpoint.forget(self)
-            self.transport.close()
+            self.transport.abort()  # Not closed: it may be closing already, and wait for what nobody takes.
 
     def eof_received(self) -> bool:
         exchange = self.exchange

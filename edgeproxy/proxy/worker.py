@@ -36,6 +36,9 @@ from edgeproxy.tasks import Tasks
 ORPHAN_LOOK = 0.25
 """Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted."""
+
 HEARTBEAT_FRESH = 5.0
 """Seconds after which a supervisor that did not beat is taken for dead."""
 
@@ -124,7 +127,7 @@ class Worker:
             # The loop closes the socket that it is given; this one is for what is queued when it has done so.
             queue = each.dup()
             queue.setblocking(False)
-            self._listening.append((await loop.create_server(lambda: Client(self), sock=each), queue))
+            self._listening.append((await loop.create_server(lambda: Client(self), sock=each, backlog=BACKLOG), queue))
         self.deadlines.start()
 
     async def drain(self, seconds: float) -> None:
@@ -198,6 +201,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         pass
     channel.close()
     await worker.tasks.cancel()
+    worker.deadlines.stop()
     store.close()
     return 0
 

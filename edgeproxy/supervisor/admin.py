@@ -15,6 +15,9 @@ from edgeproxy.supervisor.exposition import CONTENT_TYPE, exposition
 from edgeproxy.supervisor.listings import Listings, UnknownCustomer
 from edgeproxy.supervisor.status import Status
 
+PATIENCE = 2.0
+"""Seconds that a client has to take its answer once the supervisor ends."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -37,7 +40,8 @@ class Admin:
         """Answer from here on; nothing happens where it does so already."""
         if self._runner is not None:
             return
-        self._runner = web.AppRunner(application(status, listings), access_log=None)
+        made = application(status, listings)
+        self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=PATIENCE)
         await self._runner.setup()
         self._site = web.SockSite(self._runner, self._socket)
         await self._site.start()
@@ -123,7 +127,7 @@ WHY = {
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
         status=status,
-        body=problem(status, detail, str(uuid.uuid4())),
+        body=problem(status, detail, str(uuid.uuid4()).encode()),
         headers={"Content-Type": "application/problem+json", **(headers or {})},
     )
 

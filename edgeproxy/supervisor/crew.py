@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeproxy import log
 from edgeproxy.channel import ChannelClosed
-from edgeproxy.supervisor import backoff, sockets
+from edgeproxy.supervisor import backoff
 from edgeproxy.supervisor.process import Process
 from edgeproxy.tasks import Tasks
 
@@ -105,7 +105,7 @@ class Crew:
             while True:
                 if process.heard(await process.channel.receive()) == "ready":
                     self._welcome(place, process)
-        except (ChannelClosed, ValueError, KeyError):
+        except (ChannelClosed, ValueError, KeyError, TypeError):
             # Gone, about to go, or talking nonsense; the first two end by themselves.
             pass
         if not self._leaving.is_set():
@@ -116,8 +116,6 @@ class Crew:
         return {"pid": process.pid, "exit": code, "why": process.why or reason(code)}
 
     def _welcome(self, place: int, process: Process) -> None:
-        if not self._leaving.is_set():
-            sockets.listen(self._listening)
         self._log.info("worker ready", place=place, pid=process.pid, column=process.column)
         self._was_ready[place] = True
         if all(self._was_ready) and not self.first_ready.done():

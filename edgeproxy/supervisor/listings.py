@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from edgeproxy.config.models import Limit, Settings
 from edgeproxy.counters.store import Store, Tended
-from edgeproxy.counters.tallies import names
+from edgeproxy.counters.tallies import tally_key
 from edgeproxy.limits.usage import look
 from edgeproxy.proxy.snapshot import rule
 from edgeproxy.supervisor.exposition import Series
@@ -23,7 +23,7 @@ DEAR = 0.05
 KEPT = 10.0
 """For how many times as long as they took to read: so scraping takes a tenth of a core at most."""
 
-CLIENTS = ("edge_connections", "client")
+CLIENTS = tally_key("edge_connections", "client")
 
 T = TypeVar("T")
 UsageRow = tuple[str, str, str, int]
@@ -70,12 +70,14 @@ class Listings:
         found += [("edge_table_rows", (table.name,), [table.rows_in_use]) for table in tables]
         return found
 
-    async def connections(self, column: int | None) -> int:
-        """How many clients are connected to the worker that holds this column."""
-        if column is None:
-            return 0
-        rows = await self._read(lambda: list(self._store.metrics.totals(frozenset({column}))))
-        return next((words[0] for _, key, words in rows if names(key) == CLIENTS), 0)
+    async def connections(self, columns: Iterable[int]) -> dict[int, int]:
+        """How many clients are connected to the workers that hold these columns."""
+
+        def of(column: int) -> int:
+            rows = self._store.metrics.totals(frozenset({column}))
+            return next((words[0] for _, key, words in rows if key == CLIENTS), 0)
+
+        return await self._read(lambda: {column: of(column) for column in columns})
 
     def limits(self, settings: Settings, customer: str) -> list[dict[str, object]]:
         """The policies of this customer as they stand now; raises UnknownCustomer."""

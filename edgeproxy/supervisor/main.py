@@ -42,8 +42,10 @@ class Supervisor:
         store: Store,
         listening: Sequence[socket.socket],
         admin: Admin | None,
+        config_path: Path | None,
         command: Sequence[str],
     ) -> None:
+        self._config_path = config_path
         self._settings = settings
         self._store = store
         self._listening = listening
@@ -69,7 +71,6 @@ class Supervisor:
         self._status = Status(settings, self._crew, self._listings)
         self._tasks = Tasks()
         self._stop = asyncio.Event()
-        self._tends = False
         self._log = log.get()
 
     async def serve(self) -> int:
@@ -77,6 +78,7 @@ class Supervisor:
         self._heed_signals()
         self._log.info(
             "edge starting",
+            config=None if self._config_path is None else str(self._config_path),
             listen=[str(sockets.address_of(one)) for one in self._listening],
             admin=None if self._admin is None else str(self._admin.address),
             workers=self._settings.workers,
@@ -84,7 +86,8 @@ class Supervisor:
         )
         if self._admin is not None and not self._admin.shared:
             await self._admin.open(self._status, self._listings)
-        self._tasks.start("ticks", self._tick())
+        self._tasks.start("heartbeat", self._beat())
+        self._tasks.start("tend", self._tend())
         self._crew.start()
         try:
             return await self._until_stopped()
@@ -127,25 +130,28 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._log.warning, "reload is not supported yet; serving on unchanged")
 
-    async def _tick(self) -> None:
-        """Every second: beat, if this supervisor is the one that serves, and look after the tables."""
+    async def _beat(self) -> None:
+        """Every second, say that this supervisor serves, unless a newer one does."""
         while True:
             if self._status.phase == "serving" and not self._other_serves():
                 self._store.control.serve(self._token, monotonic())
-            await self._tend()
             await asyncio.sleep(TICK)
 
     async def _tend(self) -> None:
-        try:
-            tended = await self._listings.tend()
-        except OSError as failure:
-            self._log.error("the tables could not be tended", why=str(failure))
-            return
-        if tended.holder and not self._tends:
-            self._tends = True
-            self._log.info("tending the tables of this state directory")
-        if tended.folded or tended.removed:
-            self._log.info("table files retired", folded=tended.folded, removed=tended.removed)
+        """Every second, look after the tables, if no other supervisor does."""
+        tends = False
+        while True:
+            try:
+                tended = await self._listings.tend()
+            except OSError as failure:
+                self._log.error("the tables could not be tended", why=str(failure))
+            else:
+                if tended.holder and not tends:
+                    tends = True
+                    self._log.info("tending the tables of this state directory")
+                if tended.folded or tended.removed:
+                    self._log.info("table files retired", folded=tended.folded, removed=tended.removed)
+            await asyncio.sleep(TICK)
 
     def _other_serves(self) -> bool:
         return other_serves(self._token, *self._store.control.serving(monotonic()))
@@ -155,7 +161,8 @@ def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] 
     """Be the supervisor of this configuration until told to stop; returns the exit code of the process.
 
     0 after a drain; 1 where no worker could start; 2, with nothing started, where an address or the state
-    directory cannot be used. `command` starts a worker.
+    directory cannot be used. `config_path` is where the settings came from, None where from no file; `command`
+    starts a worker.
     """
     log.configure("supervisor")
     raise_descriptor_limit()
@@ -179,7 +186,7 @@ def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] 
             complain(f"the state directory {settings.state} cannot be used: {failure}")
             return 2
         owned.callback(store.close)
-        return uvloop.run(_serve(settings, store, listening, admin, command))
+        return uvloop.run(_serve(settings, store, listening, admin, config_path, command))
 
 
 async def _serve(
@@ -187,9 +194,11 @@ async def _serve(
     store: Store,
     listening: Sequence[socket.socket],
     admin: Admin | None,
+    config_path: Path | None,
     command: Sequence[str],
 ) -> int:
-    return await Supervisor(settings, store, listening, admin, command).serve()
+    # A coroutine of its own: what a supervisor is made of wants a running loop.
+    return await Supervisor(settings, store, listening, admin, config_path, command).serve()
 
 
 def raise_descriptor_limit() -> None:

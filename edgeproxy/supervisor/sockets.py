@@ -4,8 +4,7 @@ All of a supervisor's workers accept from the same queues, so nothing is lost wi
 serve it. SO_REUSEPORT lets a second supervisor listen on the same addresses while the first one drains.
 
 A socket that is bound does not listen yet: an address that cannot be had shows at once, and still nobody is
-queued for workers that may never come up. They listen when they are about to accept; `listen` sets the length
-of the queue.
+queued for workers that may never come up. Workers listen when they are about to accept.
 """
 
 import errno
@@ -14,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 from edgeproxy.config.kinds import Address
-
-BACKLOG = 4096
 
 
 class Unavailable(Exception):
@@ -59,12 +56,6 @@ def bind_all(addresses: Iterable[Address]) -> tuple[socket.socket, ...]:
         made = tuple(undo.enter_context(bind(address)) for address in addresses)
         undo.pop_all()
     return made
-
-
-def listen(bound: Sequence[socket.socket]) -> None:
-    """Let the kernel queue connections from here on; may be called again."""
-    for one in bound:
-        one.listen(BACKLOG)
 
 
 def close(bound: Sequence[socket.socket]) -> None:

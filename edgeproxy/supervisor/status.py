@@ -45,8 +45,10 @@ class Status:
     async def report(self) -> dict[str, Any]:
         """The body of `GET /status`; moments are Unix seconds."""
         settings = self.settings
-        listings = self._listings
-        counted = await listings.meters()
+        workers = self._crew.workers
+        columns = {worker.pid: worker.column for worker in workers}
+        connections = await self._listings.connections(held for held in columns.values() if held is not None)
+        counted = await self._listings.meters()
         return {
             "region": settings.region,
             "version": edgeproxy.__version__,
@@ -55,9 +57,9 @@ class Status:
                 {
                     "pid": worker.pid,
                     "started_at": worker.started_at,
-                    "connections": await listings.connections(worker.column),
+                    "connections": 0 if (held := columns[worker.pid]) is None else connections[held],
                 }
-                for worker in self._crew.workers
+                for worker in workers
             ],
             "hub": {"url": settings.hub, "state": "up", "age_s": 0},
             "usage": {"unshipped": sum(counted.values()), "spool_bytes": 0, "watermark": None},

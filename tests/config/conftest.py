@@ -1,0 +1,64 @@
+"""Configurations as files, and what edgeproxy says of them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.load import load
+from edgeproxy.config.models import Settings
+from edgeproxy.config.problems import ConfigErrors
+
+LEAST = """\
+upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}
+routes: [{path: /*, upstream: api}]
+"""
+"""The shortest configuration that serves."""
+
+Load = Callable[..., Settings]
+Problems = Callable[..., list[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Put these files into the folder."""
+    for name, content in files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@pytest.fixture
+def loaded(folder: Path) -> Load:
+    """`loaded(text, environ, **files)`: the settings of an edge.yaml that says LEAST and `text`."""
+
+    def load_text(
+        text: str, environ: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
+    ) -> Settings:
+        write(folder, {"edge.yaml": LEAST + text, **(files or {})})
+        return load(Path("edge.yaml"), environ or {})
+
+    return load_text
+
+
+@pytest.fixture
+def problems(folder: Path) -> Problems:
+    """`problems(text, environ, files)`: what is said of an edge.yaml that is `text` alone, a line each."""
+
+    def problems_of(
+        text: str | bytes, environ: Mapping[str, str] | None = None, files: Mapping[str, str | bytes] | None = None
+    ) -> list[str]:
+        write(folder, {"edge.yaml": text, **(files or {})})
+        try:
+            load(Path("edge.yaml"), environ or {})
+        except ConfigErrors as errors:
+            return str(errors).splitlines()
+        return []
+
+    return problems_of

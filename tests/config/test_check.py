@@ -1,0 +1,180 @@
+"""All that can be wrong with a configuration, in the words of `edgeproxy check`."""
+
+import pytest
+
+from edgeproxy.config.kinds import A_NAME
+from tests.config.conftest import LEAST
+
+
+def test_every_problem_is_reported_at_once(problems):
+    assert problems(
+        """\
+regin: eu-west
+listen: 0.0.0.0
+hub: redis://localhost
+tiers:
+  basic:
+    limits:
+      - {rate: 60/minute}
+    concurency: 2
+customers:
+  acme: {tier: bsic}
+keys:
+  - {sha256: abc, customer: amce}
+upstreams:
+  api:
+    endpoints: [127.0.0.1:9001]
+routes:
+  - {path: v1, upstream: apo}
+  - upstream: api
+drain:
+"""
+    ) == [
+        "edge.yaml:1: regin: unknown field, did you mean region?",
+        "edge.yaml:2: listen: '0.0.0.0' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
+        "edge.yaml:3: hub: is not supported yet, write memory://",
+        "edge.yaml:7: tiers.basic.limits.0.rate: 'minute' is not a unit, write one of ms, s, min, h, day",
+        "edge.yaml:8: tiers.basic.concurency: unknown field, did you mean concurrency?",
+        "edge.yaml:10: customers.acme.tier: there is no tier bsic, did you mean basic?",
+        "edge.yaml:12: keys.0.customer: there is no customer amce, did you mean acme?",
+        "edge.yaml:12: keys.0.sha256: has 3 characters that are not a SHA-256, "
+        "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it",
+        "edge.yaml:15: upstreams.api.endpoints.0: '127.0.0.1:9001' is not an http URL, "
+        "http://HOST:PORT such as http://10.0.0.5:9001",
+        "edge.yaml:17: routes.0.upstream: there is no upstream apo, did you mean api?",
+        "edge.yaml:17: routes.0.path: 'v1' does not begin with /, a path such as /v1/orders, or /v1/* for all below it",
+        "edge.yaml:18: routes.1.path: is missing, write path: /v1/*",
+        "edge.yaml:19: drain: has no value, write one, or leave it out",
+    ]
+
+
+def test_the_least_configuration_has_no_problem(problems):
+    assert problems(LEAST) == []
+
+
+def test_an_empty_file_lacks_what_an_edge_needs(problems):
+    assert problems("") == [
+        "edge.yaml:1: upstreams: is missing, write upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}",
+        "edge.yaml:1: routes: is missing, write routes: [{path: /*, upstream: api}]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("region: [a]", f"region: is not a single value, {A_NAME}"),
+        ("listen: []", "listen: is empty, write at least one"),
+        ("listen: {address: 0.0.0.0:80, tsl: x}", "listen.tsl: unknown field, did you mean tls?"),
+        ("listen: [{adress: 0.0.0.0:80}]", None),
+        ("admin: x", "admin: 'x' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"),
+        ("workers: many", "workers: 'many' is not a whole number, auto, or a whole number from 1 to 256"),
+        ("trusted_proxies: 10.0.0.0/8", "trusted_proxies: is not a list, write [ ] around it"),
+        ("per_ip: 200/s", "per_ip: is not a mapping, its fields are rate"),
+        ("per_ip: {}", "per_ip.rate: is missing, write rate: 60/min"),
+        ("meters: {m: {count: request}}", "meters.m.count: 'request' is not known here, did you mean requests?"),
+        (
+            "meters: {m: {count: requests, when: never}}",
+            "meters.m.when: 'never' is not known here, write answered or success or admitted",
+        ),
+        ("meters: {m: {count: [requests]}}", "meters.m.count: is not a single value, write 'requests'"),
+        ("meters: [m]", "meters: is not a mapping, write NAME: and what it is"),
+        ("tiers: {x: {rate: 5/s}}", None),
+        (
+            "tiers: {a b: {}}",
+            "tiers.'a b': 'a b' is not a name, 1 to 64 letters, digits, - or _, the first a letter or a digit",
+        ),
+        ("customers: {acme: {}}", "customers.acme.tier: is missing, write tier: basic"),
+        ("keys: [{customer: x}]", None),
+        ("limits: {body: 5MB}", "limits.body: 'MB' is not a unit, write one of B, KiB, MiB, GiB"),
+        ("limits: {head: 10B}", "limits.head: '10B' is out of range, from 1024B to 1048576B"),
+        ("stamp_secret: []", "stamp_secret: is not a single value, one text, best from the "
+         "environment: ${STAMP_SECRET}"),
+        ("sha256: x", "sha256: unknown field, leave it out"),
+        ("drain: 5", "drain: '5' lacks a unit, a time such as 250ms, 5s or 2min"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_one_field(problems, text, problem):
+    found = problems(LEAST + text + "\n")
+    if problem is not None:
+        assert found == [f"edge.yaml:3: {problem}"]
+    assert all(line.startswith("edge.yaml:3: ") for line in found)
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("routes", "problem"),
+    [
+        ("[]", "routes: is empty, write at least one"),
+        ("[{path: /, upstream: api, methods: []}]", "routes.0.methods: is empty, write at least one"),
+        ("[{path: /, upstream: api, methods: GET}]", "routes.0.methods: is not a list, write [ ] around it"),
+        ("[{path: /, upstream: api, auth: non}]", "routes.0.auth: 'non' is not known here, did you mean none?"),
+        ("[{path: /, upstream: nope}]", "routes.0.upstream: there is no upstream nope, known here: api"),
+        ("[/v1]", "routes.0: is not a mapping, its fields are auth, cost, flag, host, limits, methods, name, path, "
+         "scopes, upstream"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_routes(problems, routes, problem):
+    assert problems(f"upstreams: {{api: {{endpoints: ['http://a:1']}}}}\nroutes: {routes}\n") == [
+        f"edge.yaml:2: {problem}"
+    ]
+
+
+def test_endpoints_that_are_wrong_are_not_also_none_at_all(problems):
+    text = "routes: [{path: /, upstream: api}]\nupstreams:\n  api: {endpoints: [x]}\n"
+    assert problems(text) == [
+        "edge.yaml:3: upstreams.api.endpoints.0: 'x' is not an http URL, http://HOST:PORT such as http://10.0.0.5:9001"
+    ]
+    assert problems(text.replace("[x]", "[]")) == ["edge.yaml:3: upstreams.api.endpoints: is empty, write at least one"]
+
+
+def test_problems_are_in_the_order_of_files_and_lines_with_the_files_own_indexes(problems):
+    files = {"a.yaml": "routes:\n  - {path: /a, upstream: api}\n  - {path: /b, upstrem: api}\n"}
+    assert problems(LEAST + "include: [a.yaml]\nworkers: x\nregion: '-'\n", files=files) == [
+        "edge.yaml:4: workers: 'x' is not a whole number, auto, or a whole number from 1 to 256",
+        "edge.yaml:5: region: '-' is not a name, 1 to 64 letters, digits, - or _, the first a letter or a digit",
+        "a.yaml:3: routes.1.upstream: is missing, write upstream: api",
+        "a.yaml:3: routes.1.upstrem: unknown field, did you mean upstream?",
+    ]
+
+
+def test_names_that_an_unreadable_file_may_define_are_not_complained_of(problems):
+    text = "include: [tiers.yaml]\ncustomers: {acme: {tier: basic}}\nregion: '-'\n"
+    assert problems(text) == [
+        "edge.yaml:1: include.0: tiers.yaml cannot be read: No such file or directory, name a file that can be read",
+        "edge.yaml:3: region: '-' is not a name, 1 to 64 letters, digits, - or _, the first a letter or a digit",
+    ]
+
+
+def test_values_that_could_not_be_had_are_complained_of_once(problems):
+    assert problems(
+        LEAST + "listen: ${LISTEN}\ntiers:\ncustomers: {acme: {tier: ${TIER}}}\n".replace("${TIER}", "'${TIER}'")
+    ) == [
+        "edge.yaml:3: listen: the environment has no variable LISTEN, set it, or write ${LISTEN:-default}",
+        "edge.yaml:4: tiers: has no value, write one, or leave it out",
+        "edge.yaml:5: customers.acme.tier: the environment has no variable TIER, set it, or write ${TIER:-default}",
+    ]
+
+
+def test_a_section_that_is_no_section_hides_nothing_else(problems):
+    assert problems(LEAST + "tiers: [a]\ncustomers: {acme: {tier: basic}, b: {tier: '-'}, c: x}\nkeys: {a: b}\n") == [
+        "edge.yaml:3: tiers: is not a mapping, write NAME: and what it is",
+        f"edge.yaml:4: customers.b.tier: '-' is not a name, {A_NAME}",
+        "edge.yaml:4: customers.c: is not a mapping, its fields are burst_credits, caps, concurrency, limits, message, "
+        "paused, priority, quotas, regions, tier",
+        "edge.yaml:5: keys: is not a list, write [ ] around it",
+    ]  # fmt: skip
+
+
+def test_neither_keys_nor_passwords_are_shown(problems):
+    found = problems(
+        "hub: postgres://me:secret@host\nkeys: [{sha256: ek_live_secret, customer: a}]\n"
+        "upstreams: {api: {endpoints: ['http://me:secret@host']}}\nroutes: [{path: /, upstream: api}]\n"
+    )
+    assert len(found) == 4
+    assert "secret" not in "\n".join(found)
+
+
+def test_an_alias_may_be_in_several_places(loaded):
+    settings = loaded("tiers:\n  a: &t {limits: [{rate: 1/s}, {rate: 2/min}]}\n  b: *t\n")
+    assert [limit.name for limit in settings.tiers["a"].limits] == ["a", "a-2"]
+    assert [limit.name for limit in settings.tiers["b"].limits] == ["b", "b-2"]

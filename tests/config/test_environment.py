@@ -1,0 +1,55 @@
+"""Variables in scalars."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.config.environment import Unresolved, resolve
+
+ENVIRON = {"A": "one", "EMPTY": "", "NESTED": "${A}", "BYTES": "\udcff"}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("${A}", "one"),
+        ("x${A}y${A}z", "xoneyonez"),
+        ("${A:-two}", "one"),
+        ("${NO:-two}", "two"),
+        ("${NO:-}", ""),
+        ("${NO:-a:b c}", "a:b c"),
+        ("${EMPTY}", ""),
+        ("${EMPTY:-two}", "two"),
+        ("${NESTED}", "${A}"),
+        ("$${A}", "${A}"),
+        ("$$${A}", "$${A}"),
+        ("$A {A} $", "$A {A} $"),
+    ],
+)
+def test_variables_are_replaced_once(written, meant):
+    assert resolve(written, ENVIRON) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "what", "hint"),
+    [
+        ("${NO}", "the environment has no variable NO", "set it, or write ${NO:-default}"),
+        ("${BYTES}", "the variable BYTES is not UTF-8", "set it to text"),
+        ("${BYTES:-x}", "the variable BYTES is not UTF-8", "set it to text"),
+        *(
+            (written, "has a ${ that begins no variable", "write ${NAME} or ${NAME:-default}, $${ for a plain ${")
+            for written in ("${", "${}", "${1}", "${A", "${A-b}", "${A:b}", "${NO:-${A}}")
+        ),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_with_the_reason(written, what, hint):
+    with pytest.raises(Unresolved) as caught:
+        resolve(written, ENVIRON)
+    assert (caught.value.what, caught.value.hint) == (what, hint)
+
+
+@given(st.text())
+def test_values_are_not_looked_at_again(value):
+    if "${" not in value:
+        assert resolve(value, {}) == value
+    assert resolve("${X}", {"X": value}) == value if value.isprintable() else True

@@ -1,0 +1,48 @@
+"""What pydantic finds, in words."""
+
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from edgeproxy.config.explain import fields_of, findings
+from edgeproxy.config.models import Written
+
+
+def test_fields_are_found_behind_every_kind_of_container():
+    assert fields_of(Written, ("tiers", "basic", "limits", 0)) == {"name", "rate", "algorithm", "scope", "mode"}
+    assert fields_of(Written, ("customers", "acme", "limits", 3)) == {"name", "rate", "algorithm", "scope", "mode"}
+    assert fields_of(Written, ("listen", 0)) == {"address"}
+    assert fields_of(Written, ("upstreams", "api", "endpoints", 0)) == {"url"}
+    assert fields_of(Written, ("upstreams", "api", "timeouts")) == {"connect", "response_head", "idle"}
+    assert "routes" in fields_of(Written, ())
+
+
+@pytest.mark.parametrize(
+    "path", [("region",), ("region", "x"), ("nowhere",), ("nowhere", 0, "x"), ("keys",), ("keys", 0, "scopes", 0)]
+)
+def test_what_has_no_fields_has_none(path):
+    assert fields_of(Written, path) == set()
+
+
+def test_fields_may_have_another_name_in_the_file():
+    class Directory(BaseModel):
+        source: Annotated[str, Field(alias="from")]
+
+    assert fields_of(dict[str, Directory | None], ("x",)) == {"from"}
+
+
+def test_errors_that_no_row_explains_are_said_in_pydantics_words():
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(dict[str, float]).validate_python({"a": "x"})
+    (finding,) = findings(caught.value, lambda _: set())
+    assert finding.path == ("a",)
+    assert finding.what.startswith("Input should be a valid number")
+    assert finding.hint == "see `edgeproxy schema`"
+
+
+def test_a_missing_field_is_told_from_a_wrong_one():
+    with pytest.raises(ValidationError) as caught:
+        Written.model_validate({"routes": [{"path": "x"}], "upstreams": {"a": {"endpoints": ["http://a"]}}})
+    found: list[Any] = [(finding.path, finding.missing) for finding in findings(caught.value, lambda _: set())]
+    assert found == [(("routes", 0, "path"), False), (("routes", 0, "upstream"), True)]

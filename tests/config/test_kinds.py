@@ -1,0 +1,213 @@
+"""Words with a form."""
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
+
+from edgeproxy.config import kinds
+from edgeproxy.config.kinds import Address
+
+
+def refusal(reader, value):
+    """What is wrong with the value, and what would be right."""
+    with pytest.raises(PydanticCustomError) as caught:
+        reader(value)
+    return caught.value.context["what"], caught.value.context["hint"]
+
+
+@pytest.mark.parametrize("name", ["a", "7", "007", "acme", "Acme_Corp-2", "a" * 64])
+def test_names(name):
+    assert kinds.read_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-", "_a", "a b", "a.b", "é", "a" * 65, "a\n", "٣"])
+def test_what_is_no_name_is_refused(name):
+    what, hint = refusal(kinds.read_name, name)
+    assert what.endswith("is not a name")
+    assert hint == kinds.A_NAME
+
+
+def test_scopes_may_have_signs_in_them():
+    assert kinds.read_scope("orders:read/all") == "orders:read/all"
+    assert refusal(kinds.read_scope, "a b") == ("'a b' is not a scope", kinds.A_SCOPE)
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("0.0.0.0:0", Address("0.0.0.0", 0)),
+        ("[::]:8080", Address("::", 8080)),
+        ("[2001:DB8:0::1]:65535", Address("2001:db8::1", 65535)),
+        ("LocalHost:80", Address("localhost", 80)),
+    ],
+)
+def test_addresses(written, address):
+    assert kinds.read_address(written) == address
+    assert kinds.read_address(address) is address
+    assert kinds.read_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "8080",
+        ":8080",
+        "127.0.0.1",
+        "127.0.0.1:65536",
+        "127.0.0.1:http",
+        "::1:80",
+        "[::1]",
+        "[::x]:80",
+        "1.2.3:80",
+        "a b:80",
+        "127.0.0.1:٣",
+        "256.0.0.1:80",
+        "http://a:80",
+    ],
+)
+def test_what_is_no_address_is_refused(written):
+    assert refusal(kinds.read_address, written) == (
+        f"{written!r} is not an address with a port",
+        "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
+    )
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_every_ip_address_is_read_as_it_was_written(ip, port):
+    address = Address(str(ip), port)
+    assert kinds.read_address(str(address)) == address
+
+
+def test_networks():
+    assert kinds.read_network("10.0.0.0/8") == ipaddress.ip_network("10.0.0.0/8")
+    assert kinds.read_network("10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
+    assert kinds.read_network("fd00::/8") == ipaddress.ip_network("fd00::/8")
+    assert refusal(kinds.read_network, "10.0.0.1/8") == (
+        "'10.0.0.1/8' has bits below its prefix",
+        "the network is 10.0.0.0/8",
+    )
+    assert refusal(kinds.read_network, "10.0.0.0/33") == (
+        "'10.0.0.0/33' is not an address or a network",
+        kinds.A_NETWORK,
+    )
+
+
+def test_hosts_are_in_lower_case_without_a_trailing_dot():
+    assert kinds.read_host("API.Example.com.") == "api.example.com"
+    assert kinds.read_host("*.Example.com") == "*.example.com"
+    assert kinds.read_host("127.0.0.1") == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["", "*", "a..b", "a:80", "-a", "a.*.b", "**.a", "é.com", "a" * 64, "a." * 127 + "a"])
+def test_what_is_no_host_is_refused(host):
+    what, hint = refusal(kinds.read_host, host)
+    assert what.endswith("is not a host name")
+    assert hint == "a name such as api.example.com, or *.example.com, without a port"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/*", "/v1", "/v1/", "/v1/*", "//a//b", "/a;v=1/~x", "/...", "/a..b", "/.well-known/*"]
+)
+def test_paths(path):
+    assert kinds.read_path(path) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "what", "hint"),
+    [
+        ("v1", "'v1' does not begin with /", kinds.A_PATH),
+        ("", "'' does not begin with /", kinds.A_PATH),
+        ("/a b", "'/a b' has a space, or another character that no request's path has", kinds.A_PATH),
+        ("/é", "'/é' has a space, or another character that no request's path has", kinds.A_PATH),
+        ("/<a>", "'/<a>' has a space, or another character that no request's path has", kinds.A_PATH),
+        ("/%41", "'/%41' has %", "write the character itself, or let a prefix end before it"),
+        ("/a?b", "'/a?b' has ?", "routes look at paths, not at queries"),
+        ("/a#b", "'/a#b' has #", "a request's path never has one"),
+        ("/a\\b", "'/a\\\\b' has \\", "write /"),
+        ("/a*", "'/a*' has *", "only a last /* stands for all that follows"),
+        ("/*/a", "'/*/a' has *", "only a last /* stands for all that follows"),
+        ("/a/../b", "'/a/../b' has a dot segment", "write the path that it leads to"),
+        ("/./*", "'/./*' has a dot segment", "write the path that it leads to"),
+        ("/a/..;x", "'/a/..;x' has a dot segment", "write the path that it leads to"),
+    ],
+)
+def test_what_is_no_path_is_refused_with_the_reason(path, what, hint):
+    assert refusal(kinds.read_path, path) == (what, hint)
+
+
+def test_methods_are_those_that_are_forwarded():
+    assert kinds.read_method("PATCH") == "PATCH"
+    assert refusal(kinds.read_method, "get") == ("'get' is not a method that the edge forwards", "write GET")
+    assert refusal(kinds.read_method, "CONNECT") == (
+        "'CONNECT' is not a method that the edge forwards",
+        "one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "origin"),
+    [
+        ("http://10.0.0.5:9001", "http://10.0.0.5:9001"),
+        ("http://API.internal/", "http://api.internal:80"),
+        ("http://[::1]:9001", "http://[::1]:9001"),
+    ],
+)
+def test_origins_have_a_port(written, origin):
+    assert kinds.read_origin(written) == kinds.read_origin(origin) == origin
+
+
+@pytest.mark.parametrize(
+    ("written", "what", "hint"),
+    [
+        ("10.0.0.5:9001", "'10.0.0.5:9001' is not an http URL", kinds.AN_ORIGIN),
+        ("ftp://a", "'ftp://a' is not an http URL", kinds.AN_ORIGIN),
+        ("http://", "'http://' is not an http URL", kinds.AN_ORIGIN),
+        ("http://a:x", "'http://a:x' is not a URL", kinds.AN_ORIGIN),
+        ("http://[a", "'http://[a' is not a URL", kinds.AN_ORIGIN),
+        ("http://me:secret@a", "has a user or a password", kinds.AN_ORIGIN),
+        ("http://a/v1", "'http://a/v1' has a path", f"{kinds.AN_ORIGIN}: what is requested is what is forwarded"),
+        ("http://a?b", "'http://a?b' has a path", f"{kinds.AN_ORIGIN}: what is requested is what is forwarded"),
+        ("http://a:0", "'http://a:0' has no host, or a port that cannot be", kinds.AN_ORIGIN),
+        ("http://:80", "'http://:80' has no host, or a port that cannot be", kinds.AN_ORIGIN),
+        ("http://a_b c", "'http://a_b c' has no host, or a port that cannot be", kinds.AN_ORIGIN),
+    ],
+)
+def test_what_is_no_origin_is_refused_with_the_reason(written, what, hint):
+    assert refusal(kinds.read_origin, written) == (what, hint)
+
+
+def test_digests_are_in_lower_case_and_errors_do_not_show_them():
+    assert kinds.read_digest("AB" * 32) == "ab" * 32
+    assert refusal(kinds.read_digest, "ek_live_oops") == ("has 12 characters that are not a SHA-256", kinds.A_DIGEST)
+
+
+def test_folders_are_paths():
+    assert kinds.read_folder("var/edge") == "var/edge"
+    assert refusal(kinds.read_folder, "") == ("'' is not a path", kinds.A_FOLDER)
+    assert refusal(kinds.read_folder, "a\0b") == (r"'a\x00b' is not a path", kinds.A_FOLDER)
+
+
+def test_an_empty_secret_is_none():
+    assert kinds.read_secret("s") == "s"
+    assert kinds.read_secret("") is None
+    assert kinds.read_secret(None) is None
+    assert refusal(kinds.read_secret, ["s"])[0] == "is not a single value"
+
+
+def test_a_form_is_described_in_words():
+    percent = kinds.Form("[0-9]+%", "a share such as 20%")
+    assert percent("20%") == "20%"
+    assert refusal(percent, "20") == ("'20' has another form", "a share such as 20%")
+
+
+def test_what_may_stand_alone_or_as_a_url():
+    assert kinds.read_one_or_more("a") == ("a",)
+    assert kinds.read_one_or_more(["a", "b"]) == ["a", "b"]
+    assert kinds.read_listener("a:1") == {"address": "a:1"}
+    assert kinds.read_listener({"address": "a:1"}) == {"address": "a:1"}
+    assert kinds.read_endpoint("http://a") == {"url": "http://a"}
+    assert kinds.read_endpoint(["x"]) == ["x"]

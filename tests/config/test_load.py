@@ -1,0 +1,119 @@
+"""From files to settings, and from one process to another."""
+
+import gc
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.config.load import dump, load, restore, unswept
+from edgeproxy.config.models import Settings
+from edgeproxy.config.problems import ConfigErrors
+from tests.config.conftest import LEAST, write
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_example_passes_with_an_empty_environment():
+    settings = load(ROOT / "config" / "edge.yaml", {})
+    assert settings.workers == 2
+    assert {route.label for route in settings.routes} >= {"anything", "get", "post", "status", "stream", "bytes"}
+    keys = {key.sha256: key.customer for key in settings.keys}
+    for secret, customer, tier, count in (
+        ("ek_demo_basic", "demo-basic", "basic", 60),
+        ("ek_demo_pro", "demo-pro", "pro", 600),
+    ):
+        assert keys[hashlib.sha256(secret.encode()).hexdigest()] == customer
+        assert settings.customers[customer].tier == tier
+        assert settings.tiers[tier].limits[0].count == count
+
+
+def test_the_environment_moves_the_example():
+    environ = {
+        "EDGE_LISTEN": "127.0.0.1:18080",
+        "EDGE_ADMIN": "127.0.0.1:19090",
+        "EDGE_STATE": "elsewhere",
+        "API_URL": "http://127.0.0.1:19001",
+        "STAMP_SECRET": "s",
+    }
+    settings = load(ROOT / "config" / "edge.yaml", environ)
+    assert str(settings.listen[0]) == "127.0.0.1:18080"
+    assert str(settings.admin) == "127.0.0.1:19090"
+    assert str(settings.state) == "elsewhere"
+    assert settings.upstreams["api"].endpoints[0].url == "http://127.0.0.1:19001"
+    assert settings.stamp_secret == "s"
+
+
+def test_the_digest_is_over_what_was_read(loaded):
+    digest = hashlib.sha256((LEAST + "include: a.yaml\n" + "tiers: {}\n").encode()).hexdigest()
+    assert loaded("include: a.yaml\n", files={"a.yaml": "tiers: {}\n"}).sha256 == digest
+
+
+def test_a_configuration_with_problems_is_none(folder):
+    write(folder, {"edge.yaml": "drain: 5\n"})
+    with pytest.raises(ConfigErrors) as caught:
+        load(Path("edge.yaml"), {})
+    assert [problem.field for problem in caught.value.problems] == ["upstreams", "routes", "drain"]
+
+
+def test_what_is_dumped_is_restored(loaded):
+    settings = loaded(
+        """\
+listen: ["[::]:80", 0.0.0.0:81]
+admin: 127.0.0.1:9090
+trusted_proxies: [10.0.0.0/8, "::1"]
+per_ip: {rate: 1/301ms}
+meters: {a: {count: requests, when: success}}
+tiers: {basic: {limits: [{rate: 60/min}, {rate: 7/1.1h}]}}
+customers: {acme: {tier: basic, limits: []}, other: {tier: basic}}
+keys:
+  - {sha256: """
+        + "ab" * 32
+        + """, customer: acme, scopes: [read, write], expires: 2027-01-01T00:00:00.25Z}
+  - {sha256: """
+        + "cd" * 32
+        + """, customer: other}
+limits: {body: 1MiB}
+tables: {dir: /dev/shm/x}
+stamp_secret: s
+drain: 250ms
+"""
+    )
+    assert restore(dump(settings)) == settings
+    assert type(restore(dump(settings))) is Settings
+
+
+durations = st.integers(1, 10**6).map(lambda number: f"{number}ms")
+rates = st.builds("{}/{}ms".format, st.integers(1, 10**6), st.integers(300, 10**9))
+
+
+@given(drain=durations, rate=rates, limits=st.lists(rates, max_size=3, unique_by=lambda rate: rate.split("/")[1]))
+def test_times_and_rates_survive_the_way_to_a_worker(tmp_path_factory, drain, rate, limits):
+    path = tmp_path_factory.mktemp("config") / "edge.yaml"
+    of_tier = ", ".join(f"{{rate: {one}}}" for one in limits)
+    path.write_text(f"{LEAST}drain: {drain}\nper_ip: {{rate: {rate}}}\ntiers: {{t: {{limits: [{of_tier}]}}}}\n")
+    settings = load(path, {})
+    assert restore(dump(settings)) == settings
+    assert [limit.count for limit in settings.tiers["t"].limits] == [int(one.split("/")[0]) for one in limits]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_as_it_was(enabled):
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with unswept():
+            during = gc.isenabled()
+        assert (during, gc.isenabled()) == (False, enabled)
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_many_keys_are_read_in_seconds(loaded, tmp_path):
+    many = 20_000
+    keys = "".join(f'  - {{sha256: "{number:064x}", customer: acme}}\n' for number in range(many))
+    settings = loaded("tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
+    assert len(settings.keys) == many
+    assert restore(dump(settings)) == settings

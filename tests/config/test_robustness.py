@@ -1,0 +1,108 @@
+"""Whatever a file says: it is a configuration, or every problem has a place, a reason and a remedy."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.config.load import load
+from edgeproxy.config.models import Settings
+from edgeproxy.config.problems import ConfigErrors
+
+FULL = """\
+region: eu-west
+listen: [0.0.0.0:8080, {address: "[::]:8080"}]
+admin: 127.0.0.1:9090
+workers: auto
+state: var/edge
+trusted_proxies: [10.0.0.0/8]
+hub: memory://
+per_ip: {rate: 200/s}
+meters: {requests: {count: requests, when: answered}}
+tiers: {basic: {limits: [{rate: 60/min}, {rate: 5/s, name: burst}]}, free: {limits: []}}
+customers: {acme: {tier: basic, limits: [{rate: 5000/min}]}, other: {tier: free}}
+keys: [{sha256: "%s", customer: acme, scopes: [read], expires: 2027-01-01}]
+upstreams: {api: {endpoints: ["http://10.0.0.5:9001", {url: "http://b"}], timeouts: {connect: 1s}, pool: 5}}
+routes:
+  - {name: v1, host: api.example.com, path: /v1/*, methods: [GET, POST], upstream: api, scopes: [read]}
+  - {path: /public/*, upstream: api, auth: none}
+tables: {people: 10, addresses: 10}
+limits: {head: 32KiB, fields: 100, body: none, header_timeout: 10s}
+drain: 30s
+legacy_headers: true
+""" % ("ab" * 32)
+
+PROBLEM = re.compile(r"edge\.yaml:[1-9]\d*: \S.*?: \S.*, \S.*")
+
+
+def outcome(text: str | bytes) -> Settings | None:
+    """The settings; None where there are problems, each of which is whole."""
+    Path("edge.yaml").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    try:
+        return load(Path("edge.yaml"), {})
+    except ConfigErrors as errors:
+        found = errors.problems
+    assert found
+    lines = Path("edge.yaml").read_bytes().decode("utf-8", "replace").splitlines()
+    for problem in found:
+        assert PROBLEM.fullmatch(str(problem)), str(problem)
+        assert problem.line <= len(lines) + 1
+    return None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("config"))
+        yield
+
+
+def test_what_is_changed_below_passes():
+    assert outcome(FULL) is not None
+
+
+@given(st.data())
+def test_text_with_a_piece_taken_out_or_put_in(data):
+    start = data.draw(st.integers(0, len(FULL)))
+    end = data.draw(st.integers(start, min(len(FULL), start + 8)))
+    outcome(FULL[:start] + data.draw(st.text("abc: -,[]{}#\"'&*!|>%@`\n\t0\x00é", max_size=4)) + FULL[end:])
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes(content):
+    assert outcome(content) is None
+
+
+TREE = yaml.load(FULL, Loader=yaml.BaseLoader)
+
+
+def places(value, path=()):
+    """The path of every value in a tree."""
+    yield path
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in members:
+        yield from places(member, (*path, key))
+
+
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=8), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from([path for path in places(TREE) if path]), odd, st.booleans())
+def test_a_value_of_any_shape_in_any_place(path, value, added):
+    tree = json.loads(json.dumps(TREE))
+    node = tree
+    for step in path[:-1]:
+        node = node[step]
+    if added and isinstance(node, dict):
+        node[f"x{path[-1]}"] = value
+    else:
+        node[path[-1]] = value
+    outcome(yaml.safe_dump(tree, allow_unicode=True))

@@ -1,0 +1,62 @@
+"""What all tests share: one seed for a run, Hypothesis profiles, and which tests are left out where.
+
+Everything random in a run follows from its seed, which the run prints; `EDGEPROXY_SEED=N` repeats it.
+"""
+
+import os
+import random
+import shutil
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None)
+settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)
+settings.register_profile("soak", parent=settings.get_profile("ci"), max_examples=5000)
+settings.load_profile("ci")
+
+SEED = int(os.environ.get("EDGEPROXY_SEED") or random.SystemRandom().randrange(2**32))
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the long tests too")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(SEED)
+    if config.option.soak:
+        settings.load_profile("soak")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:  # not a report header: `-q` hides those
+        reporter.write_line(f"EDGEPROXY_SEED={SEED}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = {}
+    if not config.option.soak:
+        left_out["soak"] = pytest.mark.skip(reason="a long test: only with --soak")
+    if NGINX is None:
+        left_out["nginx"] = pytest.mark.skip(reason="nginx is not on this machine")
+    for item in items:
+        for name, skip in left_out.items():
+            if item.get_closest_marker(name):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of this run; a test makes its own generator of it: `random.Random(seed)`."""
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def nginx() -> str:
+    """The path of nginx, for tests that are marked with its name."""
+    assert NGINX is not None, "a test that uses nginx must be marked nginx"
+    return NGINX

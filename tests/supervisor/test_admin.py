@@ -1,0 +1,289 @@
+"""The admin listener's answers, over tables that are filled by a worker's own means."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import uvloop
+from aiohttp.test_utils import TestClient, TestServer
+
+import edgeproxy
+from edgeproxy.config.load import load
+from edgeproxy.config.models import Settings
+from edgeproxy.counters.store import Store
+from edgeproxy.limits.policies import Policies
+from edgeproxy.metrics import METRICS
+from edgeproxy.proxy.snapshot import rule
+from edgeproxy.supervisor.admin import application
+from edgeproxy.supervisor.crew import Crew
+from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.status import Status
+from tests.supervisor.scraped import families, value
+
+CONFIG = """
+region: eu-west
+listen: 127.0.0.1:0
+workers: 2
+tiers: {basic: {limits: [{rate: 60/min}, {rate: 1000/h}]}, open: {}}
+customers: {acme: {tier: basic}, umbrella: {tier: basic, limits: [{name: own, rate: 7/10s}]}, free: {tier: open}}
+upstreams: {api: {endpoints: [http://127.0.0.1:9]}}
+routes: [{name: v1, path: /v1/*, upstream: api}]
+"""
+
+
+class Room:
+    """A supervisor's side of a state directory, and one worker's."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "edge.yaml"
+        path.write_text(CONFIG)
+        self.settings: Settings = load(path, {})
+        self.store = Store.prepare(directory / "state", workers=2, people=1000, addresses=1000)
+        self.worker = Store.join(directory / "state")
+
+    def charge(self, customer: str, times: int) -> None:
+        """Requests of this customer that all of its limits let pass."""
+        known = self.settings.customers[customer]
+        limits = self.settings.tiers[known.tier].limits if known.limits is None else known.limits
+        now = monotonic() + self.worker.offset
+        for limit in limits:
+            policy = Policies(self.worker.people).of(rule(limit), customer.encode())
+            for _ in range(times):
+                assert policy.left(now) > 0
+                policy.charge()
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    made = Room(tmp_path)
+    yield made
+    made.worker.close()
+    made.store.close()
+
+
+Client = TestClient[Any, Any]
+
+
+def ask(room: Room, scene: Callable[[Client, Status, Crew], Awaitable[None]]) -> None:
+    """Play `scene` with a client of the admin listener; no worker process is started."""
+
+    async def play() -> None:
+        listings = Listings(room.store)
+        crew = Crew(room.settings.workers, ["/nonexistent/worker"], (), {})
+        status = Status(room.settings, crew, listings)
+        async with TestClient(TestServer(application(status, listings))) as client:
+            await scene(client, status, crew)
+
+    uvloop.run(play())
+
+
+async def body(client: Client, path: str, status: int = 200) -> Any:
+    answer = await client.get(path)
+    assert answer.status == status
+    return await answer.json(content_type="application/json" if status < 400 else "application/problem+json")
+
+
+def test_the_edge_is_alive(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        answer = await client.get("/healthz")
+        assert (answer.status, await answer.text()) == (200, "ok")
+
+    ask(room, scene)
+
+
+def test_readiness_says_why_not(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def readiness(client: Client) -> tuple[int, Any]:
+        answer = await client.get("/readyz")
+        return answer.status, await answer.json()
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        why = "starting: 0 of 2 workers are ready"
+        assert await readiness(client) == (503, {"ready": False, "reason": why})
+        status.phase = "serving"
+        why = "none of 2 workers is ready"
+        assert await readiness(client) == (503, {"ready": False, "reason": why})
+        monkeypatch.setattr(Crew, "ready", 1)
+        assert await readiness(client) == (200, {"ready": True, "reason": None})
+        status.phase = "draining"
+        assert await readiness(client) == (503, {"ready": False, "reason": "draining"})
+
+    ask(room, scene)
+
+
+def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> None:
+    worker = room.worker
+    worker.meters.counter("edge_requests_total", "v1", "basic", "200").add(3)
+    worker.meters.counter("edge_table_full_total", "people").add(1)
+    worker.meters.gauge("edge_connections", "client").set(4)
+    worker.meters.histogram("edge_request_seconds", "v1").observe(0.003)
+    worker.billing.counter("acme", "requests", "v1").add(3)
+    worker.billing.counter("umbrella", "requests", "v1").add(4)
+    room.charge("acme", 1)
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        answer = await client.get("/metrics")
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        found = families(text=await answer.text())
+        assert found.keys() == METRICS.keys()
+        assert value(found["edge_requests_total"], route="v1", tier="basic", code="200") == 3
+        assert value(found["edge_table_full_total"], table="people") == 1
+        assert value(found["edge_connections"], side="client") == 4
+        assert value(found["edge_usage_counted_total"], meter="requests") == 7
+        rows = {one.labels["table"]: one.value for one in found["edge_table_rows"].samples}
+        assert rows == {"people": 2, "addresses": 0, "usage": 2, "metrics": 4}
+        assert value(found["edge_config_ok"]) == 1
+        assert value(found["edge_worker_restarts_total"]) == 0
+
+    ask(room, scene)
+
+
+def test_a_dead_workers_connections_are_not_counted(room: Room) -> None:
+    room.worker.meters.gauge("edge_connections", "client").set(4)
+    room.worker.close()
+    room.worker = Store.join(room.store.state)
+    room.worker.meters.gauge("edge_connections", "client").set(1)
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        found = families(text=await (await client.get("/metrics")).text())
+        assert value(found["edge_connections"], side="client") == 1
+
+    ask(room, scene)
+
+
+def test_usage_lists_every_row_in_order(room: Room) -> None:
+    for customer, route, n in (("umbrella", "v1", 2), ("acme", "v2", 5), ("acme", "v1", 3)):
+        room.worker.billing.counter(customer, "requests", route).add(n)
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        rows = [["acme", "requests", "v1", 3], ["acme", "requests", "v2", 5], ["umbrella", "requests", "v1", 2]]
+        assert await body(client, "/usage") == {"rows": rows}
+
+    ask(room, scene)
+
+
+def test_limits_show_what_is_used_of_each_policy_of_a_tier(room: Room) -> None:
+    room.charge("acme", 3)
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        minute, hour = (await body(client, "/limits/acme"))["policies"]
+        assert 1 <= minute.pop("reset_s") <= 60 + 60 / 28 + 1
+        assert minute == {
+            "name": "basic",
+            "scope": "customer",
+            "limit": 60,
+            "window_s": 60.0,
+            "used": 3,
+            "remaining": 57,
+            "mode": "enforce",
+        }
+        assert (hour["name"], hour["used"], hour["remaining"]) == ("basic-2", 3, 997)
+
+    ask(room, scene)
+
+
+def test_own_limits_are_shown_in_place_of_the_tiers(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        (own,) = (await body(client, "/limits/umbrella"))["policies"]
+        assert (own["name"], own["used"], own["remaining"], own["reset_s"]) == ("own", 0, 7, 0)
+        assert await body(client, "/limits/free") == {"policies": []}
+        assert room.store.people.rows_in_use == 0
+
+    ask(room, scene)
+
+
+def test_an_unknown_customer_is_a_404(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        problem = await body(client, "/limits/nobody", 404)
+        assert problem["detail"] == "no customer is called 'nobody' here"
+        assert problem.keys() == {"type", "title", "status", "detail", "instance"}
+
+    ask(room, scene)
+
+
+def test_unknown_paths_and_methods_are_problems(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        assert "/metrics" in (await body(client, "/nothing", 404))["detail"]
+        answer = await client.post("/usage")
+        assert (answer.status, answer.content_type) == (405, "application/problem+json")
+        assert set(answer.headers["Allow"].split(",")) == {"GET", "HEAD"}
+
+    ask(room, scene)
+
+
+def test_reload_is_not_supported_yet(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        answer = await client.post("/reload")
+        assert (answer.status, answer.content_type) == (501, "application/problem+json")
+        assert "not supported yet" in (await answer.json(content_type=None))["detail"]
+
+    ask(room, scene)
+
+
+def test_a_failure_of_the_supervisors_own_is_a_500(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Store) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Store, "usage_totals", broken)
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        problem = await body(client, "/usage", 500)
+        assert problem["detail"] == "the supervisor failed to answer; its log says more"
+
+    ask(room, scene)
+
+
+def test_status_tells_what_operators_look_for(room: Room) -> None:
+    room.worker.billing.counter("acme", "requests", "v1").add(3)
+    began = time.time()
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        report = await body(client, "/status")
+        assert began <= report["config"].pop("loaded_at") <= time.time()
+        assert report == {
+            "region": "eu-west",
+            "version": edgeproxy.__version__,
+            "config": {"sha256": room.settings.sha256, "error": None},
+            "workers": [],
+            "hub": {"url": "memory://", "state": "up", "age_s": 0},
+            "usage": {"unshipped": 3, "spool_bytes": 0, "watermark": None},
+        }
+
+    ask(room, scene)
+
+
+def test_the_connections_of_one_worker_are_those_of_its_column(room: Room) -> None:
+    other = Store.join(room.store.state)
+    room.worker.meters.gauge("edge_connections", "client").set(4)
+    room.worker.meters.gauge("edge_connections", "upstream").set(1)
+    other.meters.gauge("edge_connections", "client").set(2)
+
+    async def scene() -> None:
+        listings = Listings(room.store)
+        ours, others = room.worker.column, other.column
+        assert ours is not None
+        assert others is not None
+        assert await listings.connections([ours, others]) == {ours: 4, others: 2}
+
+    uvloop.run(scene())
+    other.close()
+
+
+def test_sums_over_large_tables_are_kept_for_a_while(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = room.worker.billing.counter("acme", "requests", "v1")
+    counter.add(1)
+
+    async def scene() -> None:
+        listings = Listings(room.store)
+        assert await listings.meters() == {"requests": 1}
+        counter.add(1)
+        assert await listings.meters() == {"requests": 2}
+        monkeypatch.setattr("edgeproxy.supervisor.listings.DEAR", 0.0)
+        monkeypatch.setattr("edgeproxy.supervisor.listings.KEPT", 1e9)
+        assert await listings.meters() == {"requests": 2}
+        counter.add(1)
+        assert await listings.meters() == {"requests": 2}
+
+    uvloop.run(scene())

@@ -1,0 +1,184 @@
+"""Workers as processes: stand-ins in a worker's place, which behave as each test wants."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from edgeproxy.config.kinds import Address
+from edgeproxy.supervisor import sockets
+from edgeproxy.supervisor.crew import Crew, Stillborn
+from tests.supervisor.waiting import turned, within
+
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def run(
+    scene: Callable[[Crew, Address], Awaitable[None]],
+    behaviour: str = "serves",
+    places: int = 2,
+    deadline: float = 5.0,
+) -> list[int]:
+    """Play `scene` with a started crew, drain it; the exit codes of those that the drain found alive."""
+
+    async def play() -> list[int]:
+        listening = sockets.bind_all([Address("127.0.0.1", 0), Address("127.0.0.1", 0)])
+        crew = Crew(places, STAND_IN, listening, {"type": "config", "behaviour": behaviour})
+        crew.start()
+        try:
+            await scene(crew, sockets.address_of(listening[0]))
+        finally:
+            living = crew.workers
+            sockets.close(listening)
+            await within(30, crew.drain(deadline))
+        assert not crew.workers
+        return [process.ended.result() for process in living]
+
+    return uvloop.run(play())
+
+
+async def ask(address: Address) -> dict[str, object]:
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    body: dict[str, object] = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return body
+
+
+async def ready(crew: Crew) -> None:
+    await within(20, asyncio.shield(crew.first_ready))
+
+
+def test_workers_serve_on_shared_sockets_and_leave_when_drained() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        pids = {process.pid for process in crew.workers}
+        assert len(pids) == 2
+        assert (await ask(address))["pid"] in pids
+
+    assert run(scene) == [0, 0]
+
+
+def test_a_worker_inherits_its_channel_and_the_sockets_and_nothing_else() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        told = await ask(address)
+        assert len(told["inherited"]) == 3  # the channel and two sockets
+        assert told["session"] == told["pid"]
+
+    with socket.socketpair()[0] as leak:
+        os.set_inheritable(leak.fileno(), True)
+        run(scene)
+
+
+def test_a_killed_worker_is_replaced_while_the_other_serves() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        killed, other = crew.workers
+        os.kill(killed.pid, signal.SIGKILL)
+        await turned(killed.ended.done, "the killed worker's end is seen")
+        assert killed.ended.result() == -signal.SIGKILL
+        assert (await ask(address))["pid"] == other.pid
+        await turned(lambda: crew.ready == 2, "a new worker is ready")
+        assert killed.pid not in {process.pid for process in crew.workers}
+        assert crew.restarts == 1
+
+    assert run(scene) == [0, 0]
+
+
+def test_no_zombie_is_left_by_a_killed_worker() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        killed = crew.workers[0]
+        killed.kill()
+        await turned(killed.ended.done, "the killed worker's end is seen")
+        with pytest.raises(ProcessLookupError):
+            os.kill(killed.pid, 0)
+        killed.kill()  # nobody is hit where it is gone
+
+    run(scene)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "why"), [("fails", "no free column in /state"), ("dies", "it ended with code 3")]
+)
+def test_where_no_worker_comes_up_the_crew_says_why(behaviour: str, why: str) -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        with pytest.raises(Stillborn, match=f"^{why}$"):
+            await ready(crew)
+
+    run(scene, behaviour)
+
+
+def test_a_command_that_cannot_be_run_is_told_as_such() -> None:
+    async def scene() -> None:
+        crew = Crew(1, ["/nonexistent/worker"], (), {"type": "config"})
+        crew.start()
+        with pytest.raises(Stillborn, match=r"it could not be started: .*No such file"):
+            await ready(crew)
+        await within(5, crew.drain(1.0))
+
+    uvloop.run(scene())
+
+
+def test_workers_that_die_young_are_started_ever_more_slowly() -> None:
+    starts: list[float] = []
+
+    async def scene(crew: Crew, address: Address) -> None:
+        now = asyncio.get_running_loop().time
+        for n in range(4):
+            await turned(lambda n=n: crew.restarts >= n, f"restart {n}")
+            starts.append(now())
+        assert starts[2] - starts[1] >= 0.2
+        assert starts[3] - starts[2] >= 0.4
+
+    run(scene, "dies", places=1)
+
+
+def test_a_worker_deaf_to_drains_is_killed_a_second_after_the_deadline() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+
+    assert run(scene, "deaf", deadline=0.5) == [-signal.SIGKILL] * 2
+
+
+def test_a_worker_that_never_got_ready_does_not_hold_up_a_drain() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await turned(lambda: len(crew.workers) == 2, "both are started")
+        assert crew.ready == 0
+
+    assert run(scene, "mute", deadline=600.0) == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.parametrize("behaviour", ["hangs up", "babbles"])
+def test_a_worker_that_cannot_be_talked_to_is_replaced(behaviour: str) -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await turned(lambda: crew.workers, "one is started")
+        first = crew.workers[0]
+        await turned(lambda: crew.restarts > 0, "it was replaced")
+        assert first.ended.result() == -signal.SIGKILL
+
+    run(scene, behaviour, places=1, deadline=0.1)
+
+
+def test_a_worker_that_ends_by_itself_is_replaced_too() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        crew.workers[0].channel.close()  # the stand-in takes this for its supervisor's death, and leaves
+        await turned(lambda: crew.restarts == 1 and crew.ready == 2, "a new worker is ready")
+
+    run(scene)

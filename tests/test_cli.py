@@ -1,0 +1,343 @@
+"""The commands: what they print, and how they end."""
+
+import hashlib
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.config.kinds import Address
+from edgeproxy.config.models import Settings
+from tests.e2e.edge import Edge
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = str(ROOT / "config" / "edge.yaml")
+
+
+def run(*arguments: str, environ: dict[str, str] | None = None) -> Result:
+    """A command in this process, with nothing in the environment but `environ`."""
+    clean: dict[str, str | None] = dict.fromkeys(("EDGE_LISTEN", "EDGE_ADMIN", "EDGE_STATE", "API_URL"))
+    return CliRunner().invoke(cli.app, arguments, env={**clean, **(environ or {})})
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Path | None]]:
+    """What would have been served: the supervisor says 7 and is gone."""
+    calls: list[tuple[Settings, Path | None]] = []
+
+    def serve(settings: Settings, path: Path | None) -> int:
+        assert path is not None or settings.state.is_dir()
+        calls.append((settings, path))
+        return 7
+
+    monkeypatch.setattr("edgeproxy.supervisor.main.run", serve)
+    return calls
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    """A configuration with two problems."""
+    path = tmp_path / "edge.yaml"
+    path.write_text("drain: 5\nroutes: []\nupstreams: {api: {endpoints: [http://127.0.0.1:1]}}\n")
+    return str(path)
+
+
+def test_check_says_ok_and_what_there_is() -> None:
+    result = run("check", "-c", EXAMPLE)
+    assert result.exit_code == 0
+    assert re.fullmatch(
+        r"OK: region local on 127\.0\.0\.1:8080: "
+        r"8 routes, 1 upstream, 3 tiers, 3 customers, 2 keys; sha256 [0-9a-f]{12}\n",
+        result.stdout,
+    )
+
+
+def test_check_prints_every_problem_and_fails(broken: str) -> None:
+    result = run("check", "-c", broken)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        f"{broken}:1: drain: '5' lacks a unit, a time such as 250ms, 5s or 2min",
+        f"{broken}:2: routes: is empty, write at least one",
+    ]
+
+
+def test_a_command_of_its_own_needs_no_environment_and_shows_no_traceback(broken: str) -> None:
+    for arguments, code in ((("check", "-c", EXAMPLE), 0), (("check", "-c", broken), 1), (("edge", "-c", broken), 2)):
+        command = [sys.executable, "-m", "edgeproxy", *arguments]
+        ended = subprocess.run(command, env={}, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == code
+        assert "Traceback" not in ended.stderr
+
+
+def test_check_loads_nothing_of_the_edge() -> None:
+    look = (
+        "import sys; from typer.testing import CliRunner; from edgeproxy import cli; "
+        f"assert CliRunner().invoke(cli.app, ['check', '-c', {EXAMPLE!r}]).exit_code == 0; "
+        "print([name for name in sys.modules if name.split('.')[0] in ('aiohttp', 'uvloop') "
+        "or name.startswith(('edgeproxy.supervisor', 'edgeproxy.proxy', 'edgeproxy.counters'))])"
+    )
+    ended = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
+
+
+def test_edge_serves_a_file(served: list[tuple[Settings, Path | None]]) -> None:
+    result = run("edge", "-c", EXAMPLE, environ={"EDGE_LISTEN": "127.0.0.1:1234"})
+    assert result.exit_code == 7
+    ((settings, path),) = served
+    assert (settings.listen, path) == ((Address("127.0.0.1", 1234),), Path(EXAMPLE))
+
+
+def test_edge_starts_nothing_on_a_broken_configuration(served: list[Any], broken: str) -> None:
+    result = run("edge", "-c", broken)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 2
+    assert served == []
+
+
+def test_quick_serves_without_a_file_and_leaves_nothing(served: list[tuple[Settings, Path | None]]) -> None:
+    result = run("quick", "--to", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--rate", "100/s")
+    assert result.exit_code == 7
+    ((settings, path),) = served
+    assert path is None
+    assert settings.listen == (Address("127.0.0.1", 0),)
+    assert settings.admin is None
+    assert settings.tiers["anonymous"].limits[0].count == 100
+    assert not settings.state.exists()
+
+
+def test_quick_refuses_options_that_cannot_be_used(served: list[Any]) -> None:
+    result = run("quick", "--to", "nowhere", "--rate", "fast")
+    assert result.exit_code == 2
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["--rate", "--to"]
+    assert served == []
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["edge"], ["quick"], ["nonsense"], [], ["key"], ["check", "-c"]])
+def test_unusable_arguments_are_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_schema_prints_json() -> None:
+    result = run("schema")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_key_new_prints_a_key_once_and_its_line() -> None:
+    result = run("key", "new", "--customer", "acme")
+    assert result.exit_code == 0
+    secret, line = result.stdout.splitlines()
+    assert re.fullmatch(r"ek_live_[A-Za-z0-9]{40}", secret)
+    assert yaml.safe_load(line) == [{"sha256": hashlib.sha256(secret.encode()).hexdigest(), "customer": "acme"}]
+    assert secret not in line + result.stderr
+    assert run("key", "new", "--customer", "acme").stdout.splitlines()[0] != secret
+
+
+def test_key_new_wants_a_name() -> None:
+    result = run("key", "new", "--customer", "a b")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("--customer: 'a b' is not a name, ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["collector", "-c", "x"],
+        ["directory", "push", "-c", "x"],
+        ["spool", "ls"],
+        ["verify"],
+        ["import", "-c", "x"],
+        ["probe"],
+        ["billing", "export", "--once"],
+        ["stripe-sandbox", "--listen", "127.0.0.1:12111"],
+    ],
+)
+def test_what_is_to_come_says_so(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr == f"{arguments[0]} is not supported yet\n"
+
+
+def test_help_names_every_command_and_what_is_to_come() -> None:
+    text = run("--help").stdout
+    for name in ("edge", "quick", "check", "schema", "key", "status", "limits", *cli.LATER):
+        assert re.search(rf"\b{name}\b", text)
+    assert text.count("Not supported yet") == len(cli.LATER)
+
+
+# ---- what asks a running edge
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """An edge that serves, in front of nothing."""
+    people = {
+        "tiers": {"basic": {"limits": [{"rate": "60/min"}, {"rate": "9/s"}]}, "free": {}},
+        "customers": {"acme": {"tier": "basic"}, "unlimited": {"tier": "free"}},
+        "keys": [],
+    }
+    with closing(Edge(tmp_path_factory.mktemp("edge"), 1, **people)) as running:
+        yield running.start()
+
+
+def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
+    result = run("status", "--admin", f"127.0.0.1:{edge.admin}")
+    assert result.exit_code == 0
+    moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    assert re.fullmatch(
+        rf"region eu-test, edgeproxy [\d.]+\nconfig [0-9a-f]{{12}} since {moment}: ok\nhub    memory://: up\n"
+        rf"usage  0 unshipped, 0 bytes in the spool\n(worker \d+: \d+ connections, since {moment}\n){{2}}",
+        result.stdout,
+    )
+    config = tmp_path / "edge.yaml"
+    config.write_text(yaml.safe_dump(edge.settings))
+    assert run("status", "-c", str(config)).stdout == result.stdout
+
+
+def test_limits_asks_a_running_edge(edge: Edge) -> None:
+    result = run("limits", "acme", "--admin", f"127.0.0.1:{edge.admin}")
+    assert result.exit_code == 0
+    assert [re.sub(r"reset in \d+ s", "reset in N s", line) for line in result.stdout.splitlines()] == [
+        "basic: 0 of 60 used in 60 s, 60 left, reset in N s (customer, enforce)",
+        "basic-2: 0 of 9 used in 1 s, 9 left, reset in N s (customer, enforce)",
+    ]
+    assert run("limits", "unlimited", "--admin", f"127.0.0.1:{edge.admin}").stdout == "unlimited has no limits\n"
+
+
+def test_limits_of_an_unknown_customer(edge: Edge) -> None:
+    result = run("limits", "a/b c", "--admin", f"127.0.0.1:{edge.admin}")
+    assert result.exit_code == 1
+    assert result.stderr == "no customer is called 'a/b c' here\n"
+
+
+def test_nobody_answers() -> None:
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        result = run("status", "--admin", f"127.0.0.1:{port}")
+    assert result.exit_code == 1
+    assert re.fullmatch(rf"nobody answers at http://127\.0\.0\.1:{port}: .*refused\n", result.stderr)
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """An admin listener that always gives this answer; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status, "So")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b"<html>", "http://{}/status does not answer as an edge does\n"),
+        (200, b"[]", "http://{}/status does not answer as an edge does\n"),
+        (200, b"{}", "http://{}/status does not answer as an edge does\n"),
+        (500, b"oops", "http://{}/status answered 500 So\n"),
+        (500, b"[]", "http://{}/status answered 500 So\n"),
+        (503, b'{"detail": "not now"}', "not now\n"),
+    ],
+)
+def test_somebody_else_answers(status: int, body: bytes, said: str) -> None:
+    with answering(status, body) as address:
+        result = run("status", "--admin", address)
+    assert result.exit_code == 1
+    assert result.stderr == said.format(address)
+
+
+def test_something_that_is_not_http_answers() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0\r\n")
+
+        thread = Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        result = run("status", "--admin", address)
+        thread.join()
+    assert result.exit_code == 1
+    assert result.stderr == f"http://{address}/status does not answer as an edge does\n"
+
+
+def test_an_edge_without_workers_is_not_well() -> None:
+    body = {
+        "region": "x",
+        "version": "1",
+        "config": {"sha256": "ab" * 32, "loaded_at": 0, "error": "old one serving"},
+        "workers": [],
+        "hub": {"url": "memory://", "state": "up", "age_s": 0},
+        "usage": {"unshipped": 1, "spool_bytes": 2, "watermark": None},
+    }
+    with answering(200, json.dumps(body).encode()) as address:
+        result = run("status", "--admin", address)
+    assert result.exit_code == 1
+    assert "config abababababab since 1970-01-01 00:00:00 UTC: old one serving" in result.stdout
+    assert result.stderr == "no worker is running\n"
+
+
+def test_the_admin_listener_must_be_known(tmp_path: Path, broken: str) -> None:
+    without = tmp_path / "without.yaml"
+    without.write_text("upstreams: {a: {endpoints: [http://a]}}\nroutes: [{path: /, upstream: a}]\n")
+    for arguments, said in (
+        (["--admin", "nowhere"], "--admin: 'nowhere' is not an address with a port, "),
+        (["-c", str(without)], f"{without} has no admin listener: say --admin HOST:PORT\n"),
+        (["-c", broken], f"{broken}:1: drain: "),
+    ):
+        result = run("status", *arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("admin", "url"),
+    [
+        (None, "http://127.0.0.1:9090"),
+        ("0.0.0.0:9", "http://127.0.0.1:9"),
+        ("[::]:9", "http://[::1]:9"),
+        ("[::2]:9", "http://[::2]:9"),
+    ],
+)
+def test_listeners_everywhere_are_asked_here(admin: str | None, url: str) -> None:
+    assert cli._admin(None, admin) == url
+
+
+def test_main_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["edgeproxy", "check", "-c", EXAMPLE])
+    leave: Callable[[], None] = cli.main
+    with pytest.raises(SystemExit) as ended:
+        leave()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("OK: ")

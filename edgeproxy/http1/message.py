@@ -52,27 +52,42 @@ def answer(
     return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, fields, length, ending, content)
 
 
-def problem(status: int, detail: str, instance: bytes, violated: tuple[str, ...] = ()) -> bytes:
+def problem(status: int, detail: str, instance: bytes) -> bytes:
     """The body of an error, `application/problem+json` (RFC 9457).
 
-    `instance` is the request id: 1 to 128 visible ASCII characters. With `violated`, the names of policies that
-    refuse, it is draft 10's problem type `quota-exceeded`; else the type is `about:blank`, whose title is the
-    reason phrase (RFC 9457 section 4.2.1).
+    `instance` is the request id: 1 to 128 visible ASCII characters. The type is `about:blank`, whose title is the
+    reason phrase (section 4.2.1).
     """
+    return _with_instance(_opening(status, detail), instance)
+
+
+def quota_exceeded(violated: tuple[str, ...], instance: bytes) -> bytes:
+    """The body of a 429: draft-ietf-httpapi-ratelimit-headers-10's problem type, with the names of the policies."""
+    return _with_instance(_quota_opening(violated), instance)
+
+
+def _with_instance(opening: bytes, instance: bytes) -> bytes:
     if b'"' in instance or b"\\" in instance:
         instance = orjson.dumps(instance.decode("ascii"))[1:-1]
-    return b'%b"instance":"%b"}' % (_opening(status, detail, violated), instance)
+    return b'%b,"instance":"%b"}' % (opening, instance)
+
+
+# All of a problem but its instance is the same again and again while a limit refuses or an upstream is down.
 
 
 @lru_cache(maxsize=1024)
-def _opening(status: int, detail: str, violated: tuple[str, ...]) -> bytes:
-    """All of a problem but its instance: the same again and again while a limit refuses or an upstream is down."""
-    members: dict[str, object] = {
-        "type": QUOTA_EXCEEDED if violated else "about:blank",
-        "title": QUOTA_EXCEEDED_TITLE if violated else REASONS[status],
-        "status": status,
-        "detail": detail,
+def _opening(status: int, detail: str) -> bytes:
+    members = {"type": "about:blank", "title": REASONS[status], "status": status, "detail": detail}
+    return orjson.dumps(members)[:-1]
+
+
+@lru_cache(maxsize=1024)
+def _quota_opening(violated: tuple[str, ...]) -> bytes:
+    members = {
+        "type": QUOTA_EXCEEDED,
+        "title": QUOTA_EXCEEDED_TITLE,
+        "status": 429,
+        "detail": f"Over the limit {', '.join(violated)}",
+        "violated-policies": violated,
     }
-    if violated:
-        members["violated-policies"] = violated
-    return orjson.dumps(members)[:-1] + b","
+    return orjson.dumps(members)[:-1]

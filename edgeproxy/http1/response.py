@@ -36,7 +36,7 @@ class ResponseHead:
     close: bool = False
     """The connection serves no further request."""
     upgrade: bytes | None = None
-    """The value of Upgrade in lower case: with 101, the protocol that is spoken from here on."""
+    """The value of Upgrade in lower case, where Connection names it: with 101, what is spoken from here on."""
 
 
 def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes]:
@@ -138,9 +138,9 @@ def _only(found: Found, name: str, kind: Kind) -> Field | None:
 def _read_connection(head: ResponseHead, found: Found, options: set[bytes]) -> None:
     """RFC 9112 section 9.3, and the Upgrade of RFC 9110 section 7.8."""
     head.close = b"close" in options or (head.minor == 0 and b"keep-alive" not in options)
-    protocols = found.get(Kind.UPGRADE)
-    if protocols is not None:
-        head.upgrade = b", ".join([field.value.lower() for field in protocols])
+    if b"upgrade" in options:
+        protocols = [field.value.lower() for field in found.get(Kind.UPGRADE, ()) if field.value]
+        head.upgrade = b", ".join(protocols) or None
 
 
 def _read_framing(head: ResponseHead, found: Found) -> None:

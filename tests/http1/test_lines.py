@@ -1,0 +1,160 @@
+"""The memory of field lines: bounded, emptied by one call, and without influence on what anything means."""
+
+import pytest
+
+from edgeproxy.errors import Fault, Refused
+from edgeproxy.http1.fields import Kind
+from edgeproxy.http1.lines import (
+    DROPPED,
+    LINE_LONGEST,
+    LINES_MOST,
+    NAMES_MOST,
+    PASSED,
+    PINNED_MOST,
+    REQUEST_LINES,
+    REQUEST_NAMES,
+    RESPONSE_LINES,
+    RESPONSE_NAMES,
+    STATUS_LINES,
+    forget,
+    plain_status,
+    request_field,
+    response_field,
+    vouch,
+)
+
+
+@pytest.fixture(autouse=True)
+def without_memories() -> None:
+    forget()
+
+
+REMEMBERED = (
+    *(
+        b"Accept: */*",
+        b"Host: a.example",
+        b"Content-Length: 3",
+        b"Connection: close",
+        b"Keep-Alive: 5",
+        b"X_Real_IP: 1",
+    ),
+    *(b"Upgrade: h2c", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Via: 1.1 a", b"TE: trailers"),
+)
+
+NEW_EACH_TIME = (
+    b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    *(b"tracestate: a=b", b"X-Request-Id: 1", b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-Proto: http"),
+    *(b"X-Forwarded-Host: a", b"Forwarded: for=192.0.2.1", b"X-Real-IP: 192.0.2.1", b"X-Customer-Id: acme"),
+    *(b"Authorization: Bearer unknown", b"Authorization: Basic dTpw", b"X-API-Key: unknown"),
+)
+
+
+@pytest.mark.parametrize("line", REMEMBERED)
+def test_a_line_that_will_come_again_is_remembered(line: bytes) -> None:
+    meaning = request_field(line)
+    assert REQUEST_LINES[line] is meaning
+
+
+@pytest.mark.parametrize("line", NEW_EACH_TIME)
+def test_a_line_that_is_new_each_time_is_not_remembered(line: bytes) -> None:
+    request_field(line)
+    assert line not in REQUEST_LINES
+
+
+def test_an_id_that_an_upstream_makes_is_not_remembered() -> None:
+    assert response_field(b"X-Request-Id: 1") is DROPPED
+    assert not RESPONSE_LINES
+
+
+def test_a_key_is_remembered_once_it_is_vouched_for() -> None:
+    line = b"Authorization: Bearer ek_1"
+    vouch(line + b"\r\nX-API-Key: ek_2\r\n")
+    assert REQUEST_LINES[line].kind is Kind.BEARER
+    assert REQUEST_LINES[line].value == b"ek_1"
+    assert REQUEST_LINES[b"X-API-Key: ek_2"].kind is Kind.API_KEY
+
+
+def test_nothing_is_vouched_for_by_no_credentials() -> None:
+    vouch(b"")
+    assert not REQUEST_LINES
+
+
+def test_forget_empties_every_memory() -> None:
+    vouch(b"X-API-Key: ek_2\r\n")
+    request_field(b"Accept: */*")
+    response_field(b"Vary: Accept")
+    plain_status(b"HTTP/1.1 200 OK")
+    memories = (REQUEST_LINES, RESPONSE_LINES, REQUEST_NAMES, RESPONSE_NAMES, STATUS_LINES)
+    assert all(memories)
+    forget()
+    assert not any(memories)
+    for number in range(LINES_MOST + 1):  # what was pinned does not come back when the memory is full
+        request_field(b"X: %d" % number)
+    assert b"X-API-Key: ek_2" not in REQUEST_LINES
+
+
+def test_every_memory_is_bounded() -> None:
+    for number in range(2 * LINES_MOST + 10):
+        request_field(b"X-%d: 1" % number)
+        response_field(b"X-%d: 1" % number)
+        plain_status(b"HTTP/1.1 200 %d" % number)
+        assert max(len(REQUEST_LINES), len(RESPONSE_LINES), len(STATUS_LINES)) <= LINES_MOST
+        assert max(len(REQUEST_NAMES), len(RESPONSE_NAMES)) <= NAMES_MOST
+
+
+def test_a_flood_of_lines_does_not_push_out_known_keys() -> None:
+    line = b"X-API-Key: ek_1"
+    vouch(line + b"\r\n")
+    for number in range(2 * LINES_MOST):
+        request_field(b"X: %d" % number)
+    assert line in REQUEST_LINES
+    assert len(REQUEST_LINES) <= LINES_MOST + 1
+
+
+def test_known_keys_are_bounded_too() -> None:
+    for number in range(2 * PINNED_MOST + 10):
+        vouch(b"X-API-Key: %d\r\n" % number)
+        assert len(REQUEST_LINES) <= PINNED_MOST
+    request_field(b"Accept: */*")
+    assert len(REQUEST_LINES) <= PINNED_MOST + LINES_MOST
+
+
+def test_long_lines_names_and_status_lines_are_not_remembered() -> None:
+    long = b"x" * LINE_LONGEST
+    assert request_field(b"A: " + long) is PASSED
+    assert response_field(b"A: " + long) is PASSED
+    assert request_field(long + b"x: a") is PASSED
+    assert plain_status(b"HTTP/1.1 200 " + long) == 200
+    vouch(b"X-API-Key: " + long + b"\r\n")
+    assert not REQUEST_LINES
+    assert not RESPONSE_LINES
+    assert not STATUS_LINES
+    assert set(REQUEST_NAMES) == {b"A", b"X-API-Key"}
+
+
+def test_a_malformed_line_is_refused_however_often_it_comes() -> None:
+    for _ in range(2):
+        with pytest.raises(Refused):
+            request_field(b"Na me: a")
+        with pytest.raises(Fault):
+            response_field(b"Na me: a")
+        with pytest.raises(Refused):
+            request_field(b"Accept")
+    request_field(b"Accept: a")
+    with pytest.raises(Refused):  # a name that is known, but no colon
+        request_field(b"Accept")
+
+
+STATUS = [
+    ("RFC 9112 4", b"HTTP/1.1 200 OK", 200),
+    ("RFC 9112 4 empty reason", b"HTTP/1.1 404 ", 404),
+    ("RFC 9112 4 no space before an absent reason", b"HTTP/1.1 200", 0),
+    ("RFC 9110 15.2 interim", b"HTTP/1.1 100 Continue", 0),
+    ("RFC 9112 2.3 HTTP/1.0", b"HTTP/1.0 200 OK", 0),
+    ("RFC 9112 4 malformed", b"HTTP/1.1 20 OK", 0),
+]
+
+
+@pytest.mark.parametrize(("rule", "line", "status"), STATUS, ids=[case[0] for case in STATUS])
+def test_a_plain_status_line_is_one_that_may_be_passed_on_as_it_is(rule: str, line: bytes, status: int) -> None:
+    assert plain_status(line) == status

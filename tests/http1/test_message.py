@@ -1,0 +1,68 @@
+"""The edge's own answers."""
+
+import orjson
+import pytest
+
+from edgeproxy.http1.message import CONTINUE, REASONS, answer, problem, quota_exceeded
+
+
+def test_an_answer_is_a_status_line_fields_and_a_body_with_its_length() -> None:
+    """RFC 9112 section 2.1."""
+    assert answer(404, b"Content-Type: text/plain\r\n", b"no\n") == (
+        b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nno\n"
+    )
+
+
+def test_an_answer_that_ends_its_connection_says_so() -> None:
+    """RFC 9112 section 9.6."""
+    assert answer(400, close=True) == b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def test_the_answer_to_head_has_the_length_and_not_the_body() -> None:
+    """RFC 9110 section 9.3.2."""
+    assert answer(200, b"", b"body", head_only=True) == b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+
+
+def test_a_204_has_neither_body_nor_length() -> None:
+    """RFC 9110 section 8.6."""
+    assert answer(204, b"A: b\r\n", b"body") == b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\n"
+
+
+def test_a_status_without_a_reason_phrase_keeps_its_space() -> None:
+    """RFC 9112 section 4."""
+    assert answer(299).startswith(b"HTTP/1.1 299 \r\n")
+
+
+def test_the_interim_answer_is_a_whole_head() -> None:
+    assert CONTINUE == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize("status", REASONS)
+def test_a_problem_without_a_type_of_its_own_has_its_status_for_a_title(status: int) -> None:
+    """RFC 9457 section 4.2.1."""
+    assert orjson.loads(problem(status, "What happened", b"018f-id")) == {
+        "type": "about:blank",
+        "title": REASONS[status],
+        "status": status,
+        "detail": "What happened",
+        "instance": "018f-id",
+    }
+
+
+def test_a_refusal_by_limits_names_the_policies() -> None:
+    """draft-ietf-httpapi-ratelimit-headers-10 section 5.1."""
+    assert orjson.loads(quota_exceeded(("basic", "export"), b"1")) == {
+        "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        "title": "Request cannot be satisfied as assigned quota has been exceeded",
+        "status": 429,
+        "detail": "Over the limit basic, export",
+        "instance": "1",
+        "violated-policies": ["basic", "export"],
+    }
+
+
+@pytest.mark.parametrize("instance", [b'"', b"\\", b'a"b\\c', b'","status":200,"x":"', bytes(range(33, 127))])
+def test_a_request_id_cannot_break_out_of_its_string(instance: bytes) -> None:
+    said = orjson.loads(problem(400, "No", instance))
+    assert said["instance"] == instance.decode()
+    assert said["status"] == 400

@@ -1,0 +1,516 @@
+"""What a request's field lines mean together, and what of them is forwarded."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.errors import Refused
+from edgeproxy.http1 import lines
+from edgeproxy.http1.request import PLAIN, RequestHead, agree, read_fields, read_head
+from edgeproxy.http1.request_line import read_request_line
+from tests.http1.corpus import REQUESTS, block_of
+
+HOST = "Host: a.example"
+OURS = "X-Forwarded-Host: a.example\r\nVia: 1.1 edgeproxy"
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"traceparent: 00-{TRACE_ID}-b7ad6b7169203331-01"
+
+
+def block(*fields: str) -> bytes:
+    """A block of these field lines."""
+    return "".join(f"{field}\r\n" for field in fields).encode("latin-1")
+
+
+def head_of(*fields: str, trusted: bool = False, minor: int = 1) -> RequestHead:
+    """What these lines mean, after a Host."""
+    return read_head(block(HOST, *fields), trusted, minor=minor)
+
+
+def kept(head: RequestHead) -> list[str]:
+    """The lines to forward, without those that every request gets."""
+    text = head.keep.decode("latin-1")
+    assert text.startswith(HOST + "\r\n")
+    assert text.endswith(OURS + "\r\n")
+    return text[len(HOST) + 2 : -len(OURS) - 2].split("\r\n")[:-1]
+
+
+def status_of(fields: bytes, **how: object) -> int:
+    """The status with which a block is refused, by both readers alike."""
+    with pytest.raises(Refused) as careful:
+        read_head(fields, **how)  # type: ignore[arg-type]
+    if "minor" not in how:
+        with pytest.raises(Refused) as quick:
+            read_fields(fields, **how)  # type: ignore[arg-type]
+        assert quick.value.status == careful.value.status
+    assert careful.value.close
+    return careful.value.status
+
+
+# ---- a plain head
+
+
+def test_a_plain_head_is_read_without_anything_else_to_look_at() -> None:
+    fields = block("Accept: */*", HOST + ":80", "Authorization: Bearer ek_1", "Content-Length: 3", PARENT)
+    host, key, credentials, keep, length, trace, head = read_fields(fields)
+    assert (host, key, credentials) == (b"a.example", b"ek_1", b"Authorization: Bearer ek_1\r\n")
+    assert keep == block(
+        "Accept: */*", "Host: a.example:80", "Content-Length: 3", "X-Forwarded-Host: a.example:80", "Via: 1.1 edgeproxy"
+    )
+    assert (length, trace) == (3, (TRACE_ID.encode(), b"01"))
+    assert head is PLAIN
+
+
+def test_a_host_alone_is_a_plain_head() -> None:
+    assert read_fields(block(HOST)) == (b"a.example", None, b"", block(HOST, OURS), 0, None, PLAIN)
+
+
+STILL_PLAIN = [
+    ("RFC 9112 9.3", "Connection: keep-alive", []),
+    ("RFC 9112 9.3 case", "connection: Keep-Alive ", []),
+    ("RFC 9110 7.6.1 names a field", "Connection: X-Private", []),
+    ("RFC 9110 7.6.1", "Keep-Alive: timeout=5", []),
+    ("RFC 9110 7.6.1 old", "Proxy-Connection: keep-alive", []),
+    ("RFC 9110 11.7.2", "Proxy-Authorization: Basic dTpw", []),
+    ("RFC 9110 11.7.1", "Proxy-Authenticate: Basic", []),
+    ("RFC 9110 6.6.2", "Trailer: X-Checksum", []),
+    ("RFC 9110 10.1.4 not named in Connection", "TE: trailers", []),
+    ("RFC 9110 7.8 not named in Connection", "Upgrade: websocket", []),
+    ("RFC 9110 10.1.1 nothing expected", "Expect:", []),
+    ("RFC 9110 11.6.2 another scheme", "Authorization: Basic dTpw", ["Authorization: Basic dTpw"]),
+    ("RFC 9110 11.1 no scheme of ours", "Authorization: Bearerx y", ["Authorization: Bearerx y"]),
+    ("Trace Context 3.2 invalid", "traceparent: 00-0-0-0", []),
+    ("Trace Context 3.3 alone", "tracestate: a=b", []),
+    ("DESIGN 6", "X-Forwarded-For: 192.0.2.1", []),
+    ("DESIGN 6 proto", "X-Forwarded-Proto: https", []),
+    ("DESIGN 6 host", "X-Forwarded-Host: b.example", []),
+    ("DESIGN 6 port", "X-Forwarded-Port: 443", []),
+    ("DESIGN 6 address", "X-Real-IP: 192.0.2.1", []),
+    ("DESIGN 6 id", "X-Request-Id: mine", []),
+    ("DESIGN 6 customer", "X-Customer-Id: acme", []),
+    ("DESIGN 6 tier", "x-customer-tier: enterprise", []),
+    ("DESIGN 6 region", "X-Edge-Region: moon", []),
+    ("DESIGN 6 signature", "X-Edge-Signature: t=0,v1=00", []),
+    ("DESIGN 6 underscores", "X_Customer_Id: acme", []),
+    ("DESIGN 6 some underscores", "X-Forwarded_For: 192.0.2.1", []),
+    ("RFC 7239", "Forwarded: for=192.0.2.1", []),
+    ("RFC 9110 8.6 leading zeros", "Content-Length: 000", ["Content-Length: 0"]),
+    ("RFC 9110 5.5 empty", "X-Empty:", ["X-Empty:"]),
+    ("RFC 9110 5.5 obs-text", "X-Name: \xe9", ["X-Name: \xe9"]),
+]
+
+
+@pytest.mark.parametrize(("rule", "field", "forwarded"), STILL_PLAIN, ids=[case[0] for case in STILL_PLAIN])
+def test_a_line_that_leaves_the_head_plain(rule: str, field: str, forwarded: list[str]) -> None:
+    head = head_of(field)
+    assert kept(head) == forwarded
+    assert head.plain
+    assert read_fields(block(HOST, field))[-1] is PLAIN
+
+
+# ---- Host
+
+
+def test_a_head_without_host_is_not_plain() -> None:
+    host, *_, head = read_fields(block("Accept: */*"))
+    assert host is None
+    assert head is not PLAIN
+    assert not head.plain
+    assert head.keep == b"Accept: */*\r\nVia: 1.1 edgeproxy\r\n"
+
+
+def test_a_head_without_lines_is_read() -> None:
+    assert read_head(b"", minor=0).keep == b"Via: 1.0 edgeproxy\r\n"
+    assert read_fields(b"")[0] is None
+
+
+REFUSED = [
+    ("RFC 9112 3.2 two hosts", [HOST, "Host: b.example"], 400),
+    ("RFC 9112 3.2 the same host twice", [HOST, HOST], 400),
+    ("RFC 9112 3.2 malformed", ["Host: a b"], 400),
+    ("RFC 9110 4.2.1 empty", ["Host:"], 400),
+    ("RFC 9112 5.1 no colon", [HOST, "Accept"], 400),
+    ("RFC 9112 5.1 no name", [HOST, ": a"], 400),
+    ("RFC 9112 5.1 space before the colon", [HOST, "Accept : a"], 400),
+    ("RFC 9112 5.2 folded", [HOST, "Accept: a", " b"], 400),
+    ("RFC 9110 5.5 bare CR", [HOST, "Accept: a\rb"], 400),
+    ("RFC 9110 5.5 bare LF", [HOST, "Accept: a\nb"], 400),
+    ("RFC 9110 5.5 NUL", [HOST, "Accept: a\0b"], 400),
+    ("RFC 9110 5.6.2 not a token", [HOST, "Acc(ept: a"], 400),
+    ("RFC 9112 6.3 length is empty", [HOST, "Content-Length:"], 400),
+    ("RFC 9112 6.3 length has a sign", [HOST, "Content-Length: +1"], 400),
+    ("RFC 9112 6.3 length is negative", [HOST, "Content-Length: -1"], 400),
+    ("RFC 9112 6.3 length is a list", [HOST, "Content-Length: 1, 1"], 400),
+    ("RFC 9112 6.3 length is hexadecimal", [HOST, "Content-Length: 0x1"], 400),
+    ("RFC 9112 6.3 length is too large", [HOST, "Content-Length: 1" + "0" * 18], 400),
+    ("RFC 9112 6.3 length is repeated", [HOST, "Content-Length: 1", "Content-Length: 1"], 400),
+    ("RFC 9112 6.1 both", [HOST, "Content-Length: 1", "Transfer-Encoding: chunked"], 400),
+    ("RFC 9112 6.1 both, the other way round", [HOST, "Transfer-Encoding: chunked", "Content-Length: 1"], 400),
+    ("RFC 9112 6.1 both, coding unknown", [HOST, "Content-Length: 1", "Transfer-Encoding: x"], 400),
+    ("RFC 9112 6.1 repeated", [HOST, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], 400),
+    ("RFC 9112 6.1 unknown", [HOST, "Transfer-Encoding: gzip"], 501),
+    ("RFC 9112 6.1 two codings", [HOST, "Transfer-Encoding: gzip, chunked"], 501),
+    ("RFC 9112 6.1 chunked twice", [HOST, "Transfer-Encoding: chunked, chunked"], 501),
+    ("RFC 9112 6.1 an empty member", [HOST, "Transfer-Encoding: ,chunked"], 501),
+    ("RFC 9112 6.1 identity", [HOST, "Transfer-Encoding: identity"], 501),
+    ("RFC 9112 6.1 empty", [HOST, "Transfer-Encoding:"], 501),
+    ("RFC 9112 6.1 control character", [HOST, "Transfer-Encoding: \x0bchunked"], 400),
+    ("RFC 9110 10.1.1 unknown", [HOST, "Expect: 200-ok"], 417),
+    ("RFC 9110 10.1.1 more than one", [HOST, "Expect: 100-continue, b=c"], 417),
+    ("RFC 9110 11.6.2 two keys", [HOST, "Authorization: Bearer a", "Authorization: Bearer a"], 400),
+    ("RFC 9110 11.6.2 two credentials", [HOST, "Authorization: Basic a", "Authorization: Basic a"], 400),
+    ("RFC 9110 11.6.2 a key and credentials", [HOST, "Authorization: Basic a", "Authorization: Bearer a"], 400),
+    ("DESIGN 5 two keys", [HOST, "X-API-Key: a", "X-API-Key: a"], 400),
+    ("RFC 6585 5", [HOST, *["A: b"] * 100], 431),
+]
+
+
+@pytest.mark.parametrize(("rule", "fields", "status"), REFUSED, ids=[case[0] for case in REFUSED])
+@pytest.mark.parametrize("trusted", [False, True], ids=["client", "proxy"])
+def test_a_head_that_is_malformed_or_ambiguous_is_refused(
+    rule: str, fields: list[str], status: int, trusted: bool
+) -> None:
+    assert status_of(block(*fields), trusted=trusted) == status
+
+
+def test_the_number_of_fields_is_limited_exactly() -> None:
+    """RFC 6585 section 5."""
+    fields = block(HOST, "A: b", "C: d")
+    assert read_fields(fields, most=3)[-1] is PLAIN
+    assert status_of(fields, most=2) == 431
+
+
+# ---- framing
+
+
+def test_a_length_is_read_and_written_anew() -> None:
+    """RFC 9110 section 8.6."""
+    head = head_of("content-length: \t0042 ")
+    assert (head.length, head.has_length, head.chunked) == (42, True, False)
+    assert kept(head) == ["Content-Length: 42"]
+
+
+def test_no_length_is_not_a_length_of_nought() -> None:
+    assert not head_of().has_length
+    assert head_of("Content-Length: 0").has_length
+
+
+def test_chunked_is_read_and_written_anew() -> None:
+    """RFC 9112 section 6.1; codings are case-insensitive (section 7)."""
+    head = head_of("transfer-encoding:\tCHUNKED\t")
+    assert head.chunked
+    assert not head.plain
+    assert kept(head) == ["Transfer-Encoding: chunked"]
+
+
+def test_http_1_0_has_no_transfer_encoding() -> None:
+    """RFC 9112 section 6.1."""
+    assert status_of(block(HOST, "Transfer-Encoding: chunked"), minor=0) == 400
+
+
+# ---- keys
+
+KEYS = [
+    # rule, fields, key, credentials
+    ("RFC 6750 2.1", ["Authorization: Bearer ek_1"], b"ek_1", ["Authorization: Bearer ek_1"]),
+    ("RFC 9110 11.1 case", ["authorization: bEARER  ek_1 "], b"ek_1", ["authorization: bEARER  ek_1 "]),
+    ("RFC 6750 2.1 without a key", ["Authorization: Bearer"], b"", ["Authorization: Bearer"]),
+    ("DESIGN 5", ["X-API-Key: ek_1"], b"ek_1", ["X-API-Key: ek_1"]),
+    ("DESIGN 5 empty", ["X-API-Key:"], b"", ["X-API-Key:"]),
+    (
+        "DESIGN 5 Bearer wins",
+        ["X-API-Key: a", "Authorization: Bearer b"],
+        b"b",
+        ["X-API-Key: a", "Authorization: Bearer b"],
+    ),
+    ("RFC 9110 11.6.2 another scheme", ["X-API-Key: a", "Authorization: Basic b"], b"a", ["X-API-Key: a"]),
+    ("RFC 9110 7.6.1 named", ["Connection: authorization", "Authorization: Bearer a"], b"a", []),
+    (
+        "RFC 9110 7.6.1 the other named",
+        ["Connection: x-other", "Authorization: Bearer a"],
+        b"a",
+        ["Authorization: Bearer a"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "fields", "key", "credentials"), KEYS, ids=[case[0] for case in KEYS])
+def test_a_key_is_taken_out_of_what_is_forwarded(
+    rule: str, fields: list[str], key: bytes, credentials: list[str]
+) -> None:
+    head = head_of(*fields)
+    assert head.key == key
+    assert head.credentials == block(*credentials)
+    assert head.keep_open == head.credentials + head.keep
+    assert all(line.startswith("Authorization: Basic") for line in kept(head))
+
+
+def test_other_credentials_named_in_connection_are_removed() -> None:
+    """RFC 9110 section 7.6.1."""
+    assert kept(head_of("Authorization: Basic a", "Connection: authorization")) == []
+
+
+def test_no_key_is_not_an_empty_key() -> None:
+    assert head_of().key is None
+    assert head_of("Authorization: Basic a").key is None
+
+
+# ---- the connection
+
+OPTIONS = [
+    # section, fields, attributes that are not as in a plain head, what is forwarded
+    ("RFC 9112 9.6", ["Connection: close"], {"close": True}, []),
+    ("RFC 9112 9.3 both", ["Connection: keep-alive, CLOSE"], {"close": True, "keep_alive": True}, []),
+    (
+        "RFC 9112 9.3 on two lines",
+        ["Connection: keep-alive", "Connection: close"],
+        {"close": True, "keep_alive": True},
+        [],
+    ),
+    ("RFC 9112 9.3", ["Connection: keep-alive"], {"keep_alive": True}, []),
+    ("RFC 9110 10.1.4", ["TE: gzip;q=0.5, Trailers", "Connection: te"], {"trailers": True}, []),
+    ("RFC 9110 10.1.4 no trailers", ["TE: gzip", "Connection: TE"], {}, []),
+    (
+        "RFC 9110 7.8",
+        ["Connection: keep-alive, Upgrade", "Upgrade: WebSocket"],
+        {"upgrade": b"websocket", "keep_alive": True},
+        ["Connection: upgrade", "Upgrade: websocket"],
+    ),
+    (
+        "RFC 9110 7.8 one of several",
+        ["Connection: Upgrade", "Upgrade: h2c, websocket"],
+        {"upgrade": b"websocket"},
+        ["Connection: upgrade", "Upgrade: websocket"],
+    ),
+    ("RFC 9110 7.8 another protocol", ["Connection: Upgrade", "Upgrade: h2c"], {}, []),
+    (
+        "RFC 6455 4.1 no body",
+        ["Connection: Upgrade", "Upgrade: websocket", "Content-Length: 1"],
+        {"length": 1, "has_length": True},
+        ["Content-Length: 1"],
+    ),
+    (
+        "RFC 6455 4.1 no chunked body",
+        ["Connection: Upgrade", "Upgrade: websocket", "Transfer-Encoding: chunked"],
+        {"chunked": True},
+        ["Transfer-Encoding: chunked"],
+    ),
+    ("RFC 9110 7.6.1", ["X-A: 1", "X-B: 2", "Connection: x-a,X-C", "X-C: 3"], {}, ["X-B: 2"]),
+    (
+        "RFC 9110 7.6.1 never these",
+        ["Connection: host, content-length, via", "Content-Length: 0"],
+        {"has_length": True},
+        ["Content-Length: 0"],
+    ),
+    ("RFC 9110 10.1.1", ["expect: 100-Continue"], {"expect": True}, ["Expect: 100-continue"]),
+    (
+        "RFC 9110 10.1.1 twice",
+        ["Expect: 100-continue", "Expect: 100-continue"],
+        {"expect": True},
+        ["Expect: 100-continue"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "fields", "said", "forwarded"), OPTIONS, ids=[case[0] for case in OPTIONS])
+def test_what_holds_for_this_connection_is_read_and_not_forwarded(
+    rule: str, fields: list[str], said: dict[str, object], forwarded: list[str]
+) -> None:
+    head = head_of(*fields)
+    names = ("length", "has_length", "chunked", "close", "keep_alive", "upgrade", "expect", "trailers")
+    assert {name: getattr(head, name) for name in names} == {name: getattr(PLAIN, name) for name in names} | said
+    assert kept(head) == forwarded
+    assert head.plain == (not set(said) - {"length", "has_length", "keep_alive"})
+
+
+def test_http_1_0_knows_neither_upgrade_nor_expectations() -> None:
+    """RFC 9110 sections 7.8 and 10.1.1."""
+    head = read_head(block(HOST, "Connection: upgrade", "Upgrade: websocket", "Expect: x"), minor=0)
+    assert head.upgrade is None
+    assert not head.expect
+    assert head.keep == block(HOST, "X-Forwarded-Host: a.example", "Via: 1.0 edgeproxy")
+
+
+# ---- what is continued
+
+
+def test_via_is_continued_on_one_line() -> None:
+    """RFC 9110 section 7.6.3."""
+    head = head_of("Via: 1.0 fred", "Via:", "Via: 1.1 p.example")
+    assert head.keep.endswith(b"Via: 1.0 fred, 1.1 p.example, 1.1 edgeproxy\r\n")
+    assert head.keep.count(b"Via") == 1
+
+
+def test_a_trace_is_continued_with_its_state() -> None:
+    """W3C Trace Context section 3.3.1: several tracestate lines are one list."""
+    head = head_of("tracestate: a=1", PARENT, "Accept: b", "tracestate: c=2")
+    assert head.trace == (TRACE_ID.encode(), b"01")
+    assert kept(head) == ["Accept: b", "tracestate: a=1", "tracestate: c=2"]
+    assert head.plain
+
+
+@pytest.mark.parametrize("parents", [[PARENT, PARENT], [PARENT + "-x"], []], ids=["two", "malformed", "none"])
+def test_a_state_without_its_one_valid_trace_is_dropped(parents: list[str]) -> None:
+    """W3C Trace Context section 3.2.1."""
+    head = head_of(*parents, "tracestate: a=1")
+    assert head.trace is None
+    assert kept(head) == []
+
+
+# ---- trusted proxies
+
+
+def test_what_a_trusted_proxy_says_of_its_client_is_read() -> None:
+    head = head_of(
+        *("X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 10.0.0.1", "X-Forwarded-Proto: https"),
+        *("X-Forwarded-Host: b.example", "X-Request-Id: 018f", "X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1"),
+        *("X-Forwarded-Port: 443", "X-Customer-Id: acme", "X-Edge-Region: moon", "X_Forwarded_For: 6.6.6.6"),
+        trusted=True,
+    )
+    assert head.forwarded_for == b"192.0.2.1, 10.0.0.1"
+    assert head.forwarded_proto == b"https"
+    assert head.forwarded_host == b"b.example"
+    assert head.request_id == b"018f"
+    assert not head.plain
+    assert head.keep == block(
+        *(HOST, "X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Forwarded-Port: 443"),
+        *("X-Forwarded-Host: b.example", "Via: 1.1 edgeproxy"),
+    )
+
+
+def test_nobody_else_is_heard_on_it() -> None:
+    head = head_of("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: b.example", "X-Request-Id: 018f")
+    assert head.forwarded_for is None
+    assert head.forwarded_host is None
+    assert head.request_id is None
+    assert kept(head) == []
+
+
+def test_a_trusted_proxy_that_says_nothing_leaves_the_head_plain() -> None:
+    assert read_fields(block(HOST, "Connection: keep-alive"), trusted=True)[-1] is PLAIN
+
+
+def test_connection_does_not_remove_what_a_trusted_proxy_says() -> None:
+    head = head_of("Connection: x-real-ip, x-forwarded-for", "X-Real-IP: 1", "X-Forwarded-For: 2", trusted=True)
+    assert head.forwarded_for == b"2"
+    assert kept(head) == ["X-Real-IP: 1"]
+
+
+@pytest.mark.parametrize("ids", [["a b"], [""], ["x" * 129], ["a", "b"], ["\xe9"]])
+def test_a_request_id_is_one_short_visible_word(ids: list[str]) -> None:
+    assert head_of(*[f"X-Request-Id: {value}" for value in ids], trusted=True).request_id is None
+
+
+def test_a_request_id_may_be_128_characters_long() -> None:
+    assert head_of("X-Request-Id: " + "x" * 128, trusted=True).request_id == b"x" * 128
+
+
+# ---- the request line and the fields together
+
+TOGETHER = [
+    # section, request line, Host, host and lines, or the status
+    ("RFC 9112 3.2", "GET / HTTP/1.1", "A.example:80", (b"a.example", b"")),
+    ("RFC 9112 3.2 missing", "GET / HTTP/1.1", None, 400),
+    ("RFC 9112 3.2 missing beside an absolute target", "GET http://a/ HTTP/1.1", None, 400),
+    ("RFC 9112 3.2 not in HTTP/1.0", "GET / HTTP/1.0", None, (None, b"")),
+    (
+        "RFC 9112 3.2.2 HTTP/1.0",
+        "GET http://A:81/ HTTP/1.0",
+        None,
+        (b"a", b"Host: A:81\r\nX-Forwarded-Host: A:81\r\n"),
+    ),
+    ("RFC 9112 3.2.2", "GET http://a.example/ HTTP/1.1", "a.example", (b"a.example", b"")),
+    ("RFC 9112 3.2.2 case", "GET http://A.example/ HTTP/1.1", "a.EXAMPLE", (b"a.example", b"")),
+    ("RFC 9110 4.2.3 default port", "GET http://a/ HTTP/1.1", "a:80", (b"a", b"")),
+    ("RFC 9110 4.2.3 empty port", "GET https://a:/ HTTP/1.1", "a:443", (b"a", b"")),
+    ("RFC 9112 3.2.2 another host", "GET http://b/ HTTP/1.1", "a", 400),
+    ("RFC 9112 3.2.2 another port", "GET http://a:81/ HTTP/1.1", "a", 400),
+    ("RFC 9112 3.2.2 another scheme's port", "GET https://a/ HTTP/1.1", "a:80", 400),
+    ("RFC 9112 3.2.2 another host in HTTP/1.0", "GET http://b/ HTTP/1.0", "a", 400),
+]
+
+
+@pytest.mark.parametrize(("rule", "line", "host", "outcome"), TOGETHER, ids=[case[0] for case in TOGETHER])
+def test_target_and_host_must_agree(
+    rule: str, line: str, host: str | None, outcome: tuple[bytes | None, bytes] | int
+) -> None:
+    request = read_request_line(line.encode())
+    fields = b"" if host is None else block(f"Host: {host}")
+    head = read_head(fields, minor=request.version[1])
+    if not isinstance(outcome, int):
+        assert agree(request, head) == outcome
+        return
+    with pytest.raises(Refused) as refusal:
+        agree(request, head)
+    assert refusal.value.status == outcome
+
+
+# ---- both readers, and the memories
+
+LINES = sorted({line for head in REQUESTS for line in block_of(head).split(b"\r\n")[:-1]})
+BLOCKS = st.lists(st.sampled_from(LINES), max_size=12).map(lambda some: b"".join(line + b"\r\n" for line in some))
+WITH_HOST = BLOCKS.map(lambda fields: block(HOST) + fields)
+
+
+def quick(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
+    """What the quick reader makes of a block, with its head taken apart; or the status with which it refuses."""
+    try:
+        *most, head = read_fields(fields, trusted)
+    except Refused as refusal:
+        return refusal.status
+    return (*most, None if head is PLAIN else vars(head))
+
+
+def careful(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
+    """The same of the reader that has every rule."""
+    try:
+        head = read_head(fields, trusted)
+    except Refused as refusal:
+        return refusal.status
+    summary = (head.host, head.key, head.credentials, head.keep, head.length, head.trace)
+    return (*summary, None if head.plain else vars(head))
+
+
+@given(st.one_of(BLOCKS, WITH_HOST), st.booleans())
+def test_both_readers_agree(fields: bytes, trusted: bool) -> None:
+    assert quick(fields, trusted) == careful(fields, trusted)
+
+
+@given(st.lists(st.tuples(st.one_of(BLOCKS, WITH_HOST), st.booleans()), min_size=1, max_size=5), st.randoms())
+def test_what_a_block_means_depends_on_nothing_that_was_read_before(
+    blocks: list[tuple[bytes, bool]], random: object
+) -> None:
+    def fresh(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
+        lines.forget()
+        return quick(fields, trusted)
+
+    meant = {case: fresh(*case) for case in blocks}
+    lines.forget()
+    order = [*blocks, *blocks]
+    random.shuffle(order)  # type: ignore[attr-defined]
+    for fields, trusted in order:
+        said = quick(fields, trusted)
+        assert said == meant[fields, trusted]
+        if isinstance(said, tuple):
+            credentials = said[2]
+            assert isinstance(credentials, bytes)
+            lines.vouch(credentials)
+
+
+@given(st.one_of(BLOCKS, WITH_HOST), st.booleans())
+def test_what_is_forwarded_reads_the_same_again(fields: bytes, trusted: bool) -> None:
+    """An edge behind an edge, as trusted as the first: nothing is lost, nothing framed differently."""
+    try:
+        head = read_head(fields, trusted)
+        again = read_head(head.keep, True)
+    except Refused:
+        return
+    assert (again.authority, again.length, again.has_length, again.chunked, again.expect, again.upgrade) == (
+        *(head.authority, head.length, head.has_length, head.chunked, head.expect, head.upgrade),
+    )
+    assert again.key is None
+    for line in head.keep.split(b"\r\n"):
+        assert line.partition(b":")[0].lower() not in (
+            *(b"keep-alive", b"proxy-connection", b"te", b"trailer", b"proxy-authorization", b"x-api-key"),
+            *(b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-customer-id", b"x-customer-tier"),
+            *(b"x_customer_tier", b"x-edge-region", b"x-edge-signature", b"traceparent", b"content_length"),
+        )

@@ -1,0 +1,1 @@
+"""Who asks: wrk as fast as it can, or a paced generator at a rate that is set."""

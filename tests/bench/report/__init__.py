@@ -1,0 +1,1 @@
+"""What is said about it: medians and ratios, tables, a JSON file."""

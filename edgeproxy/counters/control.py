@@ -92,7 +92,8 @@ class Control:
         return self._words[TOKEN], monotonic - self._words[HEARTBEAT] / 1000
 
     def close(self) -> None:
-        """Unmap and close."""
-        self._words.release()
-        self._map.close()
-        os.close(self._fd)
+        """Unmap and close, once."""
+        if not self._map.closed:
+            self._words.release()
+            self._map.close()
+            os.close(self._fd)

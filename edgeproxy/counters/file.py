@@ -117,6 +117,7 @@ class TableFile:
         if self.words[at.PENDING]:
             # The holder before was killed in the middle of a change; tending the tables puts it right.
             self.words[at.DAMAGED] = 1
+            self.words[at.CHANGES] += 1
         return True
 
     def unlock(self) -> None:
@@ -124,11 +125,12 @@ class TableFile:
         fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Unmap and close; all locks of this process on the file end."""
-        self.words.release()
-        self.bytes.release()
-        self._map.close()
-        os.close(self.fd)
+        """Unmap and close, once; all locks of this process on the file end."""
+        if not self._map.closed:
+            self.words.release()
+            self.bytes.release()
+            self._map.close()
+            os.close(self.fd)
 
 
 def write_whole(path: Path, content: bytes, *, size: int = 0) -> None:

@@ -30,7 +30,7 @@ MAGIC, VERSION, KIND, GENERATION, ROWS, COLUMNS, RING, CELLS, WIDTH, INSTANCE, B
 IN_USE, HIGH, FREE, PENDING, DAMAGED = range(16, 21)
 """Rows taken now; rows ever handed out; 1 + the first freed row; a change is under way; a change was cut off."""
 CHANGES = 21
-"""Rows claimed and freed so far, by whoever."""
+"""Changes of which row is whose so far, also those that were cut off: who finds it unchanged need not look again."""
 COLUMNS_VERSION = 22
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40

@@ -87,7 +87,9 @@ class LimitTable:
         return None if number is None else self._first + number * self._stride
 
     def _has(self, number: int, key: RowKey) -> bool:
-        row = self._first + number * self._stride
+        return self._has_key(self._first + number * self._stride, key)
+
+    def _has_key(self, row: int, key: RowKey) -> bool:
         start = (row + at.ROW_KEY) * at.WORD
         return (
             self.words[row + at.ROW_STATE] & KEY_STATE == key.state
@@ -105,14 +107,15 @@ class LimitTable:
         row = self.peek(key)
         if row is not None:
             generation = words[row + at.ROW_GENERATION]
-            if not generation & 1:
+            # Once more, for the row may have been another's by the time its generation was read.
+            if not generation & 1 and self._has_key(row, key):
                 return row, generation, False
         elif words[at.IN_USE] >= self.layout.rows:
             raise TableFull(self.name)
         if not self.file.lock():
             raise TableBusy(self.name)
         try:
-            if words[at.CHANGES] != changes:
+            if row is not None or words[at.CHANGES] != changes:
                 row = self.peek(key)
             if row is None:
                 row = self._claim(key, width, now)
@@ -131,7 +134,6 @@ class LimitTable:
         if slot is None or in_use >= self.layout.rows:
             raise TableFull(self.name)
         words[at.PENDING] = 1
-        words[at.CHANGES] += 1
         freed = words[at.FREE]
         number = freed - 1 if freed else words[at.HIGH]
         row = self._first + number * self._stride
@@ -152,8 +154,13 @@ class LimitTable:
         words[row + at.ROW_HASH] = key.hash
         self.index.publish(slot, key.hash, number)
         words[at.IN_USE] = in_use + 1
-        words[at.PENDING] = 0
+        self._changed()
         return row
+
+    def _changed(self) -> None:
+        """A change is complete. In this order: killed in between, the next holder of the flock counts it once more."""
+        self.words[at.CHANGES] += 1
+        self.words[at.PENDING] = 0
 
     def foreign(self, row: int, cells: dict[int, int]) -> None:
         """Write what was counted elsewhere (cell -> count, in all) into a row, and have its readers look."""
@@ -191,14 +198,13 @@ class LimitTable:
         words = self.words
         row = self.row(number)
         words[at.PENDING] = 1
-        words[at.CHANGES] += 1
         self.index.bury(words[row + at.ROW_HASH], number)
         words[row + at.ROW_HASH] = 0
         words[row + at.ROW_SYNC] += 1
         words[row + at.ROW_BORN] = words[at.FREE]
         words[at.FREE] = number + 1
         words[at.IN_USE] -= 1
-        words[at.PENDING] = 0
+        self._changed()
 
     def repair(self) -> int:
         """Put right what a process left that was killed while it claimed or freed a row. For the flock's holder.
@@ -208,7 +214,6 @@ class LimitTable:
         """
         words = self.words
         words[at.PENDING] = 1
-        words[at.CHANGES] += 1
         taken = set(self.index.rows())
         link = free = 0
         for number in range(self.high):
@@ -220,7 +225,8 @@ class LimitTable:
                 free += 1
         words[at.FREE] = link
         words[at.IN_USE] = len(taken)
-        words[at.PENDING] = words[at.DAMAGED] = 0
+        words[at.DAMAGED] = 0
+        self._changed()
         return free
 
     # ---- columns
@@ -277,9 +283,9 @@ class LimitTable:
         for word in range(at.BITMAP):
             self.words[bitmap + word] = sum(1 << column % 64 for column in columns if column // 64 == word)
 
-    def seen_by(self, columns: frozenset[int]) -> bool:
-        """Whether the workers of these columns all know of the columns that this process knows of."""
-        return all(self.words[at.SEEN + column] >= self.version for column in columns)
+    def seen_by(self, columns: frozenset[int], version: int) -> bool:
+        """Whether the workers of these columns all know of the columns that are read since `version`."""
+        return all(self.words[at.SEEN + column] >= version for column in columns)
 
 
 def milliseconds(now: float) -> int:

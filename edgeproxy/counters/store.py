@@ -144,7 +144,10 @@ class Store:
                 entered = table.enter()
             finally:
                 table.file.unlock()
-            while entered and not table.seen_by(columns.held(table.file)) and monotonic() < deadline:
+            wanted = table.version
+            while entered and not table.seen_by(columns.held(table.file), wanted) and monotonic() < deadline:
+                # Others may be entering too, and wait for this one.
+                table.columns_changed()
                 sleep(0.005)
 
     def close(self) -> None:

@@ -34,6 +34,12 @@ def admit(policies: Sequence[Policy], now: float, cost: int = 1) -> tuple[Policy
 
 
 def denied(policies: Sequence[Policy], now: float, cost: int = 1) -> Denied:
-    """What to tell the client whom `admit` refused: every policy that refuses, and the longest of their waits."""
-    violated = tuple(policy for policy in policies if policy.left(now) < cost)
-    return Denied(violated, max((policy.retry_after(now, cost) for policy in violated), default=1))
+    """What to tell the client whom `admit` refused: every policy that refuses, and the longest of their waits.
+
+    Where none refuses any more, as when a table just had a row again, it is the first of them, for a second.
+    """
+    if len(policies) == 1:
+        # The usual case, and a flood of refusals should cost little.
+        return Denied(tuple(policies), policies[0].retry_after(now, cost) or 1)
+    waits = [(policy, wait) for policy in policies if (wait := policy.retry_after(now, cost))]
+    return Denied(tuple([policy for policy, _ in waits]), max([wait for _, wait in waits], default=1))

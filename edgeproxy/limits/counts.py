@@ -37,6 +37,7 @@ class Counts:
         "_local",
         "_locals",
         "_own_closed",
+        "_own_latest",
         "_own_oldest",
         "_own_ring",
         "_place",
@@ -81,7 +82,7 @@ class Counts:
         self.share = 1
         """Of a limit this process may use one part in `share`: 1 unless the row is its own."""
         self.words = table.words
-        self.own = self._own_closed = self._own_oldest = 0
+        self.own = self._own_closed = self._own_oldest = self._own_latest = 0
         # No cell, no version: the first decision looks for the row.
         self.cell = NO_CELL
         self.sync = -1
@@ -112,16 +113,16 @@ class Counts:
         slot = cell % self._ring
         base = cell << SHIFT
         lowest = cell - self.cells
-        self.own_at = own_at = self._own_ring + slot
+        self.own_at = self._own_ring + slot
         if sync != self.sync:
             self._foreign = words[self._state_at] & HAS_FOREIGN
         if fresh:
             self.closed = self.own = self._own_closed = 0
-            self.oldest = self._own_oldest = cell
+            self.oldest = self._own_oldest = self._own_latest = cell
         else:
             low = lowest << SHIFT if lowest > 0 else 1
             high = base + (AHEAD + 1 << SHIFT)
-            if 0 < cell - self.cell <= NEAR and words[own_at] < base:
+            if 0 < cell - self.cell <= NEAR and self._own_latest <= self.cell:
                 self._own_goes_on(cell, lowest)
             else:
                 self._own_anew(cell, low, high)
@@ -184,6 +185,8 @@ class Counts:
         self.own = word & MASK if word >> SHIFT == cell else 0
         self._own_closed = counted(live, one_ring=True) - self.own
         self._own_oldest = min(cell, min(live, default=high) >> SHIFT)
+        # Beyond this cell where the clock has been set back since.
+        self._own_latest = max(own) >> SHIFT
 
     def live(self) -> dict[int, int]:
         """What is counted in each cell that counts now, by all columns and from elsewhere."""

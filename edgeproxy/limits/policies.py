@@ -35,7 +35,7 @@ class Policy(Protocol):
         """Count `cost`, whatever is left, in the cell that `left` looked at."""
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds ≥ 1 after which `cost` passes if nothing else comes: never early, late by ≤ a cell + 1 s."""
+        """Whole seconds until `cost` passes if nothing else comes: never early, late by ≤ a cell + 1 s. 0: now."""
 
     def reset(self, now: float) -> int:
         """Whole seconds ≥ 1 until the oldest that is counted no longer is: the `t` of the RateLimit field."""

@@ -68,17 +68,20 @@ class SlidingWindow:
         words[counts.cum_at] = cum
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds after which `cost` passes if nothing else comes. A cost above the limit never passes."""
+        """Whole seconds after which `cost` passes if nothing else comes; 0 where it passes now.
+
+        A cost above the limit never passes.
+        """
         left = self.left(now)
-        if left < cost:
-            counts = self._counts
-            asked = (counts.cell, counts.sync, left, cost)
-            # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
-            if asked != self._asked:
-                self._asked = asked
-                self._passes = self._moment(cost - left)
-            return max(1, int(self._passes - now + INSTANT) + 1)
-        return 1
+        if left >= cost:
+            return 0
+        counts = self._counts
+        asked = (counts.cell, counts.sync, left, cost)
+        # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
+        if asked != self._asked:
+            self._asked = asked
+            self._passes = self._moment(cost - left)
+        return max(1, int(self._passes - now + INSTANT) + 1)
 
     def _moment(self, needed: int) -> float:
         """When so many cells, the oldest first, have left the window that `needed` of the counts are gone."""

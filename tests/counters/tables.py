@@ -1,0 +1,81 @@
+"""What tests of tables share: small files of each kind, opened as often as a test needs processes."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgeproxy.counters.file import TableFile
+from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.rows import LimitTable, RowKey
+from edgeproxy.counters.tallies import TallyTable
+
+INSTANCE = 0xED6E
+PEOPLE = Layout("people", rows=12, columns=4, ring=32, cells=28)
+USAGE = Layout("usage", rows=8, columns=4, width=1)
+METRICS = Layout("metrics", rows=16, columns=4, width=24)
+
+
+def make(folder: Path, layout: Layout, generation: int = 1) -> Path:
+    """A new file of this layout."""
+    path = folder / f"{layout.kind}.{generation}.tbl"
+    TableFile.create(path, layout, generation=generation, instance=INSTANCE, boot=1)
+    return path
+
+
+OPENED: list[TableFile] = []
+
+
+def opened(path: Path) -> TableFile:
+    """The file, through a descriptor of its own, as another process has it; open until `close_all`."""
+    file = TableFile.open(path, kind=path.name.split(".")[0], instance=INSTANCE)
+    OPENED.append(file)
+    return file
+
+
+def close_all() -> None:
+    """Close what a test, or an example of one, has opened."""
+    while OPENED:
+        OPENED.pop().close()
+
+
+@contextmanager
+def fresh(layout: Layout) -> Iterator[Path]:
+    """A new file for one example of a property test."""
+    folder = Path(tempfile.mkdtemp(prefix="edgeproxy-table-"))
+    try:
+        yield make(folder, layout)
+    finally:
+        close_all()
+        shutil.rmtree(folder)
+
+
+def limits(path: Path, column: int | None = None) -> LimitTable:
+    """The file as a table of limits."""
+    return LimitTable(opened(path), column)
+
+
+def tallies(path: Path, column: int | None = None) -> TallyTable:
+    """The file as a table of totals."""
+    return TallyTable(opened(path), column)
+
+
+WIDTH = 2_142_858
+"""Microseconds of a cell of a minute."""
+
+
+def claim(table: LimitTable, key: bytes, now: float = 1000.0) -> int:
+    """The row of `key`, claimed if need be."""
+    row, _, _ = table.find(table.key(key), WIDTH, now)
+    return row
+
+
+def number_of(table: LimitTable, row: int) -> int:
+    """The number of the row that begins there."""
+    return (row - table.layout.first_row) // table.layout.row_words
+
+
+def keys_of(table: LimitTable, count: int) -> list[RowKey]:
+    """Some keys."""
+    return [table.key(b"key %d" % number) for number in range(count)]

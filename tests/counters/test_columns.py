@@ -1,0 +1,87 @@
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters.columns import NoFreeColumn, give_back, held, is_held, take
+from edgeproxy.counters.file import TableFile
+from tests.counters.tables import PEOPLE, USAGE, make, opened
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> tuple[Path, Path]:
+    return make(tmp_path, PEOPLE), make(tmp_path, USAGE)
+
+
+def both(paths: tuple[Path, Path]) -> list[TableFile]:
+    return [opened(path) for path in paths]
+
+
+def test_workers_take_the_lowest_free_columns(paths: tuple[Path, Path]) -> None:
+    workers = [both(paths) for _ in range(4)]
+    assert [take(files) for files in workers] == [0, 1, 2, 3]
+    with pytest.raises(NoFreeColumn, match="all 4 columns of"):
+        take(both(paths))
+
+
+def test_a_column_is_free_again_when_its_holder_has_closed_the_files(paths: tuple[Path, Path]) -> None:
+    workers = [both(paths) for _ in range(3)]
+    for files in workers:
+        take(files)
+    for file in workers[1]:
+        file.close()
+    assert take(both(paths)) == 1
+
+
+def test_a_column_must_be_free_in_every_file(paths: tuple[Path, Path]) -> None:
+    people, usage = both(paths)
+    take([usage])
+    files = both(paths)
+    assert take(files) == 1
+    # What was locked on the way there has been given back.
+    assert held(people) == {1}
+    assert held(opened(paths[1])) == {0, 1}
+
+
+def test_a_reader_sees_who_holds_what_and_takes_nothing(paths: tuple[Path, Path]) -> None:
+    files = both(paths)
+    column = take(files)
+    reader = opened(paths[0])
+    assert held(reader) == {column}
+    assert is_held(reader, column)
+    assert not is_held(reader, 1)
+    give_back(files, column)
+    assert held(reader) == frozenset()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from edgeproxy.counters.columns import take
+from tests.counters.tables import opened
+files = [opened(Path(path)) for path in sys.argv[1:]]
+print(take(files), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(paths: tuple[Path, Path]) -> Iterator[subprocess.Popen[str]]:
+    command = (sys.executable, "-c", HOLDER, *map(str, paths))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_kill_9_frees_a_column(paths: tuple[Path, Path], holder: subprocess.Popen[str]) -> None:
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "0\n"
+    reader = opened(paths[0])
+    assert held(reader) == {0}
+    holder.send_signal(signal.SIGKILL)
+    holder.wait(timeout=10)
+    assert held(reader) == frozenset()
+    assert take(both(paths)) == 0

@@ -1,0 +1,54 @@
+import pytest
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.setup import layouts
+
+WORKERS = (1, 2, 3, 8, 64)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_parts_of_a_file_do_not_overlap(workers: int) -> None:
+    for layout in layouts(workers, 200_000, 1000):
+        assert layout.columns == 2 * workers
+        assert layout.slots >= layout.rows / at.LOAD
+        assert layout.first_row >= at.HEADER + layout.slots + at.PROBES
+        assert layout.size >= (layout.first_row + layout.rows * layout.row_words) * at.WORD
+        assert layout.first_row % at.HEADER == 0
+        assert layout.row_words % 8 == 0
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
+    people, addresses, usage, metrics = layouts(workers, 100, 100)
+    for layout in (people, addresses):
+        assert layout.rings == at.FOREIGN + layout.ring
+        assert layout.heads == layout.rings + layout.columns * layout.ring
+        assert layout.heads + at.HEADS * layout.columns <= layout.row_words
+        assert layout.ring >= layout.cells + 3
+    for layout in (usage, metrics):
+        assert at.TALLIES + layout.columns * layout.width <= layout.row_words
+    assert (at.TALLIES - at.TALLY_KEY) * at.WORD >= at.TALLY_KEY_BYTES
+
+
+def test_a_row_of_people_takes_a_kilobyte_and_a_half_with_two_workers() -> None:
+    people, addresses, _, _ = layouts(2, 200_000, 200_000)
+    assert people.row_words * at.WORD == 1536
+    assert addresses.row_words * at.WORD == 896
+
+
+def test_names_of_header_words_do_not_overlap() -> None:
+    words = (
+        *(at.MAGIC, at.VERSION, at.KIND, at.GENERATION, at.ROWS, at.COLUMNS, at.RING, at.CELLS, at.WIDTH),
+        *(at.INSTANCE, at.BOOT, at.SEED, at.SEED + 1, at.IN_USE, at.HIGH, at.FREE, at.PENDING, at.DAMAGED),
+        *(at.CHANGES, at.COLUMNS_VERSION, at.ZERO),
+        *range(at.USED_COLUMNS, at.USED_COLUMNS + at.BITMAP),
+        *range(at.ACTIVE_COLUMNS, at.ACTIVE_COLUMNS + at.BITMAP),
+        *range(at.SEEN, at.SEEN + at.MOST_COLUMNS),
+    )
+    assert len(set(words)) == len(words)
+    assert max(words) < at.HEADER
+
+
+def test_another_number_of_rows_is_another_layout() -> None:
+    assert Layout("people", 10, 4, 32, 28) != Layout("people", 11, 4, 32, 28)

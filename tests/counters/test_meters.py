@@ -1,0 +1,120 @@
+import gc
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
+from edgeproxy.counters.rows import TableFull
+from edgeproxy.counters.tallies import TallyTable
+from edgeproxy.metrics import BUCKETS, METRICS
+from tests.counters import tables
+from tests.counters.tables import USAGE, make, tallies
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make(tmp_path, tables.METRICS)
+
+
+@pytest.fixture
+def metrics(path: Path) -> Metrics:
+    return Metrics(tallies(path, 0))
+
+
+def totals(path: Path, live: frozenset[int] = frozenset({0})) -> dict[bytes, list[int]]:
+    return {key: words for _, key, words in tallies(path).totals(live)}
+
+
+def test_a_counter_is_in_the_map_at_once(metrics: Metrics, path: Path) -> None:
+    counter = metrics.counter("edge_requests_total", "v1", "basic", "200")
+    counter.add()
+    counter.add(4)
+    assert totals(path)[b"edge_requests_total\0v1\0basic\x00200"][0] == 5
+
+
+def test_a_counter_goes_on_from_what_its_predecessor_counted(metrics: Metrics, path: Path) -> None:
+    metrics.counter("edge_worker_restarts_total").add(3)
+    Metrics(tallies(path, 0)).counter("edge_worker_restarts_total").add(2)
+    Metrics(tallies(path, 1)).counter("edge_worker_restarts_total").add(10)
+    assert totals(path)[b"edge_worker_restarts_total"][0] == 15
+
+
+def test_there_is_one_object_for_each_name_and_labels(metrics: Metrics) -> None:
+    assert metrics.counter("edge_auth_failures_total", "unknown") is metrics.counter(
+        "edge_auth_failures_total", "unknown"
+    )
+    assert metrics.gauge("edge_connections", "client") is metrics.gauge("edge_connections", "client")
+    assert metrics.histogram("edge_overhead_seconds") is metrics.histogram("edge_overhead_seconds")
+
+
+def test_a_gauge_says_what_is_now(metrics: Metrics, path: Path) -> None:
+    gauge = metrics.gauge("edge_connections", "client")
+    gauge.set(5)
+    gauge.set(2)
+    assert totals(path)[b"edge_connections\0client"][0] == 2
+    assert totals(path, frozenset())[b"edge_connections\0client"][0] == 0
+
+
+def test_a_duration_falls_into_the_first_bucket_that_holds_it(metrics: Metrics, path: Path) -> None:
+    histogram = metrics.histogram("edge_overhead_seconds")
+    for seconds in (0.0, BUCKETS[0], 0.00011, 9.99, 10.0, 11.0):
+        histogram.observe(seconds)
+    words = totals(path)[b"edge_overhead_seconds"]
+    assert words[:2] == [2, 1]
+    assert words[len(BUCKETS) - 1 : len(BUCKETS) + 1] == [2, 1]
+    assert words[HISTOGRAM_WORDS - 1] == 30_990_210_000
+    again = Metrics(tallies(path, 0)).histogram("edge_overhead_seconds")
+    again.observe(11.0)
+    assert totals(path)[b"edge_overhead_seconds"][len(BUCKETS)] == 2
+    assert totals(path)[b"edge_overhead_seconds"][HISTOGRAM_WORDS - 1] > 41 * 1e9
+
+
+def test_every_histogram_fits_its_row() -> None:
+    assert tables.METRICS.width >= HISTOGRAM_WORDS
+    assert {metric.kind for metric in METRICS.values()} == {"counter", "gauge", "histogram"}
+
+
+def test_what_is_not_in_the_table_of_metrics_is_not_counted(metrics: Metrics) -> None:
+    with pytest.raises(ValueError, match="no counter edge_nonsense_total with 0 labels"):
+        metrics.counter("edge_nonsense_total")
+    with pytest.raises(ValueError, match="no gauge edge_requests_total"):
+        metrics.gauge("edge_requests_total", "v1", "basic", "200")
+    with pytest.raises(ValueError, match="no histogram edge_request_seconds with 2 labels"):
+        metrics.histogram("edge_request_seconds", "v1", "v2")
+
+
+@pytest.fixture
+def usage(tmp_path: Path) -> TallyTable:
+    return tallies(make(tmp_path, USAGE), 0)
+
+
+def test_usage_is_one_counter_as_long_as_anyone_holds_it(usage: TallyTable) -> None:
+    meters = UsageMeters(usage)
+    counter = meters.counter("acme", "requests", "v1")
+    assert meters.counter("acme", "requests", "v1") is counter
+    counter.add(2)
+    del counter
+    gc.collect()
+    meters.counter("acme", "requests", "v1").add(3)
+    assert [words for _, _, words in usage.totals()] == [[5]]
+
+
+def test_what_finds_no_room_is_counted_for_nobody_rather_than_not_at_all(usage: TallyTable) -> None:
+    full: list[str] = []
+    meters = UsageMeters(usage, full=lambda: full.append("full"))
+    nobody = meters.counter("-", "requests", "-")
+    kept = [meters.counter(f"customer-{number}", "requests", "v1") for number in range(USAGE.rows - 1)]
+    assert full == []
+    assert meters.counter("one-more", "requests", "v1") is nobody
+    assert full == ["full"]
+    with pytest.raises(TableFull):
+        meters.counter("acme", "egress", "v1")
+    assert len(kept) == USAGE.rows - 1
+
+
+def test_no_one_need_be_told(usage: TallyTable) -> None:
+    meters = UsageMeters(usage)
+    nobody = meters.counter("-", "requests", "-")
+    for number in range(USAGE.rows):
+        meters.counter(f"customer-{number}", "requests", "v1")
+    assert meters.counter("one-more", "requests", "v1") is nobody

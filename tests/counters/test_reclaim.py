@@ -1,0 +1,161 @@
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.cells import cell_number, pack
+from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
+from edgeproxy.counters.rows import LimitTable
+from tests.counters.tables import PEOPLE, WIDTH, claim, limits, make, number_of
+
+BORN = 1000.0
+WINDOW = 28 * WIDTH / 1e6
+FROM = BORN + WINDOW + IDLE + 0.01
+"""When a row in which nobody has counted is idle."""
+NEVER = float("inf")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make(tmp_path, PEOPLE)
+
+
+@pytest.fixture
+def table(path: Path) -> LimitTable:
+    return limits(path)
+
+
+def generation(table: LimitTable, row: int) -> int:
+    return table.words[row + at.ROW_GENERATION]
+
+
+def count(table: LimitTable, row: int, now: float, column: int = 1) -> float:
+    """Count once in the cell of `now`. Returns when that cell ends."""
+    cell = cell_number(now, WIDTH)
+    place = row + table.first_ring + column * 32 + cell % 32
+    table.words[place] = pack(cell, 1)
+    return (cell + 1) * WIDTH / 1e6
+
+
+def test_a_row_is_idle_a_minute_after_its_window(table: LimitTable) -> None:
+    row = claim(table, b"acme", BORN)
+    reclaim = Reclaim(table)
+    assert not reclaim.idle(row, FROM - 0.02)
+    assert reclaim.idle(row, FROM)
+    for column in range(PEOPLE.columns):
+        ended = count(table, row, BORN + 500.0 * column, column)
+        assert not reclaim.idle(row, ended + WINDOW + IDLE - 0.01)
+        assert reclaim.idle(row, ended + WINDOW + IDLE + 0.01)
+
+
+def test_what_others_counted_keeps_a_row(table: LimitTable) -> None:
+    row = claim(table, b"acme", BORN)
+    table.foreign(row, {cell_number(BORN + 100, WIDTH): 1})
+    assert not Reclaim(table).idle(row, FROM)
+
+
+def test_words_of_a_clock_that_was_ahead_do_not_keep_a_row(table: LimitTable) -> None:
+    row = claim(table, b"acme", BORN)
+    count(table, row, BORN + 10_000)
+    ended = count(table, row, BORN + 5)
+    assert Reclaim(table).idle(row, ended + WINDOW + IDLE + 0.01)
+    assert not Reclaim(table).idle(row, ended + WINDOW + IDLE - 0.01)
+
+
+def test_an_idle_row_is_closed_and_two_seconds_later_free(table: LimitTable) -> None:
+    row = claim(table, b"acme", BORN)
+    reclaim = Reclaim(table)
+    idle = FROM
+    sync = table.words[row + at.ROW_SYNC]
+    assert reclaim.slice(idle - 1, NEVER) == (0, 0, 0)
+    assert reclaim.slice(idle, NEVER) == (1, 0, 0)
+    assert generation(table, row) == 3
+    assert table.words[row + at.ROW_SYNC] == sync + 1
+    assert table.words[row + at.ROW_CLOSING] == int(idle * 1000)
+    assert reclaim.slice(idle + GRACE - 0.1, NEVER) == (0, 0, 0)
+    assert reclaim.slice(idle + GRACE, NEVER) == (0, 1, 0)
+    assert table.peek(table.key(b"acme")) is None
+    assert table.rows_in_use == 0
+
+
+def test_a_row_in_which_someone_counted_meanwhile_is_revived(table: LimitTable) -> None:
+    row = claim(table, b"acme", BORN)
+    reclaim = Reclaim(table)
+    idle = FROM
+    reclaim.slice(idle, NEVER)
+    sync = table.words[row + at.ROW_SYNC]
+    count(table, row, idle + 0.001)
+    assert reclaim.slice(idle + GRACE, NEVER) == (0, 0, 1)
+    assert generation(table, row) == 4
+    assert table.words[row + at.ROW_SYNC] == sync + 1
+    assert table.peek(table.key(b"acme")) == row
+
+
+def test_a_row_that_a_worker_wanted_meanwhile_stays_its_own(table: LimitTable, path: Path) -> None:
+    row = claim(table, b"acme", BORN)
+    reclaim = Reclaim(table)
+    idle = FROM
+    reclaim.slice(idle, NEVER)
+    assert claim(limits(path, 0), b"acme", idle) == row
+    assert generation(table, row) == 4
+    # Idle as it still is, it is first closed again.
+    assert reclaim.slice(idle + GRACE, NEVER) == (1, 0, 0)
+    assert generation(table, row) == 5
+    assert reclaim.slice(idle + 2 * GRACE, NEVER) == (0, 1, 0)
+
+
+def test_while_the_flock_is_not_to_be_had_a_row_stays_closing(table: LimitTable, path: Path) -> None:
+    row = claim(table, b"acme", BORN)
+    reclaim = Reclaim(table)
+    idle = FROM
+    reclaim.slice(idle, NEVER)
+    other = limits(path, 0)
+    assert other.file.lock()
+    assert reclaim.slice(idle + GRACE, NEVER) == (0, 0, 0)
+    assert generation(table, row) == 3
+    other.file.unlock()
+    assert reclaim.slice(idle + GRACE, NEVER) == (0, 1, 0)
+
+
+def test_another_holder_of_the_identity_goes_on_with_what_was_closing(table: LimitTable, path: Path) -> None:
+    claim(table, b"acme", BORN)
+    idle = FROM
+    Reclaim(table).slice(idle, NEVER)
+    successor = Reclaim(limits(path))
+    assert successor.slice(idle + 1, NEVER) == (0, 0, 0)
+    assert successor.slice(idle + GRACE + 0.1, NEVER) == (0, 1, 0)
+
+
+def test_a_slice_ends_in_time_and_the_next_goes_on_from_there(table: LimitTable) -> None:
+    for number in range(PEOPLE.rows):
+        claim(table, b"%d" % number, BORN)
+    reclaim = Reclaim(table)
+    idle = FROM
+    assert reclaim.slice(idle, perf_counter()) == (0, 0, 0)
+    closed = 0
+    slices = 0
+    while closed < PEOPLE.rows:
+        one, _, _ = reclaim.slice(idle, perf_counter() + 0.000_02)
+        closed += one
+        slices += 1
+        assert slices < 10_000
+    assert reclaim.slice(idle + GRACE, perf_counter()) == (0, 0, 0)
+    assert reclaim.slice(idle + GRACE, NEVER) == (0, PEOPLE.rows, 0)
+    assert table.rows_in_use == 0
+
+
+def test_freed_rows_are_passed_over(table: LimitTable) -> None:
+    row = claim(table, b"acme", BORN)
+    table.free(number_of(table, row))
+    assert Reclaim(table).slice(1e6, NEVER) == (0, 0, 0)
+
+
+def test_rows_that_are_used_stay(table: LimitTable) -> None:
+    idle = FROM
+    rows = {key: claim(table, key, BORN) for key in (b"acme", b"globex", b"initech")}
+    count(table, rows[b"globex"], idle - 1)
+    reclaim = Reclaim(table)
+    assert reclaim.slice(idle, NEVER) == (2, 0, 0)
+    assert reclaim.slice(idle + GRACE, NEVER) == (0, 2, 0)
+    assert list(table.rows()) == [rows[b"globex"]]

@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import TableBusy, TableFull
+from edgeproxy.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, names, tally_key
+from tests.counters.tables import METRICS, USAGE, make, opened, tallies
+
+PART = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=200)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make(tmp_path, METRICS)
+
+
+@pytest.fixture
+def table(path: Path) -> TallyTable:
+    return tallies(path, 0)
+
+
+def test_a_key_keeps_its_names(table: TallyTable) -> None:
+    assert names(tally_key("acme", "requests", "api.example.com/v1/*")) == ("acme", "requests", "api.example.com/v1/*")
+
+
+@given(st.lists(PART, min_size=3, max_size=3), st.lists(PART, min_size=3, max_size=3))
+def test_keys_of_any_names_fit_and_differ_where_the_names_do(some: list[str], others: list[str]) -> None:
+    one, other = tally_key(*some), tally_key(*others)
+    assert len(one) <= at.TALLY_KEY_BYTES
+    assert (one == other) == (some == others)
+    assert len(names(one)) == 3
+
+
+def test_the_longest_name_is_cut_and_the_others_kept() -> None:
+    customer, meter, route = names(tally_key("acme", "requests", "/" + "a" * 300))
+    assert (customer, meter) == ("acme", "requests")
+    assert route.startswith("/" + "a" * 100)
+    assert "~" in route
+    assert len(tally_key(customer, meter, route)) == at.TALLY_KEY_BYTES
+
+
+def test_each_process_adds_to_words_of_its_own(table: TallyTable, path: Path) -> None:
+    other = tallies(path, 1)
+    one, two = table.own(b"requests", COUNTER), other.own(b"requests", COUNTER)
+    assert two - one == METRICS.width
+    table.words[one] = 3
+    other.words[two] = 4
+    assert list(tallies(path).totals()) == [(COUNTER, b"requests", [7] + [0] * 23)]
+    assert table.rows_in_use == 1
+
+
+def test_histograms_are_summed_word_by_word(table: TallyTable, path: Path) -> None:
+    other = tallies(path, 2)
+    for process in (table, other):
+        first = process.own(b"seconds", HISTOGRAM)
+        for word in range(24):
+            process.words[first + word] += word
+    assert list(table.totals()) == [(HISTOGRAM, b"seconds", [2 * word for word in range(24)])]
+
+
+def test_gauges_are_summed_over_live_columns_only(table: TallyTable, path: Path) -> None:
+    other = tallies(path, 1)
+    table.words[table.own(b"connections", GAUGE)] = 5
+    other.words[other.own(b"connections", GAUGE)] = 7
+    reader = tallies(path)
+    assert [words[0] for _, _, words in reader.totals(frozenset({0, 1}))] == [12]
+    assert [words[0] for _, _, words in reader.totals(frozenset({1}))] == [7]
+    assert [words[0] for _, _, words in reader.totals(frozenset())] == [0]
+    assert list(reader.totals()) == []
+
+
+def test_whoever_takes_a_column_has_nothing_open_and_all_counts_of_its_predecessor(
+    table: TallyTable, path: Path
+) -> None:
+    table.words[table.own(b"connections", GAUGE)] = 5
+    table.words[table.own(b"requests", COUNTER)] = 6
+    successor = tallies(path, 0)
+    successor.clear_gauges()
+    assert successor.words[successor.own(b"connections", GAUGE)] == 0
+    assert successor.words[successor.own(b"requests", COUNTER)] == 6
+
+
+def test_a_full_table_has_no_row_for_another_key(table: TallyTable) -> None:
+    for number in range(METRICS.rows):
+        table.own(b"%d" % number, COUNTER)
+    with pytest.raises(TableFull):
+        table.own(b"one more", COUNTER)
+    table.own(b"3", COUNTER)
+
+
+def test_a_key_without_a_free_slot_near_it_has_no_row(table: TallyTable) -> None:
+    table.words[at.HEADER : table.layout.first_row] = memoryview(
+        b"\xff" * 8 * (table.layout.first_row - at.HEADER)
+    ).cast("Q")
+    with pytest.raises(TableFull):
+        table.own(b"requests", COUNTER)
+
+
+def test_a_claim_waits_for_the_flock_but_not_for_ever(table: TallyTable, path: Path) -> None:
+    table.own(b"known", COUNTER)
+    other = opened(path)
+    assert other.lock()
+    table.own(b"known", COUNTER)
+    with pytest.raises(TableBusy):
+        table.own(b"requests", COUNTER)
+    other.unlock()
+    table.own(b"requests", COUNTER)
+
+
+def test_a_row_that_another_claimed_meanwhile_is_not_claimed_twice(
+    table: TallyTable, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tallies(path, 1)
+    lock = table.file.lock
+
+    def late() -> bool:
+        other.own(b"requests", COUNTER)
+        return lock()
+
+    monkeypatch.setattr(table.file, "lock", late)
+    table.own(b"requests", COUNTER)
+    assert table.rows_in_use == 1
+
+
+def test_whoever_is_killed_while_claiming_leaves_nothing_that_counts(table: TallyTable) -> None:
+    table.words[at.HIGH] = 1
+    assert list(table.totals()) == []
+    table.own(b"requests", COUNTER)
+    assert [key for _, key, _ in table.totals()] == [b"requests"]
+
+
+def test_a_process_without_a_column_only_reads(path: Path) -> None:
+    reader = tallies(path)
+    with pytest.raises(ValueError, match="without a column"):
+        reader.own(b"requests", COUNTER)
+    with pytest.raises(ValueError, match="without a column"):
+        reader.clear_gauges()
+
+
+def test_a_key_that_is_too_long_is_refused(table: TallyTable) -> None:
+    with pytest.raises(ValueError, match="233 bytes long, and 232 is the most"):
+        table.own(b"k" * 233, COUNTER)
+    table.own(b"k" * 232, COUNTER)
+    assert [key for _, key, _ in table.totals()] == [b"k" * 232]
+
+
+def test_usage_has_a_word_for_each_column(tmp_path: Path) -> None:
+    table = tallies(make(tmp_path, USAGE), 3)
+    table.words[table.own(b"acme\0requests\0v1", COUNTER)] = 9
+    assert list(table.totals()) == [(COUNTER, b"acme\0requests\0v1", [9])]

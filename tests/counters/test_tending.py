@@ -1,0 +1,246 @@
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.cells import cell_number, pack, width_us
+from edgeproxy.counters.reclaim import GRACE, IDLE
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.store import Store
+from edgeproxy.counters.tending import UNHELD
+from tests.counters.conftest import Supervise
+
+Work = Callable[[], Store]
+NOW = 5e7
+WIDTH = width_us(60, 28)
+CELL = cell_number(NOW, WIDTH)
+
+
+def count(table: LimitTable, key: bytes, count: int, now: float = NOW) -> None:
+    """Count in the table's own column, as a worker does."""
+    row, _, _ = table.find(table.key(key), WIDTH, now)
+    cell = cell_number(now, WIDTH)
+    table.words[row + table.first_ring + table.own_at + cell % 32] = pack(cell, count)
+    table.words[row + table.cum_at] += count
+
+
+def foreign(table: LimitTable, key: bytes) -> int | None:
+    row = table.peek(table.key(key))
+    return None if row is None else table.words[row + at.FOREIGN + CELL % 32] & 0xFFFF
+
+
+def tables(state: Path, kind: str) -> list[str]:
+    return sorted(path.name for path in state.glob(f"{kind}.*.tbl"))
+
+
+def test_rows_that_nobody_uses_are_reclaimed(supervise: Supervise, work: Work) -> None:
+    supervisor, worker = supervise(), work()
+    for number in range(30):
+        count(worker.people, b"%d" % number, 1)
+    assert supervisor.people.rows_in_use == 30
+    later = NOW + 63 + IDLE
+    closed = reclaimed = 0
+    for step in range(100):
+        tended = supervisor.tend(later + step * GRACE)
+        closed, reclaimed = closed + tended.closed, reclaimed + tended.reclaimed
+        if reclaimed == 30:
+            break
+    assert closed == 30
+    assert supervisor.people.rows_in_use == 0
+
+
+def test_a_row_in_use_again_is_revived(supervise: Supervise, work: Work) -> None:
+    supervisor, worker = supervise(), work()
+    count(worker.addresses, b"192.0.2.1", 1)
+    row = worker.addresses.peek(worker.addresses.key(b"192.0.2.1"))
+    assert row is not None
+    later = NOW + 63 + IDLE
+    assert supervisor.tend(later).closed == 1
+    cell = cell_number(later, WIDTH)
+    worker.addresses.words[row + worker.addresses.first_ring + cell % 16] = pack(cell, 1)
+    assert supervisor.tend(later + GRACE).revived == 1
+
+
+def test_what_a_killed_claimer_left_is_mended(supervise: Supervise, work: Work) -> None:
+    supervisor, worker = supervise(), work()
+    count(worker.people, b"acme", 1)
+    worker.people.words[at.PENDING] = 1
+    worker.people.words[at.IN_USE] = 17
+    supervisor.tend(NOW)
+    assert supervisor.people.rows_in_use == 1
+    assert not worker.people.words[at.PENDING]
+    assert not worker.people.words[at.DAMAGED]
+
+
+def test_a_claim_that_is_under_way_is_let_be(supervise: Supervise, work: Work) -> None:
+    supervisor, worker = supervise(), work()
+    assert worker.people.file.lock()
+    worker.people.words[at.PENDING] = 1
+    supervisor.tend(NOW)
+    assert worker.people.words[at.PENDING]
+    worker.people.words[at.PENDING] = 0
+    worker.people.file.unlock()
+
+
+def test_a_claim_that_has_just_ended_needs_no_mending(
+    supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, worker = supervise(), work()
+    table = supervisor.people
+    worker.people.words[at.PENDING] = 1
+    lock = table.file.lock
+
+    def late() -> bool:
+        worker.people.words[at.PENDING] = 0
+        return lock()
+
+    monkeypatch.setattr(table.file, "lock", late)
+    monkeypatch.setattr(table, "repair", lambda: pytest.fail("there is nothing to repair"))
+    supervisor.tend(NOW)
+
+
+def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
+    supervise: Supervise, work: Work, state: Path
+) -> None:
+    supervisor, one = supervise(), work()
+    two = Store.join(state)
+    two.close()
+    supervisor.tend(NOW)
+    supervisor.tend(NOW + UNHELD - 1)
+    assert not one.columns_changed()
+    supervisor.tend(NOW + UNHELD)
+    assert one.columns_changed()
+    assert one.people.siblings_at == one.addresses.siblings_at == ()
+    assert one.people.span == 2 * 32
+    assert work().column == 1
+    assert one.columns_changed()
+    assert one.people.siblings_at == ((32, 0),)
+
+
+def test_a_column_that_finds_a_worker_in_time_is_read_on(supervise: Supervise, work: Work, state: Path) -> None:
+    supervisor, one = supervise(), work()
+    supervisor.tend(NOW)
+    work()
+    supervisor.tend(NOW + UNHELD)
+    assert not one.columns_changed()
+
+
+def test_while_the_flock_is_not_to_be_had_columns_stay(supervise: Supervise, work: Work) -> None:
+    supervisor, one = supervise(), work()
+    supervisor.tend(NOW)
+    assert one.people.file.lock()
+    supervisor.tend(NOW + UNHELD)
+    assert not one.people.columns_changed()
+    one.people.file.unlock()
+    supervisor.tend(NOW + UNHELD)
+    assert one.people.columns_changed()
+
+
+def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gone(
+    supervise: Supervise, work: Work, state: Path
+) -> None:
+    before = supervise(workers=1, offset=NOW)
+    offset = before.offset
+    old = Store.join(state)
+    key = old.people.key(b"acme")
+
+    def foreign_now(table: LimitTable) -> int:
+        row = table.peek(table.key(b"acme"))
+        assert row is not None
+        return sum(word & 0xFFFF for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist())
+
+    count(old.people, b"acme", 3, monotonic() + offset)
+    after = supervise(workers=2)
+    # What was counted before is there from the first.
+    assert foreign_now(after.people) == 3
+    row = old.people.peek(key)
+    assert row is not None
+    ring = row + old.people.first_ring
+    word = max(old.people.words[ring : ring + 32].tolist())
+    old.people.words[ring + (word >> 28) % 32] = word + 4
+    old.people.words[row + old.people.cum_at] += 4
+    assert after.tend(monotonic() + offset).carried == 1
+    assert foreign_now(after.people) == 7
+    assert tables(state, "people") == ["people.1.tbl", "people.2.tbl"]
+    old.people.words[ring + (word >> 28) % 32] += 1
+    old.people.words[row + old.people.cum_at] += 1
+    old.close()
+    for _ in range(20):
+        after.tend(monotonic() + offset)
+    assert tables(state, "people") == ["people.2.tbl"]
+    assert foreign_now(after.people) == 8
+
+
+def test_the_oldest_file_goes_first(supervise: Supervise, state: Path) -> None:
+    supervise(workers=1)
+    oldest = Store.join(state)
+    supervise(workers=2)
+    newest = supervise(workers=3)
+    for _ in range(5):
+        newest.tend(NOW)
+    assert tables(state, "people") == ["people.1.tbl", "people.2.tbl", "people.3.tbl"]
+    assert tables(state, "usage") == ["usage.1.tbl", "usage.3.tbl"]
+    oldest.close()
+    for _ in range(5):
+        newest.tend(NOW)
+    assert tables(state, "people") == ["people.3.tbl"]
+    assert tables(state, "usage") == ["usage.3.tbl"]
+
+
+def test_limits_of_another_boot_are_removed_and_not_carried(supervise: Supervise, work: Work, state: Path) -> None:
+    supervise()
+    old = Store.join(state)
+    count(old.people, b"acme", 3)
+    new = supervise(boot="two")
+    new.tend(NOW)
+    assert tables(state, "people") == ["people.1.tbl", "people.2.tbl"]
+    old.close()
+    new.tend(NOW)
+    assert tables(state, "people") == ["people.2.tbl"]
+    assert tables(state, "addresses") == ["addresses.2.tbl"]
+    assert foreign(new.people, b"acme") is None
+
+
+def test_a_full_disk_stops_folding_and_loses_nothing(
+    supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervise(workers=1)
+    worker = Store.join(state)
+    worker.billing.counter("acme", "requests", "v1").add(5)
+    worker.close()
+    supervisor = supervise(workers=2)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match=r"base.json: cannot be made: No space left on device"):
+            supervisor.tend(NOW)
+        assert list(supervisor.usage_totals()) == [("acme", "requests", "v1", 5)]
+    monkeypatch.undo()
+    for _ in range(5):
+        supervisor.tend(NOW)
+    assert tables(state, "usage") == ["usage.2.tbl"]
+    assert list(supervisor.usage_totals()) == [("acme", "requests", "v1", 5)]
+
+
+def test_a_large_file_is_folded_by_the_piece(
+    supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervise(workers=1, people=400)
+    worker = Store.join(state)
+    for number in range(300):
+        worker.billing.counter(f"customer-{number}", "requests", "v1").add(1)
+    worker.close()
+    monkeypatch.setattr("edgeproxy.counters.tending.RETIRE", 0.0)
+    supervisor = supervise(workers=2, people=400)
+    slices = 1
+    while "usage.1.tbl" not in supervisor.tend(NOW).folded:
+        slices += 1
+        assert sum(total for *_, total in supervisor.usage_totals()) == 300
+        assert slices < 100
+    assert slices > 1
+    assert sum(total for *_, total in supervisor.usage_totals()) == 300

@@ -1,0 +1,46 @@
+"""What the tables rely on of the machine: aligned words do not tear, and stores are seen in their order."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.counters.tables import PEOPLE, make, opened
+
+WRITER = """
+import sys
+from pathlib import Path
+from time import monotonic
+from tests.counters.tables import opened
+words = opened(Path(sys.argv[1])).words
+print("ready", flush=True)
+until = monotonic() + 0.7
+n = 0
+while monotonic() < until:
+    for _ in range(200):
+        n += 1
+        word = n % 0xFFFFFFFF
+        words[1000] = word << 32 | word
+        words[2003] = word
+        words[1001] = word
+print(n, flush=True)
+"""
+
+
+def test_words_neither_tear_nor_come_out_of_order(tmp_path: Path) -> None:
+    path = make(tmp_path, PEOPLE)
+    words = opened(path).words
+    with subprocess.Popen((sys.executable, "-c", WRITER, str(path)), stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        changes = last = 0
+        while writer.poll() is None:
+            for _ in range(500):
+                # Read in the opposite order to that of the writing.
+                third = words[1001]
+                second = words[2003]
+                first, *_ = words[1000:1008].tolist()
+                assert first >> 32 == first & 0xFFFFFFFF
+                assert third <= second <= first >> 32
+                changes += third != last
+                last = third
+    assert changes > 100

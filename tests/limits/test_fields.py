@@ -1,0 +1,25 @@
+import re
+
+from edgeproxy.limits.fields import legacy, rate_limit
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rule import Rule
+from tests.limits.conftest import Worker
+
+START = 51_000_000.0
+
+
+def test_the_lines_are_those_of_the_draft(worker: Worker) -> None:
+    policy = Policies(worker(0)).of(Rule("basic", 60, 60.0), b"acme")
+    left = policy.left(START)
+    policy.charge()
+    lines = rate_limit(policy, left - 1, START)
+    seconds = re.fullmatch(rb'RateLimit-Policy: "basic";q=60;w=60\r\nRateLimit: "basic";r=59;t=([0-9]+)\r\n', lines)
+    assert seconds is not None
+    assert 60 <= int(seconds[1]) <= 63
+
+
+def test_the_lines_of_old_say_the_same(worker: Worker) -> None:
+    policy = Policies(worker(0)).of(Rule("basic", 60, 60.0), b"acme")
+    assert legacy(policy, 12, START) == (
+        b"X-RateLimit-Limit: 60\r\nX-RateLimit-Remaining: 12\r\nX-RateLimit-Reset: %d\r\n" % policy.reset(START)
+    )

@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits import local
+from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.rule import Rule
+from tests.counters.tables import claim, limits, make, number_of
+
+START = 51_000_000.0
+RULE = Rule("basic", 21, 60.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A table with two rows, for two workers."""
+    return make(tmp_path, Layout("people", rows=2, columns=4, ring=32, cells=28))
+
+
+@pytest.fixture
+def table(path: Path) -> LimitTable:
+    table = limits(path, 0)
+    claim(table, b"acme")
+    claim(table, b"globex")
+    return table
+
+
+def spend(policy: Policy, now: float = START) -> int:
+    """Charge until it refuses."""
+    spent = 0
+    while policy.left(now) > 0:
+        policy.charge()
+        spent += 1
+    return spent
+
+
+def free(table: LimitTable, key: bytes) -> None:
+    table.free(number_of(table, claim(table, key)))
+
+
+def test_without_a_row_a_subject_has_its_share_of_the_limit(table: LimitTable) -> None:
+    assert spend(Policies(table).of(RULE, b"initech")) == 10
+    assert spend(Policies(table, hosts=3).of(RULE, b"hooli")) == 3
+
+
+def test_the_share_is_at_least_one(table: LimitTable) -> None:
+    assert spend(Policies(table, hosts=50).of(RULE, b"initech")) == 1
+
+
+def test_the_window_slides_as_ever(table: LimitTable) -> None:
+    policy = Policies(table).of(RULE, b"initech")
+    assert spend(policy) == 10
+    assert spend(policy, START + 30) == 0
+    assert policy.retry_after(START + 30) in (31, 32, 33)
+    assert policy.reset(START + 30) in (31, 32, 33)
+    assert spend(policy, START + 63) == 10
+
+
+def test_a_full_table_is_told_of_once_a_second(table: LimitTable) -> None:
+    full: list[float] = []
+    policy = Policies(table, full=lambda: full.append(START)).of(RULE, b"initech")
+    for step in range(100):
+        policy.left(START + step / 50)
+    assert len(full) == 2
+
+
+def test_the_row_is_taken_once_there_is_one_and_what_was_let_through_counts(table: LimitTable, path: Path) -> None:
+    policy = Policies(table).of(RULE, b"initech")
+    assert spend(policy) == 10
+    free(table, b"acme")
+    assert policy.left(START + 0.5) == 0
+    assert policy.left(START + 1.0) == 11
+    assert Policies(limits(path, 1)).of(RULE, b"initech").left(START + 1.0) == 11
+    assert spend(policy, START + 1.0) == 11
+    row = claim(table, RULE.key(b"initech"))
+    assert table.words[row + table.cum_at] == 21
+
+
+def test_what_was_let_through_is_added_to_what_the_column_has_counted(table: LimitTable, path: Path) -> None:
+    free(table, b"acme")
+    known = Policies(limits(path, 0)).of(RULE, b"initech")
+    for now in (START, START + 5):
+        known.left(now)
+        known.charge(2)
+    # This worker's successor does not get the flock in time for its first requests.
+    successor = limits(path, 0)
+    row = claim(table, RULE.key(b"initech"))
+    table.words[row + at.ROW_GENERATION] += 1
+    other = limits(path)
+    assert other.file.lock()
+    policy = Policies(successor).of(RULE, b"initech")
+    for now in (START + 5, START + 10):
+        assert policy.left(now) > 0
+        policy.charge(3)
+    other.file.unlock()
+    assert policy.left(START + 10) == 21 - 4 - 6
+    assert Policies(limits(path, 1)).of(RULE, b"initech").left(START + 10) == 11
+
+
+def test_while_the_flock_is_not_to_be_had_it_is_tried_at_every_request(table: LimitTable, path: Path) -> None:
+    free(table, b"acme")
+    other = limits(path, 1)
+    full: list[str] = []
+    policy = Policies(table, full=lambda: full.append("full")).of(RULE, b"initech")
+    assert other.file.lock()
+    assert policy.left(START) == 10
+    policy.charge()
+    assert policy.left(START) == 9
+    other.file.unlock()
+    assert policy.left(START) == 20
+    assert full == []
+
+
+def test_counts_without_a_row_are_kept_though_nobody_holds_the_policy(
+    table: LimitTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "KEPT", 2)
+    policies = Policies(table)
+    for subject in (b"one", b"two", b"three"):
+        assert spend(policies.of(RULE, subject)) == 10
+    assert policies.of(RULE, b"three").left(START) == 0
+    assert policies.of(RULE, b"two").left(START) == 0
+    assert policies.of(RULE, b"one").left(START) == 10
+
+
+def test_columns_that_come_and_go_do_not_matter_to_who_has_no_row(table: LimitTable, path: Path) -> None:
+    policy = Policies(table).of(RULE, b"initech")
+    assert spend(policy) == 10
+    limits(path, 2).enter()
+    assert table.columns_changed()
+    assert policy.left(START) == 0
+    # Three workers share from the next time on that the table is asked.
+    assert policy.left(START + 1.0) == 7 - 10
+
+
+def test_a_supervisor_that_counts_nothing_is_one_worker(path: Path) -> None:
+    table = limits(path, 1)
+    claim(table, b"acme")
+    claim(table, b"globex")
+    limits(path).leave_to(frozenset())
+    table.columns_changed()
+    assert spend(Policies(table).of(RULE, b"initech")) == 21

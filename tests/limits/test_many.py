@@ -1,0 +1,80 @@
+"""Very many keys: memory stays within the table's bound, and a decision costs what it did."""
+
+import resource
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from edgeproxy.counters.layout import PAGE
+from edgeproxy.counters.store import Store
+from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.rule import Rule
+
+START = 51_000_000.0
+RULE = Rule("basic", 1000, 60.0)
+
+
+def own_memory() -> int:
+    """Bytes that belong to this process alone; pages of tables are the page cache's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) << 10
+    raise AssertionError("the kernel does not say")
+
+
+def cost(policy: Policy) -> float:
+    """Seconds of a decision, the best of many."""
+    best = float("inf")
+    for _ in range(60):
+        began = perf_counter()
+        for _ in range(300):
+            policy.left(START)
+            policy.charge(0)
+        best = min(best, (perf_counter() - began) / 300)
+    return best
+
+
+def decide_for_many(state: Path, kind: str, keys: int, rows: int) -> None:
+    supervisor = Store.prepare(state, workers=2, people=rows, addresses=rows)
+    worker = Store.join(state)
+    table = worker.limits[kind]
+    size = table.file.path.stat().st_size
+    full: list[int] = [0]
+
+    def count_full() -> None:
+        full[0] += 1
+
+    policies = Policies(table, full=count_full)
+    known = policies.of(RULE, b"known")
+    before = cost(known)
+    memory = own_memory()
+    for number in range(keys):
+        policy = policies.of(RULE, b"key-%d" % number)
+        assert policy.left(START) > 0
+        policy.charge()
+    assert cost(known) < before * 1.5 + 50e-9
+    assert table.rows_in_use == min(rows, keys + 1)
+    assert full[0] == keys + 1 - table.rows_in_use
+    assert table.file.path.stat().st_size == size == table.layout.size
+    assert size < rows * (table.layout.row_words * 8 + 8 / 0.6) + 3 * PAGE
+    assert own_memory() - memory < 64 << 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    worker.close()
+    supervisor.close()
+
+
+@pytest.mark.parametrize("kind", ["people", "addresses"])
+def test_a_hundred_thousand_keys_fit_a_table_of_as_many_rows(tmp_path: Path, kind: str) -> None:
+    decide_for_many(tmp_path / "state", kind, keys=99_999, rows=100_000)
+
+
+def test_keys_that_find_no_room_take_no_more_memory_than_is_kept_for_them(tmp_path: Path) -> None:
+    decide_for_many(tmp_path / "state", "addresses", keys=60_000, rows=10_000)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["people", "addresses"])
+def test_a_million_keys_fit_a_table_of_as_many_rows(tmp_path: Path, kind: str) -> None:
+    decide_for_many(tmp_path / "state", kind, keys=999_999, rows=1_000_000)

@@ -1,0 +1,49 @@
+import pytest
+
+from edgeproxy.limits.rule import ALGORITHMS, MODES, SCOPES, Rule
+
+
+def test_a_renamed_or_changed_limit_keeps_its_usage() -> None:
+    rule = Rule("basic", 60, 60.0)
+    assert rule.key(b"acme") == Rule("silver", 100, 60.0).key(b"acme")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Rule("basic", 60, 61.0),
+        Rule("basic", 60, 60.000001),
+        Rule("basic", 60, 60.0, scope="key"),
+        Rule("basic", 60, 60.0, mode="shadow"),
+    ],
+)
+def test_another_window_scope_or_mode_is_another_limit(other: Rule) -> None:
+    assert Rule("basic", 60, 60.0).key(b"acme") != other.key(b"acme")
+
+
+def test_another_subject_is_counted_apart() -> None:
+    rule = Rule("basic", 60, 60.0)
+    assert rule.key(b"acme") != rule.key(b"globex")
+    assert rule.key(b"acme") == b"cse60000000:acme"
+
+
+def test_a_window_and_a_subject_cannot_be_taken_for_each_other() -> None:
+    assert Rule("basic", 60, 60.0).key(b"1") != Rule("basic", 60, 600.0).key(b"")
+
+
+def test_every_word_has_a_letter_of_its_own() -> None:
+    for table in (SCOPES, ALGORITHMS, MODES):
+        assert len(set(table.values())) == len(table)
+        assert all(len(letter) == 1 for letter in table.values())
+
+
+@pytest.mark.parametrize(("limit", "window"), [(0, 60.0), (-1, 60.0), (1, 0.0), (1, -1.0)])
+def test_a_limit_that_lets_nothing_through_is_refused(limit: int, window: float) -> None:
+    with pytest.raises(ValueError, match="basic: a limit of"):
+        Rule("basic", limit, window)
+
+
+@pytest.mark.parametrize(("window", "seconds"), [(60.0, 60), (0.5, 1), (1.5, 2), (86400.0, 86400)])
+def test_the_policy_is_shown_with_its_window_in_whole_seconds(window: float, seconds: int) -> None:
+    prefix = Rule("basic", 60, window).prefix
+    assert prefix == b'RateLimit-Policy: "basic";q=60;w=%d\r\nRateLimit: "basic";r=' % seconds

@@ -24,11 +24,11 @@ class Metric(NamedTuple):
 
 METRICS: dict[str, Metric] = {
     "edge_requests_total": Metric("counter", ("route", "tier", "code"), "Requests answered"),
-    "edge_request_seconds": Metric("histogram", ("route",), "From the first byte of a request's head to the last byte of its answer"),
-    "edge_overhead_seconds": Metric("histogram", (), "The edge's own part of a request: its whole time less the upstream's"),
+    "edge_request_seconds": Metric("histogram", ("route",), "From a request's first byte to its answer's last"),
+    "edge_overhead_seconds": Metric("histogram", (), "The edge's own part of requests: all but the upstream's"),
     "edge_rate_limited_total": Metric("counter", ("tier", "policy", "mode"), "Requests refused by a limit"),
     "edge_auth_failures_total": Metric("counter", ("reason",), "Requests refused for their key"),
-    "edge_upstream_seconds": Metric("histogram", ("upstream",), "From the request's head sent to the answer's head received"),
+    "edge_upstream_seconds": Metric("histogram", ("upstream",), "From a request's head sent to its answer's head"),
     "edge_upstream_errors_total": Metric("counter", ("upstream", "error"), "Upstream faults, by RFC 9209 error type"),
     "edge_connections": Metric("gauge", ("side",), "Open connections: client or upstream"),
     "edge_usage_counted_total": Metric("counter", ("meter",), "Units counted for billing"),

@@ -61,15 +61,40 @@ def problem(status: int, detail: str, instance: bytes) -> bytes:
     return _with_instance(_opening(status, detail), instance)
 
 
-def quota_exceeded(violated: tuple[str, ...], instance: bytes) -> bytes:
-    """The body of a 429: draft-ietf-httpapi-ratelimit-headers-10's problem type, with the names of the policies."""
-    return _with_instance(_quota_opening(violated), instance)
-
-
 def _with_instance(opening: bytes, instance: bytes) -> bytes:
     if b'"' in instance or b"\\" in instance:
         instance = orjson.dumps(instance.decode("ascii"))[1:-1]
     return b'%b,"instance":"%b"}' % (opening, instance)
+
+
+def limited(
+    fields: bytes, violated: tuple[str, ...], instance: bytes, *, close: bool = False, head_only: bool = False
+) -> bytes:
+    """A 429, whole, with draft-ietf-httpapi-ratelimit-headers-10's problem type and the names of the policies.
+
+    `fields` and `instance` as in `answer` and `problem`; X-Request-Id is added.
+    """
+    if head_only or b'"' in instance or b"\\" in instance:
+        body = _with_instance(_quota_opening(violated), instance)
+        fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
+        return answer(429, fields, body, close=close, head_only=head_only)
+    # What a client gets who does not heed it, a thousand times a second: remembered but for what changes.
+    return b"".join(
+        (LIMITED, fields, b"X-Request-Id: ", instance, _limited(violated, len(instance), close), instance, END)
+    )
+
+
+PROBLEM: Final = b"Content-Type: application/problem+json\r\n"
+LIMITED: Final = b"HTTP/1.1 429 Too Many Requests\r\n" + PROBLEM
+END: Final = b'"}'
+
+
+@lru_cache(maxsize=1024)
+def _limited(violated: tuple[str, ...], instance: int, close: bool) -> bytes:
+    """What stands between the two places where the request id, of `instance` bytes, does."""
+    opening = _quota_opening(violated) + b',"instance":"'
+    ending = b"Connection: close\r\n" if close else b""
+    return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(END), ending, opening)
 
 
 # All of a problem but its instance is the same again and again while a limit refuses or an upstream is down.

@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from edgeproxy.limits.policies import Policy
     from edgeproxy.proxy.exchange import Exchange
 
-PROBLEM = b"Content-Type: application/problem+json\r\n"
-
 
 def of(exchange: "Exchange", reason: "EdgeError | Sequence[Policy]", *, close: bool) -> bytes:
     """The answer to a request that an upstream failed, a rule refused, or one of these policies."""
     if isinstance(reason, Fault):
         return _failed(exchange, reason, close)
     if isinstance(reason, Refused):
-        return _problem(exchange, reason.status, reason.detail, reason.fields, close)
+        body = message.problem(reason.status, reason.detail, exchange.request_id())
+        return _answer(exchange, reason.status, reason.fields, body, close)
     assert not isinstance(reason, EdgeError)
     return _limited(exchange, reason, close)
 
@@ -33,28 +32,34 @@ def _failed(exchange: "Exchange", fault: Fault, close: bool) -> bytes:
     fields = b"Proxy-Status: edgeproxy; error=%b\r\n" % fault.error.encode()
     if fault.status == 503:
         fields += b"Retry-After: 1\r\n"
-    return _problem(exchange, fault.status, fault.detail, fields, close)
+    body = message.problem(fault.status, fault.detail, exchange.request_id())
+    return _answer(exchange, fault.status, fields, body, close)
 
 
 def _limited(exchange: "Exchange", policies: "Sequence[Policy]", close: bool) -> bytes:
     """429: some of these policies have no room. Retry-After is never earlier than when a retry can succeed."""
     violated, retry_after = denied(policies, exchange.now)
-    tier = NOBODY if exchange.lane is None else exchange.lane.tier
-    for policy in violated:
-        exchange.client.worker.counts.rate_limited(tier, policy.name)
-    exchange.shown, exchange.left = violated[0], 0
+    worker = exchange.client.worker
     names = tuple([policy.name for policy in violated])
-    detail = f"Over the limit {', '.join(names)}"
-    return _problem(exchange, 429, detail, b"Retry-After: %d\r\n" % retry_after, close, names)
+    for counter in worker.counts.limited(_route(exchange), _tier(exchange), names):
+        counter.add(1)
+    exchange.shown, exchange.left = violated[0], 0
+    fields = b"%bRetry-After: %d\r\n%b" % (worker.date, retry_after, exchange.rate_fields())
+    head_only = exchange.method == b"HEAD"
+    return message.limited(fields, names, exchange.request_id(), close=close, head_only=head_only)
 
 
-def _problem(
-    exchange: "Exchange", status: int, detail: str, fields: bytes, close: bool, violated: tuple[str, ...] = ()
-) -> bytes:
-    route = NOBODY if exchange.route is None else exchange.route.label
-    tier = NOBODY if exchange.lane is None else exchange.lane.tier
-    exchange.client.worker.counts.requests(route, tier, status).add(1)
-    request_id = exchange.request_id()
-    body = message.problem(status, detail, request_id, violated)
-    fields = b"%b%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, exchange.rate_fields(), request_id)
+def _answer(exchange: "Exchange", status: int, fields: bytes, body: bytes, close: bool) -> bytes:
+    worker = exchange.client.worker
+    worker.counts.requests(_route(exchange), _tier(exchange), status).add(1)
+    parts = (message.PROBLEM, worker.date, fields, exchange.rate_fields(), exchange.rid)
+    fields = b"%b%b%b%bX-Request-Id: %b\r\n" % parts
     return message.answer(status, fields, body, close=close, head_only=exchange.method == b"HEAD")
+
+
+def _route(exchange: "Exchange") -> str:
+    return NOBODY if exchange.route is None else exchange.route.label
+
+
+def _tier(exchange: "Exchange") -> str:
+    return NOBODY if exchange.lane is None else exchange.lane.tier

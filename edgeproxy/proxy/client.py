@@ -16,6 +16,7 @@ from edgeproxy.proxy import answers
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.exchange import TUNNEL_IDLE, Exchange
+from edgeproxy.proxy.reset import reset, was_reset
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
@@ -54,6 +55,7 @@ class Client(asyncio.Protocol):
         "reading",
         "transport",
         "trusted",
+        "unsent",
         "worker",
         "write",
     )
@@ -114,8 +116,8 @@ class Client(asyncio.Protocol):
                 rest = self.turn_away(exchange, refusing, data, end)
             except Refused as refusal:
                 if data.startswith(CRLF):
-                    self.incomplete(data, deadline)
-                    return
+                    data = without_empty_lines(data)
+                    continue
                 rest = self.turn_away(exchange, refusal, data, end)
             if not rest or self.choked:
                 self.buffer = rest
@@ -164,10 +166,10 @@ class Client(asyncio.Protocol):
             self.pause()
             return
         data, self.buffer = self.buffer, b""
-        self.resume()
         self.deadline = monotonic() + self.worker.snapshot.keepalive_idle
         if data:
             self.begin(data)
+        self.resume()
         if self.ended:
             self.serve_out()
 
@@ -250,8 +252,17 @@ class Client(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on, unless what is held is enough."""
-        if not self.reading and not self.gone and len(self.buffer) <= READ_AHEAD:
+        """Read on, unless what is held is enough, or whoever is to take it takes no more."""
+        if self.reading or self.gone or len(self.buffer) > READ_AHEAD:
+            return
+        exchange = self.exchange
+        if exchange is None:
+            taken = not self.choked
+        elif exchange.server is None:
+            taken = len(exchange.message) <= READ_AHEAD
+        else:
+            taken = not exchange.server.full
+        if taken:
             self.reading = True
             self.transport.resume_reading()
 
@@ -289,20 +300,22 @@ class Client(asyncio.Protocol):
         """
         if self.gone:
             return
-        if not linger or self.ended or not self.transport.can_write_eof():
+        self.unsent = self.transport.get_write_buffer_size()
+        self.deadline = monotonic() + (self.worker.snapshot.body_idle if self.unsent else LINGER)
+        self.buffer, self.body = b"", None
+        if linger and not self.ended and self.transport.can_write_eof():
+            if not self.reading:
+                self.transport.resume_reading()
+            self.gone = True
+            self.transport.write_eof()
+        else:
             self.gone = True
             self.transport.close()
-            return
-        self.buffer, self.body = b"", None
-        self.resume()
-        self.gone = True
-        self.deadline = monotonic() + LINGER
-        self.transport.write_eof()
 
     def abort(self) -> None:
-        """Reset the connection: what was sent so far must not look whole."""
+        """Reset the connection: what was sent so far must not look whole, not even where only its end tells that."""
         self.gone = True
-        self.transport.abort()
+        reset(self.transport)
 
     def drain(self) -> None:
         """Serve no request after the one under way. An idle connection has a moment for one that is on its way."""
@@ -317,11 +330,19 @@ class Client(asyncio.Protocol):
         exchange = self.exchange
         self.deadline = NEVER
         if self.gone:
-            self.transport.abort()
+            unsent = self.transport.get_write_buffer_size()
+            if 0 < unsent < self.unsent:
+                # It is slow, but it takes what it is sent.
+                self.unsent, self.deadline = unsent, monotonic() + self.worker.snapshot.body_idle
+            else:
+                self.transport.abort()
         elif exchange is None and self.buffer and not self.choked:
             late = Refused(408, "The request's head did not arrive in time")
             self.answer(answers.of(Exchange(self), late, close=True), close=True)
-        elif exchange is None or exchange.answered:
+        elif exchange is None:
+            self.gone = True
+            self.transport.abort()
+        elif exchange.answered:
             self.abort()
         elif self.body is not None and self.reading:
             exchange.fail(Refused(408, "The request's body did not arrive in time"))
@@ -329,6 +350,8 @@ class Client(asyncio.Protocol):
             exchange.fail(Fault("http_response_timeout", "The upstream did not answer in time", status=504))
 
     def eof_received(self) -> bool:
+        if was_reset(self.transport):
+            return False
         self.ended = True
         exchange = self.exchange
         if exchange is None or self.gone or self.body is not None:

@@ -12,7 +12,7 @@ class Counts:
         self._metrics: Metrics = store.meters
         self._billing: UsageMeters = store.billing
         self._requests: dict[tuple[str, str, int], Counter] = {}
-        self._limited: dict[tuple[str, str], Counter] = {}
+        self._limited: dict[tuple[str, str, tuple[str, ...]], tuple[Counter, ...]] = {}
 
     def usage(self, customer: str, meter: str, route: str) -> Counter:
         """What is billed."""
@@ -38,13 +38,14 @@ class Counts:
         """What a service takes to answer."""
         return self._metrics.histogram("edge_upstream_seconds", upstream)
 
-    def rate_limited(self, tier: str, policy: str) -> None:
-        """A limit refused a request."""
-        key = (tier, policy)
-        counter = self._limited.get(key)
-        if counter is None:
-            counter = self._limited[key] = self._metrics.counter("edge_rate_limited_total", *key, "enforce")
-        counter.add(1)
+    def limited(self, route: str, tier: str, policies: tuple[str, ...]) -> tuple[Counter, ...]:
+        """A request answered with 429, and each limit that refused it."""
+        key = (route, tier, policies)
+        counters = self._limited.get(key)
+        if counters is None:
+            refusing = [self._metrics.counter("edge_rate_limited_total", tier, name, "enforce") for name in policies]
+            counters = self._limited[key] = (self.requests(route, tier, 429), *refusing)
+        return counters
 
     def auth_failure(self, reason: str) -> None:
         """A request was refused for its key."""

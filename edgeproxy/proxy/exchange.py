@@ -121,10 +121,13 @@ class Exchange:
         if self.head is PLAIN and not self.length and len(data) == end + 4:
             # Nothing of this request is still to come, and its answer may go out in one piece.
             self.whole = self.method != b"HEAD" and not client.last
+            self.relay()
         else:
             client.begin_body(self, data[end + 4 :])
             self.whole = self.head is PLAIN and client.body is None and self.method != b"HEAD" and not client.last
-        self.relay()
+            self.relay()
+            if client.body is not None and self.server is not None:
+                client.deadline = monotonic() + self.snapshot.body_idle
         return None
 
     def read(self, data: bytes, end: int) -> None:
@@ -298,7 +301,7 @@ class Exchange:
         client = self.client
         self.answered = client.last = True
         client.deadline = self.arrived + TUNNEL_IDLE
-        lines = b"Connection: upgrade\r\nUpgrade: %b\r\n" % (head.upgrade or b"websocket")
+        lines = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
         client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, lines, self.rate_fields(), self.rid))
 
     def respond(self, server: "Server", head: "ResponseHead") -> bool:
@@ -318,6 +321,7 @@ class Exchange:
         if client.last:
             framing += b"Connection: close\r\n"
         self.answered = True
+        client.deadline = self.arrived + server.endpoint.service.idle_timeout
         fields = self.rate_fields() or head.rate
         client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, framing, fields, self.rid))
         return chunked
@@ -434,7 +438,11 @@ class Exchange:
         """The client is gone: so is the reason to bother the upstream."""
         server = self.server
         self.release()
-        if server is not None:
+        if server is None:
+            return
+        if server.tunnel and self.client.ended:
+            server.close()  # After the last words: both sides of the tunnel have closed.
+        else:
             server.abort()
 
     def release(self) -> None:

@@ -13,6 +13,7 @@ from edgeproxy.http1.response import ResponseHead, read_plain_response, read_res
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.exchange import TUNNEL_IDLE, Exchange
 from edgeproxy.proxy.memory import remember
+from edgeproxy.proxy.reset import was_reset
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Endpoint
@@ -37,7 +38,6 @@ class Server(asyncio.Protocol):
 
     __slots__ = (
         "_decoder",
-        "_full",
         "_left",
         "_paused",
         "_rechunk",
@@ -47,6 +47,7 @@ class Server(asyncio.Protocol):
         "ended",
         "endpoint",
         "exchange",
+        "full",
         "reusable",
         "reused",
         "transport",
@@ -64,7 +65,7 @@ class Server(asyncio.Protocol):
         self.ended = False
         self.deadline = NEVER
         self._state = WAITING
-        self._full = self._paused = self._rechunk = False
+        self.full = self._paused = self._rechunk = False
 
     @property
     def tunnel(self) -> bool:
@@ -102,6 +103,8 @@ class Server(asyncio.Protocol):
         assert exchange is not None
         try:
             while True:
+                if end > LONGEST_HEAD:
+                    raise too_long()
                 head = read_response(data[: end + 2])
                 rest = data[end + 4 :]
                 if head.status == 101:
@@ -145,9 +148,7 @@ class Server(asyncio.Protocol):
         """The answer's head is not whole yet."""
         if len(data) > LONGEST_HEAD:
             assert self.exchange is not None
-            self.exchange.fail(
-                Fault("http_response_header_section_size", "The upstream's answer has a head that is too long")
-            )
+            self.exchange.fail(too_long())
         else:
             self.buffer = data
 
@@ -206,7 +207,8 @@ class Server(asyncio.Protocol):
         exchange = self.exchange
         assert exchange is not None
         client = exchange.client
-        if exchange.head.upgrade is None or client.body is not None:
+        asked = exchange.head.upgrade
+        if asked is None or head.upgrade not in (None, asked) or client.body is not None:
             raise Fault("http_upgrade_failed", "The upstream switched protocols unasked")
         self._state, self.reusable = TUNNEL, False
         exchange.switch(head)
@@ -223,7 +225,7 @@ class Server(asyncio.Protocol):
         assert exchange is not None
         self._state = WAITING
         self.resume()
-        if self._full:
+        if self.full:
             # Answered before the request was taken: whoever came next would wait behind what is left of it.
             self.reusable = False
         self.idle_again()
@@ -235,8 +237,7 @@ class Server(asyncio.Protocol):
             self.reused = True
             self.deadline = monotonic() + self.endpoint.service.idle_timeout
         else:
-            self.deadline = monotonic() + self.endpoint.service.idle_timeout
-            self.transport.close()
+            self.close()
 
     # ---- flow control
 
@@ -253,14 +254,14 @@ class Server(asyncio.Protocol):
             self.transport.resume_reading()
 
     def pause_writing(self) -> None:
-        self._full = True
+        self.full = True
         if self.exchange is not None:
             # An answer written in one piece does not come by `next`, where the client is read again.
             self.exchange.whole = False
             self.exchange.client.pause()
 
     def resume_writing(self) -> None:
-        self._full = False
+        self.full = False
         if self.exchange is not None:
             self.exchange.client.resume()
 
@@ -270,6 +271,12 @@ class Server(asyncio.Protocol):
         """The client has closed its side of a tunnel: so does this one."""
         if not self.transport.is_closing():
             self.transport.write_eof()
+
+    def close(self) -> None:
+        """Close once everything written has gone, or nobody has taken it for too long."""
+        self.exchange = None
+        self.deadline = monotonic() + self.endpoint.service.idle_timeout
+        self.transport.close()
 
     def abort(self) -> None:
         """Close at once; nothing more is wanted of this connection."""
@@ -287,6 +294,10 @@ class Server(asyncio.Protocol):
         if exchange is None:
             # Between this and connection_lost nobody must be given a connection that is closing.
             self.endpoint.forget(self)
+        elif was_reset(self.transport):
+            pass
+        elif self._state == UNTIL_CLOSE:
+            self.ended = True
         elif self._state == TUNNEL:
             self.ended = True
             exchange.client.transport.write_eof()
@@ -298,7 +309,7 @@ class Server(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.endpoint.forget(self)
-        elif self._state == UNTIL_CLOSE and exc is None:
+        elif self._state == UNTIL_CLOSE and self.ended:
             if self._rechunk:
                 exchange.client.write(finish())
             exchange.complete()
@@ -308,8 +319,15 @@ class Server(asyncio.Protocol):
             exchange.lost(fresh=not self.reused or bool(self.buffer))
 
 
+def too_long() -> Fault:
+    """An answer's head is longer than any that is read."""
+    return Fault("http_response_header_section_size", "The upstream's answer has a head that is too long")
+
+
 def understand(block: bytes) -> Plain:
     """What the head of an answer means, where it is plain; remembered."""
+    if len(block) > LONGEST_HEAD:
+        return NEEDS_CARE
     try:
         return remember(ANSWERS, block, read_plain_response(block))
     except Fault:

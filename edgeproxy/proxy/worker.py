@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from email.utils import formatdate
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -53,6 +54,8 @@ class Worker:
         self.deadlines = Deadlines()
         self.tasks = Tasks()
         self.offset = store.offset
+        self.date = date_field()
+        """The Date line of answers of the edge's own (RFC 9110 section 6.6.1), made at every sweep."""
         self.draining = False
         self.snapshot: Snapshot
         self._clients: set[Client] = set()
@@ -70,6 +73,9 @@ class Worker:
         self._clients.add(client)
         self.deadlines.everybody.add(client)
         self._empty.clear()
+        if self.draining:
+            # Accepted before the drain began, connected only now.
+            client.drain()
 
     def left(self, client: Client) -> None:
         """A client's connection is gone."""
@@ -98,16 +104,16 @@ class Worker:
         while client.exchange is exchange:
             endpoint = exchange.endpoint
             service = endpoint.service
-            where = f"{endpoint.host} port {endpoint.port}"
             try:
                 async with asyncio.timeout(service.connect_timeout):
                     server = await self._dial(endpoint.host, endpoint.port, Server(self, endpoint))
             except TimeoutError:
-                fault = Fault("connection_timeout", f"{where} did not take the connection in time", status=504)
+                fault = Fault("connection_timeout", "The upstream did not take the connection in time", status=504)
             except socket.gaierror:
-                fault = Fault("dns_error", f"{where} could not be resolved")
-            except OSError as refusal:
-                fault = Fault("connection_refused", f"{where}: {refusal.strerror or refusal}")
+                fault = Fault("dns_error", "The upstream's name could not be resolved")
+            except OSError:
+                # Which of its endpoints, and why, is no business of a client's.
+                fault = Fault("connection_refused", "The upstream could not be connected to")
             else:
                 exchange.connected(server)
                 return
@@ -140,6 +146,8 @@ class Worker:
                 while (accepted := _accept(queue)) is not None:
                     await loop.connect_accepted_socket(lambda: Client(self), accepted)
         self._listening.clear()
+        # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
+        await asyncio.sleep(0)
         for client in tuple(self._clients):
             client.drain()
         try:
@@ -153,9 +161,15 @@ class Worker:
     def _look_around(self) -> None:
         """Twice a second: what changed outside, and what is to be shown of what is inside."""
         self.offset = self.store.offset
+        self.date = date_field()
         self.store.columns_changed()
         self.counts.connections("client", len(self._clients))
         self.counts.connections("upstream", self._upstream_connections)
+
+
+def date_field() -> bytes:
+    """The Date line of this second, with its CRLF."""
+    return f"Date: {formatdate(usegmt=True)}\r\n".encode()
 
 
 def _accept(queue: socket.socket) -> socket.socket | None:

@@ -29,6 +29,9 @@ from edgeproxy.tasks import Tasks
 TICK = 1.0
 """Seconds between heartbeats and slices of housekeeping."""
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+"""The signals that ask the edge to drain and end."""
+
 ORPHAN_DEADLINE = 600.0
 """Seconds that a worker serves on without a supervisor, where no other comes to serve."""
 
@@ -126,7 +129,7 @@ class Supervisor:
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._log.warning, "reload is not supported yet; serving on unchanged")
 
@@ -186,7 +189,11 @@ def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] 
             complain(f"the state directory {settings.state} cannot be used: {failure}")
             return 2
         owned.callback(store.close)
-        return uvloop.run(_serve(settings, store, listening, admin, config_path, command))
+        code = uvloop.run(_serve(settings, store, listening, admin, config_path, command))
+        # A second signal while the process ends must not change how it ends.
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+        return code
 
 
 async def _serve(

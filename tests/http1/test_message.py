@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from edgeproxy.http1.message import CONTINUE, REASONS, answer, problem, quota_exceeded
+from edgeproxy.http1.message import CONTINUE, REASONS, answer, limited, problem
 
 
 def test_an_answer_is_a_status_line_fields_and_a_body_with_its_length() -> None:
@@ -49,16 +49,34 @@ def test_a_problem_without_a_type_of_its_own_has_its_status_for_a_title(status: 
     }
 
 
-def test_a_refusal_by_limits_names_the_policies() -> None:
+@pytest.mark.parametrize("instance", [b"018f-id", b'018f"id'], ids=["safe", "quoted"])
+@pytest.mark.parametrize("close", [False, True])
+def test_a_refusal_by_limits_names_the_policies(instance: bytes, close: bool) -> None:
     """draft-ietf-httpapi-ratelimit-headers-10 section 5.1."""
-    assert orjson.loads(quota_exceeded(("basic", "export"), b"1")) == {
+    head, _, body = limited(b"Retry-After: 7\r\n", ("basic", "export"), instance, close=close).partition(b"\r\n\r\n")
+    assert head.split(b"\r\n") == [
+        b"HTTP/1.1 429 Too Many Requests",
+        b"Content-Type: application/problem+json",
+        b"Retry-After: 7",
+        b"X-Request-Id: " + instance,
+        b"Content-Length: %d" % len(body),
+        *([b"Connection: close"] if close else []),
+    ]
+    assert orjson.loads(body) == {
         "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
         "title": "Request cannot be satisfied as assigned quota has been exceeded",
         "status": 429,
         "detail": "Over the limit basic, export",
-        "instance": "1",
+        "instance": instance.decode(),
         "violated-policies": ["basic", "export"],
     }
+
+
+def test_a_refusal_of_head_has_the_length_of_the_body_that_get_would_have() -> None:
+    """RFC 9110 section 9.3.2."""
+    assert (
+        limited(b"", ("a",), b"1", head_only=True) == limited(b"", ("a",), b"1").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    )
 
 
 @pytest.mark.parametrize("instance", [b'"', b"\\", b'a"b\\c', b'","status":200,"x":"', bytes(range(33, 127))])

@@ -1,0 +1,23 @@
+"""Resets: the end of a connection that says that what it carried is not whole."""
+
+import asyncio
+import socket
+import struct
+
+AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time: closing throws away what is unsent, and sends a reset."""
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection at once, and by a reset: without it the end of the stream would look like any other."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    transport.abort()
+
+
+def was_reset(transport: asyncio.Transport) -> bool:
+    """Whether what was reported as the end of the peer's stream was a reset; ask once, in `eof_received`.
+
+    libuv reports the end where a reset comes together with the last bytes.
+    """
+    error: int = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return error != 0

@@ -1,0 +1,33 @@
+"""Whether an answer through the edge is the one that the service gives to who asks it directly."""
+
+from collections.abc import Iterable
+
+from tests.e2e.ask import Answer
+
+STAMPED = frozenset(
+    (
+        *("x-request-id", "traceparent", "x-edge-region", "x-customer-id", "x-customer-tier"),
+        *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via"),
+    )
+)
+"""Fields of requests that the edge sets."""
+OWNED = frozenset(("x-request-id", "ratelimit", "ratelimit-policy"))
+"""Fields of answers that the edge sets."""
+OF_A_CONNECTION = frozenset(("connection", "keep-alive", "transfer-encoding"))
+"""Of these only the coding matters here, and is compared apart: the edge chunks anew."""
+OF_THE_MOMENT = frozenset(("date",))
+
+
+def kept(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The fields that nobody on the way may touch."""
+    left_out = OWNED | OF_A_CONNECTION | OF_THE_MOMENT
+    return [(name, value) for name, value in fields if name not in left_out]
+
+
+def assert_alike(through: Answer, direct: Answer) -> None:
+    """Same status, same body, same fields in the same order, apart from those that are the edge's."""
+    assert through.status == direct.status
+    assert kept(through.fields) == kept(direct.fields)
+    assert through.all("transfer-encoding") == direct.all("transfer-encoding")
+    assert through.body == direct.body
+    assert len(through.all("x-request-id")) == 1

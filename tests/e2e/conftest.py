@@ -1,0 +1,84 @@
+"""Edges and upstreams for the tests that use the whole of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("tests.e2e.alike", "tests.e2e.edge", "tests.e2e.ask")
+
+from tests.e2e.edge import Edge  # noqa: E402
+from tests.e2e.services import Httpbin, Nginx  # noqa: E402
+from tests.e2e.upstream import Upstream  # noqa: E402
+
+StartEdge = Callable[..., Edge]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes that many tests share have their files."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="session")
+def upstream(folder: Path) -> Iterator[Upstream]:
+    """The scripted upstream. It must have been sent nothing odd by the end, whatever clients did."""
+    upstream = Upstream(folder / "upstream")
+    try:
+        yield upstream
+        assert not upstream.seen()["odd"]
+    finally:
+        upstream.stop()
+
+
+@pytest.fixture(scope="session")
+def httpbin(folder: Path) -> Iterator[Httpbin]:
+    """httpbin as a service to compare with."""
+    service = Httpbin(folder / "httpbin")
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def files(folder: Path, nginx: str, seed: int) -> Iterator[Nginx]:
+    """nginx as a service to compare with; a test that uses it must be marked nginx."""
+    service = Nginx(nginx, folder / "nginx", seed)
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def edge(folder: Path, upstream: Upstream) -> Iterator[Edge]:
+    """An edge with two workers in front of the scripted upstream, shared by tests that leave it as it is."""
+    with closing(Edge(folder / "edge", upstream.port)) as edge:
+        yield edge.start()
+
+
+@pytest.fixture(scope="session")
+def api(folder: Path, httpbin: Httpbin) -> Iterator[Edge]:
+    """An edge in front of httpbin."""
+    with closing(Edge(folder / "api", httpbin.port)) as edge:
+        yield edge.start()
+
+
+@pytest.fixture(scope="session")
+def site(folder: Path, files: Nginx) -> Iterator[Edge]:
+    """An edge in front of nginx that asks nobody for a key."""
+    routes = [{"name": "files", "path": "/*", "upstream": "api", "auth": "none"}]
+    with closing(Edge(folder / "site", files.port, routes=routes)) as edge:
+        yield edge.start()
+
+
+@pytest.fixture
+def start_edge(tmp_path: Path, upstream: Upstream) -> Iterator[StartEdge]:
+    """Start an edge of a test's own: `start_edge(**people(acme="basic"), **settings)`."""
+    with ExitStack() as ends:
+
+        def start(*, port: int | None = None, **settings: Any) -> Edge:
+            edge = Edge(tmp_path / "edge", port or upstream.port, **settings)
+            ends.enter_context(closing(edge))
+            return edge.start()
+
+        yield start

@@ -1,0 +1,34 @@
+"""The people of the tests' configurations: each customer has one key, made of its name."""
+
+import hashlib
+from typing import Any
+
+TIERS: dict[str, Any] = {
+    "basic": {"limits": [{"rate": "60/min"}]},
+    "pro": {"limits": [{"rate": "600/min"}]},
+    "free": {"limits": []},
+    "own": {"limits": []},
+}
+UNLIMITED = "umbra"
+"""A customer without limits, in every configuration."""
+
+
+def key_of(customer: str) -> str:
+    """The key that this customer sends."""
+    return f"key-of-{customer}"
+
+
+def key_line(customer: str, **fields: object) -> dict[str, object]:
+    """The entry of this customer's key under `keys`."""
+    return {"sha256": hashlib.sha256(key_of(customer).encode()).hexdigest(), "customer": customer, **fields}
+
+
+def people(**customers: str | list[str]) -> dict[str, Any]:
+    """`tiers`, `customers` and `keys` for these: the name of a tier, or the rates that they have of their own."""
+    described: dict[str, Any] = {UNLIMITED: {"tier": "free"}}
+    for name, plan in customers.items():
+        if isinstance(plan, str):
+            described[name] = {"tier": plan}
+        else:
+            described[name] = {"tier": "own", "limits": [{"rate": rate} for rate in plan]}
+    return {"tiers": TIERS, "customers": described, "keys": [key_line(name) for name in described]}

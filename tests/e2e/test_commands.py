@@ -1,0 +1,127 @@
+"""The commands as people type them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.ask import ask
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import START, Edge
+from tests.e2e.people import key_of, people
+from tests.e2e.ports import HOST, Ports
+from tests.e2e.process import ROOT, Process
+from tests.e2e.services import answers
+from tests.e2e.structured import parse_list
+from tests.e2e.upstream import Upstream
+from tests.supervisor.waiting import until
+
+
+def edgeproxy(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "edgeproxy", *arguments],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_quick_serves_an_upstream_without_a_file(tmp_path: Path, upstream: Upstream) -> None:
+    ports = Ports(2)
+    listen, admin = ports.numbers
+    command = [sys.executable, "-m", "edgeproxy", "quick", "--to", f"http://{HOST}:{upstream.port}"]
+    command += ["--listen", f"{HOST}:{listen}", "--admin", f"{HOST}:{admin}", "--rate", "20/min"]
+    quick = Process(command, tmp_path / "log")
+    try:
+        until(lambda: not quick.running or answers(admin, "/readyz"), "it is ready", seconds=START)
+        answer = ask(listen, "/some/path?echo=1")
+        assert answer.json()["target"] == "/some/path?echo=1"
+        (policy,) = parse_list(answer["ratelimit-policy"])
+        assert policy.parameters == {"q": 20, "w": 60}
+        statuses = [ask(listen).status for _ in range(25)]
+        assert statuses.count(200) == 19
+        assert set(statuses) == {200, 429}
+        assert ask(admin, "/usage").json()["rows"] == [["-", "requests", "/*", 20]]
+        quick.terminate()
+        assert quick.wait(20) == 0
+        until(lambda: not quick.family(), "nothing of it is left", seconds=5)
+    finally:
+        quick.stop()
+        ports.close()
+        print(quick.output)
+
+
+def test_a_new_key_can_be_used_as_the_command_says(start_edge: StartEdge) -> None:
+    made = edgeproxy("key", "new", "--customer", "acme")
+    assert made.returncode == 0
+    key, line = made.stdout.strip().splitlines()
+    described: dict[str, Any] = people(acme="pro")
+    (described["keys"],) = [[*described["keys"][:-1], *yaml.safe_load(line)]]
+    edge = start_edge(**described)
+    assert edge.ask(key=key).status == 200
+    assert edge.ask(key=key_of("acme")).status == 401
+    assert edge.usage() == {"acme": 1}
+
+
+def test_status_and_limits_ask_a_running_edge(start_edge: StartEdge) -> None:
+    edge = start_edge(**people(acme="basic"))
+    for _ in range(3):
+        edge.ask(key=key_of("acme"))
+    admin = f"{HOST}:{edge.admin}"
+    status = edgeproxy("status", "--admin", admin)
+    assert (status.returncode, status.stdout.count("worker ")) == (0, 2)
+    limits = edgeproxy("limits", "acme", "--admin", admin)
+    assert limits.returncode == 0
+    assert "3 of 60 used" in limits.stdout
+    edge.end()
+    assert edgeproxy("status", "--admin", admin).returncode == 1
+
+
+def test_an_edge_that_cannot_be_configured_exits_with_2_and_starts_nothing(tmp_path: Path) -> None:
+    wrong = tmp_path / "edge.yaml"
+    wrong.write_text("regoin: eu\nlisten: 127.0.0.1\nupstreams: {}\nroutes: []\n")
+    for command, code in (("edge", 2), ("check", 1)):
+        done = edgeproxy(command, "-c", str(wrong))
+        assert done.returncode == code
+        assert f"{wrong}:1: regoin: " in done.stderr
+        assert "region" in done.stderr
+        assert f"{wrong}:2: listen" in done.stderr
+    assert not (tmp_path / "var").exists()
+    assert edgeproxy("edge").returncode == 2
+    assert edgeproxy("edge", "-c", str(tmp_path / "none.yaml")).returncode == 2
+
+
+def test_what_a_later_version_brings_is_refused_and_not_ignored(tmp_path: Path, edge: Edge) -> None:
+    later = tmp_path / "edge.yaml"
+    settings = {**edge.settings, "hub": "redis://127.0.0.1:6379/0", "state": str(tmp_path / "state")}
+    later.write_text(yaml.safe_dump(settings))
+    done = edgeproxy("edge", "-c", str(later))
+    assert done.returncode == 2
+    assert "not supported yet" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_address_that_is_taken_is_said_and_nothing_is_started(
+    edge: Edge, tmp_path: Path, upstream: Upstream
+) -> None:
+    taken = tmp_path / "edge.yaml"
+    settings = {**edge.settings, "listen": f"{HOST}:{upstream.port}", "state": str(tmp_path / "state")}
+    taken.write_text(yaml.safe_dump(settings))
+    done = edgeproxy("edge", "-c", str(taken))
+    assert done.returncode == 2
+    assert str(upstream.port) in done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("edge*.yaml")), ids=lambda path: path.name)
+def test_the_configurations_that_are_shipped_pass_with_an_empty_environment(path: Path) -> None:
+    command = [sys.executable, "-m", "edgeproxy", "check", "-c", str(path)]
+    done = subprocess.run(command, check=False, cwd=ROOT, env={}, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,260 @@
+"""What flows through the edge flows at once, both ways, and nobody who stalls is bought with memory."""
+
+import asyncio
+import select
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.e2e.ask import PATIENCE, Wire
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import Edge
+from tests.e2e.people import UNLIMITED, key_of
+from tests.e2e.ports import HOST, Ports
+from tests.e2e.upstream import content
+
+KEY = {"X-API-Key": key_of(UNLIMITED)}
+HOARD = 16 << 20
+"""Bytes by which a worker may grow for clients that stall: what its sockets' and its own buffers hold, and some."""
+
+
+class Stage:
+    """An aiohttp service in the loop of the test, which can see both sides of the edge at once."""
+
+    def __init__(self) -> None:
+        self.cue = asyncio.Event()
+        self.seen: asyncio.Queue[Any] = asyncio.Queue()
+        self.app = web.Application(client_max_size=0)
+        self.app.router.add_get("/events", self.events)
+        self.app.router.add_get("/heartbeats", self.heartbeats)
+        self.app.router.add_post("/upload", self.upload)
+        self.app.router.add_get("/socket", self.socket)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events, each only when the test gives its cue."""
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        await answer.prepare(request)
+        for number in range(5):
+            await answer.write(b"id: %d\ndata: event %d\n\n" % (number, number))
+            await self.cue.wait()
+            self.cue.clear()
+        return answer
+
+    async def heartbeats(self, request: web.Request) -> web.StreamResponse:
+        """Comments for ever, some fifty a second."""
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await answer.prepare(request)
+        try:
+            while True:
+                await answer.write(b": still here\n\n")
+                await asyncio.sleep(0.02)
+        finally:
+            self.seen.put_nowait("gone")
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """Tells the test of each piece as it comes."""
+        async for piece in request.content.iter_any():
+            self.seen.put_nowait(piece)
+        return web.Response(text="done")
+
+    async def socket(self, request: web.Request) -> web.WebSocketResponse:
+        """Echoes, until it is told to say goodbye."""
+        tunnel = web.WebSocketResponse(protocols=["chat"])
+        await tunnel.prepare(request)
+        async for message in tunnel:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                await tunnel.send_bytes(message.data[::-1])
+            elif message.data == "bye":
+                await tunnel.close(code=4000, message=b"as you wish")
+            else:
+                await tunnel.send_str(f"you said {message.data}")
+        self.seen.put_nowait(tunnel.close_code)
+        return tunnel
+
+    @asynccontextmanager
+    async def open(self, port: int) -> Any:
+        """Serve on this port, and a client's session beside it."""
+        runner = web.AppRunner(self.app, handler_cancellation=True, shutdown_timeout=1, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, HOST, port).start()
+        try:
+            async with aiohttp.ClientSession(headers=KEY) as session:
+                yield session
+        finally:
+            await runner.cleanup()
+
+
+Play = Callable[[Stage, aiohttp.ClientSession, str], Awaitable[None]]
+
+
+@pytest.fixture
+def play(start_edge: StartEdge) -> Callable[[Play], Edge]:
+    """Run a play: a coroutine with a stage behind an edge, a client's session, and the edge's authority."""
+
+    def run(scene: Play) -> Edge:
+        ports = Ports(1)
+        edge = start_edge(port=ports.numbers[0])
+
+        async def whole() -> None:
+            stage = Stage()
+            async with asyncio.timeout(30), stage.open(ports.numbers[0]) as session:
+                await scene(stage, session, f"{HOST}:{edge.port}")
+
+        asyncio.run(whole())
+        ports.close()
+        return edge
+
+    return run
+
+
+def test_each_server_sent_event_arrives_before_the_next_is_made(play: Callable[[Play], Edge]) -> None:
+    async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
+        async with session.get(f"http://{edge}/events") as answer:
+            assert answer.headers["Content-Type"] == "text/event-stream"
+            for number in range(5):
+                assert await answer.content.readuntil(b"\n\n") == b"id: %d\ndata: event %d\n\n" % (number, number)
+                stage.cue.set()
+            assert await answer.content.read() == b""
+
+    assert play(scene).usage() == {UNLIMITED: 1}
+
+
+def test_a_service_that_goes_on_notices_that_its_client_has_left(play: Callable[[Play], Edge]) -> None:
+    async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
+        answer = await session.get(f"http://{edge}/heartbeats")
+        await answer.content.readuntil(b"\n\n")
+        # The end of its side alone may mean that it only listens now; what is sent to it then tells.
+        answer.close()
+        assert await stage.seen.get() == "gone"
+
+    play(scene)
+
+
+def test_each_piece_of_an_upload_arrives_before_the_next_is_sent(play: Callable[[Play], Edge]) -> None:
+    async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
+        async def body() -> Any:
+            for number in range(5):
+                yield b"piece %d" % number
+                assert await stage.seen.get() == b"piece %d" % number
+
+        async with session.post(f"http://{edge}/upload", data=body()) as answer:
+            assert (answer.status, await answer.text()) == (200, "done")
+
+    play(scene)
+
+
+def test_a_websocket_is_a_tunnel_and_one_request(play: Callable[[Play], Edge]) -> None:
+    async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
+        async with session.ws_connect(f"http://{edge}/socket", protocols=["chat"]) as tunnel:
+            assert tunnel.protocol == "chat"
+            for number in range(20):
+                await tunnel.send_str(str(number))
+                assert await tunnel.receive_str() == f"you said {number}"
+            large = content(1 << 20)
+            await tunnel.send_bytes(large)
+            assert await tunnel.receive_bytes() == large[::-1]
+            await tunnel.ping()
+            await tunnel.send_str("bye")
+            message = await tunnel.receive()
+            assert (message.type, message.data, message.extra) == (aiohttp.WSMsgType.CLOSE, 4000, "as you wish")
+
+    assert play(scene).usage() == {UNLIMITED: 1}
+
+
+def test_many_websockets_live_side_by_side_and_die_one_by_one(play: Callable[[Play], Edge]) -> None:
+    async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
+        tunnels = [await session.ws_connect(f"http://{edge}/socket") for _ in range(30)]
+        for number, tunnel in enumerate(tunnels):
+            await tunnel.send_str(str(number))
+        for number, tunnel in enumerate(tunnels):
+            assert await tunnel.receive_str() == f"you said {number}"
+        for tunnel in tunnels:
+            await tunnel.close(code=4001)
+            assert await stage.seen.get() == 4001
+
+    assert play(scene).usage() == {UNLIMITED: 30}
+
+
+def test_only_websockets_are_tunnelled(edge: Edge) -> None:
+    fields = {"Connection": "upgrade", "Upgrade": "something/1.0"}
+    answer = edge.ask("/?echo=1", key=key_of(UNLIMITED), fields=fields)
+    assert answer.status == 200
+    assert "upgrade" not in {name.lower() for name, _ in answer.json()["fields"]}
+
+
+def memory_of(pids: list[int]) -> int:
+    """Bytes of resident memory, of all of them."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    return pages * 4096
+
+
+def test_readers_that_stall_cost_no_memory_and_get_everything_in_the_end(start_edge: StartEdge) -> None:
+    edge = start_edge()
+    size = 64 << 20
+    assert edge.ask("/?size=100000", key=key_of(UNLIMITED)).status == 200
+    workers = edge.worker_pids()
+    before = memory_of(workers)
+    wires = [Wire(edge.port) for _ in range(2)]
+    for wire in wires:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        wire.send(f"GET /?size={size} HTTP/1.1\r\nHost: a\r\nX-API-Key: {key_of(UNLIMITED)}\r\n\r\n".encode())
+    for _ in range(100):  # others are served meanwhile
+        assert edge.ask("/?size=100000", key=key_of(UNLIMITED)).status == 200
+    assert memory_of(workers) - before < HOARD
+    whole = content(size)
+    for wire in wires:
+        assert wire.hear().body == whole
+        wire.socket.close()
+    assert memory_of(workers) - before < HOARD
+
+
+def test_a_service_that_stalls_stops_the_upload_and_costs_no_memory(start_edge: StartEdge) -> None:
+    body = content(64 << 20)
+    with socket.create_server((HOST, 0)) as listening:
+        listening.settimeout(PATIENCE)
+        edge = start_edge(port=listening.getsockname()[1])
+        workers = edge.worker_pids()
+        before = memory_of(workers)
+        with Wire(edge.port) as wire:
+            wire.send(f"POST / HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY['X-API-Key']}\r\n".encode())
+            wire.send(b"Content-Length: %d\r\n\r\n" % len(body))
+            service, _ = listening.accept()
+            service.settimeout(PATIENCE)
+            sent = send_until_stalled(wire.socket, body)
+            assert sent < len(body)
+            assert memory_of(workers) - before < HOARD
+            received = bytearray()
+            reading = threading.Thread(target=take_request, args=(service, len(body), received))
+            reading.start()
+            wire.send(body[sent:])
+            assert wire.hear().status == 200
+            reading.join(PATIENCE)
+            service.close()
+        assert bytes(received) == body
+        assert memory_of(workers) - before < HOARD
+
+
+def send_until_stalled(raw: socket.socket, body: bytes) -> int:
+    """How many bytes of the body are taken before nobody takes any for half a second."""
+    sent = 0
+    while sent < len(body) and select.select([], [raw], [], 0.5)[1]:
+        sent += raw.send(memoryview(body)[sent : sent + (1 << 16)])
+    return sent
+
+
+def take_request(service: socket.socket, length: int, received: bytearray) -> None:
+    """Read a request whole, put its body into `received` and answer it."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += service.recv(1 << 16)
+    received += data.partition(b"\r\n\r\n")[2]
+    while len(received) < length:
+        received += service.recv(1 << 20)
+    service.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")

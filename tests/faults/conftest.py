@@ -1,0 +1,24 @@
+"""An upstream for each test, so that what it counted is what the test brought about; edges as in tests/e2e."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import start_edge
+from tests.e2e.upstream import Upstream
+
+pytest.register_assert_rewrite("tests.faults.storm")
+
+__all__ = ["start_edge", "upstream"]
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[Upstream]:
+    """The scripted upstream, which survives whatever becomes of the edge, and must be sent nothing odd."""
+    upstream = Upstream(tmp_path / "upstream")
+    try:
+        yield upstream
+        assert not upstream.seen()["odd"]
+    finally:
+        upstream.stop()

@@ -1,0 +1,206 @@
+"""Load on an edge while it loses parts, and what must hold of all counts when the load is over."""
+
+import re
+import threading
+from collections import Counter
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.e2e.edge import Edge
+from tests.e2e.load import Account, Load, Plan
+from tests.e2e.people import UNLIMITED
+from tests.e2e.process import kill
+from tests.e2e.upstream import Upstream
+from tests.supervisor.waiting import until
+
+PATHS = ["/", "/?wait=2", "POST /?wait=1", "/?size=30000", "/?status=404", "/?status=503", "/?status=204", "/?wait=7"]
+"""What clients ask for: some of it takes a while, so that kills find requests at every stage."""
+OUTAGE = 3.0
+"""Seconds without any answer that a loss of one worker of two may cost on a busy machine; usually some milliseconds."""
+
+
+class Watch(threading.Thread):
+    """Reads what the edge shows all the time, and notes whatever falls. A silent admin listener is no fall."""
+
+    def __init__(self, edge: Edge) -> None:
+        super().__init__(name="watch")
+        self.falls: list[str] = []
+        self.readings = 0
+        self._edge = edge
+        self._seen: dict[str, float] = {}
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(0.05):
+            try:
+                shown: dict[str, float] = {f"usage of {name}": total for name, total in self._edge.usage().items()}
+                for (name, labels), value in self._edge.metrics().items():
+                    if name in ("edge_requests_total", "edge_usage_counted_total", "edge_request_seconds_count"):
+                        shown[f"{name} {labels}"] = value
+            except (OSError, HTTPException):
+                continue
+            self.readings += 1
+            for name, value in self._seen.items():
+                if shown.get(name, 0) < value:
+                    self.falls.append(f"{name} fell from {value} to {shown.get(name)}")
+            self._seen.update(shown)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join(30)
+
+
+class Storm:
+    """Client processes against an edge, from `with` to `over`.
+
+    Two processes send for the customer without limits for as long as the storm lasts. `steady`, a customer with a
+    limit, is asked for some 150 times a second, until its limit has refused it for a while.
+    """
+
+    def __init__(self, edge: Edge, upstream: Upstream, folder: Path, *, steady: str | None = None) -> None:
+        self.edge = edge
+        self.upstream = upstream
+        self.steady = steady
+        self.kills = 0
+        self.accounts: list[Account] = []
+        self._folder = folder / "load"
+        self._loads: list[Load] = []
+        self._watch = Watch(edge)
+
+    def __enter__(self) -> Self:
+        plans = [Plan(self.edge.port, [UNLIMITED], PATHS, connections=8)] * 2
+        if self.steady is not None:
+            plans.append(Plan(self.edge.port, [self.steady], ["/?wait=20"], connections=4, refusals=400))
+        self._loads = [Load(self._folder, f"clients-{number}", plan) for number, plan in enumerate(plans)]
+        self._watch.start()
+        self.go_on()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            self._watch.end()
+            for load in self._loads:
+                load.stop()
+
+    def received(self, customer: str = UNLIMITED) -> int:
+        """Requests of this customer that the upstream has got."""
+        count: int = self.upstream.seen()["received"].get(customer, 0)
+        return count
+
+    def go_on(self, requests: int = 150) -> None:
+        """Wait until the upstream has got this many requests more: the edge serves."""
+        wanted = self.received() + requests
+        until(lambda: self.received() >= wanted, f"{requests} requests more arrive", seconds=20)
+
+    def kill_workers(self, *pids: int) -> None:
+        """kill -9 of these workers, and wait until others are in their places."""
+        for pid in pids:
+            kill(pid)
+            self.kills += 1
+        until(lambda: _whole_crew(self.edge, {*pids}), "there are new workers", seconds=20)
+
+    def kill_supervisor(self) -> set[int]:
+        """kill -9 of the supervisor; returns the workers that it leaves behind."""
+        orphans = set(self.edge.worker_pids())
+        kill(self.edge.supervisor.pid)
+        self.edge.supervisor.wait(10)
+        self.kills += 1
+        return orphans
+
+    def kill_everything(self) -> None:
+        """kill -9 of the supervisor and of all workers at once: nobody listens any more."""
+        supervisor = self.edge.supervisor
+        for pid in (supervisor.pid, *supervisor.family() - {supervisor.pid}):
+            kill(pid)
+            self.kills += 1
+        supervisor.wait(10)
+
+    def orphans_leave(self, orphans: set[int]) -> None:
+        """Wait until the workers of a dead supervisor have left by themselves, now that another one serves."""
+        until(lambda: not self.edge.supervisor.family() & orphans, "the orphans leave", seconds=15)
+
+    def over(self, seconds: float = 30) -> None:
+        """End the load, let `steady` get to its limit, and take the accounts."""
+        endless, limited = self._loads[:2], self._loads[2:]
+        self.accounts = [load.account(seconds) for load in limited]
+        self.accounts += [load.finish() for load in endless]
+        self._watch.end()
+        assert not self._watch.falls, self._watch.falls[:5]
+        assert self._watch.readings > 0
+        print(self.figures())
+
+    # ---- the sums
+
+    def answered(self, customer: str) -> int:
+        """Billable answers that clients received whole."""
+        return sum(account.answered(customer) for account in self.accounts)
+
+    def lost(self, customer: str) -> int:
+        """Requests that clients sent and got no whole answer to."""
+        return sum(account.lost.get(customer, 0) for account in self.accounts)
+
+    def counted(self, customer: str) -> int:
+        """Requests in `/usage`."""
+        return self.edge.usage().get(customer, 0)
+
+    def billable(self, customer: str) -> int:
+        """Billable answers that the upstream gave."""
+        given: int = self.upstream.seen()["billable"].get(customer, 0)
+        return given
+
+    def figures(self) -> str:
+        """What came of it, in a line for each customer."""
+        customers = [UNLIMITED, *([self.steady] if self.steady else [])]
+        statuses: Counter[str] = Counter()
+        for account in self.accounts:
+            for counts in account.answers.values():
+                statuses.update(counts)
+        lines = [f"{self.kills} kills; answers {dict(sorted(statuses.items()))}"]
+        for name in customers:
+            sums = f"answered {self.answered(name)} <= counted {self.counted(name)} <= given {self.billable(name)}"
+            lines.append(f"{name}: {sums}; lost {self.lost(name)}")
+        for account in self.accounts:
+            outages = f"silence {account.silence:.3f} s, recovery {account.recovery:.3f} s"
+            lines.append(f"{outages}, refused {account.refused}, reset {account.reset}, closed {account.closed}")
+        return "\n".join(lines)
+
+    def assert_counted(self) -> None:
+        """DESIGN section 7: answered to clients <= counted <= given by the upstream, with equality without kills."""
+        for customer in [UNLIMITED, *([self.steady] if self.steady else [])]:
+            answered, counted, given = self.answered(customer), self.counted(customer), self.billable(customer)
+            assert answered <= counted <= given, customer
+            assert given - answered <= self.lost(customer)
+            if not self.kills:
+                assert answered == counted == given, customer
+
+    def assert_held(self, limit: int, workers: int) -> None:
+        """The limit of `steady` held: no more than L + 2(N - 1) admitted, and none refused while there was room.
+
+        What was charged and then lost with a worker is admitted as well, so room may be that much less.
+        """
+        assert self.steady is not None
+        bound = limit + 2 * (workers - 1)
+        assert self.counted(self.steady) <= bound
+        assert self.received(self.steady) <= bound
+        used = self.edge.limit(self.steady)["used"]
+        assert self.counted(self.steady) <= used <= bound
+        assert self.counted(self.steady) + self.lost(self.steady) >= limit
+
+    def assert_served_throughout(self) -> None:
+        """Nobody was refused a connection, and answers never stopped for long."""
+        for account in self.accounts:
+            assert account.refused == 0
+            assert account.silence < OUTAGE
+            assert account.recovery < OUTAGE
+
+
+READY = re.compile(r'"pid": ?(\d+)[^\n]*"event": ?"worker ready"')
+
+
+def _whole_crew(edge: Edge, gone: set[int]) -> bool:
+    """Whether all workers are there again, each ready, and none of those that were killed is among them."""
+    pids = set(edge.worker_pids())
+    ready = {int(pid) for pid in READY.findall(edge.output)}
+    return not pids & gone and len(pids) == edge.settings["workers"] and pids <= ready

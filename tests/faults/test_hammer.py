@@ -1,0 +1,97 @@
+"""Limits hammered through HTTP by several processes at once: exact to 2 (N - 1), and never less than the limit."""
+
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import Edge
+from tests.e2e.load import Account, Load, Plan
+from tests.e2e.people import people
+from tests.e2e.upstream import Upstream
+from tests.supervisor.waiting import until
+
+LIMITS = {"small": 60, "middle": 600, "large": 10_000}
+PROCESSES = 4
+WINDOW = 55.0
+"""Seconds in which the hammering of a limit a minute has to be over."""
+
+
+def hammer(edge: Edge, customer: str, folder: Path, refusals: int) -> list[Account]:
+    """Ask flat out from several processes, each until it was refused so often."""
+    plan = Plan(edge.port, [customer], connections=8, refusals=refusals)
+    loads = [Load(folder / customer, f"{number}", plan) for number in range(PROCESSES)]
+    return [load.account(WINDOW) for load in loads]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_limit_admits_as_many_as_it_says_however_hard_it_is_hammered(
+    workers: int, start_edge: StartEdge, upstream: Upstream, tmp_path: Path
+) -> None:
+    rates = {name: [f"{limit}/min"] for name, limit in LIMITS.items()}
+    edge = start_edge(**people(**rates), workers=workers)
+    for name, limit in LIMITS.items():
+        begun = time.monotonic()
+        accounts = hammer(edge, name, tmp_path, refusals=300)
+        assert time.monotonic() - begun < WINDOW
+        passed = sum(account.answered(name, 200) for account in accounts)
+        asked = sum(sum(account.answers[name].values()) for account in accounts)
+        print(
+            f"{workers} workers, limit {limit}: {passed} of {asked} passed, {asked / accounts[0].seconds:.0f} a second"
+        )
+        assert not any(account.lost for account in accounts)
+        assert limit <= passed <= limit + 2 * (workers - 1)
+        assert edge.usage()[name] == passed == upstream.seen()["received"][name] == edge.limit(name)["used"]
+
+
+def test_customers_first_seen_by_several_workers_at_once_have_one_count_each(
+    start_edge: StartEdge, tmp_path: Path
+) -> None:
+    limit, workers = 5, 4
+    customers = {f"new-{number}": [f"{limit}/min"] for number in range(300)}
+    edge = start_edge(**people(**customers), workers=workers)
+    plan = Plan(edge.port, list(customers), connections=8, all_keys=True, requests=8 * len(customers))
+    loads = [Load(tmp_path / "load", f"{number}", plan) for number in range(PROCESSES)]
+    accounts = [load.account(WINDOW) for load in loads]
+    passed = {name: sum(account.answered(name, 200) for account in accounts) for name in customers}
+    assert set(passed.values()) <= set(range(limit, limit + 2 * (workers - 1) + 1))
+    assert edge.usage() == passed
+
+
+def test_a_short_window_holds_wherever_it_is_laid_and_is_filled_again(
+    start_edge: StartEdge, upstream: Upstream, tmp_path: Path
+) -> None:
+    count, window, workers = 50, 2.0, 2
+    delay = 0.3
+    """Seconds between a decision and the upstream's note of it that are allowed for."""
+    edge = start_edge(**people(acme=[f"{count}/{window:g}s"]), workers=workers)
+    plan = Plan(edge.port, ["acme"], connections=4)
+    loads = [Load(tmp_path / "load", f"{number}", plan) for number in range(2)]
+    until(lambda: len(upstream.arrivals("acme")) > 2.5 * count, "three windows are filled")
+    for load in loads:
+        load.finish()
+    arrivals = sorted(upstream.arrivals("acme"))
+    most = max(sum(start <= moment < start + window - delay for moment in arrivals) for start in arrivals)
+    assert most <= count + 2 * (workers - 1)
+    # Never refused while the last W + w hold less than L: as asked flat out, each such span holds at least L.
+    span = window + window / 28 + delay
+    for start in arrivals:
+        if start + span < arrivals[-1]:
+            assert sum(start <= moment < start + span for moment in arrivals) >= count
+    assert max(later - earlier for earlier, later in pairwise(arrivals)) <= span
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_minute_after_minute_is_held(start_edge: StartEdge, upstream: Upstream, tmp_path: Path) -> None:
+    edge = start_edge(**people(acme="pro"))
+    plan = Plan(edge.port, ["acme"], ["/"], connections=4)
+    loads = [Load(tmp_path / "load", f"{number}", plan) for number in range(2)]
+    until(lambda: len(upstream.arrivals("acme")) > 1500, "three windows are filled", seconds=200)
+    for load in loads:
+        load.finish()
+    arrivals = sorted(upstream.arrivals("acme"))
+    starts = arrivals[:: len(arrivals) // 300]
+    assert max(sum(start <= moment < start + 59.5 for moment in arrivals) for start in starts) <= 602

@@ -1,0 +1,117 @@
+"""kill -9 of every part under load: what was counted stays counted, limits hold, and clients hardly notice."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import StartEdge
+from tests.e2e.people import UNLIMITED, people
+from tests.e2e.upstream import Upstream
+from tests.faults.storm import Storm
+
+LIMIT = 600
+WINDOW = 55.0
+"""Seconds in which a test of one window of a minute has to be over."""
+
+
+def test_without_kills_all_three_counts_are_equal(start_edge: StartEdge, upstream: Upstream, tmp_path: Path) -> None:
+    edge = start_edge(**people(acme="pro"))
+    with Storm(edge, upstream, tmp_path, steady="acme") as storm:
+        storm.go_on(2000)
+        storm.over()
+    storm.assert_counted()
+    storm.assert_held(LIMIT, 2)
+    storm.assert_served_throughout()
+    assert storm.lost(UNLIMITED) == storm.lost("acme") == 0
+    assert not upstream.seen()["twice"]
+
+
+def test_workers_killed_one_after_the_other_lose_no_count(
+    start_edge: StartEdge, upstream: Upstream, tmp_path: Path
+) -> None:
+    begun = time.monotonic()
+    edge = start_edge(**people(acme="pro"))
+    with Storm(edge, upstream, tmp_path, steady="acme") as storm:
+        for number in range(4):
+            storm.kill_workers(edge.worker_pids()[number % 2])
+            storm.go_on()
+        storm.over()
+    storm.assert_counted()
+    storm.assert_held(LIMIT, 2)
+    storm.assert_served_throughout()
+    assert time.monotonic() - begun < WINDOW
+
+
+def test_both_workers_killed_at_once_are_replaced_and_counts_are_kept(
+    start_edge: StartEdge, upstream: Upstream, tmp_path: Path
+) -> None:
+    edge = start_edge(**people(acme="pro"))
+    with Storm(edge, upstream, tmp_path, steady="acme") as storm:
+        storm.kill_workers(*edge.worker_pids())
+        storm.go_on()
+        storm.over()
+    storm.assert_counted()
+    storm.assert_held(LIMIT, 2)
+    for account in storm.accounts:
+        assert account.refused == 0  # the supervisor holds the sockets: who connects meanwhile waits in their queue
+
+
+def test_workers_outlive_their_supervisor_and_leave_when_another_one_serves(
+    start_edge: StartEdge, upstream: Upstream, tmp_path: Path
+) -> None:
+    begun = time.monotonic()
+    edge = start_edge(**people(acme="pro"))
+    with Storm(edge, upstream, tmp_path, steady="acme") as storm:
+        orphans = storm.kill_supervisor()
+        storm.go_on()  # served by orphans
+        assert edge.supervisor.family() == orphans
+        edge.start()
+        storm.orphans_leave(orphans)
+        storm.go_on()
+        storm.kill_workers(edge.worker_pids()[0])
+        storm.go_on()
+        storm.over()
+    assert edge.supervisor.family() == {edge.supervisor.pid, *edge.worker_pids()}
+    storm.assert_counted()
+    storm.assert_held(LIMIT, 4)  # two supervisors' workers side by side, for a moment
+    storm.assert_served_throughout()
+    assert time.monotonic() - begun < WINDOW
+
+
+def test_an_edge_killed_whole_goes_on_from_its_state_directory(
+    start_edge: StartEdge, upstream: Upstream, tmp_path: Path
+) -> None:
+    begun = time.monotonic()
+    edge = start_edge(**people(acme="pro"))
+    with Storm(edge, upstream, tmp_path, steady="acme") as storm:
+        for workers in (2, 3):
+            storm.kill_everything()
+            edge.start(workers=workers)
+            storm.go_on()
+        storm.over()
+    storm.assert_counted()
+    storm.assert_held(LIMIT, 3)
+    assert time.monotonic() - begun < WINDOW
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_kills_of_anything_at_any_time(start_edge: StartEdge, upstream: Upstream, tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    edge = start_edge(**people(acme="pro"))
+    with Storm(edge, upstream, tmp_path) as storm:
+        for _ in range(40):
+            if draw.random() < 0.3:
+                orphans = storm.kill_supervisor()
+                storm.go_on(draw.randrange(300))
+                edge.start()
+                if draw.random() < 0.5:
+                    storm.orphans_leave(orphans)
+            else:
+                storm.kill_workers(draw.choice(edge.worker_pids()))
+            storm.go_on(draw.randrange(300))
+        storm.over()
+    storm.assert_counted()
+    storm.assert_served_throughout()

@@ -1,0 +1,179 @@
+"""Clients that go away: nothing is kept busy on their behalf. The stage counts at the end what is outstanding."""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.proxy.transcript import Edge, chunks, get, head, ok, post
+
+MIB = 1 << 20
+
+
+async def test_a_client_gone_before_its_answer_frees_the_upstream_at_once(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    assert edge.endpoint().outstanding == 1
+    client.aborts()
+    assert await upstream.gets_cut() == b""
+    assert edge.endpoint().outstanding == 0
+    assert not edge.endpoint().idle
+
+
+async def test_a_client_gone_within_its_body_frees_the_upstream_and_the_body_is_never_complete(edge: Edge) -> None:
+    for framing in ("Content-Length: 10", "Transfer-Encoding: chunked"):
+        client = await edge.client()
+        await client.sends(head("POST /public/ HTTP/1.1", "Host: h", framing))
+        upstream = await edge.upstream.accepts()
+        await upstream.gets_head()
+        await client.sends(b"3\r\nabc\r\n")
+        await upstream.gets(b"3\r\nabc\r\n")
+        client.closes()
+        assert await upstream.gets_cut() == b""
+        assert edge.endpoint().outstanding == 0
+
+
+async def test_a_client_gone_within_its_head_leaves_nothing(edge: Edge) -> None:
+    for part in (b"", b"GET", get()[:-2], b"\r\n"):
+        client = await edge.client()
+        await client.sends(part)
+        await edge.settles()
+        client.closes()
+        await edge.until(lambda: not edge.worker._clients)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked", "X-Until: close"])
+async def test_a_client_gone_within_its_answer_frees_the_upstream(edge: Edge, framing: str) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", framing), b"5\r\nhello\r\n")
+    await client.gets_head()
+    client.aborts()
+    await upstream.gets_cut()
+    assert edge.endpoint().outstanding == 0
+
+
+async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
+    await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
+    (held,) = edge.worker._clients
+    assert held.choked
+    client.aborts()
+    await upstream.gets_cut()
+
+
+async def test_a_client_that_closes_without_reading_its_answer_leaves_nothing(edge: Edge) -> None:
+    """Its side is closed, which might be no more than the end of its requests; the answer then finds it gone."""
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    client.closes()
+    await edge.settles()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))
+    for _ in range(20):
+        try:
+            await upstream.sends(b"1\r\nx\r\n")
+        except ConnectionError:
+            break
+        await edge.settles()
+    await upstream.gets_cut()
+
+
+async def test_a_reset_that_comes_with_a_request_is_not_taken_for_the_end_of_its_requests(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get("/public/gone"))
+    client.aborts()
+    await edge.until(lambda: not edge.worker._clients and not edge.worker.tasks._running)
+    assert edge.endpoint().outstanding == 0
+    edge.upstream.is_asked()  # It may or may not have been connected to by then.
+
+
+async def test_a_client_gone_while_its_upstream_is_connected_to_leaves_a_connection_for_others(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    upstream.closes()
+    await edge.until(lambda: not edge.endpoint().idle)
+    (held,) = edge.worker._clients
+    connect, connecting = edge.worker.connect, []
+    edge.worker.connect = connecting.append
+    await client.sends(get("/public/gone"))
+    await edge.until(lambda: connecting)
+    edge.worker.connect = connect
+    connect(connecting[0])
+    held.transport.abort()
+    await edge.until(lambda: not edge.worker._clients)
+    assert edge.endpoint().outstanding == 0
+    other = await edge.upstream.accepts()
+    await edge.until(lambda: edge.endpoint().idle)
+    another = await edge.client()
+    await another.sends(get("/public/next"))
+    assert (await other.gets_request()).first == "GET /public/next HTTP/1.1"
+    await other.sends(ok())
+    assert (await another.gets_answer()).status == 200
+
+
+async def test_clients_gone_with_requests_waiting_in_line_leave_nothing(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(*(get(f"/public/{n}") for n in range(50)))
+    upstream = await edge.upstream.accepts()
+    assert (await upstream.gets_request()).first == "GET /public/0 HTTP/1.1"
+    client.aborts()
+    assert await upstream.gets_cut() == b""
+
+
+async def test_a_storm_of_clients_that_come_and_go_at_any_moment(edge: Edge, seed: int) -> None:
+    """Whatever each was doing: afterwards nothing is outstanding, nothing is kept for it, and others are served."""
+    chance = random.Random(seed)
+    edge.upstream.answers(
+        lambda request: chance.choice(
+            (
+                ok(bytes(chance.choice((0, 10, 100_000)))),
+                head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"a" * 1000, b"b" * 70_000),
+            )
+        )
+    )
+    requests = [
+        get(),
+        get() * 3,
+        get("/nowhere") + get(),
+        post(bytes(100_000)),
+        head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked") + chunks(b"x" * 50_000),
+        b"GET /public/ HTTP/1.0\r\n\r\n",
+        get("/public/", "Connection: close"),
+        b"nonsense\r\n\r\n",
+    ]
+
+    async def comes_and_goes() -> None:
+        client = await edge.client()
+        asked = chance.choice(requests)
+        cut = chance.choice((len(asked), chance.randrange(len(asked))))
+        try:
+            await client.sends(asked[:cut])
+            for _ in range(chance.randrange(12)):
+                await asyncio.sleep(0)
+                if chance.random() < 0.5:
+                    client.takes_all()
+        except ConnectionError:
+            pass
+        chance.choice((client.closes, client.aborts))()
+
+    for _ in range(20):
+        await asyncio.gather(*(comes_and_goes() for _ in range(10)))
+    await edge.until(lambda: not edge.worker._clients)
+    assert edge.endpoint().outstanding == 0
+    client = await edge.client()
+    await client.sends(get())
+    assert (await client.gets_answer()).status == 200

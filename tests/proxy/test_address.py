@@ -1,0 +1,180 @@
+"""Whom a request is counted for: the peer, or the client that a trusted proxy acts for."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from edgeproxy.http1.request import RequestHead
+from edgeproxy.limits.rule import Rule
+from edgeproxy.proxy import address
+from edgeproxy.proxy.address import Addresses, parse, subject_of, without_port
+
+GUARD = Rule("per_ip", 200, 1.0, scope="guard")
+OPEN = Rule("anonymous", 60, 60.0, scope="ip")
+
+
+class Asked:
+    """Stands where the policies of the table of addresses are, and answers with what it was asked for."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def of(self, rule: Rule, subject: bytes) -> tuple[str, bytes]:
+        self.times += 1
+        return rule.name, subject
+
+
+def addresses(*trusted: str, guard: Rule | None = GUARD, anonymous: tuple[Rule, ...] = ()) -> Addresses:
+    return Addresses(Asked(), [ip_network(network) for network in trusted], guard, anonymous)
+
+
+def head(**said: bytes) -> RequestHead:
+    made = RequestHead()
+    for name, value in said.items():
+        setattr(made, name, value)
+    return made
+
+
+# ---- trust
+
+
+def test_nobody_is_trusted_unless_configured() -> None:
+    assert not addresses().trusts("127.0.0.1")
+    assert not addresses().trusts("::1")
+
+
+def test_addresses_inside_a_trusted_network_are_trusted() -> None:
+    some = addresses("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32")
+    for peer in ("10.0.0.1", "10.255.255.255", "192.0.2.7", "2001:db8::1", "::ffff:10.1.2.3"):
+        assert some.trusts(peer), peer
+    for peer in ("11.0.0.1", "192.0.2.8", "2001:db9::1", "::ffff:11.1.2.3", "", "garbage"):
+        assert not some.trusts(peer), peer
+
+
+# ---- the client behind trusted proxies
+
+
+def test_the_client_is_the_rightmost_entry_that_no_trusted_proxy_wrote() -> None:
+    some = addresses("10.0.0.0/8")
+    assert some.client_of("10.0.0.1", b"192.0.2.1") == "192.0.2.1"
+    assert some.client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9") == "192.0.2.1"
+    assert some.client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9, 10.0.0.8") == "192.0.2.1"
+
+
+def test_what_a_client_wrote_itself_stands_further_left_and_is_not_believed() -> None:
+    some = addresses("10.0.0.0/8")
+    assert some.client_of("10.0.0.1", b"198.51.100.66, 192.0.2.1") == "192.0.2.1"
+    assert some.client_of("10.0.0.1", b"10.9.9.9, 192.0.2.1, 10.0.0.2") == "192.0.2.1"
+
+
+def test_where_every_entry_is_trusted_the_leftmost_is_the_client() -> None:
+    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b"10.0.0.5, 10.0.0.6") == "10.0.0.5"
+
+
+def test_without_entries_the_proxy_itself_is_the_client() -> None:
+    some = addresses("10.0.0.0/8")
+    assert some.client_of("10.0.0.1", None) == "10.0.0.1"
+    assert some.client_of("10.0.0.1", b"") == "10.0.0.1"
+
+
+@pytest.mark.parametrize("entry", [b"unknown", b"_hidden", b"256.1.1.1", b"a.b", b"\xff\xfe", b"1.2.3", b"::g", b" "])
+def test_an_entry_that_is_no_address_ends_the_search_at_the_proxy_that_passed_it_on(entry: bytes) -> None:
+    some = addresses("10.0.0.0/8")
+    assert some.client_of("10.0.0.1", entry) == "10.0.0.1"
+    assert some.client_of("10.0.0.1", entry + b", 10.0.0.9") == "10.0.0.9"
+    assert some.client_of("10.0.0.1", entry + b", 192.0.2.1") == "192.0.2.1"
+
+
+def test_ports_brackets_and_whitespace_around_an_entry_are_no_part_of_it() -> None:
+    some = addresses("10.0.0.0/8")
+    for entry in (b"192.0.2.1:4711", b"\t192.0.2.1 ", b"::ffff:192.0.2.1", b"[::ffff:192.0.2.1]:80"):
+        assert some.client_of("10.0.0.1", entry) == "192.0.2.1", entry
+    for entry in (b"2001:db8::1", b"[2001:db8::1]", b"[2001:db8::1]:443", b"2001:DB8:0::1"):
+        assert some.client_of("10.0.0.1", entry) == "2001:db8::1", entry
+
+
+def test_an_entry_with_a_port_is_still_recognised_as_a_trusted_proxy() -> None:
+    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9:1234") == "192.0.2.1"
+
+
+def test_without_port() -> None:
+    assert without_port("192.0.2.1") == "192.0.2.1"
+    assert without_port("192.0.2.1:1") == "192.0.2.1"
+    assert without_port("2001:db8::1") == "2001:db8::1"
+    assert without_port("[2001:db8::1]:1") == "2001:db8::1"
+    assert without_port("") == ""
+
+
+# ---- what the upstream is told
+
+
+def test_the_proxy_is_added_to_what_it_says_of_its_client() -> None:
+    client, lines = addresses("10.0.0.0/8").on_behalf(
+        "10.0.0.1", head(forwarded_for=b"203.0.113.9, 192.0.2.1", forwarded_proto=b"https")
+    )
+    assert client == "192.0.2.1"
+    assert lines == (b"X-Forwarded-For: 203.0.113.9, 192.0.2.1, 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Request-Id: ")
+
+
+def test_a_proxy_that_says_nothing_is_the_client() -> None:
+    client, lines = addresses("10.0.0.0/8").on_behalf("10.0.0.1", head())
+    assert client == "10.0.0.1"
+    assert lines == b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Request-Id: "
+
+
+# ---- what is counted
+
+
+def test_ipv4_is_counted_by_address_in_whatever_clothes() -> None:
+    assert subject_of("192.0.2.1") == b"\xc0\x00\x02\x01"
+    assert subject_of("::ffff:192.0.2.1") == subject_of("192.0.2.1")
+    assert subject_of("192.0.2.2") != subject_of("192.0.2.1")
+
+
+def test_ipv6_is_counted_by_its_first_64_bits() -> None:
+    assert subject_of("2001:db8:1:2::1") == subject_of("2001:db8:1:2:ffff:ffff:ffff:ffff")
+    assert subject_of("2001:db8:1:2::1") != subject_of("2001:db8:1:3::1")
+    assert len(subject_of("2001:db8::1")) == 8
+
+
+def test_the_two_families_never_share_a_subject() -> None:
+    assert len({len(subject_of(each)) for each in ("192.0.2.1", "2001:db8::1")}) == 2
+
+
+def test_something_that_is_no_address_still_has_a_subject() -> None:
+    assert subject_of("somewhere") == b"somewhere"
+
+
+def test_parse() -> None:
+    assert str(parse("::ffff:10.0.0.1")) == "10.0.0.1"
+    assert parse("10.0.0.01") is None
+    assert parse("") is None
+
+
+def test_an_address_has_the_guard_and_the_anonymous_policies_of_its_subject() -> None:
+    some = addresses(anonymous=(OPEN,))
+    subject = subject_of("192.0.2.1")
+    found = some.of("192.0.2.1")
+    assert found.guard == ("per_ip", subject)
+    assert found.anonymous == (("anonymous", subject),)
+
+
+def test_without_a_guard_there_is_none() -> None:
+    assert addresses(guard=None).of("192.0.2.1").guard is None
+
+
+def test_an_address_is_made_once_and_remembered() -> None:
+    some = addresses()
+    assert some.of("192.0.2.1") is some.of("192.0.2.1")
+
+
+def test_the_addresses_remembered_are_bounded_and_the_one_unused_longest_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(address, "REMEMBERED", 2)
+    some = addresses()
+    first, second = some.of("192.0.2.1"), some.of("192.0.2.2")
+    some.of("192.0.2.1")
+    some.of("192.0.2.3")
+    assert some.of("192.0.2.1") is first
+    assert some.of("192.0.2.2") is not second

@@ -1,0 +1,330 @@
+"""Large bodies, and peers that do not take what they are sent: nobody is read faster than the other side takes it."""
+
+import asyncio
+import random
+import socket
+from time import monotonic
+
+import pytest
+
+from tests.proxy.transcript import Edge, chunks, get, head, ok, post
+from tests.proxy.wire import Wire
+
+MIB = 1 << 20
+SIZES = pytest.mark.parametrize("size", [64 << 10, 5 * MIB], ids=["64KiB", "5MiB"])
+MOST_HELD = MIB
+"""Bytes that the edge may hold for a connection whose peer takes nothing: a read and the transport's own marks."""
+
+
+def payload(size: int, seed: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def in_chunks(body: bytes) -> bytes:
+    """A chunked body whose chunks are of any length."""
+    chance = random.Random(len(body))
+    pieces = []
+    while body:
+        n = chance.choice((1, 100, 4096, 70_000))
+        pieces.append(body[:n])
+        body = body[n:]
+    return chunks(*pieces)
+
+
+async def open_exchange(edge: Edge, request: bytes) -> tuple[Wire, Wire]:
+    client = await edge.client()
+    await client.sends(request)
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    return client, upstream
+
+
+async def one_more(client: Wire, upstream: Wire) -> None:
+    """Both connections still serve."""
+    await client.sends(get())
+    await upstream.gets_request()
+    await upstream.sends(ok(b"one more"))
+    assert (await client.gets_answer()).body == b"one more"
+
+
+def narrow(transport: asyncio.Transport) -> None:
+    """Let the kernel hold little of what this end of the edge's sends, so that a test need not send much."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
+# ---- large bodies
+
+
+@SIZES
+async def test_a_large_answer_arrives_whole(edge: Edge, size: int, seed: int) -> None:
+    body = payload(size, seed)
+    client, upstream = await open_exchange(edge, get())
+    _, answer = await asyncio.gather(upstream.sends(ok(body)), client.gets_answer())
+    assert answer.body == body
+    await one_more(client, upstream)
+
+
+@SIZES
+async def test_a_large_chunked_answer_arrives_whole(edge: Edge, size: int, seed: int) -> None:
+    body = payload(size, seed)
+    client, upstream = await open_exchange(edge, get())
+    answered = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + in_chunks(body)
+    _, answer = await asyncio.gather(upstream.sends(answered), client.gets_answer())
+    assert answer.body == body
+    await one_more(client, upstream)
+
+
+async def test_a_large_answer_that_ends_with_its_connection_arrives_whole(edge: Edge, seed: int) -> None:
+    body = payload(5 * MIB, seed)
+    client, upstream = await open_exchange(edge, get())
+
+    async def sends() -> None:
+        await upstream.sends(head("HTTP/1.1 200 OK"), body)
+        upstream.closes()
+
+    _, answer = await asyncio.gather(sends(), client.gets_answer())
+    assert answer.body == body
+
+
+@SIZES
+async def test_a_large_request_arrives_whole(edge: Edge, size: int, seed: int) -> None:
+    body = payload(size, seed)
+    client = await edge.client()
+
+    async def gets() -> Wire:
+        upstream = await edge.upstream.accepts()
+        assert (await upstream.gets_request()).body == body
+        await upstream.sends(ok())
+        return upstream
+
+    _, upstream = await asyncio.gather(client.sends(post(body)), gets())
+    assert (await client.gets_answer()).body == b"hello"
+    await one_more(client, upstream)
+
+
+@SIZES
+async def test_a_large_chunked_request_arrives_whole(edge: Edge, size: int, seed: int) -> None:
+    body = payload(size, seed)
+    client = await edge.client()
+    asked = head("POST /public/ HTTP/1.1", "Host: edge.test", "Transfer-Encoding: chunked") + in_chunks(body)
+
+    async def gets() -> Wire:
+        upstream = await edge.upstream.accepts()
+        assert (await upstream.gets_request()).body == body
+        await upstream.sends(ok())
+        return upstream
+
+    _, upstream = await asyncio.gather(client.sends(asked), gets())
+    assert (await client.gets_answer()).body == b"hello"
+    await one_more(client, upstream)
+
+
+async def test_large_bodies_both_ways_at_once(edge: Edge, seed: int) -> None:
+    """An upstream may answer while it reads."""
+    body = payload(2 * MIB, seed)
+    client, upstream = await open_exchange(
+        edge, head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {len(body)}")
+    )
+
+    async def echoes() -> None:
+        await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {len(body)}"))
+        left = len(body)
+        while left:
+            piece = await upstream.gets_bytes(min(50_000, left))
+            left -= len(piece)
+            await upstream.sends(piece)
+
+    _, _, answer = await asyncio.gather(client.sends(body), echoes(), client.gets_answer())
+    assert answer.body == body
+    await client.gets_eof()
+
+
+# ---- peers that take nothing
+
+
+async def test_an_upstream_is_not_read_faster_than_the_client_reads(edge: Edge) -> None:
+    client, upstream = await open_exchange(edge, get())
+    await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
+    await client.gets_head()
+    sent = await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
+    assert sent < 64 * MIB
+    (held,) = edge.worker._clients
+    assert held.choked
+    assert held.transport.get_write_buffer_size() < MOST_HELD
+    left = 64 * MIB - sent
+
+    async def rest() -> None:
+        await upstream.sends(bytes(left))
+
+    async def takes() -> None:
+        taken = 0
+        while taken < 64 * MIB:
+            taken += client.takes_all()
+            await asyncio.sleep(0)
+        assert taken == 64 * MIB
+
+    await asyncio.gather(rest(), takes())
+    await one_more(client, upstream)
+
+
+@pytest.mark.parametrize("framing", [f"Content-Length: {64 * MIB}", "Transfer-Encoding: chunked"])
+async def test_a_client_is_not_read_faster_than_the_upstream_reads(edge: Edge, framing: str) -> None:
+    client, upstream = await open_exchange(edge, head("POST /public/ HTTP/1.1", "Host: edge.test", framing))
+    piece = bytes(1 << 16) if "Length" in framing else b"10000\r\n" + bytes(1 << 16) + b"\r\n"
+    sent = await client.sends_while_taken(piece, 64 * MIB)
+    assert sent < 64 * MIB
+    (held,) = edge.worker._clients
+    assert not held.reading
+    assert held.exchange is not None
+    assert held.exchange.server is not None
+    assert held.exchange.server.transport.get_write_buffer_size() < MOST_HELD
+    before = sent
+    await edge.until(lambda: upstream.takes_all() > 2 * MIB)
+    sent = await client.sends_while_taken(piece, 4 * MIB)
+    assert sent > 0, f"the client is read on after {before} bytes"
+    client.aborts()
+    await upstream.gets_cut()
+
+
+async def test_a_client_is_not_read_on_while_the_upstream_is_being_connected_to(edge: Edge) -> None:
+    """What came with the head is held until there is a connection, and no more than a bound of it."""
+    client = await edge.client()
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {4 * MIB}"))
+
+    async def gets() -> None:
+        upstream = await edge.upstream.accepts()
+        assert len((await upstream.gets_request()).body) == 4 * MIB
+        await upstream.sends(ok())
+
+    await asyncio.gather(client.sends(bytes(4 * MIB)), gets())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_a_client_that_never_reads_is_not_answered_without_end(edge: Edge) -> None:
+    """Refusals cost the edge memory as soon as nobody takes them."""
+    client = await edge.client()
+    sent = await client.sends_while_taken(get("/nowhere") * 1000, 64 * MIB)
+    assert sent < 64 * MIB
+    (held,) = edge.worker._clients
+    assert not held.reading
+    assert held.transport.get_write_buffer_size() < MOST_HELD
+    assert len(held.buffer) < MOST_HELD
+    client.aborts()
+
+
+async def test_a_client_that_reads_late_gets_every_answer(edge: Edge) -> None:
+    client = await edge.client()
+    refused = get("/nowhere")
+    await client.sends(refused)
+    await client.gets_answer()
+    (held,) = edge.worker._clients
+    narrow(held.transport)
+    n = 10_000
+    await client.sends(refused * n)
+    await edge.until(lambda: held.choked)
+    for _ in range(n):
+        assert (await client.gets_answer()).status == 404
+
+
+async def test_pipelined_answers_wait_for_a_client_that_does_not_read(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok(bytes(100_000)))
+    client = await edge.client()
+    n = 200
+    await client.sends(get() * n)
+    (held,) = edge.worker._clients
+    await edge.until(lambda: held.choked)
+    await edge.settles()
+    assert held.transport.get_write_buffer_size() < MOST_HELD
+    assert len(edge.upstream.requests) < n
+    for _ in range(n):
+        assert len((await client.gets_answer()).body) == 100_000
+    assert len(edge.upstream.requests) == n
+
+
+async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment for which a closing connection lingers is not counted against those who still read."""
+    monkeypatch.setattr("edgeproxy.proxy.client.LINGER", 0.01)
+    client, upstream = await open_exchange(edge, get("/public/", "Connection: close") + get())
+    (held,) = edge.worker._clients
+    narrow(held.transport)
+    held.transport.set_write_buffer_limits(high=MIB)
+    await upstream.sends(ok(bytes(600_000)))
+    await edge.until(lambda: held.gone)
+    assert held.transport.get_write_buffer_size()
+    later = monotonic() + 0.1
+    await edge.until(lambda: monotonic() > later)
+    assert len((await client.gets_answer()).body) == 600_000
+    await client.gets_eof()
+
+
+async def test_a_closing_connection_whose_client_takes_nothing_is_cut(edge: Edge) -> None:
+    edge.config["limits"] = {"body_idle": "100ms"}
+    client, upstream = await open_exchange(edge, get("/public/", "Connection: close") + get())
+    (held,) = edge.worker._clients
+    narrow(held.transport)
+    held.transport.set_write_buffer_limits(high=MIB)
+    await upstream.sends(ok(bytes(600_000)))
+    await edge.until(lambda: held.gone)
+    await edge.until(lambda: not edge.worker._clients)
+    await client.gets_cut()
+
+
+async def test_a_client_that_stopped_reading_while_its_upstream_was_connected_to(edge: Edge) -> None:
+    """Then the upstream is not read either, until the client reads again."""
+    client = await edge.client()
+    connect, connecting = edge.worker.connect, []
+    edge.worker.connect = connecting.append
+    await client.sends(get())
+    await edge.until(lambda: connecting)
+    (held,) = edge.worker._clients
+    held.pause_writing()  # As its transport does when what was written before is not taken.
+    connect(connecting[0])
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await edge.settles()
+    assert client.has() == b""
+    held.resume_writing()
+    assert (await client.gets_answer()).body == b"hello"
+    edge.worker.connect = connect
+
+
+# ---- answers before the request has ended
+
+
+async def test_an_early_answer_ends_an_upload_that_nobody_reads(edge: Edge) -> None:
+    """RFC 9112 section 9.6: the answer reaches the client though it is still sending."""
+    client, upstream = await open_exchange(
+        edge, head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {64 * MIB}")
+    )
+    await client.sends_while_taken(bytes(1 << 16), 32 * MIB)
+    await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 3") + b"no.")
+    answer = await client.gets_answer()
+    assert (answer.status, answer["Connection"], answer.body) == (413, "close", b"no.")
+    await client.gets_eof()
+    await upstream.gets_cut()
+
+
+async def test_an_early_answer_to_a_body_that_is_not_sent_on_yet_leaves_the_client_served(edge: Edge) -> None:
+    """The body is all here, but the upstream has not taken it: its connection is not fit for another request."""
+    client, upstream = await open_exchange(edge, get())
+    await upstream.sends(ok())
+    await client.gets_answer()
+    (kept,) = edge.endpoint().idle
+    narrow(kept.transport)
+    kept.transport.set_write_buffer_limits(high=1000)
+    await client.sends(post(bytes(60_000)))
+    await upstream.gets_head()
+    await edge.until(lambda: kept.transport.get_write_buffer_size() > 1000)
+    await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 3") + b"no.")
+    answer = await client.gets_answer()
+    assert (answer.status, answer.body) == (413, b"no.")
+    assert "Connection" not in answer
+    await client.sends(get("/public/next"))
+    another = await edge.upstream.accepts()
+    assert (await another.gets_request()).first == "GET /public/next HTTP/1.1"
+    await another.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    await upstream.gets_cut()

@@ -1,0 +1,122 @@
+"""The line between a supervisor and its worker, over a real socket pair."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+import orjson
+import pytest
+import uvloop
+
+from edgeproxy.channel import LONGEST, Channel, ChannelClosed
+
+
+def between(scene: Callable[[Channel, Channel], Awaitable[None]]) -> None:
+    """Run `scene` with the two ends of a channel."""
+
+    async def play() -> None:
+        one, other = [await Channel.over(end) for end in socket.socketpair()]
+        async with asyncio.timeout(5):
+            await scene(one, other)
+        one.close()
+        other.close()
+
+    uvloop.run(play())
+
+
+def beside(scene: Callable[[Channel, socket.socket], Awaitable[None]]) -> None:
+    """Run `scene` with one end of a channel and the bare socket at its other end."""
+
+    async def play() -> None:
+        mine, raw = socket.socketpair()
+        raw.setblocking(False)
+        channel = await Channel.over(mine)
+        with raw:
+            async with asyncio.timeout(5):
+                await scene(channel, raw)
+        channel.close()
+
+    uvloop.run(play())
+
+
+def test_messages_arrive_whole_and_in_order() -> None:
+    async def scene(one: Channel, other: Channel) -> None:
+        sent = [{"type": "config", "n": n, "text": "ä" * n} for n in range(50)]
+        for message in sent:
+            await one.send(message)
+        assert [await other.receive() for _ in sent] == sent
+
+    between(scene)
+
+
+def test_both_ways_at_once() -> None:
+    async def scene(one: Channel, other: Channel) -> None:
+        await one.send({"type": "drain"})
+        await other.send({"type": "ready"})
+        assert await one.receive() == {"type": "ready"}
+        assert await other.receive() == {"type": "drain"}
+
+    between(scene)
+
+
+def test_a_message_of_many_megabytes_arrives() -> None:
+    async def scene(one: Channel, other: Channel) -> None:
+        message = {"type": "config", "settings": "x" * (8 << 20)}
+        _, received = await asyncio.gather(one.send(message), other.receive())
+        assert received == message
+
+    between(scene)
+
+
+def test_a_frame_split_at_every_byte_is_one_message() -> None:
+    async def scene(channel: Channel, raw: socket.socket) -> None:
+        body = orjson.dumps({"type": "ready"})
+        for byte in struct.pack(">I", len(body)) + body:
+            raw.send(bytes([byte]))
+            await asyncio.sleep(0)
+        assert await channel.receive() == {"type": "ready"}
+
+    beside(scene)
+
+
+def test_the_end_of_the_stream_is_a_closed_channel() -> None:
+    async def scene(channel: Channel, raw: socket.socket) -> None:
+        raw.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(ChannelClosed):
+            await channel.receive()
+
+    beside(scene)
+
+
+def test_the_end_of_the_stream_in_the_middle_of_a_message_is_a_closed_channel() -> None:
+    async def scene(channel: Channel, raw: socket.socket) -> None:
+        raw.send(struct.pack(">I", 100) + b"{")
+        raw.shutdown(socket.SHUT_WR)
+        with pytest.raises(ChannelClosed):
+            await channel.receive()
+
+    beside(scene)
+
+
+def test_a_frame_longer_than_any_message_is_a_closed_channel() -> None:
+    async def scene(channel: Channel, raw: socket.socket) -> None:
+        raw.send(struct.pack(">I", LONGEST + 1))
+        with pytest.raises(ChannelClosed):
+            await channel.receive()
+
+    beside(scene)
+
+
+def test_sending_to_nobody_is_a_closed_channel() -> None:
+    async def sends_on(channel: Channel) -> None:
+        while True:
+            await channel.send({"type": "left"})
+            await asyncio.sleep(0)
+
+    async def scene(channel: Channel, raw: socket.socket) -> None:
+        raw.close()
+        with pytest.raises(ChannelClosed):
+            await sends_on(channel)
+
+    beside(scene)

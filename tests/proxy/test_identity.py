@@ -1,0 +1,129 @@
+"""Who asks: keys, what look-ups gave, and for how long that holds."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from edgeproxy.errors import Refused
+from edgeproxy.proxy import identity
+from edgeproxy.proxy.identity import Directory
+from edgeproxy.proxy.lane import Route
+from tests.proxy.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
+
+
+async def directory(edge: Edge) -> Directory:
+    await edge.starts()
+    return edge.worker.snapshot.directory
+
+
+def route(edge: Edge, path: str) -> Route:
+    return edge.worker.snapshot.router.site(None).match(path.encode(), b"GET")
+
+
+def line(key: str) -> bytes:
+    return b"X-API-Key: %b\r\n" % key.encode()
+
+
+def refusal(people: Directory, key: str | None, leads: Route) -> Refused:
+    who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
+    with pytest.raises(Refused) as raised:
+        who.lanes[leads]
+    return raised.value
+
+
+async def test_no_key_and_an_unknown_key_are_each_one_identity(edge: Edge) -> None:
+    people = await directory(edge)
+    assert people.resolve(None, b"") is people.nobody
+    assert people.resolve(b"whoever", line("whoever")) is people.unknown
+    assert people.resolve(b"", b"X-API-Key:\r\n") is people.unknown
+
+
+async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
+    people = await directory(edge)
+    who = people.resolve(KEY.encode(), line(KEY))
+    assert people.resolve(KEY.encode(), line(KEY)) is who
+    assert people.resolve(UNLIMITED.encode(), line(UNLIMITED)) is not who
+
+
+async def test_after_forget_it_is_looked_up_anew(edge: Edge) -> None:
+    people = await directory(edge)
+    who = people.resolve(KEY.encode(), line(KEY))
+    people.forget()
+    assert people.resolve(KEY.encode(), line(KEY)) is not who
+
+
+async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "REMEMBERED", 2)
+    people = await directory(edge)
+    first, second = (people.resolve(key.encode(), line(key)) for key in (KEY, UNLIMITED))
+    people.resolve(KEY.encode(), line(KEY))
+    people.resolve(READER.encode(), line(READER))
+    assert people.resolve(KEY.encode(), line(KEY)) is first
+    assert people.resolve(UNLIMITED.encode(), line(UNLIMITED)) is not second
+
+
+async def test_unknown_keys_are_not_remembered(edge: Edge) -> None:
+    people = await directory(edge)
+    for n in range(100):
+        people.resolve(b"guess %d" % n, line("guess"))
+    assert not people._known
+
+
+async def test_a_lane_is_made_once_for_each_route(edge: Edge) -> None:
+    people = await directory(edge)
+    who = people.resolve(KEY.encode(), line(KEY))
+    lane = who.lanes[route(edge, "/v1/x")]
+    assert who.lanes[route(edge, "/v1/y")] is lane
+    assert who.lanes[route(edge, "/maybe/y")] is not lane
+    assert (lane.customer, lane.tier) == ("acme", "basic")
+
+
+async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
+    people = await directory(edge)
+    for key in (KEY, None, "whoever", EXPIRED):
+        who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
+        lane = who.lanes[route(edge, "/public/x")]
+        assert (lane.customer, lane.tier, lane.by_address) == ("-", "-", True)
+
+
+async def test_refusals_are_made_anew_each_time(edge: Edge) -> None:
+    """What is not allowed today is not remembered as a lane."""
+    people = await directory(edge)
+    for _ in range(2):
+        assert refusal(people, None, route(edge, "/v1/x")).status == 401
+        assert refusal(people, "whoever", route(edge, "/maybe/x")).status == 401
+        assert refusal(people, UNLIMITED, route(edge, "/read/x")).status == 403
+    assert edge.count("edge_auth_failures_total", "missing") == 2
+    assert edge.count("edge_auth_failures_total", "unknown") == 2
+    assert edge.count("edge_auth_failures_total", "scope") == 2
+
+
+async def test_a_route_wants_all_of_its_scopes(edge: Edge) -> None:
+    edge.config["routes"][3]["scopes"] = ["read", "write"]
+    edge.config["keys"].append({"sha256": digest("both"), "customer": "free", "scopes": ["write", "read", "more"]})
+    people = await directory(edge)
+    leads = route(edge, "/read/x")
+    assert "write" in refusal(people, READER, leads).detail
+    assert "read" in refusal(people, UNLIMITED, leads).detail
+    assert people.resolve(b"both", line("both")).lanes[leads].customer == "free"
+
+
+async def test_a_key_ends_at_its_time_whatever_is_remembered_of_it(edge: Edge) -> None:
+    """The same bytes, over the same connection, of which everything is remembered."""
+    ends = datetime.now(UTC) + timedelta(seconds=100)
+    edge.config["keys"].append({"sha256": digest("short"), "customer": "free", "expires": ends.isoformat()})
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+
+    async def asks() -> int:
+        await client.sends(get("/v1/x", "X-API-Key: short"))
+        return (await client.gets_answer()).status
+
+    assert [await asks() for _ in range(3)] == [200, 200, 200]
+    edge.passes_time(90)
+    assert await asks() == 200
+    edge.passes_time(15)
+    assert [await asks() for _ in range(2)] == [401, 401]
+    assert edge.count("edge_auth_failures_total", "expired") == 2

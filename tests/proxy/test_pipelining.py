@@ -1,0 +1,177 @@
+"""Several requests on their way at once: answered in order, each by its own rules (RFC 9112 section 9.3.2)."""
+
+import asyncio
+
+import pytest
+
+from tests.proxy.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.proxy.wire import Message
+
+
+def echo(request: Message) -> bytes:
+    return ok(f"{request.first} {request.body.decode()}".encode())
+
+
+@pytest.mark.parametrize("n", [2, 20, 1000])
+async def test_requests_sent_ahead_are_answered_in_order(edge: Edge, n: int) -> None:
+    edge.upstream.answers(echo)
+    client = await edge.client()
+
+    async def sends() -> None:
+        await client.sends(*(get(f"/public/{k}") for k in range(n)))
+
+    async def gets() -> None:
+        for k in range(n):
+            assert (await client.gets_answer()).body == b"GET /public/%d HTTP/1.1 " % k
+
+    await asyncio.gather(sends(), gets())
+    assert len(edge.upstream.wires) == 1
+    assert [request.first.split()[1] for request in edge.upstream.requests] == [f"/public/{k}" for k in range(n)]
+
+
+async def test_refused_requests_among_them_are_answered_in_their_place(edge: Edge) -> None:
+    edge.upstream.answers(echo)
+    client = await edge.client()
+    script = [
+        (get("/public/a"), 200),
+        (get("/nowhere"), 404),
+        (get("/v1/a"), 401),
+        (get("/v1/a", f"X-API-Key: {UNLIMITED}"), 200),
+        (head("POST /get/a HTTP/1.1", "Host: h", "Content-Length: 3") + b"abc", 405),
+        (post(b"xyz", "/public/b"), 200),
+        (get("/read/a", f"X-API-Key: {UNLIMITED}"), 403),
+        (get("/public/c"), 200),
+    ] * 20
+    await client.sends(*(request for request, _ in script))
+    assert [(await client.gets_answer()).status for _ in script] == [status for _, status in script]
+    assert len(edge.upstream.requests) == 4 * 20
+
+
+async def test_many_refused_requests_in_a_row_are_all_answered(edge: Edge) -> None:
+    client = await edge.client()
+    n = 1000
+
+    async def gets() -> None:
+        for _ in range(n):
+            assert (await client.gets_answer()).status == 404
+
+    await asyncio.gather(client.sends(get("/nowhere") * n), gets())
+
+
+async def test_requests_behind_bodies_begin_where_the_bodies_end(edge: Edge) -> None:
+    edge.upstream.answers(echo)
+    client = await edge.client()
+    chunked = head("POST /public/2 HTTP/1.1", "Host: h", "Transfer-Encoding: chunked") + chunks(b"de", b"f")
+    await client.sends(post(b"abc", "/public/1"), chunked, get("/public/3"), post(b"", "/public/4"), get("/public/5"))
+    bodies = [(await client.gets_answer()).body for _ in range(5)]
+    assert bodies == [
+        b"POST /public/1 HTTP/1.1 abc",
+        b"POST /public/2 HTTP/1.1 def",
+        b"GET /public/3 HTTP/1.1 ",
+        b"POST /public/4 HTTP/1.1 ",
+        b"GET /public/5 HTTP/1.1 ",
+    ]
+
+
+async def test_a_request_that_looks_like_a_body_is_one(edge: Edge) -> None:
+    edge.upstream.answers(echo)
+    client = await edge.client()
+    smuggled = get("/public/smuggled")
+    await client.sends(post(smuggled, "/public/1"), get("/public/2"))
+    assert b"smuggled" in (await client.gets_answer()).body
+    assert (await client.gets_answer()).body == b"GET /public/2 HTTP/1.1 "
+    assert len(edge.upstream.requests) == 2
+
+
+async def test_the_second_request_waits_for_the_answer_to_the_first(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get("/public/1"), get("/public/2"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await edge.settles()
+    assert upstream.has() == b""
+    assert not edge.upstream.is_asked()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await client.gets_answer()
+
+
+async def test_after_a_malformed_request_nothing_is_served(edge: Edge) -> None:
+    edge.upstream.answers(echo)
+    client = await edge.client()
+    await client.sends(get("/public/1"), b"GET /public/2 HTTP/1.1\r\nHost : h\r\n\r\n", get("/public/3"))
+    assert (await client.gets_answer()).status == 200
+    answer = await client.gets_answer()
+    assert (answer.status, answer["Connection"]) == (400, "close")
+    await client.gets_eof()
+    assert len(edge.upstream.requests) == 1
+
+
+async def test_after_a_truncated_body_nothing_is_served(edge: Edge) -> None:
+    """What follows an upload that was refused half way cannot be told from its rest."""
+    client = await edge.client()
+    await client.sends(head("POST /nowhere HTTP/1.1", "Host: h", "Content-Length: 1000"), get("/public/1"))
+    answer = await client.gets_answer()
+    assert (answer.status, answer["Connection"]) == (404, "close")
+    await client.gets_eof()
+
+
+async def test_empty_lines_between_refused_requests_do_no_harm(edge: Edge) -> None:
+    client = await edge.client()
+    n = 3000
+    await client.sends((get("/nowhere") + b"\r\n") * n)
+    for _ in range(n):
+        assert (await client.gets_answer()).status == 404
+
+
+async def test_what_is_read_ahead_stays_bounded_while_answers_go_out(edge: Edge) -> None:
+    """Each answer makes room for a request, not for a further read of any length."""
+    edge.upstream.answers(lambda request: ok(b""))
+    client = await edge.client()
+    n = 10_000
+    most = 0
+
+    async def watches(request: Message) -> None:
+        nonlocal most
+        most = max(most, *(len(held.buffer) for held in edge.worker._clients))
+
+    async def gets() -> None:
+        for _ in range(n):
+            await watches(await client.gets_answer())
+
+    await asyncio.gather(client.sends(get() * n), gets())
+    assert most < 384 << 10, "what is read ahead, and a read"
+
+
+async def test_a_body_behind_many_requests_arrives(edge: Edge) -> None:
+    """More than is read ahead, and then a body for which the client must be read on."""
+    edge.upstream.answers(lambda request: ok(b"%d" % len(request.body)))
+    client = await edge.client()
+    n = 3000
+    bodies = [b"0"] * n + [b"500000", b"0", b"200000", b"0"]
+    stream = get() * n + post(bytes(500_000)) + get("/nowhere") + post(bytes(200_000)) + get()
+
+    async def gets() -> None:
+        for expected in bodies:
+            answer = await client.gets_answer()
+            assert answer.body == expected or answer.status == 404
+
+    await asyncio.gather(client.sends(stream), gets())
+
+
+async def test_what_is_read_ahead_is_bounded(edge: Edge) -> None:
+    """A client that sends without waiting is not read further than a bound, while nothing is answered."""
+    client = await edge.client()
+    await client.sends(get("/public/first"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    request = get("/public/next", "X-Filler: " + "x" * 1000)
+    taken = await client.sends_while_taken(request * 16, 64 << 20)
+    assert taken < 16 << 20, "beyond what the kernel's buffers explain"
+    (held,) = edge.worker._clients
+    assert len(held.buffer) < 1 << 20
+    client.aborts()
+    await upstream.sends(ok())
+    await upstream.gets_cut()

@@ -1,0 +1,123 @@
+"""Behind trusted proxies: whom they speak for is believed, and only that."""
+
+from typing import Any
+
+import pytest
+
+from tests.proxy.transcript import KEY, Edge, get, head, ok
+from tests.proxy.wire import Message
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    """Every client here is a proxy that is trusted."""
+    edge.config["trusted_proxies"] = ["127.0.0.0/8", "10.0.0.0/8"]
+    return edge
+
+
+async def passes(edge: Edge, *fields: str, path: str = "/public/x") -> tuple[Message, Message]:
+    return await edge.passes(head(f"GET {path} HTTP/1.1", "Host: edge.test", *fields), ok())
+
+
+async def test_what_a_trusted_proxy_says_of_its_client_passes(edge: Edge) -> None:
+    request, answer = await passes(
+        edge,
+        "X-Forwarded-For: 203.0.113.9, 10.0.0.7",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: shop.example",
+        "X-Forwarded-Port: 443",
+        "X-Real-IP: 203.0.113.9",
+        "Forwarded: for=203.0.113.9",
+        "X-Request-Id: from-the-proxy",
+    )
+    assert request["X-Forwarded-For"] == "203.0.113.9, 10.0.0.7, 127.0.0.1"
+    assert request["X-Forwarded-Proto"] == "https"
+    assert request["X-Forwarded-Host"] == "shop.example"
+    assert request["X-Forwarded-Port"] == "443"
+    assert request["X-Real-IP"] == "203.0.113.9"
+    assert request["Forwarded"] == "for=203.0.113.9"
+    assert request["X-Request-Id"] == answer["X-Request-Id"] == "from-the-proxy"
+
+
+async def test_a_trusted_proxy_that_says_nothing_is_the_client(edge: Edge) -> None:
+    request, _ = await passes(edge)
+    assert request["X-Forwarded-For"] == "127.0.0.1"
+    assert request["X-Forwarded-Proto"] == "http"
+    assert request["X-Forwarded-Host"] == "edge.test"
+
+
+async def test_customer_stamps_never_pass_not_even_from_a_trusted_proxy(edge: Edge) -> None:
+    request, _ = await passes(
+        edge,
+        "X-Customer-Id: root",
+        "X-Customer-Tier: enterprise",
+        "X-Edge-Region: mars",
+        "X-Edge-Signature: t=1,v1=0",
+        "X_Customer_Id: root",
+        f"X-API-Key: {KEY}",
+        path="/v1/x",
+    )
+    assert request["X-Customer-Id"] == "acme"
+    assert request["X-Customer-Tier"] == "basic"
+    assert request["X-Edge-Region"] == "test"
+    assert b"root" not in request.raw
+    assert "X-Edge-Signature" not in request
+
+
+@pytest.mark.parametrize("id_", ["", "a b", "x" * 129, "ü"])
+async def test_a_request_id_that_is_none_is_made_anew(edge: Edge, id_: str) -> None:
+    request, answer = await passes(edge, f"X-Request-Id: {id_}")
+    assert request["X-Request-Id"] == answer["X-Request-Id"] != id_
+    assert len(request["X-Request-Id"]) == 36
+
+
+async def test_the_proxys_request_id_is_in_errors_too(edge: Edge) -> None:
+    answer = await edge.refuses(get("/nowhere", "X-Request-Id: from-the-proxy"))
+    assert answer["X-Request-Id"] == "from-the-proxy"
+    assert b'"instance":"from-the-proxy"' in answer.body
+
+
+async def test_each_request_of_a_connection_is_its_own_clients(edge: Edge) -> None:
+    """A proxy sends many clients' requests over one connection, often with the same fields otherwise."""
+    edge.upstream.answers(lambda request: ok(request["X-Forwarded-For"].encode()))
+    client = await edge.client()
+    for name in ("192.0.2.1", "192.0.2.2", None, "192.0.2.1"):
+        await client.sends(get("/public/", *([f"X-Forwarded-For: {name}"] if name else [])))
+        said = (await client.gets_answer()).body.decode()
+        assert said == (f"{name}, 127.0.0.1" if name else "127.0.0.1")
+
+
+async def test_the_guard_counts_the_client_and_not_the_proxy(edge: Edge) -> None:
+    edge.config["per_ip"] = {"rate": "2/min"}
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+
+    async def asks(*fields: str) -> int:
+        await client.sends(get("/public/", *fields))
+        return (await client.gets_answer()).status
+
+    one, other = "X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2"
+    assert [await asks(one) for _ in range(3)] == [200, 200, 429]
+    assert [await asks(other) for _ in range(3)] == [200, 200, 429]
+    # What a client wrote itself stands further left, and buys it nothing.
+    assert await asks("X-Forwarded-For: 198.51.100.1, 192.0.2.1") == 429
+    # All that an access network gives one customer is one.
+    assert await asks("X-Forwarded-For: 2001:db8::1") == 200
+    assert await asks("X-Forwarded-For: 2001:db8::2") == 200
+    assert await asks("X-Forwarded-For: 2001:db8::3") == 429
+
+
+async def test_the_memory_of_heads_does_not_mix_trusted_and_other_peers(edge: Edge) -> None:
+    """The same bytes mean one thing from a proxy and another from anybody else."""
+    edge.config["trusted_proxies"] = ["127.0.0.2/32"]
+    edge.upstream.answers(lambda request: ok(request["X-Forwarded-For"].encode()))
+    asked = get("/public/", "X-Forwarded-For: 192.0.2.1")
+
+    async def said(**address: Any) -> bytes:
+        client = await edge.client(**address)
+        await client.sends(asked)
+        return (await client.gets_answer()).body
+
+    for _ in range(2):
+        assert await said() == b"127.0.0.1"
+        assert await said(address="127.0.0.2") == b"192.0.2.1, 127.0.0.2"

@@ -1,0 +1,282 @@
+"""WebSocket: the handshake, and what passes through the tunnel after it (RFC 9110 section 7.8, RFC 6455)."""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.proxy.test_backpressure import narrow
+from tests.proxy.transcript import KEY, Edge, get, head, ok
+from tests.proxy.wire import Wire
+
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZQ==",
+    "Sec-WebSocket-Version: 13",
+)
+SWITCH = head(
+    "HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Accept: s3pPLMBi"
+)
+MIB = 1 << 20
+
+
+async def tunnel(edge: Edge, path: str = "/public/ws", *fields: str) -> tuple[Wire, Wire]:
+    """The two ends of a tunnel."""
+    client = await edge.client()
+    await client.sends(get(path, *UPGRADE, *fields))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await upstream.sends(SWITCH)
+    assert (await client.gets_head()).status == 101
+    return client, upstream
+
+
+async def ends(client: Wire, upstream: Wire) -> None:
+    """The client leaves, and the upstream with it."""
+    client.closes()
+    await upstream.gets_eof()
+    upstream.closes()
+
+
+async def test_the_handshake_passes_with_its_fields_and_the_stamps(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get("/v1/ws", *UPGRADE, f"X-API-Key: {KEY}"))
+    upstream = await edge.upstream.accepts()
+    request = await upstream.gets_head()
+    assert request["Connection"].lower() == "upgrade"
+    assert request["Upgrade"].lower() == "websocket"
+    assert request["Sec-WebSocket-Key"] == "dGhlIHNhbXBsZQ=="
+    assert request["Sec-WebSocket-Version"] == "13"
+    assert request["X-Customer-Id"] == "acme"
+    await upstream.sends(SWITCH)
+    answer = await client.gets_head()
+    assert answer.first == "HTTP/1.1 101 Switching Protocols"
+    assert answer["Connection"].lower() == "upgrade"
+    assert answer["Upgrade"].lower() == "websocket"
+    assert answer["Sec-WebSocket-Accept"] == "s3pPLMBi"
+    assert answer["X-Request-Id"] == request["X-Request-Id"]
+    assert "RateLimit" in answer
+    assert "Content-Length" not in answer
+    assert "Transfer-Encoding" not in answer
+    await ends(client, upstream)
+
+
+async def test_bytes_pass_both_ways_as_they_are(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    for n in range(20):
+        await client.sends(b"\x81\x85 frame %d" % n)
+        await upstream.gets(b"\x81\x85 frame %d" % n)
+        await upstream.sends(b"GET / HTTP/1.1\r\n\r\n%d" % n)
+        await client.gets(b"GET / HTTP/1.1\r\n\r\n%d" % n)
+    await ends(client, upstream)
+
+
+async def test_bytes_sent_before_the_switch_are_not_lost(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get("/public/ws", *UPGRADE), b"early")
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await client.sends(b" and more")
+    await edge.settles()
+    assert upstream.has() == b""
+    await upstream.sends(SWITCH, b"at once")
+    await client.gets_head()
+    await client.gets(b"at once")
+    await upstream.gets(b"early and more")
+    await ends(client, upstream)
+
+
+async def test_the_client_may_close_its_side_first(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    await client.sends(b"last words")
+    client.sends_eof()
+    await upstream.gets(b"last words")
+    await upstream.gets_eof()
+    await upstream.sends(b"answer")
+    await client.gets(b"answer")
+    upstream.closes()
+    await client.gets_eof()
+
+
+async def test_the_upstream_may_close_its_side_first(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    await upstream.sends(b"last words")
+    upstream.sends_eof()
+    await client.gets(b"last words")
+    await client.gets_eof()
+    await client.sends(b"answer")
+    await upstream.gets(b"answer")
+    await ends(client, upstream)
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_the_last_words_of_whoever_closes_second_arrive_whole(edge: Edge, first: str) -> None:
+    client, upstream = await tunnel(edge)
+    one, other = (client, upstream) if first == "client" else (upstream, client)
+    one.sends_eof()
+    await other.gets_eof()
+    words = random.Random(1).randbytes(3 * MIB)
+
+    async def speaks() -> None:
+        await other.sends(words)
+        other.closes()
+
+    _, heard = await asyncio.gather(speaks(), one.gets_rest())
+    assert heard == words
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_the_last_words_arrive_though_their_hearer_is_slow(edge: Edge, first: str) -> None:
+    client, upstream = await tunnel(edge)
+    one, other = (client, upstream) if first == "client" else (upstream, client)
+    (held,) = edge.worker._clients
+    assert held.exchange is not None
+    assert held.exchange.server is not None
+    towards = held.transport if first == "client" else held.exchange.server.transport
+    narrow(towards)
+    towards.set_write_buffer_limits(high=MIB)
+    one.sends_eof()
+    await other.gets_eof()
+    await other.sends(bytes(600_000))
+    other.closes()
+    await edge.until(lambda: towards.get_write_buffer_size() > 100_000)
+    await edge.settles()
+    assert await one.gets_rest() == bytes(600_000)
+
+
+async def test_an_upstream_that_aborts_takes_the_client_with_it(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    upstream.aborts()
+    await client.gets_cut()
+
+
+async def test_a_client_that_aborts_takes_the_upstream_with_it(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    client.aborts()
+    await upstream.gets_cut()
+
+
+async def test_large_streams_both_ways_at_once(edge: Edge, seed: int) -> None:
+    client, upstream = await tunnel(edge)
+    up, down = (random.Random(seed + n).randbytes(4 * MIB) for n in range(2))
+
+    async def speaks(wire: Wire, words: bytes) -> None:
+        await wire.sends(words)
+        wire.sends_eof()
+
+    _, _, heard_up, heard_down = await asyncio.gather(
+        speaks(client, up), speaks(upstream, down), upstream.gets_rest(), client.gets_rest()
+    )
+    assert heard_up == up
+    assert heard_down == down
+
+
+@pytest.mark.parametrize("slow", ["client", "upstream"])
+async def test_neither_side_is_read_faster_than_the_other_takes_it(edge: Edge, slow: str) -> None:
+    client, upstream = await tunnel(edge)
+    quick, idle = (upstream, client) if slow == "client" else (client, upstream)
+    sent = await quick.sends_while_taken(bytes(1 << 16), 64 * MIB)
+    assert sent < 64 * MIB
+    (held,) = edge.worker._clients
+    assert held.exchange is not None
+    assert held.exchange.server is not None
+    assert held.transport.get_write_buffer_size() < MIB
+    assert held.exchange.server.transport.get_write_buffer_size() < MIB
+    await edge.until(lambda: idle.takes_all() > 2 * MIB)
+    assert await quick.sends_while_taken(bytes(1 << 16), MIB) > 0
+    client.aborts()
+    await upstream.gets_cut()
+
+
+async def test_a_refused_handshake_is_an_ordinary_answer(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get("/public/ws", *UPGRADE))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await upstream.sends(head("HTTP/1.1 403 Forbidden", "Content-Length: 3") + b"no.")
+    answer = await client.gets_answer()
+    assert (answer.status, answer.body) == (403, b"no.")
+    await client.sends(get())
+    assert "Upgrade" not in await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_other_protocols_are_not_asked_for(edge: Edge) -> None:
+    for fields in (
+        ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+        ("Connection: Upgrade", "Upgrade: TLS/1.0"),
+        ("Upgrade: websocket",),
+        ("Connection: upgrade",),
+    ):
+        request, answer = await edge.passes(get("/public/ws", *fields), ok())
+        assert "Upgrade" not in request
+        assert "Connection" not in request
+        assert "HTTP2-Settings" not in request
+        assert answer.status == 200
+
+
+async def test_of_several_protocols_only_websocket_is_asked_for(edge: Edge) -> None:
+    request, _ = await edge.passes(get("/public/ws", "Connection: Upgrade", "Upgrade: h2c, WebSocket"), ok())
+    assert request["Upgrade"] == "websocket"
+
+
+async def test_an_upgrade_with_a_body_is_none(edge: Edge) -> None:
+    """Where the tunnel begins would be a matter of opinion."""
+    asked = head("POST /public/ws HTTP/1.1", "Host: h", "Content-Length: 3", *UPGRADE[:2]) + b"abc"
+    request, answer = await edge.passes(asked, ok())
+    assert "Upgrade" not in request
+    assert request.body == b"abc"
+    assert answer.status == 200
+
+
+async def test_a_switch_to_another_protocol_than_was_asked_for_is_502(edge: Edge) -> None:
+    """RFC 9110 section 7.8: a server switches to what the client named, and to nothing else."""
+    client = await edge.client()
+    await client.sends(get("/public/ws", *UPGRADE))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", "Upgrade: h2c", "Connection: Upgrade"))
+    assert (await client.gets_answer()).status == 502
+    await upstream.gets_cut()
+
+
+async def test_a_tunnel_is_one_request_counted_before_the_client_hears_of_it(edge: Edge) -> None:
+    client, upstream = await tunnel(edge, "/v1/ws", f"X-API-Key: {KEY}")
+    assert edge.usage() == {("acme", "requests", "v1"): 1}
+    assert edge.metrics("edge_requests_total") == {("v1", "basic", "101"): [1]}
+    await client.sends(b"x")
+    await upstream.gets(b"x")
+    await ends(client, upstream)
+    upstream.closes()
+    await edge.until(lambda: not edge.worker._clients)
+    assert edge.usage() == {("acme", "requests", "v1"): 1}
+    assert edge.metrics("edge_requests_total") == {("v1", "basic", "101"): [1]}
+
+
+async def test_a_tunnel_is_not_closed_by_the_deadlines_of_requests(edge: Edge) -> None:
+    edge.config["limits"] = {"keepalive_idle": "50ms", "header_timeout": "50ms", "body_idle": "50ms"}
+    edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "50ms", "idle": "50ms"}
+    client, upstream = await tunnel(edge)
+    for _ in range(2):
+        moment = asyncio.get_running_loop().time() + 0.15
+        await edge.until(lambda moment=moment: asyncio.get_running_loop().time() > moment)
+        await client.sends(b"still")
+        await upstream.gets(b"still")
+        await upstream.sends(b"there")
+        await client.gets(b"there")
+    await ends(client, upstream)
+
+
+async def test_a_tunnel_through_which_nothing_passes_is_closed_in_the_end(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeproxy.proxy.exchange.TUNNEL_IDLE", 0.05)
+    client, upstream = await tunnel(edge)
+    await client.gets_cut()
+    await upstream.gets_cut()
+
+
+async def test_handshakes_without_a_key_are_refused_as_any_request(edge: Edge) -> None:
+    assert (await edge.refuses(get("/v1/ws", *UPGRADE))).status == 401

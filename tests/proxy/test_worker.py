@@ -1,0 +1,171 @@
+"""A worker process from its configuration to its end, with a test in its supervisor's place."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import uvloop
+
+from edgeproxy.channel import Channel, ChannelClosed
+from edgeproxy.config.load import dump
+from edgeproxy.counters.store import Store
+from tests.proxy.transcript import Edge, get
+from tests.proxy.wire import Wire
+
+TOKEN = 7
+
+
+class Process:
+    """A worker and its supervisor's end of the channel."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.settings = edge.settings()
+        self.state = Path(self.settings.state)
+        self.supervisor = Store.prepare(self.state, workers=1, people=1000, addresses=1000)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = self._listening.getsockname()
+        self._mine, theirs = socket.socketpair()
+        passed = (theirs.fileno(), self._listening.fileno())
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edgeproxy.proxy", "--channel", str(passed[0]), "--listen", str(passed[1])],
+            pass_fds=passed,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        theirs.close()
+        self.channel: Channel
+
+    async def begins(self, orphan_deadline: float = 60.0) -> dict[str, Any]:
+        """Configure it; returns its first message."""
+        self.channel = await Channel.over(self._mine)
+        await self.channel.send(
+            {
+                "type": "config",
+                "state": str(self.state),
+                "tables_dir": None,
+                "settings": dump(self.settings).decode(),
+                "token": TOKEN,
+                "orphan_deadline": orphan_deadline,
+            }
+        )
+        async with asyncio.timeout(30):
+            return await self.channel.receive()
+
+    async def asks(self, request: bytes) -> int:
+        """The status of its answer to a request over a connection of its own."""
+        end = socket.socket()
+        end.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(end, self.address)
+        wire = Wire(end)
+        await wire.sends(request)
+        status = (await wire.gets_answer()).status
+        wire.closes()
+        return status
+
+    def ends(self) -> tuple[int, str]:
+        """(exit code, what it wrote) once it has ended, which it must soon."""
+        _, written = self.process.communicate(timeout=20)
+        return self.process.returncode, written
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        self._mine.close()
+        self._listening.close()
+        self.supervisor.close()
+
+
+@pytest.fixture
+def worker(edge: Edge) -> Iterator[Process]:
+    process = Process(edge)
+    yield process
+    process.close()
+    edge.upstream.listening.close()
+
+
+def test_it_serves_until_it_is_told_to_leave_and_counts_for_all_to_see(worker: Process) -> None:
+    async def scene() -> None:
+        ready = await worker.begins()
+        assert ready == {"type": "ready", "column": 0}
+        assert await worker.asks(get("/nowhere")) == 404
+        assert await worker.asks(get("/v1/x")) == 401
+        codes = {
+            labels[2]: words[0]
+            for name, labels, words in worker.supervisor.metric_totals()
+            if name == "edge_requests_total"
+        }
+        assert codes == {"404": 1, "401": 1}
+        await worker.channel.send({"type": "drain", "deadline": 5.0})
+        async with asyncio.timeout(10):
+            assert await worker.channel.receive() == {"type": "left"}
+            with pytest.raises(ChannelClosed):
+                await worker.channel.receive()
+
+    uvloop.run(scene())
+    assert worker.ends()[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(worker: Process, number: int) -> None:
+    async def scene() -> None:
+        await worker.begins()
+        os.kill(worker.process.pid, number)
+        async with asyncio.timeout(10):
+            assert await worker.channel.receive() == {"type": "left"}
+
+    uvloop.run(scene())
+    assert worker.ends()[0] == 0
+
+
+def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Process) -> None:
+    async def scene() -> None:
+        worker.supervisor.control.serve(TOKEN, monotonic())
+        await worker.begins()
+        worker.channel.close()
+        # Its own supervisor's last heartbeat is nobody else's.
+        for _ in range(3):
+            assert await worker.asks(get("/nowhere")) == 404
+        assert worker.process.poll() is None
+        worker.supervisor.control.serve(TOKEN + 1, monotonic())
+
+    uvloop.run(scene())
+    assert worker.ends()[0] == 0
+
+
+def test_without_any_supervisor_it_leaves_in_the_end(worker: Process) -> None:
+    async def scene() -> None:
+        await worker.begins(orphan_deadline=0.5)
+        worker.channel.close()
+
+    uvloop.run(scene())
+    assert worker.ends()[0] == 0
+
+
+def test_without_a_free_column_it_says_so_and_does_not_start(worker: Process) -> None:
+    taken = [Store.join(worker.state) for _ in range(2)]
+
+    async def scene() -> None:
+        answer = await worker.begins()
+        assert answer["type"] == "failed"
+        assert answer["why"]
+
+    uvloop.run(scene())
+    assert worker.ends()[0] == 1
+    for store in taken:
+        store.close()
+
+
+def test_with_nobody_to_configure_it_it_ends(worker: Process) -> None:
+    worker._mine.close()
+    code, written = worker.ends()
+    assert code == 1
+    assert "supervisor is gone" in written

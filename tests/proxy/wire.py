@@ -1,0 +1,270 @@
+"""One end of a TCP connection in the hands of a test: it sends exactly these bytes, and says exactly what it got.
+
+Everything waits for at most PATIENCE seconds. Nothing is read until a test asks for it, so a test decides when a
+peer is slow. Messages are taken apart strictly, and by other code than the edge's.
+"""
+
+import asyncio
+import re
+import socket
+import struct
+
+PATIENCE = 5.0
+"""Seconds after which something that a test waits for is not going to come."""
+
+READ = 1 << 18
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time: closing sends a reset."""
+
+CHUNK = re.compile(rb"([0-9a-f]+)\r\n")
+
+
+class Cut(AssertionError):
+    """The connection ended within something."""
+
+
+class Message:
+    """A request or an answer as it came: its first line, its fields in order, and its body once that was read."""
+
+    def __init__(self, head: bytes) -> None:
+        first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+        self.raw = head
+        self.first = first.decode("latin-1")
+        self.fields = [_field(line) for line in lines]
+        self.body = b""
+        self.pieces: list[bytes] = []
+        """The payload of each chunk, where the body was chunked."""
+        self.trailers: list[tuple[str, str]] = []
+
+    @property
+    def status(self) -> int:
+        """Of an answer."""
+        version, status, _ = self.first.split(" ", 2)
+        assert version == "HTTP/1.1", self.first
+        return int(status)
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a field, in order; `name` in any case."""
+        return [value for each, value in self.fields if each.lower() == name.lower()]
+
+    def __getitem__(self, name: str) -> str:
+        values = self.all(name)
+        assert len(values) == 1, f"{name} is there {len(values)} times in {self.raw!r}"
+        return values[0]
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.all(name))
+
+    def __repr__(self) -> str:
+        return f"{self.raw!r} + {len(self.body)} bytes"
+
+
+class Wire:
+    """A connection. Its verbs are a transcript's: what this side sends, gets and does."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._end = end
+        self._held = bytearray()
+        """Read, and not yet asked for."""
+        self._begun = b""
+        """The rest of a piece of which only a part was taken."""
+        self.open = True
+
+    # ---- what this side does
+
+    async def sends(self, *parts: bytes) -> None:
+        """Send all of this, in one write where it fits."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.get_running_loop().sock_sendall(self._end, b"".join(parts))
+
+    async def sends_while_taken(self, piece: bytes, most: int) -> int:
+        """Send `piece` over and over until nobody takes it any more, or `most` bytes are gone; returns how many.
+
+        Called again, it goes on where the last piece was cut.
+        """
+        sent = idle = 0
+        self._begun = self._begun or piece
+        while sent < most and idle < 200:
+            try:
+                taken = self._end.send(self._begun)
+            except BlockingIOError:
+                idle += 1
+                await asyncio.sleep(0)
+                continue
+            sent += taken
+            idle = 0
+            self._begun = self._begun[taken:] or piece
+        return sent
+
+    def sends_eof(self) -> None:
+        """Close this side's direction."""
+        self._end.shutdown(socket.SHUT_WR)
+
+    def closes(self) -> None:
+        """Close the connection."""
+        if self.open:
+            self.open = False
+            self._end.close()
+
+    def aborts(self) -> None:
+        """Reset the connection."""
+        if self.open:
+            self._end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.closes()
+
+    # ---- what this side gets
+
+    async def gets_bytes(self, n: int) -> bytes:
+        """The next `n` bytes."""
+        while len(self._held) < n:
+            await self._read_on()
+        return self._take(n)
+
+    async def gets(self, expected: bytes) -> None:
+        """The next bytes are these."""
+        got = await self.gets_bytes(len(expected))
+        assert got == expected
+
+    async def gets_until(self, end: bytes) -> bytes:
+        """The bytes up to the next `end`, and that."""
+        while (at := self._held.find(end)) < 0:
+            await self._read_on()
+        return self._take(at + len(end))
+
+    async def gets_head(self) -> Message:
+        """The head of a message; its body is still to be read."""
+        return Message(await self.gets_until(b"\r\n\r\n"))
+
+    async def gets_request(self) -> Message:
+        """A whole request."""
+        request = await self.gets_head()
+        if "Transfer-Encoding" in request:
+            await self.gets_chunks(request)
+        elif "Content-Length" in request:
+            request.body = await self.gets_bytes(int(request["Content-Length"]))
+        return request
+
+    async def gets_answer(self, to: str = "GET") -> Message:
+        """A whole answer to a request with the method `to`."""
+        answer = await self.gets_head()
+        if to == "HEAD" or answer.status < 200 or answer.status in (204, 304):
+            pass
+        elif "Transfer-Encoding" in answer:
+            assert "Content-Length" not in answer
+            await self.gets_chunks(answer)
+        elif "Content-Length" in answer:
+            answer.body = await self.gets_bytes(int(answer["Content-Length"]))
+        else:
+            answer.body = await self.gets_rest()
+        return answer
+
+    async def gets_chunks(self, message: Message) -> None:
+        """The rest of a chunked body, for `message`; strictly as RFC 9112 section 7.1 has it, without extensions."""
+        assert message["Transfer-Encoding"] == "chunked"
+        while True:
+            line = await self.gets_until(b"\r\n")
+            match = CHUNK.fullmatch(line)
+            assert match is not None, line
+            n = int(match[1], 16)
+            if not n:
+                break
+            message.pieces.append(await self.gets_bytes(n))
+            await self.gets(b"\r\n")
+        while (line := await self.gets_until(b"\r\n")) != b"\r\n":
+            message.trailers.append(_field(line[:-2]))
+        message.body = b"".join(message.pieces)
+
+    async def gets_rest(self) -> bytes:
+        """Everything up to the end of the stream, which must come without a reset."""
+        while await self._read():
+            pass
+        return self._take(len(self._held))
+
+    async def gets_eof(self) -> None:
+        """Nothing more, and the end of the stream."""
+        assert await self.gets_rest() == b""
+
+    async def gets_cut(self) -> bytes:
+        """Whatever comes up to the end of the stream or a reset, which are alike here."""
+        try:
+            while await self._read():
+                pass
+        except ConnectionError:
+            pass
+        return self._take(len(self._held))
+
+    async def gets_reset(self) -> bytes:
+        """Whatever comes before a reset, which must come."""
+        try:
+            while await self._read():
+                pass
+        except ConnectionError:
+            return self._take(len(self._held))
+        raise AssertionError(f"an end of the stream and no reset, after {shown(self._held)}")
+
+    async def has_more(self) -> bool:
+        """Wait, for as long as it takes, for a byte (True) or the end of the connection."""
+        if self._held:
+            return True
+        try:
+            self._held += await asyncio.get_running_loop().sock_recv(self._end, READ)
+        except ConnectionError:
+            return False
+        return bool(self._held)
+
+    def has(self) -> bytes:
+        """What is there at this moment, without waiting, and without taking it."""
+        try:
+            self._held += self._end.recv(READ)
+        except (BlockingIOError, ConnectionError):
+            pass
+        return bytes(self._held)
+
+    def takes_all(self) -> int:
+        """Drop what is there at this moment; returns how many bytes that was."""
+        taken = len(self._held)
+        self._held.clear()
+        try:
+            while data := self._end.recv(READ):
+                taken += len(data)
+        except (BlockingIOError, ConnectionError):
+            pass
+        return taken
+
+    def at_end(self) -> bool:
+        """Whether the other side has closed its direction, and everything before that was read."""
+        try:
+            return not self._held and self._end.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
+    def _take(self, n: int) -> bytes:
+        taken = bytes(self._held[:n])
+        del self._held[:n]
+        return taken
+
+    async def _read_on(self) -> None:
+        if not await self._read():
+            raise Cut(f"the connection ended after {shown(self._held)}")
+
+    async def _read(self) -> bool:
+        async with asyncio.timeout(PATIENCE):
+            data = await asyncio.get_running_loop().sock_recv(self._end, READ)
+        self._held += data
+        return bool(data)
+
+
+def shown(data: bytes | bytearray) -> str:
+    """Bytes for a person: their beginning, and how many there are."""
+    return repr(bytes(data)) if len(data) < 500 else f"{bytes(data[:500])!r}… ({len(data)} bytes)"
+
+
+def _field(line: bytes) -> tuple[str, str]:
+    name, colon, value = line.decode("latin-1").partition(":")
+    assert colon, line
+    assert value.strip() == value.removeprefix(" "), line
+    return name, value.strip()

@@ -21,7 +21,7 @@ Duration = Annotated[float, BeforeValidator(units.read_duration)]
 Wait = Annotated[float, BeforeValidator(units.read_wait)]
 Moment = Annotated[float, BeforeValidator(units.read_moment)]
 Bytes = Annotated[int, BeforeValidator(units.read_bytes)]
-Rows = Annotated[int, BeforeValidator(units.Whole(1, 100_000_000))]
+Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
 Switch = Annotated[bool, BeforeValidator(units.read_switch)]
 Rate = Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)]
 Address = Annotated[kinds.Address, BeforeValidator(kinds.read_address), PlainSerializer(str)]
@@ -281,3 +281,8 @@ class Settings(Written):
 
     sha256: str
     """Over the bytes of all files, in the order in which they were read, in hex."""
+
+    def limits_of(self, customer: str) -> tuple[Limit, ...]:
+        """The limits of a customer who is in `customers`: their own where they have a list of them, else the tier's."""
+        known = self.customers[customer]
+        return self.tiers[known.tier].limits if known.limits is None else known.limits

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from edgeproxy.counters.index import NoRow
+from edgeproxy.counters.index import TableFull
 from edgeproxy.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, tally_key
 from edgeproxy.metrics import BUCKETS, METRICS
 
@@ -109,14 +109,15 @@ class UsageMeters:
     def counter(self, customer: str, meter: str, route: str) -> Counter:
         """The counter of this customer, meter and route label.
 
-        Raises index.NoRow only where there is no room for customer `-` either: make that one before serving.
+        Raises index.TableBusy where the table's flock was not to be had, and TableFull only where there is no room for
+        customer `-` either: make that one before serving.
         """
         key = tally_key(customer, meter, route)
         counter = self._counters.get(key)
         if counter is None:
             try:
                 self._counters[key] = counter = Counter(self._table, key)
-            except NoRow:
+            except TableFull:
                 if (customer, route) == ("-", "-"):
                     raise
                 if self.full is not None:

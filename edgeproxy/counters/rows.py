@@ -237,7 +237,7 @@ class LimitTable:
         version = words[at.COLUMNS_VERSION]
         if version == self.version:
             return False
-        used, active = self._columns(at.USED_COLUMNS), self._columns(at.ACTIVE_COLUMNS)
+        used, active = self._columns(at.USED_COLUMNS), self.active_columns()
         ring = self.layout.ring
         self.span = ring * (1 + max(used, default=0))
         """Words from the first ring to the end of the last that is used."""
@@ -253,6 +253,10 @@ class LimitTable:
             words[at.SEEN + self.column] = version
         return True
 
+    def active_columns(self) -> frozenset[int]:
+        """The columns whose words may change at any time."""
+        return self._columns(at.ACTIVE_COLUMNS)
+
     def _columns(self, bitmap: int) -> frozenset[int]:
         bits = int.from_bytes(self._bytes[bitmap * at.WORD : (bitmap + at.BITMAP) * at.WORD], "little")
         return frozenset(column for column in range(self.layout.columns) if bits >> column & 1)
@@ -262,7 +266,7 @@ class LimitTable:
 
         Before it counts anything, all others who run must have seen it: see `seen_by`.
         """
-        if self.column is None or self.column in self._columns(at.ACTIVE_COLUMNS):
+        if self.column is None or self.column in self.active_columns():
             return False
         for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
             self._mark(bitmap, self._columns(bitmap) | {self.column})
@@ -272,9 +276,9 @@ class LimitTable:
 
     def leave_to(self, live: frozenset[int]) -> bool:
         """Only the columns `live` may still change: those of others are summed once a cell. For the flock's holder."""
-        if self._columns(at.ACTIVE_COLUMNS) <= live:
+        if self.active_columns() <= live:
             return False
-        self._mark(at.ACTIVE_COLUMNS, self._columns(at.ACTIVE_COLUMNS) & live)
+        self._mark(at.ACTIVE_COLUMNS, self.active_columns() & live)
         self.words[at.COLUMNS_VERSION] += 1
         self.columns_changed()
         return True

@@ -115,8 +115,8 @@ class Store:
         """
         store = cls(state, tables_dir, Control.open(state / "control"))
         setup = FileLock(state / "setup.lock")
-        setup.acquire(shared=True)
         try:
+            setup.acquire(shared=True)
             files = {kind: store.current(kind) for kind in (*LIMITS, *TALLIES)}
             store.column = column = columns.take(tuple(files.values()))
         except BaseException:

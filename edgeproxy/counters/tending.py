@@ -107,14 +107,14 @@ class Tending:
     def let_columns_go(self, table: LimitTable, now: float) -> None:
         """Columns without a worker for a minute are summed once a cell, no longer at every decision."""
         held = columns.held(table.file)
-        unheld = self._unheld.setdefault(table.name, {})
+        unheld = self._unheld.setdefault(table.file.path.name, {})
         for column in range(table.layout.columns):
             if column in held:
                 unheld.pop(column, None)
             else:
                 unheld.setdefault(column, now)
         gone = {column for column, since in unheld.items() if now - since >= UNHELD}
-        if gone and table.file.lock():
+        if gone & table.active_columns() and table.file.lock():
             try:
                 table.leave_to(frozenset(range(table.layout.columns)) - gone | columns.held(table.file))
             finally:

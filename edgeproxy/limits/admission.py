@@ -42,4 +42,6 @@ def denied(policies: Sequence[Policy], now: float, cost: int = 1) -> Denied:
         # The usual case, and a flood of refusals should cost little.
         return Denied(tuple(policies), policies[0].retry_after(now, cost) or 1)
     waits = [(policy, wait) for policy in policies if (wait := policy.retry_after(now, cost))]
-    return Denied(tuple([policy for policy, _ in waits]), max([wait for _, wait in waits], default=1))
+    if not waits:
+        return Denied(tuple(policies[:1]), 1)
+    return Denied(tuple([policy for policy, _ in waits]), max([wait for _, wait in waits]))

@@ -40,7 +40,7 @@ class Counts:
         "_own_latest",
         "_own_oldest",
         "_own_ring",
-        "_place",
+        "_per_second",
         "_ring",
         "_settled",
         "_siblings",
@@ -56,11 +56,12 @@ class Counts:
         "oldest",
         "own",
         "own_at",
-        "per_second",
         "share",
         "sibling_at",
+        "since",
         "sync",
         "sync_at",
+        "until",
         "width",
         "words",
     )
@@ -78,13 +79,14 @@ class Counts:
         self._ring = table.layout.ring
         self.cells = table.layout.cells
         self.width = width_us(window, self.cells)
-        self.per_second = per_second(self.width)
+        self._per_second = per_second(self.width)
         self.share = 1
         """Of a limit this process may use one part in `share`: 1 unless the row is its own."""
         self.words = table.words
         self.own = self._own_closed = self._own_oldest = self._own_latest = 0
         # No cell, no version: the first decision looks for the row.
         self.cell = NO_CELL
+        self.since = self.until = 0.0
         self.sync = -1
         self.sync_at = table.zero
 
@@ -100,8 +102,9 @@ class Counts:
 
     # ---- a new cell
 
-    def refresh(self, cell: int, now: float) -> None:
-        """Sum the row for `cell`, which is the cell of `now`."""
+    def refresh(self, now: float) -> None:
+        """Sum the row for the cell of `now`."""
+        cell = int(now * self._per_second)
         # The version is read before the rest: whatever changes after it moves it again.
         sync = self.words[self.sync_at]
         if not self._settled or self.words[self._generation_at] != self._generation:
@@ -134,6 +137,9 @@ class Counts:
                 self.more = tuple([starts + slot for _, starts in siblings[1:]])
         self.base = base
         self.cell = cell
+        # To the rounding of floats, which is far below the skew of clocks that cells allow for.
+        self.since = cell / self._per_second
+        self.until = (cell + 1) / self._per_second
         self.sync = sync if self._settled else -1
 
     def _sum(self, base: int, slot: int, low: int, high: int) -> None:
@@ -248,6 +254,7 @@ class Counts:
         self.sibling_at = place.zero
         self.more = ()
         self.cell = NO_CELL
+        self.until = 0.0
 
 
 def counted(live: list[int], *, one_ring: bool) -> int:

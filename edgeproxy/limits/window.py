@@ -36,10 +36,9 @@ class SlidingWindow:
     def left(self, now: float) -> int:
         """How much may still be charged at edge time `now` (seconds)."""
         counts = self._counts
-        cell = int(now * counts.per_second)
         words = counts.words
-        if cell != counts.cell or words[counts.sync_at] != counts.sync:
-            counts.refresh(cell, now)
+        if not counts.since <= now < counts.until or words[counts.sync_at] != counts.sync:
+            counts.refresh(now)
             words = counts.words
             if counts.local:
                 return max(1, self.limit // counts.share) - counts.closed - counts.own

@@ -1,8 +1,37 @@
 """What this worker counts, under the names that metrics and invoices know."""
 
+from time import monotonic
+
+from edgeproxy import log
+from edgeproxy.counters.index import NoRow, TableBusy
 from edgeproxy.counters.meters import Counter, Histogram, Metrics, UsageMeters
 from edgeproxy.counters.store import Store
+from edgeproxy.errors import Refused
 from edgeproxy.proxy.lane import code_label
+
+SILENCE = 60.0
+"""Seconds between two log lines about one full table."""
+
+FULL = {
+    "people": "customers without a row are held to this worker's share of their limits",
+    "addresses": "addresses without a row are held to this worker's share of their limits",
+    "usage": "what has no row is counted for customer -, route -",
+    "metrics": "what has no row is not shown; nothing that is billed",
+}
+"""What happens while a table is full."""
+
+
+class Unseen(Counter):
+    """A counter without a word in the map."""
+
+    def __init__(self) -> None:
+        pass
+
+    def add(self, n: int = 1) -> None:
+        """Count nothing."""
+
+
+UNSEEN = Unseen()
 
 
 class Counts:
@@ -11,19 +40,28 @@ class Counts:
     def __init__(self, store: Store) -> None:
         self._metrics: Metrics = store.meters
         self._billing: UsageMeters = store.billing
+        self._billing.full = lambda: self.table_full("usage")
+        self._complained: dict[str, float] = {}
+        self._log = log.get()
         self._requests: dict[tuple[str, str, int], Counter] = {}
         self._limited: dict[tuple[str, str, tuple[str, ...]], tuple[Counter, ...]] = {}
 
     def usage(self, customer: str, meter: str, route: str) -> Counter:
-        """What is billed."""
-        return self._billing.counter(customer, meter, route)
+        """What is billed. Raises Refused(503) where the table is busy for too long: nothing is served uncounted."""
+        try:
+            return self._billing.counter(customer, meter, route)
+        except TableBusy as busy:
+            again = b"Retry-After: 1\r\n"
+            raise Refused(503, "This edge cannot count the request at the moment", close=False, fields=again) from busy
 
     def requests(self, route: str, tier: str, status: int) -> Counter:
         """Requests answered with this status."""
         key = (route, tier, status)
         counter = self._requests.get(key)
         if counter is None:
-            counter = self._requests[key] = self._metrics.counter("edge_requests_total", *key[:2], code_label(status))
+            counter = self._counter("edge_requests_total", route, tier, code_label(status))
+            if counter is not UNSEEN:
+                self._requests[key] = counter
         return counter
 
     def request_seconds(self, route: str) -> Histogram:
@@ -43,22 +81,39 @@ class Counts:
         key = (route, tier, policies)
         counters = self._limited.get(key)
         if counters is None:
-            refusing = [self._metrics.counter("edge_rate_limited_total", tier, name, "enforce") for name in policies]
-            counters = self._limited[key] = (self.requests(route, tier, 429), *refusing)
+            refusing = [self._counter("edge_rate_limited_total", tier, name, "enforce") for name in policies]
+            counters = (self.requests(route, tier, 429), *refusing)
+            if UNSEEN not in counters:
+                self._limited[key] = counters
         return counters
 
     def auth_failure(self, reason: str) -> None:
         """A request was refused for its key."""
-        self._metrics.counter("edge_auth_failures_total", reason).add(1)
+        self._counter("edge_auth_failures_total", reason).add(1)
 
     def upstream_error(self, upstream: str, error: str) -> None:
         """A service failed a request; `error` is a type of RFC 9209."""
-        self._metrics.counter("edge_upstream_errors_total", upstream, error).add(1)
+        self._counter("edge_upstream_errors_total", upstream, error).add(1)
 
     def table_full(self, table: str) -> None:
-        """A table had no row to give."""
-        self._metrics.counter("edge_table_full_total", table).add(1)
+        """A table had no row to give: counted each time, said once a minute."""
+        self._counter("edge_table_full_total", table).add(1)
+        self._complain(table)
 
     def connections(self, side: str, n: int) -> None:
         """There are now `n` connections of this side, `client` or `upstream`."""
         self._metrics.gauge("edge_connections", side).set(n)
+
+    def _counter(self, name: str, *labels: str) -> Counter:
+        """The counter of a metric. Where the table has no row for it, one that nobody sees: no request fails for it."""
+        try:
+            return self._metrics.counter(name, *labels)
+        except NoRow:
+            self._complain("metrics")
+            return UNSEEN
+
+    def _complain(self, table: str) -> None:
+        now = monotonic()
+        if now - self._complained.get(table, -SILENCE) >= SILENCE:
+            self._complained[table] = now
+            self._log.error("a table is full", table=table, then=FULL[table])

@@ -103,13 +103,13 @@ class Directory:
             self._counts.auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
             raise Refused(403, f"The API key lacks the scope {missing}", close=False)
-        customer = self._settings.customers[key.customer]
-        limits = self._settings.tiers[customer.tier].limits if customer.limits is None else customer.limits
+        tier = self._settings.customers[key.customer].tier
+        policies = self._policies(key.customer, self._settings.limits_of(key.customer))
         stamps = b"X-Customer-Id: %b\r\nX-Customer-Tier: %b\r\n" % (
             key.customer.encode(),
-            customer.tier.encode(),
+            tier.encode(),
         )
-        return self._make(route, key.customer, customer.tier, self._policies(key.customer, limits), stamps)
+        return self._make(route, key.customer, tier, policies, stamps)
 
     def _open(self, route: Route, reason: str, why: str) -> Lane:
         """The lane without a key that counts; raises Refused(401) where the route wants one."""

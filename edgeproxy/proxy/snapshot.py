@@ -14,7 +14,7 @@ from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy.address import Addresses
 from edgeproxy.proxy.identity import ANONYMOUS, Directory, Identity
-from edgeproxy.proxy.lane import Lane, Route
+from edgeproxy.proxy.lane import NOBODY, Lane, Route
 from edgeproxy.proxy.memory import remember
 from edgeproxy.proxy.pool import Service
 from edgeproxy.proxy.router import NO_SITE, Router, Site
@@ -52,6 +52,8 @@ class Snapshot:
             for name, upstream in settings.upstreams.items()
         }
         self.router = Router(Route(route, services[route.upstream], counts) for route in settings.routes)
+        # Where usage is counted when the table has no row left; these must have theirs before that.
+        self.unnamed = [counts.usage(NOBODY, meter, NOBODY) for meter in settings.meters]
         self.directory = Directory(settings, self._policies, counts)
         anonymous = settings.tiers.get(ANONYMOUS)
         guard = settings.per_ip

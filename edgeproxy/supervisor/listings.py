@@ -49,8 +49,8 @@ class Listings:
             return self._store.tend(monotonic() + self._store.offset)
 
     async def usage(self) -> list[UsageRow]:
-        """What was counted since the state was made, sorted."""
-        return await self._read(lambda: sorted(self._store.usage_totals()))
+        """What was counted since the state was made, sorted. A row is made before anything is counted in it."""
+        return await self._read(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
 
     async def meters(self) -> dict[str, int]:
         """What was counted since the state was made, by meter. Where tables are large it may be seconds old."""
@@ -81,12 +81,10 @@ class Listings:
 
     def limits(self, settings: Settings, customer: str) -> list[dict[str, object]]:
         """The policies of this customer as they stand now; raises UnknownCustomer."""
-        known = settings.customers.get(customer)
-        if known is None:
+        if customer not in settings.customers:
             raise UnknownCustomer(customer)
-        limits = settings.tiers[known.tier].limits if known.limits is None else known.limits
         now = monotonic() + self._store.offset
-        return [self._policy(limit, customer, now) for limit in limits]
+        return [self._policy(limit, customer, now) for limit in settings.limits_of(customer)]
 
     def _policy(self, limit: Limit, customer: str, now: float) -> dict[str, object]:
         usage = look(self._store.people, rule(limit), customer.encode(), now)

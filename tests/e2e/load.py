@@ -30,14 +30,13 @@ RECONNECT = 0.005
 
 @dataclass
 class Plan:
-    """What to send, and until when. Connections use the customers' keys in turn, or each uses `all_keys` in turn."""
+    """What to send, and until when. Connections use the customers' keys in turn."""
 
     port: int
     customers: list[str]
     paths: list[str] = field(default_factory=lambda: ["/"])
     """Each connection asks for them in turn; `POST /path` is sent with a body."""
     connections: int = 8
-    all_keys: bool = False
     requests: int = 0
     """Stop after as many answers in all; 0: never."""
     refusals: int = 0
@@ -104,11 +103,9 @@ class Clients:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
-        customers = self.plan.customers
-        shares = [customers] if self.plan.all_keys else [[customer] for customer in customers]
-        share = cycle(shares)
+        customers = cycle(self.plan.customers)
         async with asyncio.TaskGroup() as group:
-            drives = [group.create_task(self.drive(next(share))) for _ in range(self.plan.connections)]
+            drives = [group.create_task(self.drive(next(customers))) for _ in range(self.plan.connections)]
             await self.ended.wait()
             self.account.seconds = time.monotonic() - self.begun
             await asyncio.wait(drives, timeout=LAST_ANSWERS)
@@ -122,12 +119,12 @@ class Clients:
         account.lost = dict(self.lost)
         return account
 
-    async def drive(self, customers: list[str]) -> None:
+    async def drive(self, customer: str) -> None:
         """One connection after another, until the end of the load."""
         loop = asyncio.get_running_loop()
         lost_at = 0.0
         while not self.ended.is_set():
-            made = partial(Connection, self, customers, lost_at)
+            made = partial(Connection, self, customer, lost_at)
             try:
                 async with asyncio.timeout(LAST_ANSWERS):
                     _, connection = await loop.create_connection(made, HOST, self.plan.port)
@@ -147,12 +144,11 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, clients: Clients, customers: list[str], lost_at: float) -> None:
+    def __init__(self, clients: Clients, customer: str, lost_at: float) -> None:
         self._clients = clients
-        self._customer = ""
+        self._customer = customer
         self._lost_at = lost_at
-        paths = clients.plan.paths
-        self._requests = cycle([(customer, request(path, customer)) for customer in customers for path in paths])
+        self._requests = cycle([request(path, customer) for path in clients.plan.paths])
         self._under_way = False
         self._buffer = b""
         self.over = asyncio.get_running_loop().create_future()
@@ -167,8 +163,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
             return
         self._under_way = True
-        self._customer, data = next(self._requests)
-        self.transport.write(data)
+        self.transport.write(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data

@@ -61,3 +61,10 @@ def test_a_refusal_names_all_that_refuse_and_the_longest_wait(worker: Worker) ->
 def test_a_refusal_that_has_become_groundless_still_names_someone(worker: Worker) -> None:
     policies = several(worker, 2, 2)
     assert denied(policies, START) == ((policies[0],), 1)
+    assert denied(policies[1:], START) == ((policies[1],), 1)
+
+
+def test_a_refusal_by_the_only_policy_names_it_and_its_wait(worker: Worker) -> None:
+    (policy,) = several(worker, 1)
+    assert admit((policy,), START)[0] is None
+    assert denied((policy,), START) == ((policy,), policy.retry_after(START))

@@ -20,6 +20,11 @@ WORKER = (sys.executable, "-m", "edgeproxy.proxy")
 """The command of a worker; `--channel FD --listen FD,FD` is added."""
 
 
+ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+"""What glibc is told in a worker's environment, in bytes, unless it is told something there already. Otherwise it
+gives the memory of each larger piece of a body back to the kernel, and asks for it again with the next."""
+
+
 class Process:
     """A worker from its start to its end; made by `start`."""
 
@@ -56,6 +61,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno(), *numbers],
                     start_new_session=True,
+                    env=ALLOCATION | os.environ,
                 )
             except BaseException:
                 ours.close()

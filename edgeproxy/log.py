@@ -1,6 +1,7 @@
 """Structured logs on standard error: JSON where a machine reads them, plain where a person does."""
 
 import sys
+from time import monotonic
 
 import structlog
 
@@ -27,3 +28,20 @@ def get(**bound: object) -> structlog.typing.FilteringBoundLogger:
     """A logger with these fields on every line."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**bound)
     return logger
+
+
+class Seldom:
+    """Says the same thing at most once in `every` seconds, for what may happen at each of many requests."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._said: dict[str, float] = {}
+        self._log = get()
+
+    def error(self, event: str, about: str, **fields: object) -> None:
+        """Log `event`, unless the same was said about the same thing within the last `every` seconds."""
+        now = monotonic()
+        key = f"{event} {about}"
+        if now - self._said.get(key, -self._every) >= self._every:
+            self._said[key] = now
+            self._log.error(event, about=about, **fields)

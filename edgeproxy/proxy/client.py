@@ -121,10 +121,9 @@ class Client(asyncio.Protocol):
                 rest = self.turn_away(exchange, refusal, data, end)
             if not rest or self.choked:
                 self.buffer = rest
-                if self.choked:
-                    self.pause()
                 return
-            data = rest
+            # The head that was late is dealt with; the next has a deadline of its own.
+            data, deadline = rest, 0.0
 
     def turn_away(self, exchange: Exchange, reason: Refused | Sequence[Policy], data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
@@ -253,11 +252,14 @@ class Client(asyncio.Protocol):
 
     def resume(self) -> None:
         """Read on, unless what is held is enough, or whoever is to take it takes no more."""
-        if self.reading or self.gone or len(self.buffer) > READ_AHEAD:
+        if self.reading or self.gone:
             return
         exchange = self.exchange
         if exchange is None:
+            # What is held may be a head that is not whole, which has a bound of its own.
             taken = not self.choked
+        elif len(self.buffer) > READ_AHEAD:
+            taken = False
         elif exchange.server is None:
             taken = len(exchange.message) <= READ_AHEAD
         else:
@@ -268,6 +270,7 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.choked = True
+        self.unsent = self.transport.get_write_buffer_size()
         if self.exchange is None:
             self.pause()
         elif self.exchange.server is not None:
@@ -329,25 +332,28 @@ class Client(asyncio.Protocol):
     def timed_out(self) -> None:
         exchange = self.exchange
         self.deadline = NEVER
-        if self.gone:
-            unsent = self.transport.get_write_buffer_size()
-            if 0 < unsent < self.unsent:
-                # It is slow, but it takes what it is sent.
-                self.unsent, self.deadline = unsent, monotonic() + self.worker.snapshot.body_idle
-            else:
-                self.transport.abort()
+        if (self.gone or self.choked) and self.takes():
+            # It is slow, but it takes what it is sent.
+            self.deadline = monotonic() + self.worker.snapshot.body_idle
+        elif self.gone:
+            self.transport.abort()
         elif exchange is None and self.buffer and not self.choked:
             late = Refused(408, "The request's head did not arrive in time")
             self.answer(answers.of(Exchange(self), late, close=True), close=True)
         elif exchange is None:
-            self.gone = True
-            self.transport.abort()
+            # Idle as far as requests go; the last answer may still be on its way out.
+            self.close()
         elif exchange.answered:
             self.abort()
         elif self.body is not None and self.reading:
             exchange.fail(Refused(408, "The request's body did not arrive in time"))
         else:
             exchange.fail(Fault("http_response_timeout", "The upstream did not answer in time", status=504))
+
+    def takes(self) -> bool:
+        """Whether the client has taken anything of what waits for it since this was last asked."""
+        before, self.unsent = self.unsent, self.transport.get_write_buffer_size()
+        return 0 < self.unsent < before
 
     def eof_received(self) -> bool:
         if was_reset(self.transport):

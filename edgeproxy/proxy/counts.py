@@ -1,7 +1,5 @@
 """What this worker counts, under the names that metrics and invoices know."""
 
-from time import monotonic
-
 from edgeproxy import log
 from edgeproxy.counters.index import NoRow, TableBusy
 from edgeproxy.counters.meters import Counter, Histogram, Metrics, UsageMeters
@@ -41,8 +39,7 @@ class Counts:
         self._metrics: Metrics = store.meters
         self._billing: UsageMeters = store.billing
         self._billing.full = lambda: self.table_full("usage")
-        self._complained: dict[str, float] = {}
-        self._log = log.get()
+        self._log = log.Seldom(SILENCE)
         self._requests: dict[tuple[str, str, int], Counter] = {}
         self._limited: dict[tuple[str, str, tuple[str, ...]], tuple[Counter, ...]] = {}
 
@@ -98,7 +95,7 @@ class Counts:
     def table_full(self, table: str) -> None:
         """A table had no row to give: counted each time, said once a minute."""
         self._counter("edge_table_full_total", table).add(1)
-        self._complain(table)
+        self._log.error("a table is full", table, then=FULL[table])
 
     def connections(self, side: str, n: int) -> None:
         """There are now `n` connections of this side, `client` or `upstream`."""
@@ -109,11 +106,5 @@ class Counts:
         try:
             return self._metrics.counter(name, *labels)
         except NoRow:
-            self._complain("metrics")
+            self._log.error("a table is full", "metrics", then=FULL["metrics"])
             return UNSEEN
-
-    def _complain(self, table: str) -> None:
-        now = monotonic()
-        if now - self._complained.get(table, -SILENCE) >= SILENCE:
-            self._complained[table] = now
-            self._log.error("a table is full", table=table, then=FULL[table])

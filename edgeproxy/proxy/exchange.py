@@ -247,7 +247,8 @@ class Exchange:
         self.endpoint = None  # type: ignore[assignment]
         server.idle_again()
         done = monotonic()
-        lane.route.observe(done - self.started, waited)
+        total = done - self.started
+        lane.route.observe(total, total - waited, waited)
         client.exchange = None
         client.deadline = done + self.snapshot.keepalive_idle
         if client.buffer or client.choked:
@@ -391,7 +392,9 @@ class Exchange:
 
     def complete(self) -> None:
         """The answer has gone out whole."""
-        self.lane.route.observe(monotonic() - self.started, self.arrived - self.sent_at)
+        # Once the head has gone up, a piecewise answer takes the time that its upstream takes.
+        own = self.sent_at - self.started
+        self.lane.route.observe(monotonic() - self.started, own, self.arrived - self.sent_at)
         self.release()
         self.client.next()
 
@@ -430,9 +433,10 @@ class Exchange:
         client.next()
 
     def end_tunnel(self) -> None:
-        """The upstream's side of a tunnel has closed."""
+        """The upstream's side of a tunnel has closed. How long it stood says nothing of how long requests take."""
         self.server = None
-        self.complete()
+        self.release()
+        self.client.next()
 
     def abandon(self) -> None:
         """The client is gone: so is the reason to bother the upstream."""

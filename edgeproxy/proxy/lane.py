@@ -37,10 +37,10 @@ class Route:
         self.seconds: Histogram = counts.request_seconds(self.label)
         self.overhead: Histogram = counts.overhead_seconds()
 
-    def observe(self, total: float, waited: float) -> None:
-        """A request on this route took `total` seconds, of which the upstream had `waited`."""
+    def observe(self, total: float, own: float, waited: float) -> None:
+        """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
         self.seconds.observe(total)
-        self.overhead.observe(total - waited)
+        self.overhead.observe(own)
         self.service.seconds.observe(waited)
 
 

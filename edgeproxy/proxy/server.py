@@ -215,6 +215,8 @@ class Server(asyncio.Protocol):
         if client.buffer:
             self.write(client.buffer)
             client.buffer = b""
+        if client.ended:
+            self.end()
         client.resume()
         if rest:
             client.write(rest)

@@ -34,6 +34,9 @@ from edgeproxy.proxy.server import Server
 from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.tasks import Tasks
 
+COMPLAIN = 10.0
+"""Seconds between two log lines about one endpoint that cannot be reached."""
+
 ORPHAN_LOOK = 0.25
 """Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
 
@@ -64,6 +67,7 @@ class Worker:
         self._empty = asyncio.Event()
         self._empty.set()
         self._log = log.get()
+        self._seldom = log.Seldom(COMPLAIN)
         self.deadlines.also(self._look_around)
 
     # ---- connections
@@ -109,14 +113,18 @@ class Worker:
                     server = await self._dial(endpoint.host, endpoint.port, Server(self, endpoint))
             except TimeoutError:
                 fault = Fault("connection_timeout", "The upstream did not take the connection in time", status=504)
-            except socket.gaierror:
+                why = f"no connection within {service.connect_timeout:g} s"
+            except socket.gaierror as unknown:
                 fault = Fault("dns_error", "The upstream's name could not be resolved")
-            except OSError:
-                # Which of its endpoints, and why, is no business of a client's.
+                why = str(unknown)
+            except OSError as refusal:
                 fault = Fault("connection_refused", "The upstream could not be connected to")
+                why = str(refusal)
             else:
                 exchange.connected(server)
                 return
+            # Which endpoint, and why, is the operator's business and not the client's.
+            self._seldom.error("upstream unreachable", f"{endpoint.host}:{endpoint.port}", why=why)
             if client.exchange is exchange:
                 exchange.unreachable(fault)
 

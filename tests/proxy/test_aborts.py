@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+import socket
 
 import pytest
 
 from tests.proxy.transcript import Edge, chunks, get, head, ok, post
+from tests.proxy.wire import Wire
 
 MIB = 1 << 20
 
@@ -123,6 +125,19 @@ async def test_a_client_gone_while_its_upstream_is_connected_to_leaves_a_connect
     assert (await other.gets_request()).first == "GET /public/next HTTP/1.1"
     await other.sends(ok())
     assert (await another.gets_answer()).status == 200
+
+
+async def test_clients_gone_before_they_are_accepted_leave_nothing(edge: Edge) -> None:
+    """Their connections are accepted all the same, and nobody can say any more whose they were."""
+    await edge.starts()
+    for words in (b"", b"GET", get("/nowhere")):
+        end = Wire(socket.create_connection(edge.address))
+        end.sends_now(words)
+        end.aborts()
+    for _ in range(5):
+        await edge.settles()
+    await edge.until(lambda: not edge.worker._clients)
+    assert (await edge.refuses(get("/nowhere"))).status == 404
 
 
 async def test_clients_gone_with_requests_waiting_in_line_leave_nothing(edge: Edge) -> None:

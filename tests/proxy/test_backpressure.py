@@ -200,6 +200,78 @@ async def test_a_client_is_not_read_on_while_the_upstream_is_being_connected_to(
     assert (await client.gets_answer()).status == 200
 
 
+async def test_a_client_is_read_no_further_than_a_bound_while_its_upstream_is_connected_to(edge: Edge) -> None:
+    client = await edge.client()
+    connect, connecting = edge.worker.connect, []
+    edge.worker.connect = connecting.append
+    size = 64 * MIB
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {size}"))
+    sent = await client.sends_while_taken(bytes(1 << 16), size)
+    assert sent < size
+    (exchange,) = connecting
+    assert len(exchange.message) < MOST_HELD
+    connect(exchange)
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await edge.until(lambda: upstream.takes_all() > 2 * MIB)
+    client.aborts()
+    await upstream.gets_cut()
+    edge.worker.connect = connect
+
+
+async def test_a_client_whose_next_request_is_not_taken_is_not_read_on(edge: Edge) -> None:
+    client, upstream = await open_exchange(edge, get())
+    await upstream.sends(ok())
+    await client.gets_answer()
+    (kept,) = edge.endpoint().idle
+    narrow(kept.transport)
+    kept.transport.set_write_buffer_limits(high=1000)
+    await client.sends(get(), post(bytes(40_000)))
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    (held,) = edge.worker._clients
+    await edge.until(lambda: kept.full)
+    await client.sends_while_taken(get() * 100, 200_000)
+    assert len(held.buffer) == 0
+    assert not held.reading
+    assert len((await upstream.gets_request()).body) == 40_000
+    client.aborts()
+    await upstream.sends(ok())
+    await upstream.gets_cut()
+
+
+async def test_a_connection_whose_last_client_stopped_reading_serves_the_next_one(edge: Edge) -> None:
+    slow, upstream = await open_exchange(edge, get())
+    (held,) = edge.worker._clients
+    narrow(held.transport)
+    held.transport.set_write_buffer_limits(high=MIB)
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 250000"), bytes(200_000))
+    await edge.settles()
+    # The last piece is what its client does not take any more.
+    held.transport.set_write_buffer_limits(high=held.transport.get_write_buffer_size() + 10_000)
+    await upstream.sends(bytes(50_000))
+    await edge.until(lambda: held.choked and held.exchange is None)
+    await one_more(await edge.client(), upstream)
+    assert len((await slow.gets_answer()).body) == 250_000
+
+
+async def test_a_half_closed_client_that_reads_late_gets_every_answer(edge: Edge) -> None:
+    n = 1500
+    client, upstream = await open_exchange(edge, get())
+    (held,) = edge.worker._clients
+    narrow(held.transport)
+    await client.sends(get("/nowhere") * n)
+    client.sends_eof()
+    await edge.until(lambda: held.ended)
+    await upstream.sends(ok())
+    await edge.until(lambda: held.choked)
+    assert (await client.gets_answer()).status == 200
+    for _ in range(n):
+        assert (await client.gets_answer()).status == 404
+    await client.gets_eof()
+
+
 async def test_a_client_that_never_reads_is_not_answered_without_end(edge: Edge) -> None:
     """Refusals cost the edge memory as soon as nobody takes them."""
     client = await edge.client()

@@ -1,66 +1,107 @@
-"""What a worker does where there is no room to count."""
+"""Counting where there is no room to count: what is billed is never lost, and no request fails for a metric."""
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from edgeproxy import log
 from edgeproxy.counters.index import TableBusy, TableFull
-from edgeproxy.counters.store import Store
-from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.errors import Refused
-from edgeproxy.proxy.counts import Counts
+from edgeproxy.proxy import counts
+from edgeproxy.proxy.counts import UNSEEN, Counts
+from tests.proxy.transcript import KEY, Edge, get, ok
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    Store.prepare(tmp_path, workers=1, people=100, addresses=100).close()
-    return Store.join(tmp_path)
+class Table:
+    """Stands for the meters of a store whose table gives no row: raises `failure` for as long as there is one."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.failure = failure
+        self.full: Any = None
+        self.asked = 0
+
+    def counter(self, *key: str) -> str:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return "/".join(key)
 
 
-def has_no_row(failure: type[Exception]) -> Callable[..., int]:
-    def own(self: TallyTable, key: bytes, kind: int) -> int:
-        raise failure(self.name)
+class Store:
+    """The two that Counts takes of a store."""
 
-    return own
+    def __init__(self, meters: Exception | None = None, billing: Exception | None = None) -> None:
+        self.meters = Table(meters)
+        self.billing = Table(billing)
 
 
-def test_usage_in_a_full_table_is_counted_for_nobody_and_the_operator_hears_of_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = Counts(store)
-    unnamed = counts.usage("-", "requests", "-")
-    own = TallyTable.own
-    monkeypatch.setattr(
-        TallyTable,
-        "own",
-        lambda self, *of: has_no_row(TableFull)(self, *of) if self.name == "usage" else own(self, *of),
+def test_a_metric_without_a_row_is_counted_nowhere_and_asked_for_again() -> None:
+    store = Store(meters=TableFull())
+    counted = Counts(store)
+    for _ in range(2):
+        assert counted.requests("v1", "basic", 200) is UNSEEN
+        counted.requests("v1", "basic", 200).add(1)
+        counted.auth_failure("missing")
+        counted.upstream_error("api", "dns_error")
+        assert UNSEEN in counted.limited("v1", "basic", ("basic",))
+    store.meters.failure = None
+    assert counted.requests("v1", "basic", 200) == "edge_requests_total/v1/basic/200"
+    assert UNSEEN not in counted.limited("v1", "basic", ("basic",))
+
+
+def test_a_counter_is_looked_up_once() -> None:
+    store = Store()
+    counted = Counts(store)
+    for _ in range(3):
+        counted.requests("v1", "basic", 200)
+        counted.limited("v1", "basic", ("basic", "day"))
+    assert store.meters.asked == 1 + 3
+
+
+def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals() -> None:
+    assert Counts(Store()).limited("v1", "basic", ("basic", "day")) == (
+        "edge_requests_total/v1/basic/429",
+        "edge_rate_limited_total/basic/basic/enforce",
+        "edge_rate_limited_total/basic/day/enforce",
     )
-    assert counts.usage("acme", "requests", "v1") is unnamed
-    assert ("edge_table_full_total", ("usage",), [1]) in list(store.metric_totals())
 
 
-def test_what_cannot_be_counted_now_is_not_served_now(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = Counts(store)
-    monkeypatch.setattr(TallyTable, "own", has_no_row(TableBusy))
-    with pytest.raises(Refused) as refused:
-        counts.usage("acme", "requests", "v1")
-    assert refused.value.status == 503
-    assert b"Retry-After" in refused.value.fields
-    assert not refused.value.close
+def test_what_cannot_be_billed_now_is_not_served_now() -> None:
+    with pytest.raises(Refused) as raised:
+        Counts(Store(billing=TableBusy())).usage("acme", "requests", "v1")
+    assert (raised.value.status, raised.value.close) == (503, False)
+    assert raised.value.fields == b"Retry-After: 1\r\n"
 
 
-@pytest.mark.parametrize("failure", [TableFull, TableBusy])
-def test_no_request_fails_for_a_metric_without_a_row(
-    failure: type[Exception], store: Store, monkeypatch: pytest.MonkeyPatch
+def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(log, "monotonic", lambda: now[0])
+    counted = Counts(Store(meters=TableFull()))
+    with capture_logs() as said:
+        for _ in range(5):
+            counted.table_full("people")
+            counted.table_full("usage")
+        assert sorted(line["about"] for line in said) == ["metrics", "people", "usage"]
+        now[0] += counts.SILENCE
+        counted.table_full("people")
+    assert sorted(line["about"] for line in said) == ["metrics", "metrics", "people", "people", "usage"]
+
+
+async def test_a_request_that_cannot_be_billed_now_is_refused_and_passes_later(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = Counts(store)
-    monkeypatch.setattr(TallyTable, "own", has_no_row(failure))
-    counts.requests("v1", "pro", 200).add()
-    counts.auth_failure("unknown")
-    for counter in counts.limited("v1", "pro", ("pro",)):
-        counter.add()
-    monkeypatch.undo()
-    assert [row for row in store.metric_totals() if row[0] == "edge_auth_failures_total"] == []
-    counts.auth_failure("unknown")
-    assert ("edge_auth_failures_total", ("unknown",), [1]) in list(store.metric_totals())
+    await edge.starts()
+    billing = edge.worker.store.billing
+    counter = billing.counter
+
+    def busy(*key: str) -> None:
+        raise TableBusy
+
+    monkeypatch.setattr(billing, "counter", busy)
+    answer = await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))
+    assert (answer.status, answer["Retry-After"]) == (503, "1")
+    monkeypatch.setattr(billing, "counter", counter)
+    _, answer = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
+    assert answer.status == 200
+    assert edge.usage() == {("acme", "requests", "v1"): 1}

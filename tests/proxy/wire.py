@@ -79,6 +79,10 @@ class Wire:
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().sock_sendall(self._end, b"".join(parts))
 
+    def sends_now(self, data: bytes) -> None:
+        """Send this little, before the loop goes on."""
+        assert self._end.send(data) == len(data)
+
     async def sends_while_taken(self, piece: bytes, most: int) -> int:
         """Send `piece` over and over until nobody takes it any more, or `most` bytes are gone; returns how many.
 

@@ -1,0 +1,62 @@
+"""What a client has received was counted before: looked at in the map itself, at the moment when an answer arrives.
+
+A kill -9 seldom finds the few instructions between a count and a write; who waits on another core for the first byte
+of an answer, and then reads the word, finds them in the wrong order soon.
+"""
+
+import mmap
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.ask import PATIENCE, Wire
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import Edge
+from tests.e2e.load import request
+from tests.e2e.people import UNLIMITED
+
+REQUESTS = 1500
+
+
+@pytest.mark.parametrize("path", ["/", "/?chunked=1&size=100", "POST /"])
+def test_a_request_is_counted_before_its_answer_arrives(path: str, start_edge: StartEdge) -> None:
+    edge = start_edge(workers=1)
+    asked = request(path, UNLIMITED)
+    with Wire(edge.port) as wire, usage_file(edge).open("rb") as file:
+        words: memoryview = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)).cast("Q")
+        wire.send(asked)
+        wire.hear()
+        before = words.tolist()
+        wire.send(asked)
+        wire.hear()
+        (counter,) = [at for at, word in enumerate(words.tolist()) if word != before[at]]
+        count = words[counter]
+        for number in range(1, REQUESTS + 1):
+            wire.send(asked)
+            assert word_at_first_byte(wire, words, counter) == count + number
+            wire.hear()
+        assert words[counter] == edge.usage()[UNLIMITED]
+
+
+def usage_file(edge: Edge) -> Path:
+    """The file in which the edge counts usage."""
+    (file,) = Path(edge.settings["state"]).glob("usage.*.tbl")
+    return file
+
+
+def word_at_first_byte(wire: Wire, words: memoryview, at: int) -> int:
+    """The word at the moment when something has arrived. It is waited for without sleeping, which would be late."""
+    raw, peek, most = wire.socket, socket.MSG_PEEK, time.monotonic() + PATIENCE
+    raw.setblocking(False)
+    word = -1
+    while time.monotonic() < most:
+        try:
+            raw.recv(1, peek)
+            word = words[at]
+            break
+        except BlockingIOError:
+            continue
+    raw.settimeout(PATIENCE)
+    return word

@@ -227,9 +227,10 @@ def _number(kind: Kind, line: bytes, value: bytes) -> Field:
 
 
 def _authorization(kind: Kind, line: bytes, value: bytes) -> Field:
-    if value[:7].lower() != b"bearer " and value.lower() != b"bearer":  # RFC 6750 section 2.1, RFC 9110 section 11.1
+    # RFC 6750 section 2.1, RFC 9110 section 11.1; a tab is no separator there, but the key behind it is a key.
+    if value[:6].lower() != b"bearer" or value[6:7] not in OWS:
         return Field(kind, line, value)
-    return _apart(Kind.BEARER, line, value[7:].strip(OWS))
+    return _apart(Kind.BEARER, line, value[6:].strip(OWS))
 
 
 def _apart(kind: Kind, line: bytes, value: bytes) -> Field:

@@ -75,6 +75,8 @@ class Client(asyncio.Protocol):
         """The client has closed its side."""
         self.choked = False
         """The client does not take what is written to it."""
+        self.unsent = 0
+        """Bytes that waited for it when that was last looked at; kept while it is choked or closing."""
         self.reading = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

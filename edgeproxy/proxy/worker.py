@@ -117,7 +117,7 @@ class Worker:
             except socket.gaierror as unknown:
                 fault = Fault("dns_error", "The upstream's name could not be resolved")
                 why = str(unknown)
-            except OSError as refusal:
+            except (OSError, UnicodeError) as refusal:  # The latter is how a name that cannot be one fails.
                 fault = Fault("connection_refused", "The upstream could not be connected to")
                 why = str(refusal)
             else:
@@ -184,7 +184,7 @@ def _accept(queue: socket.socket) -> socket.socket | None:
     """The next connection that waits to be accepted, or None."""
     try:
         accepted, _ = queue.accept()
-    except (BlockingIOError, ConnectionError):
+    except OSError:  # None waits, or, without a descriptor to spare, none can be taken.
         return None
     accepted.setblocking(False)
     return accepted

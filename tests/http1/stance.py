@@ -166,6 +166,13 @@ STRICTER_REQUESTS: Final = (
         b"GET /a\n\r\n",
     ),
     Stricter(
+        "The request target is malformed",
+        400,
+        "RFC 9112 section 2.2: lines end with CRLF; llhttp ends the line of HTTP/0.9 with LF",
+        lambda theirs, head: theirs.version == "0.9" and b"\n" in first_line(head),
+        b"GET /a?\nC: HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    Stricter(
         "The method is malformed",
         400,
         "RFC 9112 section 2.2: an empty line that may be ignored before a request line is CRLF",

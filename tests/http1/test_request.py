@@ -213,6 +213,7 @@ KEYS = [
     # rule, fields, key, credentials
     ("RFC 6750 2.1", ["Authorization: Bearer ek_1"], b"ek_1", ["Authorization: Bearer ek_1"]),
     ("RFC 9110 11.1 case", ["authorization: bEARER  ek_1 "], b"ek_1", ["authorization: bEARER  ek_1 "]),
+    ("DESIGN 5 a tab", ["Authorization: Bearer\tek_1"], b"ek_1", ["Authorization: Bearer\tek_1"]),
     ("RFC 6750 2.1 without a key", ["Authorization: Bearer"], b"", ["Authorization: Bearer"]),
     ("DESIGN 5", ["X-API-Key: ek_1"], b"ek_1", ["X-API-Key: ek_1"]),
     ("DESIGN 5 empty", ["X-API-Key:"], b"", ["X-API-Key:"]),

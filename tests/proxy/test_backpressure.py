@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+from functools import partial
 from time import monotonic
 
 import pytest
@@ -45,6 +46,10 @@ async def one_more(client: Wire, upstream: Wire) -> None:
     await upstream.gets_request()
     await upstream.sends(ok(b"one more"))
     assert (await client.gets_answer()).body == b"one more"
+
+
+def passed(moment: float) -> bool:
+    return monotonic() > moment
 
 
 def narrow(transport: asyncio.Transport) -> None:
@@ -400,3 +405,25 @@ async def test_an_early_answer_to_a_body_that_is_not_sent_on_yet_leaves_the_clie
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
     await upstream.gets_cut()
+
+
+async def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(edge: Edge) -> None:
+    """What is idle is a client that takes nothing, not one that takes longer than the deadline for what is held."""
+    edge.config["upstreams"]["api"]["timeouts"] = {"idle": "200ms"}
+    edge.config["limits"] = {"body_idle": "200ms"}
+    client = await edge.client(receives=4096)
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    (held,) = edge.worker._clients
+    narrow(held.transport)
+    size = 250_000
+    begun = monotonic()
+    await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {size}"), bytes(size))
+    await edge.until(lambda: held.choked)
+    await client.gets_head()
+    for n in range(1, size // 5000 + 1):
+        await client.gets_bytes(5000)
+        await edge.until(partial(passed, begun + n * 0.02))
+    assert not held.gone
+    assert held.exchange is None

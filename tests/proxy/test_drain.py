@@ -7,6 +7,7 @@ from time import monotonic
 import pytest
 
 from edgeproxy.tasks import Tasks
+from tests.proxy.test_backpressure import narrow
 from tests.proxy.test_tunnel import tunnel
 from tests.proxy.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
 from tests.proxy.wire import Wire
@@ -242,4 +243,21 @@ async def test_it_ends_as_soon_as_the_last_client_has_left(edge: Edge) -> None:
     await upstream.sends(ok())
     await client.gets_answer()
     client.closes()
+    await drain.ends()
+
+
+async def test_an_answer_that_is_still_on_its_way_out_is_not_cut(edge: Edge) -> None:
+    """The exchange is over and the connection idle, but its client has yet to take what was written."""
+    client, upstream = await asked(edge)
+    (held,) = edge.worker._clients
+    narrow(held.transport)
+    held.transport.set_write_buffer_limits(high=1 << 20)
+    await upstream.sends(ok(bytes(600_000)))
+    await edge.until(lambda: held.exchange is None)
+    assert held.transport.get_write_buffer_size()
+    drain = Drain(edge)
+    await edge.until(lambda: held.gone)
+    await edge.settles()
+    assert len((await client.gets_answer()).body) == 600_000
+    await client.gets_eof()
     await drain.ends()

@@ -1,6 +1,7 @@
 """Several requests on their way at once: answered in order, each by its own rules (RFC 9112 section 9.3.2)."""
 
 import asyncio
+from time import monotonic
 
 import pytest
 
@@ -175,3 +176,34 @@ async def test_what_is_read_ahead_is_bounded(edge: Edge) -> None:
     client.aborts()
     await upstream.sends(ok())
     await upstream.gets_cut()
+
+
+async def test_a_head_that_is_longer_than_what_is_read_ahead_is_read_to_its_end(edge: Edge) -> None:
+    edge.config["limits"] = {"head": "256KiB"}
+    client = await edge.client()
+    await client.sends(get("/public/first"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    request = get("/public/next", *(f"X-Filler-{n}: {'x' * 3000}" for n in range(60)))
+    await client.sends(request[:100_000])
+    (held,) = edge.worker._clients
+    await edge.until(lambda: not held.reading)
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    await client.sends(request[100_000:])
+    assert (await upstream.gets_request()).first == "GET /public/next HTTP/1.1"
+    await upstream.sends(ok(b"next"))
+    assert (await client.gets_answer()).body == b"next"
+
+
+async def test_the_head_behind_a_late_one_has_a_deadline_of_its_own(edge: Edge) -> None:
+    edge.config["limits"] = {"header_timeout": "60s"}
+    client = await edge.client()
+    await client.sends(b"GET /nowhere HTTP/1.1\r\n")
+    (held,) = edge.worker._clients
+    await edge.until(lambda: held.buffer)
+    held.deadline = late = monotonic() + 5.0
+    await client.sends(b"Host: h\r\n\r\nGET /")
+    assert (await client.gets_answer()).status == 404
+    assert held.buffer == b"GET /"
+    assert held.deadline > late + 50.0

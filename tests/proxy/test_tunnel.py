@@ -280,3 +280,21 @@ async def test_a_tunnel_through_which_nothing_passes_is_closed_in_the_end(
 
 async def test_handshakes_without_a_key_are_refused_as_any_request(edge: Edge) -> None:
     assert (await edge.refuses(get("/v1/ws", *UPGRADE))).status == 401
+
+
+async def test_a_client_that_closed_its_side_before_the_switch_has_closed_it_in_the_tunnel(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get("/public/ws", *UPGRADE), b"last words")
+    client.sends_eof()
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    (held,) = edge.worker._clients
+    await edge.until(lambda: held.ended)
+    await upstream.sends(SWITCH)
+    await upstream.gets(b"last words")
+    await upstream.gets_eof()
+    await upstream.sends(b"answer")
+    upstream.closes()
+    assert (await client.gets_head()).status == 101
+    await client.gets(b"answer")
+    await client.gets_eof()

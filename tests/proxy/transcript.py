@@ -206,11 +206,13 @@ class Edge:
         self.address = self._listening.getsockname()
         await self.worker.listen([self._listening])
 
-    async def client(self, address: str = "127.0.0.1") -> Wire:
-        """A new client's connection, from this address."""
+    async def client(self, address: str = "127.0.0.1", receives: int = 0) -> Wire:
+        """A new client's connection, from this address. Its kernel holds `receives` bytes for it, if that is said."""
         await self.starts()
         end = socket.socket()
         end.setblocking(False)
+        if receives:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
         end.bind((address, 0))
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().sock_connect(end, self.address)

@@ -47,7 +47,7 @@ AdminAddress = Annotated[
 @app.command()
 def edge(config: ConfigFile) -> None:
     """Serve what FILE says, until SIGTERM or SIGINT."""
-    settings = _load(config, exit_code=2)
+    settings = _load(config)
     from edgeproxy.supervisor.main import run
 
     raise typer.Exit(run(settings, config))
@@ -80,8 +80,14 @@ def quick(
 @app.command()
 def check(config: ConfigFile) -> None:
     """Check FILE and what it includes, and print every problem with its place."""
-    settings = _load(config, exit_code=1)
-    typer.echo(f"OK: {summary(settings)}")
+    from edgeproxy.config import load
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        settings = load.check(config, os.environ)
+    except ConfigErrors as errors:
+        _fail(str(errors), 1)
+    typer.echo(f"OK: {summary(settings)}" if settings else "OK: a part, which another file has to include")
 
 
 @app.command()
@@ -208,7 +214,7 @@ def main() -> None:
     app(prog_name="edgeproxy")
 
 
-def _load(path: Path, *, exit_code: int) -> "Settings":
+def _load(path: Path) -> "Settings":
     """The settings of a file; where they cannot be used, prints every problem and exits."""
     from edgeproxy.config.load import load
     from edgeproxy.config.problems import ConfigErrors
@@ -216,7 +222,7 @@ def _load(path: Path, *, exit_code: int) -> "Settings":
     try:
         return load(path, os.environ)
     except ConfigErrors as errors:
-        _fail(str(errors), exit_code)
+        _fail(str(errors), 2)
 
 
 def _admin(config: Path | None, admin: str | None) -> str:
@@ -225,7 +231,7 @@ def _admin(config: Path | None, admin: str | None) -> str:
 
     address = split_address(admin or ADMIN)
     if admin is None and config is not None:
-        address = _load(config, exit_code=2).admin
+        address = _load(config).admin
         if address is None:
             _fail(f"{config} has no admin listener: say --admin HOST:PORT", 2)
     if address is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from edgeproxy import cli
 from edgeproxy.config.kinds import Address
 from edgeproxy.config.models import Settings
 from tests.e2e.edge import Edge
+from tests.supervisor.edges import held_port
+from tests.supervisor.waiting import until
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = str(ROOT / "config" / "edge.yaml")
@@ -62,6 +65,26 @@ def test_check_says_ok_and_what_there_is() -> None:
         r"OK: region local on 127\.0\.0\.1:8080: "
         r"8 routes, 1 upstream, 3 tiers, 3 customers, 2 keys; sha256 [0-9a-f]{12}\n",
         result.stdout,
+    )
+
+
+def test_check_passes_what_others_include_and_edge_does_not_serve_it(served: list[Any], tmp_path: Path) -> None:
+    part = str(ROOT / "config" / "tiers.yaml")
+    result = run("check", "-c", part)
+    assert (result.exit_code, result.stdout) == (0, "OK: a part, which another file has to include\n")
+    result = run("edge", "-c", part)
+    assert result.exit_code == 2
+    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == ["upstreams", "routes"]
+    assert served == []
+
+
+def test_check_finds_what_is_wrong_in_a_part(tmp_path: Path) -> None:
+    part = tmp_path / "tiers.yaml"
+    part.write_text("tiers: {basic: {limits: [{rate: 60}]}}\ncustomers: {acme: {tier: elsewhere}}\n")
+    result = run("check", "-c", str(part))
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"{part}:1: tiers.basic.limits.0.rate: '60' is not a rate, N/UNIT such as 60/min, 200/s or 100/10s\n"
     )
 
 
@@ -117,6 +140,24 @@ def test_quick_serves_without_a_file_and_leaves_nothing(served: list[tuple[Setti
     assert settings.admin is None
     assert settings.tiers["anonymous"].limits[0].count == 100
     assert not settings.state.exists()
+
+
+def test_nothing_of_quick_serves_on_once_it_is_killed(tmp_path: Path) -> None:
+    with closing(held_port()) as held:
+        address = held.getsockname()
+        command = [sys.executable, "-m", "edgeproxy", "quick", "--to", "http://127.0.0.1:1"]
+        command += ["--listen", f"127.0.0.1:{address[1]}"]
+        environ = {**os.environ, "TMPDIR": str(tmp_path)}
+        with subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL) as running:
+            until(lambda: listens(address), "it serves")
+            running.kill()
+        until(lambda: not listens(address), "its workers have left")
+
+
+def listens(address: tuple[str, int]) -> bool:
+    """Whether somebody accepts connections there."""
+    with closing(socket.socket()) as client:
+        return client.connect_ex(address) == 0
 
 
 def test_quick_refuses_options_that_cannot_be_used(served: list[Any]) -> None:

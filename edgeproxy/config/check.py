@@ -14,16 +14,18 @@ from edgeproxy.config.tree import Places, Table, Value
 
 
 class Check:
-    """The checks of one source, to which all problems are reported."""
+    """The checks of one source, to which all problems are reported. With `parts` it may be a part of another one."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, parts: bool = False) -> None:
         self._source = source
+        self._whole = source.whole and not (parts and source.is_part)
+        """Whether nothing that is not here can be elsewhere."""
         self._places = Places(source.tree)
         self._refused: set[Steps] = set()
         """Where something stands that is not supported yet: nobody else need complain of it."""
 
     def run(self) -> Written | None:
-        """The configuration; None where the source was reported any problem."""
+        """The configuration; None where the source is a part of one, or was reported any problem."""
         tree = with_names(self._source.tree)
         self._unsupported()
         self._references(tree)
@@ -43,13 +45,13 @@ class Check:
                 self._report((*path, *finding.path), finding.what, finding.hint, finding.missing)
 
     def _references(self, tree: Table) -> None:
-        """What parts say of each other. A file that cannot be read may define the names that are not there."""
+        """What parts say of each other. Where not all was read, the names that are not there may be elsewhere."""
         for fault in references.faults(tree):
             what = fault.what
             if fault.first is not None:
                 what += f" {self._source.place(self._places.locate(fault.first).mark)}"
             self._report(fault.path, what, fault.hint)
-        if self._source.whole:
+        if self._whole:
             for fault in references.unknown_names(tree):
                 self._report(fault.path, fault.what, fault.hint)
 
@@ -63,7 +65,7 @@ class Check:
                 steps = range(len(found.path) + 1)
                 if any(found.path[:end] in self._refused for end in steps):
                     continue
-                if finding.missing and len(finding.path) == 1 and not self._source.whole:
+                if finding.missing and len(finding.path) == 1 and not self._whole:
                     continue
                 self._report(finding.path, finding.what, finding.hint, finding.missing)
             return None

@@ -94,6 +94,19 @@ def split_address(written: str) -> Address | None:
     return Address(host.lower(), int(port)) if HOST.fullmatch(host.lower()) else None
 
 
+def overlap(one: Address, other: Address) -> bool:
+    """Whether who connects to one may reach the other: 0.0.0.0 is every IPv4 address, :: every one of IPv6."""
+    if one.port != other.port:
+        return False
+    return one.host == other.host or _is_within(one.host, other.host) or _is_within(other.host, one.host)
+
+
+def _is_within(host: str, anywhere: str) -> bool:
+    if anywhere == "::":
+        return ":" in host
+    return anywhere == "0.0.0.0" and re.fullmatch(r"[0-9.]+", host) is not None
+
+
 def read_address(value: object) -> Address:
     """`HOST:PORT`."""
     if isinstance(value, Address):

@@ -11,16 +11,27 @@ from edgeproxy.config.problems import ConfigErrors
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """The settings that a file makes, with those that it includes; raises ConfigErrors with every problem."""
+    settings = _load(path, environ, parts=False)
+    assert settings is not None
+    return settings
+
+
+def check(path: Path, environ: Mapping[str, str]) -> Settings | None:
+    """`load`, also of a file that is a part: one that others include, such as tiers.yaml. It makes no settings."""
+    return _load(path, environ, parts=True)
+
+
+def _load(path: Path, environ: Mapping[str, str], *, parts: bool) -> Settings | None:
     # Not at the top: workers restore what was loaded, and need neither a YAML parser nor the checks.
     from edgeproxy.config.check import Check
     from edgeproxy.config.source import Source
 
     with unswept():
         source = Source(path, environ)
-        written = Check(source).run()
-    if written is None:
+        written = Check(source, parts=parts).run()
+    if source.problems:
         raise ConfigErrors(source.problems)
-    return Settings.model_construct(**vars(written), sha256=source.sha256)
+    return None if written is None else Settings.model_construct(**vars(written), sha256=source.sha256)
 
 
 def dump(settings: Settings) -> bytes:

@@ -146,7 +146,7 @@ def _limit(path: Steps, limit: Table, limits: Once, names: Once) -> Iterator[Fau
 
 def _listeners(tree: Table) -> Iterator[Fault]:
     """Each address once, whoever is to connect there."""
-    once = Once()
+    before: list[tuple[kinds.Address, Steps]] = []
     listen = tree.get("listen")
     listeners: list[tuple[Steps, Value]] = [(("listen",), listen)]
     if isinstance(listen, Items):
@@ -154,5 +154,11 @@ def _listeners(tree: Table) -> Iterator[Fault]:
     for path, listener in [*listeners, (("admin",), tree.get("admin"))]:
         written = listener.get("address") if isinstance(listener, Table) else listener
         address = kinds.split_address(written) if isinstance(written, str) else None
-        if address is not None and address.port and (first := once.again(address, path)):
-            yield Fault(path, f"is {address} like", "listen at another port", first)
+        if address is None or not address.port:
+            continue
+        for other, first in before:
+            if kinds.overlap(address, other):
+                what = f"is {address} like" if other == address else f"is {address}, which overlaps {other} at"
+                yield Fault(path, what, "listen at another port", first)
+                break
+        before.append((address, path))

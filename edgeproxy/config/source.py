@@ -14,6 +14,8 @@ from edgeproxy.config.problems import Problem, Steps, dotted
 from edgeproxy.config.tree import Items, Mark, Table, Value
 
 JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags")
+PEOPLE = {"meters", "tiers", "customers", "keys", "flags"}
+"""What a file may say that is no configuration by itself, and that others include."""
 LARGEST = 512 << 20
 """Bytes of one file: a million keys are some 120 MB."""
 
@@ -39,6 +41,11 @@ class Source:
     def sha256(self) -> str:
         """Over the bytes of all files, in the order of reading, in hex."""
         return self._digest.hexdigest()
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the files say something, and all of it of people: it is for others to include."""
+        return bool(self.tree) and self.tree.keys() <= PEOPLE
 
     @property
     def problems(self) -> list[Problem]:

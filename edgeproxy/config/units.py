@@ -33,7 +33,8 @@ A_SIZE = "a size such as 512B, 64KiB or 10MiB"
 A_RATE = "N/UNIT such as 60/min, 200/s or 100/10s"
 A_MOMENT = "a date such as 2027-01-01, or a time such as 2027-01-01T12:00:00Z"
 
-MOST_WORKERS = 256
+MOST_WORKERS = 224
+"""Two columns each, of the 448 that a table has room for."""
 
 SHOWN = 60
 """Characters of a value that an error shows."""
@@ -199,8 +200,8 @@ some_workers = Whole(1, MOST_WORKERS, also="auto, or ")
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """How many cores this process may use, as far as each can have a worker."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def read_workers(value: object) -> int:

@@ -213,7 +213,7 @@ LATER: dict[str, Later] = {
     "limits.connections_per_ip": Later(Count),
     "limits.pipelined": Later(Count),
     "meters.*.count": Later(
-        Literal["bytes_in", "bytes_out", "cost", "response_header", "response_trailer"], "write requests"
+        Literal["bytes_in", "bytes_out", "cost", "response_header", "response_trailer"], "leave the meter out"
     ),
     "meters.*.header": Later(str),
     "meters.*.pass": Later(Switch),

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from edgeproxy import log
 from edgeproxy.config.kinds import Address
+from edgeproxy.counters.file import TableError
 from edgeproxy.http1.message import problem
 from edgeproxy.supervisor import sockets
 from edgeproxy.supervisor.exposition import CONTENT_TYPE, exposition
@@ -113,6 +114,8 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
             raise
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return _problem(error.status, WHY.get(error.status, error.reason), headers)
+    except TableError as error:
+        return _problem(500, str(error))
     except Exception as error:
         log.get().error("admin request failed", path=request.path, exc_info=error)
         return _problem(500, "the supervisor failed to answer; its log says more")

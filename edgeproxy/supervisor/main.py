@@ -15,14 +15,15 @@ import uvloop
 
 from edgeproxy import log
 from edgeproxy.config import load
+from edgeproxy.config.kinds import Address
 from edgeproxy.config.models import Settings
 from edgeproxy.counters.store import Store
-from edgeproxy.supervisor import sockets
+from edgeproxy.supervisor import sockets, state
 from edgeproxy.supervisor.admin import Admin
 from edgeproxy.supervisor.crew import Crew, Stillborn
 from edgeproxy.supervisor.listings import Listings
 from edgeproxy.supervisor.process import WORKER
-from edgeproxy.supervisor.serving import other_serves
+from edgeproxy.supervisor.serving import NOBODY, other_serves
 from edgeproxy.supervisor.status import Status
 from edgeproxy.tasks import Tasks
 
@@ -33,7 +34,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask the edge to drain and end."""
 
 ORPHAN_DEADLINE = 600.0
-"""Seconds that a worker serves on without a supervisor, where no other comes to serve."""
+"""Seconds that a worker serves on without a supervisor, where no other comes to serve; none can come to `quick`."""
 
 
 class Supervisor:
@@ -67,7 +68,7 @@ class Supervisor:
                 "hosts": 1,
                 "workers": settings.workers,
                 "token": self._token,
-                "orphan_deadline": ORPHAN_DEADLINE,
+                "orphan_deadline": ORPHAN_DEADLINE if config_path else 0.0,
             },
         )
         self._listings = Listings(store)
@@ -119,6 +120,7 @@ class Supervisor:
         self._log.info("edge draining", seconds=self._settings.drain)
         if self._admin is not None and self._other_serves():
             await self._admin.step_back()
+        self._hand_back()
         # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
         sockets.close(self._listening)
         await self._crew.drain(self._settings.drain)
@@ -126,6 +128,15 @@ class Supervisor:
         if self._admin is not None:
             await self._admin.close()
         self._log.info("edge stopped")
+
+    def _hand_back(self) -> None:
+        """Let a supervisor that was there before serve again at once.
+
+        Should it be killed while this one still seems to serve, its workers would leave, and nobody be there.
+        """
+        control = self._store.control
+        if control.serving(monotonic())[0] == self._token and not self._store.identity.try_acquire():
+            control.serve(NOBODY, monotonic())
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -143,12 +154,16 @@ class Supervisor:
     async def _tend(self) -> None:
         """Every second, look after the tables, if no other supervisor does."""
         tends = False
+        said = ""
         while True:
             try:
                 tended = await self._listings.tend()
             except OSError as failure:
-                self._log.error("the tables could not be tended", why=str(failure))
+                if str(failure) != said:
+                    said = str(failure)
+                    self._log.error("the tables could not be tended", why=said)
             else:
+                said = ""
                 if tended.holder and not tends:
                     tends = True
                     self._log.info("tending the tables of this state directory")
@@ -171,24 +186,19 @@ def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] 
     raise_descriptor_limit()
     with ExitStack() as owned:
         try:
+            taken = [address for address in addresses(settings) if sockets.listened_on(address)]
             listening = sockets.bind_all(settings.listen)
             owned.callback(sockets.close, listening)
             admin = None if settings.admin is None else Admin(settings.admin)
-        except sockets.Unavailable as failure:
+            store = state.prepare(settings)
+            owned.callback(store.close)
+            if taken and not state.in_use(store):
+                # SO_REUSEPORT let it be bound, but clients would be shared with counts that are not.
+                why = f"another process does, which is no edge on the state directory {settings.state}"
+                raise sockets.Unavailable(f"cannot listen on {taken[0]}: {why}")
+        except (sockets.Unavailable, state.Unusable) as failure:
             complain(str(failure))
             return 2
-        try:
-            store = Store.prepare(
-                settings.state,
-                workers=settings.workers,
-                people=settings.tables.people,
-                addresses=settings.tables.addresses,
-                tables_dir=settings.tables.dir,
-            )
-        except OSError as failure:
-            complain(f"the state directory {settings.state} cannot be used: {failure}")
-            return 2
-        owned.callback(store.close)
         code = uvloop.run(_serve(settings, store, listening, admin, config_path, command))
         # A second signal while the process ends must not change how it ends.
         for number in STOPPING:
@@ -206,6 +216,11 @@ async def _serve(
 ) -> int:
     # A coroutine of its own: what a supervisor is made of wants a running loop.
     return await Supervisor(settings, store, listening, admin, config_path, command).serve()
+
+
+def addresses(settings: Settings) -> tuple[Address, ...]:
+    """All that this configuration listens on."""
+    return settings.listen if settings.admin is None else (*settings.listen, settings.admin)
 
 
 def raise_descriptor_limit() -> None:

@@ -9,15 +9,19 @@ beats; until then they go on. Supervisors see by it that a newer one has taken o
   beat and takes nothing back; its workers have their channel and stay.
 - Where the heart stopped (the newest was killed, or drains), a supervisor that still serves takes over, so
   that the orphans of the newest leave in turn.
-- One that drains does not beat.
+- One that drains does not beat. Where another supervisor is there, it gives the claim back (to NOBODY), and
+  the other serves again within a second.
 """
 
 from edgeproxy.proxy.worker import HEARTBEAT_FRESH
+
+NOBODY = 0
+"""The token of none."""
 
 
 def other_serves(own: int, token: int, age: float) -> bool:
     """Whether another supervisor than `own` serves, by what the control file says.
 
-    `token` names the one that wrote there last, 0 is nobody; `age` is the seconds since its last heartbeat.
+    `token` names the one that wrote there last, or is NOBODY; `age` is the seconds since its last heartbeat.
     """
-    return token not in (0, own) and age < HEARTBEAT_FRESH
+    return token not in (NOBODY, own) and age < HEARTBEAT_FRESH

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import edgeproxy
 from edgeproxy.config.models import Settings
+from edgeproxy.counters.file import KINDS
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.exposition import Series
 from edgeproxy.supervisor.listings import Listings
@@ -34,9 +35,13 @@ class Status:
     async def series(self) -> list[Series]:
         """Every metric of the edge: those of the tables, and the supervisor's own.
 
-        The supervisor holds no column, so what it counts itself begins at zero with each supervisor.
+        What can be counted before anything was has a zero first: a counter that began with one would not be seen
+        to grow. The supervisor holds no column, so what it counts itself begins at zero with each supervisor.
         """
         return [
+            *(("edge_connections", (side,), (0,)) for side in ("client", "upstream")),
+            *(("edge_table_full_total", (table,), (0,)) for table in KINDS),
+            *(("edge_usage_counted_total", (meter,), (0,)) for meter in self.settings.meters),
             *await self._listings.series(),
             ("edge_worker_restarts_total", (), (self._crew.restarts,)),
             ("edge_config_ok", (), (1,)),

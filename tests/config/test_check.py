@@ -67,7 +67,7 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
         ("listen: {address: 0.0.0.0:80, tsl: x}", "listen.tsl: unknown field, did you mean tls?"),
         ("listen: [{adress: 0.0.0.0:80}]", None),
         ("admin: x", "admin: 'x' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"),
-        ("workers: many", "workers: 'many' is not a whole number, auto, or a whole number from 1 to 256"),
+        ("workers: many", "workers: 'many' is not a whole number, auto, or a whole number from 1 to 224"),
         ("trusted_proxies: 10.0.0.0/8", "trusted_proxies: is not a list, write [ ] around it"),
         ("per_ip: 200/s", "per_ip: is not a mapping, its fields are rate"),
         ("per_ip: {}", "per_ip.rate: is missing, write rate: 60/min"),
@@ -130,7 +130,7 @@ def test_endpoints_that_are_wrong_are_not_also_none_at_all(problems):
 def test_problems_are_in_the_order_of_files_and_lines_with_the_files_own_indexes(problems):
     files = {"a.yaml": "routes:\n  - {path: /a, upstream: api}\n  - {path: /b, upstrem: api}\n"}
     assert problems(LEAST + "include: [a.yaml]\nworkers: x\nregion: '-'\n", files=files) == [
-        "edge.yaml:4: workers: 'x' is not a whole number, auto, or a whole number from 1 to 256",
+        "edge.yaml:4: workers: 'x' is not a whole number, auto, or a whole number from 1 to 224",
         "edge.yaml:5: region: '-' is not a name, 1 to 64 letters, digits, - or _, the first a letter or a digit",
         "a.yaml:3: routes.1.upstream: is missing, write upstream: api",
         "a.yaml:3: routes.1.upstrem: unknown field, did you mean upstream?",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config.load import dump, load, restore, unswept
+from edgeproxy.config.load import check, dump, load, restore, unswept
 from edgeproxy.config.models import Settings
 from edgeproxy.config.problems import ConfigErrors
 from tests.config.conftest import LEAST, write
@@ -117,3 +117,23 @@ def test_many_keys_are_read_in_seconds(loaded, tmp_path):
     settings = loaded("tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
     assert len(settings.keys) == many
     assert restore(dump(settings)) == settings
+
+
+@pytest.mark.parametrize("text", ["tiers: {basic: {}}\n", "customers: {a: {tier: elsewhere}}\nmeters: {}\n"])
+def test_a_part_is_well_by_itself_and_makes_no_settings(folder, text):
+    (folder / "tiers.yaml").write_text(text)
+    assert check(Path("tiers.yaml"), {}) is None
+    with pytest.raises(ConfigErrors):
+        load(Path("tiers.yaml"), {})
+
+
+@pytest.mark.parametrize("text", ["", "region: x\n", "tiers: {}\nregion: x\n", "tiers: {a: {limits: [x]}}\n"])
+def test_a_part_has_people_and_no_problem(folder, text):
+    (folder / "tiers.yaml").write_text(text)
+    with pytest.raises(ConfigErrors):
+        check(Path("tiers.yaml"), {})
+
+
+def test_a_whole_configuration_is_checked_as_it_is_loaded(folder):
+    (folder / "edge.yaml").write_text(LEAST)
+    assert check(Path("edge.yaml"), {}) == load(Path("edge.yaml"), {})

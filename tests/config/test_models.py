@@ -104,3 +104,11 @@ def test_a_route_has_a_label_and_may_have_a_prefix():
     assert Route(path="/v1/*", upstream="api", name="v1").label == "v1"
     assert Route(path="/v1/*", upstream="api").prefix == "/v1/"
     assert Route(path="/v1", upstream="api").prefix is None
+
+
+def test_a_customers_own_limits_replace_the_tiers(loaded):
+    settings = loaded(
+        "tiers: {t: {limits: [{rate: 1/s}]}}\n"
+        "customers: {a: {tier: t}, b: {tier: t, limits: [{rate: 2/s}]}, c: {tier: t, limits: []}}\n"
+    )
+    assert [[limit.count for limit in settings.limits_of(customer)] for customer in "abc"] == [[1], [2], []]

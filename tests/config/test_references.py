@@ -130,3 +130,23 @@ def test_an_address_is_listened_on_once(problems):
         "edge.yaml:4: admin: is a:80 like edge.yaml:3, listen at another port"
     ]
     assert problems(LEAST + "listen: {address: a:80}\nadmin: a:81\n") == []
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin", "overlap"),
+    [
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("127.0.0.1:80", "0.0.0.0:80", True),
+        ("'[::]:80'", "'[::1]:80'", True),
+        ("'[::1]:80'", "'[::]:80'", True),
+        ("0.0.0.0:80", "'[::]:80'", False),
+        ("0.0.0.0:80", "'[::1]:80'", False),
+        ("'[::]:80'", "127.0.0.1:80", False),
+        ("0.0.0.0:80", "localhost:80", False),
+        ("0.0.0.0:80", "127.0.0.1:81", False),
+    ],
+)
+def test_an_address_is_within_that_which_means_any(problems, listen, admin, overlap):
+    one, other = listen.strip("'"), admin.strip("'")
+    what = f"edge.yaml:4: admin: is {other}, which overlaps {one} at edge.yaml:3, listen at another port"
+    assert problems(LEAST + f"listen: {listen}\nadmin: {admin}\n") == ([what] if overlap else [])

@@ -195,7 +195,7 @@ def test_whole_numbers_have_bounds():
 def test_auto_is_a_worker_for_each_core():
     assert units.read_workers("auto") == len(os.sched_getaffinity(0)) == units.cores()
     assert units.read_workers("3") == 3
-    assert refusal(units.read_workers, "0") == ("0 is out of range", "auto, or a whole number from 1 to 256")
+    assert refusal(units.read_workers, "0") == ("0 is out of range", "auto, or a whole number from 1 to 224")
 
 
 def test_errors_show_neither_passwords_nor_whole_pages():

@@ -140,6 +140,29 @@ def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> No
     ask(room, scene)
 
 
+def test_what_may_be_counted_is_zero_before_it_was(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        found = families(text=await (await client.get("/metrics")).text())
+        assert [value(found["edge_connections"], side=side) for side in ("client", "upstream")] == [0, 0]
+        assert value(found["edge_usage_counted_total"], meter="requests") == 0
+        tables = {one.labels["table"]: one.value for one in found["edge_table_full_total"].samples}
+        assert tables == {"people": 0, "addresses": 0, "usage": 0, "metrics": 0}
+
+    ask(room, scene)
+
+
+def test_a_table_that_cannot_be_read_is_named(room: Room) -> None:
+    damaged = room.store.state / "usage.0.tbl"
+    damaged.write_text("nothing")
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        for path in ("/usage", "/status", "/metrics"):
+            assert (await body(client, path, 500))["detail"].startswith(f"{damaged}: is 7 bytes long")
+        assert (await client.get("/healthz")).status == 200
+
+    ask(room, scene)
+
+
 def test_a_dead_workers_connections_are_not_counted(room: Room) -> None:
     room.worker.meters.gauge("edge_connections", "client").set(4)
     room.worker.close()

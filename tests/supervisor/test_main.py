@@ -215,3 +215,30 @@ def test_where_no_worker_can_start_the_edge_says_why_and_ends(here: Host) -> Non
     assert "column" in third.said()
     request(edges[0], 5)
     assert [edge.end() for edge in edges] == [0, 0]
+
+
+def test_an_address_of_an_edge_with_another_state_directory_is_refused(here: Host) -> None:
+    edge = here.start(workers=1)
+    edge.wait_ready()
+    other = here.start(workers=1, state=here.directory / "other", admin=here.free_port())
+    assert other.process.wait(timeout=20) == 2
+    assert other.said() == (
+        f"edgeproxy: cannot listen on 127.0.0.1:{here.port}: "
+        f"another process does, which is no edge on the state directory {here.directory / 'other'}\n"
+    )
+    request(edge, 5)
+    assert edge.end() == 0
+
+
+def test_orphans_of_the_older_supervisor_serve_after_the_newer_one_has_ended(here: Host) -> None:
+    first = here.start(workers=1)
+    first.wait_ready()
+    (worker,) = first.workers()
+    second = here.start(workers=1, admin=here.free_port())
+    second.wait_ready()
+    assert second.end() == 0
+    first.kill()
+    until(lambda: here.orphans() == {worker}, "the worker of the first is an orphan")
+    until(lambda: b"serving on until another one serves" in first.log.read_bytes(), "it knows")
+    request(first, 5)
+    assert here.orphans() == {worker}

@@ -1,0 +1,59 @@
+"""The state directory of a supervisor that starts: what it has to be like, and whether others use it."""
+
+from pathlib import Path
+
+from edgeproxy import clock, log
+from edgeproxy.config.models import Settings
+from edgeproxy.counters import columns
+from edgeproxy.counters.control import Control, boot_digest
+from edgeproxy.counters.file import TableError
+from edgeproxy.counters.setup import TALLIES, file_name
+from edgeproxy.counters.store import Store
+
+
+class Unusable(Exception):
+    """The state directory cannot be used; the text, for the operator, says why."""
+
+
+def prepare(settings: Settings) -> Store:
+    """The store of these settings, its tables made where they are missing. Raises Unusable."""
+    state, tables = settings.state, settings.tables
+    try:
+        refuse_other_folder(state, tables.dir or state)
+        return Store.prepare(
+            state,
+            workers=settings.workers,
+            people=tables.people,
+            addresses=tables.addresses,
+            tables_dir=tables.dir,
+        )
+    except OSError as failure:
+        why = str(failure).removeprefix(f"{state}: ").removeprefix("cannot be used: ")
+        raise Unusable(f"the state directory {state} cannot be used: {why}") from failure
+
+
+def refuse_other_folder(state: Path, folder: Path) -> None:
+    """Raise TableError where `folder` lacks the current tables: what was counted in them would be missing.
+
+    After a reboot they may be gone with a file system in memory; then the log says so, and the edge starts.
+    """
+    if not (state / "control").exists():
+        return
+    control = Control.open(state / "control")
+    this_boot = control.boot == boot_digest(clock.boot_id())
+    current = [file_name(kind, control.generation(kind)) for kind in TALLIES if control.generation(kind)]
+    control.close()
+    missing = [name for name in current if not (folder / name).exists()]
+    if missing and this_boot:
+        why = f"are not in {folder}, and what they count would be missing: write tables.dir as it was"
+        raise TableError(state, f"its tables {why}, or move the state directory away to begin anew")
+    if missing:
+        log.get().error("tables are gone: what was counted in them is missing", tables=missing, dir=str(folder))
+
+
+def in_use(store: Store) -> bool:
+    """Whether another supervisor, or a worker that lost its own, uses this state directory."""
+    if not store.identity.try_acquire():
+        return True
+    files = (store.file(file_name("metrics", number), "metrics") for number in store.generations("metrics"))
+    return any(columns.held(file) for file in files)

@@ -1,0 +1,81 @@
+"""The state directory of a supervisor that starts."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.load import load
+from edgeproxy.config.models import Settings
+from edgeproxy.config.units import MOST_WORKERS
+from edgeproxy.counters.control import Control
+from edgeproxy.counters.layout import MOST_COLUMNS
+from edgeproxy.counters.setup import layouts
+from edgeproxy.counters.store import Store
+from edgeproxy.supervisor import state
+
+CONFIG = """
+state: {directory}/state
+workers: 1
+tables: {{people: 100, addresses: 100{tables}}}
+upstreams: {{api: {{endpoints: [http://127.0.0.1:9]}}}}
+routes: [{{path: /*, upstream: api}}]
+"""
+
+
+def settings(directory: Path, tables: str | None = None) -> Settings:
+    """A configuration whose tables are in this folder of `directory`, by default with the rest of the state."""
+    path = directory / "edge.yaml"
+    where = "" if tables is None else f", dir: {directory / tables}"
+    path.write_text(CONFIG.format(directory=directory, tables=where))
+    return load(path, {})
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "tables"), ("tables", None), ("tables", "others")])
+def test_tables_are_not_looked_for_elsewhere(tmp_path: Path, before: str | None, after: str | None) -> None:
+    state.prepare(settings(tmp_path, before)).close()
+    with pytest.raises(state.Unusable) as refused:
+        state.prepare(settings(tmp_path, after))
+    folder = tmp_path / (after or "state")
+    assert str(refused.value) == (
+        f"the state directory {tmp_path / 'state'} cannot be used: its tables are not in {folder}, and what they count "
+        "would be missing: write tables.dir as it was, or move the state directory away to begin anew"
+    )
+    if after is not None:
+        assert not (tmp_path / after).exists()
+    state.prepare(settings(tmp_path, before)).close()
+
+
+def test_tables_in_memory_may_be_gone_after_a_reboot(tmp_path: Path) -> None:
+    state.prepare(settings(tmp_path, "tables")).close()
+    control = Control.open(tmp_path / "state" / "control")
+    control.begin_boot(1, 0.0)
+    control.close()
+    for table in (tmp_path / "tables").iterdir():
+        table.unlink()
+    state.prepare(settings(tmp_path, "tables")).close()
+
+
+def test_tables_have_columns_for_as_many_workers_as_may_be_configured() -> None:
+    assert all(layout.columns <= MOST_COLUMNS for layout in layouts(MOST_WORKERS, 1, 1))
+
+
+def test_what_is_wrong_with_the_directory_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(state.Unusable) as refused:
+        state.prepare(settings(tmp_path))
+    assert str(refused.value) == f"the state directory {tmp_path / 'state'} cannot be used: File exists"
+
+
+def test_a_directory_is_in_use_by_a_supervisor_or_by_a_worker(tmp_path: Path) -> None:
+    store = state.prepare(settings(tmp_path))
+    assert not state.in_use(store)
+    store.identity.release()
+    worker = Store.join(tmp_path / "state")
+    assert state.in_use(store)
+    store.identity.release()
+    worker.close()
+    assert not state.in_use(store)
+    other = state.prepare(settings(tmp_path))
+    assert state.in_use(other)
+    other.close()
+    store.close()

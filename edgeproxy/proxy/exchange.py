@@ -38,6 +38,9 @@ TUNNEL_IDLE = 3600.0
 """Seconds for which nothing may pass through a tunnel in either direction."""
 
 
+COPIED_MOST = 16 << 10
+"""Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
+
 NO_HOST = b"Host: localhost\r\n"
 """What the upstream sees of an HTTP/1.0 request that names no host; HTTP/1.1 must have the field."""
 
@@ -239,7 +242,11 @@ class Exchange:
         rate = rate if self.shown is None else self.rate_fields()
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
-        client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid, data[end:])))
+        if len(data) - end <= COPIED_MOST:
+            client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid, data[end:])))
+        else:
+            client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid)))
+            client.write(memoryview(data)[end:])
         waited = arrived - self.sent_at
         endpoint = self.endpoint
         endpoint.learn(waited)

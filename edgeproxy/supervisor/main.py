@@ -1,6 +1,7 @@
 """The supervisor: prepares tables, opens sockets, keeps workers running, answers the admin listener."""
 
 import asyncio
+import platform
 import resource
 import secrets
 import signal
@@ -175,6 +176,10 @@ class Supervisor:
         return other_serves(self._token, *self._store.control.serving(monotonic()))
 
 
+STORE_ORDER_KEPT = ("x86_64", "AMD64")
+"""Machines on which the tables are known to be right: a word stored later is never seen earlier."""
+
+
 def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] = WORKER) -> int:
     """Be the supervisor of this configuration until told to stop; returns the exit code of the process.
 
@@ -183,6 +188,9 @@ def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] 
     starts a worker.
     """
     log.configure("supervisor")
+    if platform.machine() not in STORE_ORDER_KEPT:
+        complain(f"this machine is {platform.machine()}; the tables rely on the order in which x86-64 stores words")
+        return 2
     raise_descriptor_limit()
     with ExitStack() as owned:
         try:

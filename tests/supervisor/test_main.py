@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.config.quick import load_quick
+from edgeproxy.supervisor import main
 from tests.supervisor.edges import Edge, Host, Load, host
 from tests.supervisor.waiting import until
 
@@ -242,3 +244,13 @@ def test_orphans_of_the_older_supervisor_serve_after_the_newer_one_has_ended(her
     until(lambda: b"serving on until another one serves" in first.log.read_bytes(), "it knows")
     request(first, 5)
     assert here.orphans() == {worker}
+
+
+def test_a_machine_whose_order_of_stores_is_unproven_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    settings = load_quick("http://127.0.0.1:1", listen="127.0.0.1:0", admin=None, rate=None, state=tmp_path / "state")
+    assert main.run(settings, None) == 2
+    assert "this machine is aarch64" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.clock import EPOCH
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
-from edgeproxy.http1.path import resolve
+from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
 from edgeproxy.limits.admission import admit
@@ -158,12 +158,12 @@ class Exchange:
             return
         query = target.find(b"?")
         path = target if query < 0 else target[:query]
-        if b"%" in path or b"/." in path:
+        if is_plain(path):
+            self.first = data[: eol + 2]
+        else:
             target = resolve(target)
             self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
             path = target.partition(b"?")[0]
-        else:
-            self.first = data[: eol + 2]
         self.path = path
 
     def guard(self) -> Sequence[Policy] | None:
@@ -213,7 +213,7 @@ class Exchange:
 
     def select(self) -> None:
         """The endpoint that the request goes to."""
-        self.endpoint = endpoint = self.lane.route.service.select()
+        self.endpoint = endpoint = self.route.service.select()
         endpoint.outstanding += 1
 
     def relay(self) -> None:
@@ -234,12 +234,9 @@ class Exchange:
         """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
         client = self.client
         arrived = monotonic()
-        lane = self.lane
         status, _, keep, rate = plain
-        # Counted before it is written: what a client received was counted.
-        for counter in lane.counters[status]:
-            counter.add(1)
-        rate = rate if self.shown is None else self.rate_fields()
+        self.meter(status)
+        rate = self.rate_fields() or rate
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
         if len(data) - end <= COPIED_MOST:
@@ -248,14 +245,12 @@ class Exchange:
             client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid)))
             client.write(memoryview(data)[end:])
         waited = arrived - self.sent_at
-        endpoint = self.endpoint
-        endpoint.learn(waited)
-        endpoint.outstanding -= 1
-        self.endpoint = None  # type: ignore[assignment]
+        self.endpoint.learn(waited)
+        self.release()
         server.idle_again()
         done = monotonic()
         total = done - self.started
-        lane.route.observe(total, total - waited, waited)
+        self.route.observe(total, total - waited, waited)
         client.exchange = None
         client.deadline = done + self.snapshot.keepalive_idle
         if client.buffer or client.choked:
@@ -280,7 +275,7 @@ class Exchange:
         self.head = PLAIN if head.plain else head
         self.length, self.trace, self.credentials = head.length, head.trace, head.credentials
         self.site = snapshot.router.site(host)
-        target = request.target if request.target == b"*" else resolve(request.target)
+        target = resolve(request.target)
         self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
         self.path = target.partition(b"?")[0]
 
@@ -307,10 +302,9 @@ class Exchange:
         self.heard()
         self.meter(101)
         client = self.client
-        self.answered = client.last = True
+        client.last = True
         client.deadline = self.arrived + TUNNEL_IDLE
-        lines = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
-        client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, lines, self.rate_fields(), self.rid))
+        self.send_head(head, b"Connection: upgrade\r\nUpgrade: websocket\r\n")
 
     def respond(self, server: "Server", head: "ResponseHead") -> bool:
         """The head of an answer that is relayed piece by piece. True where it is to be chunked for the client."""
@@ -328,11 +322,15 @@ class Exchange:
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"
-        self.answered = True
         client.deadline = self.arrived + server.endpoint.service.idle_timeout
-        fields = self.rate_fields() or head.rate
-        client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, framing, fields, self.rid))
+        self.send_head(head, framing)
         return chunked
+
+    def send_head(self, head: "ResponseHead", framing: bytes) -> None:
+        """Write an answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
+        self.answered = True
+        fields = self.rate_fields() or head.rate
+        self.client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, framing, fields, self.rid))
 
     def bodiless(self, status: int) -> bool:
         """Whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""
@@ -359,7 +357,7 @@ class Exchange:
         return self.rid
 
     def meter(self, status: int) -> None:
-        """Count an answer, for billing and for Prometheus; before its head is written."""
+        """Count an answer, for billing and for Prometheus; before its head is written: what is received, counts."""
         for counter in self.lane.counters[status]:
             counter.add(1)
 
@@ -401,7 +399,7 @@ class Exchange:
         """The answer has gone out whole."""
         # Once the head has gone up, a piecewise answer takes the time that its upstream takes.
         own = self.sent_at - self.started
-        self.lane.route.observe(monotonic() - self.started, own, self.arrived - self.sent_at)
+        self.route.observe(monotonic() - self.started, own, self.arrived - self.sent_at)
         self.release()
         self.client.next()
 

@@ -17,7 +17,7 @@ from edgeproxy.counters.file import TableError, write_whole
 MAGIC = int.from_bytes(b"edge.ctl", "little")
 SIZE = 4096
 THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT = range(6)
-GENERATIONS = {"people": 16, "addresses": 17, "usage": 18, "metrics": 19}
+GENERATIONS = {"people": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20}
 
 
 def boot_digest(boot: str) -> int:
@@ -75,7 +75,7 @@ class Control:
         self._words[BOOT] = boot
 
     def generation(self, table: str) -> int:
-        """The number of the file of `table` (people, addresses, usage, metrics) that is current; 0: none yet."""
+        """The number of the file of this table (one of GENERATIONS) that is current; 0: none yet."""
         return self._words[GENERATIONS[table]]
 
     def publish(self, table: str, generation: int) -> None:

@@ -13,7 +13,7 @@ MAGIC = int.from_bytes(b"edge.tbl", "little")
 VERSION = 1
 """Of the format; another one is another file."""
 
-KINDS = ("people", "addresses", "usage", "metrics")
+KINDS = ("people", "addresses", "usage", "metrics", "connections")
 
 
 class TableError(OSError):

@@ -9,10 +9,12 @@ from edgeproxy.counters.control import Control
 from edgeproxy.counters.file import KINDS, TableError, TableFile
 from edgeproxy.counters.index import MOST_ROWS
 from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.occupancy import ROWS as CONNECTION_ROWS
+from edgeproxy.counters.occupancy import WAYS
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.tallies import TallyTable
 
-LIMITS, TALLIES = KINDS[:2], KINDS[2:]
+LIMITS, TALLIES, OCCUPANCY = KINDS[:2], KINDS[2:4], KINDS[4]
 
 METRIC_ROWS = 4096
 """Their labels come from the configuration only: a few hundred are many."""
@@ -29,6 +31,7 @@ def layouts(workers: int, people: int, addresses: int) -> tuple[Layout, ...]:
         Layout("addresses", addresses, columns, ring=16, cells=13),
         Layout("usage", people, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
+        Layout("connections", CONNECTION_ROWS, columns, width=WAYS),
     )
 
 

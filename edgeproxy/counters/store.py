@@ -21,9 +21,11 @@ from edgeproxy.counters.control import Control, boot_digest
 from edgeproxy.counters.file import TableError, TableFile
 from edgeproxy.counters.locks import FileLock
 from edgeproxy.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
+from edgeproxy.counters.occupancy import Occupancy
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.setup import (
     LIMITS,
+    OCCUPANCY,
     TALLIES,
     file_name,
     generations,
@@ -51,6 +53,8 @@ class Store:
     """Where this worker's metrics are counted; a supervisor has none."""
     billing: UsageMeters
     """Where this worker's usage is counted; a supervisor has none."""
+    connected: Occupancy
+    """How many connections addresses have; a supervisor has none."""
 
     def __init__(self, state: Path, tables_dir: Path | None, control: Control) -> None:
         self.state = state
@@ -117,7 +121,7 @@ class Store:
         setup = FileLock(state / "setup.lock")
         try:
             setup.acquire(shared=True)
-            files = {kind: store.current(kind) for kind in (*LIMITS, *TALLIES)}
+            files = {kind: store.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)}
             store.column = column = columns.take(tuple(files.values()))
         except BaseException:
             store.close()
@@ -129,6 +133,7 @@ class Store:
         store.metrics.clear_gauges()
         store.meters = Metrics(store.metrics)
         store.billing = UsageMeters(store.usage)
+        store.connected = Occupancy(TallyTable(files[OCCUPANCY], column))
         store.enter()
         return store
 
@@ -197,6 +202,8 @@ class Store:
 
         Policies need nothing further: those of this process are told to look again at their next decision.
         """
+        self.metrics.columns_changed()
+        self.connected.columns_changed()
         changed = [table.columns_changed() for table in self.limits.values()]
         return any(changed)
 

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from time import monotonic, sleep
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.columns import is_held
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.index import Index, TableBusy, TableFull
 
@@ -49,6 +50,7 @@ class TallyTable:
         self._bytes = file.bytes
         self._first = file.layout.first_row
         self._stride = file.layout.row_words
+        self._living: set[int] = set()
 
     def own(self, key: bytes, kind: int) -> int:
         """The first word of this process's column in the key's row, which is claimed if there is none.
@@ -63,6 +65,31 @@ class TallyTable:
         if number is None:
             number = self._claim(key_hash, key, kind)
         return self._row(number) + at.TALLIES + self.column * self.layout.width
+
+    def columns_of(self, own: int) -> slice:
+        """Where the words of all columns are that lie beside `own`, this process's word as `own()` gave it."""
+        if self.column is None:
+            raise ValueError("a process without a column has no words of its own")
+        width = self.layout.width
+        first = own - self.column * width
+        return slice(first, first + self.layout.columns * width, width)
+
+    def is_living(self, column: int) -> bool:
+        """Whether a running worker holds this column, this process or another.
+
+        One that was found living is taken for it until `columns_changed`; about a dead one the kernel is asked each
+        time (0.5 µs), so that whoever takes its column counts from its first word on.
+        """
+        if column in self._living or column == self.column:
+            return True
+        living = is_held(self.file, column)
+        if living:
+            self._living.add(column)
+        return living
+
+    def columns_changed(self) -> None:
+        """Workers may have gone: ask again who lives when that next matters. Call it twice a second."""
+        self._living.clear()
 
     def _row(self, number: int) -> int:
         return self._first + number * self._stride

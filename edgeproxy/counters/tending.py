@@ -15,7 +15,7 @@ from edgeproxy.counters.file import TableFile, sync_folder
 from edgeproxy.counters.layout import DAMAGED, PENDING
 from edgeproxy.counters.reclaim import Reclaim
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.counters.setup import LIMITS, TALLIES, file_name
+from edgeproxy.counters.setup import LIMITS, OCCUPANCY, TALLIES, file_name
 from edgeproxy.counters.tallies import TallyTable
 
 RECLAIM, HURRY = 0.003, 0.006
@@ -91,6 +91,7 @@ class Tending:
             carried += self.retire_limits(kind, now, removed)
         for kind in TALLIES:
             self.retire_tallies(kind, folded, removed)
+        self.retire_occupancy(removed)
         if removed:
             sync_folder(self.store.folder)
         return Tended(True, closed, reclaimed, revived, carried, tuple(folded), tuple(removed))
@@ -175,6 +176,13 @@ class Tending:
                 base.write(self.store.base_path)
                 del self._folds[name]
                 folded.append(name)
+                self.remove(name, removed)
+
+    def retire_occupancy(self, removed: list[str]) -> None:
+        """Remove old files of what is open that no worker holds: what they say is over."""
+        for number in self.store.generations(OCCUPANCY)[:-1]:
+            name = file_name(OCCUPANCY, number)
+            if not columns.held(self.store.file(name, OCCUPANCY)):
                 self.remove(name, removed)
 
     def remove(self, name: str, removed: list[str]) -> None:

@@ -20,19 +20,19 @@ def test_the_parts_of_a_file_do_not_overlap(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
-    people, addresses, usage, metrics = layouts(workers, 100, 100)
+    people, addresses, usage, metrics, connections = layouts(workers, 100, 100)
     for layout in (people, addresses):
         assert layout.rings == at.FOREIGN + layout.ring
         assert layout.heads == layout.rings + layout.columns * layout.ring
         assert layout.heads + at.HEADS * layout.columns <= layout.row_words
         assert layout.ring >= layout.cells + 3
-    for layout in (usage, metrics):
+    for layout in (usage, metrics, connections):
         assert at.TALLIES + layout.columns * layout.width <= layout.row_words
     assert (at.TALLIES - at.TALLY_KEY) * at.WORD >= at.TALLY_KEY_BYTES
 
 
 def test_a_row_of_people_takes_a_kilobyte_and_a_half_with_two_workers() -> None:
-    people, addresses, _, _ = layouts(2, 200_000, 200_000)
+    people, addresses, *_ = layouts(2, 200_000, 200_000)
     assert people.row_words * at.WORD == 1536
     assert addresses.row_words * at.WORD == 896
 

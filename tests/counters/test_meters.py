@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.counters import columns
 from edgeproxy.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
 from edgeproxy.counters.rows import TableFull
 from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.metrics import BUCKETS, METRICS
 from tests.counters import tables
-from tests.counters.tables import USAGE, make, tallies
+from tests.counters.tables import USAGE, make, opened, tallies
 
 
 @pytest.fixture
@@ -55,10 +56,79 @@ def test_a_gauge_says_what_is_now(metrics: Metrics, path: Path) -> None:
     assert totals(path, frozenset())[b"edge_connections\0client"][0] == 0
 
 
+def worker(path: Path) -> tuple[Metrics, TallyTable]:
+    """What a worker has of the map that has just taken a column."""
+    file = opened(path)
+    table = TallyTable(file, columns.take([file]))
+    table.clear_gauges()
+    return Metrics(table), table
+
+
+def test_a_shared_gauge_is_one_number_in_all_workers(path: Path) -> None:
+    gauges = [worker(path)[0].shared_gauge("edge_connections", "client") for _ in range(3)]
+    for n, gauge in enumerate(gauges, 1):
+        gauge.add(n)
+    assert [gauge.total() for gauge in gauges] == [6, 6, 6]
+    assert [gauge.here for gauge in gauges] == [1, 2, 3]
+    gauges[2].add(-2)
+    assert [gauge.total() for gauge in gauges] == [4, 4, 4]
+    assert totals(path, frozenset({0, 1, 2}))[b"edge_connections\0client"][0] == 4
+
+
+def test_there_is_one_shared_gauge_for_each_name_and_labels(metrics: Metrics) -> None:
+    gauge = metrics.shared_gauge("edge_connections", "client")
+    assert metrics.shared_gauge("edge_connections", "client") is gauge
+    assert metrics.shared_gauge("edge_connections", "upstream") is not gauge
+
+
+def test_no_more_is_claimed_than_the_bound_by_all_workers_together(path: Path) -> None:
+    one, two = (worker(path)[0].shared_gauge("edge_connections", "client") for _ in range(2))
+    assert [one.claim(3), two.claim(3), one.claim(3)] == [True, True, True]
+    assert not one.claim(3)
+    assert not two.claim(3)
+    assert (one.here, two.here, one.total()) == (2, 1, 3)
+    two.add(-1)
+    assert one.claim(3)
+    assert not two.claim(3)
+
+
+def test_what_a_dead_worker_left_takes_no_place(path: Path) -> None:
+    metrics, alive = worker(path)
+    gauge = metrics.shared_gauge("edge_connections", "client")
+    others, dead = worker(path)
+    others.shared_gauge("edge_connections", "client").add(5)
+    assert not gauge.claim(5)
+    dead.file.close()
+    assert not gauge.claim(5), "it is taken for living until somebody looks"
+    alive.columns_changed()
+    assert gauge.claim(5)
+    assert gauge.total() == 1
+
+
+def test_whoever_takes_a_dead_workers_column_counts_at_once(path: Path) -> None:
+    gauge = worker(path)[0].shared_gauge("edge_connections", "client")
+    others, dead = worker(path)
+    others.shared_gauge("edge_connections", "client").add(5)
+    dead.file.close()
+    assert gauge.total() == 0
+    successor, table = worker(path)
+    assert table.column == dead.column
+    assert gauge.total() == 0
+    successor.shared_gauge("edge_connections", "client").add(2)
+    assert gauge.total() == 2
+
+
+def test_a_shared_gauge_never_falls_below_none(metrics: Metrics) -> None:
+    gauge = metrics.shared_gauge("edge_connections", "client")
+    with pytest.raises(ValueError, match="memoryview"):
+        gauge.add(-1)
+
+
 def test_a_duration_falls_into_the_first_bucket_that_holds_it(metrics: Metrics, path: Path) -> None:
     histogram = metrics.histogram("edge_overhead_seconds")
     for seconds in (0.0, BUCKETS[0], 0.00011, 9.99, 10.0, 11.0):
         histogram.observe(seconds)
+    assert histogram.count == 6
     words = totals(path)[b"edge_overhead_seconds"]
     assert words[:2] == [2, 1]
     assert words[len(BUCKETS) - 1 : len(BUCKETS) + 1] == [2, 1]

@@ -10,7 +10,7 @@ from edgeproxy.counters.setup import NEARLY_FULL, file_name, generations, layout
 from edgeproxy.counters.store import Store
 from tests.counters.conftest import Supervise
 
-FIRST = ["addresses.1.tbl", "metrics.1.tbl", "people.1.tbl", "usage.1.tbl"]
+FIRST = ["addresses.1.tbl", "connections.1.tbl", "metrics.1.tbl", "people.1.tbl", "usage.1.tbl"]
 
 
 def tables(state: Path) -> list[str]:

@@ -109,6 +109,19 @@ def test_a_worker_on_a_spare_column_waits_until_the_others_read_it(supervise: Su
     assert not first.columns_changed()
 
 
+def test_a_shared_bound_forgets_a_worker_that_has_died(supervise: Supervise, work: Work) -> None:
+    supervise()
+    alive, dying = work(), work()
+    gauges = [store.meters.shared_gauge("edge_upstream_pending", "api") for store in (alive, dying)]
+    gauges[1].add(3)
+    assert gauges[0].total() == 3
+    dying.close()
+    alive.columns_changed()
+    assert gauges[0].total() == 0
+    assert work().column == 1
+    assert gauges[0].claim(1)
+
+
 def test_it_does_not_wait_for_ever_for_one_that_hangs(
     supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +209,7 @@ def test_totals_outlive_their_files(supervise: Supervise, work: Work, state: Pat
     assert usage(supervisor) == 13
     assert {name: words[0] for name, _, words in supervisor.metric_totals()}["edge_connections"] == 7
     old.close()
-    tend_until(supervisor, lambda _: len(list(state.glob("*.tbl"))) == 4)
+    tend_until(supervisor, lambda _: len(list(state.glob("*.tbl"))) == 5)
     assert not list(state.glob("*.1.tbl"))
     assert usage(supervisor) == 13
     totals = {name: words for name, _, words in supervisor.metric_totals()}
@@ -240,7 +253,7 @@ def test_a_supervisor_killed_while_folding_makes_nothing_count_twice_or_not_at_a
     assert usage(survivor) == 5
     for _ in range(5):
         survivor.tend(5e7)
-    assert len(list(state.glob("*.tbl"))) == 4
+    assert len(list(state.glob("*.tbl"))) == 5
     assert usage(survivor) == usage(supervise(workers=2)) == 5
 
 

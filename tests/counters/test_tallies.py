@@ -138,6 +138,8 @@ def test_a_process_without_a_column_only_reads(path: Path) -> None:
         reader.own(b"requests", COUNTER)
     with pytest.raises(ValueError, match="without a column"):
         reader.clear_gauges()
+    with pytest.raises(ValueError, match="without a column"):
+        reader.columns_of(1000)
 
 
 def test_a_key_that_is_too_long_is_refused(table: TallyTable) -> None:

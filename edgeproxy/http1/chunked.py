@@ -21,6 +21,12 @@ PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 CHUNK_LINE_LONGEST: Final = 4096
 """Bytes of a chunk's line with its CRLF."""
 
+LINE_ORDINARY: Final = 16
+"""Bytes of a chunk's line that any chunk may have, whatever it holds."""
+
+EXCESS_MOST: Final = 16 << 10
+"""Bytes of extensions that a body may have beyond twice its payload."""
+
 
 class State(Enum):
     """What the decoder waits for."""
@@ -52,7 +58,7 @@ def of_response(detail: str) -> EdgeError:
 class Chunked:
     """Decodes one body. `malformed` makes the error that `feed` raises; no more may be fed after that."""
 
-    __slots__ = ("_left", "_line", "_malformed", "_most", "_room", "_state", "rest", "trailers")
+    __slots__ = ("_excess", "_left", "_line", "_malformed", "_most", "_room", "_state", "rest", "trailers")
 
     def __init__(
         self, malformed: Callable[[str], EdgeError] = of_request, limits: grammar.Limits = grammar.LIMITS
@@ -60,6 +66,7 @@ class Chunked:
         self._malformed = malformed
         self._state = SIZE
         self._left = 0  # bytes of payload still to come in this chunk
+        self._excess = 0  # bytes of extensions beyond what the payload is worth
         self._line = bytearray()  # the beginning of a line whose end has not come
         self._room = limits.head  # bytes that the trailer section may still have
         self._most = limits.fields  # and field lines
@@ -130,6 +137,10 @@ class Chunked:
         if match is None:
             raise self._malformed("a chunk size is not one")
         self._left = int(match[1], 16)
+        # Section 7.1.1: extensions are limited as a whole, by what the payload that they are about amounts to.
+        self._excess = max(0, self._excess + len(line) - LINE_ORDINARY - 2 * self._left)
+        if self._excess > EXCESS_MOST:
+            raise self._malformed("its chunk extensions are longer than what they are about")
         self._state = DATA if self._left else TRAILER
 
     def _data_end(self, line: bytes) -> None:

@@ -4,6 +4,7 @@ from enum import IntEnum, auto
 from typing import Final
 
 from edgeproxy.http1.grammar import TOKEN
+from edgeproxy.http1.security import BITS
 
 
 class Kind(IntEnum):
@@ -40,6 +41,8 @@ class Kind(IntEnum):
     TRACESTATE = auto()
     RATE = auto()
     """An upstream's own RateLimit fields, kept apart: the edge's replace them where a rate policy applied."""
+    SECURITY = auto()
+    """Passed on; those that are missing may be added (security.py)."""
 
 
 REQUEST: Final[dict[bytes, Kind]] = {
@@ -55,6 +58,7 @@ REQUEST: Final[dict[bytes, Kind]] = {
     b"proxy-connection": Kind.HOP,
     b"proxy-authorization": Kind.HOP,
     b"proxy-authenticate": Kind.HOP,
+    b"proxy": Kind.HOP,  # No field of HTTP; servers that hand fields on as variables take it for HTTP_PROXY.
     b"trailer": Kind.HOP,
     b"authorization": Kind.CREDENTIALS,
     b"x-api-key": Kind.API_KEY,
@@ -91,8 +95,9 @@ RESPONSE: Final[dict[bytes, Kind]] = {
     b"ratelimit-limit": Kind.RATE,
     b"ratelimit-remaining": Kind.RATE,
     b"ratelimit-reset": Kind.RATE,
+    **dict.fromkeys(BITS, Kind.SECURITY),
 }
-"""Response fields that are more than a line to pass on. The last three are RateLimit fields of earlier drafts."""
+"""Response fields that are more than a line to pass on. The last three RateLimit fields are those of earlier drafts."""
 
 FRESH: Final = frozenset(
     (

@@ -11,6 +11,7 @@ from edgeproxy.errors import Fault, Refused
 from edgeproxy.http1 import grammar
 from edgeproxy.http1.fields import FRESH, Kind, request_kind, response_kind
 from edgeproxy.http1.grammar import OWS, VALUE
+from edgeproxy.http1.security import said_by
 
 LINES_MOST: Final = 4096
 PINNED_MOST: Final = 4096
@@ -22,7 +23,7 @@ LINE_LONGEST: Final = 256
 class Field:
     """What one field line means. What the last group of attributes says is set for the kinds that it names only."""
 
-    __slots__ = ("gone", "host", "kind", "length", "line", "tail", "trace", "value")
+    __slots__ = ("gone", "host", "kind", "length", "line", "said", "tail", "trace", "value")
 
     kind: Kind
     line: bytes
@@ -39,6 +40,8 @@ class Field:
     """LENGTH: the number."""
     trace: tuple[bytes, bytes] | None
     """TRACEPARENT: trace-id and flags; None where the value is invalid."""
+    said: int
+    """SECURITY: what the answer says with it, as security.py has it."""
 
     def __init__(self, kind: Kind, line: bytes = b"", value: bytes = b"", gone: bool = False) -> None:
         self.kind = kind
@@ -243,6 +246,12 @@ def _connection(kind: Kind, line: bytes, value: bytes) -> Field:
     return Field(kind, line, value, gone=value.lower() == b"keep-alive")
 
 
+def _security(kind: Kind, line: bytes, value: bytes) -> Field:
+    field = Field(kind, line, value)
+    field.said = said_by(grammar.name_of(line), value)
+    return field
+
+
 def _traceparent(kind: Kind, line: bytes, value: bytes) -> Field:
     field = Field(kind)
     match = grammar.TRACEPARENT.fullmatch(value)
@@ -279,6 +288,7 @@ RESPONSE_READERS: Final[dict[Kind, Reader]] = {
     Kind.LENGTH: _answer_length,
     Kind.CONNECTION: _connection,
     Kind.RATE: _apart,
+    Kind.SECURITY: _security,
     Kind.CODING: _plainly,
     Kind.UPGRADE: _plainly,
 }

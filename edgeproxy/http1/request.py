@@ -219,6 +219,8 @@ def _read_framing(head: RequestHead, found: Found, minor: int) -> None:
     if minor == 0:
         raise Refused(400, "HTTP/1.0 has no Transfer-Encoding")
     if coding.value.lower() != b"chunked":
+        if b"chunked" in grammar.members(coding.value)[:-1]:  # RFC 9112 sections 6.1 and 6.3
+            raise Refused(400, "The transfer coding chunked is not the last one, or there twice")
         raise Refused(501, "The only transfer coding known here is chunked")
     head.chunked, head.plain = True, False
 

@@ -6,13 +6,14 @@ from edgeproxy.errors import Fault
 from edgeproxy.http1 import grammar
 from edgeproxy.http1.fields import NEVER_NAMED, Kind
 from edgeproxy.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, plain_status, response_field
+from edgeproxy.http1.security import ALL
 
-LENGTH, RATE = Kind.LENGTH, Kind.RATE
-ODD: Final = (0, -1, b"", b"")
+LENGTH, RATE, SECURITY = Kind.LENGTH, Kind.RATE, Kind.SECURITY
+ODD: Final = (0, -1, b"", b"", 0)
 """What `read_plain_response` says of a head that is not plain."""
 recall = RESPONSE_LINES.get
 
-IN_PLACE: Final = frozenset((Kind.PASS, LENGTH))
+IN_PLACE: Final = frozenset((Kind.PASS, LENGTH, SECURITY))
 """Kinds whose lines are passed on, in their place."""
 
 
@@ -28,6 +29,8 @@ class ResponseHead:
     Transfer-Encoding, hop-by-hop fields and X-Request-Id."""
     rate: bytes = b""
     """The upstream's own RateLimit lines, each with its CRLF."""
+    said: int = 0
+    """What is said in it to browsers already, as security.py has it."""
     bodiless: bool = False
     """1xx, 204 or 304: no body follows, whatever else is said here. (Nor does one follow the answer to a HEAD.)"""
     length: int = -1
@@ -39,12 +42,13 @@ class ResponseHead:
     """The value of Upgrade in lower case, where Connection names it: with 101, what is spoken from here on."""
 
 
-def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes]:
-    """(status, length, keep, rate) of a plain response's head; ODD, with length -1, where `read_response` must read it.
+def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes, int]:
+    """(status, length, keep, rate, said) of a plain response's head; ODD where `read_response` must read it.
 
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
     final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes
-    that follow the head, unless the request was HEAD. Depends on nothing but the bytes, so it may be remembered.
+    that follow the head, unless the request was HEAD; that of ODD is -1. The rest is as ResponseHead describes it.
+    Depends on nothing but the bytes, so it may be remembered.
     Raises Fault for a malformed field line.
     """
     lines = block.split(b"\r\n")
@@ -57,6 +61,7 @@ def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes]:
     keep = [lines[0]]
     rate = b""
     length = -1
+    said = 0
     del lines[0]
     for line in lines:
         field = recall(line)
@@ -71,16 +76,21 @@ def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes]:
             keep.append(field.line)
         elif field.kind is RATE:
             rate += field.tail
+        elif field.kind is SECURITY:
+            keep.append(field.line)
+            said |= field.said
         else:
             return ODD
     if status in (204, 304):
         if status == 204 and length >= 0:
             return ODD
         length = 0
+        if status == 304:
+            said = ALL
     elif length < 0:
         return ODD
     keep.append(b"")
-    return status, length, b"\r\n".join(keep), rate
+    return status, length, b"\r\n".join(keep), rate, said
 
 
 def read_response(block: bytes) -> ResponseHead:
@@ -115,8 +125,22 @@ def read_response(block: bytes) -> ResponseHead:
         keep = [line for line in keep if grammar.name_of(line) not in named]
     head.keep = b"\r\n".join([b"HTTP/1.1 %d %b" % (head.status, match[3] or b""), *keep, b""])
     head.rate = b"".join([field.tail for field in found.get(RATE, ()) if grammar.name_of(field.tail) not in named])
+    head.said = _said(head, found, named)
     return head
 
+
+def check_unfinished(data: bytes) -> None:
+    """Raise Fault(http_protocol_error) where `data`, a head without its end, cannot become one, whatever follows.
+
+    Otherwise whoever speaks another protocol, or ends lines in another way, would be waited for until a time-out.
+    """
+    if not data.startswith(VERSION[: len(data)]):
+        raise _fault("sent a malformed status line")
+    if b"\n\n" in data:
+        raise _fault("ended its lines without a carriage return")
+
+
+VERSION: Final = b"HTTP/1."
 
 Found = dict[Kind, list[Field]]
 """The lines that are more than passed on, by kind, in the order in which they came."""
@@ -141,6 +165,20 @@ def _read_connection(head: ResponseHead, found: Found, options: set[bytes]) -> N
     if b"upgrade" in options:
         protocols = [field.value.lower() for field in found.get(Kind.UPGRADE, ()) if field.value]
         head.upgrade = b", ".join(protocols) or None
+
+
+def _said(head: ResponseHead, found: Found, named: set[bytes]) -> int:
+    """What browsers are told. A 304 repeats what it changes and no more, and browsers take from it what it has into
+    the answer that they hold (RFC 9110 section 15.4.5, RFC 9111 section 3.2): nothing may be added there, or it
+    would take the place of what the upstream said with the answer itself.
+    """
+    if head.status == 304:
+        return ALL
+    said = 0
+    for field in found.get(SECURITY, ()):
+        if grammar.name_of(field.line) not in named:
+            said |= field.said
+    return said
 
 
 def _read_framing(head: ResponseHead, found: Found) -> None:

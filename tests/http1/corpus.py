@@ -267,6 +267,13 @@ X-Folded: a
 --
 HTTP/1.1 999 Request denied
 Content-Length: 0
+--
+HTTP/1.1 200 OK
+X-Frame-Options: DENY
+Content-Security-Policy: default-src 'self'; frame-ancestors 'none'
+x-content-type-options: nosniff
+Strict-Transport-Security : max-age=60
+Content-Length: 2
 """)
 
 

@@ -99,6 +99,16 @@ def test_a_chunk_line_of_4096_bytes_is_the_longest() -> None:
     assert decode([b"3;" + b"a" * 4092 + b"\r\nabc\r\n"])[0] == b"abc"
 
 
+def test_extensions_are_limited_by_what_the_payload_amounts_to() -> None:
+    """RFC 9112 section 7.1.1: a recipient limits their total length."""
+    signed = b"1000;signature=" + b"a" * 64 + b"\r\n" + b"x" * 4096 + b"\r\n"
+    assert len(decode([signed * 2000 + END])[0]) == 2000 * 4096
+    few = b"1;" + b"a" * 4000 + b"\r\nx\r\n"
+    assert decode([few * 4 + END])[0] == b"xxxx"
+    with pytest.raises(Refused):
+        decode([few * 5])
+
+
 def test_a_body_that_goes_on_too_long_is_noticed_at_its_first_byte_too_many() -> None:
     decoder = Chunked()
     assert decoder.feed(b"3\r\nabc") == [b"abc"]

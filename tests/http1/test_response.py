@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from edgeproxy.errors import Fault
 from edgeproxy.http1 import lines
-from edgeproxy.http1.response import ODD, ResponseHead, read_plain_response, read_response
+from edgeproxy.http1.response import ODD, ResponseHead, check_unfinished, read_plain_response, read_response
+from edgeproxy.http1.security import (
+    ALL,
+    FRAMED,
+    FRAMED_BY_NONE,
+    SET_AUDITOR,
+    SET_HSTS,
+    SET_POLICY,
+    SET_SNIFFING,
+)
 from tests.http1.corpus import RESPONSES
 
 OK = "HTTP/1.1 200 OK"
@@ -68,9 +77,10 @@ PLAIN = [
 def test_a_plain_head_is_read_by_either_reader(
     rule: str, head: list[str], status: int, length: int, kept: list[str]
 ) -> None:
-    assert read_plain_response(block(*head)) == (status, length, block(*kept), b"")
+    said = ALL if status == 304 else 0
+    assert read_plain_response(block(*head)) == (status, length, block(*kept), b"", said)
     careful = read_response(block(*head))
-    assert (careful.status, careful.keep, careful.rate) == (status, block(*kept), b"")
+    assert (careful.status, careful.keep, careful.rate, careful.said) == (status, block(*kept), b"", said)
     assert careful.bodiless == (status in (204, 304))
     assert careful.bodiless or careful.length == length
     assert (careful.minor, careful.chunked, careful.close, careful.upgrade) == (1, False, False, None)
@@ -82,8 +92,32 @@ RATE = ["RateLimit-Policy: a", "RateLimit: b", "RateLimit-Limit: c", "RateLimit-
 def test_rate_limit_lines_of_the_upstream_are_kept_apart() -> None:
     head = block(OK, RATE[0], "X-RateLimit-Limit: 1", *RATE[1:], "Content-Length: 0")
     kept = block(OK, "X-RateLimit-Limit: 1", "Content-Length: 0")
-    assert read_plain_response(head) == (200, 0, kept, block(*RATE))
+    assert read_plain_response(head) == (200, 0, kept, block(*RATE), 0)
     assert (read_response(head).keep, read_response(head).rate) == (kept, block(*RATE))
+
+
+SAID = [
+    (["x-content-type-options: nosniff"], SET_SNIFFING),
+    (["Content-Security-Policy: default-src 'self'", "Strict-Transport-Security : max-age=0"], SET_POLICY | SET_HSTS),
+    (["X-Frame-Options: DENY"], FRAMED_BY_NONE),
+    (["X-Frame-Options: SameOrigin", "X-Frame-Options: DENY"], FRAMED),
+    (["Content-Security-Policy-Report-Only: default-src 'self'", "X-Content-Type: nosniff"], 0),
+]
+
+
+@pytest.mark.parametrize(("head", "said"), SAID)
+def test_what_an_answer_says_to_browsers_is_passed_on_and_known(head: list[str], said: int) -> None:
+    kept = block(OK, *(line.replace(" :", ":") for line in head), "Content-Length: 0")
+    assert read_plain_response(block(OK, *head, "Content-Length: 0")) == (200, 0, kept, b"", said)
+    careful = read_response(block(OK, *head, "Content-Length: 0"))
+    assert (careful.keep, careful.said) == (kept, said)
+
+
+def test_what_connection_names_is_not_said() -> None:
+    """RFC 9110 section 7.6.1."""
+    lines = ["X-Frame-Options: DENY", "X-XSS-Protection: 1", "Content-Length: 0"]
+    careful = read_response(block(OK, "Connection: x-frame-options", *lines))
+    assert (careful.keep, careful.said) == (block(OK, *lines[1:]), SET_AUDITOR)
 
 
 SIZED = [OK, "Content-Length: 3"]
@@ -198,7 +232,7 @@ def test_a_head_that_needs_care_is_read_by_the_reader_that_has_every_rule(
     assert read_plain_response(block(*head)) == ODD
     careful = read_response(block(*head))
     usual = {"status": 200, "minor": 1, "length": -1, "chunked": False, "close": False, "bodiless": False}
-    usual |= {"upgrade": None, "rate": b""}
+    usual |= {"upgrade": None, "rate": b"", "said": ALL if said.get("status") == 304 else 0}
     assert {name: getattr(careful, name) for name in usual} == usual | said
     assert careful.keep == block(*kept)
 
@@ -247,7 +281,7 @@ HEADS = st.tuples(st.sampled_from(FIRST), st.lists(st.sampled_from(LINES), max_s
 )
 
 
-def plainly(head: bytes) -> tuple[int, int, bytes, bytes] | str:
+def plainly(head: bytes) -> tuple[int, int, bytes, bytes, int] | str:
     """What the quick reader says."""
     try:
         return read_plain_response(head)
@@ -272,8 +306,20 @@ def test_both_readers_agree(head: bytes) -> None:
     elif plain != ODD:
         assert careful is not None
         following = 0 if careful.bodiless else careful.length
-        assert plain == (careful.status, following, careful.keep, careful.rate)
+        assert plain == (careful.status, following, careful.keep, careful.rate, careful.said)
         assert (careful.minor, careful.chunked, careful.close, careful.upgrade) == (1, False, False, None)
+
+
+@given(HEADS, st.integers(0, 400))
+def test_no_beginning_of_a_head_that_can_be_read_is_refused(head: bytes, end: int) -> None:
+    if carefully(head) is not None:
+        check_unfinished((head + b"\r\n")[:end])
+
+
+@pytest.mark.parametrize("begun", [b"\r\n", b"220 ready\r\n", b"http/1.1 200", b"HTTP/2", b"HTTP/1.1 200 OK\nA: b\n\n"])
+def test_the_beginning_of_something_else_is_refused_before_its_end(begun: bytes) -> None:
+    with pytest.raises(Fault, match=r"status line|carriage return"):
+        check_unfinished(begun)
 
 
 @given(st.lists(HEADS, min_size=1, max_size=5))

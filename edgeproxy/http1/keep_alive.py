@@ -1,0 +1,26 @@
+"""How long the other side keeps an idle connection, where it says so: `Keep-Alive: timeout=N`.
+
+The field is older than the RFCs and in none of them but as a name (RFC 9112 appendix C.2.2); Apache, nginx, Node and
+others send it. It is about one connection, so it is never passed on.
+"""
+
+import re
+from typing import Final
+
+TIMEOUT: Final = re.compile(rb'\r\nkeep-alive[ \t]*:(?:[^\r\n]*[,; \t])?timeout[ \t]*=[ \t]*"?(\d{1,9})', re.IGNORECASE)
+
+MARGIN: Final = 1.0
+"""Seconds by which to be earlier than the other side: its clock began before ours, and ours is looked at seldom."""
+
+
+def idle_at_most(block: bytes) -> float:
+    """Seconds for which a connection may be kept idle, by the head of an answer on it; infinite where it says nothing.
+
+    `block` is the head, whole lines and no part of a body. A second less than the other side says, but no less than
+    half of it: to be later than it is to send a request into a connection that is being closed.
+    """
+    match = TIMEOUT.search(block)
+    if match is None:
+        return float("inf")
+    seconds = int(match[1])
+    return max(seconds - MARGIN, seconds / 2)

@@ -1,0 +1,81 @@
+"""The fields by which browsers protect whoever looks at an answer, added where the upstream did not set them.
+
+The values are those that no page and no API notices, so they may be added to what nobody here has written: what
+a page loads and runs is its own affair, only who may frame it is settled, as X-Frame-Options always did.
+"""
+
+from typing import Final
+
+HSTS: Final = b"Strict-Transport-Security: max-age=31536000\r\n"
+"""RFC 6797, a year. Neither other hosts of the domain are bound by it, nor is anybody asked to preload it."""
+NO_SNIFFING: Final = b"X-Content-Type-Options: nosniff\r\n"
+NO_AUDITOR: Final = b"X-XSS-Protection: 0\r\n"
+"""The filters of old browsers could be turned against the pages that they were to protect."""
+REFERRER: Final = b"Referrer-Policy: strict-origin-when-cross-origin\r\n"
+"""What browsers do today where nothing is said; older ones sent whole URLs."""
+
+SET_HSTS, SET_SNIFFING, SET_AUDITOR, SET_REFERRER, SET_POLICY, FRAMED_BY_NONE, FRAMED_BY_SELF = (
+    1 << bit for bit in range(7)
+)
+FRAMED: Final = FRAMED_BY_NONE | FRAMED_BY_SELF
+"""Who may frame the answer is said, in words that cannot be said in the other field as well."""
+ALL: Final = (1 << 7) - 1
+"""Nothing is to be added."""
+
+BITS: Final[dict[bytes, int]] = {
+    b"strict-transport-security": SET_HSTS,
+    b"x-content-type-options": SET_SNIFFING,
+    b"x-xss-protection": SET_AUDITOR,
+    b"referrer-policy": SET_REFERRER,
+    b"content-security-policy": SET_POLICY,
+    b"x-frame-options": FRAMED,
+}
+"""What it means that an answer has a field of this name."""
+
+FRAME_OPTIONS: Final[dict[bytes, int]] = {b"deny": FRAMED_BY_NONE, b"sameorigin": FRAMED_BY_SELF}
+
+
+def said_by(name: bytes, value: bytes) -> int:
+    """What an answer says that has this field, of those in BITS; the name in lower case.
+
+    A policy with frame-ancestors makes browsers ignore X-Frame-Options (CSP level 3 section 6.4.2.1), so each of the
+    two must say what the other does, or nothing.
+    """
+    if name == b"x-frame-options":
+        return FRAME_OPTIONS.get(value.lower(), FRAMED)
+    if name == b"content-security-policy" and b"frame-ancestors" in value.lower():
+        return SET_POLICY | FRAMED
+    return BITS[name]
+
+
+def _added(said: int, secure: bool) -> bytes:
+    framed = said & FRAMED
+    lines = (
+        HSTS if secure and not said & SET_HSTS else b"",
+        b"" if said & SET_SNIFFING else NO_SNIFFING,
+        b"" if framed else b"X-Frame-Options: SAMEORIGIN\r\n",
+        b"" if said & SET_POLICY else POLICIES[framed],
+        b"" if said & SET_AUDITOR else NO_AUDITOR,
+        b"" if said & SET_REFERRER else REFERRER,
+    )
+    return b"".join(lines)
+
+
+POLICIES: Final[dict[int, bytes]] = {
+    0: b"Content-Security-Policy: frame-ancestors 'self'\r\n",
+    FRAMED_BY_SELF: b"Content-Security-Policy: frame-ancestors 'self'\r\n",
+    FRAMED_BY_NONE: b"Content-Security-Policy: frame-ancestors 'none'\r\n",
+    FRAMED: b"",
+}
+
+ADDED: Final = tuple(tuple(_added(said, secure) for said in range(ALL + 1)) for secure in (False, True))
+"""The lines to add to an upstream's answer: `ADDED[secure][said]`. HSTS over TLS alone (RFC 6797 section 7.2)."""
+
+_OWN: Final = (
+    NO_SNIFFING
+    + b"X-Frame-Options: DENY\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+    + NO_AUDITOR
+    + b"Referrer-Policy: no-referrer\r\n"
+)
+OWN: Final = (_OWN, HSTS + _OWN)
+"""The lines of the edge's own answers, which are no pages: `OWN[secure]`."""

@@ -55,7 +55,7 @@ def edge(config: ConfigFile) -> None:
 
 @app.command()
 def quick(
-    to: Annotated[str, typer.Option(metavar="URL", help="The upstream: http://HOST:PORT.")],
+    to: Annotated[str, typer.Option(metavar="URL", help="The upstream: http://HOST:PORT, or https://.")],
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect.")] = "127.0.0.1:8080",
     admin: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The admin listener; none unless set.")] = None,
     rate: Annotated[str | None, typer.Option(metavar="RATE", help="A limit for each address, such as 100/s.")] = None,
@@ -80,13 +80,25 @@ def quick(
 @app.command()
 def check(config: ConfigFile) -> None:
     """Check FILE and what it includes, and print every problem with its place."""
-    from edgeproxy.config import load
+    import time
+
+    from edgeproxy.config import certificates, load
     from edgeproxy.config.problems import ConfigErrors
 
     try:
         settings = load.check(config, os.environ)
     except ConfigErrors as errors:
         _fail(str(errors), 1)
+    for worry in certificates.worries(settings, time.time()) if settings else ():
+        typer.echo(f"warning: the certificate {worry}", err=True)
+    if settings is not None and settings.access_log is not None:
+        from edgeproxy.proxy.log_file import unusable
+
+        file = settings.access_log.file
+        # The state directory is made when the edge starts.
+        why = None if file.parent == settings.state else unusable(file)
+        if why is not None:
+            typer.echo(f"warning: the access log {file} cannot be written from here: {why}", err=True)
     typer.echo(f"OK: {summary(settings)}" if settings else "OK: a part, which another file has to include")
 
 
@@ -139,11 +151,22 @@ def _status(answer: Any) -> tuple[str, int]:
         f"hub    {hub['url']}: {hub['state']}",
         f"usage  {usage['unshipped']} unshipped, {usage['spool_bytes']} bytes in the spool",
     ]
+    for name, endpoints in answer.get("upstreams", {}).items():
+        lines.append(f"upstream {name}: {_upstream(endpoints)}")
     for worker in answer["workers"]:
         lines.append(
             f"worker {worker['pid']}: {worker['connections']} connections, since {_moment(worker['started_at'])}"
         )
     return "\n".join(lines), len(answer["workers"])
+
+
+def _upstream(endpoints: Any) -> str:
+    """How an upstream is, for people."""
+    known = [(endpoint["url"], address) for endpoint in endpoints for address in endpoint["addresses"]]
+    troubles = [f"{endpoint['url']}: {endpoint['why']}" for endpoint in endpoints if endpoint["why"]]
+    troubles += [f"{url} at {address['address']}: {address['why']}" for url, address in known if not address["up"]]
+    up = sum(address["up"] for _, address in known)
+    return "; ".join([f"{up} of {len(known)} addresses up", *troubles])
 
 
 @app.command()
@@ -205,7 +228,7 @@ def summary(settings: "Settings") -> str:
         "key": settings.keys,
     }
     counted = ", ".join(f"{len(some)} {name}{'' if len(some) == 1 else 's'}" for name, some in sizes.items())
-    listening = ", ".join(map(str, settings.listen))
+    listening = ", ".join(str(listener.address) for listener in settings.listen)
     return f"region {settings.region} on {listening}: {counted}; sha256 {settings.sha256[:12]}"
 
 
@@ -214,13 +237,13 @@ def main() -> None:
     app(prog_name="edgeproxy")
 
 
-def _load(path: Path) -> "Settings":
-    """The settings of a file; where they cannot be used, prints every problem and exits."""
+def _load(path: Path, *, files: bool = True) -> "Settings":
+    """The settings of a file, see config.load; where they cannot be used, prints every problem and exits."""
     from edgeproxy.config.load import load
     from edgeproxy.config.problems import ConfigErrors
 
     try:
-        return load(path, os.environ)
+        return load(path, os.environ, files=files)
     except ConfigErrors as errors:
         _fail(str(errors), 2)
 
@@ -231,7 +254,7 @@ def _admin(config: Path | None, admin: str | None) -> str:
 
     address = split_address(admin or ADMIN)
     if admin is None and config is not None:
-        address = _load(config).admin
+        address = _load(config, files=False).admin
         if address is None:
             _fail(f"{config} has no admin listener: say --admin HOST:PORT", 2)
     if address is None:

@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.config.kinds import Address
-from edgeproxy.config.models import Settings
+from edgeproxy.config.models import Listener, Settings
+from tests.authority import Authority
 from tests.e2e.edge import Edge
 from tests.supervisor.edges import held_port
 from tests.supervisor.waiting import until
@@ -88,6 +89,56 @@ def test_check_finds_what_is_wrong_in_a_part(tmp_path: Path) -> None:
     )
 
 
+def with_tls(folder: Path, authority: Authority, **issued: float) -> str:
+    """A configuration whose listener has a certificate."""
+    pair = authority.issue("a.test", **issued)  # type: ignore[arg-type]
+    path = folder / "edge.yaml"
+    path.write_text(
+        f"listen: {{address: 127.0.0.1:8443, tls: {{cert: {pair.cert}, key: {pair.key}}}}}\nadmin: 127.0.0.1:1\n"
+        "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
+    )
+    return str(path)
+
+
+def test_check_warns_of_certificates_that_expire(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    result = run("check", "-c", with_tls(tmp_path, authority, days=90))
+    assert (result.exit_code, result.stderr) == (0, "")
+    result = run("check", "-c", with_tls(tmp_path, authority, days=-1, age=90))
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"warning: the certificate {tmp_path}/a.test-2.pem expired on ")
+    assert result.stdout.startswith("OK: ")
+
+
+def test_check_warns_of_an_access_log_that_could_not_be_written_here(tmp_path: Path) -> None:
+    path = tmp_path / "edge.yaml"
+    for log, warning in (
+        ("no/access.log", f"the directory {tmp_path / 'no'} does not exist"),
+        (".", "Is a directory"),
+        ("access.log", ""),
+        ("state/access.log", ""),
+    ):
+        path.write_text(
+            f"state: {tmp_path / 'state'}\naccess_log: {tmp_path / log}\n"
+            "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
+        )
+        result = run("check", "-c", str(path))
+        assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
+        said = f"warning: the access log {tmp_path / log} cannot be written from here: {warning}\n"
+        assert result.stderr == (said if warning else "")
+
+
+def test_who_asks_a_running_edge_need_not_be_able_to_read_its_keys(served: list[Any], tmp_path: Path) -> None:
+    config = with_tls(tmp_path, Authority(tmp_path))
+    (tmp_path / "a.test-1.key").unlink()
+    for command, code in (("check", 1), ("edge", 2)):
+        result = run(command, "-c", config)
+        assert result.exit_code == code
+        assert result.stderr.startswith(f"{config}:1: listen.tls.key: {tmp_path}/a.test-1.key cannot be read: ")
+    assert run("status", "-c", config).stderr.startswith("nobody answers at http://127.0.0.1:1")
+    assert served == []
+
+
 def test_check_prints_every_problem_and_fails(broken: str) -> None:
     result = run("check", "-c", broken)
     assert result.exit_code == 1
@@ -110,7 +161,7 @@ def test_check_loads_nothing_of_the_edge() -> None:
     look = (
         "import sys; from typer.testing import CliRunner; from edgeproxy import cli; "
         f"assert CliRunner().invoke(cli.app, ['check', '-c', {EXAMPLE!r}]).exit_code == 0; "
-        "print([name for name in sys.modules if name.split('.')[0] in ('aiohttp', 'uvloop') "
+        "print([name for name in sys.modules if name.split('.')[0] in ('aiohttp', 'uvloop', 'cryptography') "
         "or name.startswith(('edgeproxy.supervisor', 'edgeproxy.proxy', 'edgeproxy.counters'))])"
     )
     ended = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -121,7 +172,7 @@ def test_edge_serves_a_file(served: list[tuple[Settings, Path | None]]) -> None:
     result = run("edge", "-c", EXAMPLE, environ={"EDGE_LISTEN": "127.0.0.1:1234"})
     assert result.exit_code == 7
     ((settings, path),) = served
-    assert (settings.listen, path) == ((Address("127.0.0.1", 1234),), Path(EXAMPLE))
+    assert (settings.listen, path) == ((Listener(address=Address("127.0.0.1", 1234)),), Path(EXAMPLE))
 
 
 def test_edge_starts_nothing_on_a_broken_configuration(served: list[Any], broken: str) -> None:
@@ -136,7 +187,7 @@ def test_quick_serves_without_a_file_and_leaves_nothing(served: list[tuple[Setti
     assert result.exit_code == 7
     ((settings, path),) = served
     assert path is None
-    assert settings.listen == (Address("127.0.0.1", 0),)
+    assert settings.listen == (Listener(address=Address("127.0.0.1", 0)),)
     assert settings.admin is None
     assert settings.tiers["anonymous"].limits[0].count == 100
     assert not settings.state.exists()
@@ -241,7 +292,8 @@ def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
     assert re.fullmatch(
         rf"region eu-test, edgeproxy [\d.]+\nconfig [0-9a-f]{{12}} since {moment}: ok\nhub    memory://: up\n"
-        rf"usage  0 unshipped, 0 bytes in the spool\n(worker \d+: \d+ connections, since {moment}\n){{2}}",
+        r"usage  0 unshipped, 0 bytes in the spool\nupstream api: 1 of 1 addresses up\n"
+        rf"(worker \d+: \d+ connections, since {moment}\n){{2}}",
         result.stdout,
     )
     config = tmp_path / "edge.yaml"
@@ -339,6 +391,19 @@ def test_an_edge_without_workers_is_not_well() -> None:
         "version": "1",
         "config": {"sha256": "ab" * 32, "loaded_at": 0, "error": "old one serving"},
         "workers": [],
+        "upstreams": {
+            "api": [
+                {"url": "http://gone.test:80", "why": "Name or service not known", "addresses": []},
+                {
+                    "url": "http://a.test:80",
+                    "why": "",
+                    "addresses": [
+                        {"address": "10.0.0.1", "up": True, "why": ""},
+                        {"address": "10.0.0.2", "up": False, "why": "status 500"},
+                    ],
+                },
+            ]
+        },
         "hub": {"url": "memory://", "state": "up", "age_s": 0},
         "usage": {"unshipped": 1, "spool_bytes": 2, "watermark": None},
     }
@@ -346,6 +411,10 @@ def test_an_edge_without_workers_is_not_well() -> None:
         result = run("status", "--admin", address)
     assert result.exit_code == 1
     assert "config abababababab since 1970-01-01 00:00:00 UTC: old one serving" in result.stdout
+    assert (
+        "upstream api: 1 of 2 addresses up; http://gone.test:80: Name or service not known; "
+        "http://a.test:80 at 10.0.0.2: status 500\n"
+    ) in result.stdout
     assert result.stderr == "no worker is running\n"
 
 

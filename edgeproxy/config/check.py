@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgeproxy.config import references, unsupported
+from edgeproxy.config import certificates, references, unsupported
 from edgeproxy.config.defaults import with_names
 from edgeproxy.config.explain import Finding, fields_of, findings
 from edgeproxy.config.models import Written
@@ -14,10 +14,15 @@ from edgeproxy.config.tree import Places, Table, Value
 
 
 class Check:
-    """The checks of one source, to which all problems are reported. With `parts` it may be a part of another one."""
+    """The checks of one source, to which all problems are reported.
 
-    def __init__(self, source: Source, *, parts: bool = False) -> None:
+    With `parts` it may be a part of another one. Without `files` those that it names, such as certificates, are not
+    looked at.
+    """
+
+    def __init__(self, source: Source, *, parts: bool = False, files: bool = True) -> None:
         self._source = source
+        self._files = files
         self._whole = source.whole and not (parts and source.is_part)
         """Whether nothing that is not here can be elsewhere."""
         self._places = Places(source.tree)
@@ -29,6 +34,8 @@ class Check:
         tree = with_names(self._source.tree)
         self._unsupported()
         self._references(tree)
+        if self._files:
+            self._certificates(tree)
         written = self._models(tree)
         return None if self._source.problems else written
 
@@ -54,6 +61,11 @@ class Check:
         if self._whole:
             for fault in references.unknown_names(tree):
                 self._report(fault.path, fault.what, fault.hint)
+
+    def _certificates(self, tree: Table) -> None:
+        """What the files say that it names."""
+        for fault in certificates.faults(tree):
+            self._report(fault.path, fault.what, fault.hint)
 
     def _models(self, tree: Table) -> Written | None:
         """What each part is by itself."""

@@ -22,11 +22,37 @@ EXAMPLES = {
     "address": "address: 127.0.0.1:8080",
     "endpoints": "endpoints: [http://127.0.0.1:9001]",
     "path": "path: /v1/*",
+    "upstreams.path": "path: /healthz",
+    "pending": "pending: 1000",
+    "cert": "cert: certs/edge.pem",
+    "key": "key: certs/edge.key",
+    "file": "file: var/access.log",
     "upstream": "upstream: api",
     "upstreams": "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}",
     "routes": "routes: [{path: /*, upstream: api}]",
 }
-"""What a field that must be there looks like."""
+"""What a field that must be there looks like; `SECTION.FIELD` where a field of that name is another one elsewhere."""
+
+PARTS = {
+    "per_ip": "per_ip: {rate: 200/s}",
+    "timeouts": "timeouts: {connect: 1s, response_head: 30s, idle: 60s}",
+    "health": "health: {path: /healthz, every: 5s}, or leave it out",
+    "retry": "retry: {attempts: 2, budget: 20%}; with attempts: 1 nothing is sent twice",
+    "eject": "eject: {errors: 5, for: 30s}, or eject: off",
+    "breaker": "breaker: {pending: 1000}, or leave it out",
+    "listen.tls": "tls: {cert: certs/edge.pem, key: certs/edge.key}, or leave it out",
+    "upstreams.tls": "tls: {ca: certs/ca.pem}, or leave it out: https:// is enough",
+    "certificates": "certificates: [{cert: certs/edge.pem, key: certs/edge.key}]",
+    "access_log": "access_log: var/access.log, or off",
+}
+"""What a field that is a mapping looks like, where a list of its fields would say less."""
+
+
+MISPLACED = {
+    "tls": "write it in a listener, or in an upstream",
+    "weight": "write it in an endpoint: {url: http://HOST:PORT, weight: 2}",
+}
+"""Where fields belong that are looked for in the wrong place, and whose name is like that of another field there."""
 
 
 class Finding(NamedTuple):
@@ -94,11 +120,18 @@ def _bare(kind: Any) -> Any:
 
 
 def _missing(error: Error) -> tuple[str, str]:
-    return "is missing", f"write {EXAMPLES[str(error.path[-1])]}"
+    return "is missing", f"write {_example(EXAMPLES, error.path)}"
+
+
+def _example(examples: dict[str, str], path: Steps) -> str | None:
+    """How to write the field at `path`, if one of `examples` is of it."""
+    return examples.get(f"{path[0]}.{path[-1]}", examples.get(str(path[-1]))) if path else None
 
 
 def _unknown(error: Error) -> tuple[str, str]:
-    return "unknown field", suggestion(str(error.path[-1]), error.fields(error.path[:-1]), "leave it out")
+    name = str(error.path[-1])
+    known = error.fields(error.path[:-1])
+    return "unknown field", MISPLACED.get(name) or suggestion(name, known, "leave it out")
 
 
 def _literal(error: Error) -> tuple[str, str]:
@@ -112,6 +145,12 @@ def _literal(error: Error) -> tuple[str, str]:
 
 def _no_mapping(error: Error) -> tuple[str, str]:
     known = sorted(error.fields(error.path))
+    path = error.path
+    while path and isinstance(path[-1], int):
+        path = path[:-1]  # What is wrong with a member is shown with its list.
+    example = _example(PARTS, path)
+    if example and path[-1] in error.fields(path[:-1]):
+        return "is not a mapping", f"write {example}"
     return "is not a mapping", f"its fields are {', '.join(known)}" if known else "write NAME: and what it is"
 
 

@@ -6,6 +6,7 @@ Like the readers of `units.py`, each takes the text of the file or the plain val
 import ipaddress
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
+TARGET = re.compile(r"/[!\"$-~]*")
 PATH = re.compile(r"/[!#-;=?-~]*")
 REFUSED_IN_PATHS = {
     "%": "write the character itself, or let a prefix end before it",
@@ -23,15 +25,23 @@ REFUSED_IN_PATHS = {
     "\\": "write /",
     "*": "only a last /* stands for all that follows",
 }
+PORTS = {"http": 80, "https": 443}
+OFF = ("off", "false", "no")
+NO_LOGS = (*OFF, "on", "true", "yes", "none", "-", "stdout", "stderr")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
 AN_ADDRESS = "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"
+A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {cert: FILE, key: FILE}}"
 A_NETWORK = "an address or a network such as 10.0.0.0/8"
 A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
 A_HOST = "a name such as api.example.com, or *.example.com"
 A_PATH = "a path such as /v1/orders, or /v1/* for all below it"
-AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001"
+AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT"
+A_FILE = "a file such as certs/edge.pem"
+A_LOG = "a file such as var/access.log or /dev/stdout"
+A_TARGET = "a path such as /healthz or /status?quick=1"
+A_SERVER_NAME = "a name such as api.internal, or an IP address"
 A_FOLDER = "a directory such as var/edge"
 A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it"
 
@@ -169,15 +179,15 @@ def read_method(value: object) -> str:
 
 
 def read_origin(value: object) -> str:
-    """The URL of an endpoint, as `http://HOST:PORT`."""
+    """The URL of an endpoint, as `http://HOST:PORT` or `https://HOST:PORT`."""
     written = text(value, AN_ORIGIN)
     try:
         parts = urlsplit(written)
-        port = 80 if parts.port is None else parts.port
+        port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         raise wrong(f"{shown(written)} is not a URL", AN_ORIGIN) from None
-    if parts.scheme != "http" or not parts.netloc:
-        raise wrong(f"{shown(written)} is not an http URL", AN_ORIGIN)
+    if parts.scheme not in PORTS or not parts.netloc:
+        raise wrong(f"{shown(written)} is not an http or https URL", AN_ORIGIN)
     if "@" in parts.netloc:
         raise wrong("has a user or a password", AN_ORIGIN)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -186,7 +196,27 @@ def read_origin(value: object) -> str:
     address = split_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     if address is None or address.port == 0:
         raise wrong(f"{shown(written)} has no host, or a port that cannot be", AN_ORIGIN)
-    return f"http://{address}"
+    return f"{parts.scheme}://{address}"
+
+
+def read_target(value: object) -> str:
+    """What a probe asks for: a path, with a query where one is wanted."""
+    target = text(value, A_TARGET)
+    if not TARGET.fullmatch(target):
+        raise wrong(f"{shown(target)} is not a path that can be asked for", A_TARGET)
+    return target
+
+
+def read_server_name(value: object) -> str:
+    """The name of a TLS server, or its IP address, as its certificate has it."""
+    written = text(value, A_SERVER_NAME)
+    try:
+        return str(ipaddress.ip_address(written))
+    except ValueError:
+        name = written.lower().removesuffix(".")
+    if not HOST.fullmatch(name):
+        raise wrong(f"{shown(written)} is not a host name", A_SERVER_NAME)
+    return name
 
 
 def read_digest(value: object) -> str:
@@ -199,10 +229,28 @@ def read_digest(value: object) -> str:
 
 def read_folder(value: object) -> str:
     """A directory; a relative one is relative to where the edge is started."""
-    folder = text(value, A_FOLDER)
-    if not folder or not folder.isprintable():
-        raise wrong(f"{shown(folder)} is not a path", A_FOLDER)
-    return folder
+    return _path_to(value, A_FOLDER)
+
+
+def read_file(value: object) -> str:
+    """A file; a relative one is relative to where the edge is started."""
+    return _path_to(value, A_FILE)
+
+
+def read_log(value: object) -> str:
+    """A file that lines are added to; not a word that only looks like one."""
+    file = _path_to(value, A_LOG)
+    if file.lower() in NO_LOGS or file.endswith("/"):
+        raise wrong(f"{shown(file)} is not a file to write to", A_LOG)
+    return file
+
+
+def _path_to(value: object, hint: str) -> str:
+    """The path of a file or a directory."""
+    path = str(value) if isinstance(value, PurePath) else text(value, hint)
+    if not path or not path.isprintable():
+        raise wrong(f"{shown(path)} is not a path", hint)
+    return path
 
 
 def read_secret(value: object) -> str | None:
@@ -219,9 +267,22 @@ def read_one_or_more(value: object) -> object:
 
 def read_listener(value: object) -> object:
     """A listener is its address, or a mapping with it."""
+    if isinstance(value, str) and "://" in value:
+        raise wrong(f"{shown(value)} is a URL", A_LISTENER)
     return {"address": value} if isinstance(value, str | Address) else value
 
 
 def read_endpoint(value: object) -> object:
     """An endpoint is its URL, or a mapping with it."""
     return {"url": value} if isinstance(value, str) else value
+
+
+def read_unless_off(value: object) -> object:
+    """A part that can be switched off, in YAML's words for it: None where it is."""
+    return None if isinstance(value, str) and value.lower() in OFF else value
+
+
+def read_access_log(value: object) -> object:
+    """`off`, a file, or a mapping with it."""
+    value = read_unless_off(value)
+    return {"file": value} if isinstance(value, str) else value

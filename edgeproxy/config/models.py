@@ -8,21 +8,24 @@ still to come.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from edgeproxy.config import kinds, units
 
 Name = Annotated[str, BeforeValidator(kinds.read_name)]
 Scope = Annotated[str, BeforeValidator(kinds.read_scope)]
 Folder = Annotated[Path, BeforeValidator(kinds.read_folder)]
+File = Annotated[Path, BeforeValidator(kinds.read_file)]
 Duration = Annotated[float, BeforeValidator(units.read_duration)]
 Wait = Annotated[float, BeforeValidator(units.read_wait)]
 Moment = Annotated[float, BeforeValidator(units.read_moment)]
 Bytes = Annotated[int, BeforeValidator(units.read_bytes)]
 Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
 Switch = Annotated[bool, BeforeValidator(units.read_switch)]
+Share = Annotated[float, BeforeValidator(units.read_share)]
+Sample = Annotated[float, BeforeValidator(units.read_sample)]
 Rate = Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)]
 Address = Annotated[kinds.Address, BeforeValidator(kinds.read_address), PlainSerializer(str)]
 Network = Annotated[kinds.Network, BeforeValidator(kinds.read_network), PlainSerializer(str)]
@@ -110,12 +113,21 @@ class Endpoint(Part):
     """One address of an upstream."""
 
     url: Annotated[str, BeforeValidator(kinds.read_origin)]
-    """http://HOST:PORT, once read always with the port."""
+    """http://HOST:PORT or https://HOST:PORT, once read always with the port."""
+    weight: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = 1
+    """Its share of the requests, relative to the other endpoints'."""
+    region: Name | None = None
+    """Where it is; endpoints of the edge's own region, and those without one, are asked first."""
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+        return self.url.partition("://")[0]
 
     @property
     def authority(self) -> str:
         """`HOST:PORT`, IPv6 in brackets."""
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     @property
     def host(self) -> str:
@@ -139,6 +151,55 @@ class Timeouts(Part):
     """Between two pieces of a body."""
 
 
+class Health(Part):
+    """How endpoints are probed. Two failures in a row take one out, two passes bring it back."""
+
+    path: Annotated[str, BeforeValidator(kinds.read_target)]
+    """What is asked with GET; any answer of 2xx or 3xx is a pass."""
+    every: Duration = 5.0
+    """Between two probes of an endpoint, and the longest that one may take."""
+
+
+class Retry(Part):
+    """When a request is sent again: where that does no harm, and the edge still holds all of it."""
+
+    attempts: Annotated[int, BeforeValidator(units.Whole(1, 10))] = 2
+    """How often a request is sent at most, the first time included."""
+    budget: Share = 0.2
+    """How many retries there may be, as a share of the requests of the last seconds."""
+
+
+class Eject(Part):
+    """When an endpoint is left out for a while; never the last that is there."""
+
+    errors: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = 5
+    """After how many requests in a row that ended in a fault, or in a status of 500 and above."""
+    for_: Duration = Field(default=30.0, alias="for")
+    """For how long. Back then, its next error ejects it again."""
+
+
+class Breaker(Part):
+    """When an upstream is asked no more."""
+
+    pending: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))]
+    """How many requests may wait for the head of an answer, in all workers together."""
+
+
+class UpstreamTls(Part):
+    """TLS towards an upstream."""
+
+    ca: File | None = None
+    """A file with the certificates of those who vouch for the upstream; by default the system's."""
+    cert: File | None = None
+    """The edge's own certificate, with those between it and its root, where the upstream asks for one."""
+    key: File | None = None
+    """The private key of `cert`."""
+    server_name: Annotated[str, BeforeValidator(kinds.read_server_name)] | None = None
+    """The name that the upstream's certificate must have; by default the host of the endpoint."""
+    verify: Switch = True
+    """Whether the upstream has to prove who it is."""
+
+
 class Upstream(Part):
     """A service behind the edge."""
 
@@ -147,9 +208,19 @@ class Upstream(Part):
     timeouts: Timeouts = Timeouts()
     """How long the upstream may take."""
     pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = 256
-    """Connections of a worker to each endpoint."""
+    """Idle connections that a worker keeps to each endpoint."""
     forward_key: Switch = False
     """Whether the upstream is sent the client's API key."""
+    health: Health | None = None
+    """How its endpoints are probed; by default not."""
+    retry: Retry = Retry()
+    """When a request is sent again."""
+    eject: Annotated[Eject | None, BeforeValidator(kinds.read_unless_off)] = Eject()
+    """When an endpoint is left out for a while; `off`: never."""
+    breaker: Breaker | None = None
+    """When it is asked no more; by default it is always asked."""
+    tls: UpstreamTls = UpstreamTls()
+    """TLS, for endpoints of https://."""
 
 
 class Route(Part):
@@ -207,6 +278,41 @@ class Limits(Part):
     """Between two pieces of a request's body."""
     keepalive_idle: Duration = 75.0
     """Between two requests of a connection."""
+    connections: Annotated[int, BeforeValidator(units.Whole(1, 10_000_000))] = 20_000
+    """Clients connected at once, to all workers together."""
+    connections_per_ip: Annotated[int, BeforeValidator(units.Whole(1, 10_000_000))] = 500
+    """Of these, from one address."""
+    pipelined: Annotated[int, BeforeValidator(units.Whole(1, 10_000))] = 16
+    """Requests of a connection that are read before the one under way is answered."""
+
+
+class Certificate(Part):
+    """A certificate and its private key."""
+
+    cert: File
+    """A file with the certificate, and those between it and its root, in PEM."""
+    key: File
+    """A file with its private key, in PEM and without a password."""
+
+
+class ListenerTls(Part):
+    """TLS towards clients."""
+
+    cert: File | None = None
+    """The certificate where there is one: short for `certificates` with one member."""
+    key: File | None = None
+    """The private key of `cert`."""
+    certificates: tuple[Certificate, ...] = ()
+    """Several; clients get the one that has the name they ask for (SNI), else the first."""
+    client_ca: File | None = None
+    """With it, clients must have a certificate that one of those in this file vouches for."""
+
+    @property
+    def pairs(self) -> tuple[Certificate, ...]:
+        """All certificates, that of the short form first."""
+        if self.cert is None or self.key is None:
+            return self.certificates
+        return (Certificate(cert=self.cert, key=self.key), *self.certificates)
 
 
 class Listener(Part):
@@ -214,17 +320,17 @@ class Listener(Part):
 
     address: Address
     """HOST:PORT."""
+    tls: ListenerTls | None = None
+    """TLS; by default HTTP without it."""
 
 
-if TYPE_CHECKING:
-    ListenAddress = kinds.Address
-else:
-    ListenAddress = Annotated[
-        Listener,
-        BeforeValidator(kinds.read_listener),
-        AfterValidator(lambda listener: listener.address),
-        PlainSerializer(str),
-    ]
+class AccessLog(Part):
+    """Where requests are logged."""
+
+    file: Annotated[Path, BeforeValidator(kinds.read_log)]
+    """Where to: a line of JSON for each request is added to this file."""
+    sample: Sample = 1.0
+    """The share of requests that are logged, such as 1%."""
 
 
 class Written(Part):
@@ -232,10 +338,10 @@ class Written(Part):
 
     region: Name = "local"
     """A label such as eu-west, which upstreams see; many edges may share one."""
-    listen: Annotated[tuple[ListenAddress, ...], BeforeValidator(kinds.read_one_or_more)] = (
-        kinds.Address("127.0.0.1", 8080),
-    )
-    """Where clients connect: HOST:PORT, or a list of these."""
+    listen: Annotated[
+        tuple[Annotated[Listener, BeforeValidator(kinds.read_listener)], ...], BeforeValidator(kinds.read_one_or_more)
+    ] = (Listener(address=kinds.Address("127.0.0.1", 8080)),)
+    """Where clients connect: HOST:PORT, {address, tls}, or a list of these."""
     admin: Address | None = None
     """Where operators ask for health, metrics and usage; not for the public. By default nowhere."""
     workers: Annotated[int, BeforeValidator(units.read_workers)] = Field(default_factory=units.cores)
@@ -248,10 +354,10 @@ class Written(Part):
     """Where edges agree on limits; memory:// is this host alone."""
     per_ip: PerIp | None = None
     """The coarse limit for each address, before any key is looked at; by default none."""
-    security_headers: Annotated[Literal[False], BeforeValidator(units.read_switch)] = False
-    """Whether answers get security headers."""
-    access_log: Literal["off"] = "off"
-    """Where requests are logged."""
+    security_headers: Switch = False
+    """Whether answers get the headers by which browsers protect their users, where the upstream did not set them."""
+    access_log: Annotated[AccessLog | None, BeforeValidator(kinds.read_access_log)] = None
+    """Where requests are logged: `off`, a file, or {file, sample}."""
     legacy_headers: Switch = False
     """Whether answers have X-RateLimit-Limit, -Remaining and -Reset beside the RateLimit fields."""
     stamp_secret: Annotated[str | None, BeforeValidator(kinds.read_secret)] = Field(default=None, repr=False)

@@ -4,6 +4,7 @@ Works on the tree as it is written, so that these problems are found beside all 
 has not the shape that it should have: the models say so.
 """
 
+import os
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
@@ -40,6 +41,9 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _routes(tree)
     yield from _limits(tree)
     yield from _listeners(tree)
+    yield from _certificates(tree)
+    yield from _upstreams(tree)
+    yield from _access_log(tree)
 
 
 def unknown_names(tree: Table) -> Iterator[Fault]:
@@ -147,11 +151,7 @@ def _limit(path: Steps, limit: Table, limits: Once, names: Once) -> Iterator[Fau
 def _listeners(tree: Table) -> Iterator[Fault]:
     """Each address once, whoever is to connect there."""
     before: list[tuple[kinds.Address, Steps]] = []
-    listen = tree.get("listen")
-    listeners: list[tuple[Steps, Value]] = [(("listen",), listen)]
-    if isinstance(listen, Items):
-        listeners = [(("listen", index), member) for index, member in enumerate(listen)]
-    for path, listener in [*listeners, (("admin",), tree.get("admin"))]:
+    for path, listener in [*_listening(tree), (("admin",), tree.get("admin"))]:
         written = listener.get("address") if isinstance(listener, Table) else listener
         address = kinds.split_address(written) if isinstance(written, str) else None
         if address is None or not address.port:
@@ -162,3 +162,88 @@ def _listeners(tree: Table) -> Iterator[Fault]:
                 yield Fault(path, what, "listen at another port", first)
                 break
         before.append((address, path))
+
+
+def _listening(tree: Table) -> list[tuple[Steps, Value]]:
+    """The listeners for clients, each with its path."""
+    listen = tree.get("listen")
+    if isinstance(listen, Items):
+        return [(("listen", index), member) for index, member in enumerate(listen)]
+    return [(("listen",), listen)]
+
+
+def _certificates(tree: Table) -> Iterator[Fault]:
+    """What listeners show their clients: at least one certificate, each with its key."""
+    for path, listener in _listening(tree):
+        tls = listener.get("tls") if isinstance(listener, Table) else None
+        if isinstance(tls, Table):
+            if "cert" not in tls and "key" not in tls and tls.get("certificates", []) == []:
+                yield Fault((*path, "tls"), "has no certificate", "write cert: FILE and key: FILE")
+            yield from _pair((*path, "tls"), tls)
+
+
+def _pair(path: Steps, tls: Table) -> Iterator[Fault]:
+    """A certificate and its private key are of no use without each other."""
+    for one, other in (("cert", "key"), ("key", "cert")):
+        if one in tls and other not in tls:
+            yield Fault((*path, one), f"stands without its {other}", f"write {other}: FILE beside it")
+
+
+def _upstreams(tree: Table) -> Iterator[Fault]:
+    """Each endpoint of an upstream once, and TLS only where it is spoken."""
+    for path, upstream in _members(tree, "upstreams"):
+        once = Once()
+        plain = True
+        endpoints = upstream.get("endpoints")
+        for index, endpoint in enumerate(endpoints if isinstance(endpoints, Items) else ()):
+            where = (*path, "endpoints", index)
+            try:
+                url = kinds.read_origin(endpoint.get("url") if isinstance(endpoint, Table) else endpoint)
+            except PydanticCustomError:
+                plain = False  # Nobody knows what it was meant to be.
+                continue
+            plain = plain and url.startswith("http://")
+            if first := once.again(url, where):
+                yield Fault(where, f"is {url} like", "leave one of them out, and give the other a weight", first)
+        tls = upstream.get("tls")
+        if isinstance(tls, Table) and tls:
+            yield from _spoken((*path, "tls"), tls, plain=plain)
+
+
+def _spoken(path: Steps, tls: Table, *, plain: bool) -> Iterator[Fault]:
+    """TLS of an upstream; `plain`: none of its endpoints speaks it."""
+    if plain:
+        yield Fault(path, "says nothing to http:// endpoints", "write https:// there, or leave it out")
+    yield from _pair(path, tls)
+    verify = tls.get("verify")
+    if "ca" in tls and isinstance(verify, str) and verify.lower() in kinds.OFF:
+        yield Fault((*path, "verify"), "false leaves ca unread", "leave one of them out")
+
+
+def _access_log(tree: Table) -> Iterator[Fault]:
+    """Lines are not added to what has another use."""
+    log = tree.get("access_log")
+    file = log.get("file") if isinstance(log, Table) else log
+    if not isinstance(file, str):
+        return
+    path: Steps = ("access_log", "file") if isinstance(log, Table) else ("access_log",)
+    for other, written in _files(tree):
+        if os.path.normpath(written) == os.path.normpath(file):
+            yield Fault(path, f"{file} is named already at", "name another file", other)
+            return
+
+
+def _files(tree: Table) -> Iterator[tuple[Steps, str]]:
+    """The files and directories that have a use, each with the path of the field that names it."""
+    parts: list[tuple[Steps, Value]] = [((), tree), (("tables",), tree.get("tables"))]
+    for path, owner in [*_listening(tree), *_members(tree, "upstreams")]:
+        tls = owner.get("tls") if isinstance(owner, Table) else None
+        parts.append(((*path, "tls"), tls))
+        certificates = tls.get("certificates") if isinstance(tls, Table) else None
+        for index, pair in enumerate(certificates if isinstance(certificates, Items) else ()):
+            parts.append(((*path, "tls", "certificates", index), pair))
+    for path, part in parts:
+        for field in ("state", "dir", "cert", "key", "ca", "client_ca"):
+            written = part.get(field) if isinstance(part, Table) else None
+            if isinstance(written, str):
+                yield (*path, field), written

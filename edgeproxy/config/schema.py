@@ -64,7 +64,10 @@ def always(schema: Schema) -> Callable[[Schema], Schema]:
 
 NAME = text(kinds.NAME.pattern)
 ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
-ORIGIN = text(r"http://[^/?#@\s]+/?", "http://10.0.0.5:9001")
+ORIGIN = text(r"https?://[^/?#@\s]+/?", "http://10.0.0.5:9001")
+LOG = text(rf"(?!({'|'.join(kinds.NO_LOGS)})$).*[^/]", "var/access.log")
+OFF = words("off", False)
+"""`off` is a switch to readers of YAML 1.1."""
 TIME = text(rf"{units.NUMBER} ?({'|'.join(units.SECONDS)})", "250ms", "5s", "2min")
 SIZE = rf"{units.NUMBER} ?({'|'.join(units.BYTES)})"
 RATE = rf"{units.NUMBER} ?/ ?({units.NUMBER} ?)?({'|'.join(units.SECONDS)})"
@@ -79,16 +82,26 @@ FORMS: dict[Hashable, Form] = {
     kinds.read_path: Form(always(text(kinds.PATH.pattern, "/v1/orders", "/v1/*"))),
     kinds.read_method: Form(always(words(*kinds.METHODS))),
     kinds.read_origin: Form(always(ORIGIN)),
+    kinds.read_target: Form(always(text(kinds.TARGET.pattern, "/healthz"))),
+    kinds.read_server_name: Form(always(text(r"[A-Za-z0-9_.:-]+", "api.internal"))),
+    kinds.read_file: Form(always(text(".+", "certs/edge.pem"))),
+    kinds.read_log: Form(always(LOG)),
+    kinds.read_unless_off: Form(lambda inner: any_of(OFF, inner), lambda _: None),
+    kinds.read_access_log: Form(lambda inner: any_of(OFF, LOG, inner), lambda _: "off"),
     kinds.read_digest: Form(always(text(kinds.DIGEST.pattern))),
     kinds.read_folder: Form(always(text(".+", "var/edge"))),
     kinds.read_secret: Form(always({"type": "string"}), lambda _: None),
     kinds.read_one_or_more: Form(
-        lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), lambda members: str(members[0])
+        lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), lambda members: str(members[0].address)
     ),
     kinds.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
     kinds.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
     units.read_wait: Form(always(TIME), lambda seconds: f"{seconds:g}s"),
     units.read_duration: Form(always(TIME), lambda seconds: f"{seconds:g}s"),
+    units.read_share: Form(always(text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),
+    units.read_sample: Form(
+        always(text(rf"(?!0+(\.0+)? ?%){units.SHARE.pattern}", "1%")), lambda share: f"{share * 100:g}%"
+    ),
     units.read_body: Form(always(text(f"none|{SIZE}", "none", "10MiB")), lambda _: "none"),
     units.read_rate: Form(always(text(RATE, "60/min", "100/10s"))),
     units.read_moment: Form(always(text(f"{units.DATE.pattern}|{units.MOMENT.pattern}", "2027-01-01"))),
@@ -176,4 +189,4 @@ def meanings() -> dict[str, dict[str, str]]:
 def _docstrings(model: ast.ClassDef) -> Iterator[tuple[str, str]]:
     for field, below in pairwise(model.body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-            yield ast.unparse(field.target), str(ast.literal_eval(below.value))
+            yield ast.unparse(field.target).removesuffix("_"), str(ast.literal_eval(below.value))

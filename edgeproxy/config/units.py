@@ -24,12 +24,15 @@ LARGEST_COUNT = (1 << 28) - 1
 
 NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?"
 QUANTITY = re.compile(rf"({NUMBER}) ?([A-Za-z]*)")
+SHARE = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,10})?|100(?:\.0{1,10})?) ?%")
 RATE = re.compile(rf"({NUMBER}) ?/ ?({NUMBER} ?)?([A-Za-z]+)")
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 MOMENT = re.compile(DATE.pattern + r"[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})")
 
 A_TIME = "a time such as 250ms, 5s or 2min"
 A_SIZE = "a size such as 512B, 64KiB or 10MiB"
+A_SHARE = "a share from 0% to 100%, such as 20%"
+A_SAMPLE = "a share above 0% such as 1%"
 A_RATE = "N/UNIT such as 60/min, 200/s or 100/10s"
 A_MOMENT = "a date such as 2027-01-01, or a time such as 2027-01-01T12:00:00Z"
 
@@ -98,6 +101,25 @@ def read_bytes(value: object) -> int:
     if not size.is_integer() or size > 1 << 50:
         raise wrong(f"{shown(str(value))} is not a whole number of bytes up to 2^50", A_SIZE)
     return int(size)
+
+
+def read_share(value: object) -> float:
+    """A share of something, from 0 to 1: `20%`."""
+    if isinstance(value, float):
+        return value
+    written = text(value, A_SHARE)
+    match = SHARE.fullmatch(written)
+    if match is None:
+        raise wrong(f"{shown(written)} is not a share", A_SHARE)
+    return float(match[1]) / 100
+
+
+def read_sample(value: object) -> float:
+    """A share above zero."""
+    share = read_share(value)
+    if not share:
+        raise wrong("is nothing at all", A_SAMPLE)
+    return share
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,10 @@ from edgeproxy.config.tree import Items, Table, Value
 
 Count = Annotated[int, BeforeValidator(units.Whole(1, units.LARGEST_COUNT))]
 Number = Annotated[int, BeforeValidator(units.Whole(0, (1 << 53) - 1))]
-Percent = Annotated[str, BeforeValidator(kinds.Form(r"[0-9]{1,3}(\.[0-9]+)?%", "a share such as 20%"))]
 HubUrl = Annotated[str, BeforeValidator(kinds.Form(r"(redis|rediss|redis\+cluster)://.*", "redis://HOST:PORT"))]
 AnyHubUrl = Annotated[
     str, BeforeValidator(kinds.Form(r"(memory|redis|rediss|redis\+cluster)://.*", "redis://HOST:PORT"))
 ]
-HttpsUrl = Annotated[str, BeforeValidator(kinds.Form(r"https://.*", "https://HOST:PORT"))]
-LogFile = Annotated[str, BeforeValidator(kinds.Form(r"(?!off$).*", "a file"))]
-On = Annotated[Literal[True], BeforeValidator(units.read_switch)]
 
 Algorithm = Literal["token_bucket", "hybrid"]
 Scope = Literal["key", "ip", "route", "customer_route"]
@@ -46,27 +42,13 @@ class Hub(Shape):
 
 
 class Tls(Shape):
-    """TLS towards an upstream or the collector."""
+    """TLS towards the collector."""
 
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
     server_name: str | None = None
     verify: Switch | None = None
-
-
-class Certificate(Shape):
-    """A certificate's files."""
-
-    cert: str | None = None
-    key: str | None = None
-
-
-class ListenerTls(Certificate):
-    """TLS towards clients."""
-
-    certificates: tuple[Certificate, ...] | None = None
-    client_ca: str | None = None
 
 
 class Usage(Shape):
@@ -76,13 +58,6 @@ class Usage(Shape):
     token: str | None = None
     every: Duration | None = None
     tls: Tls | None = None
-
-
-class AccessLog(Shape):
-    """Where requests are logged, and how many of them."""
-
-    file: str | None = None
-    sample: Percent | None = None
 
 
 class Flag(Shape):
@@ -131,33 +106,6 @@ class Regions(Shape):
     prefer: Name | None = None
 
 
-class Health(Shape):
-    """How endpoints are probed."""
-
-    path: str | None = None
-    every: Duration | None = None
-
-
-class Retry(Shape):
-    """When a request is tried again."""
-
-    attempts: Count | None = None
-    budget: Percent | None = None
-
-
-class Eject(Shape):
-    """When an endpoint is left out for a while."""
-
-    errors: Count | None = None
-    for_: Duration | None = Field(default=None, alias="for")
-
-
-class Breaker(Shape):
-    """When an upstream is asked no more."""
-
-    pending: Count | None = None
-
-
 class AnyLimit(Rated, Shape):
     """A limit of any kind."""
 
@@ -202,16 +150,9 @@ LIMIT = {
 LATER: dict[str, Later] = {
     "hub": Later(HubUrl, "write memory://", Hub),
     "usage": Later(Usage),
-    "security_headers": Later(On, "write false"),
-    "access_log": Later(LogFile, "write off", AccessLog),
     "flags": Later(dict[Name, Flag]),
     "directory": Later(Directory),
     "cache_key": Later(str),
-    "listen.tls": Later(ListenerTls),
-    "listen.*.tls": Later(ListenerTls),
-    "limits.connections": Later(Count),
-    "limits.connections_per_ip": Later(Count),
-    "limits.pipelined": Later(Count),
     "meters.*.count": Later(
         Literal["bytes_in", "bytes_out", "cost", "response_header", "response_trailer"], "leave the meter out"
     ),
@@ -223,15 +164,6 @@ LATER: dict[str, Later] = {
     **{f"customers.*.limits.*.{field}": later for field, later in LIMIT.items()},
     "customers.*.paused": Later(Paused),
     "customers.*.regions": Later(Regions),
-    "upstreams.*.endpoints.*": Later(HttpsUrl, "write http://"),
-    "upstreams.*.endpoints.*.url": Later(HttpsUrl, "write http://"),
-    "upstreams.*.endpoints.*.weight": Later(Count),
-    "upstreams.*.endpoints.*.region": Later(Name),
-    "upstreams.*.health": Later(Health),
-    "upstreams.*.retry": Later(Retry),
-    "upstreams.*.eject": Later(Eject),
-    "upstreams.*.breaker": Later(Breaker),
-    "upstreams.*.tls": Later(Tls),
     "routes.*.cost": Later(Count),
     "routes.*.limits": Later(tuple[AnyLimit, ...]),
     "routes.*.flag": Later(Name),

@@ -35,20 +35,29 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 @pytest.fixture
-def loaded(folder: Path) -> Load:
-    """`loaded(text, environ, **files)`: the settings of an edge.yaml that says LEAST and `text`."""
+def reads_files() -> bool:
+    """Whether certificates that are named have to be there. Modules whose tests name some that are not say no."""
+    return True
+
+
+@pytest.fixture
+def loaded(folder: Path, reads_files: bool) -> Load:
+    """`loaded(text, environ, files)`: the settings of an edge.yaml that says LEAST and `text`; with `alone`, `text`."""
 
     def load_text(
-        text: str, environ: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
+        text: str,
+        environ: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        alone: bool = False,
     ) -> Settings:
-        write(folder, {"edge.yaml": LEAST + text, **(files or {})})
-        return load(Path("edge.yaml"), environ or {})
+        write(folder, {"edge.yaml": text if alone else LEAST + text, **(files or {})})
+        return load(Path("edge.yaml"), environ or {}, files=reads_files)
 
     return load_text
 
 
 @pytest.fixture
-def problems(folder: Path) -> Problems:
+def problems(folder: Path, reads_files: bool) -> Problems:
     """`problems(text, environ, files)`: what is said of an edge.yaml that is `text` alone, a line each."""
 
     def problems_of(
@@ -56,7 +65,7 @@ def problems(folder: Path) -> Problems:
     ) -> list[str]:
         write(folder, {"edge.yaml": text, **(files or {})})
         try:
-            load(Path("edge.yaml"), environ or {})
+            load(Path("edge.yaml"), environ or {}, files=reads_files)
         except ConfigErrors as errors:
             return str(errors).splitlines()
         return []

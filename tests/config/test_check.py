@@ -2,8 +2,14 @@
 
 import pytest
 
-from edgeproxy.config.kinds import A_NAME
+from edgeproxy.config.kinds import A_LISTENER, A_LOG, A_NAME, AN_ORIGIN
+from edgeproxy.config.units import A_SHARE, A_TIME
 from tests.config.conftest import LEAST
+
+
+@pytest.fixture
+def reads_files():
+    return False
 
 
 def test_every_problem_is_reported_at_once(problems):
@@ -39,8 +45,8 @@ drain:
         "edge.yaml:12: keys.0.customer: there is no customer amce, did you mean acme?",
         "edge.yaml:12: keys.0.sha256: has 3 characters that are not a SHA-256, "
         "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it",
-        "edge.yaml:15: upstreams.api.endpoints.0: '127.0.0.1:9001' is not an http URL, "
-        "http://HOST:PORT such as http://10.0.0.5:9001",
+        "edge.yaml:15: upstreams.api.endpoints.0: '127.0.0.1:9001' is not an http or https URL, "
+        "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT",
         "edge.yaml:17: routes.0.upstream: there is no upstream apo, did you mean api?",
         "edge.yaml:17: routes.0.path: 'v1' does not begin with /, a path such as /v1/orders, or /v1/* for all below it",
         "edge.yaml:18: routes.1.path: is missing, write path: /v1/*",
@@ -66,10 +72,43 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
         ("listen: []", "listen: is empty, write at least one"),
         ("listen: {address: 0.0.0.0:80, tsl: x}", "listen.tsl: unknown field, did you mean tls?"),
         ("listen: [{adress: 0.0.0.0:80}]", None),
+        ("listen: https://0.0.0.0:443", f"listen: 'https://0.0.0.0:443' is a URL, {A_LISTENER}"),
+        ("listen: {tls: {cert: a, key: b}}", "listen.address: is missing, write address: 127.0.0.1:8080"),
+        (
+            "listen: [{address: a:443, tls: edge.pem}]",
+            "listen.0.tls: is not a mapping, write tls: {cert: certs/edge.pem, key: certs/edge.key}, or leave it out",
+        ),
+        ("listen: {address: a:443, tls: {crt: a}}", None),
+        (
+            "listen: {address: a:443, tls: {certificates: [a.pem]}}",
+            "listen.tls.certificates.0: is not a mapping, "
+            "write certificates: [{cert: certs/edge.pem, key: certs/edge.key}]",
+        ),
+        (
+            "listen: {address: a:443, tls: {certificates: [{cert: a}]}}",
+            "listen.tls.certificates.0.key: is missing, write key: certs/edge.key",
+        ),
+        ("tls: {cert: a, key: b}", "tls: unknown field, write it in a listener, or in an upstream"),
+        ("access_log: true", f"access_log: 'true' is not a file to write to, {A_LOG}"),
+        ("access_log: [a]", "access_log: is not a mapping, write access_log: var/access.log, or off"),
+        ("access_log: {sample: 1%}", "access_log.file: is missing, write file: var/access.log"),
+        ("access_log: {file: a, sample: 1}", f"access_log.sample: '1' is not a share, {A_SHARE}"),
+        (
+            "access_log: {file: a, sample: 0%}",
+            "access_log.sample: is nothing at all, a share above 0% such as 1%",
+        ),
+        ("acces_log: off", "acces_log: unknown field, did you mean access_log?"),
+        ("security_headers: maybe", "security_headers: 'maybe' is neither, write true or false"),
+        ("limits: {conections: 5}", "limits.conections: unknown field, did you mean connections?"),
+        ("limits: {pipelined: 0}", "limits.pipelined: 0 is out of range, a whole number from 1 to 10000"),
+        (
+            "limits: {connections: none}",
+            "limits.connections: 'none' is not a whole number, a whole number from 1 to 10000000",
+        ),
         ("admin: x", "admin: 'x' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"),
         ("workers: many", "workers: 'many' is not a whole number, auto, or a whole number from 1 to 224"),
         ("trusted_proxies: 10.0.0.0/8", "trusted_proxies: is not a list, write [ ] around it"),
-        ("per_ip: 200/s", "per_ip: is not a mapping, its fields are rate"),
+        ("per_ip: 200/s", "per_ip: is not a mapping, write per_ip: {rate: 200/s}"),
         ("per_ip: {}", "per_ip.rate: is missing, write rate: 60/min"),
         ("meters: {m: {count: request}}", "meters.m.count: 'request' is not known here, did you mean requests?"),
         (
@@ -119,11 +158,59 @@ def test_what_is_wrong_with_routes(problems, routes, problem):
     ]
 
 
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ("health: /healthz", "health: is not a mapping, write health: {path: /healthz, every: 5s}, or leave it out"),
+        ("health: {every: 5s}", "health.path: is missing, write path: /healthz"),
+        ("health: {path: /x, interval: 5s}", "health.interval: unknown field, known here: every, path"),
+        ("health: {path: /x, every: 5}", f"health.every: '5' lacks a unit, {A_TIME}"),
+        ("retry: off", "retry: is not a mapping, write retry: {attempts: 2, budget: 20%}; with attempts: 1 nothing is "
+         "sent twice"),
+        ("retry: {budget: 20}", f"retry.budget: '20' is not a share, {A_SHARE}"),
+        ("retry: {attempts: 0}", "retry.attempts: 0 is out of range, a whole number from 1 to 10"),
+        ("eject: on", "eject: is not a mapping, write eject: {errors: 5, for: 30s}, or eject: off"),
+        ("eject: {errors: 0}", "eject.errors: 0 is out of range, a whole number from 1 to 1000000"),
+        ("eject: {for_: 30s}", "eject.for_: unknown field, did you mean for?"),
+        ("eject: {for: 0s}", f"eject.for: is zero, {A_TIME}"),
+        ("breaker: 1000", "breaker: is not a mapping, write breaker: {pending: 1000}, or leave it out"),
+        ("breaker: {}", "breaker.pending: is missing, write pending: 1000"),
+        ("tls: true", "tls: is not a mapping, write tls: {ca: certs/ca.pem}, or leave it out: https:// is enough"),
+        ("tls: {verfy: false}", "tls.verfy: unknown field, did you mean verify?"),
+        ("weight: 2", "weight: unknown field, write it in an endpoint: {url: http://HOST:PORT, weight: 2}"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_upstream(problems, field, problem):
+    upstreams = f"upstreams: {{api: {{endpoints: ['https://a'], {field}}}}}\n"
+    assert problems(f"routes: [{{path: /, upstream: api}}]\n{upstreams}") == [f"edge.yaml:2: upstreams.api.{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "problem"),
+    [
+        ("{url: 'http://a', weight: 0}", "weight: 0 is out of range, a whole number from 1 to 1000"),
+        ("{url: 'http://a', wieght: 2}", "wieght: unknown field, did you mean weight?"),
+        ("{url: 'http://a', region: eu west}", f"region: 'eu west' is not a name, {A_NAME}"),
+        ("{weight: 2}", "url: is missing, write url: http://127.0.0.1:9001"),
+    ],
+)
+def test_what_is_wrong_with_an_endpoint(problems, endpoint, problem):
+    upstreams = f"upstreams: {{api: {{endpoints: [{endpoint}]}}}}\n"
+    assert problems(f"routes: [{{path: /, upstream: api}}]\n{upstreams}") == [
+        f"edge.yaml:2: upstreams.api.endpoints.0.{problem}"
+    ]
+
+
+def test_names_that_are_like_fields_are_no_fields(problems):
+    assert problems(LEAST + "tiers: {health: x}\n") == [
+        "edge.yaml:3: tiers.health: is not a mapping, its fields are burst_credits, caps, concurrency, limits, "
+        "message, priority, quotas"
+    ]
+
+
 def test_endpoints_that_are_wrong_are_not_also_none_at_all(problems):
     text = "routes: [{path: /, upstream: api}]\nupstreams:\n  api: {endpoints: [x]}\n"
-    assert problems(text) == [
-        "edge.yaml:3: upstreams.api.endpoints.0: 'x' is not an http URL, http://HOST:PORT such as http://10.0.0.5:9001"
-    ]
+    assert problems(text) == [f"edge.yaml:3: upstreams.api.endpoints.0: 'x' is not an http or https URL, {AN_ORIGIN}"]
     assert problems(text.replace("[x]", "[]")) == ["edge.yaml:3: upstreams.api.endpoints: is empty, write at least one"]
 
 

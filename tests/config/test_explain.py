@@ -5,15 +5,19 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from edgeproxy.config.explain import fields_of, findings
+from edgeproxy.config import models, unsupported
+from edgeproxy.config.explain import EXAMPLES, fields_of, findings
 from edgeproxy.config.models import Written
 
 
 def test_fields_are_found_behind_every_kind_of_container():
     assert fields_of(Written, ("tiers", "basic", "limits", 0)) == {"name", "rate", "algorithm", "scope", "mode"}
     assert fields_of(Written, ("customers", "acme", "limits", 3)) == {"name", "rate", "algorithm", "scope", "mode"}
-    assert fields_of(Written, ("listen", 0)) == {"address"}
-    assert fields_of(Written, ("upstreams", "api", "endpoints", 0)) == {"url"}
+    assert fields_of(Written, ("listen", 0)) == {"address", "tls"}
+    assert fields_of(Written, ("upstreams", "api", "endpoints", 0)) == {"url", "weight", "region"}
+    assert fields_of(Written, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}
+    assert fields_of(Written, ("upstreams", "api", "eject")) == {"errors", "for"}
+    assert fields_of(Written, ("access_log",)) == {"file", "sample"}
     assert fields_of(Written, ("upstreams", "api", "timeouts")) == {"connect", "response_head", "idle"}
     assert "routes" in fields_of(Written, ())
 
@@ -46,3 +50,16 @@ def test_a_missing_field_is_told_from_a_wrong_one():
         Written.model_validate({"routes": [{"path": "x"}], "upstreams": {"a": {"endpoints": ["http://a"]}}})
     found: list[Any] = [(finding.path, finding.missing) for finding in findings(caught.value, lambda _: set())]
     assert found == [(("routes", 0, "path"), False), (("routes", 0, "upstream"), True)]
+
+
+def test_what_every_field_that_must_be_there_looks_like_is_known():
+    parts = [part for module in (models, unsupported) for part in vars(module).values()]
+    needed = {
+        name
+        for part in parts
+        if isinstance(part, type) and issubclass(part, models.Part)
+        for name, field in part.model_fields.items()
+        if field.is_required()
+    }
+    made = {"sha256", "name"}  # By what reads the files, or by default.
+    assert needed - made <= set(EXAMPLES)

@@ -1,6 +1,7 @@
 """Words with a form."""
 
 import ipaddress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -154,6 +155,9 @@ def test_methods_are_those_that_are_forwarded():
         ("http://10.0.0.5:9001", "http://10.0.0.5:9001"),
         ("http://API.internal/", "http://api.internal:80"),
         ("http://[::1]:9001", "http://[::1]:9001"),
+        ("https://API.internal", "https://api.internal:443"),
+        ("HTTPS://10.0.0.5:9443/", "https://10.0.0.5:9443"),
+        ("https://[::1]", "https://[::1]:443"),
     ],
 )
 def test_origins_have_a_port(written, origin):
@@ -163,9 +167,12 @@ def test_origins_have_a_port(written, origin):
 @pytest.mark.parametrize(
     ("written", "what", "hint"),
     [
-        ("10.0.0.5:9001", "'10.0.0.5:9001' is not an http URL", kinds.AN_ORIGIN),
-        ("ftp://a", "'ftp://a' is not an http URL", kinds.AN_ORIGIN),
-        ("http://", "'http://' is not an http URL", kinds.AN_ORIGIN),
+        ("10.0.0.5:9001", "'10.0.0.5:9001' is not an http or https URL", kinds.AN_ORIGIN),
+        ("ftp://a", "'ftp://a' is not an http or https URL", kinds.AN_ORIGIN),
+        ("http://", "'http://' is not an http or https URL", kinds.AN_ORIGIN),
+        ("https://", "'https://' is not an http or https URL", kinds.AN_ORIGIN),
+        ("https:/a", "'https:/a' is not an http or https URL", kinds.AN_ORIGIN),
+        ("https://me:secret@a", "has a user or a password", kinds.AN_ORIGIN),
         ("http://a:x", "'http://a:x' is not a URL", kinds.AN_ORIGIN),
         ("http://[a", "'http://[a' is not a URL", kinds.AN_ORIGIN),
         ("http://me:secret@a", "has a user or a password", kinds.AN_ORIGIN),
@@ -191,6 +198,58 @@ def test_folders_are_paths():
     assert refusal(kinds.read_folder, "a\0b") == (r"'a\x00b' is not a path", kinds.A_FOLDER)
 
 
+def test_files_are_paths():
+    assert kinds.read_file("certs/edge.pem") == "certs/edge.pem"
+    assert refusal(kinds.read_file, "") == ("'' is not a path", kinds.A_FILE)
+    assert refusal(kinds.read_file, "a\nb") == (r"'a\nb' is not a path", kinds.A_FILE)
+    assert refusal(kinds.read_file, ["a"]) == ("is not a single value", kinds.A_FILE)
+
+
+@pytest.mark.parametrize("file", ["access.log", "/dev/stdout", "var/log/on", "-x", "1"])
+def test_logs_are_files(file):
+    assert kinds.read_log(file) == file
+
+
+def test_paths_that_were_read_already_pass():
+    for reader in (kinds.read_folder, kinds.read_file, kinds.read_log):
+        assert reader(Path("var/x")) == "var/x"
+
+
+@pytest.mark.parametrize("file", ["true", "Yes", "on", "off", "-", "stdout", "var/log/"])
+def test_what_only_looks_like_a_log_is_refused(file):
+    assert refusal(kinds.read_log, file) == (f"{file!r} is not a file to write to", kinds.A_LOG)
+    assert refusal(kinds.read_log, "") == ("'' is not a path", kinds.A_LOG)
+
+
+@pytest.mark.parametrize("target", ["/", "/healthz", "/a?b=c&d", "/%41/..;x", "//"])
+def test_what_a_probe_asks_for(target):
+    assert kinds.read_target(target) == target
+
+
+@pytest.mark.parametrize("target", ["", "healthz", "http://a/healthz", "/a b", "/a#b", "/é", "/a\r\nX: y", "*"])
+def test_what_cannot_be_asked_for_is_refused(target):
+    assert refusal(kinds.read_target, target) == (f"{target!r} is not a path that can be asked for", kinds.A_TARGET)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("API.Internal.", "api.internal"),
+        ("localhost", "localhost"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("::1", "::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+    ],
+)
+def test_the_name_of_a_server_is_a_host_or_an_ip_address(written, name):
+    assert kinds.read_server_name(written) == kinds.read_server_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "*.a.example", "https://a", "a:443", "[::1]", "a b", "é"])
+def test_what_is_no_name_of_a_server_is_refused(name):
+    assert refusal(kinds.read_server_name, name) == (f"{name!r} is not a host name", kinds.A_SERVER_NAME)
+
+
 def test_an_empty_secret_is_none():
     assert kinds.read_secret("s") == "s"
     assert kinds.read_secret("") is None
@@ -211,3 +270,22 @@ def test_what_may_stand_alone_or_as_a_url():
     assert kinds.read_listener({"address": "a:1"}) == {"address": "a:1"}
     assert kinds.read_endpoint("http://a") == {"url": "http://a"}
     assert kinds.read_endpoint(["x"]) == ["x"]
+
+
+def test_a_url_is_no_listener():
+    assert refusal(kinds.read_listener, "https://a:443") == ("'https://a:443' is a URL", kinds.A_LISTENER)
+
+
+@pytest.mark.parametrize("word", ["off", "Off", "false", "no", "NO"])
+def test_parts_are_switched_off_in_yamls_words(word):
+    assert kinds.read_unless_off(word) is None
+    assert kinds.read_access_log(word) is None
+
+
+def test_what_is_not_switched_off_is_left_to_its_reader():
+    assert kinds.read_unless_off({"errors": "5"}) == {"errors": "5"}
+    assert kinds.read_unless_off("on") == "on"
+    assert kinds.read_unless_off(None) is None
+    assert kinds.read_access_log("access.log") == {"file": "access.log"}
+    assert kinds.read_access_log({"file": "access.log"}) == {"file": "access.log"}
+    assert kinds.read_access_log(["x"]) == ["x"]

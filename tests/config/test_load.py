@@ -16,6 +16,11 @@ from tests.config.conftest import LEAST, write
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def reads_files():
+    return False
+
+
 def test_the_example_passes_with_an_empty_environment():
     settings = load(ROOT / "config" / "edge.yaml", {})
     assert settings.workers == 2
@@ -39,7 +44,7 @@ def test_the_environment_moves_the_example():
         "STAMP_SECRET": "s",
     }
     settings = load(ROOT / "config" / "edge.yaml", environ)
-    assert str(settings.listen[0]) == "127.0.0.1:18080"
+    assert str(settings.listen[0].address) == "127.0.0.1:18080"
     assert str(settings.admin) == "127.0.0.1:19090"
     assert str(settings.state) == "elsewhere"
     assert settings.upstreams["api"].endpoints[0].url == "http://127.0.0.1:19001"
@@ -61,7 +66,11 @@ def test_a_configuration_with_problems_is_none(folder):
 def test_what_is_dumped_is_restored(loaded):
     settings = loaded(
         """\
-listen: ["[::]:80", 0.0.0.0:81]
+listen:
+  - "[::]:80"
+  - {address: 0.0.0.0:81, tls: {cert: a.pem, key: a.key, certificates: [{cert: b.pem, key: b.key}], client_ca: ca.pem}}
+access_log: {file: access.log, sample: 0.1%}
+security_headers: yes
 admin: 127.0.0.1:9090
 trusted_proxies: [10.0.0.0/8, "::1"]
 per_ip: {rate: 1/301ms}
@@ -75,7 +84,7 @@ keys:
   - {sha256: """
         + "cd" * 32
         + """, customer: other}
-limits: {body: 1MiB}
+limits: {body: 1MiB, connections: 5, connections_per_ip: 4, pipelined: 3}
 tables: {dir: /dev/shm/x}
 stamp_secret: s
 drain: 250ms
@@ -83,6 +92,27 @@ drain: 250ms
     )
     assert restore(dump(settings)) == settings
     assert type(restore(dump(settings))) is Settings
+
+
+def test_all_of_an_upstream_is_restored(loaded):
+    settings = loaded(
+        """\
+upstreams:
+  api:
+    endpoints: ["https://a", {url: "https://[::1]:9443", weight: 3, region: us-east}]
+    health: {path: /healthz, every: 250ms}
+    retry: {attempts: 3, budget: 100%}
+    eject: {errors: 7, for: 1500ms}
+    breaker: {pending: 9}
+    tls: {ca: ca.pem, cert: edge.pem, key: edge.key, server_name: api.internal, verify: true}
+  least: {endpoints: ["http://a"], eject: off, retry: {budget: 0%}}
+routes: [{path: /*, upstream: api}]
+""",
+        alone=True,
+    )
+    restored = restore(dump(settings))
+    assert restored == settings
+    assert (restored.upstreams["api"].eject.for_, restored.upstreams["least"].eject) == (1.5, None)
 
 
 durations = st.integers(1, 10**6).map(lambda number: f"{number}ms")

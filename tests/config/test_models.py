@@ -1,17 +1,24 @@
 """The configuration as the rest of the edge sees it."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from edgeproxy.config.kinds import Address
-from edgeproxy.config.models import Endpoint, Limit, Meter, PerIp, Route
+from edgeproxy.config.models import Certificate, Endpoint, Limit, Listener, Meter, PerIp, Route
 from edgeproxy.config.units import Rate, cores
+
+
+@pytest.fixture
+def reads_files():
+    return False
 
 
 def test_what_is_left_out_has_its_default(loaded):
     settings = loaded("")
     assert settings.region == "local"
-    assert settings.listen == (Address("127.0.0.1", 8080),)
+    assert settings.listen == (Listener(address=Address("127.0.0.1", 8080), tls=None),)
     assert settings.admin is None
     assert settings.workers == cores()
     assert str(settings.state) == "var/edge"
@@ -22,6 +29,12 @@ def test_what_is_left_out_has_its_default(loaded):
     upstream = settings.upstreams["api"]
     assert (upstream.pool, upstream.forward_key) == (256, False)
     assert tuple(vars(upstream.timeouts).values()) == (1.0, 30.0, 60.0)
+    assert (upstream.health, upstream.breaker) == (None, None)
+    assert vars(upstream.retry) == {"attempts": 2, "budget": 0.2}
+    assert vars(upstream.eject) == {"errors": 5, "for_": 30.0}
+    assert vars(upstream.tls) == {"ca": None, "cert": None, "key": None, "server_name": None, "verify": True}
+    assert vars(upstream.endpoints[0]) == {"url": "http://127.0.0.1:9001", "weight": 1, "region": None}
+    assert (settings.security_headers, settings.access_log) == (False, None)
     assert vars(settings.routes[0]) == {
         "name": None, "host": None, "path": "/*", "methods": None, "upstream": "api", "auth": "required",
         "scopes": frozenset(),
@@ -29,6 +42,7 @@ def test_what_is_left_out_has_its_default(loaded):
     assert vars(settings.tables) == {"dir": None, "people": 200_000, "addresses": 200_000}
     assert vars(settings.limits) == {
         "head": 32768, "fields": 100, "body": None, "header_timeout": 10.0, "body_idle": 60.0, "keepalive_idle": 75.0,
+        "connections": 20_000, "connections_per_ip": 500, "pipelined": 16,
     }  # fmt: skip
     assert (settings.drain, settings.legacy_headers, settings.stamp_secret) == (30.0, False, None)
 
@@ -52,7 +66,9 @@ keys:
     scopes: [read, "a:b"]
     expires: 2027-01-01
 tables: {dir: /dev/shm/edge, people: 10, addresses: "20"}
-limits: {head: 64KiB, fields: 50, body: 10MiB, header_timeout: 500ms, body_idle: 1min, keepalive_idle: 1h}
+limits: {head: 64KiB, fields: 50, body: 10MiB, header_timeout: 500ms, body_idle: 1min, keepalive_idle: 1h,
+  connections: 1000, connections_per_ip: 10, pipelined: 1}
+security_headers: on
 drain: 0s
 legacy_headers: yes
 stamp_secret: ${SECRET}
@@ -60,7 +76,7 @@ stamp_secret: ${SECRET}
         {"SECRET": "s3cret"},
     )
     assert settings.region == "no"
-    assert settings.listen == (Address("0.0.0.0", 80), Address("::", 80))
+    assert [listener.address for listener in settings.listen] == [Address("0.0.0.0", 80), Address("::", 80)]
     assert settings.admin == Address("localhost", 9090)
     assert settings.workers == 3
     assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]
@@ -71,7 +87,8 @@ stamp_secret: ${SECRET}
     key = settings.keys[0]
     assert (key.sha256, key.customer, key.scopes, key.expires) == ("ab" * 32, "007", {"read", "a:b"}, 1798761600.0)
     assert (str(settings.tables.dir), settings.tables.people, settings.tables.addresses) == ("/dev/shm/edge", 10, 20)
-    assert tuple(vars(settings.limits).values()) == (65536, 50, 10 << 20, 0.5, 60.0, 3600.0)
+    assert tuple(vars(settings.limits).values()) == (65536, 50, 10 << 20, 0.5, 60.0, 3600.0, 1000, 10, 1)
+    assert settings.security_headers is True
     assert (settings.drain, settings.legacy_headers, settings.stamp_secret) == (0.0, True, "s3cret")
     assert "s3cret" not in repr(settings)
 
@@ -91,11 +108,84 @@ def test_a_limit_has_a_count_and_a_window():
     [
         ("http://api.internal", "api.internal", 80, "api.internal:80"),
         ("http://[::1]:9001/", "::1", 9001, "[::1]:9001"),
+        ("https://api.internal", "api.internal", 443, "api.internal:443"),
     ],
 )
-def test_an_endpoint_has_a_host_and_a_port(url, host, port, authority):
+def test_an_endpoint_has_a_scheme_a_host_and_a_port(url, host, port, authority):
     endpoint = Endpoint(url=url)
     assert (endpoint.host, endpoint.port, endpoint.authority) == (host, port, authority)
+    assert endpoint.scheme == url.partition(":")[0]
+
+
+def upstream(loaded, fields):
+    """The upstream `more` that has these fields."""
+    text = (
+        f"upstreams: {{api: {{endpoints: ['http://a']}}, more: {{{fields}}}}}\nroutes: [{{path: /, upstream: api}}]\n"
+    )
+    return loaded(text, alone=True).upstreams["more"]
+
+
+def test_how_an_upstream_is_watched_and_asked(loaded):
+    more = upstream(
+        loaded,
+        "endpoints: [{url: 'https://b:9443', weight: 3, region: us-east}], health: {path: '/healthz?deep', every: 2s}, "
+        "retry: {attempts: 3, budget: 12.5%}, eject: {errors: 1, for: 2min}, breaker: {pending: 1000}, "
+        "tls: {ca: ca.pem, cert: edge.pem, key: edge.key, server_name: API.internal}",
+    )
+    assert vars(more.endpoints[0]) == {"url": "https://b:9443", "weight": 3, "region": "us-east"}
+    assert vars(more.health) == {"path": "/healthz?deep", "every": 2.0}
+    assert vars(more.retry) == {"attempts": 3, "budget": 0.125}
+    assert vars(more.eject) == {"errors": 1, "for_": 120.0}
+    assert vars(more.breaker) == {"pending": 1000}
+    assert vars(more.tls) == {
+        "ca": Path("ca.pem"), "cert": Path("edge.pem"), "key": Path("edge.key"), "server_name": "api.internal",
+        "verify": True,
+    }  # fmt: skip
+
+
+def test_a_part_that_is_given_in_part_has_the_defaults_of_the_rest(loaded):
+    more = upstream(
+        loaded, "endpoints: ['https://b'], health: {path: /}, retry: {}, eject: {for: 1s}, tls: {verify: no}"
+    )
+    assert (more.health.every, more.retry.attempts, more.retry.budget) == (5.0, 2, 0.2)
+    assert (more.eject.errors, more.eject.for_, more.tls.verify) == (5, 1.0, False)
+
+
+def test_ejecting_can_be_switched_off(loaded):
+    assert upstream(loaded, "endpoints: ['http://b'], eject: off").eject is None
+
+
+def test_a_listener_may_have_tls(loaded):
+    listener, plain = loaded(
+        "listen: [{address: '[::]:443', tls: {cert: a.pem, key: a.key, client_ca: ca.pem}}, '[::]:80']\n"
+    ).listen
+    assert (listener.address, listener.tls.client_ca) == (Address("::", 443), Path("ca.pem"))
+    assert listener.tls.pairs == (Certificate(cert=Path("a.pem"), key=Path("a.key")),)
+    assert plain.tls is None
+
+
+def test_the_certificate_of_the_short_form_is_the_first(loaded):
+    several = "certificates: [{cert: b.pem, key: b.key}, {cert: c.pem, key: c.key}]"
+    for short, names in (("", "bc"), ("cert: a.pem, key: a.key, ", "abc")):
+        tls = loaded(f"listen: {{address: 'a:443', tls: {{{short}{several}}}}}\n").listen[0].tls
+        assert [(str(pair.cert), str(pair.key)) for pair in tls.pairs] == [(f"{x}.pem", f"{x}.key") for x in names]
+
+
+@pytest.mark.parametrize(
+    ("written", "file", "sample"),
+    [
+        ("access.log", "access.log", 1.0),
+        ("{file: /var/log/edge.log}", "/var/log/edge.log", 1.0),
+        ("{file: a, sample: 1%}", "a", 0.01),
+    ],
+)
+def test_where_requests_are_logged(loaded, written, file, sample):
+    log = loaded(f"access_log: {written}\n").access_log
+    assert (log.file, log.sample) == (Path(file), sample)
+
+
+def test_requests_are_not_logged_where_it_says_off(loaded):
+    assert loaded("access_log: off\n").access_log is None
 
 
 def test_a_route_has_a_label_and_may_have_a_prefix():

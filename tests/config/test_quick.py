@@ -6,6 +6,7 @@ import pytest
 
 from edgeproxy.config.kinds import Address
 from edgeproxy.config.load import dump, restore
+from edgeproxy.config.models import Listener, UpstreamTls
 from edgeproxy.config.problems import ConfigErrors
 from edgeproxy.config.quick import load_quick
 
@@ -16,13 +17,19 @@ def quick(to="http://127.0.0.1:9001", listen="127.0.0.1:8080", admin=None, rate=
 
 def test_everything_is_passed_on_to_one_upstream():
     settings = quick()
-    assert settings.listen == (Address("127.0.0.1", 8080),)
+    assert settings.listen == (Listener(address=Address("127.0.0.1", 8080)),)
     assert (settings.admin, settings.region, settings.tiers, settings.keys) == (None, "local", {}, ())
     (route,) = settings.routes
     assert (route.path, route.auth, route.host, route.methods) == ("/*", "none", None, None)
     assert settings.upstreams[route.upstream].endpoints[0].url == "http://127.0.0.1:9001"
     assert settings.state == Path("state")
     assert restore(dump(settings)) == settings
+
+
+def test_an_upstream_of_https_has_to_prove_who_it_is():
+    upstream = quick(to="https://api.example.com").upstreams["upstream"]
+    assert upstream.endpoints[0].url == "https://api.example.com:443"
+    assert upstream.tls == UpstreamTls(ca=None, cert=None, key=None, server_name=None, verify=True)
 
 
 def test_a_rate_holds_each_address():
@@ -40,5 +47,5 @@ def test_all_options_that_are_wrong_are_named():
         "--listen: 'y' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
         "--admin: 'z' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
         "--rate: 'many' is not a rate, N/UNIT such as 60/min, 200/s or 100/10s",
-        "--to: 'x' is not an http URL, http://HOST:PORT such as http://10.0.0.5:9001",
+        "--to: 'x' is not an http or https URL, http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT",
     ]

@@ -7,6 +7,11 @@ from tests.config.conftest import LEAST
 UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}\n"
 
 
+@pytest.fixture
+def reads_files():
+    return False
+
+
 def routes(problems, *lines):
     """What is said of these routes, the first of which is in line 3."""
     return problems(UPSTREAM + "routes:\n" + "".join(f"  - {{upstream: api, {line}}}\n" for line in lines))
@@ -117,6 +122,157 @@ def test_limits_of_another_shape_are_left_to_the_models(problems):
     ]  # fmt: skip
 
 
+def listener_tls(problems, tls):
+    """What is said of a listener with this TLS, which is in line 3."""
+    return problems(LEAST + f"listen: {{address: 0.0.0.0:443, tls: {tls}}}\n")
+
+
+@pytest.mark.parametrize("tls", ["{}", "{certificates: []}", "{client_ca: ca.pem}"])
+def test_a_listener_with_tls_has_a_certificate(problems, tls):
+    assert listener_tls(problems, tls) == [
+        "edge.yaml:3: listen.tls: has no certificate, write cert: FILE and key: FILE"
+    ]
+
+
+@pytest.mark.parametrize(("one", "other"), [("cert", "key"), ("key", "cert")])
+@pytest.mark.parametrize("rest", ["", ", client_ca: ca", ", certificates: [{cert: a, key: b}]"])
+def test_a_listeners_certificate_has_its_key(problems, one, other, rest):
+    assert listener_tls(problems, f"{{{one}: x{rest}}}") == [
+        f"edge.yaml:3: listen.tls.{one}: stands without its {other}, write {other}: FILE beside it"
+    ]
+
+
+@pytest.mark.parametrize(
+    "tls", ["{cert: a, key: b}", "{certificates: [{cert: a, key: b}]}", "{cert: a, key: a, certificates: []}"]
+)
+def test_a_listener_with_a_certificate_and_its_key_is_well(problems, tls):
+    assert listener_tls(problems, tls) == []
+
+
+def test_each_listener_of_several_is_looked_at(problems):
+    text = "listen:\n  - 0.0.0.0:80\n  - {address: a:443, tls: {cert: a}}\n  - {address: a:444, tls: {}}\n  - [x]\n"
+    assert problems(LEAST + text) == [
+        "edge.yaml:5: listen.1.tls.cert: stands without its key, write key: FILE beside it",
+        "edge.yaml:6: listen.2.tls: has no certificate, write cert: FILE and key: FILE",
+        "edge.yaml:7: listen.3: is not a mapping, its fields are address, tls",
+    ]
+
+
+def upstream(problems, fields):
+    """What is said of an upstream with these fields, which is in line 2."""
+    return problems(f"routes: [{{path: /, upstream: api}}]\nupstreams: {{api: {{{fields}}}}}\n")
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "url"),
+    [
+        ("http://a:1", "http://a:1", "http://a:1"),
+        ("http://a", "http://A:80/", "http://a:80"),
+        ("https://a", "{url: 'https://a:443', weight: 2}", "https://a:443"),
+        ("http://[::1]:1", "http://[0::1]:1", "http://[::1]:1"),
+    ],
+)
+def test_an_endpoint_is_there_once(problems, one, same, url):
+    same = same if same.startswith("{") else f"'{same}'"
+    assert upstream(problems, f"endpoints: ['{one}', 'http://other', {same}]") == [
+        f"edge.yaml:2: upstreams.api.endpoints.2: is {url} like edge.yaml:2, "
+        "leave one of them out, and give the other a weight"
+    ]
+
+
+def test_endpoints_that_differ_live_together(problems):
+    assert upstream(problems, "endpoints: ['http://a', 'https://a', 'http://a:81', 'http://b']") == []
+
+
+def test_upstreams_may_share_an_endpoint(problems):
+    assert problems(LEAST.replace("api: {", "b: {endpoints: [http://127.0.0.1:9001]}, api: {")) == []
+
+
+@pytest.mark.parametrize("tls", ["{ca: x}", "{verify: false}", "{server_name: x}", "{cert: a, key: b}"])
+def test_tls_needs_an_endpoint_that_speaks_it(problems, tls):
+    assert upstream(problems, f"endpoints: ['http://a', {{url: 'http://b'}}], tls: {tls}") == [
+        "edge.yaml:2: upstreams.api.tls: says nothing to http:// endpoints, write https:// there, or leave it out"
+    ]
+    assert upstream(problems, f"endpoints: ['http://a', 'https://b'], tls: {tls}") == []
+
+
+def test_tls_that_says_nothing_needs_no_endpoint(problems):
+    assert upstream(problems, "endpoints: ['http://a'], tls: {}") == []
+
+
+def test_endpoints_that_cannot_be_read_may_have_been_meant_to_speak_tls(problems):
+    assert len(upstream(problems, "endpoints: ['http://a', 'b:443'], tls: {ca: x}")) == 1
+    assert len(upstream(problems, "endpoints: ['http://a', '${B}'], tls: {ca: x}")) == 1
+    assert len(upstream(problems, "endpoints: ['http://a', {weight: 2}], tls: {ca: x}")) == 1
+
+
+@pytest.mark.parametrize(("one", "other"), [("cert", "key"), ("key", "cert")])
+def test_the_certificate_of_the_edge_has_its_key(problems, one, other):
+    assert upstream(problems, f"endpoints: ['https://a'], tls: {{{one}: x}}") == [
+        f"edge.yaml:2: upstreams.api.tls.{one}: stands without its {other}, write {other}: FILE beside it"
+    ]
+
+
+def test_who_vouches_is_not_named_where_nobody_is_asked(problems):
+    assert upstream(problems, "endpoints: ['https://a'], tls: {verify: No, ca: x}") == [
+        "edge.yaml:2: upstreams.api.tls.verify: false leaves ca unread, leave one of them out"
+    ]
+    assert upstream(problems, "endpoints: ['https://a'], tls: {verify: yes, ca: x}") == []
+    assert upstream(problems, "endpoints: ['https://a'], tls: {verify: false, server_name: x}") == []
+    assert len(upstream(problems, "endpoints: ['https://a'], tls: {verify: [false], ca: x}")) == 1
+
+
+def test_upstreams_of_another_shape_are_left_to_the_models(problems):
+    assert upstream(problems, "endpoints: 'http://a', tls: [x]") == [
+        "edge.yaml:2: upstreams.api.endpoints: is not a list, write [ ] around it",
+        "edge.yaml:2: upstreams.api.tls: is not a mapping, write tls: {ca: certs/ca.pem}, or leave it out: "
+        "https:// is enough",
+    ]
+
+
+USES_OF_FILES = """\
+state: var/edge
+tables: {dir: /dev/shm/edge}
+listen:
+  - 0.0.0.0:80
+  - address: 0.0.0.0:443
+    tls:
+      cert: a.pem
+      key: a.key
+      certificates: [{cert: b.pem, key: b.key}, x]
+      client_ca: clients.pem
+upstreams:
+  api:
+    endpoints: [https://a]
+    tls: {ca: ca.pem, cert: edge.pem, key: ./certs//edge.key}
+routes: [{path: /*, upstream: api}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("var/edge", 1),
+        ("/dev/shm/edge", 2),
+        ("a.pem", 7),
+        ("./a.key", 8),
+        ("b.key", 9),
+        ("clients.pem", 10),
+        ("ca.pem", 14),
+        ("certs/x/../edge.key", 14),
+    ],
+)
+@pytest.mark.parametrize(("log", "field"), [("%s", "access_log"), ("{file: %s, sample: 1%%}", "access_log.file")])
+def test_requests_are_not_logged_to_what_has_another_use(problems, file, line, log, field):
+    text = USES_OF_FILES.replace(", x]", "]") + f"access_log: {log % file}\n"
+    assert problems(text) == [f"edge.yaml:16: {field}: {file} is named already at edge.yaml:{line}, name another file"]
+
+
+def test_a_log_of_its_own_is_well_wherever_it_is(problems):
+    assert len(problems(USES_OF_FILES + "access_log: var/edge/access.log\n")) == 1  # The x among the certificates.
+    assert problems(LEAST + "access_log: access.log\n") == []
+
+
 def test_an_address_is_listened_on_once(problems):
     text = (
         LEAST
@@ -130,6 +286,12 @@ def test_an_address_is_listened_on_once(problems):
         "edge.yaml:4: admin: is a:80 like edge.yaml:3, listen at another port"
     ]
     assert problems(LEAST + "listen: {address: a:80}\nadmin: a:81\n") == []
+    assert problems(LEAST + "listen: {address: a:80, tls: {cert: a, key: b}}\nadmin: a:80\n") == [
+        "edge.yaml:4: admin: is a:80 like edge.yaml:3, listen at another port"
+    ]
+    assert problems(LEAST + "listen: [a:80, {address: a:80, tls: {cert: a, key: b}}]\n") == [
+        "edge.yaml:3: listen.1: is a:80 like edge.yaml:3, listen at another port"
+    ]
 
 
 @pytest.mark.parametrize(

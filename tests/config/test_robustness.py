@@ -15,7 +15,11 @@ from edgeproxy.config.problems import ConfigErrors
 
 FULL = """\
 region: eu-west
-listen: [0.0.0.0:8080, {address: "[::]:8080"}]
+listen:
+  - 0.0.0.0:8080
+  - {address: "[::]:8080", tls: {cert: a, key: b, certificates: [{cert: c, key: d}], client_ca: e}}
+access_log: {file: access.log, sample: 1%}
+security_headers: true
 admin: 127.0.0.1:9090
 workers: auto
 state: var/edge
@@ -26,15 +30,24 @@ meters: {requests: {count: requests, when: answered}}
 tiers: {basic: {limits: [{rate: 60/min}, {rate: 5/s, name: burst}]}, free: {limits: []}}
 customers: {acme: {tier: basic, limits: [{rate: 5000/min}]}, other: {tier: free}}
 keys: [{sha256: "%s", customer: acme, scopes: [read], expires: 2027-01-01}]
-upstreams: {api: {endpoints: ["http://10.0.0.5:9001", {url: "http://b"}], timeouts: {connect: 1s}, pool: 5}}
+upstreams:
+  api:
+    endpoints: ["http://10.0.0.5:9001", {url: "https://b", weight: 2, region: us-east}]
+    timeouts: {connect: 1s}
+    pool: 5
+    health: {path: /healthz, every: 5s}
+    retry: {attempts: 2, budget: 20%}
+    eject: {errors: 5, for: 30s}
+    breaker: {pending: 1000}
+    tls: {ca: f, cert: g, key: h, server_name: b.internal, verify: true}
 routes:
   - {name: v1, host: api.example.com, path: /v1/*, methods: [GET, POST], upstream: api, scopes: [read]}
   - {path: /public/*, upstream: api, auth: none}
 tables: {people: 10, addresses: 10}
-limits: {head: 32KiB, fields: 100, body: none, header_timeout: 10s}
+limits: {head: 32KiB, fields: 100, body: none, header_timeout: 10s, connections: 9, connections_per_ip: 9, pipelined: 9}
 drain: 30s
 legacy_headers: true
-""" % ("ab" * 32)
+""".replace("%s", "ab" * 32)
 
 PROBLEM = re.compile(r"edge\.yaml:[1-9]\d*: \S.*?: \S.*, \S.*")
 
@@ -43,7 +56,7 @@ def outcome(text: str | bytes) -> Settings | None:
     """The settings; None where there are problems, each of which is whole."""
     Path("edge.yaml").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     try:
-        return load(Path("edge.yaml"), {})
+        return load(Path("edge.yaml"), {}, files=False)
     except ConfigErrors as errors:
         found = errors.problems
     assert found

@@ -116,9 +116,42 @@ def test_defaults_are_as_they_would_be_written(made):
         "header_timeout": "10s",
         "body_idle": "60s",
         "keepalive_idle": "75s",
+        "connections": 20_000,
+        "connections_per_ip": 500,
+        "pipelined": 16,
     }
     assert defaults(made["$defs"]["Tables"]) == {"people": 200_000, "addresses": 200_000}
     assert defaults(made["$defs"]["Route"]) == {"auth": "required"}
+    assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "forward_key": False}
+    assert defaults(made["$defs"]["Endpoint"]) == {"weight": 1}
+    assert defaults(made["$defs"]["Health"]) == {"every": "5s"}
+    assert defaults(made["$defs"]["Retry"]) == {"attempts": 2, "budget": "20%"}
+    assert defaults(made["$defs"]["Eject"]) == {"errors": 5, "for": "30s"}
+    assert defaults(made["$defs"]["Breaker"]) == {}
+    assert defaults(made["$defs"]["UpstreamTls"]) == {"verify": True}
+    assert defaults(made["$defs"]["Listener"]) == {}
+    assert defaults(made["$defs"]["ListenerTls"]) == {}
+    assert defaults(made["$defs"]["AccessLog"]) == {"sample": "100%"}
+
+
+def test_what_must_be_there_is_required(made):
+    needed = {name: part["required"] for name, part in made["$defs"].items() if "required" in part}
+    assert needed == {
+        "AccessLog": ["file"],
+        "Breaker": ["pending"],
+        "Certificate": ["cert", "key"],
+        "Customer": ["tier"],
+        "Endpoint": ["url"],
+        "Health": ["path"],
+        "Key": ["sha256", "customer"],
+        "Limit": ["rate"],
+        "Listener": ["address"],
+        "Meter": ["count"],
+        "PerIp": ["rate"],
+        "Route": ["path", "upstream"],
+        "Upstream": ["endpoints"],
+    }
+    assert "required" not in made
 
 
 @pytest.mark.parametrize(
@@ -130,6 +163,24 @@ def test_defaults_are_as_they_would_be_written(made):
         "listen: 0.0.0.0:8080",
         'listen: ["[::]:8080", {address: "${LISTEN}"}]',
         "access_log: off",
+        "access_log: 'off'",
+        "access_log: var/access.log",
+        "access_log: /dev/stdout",
+        'access_log: "${LOG}"',
+        "access_log: {file: a.log, sample: 0.5%}",
+        "security_headers: true",
+        "listen: {address: 0.0.0.0:443, tls: {cert: a.pem, key: a.key, client_ca: ca.pem}}",
+        "listen: [{address: 0.0.0.0:443, tls: {certificates: [{cert: a, key: b}, {cert: c, key: '${KEY}'}]}}, 'a:80']",
+        "upstreams: {a: {endpoints: ['https://a', {url: 'https://b', weight: 2, region: us-east}]}}",
+        "upstreams: {a: {endpoints: ['http://a'], health: {path: /healthz}}}",
+        "upstreams: {a: {endpoints: ['http://a'], health: {path: '/healthz?deep=1', every: 250ms}}}",
+        "upstreams: {a: {endpoints: ['http://a'], retry: {attempts: 1}}}",
+        "upstreams: {a: {endpoints: ['http://a'], retry: {budget: 0%}, eject: off, breaker: {pending: 1000}}}",
+        "upstreams: {a: {endpoints: ['http://a'], retry: {}, eject: {errors: 5, for: 30s}}}",
+        "upstreams: {a: {endpoints: ['http://a'], eject: {for: '${FOR}'}}}",
+        "upstreams: {a: {endpoints: ['https://a'], tls: {ca: a, cert: b, key: c, server_name: d.e, verify: no}}}",
+        "upstreams: {a: {endpoints: ['https://a'], tls: {server_name: '::1'}}}",
+        "limits: {connections: 10, connections_per_ip: '10', pipelined: 1}",
         "legacy_headers: yes",
         "tiers: {basic: {limits: [{rate: 1e6/day}]}}",
         "upstreams: {a: {endpoints: ['http://a:1', {url: 'http://b:2'}], pool: 5}}",
@@ -152,14 +203,49 @@ def test_what_passes_check_is_valid(made, text):
         "workers: many",
         "listen: 8080",
         "hub: redis://localhost",
-        "security_headers: true",
+        "security_headers: maybe",
+        "access_log: true",
+        "access_log: 'on'",
+        "access_log: ''",
+        "access_log: var/log/",
+        "access_log: {sample: 1%}",
+        "access_log: {file: a, sample: 0%}",
+        "access_log: {file: a, sample: 0.01}",
+        "access_log: {file: a, sample: 101%}",
+        "access_log: {file: a, format: json}",
+        "listen: {address: a:443, tls: true}",
+        "listen: {address: a:443, tls: {ca: x}}",
+        "listen: {address: a:443, tls: {cert: ''}}",
+        "listen: {address: a:443, tls: {certificates: [{cert: a}]}}",
+        "listen: {address: a:443, tls: {certificates: a}}",
+        "listen: {tls: {cert: a, key: b}}",
+        "listen: https://a:443",
+        "upstreams: {a: {endpoints: ['http://a'], health: /healthz}}",
+        "upstreams: {a: {endpoints: ['http://a'], health: {every: 5s}}}",
+        "upstreams: {a: {endpoints: ['http://a'], health: {path: healthz}}}",
+        "upstreams: {a: {endpoints: ['http://a'], health: {path: '/a b'}}}",
+        "upstreams: {a: {endpoints: ['http://a'], retry: off}}",
+        "upstreams: {a: {endpoints: ['http://a'], retry: {attempts: 0}}}",
+        "upstreams: {a: {endpoints: ['http://a'], retry: {budget: 20}}}",
+        "upstreams: {a: {endpoints: ['http://a'], eject: true}}",
+        "upstreams: {a: {endpoints: ['http://a'], eject: {errors: 0}}}",
+        "upstreams: {a: {endpoints: ['http://a'], eject: {for_: 30s}}}",
+        "upstreams: {a: {endpoints: ['http://a'], eject: {for: 30}}}",
+        "upstreams: {a: {endpoints: ['http://a'], breaker: {}}}",
+        "upstreams: {a: {endpoints: ['http://a'], breaker: {pending: 0}}}",
+        "upstreams: {a: {endpoints: ['http://a'], tls: {verify: maybe}}}",
+        "upstreams: {a: {endpoints: ['http://a'], tls: {server_name: 'a b'}}}",
+        "upstreams: {a: {endpoints: [{url: 'http://a', weight: 0}]}}",
+        "upstreams: {a: {endpoints: [{url: 'http://a', region: 'a b'}]}}",
+        "limits: {connections: 0}",
+        "limits: {pipelined: 10001}",
         "tiers: {basic: {limits: [{rate: 60}]}}",
         "tiers: {basic: {limits: [{name: x}]}}",
         "tiers: {'a b': {}}",
         "tiers: {basic: {concurrency: 5}}",
         "upstreams: {}",
         "upstreams: {a: {endpoints: []}}",
-        "upstreams: {a: {endpoints: ['https://a']}}",
+        "upstreams: {a: {endpoints: ['ftp://a']}}",
         "routes: [{path: v1, upstream: a}]",
         "routes: [{path: /v1}]",
         "routes: [{path: /, upstream: a, methods: [get]}]",
@@ -183,7 +269,13 @@ TRIED = {
     kinds.read_path: ["/", "/v1/*", "v1", "/a b", "/é"],
     kinds.read_digest: ["ab" * 32, "AB" * 32, "ab", "g" * 64],
     kinds.read_address: ["a:80", "[::1]:80", "80", ":80", "a", "::1:80"],
-    kinds.read_origin: ["http://a", "http://a:1/", "a:1", "http://a/b", "https://a", "http://u@a"],
+    kinds.read_origin: ["http://a", "http://a:1/", "a:1", "http://a/b", "https://a", "http://u@a", "ftp://a"],
+    kinds.read_target: ["/", "/healthz?x=y", "healthz", "/a b", "/a#b", "", "/é"],
+    kinds.read_server_name: ["a", "A.example", "10.0.0.5", "::1", "a b", "https://a", ""],
+    kinds.read_file: ["a", "/a/b.pem", ""],
+    kinds.read_log: ["a", "on", "only", "/dev/stdout", "stdout", "stdout.log", "-", "a/", ""],
+    units.read_share: ["20%", "0%", "100%", "101%", "0.5 %", "100.0%", "100.1%", "20", ".5%", "1e1%", ""],
+    units.read_sample: ["1%", "0%", "0.0 %", "00%", "0.01%", "100%", "101%", "1"],
     kinds.read_host: ["a.example", "*.example", "a:80", ""],
     kinds.read_network: ["10.0.0.0/8", "::1", "x", ""],
 }

@@ -85,6 +85,26 @@ def test_what_is_no_size_is_refused_with_the_reason(written, what, hint):
     assert refusal(units.read_bytes, written) == (what, hint)
 
 
+@pytest.mark.parametrize(
+    ("written", "share"), [("20%", 0.2), ("0%", 0.0), ("100%", 1.0), ("0.5 %", 0.005), ("100.0%", 1.0), ("7%", 0.07)]
+)
+def test_shares_are_parts_of_one(written, share):
+    assert units.read_share(written) == pytest.approx(share)
+    assert units.read_share(share) == share
+
+
+@pytest.mark.parametrize("written", ["", "20", "0.2", "%", "101%", "100.1%", "-1%", "1e1%", "20%%", "٣%"])
+def test_what_is_no_share_is_refused(written):
+    assert refusal(units.read_share, written) == (f"{written!r} is not a share", units.A_SHARE)
+
+
+def test_a_sample_is_a_share_above_zero():
+    assert [units.read_sample(written) for written in ("1%", "100%", 0.25)] == [0.01, 1.0, 0.25]
+    assert refusal(units.read_sample, "0%") == ("is nothing at all", units.A_SAMPLE)
+    assert refusal(units.read_sample, "0.00 %") == ("is nothing at all", units.A_SAMPLE)
+    assert refusal(units.read_sample, ["1%"]) == ("is not a single value", units.A_SHARE)
+
+
 def test_a_size_may_have_bounds():
     head = units.Size(1024, 2048)
     assert [head("1KiB"), head("2KiB"), head(1500)] == [1024, 2048, 1500]

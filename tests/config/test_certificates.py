@@ -1,0 +1,306 @@
+"""Certificates and keys as files have them, and what is said of those that cannot be used."""
+
+import base64
+import time
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from edgeproxy.config import certificates, load
+from edgeproxy.config.certificates import LARGEST, Facts, Unusable, read, read_authorities, worry
+from edgeproxy.config.problems import ConfigErrors
+from tests.authority import Authority, Pair, private
+from tests.config.conftest import LEAST
+
+DAY = 86400.0
+LISTENER = "listen: [{address: 127.0.0.1:8443, tls: {cert: a.pem, key: a.key}}]\n"
+
+
+@pytest.fixture
+def authority(folder: Path) -> Authority:
+    return Authority(folder)
+
+
+@pytest.fixture
+def pair(authority: Authority) -> Pair:
+    """A certificate and its key as `a.pem` and `a.key`, in the current directory."""
+    made = authority.issue("api.example.com")
+    named = Pair(Path("a.pem"), Path("a.key"))
+    made.cert.rename(named.cert)
+    made.key.rename(named.key)
+    return named
+
+
+def refused(pair: Pair) -> tuple[str, str, str]:
+    with pytest.raises(Unusable) as refusal:
+        read(*pair)
+    assert str(refusal.value) == f"{refusal.value.what}, {refusal.value.hint}"
+    return refusal.value.field, refusal.value.what, refusal.value.hint
+
+
+# ---- what is read
+
+
+def test_names_and_times_are_those_of_the_certificate(authority):
+    facts = read(*authority.issue("api.example.com", "*.example.org", "10.0.0.1", "::1", days=30, age=2))
+    assert facts.names == ("api.example.com", "*.example.org", "10.0.0.1", "::1")
+    assert facts.not_before == pytest.approx(time.time() - 2 * DAY, abs=60)
+    assert facts.not_after == pytest.approx(time.time() + 30 * DAY, abs=60)
+
+
+def test_the_common_name_counts_where_there_are_no_others(authority):
+    assert read(*authority.issue(common="old.example.com")).names == ("old.example.com",)
+    assert read(*authority.issue("new.example.com", common="old.example.com")).names == ("new.example.com",)
+    assert read(*authority.issue()).names == ()
+
+
+def test_what_is_odd_beside_the_names_refuses_no_certificate(authority):
+    odd = x509.UnrecognizedExtension(x509.AuthorityInformationAccess.oid, b"\x04\x03abc")
+    facts = read(*authority.issue(names_as=odd, days=30))
+    assert facts.names == ()
+    assert facts.not_after == pytest.approx(time.time() + 30 * DAY, abs=60)
+
+
+def test_the_first_certificate_of_a_chain_is_the_one_that_counts(authority, pair):
+    pair.cert.write_bytes(pair.cert.read_bytes() + authority.file.read_bytes())
+    assert read(*pair).names == ("api.example.com",)
+
+
+def test_one_file_may_hold_the_key_and_the_certificate(pair):
+    both = Path("both.pem")
+    both.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
+    assert read(both, both).names == ("api.example.com",)
+
+
+def test_keys_of_rsa_are_keys_too(authority):
+    assert read(*authority.issue("a.test", key=rsa.generate_private_key(65537, 2048))).names == ("a.test",)
+
+
+def test_an_expired_certificate_can_be_used(authority):
+    facts = read(*authority.issue("a.test", age=90, days=-1))
+    assert facts.not_after < time.time()
+
+
+# ---- what cannot be used
+
+
+@pytest.mark.parametrize("field", ["cert", "key"])
+def test_a_file_that_is_not_there(pair, field):
+    file = getattr(pair, field)
+    file.unlink()
+    what = f"{file} cannot be read: No such file or directory"
+    assert refused(pair) == (field, what, "name a file that can be read")
+
+
+def test_a_file_that_is_a_directory(pair):
+    assert refused(Pair(Path("."), pair.key))[1] == ". cannot be read: Is a directory"
+
+
+def test_a_file_that_is_too_large(pair):
+    with pair.cert.open("ab") as grown:
+        grown.truncate(LARGEST + 1)
+    assert refused(pair) == ("cert", "a.pem is larger than 16 MiB", "name another file")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "has no certificate"),
+        (b"\x30\x82\x01", "has no certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "has a certificate that cannot be read"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "has a certificate that cannot be read"),
+    ],
+)
+def test_a_file_without_a_certificate(pair, content, what):
+    pair.cert.write_bytes(content)
+    assert refused(pair) == ("cert", f"a.pem {what}", "it is PEM, and begins with -----BEGIN CERTIFICATE-----")
+
+
+def test_a_key_in_the_place_of_the_certificate(pair):
+    assert refused(Pair(pair.key, pair.key))[:2] == ("cert", "a.key has no certificate")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", b"\x00\xff"]
+)
+def test_a_file_without_a_key(pair, content):
+    pair.key.write_bytes(content)
+    what = "a.key has no private key that can be read"
+    assert refused(pair) == ("key", what, "it is PEM, and begins with -----BEGIN PRIVATE KEY-----")
+
+
+def test_a_key_with_a_password_is_not_asked_for_it(pair):
+    key = load_pem_private_key(pair.key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    pair.key.write_bytes(private(key, "secret"))
+    hint = "take the password off it: openssl pkey -in a.key -out FILE"
+    assert refused(pair) == ("key", "a.key has a password", hint)
+
+
+def test_the_key_of_another_certificate(authority, pair):
+    other = authority.issue("other.test")
+    what = f"{other.key} is not the key of the certificate in a.pem"
+    assert refused(Pair(pair.cert, other.key)) == ("key", what, "name the one that it was made for")
+
+
+def test_a_chain_in_the_wrong_order(authority, pair):
+    pair.cert.write_bytes(authority.file.read_bytes() + pair.cert.read_bytes())
+    what = "a.pem begins with another certificate than that of a.key"
+    assert refused(pair) == ("cert", what, "put that one first")
+
+
+def test_what_openssl_refuses(authority):
+    weak = authority.issue("weak.test", key=rsa.generate_private_key(65537, 1024))
+    what = f"{weak.cert} is refused by OpenSSL: ee key too small"
+    assert refused(weak) == ("cert", what, "have another one made")
+
+
+def test_a_key_of_a_kind_that_nobody_knows(authority):
+    made = authority.issue("a.test", key=ec.generate_private_key(ec.SECP256R1()))
+    der = base64.b64decode("".join(made.cert.read_text().split("-----")[2].split()))
+    curve = bytes.fromhex("06082a8648ce3d030107")
+    at = der.rindex(curve)
+    changed = der[:at] + curve[:-1] + b"\x06" + der[at + len(curve) :]
+    made.cert.write_bytes(
+        b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(changed) + b"-----END CERTIFICATE-----\n"
+    )
+    field, what, _ = refused(made)
+    assert field == "cert"
+    assert what.startswith(f"{made.cert} has a key of an unknown kind: ")
+
+
+def test_authorities_are_certificates_of_any_number(authority, folder):
+    read_authorities(authority.file)
+    more = folder / "more.pem"
+    more.write_bytes(authority.file.read_bytes() + Authority(folder, "other").file.read_bytes())
+    read_authorities(more)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "has no certificate that can be read"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "has no certificate that can be read"),
+        (None, "has lists of revoked certificates alone"),
+    ],
+)
+def test_a_file_without_authorities(authority, folder, content, what):
+    file = folder / "ca.pem"
+    file.write_bytes(authority.revoked() if content is None else content)
+    with pytest.raises(Unusable) as refusal:
+        read_authorities(file)
+    assert (refusal.value.field, refusal.value.what) == ("ca", f"{file} {what}")
+
+
+def test_authorities_that_are_not_there(folder):
+    with pytest.raises(Unusable, match="cannot be read: No such file"):
+        read_authorities(folder / "nothing")
+
+
+# ---- time
+
+
+def test_what_is_said_of_the_time():
+    facts = Facts((), 1_000 * DAY, 1_090 * DAY)  # until 1972-12-26
+    assert worry(facts, 1_000 * DAY) is None
+    assert worry(facts, 1_076 * DAY) is None
+    assert worry(facts, 1_076 * DAY + 1) == "expires in 13 days, on 1972-12-26"
+    assert worry(facts, 1_090 * DAY - 1) == "expires in 0 days, on 1972-12-26"
+    assert worry(facts, 1_090 * DAY) == "expired on 1972-12-26"
+    assert worry(facts, 1_000 * DAY - 1) == "is not valid before 1972-09-27 00:00 UTC"
+
+
+# ---- as the configuration names them
+
+
+def test_check_finds_every_file_that_cannot_be_used(problems, authority, pair):
+    other = authority.issue("other.test")
+    assert problems(
+        f"""\
+upstreams:
+  api: {{endpoints: [https://127.0.0.1:9001], tls: {{ca: a.key, cert: a.pem, key: {other.key.name}}}}}
+routes: [{{path: /*, upstream: api}}]
+listen:
+  - address: 127.0.0.1:8443
+    tls:
+      cert: gone.pem
+      key: gone.key
+      client_ca: gone-ca.pem
+      certificates:
+        - {{cert: a.pem, key: a.key}}
+        - {{cert: a.key, key: a.key}}
+  - 127.0.0.1:8080
+drain: x
+"""
+    ) == [
+        "edge.yaml:2: upstreams.api.tls.key: other.test-2.key is not the key of the certificate in a.pem, "
+        "name the one that it was made for",
+        "edge.yaml:2: upstreams.api.tls.ca: a.key has no certificate that can be read, "
+        "it is PEM, and begins with -----BEGIN CERTIFICATE-----",
+        "edge.yaml:7: listen.0.tls.cert: gone.pem cannot be read: No such file or directory, "
+        "name a file that can be read",
+        "edge.yaml:8: listen.0.tls.key: gone.key cannot be read: No such file or directory, "
+        "name a file that can be read",
+        "edge.yaml:9: listen.0.tls.client_ca: gone-ca.pem cannot be read: No such file or directory, "
+        "name a file that can be read",
+        "edge.yaml:12: listen.0.tls.certificates.1.cert: a.key has no certificate, "
+        "it is PEM, and begins with -----BEGIN CERTIFICATE-----",
+        "edge.yaml:14: drain: 'x' is not a number with a unit, a time such as 250ms, 5s or 2min",
+    ]
+
+
+def test_files_that_can_be_used_are_no_problem(loaded, pair, authority):
+    settings = loaded(LISTENER)
+    assert [tuple(each) for each in ((one.cert, one.key) for one in certificates.pairs(settings))] == [tuple(pair)]
+    assert certificates.authorities(settings) == []
+
+
+def test_a_listener_that_stands_alone_is_looked_at_too(problems):
+    said = problems(LEAST + "listen: {address: 127.0.0.1:8443, tls: {cert: a.pem, key: a.key}}\n")
+    assert [line.split(": ")[1] for line in said] == ["listen.tls.cert", "listen.tls.key"]
+
+
+def test_what_has_another_shape_is_left_to_others(problems):
+    for tls in ("x", "[]", "{cert: [a], key: {}}", "{cert: a, certificates: [x]}", "{cert: '', key: ''}"):
+        said = problems(LEAST + f"listen: [{{address: 127.0.0.1:8443, tls: {tls}}}]\n")
+        assert said
+        assert not [line for line in said if "cannot be read" in line]
+    assert problems("upstreams: x\nroutes: []\nlisten: [x]\n")
+
+
+def test_files_need_not_be_there_for_those_who_do_not_serve(folder):
+    Path("edge.yaml").write_text(LEAST + LISTENER)
+    with pytest.raises(ConfigErrors):
+        load.load(Path("edge.yaml"), {})
+    settings = load.load(Path("edge.yaml"), {}, files=False)
+    assert settings.listen[0].tls is not None
+
+
+def test_each_file_is_named_once_whoever_uses_it(folder):
+    tls = "tls: {cert: a.pem, key: a.key, client_ca: ca.pem}"
+    more = "tls: {cert: a.pem, key: a.key, certificates: [{cert: b.pem, key: b.key}], client_ca: ca.pem}"
+    listeners = f"[{{address: 127.0.0.1:8443, {tls}}}, {{address: 127.0.0.1:8444, {more}}}, 127.0.0.1:80]"
+    Path("edge.yaml").write_text(LEAST + f"listen: {listeners}\n")
+    settings = load.load(Path("edge.yaml"), {}, files=False)
+    assert [one.cert for one in certificates.pairs(settings)] == [Path("a.pem"), Path("b.pem")]
+    assert certificates.authorities(settings) == [Path("ca.pem")]
+
+
+def test_certificates_of_upstreams_are_the_edges_own(folder, pair, authority):
+    Path("edge.yaml").write_text(
+        "upstreams: {api: {endpoints: [https://a.test], tls: {ca: authority.pem, cert: a.pem, key: a.key}}}\n"
+        "routes: [{path: /*, upstream: api}]\n"
+    )
+    settings = load.load(Path("edge.yaml"), {})
+    assert [one.key for one in certificates.pairs(settings)] == [pair.key]
+    assert certificates.authorities(settings) == [Path("authority.pem")]
+
+
+def test_worries_name_the_file(loaded, pair, authority):
+    now = time.time()
+    assert certificates.worries(loaded(LISTENER), now) == []
+    (worried,) = certificates.worries(loaded(LISTENER), now + 100 * DAY)
+    assert worried.startswith("a.pem expired on ")

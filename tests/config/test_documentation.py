@@ -1,0 +1,83 @@
+"""docs/configuration.md, against the code: what it says there is, and nothing else."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edgeproxy.config.schema import ELSEWHERE, schema
+from edgeproxy.config.unsupported import LATER
+from tests.config.conftest import LEAST
+
+TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+MADE = schema()
+
+
+@pytest.fixture
+def reads_files():
+    return False
+
+
+def table(section):
+    """The rows of a section's table, each a list of its cells."""
+    rows = [line.strip("|").split(" | ") for line in SECTIONS[section].splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows[1:]]
+
+
+def mapping(value):
+    """The name of the mapping that a value may be, or of that which its members are."""
+    if "$ref" in value:
+        return value["$ref"].rpartition("/")[2]
+    inner = [value.get("items"), *value.get("patternProperties", {}).values(), *value.get("anyOf", ())]
+    return next(filter(None, map(mapping, filter(None, inner))), None)
+
+
+def described(section):
+    """The name and the schema of the mapping that a section is about, such as upstreams.NAME.tls."""
+    name, part = "Written", MADE
+    for step in section.replace(".NAME", "").split(".") if section != "At the top" else ():
+        name = mapping(part["properties"][step])
+        part = MADE["$defs"][name]
+    return name, part
+
+
+DESCRIBED = [section for section in SECTIONS if section == "At the top" or re.fullmatch(r"[a-zA-Z_.]+", section)]
+
+
+@pytest.mark.parametrize("section", DESCRIBED)
+def test_a_section_has_every_setting_with_its_default(section):
+    name, part = described(section)
+    rows = {row[0].strip("`"): row[1:] for row in table(section)}
+    assert len(rows) == len(table(section))
+    assert rows.keys() == part["properties"].keys()
+    needed = {*part.get("required", ()), *(ELSEWHERE["Written"] if name == "Written" else ())}
+    for setting, (value, default, meaning) in rows.items():
+        assert value
+        assert meaning
+        assert (default == "**required**") == (setting in needed), setting
+        if "default" in part["properties"][setting]:
+            assert default == "`{}`".format(json.dumps(part["properties"][setting]["default"]).strip('"')), setting
+
+
+def test_every_mapping_has_a_section():
+    assert {described(section)[0] for section in DESCRIBED} == {"Written", *MADE["$defs"]}
+
+
+def test_what_is_not_supported_yet_is_named():
+    named = [name for row in table("Not supported yet") for name in re.findall("`([^`]+)`", row[0])]
+    assert sorted(named) == sorted(LATER)
+
+
+def test_links_lead_to_a_heading():
+    anchors = {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in SECTIONS}
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
+def test_examples_pass(problems, example):
+    parts = yaml.safe_load(example)
+    rest = [line for line in LEAST.splitlines() if line.partition(":")[0] not in parts]
+    assert problems("\n".join([example, *rest])) == []

@@ -1,0 +1,34 @@
+"""`python -m tests.contract --beside nginx,caddy`: what other proxies do with the rows."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tests.contract.beside.peers import PEERS
+from tests.contract.beside.table import lay_out, observe
+from tests.contract.stance import check
+from tests.contract.tables import ANSWERED, ASKED
+
+
+def main(argv: Sequence[str]) -> int:
+    """0, unless what `stance.py` says of the others no longer holds."""
+    parser = argparse.ArgumentParser(prog="python -m tests.contract", description=__doc__)
+    parser.add_argument("--beside", default="nginx,caddy", help="which proxies, separated by commas: nginx, caddy")
+    parser.add_argument("--only", default="", help="only rows whose family and name have this text in them")
+    parser.add_argument("--all", action="store_true", help="also rows in which all agree")
+    options = parser.parse_args(argv)
+    names = options.beside.split(",")
+    if unknown := set(names) - set(PEERS):
+        parser.error(f"not known: {', '.join(sorted(unknown))}")
+    rows = [(family, row) for family, row in (*ASKED, *ANSWERED) if options.only in f"{family}-{row.name}"]
+    cells = observe(rows, names)
+    differing = lay_out(rows, cells, all_=options.all)
+    print(f"\n{len(rows)} rows, {differing} in which one of {', '.join(names)} does otherwise than we do")
+    outdated = check(cells)
+    for line in outdated:
+        print(f"stance.py: {line}")
+    return 1 if outdated else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

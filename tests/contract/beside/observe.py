@@ -1,0 +1,114 @@
+"""What a proxy does with a row, in a few words, whatever that is."""
+
+import asyncio
+import re
+
+from tests.contract.case import Answered, Asked, Fault, Whole
+from tests.contract.stage import connect, dribble
+from tests.contract.upstream import Endpoint, Recorder, meanwhile
+from tests.proxy.wire import Cut, Message, Wire
+
+SILENCE = 0.6
+"""Seconds after which a proxy that has said nothing is not going to."""
+
+STATUS = re.compile(rb"(?:^|\n|(?<=[^\n]))HTTP/1\.[01] ([0-9]{3})")
+
+
+def request_words(request: Message) -> str:
+    """A request that reached the upstream: its line without the version, and how long its body is."""
+    line = request.first.rpartition(" ")[0]
+    line = line if len(line) <= 40 else f"{line[:37]}..."
+    return f"{line} +{len(request.body)}" if request.body else line
+
+
+def expected_of(row: Asked | Answered) -> str:
+    """What the row expects of us, in the same words."""
+    if isinstance(row, Asked):
+        requests = [_seen(seen.line, len(seen.body)) for seen in row.seen]
+        return words([str(status) for status in row.answers], requests, ended=row.ends)
+    got = row.got
+    if isinstance(got, Whole):
+        return answer_words(got.status, len(got.body))
+    return str(got.status) if isinstance(got, Fault) else "502 or cut off"
+
+
+def _seen(line: str, body: int) -> str:
+    line = line.rpartition(" ")[0]
+    line = line if len(line) <= 40 else f"{line[:37]}..."
+    return f"{line} +{body}" if body else line
+
+
+def words(statuses: list[str], requests: list[str], *, ended: bool) -> str:
+    """Statuses, what was forwarded, and whether the connection was ended."""
+    said = ", ".join(statuses) or "no answer"
+    passed = f" | {', '.join(requests)}" if requests else ""
+    return f"{said}{passed}{' | closed' if ended else ''}"
+
+
+def answer_words(status: int, body: int) -> str:
+    """An answer that came whole."""
+    return f"{status} +{body}" if body else str(status)
+
+
+async def observe_asked(row: Asked, port: int, recorder: Recorder) -> str:
+    """Send a client's bytes to a proxy before this recorder."""
+    client = await connect(port, row.source)
+    async with meanwhile(dribble(client, row.sent)):
+        heard, ended = await _hear(client)
+    client.closes()
+    statuses = [status.decode() for status in STATUS.findall(heard) if not status.startswith(b"1")]
+    requests = [request_words(request) for request in recorder.requests]
+    requests += ["something odd"] * len(recorder.odd) + ["the beginning of a request"] * recorder.within
+    return words(statuses, requests, ended=ended)
+
+
+async def _hear(client: Wire) -> tuple[bytes, bool]:
+    """All that comes until the end, or until nothing comes for a while; whether it was the end."""
+    heard = b""
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE):
+                if not await client.has_more():
+                    return heard, True
+                heard += await client.gets_bytes(len(client.has()))
+        except TimeoutError:
+            return heard, False
+        except (ConnectionError, Cut):
+            return heard, True
+
+
+async def observe_answered(row: Answered, port: int, endpoint: Endpoint) -> str:
+    """Answer a request that comes by a proxy with an upstream's bytes."""
+    client = await connect(port)
+    try:
+        async with meanwhile(_serve(row, endpoint)), asyncio.timeout(SILENCE * 3):
+            await client.sends(row.to)
+            method = row.to.partition(b" ")[0].decode()
+            while (answer := await client.gets_answer(method)).status < 200 and answer.status != 101:
+                pass
+            return answer_words(answer.status, len(answer.body))
+    except TimeoutError:
+        return "waits"
+    except (Cut, ConnectionError):
+        return "cut off"
+    except (AssertionError, ValueError) as odd:  # what no strict reader reads
+        return f"odd: {str(odd)[:60]}"
+    finally:
+        await asyncio.sleep(0)
+        client.closes()
+
+
+async def _serve(row: Answered, endpoint: Endpoint) -> None:
+    upstream = await endpoint.accepts()
+    try:
+        await upstream.gets_request()
+        await dribble(upstream, row.sent)
+        if row.then == "closes":
+            upstream.sends_eof()
+        elif row.then == "resets":
+            upstream.aborts()
+        await asyncio.Event().wait()
+    except (Cut, ConnectionError, TimeoutError, AssertionError):
+        pass
+    finally:
+        upstream.closes()

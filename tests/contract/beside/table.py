@@ -1,0 +1,89 @@
+"""Rows × proxies, as text."""
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.contract.beside.observe import expected_of, observe_answered, observe_asked
+from tests.contract.beside.peers import PEERS
+from tests.contract.case import Answered, Asked
+from tests.contract.upstream import Endpoint, Recorder
+from tests.e2e.ports import HOST, Ports
+from tests.supervisor.waiting import until
+
+BATCH = 150
+"""Rows for which one proxy is started; each has two sockets open all the while."""
+
+AT_ONCE = 16
+"""Rows that are observed at the same time."""
+
+Row = Asked | Answered
+Cells = dict[str, dict[str, str]]
+"""row -> proxy -> what it did."""
+
+
+def observe(rows: Sequence[tuple[str, Row]], names: Iterable[str]) -> Cells:
+    """What each of these proxies does with each row; rows are named `family-name`."""
+    cells: Cells = {f"{family}-{row.name}": {} for family, row in rows}
+    for name in names:
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            with tempfile.TemporaryDirectory(prefix="edgeproxy-beside-") as folder:
+                seen = asyncio.run(_observe_some(name, [row for _, row in batch], Path(folder)))
+            for (family, row), words in zip(batch, seen, strict=True):
+                cells[f"{family}-{row.name}"][name] = words
+    return cells
+
+
+async def _observe_some(name: str, rows: Sequence[Row], folder: Path) -> list[str]:
+    with ExitStack() as ends:
+        ports = Ports(len(rows))
+        ends.callback(ports.close)
+        endpoints = [Endpoint() for _ in rows]
+        for endpoint in endpoints:
+            ends.callback(endpoint.closes)
+        process = PEERS[name](folder, dict(zip(ports.numbers, (each.port for each in endpoints), strict=True)))
+        ends.callback(process.stop)
+        until(lambda: all(map(_listens, ports.numbers)) or not process.running, f"{name} listens")
+        assert process.running, process.output
+        gate = asyncio.Semaphore(AT_ONCE)
+        work = [
+            _observe(row, port, endpoint, gate)
+            for row, port, endpoint in zip(rows, ports.numbers, endpoints, strict=True)
+        ]
+        return list(await asyncio.gather(*work))
+
+
+async def _observe(row: Row, port: int, endpoint: Endpoint, gate: asyncio.Semaphore) -> str:
+    async with gate:
+        if isinstance(row, Answered):
+            return await observe_answered(row, port, endpoint)
+        recorder = Recorder(endpoint)
+        recorder.begins()
+        try:
+            return await observe_asked(row, port, recorder)
+        finally:
+            await recorder.ends()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as end:
+        return end.connect_ex((HOST, port)) == 0
+
+
+def lay_out(rows: Sequence[tuple[str, Row]], cells: Cells, *, all_: bool, say: Callable[[str], None] = print) -> int:
+    """Print the table; without `all_` only rows in which somebody differs from us. Returns how many rows differ."""
+    differing = 0
+    for family, row in rows:
+        own, others = expected_of(row), cells[f"{family}-{row.name}"]
+        differs = any(words != own for words in others.values())
+        differing += differs
+        if differs or all_:
+            say(f"{family}: {row.name}  ({row.rule})")
+            for name, words in {"here": own, **others}.items():
+                mark = " " if words == own else "*"
+                say(f"    {mark} {name:6} {words}")
+    return differing

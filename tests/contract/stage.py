@@ -1,0 +1,262 @@
+"""Real edges with the services of all rows behind them, and how a row is run on them."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Answered, Asked, Broken, Fault, get, lines
+from tests.contract.play import Play, Scene
+from tests.contract.upstream import Endpoint, Recorder, check_fields, check_seen, meanwhile
+from tests.e2e.edge import Edge
+from tests.e2e.people import key_line, people
+from tests.proxy.wire import PATIENCE, Cut, Message, Wire
+from tests.proxy.wire import shown as shown_bytes
+from tests.supervisor.waiting import turned
+
+T = TypeVar("T")
+
+FENCE = "/fence"
+"""The path of requests that no row has, by which it is known that all before them has come out."""
+
+
+class Stage:
+    """One edge, started once, and the services of the rows that are run on it."""
+
+    def __init__(self, folder: Path, rows: Iterable[Any] = (), **settings: Any) -> None:
+        """`rows` get a service of their own each, under the host `host_of`; all others go to the recorder."""
+        self._loop = asyncio.Runner()
+        self.recorder = Recorder(Endpoint())
+        self._endpoints = {id(row): Endpoint() for row in rows}
+        self._hosts = {key: f"c{n}.test" for n, key in enumerate(self._endpoints)}
+        timeouts = settings.pop("timeouts", {})
+        owned = [(self._hosts[key].partition(".")[0], endpoint) for key, endpoint in self._endpoints.items()]
+        services = {
+            name: {"endpoints": [f"http://127.0.0.1:{endpoint.port}"], "timeouts": timeouts}
+            for name, endpoint in [("all", self.recorder.endpoint), *owned]
+        }
+        routes = [
+            *(
+                {"name": name, "host": f"{name}.test", "path": "/*", "upstream": name, "auth": "none"}
+                for name, _ in owned
+            ),
+            {"name": "internal", "host": "internal.test", "path": "/*", "upstream": "all", "scopes": ["internal"]},
+            {"name": "keyed", "path": "/keyed/*", "upstream": "all"},
+            {"name": "reading", "path": "/reading/*", "upstream": "all", "auth": "none", "methods": ["GET"]},
+            {"name": "all", "path": "/*", "upstream": "all", "auth": "none"},
+        ]
+        who = people(acme="pro")
+        who["keys"].append(key_line("acme", sha256=who["keys"][0]["sha256"][::-1], scopes=["internal"]))
+        settings = {"workers": 1, "upstreams": services, "routes": routes, **who, **settings}
+        settings.setdefault("trusted_proxies", [f"{FROM_TRUSTED}/32"])
+        self.edge = Edge(folder, 0, **settings)
+        self.edge.start()
+        self.run(self._begin())
+
+    async def _begin(self) -> None:
+        self.recorder.begins()
+
+    def run(self, work: Awaitable[T]) -> T:
+        """The outcome of this work, in the stage's event loop."""
+
+        async def working() -> T:
+            return await work
+
+        return self._loop.run(working())
+
+    def closes(self) -> None:
+        """End the edge, which must go in peace, and everything around it."""
+        try:
+            self.edge.close()
+        finally:
+            self.run(self._end())
+            self._loop.close()
+
+    async def _end(self) -> None:
+        await self.recorder.ends()
+        for endpoint in (self.recorder.endpoint, *self._endpoints.values()):
+            endpoint.closes()
+
+    # ---- a row's own things
+
+    def endpoint_of(self, row: object) -> Endpoint:
+        """The service of this row."""
+        return self._endpoints[id(row)]
+
+    def bytes_of(self, row: object, data: bytes) -> bytes:
+        """Bytes of this row's client, with the row's own host in them."""
+        return data.replace(HOST.encode(), self._hosts[id(row)].encode())
+
+    async def client(self, source: str = FROM_ANYBODY) -> Wire:
+        """A new client's connection, from this address."""
+        return await connect(self.edge.port, source)
+
+    # ---- what a client sends
+
+    async def ask(self, case: Asked, *, piece: int = 0) -> None:
+        """Send a row's bytes, in one piece or `piece` at a time, and hold what comes of it against the row."""
+        recorder = self.recorder
+        recorder.forgets()
+        client = await self.client(case.source)
+        try:
+            async with meanwhile(dribble(client, case.sent, piece)):
+                answers = [await client.gets_answer(method) for method in methods(case)]
+                assert tuple(answer.status for answer in answers) == case.answers
+                for answer in answers:
+                    check_own(answer, last=answer is answers[-1] and case.ends)
+                if answers:
+                    check_fields(answers[-1], case.has, ())
+                if case.ends:
+                    await client.gets_eof()
+            if not case.ends:
+                await client.sends(get(FENCE))
+                assert (await client.gets_answer()).status == 200, "the connection serves no further request"
+        finally:
+            client.closes()
+        await self.settles()
+        requests = [request for request in recorder.requests if request.first != f"GET {FENCE} HTTP/1.1"]
+        assert [request.first for request in requests] == [seen.line for seen in case.seen]
+        for request, seen in zip(requests, case.seen, strict=True):
+            check_seen(request, seen)
+        assert not recorder.odd
+        assert case.cut or not recorder.unfinished
+
+    async def settles(self) -> None:
+        """Wait until whatever the edge had to forward has come, and every request that will never end is cut."""
+        fence = await self.client()
+        await fence.sends(get(FENCE, "Connection: close"))
+        assert (await fence.gets_answer()).status == 200
+        await fence.gets_eof()
+        fence.closes()
+        await turned(lambda: not self.recorder.within, "every request has ended, or its connection", seconds=PATIENCE)
+
+    # ---- what an upstream answers
+
+    async def answer(self, case: Answered, *, piece: int = 0) -> None:
+        """Answer a request with a row's bytes, and hold what the client gets against the row."""
+        endpoint = self.endpoint_of(case)
+        client = await self.client()
+        upstream = None
+        try:
+            await client.sends(self.bytes_of(case, case.to))
+            upstream = await endpoint.accepts()
+            asked = await upstream.gets_request()
+            async with meanwhile(self._answer(upstream, case, piece)) as answering:
+                ended = await self._check_answer(client, case, asked.first.partition(" ")[0])
+                await answering
+            again = client
+            if ended:
+                client.closes()
+                again = client = await self.client()
+            await again.sends(self.bytes_of(case, get("/again")))
+            await self._check_reuse(endpoint, upstream, again, reused=case.reused)
+        finally:
+            client.closes()
+            if upstream is not None:
+                upstream.closes()
+        assert not endpoint.is_asked(), "a connection too many"
+
+    async def _answer(self, upstream: Wire, case: Answered, piece: int) -> None:
+        await dribble(upstream, case.sent, piece)
+        if case.then == "closes":
+            upstream.sends_eof()
+        elif case.then == "resets":
+            upstream.aborts()
+
+    async def _check_answer(self, client: Wire, case: Answered, method: str) -> bool:
+        """Whether the client's connection has ended."""
+        got = case.got
+        if isinstance(got, Broken):
+            # A reset may overtake what was sent before it, and then nothing of the answer has come.
+            errors = (got.error, "connection_terminated") if case.then == "resets" else (got.error,)
+            return await self._check_broken(client, errors, method)
+        interim = []
+        while (answer := await client.gets_answer(method)).status < 200 and answer.status != 101:
+            interim.append(answer.status)
+        assert tuple(interim) == got.interim
+        assert answer.status == got.status
+        if isinstance(got, Fault):
+            check_fault(answer, (got.error,), method)
+            return answer.all("Connection") == ["close"]
+        check_own(answer, last=got.ends)
+        assert answer.body == got.body
+        check_fields(answer, got.has, got.lacks)
+        assert tuple(f"{name}: {value}" for name, value in answer.trailers) == got.trailers
+        if got.ends:
+            await client.gets_eof()
+        return got.ends
+
+    async def _check_broken(self, client: Wire, errors: tuple[str, ...], method: str) -> bool:
+        try:
+            answer = await client.gets_answer(method)
+        except (Cut, ConnectionError):
+            return True
+        check_fault(answer, errors, method)
+        return answer.all("Connection") == ["close"]
+
+    async def _check_reuse(self, endpoint: Endpoint, upstream: Wire, again: Wire, *, reused: bool) -> None:
+        """The next request comes over this connection to the upstream, or over another one; and is answered alone."""
+        if reused:
+            serving = upstream
+        else:
+            serving = await endpoint.accepts()
+            if upstream.open:
+                assert await upstream.gets_cut() == b"", "used again"
+        request = await serving.gets_request()
+        assert request.first == "GET /again HTTP/1.1"
+        await serving.sends(lines("HTTP/1.1 203 Again", "Content-Length: 5"), b"again")
+        answer = await again.gets_answer()
+        assert (answer.status, answer.body) == (203, b"again")
+        serving.closes()
+
+    # ---- what both do in turn
+
+    async def act(self, row: Play) -> None:
+        """Act a play."""
+        await row.run(Scene(self.endpoint_of(row), self.client, lambda data: self.bytes_of(row, data)))
+
+
+# ---- what is the same on every stage
+
+
+async def connect(port: int, source: str = FROM_ANYBODY) -> Wire:
+    """A connection to this port, from this address."""
+    end = socket.socket()
+    end.setblocking(False)
+    end.bind((source, 0))
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.get_running_loop().sock_connect(end, ("127.0.0.1", port))
+    return Wire(end)
+
+
+async def dribble(wire: Wire, data: bytes, piece: int = 0) -> None:
+    """Send bytes, `piece` at a time where that is not 0, for as long as somebody takes them."""
+    step = piece or len(data) or 1
+    try:
+        for start in range(0, len(data), step):
+            await wire.sends(data[start : start + step])
+            await asyncio.sleep(0)
+    except (ConnectionError, TimeoutError):
+        pass
+
+
+def methods(case: Asked) -> list[str]:
+    """The method that each answer of a row is to; what has no request that passed is taken for its first one."""
+    asked = [seen.line.partition(" ")[0] for seen in case.seen]
+    first = "HEAD" if case.sent.startswith(b"HEAD ") else "GET"
+    return [*asked, *[first] * len(case.answers)][: len(case.answers)]
+
+
+def check_own(answer: Message, *, last: bool) -> None:
+    """What holds for every final answer: it has one request id, and Connection says what the connection does."""
+    assert len(answer.all("X-Request-Id")) == 1, answer
+    if answer.status != 101:
+        assert answer.all("Connection") == (["close"] if last else []), answer
+
+
+def check_fault(answer: Message, errors: tuple[str, ...], method: str) -> None:
+    """This answer is the edge's own, and says with one of these errors what the upstream did."""
+    assert answer["Proxy-Status"] in [f"edgeproxy; error={error}" for error in errors]
+    assert answer["Content-Type"] == "application/problem+json"
+    assert method == "HEAD" or answer.body.startswith(b"{"), shown_bytes(answer.body)

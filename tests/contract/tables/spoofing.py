@@ -1,0 +1,214 @@
+"""What upstreams are told of a request, and that no client can tell it in the edge's name: DESIGN section 6."""
+
+from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, get
+from tests.e2e.people import key_of
+
+KEY = f"X-API-Key: {key_of('acme')}"
+H = f"Host: {HOST}"
+
+NEVER = {
+    "X-Customer-Id": "root",
+    "X-Customer-Tier": "enterprise",
+    "X-Edge-Region": "moon",
+    "X-Edge-Signature": "t=1,v1=00",
+}
+"""Stamps that nobody but the edge sets, and what a forger writes."""
+
+OF_PROXIES = {
+    "X-Request-Id": "mine",
+    "X-Forwarded-For": "203.0.113.66",
+    "X-Forwarded-Proto": "gopher",
+    "X-Forwarded-Host": "bank.example",
+    "X-Forwarded-Port": "1",
+    "X-Real-IP": "203.0.113.66",
+    "Forwarded": "for=203.0.113.66",
+}
+"""What a trusted proxy may say, and nobody else."""
+
+OWN = {
+    "X-Edge-Region": "eu-test",
+    "X-Forwarded-For": FROM_ANYBODY,
+    "X-Forwarded-Proto": "http",
+    "X-Forwarded-Host": HOST,
+    "X-Customer-Id": "acme",
+    "X-Customer-Tier": "pro",
+}
+"""What the edge says of a request with a key, sent by anybody."""
+
+SPELLINGS = {
+    "as it is": lambda name: name,
+    "in lower case": str.lower,
+    "in upper case": str.upper,
+    "with underscores": lambda name: name.replace("-", "_"),
+    "with underscores, in lower case": lambda name: name.replace("-", "_").lower(),
+    "with its last hyphen as an underscore": lambda name: "_".join(name.rsplit("-", 1)),
+}
+"""The ways in which a server that hands fields on as variables takes a name for another."""
+
+
+def seen_as(name: str, path: str) -> Seen:
+    """The request as the upstream must see it, whatever was said under this name."""
+    keyed = path.startswith("/keyed/")
+    own = {key: value for key, value in OWN.items() if keyed or not key.startswith("X-Customer")}
+    has = tuple(f"{key}: {value}" for key, value in own.items())
+    lacks = {name.replace("-", "_"), "_".join(name.rsplit("-", 1)), "X-Edge-Signature"} - ({name} - set(NEVER))
+    lacks.discard("X-Edge-Region")
+    if name in ("X-Forwarded-Port", "X-Real-IP", "Forwarded"):
+        lacks.add(name)
+    if not keyed:
+        lacks |= {"X-Customer-Id", "X-Customer-Tier"}
+    return Seen(f"GET {path} HTTP/1.1", has=has, lacks=tuple(sorted(lacks)))
+
+
+def forged(name: str, value: str, spelling: str, path: str) -> Asked:
+    """A client says `value` under a name that is not for it."""
+    line = f"{SPELLINGS[spelling](name)}: {value}"
+    fields = (line, KEY) if path.startswith("/keyed/") else (line,)
+    title = f"{name} {spelling} on {'a route with keys' if KEY in fields else 'an open route'}"
+    return Asked(title, "DESIGN 6", get(path, *fields), (seen_as(name, path),), (200,))
+
+
+def named(name: str) -> Asked:
+    """Connection names a field that must come to the upstream all the same."""
+    request = get("/keyed/n", f"Connection: {name}, close", KEY)
+    return Asked(f"Connection names {name}", "RFC 9110 7.6.1", request, (seen_as("", "/keyed/n"),), (200,), True)
+
+
+def trusted(
+    name: str, *fields: str, has: tuple[str, ...] = (), lacks: tuple[str, ...] = (), answer: tuple[str, ...] = ()
+) -> Asked:
+    """A trusted proxy says something of its client."""
+    seen = Seen("GET /t HTTP/1.1", has=has, lacks=lacks)
+    return Asked(name, "DESIGN 6", get("/t", *fields), (seen,), (200,), has=answer, source=FROM_TRUSTED)
+
+
+SPOOFING = (
+    *(
+        forged(name, value, spelling, path)
+        for name, value in {**NEVER, **OF_PROXIES}.items()
+        for spelling in SPELLINGS
+        for path in ("/keyed/f", "/open")
+        if spelling in ("as it is", "in lower case", "in upper case") or "-" in name
+    ),
+    *(
+        named(name)
+        for name in (
+            *NEVER,
+            "X-Request-Id",
+            "X-Forwarded-For",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Host",
+            "Host",
+            "Via",
+            "traceparent",
+        )
+    ),
+    Asked(
+        "several forwarders of one name",
+        "DESIGN 6",
+        get("/x", "X-Forwarded-For: 203.0.113.66", "x-forwarded-for: 10.0.0.1", "X_Forwarded_For: 10.0.0.2"),
+        (Seen("GET /x HTTP/1.1", has=(f"X-Forwarded-For: {FROM_ANYBODY}",), lacks=("X_Forwarded_For",)),),
+        (200,),
+    ),
+    Asked(
+        "a key does not pass",
+        "DESIGN 6",
+        get("/keyed/k", KEY),
+        (Seen("GET /keyed/k HTTP/1.1", lacks=("X-API-Key", "Authorization")),),
+        (200,),
+    ),
+    Asked(
+        "a bearer key does not pass",
+        "DESIGN 6",
+        get("/keyed/k", f"Authorization: Bearer {key_of('acme')}"),
+        (Seen("GET /keyed/k HTTP/1.1", has=("X-Customer-Id: acme",), lacks=("X-API-Key", "Authorization")),),
+        (200,),
+    ),
+    Asked("a key that is nobody's", "DESIGN 6", get("/keyed/k", "X-API-Key: nobody"), (), (401,)),
+    Asked(
+        "a key with underscores in its name is none",
+        "DESIGN 6",
+        get("/keyed/k", f"X_API_Key: {key_of('acme')}"),
+        (),
+        (401,),
+    ),
+    Asked("no key, but a customer", "DESIGN 6", get("/keyed/k", "X-Customer-Id: acme"), (), (401,)),
+    Asked(
+        "another scheme is the upstream's affair",
+        "RFC 9110 11.6.2",
+        get("/keyed/k", KEY, "Authorization: Basic dTpw"),
+        (Seen("GET /keyed/k HTTP/1.1", has=("Authorization: Basic dTpw",), lacks=("X-API-Key",)),),
+        (200,),
+    ),
+    Asked(
+        "a list in Via is continued",
+        "RFC 9110 7.6.3",
+        get("/x", "Via: 1.0 fred", "Via: HTTP/2.0 cdn"),
+        (Seen("GET /x HTTP/1.1", has=("Via: 1.0 fred, HTTP/2.0 cdn, 1.1 edgeproxy",)),),
+        (200,),
+    ),
+    Asked(
+        "a state without a trace does not pass",
+        "Trace Context 3.3",
+        get("/x", "tracestate: a=b"),
+        (Seen("GET /x HTTP/1.1", lacks=("tracestate",)),),
+        (200,),
+    ),
+    # ---- from trusted proxies
+    trusted(
+        "a trusted proxy says who asks",
+        *(f"{name}: {value}" for name, value in OF_PROXIES.items()),
+        has=(
+            "X-Request-Id: mine",
+            f"X-Forwarded-For: 203.0.113.66, {FROM_TRUSTED}",
+            "X-Forwarded-Proto: gopher",
+            "X-Forwarded-Host: bank.example",
+            "X-Forwarded-Port: 1",
+            "X-Real-IP: 203.0.113.66",
+            "Forwarded: for=203.0.113.66",
+        ),
+        answer=("X-Request-Id: mine",),
+    ),
+    trusted(
+        "a trusted proxy that says nothing",
+        has=(f"X-Forwarded-For: {FROM_TRUSTED}", "X-Forwarded-Proto: http", f"X-Forwarded-Host: {HOST}"),
+        lacks=("X-Real-IP", "Forwarded", "X-Forwarded-Port"),
+    ),
+    *(
+        trusted(
+            f"not even a trusted proxy says {SPELLINGS[spelling](name)}",
+            f"{SPELLINGS[spelling](name)}: {value}",
+            has=("X-Edge-Region: eu-test",),
+            lacks=(
+                "X-Customer-Id",
+                "X-Customer-Tier",
+                "X_Customer_Id",
+                "X_Customer_Tier",
+                "X_Edge_Region",
+                "X_Edge_Signature",
+            ),
+        )
+        for name, value in NEVER.items()
+        for spelling in ("as it is", "in lower case", "with underscores")
+    ),
+    *(
+        trusted(
+            f"a trusted proxy's {name} with underscores does not pass",
+            f"{name.replace('-', '_')}: {value}",
+            has=(f"X-Forwarded-For: {FROM_TRUSTED}", "X-Forwarded-Proto: http"),
+            lacks=(name.replace("-", "_"), "X-Real-IP", "X-Forwarded-Port"),
+        )
+        for name, value in OF_PROXIES.items()
+        if "-" in name
+    ),
+    *(
+        trusted(
+            f"a trusted proxy's Connection does not take {name} away",
+            f"{name}: {OF_PROXIES[name]}",
+            f"Connection: {name}",
+            has=(f"{name}: {OF_PROXIES[name]}",),
+        )
+        for name in ("X-Forwarded-Port", "X-Real-IP", "Forwarded")
+    ),
+)
+"""Rows about stamps. Without a secret of its own the edge sets no X-Edge-Signature, so none may come at all."""

@@ -1,0 +1,53 @@
+"""Every row of the tables, on a real edge between a raw client and a raw upstream."""
+
+from typing import Any
+
+import pytest
+
+from tests.contract.case import Answered, Asked
+from tests.contract.play import Play
+from tests.contract.stage import Stage
+from tests.contract.tables import ANSWERED, ASKED, AT_ONCE, PLAYS, SLOW, Rows
+
+
+def each(name: str, table: Rows[Any]) -> pytest.MarkDecorator:
+    """One test a row."""
+    return pytest.mark.parametrize(
+        name, [row for _, row in table], ids=[f"{family}-{row.name}" for family, row in table]
+    )
+
+
+def piece_of(data: bytes) -> int:
+    """How many bytes come at a time where they come in pieces: one, unless that would take for ever."""
+    return 1 if len(data) < 3000 else 1 + len(data) // 499
+
+
+@each("case", ASKED)
+def test_a_request(stage: Stage, case: Asked) -> None:
+    stage.run(stage.ask(case))
+
+
+@each("case", tuple((family, row) for family, row in ASKED if id(row) not in AT_ONCE))
+def test_a_request_in_pieces(stage: Stage, case: Asked) -> None:
+    stage.run(stage.ask(case, piece=piece_of(case.sent)))
+
+
+@each("case", ANSWERED)
+def test_an_answer(stage: Stage, case: Answered) -> None:
+    stage.run(stage.answer(case))
+
+
+@each("case", tuple((family, row) for family, row in ANSWERED if id(row) not in AT_ONCE))
+def test_an_answer_in_pieces(stage: Stage, case: Answered) -> None:
+    stage.run(stage.answer(case, piece=piece_of(case.sent)))
+
+
+@each("scene", PLAYS)
+def test_a_play(stage: Stage, scene: Play) -> None:
+    stage.run(stage.act(scene))
+
+
+@each("scene", SLOW)
+def test_who_is_late(late: dict[Play, BaseException | None], scene: Play) -> None:
+    if (wrong := late[scene]) is not None:
+        raise wrong

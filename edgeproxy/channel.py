@@ -1,7 +1,13 @@
 """The line between a supervisor and one worker: a socket pair that carries JSON messages, each in a frame.
 
-A frame is its length in four bytes, big-endian, then a JSON object with a `type`. Down go `config` and `drain`,
-up go `ready`, `failed` and `left`. The end of the stream means that the other side is gone.
+A frame is its length in four bytes, big-endian, then a JSON object with a `type`. Down go:
+
+- `config`: what to serve, once, before all else;
+- `endpoints`: where each upstream can be reached, the whole truth each time (`supervisor/upstreams.py`);
+- `certificates`: files of certificates have changed, can be used, and are to be loaded anew;
+- `drain`: finish within `deadline` seconds, and leave.
+
+Up go `ready`, `failed` and `left`. The end of the stream means that the other side is gone.
 """
 
 import asyncio
@@ -56,3 +62,32 @@ class Channel:
     def close(self) -> None:
         """Close this end; the other end reads the end of the stream."""
         self._writer.close()
+
+
+class Outbox:
+    """What is still to be sent over one channel, without anybody waiting for it: of each type the last message only.
+
+    So what waits for a process that does not read is bounded, however long that goes on, and however much there is
+    to tell it; once it reads again it gets the truth of that moment.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._some = asyncio.Event()
+
+    def put(self, message: dict[str, Any]) -> None:
+        """Send this, after what waits already, and in place of a message of its type that does."""
+        self._waiting[message["type"]] = message
+        self._some.set()
+
+    async def deliver(self) -> None:
+        """Send whatever is put in; ends when nobody is there to read it."""
+        try:
+            while True:
+                await self._some.wait()
+                while self._waiting:
+                    await self._channel.send(self._waiting.pop(next(iter(self._waiting))))
+                self._some.clear()
+        except ChannelClosed:
+            pass

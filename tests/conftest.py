@@ -17,6 +17,7 @@ settings.load_profile("ci")
 
 SEED = int(os.environ.get("EDGEPROXY_SEED") or random.SystemRandom().randrange(2**32))
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+CHROMIUM = shutil.which("chromium")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +44,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out["soak"] = pytest.mark.skip(reason="a long test: only with --soak")
     if NGINX is None:
         left_out["nginx"] = pytest.mark.skip(reason="nginx is not on this machine")
+    if CHROMIUM is None:
+        left_out["chromium"] = pytest.mark.skip(reason="Chromium is not on this machine")
     for item in items:
         for name, skip in left_out.items():
             if item.get_closest_marker(name):
@@ -60,3 +63,10 @@ def nginx() -> str:
     """The path of nginx, for tests that are marked with its name."""
     assert NGINX is not None, "a test that uses nginx must be marked nginx"
     return NGINX
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium, for tests that are marked with its name."""
+    assert CHROMIUM is not None, "a test that uses Chromium must be marked chromium"
+    return CHROMIUM

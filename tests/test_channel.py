@@ -9,7 +9,8 @@ import orjson
 import pytest
 import uvloop
 
-from edgeproxy.channel import LONGEST, Channel, ChannelClosed
+from edgeproxy.channel import LONGEST, Channel, ChannelClosed, Outbox
+from edgeproxy.tasks import Tasks
 
 
 def between(scene: Callable[[Channel, Channel], Awaitable[None]]) -> None:
@@ -120,3 +121,58 @@ def test_sending_to_nobody_is_a_closed_channel() -> None:
             await sends_on(channel)
 
     beside(scene)
+
+
+def delivered(scene: Callable[[Outbox, Channel], Awaitable[None]]) -> None:
+    """Run `scene` with what is sent over a channel, and the other end of it."""
+
+    async def play(one: Channel, other: Channel) -> None:
+        outbox = Outbox(one)
+        tasks = Tasks()
+        delivery = tasks.start("deliver", outbox.deliver())
+        await scene(outbox, other)
+        other.close()
+        while not delivery.done():  # It ends when it has something to send.
+            outbox.put({"type": "endpoints"})
+            await asyncio.sleep(0)
+        await delivery
+        await tasks.cancel()
+
+    between(play)
+
+
+def test_what_is_put_in_an_outbox_is_sent_in_its_order() -> None:
+    async def scene(outbox: Outbox, other: Channel) -> None:
+        for kind in ("config", "endpoints", "drain"):
+            outbox.put({"type": kind})
+        assert [(await other.receive())["type"] for _ in range(3)] == ["config", "endpoints", "drain"]
+        outbox.put({"type": "endpoints"})
+        assert await other.receive() == {"type": "endpoints"}
+
+    delivered(scene)
+
+
+def test_of_what_waits_only_the_last_of_its_type_is_sent() -> None:
+    async def scene(outbox: Outbox, other: Channel) -> None:
+        outbox.put({"type": "endpoints", "n": 0})
+        outbox.put({"type": "certificates"})
+        for n in range(1, 100):
+            outbox.put({"type": "endpoints", "n": n})
+        assert await other.receive() == {"type": "endpoints", "n": 99}
+        assert await other.receive() == {"type": "certificates"}
+
+    delivered(scene)
+
+
+def test_what_waits_for_somebody_who_does_not_read_is_bounded() -> None:
+    async def scene(outbox: Outbox, other: Channel) -> None:
+        large = "x" * (4 << 20)
+        for n in range(50):
+            outbox.put({"type": "endpoints", "n": n, "text": large})
+            await asyncio.sleep(0)
+        heard = [(await other.receive())["n"]]
+        while heard[-1] != 49:
+            heard.append((await other.receive())["n"])
+        assert len(heard) <= 3
+
+    delivered(scene)

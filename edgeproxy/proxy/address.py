@@ -28,9 +28,10 @@ IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 class Address:
     """The limits of one client address."""
 
-    __slots__ = ("anonymous", "guard")
+    __slots__ = ("anonymous", "guard", "text")
 
-    def __init__(self, guard: Policy | None, anonymous: tuple[Policy, ...]) -> None:
+    def __init__(self, text: str, guard: Policy | None, anonymous: tuple[Policy, ...]) -> None:
+        self.text = text
         self.guard = guard
         self.anonymous = anonymous
 
@@ -67,7 +68,7 @@ class Addresses:
         subject = subject_of(address)
         guard = None if self._guard is None else self._policies.of(self._guard, subject)
         anonymous = tuple(self._policies.of(rule, subject) for rule in self._anonymous)
-        known = self._known[address] = Address(guard, anonymous)
+        known = self._known[address] = Address(address, guard, anonymous)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return known
@@ -87,14 +88,15 @@ class Addresses:
                 break
         return client
 
-    def on_behalf(self, peer: str, head: "RequestHead") -> tuple[str, bytes]:
+    def on_behalf(self, peer: str, head: "RequestHead", scheme: bytes = b"http") -> tuple[str, bytes]:
         """(the client's address, the X-Forwarded lines that the upstream gets) of a trusted proxy's request.
 
+        `scheme` is that of the proxy's own connection, for one that says nothing of its client's.
         The lines end with the name of X-Request-Id, whose value is the next thing in a head.
         """
         client = self.client_of(peer, head.forwarded_for)
         path = peer.encode() if head.forwarded_for is None else b"%b, %b" % (head.forwarded_for, peer.encode())
-        scheme = head.forwarded_proto or b"http"
+        scheme = head.forwarded_proto or scheme
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: " % (path, scheme)
         return client, lines
 

@@ -1,13 +1,13 @@
 """Answers that the edge makes itself: refusals, limits and upstream faults, as problem+json (RFC 9457).
 
-Each is counted here, as what it is, before it is written; none is ever billed.
+Each is counted and logged here, as what it is, before it is written; none is ever billed.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeError, Fault, Refused
-from edgeproxy.http1 import message
+from edgeproxy.http1 import message, security
 from edgeproxy.limits.admission import denied
 from edgeproxy.proxy.lane import NOBODY
 
@@ -22,7 +22,7 @@ def of(exchange: "Exchange", reason: "EdgeError | Sequence[Policy]", *, close: b
         return _failed(exchange, reason, close)
     if isinstance(reason, Refused):
         body = message.problem(reason.status, reason.detail, exchange.request_id())
-        return _answer(exchange, reason.status, reason.fields, body, close)
+        return _answer(exchange, reason.status, reason.fields, body, close, reason.detail)
     assert not isinstance(reason, EdgeError)
     return _limited(exchange, reason, close)
 
@@ -33,7 +33,7 @@ def _failed(exchange: "Exchange", fault: Fault, close: bool) -> bytes:
     if fault.status == 503:
         fields += b"Retry-After: 1\r\n"
     body = message.problem(fault.status, fault.detail, exchange.request_id())
-    return _answer(exchange, fault.status, fields, body, close)
+    return _answer(exchange, fault.status, fields, body, close, fault.error)
 
 
 def _limited(exchange: "Exchange", policies: "Sequence[Policy]", close: bool) -> bytes:
@@ -45,16 +45,28 @@ def _limited(exchange: "Exchange", policies: "Sequence[Policy]", close: bool) ->
         counter.add(1)
     exchange.shown, exchange.left = violated[0], 0
     fields = b"%bRetry-After: %d\r\n%b" % (worker.date, retry_after, exchange.rate_fields())
+    if exchange.snapshot.security_headers:
+        fields += security.OWN[exchange.is_secure()]
     head_only = exchange.method == b"HEAD"
-    return message.limited(fields, names, exchange.request_id(), close=close, head_only=head_only)
+    answer = message.limited(fields, names, exchange.request_id(), close=close, head_only=head_only)
+    if exchange.snapshot.access is not None:
+        exchange.status, exchange.bytes_out = 429, len(answer) - answer.index(b"\r\n\r\n") - 4
+        exchange.over(f"Over the limit {', '.join(names)}")
+    return answer
 
 
-def _answer(exchange: "Exchange", status: int, fields: bytes, body: bytes, close: bool) -> bytes:
+def _answer(exchange: "Exchange", status: int, fields: bytes, body: bytes, close: bool, why: str) -> bytes:
     worker = exchange.client.worker
     worker.counts.requests(_route(exchange), _tier(exchange), status).add(1)
     parts = (message.PROBLEM, worker.date, fields, exchange.rate_fields(), exchange.rid)
     fields = b"%b%b%b%bX-Request-Id: %b\r\n" % parts
-    return message.answer(status, fields, body, close=close, head_only=exchange.method == b"HEAD")
+    if exchange.snapshot.security_headers:
+        fields += security.OWN[exchange.is_secure()]
+    # The method is unknown where the fields were refused; the answer to HEAD has no body then either.
+    head_only = exchange.method == b"HEAD" or (not exchange.method and exchange.first.startswith(b"HEAD "))
+    exchange.status, exchange.bytes_out = status, 0 if head_only else len(body)
+    exchange.over(why)
+    return message.answer(status, fields, body, close=close, head_only=head_only)
 
 
 def _route(exchange: "Exchange") -> str:

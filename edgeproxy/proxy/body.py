@@ -12,10 +12,12 @@ NO_LIMIT = 1 << 62
 class SizedBody:
     """A body of known length (RFC 9112 section 6.2)."""
 
-    __slots__ = ("_left", "done", "rest")
+    __slots__ = ("_left", "done", "rest", "size")
 
     def __init__(self, length: int) -> None:
         self._left = length
+        self.size = 0
+        """Bytes of it that have come."""
         self.done = False
         self.rest = b""
 
@@ -23,29 +25,32 @@ class SizedBody:
         """What goes to the upstream. Once `done`, `rest` is what follows the body."""
         if len(data) < self._left:
             self._left -= len(data)
+            self.size += len(data)
             return data
         self.done = True
         part, self.rest = data[: self._left], data[self._left :]
+        self.size += len(part)
         return part
 
 
 class ChunkedBody:
     """A chunked body (RFC 9112 section 7.1): decoded, checked, and chunked again."""
 
-    __slots__ = ("_decoder", "_most", "_size", "done", "rest")
+    __slots__ = ("_decoder", "_most", "done", "rest", "size")
 
     def __init__(self, most: int = NO_LIMIT) -> None:
         self._decoder = Chunked()
         self._most = most
-        self._size = 0
+        self.size = 0
+        """Bytes of it that have come, without their framing."""
         self.done = False
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the upstream; raises Refused on what is no chunked body, 413 past the limit on its size."""
         parts = self._decoder.feed(data)
-        self._size += sum(map(len, parts))
-        if self._size > self._most:
+        self.size += sum(map(len, parts))
+        if self.size > self._most:
             raise Refused(413, "The body is larger than this edge accepts")
         if not self._decoder.done:
             return encode(parts)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edgeproxy.errors import Fault, Refused
+from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1.request_line import check_unfinished
 from edgeproxy.limits.policies import Policy
 from edgeproxy.proxy import answers
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
     from edgeproxy.proxy.worker import Worker
 
+SCHEMES = (b"http", b"https")
+"""Of a connection without TLS, and of one with it."""
+
 BLANK = b"\r\n\r\n"
 CRLF = b"\r\n"
 
@@ -31,6 +34,8 @@ READ_AHEAD = 64 << 10
 LINGER = 2.0
 """Seconds for which a closing connection still takes, and drops, what its client sends (RFC 9112 section 9.6)."""
 
+PROBES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before a client that has closed its side is probed, each time."""
 
 LAST_MOMENT = 1.0
 """Seconds that an idle connection of a draining worker stays open: closed at once, it would lose the requests that
@@ -52,7 +57,11 @@ class Client(asyncio.Protocol):
         "gone",
         "last",
         "peer",
+        "probe_at",
+        "probes",
         "reading",
+        "secure",
+        "subject",
         "transport",
         "trusted",
         "unsent",
@@ -60,8 +69,11 @@ class Client(asyncio.Protocol):
         "write",
     )
 
-    def __init__(self, worker: "Worker") -> None:
+    def __init__(self, worker: "Worker", peer: str, subject: bytes, *, secure: bool = False) -> None:
         self.worker = worker
+        self.peer = peer
+        self.subject = subject
+        """What it counts for among the connections of its address; see entry.py."""
         self.exchange: Exchange | None = None
         self.body: RequestBody | None = None
         """The body of the request under way, while some of it is still to come."""
@@ -78,17 +90,20 @@ class Client(asyncio.Protocol):
         self.unsent = 0
         """Bytes that waited for it when that was last looked at; kept while it is choked or closing."""
         self.reading = True
+        self.probes, self.probe_at = 0, NEVER
+        """How often it was probed since it closed its side, and when it is to be the next time."""
+        self.secure = secure
+        """Whether it came over TLS."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
         self.transport, self.write = transport, transport.write
         worker = self.worker
-        # uvloop knows no peer where the client has already gone.
-        self.peer = (transport.get_extra_info("peername") or ("0.0.0.0",))[0]
         addresses = worker.snapshot.addresses
         self.trusted = addresses.trusts(self.peer)
         self.address = addresses.of(self.peer)
-        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Request-Id: " % self.peer.encode()
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: "
+        self.forwarded = lines % (self.peer.encode(), SCHEMES[self.secure])
         self.deadline = monotonic() + worker.snapshot.header_timeout
         worker.joined(self)
 
@@ -116,7 +131,7 @@ class Client(asyncio.Protocol):
                 if refusing is None:
                     return
                 rest = self.turn_away(exchange, refusing, data, end)
-            except Refused as refusal:
+            except EdgeError as refusal:
                 if data.startswith(CRLF):
                     data = without_empty_lines(data)
                     continue
@@ -127,10 +142,12 @@ class Client(asyncio.Protocol):
             # The head that was late is dealt with; the next has a deadline of its own.
             data, deadline = rest, 0.0
 
-    def turn_away(self, exchange: Exchange, reason: Refused | Sequence[Policy], data: bytes, end: int) -> bytes:
+    def turn_away(self, exchange: Exchange, reason: EdgeError | Sequence[Policy], data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
         head = exchange.head
         after = end + 4 + exchange.length
+        if not exchange.path:
+            exchange.first = data  # Its line may still tell what was asked for.
         unclear = head.chunked or head.expect or len(data) < after
         close = unclear or head.close or self.last or (isinstance(reason, Refused) and reason.close)
         self.answer(answers.of(exchange, reason, close=close), close=close)
@@ -147,13 +164,19 @@ class Client(asyncio.Protocol):
         try:
             check_unfinished(data, self.worker.snapshot.sizes)
         except Refused as refusal:
-            self.answer(answers.of(Exchange(self), refusal, close=True), close=True)
+            self.refuse(refusal, data)
             return
         self.buffer = data
         if self.ended:
             self.close()
         elif data:
             self.deadline = deadline or monotonic() + self.worker.snapshot.header_timeout
+
+    def refuse(self, refusal: Refused, data: bytes) -> None:
+        """Answer what has not become a request, and will not."""
+        exchange = Exchange(self)
+        exchange.first = data
+        self.answer(answers.of(exchange, refusal, close=True), close=True)
 
     def next(self) -> None:
         """The exchange is over: what comes after it?"""
@@ -185,7 +208,7 @@ class Client(asyncio.Protocol):
     def on_behalf(self, head: "RequestHead") -> None:
         """A trusted proxy is the peer: take from it for whom it asks."""
         addresses = self.worker.snapshot.addresses
-        client, self.forwarded = addresses.on_behalf(self.peer, head)
+        client, self.forwarded = addresses.on_behalf(self.peer, head, SCHEMES[self.secure])
         self.address = addresses.of(client)
 
     # ---- bodies
@@ -209,6 +232,9 @@ class Client(asyncio.Protocol):
         body = self.body
         assert body is not None
         taken = body.feed(data)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.bytes_in = body.size
         if body.done:
             self.body = None
             self.buffer = body.rest
@@ -222,6 +248,7 @@ class Client(asyncio.Protocol):
         server = exchange.server
         if server is not None and server.tunnel:
             self.deadline = monotonic() + TUNNEL_IDLE
+            exchange.bytes_in += len(data)
             server.write(data)
         elif self.body is not None:
             try:
@@ -241,8 +268,14 @@ class Client(asyncio.Protocol):
                     self.pause()
         else:
             self.buffer += data
-            if len(self.buffer) > READ_AHEAD:
+            if self.enough():
                 self.pause()
+
+    def enough(self) -> bool:
+        """Whether what waits behind the request under way is as much as is read ahead, in bytes or in requests."""
+        held = self.buffer
+        # Counted are the ends of heads. One within a body only stops the reading earlier, until that request's turn.
+        return len(held) > READ_AHEAD or held.count(BLANK) >= self.worker.snapshot.pipelined
 
     # ---- flow control
 
@@ -260,7 +293,7 @@ class Client(asyncio.Protocol):
         if exchange is None:
             # What is held may be a head that is not whole, which has a bound of its own.
             taken = not self.choked
-        elif len(self.buffer) > READ_AHEAD:
+        elif self.enough():
             taken = False
         elif exchange.server is None:
             taken = len(exchange.message) <= READ_AHEAD
@@ -269,6 +302,11 @@ class Client(asyncio.Protocol):
         if taken:
             self.reading = True
             self.transport.resume_reading()
+
+    def check(self) -> None:
+        """Twice a second while it is not read: a reset is reported to who reads or writes, and to nobody else."""
+        if was_reset(self.transport):
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         self.choked = True
@@ -341,7 +379,7 @@ class Client(asyncio.Protocol):
             self.transport.abort()
         elif exchange is None and self.buffer and not self.choked:
             late = Refused(408, "The request's head did not arrive in time")
-            self.answer(answers.of(Exchange(self), late, close=True), close=True)
+            self.refuse(late, self.buffer)
         elif exchange is None:
             # Idle as far as requests go; the last answer may still be on its way out.
             self.close()
@@ -367,16 +405,38 @@ class Client(asyncio.Protocol):
         if exchange.server is not None and exchange.server.tunnel:
             exchange.server.end()
             return not exchange.server.ended
+        if self.secure:
+            # Under TLS that is how clients leave, and TLS 1.2 knows no other meaning (RFC 5246 section 7.2.1).
+            return False
         # A client that has sent its whole request may close its side and still gets the answer.
+        self.probes, self.probe_at = 0, monotonic() + PROBES[0]
+        self.worker.half_closed.add(self)
         self.serve_out()
         return True
 
+    def probe(self, now: float) -> None:
+        """Twice a second, once the client has closed its side: does it still wait, or has it closed altogether?
+
+        Both look the same until something is sent. Where a connection is gone, the answer to that is a reset.
+        """
+        exchange = self.exchange
+        if exchange is None or self.gone:
+            return
+        if was_reset(self.transport):
+            self.transport.abort()
+        elif now >= self.probe_at and self.probes < len(PROBES) and not self.choked:
+            probe = exchange.probe()
+            if probe:
+                self.write(probe)
+                self.probe_at = now + PROBES[self.probes]
+                self.probes += 1
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.gone = True
+        cut, self.gone = self.gone, True
         self.worker.left(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.abandon()
+            exchange.abandon(cut=cut)
 
 
 def without_empty_lines(data: bytes) -> bytes:

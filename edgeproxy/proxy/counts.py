@@ -2,7 +2,7 @@
 
 from edgeproxy import log
 from edgeproxy.counters.index import NoRow, TableBusy
-from edgeproxy.counters.meters import Counter, Histogram, Metrics, UsageMeters
+from edgeproxy.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageMeters
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Refused
 from edgeproxy.proxy.lane import code_label
@@ -92,14 +92,38 @@ class Counts:
         """A service failed a request; `error` is a type of RFC 9209."""
         self._counter("edge_upstream_errors_total", upstream, error).add(1)
 
+    def access_log_dropped(self, lines: int) -> None:
+        """So many lines of the access log were not written."""
+        self._counter("edge_access_log_dropped_total").add(lines)
+
+    def upstream_retry(self, upstream: str) -> None:
+        """A request is sent to a service once more."""
+        self._counter("edge_upstream_retries_total", upstream).add(1)
+
+    def upstream_pending(self, upstream: str) -> SharedGauge:
+        """Requests to a service that wait for the head of an answer, in all workers."""
+        return self._metrics.shared_gauge("edge_upstream_pending", upstream)
+
     def table_full(self, table: str) -> None:
         """A table had no row to give: counted each time, said once a minute."""
         self._counter("edge_table_full_total", table).add(1)
         self._log.error("a table is full", table, then=FULL[table])
 
-    def connections(self, side: str, n: int) -> None:
-        """There are now `n` connections of this side, `client` or `upstream`."""
-        self._metrics.gauge("edge_connections", side).set(n)
+    def clients(self) -> SharedGauge:
+        """Connections of clients, in all workers."""
+        return self._metrics.shared_gauge("edge_connections", "client")
+
+    def upstream_connections(self, n: int) -> None:
+        """There are now `n` connections to upstreams."""
+        self._metrics.gauge("edge_connections", "upstream").set(n)
+
+    def connection_refused(self, reason: str) -> None:
+        """A client's connection was one too many, of the edge's (`total`) or of its address's (`address`)."""
+        self._counter("edge_connections_refused_total", reason).add(1)
+
+    def handshake_failed(self) -> None:
+        """A client's TLS handshake came to nothing."""
+        self._counter("edge_tls_handshake_failures_total").add(1)
 
     def _counter(self, name: str, *labels: str) -> Counter:
         """The counter of a metric. Where the table has no row for it, one that nobody sees: no request fails for it."""

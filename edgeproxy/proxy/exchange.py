@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.clock import EPOCH
 from edgeproxy.errors import EdgeError, Fault, Refused
+from edgeproxy.http1 import message, security
 from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
@@ -41,6 +42,8 @@ TUNNEL_IDLE = 3600.0
 COPIED_MOST = 16 << 10
 """Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
 
+CUT = "The edge ended the connection: nothing moved for too long, or a drain was over"
+
 NO_HOST = b"Host: localhost\r\n"
 """What the upstream sees of an HTTP/1.0 request that names no host; HTTP/1.1 must have the field."""
 
@@ -51,6 +54,8 @@ class Exchange:
     __slots__ = (
         "answered",
         "arrived",
+        "bytes_in",
+        "bytes_out",
         "client",
         "credentials",
         "endpoint",
@@ -65,10 +70,8 @@ class Exchange:
         "message",
         "method",
         "minor",
-        "moved",
         "now",
         "path",
-        "retried",
         "rid",
         "route",
         "sent_at",
@@ -77,8 +80,10 @@ class Exchange:
         "site",
         "snapshot",
         "started",
+        "status",
         "streamed",
         "trace",
+        "tried",
         "whole",
     )
 
@@ -90,8 +95,10 @@ class Exchange:
         self.snapshot = worker.snapshot
         self.head = PLAIN
         self.minor = 1
-        self.length = self.interims = 0
-        self.answered = self.moved = self.retried = self.streamed = self.whole = False
+        self.length = self.interims = self.status = self.bytes_in = self.bytes_out = 0
+        self.arrived = 0.0
+        self.answered = self.streamed = self.whole = False
+        self.tried: tuple[Endpoint, ...] = ()
         # None until the step that finds them; what comes after that step need not ask.
         self.route: Route = None  # type: ignore[assignment]
         self.lane: Lane = None  # type: ignore[assignment]
@@ -99,14 +106,15 @@ class Exchange:
         self.site: Site[Route]
         self.server: Server | None = None
         self.shown: Policy | None = None
-        self.method = self.rid = self.message = b""
+        self.method = self.path = self.first = self.rid = self.message = b""
 
     # ---- the steps of an ordinary request
 
     def begin(self, data: bytes, end: int) -> Sequence[Policy] | None:
         """From the head to the upstream: `end` is where its blank line begins in `data`.
 
-        Returns the policies of which one refuses, if one does; raises Refused for any other reason not to forward.
+        Returns the policies of which one refuses, if one does; raises Refused for any other reason not to forward,
+        and Fault where the upstream is known not to be there.
         """
         self.read(data, end)
         refusing = self.guard()
@@ -212,31 +220,40 @@ class Exchange:
         self.message = b"".join((self.first, self.keep, self.lane.stamps, self.client.forwarded, self.rid, closing))
 
     def select(self) -> None:
-        """The endpoint that the request goes to."""
-        self.endpoint = endpoint = self.route.service.select()
+        """The endpoint that the request goes to. Raises Fault where there is none that may be asked."""
+        service = self.route.service
+        try:
+            self.endpoint = endpoint = service.select()
+        except Fault as fault:
+            self.client.worker.counts.upstream_error(service.name, fault.error)
+            raise
         endpoint.outstanding += 1
 
     def relay(self) -> None:
         """Send it on: over an idle connection, else over a new one."""
         idle = self.endpoint.idle
         client = self.client
-        if idle:
+        while idle:
             server = idle.pop()
-            self.server = server
-            server.exchange = self
-            server.write(self.message)
-            self.sent_at = now = monotonic()
-            client.deadline = now + self.endpoint.service.head_timeout
-        else:
-            client.worker.connect(self)
+            # One that was reset in this turn of the loop learns it in the next: what is written would be lost.
+            if not server.transport.is_closing():
+                self.server = server
+                server.exchange = self
+                server.write(self.message)
+                self.sent_at = now = monotonic()
+                client.deadline = now + self.endpoint.service.head_timeout
+                return
+        client.worker.connect(self)
 
     def respond_whole(self, server: "Server", plain: "Plain", data: bytes, end: int) -> None:
         """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
         client = self.client
         arrived = monotonic()
-        status, _, keep, rate = plain
+        status, _, keep, rate, said = plain
         self.meter(status)
         rate = self.rate_fields() or rate
+        if self.snapshot.security_headers:
+            rate += security.ADDED[self.is_secure()][said]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
         if len(data) - end <= COPIED_MOST:
@@ -245,12 +262,20 @@ class Exchange:
             client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid)))
             client.write(memoryview(data)[end:])
         waited = arrived - self.sent_at
-        self.endpoint.learn(waited)
-        self.release()
-        server.idle_again()
+        endpoint = self.endpoint
+        endpoint.outstanding -= 1
+        self.endpoint = None  # type: ignore[assignment]
+        if status >= 500 or endpoint.watched:
+            endpoint.heard(status, arrived)
+        if not server.reused:
+            server.learn(data[: end + 2])
+        server.idle_again(arrived)
         done = monotonic()
         total = done - self.started
         self.route.observe(total, total - waited, waited)
+        if self.snapshot.access is not None:
+            self.status, self.bytes_out, self.arrived = status, len(data) - end - 4, arrived
+            self.snapshot.access.over(self, server.endpoint)
         client.exchange = None
         client.deadline = done + self.snapshot.keepalive_idle
         if client.buffer or client.choked:
@@ -297,9 +322,20 @@ class Exchange:
         if self.minor:
             self.client.write(head.keep + b"\r\n")
 
+    def probe(self) -> bytes:
+        """What the client may be sent at this moment that means nothing; nothing where there is no such thing.
+
+        Before an answer that is 100, which every client of HTTP/1.1 must understand, asked for or not (RFC 9110
+        section 15.2). Between two chunks it is a zero, with which the size of the next may begin (RFC 9112
+        section 7.1).
+        """
+        if not self.answered:
+            return message.CONTINUE if self.minor else b""
+        return b"0" if self.server is not None and self.server.rechunks else b""
+
     def switch(self, head: "ResponseHead") -> None:
         """101: one request for billing, whatever passes through the tunnel after it."""
-        self.heard()
+        self.heard(101)
         self.meter(101)
         client = self.client
         client.last = True
@@ -308,7 +344,7 @@ class Exchange:
 
     def respond(self, server: "Server", head: "ResponseHead") -> bool:
         """The head of an answer that is relayed piece by piece. True where it is to be chunked for the client."""
-        self.heard()
+        self.heard(head.status)
         client = self.client
         bodiless = self.bodiless(head.status)
         endless = head.length < 0 and not bodiless
@@ -328,18 +364,23 @@ class Exchange:
 
     def send_head(self, head: "ResponseHead", framing: bytes) -> None:
         """Write an answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
-        self.answered = True
+        self.status = head.status
         fields = self.rate_fields() or head.rate
+        if self.snapshot.security_headers and head.status != 101:
+            fields += security.ADDED[self.is_secure()][head.said]
         self.client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, framing, fields, self.rid))
 
     def bodiless(self, status: int) -> bool:
         """Whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""
         return self.method == b"HEAD" or status in (204, 304)
 
-    def heard(self) -> None:
+    def heard(self, status: int) -> None:
         """The upstream's answer has begun."""
         self.arrived = monotonic()
-        self.endpoint.learn(self.arrived - self.sent_at)
+        self.answered = True
+        self.endpoint.service.heard()
+        if status >= 500:
+            self.endpoint.failed(self.arrived)
 
     def rate_fields(self) -> bytes:
         """The RateLimit lines of the policy closest to refusal, or nothing where no rate policy applied."""
@@ -349,6 +390,12 @@ class Exchange:
         if self.snapshot.legacy_headers:
             return rate_limit(shown, self.left, self.now) + legacy(shown, self.left, self.now)
         return rate_limit(shown, self.left, self.now)
+
+    def is_secure(self) -> bool:
+        """Whether the client is spoken with over TLS: here, or at the trusted proxy that says so."""
+        said = self.head.forwarded_proto
+        # Of a chain of proxies the first one speaks with the client.
+        return self.client.secure if said is None else said.partition(b",")[0].strip().lower() == b"https"
 
     def request_id(self) -> bytes:
         """The id of this request, made now where it was refused before it got one."""
@@ -367,9 +414,14 @@ class Exchange:
         """A new connection is there: send what there is of the request, unless nobody waits for it any more."""
         client = self.client
         if client.exchange is not self:
-            server.idle_again()
+            server.idle_again(monotonic())
         elif server.transport.is_closing():
-            self.fail(Fault("connection_terminated", "The upstream closed the connection at once"))
+            # Nothing was written, so this may be done again with any request.
+            fault = Fault("connection_terminated", "The upstream closed the connection at once")
+            if self.retry(fault, same=True):
+                client.worker.connect(self)
+            else:
+                self.fail(fault)
         else:
             self.server, server.exchange = server, self
             server.write(self.message)
@@ -382,16 +434,30 @@ class Exchange:
                 server.pause()
 
     def unreachable(self, fault: Fault) -> None:
-        """The endpoint could not be reached. Nothing was sent, so another one is asked, once; then it is a fault."""
-        endpoint = self.endpoint
-        other = None if self.moved else endpoint.service.other_than(endpoint)
-        if other is None:
+        """The endpoint could not be reached. Nothing was sent, so another one is asked; else it is a fault."""
+        if not self.retry(fault, same=False):
             self.fail(fault)
-            return
-        self.client.worker.counts.upstream_error(endpoint.service.name, fault.error)
+
+    def retry(self, fault: Fault | None, *, same: bool) -> bool:
+        """Choose the endpoint to which the request is sent once more; False where it must not be, or there is none.
+
+        Rather another one than the same, which is taken only if `same` allows it. `fault` is what the last one is to
+        blame for. The caller knows that doing it twice does no harm.
+        """
+        endpoint, counts = self.endpoint, self.client.worker.counts
+        service = endpoint.service
+        tried = (*self.tried, endpoint)
+        other = service.other_than(tried) or (endpoint if same else None)
+        if other is None or len(tried) >= service.attempts or not service.budget.spend():
+            return False
+        if fault is not None:
+            counts.upstream_error(service.name, fault.error)
+            endpoint.failed(monotonic())
+        counts.upstream_retry(service.name)
         endpoint.outstanding -= 1
         other.outstanding += 1
-        self.endpoint, self.moved = other, True
+        self.endpoint, self.tried, self.server = other, tried, None
+        return True
 
     # ---- ends
 
@@ -400,52 +466,67 @@ class Exchange:
         # Once the head has gone up, a piecewise answer takes the time that its upstream takes.
         own = self.sent_at - self.started
         self.route.observe(monotonic() - self.started, own, self.arrived - self.sent_at)
+        self.passed()
+        self.over()
         self.release()
         self.client.next()
 
-    def lost(self, *, fresh: bool) -> None:
-        """The upstream connection is gone with the answer unfinished. `fresh`: it was new, or something had come.
+    def lost(self, *, fresh: bool, begun: bool) -> None:
+        """The upstream connection is gone with the answer unfinished. `begun`: some of its head had come.
 
-        A kept connection that dies before a byte of the answer has probably been closed as idle while the
-        request was on its way. Then, and only where doing it twice does no harm (RFC 9110 section 9.2.2) and
-        all of the request is still here, it is sent once more over a new connection.
+        Before any byte of the answer, the request is sent once more over a new connection if doing it twice does no
+        harm (RFC 9110 section 9.2.2) and all of it is still here. A kept connection, one that is not `fresh`, has
+        probably been closed as idle while the request was on its way: nobody is to blame for that.
         """
-        retriable = self.method in IDEMPOTENT and self.client.body is None and not self.streamed
-        if fresh or self.answered or self.interims or self.retried or not retriable:
-            error = "http_response_incomplete" if self.answered else "connection_terminated"
-            self.server = None
-            self.fail(Fault(error, "The upstream closed the connection before its answer was complete"))
-            return
-        self.retried = True
+        error = "http_response_incomplete" if self.answered else "connection_terminated"
+        fault = Fault(error, "The upstream closed the connection before its answer was complete")
         self.server = None
-        self.client.worker.connect(self)
+        held = self.client.body is None and not self.streamed
+        silent = not (begun or self.answered or self.interims)
+        if silent and held and self.method in IDEMPOTENT and self.retry(fault if fresh else None, same=True):
+            self.client.worker.connect(self)
+        else:
+            self.fail(fault)
 
     def fail(self, error: EdgeError) -> None:
         """It cannot go on: an answer where none has begun, else an abort, so that no part passes for a whole."""
         client = self.client
         if isinstance(error, Fault):
             client.worker.counts.upstream_error(self.endpoint.service.name, error.error)
+            if not self.answered or self.status < 500:  # Else it has failed already, by its status.
+                self.endpoint.failed(monotonic())
         server = self.server
         if server is not None:
             server.abort()
-        self.release()
         if self.answered:
+            self.over(error.error if isinstance(error, Fault) else error.detail)
+            self.release()
+            client.exchange = None
             client.abort()
             return
         # A client that waits for 100 may or may not send its body now; where the next request begins is unclear.
         close = client.last or client.body is not None or self.head.expect
-        client.answer(answers.of(self, error, close=close), close=close)
+        answer = answers.of(self, error, close=close)
+        self.release()
+        client.answer(answer, close=close)
         client.next()
 
     def end_tunnel(self) -> None:
         """The upstream's side of a tunnel has closed. How long it stood says nothing of how long requests take."""
         self.server = None
+        self.over()
+        self.passed()
         self.release()
         self.client.next()
 
-    def abandon(self) -> None:
-        """The client is gone: so is the reason to bother the upstream."""
+    def abandon(self, *, cut: bool = False) -> None:
+        """The client is gone: so is the reason to bother the upstream. `cut`: it was the edge that ended it."""
         server = self.server
+        if cut:
+            self.over(CUT)
+        else:
+            self.over(aborted=server is None or not (server.tunnel and self.client.ended))
+            self.passed()
         self.release()
         if server is None:
             return
@@ -454,9 +535,23 @@ class Exchange:
         else:
             server.abort()
 
+    def passed(self) -> None:
+        """As far as the endpoint is concerned it went well, if it has answered at all."""
+        if self.answered and self.status < 500:
+            self.endpoint.passed()
+
+    def over(self, error: str | None = None, *, aborted: bool = False) -> None:
+        """However it ended, nothing follows: tell the access log, before what was selected is given back."""
+        access = self.snapshot.access
+        if access is not None:
+            access.over(self, self.endpoint, error=error, aborted=aborted)
+
     def release(self) -> None:
         """Give back what selection took."""
-        if self.endpoint is not None:
-            self.endpoint.outstanding -= 1
+        endpoint = self.endpoint
+        if endpoint is not None:
+            endpoint.outstanding -= 1
+            if not self.answered:
+                endpoint.service.heard()
             self.endpoint = None  # type: ignore[assignment]
         self.server = None

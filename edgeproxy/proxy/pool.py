@@ -1,47 +1,101 @@
 """Upstream services: their endpoints, which one a request goes to, and the idle connections to each.
 
-Choosing is pure and synchronous: a service answers with an endpoint, an endpoint with an idle connection or
-None. Opening and closing connections is left to the caller.
+Everything here is pure and synchronous: a service answers with an endpoint or raises what the client is told, an
+endpoint gives an idle connection or none. Opening and closing connections is left to the caller. Times are seconds
+of the monotonic clock.
 """
 
+import ipaddress
 import itertools
 import random
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from edgeproxy import log
+from edgeproxy.errors import Fault
+from edgeproxy.proxy.balance import draw
+from edgeproxy.proxy.breaker import Breaker
+from edgeproxy.proxy.outlier import Outliers
+from edgeproxy.proxy.retries import Budget
 
 if TYPE_CHECKING:
-    from edgeproxy.counters.meters import Histogram
+    from edgeproxy.config.models import Endpoint as EndpointSettings
+    from edgeproxy.config.models import Upstream
+    from edgeproxy.counters.meters import Histogram, SharedGauge
     from edgeproxy.proxy.server import Server
 
-PAIRS = 997
-"""Random pairs of endpoints drawn in advance; a prime, so that no rhythm of requests falls in step with them."""
+Pair = tuple["Endpoint", "Endpoint"]
 
-SMOOTHING = 0.1
-"""Weight of the newest answer in an endpoint's average time to answer."""
+COMPLAIN = 10.0
+"""Seconds between two log lines about one endpoint."""
 
 
 class Endpoint:
     """One address of a service, and what this worker knows of it."""
 
-    __slots__ = ("host", "idle", "outstanding", "port", "seconds", "service")
+    __slots__ = (
+        "address",
+        "errors",
+        "host",
+        "idle",
+        "most",
+        "out",
+        "outstanding",
+        "port",
+        "scheme",
+        "service",
+        "tier",
+        "up",
+        "watched",
+        "weight",
+    )
 
-    def __init__(self, service: "Service", host: str, port: int) -> None:
+    def __init__(self, service: "Service", settings: "EndpointSettings", address: str, tier: int) -> None:
         self.service = service
-        self.host = host
-        self.port = port
+        self.host, self.port, self.scheme = settings.host, settings.port, settings.scheme
+        """As configured; what certificates and the log speak of."""
+        self.address = address
+        """What is connected to: an IP address."""
+        self.weight = settings.weight
+        self.tier = tier
+        """How far away: 0 for the edge's own region, and more for each region further down the list."""
         # Last in, first out: the connection used last is the one least likely to have been closed meanwhile,
         # and the others are left to grow old and be closed.
         self.idle: list[Server] = []
+        self.most = service.pool
+        """Idle connections that are kept at most."""
         self.outstanding = 0
-        self.seconds = 0.001
+        """Requests that were sent and are not over."""
+        self.up = True
+        """The supervisor says that it may be used."""
+        self.out = False
+        """It is ejected."""
+        self.errors = 0
+        """Requests in a row that failed, see Outliers."""
+        self.watched = service.breaker is not None
+        """Somebody wants to hear of every answer, also of those that are nothing special."""
 
-    def learn(self, seconds: float) -> None:
-        """An answer's head came after this time."""
-        self.seconds += (seconds - self.seconds) * SMOOTHING
+    def heard(self, status: int, now: float) -> None:
+        """An answer has come whole. Need not be called for one below 500 unless it is `watched`."""
+        self.service.heard()
+        if status >= 500:
+            self.failed(now)
+        else:
+            self.passed()
+
+    def passed(self) -> None:
+        """A request has ended well: what failed before it is forgotten, unless it was sent before an ejection."""
+        if not self.out:
+            self.errors = 0
+            self.watched = self.service.breaker is not None
+
+    def failed(self, now: float) -> None:
+        """A request has ended in a fault of the upstream, or in a status of 500 and above."""
+        self.service.failed(self, now)
 
     def release(self, server: "Server") -> bool:
         """Keep an idle connection for later; False where enough are kept, and the caller closes it."""
-        if len(self.idle) >= self.service.pool:
+        if len(self.idle) >= self.most:
             return False
         self.idle.append(server)
         return True
@@ -53,11 +107,34 @@ class Endpoint:
         except ValueError:
             pass
 
+    def retire(self) -> "list[Server]":
+        """The address is no longer one of the service: keep no connection. Returns those that were, to be closed."""
+        idle, self.idle, self.most = self.idle, [], 0
+        return idle
+
+
+class Origin:
+    """An endpoint as configured, and the addresses behind its name."""
+
+    __slots__ = ("known", "settings", "tier")
+
+    def __init__(self, settings: "EndpointSettings", tier: int) -> None:
+        self.settings = settings
+        self.tier = tier
+        self.known: dict[str, Endpoint] = {}
+
 
 class Service:
-    """What the configuration calls an upstream. Times are in seconds."""
+    """What the configuration calls an upstream."""
 
     __slots__ = (
+        "_chance",
+        "_log",
+        "_origins",
+        "_outliers",
+        "attempts",
+        "breaker",
+        "budget",
         "connect_timeout",
         "endpoints",
         "head_timeout",
@@ -71,40 +148,144 @@ class Service:
     def __init__(
         self,
         name: str,
-        addresses: Iterable[tuple[str, int]],
+        settings: "Upstream",
+        region: str,
         seconds: "Histogram",
-        *,
-        connect_timeout: float,
-        head_timeout: float,
-        idle_timeout: float,
-        pool: int,
+        pending: "SharedGauge | None" = None,
         chance: random.Random | None = None,
     ) -> None:
+        """`region` is the edge's own; `pending` is counted in where the settings have a breaker."""
         self.name = name
-        self.endpoints = tuple(Endpoint(self, host, port) for host, port in addresses)
         self.seconds = seconds
-        self.connect_timeout = connect_timeout
-        self.head_timeout = head_timeout
-        self.idle_timeout = idle_timeout
-        self.pool = pool
-        self.next_pair = _pairs(self.endpoints, chance or random.Random())
+        self.connect_timeout = settings.timeouts.connect
+        self.head_timeout = settings.timeouts.response_head
+        self.idle_timeout = settings.timeouts.idle
+        self.pool = settings.pool
+        self.attempts = settings.retry.attempts
+        self.budget = Budget(settings.retry.budget, lambda: seconds.count)
+        self.breaker = None
+        if settings.breaker is not None and pending is not None:
+            self.breaker = Breaker(settings.breaker.pending, pending)
+        self._outliers = None if settings.eject is None else Outliers(settings.eject.errors, settings.eject.for_)
+        self._log = log.Seldom(COMPLAIN)
+        self._chance = chance or random.Random()
+        tiers = tiers_of([endpoint.region for endpoint in settings.endpoints], region)
+        self._origins = [Origin(each, tier) for each, tier in zip(settings.endpoints, tiers, strict=True)]
+        self.endpoints: tuple[Endpoint, ...] = ()
+        """Every address that is known."""
+        self.next_pair: Callable[[], Pair] = self._first_pair
+        """The next two that a choice is between; the first call after anything has changed draws them anew."""
+        # A name has no address until the supervisor tells it; an address is its own.
+        literal = [[each.settings.host] if is_address(each.settings.host) else [] for each in self._origins]
+        self.update([{"addresses": addresses, "up": addresses} for addresses in literal])
+
+    # ---- the choice
 
     def select(self) -> Endpoint:
-        """The less loaded of two endpoints taken at random (Mitzenmacher 2001): requests outstanding x time each."""
+        """The endpoint that a request is to go to: the less loaded of two taken at random, see balance.py.
+
+        Raises Fault: dns_error where no address is known, destination_unavailable where all are down,
+        connection_limit_reached where the breaker is open. With a breaker, each ends with one call of `heard`.
+        """
+        if self.breaker is not None:
+            self.breaker.enter()
         one, other = self.next_pair()
-        if (one.outstanding + 1) * one.seconds <= (other.outstanding + 1) * other.seconds:
-            return one
-        return other
+        return one if one.outstanding * other.weight <= other.outstanding * one.weight else other
 
-    def other_than(self, endpoint: Endpoint) -> Endpoint | None:
-        """The least loaded endpoint beside this one, which could not be reached; None where it is the only one."""
-        others = [each for each in self.endpoints if each is not endpoint]
-        return min(others, key=lambda each: (each.outstanding + 1) * each.seconds, default=None)
+    def other_than(self, tried: "Sequence[Endpoint]") -> Endpoint | None:
+        """The nearest, and of these the least loaded endpoint beside those; None where there is no other."""
+        others = [each for each in self.endpoints if each.up and not each.out and each not in tried]
+        return min(others, key=lambda each: (each.tier, each.outstanding / each.weight), default=None)
+
+    def available(self) -> list[Endpoint]:
+        """The endpoints among which is chosen: of the nearest region that has any, those that are up and not ejected.
+
+        Where only ejected ones are up, these: any answer may be better than none.
+        """
+        up = [each for each in self.endpoints if each.up]
+        there = [each for each in up if not each.out] or up
+        nearest = min((each.tier for each in there), default=0)
+        return [each for each in there if each.tier == nearest]
+
+    def _changed(self) -> None:
+        # Drawn when next needed, so that many changes at once cost one drawing.
+        self.next_pair = self._first_pair
+
+    def _first_pair(self) -> Pair:
+        available = self.available()
+        if available:
+            self.next_pair = itertools.cycle(draw(available, self._chance)).__next__
+        else:
+            self.next_pair = self._no_pair
+        return self.next_pair()
+
+    def _no_pair(self) -> NoReturn:
+        self.heard()
+        if self.endpoints:
+            raise Fault("destination_unavailable", "No endpoint of the upstream is up", status=503)
+        raise Fault("dns_error", "The upstream's name could not be resolved")
+
+    # ---- what is learnt of endpoints
+
+    def update(self, listing: Iterable[Mapping[str, Any]]) -> "list[Server]":
+        """Take over which addresses there are: of each configured endpoint, in order, `addresses` and `up`.
+
+        An address that remains keeps its connections and its record. Returns the idle connections to those that are
+        gone, to be closed; what is in use to them is closed when its exchange is over.
+        """
+        gone: list[Server] = []
+        changed = False
+        for origin, now in zip(self._origins, listing, strict=True):
+            for address in [each for each in origin.known if each not in now["addresses"]]:
+                gone += origin.known.pop(address).retire()
+                changed = True
+            for address in now["addresses"]:
+                endpoint = origin.known.get(address)
+                if endpoint is None:
+                    endpoint = origin.known[address] = Endpoint(self, origin.settings, address, origin.tier)
+                    changed = True
+                up = address in now["up"]
+                changed = changed or endpoint.up is not up
+                if up and not endpoint.up and self._outliers is not None:
+                    self._outliers.pardon(endpoint)
+                endpoint.up = up
+        if changed:
+            self.endpoints = tuple(endpoint for origin in self._origins for endpoint in origin.known.values())
+            self._changed()
+        return gone
+
+    def failed(self, endpoint: Endpoint, now: float) -> None:
+        """A request to this endpoint failed; it is left out for a while if it was one too many."""
+        if self._outliers is None:
+            return
+        endpoint.watched = True
+        if self._outliers.failed(endpoint, now, self.endpoints):
+            about = f"{endpoint.host}:{endpoint.port}"
+            self._log.error("endpoint left out", about, upstream=self.name, address=endpoint.address)
+            self._changed()
+
+    def heard(self) -> None:
+        """A request's answer has begun, or none will come."""
+        if self.breaker is not None:
+            self.breaker.leave()
+
+    def look(self, now: float) -> None:
+        """Twice a second: whose time is over, and how many retries there may be."""
+        self.budget.look(now)
+        if self._outliers is not None and self._outliers.back(now):
+            self._changed()
 
 
-def _pairs(endpoints: tuple[Endpoint, ...], chance: random.Random) -> Callable[[], tuple[Endpoint, Endpoint]]:
-    """An endless run of random pairs; drawing each anew would cost more than the rest of the choice."""
-    if len(endpoints) == 1:
-        return itertools.repeat((endpoints[0], endpoints[0])).__next__
-    drawn = [tuple(chance.sample(endpoints, 2)) for _ in range(PAIRS)]
-    return itertools.cycle([(one, other) for one, other in drawn]).__next__
+def tiers_of(regions: "Sequence[str | None]", own: str) -> list[int]:
+    """How far away each endpoint is, from the regions of all: 0 for the own one or none, then as first listed."""
+    others = list(dict.fromkeys(region for region in regions if region not in (None, own)))
+    return [0 if region in (None, own) else 1 + others.index(region) for region in regions]
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address already."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -4,12 +4,14 @@ It serves one exchange at a time and is kept for the next where the answer's end
 """
 
 import asyncio
+import ssl
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import Fault
 from edgeproxy.http1.chunked import Chunked, encode, finish, of_response
-from edgeproxy.http1.response import ResponseHead, read_plain_response, read_response
+from edgeproxy.http1.keep_alive import idle_at_most
+from edgeproxy.http1.response import ResponseHead, check_unfinished, read_plain_response, read_response
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.exchange import TUNNEL_IDLE, Exchange
 from edgeproxy.proxy.memory import remember
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
 
 BLANK = b"\r\n\r\n"
 LONGEST_HEAD = 32 << 10
-Plain = tuple[int, int, bytes, bytes]
-"""(status, length, kept lines, the upstream's RateLimit lines) of a head; a length of -1 where it needs care."""
+Plain = tuple[int, int, bytes, bytes, int]
+"""(status, length, kept lines, the upstream's RateLimit lines, what it says to browsers) of a head; a length of -1
+where it needs care."""
 
-NEEDS_CARE: Plain = (0, -1, b"", b"")
+NEEDS_CARE: Plain = (0, -1, b"", b"", 0)
 
 ANSWERS: dict[bytes, Plain] = {}
 """Heads of answers seen before, which mean what their bytes say and nothing else."""
@@ -48,6 +51,7 @@ class Server(asyncio.Protocol):
         "endpoint",
         "exchange",
         "full",
+        "idle",
         "reusable",
         "reused",
         "transport",
@@ -62,6 +66,9 @@ class Server(asyncio.Protocol):
         self.buffer = b""
         self.reusable = True
         self.reused = False
+        """It has answered before."""
+        self.idle = endpoint.service.idle_timeout
+        """Seconds for which it is kept idle."""
         self.ended = False
         self.deadline = NEVER
         self._state = WAITING
@@ -71,6 +78,11 @@ class Server(asyncio.Protocol):
     def tunnel(self) -> bool:
         """Whether the connection has left HTTP behind."""
         return self._state == TUNNEL
+
+    @property
+    def rechunks(self) -> bool:
+        """Whether an answer is under way that the client gets in chunks, each written whole."""
+        return self._rechunk and self._state in (CHUNKED, UNTIL_CLOSE)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
@@ -118,9 +130,13 @@ class Server(asyncio.Protocol):
                 if end < 0:
                     self.incomplete(data)
                     return
+            if 0 <= head.length < len(rest) and not exchange.bodiless(head.status):
+                raise too_much()
         except Fault as fault:
             exchange.fail(fault)
             return
+        if not self.reused:
+            self.learn(data[: end + 2])
         self.reusable = not head.close
         self._rechunk = exchange.respond(self, head)
         if exchange.bodiless(head.status):
@@ -136,7 +152,6 @@ class Server(asyncio.Protocol):
         elif head.length >= 0:
             self._state, self._left = SIZED, head.length
             if not head.length:
-                self.reusable = self.reusable and not data
                 self.finished()
                 return
         else:
@@ -145,10 +160,14 @@ class Server(asyncio.Protocol):
             self.more(data)
 
     def incomplete(self, data: bytes) -> None:
-        """The answer's head is not whole yet."""
-        if len(data) > LONGEST_HEAD:
+        """The answer's head is not whole yet; it fails now where nothing that could follow would make it one."""
+        try:
+            if len(data) > LONGEST_HEAD:
+                raise too_long()
+            check_unfinished(data)
+        except Fault as fault:
             assert self.exchange is not None
-            self.exchange.fail(too_long())
+            self.exchange.fail(fault)
         else:
             self.buffer = data
 
@@ -169,8 +188,10 @@ class Server(asyncio.Protocol):
     def relay_sized(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a body of known length."""
         if len(data) > self._left:
-            data, self.reusable = data[: self._left], False
+            exchange.fail(too_much())
+            return
         self._left -= len(data)
+        exchange.bytes_out += len(data)
         exchange.client.write(data)
         if not self._left:
             self.finished()
@@ -183,6 +204,10 @@ class Server(asyncio.Protocol):
         except Fault as fault:
             exchange.fail(fault)
             return
+        if decoder.rest:
+            exchange.fail(too_much())
+            return
+        exchange.bytes_out += sum(map(len, parts))
         if self._rechunk:
             end = finish(decoder.trailers) if decoder.done else b""
             if parts or end:
@@ -190,16 +215,17 @@ class Server(asyncio.Protocol):
         elif parts:
             exchange.client.write(b"".join(parts))
         if decoder.done:
-            self.reusable = self.reusable and not decoder.rest
             self.finished()
 
     def relay_until_close(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a body that ends with its connection."""
+        exchange.bytes_out += len(data)
         exchange.client.write(encode([data]) if self._rechunk else data)
 
     def relay_tunnel(self, exchange: Exchange, data: bytes) -> None:
         """Bytes of a protocol that is not ours."""
         exchange.client.deadline = monotonic() + TUNNEL_IDLE
+        exchange.bytes_out += len(data)
         exchange.client.write(data)
 
     def switch(self, head: ResponseHead, rest: bytes) -> None:
@@ -213,12 +239,14 @@ class Server(asyncio.Protocol):
         self._state, self.reusable = TUNNEL, False
         exchange.switch(head)
         if client.buffer:
+            exchange.bytes_in += len(client.buffer)
             self.write(client.buffer)
             client.buffer = b""
         if client.ended:
             self.end()
         client.resume()
         if rest:
+            exchange.bytes_out += len(rest)
             client.write(rest)
 
     def finished(self) -> None:
@@ -230,14 +258,18 @@ class Server(asyncio.Protocol):
         if self.full:
             # Answered before the request was taken: whoever came next would wait behind what is left of it.
             self.reusable = False
-        self.idle_again()
+        self.idle_again(monotonic())
         exchange.complete()
 
-    def idle_again(self) -> None:
+    def learn(self, block: bytes) -> None:
+        """The first answer's head, as bytes: for how long does this server keep a connection that is idle?"""
+        self.reused = True
+        self.idle = min(self.idle, idle_at_most(block))
+
+    def idle_again(self, now: float) -> None:
         """Keep the connection for later where that is safe."""
         if self.reusable and not self.transport.is_closing() and self.endpoint.release(self):
-            self.reused = True
-            self.deadline = monotonic() + self.endpoint.service.idle_timeout
+            self.deadline = now + self.idle
         else:
             self.close()
 
@@ -317,13 +349,20 @@ class Server(asyncio.Protocol):
             exchange.complete()
         elif self._state == TUNNEL:
             exchange.end_tunnel()
+        elif isinstance(exc, ssl.SSLError):
+            exchange.fail(self.worker.tls_broke(self.endpoint, exc))
         else:
-            exchange.lost(fresh=not self.reused or bool(self.buffer))
+            exchange.lost(fresh=not self.reused, begun=bool(self.buffer))
 
 
 def too_long() -> Fault:
     """An answer's head is longer than any that is read."""
     return Fault("http_response_header_section_size", "The upstream's answer has a head that is too long")
+
+
+def too_much() -> Fault:
+    """An answer goes on behind its end: one of the two is wrong, and where it is passed on already, it is cut off."""
+    return Fault("http_protocol_error", "The upstream sent more than its answer")
 
 
 def understand(block: bytes) -> Plain:

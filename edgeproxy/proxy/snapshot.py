@@ -5,19 +5,22 @@ A request sees one snapshot from its start to its end; a new configuration is a 
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import grammar, lines
 from edgeproxy.http1.request import RequestHead, read_fields
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
+from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses
 from edgeproxy.proxy.identity import ANONYMOUS, Directory, Identity
 from edgeproxy.proxy.lane import NOBODY, Lane, Route
 from edgeproxy.proxy.memory import remember
 from edgeproxy.proxy.pool import Service
 from edgeproxy.proxy.router import NO_SITE, Router, Site
+from edgeproxy.proxy.tls import Outward
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Limit, Settings
@@ -39,19 +42,17 @@ class Snapshot:
         hosts = 1  # Edges that share limits through a hub; with memory:// this one alone.
         self._people = Policies(store.people, hosts=hosts, full=lambda: counts.table_full("people"))
         addresses = Policies(store.addresses, hosts=hosts, full=lambda: counts.table_full("addresses"))
-        services = {
+        self.services = {
             name: Service(
                 name,
-                [(endpoint.host, endpoint.port) for endpoint in upstream.endpoints],
+                upstream,
+                settings.region,
                 counts.upstream_seconds(name),
-                connect_timeout=upstream.timeouts.connect,
-                head_timeout=upstream.timeouts.response_head,
-                idle_timeout=upstream.timeouts.idle,
-                pool=upstream.pool,
+                None if upstream.breaker is None else counts.upstream_pending(name),
             )
             for name, upstream in settings.upstreams.items()
         }
-        self.router = Router(Route(route, services[route.upstream], counts) for route in settings.routes)
+        self.router = Router(Route(route, self.services[route.upstream], counts) for route in settings.routes)
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [counts.usage(NOBODY, meter, NOBODY) for meter in settings.meters]
         self.directory = Directory(settings, self._policies, counts)
@@ -66,11 +67,22 @@ class Snapshot:
         secret = settings.stamp_secret
         self.sign = None if secret is None else Signature(secret, settings.region)
         self.legacy_headers = settings.legacy_headers
+        self.security_headers = settings.security_headers
+        self.access = None if settings.access_log is None else AccessLog(settings.access_log, settings.region)
         self.sizes = grammar.Limits(head=settings.limits.head, fields=settings.limits.fields)
         self.longest_body = NO_LIMIT if settings.limits.body is None else settings.limits.body
         self.header_timeout = settings.limits.header_timeout
         self.body_idle = settings.limits.body_idle
         self.keepalive_idle = settings.limits.keepalive_idle
+        self.connections = settings.limits.connections
+        self.connections_per_ip = settings.limits.connections_per_ip
+        self.pipelined = settings.limits.pipelined
+        self.outward = {
+            name: Outward(upstream.tls)
+            for name, upstream in settings.upstreams.items()
+            if any(endpoint.scheme == "https" for endpoint in upstream.endpoints)
+        }
+        """How the edge speaks TLS with each upstream that has it."""
         self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
 
@@ -87,6 +99,24 @@ class Snapshot:
         if trace is None and identity is not self.directory.unknown and not is_personal(head):
             remember(self.heads[trusted], block, meaning)
         return meaning
+
+    def endpoints_changed(self, services: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """What the supervisor tells of endpoints: of each service, and each of its endpoints as configured, in order,
+        which `addresses` it has and which of them are `up`."""
+        for name, listing in services.items():
+            service = self.services.get(name)
+            if service is not None:
+                for server in service.update(listing):
+                    server.close()
+
+    def lacks_addresses(self) -> bool:
+        """Whether there is a service of which no address is known."""
+        return not all(service.endpoints for service in self.services.values())
+
+    def look(self, now: float) -> None:
+        """Twice a second: what has come to pass with time alone. `now` is of the monotonic clock."""
+        for service in self.services.values():
+            service.look(now)
 
     def forget(self) -> None:
         """Drop every memory of what bytes mean: of blocks, of field lines, of keys."""

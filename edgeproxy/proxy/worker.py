@@ -9,9 +9,11 @@ import asyncio
 import gc
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from email.utils import formatdate
+from itertools import zip_longest
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -25,13 +27,19 @@ from edgeproxy.counters.columns import NoFreeColumn
 from edgeproxy.counters.file import TableError
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Fault
+from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.client import Client
 from edgeproxy.proxy.counts import Counts
 from edgeproxy.proxy.deadlines import NEVER, Deadlines
+from edgeproxy.proxy.dial import HandshakeFailed, dial
+from edgeproxy.proxy.door import Door, Guest
+from edgeproxy.proxy.entry import Entry
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.ids import Ids
+from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.server import Server
 from edgeproxy.proxy.snapshot import Snapshot
+from edgeproxy.proxy.tls import Inward, Outward, Unusable, fault_of, why_of
 from edgeproxy.tasks import Tasks
 
 COMPLAIN = 10.0
@@ -39,6 +47,15 @@ COMPLAIN = 10.0
 
 ORPHAN_LOOK = 0.25
 """Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
+
+INTRODUCED = 2.0
+"""Seconds that a worker waits at most for the addresses of upstreams before it serves."""
+
+LAST_ENDS = 0.2
+"""Seconds within which connections that are cut have ended; the loop needs a turn or two for it."""
+
+LAST_LINES = 0.5
+"""Seconds that the access log may take for its last lines when a worker leaves."""
 
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
@@ -53,6 +70,7 @@ class Worker:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.counts = Counts(store)
+        self.entry = Entry(self)
         self.ids = Ids()
         self.deadlines = Deadlines()
         self.tasks = Tasks()
@@ -60,10 +78,16 @@ class Worker:
         self.date = date_field()
         """The Date line of answers of the edge's own (RFC 9110 section 6.6.1), made at every sweep."""
         self.draining = False
+        self.introduced = asyncio.Event()
+        """The supervisor has told of endpoints."""
         self.snapshot: Snapshot
         self._clients: set[Client] = set()
+        self._guests: set[Guest] = set()
+        self.half_closed: set[Client] = set()
+        """Those who have closed their side, and may or may not still wait for an answer."""
         self._upstream_connections = 0
-        self._listening: list[tuple[asyncio.Server, socket.socket]] = []
+        self._listening: list[tuple[asyncio.Server, socket.socket, Door]] = []
+        self._inward: list[Inward] = []
         self._empty = asyncio.Event()
         self._empty.set()
         self._log = log.get()
@@ -84,8 +108,26 @@ class Worker:
     def left(self, client: Client) -> None:
         """A client's connection is gone."""
         self._clients.discard(client)
+        self.half_closed.discard(client)
         self.deadlines.everybody.discard(client)
-        if not self._clients:
+        self._over(client.subject)
+
+    def greets(self, guest: Guest) -> None:
+        """A client's TLS handshake begins."""
+        self._guests.add(guest)
+        self.deadlines.everybody.add(guest)
+        self._empty.clear()
+
+    def greeted(self, guest: Guest, *, gone: bool = False) -> None:
+        """It has ended: in a client, or in nothing."""
+        self._guests.discard(guest)
+        self.deadlines.everybody.discard(guest)
+        if gone:
+            self._over(guest.subject)
+
+    def _over(self, subject: bytes) -> None:
+        self.entry.leave(subject)
+        if not self._clients and not self._guests:
             self._empty.set()
 
     def reached(self, server: Server) -> None:
@@ -110,14 +152,16 @@ class Worker:
             service = endpoint.service
             try:
                 async with asyncio.timeout(service.connect_timeout):
-                    server = await self._dial(endpoint.host, endpoint.port, Server(self, endpoint))
+                    server = Server(self, endpoint)
+                    tls = self.snapshot.outward[service.name] if endpoint.scheme == "https" else None
+                    await dial(endpoint, server, tls)
             except TimeoutError:
                 fault = Fault("connection_timeout", "The upstream did not take the connection in time", status=504)
                 why = f"no connection within {service.connect_timeout:g} s"
-            except socket.gaierror as unknown:
-                fault = Fault("dns_error", "The upstream's name could not be resolved")
-                why = str(unknown)
-            except (OSError, UnicodeError) as refusal:  # The latter is how a name that cannot be one fails.
+            except HandshakeFailed as failure:
+                fault = Fault(fault_of(failure.why), "TLS with the upstream could not be agreed on")
+                why = why_of(failure.why)
+            except OSError as refusal:
                 fault = Fault("connection_refused", "The upstream could not be connected to")
                 why = str(refusal)
             else:
@@ -128,31 +172,38 @@ class Worker:
             if client.exchange is exchange:
                 exchange.unreachable(fault)
 
-    async def _dial(self, host: str, port: int, server: Server) -> Server:
-        await asyncio.get_running_loop().create_connection(lambda: server, host, port)
-        return server
+    def tls_broke(self, endpoint: Endpoint, failure: ssl.SSLError) -> Fault:
+        """A connection to an upstream that TLS had been agreed on is of no use any more: what its request fails of.
+
+        In TLS 1.3 that is also how an upstream refuses the edge's certificate.
+        """
+        self._seldom.error("TLS with an upstream broke", f"{endpoint.host}:{endpoint.port}", why=why_of(failure))
+        return Fault(fault_of(failure), "TLS with the upstream broke")
 
     # ---- life
 
-    async def listen(self, listening: Sequence[socket.socket]) -> None:
-        """Serve on these sockets, which other workers share."""
+    async def listen(self, listening: Sequence[socket.socket], inward: Sequence[Inward | None] = ()) -> None:
+        """Serve on these sockets, which other workers share; over TLS where there is something of it in `inward`."""
         loop = asyncio.get_running_loop()
-        for each in listening:
+        self._inward = [each for each in inward if each is not None]
+        for each, tls in zip_longest(listening, inward):
+            door = Door(self, tls)
             # The loop closes the socket that it is given; this one is for what is queued when it has done so.
             queue = each.dup()
             queue.setblocking(False)
-            self._listening.append((await loop.create_server(lambda: Client(self), sock=each, backlog=BACKLOG), queue))
+            server = await loop.create_server(door.opens, sock=each, backlog=BACKLOG)
+            self._listening.append((server, queue, door))
         self.deadlines.start()
 
     async def drain(self, seconds: float) -> None:
         """Take what is queued, finish what has begun, accept nothing new; what is left after `seconds` is cut."""
         loop = asyncio.get_running_loop()
         self.draining = True
-        for server, queue in self._listening:
+        for server, queue, door in self._listening:
             server.close()
             with queue:
                 while (accepted := _accept(queue)) is not None:
-                    await loop.connect_accepted_socket(lambda: Client(self), accepted)
+                    await loop.connect_accepted_socket(door.opens, accepted)
         self._listening.clear()
         # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
         await asyncio.sleep(0)
@@ -162,17 +213,64 @@ class Worker:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         except TimeoutError:
-            self._log.warning("connections cut at the end of the drain", connections=len(self._clients))
-            for client in tuple(self._clients):
-                client.abort()
+            cut: list[Client | Guest] = [*self._clients, *self._guests]
+            self._log.warning("connections cut at the end of the drain", connections=len(cut))
+            for each in cut:
+                each.abort()
+            try:
+                # Their ends are counted, and logged, which cannot be done once the tables are closed.
+                async with asyncio.timeout(LAST_ENDS):
+                    await self._empty.wait()
+            except TimeoutError:
+                pass
+
+    def certificates_changed(self) -> None:
+        """Load all certificates anew; where one cannot be used, what there was stays."""
+        loaded: list[Inward | Outward] = [*self._inward, *self.snapshot.outward.values()]
+        for each in loaded:
+            try:
+                each.load()
+            except Unusable as why:
+                self._log.error("certificates not loaded, those before stay", why=str(why))
+
+    async def is_introduced(self, seconds: float) -> None:
+        """Wait until the supervisor has told of endpoints, for so many seconds at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.introduced.wait()
+        except TimeoutError:
+            self._log.warning("the supervisor told of no addresses")
 
     def _look_around(self) -> None:
         """Twice a second: what changed outside, and what is to be shown of what is inside."""
         self.offset = self.store.offset
         self.date = date_field()
         self.store.columns_changed()
-        self.counts.connections("client", len(self._clients))
-        self.counts.connections("upstream", self._upstream_connections)
+        now = monotonic()
+        self.snapshot.look(now)
+        for client in tuple(self.half_closed):
+            client.probe(now)
+        for client in [client for client in self._clients if not client.reading]:
+            client.check()
+        self.counts.upstream_connections(self._upstream_connections)
+        access = self.snapshot.access
+        if access is not None:
+            access.flush()
+            self._mourn_lines(access)
+
+    def _mourn_lines(self, access: AccessLog) -> None:
+        """Count the lines of the access log that could not be written."""
+        lost, why = access.lost()
+        if lost:
+            self.counts.access_log_dropped(lost)
+            self._seldom.error("access log lines dropped", str(access.file), lines=lost, why=why)
+
+    def end_log(self) -> None:
+        """Write what the access log still holds."""
+        access = self.snapshot.access
+        if access is not None:
+            access.close(LAST_LINES)
+            self._mourn_lines(access)
 
 
 def date_field() -> bytes:
@@ -206,14 +304,22 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         return 1
     worker = Worker(store)
     settings = load.restore(config["settings"].encode())
-    worker.snapshot = Snapshot(settings, store, worker.counts)
-    await worker.listen(listening)
+    try:
+        worker.snapshot = Snapshot(settings, store, worker.counts)
+        inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
+    except Unusable as why:
+        await channel.send({"type": "failed", "why": str(why)})
+        return 1
+    told = worker.tasks.start("channel", until_told(channel, worker, config, stop))
+    if worker.snapshot.lacks_addresses():
+        # The supervisor tells them right after the configuration; requests before that would go nowhere.
+        await worker.is_introduced(INTRODUCED)
+    await worker.listen(listening, inward)
     # What has been made up to here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     await channel.send({"type": "ready", "column": store.column})
-    told = worker.tasks.start("channel", until_told(channel, store, config, stop))
     await stop.wait()
     deadline = told.result() if told.done() else None
     await worker.drain(settings.drain if deadline is None else deadline)
@@ -224,11 +330,12 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     channel.close()
     await worker.tasks.cancel()
     worker.deadlines.stop()
+    worker.end_log()
     store.close()
     return 0
 
 
-async def until_told(channel: Channel, store: Store, config: dict[str, Any], stop: asyncio.Event) -> float | None:
+async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], stop: asyncio.Event) -> float | None:
     """Wait until this worker is to leave; returns the seconds that it has for it, None where nobody said."""
     logger = log.get()
     try:
@@ -237,11 +344,16 @@ async def until_told(channel: Channel, store: Store, config: dict[str, Any], sto
             if message["type"] == "drain":
                 stop.set()
                 return float(message["deadline"])
+            if message["type"] == "endpoints":
+                worker.snapshot.endpoints_changed(message["services"])
+                worker.introduced.set()
+            if message["type"] == "certificates":
+                worker.certificates_changed()
     except ChannelClosed:
         logger.warning("the supervisor is gone; serving on until another one serves")
     leave_by = monotonic() + config["orphan_deadline"]
     while monotonic() < leave_by:
-        token, age = store.control.serving(monotonic())
+        token, age = worker.store.control.serving(monotonic())
         if token not in (0, config["token"]) and age < HEARTBEAT_FRESH:
             logger.info("another supervisor serves; leaving")
             break

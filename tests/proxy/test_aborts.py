@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tests.proxy.transcript import Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Wire
+from tests.proxy.wire import RESET, Wire
 
 MIB = 1 << 20
 
@@ -46,6 +46,23 @@ async def test_a_client_gone_within_its_head_leaves_nothing(edge: Edge) -> None:
         await edge.until(lambda: not edge.worker._clients)
 
 
+async def test_a_client_gone_before_it_was_accepted_asks_for_nothing(edge: Edge) -> None:
+    """Its address is not known any more, so nothing could be said of whose request it was. Found by tests/fuzz."""
+    await edge.starts()
+    gone = socket.create_connection(edge.address)
+    gone.sendall(post(b"hello"))
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    gone.close()
+    client = await edge.client()
+    await client.sends(get("/public/after"))
+    upstream = await edge.upstream.accepts()
+    assert (await upstream.gets_request()).first.startswith("GET /public/after ")
+    await upstream.sends(ok())
+    await client.gets_answer()
+    await edge.settles()
+    assert not edge.upstream.is_asked()
+
+
 @pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked", "X-Until: close"])
 async def test_a_client_gone_within_its_answer_frees_the_upstream(edge: Edge, framing: str) -> None:
     client = await edge.client()
@@ -69,6 +86,21 @@ async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge
     (held,) = edge.worker._clients
     assert held.choked
     client.aborts()
+    await upstream.gets_cut()
+
+
+async def test_a_client_gone_while_nobody_took_its_body_frees_the_upstream(edge: Edge) -> None:
+    """It is not being read then, and what is not read tells nothing by itself."""
+    client = await edge.client()
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", f"Content-Length: {64 * MIB}"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await client.sends_while_taken(bytes(1 << 16), 64 * MIB)
+    (held,) = edge.worker._clients
+    assert not held.reading
+    client.aborts()
+    await edge.until(lambda: not edge.worker._clients)
+    assert edge.endpoint().outstanding == 0
     await upstream.gets_cut()
 
 

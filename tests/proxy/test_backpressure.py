@@ -263,6 +263,7 @@ async def test_a_connection_whose_last_client_stopped_reading_serves_the_next_on
 
 async def test_a_half_closed_client_that_reads_late_gets_every_answer(edge: Edge) -> None:
     n = 1500
+    edge.config["limits"] = {"pipelined": n + 1}
     client, upstream = await open_exchange(edge, get())
     (held,) = edge.worker._clients
     narrow(held.transport)

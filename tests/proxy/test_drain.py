@@ -178,7 +178,7 @@ async def test_a_refused_request_is_told_that_the_connection_ends(edge: Edge, re
 
 
 async def test_a_fault_is_told_that_the_connection_ends(edge: Edge) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await asked(edge, post(b""))
     drain = Drain(edge)
     await edge.settles()
     upstream.closes()

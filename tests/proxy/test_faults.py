@@ -137,6 +137,22 @@ async def test_a_head_that_is_none_is_502_and_its_connection_is_closed(edge: Edg
     await still_served(edge, client)
 
 
+UNFINISHED = {
+    "a banner": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "its first byte": b"S",
+    "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+async def test_what_cannot_become_a_head_is_502_at_once(edge: Edge, name: str) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(UNFINISHED[name])
+    is_fault(await client.gets_answer(), 502, "http_protocol_error")
+    await upstream.gets_cut()
+    await still_served(edge, client)
+
+
 async def test_a_malformed_head_on_a_kept_connection_is_502_and_not_asked_again(edge: Edge) -> None:
     client, upstream = await asked(edge)
     await upstream.sends(ok())
@@ -160,7 +176,7 @@ async def test_a_head_that_is_too_long_is_502(edge: Edge, filler: bytes) -> None
 
 
 async def test_an_upstream_that_closes_without_an_answer_is_502(edge: Edge) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await asked(edge, post(b"once only"))
     upstream.closes()
     answer = await client.gets_answer()
     is_fault(answer, 502, "connection_terminated")

@@ -200,8 +200,8 @@ async def test_connections_of_both_sides_are_shown(edge: Edge) -> None:
     await edge.until(lambda: edge.count("edge_connections", "client") == 2)
     await edge.until(lambda: edge.count("edge_connections", "upstream") == 1)
     first.closes()
-    upstream.closes()
     await edge.until(lambda: edge.count("edge_connections", "client") == 1)
+    upstream.closes()
     await edge.until(lambda: edge.count("edge_connections", "upstream") == 0)
 
 

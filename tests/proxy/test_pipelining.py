@@ -207,3 +207,67 @@ async def test_the_head_behind_a_late_one_has_a_deadline_of_its_own(edge: Edge) 
     assert (await client.gets_answer()).status == 404
     assert held.buffer == b"GET /"
     assert held.deadline > late + 50.0
+
+
+async def test_no_more_requests_are_read_ahead_than_configured(edge: Edge) -> None:
+    edge.config["limits"] = {"pipelined": 4}
+    client = await edge.client()
+    await client.sends(get("/public/0"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    (held,) = edge.worker._clients
+    for n in range(1, 4):
+        await client.sends(get(f"/public/{n}"))
+        await edge.until(lambda n=n: held.buffer.count(b"\r\n\r\n") == n)  # type: ignore[misc]
+        assert held.reading
+    await client.sends(get("/public/4"))
+    await edge.until(lambda: not held.reading)
+    await client.sends(*(get(f"/public/{n}") for n in range(5, 20)))
+    await edge.settles()
+    assert held.buffer.count(b"\r\n\r\n") == 4
+    await upstream.sends(ok(b"0"))
+    assert (await client.gets_answer()).body == b"0"
+    for n in range(1, 20):
+        assert (await upstream.gets_request()).first == f"GET /public/{n} HTTP/1.1"
+        await upstream.sends(ok(b"%d" % n))
+        assert (await client.gets_answer()).body == b"%d" % n
+    assert held.reading
+
+
+async def test_ends_of_heads_within_a_body_stop_nobody(edge: Edge) -> None:
+    edge.config["limits"] = {"pipelined": 2}
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    body = b"\r\n\r\n" * 100
+    await client.sends(post(body)[:-7])
+    (held,) = edge.worker._clients
+    await edge.until(lambda: not held.reading)
+    await client.sends(post(body)[-7:], post(body))
+    await upstream.sends(ok())
+    await client.gets_answer()
+    for _ in range(2):
+        assert (await upstream.gets_request()).body == body
+        await upstream.sends(ok())
+        await client.gets_answer()
+
+
+async def test_what_follows_a_request_to_switch_is_read_on_once_it_is_a_tunnels(edge: Edge) -> None:
+    edge.config["limits"] = {"pipelined": 1}
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
+    client = await edge.client()
+    await client.sends(get("/public/", *upgrade))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await client.sends(b"\r\n\r\n\r\n\r\n")
+    (held,) = edge.worker._clients
+    await edge.until(lambda: not held.reading)
+    await client.sends(b"more")
+    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", *upgrade))
+    await client.gets_head()
+    await upstream.gets(b"\r\n\r\n\r\n\r\nmore")
+    client.sends_eof()
+    await upstream.gets_eof()
+    upstream.closes()
+    await client.gets_eof()

@@ -2,27 +2,51 @@
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from edgeproxy.proxy.pool import Endpoint, Service
+from edgeproxy.config.models import Upstream
+from edgeproxy.errors import Fault
+from edgeproxy.proxy import pool
+from edgeproxy.proxy.pool import Service, is_address, tiers_of
 
 
 class Seconds:
-    """A histogram is passed through and not looked at."""
+    """A histogram: only how much is in it is looked at."""
+
+    count = 0
 
 
-def service(n: int, *, pool: int = 256, seed: int = 1) -> Service:
-    return Service(
-        "api",
-        [("10.0.0.1", 9000 + number) for number in range(n)],
-        Seconds(),
-        connect_timeout=1.0,
-        head_timeout=30.0,
-        idle_timeout=60.0,
-        pool=pool,
-        chance=random.Random(seed),
-    )
+def service(n: int = 0, *, seed: int = 1, endpoints: list[Any] | None = None, **settings: Any) -> Service:
+    if endpoints is None:
+        endpoints = [f"http://10.0.0.1:{9000 + number}" for number in range(n)]
+    upstream = Upstream.model_validate({"endpoints": endpoints, **settings})
+    return Service("api", upstream, "eu-west", Seconds(), chance=random.Random(seed))
+
+
+def at(host: str, **settings: Any) -> dict[str, Any]:
+    """An endpoint as configured."""
+    return {"url": f"http://{host}:80", **settings}
+
+
+def told(*listing: str) -> list[dict[str, Any]]:
+    """What the supervisor tells: of each endpoint its addresses, those that are down with a minus sign."""
+    return [
+        {
+            "addresses": [address.removeprefix("-") for address in addresses.split()],
+            "up": [address for address in addresses.split() if not address.startswith("-")],
+        }
+        for addresses in listing
+    ]
+
+
+def addresses(endpoints: Any) -> list[str]:
+    return [endpoint.address for endpoint in endpoints]
+
+
+def chosen(of: Service, times: int = 600) -> Counter[str]:
+    return Counter(of.select().address for _ in range(times))
 
 
 # ---- connections
@@ -77,23 +101,22 @@ def test_the_less_loaded_of_two_is_chosen() -> None:
     assert {both.select() for _ in range(100)} == {other}
 
 
-def test_a_slow_endpoint_counts_as_more_loaded() -> None:
-    both = service(2)
-    slow, quick = both.endpoints
-    slow.seconds, quick.seconds = 0.1, 0.01
-    quick.outstanding = 8
-    assert {both.select() for _ in range(100)} == {quick}
-    quick.outstanding = 10
-    assert {both.select() for _ in range(100)} == {slow}
+def test_load_is_what_is_outstanding_for_each_unit_of_weight() -> None:
+    both = service(endpoints=[at("10.0.0.1", weight=3), at("10.0.0.2")])
+    heavy, light = both.endpoints
+    heavy.outstanding, light.outstanding = 5, 2
+    assert {both.select() for _ in range(100)} == {heavy}
+    heavy.outstanding = 7
+    assert {both.select() for _ in range(100)} == {light}
 
 
 def test_the_most_loaded_of_many_is_never_chosen() -> None:
     """Of two different endpoints one is less loaded, so the worst one always loses (Mitzenmacher 2001)."""
     many = service(5)
     many.endpoints[3].outstanding = 9
-    chosen = Counter(many.select() for _ in range(5000))
-    assert many.endpoints[3] not in chosen
-    assert set(chosen) == set(many.endpoints) - {many.endpoints[3]}
+    picked = Counter(many.select() for _ in range(5000))
+    assert many.endpoints[3] not in picked
+    assert set(picked) == set(many.endpoints) - {many.endpoints[3]}
 
 
 def test_equals_share_the_load() -> None:
@@ -101,6 +124,12 @@ def test_equals_share_the_load() -> None:
     for _ in range(4000):
         many.select().outstanding += 1
     assert max(e.outstanding for e in many.endpoints) - min(e.outstanding for e in many.endpoints) <= 4
+
+
+def test_idle_endpoints_share_the_requests_by_weight() -> None:
+    shared = chosen(service(endpoints=[at("10.0.0.1", weight=2), at("10.0.0.2"), at("10.0.0.3")]), 5210)
+    assert shared["10.0.0.1"] == pytest.approx(2605, rel=0.02)
+    assert shared["10.0.0.2"] == pytest.approx(1302, rel=0.02)
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
@@ -113,8 +142,8 @@ def test_the_two_that_are_compared_are_never_the_same_endpoint(n: int) -> None:
 
 def test_the_choice_follows_from_the_chance_alone() -> None:
     def ports(seed: int) -> list[int]:
-        chosen = service(6, seed=seed)
-        return [chosen.select().port for _ in range(50)]
+        of = service(6, seed=seed)
+        return [of.select().port for _ in range(50)]
 
     assert ports(7) == ports(7)
     assert ports(7) != ports(8)
@@ -125,25 +154,157 @@ def test_the_choice_follows_from_the_chance_alone() -> None:
 
 def test_the_only_endpoint_has_no_other() -> None:
     only = service(1)
-    assert only.other_than(only.endpoints[0]) is None
+    assert only.other_than(only.endpoints) is None
 
 
 def test_the_other_endpoint_is_the_least_loaded_of_the_rest() -> None:
     several = service(3)
     first, second, third = several.endpoints
     second.outstanding = 1
-    assert several.other_than(first) is third
-    assert several.other_than(third) is first
+    assert several.other_than([first]) is third
+    assert several.other_than([third]) is first
+    assert several.other_than([first, third]) is second
 
 
-# ---- learning
+def test_another_region_is_the_other_one_only_where_the_near_one_has_none() -> None:
+    several = service(endpoints=[at("10.0.0.1"), at("10.0.0.2"), at("10.0.0.3", region="us-east")])
+    near, also_near, far = several.endpoints
+    also_near.outstanding = 100
+    assert several.other_than([near]) is also_near
+    assert several.other_than([near, also_near]) is far
 
 
-def test_the_time_to_answer_moves_slowly_towards_what_is_seen() -> None:
-    endpoint: Endpoint = service(1).endpoints[0]
-    endpoint.seconds = 1.0
-    endpoint.learn(2.0)
-    assert endpoint.seconds == pytest.approx(1.1)
-    for _ in range(200):
-        endpoint.learn(0.05)
-    assert endpoint.seconds == pytest.approx(0.05, rel=0.01)
+def test_who_is_down_or_left_out_is_nobodys_other() -> None:
+    several = service(3)
+    first, second, third = several.endpoints
+    second.up, third.out = False, True
+    assert several.other_than([first]) is None
+
+
+# ---- regions
+
+
+def test_regions_are_asked_in_the_order_in_which_they_are_listed_after_the_own_one() -> None:
+    assert tiers_of(["us", None, "asia", "eu", "us"], "eu") == [1, 0, 2, 0, 1]
+    assert tiers_of([None, None], "eu") == [0, 0]
+    assert tiers_of(["us", "asia"], "eu") == [1, 2]
+
+
+def test_a_farther_region_serves_while_the_nearer_ones_are_down() -> None:
+    of = service(
+        endpoints=[
+            at("10.0.0.1", region="asia"),
+            at("10.0.0.2", region="eu-west"),
+            at("10.0.0.3"),
+            at("10.0.0.4", region="us-east"),
+        ]
+    )
+    assert set(chosen(of)) == {"10.0.0.2", "10.0.0.3"}
+    of.update(told("10.0.0.1", "-10.0.0.2", "10.0.0.3", "10.0.0.4"))
+    assert set(chosen(of)) == {"10.0.0.3"}
+    of.update(told("10.0.0.1", "-10.0.0.2", "-10.0.0.3", "10.0.0.4"))
+    assert set(chosen(of)) == {"10.0.0.1"}
+    of.update(told("-10.0.0.1", "-10.0.0.2", "-10.0.0.3", "10.0.0.4"))
+    assert set(chosen(of)) == {"10.0.0.4"}
+    of.update(told("10.0.0.1", "10.0.0.2", "-10.0.0.3", "10.0.0.4"))
+    assert set(chosen(of)) == {"10.0.0.2"}
+
+
+def test_with_every_endpoint_far_away_the_first_region_serves() -> None:
+    of = service(endpoints=[at("10.0.0.1", region="us"), at("10.0.0.2", region="asia")])
+    assert set(chosen(of)) == {"10.0.0.1"}
+
+
+# ---- addresses
+
+
+@pytest.mark.parametrize(
+    ("host", "known"), [("10.0.0.1", True), ("::1", True), ("api.internal", False), ("1.2", False)]
+)
+def test_an_ip_address_is_one_without_a_look_up(host: str, known: bool) -> None:
+    assert is_address(host) is known
+
+
+def test_an_ip_address_is_there_from_the_start_also_in_brackets() -> None:
+    of = service(endpoints=["http://[::1]:80", "http://10.0.0.1:81"])
+    assert [(each.host, each.address, each.port) for each in of.endpoints] == [
+        ("::1", "::1", 80),
+        ("10.0.0.1", "10.0.0.1", 81),
+    ]
+
+
+def test_a_name_has_no_address_until_it_is_told() -> None:
+    of = service(endpoints=[at("api.internal", weight=3)])
+    assert of.endpoints == ()
+    for _ in range(2):
+        with pytest.raises(Fault) as fault:
+            of.select()
+        assert (fault.value.status, fault.value.error) == (502, "dns_error")
+    assert of.update(told("10.0.0.1 10.0.0.2")) == []
+    assert set(chosen(of)) == {"10.0.0.1", "10.0.0.2"}
+    assert [(each.host, each.weight) for each in of.endpoints] == [("api.internal", 3)] * 2
+
+
+def test_with_every_address_down_it_is_unavailable_until_one_is_up() -> None:
+    of = service(2)
+    of.update(told("-10.0.0.1", "-10.0.0.1"))
+    for _ in range(2):
+        with pytest.raises(Fault) as fault:
+            of.select()
+        assert (fault.value.status, fault.value.error) == (503, "destination_unavailable")
+    of.update(told("-10.0.0.1", "10.0.0.1"))
+    assert of.select() is of.endpoints[1]
+
+
+def test_an_address_that_remains_keeps_its_connections_and_its_record() -> None:
+    of = service(endpoints=[at("api.internal")])
+    of.update(told("10.0.0.1 10.0.0.2"))
+    stays = of.endpoints[1]
+    stays.release("a")
+    stays.outstanding, stays.errors = 3, 2
+    assert of.update(told("10.0.0.3 10.0.0.2")) == []
+    assert sorted(addresses(of.endpoints)) == ["10.0.0.2", "10.0.0.3"]
+    assert stays in of.endpoints
+    assert (stays.idle, stays.outstanding, stays.errors) == (["a"], 3, 2)
+
+
+def test_an_address_that_is_gone_gives_up_its_connections_and_takes_no_more() -> None:
+    of = service(endpoints=[at("api.internal"), at("10.0.0.9")])
+    of.update(told("10.0.0.1 10.0.0.2", "10.0.0.9"))
+    gone = of.endpoints[0]
+    gone.release("a")
+    gone.release("b")
+    assert of.update(told("10.0.0.2", "10.0.0.9")) == ["a", "b"]
+    assert gone.idle == []
+    assert not gone.release("c")
+    assert set(chosen(of)) == {"10.0.0.2", "10.0.0.9"}
+
+
+def test_one_address_under_two_names_is_two_endpoints() -> None:
+    of = service(endpoints=[at("a.internal"), at("b.internal", weight=2)])
+    of.update(told("10.0.0.1", "10.0.0.1"))
+    assert [(each.host, each.weight) for each in of.endpoints] == [("a.internal", 1), ("b.internal", 2)]
+    of.update(told("10.0.0.1", ""))
+    assert addresses(of.endpoints) == ["10.0.0.1"]
+
+
+def test_what_says_nothing_new_draws_no_new_pairs() -> None:
+    of = service(2)
+    of.select()
+    cycle = of.next_pair
+    of.update(told("10.0.0.1", "10.0.0.1"))
+    assert of.next_pair is cycle
+    of.update(told("10.0.0.1", "-10.0.0.1"))
+    assert of.next_pair is not cycle
+
+
+def test_many_changes_between_two_requests_draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws: list[int] = []
+    draw = pool.draw
+    monkeypatch.setattr(pool, "draw", lambda among, chance: draws.append(len(among)) or draw(among, chance))
+    of = service(endpoints=[at("api.internal")])
+    for n in range(1, 50):
+        of.update(told(" ".join(f"10.0.0.{number}" for number in range(n))))
+    for _ in range(10):
+        of.select()
+    assert draws == [49]

@@ -181,6 +181,21 @@ async def test_head_is_refused_without_a_body(edge: Edge) -> None:
     is_problem(await client.gets_answer(), 404)
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("Host: a b", 400), ("Content-Length: x", 400), ("Expect: tea", 417), ("X: " + "a" * 40_000, 431)],
+)
+async def test_head_is_refused_without_a_body_where_its_fields_are_not_understood(
+    edge: Edge, line: str, status: int
+) -> None:
+    """RFC 9110 section 9.3.2. Found by tests/fuzz."""
+    client = await edge.client()
+    await client.sends(head("HEAD /public/ HTTP/1.1", "Host: h", line))
+    answer = await client.gets_answer("HEAD")
+    assert (answer.status, int(answer["Content-Length"]) > 0) == (status, True)
+    await client.gets_eof()
+
+
 async def test_half_a_head_that_cannot_become_one_is_refused_at_once(edge: Edge) -> None:
     for half in (b"GET /" + b"x" * 9000, b"GET /public/ HTTP/2.0\r\n", b"\x16\x03\x01\x02\x00\n", b"GET /a\0"):
         answer = await edge.refuses(half)

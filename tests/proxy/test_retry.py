@@ -1,7 +1,12 @@
 """A kept connection that turns out dead: asked once more where that is safe, and only there (RFC 9112 section 9.3)."""
 
+from typing import Any
+
 import pytest
 
+from edgeproxy.proxy import worker
+from edgeproxy.proxy.pool import Endpoint
+from edgeproxy.proxy.server import Server
 from tests.proxy.test_faults import is_fault
 from tests.proxy.transcript import Edge, get, head, ok, post
 from tests.proxy.wire import Wire
@@ -75,13 +80,18 @@ async def test_it_is_sent_again_once_only(edge: Edge) -> None:
     is_fault(await client.gets_answer(), 502, "connection_terminated")
 
 
-async def test_over_a_new_connection_nothing_is_sent_again(edge: Edge) -> None:
+async def test_a_new_connection_that_ends_without_a_byte_is_no_different(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    upstream.closes()
-    is_fault(await client.gets_answer(), 502, "connection_terminated")
+    first = await edge.upstream.accepts()
+    await first.gets_request()
+    first.closes()
+    another = await edge.upstream.accepts()
+    await another.gets_request()
+    await another.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    assert edge.count("edge_upstream_errors_total", "api", "connection_terminated") == 1
+    assert edge.count("edge_upstream_retries_total", "api") == 1
 
 
 @pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 200 OK\r\nConte", head("HTTP/1.1 103 Early Hints")])
@@ -153,3 +163,128 @@ async def test_a_post_finds_no_connection_that_is_known_to_be_closed(edge: Edge)
     assert (await another.gets_request()).body == b"abc"
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
+
+
+# ---- which endpoint, how often
+
+
+async def test_rather_another_endpoint_is_asked(edge: Edge) -> None:
+    other = edge.adds_endpoint()
+    await edge.starts()
+    edge.endpoint(1).outstanding += 1
+    client = await edge.client()
+    await client.sends(get())
+    first = await edge.upstream.accepts()
+    asked = await first.gets_request()
+    edge.endpoint(0).outstanding += 7
+    first.closes()
+    edge.endpoint(1).outstanding -= 1
+    second = await other.accepts()
+    assert (await second.gets_request()).raw == asked.raw
+    assert (edge.endpoint(0).outstanding, edge.endpoint(1).outstanding) == (7, 1)
+    edge.endpoint(0).outstanding -= 7
+    await second.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+async def test_it_is_sent_as_often_as_configured(edge: Edge, attempts: int) -> None:
+    edge.config["upstreams"]["api"]["retry"] = {"attempts": attempts}
+    client = await edge.client()
+    await client.sends(get())
+    for _ in range(attempts):
+        upstream = await edge.upstream.accepts()
+        await upstream.gets_request()
+        upstream.closes()
+    is_fault(await client.gets_answer(), 502, "connection_terminated")
+    assert edge.count("edge_upstream_retries_total", "api") == attempts - 1
+    assert edge.count("edge_upstream_errors_total", "api", "connection_terminated") == attempts
+
+
+async def test_every_endpoint_is_tried_before_one_is_tried_twice(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["retry"] = {"attempts": 4}
+    others = [edge.adds_endpoint() for _ in range(2)]
+    for each in (edge.upstream, *others[:1]):
+        each.refuses()
+    client = await edge.client()
+    others[1].answers(lambda request: ok(b"last " + request.body))
+    others[1].begins()
+    for _ in range(4):
+        await client.sends(post(b"body"))
+        assert (await client.gets_answer()).body == b"last body"
+
+
+async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_use_of_it(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was sent, so also a POST goes again."""
+    other = edge.adds_endpoint()
+    other.answers(lambda request: ok(b"took " + request.body))
+    await edge.starts()
+    dial = worker.dial
+
+    async def closed(endpoint: Endpoint, server: Server, *others: Any) -> None:
+        await dial(endpoint, server, *others)
+        if endpoint is edge.endpoint(0):
+            server.transport.abort()
+
+    monkeypatch.setattr(worker, "dial", closed)
+    edge.endpoint(1).outstanding += 1
+    client = await edge.client()
+    await client.sends(post(b"once"))
+    edge.upstream.wires.append(await edge.upstream.accepts())
+    edge.endpoint(1).outstanding -= 1
+    assert (await client.gets_answer()).body == b"took once"
+    assert edge.count("edge_upstream_errors_total", "api", "connection_terminated") == 1
+    assert edge.count("edge_upstream_retries_total", "api") == 1
+
+
+async def test_a_kept_connection_that_was_reset_in_the_same_turn_is_not_written_to(edge: Edge) -> None:
+    """The loop tells of a reset one turn late: a POST over such a connection would be lost and could not go again."""
+    client, stale = await kept(edge)
+    (server,) = edge.endpoint().idle
+    (protocol,) = edge.worker._clients
+    server.transport.abort()
+    protocol.data_received(post(b"abc"))
+    another = await edge.upstream.accepts()
+    assert (await another.gets_request()).body == b"abc"
+    await another.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    assert edge.count("edge_upstream_retries_total", "api") == 0
+    await stale.gets_cut()
+
+
+# ---- the budget
+
+
+async def test_beyond_the_budget_nothing_is_sent_again(edge: Edge) -> None:
+    other = edge.adds_endpoint()
+    edge.config["upstreams"]["api"] |= {"retry": {"budget": "10%"}, "eject": "off"}
+    edge.upstream.refuses()
+    other.answers(lambda request: ok())
+    client = await edge.client()
+    edge.endpoint(1).outstanding += 1
+    for _ in range(30):
+        await client.sends(get())
+        assert (await client.gets_answer()).status == 200
+    await client.sends(get())
+    is_fault(await client.gets_answer(), 502, "connection_refused")
+    assert edge.count("edge_upstream_retries_total", "api") == 30
+    edge.endpoint(1).outstanding -= 2
+    for _ in range(400):
+        await client.sends(get())
+        assert (await client.gets_answer()).status == 200
+    edge.endpoint(1).outstanding += 2
+    await client.sends(get())
+    assert (await client.gets_answer()).status == 200
+    assert edge.count("edge_upstream_retries_total", "api") == 31
+    edge.endpoint(1).outstanding -= 1
+
+
+async def test_a_budget_of_nothing_means_that_nothing_is_sent_again(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["retry"] = {"budget": "0%"}
+    client, stale = await kept(edge)
+    await client.sends(get())
+    await stale.gets_request()
+    stale.closes()
+    is_fault(await client.gets_answer(), 502, "connection_terminated")

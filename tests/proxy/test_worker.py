@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import uvloop
 from edgeproxy.channel import Channel, ChannelClosed
 from edgeproxy.config.load import dump
 from edgeproxy.counters.store import Store
+from tests.proxy.authority import Authority
+from tests.proxy.tls_wire import TlsWire
 from tests.proxy.transcript import Edge, get
 from tests.proxy.wire import Wire
 
@@ -43,8 +46,8 @@ class Process:
         theirs.close()
         self.channel: Channel
 
-    async def begins(self, orphan_deadline: float = 60.0) -> dict[str, Any]:
-        """Configure it; returns its first message."""
+    async def begins(self, orphan_deadline: float = 60.0, *told: dict[str, Any]) -> dict[str, Any]:
+        """Configure it, and tell it this right after; returns its first message."""
         self.channel = await Channel.over(self._mine)
         await self.channel.send(
             {
@@ -56,6 +59,8 @@ class Process:
                 "orphan_deadline": orphan_deadline,
             }
         )
+        for message in told:
+            await self.channel.send(message)
         async with asyncio.timeout(30):
             return await self.channel.receive()
 
@@ -169,3 +174,76 @@ def test_with_nobody_to_configure_it_it_ends(worker: Process) -> None:
     code, written = worker.ends()
     assert code == 1
     assert "supervisor is gone" in written
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def secure(edge: Edge, files: Authority) -> Iterator[Process]:
+    """A worker whose listener has TLS."""
+    cert, key = files.issues("edge.test")
+    edge.config["listen"] = {"address": "127.0.0.1:0", "tls": {"cert": str(cert), "key": str(key)}}
+    process = Process(edge)
+    yield process
+    process.close()
+    edge.upstream.listening.close()
+
+
+async def serial_number(address: tuple[str, int], files: Authority) -> str:
+    """Of the certificate that is shown there."""
+    end = socket.create_connection(address)
+    wire = TlsWire(end, files.trusted(), name="edge.test")
+    await wire.shakes_hands()
+    shown = wire.tls.getpeercert()
+    wire.closes()
+    assert shown is not None
+    return str(shown["serialNumber"])
+
+
+def test_its_certificates_are_loaded_anew_when_it_is_told(secure: Process, files: Authority) -> None:
+    async def scene() -> None:
+        assert (await secure.begins())["type"] == "ready"
+        first = await serial_number(secure.address, files)
+        files.issues("edge.test")
+        assert await serial_number(secure.address, files) == first
+        await secure.channel.send({"type": "certificates"})
+        async with asyncio.timeout(10):
+            while await serial_number(secure.address, files) == first:
+                pass
+
+    uvloop.run(scene())
+
+
+def test_with_a_certificate_that_cannot_be_used_it_says_so_and_does_not_start(secure: Process, tmp_path: Path) -> None:
+    (tmp_path / "edge.key").unlink()
+
+    async def scene() -> None:
+        answer = await secure.begins()
+        assert answer["type"] == "failed"
+        assert "No such file" in answer["why"]
+
+    uvloop.run(scene())
+    assert secure.ends()[0] == 1
+
+
+def test_a_handshake_under_way_is_finished_in_a_drain(secure: Process, files: Authority) -> None:
+    async def scene() -> None:
+        await secure.begins()
+        wire = TlsWire(socket.create_connection(secure.address), files.trusted(), name="edge.test")
+        with pytest.raises(ssl.SSLWantReadError):
+            wire.tls.do_handshake()
+        await wire._sends_what_there_is()
+        await wire._feeds()
+        await secure.channel.send({"type": "drain", "deadline": 5.0})
+        await wire.shakes_hands()
+        await wire.sends(get("/nowhere"))
+        assert (await wire.gets_answer()).status == 404
+        wire.closes()
+        async with asyncio.timeout(10):
+            assert await secure.channel.receive() == {"type": "left"}
+
+    uvloop.run(scene())
+    assert secure.ends()[0] == 0

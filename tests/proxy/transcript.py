@@ -7,6 +7,7 @@ saying so: nothing was sent that nobody looked at, nothing is outstanding, no co
 import asyncio
 import hashlib
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from edgeproxy.config.models import Settings
 from edgeproxy.counters.store import Store
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.snapshot import Snapshot
+from edgeproxy.proxy.tls import Inward
 from edgeproxy.proxy.worker import Worker
 from edgeproxy.tasks import Tasks
+from tests.proxy.tls_wire import TlsWire
 from tests.proxy.wire import PATIENCE, Cut, Message, Wire, shown
 
 KEY = "key-of-acme"
@@ -73,19 +76,27 @@ class Upstream:
         self.wires: list[Wire] = []
         self.requests: list[Message] = []
         """What came while it answered by itself."""
+        self.tls: ssl.SSLContext | None = None
+        """How it speaks TLS, if it does."""
         self.answer: Callable[[Message], bytes] = lambda request: ok()
         """How it answers by itself."""
         self._tasks: Tasks | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     async def accepts(self) -> Wire:
         """The next connection that the edge opens."""
         async with asyncio.timeout(PATIENCE):
             end, _ = await asyncio.get_running_loop().sock_accept(self.listening)
-        self.wires.append(Wire(end))
+        wire = self._wire(end)
+        if isinstance(wire, TlsWire):
+            await wire.shakes_hands()
+        return wire
+
+    def _wire(self, end: socket.socket) -> Wire:
+        self.wires.append(Wire(end) if self.tls is None else TlsWire(end, self.tls, server_side=True))
         return self.wires[-1]
 
     def refuses(self) -> None:
@@ -111,16 +122,17 @@ class Upstream:
     async def _accept(self, tasks: Tasks) -> None:
         while True:
             end, _ = await asyncio.get_running_loop().sock_accept(self.listening)
-            self.wires.append(Wire(end))
-            tasks.start("upstream connection", self._answer(self.wires[-1]))
+            tasks.start("upstream connection", self._answer(self._wire(end)))
 
     async def _answer(self, wire: Wire) -> None:
         try:
+            if isinstance(wire, TlsWire):
+                await wire.shakes_hands()
             while await wire.has_more():
                 request = await wire.gets_request()
                 self.requests.append(request)
                 await wire.sends(self.answer(request))
-        except (ConnectionError, Cut):
+        except (ConnectionError, Cut, ssl.SSLError):
             pass
         wire.closes()
 
@@ -204,7 +216,8 @@ class Edge:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
-        await self.worker.listen([self._listening])
+        inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
+        await self.worker.listen([self._listening], inward)
 
     async def client(self, address: str = "127.0.0.1", receives: int = 0) -> Wire:
         """A new client's connection, from this address. Its kernel holds `receives` bytes for it, if that is said."""
@@ -218,6 +231,17 @@ class Edge:
             await asyncio.get_running_loop().sock_connect(end, self.address)
         self.clients.append(Wire(end))
         return self.clients[-1]
+
+    async def secure_client(
+        self, context: ssl.SSLContext, name: str | None = "edge.test", session: ssl.SSLSession | None = None
+    ) -> TlsWire:
+        """A new client's connection after its handshake; what that raises where it comes to nothing, this does."""
+        plain = await self.client()
+        self.clients.remove(plain)
+        wire = TlsWire(plain._end, context, name=name, session=session)
+        self.clients.append(wire)
+        await wire.shakes_hands()
+        return wire
 
     async def passes(self, request: bytes, answer: bytes, to: str = "GET") -> tuple[Message, Message]:
         """One exchange over new connections: (what the upstream got, what the client got)."""
@@ -320,6 +344,7 @@ class Edge:
                     wire.closes()
             await self.until(lambda: not worker.deadlines.everybody, "every upstream connection is gone")
             assert not any(outstanding), f"outstanding requests: {outstanding}"
+            assert self.metrics("edge_upstream_pending") == {}, "requests wait for an answer, and nobody for them"
             assert idle <= watched, "connections that are gone are offered for use"
             assert worker._upstream_connections == 0
             assert not any(endpoint.idle for endpoint in self.endpoints())
@@ -331,7 +356,7 @@ class Edge:
         assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
 
     async def _ends(self) -> None:
-        for server, queue in self.worker._listening:
+        for server, queue, _ in self.worker._listening:
             server.close()
             queue.close()
         self.worker.deadlines.stop()

@@ -79,6 +79,15 @@ class Wire:
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().sock_sendall(self._end, b"".join(parts))
 
+    async def sends_within(self, data: bytes, seconds: float) -> bool:
+        """Whether all of this is taken in so many seconds; otherwise it is unknown what was."""
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.get_running_loop().sock_sendall(self._end, data)
+        except TimeoutError:
+            return False
+        return True
+
     def sends_now(self, data: bytes) -> None:
         """Send this little, before the loop goes on."""
         assert self._end.send(data) == len(data)
@@ -270,5 +279,7 @@ def shown(data: bytes | bytearray) -> str:
 def _field(line: bytes) -> tuple[str, str]:
     name, colon, value = line.decode("latin-1").partition(":")
     assert colon, line
-    assert value.strip() == value.removeprefix(" "), line
-    return name, value.strip()
+    assert name, line
+    assert not set(name) & set(" \t\r\n"), line
+    assert not set(value) & set("\r\n\0"), line
+    return name, value.strip(" \t")  # RFC 9112 section 5.1; other characters that Python strips are part of the value

@@ -1,0 +1,213 @@
+"""The access log: a JSON object on a line of its own for each request, once it is over.
+
+What is on a line is known to the edge or was understood by it: no header's value but Host, no query, no body. So no
+key is there, and nothing that could break the line. docs/access-log.md says what the fields mean.
+"""
+
+import random
+from collections.abc import Callable
+from time import gmtime, monotonic, strftime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from edgeproxy.clock import EPOCH
+from edgeproxy.config.kinds import Address
+from edgeproxy.errors import Refused
+from edgeproxy.http1.path import resolve
+from edgeproxy.http1.request_line import read_request_line
+from edgeproxy.proxy.log_file import LogFile
+
+if TYPE_CHECKING:
+    from edgeproxy.config import models
+    from edgeproxy.proxy.exchange import Exchange
+    from edgeproxy.proxy.lane import Lane
+    from edgeproxy.proxy.pool import Endpoint
+
+TOGETHER = 64 << 10
+"""Bytes of lines that are handed over at once; fewer at the next sweep."""
+
+PATH_LONGEST, HOST_LONGEST = 2048, 255
+"""Characters that are logged, so that a line stays below what a pipe takes in one piece."""
+
+REMEMBERED = 4096
+"""Lanes, and endpoints, whose part of a line is kept."""
+
+SAFE = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
+"""What stands in JSON for itself."""
+
+HOST = b"\r\nX-Forwarded-Host: "
+"""What stands before the name that was asked for, in the lines that an upstream gets."""
+
+# A dict and orjson for each line cost four times as much; what is not as usual is written in that way.
+LINE = b'{"time":"%b.%03dZ"%b%b,"bytes_in":%d,"bytes_out":%d,"seconds":%.6f%b%b%b'
+ASKED = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
+UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
+
+K = TypeVar("K")
+
+
+class AccessLog:
+    """The access log of one worker. `chance` is drawn for each request, from 0 to 1."""
+
+    def __init__(
+        self, settings: "models.AccessLog", region: str, *, chance: Callable[[], float] = random.random
+    ) -> None:
+        self.file = settings.file
+        self._sample = settings.sample
+        self._chance = chance
+        self._to = LogFile(settings.file)
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._second = -1
+        self._date = b""
+        self._lanes: dict[Lane, bytes] = {}
+        self._endpoints: dict[Endpoint, bytes] = {}
+        ending: dict[str, Any] = {"region": region}
+        if settings.sample < 1.0:
+            ending["sample"] = settings.sample
+        self._ending = members(ending) + b"}\n"
+
+    def over(
+        self, exchange: "Exchange", endpoint: "Endpoint | None", *, error: str | None = None, aborted: bool = False
+    ) -> None:
+        """A request has ended. `endpoint`: who was asked last; `error`: what went wrong; `aborted`: its client left."""
+        if self._sample < 1.0 and self._chance() >= self._sample:
+            return
+        seconds = monotonic() - exchange.started
+        line = LINE % (
+            *self._moment(exchange.now),
+            asked(exchange),
+            self._answered(exchange),
+            exchange.bytes_in,
+            exchange.bytes_out,
+            seconds,
+            unasked(exchange) if endpoint is None else self._upstream(exchange, endpoint),
+            ended(error, aborted) if aborted or error is not None else b"",
+            self._ending,
+        )
+        self._add(line)
+
+    def turned_away(self, now: float, rid: bytes, client: str, status: int, error: str, bytes_out: int) -> None:
+        """A connection was refused at edge time `now`, before it could ask for anything."""
+        if self._sample < 1.0 and self._chance() >= self._sample:
+            return
+        known = members({"request_id": shown(rid), "client": client, "status": status})
+        self._add(LINE % (*self._moment(now), known, b"", 0, bytes_out, 0.0, b"", ended(error, False), self._ending))
+
+    def flush(self) -> None:
+        """Hand over what there is."""
+        if self._lines:
+            self._to.put(self._lines)
+            self._lines, self._size = [], 0
+
+    def lost(self) -> tuple[int, str]:
+        """(lines lost since this was last asked, why)."""
+        return self._to.lost()
+
+    def close(self, seconds: float) -> None:
+        """Write everything, for at most so long."""
+        self.flush()
+        self._to.close(seconds)
+
+    def _add(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= TOGETHER:
+            self.flush()
+
+    def _moment(self, now: float) -> tuple[bytes, int]:
+        """Edge time as RFC 3339 has it up to the seconds, and the milliseconds."""
+        unix = now + EPOCH
+        second = int(unix)
+        if second != self._second:
+            self._second = second
+            self._date = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
+        return self._date, int((unix - second) * 1000)
+
+    def _answered(self, exchange: "Exchange") -> bytes:
+        """With what, and as whose request on which route, as far as that was known."""
+        lane, status = exchange.lane, exchange.status
+        if lane is None:
+            known: dict[str, Any] = {"status": status} if status else {}
+            if exchange.route is not None:
+                known["route"] = exchange.route.label
+            return members(known)
+        whose = self._lanes.get(lane)
+        if whose is None:
+            names = {"route": lane.route.label, "customer": lane.customer, "tier": lane.tier}
+            whose = remember(self._lanes, lane, members(names))
+        return b',"status":%d%b' % (status, whose) if status else whose
+
+    def _upstream(self, exchange: "Exchange", endpoint: "Endpoint") -> bytes:
+        """Who was asked last, how long its answer's head took to come, and how many were asked before it."""
+        whom = self._endpoints.get(endpoint)
+        if whom is None:
+            names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
+            whom = remember(self._endpoints, endpoint, members(names))
+        retries = len(exchange.tried)
+        if exchange.arrived:
+            return UPSTREAM % (whom, exchange.arrived - exchange.sent_at, retries)
+        return b'%b,"retries":%d' % (whom, retries)
+
+
+def asked(exchange: "Exchange") -> bytes:
+    """Who asked for what."""
+    rid, path, client = exchange.rid, exchange.path, exchange.client
+    if path:
+        keep = exchange.keep
+        at = keep.rfind(HOST) + len(HOST)
+        host = keep[at : keep.index(b"\r\n", at)] if at >= len(HOST) else b""
+        short = len(path) <= PATH_LONGEST and 0 < len(host) <= HOST_LONGEST
+        if short and not (rid + host + path).translate(None, SAFE):
+            return ASKED % (rid, client.address.text.encode(), exchange.method, host, path, exchange.minor)
+        return members(understood(exchange, client.address.text, exchange.method, host, path, exchange.minor))
+    # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
+    try:
+        request = read_request_line(exchange.first.partition(b"\r\n")[0])
+        path = resolve(request.target).partition(b"?")[0]
+    except Refused:
+        return members({"request_id": shown(rid), "client": client.peer})
+    return members(understood(exchange, client.peer, request.method, b"", path, request.version[1]))
+
+
+def understood(
+    exchange: "Exchange", client: str, method: bytes, host: bytes, path: bytes, minor: int
+) -> dict[str, str]:
+    """`asked` in which something is not as usual."""
+    known = {"request_id": shown(exchange.rid), "client": client, "method": shown(method)}
+    if host:
+        known["host"] = shown(host, HOST_LONGEST)
+    return known | {"path": shown(path, PATH_LONGEST), "protocol": f"HTTP/1.{minor}"}
+
+
+def unasked(exchange: "Exchange") -> bytes:
+    """The upstream where a request failed for it that never got that far: its breaker is open, or nobody is up."""
+    if exchange.lane is None or exchange.status < 502:
+        return b""
+    return members({"upstream": exchange.route.service.name})
+
+
+def ended(error: str | None, aborted: bool) -> bytes:
+    """How it ended, where not well."""
+    how: dict[str, Any] = {} if error is None else {"error": error}
+    return members(how | {"aborted": True} if aborted else how)
+
+
+def shown(text: bytes, longest: int = 1 << 10) -> str:
+    """What was understood is visible ASCII. Should it ever not be, it is escaped, for the sake of terminals."""
+    cut = text[:longest].decode("ascii", "backslashreplace")
+    return cut if len(text) <= longest else cut + "…"
+
+
+def members(known: dict[str, Any]) -> bytes:
+    """The members of a JSON object, each after a comma."""
+    return b"," + orjson.dumps(known)[1:-1] if known else b""
+
+
+def remember(memory: dict[K, bytes], key: K, value: bytes) -> bytes:
+    """Keep `value` under `key`, within a bound, and return it."""
+    if len(memory) >= REMEMBERED:
+        memory.clear()
+    memory[key] = value
+    return value

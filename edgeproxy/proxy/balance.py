@@ -1,0 +1,69 @@
+"""Which endpoints meet in a choice of two: pairs drawn in advance, for drawing each anew costs more than the choice.
+
+Of a pair the less loaded one is taken (Mitzenmacher 2001), and of equals the first drawn. So the first of the pairs
+are in proportion to the weights, exactly as far as whole numbers go: an idle service is shared by weight alone.
+"""
+
+import random
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from math import ceil, gcd, isqrt
+from typing import Protocol, TypeVar
+
+PAIRS_LEAST = 509
+"""Pairs drawn for a service of few endpoints. There are always a prime number of them, so that no rhythm of requests
+falls in step with them."""
+
+PAIRS_MOST = 4093
+"""Pairs drawn where the weights are many and different; they then agree with them to so fine a part."""
+
+
+class Weighted(Protocol):
+    """Whatever has a share."""
+
+    weight: int
+    """Relative to the others', ≥ 1."""
+
+
+One = TypeVar("One", bound=Weighted)
+
+
+def draw(among: Sequence[One], chance: random.Random) -> list[tuple[One, One]]:
+    """Pairs of two different ones, drawn by weight without replacement; of one alone the pair with itself.
+
+    Takes about 0.5 µs a pair, however many there are to draw from; `among` must not be empty.
+    """
+    if len(among) == 1:
+        return [(among[0], among[0])]
+    shares = slots([one.weight for one in among], chance.random())
+    size = sum(shares)
+    # Everybody's slots lie side by side, twice over: those of all others are the ones that follow.
+    table = [one for one, share in zip(among, shares, strict=True) for _ in range(share)] * 2
+    ends = accumulate(shares)
+    first = [
+        (one, end, size - share) for one, share, end in zip(among, shares, ends, strict=True) for _ in range(share)
+    ]
+    number = chance.random
+    first.sort(key=lambda _: number())
+    return [(one, table[end + int(number() * others)]) for one, end, others in first]
+
+
+def slots(weights: Sequence[int], offset: float) -> list[int]:
+    """How many of the pairs begin with each, in proportion to the weights: within one of the exact number.
+
+    `offset` (0 to 1) decides for whom that is one more, so that over many draws everybody gets the exact share
+    (systematic sampling, Madow 1949).
+    """
+    common = gcd(*weights)
+    total = sum(weights) // common
+    wanted = total * ceil(PAIRS_LEAST / total)
+    size = _prime(wanted) if wanted < PAIRS_MOST else PAIRS_MOST
+    edges = [int(edge * size / (total * common) + offset) for edge in accumulate(weights, initial=0)]
+    return [after - before for before, after in pairwise(edges)]
+
+
+def _prime(least: int) -> int:
+    """The smallest prime that is not below `least`."""
+    while any(least % factor == 0 for factor in range(2, isqrt(least) + 1)):
+        least += 1
+    return least

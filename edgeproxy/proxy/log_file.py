@@ -1,0 +1,179 @@
+"""A file that lines are appended to by a thread of its own, so that whoever has lines never waits for a disk.
+
+Several processes may append to one file: each holds its lock while it writes, so lines are whole whatever happens.
+A file that was moved or removed is made anew. What cannot be written is dropped, and counted.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+
+WAITING_MOST = 8 << 20
+"""Bytes that may wait to be written; what comes when so many do is dropped."""
+
+MODE = 0o640
+"""Of a file that is made: who asked for what is not everybody's business."""
+
+STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+"""Files that are open already. Where they are sockets, as under systemd, they could not be opened by their names."""
+
+OPENED = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC
+
+TOO_SLOW = "it takes lines more slowly than they come"
+
+
+class LogFile:
+    """One file. Its methods are called by one thread; what they hand over is written by another one."""
+
+    def __init__(self, path: Path) -> None:
+        self._batches: SimpleQueue[bytes | None] = SimpleQueue()
+        self._writer = Writer(path, self._batches)
+        self._thread: Thread | None = None
+        self._handed = self._handed_lines = self._dropped = self._told = 0
+
+    def put(self, lines: Sequence[bytes]) -> None:
+        """Write these lines, each with its newline, as soon as the file takes them; drop them where too many wait."""
+        batch = b"".join(lines)
+        if self._handed - self._writer.done + len(batch) > WAITING_MOST:
+            self._dropped += len(lines)
+            return
+        self._handed += len(batch)
+        self._handed_lines += len(lines)
+        self._batches.put(batch)
+        if self._thread is None:
+            # A daemon: whatever it waits for must not keep the process from ending.
+            self._thread = Thread(target=self._writer.run, name="log file", daemon=True)
+            self._thread.start()
+
+    def lost(self) -> tuple[int, str]:
+        """(lines lost since this was last asked, the reason for the last of them)."""
+        lost = self._dropped + self._writer.failed
+        new, self._told = lost - self._told, lost
+        return new, self._writer.why or TOO_SLOW
+
+    def close(self, seconds: float) -> None:
+        """Write what waits, for at most so long; what still waits then is lost."""
+        if self._thread is not None:
+            self._batches.put(None)
+            self._thread.join(seconds)
+            self._dropped += self._handed_lines - self._writer.done_lines
+
+
+class Writer:
+    """The thread's side: takes batches of lines until it is given None. All but it only read its attributes."""
+
+    def __init__(self, path: Path, batches: "SimpleQueue[bytes | None]") -> None:
+        self.done = self.done_lines = self.failed = 0
+        """Bytes and lines that are dealt with, and the lines among them that were not written."""
+        self.why = ""
+        """Why the last of those was not."""
+        self._path = path
+        self._stream = STREAMS.get(str(path))
+        self._batches = batches
+        self._fd = -1
+        self._opened: os.stat_result
+
+    def run(self) -> None:
+        """Write until there is nothing more to come."""
+        while (batch := self._batches.get()) is not None:
+            whole = 0
+            try:
+                self._open()
+                append = self._append_locked if stat.S_ISREG(self._opened.st_mode) else self._append
+                whole, failure = append(batch)
+            except OSError as unusable:
+                failure = unusable
+            if failure is not None:
+                self.failed += batch.count(b"\n", whole)
+                self.why = failure.strerror or str(failure)
+                self._close()
+            self.done_lines += batch.count(b"\n")
+            self.done += len(batch)
+        self._close()
+
+    def _open(self) -> None:
+        """The file that has this name now: after a rotation it is another one. A FIFO waits here for its reader."""
+        if self._fd >= 0 and (self._stream is not None or is_at(self._opened, self._path)):
+            return
+        self._close()
+        self._fd = os.open(self._path, OPENED, MODE) if self._stream is None else os.dup(self._stream)
+        self._opened = os.fstat(self._fd)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _append_locked(self, batch: bytes) -> tuple[int, OSError | None]:
+        """(bytes of whole lines that are in the file now, what stopped it). No part of a line stays there."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)  # Closing the file unlocks it as well.
+        begin = os.fstat(self._fd).st_size
+        written, failure = write(self._fd, batch)
+        whole = batch.rfind(b"\n", 0, written) + 1
+        if whole < written and os.fstat(self._fd).st_size == begin + written:
+            os.ftruncate(self._fd, begin + whole)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return whole, failure
+
+    def _append(self, batch: bytes) -> tuple[int, OSError | None]:
+        """The same for what is no ordinary file. A pipe takes whole lines, as long as no piece is too large for it."""
+        whole = 0
+        for piece in pieces(batch) if stat.S_ISFIFO(self._opened.st_mode) else (batch,):
+            written, failure = write(self._fd, piece)
+            whole += piece.rfind(b"\n", 0, written) + 1
+            if failure is not None:
+                return whole, failure
+        return whole, None
+
+
+def write(fd: int, data: bytes) -> tuple[int, OSError | None]:
+    """Write all of this, however long that takes; (bytes written, what stopped it)."""
+    written = 0
+    while written < len(data):
+        try:
+            written += os.write(fd, memoryview(data)[written:])
+        except BlockingIOError:  # A stream that somebody else has made so.
+            select.select((), (fd,), ())
+        except OSError as failure:
+            return written, failure
+    return written, None
+
+
+def pieces(lines: bytes) -> Iterator[bytes]:
+    """Whole lines in pieces that a pipe keeps together (at most PIPE_BUF bytes), unless one line is longer."""
+    begin = 0
+    while begin < len(lines):
+        end = lines.rfind(b"\n", begin, begin + select.PIPE_BUF) + 1 or lines.index(b"\n", begin) + 1
+        yield lines[begin:end]
+        begin = end
+
+
+def is_at(opened: os.stat_result, path: Path) -> bool:
+    """Whether the file that was opened is the one that has this name."""
+    try:
+        return os.path.samestat(opened, path.stat())
+    except OSError:
+        return False
+
+
+def unusable(path: Path) -> str | None:
+    """Why lines cannot be appended to this file, or it cannot be made; None where they can, as far as can be told."""
+    if str(path) in STREAMS:
+        return None
+    try:
+        # Without waiting: nobody may read from a FIFO yet, which is what ENXIO says of one.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        folder = path.parent
+        if not folder.is_dir():
+            return f"the directory {folder} does not exist"
+        return None if os.access(folder, os.W_OK | os.X_OK) else f"the directory {folder} may not be written to"
+    except OSError as failure:
+        return None if failure.errno == errno.ENXIO and path.is_fifo() else failure.strerror or str(failure)
+    return None

@@ -1,0 +1,56 @@
+"""Passive ejection: an endpoint whose requests keep failing is left out for a while, then tried again.
+
+What counts is what this worker sees of its own requests: faults, and statuses of 500 and above, in a row. Nothing
+is asked of anybody, so it works at once, and for services that nobody probes.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.pool import Endpoint
+
+
+class Outliers:
+    """Who is left out of one service. Times are seconds of the monotonic clock."""
+
+    __slots__ = ("_errors", "_out", "_seconds")
+
+    def __init__(self, errors: int, seconds: float) -> None:
+        """Leave out for `seconds` whoever has had so many `errors` in a row."""
+        self._errors = errors
+        self._seconds = seconds
+        self._out: list[tuple[float, Endpoint]] = []
+        """Who is out, and until when; the first to come back stands first, for all stay out equally long."""
+
+    def failed(self, endpoint: "Endpoint", now: float, endpoints: Sequence["Endpoint"]) -> bool:
+        """A request to it failed. True where it is left out from now on; never the last of `endpoints` that is there.
+
+        What fails while it is out was sent before, and is no news.
+        """
+        if endpoint.out:
+            return False
+        endpoint.errors += 1
+        if endpoint.errors < self._errors or not any(
+            each.up and not each.out and each is not endpoint for each in endpoints
+        ):
+            return False
+        # Once back, one more error is enough: it has shown nothing yet.
+        endpoint.errors = self._errors - 1
+        endpoint.out = True
+        self._out.append((now + self._seconds, endpoint))
+        return True
+
+    def back(self, now: float) -> bool:
+        """Let those in again whose time is over; whether there are any."""
+        due = 0
+        while due < len(self._out) and self._out[due][0] <= now:
+            self._out[due][1].out = False
+            due += 1
+        del self._out[:due]
+        return due > 0
+
+    def pardon(self, endpoint: "Endpoint") -> None:
+        """Somebody who asked it knows that it is well again: it need not wait, and begins anew."""
+        self._out = [each for each in self._out if each[1] is not endpoint]
+        endpoint.out, endpoint.errors = False, 0

@@ -1,0 +1,44 @@
+"""The retry budget: a share of an upstream's requests, so that an upstream in trouble is not asked twice as often."""
+
+from collections import deque
+from collections.abc import Callable
+
+WINDOW = 10.0
+"""Seconds for which a retry is charged."""
+
+ALWAYS = 30
+"""Retries within the window that no share forbids: 3 a second, so that a quiet service has some too."""
+
+
+class Budget:
+    """What one worker may retry of one service. Times are seconds of the monotonic clock."""
+
+    __slots__ = ("_answers", "_marks", "_retries", "_share")
+
+    def __init__(self, share: float, answers: Callable[[], int]) -> None:
+        """`share` of what `answers` grows by may be retries: the number of requests answered so far.
+
+        That number is read rather than counted here, at every sweep and where something is to be retried: requests
+        that are not pay nothing.
+        """
+        self._share = share
+        self._answers = answers
+        self._retries = 0
+        self._marks = deque([(float("-inf"), answers(), 0)])
+        """(when, answers, retries) then; the first is the newest that is older than the window."""
+
+    def look(self, now: float) -> None:
+        """Note how things stand; call it twice a second."""
+        marks = self._marks
+        marks.append((now, self._answers(), self._retries))
+        while marks[1][0] <= now - WINDOW:
+            marks.popleft()
+
+    def spend(self) -> bool:
+        """Whether one more retry may be, which is then charged. With a share of none there is none."""
+        _, answers, retries = self._marks[0]
+        allowed = max(ALWAYS, self._share * (self._answers() - answers)) if self._share else 0
+        if self._retries - retries + 1 > allowed:
+            return False
+        self._retries += 1
+        return True

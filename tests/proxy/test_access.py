@@ -1,0 +1,483 @@
+"""The access log: one line for each request, whatever came of it, with nothing on it that must not be there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeproxy.proxy.access import PATH_LONGEST
+from tests.proxy.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.proxy.wire import Message
+
+ALWAYS = {"time", "client", "bytes_in", "bytes_out", "seconds", "region"}
+"""Fields of every line."""
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    edge.config["access_log"] = str(log_of(edge))
+    return edge
+
+
+def log_of(edge: Edge) -> Path:
+    return edge._folder / "access.log"
+
+
+async def lines(edge: Edge, n: int) -> list[dict[str, Any]]:
+    """All lines of the log, of which there are to be `n`."""
+    file = log_of(edge)
+    await edge.until(lambda: file.exists() and file.read_bytes().count(b"\n") >= n, f"{n} lines")
+    text = file.read_bytes()
+    assert text.endswith(b"\n")
+    assert text.isascii()
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", text)
+    found = [orjson.loads(line) for line in text.splitlines()]
+    assert len(found) == n, found
+    for line in found:
+        assert line.keys() >= ALWAYS
+        assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+        assert 0 <= line["seconds"] < 10
+        assert line["region"] == "test"
+    return found
+
+
+async def line(edge: Edge) -> dict[str, Any]:
+    """The only line of the log."""
+    (found,) = await lines(edge, 1)
+    return found
+
+
+def answer_detail(answer: Message) -> str:
+    detail: str = orjson.loads(answer.body)["detail"]
+    return detail
+
+
+def without_times(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name not in ("time", "seconds", "upstream_seconds")}
+
+
+CHUNKED = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"hel", b"lo")
+
+
+@pytest.mark.parametrize("answered", [ok(), CHUNKED], ids=["whole", "in pieces"])
+async def test_a_line_says_who_asked_for_what_and_what_came_of_it(edge: Edge, answered: bytes) -> None:
+    asked = head("POST /v1/%41?token=hush HTTP/1.1", "Host: Edge.test:80", f"X-API-Key: {KEY}", "Content-Length: 3")
+    _, answer = await edge.passes(asked + b"abc", answered)
+    found = await line(edge)
+    assert without_times(found) == {
+        "request_id": answer["X-Request-Id"],
+        "client": "127.0.0.1",
+        "method": "POST",
+        "host": "Edge.test:80",
+        "path": "/v1/A",
+        "protocol": "HTTP/1.1",
+        "status": 200,
+        "route": "v1",
+        "customer": "acme",
+        "tier": "basic",
+        "bytes_in": 3,
+        "bytes_out": 5,
+        "upstream": "api",
+        "endpoint": f"127.0.0.1:{edge.upstream.port}",
+        "retries": 0,
+        "region": "test",
+    }
+    assert 0 < found["upstream_seconds"] <= found["seconds"]
+
+
+async def test_nothing_is_logged_unless_it_is_asked_for(edge: Edge) -> None:
+    edge.config["access_log"] = "off"
+    await edge.passes(get(), ok())
+    assert edge.worker.snapshot.access is None
+
+
+SIZES = {
+    "sized": (post(b"x" * 70_000), 70_000),
+    "chunked": (head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked") + chunks(b"abc", b"de"), 5),
+    "none": (get(), 0),
+}
+BODIES = {
+    "sized": (ok(b"x" * 700_000), 700_000),
+    "chunked": (CHUNKED, 5),
+    "empty": (head("HTTP/1.1 204 No Content"), 0),
+}
+
+
+@pytest.mark.parametrize("out", BODIES)
+@pytest.mark.parametrize("into", SIZES)
+async def test_bytes_are_those_of_bodies_without_their_framing(edge: Edge, into: str, out: str) -> None:
+    (asked, bytes_in), (answered, bytes_out) = SIZES[into], BODIES[out]
+    await edge.passes(asked, answered)
+    found = await line(edge)
+    assert (found["bytes_in"], found["bytes_out"]) == (bytes_in, bytes_out)
+
+
+async def test_an_answer_until_close_is_logged_at_its_end(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(b"GET /public/ HTTP/1.0\r\n\r\n")
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK"), b"hello")
+    await client.gets_head()
+    upstream.closes()
+    await client.gets_rest()
+    found = await line(edge)
+    assert (found["status"], found["bytes_out"], found["protocol"]) == (200, 5, "HTTP/1.0")
+    assert "host" not in found
+    assert found.keys().isdisjoint({"error", "aborted"})
+
+
+async def test_requests_of_a_connection_have_a_line_each_in_their_order(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok(request.first.encode()))
+    client = await edge.client()
+    await client.sends(*(get(f"/public/{n}") for n in range(20)))
+    for _ in range(20):
+        await client.gets_answer()
+    assert [found["path"] for found in await lines(edge, 20)] == [f"/public/{n}" for n in range(20)]
+
+
+REFUSED = {
+    # what is asked, status, error, what else is known of it
+    "malformed": (b"nonsense\r\n\r\n", 400, "The request line is not a method", set()),
+    "no host": (get("/public/").replace(b"Host: edge.test\r\n", b""), 400, "Host is missing", {"method", "path"}),
+    "bad field": (get("/public/?q", "X-A : b"), 400, "A header field line is malformed", {"method", "path"}),
+    "no key": (get("/v1/x"), 401, "An API key is needed here", {"method", "path", "host", "route"}),
+    "unknown key": (get("/v1/x", "X-API-Key: nobody"), 401, "The API key is not known", {"route"}),
+    "expired key": (get("/v1/x", f"X-API-Key: {EXPIRED}"), 401, "The API key has expired", {"route"}),
+    "scope": (get("/read/x", f"X-API-Key: {KEY}"), 403, "The API key lacks the scope read", {"route"}),
+    "no route": (get("/nowhere"), 404, "No route leads here", {"method", "path", "host"}),
+    "method": (
+        head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 0"),
+        405,
+        "The method is not allowed",
+        {"path"},
+    ),
+    "long line": (b"GET /" + b"x" * 9000, 414, "The request line is too long", set()),
+    "long head": (get("/public/", *(f"X-{n}: {'x' * 4000}" for n in range(9))), 431, "The header fields", {"path"}),
+    "coding": (get("/public/", "Transfer-Encoding: gzip"), 501, "The only transfer coding", {"path"}),
+    "own method": (b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n", 501, "The method is not known", set()),
+    "version": (b"GET / HTTP/2.0\r\n\r\n", 505, "Only HTTP/1.1", set()),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_refusals_are_logged_with_what_is_known_of_them(edge: Edge, name: str) -> None:
+    asked, status, error, known = REFUSED[name]
+    answer = await edge.refuses(asked)
+    found = await line(edge)
+    assert (found["status"], found["request_id"]) == (status, answer["X-Request-Id"])
+    assert found["error"].startswith(error)
+    assert found["bytes_out"] == len(answer.body)
+    assert found["client"] == "127.0.0.1"
+    assert found.keys() >= known
+    assert found.keys().isdisjoint({"upstream", "endpoint", "retries", "aborted", "customer"})
+    if not known:
+        assert found.keys().isdisjoint({"method", "path", "host", "route"})
+
+
+async def test_a_429_says_which_limit(edge: Edge) -> None:
+    edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
+    await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
+    answer = await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))
+    _, found = await lines(edge, 2)
+    assert (found["status"], found["error"], found["customer"]) == (429, "Over the limit basic", "acme")
+    assert found["bytes_out"] == len(answer.body)
+
+
+async def test_a_refused_address_is_logged(edge: Edge) -> None:
+    edge.config["per_ip"] = {"rate": "1/min"}
+    await edge.passes(get(), ok())
+    assert (await edge.refuses(get())).status == 429
+    _, found = await lines(edge, 2)
+    assert (found["status"], found["error"], found["path"]) == (429, "Over the limit per_ip", "/public/")
+    assert "route" not in found
+
+
+async def test_a_connection_that_is_one_too_many_is_logged(edge: Edge) -> None:
+    edge.config["limits"] = {"connections_per_ip": 1}
+    await edge.client()
+    other = await edge.client()
+    answer = await other.gets_answer()
+    found = await line(edge)
+    assert (answer.status, found["status"], found["client"]) == (429, 429, "127.0.0.1")
+    assert found["request_id"] == answer["X-Request-Id"]
+    assert (found["error"], found["bytes_out"]) == (answer_detail(answer), len(answer.body))
+    assert "path" not in found
+
+
+async def test_head_has_no_bytes(edge: Edge) -> None:
+    await edge.refuses(head("HEAD /nowhere HTTP/1.1", "Host: h"), "HEAD")
+    found = await line(edge)
+    assert (found["method"], found["bytes_out"]) == ("HEAD", 0)
+
+
+async def test_a_head_that_does_not_come_is_logged(edge: Edge) -> None:
+    edge.config["limits"] = {"header_timeout": "50ms"}
+    client = await edge.client()
+    await client.sends(b"GET /public/x?token=hush HTTP/1.1\r\nHost:")
+    assert (await client.gets_answer()).status == 408
+    found = await line(edge)
+    assert (found["status"], found["path"]) == (408, "/public/x")
+
+
+async def test_a_fault_says_its_type_and_whose_it_was(edge: Edge) -> None:
+    """RFC 9209 section 2.3."""
+    client = await edge.client()
+    await client.sends(post(b"abc"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(b"nonsense\r\n\r\n")
+    await upstream.gets_cut()
+    answer = await client.gets_answer()
+    found = await line(edge)
+    assert (found["status"], found["error"], found["upstream"]) == (502, "http_protocol_error", "api")
+    assert (found["bytes_in"], found["bytes_out"]) == (3, len(answer.body))
+    assert "upstream_seconds" not in found
+
+
+async def test_an_upstream_that_refuses_is_named(edge: Edge) -> None:
+    edge.upstream.refuses()
+    client = await edge.client()
+    await client.sends(get())
+    assert (await client.gets_answer()).status == 502
+    found = await line(edge)
+    assert (found["error"], found["endpoint"]) == ("connection_refused", f"127.0.0.1:{edge.upstream.port}")
+
+
+async def test_a_request_that_is_not_sent_for_its_upstreams_sake_names_that(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["breaker"] = {"pending": 1}
+    client, other = await edge.client(), await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await other.sends(get())
+    assert (await other.gets_answer()).status == 503
+    found = await line(edge)
+    assert (found["status"], found["upstream"], found["error"]) == (503, "api", "connection_limit_reached")
+    assert found.keys().isdisjoint({"endpoint", "retries", "upstream_seconds"})
+    await upstream.sends(ok())
+    await client.gets_answer()
+
+
+async def test_an_answer_that_breaks_off_is_logged_once(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
+    await client.gets_head()
+    upstream.closes()
+    await client.gets_cut()
+    await edge.settles()
+    found = await line(edge)
+    assert (found["status"], found["error"], found["bytes_out"]) == (200, "http_response_incomplete", 5)
+    assert "aborted" not in found
+
+
+async def test_retries_are_counted(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    await client.sends(get())
+    await upstream.gets_request()
+    upstream.aborts()
+    other = await edge.upstream.accepts()
+    await other.gets_request()
+    await other.sends(ok())
+    await client.gets_answer()
+    assert [found["retries"] for found in await lines(edge, 2)] == [0, 1]
+
+
+async def test_a_client_that_leaves_is_said_to_have_left(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    client.aborts()
+    await upstream.gets_cut()
+    found = await line(edge)
+    assert found["aborted"] is True
+    assert found.keys().isdisjoint({"status", "error", "upstream_seconds"})
+    assert found["upstream"] == "api"
+
+
+async def test_a_client_that_leaves_within_its_answer_has_a_status(edge: Edge) -> None:
+    """As at the end of a stream of events, which only its reader ends."""
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"))
+    await upstream.sends(b"8\r\ndata: a\n\r\n")
+    await client.gets_head()
+    await client.gets(b"8\r\ndata: a\n\r\n")
+    assert not log_of(edge).exists()
+    client.closes()
+    await upstream.gets_cut()
+    found = await line(edge)
+    assert (found["status"], found["bytes_out"], found["aborted"]) == (200, 8, True)
+
+
+async def test_what_the_edge_cuts_itself_is_not_said_of_the_client(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["timeouts"] = {"idle": "50ms"}
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
+    await client.gets_head()
+    await client.gets_reset()
+    found = await line(edge)
+    assert "The edge ended the connection" in found["error"]
+    assert "aborted" not in found
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_a_tunnel_is_one_line_at_its_end(edge: Edge, first: str) -> None:
+    client = await edge.client()
+    await client.sends(get("/public/socket", "Connection: upgrade", "Upgrade: websocket"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"), b"hi")
+    await client.gets_head()
+    await client.gets(b"hi")
+    await client.sends(b"frames")
+    await upstream.gets(b"frames")
+    await upstream.sends(b"more")
+    await client.gets(b"more")
+    one, other = (client, upstream) if first == "client" else (upstream, client)
+    one.sends_eof()
+    await other.gets_eof()
+    assert not log_of(edge).exists()
+    other.sends_eof()
+    await one.gets_eof()
+    found = await line(edge)
+    assert (found["status"], found["bytes_in"], found["bytes_out"]) == (101, 6, 6)
+    assert found.keys().isdisjoint({"aborted", "error"})
+
+
+async def test_a_tunnel_whose_client_vanishes_is_aborted(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get("/public/socket", "Connection: upgrade", "Upgrade: websocket"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))
+    await client.gets_head()
+    client.aborts()
+    await upstream.gets_cut()
+    assert (await line(edge))["aborted"] is True
+
+
+async def test_the_client_is_the_one_that_a_trusted_proxy_asks_for(edge: Edge) -> None:
+    edge.config["trusted_proxies"] = ["127.0.0.0/8"]
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+    for fields in (("X-Forwarded-For: 192.0.2.1", "X-Request-Id: their-own"), ("X-Forwarded-For: 2001:db8::1",), ()):
+        await client.sends(get("/public/", *fields))
+        await client.gets_answer()
+    await client.sends(get("/public/", "X-Forwarded-For: 192.0.2.9", "X-Bad : x"))
+    await client.gets_answer()
+    found = await lines(edge, 4)
+    assert [each["client"] for each in found] == ["192.0.2.1", "2001:db8::1", "127.0.0.1", "127.0.0.1"]
+    assert found[0]["request_id"] == "their-own"
+
+
+async def test_a_host_that_a_trusted_proxy_names_is_the_one_that_was_asked_for(edge: Edge) -> None:
+    edge.config["trusted_proxies"] = ["127.0.0.0/8"]
+    await edge.passes(get("/public/", "X-Forwarded-Host: shop.example", "Via: 1.1 X-Forwarded-Host: evil"), ok())
+    assert (await line(edge))["host"] == "shop.example"
+
+
+INJECTED = [
+    b'GET /public/"},{"status":200 HTTP/1.1\r\nHost: h\r\n\r\n',
+    b"GET /public/\x1b[31m HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET /public/\xff\xfe HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET /public/%0d%0a%22%00 HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET /public/%0d%0a%22%1b HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET /public/\xc2\x85\xe2\x80\xa8 HTTP/1.1\r\nHost: h\r\n\r\n",
+    b'GET /nowhere HTTP/1.1\r\nHost: h\r\nX-A: "}\r\n\r\n',
+    b'GET /nowhere HTTP/1.1\r\nHost: h"}\r\n\r\n',
+    b'{"status":200}\r\n\r\n',
+]
+
+
+async def test_nothing_that_a_client_sends_breaks_a_line(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok())
+    for asked in INJECTED:
+        client = await edge.client()
+        await client.sends(asked)
+        await client.gets_answer()
+        client.closes()
+    found = await lines(edge, len(INJECTED))
+    assert found[4]["path"] == "/public/%0D%0A%22%1B"
+
+
+async def test_a_request_id_with_quotes_breaks_none_either(edge: Edge) -> None:
+    edge.config["trusted_proxies"] = ["127.0.0.0/8"]
+    await edge.passes(get("/public/", 'X-Request-Id: a"}\\,{"b'), ok())
+    assert (await line(edge))["request_id"] == 'a"}\\,{"b'
+
+
+async def test_a_long_path_is_cut(edge: Edge) -> None:
+    """So that no line is longer than what a pipe takes in one piece."""
+    await edge.passes(get("/public/" + "x" * 8000), ok())
+    file = log_of(edge)
+    await edge.until(lambda: file.exists() and file.read_bytes())
+    found = orjson.loads(file.read_bytes())
+    assert found["path"] == "/public/" + "x" * (PATH_LONGEST - 8) + "…"
+    assert len(file.read_bytes()) < 4096
+
+
+async def test_the_sample_is_drawn_for_each_request_and_told(edge: Edge) -> None:
+    edge.config["access_log"] = {"file": str(log_of(edge)), "sample": "25%"}
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+    drawn = iter([0.9, 0.2499, 0.25, 0.0])
+    access = edge.worker.snapshot.access
+    assert access is not None
+    access._chance = drawn.__next__
+    for n in range(4):
+        await client.sends(get(f"/public/{n}"))
+        await client.gets_answer()
+    found = await lines(edge, 2)
+    assert [(each["path"], each["sample"]) for each in found] == [("/public/1", 0.25), ("/public/3", 0.25)]
+
+
+async def test_lines_that_cannot_be_written_are_counted_and_said_once(
+    edge: Edge, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edge.config["access_log"] = "/dev/full"
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+    for n in range(1, 4):
+        await client.sends(get())
+        await client.gets_answer()
+        await edge.until(lambda n=n: edge.count("edge_access_log_dropped_total") == n)
+    said = "".join(capfd.readouterr())
+    assert said.count("access log lines dropped") == 1
+    assert "No space left on device" in said
+
+
+async def test_keys_of_every_kind_stay_out_of_it(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok())
+    for key in (KEY, UNLIMITED, READER, EXPIRED, "key-of-nobody"):
+        for asked in (
+            get("/v1/x", f"Authorization: Bearer {key}"),
+            get("/v1/x", f"X-API-Key: {key}"),
+            get(f"/public/x?api_key={key}", f"Cookie: {key}"),
+            get("/v1/x", f"X-API-Key : {key}"),
+            head(f"X-API-Key: {key}", "Host: h"),
+            head(f"{key} / HTTP/1.1", "Host: h"),
+            head(f"GET http://user:{key}@h/ HTTP/1.1", "Host: h"),
+        ):
+            client = await edge.client()
+            await client.sends(asked)
+            await client.gets_answer()
+            client.closes()
+    await lines(edge, 35)
+    assert b"key-" not in log_of(edge).read_bytes()

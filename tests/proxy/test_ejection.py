@@ -1,0 +1,222 @@
+"""Endpoints that fail are left out for a while; what a client does never counts against one."""
+
+import pytest
+
+from tests.proxy.test_faults import is_fault
+from tests.proxy.transcript import Edge, Upstream, chunks, get, head, ok
+from tests.proxy.wire import Message, Wire
+
+BROKEN = head("HTTP/1.1 503 Service Unavailable", "Content-Length: 0")
+BROKEN_IN_PIECES = head("HTTP/1.1 500 Internal Server Error", "Transfer-Encoding: chunked") + chunks(b"oh")
+
+
+def two(edge: Edge, errors: int = 3, seconds: str = "1min") -> tuple[Upstream, Upstream]:
+    """Two endpoints, the first of which the test decides about; the other answers."""
+    edge.config["upstreams"]["api"]["eject"] = {"errors": errors, "for": seconds}
+    good = edge.adds_endpoint()
+    good.answers(lambda request: ok(b"good"))
+    return edge.upstream, good
+
+
+async def asks(edge: Edge, times: int) -> list[Message]:
+    """So many answers to a client, one after another."""
+    client = await edge.client()
+    answers = []
+    for _ in range(times):
+        await client.sends(get())
+        answers.append(await client.gets_answer())
+    client.closes()
+    return answers
+
+
+@pytest.mark.parametrize("answer", [BROKEN, BROKEN_IN_PIECES], ids=["whole", "in pieces"])
+async def test_an_endpoint_that_answers_errors_is_left_out(edge: Edge, answer: bytes) -> None:
+    bad, _ = two(edge)
+    bad.answers(lambda request: answer)
+    answers = await asks(edge, 60)
+    assert len([each for each in answers if each.status >= 500]) == 3
+    assert len(bad.requests) == 3
+    assert edge.endpoint().out
+    assert {each.status for each in answers[-30:]} == {200}
+
+
+async def test_an_endpoint_that_refuses_connections_is_left_out_and_no_client_notices(edge: Edge) -> None:
+    bad, _ = two(edge)
+    bad.refuses()
+    assert {each.status for each in await asks(edge, 60)} == {200}
+    assert edge.count("edge_upstream_errors_total", "api", "connection_refused") == 3
+    assert edge.count("edge_upstream_retries_total", "api") == 3
+    assert edge.endpoint().out
+
+
+async def test_an_endpoint_that_does_not_answer_in_time_is_left_out(edge: Edge) -> None:
+    bad, good = two(edge, errors=1)
+    edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "50ms"}
+    client = await edge.client()
+    good_one = edge.endpoint(1)
+    good_one.outstanding += 1
+    await client.sends(get())
+    wire = await bad.accepts()
+    await wire.gets_request()
+    is_fault(await client.gets_answer(), 504, "http_response_timeout")
+    good_one.outstanding -= 1
+    assert edge.endpoint().out
+    assert len(good.requests) == 0
+
+
+async def test_once_back_it_is_asked_again_and_its_next_error_is_one_too_many(edge: Edge) -> None:
+    bad, _ = two(edge, seconds="50ms")
+    bad.answers(lambda request: BROKEN)
+    await asks(edge, 60)
+    for tries in (4, 5):
+        await edge.until(lambda: not edge.endpoint().out, "it is back")
+        await edge.until(lambda: edge.endpoint().service.available() == list(edge.endpoint().service.endpoints))
+        while len(bad.requests) < tries:
+            await asks(edge, 1)
+        assert edge.endpoint().out
+
+
+async def test_a_good_answer_ends_the_probation(edge: Edge) -> None:
+    bad, _ = two(edge, seconds="50ms")
+    bad.answers(lambda request: BROKEN)
+    await asks(edge, 60)
+    bad.answer = lambda request: ok(b"well again")
+    await edge.until(lambda: not edge.endpoint().out, "it is back")
+    while len(bad.requests) < 4:
+        await asks(edge, 1)
+    assert (edge.endpoint().errors, edge.endpoint().watched) == (0, False)
+
+
+@pytest.mark.parametrize("answer", [ok(), head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"a")])
+async def test_answers_below_500_in_between_begin_the_count_anew(edge: Edge, answer: bytes) -> None:
+    edge.config["upstreams"]["api"]["eject"] = {"errors": 2, "for": "1min"}
+    edge.adds_endpoint().refuses()
+    await edge.starts()
+    (one, other) = (edge.endpoint(0), edge.endpoint(1))
+    other.outstanding += 1
+    edge.upstream.answers(lambda request: BROKEN if len(edge.upstream.requests) % 2 else answer)
+    edge.upstream.begins()
+    statuses = [each.status for each in await asks(edge, 12)]
+    other.outstanding -= 1
+    assert sorted(set(statuses)) == [200, 503]
+    assert not one.out
+
+
+async def test_the_only_endpoint_is_never_left_out(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["eject"] = {"errors": 1, "for": "1min"}
+    edge.upstream.answers(lambda request: BROKEN)
+    assert {each.status for each in await asks(edge, 10)} == {503}
+    assert len(edge.upstream.requests) == 10
+
+
+# ---- whose fault it is
+
+
+async def ask(edge: Edge, request: bytes = b"", errors: int = 1) -> tuple[Wire, Wire]:
+    """A client and the endpoint that its request went to, which so many errors eject. There is another endpoint."""
+    edge.config["upstreams"]["api"] |= {"eject": {"errors": errors, "for": "1min"}, "retry": {"attempts": 1}}
+    edge.adds_endpoint()
+    await edge.starts()
+    edge.endpoint(1).outstanding += 1
+    client = await edge.client()
+    await client.sends(request or get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    edge.endpoint(1).outstanding -= 1
+    return client, upstream
+
+
+@pytest.mark.parametrize("begun", [b"", head("HTTP/1.1 200 OK", "Content-Length: 10") + b"12345"])
+async def test_a_client_that_leaves_says_nothing_of_the_upstream(edge: Edge, begun: bytes) -> None:
+    client, upstream = await ask(edge)
+    if begun:
+        await upstream.sends(begun)
+        await client.gets_head()
+        await client.gets(b"12345")
+    client.aborts()
+    await upstream.gets_eof()
+    assert (edge.endpoint().out, edge.endpoint().errors) == (False, 0)
+
+
+async def test_a_client_that_sends_a_bad_body_says_nothing_of_the_upstream(edge: Edge) -> None:
+    client, upstream = await ask(edge, head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"))
+    await client.sends(b"no chunk\r\n")
+    assert (await client.gets_answer()).status == 400
+    await upstream.gets_eof()
+    assert not edge.endpoint().out
+
+
+async def test_a_kept_connection_that_was_closed_says_nothing_where_the_request_went_again(edge: Edge) -> None:
+    client, stale = await ask(edge)
+    edge.endpoint().service.attempts = 2
+    await stale.sends(ok())
+    await client.gets_answer()
+    edge.endpoint(1).outstanding += 1
+    await client.sends(get())
+    await stale.gets_request()
+    edge.endpoint(1).outstanding -= 1
+    stale.closes()
+    another = await edge.upstreams[1].accepts()
+    await another.gets_request()
+    await another.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    assert not edge.endpoint().out
+    assert edge.metrics("edge_upstream_errors_total") == {}
+
+
+@pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nConte", b""])
+async def test_an_answer_that_is_none_is_the_upstreams_fault(edge: Edge, answer: bytes) -> None:
+    client, upstream = await ask(edge)
+    await upstream.sends(answer)
+    upstream.closes()
+    assert (await client.gets_answer()).status == 502
+    assert edge.endpoint().out
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        head("HTTP/1.1 200 OK", "Content-Length: 10") + b"half",
+        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + b"zz\r\n",
+    ],
+    ids=["cut off", "bad chunk"],
+)
+async def test_an_answer_that_is_no_whole_one_is_the_upstreams_fault(edge: Edge, answer: bytes) -> None:
+    client, upstream = await ask(edge)
+    await upstream.sends(answer)
+    await client.gets_head()
+    upstream.closes()
+    await client.gets_reset()
+    assert edge.endpoint().out
+
+
+async def test_an_error_cut_off_is_one_error(edge: Edge) -> None:
+    client, upstream = await ask(edge, errors=2)
+    await upstream.sends(head("HTTP/1.1 500 Internal Server Error", "Content-Length: 10") + b"half")
+    await client.gets_head()
+    upstream.closes()
+    await client.gets_reset()
+    assert edge.endpoint().errors == 1
+
+
+async def test_an_answer_whose_end_is_missing_does_not_count_as_a_success_before(edge: Edge) -> None:
+    client, upstream = await ask(edge, errors=2)
+    edge.endpoint().failed(0.0)
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 10") + b"half")
+    await client.gets_head()
+    upstream.closes()
+    await client.gets_reset()
+    assert edge.endpoint().out
+
+
+@pytest.mark.parametrize("how", ["upstream", "client"])
+async def test_a_tunnel_that_stood_is_a_success(edge: Edge, how: str) -> None:
+    asks = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13")
+    client, upstream = await ask(edge, get("/public/", *asks), errors=2)
+    edge.endpoint().failed(0.0)
+    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket"))
+    assert (await client.gets_head()).status == 101
+    (upstream if how == "upstream" else client).closes()
+    await (client if how == "upstream" else upstream).gets_eof()
+    (client if how == "upstream" else upstream).closes()
+    await edge.until(lambda: edge.endpoint().errors == 0)

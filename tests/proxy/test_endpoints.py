@@ -1,0 +1,173 @@
+"""What the supervisor tells of endpoints reaches the requests: no address, none up, addresses that come and go."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.proxy.test_faults import is_fault
+from tests.proxy.test_worker import Process, worker
+from tests.proxy.transcript import Edge, get, ok, post
+
+__all__ = ["worker"]
+
+
+def named(edge: Edge) -> None:
+    """The upstream's endpoint is configured by a name."""
+    edge.config["upstreams"]["api"]["endpoints"] = [f"http://api.internal:{edge.upstream.port}"]
+
+
+def tell(edge: Edge, *listing: tuple[str, str]) -> None:
+    """What a supervisor says: of each endpoint as configured its addresses, and those that are up."""
+    entries = [{"url": "", "addresses": every.split(), "up": up.split()} for every, up in listing]
+    edge.worker.snapshot.endpoints_changed({"api": entries})
+
+
+def another_address(edge: Edge) -> socket.socket:
+    """The upstream listens on 127.0.0.2 as well, at the same port."""
+    listening = socket.create_server(("127.0.0.2", edge.upstream.port))
+    listening.setblocking(False)
+    return listening
+
+
+async def test_a_name_without_an_address_is_502_until_one_is_told(edge: Edge) -> None:
+    named(edge)
+    client = await edge.client()
+    for _ in range(2):
+        await client.sends(get())
+        is_fault(await client.gets_answer(), 502, "dns_error")
+    assert edge.count("edge_upstream_errors_total", "api", "dns_error") == 2
+    assert edge.count("edge_requests_total", "public", "-", "502") == 2
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    assert (await upstream.gets_request())["Host"] == "edge.test"
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_with_no_endpoint_up_it_is_503_and_the_connection_goes_on(edge: Edge) -> None:
+    client = await edge.client()
+    tell(edge, ("127.0.0.1", ""))
+    await client.sends(get(), post(b"body"), get())
+    for _ in range(3):
+        answer = await client.gets_answer()
+        is_fault(answer, 503, "destination_unavailable")
+        assert answer["Retry-After"] == "1"
+        assert "Connection" not in answer
+    assert edge.count("edge_upstream_errors_total", "api", "destination_unavailable") == 3
+    assert edge.usage() == {}
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_with_no_endpoint_up_a_body_still_to_come_ends_the_connection(edge: Edge) -> None:
+    client = await edge.client()
+    tell(edge, ("127.0.0.1", ""))
+    await client.sends(post(b"body")[:-1])
+    answer = await client.gets_answer()
+    is_fault(answer, 503, "destination_unavailable")
+    assert answer["Connection"] == "close"
+    await client.gets_eof()
+
+
+async def test_idle_connections_to_an_address_that_is_gone_are_closed(edge: Edge) -> None:
+    named(edge)
+    client = await edge.client()
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    with another_address(edge) as listening:
+        tell(edge, ("127.0.0.2", "127.0.0.2"))
+        await upstream.gets_eof()
+        await client.sends(get())
+        async with asyncio.timeout(5):
+            end, _ = await asyncio.get_running_loop().sock_accept(listening)
+        with end:
+            end.setblocking(False)
+            loop = asyncio.get_running_loop()
+            assert (await loop.sock_recv(end, 1000)).startswith(b"GET /public/ ")
+            await loop.sock_sendall(end, ok(b"moved"))
+            assert (await client.gets_answer()).body == b"moved"
+
+
+async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request_and_no_other(edge: Edge) -> None:
+    named(edge)
+    client = await edge.client()
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    retired = edge.endpoint()
+    tell(edge, ("", ""))
+    await upstream.sends(ok(b"still"))
+    assert (await client.gets_answer()).body == b"still"
+    await upstream.gets_eof()
+    assert (retired.idle, retired.outstanding) == ([], 0)
+    await client.sends(get())
+    is_fault(await client.gets_answer(), 502, "dns_error")
+
+
+async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge: Edge) -> None:
+    await edge.starts()
+    edge.worker.snapshot.endpoints_changed({"other": [], "api": [{"url": "", "addresses": [], "up": []}]})
+    assert edge.endpoints() == []
+
+
+def test_a_worker_heeds_what_its_supervisor_tells(edge: Edge, worker: Process) -> None:
+    async def status(of: int, told: list[dict[str, Any]]) -> None:
+        await worker.channel.send({"type": "endpoints", "services": {"api": told}})
+        async with asyncio.timeout(10):
+            while await worker.asks(get()) != of:
+                pass
+
+    async def scene() -> None:
+        await worker.begins()
+        url = edge.upstream.url
+        edge.upstream.listening.close()
+        assert await worker.asks(get()) == 502
+        await status(503, [{"url": url, "addresses": ["127.0.0.1"], "up": []}])
+        await status(502, [{"url": url, "addresses": ["127.0.0.1"], "up": ["127.0.0.1"]}])
+        await worker.channel.send({"type": "drain", "deadline": 5.0})
+        async with asyncio.timeout(10):
+            assert await worker.channel.receive() == {"type": "left"}
+
+    uvloop.run(scene())
+    assert worker.ends()[0] == 0
+
+
+def test_a_worker_whose_upstream_has_a_name_serves_once_it_knows_an_address(edge: Edge) -> None:
+    named(edge)
+    process = Process(edge)
+
+    async def scene() -> None:
+        told = {"type": "endpoints", "services": {"api": [{"url": "", "addresses": ["127.0.0.1"], "up": []}]}}
+        assert (await process.begins(60.0, told))["type"] == "ready"
+        assert await process.asks(get()) == 503
+        await process.channel.send({"type": "drain", "deadline": 5.0})
+        async with asyncio.timeout(10):
+            assert await process.channel.receive() == {"type": "left"}
+
+    uvloop.run(scene())
+    process.close()
+    edge.upstream.listening.close()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_requests_go_to_every_address_of_a_name(edge: Edge, n: int) -> None:
+    named(edge)
+    client = await edge.client()
+    addresses = " ".join(f"127.0.0.{number}" for number in range(1, n + 1))
+    tell(edge, (addresses, addresses))
+    picked = {edge.endpoint().service.select().address for _ in range(200)}
+    assert picked == set(addresses.split())
+    client.closes()

@@ -1,0 +1,82 @@
+"""A connection to an upstream is given up before the upstream gives it up, where that says when it will."""
+
+import pytest
+
+from edgeproxy.proxy.server import Server
+from tests.proxy.test_faults import asked
+from tests.proxy.transcript import Edge, chunks, get, head, ok
+
+
+async def kept_after(edge: Edge, *answers: bytes) -> Server:
+    """The one connection that the edge keeps, after these answers over it."""
+    client, upstream = await asked(edge)
+    await upstream.sends(answers[0])
+    await client.gets_answer()
+    for answer in answers[1:]:
+        await client.sends(get())
+        await upstream.gets_request()
+        await upstream.sends(answer)
+        await client.gets_answer()
+    (server,) = edge.endpoint().idle
+    return server
+
+
+IN_PIECES = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Keep-Alive: timeout=10") + chunks(b"hello")
+
+
+@pytest.mark.parametrize("answer", [ok(b"a", "Keep-Alive: timeout=10, max=99"), IN_PIECES], ids=["whole", "in pieces"])
+async def test_it_is_kept_for_less_than_the_server_keeps_it(edge: Edge, answer: bytes) -> None:
+    assert (await kept_after(edge, answer)).idle == 9.0
+
+
+async def test_every_connection_learns_for_itself_also_from_heads_that_were_seen_before(edge: Edge) -> None:
+    for _ in range(3):
+        server = await kept_after(edge, ok(b"a", "Keep-Alive: timeout=10"), ok(b"a", "Keep-Alive: timeout=10"))
+        assert server.idle == 9.0
+        server.transport.close()
+        await edge.until(lambda: not edge.endpoint().idle)
+
+
+async def test_it_is_never_kept_longer_than_is_configured(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["timeouts"] = {"idle": "5s"}
+    assert (await kept_after(edge, ok(b"a", "Keep-Alive: timeout=600"))).idle == 5.0
+
+
+async def test_where_the_server_says_nothing_it_is_kept_as_configured(edge: Edge) -> None:
+    assert (await kept_after(edge, ok())).idle == 60.0
+
+
+async def test_a_field_in_the_body_says_nothing(edge: Edge) -> None:
+    assert (await kept_after(edge, ok(b"x\r\nKeep-Alive: timeout=3\r\n"))).idle == 60.0
+
+
+async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(ok(b"a", "Keep-Alive: timeout=1"))
+    await client.gets_answer()
+    (server,) = edge.endpoint().idle
+    server.idle /= 10
+    await client.sends(get())
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    await upstream.gets_eof()
+    assert not edge.endpoint().idle
+
+
+async def test_the_field_itself_is_not_passed_on(edge: Edge) -> None:
+    _, answer = await edge.passes(get(), ok(b"a", "Keep-Alive: timeout=10"))
+    assert "Keep-Alive" not in answer
+
+
+async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(ok())
+    upstream.closes()
+    await client.gets_answer()
+    await edge.until(lambda: not edge.endpoint().idle)
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 0"))
+    another = await edge.upstream.accepts()
+    await another.gets_request()
+    await another.sends(ok())
+    assert (await client.gets_answer()).status == 200

@@ -1,0 +1,212 @@
+"""Fields that tell browsers what not to do: on every answer where the operator wants them, never twice."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.authority import Authority
+from tests.proxy.transcript import KEY, Edge, chunks, get, head, ok
+from tests.proxy.wire import Message
+
+PLAIN = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Content-Security-Policy": "frame-ancestors 'self'",
+    "X-XSS-Protection": "0",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+}
+HSTS = "Strict-Transport-Security"
+NAMES = (HSTS, *PLAIN)
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    edge.config["security_headers"] = True
+    return edge
+
+
+def said(answer: Message) -> dict[str, str]:
+    """What an answer says to browsers; each field once."""
+    return {name: answer[name] for name in NAMES if name in answer}
+
+
+CHUNKED = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"a")
+ANSWERS = {
+    "whole": ok(),
+    "in chunks": CHUNKED,
+    "no content": head("HTTP/1.1 204 No Content"),
+    "an error": head("HTTP/1.1 500 Oops", "Content-Length: 0"),
+    "a redirect": head("HTTP/1.1 302 Found", "Location: /", "Content-Length: 0"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_an_upstreams_answer_gets_what_it_lacks(edge: Edge, name: str) -> None:
+    _, answer = await edge.passes(get(), ANSWERS[name])
+    assert said(answer) == PLAIN
+
+
+async def test_an_answer_until_close_gets_them(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK"), b"x")
+    upstream.closes()
+    assert said(await client.gets_answer()) == PLAIN
+
+
+async def test_none_is_sent_unless_it_is_asked_for(edge: Edge) -> None:
+    edge.config["security_headers"] = False
+    for answered in (ok(), CHUNKED):
+        _, answer = await edge.passes(get(), answered)
+        assert said(answer) == {}
+    assert said(await edge.refuses(get("/nowhere"))) == {}
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 0", "Transfer-Encoding: chunked"])
+async def test_what_the_upstream_set_stays_in_whatever_case(edge: Edge, framing: str) -> None:
+    theirs = ("x-frame-options: DENY", "CONTENT-SECURITY-POLICY: default-src 'self'", "X-Xss-Protection: 1; mode=block")
+    body = chunks() if "chunked" in framing else b""
+    _, answer = await edge.passes(get(), head("HTTP/1.1 200 OK", *theirs, framing) + body)
+    assert said(answer) == {
+        **PLAIN,
+        "X-Frame-Options": "DENY",
+        "Content-Security-Policy": "default-src 'self'",
+        "X-XSS-Protection": "1; mode=block",
+    }
+
+
+async def test_fields_that_an_upstream_repeats_are_its_own_affair(edge: Edge) -> None:
+    policies = ("Content-Security-Policy: img-src 'self'", "Content-Security-Policy: script-src 'self'")
+    _, answer = await edge.passes(get(), ok(b"", *policies))
+    assert answer.all("Content-Security-Policy") == ["img-src 'self'", "script-src 'self'"]
+
+
+async def test_each_answer_gets_what_it_lacks_itself(edge: Edge) -> None:
+    """What is remembered of one answer does not hold for the next."""
+    edge.upstream.answers(lambda request: ok(b"", *(["Referrer-Policy: origin"] if "/own" in request.first else [])))
+    client = await edge.client()
+    for path, expected in (("/public/own", "origin"), ("/public/", PLAIN["Referrer-Policy"])) * 3:
+        await client.sends(get(path))
+        assert (await client.gets_answer())["Referrer-Policy"] == expected
+
+
+async def test_a_304_is_left_as_it_is(edge: Edge) -> None:
+    """RFC 9111 section 3.2: what is in it would replace what the upstream said with the answer that it confirms."""
+    for connection in ((), ("Connection: close",)):
+        _, answer = await edge.passes(get(), head("HTTP/1.1 304 Not Modified", "ETag: a", *connection))
+        assert said(answer) == {}
+
+
+async def test_interim_answers_and_tunnels_have_none(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get("/public/", "Connection: upgrade", "Upgrade: websocket"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 103 Early Hints", "Link: </a>"))
+    assert said(await client.gets_head()) == {}
+    await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))
+    assert said(await client.gets_head()) == {}
+    client.closes()
+    upstream.closes()
+
+
+async def test_rate_limit_fields_are_there_as_well(edge: Edge) -> None:
+    _, answer = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
+    assert said(answer) == PLAIN
+    assert "RateLimit" in answer
+
+
+async def test_head_gets_what_get_gets(edge: Edge) -> None:
+    _, answer = await edge.passes(
+        head("HEAD /public/ HTTP/1.1", "Host: h"), head("HTTP/1.1 200 OK", "Content-Length: 5"), "HEAD"
+    )
+    assert said(answer) == PLAIN
+
+
+OWN = {
+    **PLAIN,
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+REFUSED = {
+    400: b"nonsense\r\n\r\n",
+    401: get("/v1/x"),
+    404: get("/nowhere"),
+    405: head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 0"),
+    414: b"GET /" + b"x" * 9000,
+    505: b"GET / HTTP/2.0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("status", REFUSED)
+async def test_the_edges_own_refusals_have_them(edge: Edge, status: int) -> None:
+    answer = await edge.refuses(REFUSED[status])
+    assert (answer.status, said(answer)) == (status, OWN)
+
+
+async def test_a_429_has_them(edge: Edge) -> None:
+    edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
+    await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
+    for method in ("GET", "HEAD"):
+        asked = head(f"{method} /v1/x HTTP/1.1", "Host: h", f"X-API-Key: {KEY}")
+        answer = await edge.refuses(asked, method)
+        assert (answer.status, said(answer)) == (429, OWN)
+
+
+async def test_a_connection_that_is_one_too_many_has_them(edge: Edge) -> None:
+    edge.config["limits"] = {"connections_per_ip": 1}
+    await edge.client()
+    other = await edge.client()
+    answer = await other.gets_answer()
+    assert (answer.status, said(answer)) == (429, OWN)
+
+
+async def test_a_fault_has_them(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(b"nonsense\r\n\r\n")
+    await upstream.gets_cut()
+    answer = await client.gets_answer()
+    assert (answer.status, said(answer)) == (502, OWN)
+
+
+async def test_a_408_has_them(edge: Edge) -> None:
+    edge.config["limits"] = {"header_timeout": "50ms"}
+    client = await edge.client()
+    await client.sends(b"GET / HT")
+    answer = await client.gets_answer()
+    assert (answer.status, said(answer)) == (408, OWN)
+
+
+async def test_hsts_is_sent_over_tls(edge: Edge, tmp_path: Path) -> None:
+    """RFC 6797 section 7.2: not over plain HTTP. An upstream's own is not doubled."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issues("edge.test")
+    edge.config["listen"] = {"address": "127.0.0.1:0", "tls": {"cert": str(cert), "key": str(key)}}
+    theirs = "strict-transport-security: max-age=1"
+    edge.upstream.answers(lambda request: ok(b"", *([theirs] if "/own" in request.first else [])))
+    client = await edge.secure_client(authority.trusted())
+    year = "max-age=31536000"
+    for path, expected in (("/public/", year), ("/public/own", "max-age=1"), ("/nowhere", year)):
+        await client.sends(get(path))
+        assert (await client.gets_answer())[HSTS] == expected
+
+
+@pytest.mark.parametrize(
+    ("proto", "secure"), [("https", True), ("HTTPS", True), ("https, http", True), ("http", False)]
+)
+async def test_a_trusted_proxy_says_whether_the_client_came_over_tls(edge: Edge, proto: str, secure: bool) -> None:
+    edge.config["trusted_proxies"] = ["127.0.0.0/8"]
+    _, answer = await edge.passes(get("/public/", f"X-Forwarded-Proto: {proto}"), ok())
+    assert (HSTS in answer) is secure
+    assert (HSTS in await edge.refuses(get("/nowhere", f"X-Forwarded-Proto: {proto}"))) is secure
+
+
+async def test_nobody_else_does(edge: Edge) -> None:
+    _, answer = await edge.passes(get("/public/", "X-Forwarded-Proto: https"), ok())
+    assert HSTS not in answer

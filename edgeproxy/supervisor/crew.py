@@ -32,7 +32,8 @@ class Crew:
         """Resolves when every place has had a worker that was ready; raises Stillborn when none ever will."""
         self._command = command
         self._listening = listening
-        self._config = config
+        self._standing = {"config": config}
+        """What each worker is told when it starts, by type; the configuration first."""
         self._held: list[Process | None] = [None] * places
         self._was_ready = [False] * places
         self._failures: list[str | None] = [None] * places
@@ -61,15 +62,23 @@ class Crew:
         for place in range(self.places):
             self._fills.append(self._tasks.start(f"worker {place}", self._fill(place)))
 
+    def tell(self, message: dict[str, Any]) -> None:
+        """Tell all workers that there are. Nobody is waited for: see channel.Outbox."""
+        for process in self.workers:
+            process.outbox.put(message)
+
+    def publish(self, message: dict[str, Any]) -> None:
+        """Tell all workers, and those that start from now on, until another message of this type is published."""
+        self._standing[message["type"]] = message
+        self.tell(message)
+
     async def drain(self, deadline: float) -> None:
         """Let all workers finish within `deadline` seconds, and end what is left a second later.
 
         A worker that never got ready has nothing to finish and gets the second alone.
         """
         self._leaving.set()
-        asked = {"type": "drain", "deadline": deadline}
-        for process in self.workers:
-            self._tasks.start(f"drain {process.pid}", self._tell(process, asked))
+        self.tell({"type": "drain", "deadline": deadline})
         await self._until_empty(LAST_WORDS)
         self._kill([process for process in self.workers if not process.ready])
         await self._until_empty(deadline)
@@ -100,8 +109,10 @@ class Crew:
             return {"why": f"it could not be started: {why}"}
         if self._leaving.is_set():
             process.kill()  # it came too late to hear of the drain
+        for message in self._standing.values():
+            process.outbox.put(message)
+        telling = self._tasks.start(f"tell {process.pid}", process.outbox.deliver())
         try:
-            await process.channel.send(self._config)
             while True:
                 if process.heard(await process.channel.receive()) == "ready":
                     self._welcome(place, process)
@@ -112,6 +123,7 @@ class Crew:
             await asyncio.wait([process.ended], timeout=LAST_WORDS)
             process.kill()
         code = await process.ended
+        telling.cancel()
         process.channel.close()
         return {"pid": process.pid, "exit": code, "why": process.why or reason(code)}
 
@@ -127,12 +139,6 @@ class Crew:
         self._failures[place] = why
         if not any(self._was_ready) and all(self._failures) and not self.first_ready.done():
             self.first_ready.set_exception(Stillborn(tuple(why for why in self._failures if why)))
-
-    async def _tell(self, process: Process, message: dict[str, Any]) -> None:
-        try:
-            await process.channel.send(message)
-        except ChannelClosed:
-            pass
 
     async def _until_empty(self, seconds: float | None) -> None:
         if self._fills:

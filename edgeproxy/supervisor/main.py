@@ -21,15 +21,21 @@ from edgeproxy.config.models import Settings
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor import sockets, state
 from edgeproxy.supervisor.admin import Admin
+from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew, Stillborn
 from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.process import WORKER
 from edgeproxy.supervisor.serving import NOBODY, other_serves
 from edgeproxy.supervisor.status import Status
+from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.tasks import Tasks
 
 TICK = 1.0
 """Seconds between heartbeats and slices of housekeeping."""
+
+FIRST_LOOK = 2.0
+"""Seconds that workers wait at most for the addresses of upstreams, and for how these are."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask the edge to drain and end."""
@@ -72,8 +78,11 @@ class Supervisor:
                 "orphan_deadline": ORPHAN_DEADLINE if config_path else 0.0,
             },
         )
+        self._prober = Prober(settings.upstreams)
+        self._upstreams = Upstreams(settings.upstreams, self._crew.publish, self._prober)
+        self._certificates = Certificates(settings, self._renew)
         self._listings = Listings(store)
-        self._status = Status(settings, self._crew, self._listings)
+        self._status = Status(settings, self._crew, self._listings, self._upstreams, self._certificates)
         self._tasks = Tasks()
         self._stop = asyncio.Event()
         self._log = log.get()
@@ -93,14 +102,29 @@ class Supervisor:
             await self._admin.open(self._status, self._listings)
         self._tasks.start("heartbeat", self._beat())
         self._tasks.start("tend", self._tend())
-        self._crew.start()
         try:
             return await self._until_stopped()
         finally:
             await self._leave()
 
+    async def _begin(self) -> None:
+        """Start the workers, once it is known what they have to be told."""
+        await self._certificates.look()
+        self._tasks.start("certificates", self._certificates.watch())
+        await self._upstreams.begin(FIRST_LOOK)
+        self._crew.start()
+
+    def _renew(self) -> None:
+        """Certificates have changed, and can be used."""
+        self._prober.renew()
+        self._crew.tell({"type": "certificates"})
+
     async def _until_stopped(self) -> int:
         stop = self._tasks.start("stop", self._stop.wait())
+        begun = self._tasks.start("begin", self._begin())
+        await asyncio.wait([begun, stop], return_when=asyncio.FIRST_COMPLETED)
+        if begun.done():
+            begun.result()
         await asyncio.wait([self._crew.first_ready, stop], return_when=asyncio.FIRST_COMPLETED)
         if self._crew.first_ready.done():
             try:
@@ -126,6 +150,7 @@ class Supervisor:
         sockets.close(self._listening)
         await self._crew.drain(self._settings.drain)
         await self._tasks.cancel()
+        await self._upstreams.end()
         if self._admin is not None:
             await self._admin.close()
         self._log.info("edge stopped")
@@ -195,11 +220,12 @@ def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] 
     with ExitStack() as owned:
         try:
             taken = [address for address in addresses(settings) if sockets.listened_on(address)]
-            listening = sockets.bind_all(settings.listen)
+            listening = sockets.bind_all(listener.address for listener in settings.listen)
             owned.callback(sockets.close, listening)
             admin = None if settings.admin is None else Admin(settings.admin)
             store = state.prepare(settings)
             owned.callback(store.close)
+            state.refuse_log(settings)
             if taken and not state.in_use(store):
                 # SO_REUSEPORT let it be bound, but clients would be shared with counts that are not.
                 why = f"another process does, which is no edge on the state directory {settings.state}"
@@ -228,7 +254,8 @@ async def _serve(
 
 def addresses(settings: Settings) -> tuple[Address, ...]:
     """All that this configuration listens on."""
-    return settings.listen if settings.admin is None else (*settings.listen, settings.admin)
+    listening = tuple(listener.address for listener in settings.listen)
+    return listening if settings.admin is None else (*listening, settings.admin)
 
 
 def raise_descriptor_limit() -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edgeproxy.channel import Channel
+from edgeproxy.channel import Channel, Outbox
 
 WORKER = (sys.executable, "-m", "edgeproxy.proxy")
 """The command of a worker; `--channel FD --listen FD,FD` is added."""
@@ -30,6 +30,8 @@ class Process:
 
     def __init__(self, child: subprocess.Popen[bytes], channel: Channel) -> None:
         self.channel = channel
+        self.outbox = Outbox(channel)
+        """What it is told; somebody has to `deliver` it."""
         self.pid = child.pid
         self.started_at = time.time()
         """Unix seconds."""

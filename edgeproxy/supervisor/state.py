@@ -9,10 +9,11 @@ from edgeproxy.counters.control import Control, boot_digest
 from edgeproxy.counters.file import TableError
 from edgeproxy.counters.setup import TALLIES, file_name
 from edgeproxy.counters.store import Store
+from edgeproxy.proxy.log_file import unusable
 
 
 class Unusable(Exception):
-    """The state directory cannot be used; the text, for the operator, says why."""
+    """The state directory, or a file beside it, cannot be used; the text, for the operator, says why."""
 
 
 def prepare(settings: Settings) -> Store:
@@ -49,6 +50,15 @@ def refuse_other_folder(state: Path, folder: Path) -> None:
         raise TableError(state, f"its tables {why}, or move the state directory away to begin anew")
     if missing:
         log.get().error("tables are gone: what was counted in them is missing", tables=missing, dir=str(folder))
+
+
+def refuse_log(settings: Settings) -> None:
+    """Raise Unusable where the access log cannot be written, which workers would only find out one by one."""
+    if settings.access_log is not None:
+        file = settings.access_log.file
+        why = unusable(file)
+        if why is not None:
+            raise Unusable(f"the access log {file} cannot be written: {why}")
 
 
 def in_use(store: Store) -> bool:

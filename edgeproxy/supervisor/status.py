@@ -6,9 +6,11 @@ from typing import Any, Literal
 import edgeproxy
 from edgeproxy.config.models import Settings
 from edgeproxy.counters.file import KINDS
+from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.exposition import Series
 from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.upstreams import Upstreams
 
 Phase = Literal["starting", "serving", "draining"]
 
@@ -16,11 +18,20 @@ Phase = Literal["starting", "serving", "draining"]
 class Status:
     """One supervisor and its workers, as they are at the moment of asking."""
 
-    def __init__(self, settings: Settings, crew: Crew, listings: Listings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        crew: Crew,
+        listings: Listings,
+        upstreams: Upstreams,
+        certificates: Certificates,
+    ) -> None:
         self.settings = settings
         self.phase: Phase = "starting"
         self._crew = crew
         self._listings = listings
+        self._upstreams = upstreams
+        self._certificates = certificates
         self._loaded_at = time.time()
 
     def unready(self) -> str | None:
@@ -38,11 +49,21 @@ class Status:
         What can be counted before anything was has a zero first: a counter that began with one would not be seen
         to grow. The supervisor holds no column, so what it counts itself begins at zero with each supervisor.
         """
+        settings = self.settings
         return [
             *(("edge_connections", (side,), (0,)) for side in ("client", "upstream")),
             *(("edge_table_full_total", (table,), (0,)) for table in KINDS),
-            *(("edge_usage_counted_total", (meter,), (0,)) for meter in self.settings.meters),
+            *(("edge_usage_counted_total", (meter,), (0,)) for meter in settings.meters),
+            *(("edge_upstream_retries_total", (upstream,), (0,)) for upstream in settings.upstreams),
+            *(("edge_upstream_pending", (name,), (0,)) for name, one in settings.upstreams.items() if one.breaker),
+            *(
+                ("edge_rate_limited_total", (name, limit.name, limit.mode), (0,))
+                for name, tier in settings.tiers.items()
+                for limit in tier.limits
+            ),
             *await self._listings.series(),
+            *self._upstreams.series(),
+            *self._certificates.series(),
             ("edge_worker_restarts_total", (), (self._crew.restarts,)),
             ("edge_config_ok", (), (1,)),
         ]
@@ -66,6 +87,7 @@ class Status:
                 }
                 for worker in workers
             ],
+            "upstreams": self._upstreams.report(),
             "hub": {"url": settings.hub, "state": "up", "age_s": 0},
             "usage": {"unshipped": sum(counted.values()), "spool_bytes": 0, "watermark": None},
         }

@@ -158,7 +158,7 @@ class Edge:
         }
 
 
-def total(samples: Samples, name: str, **labels: str) -> float:
+def total(samples: Samples, name: str, /, **labels: str) -> float:
     """The sum of all samples of this name that have these labels."""
     wanted = set(labels.items())
     return sum(value for (found, its), value in samples.items() if found == name and wanted <= set(its))

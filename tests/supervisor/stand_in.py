@@ -15,13 +15,18 @@ import os
 import signal
 import socket
 import sys
+from typing import Any
 
 from edgeproxy.channel import Channel, ChannelClosed
 
+TOLD: list[dict[str, Any]] = []
+"""The messages that came down the channel after the configuration."""
+
 
 def report() -> bytes:
-    """What this process is, as JSON: its pid, its session, and the descriptors that it was started with."""
-    body = json.dumps({"pid": os.getpid(), "session": os.getsid(0), "inherited": INHERITED}).encode()
+    """What this process is, as JSON: its pid, its session, the descriptors that it was started with, what it heard."""
+    known = {"pid": os.getpid(), "session": os.getsid(0), "inherited": INHERITED, "told": TOLD}
+    body = json.dumps(known).encode()
     return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
@@ -51,8 +56,10 @@ async def live(end: socket.socket, listening: list[socket.socket]) -> int:
         channel.close()
         await asyncio.Event().wait()
     try:
-        while (await channel.receive())["type"] != "drain" or behaviour == "deaf":
-            pass
+        while True:
+            TOLD.append(await channel.receive())
+            if TOLD[-1]["type"] == "drain" and behaviour != "deaf":
+                break
     except ChannelClosed:
         return 0
     for server in servers:

@@ -13,24 +13,34 @@ from aiohttp.test_utils import TestClient, TestServer
 import edgeproxy
 from edgeproxy.config.load import load
 from edgeproxy.config.models import Settings
+from edgeproxy.counters.file import KINDS
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.policies import Policies
 from edgeproxy.metrics import METRICS
 from edgeproxy.proxy.snapshot import rule
 from edgeproxy.supervisor.admin import application
+from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
+from edgeproxy.supervisor.health import Target
 from edgeproxy.supervisor.listings import Listings
 from edgeproxy.supervisor.status import Status
+from edgeproxy.supervisor.upstreams import Upstreams
+from tests.authority import Authority
 from tests.supervisor.scraped import families, value
 
 CONFIG = """
 region: eu-west
-listen: 127.0.0.1:0
+listen: {{address: 127.0.0.1:0, tls: {{cert: {cert}, key: {key}}}}}
 workers: 2
-tiers: {basic: {limits: [{rate: 60/min}, {rate: 1000/h}]}, open: {}}
-customers: {acme: {tier: basic}, umbrella: {tier: basic, limits: [{name: own, rate: 7/10s}]}, free: {tier: open}}
-upstreams: {api: {endpoints: [http://127.0.0.1:9]}}
-routes: [{name: v1, path: /v1/*, upstream: api}]
+tiers: {{basic: {{limits: [{{rate: 60/min}}, {{rate: 1000/h}}]}}, open: {{}}}}
+customers:
+  acme: {{tier: basic}}
+  umbrella: {{tier: basic, limits: [{{name: own, rate: 7/10s}}]}}
+  free: {{tier: open}}
+upstreams:
+  api: {{endpoints: [http://127.0.0.1:9]}}
+  checked: {{endpoints: [http://10.0.0.1:9], health: {{path: /healthz}}, breaker: {{pending: 10}}}}
+routes: [{{name: v1, path: /v1/*, upstream: api}}]
 """
 
 
@@ -39,7 +49,8 @@ class Room:
 
     def __init__(self, directory: Path) -> None:
         path = directory / "edge.yaml"
-        path.write_text(CONFIG)
+        self.cert, key = Authority(directory).issue("api.test", days=90)
+        path.write_text(CONFIG.format(cert=self.cert, key=key))
         self.settings: Settings = load(path, {})
         self.store = Store.prepare(directory / "state", workers=2, people=1000, addresses=1000)
         self.worker = Store.join(directory / "state")
@@ -70,12 +81,21 @@ Client = TestClient[Any, Any]
 def ask(room: Room, scene: Callable[[Client, Status, Crew], Awaitable[None]]) -> None:
     """Play `scene` with a client of the admin listener; no worker process is started."""
 
+    async def ill(target: Target) -> str:
+        return "status 500"
+
     async def play() -> None:
+        settings = room.settings
         listings = Listings(room.store)
-        crew = Crew(room.settings.workers, ["/nonexistent/worker"], (), {})
-        status = Status(room.settings, crew, listings)
+        crew = Crew(settings.workers, ["/nonexistent/worker"], (), {})
+        upstreams = Upstreams(settings.upstreams, crew.publish, ill)
+        certificates = Certificates(settings, lambda: None)
+        await certificates.look()
+        await upstreams.begin(20.0)
+        status = Status(settings, crew, listings, upstreams, certificates)
         async with TestClient(TestServer(application(status, listings))) as client:
             await scene(client, status, crew)
+        await upstreams.end()
 
     uvloop.run(play())
 
@@ -146,7 +166,23 @@ def test_what_may_be_counted_is_zero_before_it_was(room: Room) -> None:
         assert [value(found["edge_connections"], side=side) for side in ("client", "upstream")] == [0, 0]
         assert value(found["edge_usage_counted_total"], meter="requests") == 0
         tables = {one.labels["table"]: one.value for one in found["edge_table_full_total"].samples}
-        assert tables == {"people": 0, "addresses": 0, "usage": 0, "metrics": 0}
+        assert tables == dict.fromkeys(KINDS, 0)
+        assert value(found["edge_rate_limited_total"], tier="basic", policy="basic-2", mode="enforce") == 0
+        assert value(found["edge_upstream_retries_total"], upstream="api") == 0
+        assert value(found["edge_upstream_pending"], upstream="checked") == 0
+        assert value(found["edge_dns_failures_total"], upstream="api") == 0
+
+    ask(room, scene)
+
+
+def test_upstreams_and_certificates_are_among_the_metrics(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        found = families(text=await (await client.get("/metrics")).text())
+        endpoints = found["edge_upstream_endpoints"]
+        assert [value(endpoints, upstream="api", state=state) for state in ("up", "down")] == [1, 0]
+        assert [value(endpoints, upstream="checked", state=state) for state in ("up", "down")] == [0, 1]
+        left = value(found["edge_tls_expiry_seconds"], name=str(room.cert))
+        assert left == pytest.approx(90 * 86400, abs=60)
 
     ask(room, scene)
 
@@ -270,6 +306,22 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
             "version": edgeproxy.__version__,
             "config": {"sha256": room.settings.sha256, "error": None},
             "workers": [],
+            "upstreams": {
+                "api": [
+                    {
+                        "url": "http://127.0.0.1:9",
+                        "why": "",
+                        "addresses": [{"address": "127.0.0.1", "up": True, "why": ""}],
+                    }
+                ],
+                "checked": [
+                    {
+                        "url": "http://10.0.0.1:9",
+                        "why": "",
+                        "addresses": [{"address": "10.0.0.1", "up": False, "why": "status 500"}],
+                    }
+                ],
+            },
             "hub": {"url": "memory://", "state": "up", "age_s": 0},
             "usage": {"unshipped": 3, "spool_bytes": 0, "watermark": None},
         }

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -50,17 +51,29 @@ def run(
     return uvloop.run(play())
 
 
-async def ask(address: Address) -> dict[str, object]:
+async def ask(address: Address) -> dict[str, Any]:
     reader, writer = await asyncio.open_connection(*address)
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     answer = await reader.read()
     writer.close()
-    body: dict[str, object] = json.loads(answer.partition(b"\r\n\r\n")[2])
+    body: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
     return body
 
 
 async def ready(crew: Crew) -> None:
     await within(20, asyncio.shield(crew.first_ready))
+
+
+async def told(crew: Crew, address: Address, wanted: dict[int, list[str]]) -> None:
+    """Wait until each of these workers, by pid, has heard messages of these types, by the order in which it did."""
+    heard: dict[int, list[str]] = {}
+
+    async def all_have() -> None:
+        while heard != wanted:
+            answer = await ask(address)
+            heard[answer["pid"]] = [message["type"] for message in answer["told"]]
+
+    await within(20, all_have())
 
 
 def test_workers_serve_on_shared_sockets_and_leave_when_drained() -> None:
@@ -182,3 +195,56 @@ def test_a_worker_that_ends_by_itself_is_replaced_too() -> None:
         await turned(lambda: crew.restarts == 1 and crew.ready == 2, "a new worker is ready")
 
     run(scene)
+
+
+def test_what_was_published_before_they_start_is_the_first_that_workers_hear() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        crew.publish({"type": "endpoints", "services": {"a": 1}})
+        await ready(crew)
+        pids = [process.pid for process in crew.workers]
+        await told(crew, address, {pid: ["endpoints"] for pid in pids})
+
+    assert run(scene) == [0, 0]
+
+
+def test_all_workers_are_told_and_one_that_starts_anew_only_what_is_published() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        crew.publish({"type": "endpoints", "services": {"a": 1}})
+        pids = [process.pid for process in crew.workers]
+        await told(crew, address, {pid: ["endpoints"] for pid in pids})
+        crew.tell({"type": "certificates"})
+        crew.publish({"type": "endpoints", "services": {"a": 2}})
+        await told(crew, address, {pid: ["endpoints", "certificates", "endpoints"] for pid in pids})
+        killed, other = crew.workers
+        killed.kill()
+        await turned(lambda: crew.restarts == 1 and crew.ready == 2, "a new worker is ready")
+        (new,) = {process.pid for process in crew.workers} - {other.pid}
+        await told(crew, address, {other.pid: ["endpoints", "certificates", "endpoints"], new: ["endpoints"]})
+        while (answer := await ask(address))["pid"] != new:
+            pass
+        assert answer["told"] == [{"type": "endpoints", "services": {"a": 2}}]
+
+    assert run(scene) == [0, 0]
+
+
+def test_a_worker_that_hears_nothing_holds_up_nobody() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        stopped, other = crew.workers
+        os.kill(stopped.pid, signal.SIGSTOP)
+        for n in range(100):
+            crew.publish({"type": "endpoints", "n": n, "text": "x" * 100_000})
+            await asyncio.sleep(0)
+        waiting = stopped.channel._writer.transport.get_write_buffer_size()
+        assert 0 < waiting < 400_000
+
+        async def newest() -> None:
+            while True:
+                answer = await ask(address)
+                if answer["pid"] == other.pid and answer["told"] and answer["told"][-1]["n"] == 99:
+                    return
+
+        await within(20, newest())
+
+    assert run(scene, deadline=0.2) == [-signal.SIGKILL, 0]

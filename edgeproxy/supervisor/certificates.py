@@ -1,0 +1,113 @@
+"""The files of certificates, watched: what has changed and can be used is loaded by all workers, nothing else is.
+
+Certificates are replaced by programs, each in its own way: a file overwritten in place, renamed into place, or a
+symbolic link that is turned to another directory; the certificate and its key one after the other. So what counts
+is the file at the end of all links, and a pair that does not fit is looked at again until it does.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeproxy import log
+from edgeproxy.config.certificates import Facts, Unusable, authorities, pairs, read, read_authorities, worry
+from edgeproxy.config.models import Written
+from edgeproxy.supervisor.exposition import Series
+
+EVERY = 2.0
+"""Seconds between two looks."""
+REMIND = 86400.0
+"""Seconds between two log lines about one certificate that expires."""
+
+Sign = tuple[tuple[int, ...] | None, ...]
+"""Of each file: device, inode, size and time of change; None where there is none. It changes when the files do."""
+
+
+class Held:
+    """Files that are used together: a certificate and its key, or authorities alone."""
+
+    def __init__(self, cert: Path | None, files: tuple[Path, ...], check: Callable[..., Facts | None]) -> None:
+        self.cert = cert
+        """The certificate that can expire."""
+        self.facts: Facts | None = None
+        """Of the certificate that is in use."""
+        self.why = ""
+        """Why the files as they are now cannot be used; empty where they can."""
+        self._files = files
+        self._check = check
+        self._used: Sign | None = None
+
+    def look(self) -> bool:
+        """Whether the files are others than those in use, and can be used. Reads files: call it in a thread."""
+        sign = tuple(map(state, self._files))  # Taken first: what changes after it is seen at the next look.
+        if sign == self._used:
+            self.why = ""
+            return False
+        try:
+            self.facts = self._check(*self._files)
+        except Unusable as problem:
+            self.why = str(problem)
+            return False
+        self._used, self.why = sign, ""
+        return True
+
+
+class Certificates:
+    """All files of one configuration. `changed` is called when some of them are to be loaded anew."""
+
+    def __init__(self, settings: Written, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._held = [Held(pair.cert, (pair.cert, pair.key), read) for pair in pairs(settings)]
+        self._held += [Held(None, (file,), read_authorities) for file in authorities(settings)]
+        self._said: dict[Held, str] = {}
+        """What was last said of files that cannot be used."""
+        self._reminded: dict[Held, float] = {}
+        self._log = log.get()
+
+    async def watch(self, every: float = EVERY) -> None:
+        """Look at the files again and again. `look` once before any worker loads them: that is what changes show by."""
+        while self._held:
+            await asyncio.sleep(every)
+            if await self.look():
+                self._log.info("certificates changed")
+                self._changed()
+
+    async def look(self) -> bool:
+        """Whether anything is to be loaded anew. Says what cannot be used, once, and which certificates expire."""
+        news = await asyncio.to_thread(lambda: [held.look() for held in self._held])
+        now = time.time()
+        for held in self._held:
+            if held.why != self._said.get(held, ""):
+                self._said[held] = held.why
+                if held.why:
+                    self._log.error("changed certificates cannot be used; the old ones stay", why=held.why)
+            self._remind(held, now)
+        return any(news)
+
+    def _remind(self, held: Held, now: float) -> None:
+        what = None if held.facts is None else worry(held.facts, now)
+        if what is None:
+            self._reminded.pop(held, None)
+        elif now - self._reminded.get(held, -REMIND) >= REMIND:
+            self._reminded[held] = now
+            self._log.warning("certificate needs attention", file=str(held.cert), certificate=what)
+
+    def series(self) -> list[Series]:
+        """The seconds until each certificate expires; below zero where it has."""
+        now = time.time()
+        return [
+            ("edge_tls_expiry_seconds", (str(held.cert),), (int(held.facts.not_after - now),))
+            for held in self._held
+            if held.facts is not None
+        ]
+
+
+def state(file: Path) -> tuple[int, ...] | None:
+    """What is different once a file is: of the one at the end of all links; None where there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

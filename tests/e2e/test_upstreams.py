@@ -1,0 +1,440 @@
+"""Upstreams that fail, come back, move and are healed around: real workers, real names, real deaths of services."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from tests.authority import Authority, Pair
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import COMMAND, Edge, total
+from tests.e2e.ports import HOST
+from tests.supervisor.waiting import until
+
+OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
+HEALTH = {"path": "/healthz", "every": "200ms"}
+
+
+class Service(ThreadingHTTPServer):
+    """A service that says who it is, and is as well as a test wants. It can end, and begin again on its port."""
+
+    daemon_threads = True
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    def __init__(self, name: str, host: str = HOST, port: int = 0) -> None:
+        super().__init__((host, port), Answer)
+        self.name = name
+        self.health = 200
+        self.answered: Counter[str] = Counter()
+        self.probes: list[dict[str, str]] = []
+        """The fields of each probe."""
+        self.connections: set[Any] = set()
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server_address[0]!s}:{self.port}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Connections that break are no news here; anything else is."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    def die(self) -> None:
+        """End as a process that is killed: nobody listens, and every connection is cut."""
+        self.shutdown()
+        self.server_close()
+        for connection in tuple(self.connections):
+            try:
+                connection.shutdown(2)
+            except OSError:
+                pass
+        self._thread.join()
+
+
+class Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Service
+
+    def do_GET(self) -> None:
+        status, body = 200, self.server.name.encode()
+        if self.path == "/healthz":
+            status = self.server.health
+            self.server.probes.append(dict(self.headers.items()))
+        else:
+            self.server.answered[self.path] += 1
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def services(*names: str, host: str = HOST) -> Iterator[list[Service]]:
+    """Services by these names; those of them that are still alive end with the context."""
+    made = [Service(name, host) for name in names]
+    try:
+        yield made
+    finally:
+        for service in made:
+            service.die()
+
+
+def upstreams(*endpoints: str, **settings: Any) -> dict[str, Any]:
+    """The upstream `api` with these endpoints, all routes to it."""
+    return {"upstreams": {"api": {"endpoints": list(endpoints), **settings}}, "routes": OPEN}
+
+
+def states(edge: Edge) -> dict[str, float]:
+    """How many addresses are up and down, by the metrics."""
+    samples = edge.metrics()
+    return {state: total(samples, "edge_upstream_endpoints", upstream="api", state=state) for state in ("up", "down")}
+
+
+def addresses(edge: Edge) -> list[tuple[str, str, bool, str]]:
+    """What `/status` says of the upstream: URL, address, whether it is up, why not."""
+    return [
+        (endpoint["url"], known["address"], known["up"], known["why"])
+        for endpoint in edge.status()["upstreams"]["api"]
+        for known in endpoint["addresses"]
+    ]
+
+
+def served_by(edge: Edge, times: int = 40) -> Counter[bytes]:
+    """Who answers so many requests, each over a connection of its own, so that all workers are asked; all are 200."""
+    answers = [edge.ask("/who") for _ in range(times)]
+    assert {answer.status for answer in answers} == {200}, Counter(answer.status for answer in answers)
+    return Counter(answer.body for answer in answers)
+
+
+class Load:
+    """GETs from several threads over connections that are kept, as long as the context lasts."""
+
+    def __init__(self, edge: Edge, threads: int = 4) -> None:
+        self.statuses: Counter[int | str] = Counter()
+        self._edge = edge
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def _run(self) -> None:
+        connection = HTTPConnection(HOST, self._edge.port, timeout=15)
+        while not self._over.is_set():
+            said: int | str
+            try:
+                connection.request("GET", "/load")
+                answer = connection.getresponse()
+                answer.read()
+                said = answer.status
+            except (OSError, HTTPException) as failure:
+                said = repr(failure)
+                connection.close()
+            with self._lock:
+                self.statuses[said] += 1
+        connection.close()
+
+    def more(self, n: int = 200) -> None:
+        """Wait until so many more requests are answered."""
+        wanted = self.statuses.total() + n
+        until(lambda: self.statuses.total() >= wanted, f"{n} more requests are answered")
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+# ---- health
+
+
+def test_one_of_two_endpoints_dies_and_comes_back_and_no_client_notices(start_edge: StartEdge) -> None:
+    with services("one", "two") as (one, two):
+        edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
+        assert set(served_by(edge)) == {b"one", b"two"}
+        assert states(edge) == {"up": 2, "down": 0}
+        with Load(edge) as load:
+            load.more()
+            one.die()
+            until(lambda: states(edge) == {"up": 1, "down": 1}, "its death is noticed")
+            load.more()
+            assert (one.url, HOST, False, "connection refused") in addresses(edge)
+            back = Service("one again", port=one.port)
+            try:
+                until(lambda: states(edge) == {"up": 2, "down": 0}, "its return is noticed")
+                until(lambda: back.answered["/load"] > 20, "it has its share")
+                load.more()
+            finally:
+                back.die()
+                load.more()
+        assert set(load.statuses) == {200}, load.statuses
+        assert "upstream address is down" in edge.output
+        assert "upstream address is up" in edge.output
+
+
+def test_a_service_that_says_it_is_ill_is_left_out_after_two_probes(start_edge: StartEdge) -> None:
+    with services("one", "two") as (one, two):
+        edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
+        assert set(served_by(edge)) == {b"one", b"two"}
+        one.health = 500
+        before = len(one.probes)
+        until(lambda: states(edge)["down"] == 1, "it is left out")
+        assert len(one.probes) - before <= 3  # the one that was under way, and two
+        assert (one.url, HOST, False, "status 500") in addresses(edge)
+        until(lambda: set(served_by(edge, 10)) == {b"two"}, "the workers know")
+        assert set(served_by(edge)) == {b"two"}
+        one.health = 302
+        until(lambda: set(served_by(edge, 10)) == {b"one", b"two"}, "it is asked again")
+        assert one.probes[0]["User-Agent"] == "edgeproxy-health"
+        assert one.probes[0]["Host"] == f"{HOST}:{one.port}"
+
+
+def test_where_all_are_down_clients_are_told_so_and_when_to_come_back(start_edge: StartEdge) -> None:
+    with services("one", "two") as (one, two):
+        edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
+        one.health = two.health = 503
+        until(lambda: edge.ask("/").status == 503, "it is noticed")
+        until(lambda: {edge.ask("/").status for _ in range(10)} == {503}, "all workers have noticed")
+        answer = edge.ask("/")
+        assert "error=destination_unavailable" in answer["proxy-status"]
+        assert int(answer["retry-after"]) >= 1
+        assert answer.json()["status"] == 503
+        two.health = 200
+        until(lambda: {edge.ask("/").status for _ in range(10)} == {200}, "it is well again")
+
+
+def test_what_is_ill_when_the_edge_starts_is_never_asked(start_edge: StartEdge) -> None:
+    with services("one", "two") as (one, two):
+        one.health = 500
+        edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
+        assert set(served_by(edge)) == {b"two"}
+        assert not one.answered
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of somebody who takes connections, and says nothing."""
+    with socket.create_server((HOST, 0), backlog=64) as listening:
+        yield f"http://{HOST}:{listening.getsockname()[1]}"
+
+
+def test_a_service_that_says_nothing_does_not_hold_up_the_start(start_edge: StartEdge, silent: str) -> None:
+    with services("one") as (one,):
+        edge = start_edge(**upstreams(one.url, silent, health={"path": "/healthz", "every": "30s"}))
+        # Of the silent one nothing is known yet, and so it is not asked.
+        assert (silent, HOST, False, "not probed yet") in addresses(edge)
+        assert served_by(edge) == {b"one": 40}
+        until(lambda: (silent, HOST, False, "no answer within 5 s") in addresses(edge), "its time is over")
+        assert served_by(edge) == {b"one": 40}
+
+
+def test_an_edge_can_be_stopped_while_it_waits_for_the_first_probes(tmp_path: Path, silent: str) -> None:
+    edge = Edge(tmp_path / "edge", 1, **upstreams(silent, health=HEALTH | {"every": "30s"}))
+    try:
+        supervisor = edge.begin()
+        until(lambda: "edge starting" in edge.output, "it has begun")
+        assert supervisor.wait_after(signal.SIGTERM, 10.0) == 0
+        assert "worker ready" not in edge.output
+    finally:
+        edge.close()
+
+
+def test_a_worker_that_is_replaced_knows_what_the_others_know(start_edge: StartEdge) -> None:
+    with services("one", "two") as (one, two):
+        edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
+        one.health = 500
+        until(lambda: set(served_by(edge, 10)) == {b"two"}, "the workers know")
+        old = edge.worker_pids()
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not set(edge.worker_pids()) & set(old), "they are replaced")
+        until(edge.ready, "they serve")
+        one.answered.clear()
+        assert set(served_by(edge)) == {b"two"}
+        assert not one.answered
+
+
+def test_workers_without_a_supervisor_go_on_with_what_they_know(start_edge: StartEdge) -> None:
+    with services("one", "two") as (one, two):
+        edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
+        one.health = 500
+        until(lambda: set(served_by(edge, 10)) == {b"two"}, "the workers know")
+        edge.supervisor.wait_after(signal.SIGKILL, 10.0)
+        assert set(served_by(edge)) == {b"two"}
+        edge.start()
+        assert set(served_by(edge)) == {b"two"}
+
+
+# ---- names
+
+
+class Hosts:
+    """A hosts file of a process of its own, in a mount namespace; it may change while the process runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "hosts"
+        self.write()
+
+    def write(self, **names: list[str]) -> None:
+        """From now on these names have these addresses; `a_test` stands for a.test."""
+        lines = [f"{address} {name.replace('_', '.')}" for name, known in names.items() for address in known]
+        # In place: what is mounted is the file, not its name.
+        self.file.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What to put before a command."""
+        mount = f'mount --bind "{self.file}" /etc/hosts && exec "$@"'
+        return (shutil.which("unshare") or "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
+
+    def works(self) -> bool:
+        """Whether processes can be given one here."""
+        self.write(works_test=["127.0.0.9"])
+        look = "import socket; print(socket.gethostbyname('works.test'))"
+        try:
+            asked = subprocess.run([*self.command, sys.executable, "-c", look], capture_output=True, check=False)
+        except OSError:
+            return False
+        return asked.stdout == b"127.0.0.9\n"
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    """Edges of this test look names up in a hosts file of their own."""
+    made = Hosts(tmp_path)
+    if not made.works():
+        pytest.skip("this machine gives no process a hosts file of its own (unshare --mount)")
+    monkeypatch.setattr("tests.e2e.edge.COMMAND", (*made.command, *COMMAND))
+    return made
+
+
+def test_a_name_that_moves_is_followed(start_edge: StartEdge, hosts: Hosts) -> None:
+    with services("old", host="127.0.0.2") as (old,):
+        new = Service("new", "127.0.0.3", old.port)
+        try:
+            hosts.write(api_test=["127.0.0.2"])
+            edge = start_edge(**upstreams(f"http://api.test:{old.port}"))
+            assert served_by(edge) == {b"old": 40}
+            with Load(edge) as load:
+                load.more()
+                hosts.write(api_test=["127.0.0.3"])
+                until(lambda: set(served_by(edge, 10)) == {b"new"}, "the new address is asked")
+                assert addresses(edge) == [(f"http://api.test:{old.port}", "127.0.0.3", True, "")]
+                load.more()
+                hosts.write()  # the name is gone: what was known last is kept
+                until(lambda: total(edge.metrics(), "edge_dns_failures_total", upstream="api") >= 1, "look-ups fail")
+                load.more()
+            assert set(load.statuses) == {200}, load.statuses
+        finally:
+            new.die()
+
+
+def test_every_address_of_a_name_is_an_endpoint(start_edge: StartEdge, hosts: Hosts) -> None:
+    with services("two", host="127.0.0.2") as (two,):
+        three = Service("three", "127.0.0.3", two.port)
+        try:
+            hosts.write(api_test=["127.0.0.2", "127.0.0.3"])
+            edge = start_edge(**upstreams(f"http://api.test:{two.port}", health=HEALTH))
+            assert set(served_by(edge)) == {b"two", b"three"}
+            three.health = 500
+            until(lambda: set(served_by(edge, 10)) == {b"two"}, "the workers know")
+            assert two.probes[0]["Host"] == f"api.test:{two.port}"
+            with Load(edge) as load:
+                for pid in edge.worker_pids():
+                    os.kill(pid, signal.SIGKILL)
+                    until(lambda pid=pid: pid not in edge.worker_pids() and edge.ready(), "it is replaced")  # type: ignore[misc]
+                    load.more()
+            # Connections to a killed worker break; nobody is told that a name has no address.
+            assert {said for said in load.statuses if isinstance(said, int)} == {200}, load.statuses
+        finally:
+            three.die()
+
+
+def test_a_name_that_nobody_knows_is_a_502_until_somebody_does(start_edge: StartEdge, hosts: Hosts) -> None:
+    with services("one", host="127.0.0.2") as (one,):
+        edge = start_edge(**upstreams(f"http://late.test:{one.port}"))
+        answer = edge.ask("/")
+        assert answer.status == 502
+        assert "error=dns_error" in answer["proxy-status"]
+        (endpoint,) = edge.status()["upstreams"]["api"]
+        assert endpoint["addresses"] == []
+        assert endpoint["why"]
+        hosts.write(late_test=["127.0.0.2"])
+        until(lambda: {edge.ask("/").status for _ in range(10)} == {200}, "it is found")
+
+
+# ---- certificates
+
+
+def certificate(port: int, authority: Authority) -> int:
+    """The serial number of the certificate that a listener shows."""
+    context = ssl.create_default_context(cafile=authority.file)
+    with (
+        socket.create_connection((HOST, port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="api.test") as tls,
+    ):
+        shown = tls.getpeercert(binary_form=True)
+    assert shown is not None
+    return x509.load_der_x509_certificate(shown).serial_number
+
+
+def serial(pair: Pair) -> int:
+    """The serial number of the certificate in a file."""
+    return x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+
+
+def test_a_certificate_that_is_replaced_is_shown_to_new_clients(start_edge: StartEdge, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair, new = authority.issue("api.test", days=5), authority.issue("api.test", days=90)
+    edge = start_edge()
+    edge.end()
+    listen = [{"address": f"{HOST}:{edge.port}", "tls": {"cert": str(pair.cert), "key": str(pair.key)}}]
+    edge.start(listen=listen)
+    assert {certificate(edge.port, authority) for _ in range(10)} == {serial(pair)}
+    old = serial(pair)
+    left = total(edge.metrics(), "edge_tls_expiry_seconds", name=str(pair.cert))
+    assert 4.9 * 86400 < left < 5 * 86400
+    attention = [json.loads(line) for line in edge.output.splitlines() if "certificate needs attention" in line]
+    assert attention[0]["certificate"].startswith("expires in 4 days")
+    os.replace(new.cert, pair.cert)
+    until(lambda: "changed certificates cannot be used" in edge.output, "the mismatch is noticed")
+    assert {certificate(edge.port, authority) for _ in range(10)} == {old}
+    os.replace(new.key, pair.key)
+    until(lambda: {certificate(edge.port, authority) for _ in range(10)} == {serial(pair)}, "the new one is shown")
+    assert total(edge.metrics(), "edge_tls_expiry_seconds", name=str(pair.cert)) > 80 * 86400

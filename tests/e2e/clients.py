@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import aiohttp
 import httpx
+import requests
 
 from tests.e2e.ask import PATIENCE, Answer, answer_of
 from tests.e2e.ports import HOST
@@ -64,6 +65,33 @@ def with_httpx(
     ):
         named = [(name.decode().lower(), value.decode("latin-1")) for name, value in response.headers.raw]
         return Answer(response.status_code, named, b"".join(response.iter_raw()))
+
+
+def with_requests(
+    port: int, path: str, *, method: str = "GET", fields: Fields | None = None, body: bytes = b"", chunked: bool = False
+) -> Answer:
+    """requests."""
+    with (
+        own_session() as session,
+        session.request(
+            method,
+            f"http://{HOST}:{port}{path}",
+            headers=dict(fields or {}),
+            data=pieces(body) if chunked else (body or None),
+            timeout=PATIENCE,
+            allow_redirects=False,
+            stream=True,
+        ) as response,
+    ):
+        named = [(name.lower(), value) for name, value in response.raw.headers.iteritems()]
+        return Answer(response.status_code, named, response.raw.read(decode_content=False))
+
+
+def own_session() -> requests.Session:
+    """A session that looks for no proxy in the environment."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def with_aiohttp(
@@ -133,6 +161,7 @@ CLIENTS: dict[str, Send] = {
     "curl": with_curl,
     "aiohttp": with_aiohttp,
     "httpx": with_httpx,
+    "requests": with_requests,
     "http.client": with_http_client,
 }
 if shutil.which("curl") is None:

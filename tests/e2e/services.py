@@ -48,6 +48,7 @@ http {{
         }}
         location = /nothing {{ return 204; }}
         location = /chunked {{ gzip on; gzip_min_length 1; gzip_types *; alias {folder}/files/text.txt; }}
+        location = /trailers {{ add_trailer X-Sum 42; alias {folder}/files/text.txt; }}
         location = /marked {{ add_header X-Marked "{mark}" always; return 404; }}
     }}
 }}

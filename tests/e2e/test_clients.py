@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import random
 import shutil
 import subprocess
@@ -180,7 +181,7 @@ def test_curl_does_not_send_a_body_that_is_refused_anyway(edge: Edge, tmp_path: 
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on this machine")
-def test_curl_speaks_http_1_0_and_keeps_connections(edge: Edge) -> None:
+def test_curl_speaks_http_1_0_and_keeps_connections(edge: Edge, tmp_path: Path) -> None:
     command = ["curl", "-s", "--noproxy", "*", "--max-time", "30", "-H", f"X-API-Key: {key_of(UNLIMITED)}"]
     url = f"http://{HOST}:{edge.port}"
     old = subprocess.run(
@@ -189,3 +190,32 @@ def test_curl_speaks_http_1_0_and_keeps_connections(edge: Edge) -> None:
     assert old.stdout == content(100_000)
     several = [*command, "--write-out", "%{http_code}%{num_connects} ", f"{url}/?size=0", f"{url}/?size=0&a"]
     assert subprocess.run(several, capture_output=True, check=True, timeout=40).stdout == b"2001 2000 "
+    (tmp_path / "body").write_bytes(content(200_000))
+    sent = [*command, "--http1.0", "--data-binary", f"@{tmp_path / 'body'}", f"{url}/up?echo=1"]
+    told = json.loads(subprocess.run(sent, capture_output=True, check=True, timeout=40).stdout)
+    assert (told["length"], told["sha256"]) == (200_000, hashlib.sha256(content(200_000)).hexdigest())
+
+
+@pytest.mark.nginx
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on this machine")
+def test_curl_gets_the_trailers_of_an_answer(site: Edge, files: Nginx) -> None:
+    command = ["curl", "-s", "--noproxy", "*", "--max-time", "30", "--dump-header", "-", "--output", "/dev/null"]
+    for port in (files.port, site.port):
+        url = f"http://{HOST}:{port}/trailers"
+        heads = subprocess.run([*command, url], capture_output=True, check=True, timeout=40).stdout
+        head, _, trailers = heads.partition(b"\r\n\r\n")
+        assert b"X-Sum" not in head
+        assert trailers.strip() == b"X-Sum: 42"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on this machine")
+def test_curl_resumes_a_download(site: Edge, files: Nginx, tmp_path: Path) -> None:
+    received = tmp_path / "received"
+    received.write_bytes(files.large[: LARGE // 3])
+    command = ["curl", "-s", "--noproxy", "*", "--max-time", "30", "--continue-at", "-", "--output", received]
+    written = subprocess.run(
+        [*map(str, command), "--write-out", "%{http_code} %{size_download}", f"http://{HOST}:{site.port}/large"],
+        capture_output=True, check=True, timeout=40,
+    ).stdout  # fmt: skip
+    assert written == b"206 %d" % (LARGE - LARGE // 3)
+    assert received.read_bytes() == files.large

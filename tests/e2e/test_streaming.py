@@ -2,18 +2,22 @@
 
 import asyncio
 import select
+import shutil
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import pytest
+import websockets
 from aiohttp import web
 
 from tests.e2e.ask import PATIENCE, Wire
+from tests.e2e.clients import own_session
 from tests.e2e.conftest import StartEdge
 from tests.e2e.edge import Edge
 from tests.e2e.people import UNLIMITED, key_of
@@ -126,6 +130,59 @@ def test_each_server_sent_event_arrives_before_the_next_is_made(play: Callable[[
     assert play(scene).usage() == {UNLIMITED: 1}
 
 
+async def lines_of_curl(url: str) -> AsyncIterator[str]:
+    """As a shell script reads them."""
+    command = [
+        "curl",
+        "-sN",
+        "--noproxy",
+        "*",
+        "--max-time",
+        str(PATIENCE),
+        "-H",
+        f"X-API-Key: {KEY['X-API-Key']}",
+        url,
+    ]
+    curl = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert curl.stdout is not None
+    async for line in curl.stdout:
+        yield line.decode().rstrip("\n")
+    assert await curl.wait() == 0
+
+
+async def lines_of_httpx(url: str) -> AsyncIterator[str]:
+    async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", url, headers=KEY) as answer:
+        async for line in answer.aiter_lines():
+            yield line
+
+
+async def lines_of_requests(url: str) -> AsyncIterator[str]:
+    with own_session() as session:
+        answer = await asyncio.to_thread(session.get, url, headers=KEY, stream=True, timeout=PATIENCE)
+        lines = answer.iter_lines(chunk_size=None, decode_unicode=True)
+        while (line := await asyncio.to_thread(next, lines, None)) is not None:
+            yield line
+
+
+@pytest.mark.parametrize("lines_of", [lines_of_curl, lines_of_httpx, lines_of_requests])
+def test_each_line_of_a_stream_reaches_its_reader_before_the_next_is_made(
+    lines_of: Callable[[str], AsyncIterator[str]], play: Callable[[Play], Edge]
+) -> None:
+    if lines_of is lines_of_curl and shutil.which("curl") is None:
+        pytest.skip("curl is not on this machine")
+
+    async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
+        number = 0
+        async for line in lines_of(f"http://{edge}/events"):
+            if line.startswith("data:"):
+                assert line == f"data: event {number}"
+                number += 1
+                stage.cue.set()
+        assert number == 5
+
+    assert play(scene).usage() == {UNLIMITED: 1}
+
+
 def test_a_service_that_goes_on_notices_that_its_client_has_left(play: Callable[[Play], Edge]) -> None:
     async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
         answer = await session.get(f"http://{edge}/heartbeats")
@@ -166,6 +223,32 @@ def test_a_websocket_is_a_tunnel_and_one_request(play: Callable[[Play], Edge]) -
             assert (message.type, message.data, message.extra) == (aiohttp.WSMsgType.CLOSE, 4000, "as you wish")
 
     assert play(scene).usage() == {UNLIMITED: 1}
+
+
+def test_another_client_of_websockets_finds_its_tunnel_as_it_is(play: Callable[[Play], Edge]) -> None:
+    async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
+        url = f"ws://{edge}/socket"
+        async with websockets.connect(
+            url, additional_headers=KEY, subprotocols=["chat"], max_size=None, proxy=None
+        ) as tunnel:
+            assert tunnel.subprotocol == "chat"
+            assert "permessage-deflate" in tunnel.response.headers["Sec-WebSocket-Extensions"]
+            for text in ("", "Grüße, 世界 🙂", "x" * (1 << 20)):
+                await tunnel.send(text)
+                assert await tunnel.recv() == f"you said {text}"
+            large = content(1 << 20)
+            await tunnel.send(large[at : at + 1000] for at in range(0, len(large), 1000))  # a frame each
+            assert await tunnel.recv() == large[::-1]
+            await (await tunnel.ping(b"are you there?"))
+            await tunnel.close(4000, "enough")
+        assert await stage.seen.get() == 4000
+        async with websockets.connect(url, additional_headers=KEY, proxy=None) as tunnel:
+            await tunnel.send("bye")
+            with pytest.raises(websockets.ConnectionClosedError) as ended:
+                await tunnel.recv()
+            assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (4000, "as you wish")
+
+    assert play(scene).usage() == {UNLIMITED: 2}
 
 
 def test_many_websockets_live_side_by_side_and_die_one_by_one(play: Callable[[Play], Edge]) -> None:

@@ -1,0 +1,154 @@
+"""Chromium without a screen, driven over its DevTools protocol, and all that its page complains of.
+
+The protocol is what Playwright and Puppeteer speak to Chromium too; the few commands here have been in it for a
+decade. Playwright for Python cannot be in one environment with httpbin on Python 3.11: they ask for different
+releases of greenlet.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.e2e.process import Process
+from tests.supervisor.waiting import until
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",  # which root cannot have; it sees pages of the tests' own only
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+)
+
+
+class Chromium(Process):
+    """The running browser; `devtools` is the address at which it is driven."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        profile = folder / "profile"
+        profile.mkdir(parents=True)
+        super().__init__([binary, *FLAGS, f"--user-data-dir={profile}", "about:blank"], folder / "log")
+        told = profile / "DevToolsActivePort"
+        until(lambda: not self.running or (told.exists() and told.read_text().count("\n")), "Chromium listens")
+        assert self.running, self.output
+        port, path = told.read_text().split()
+        self.devtools = f"ws://127.0.0.1:{port}{path}"
+
+
+class Tab:
+    """A page in a context of its own: no cookie, connection or kept answer of another test's."""
+
+    def __init__(self, tunnel: aiohttp.ClientWebSocketResponse) -> None:
+        self.troubles: list[str] = []
+        """Errors and warnings of the console, exceptions that no script caught, loads that failed."""
+        self.responses: list[dict[str, Any]] = []
+        """What the page was answered, as `Network.Response`, in order."""
+        self.connections: Counter[int] = Counter()
+        """Answers by the connection on which they came."""
+        self._tunnel = tunnel
+        self._session: str | None = None
+        self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._loaded = asyncio.Event()
+
+    # ---- what tests do
+
+    async def goto(self, url: str) -> None:
+        """Load this page; returns after its `load` event."""
+        self._loaded.clear()
+        gone = await self.call("Page.navigate", url=url)
+        assert not gone.get("errorText"), gone
+        await self._loaded.wait()
+
+    async def reload(self) -> None:
+        """Load the page again, as its user would: what is kept of it is used where its freshness allows."""
+        self._loaded.clear()
+        await self.call("Page.reload")
+        await self._loaded.wait()
+
+    async def run(self, script: str) -> Any:
+        """What this body of an async JavaScript function returns, which must be something that JSON has."""
+        expression = f"(async () => {{{script}}})()"
+        done = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in done, done["exceptionDetails"]
+        return done["result"].get("value")
+
+    async def until(self, condition: str) -> None:
+        """Wait for this JavaScript expression to be true in the page."""
+        await self.run(f"while (!({condition})) await new Promise(again => setTimeout(again, 5));")
+
+    # ---- the protocol
+
+    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The result of a command, sent to the page once there is one and to the browser before."""
+        number = len(self._calls)
+        self._calls[number] = asked = asyncio.get_running_loop().create_future()
+        session = {"sessionId": self._session} if self._session else {}
+        await self._tunnel.send_json({"id": number, "method": method, "params": parameters, **session})
+        return await asked
+
+    async def open(self) -> None:
+        """Make the page, and have it tell of everything that happens in it."""
+        context = (await self.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
+        made = await self.call("Target.createTarget", url="about:blank", browserContextId=context)
+        attached = await self.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            await self.call(f"{domain}.enable")
+
+    async def hear(self) -> None:
+        """Take what the browser says, until it says no more."""
+        async for frame in self._tunnel:
+            message = frame.json()
+            if "id" in message:
+                asked = self._calls[message["id"]]
+                if "error" in message:
+                    asked.set_exception(RuntimeError(str(message["error"])))
+                else:
+                    asked.set_result(message["result"])
+            else:
+                self._happened(message["method"], message["params"])
+
+    def _happened(self, event: str, told: dict[str, Any]) -> None:
+        match event:
+            case "Page.loadEventFired":
+                self._loaded.set()
+            case "Network.responseReceived":
+                response = told["response"]
+                self.responses.append(response)
+                self.connections[response["connectionId"]] += 1
+            case "Network.loadingFailed" if not told.get("canceled"):
+                self.troubles.append(f"failed: {told}")
+            case "Runtime.exceptionThrown":
+                self.troubles.append(f"exception: {told['exceptionDetails']}")
+            case "Runtime.consoleAPICalled" if told["type"] in ("error", "warning", "assert"):
+                self.troubles.append(f"console: {told['type']} {told['args']}")
+            case "Log.entryAdded" if told["entry"]["level"] in ("error", "warning"):
+                self.troubles.append(f"log: {told['entry']}")
+
+
+@asynccontextmanager
+async def tab(chromium: Chromium) -> AsyncIterator[Tab]:
+    """A new page, which is gone after it."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(chromium.devtools, max_msg_size=0, compress=0) as tunnel,
+    ):
+        page = Tab(tunnel)
+        hearing = asyncio.get_running_loop().create_task(page.hear())
+        try:
+            await page.open()
+            yield page
+        finally:
+            await tunnel.close()
+            await hearing

@@ -1,0 +1,319 @@
+"""The Autobahn WebSocket cases, stated anew in websocket_cases.py: through the edge they end as they do directly.
+
+Each case is played twice, over raw sockets: against an echo server, and against the same server behind the edge. What
+comes back must be the same bytes with the same end, and what the case takes for a pass.
+"""
+
+import asyncio
+import base64
+import hashlib
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+import websockets
+from aiohttp import web
+
+from tests.e2e.edge import Edge
+from tests.e2e.frames import CLOSE, COMPRESSED, CONTINUATION, Deflate, Frame, close, fragments, read
+from tests.e2e.ports import HOST, Ports
+from tests.e2e.websocket_cases import GROUPS, Case, Chops, Compressed, Event, Heard
+
+SERVERS = ("websockets", "aiohttp")
+NOT_PASSED = {"websockets": {"7.1.5"}, "aiohttp": {"7.9.5"}}
+"""Where a server by itself does not do what Autobahn wants, and the edge must still make no difference: to the one a
+close within a message is a protocol error, to the other 1006 is a code like any other."""
+NOT_PLAYED = {"websockets": {"9.3.1", "9.3.2", "9.4.1", "9.4.2"}, "aiohttp": set()}
+"""The one server takes no more than 4,096 fragments; the other shows how these go."""
+PATIENCE = 60.0
+"""Seconds for one case."""
+AT_ONCE = 8
+WAYS = ("directly", "through the edge")
+KEY = base64.b64encode(b"the sample nonce")
+ACCEPT = base64.b64encode(hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+ABNORMAL = 1006
+"""Stands for an end of the connection without a close frame (RFC 6455 section 7.1.5)."""
+
+
+# ---- servers
+
+
+async def echo_of_websockets(tunnel: websockets.ServerConnection) -> None:
+    """Every message as it came."""
+    async for message in tunnel:
+        await tunnel.send(message)
+
+
+async def echo_of_aiohttp(request: web.Request) -> web.WebSocketResponse:
+    """Every message as it came; what is wrong aiohttp answers by itself."""
+    tunnel = web.WebSocketResponse(max_msg_size=0)
+    await tunnel.prepare(request)
+    async for message in tunnel:
+        if message.type is aiohttp.WSMsgType.BINARY:
+            await tunnel.send_bytes(message.data)
+        elif message.type is aiohttp.WSMsgType.TEXT:
+            await tunnel.send_str(message.data)
+    return tunnel
+
+
+@asynccontextmanager
+async def serving(ports: dict[str, int]) -> AsyncIterator[None]:
+    """Both echo servers."""
+    app = web.Application()
+    app.router.add_get("/{any:.*}", echo_of_aiohttp)
+    runner = web.AppRunner(app, shutdown_timeout=1, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, ports["aiohttp"]).start()
+    try:
+        silent = logging.getLogger("tests.silent")  # it logs each failure that a case brings about
+        silent.setLevel(logging.CRITICAL)
+        settings = {"max_size": None, "ping_interval": None, "logger": silent}
+        async with websockets.serve(echo_of_websockets, HOST, ports["websockets"], **settings):
+            yield
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[str, int]]:
+    with closing(Ports(len(SERVERS))) as ports:
+        yield dict(zip(SERVERS, ports.numbers, strict=True))
+
+
+@pytest.fixture(scope="module")
+def edge(folder: Path, ports: dict[str, int]) -> Iterator[Edge]:
+    """An edge with one worker: the case's own CPU is needed elsewhere."""
+    upstreams = {name: {"endpoints": [f"http://{HOST}:{port}"]} for name, port in ports.items()}
+    routes = [{"name": name, "path": f"/{name}", "upstream": name, "auth": "none"} for name in ports]
+    with closing(Edge(folder / "tunnels", 0, upstreams=upstreams, routes=routes, workers=1)) as edge:
+        yield edge.start()
+
+
+# ---- a client
+
+
+@dataclass
+class Played:
+    """How a case went: the server's head, what followed it, and how the connection ended."""
+
+    head: bytes
+    data: bytearray
+    frames: list[Frame]
+    end: str
+    quiet: bool = False
+    """The last that the client sent was its close frame. What is sent later may meet a closed socket, and a reset."""
+
+    @property
+    def accepted(self) -> bytes | None:
+        """The extensions that the server has accepted."""
+        found = re.search(rb"(?i)\r\nsec-websocket-extensions: *([^\r]*)", self.head)
+        return found and found[1]
+
+    @property
+    def code(self) -> int | None:
+        """Of the server's close frame: None where it has none, 1006 where there was no such frame."""
+        for frame in self.frames:
+            if frame.opcode == CLOSE:
+                return int.from_bytes(frame.payload[:2], "big") if frame.payload else None
+        return ABNORMAL
+
+    def events(self) -> tuple[Event, ...]:
+        """The messages and pongs before the close frame."""
+        found: list[Event] = []
+        inflating = Deflate()
+        opcode, packed, parts = 0, False, []
+        for frame in self.frames:
+            if frame.opcode == CLOSE:
+                break
+            if frame.opcode > CLOSE:
+                found.append((frame.opcode, frame.payload))
+                continue
+            if frame.opcode != CONTINUATION:
+                opcode, packed, parts = frame.opcode, frame.rsv == COMPRESSED, []
+            parts.append(frame.payload)
+            if frame.fin:
+                whole = b"".join(parts)
+                found.append((opcode, inflating.inflate(whole) if packed else whole))
+        return tuple(found)
+
+
+class Player:
+    """A raw client that plays one case."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._heard = asyncio.Condition()
+        self._parsed = 0
+        self._closed = False
+        """Whether this side has said close."""
+        self._refused: Frame | None = None
+        """The server's close frame where it was the first to say so: then nothing more of the case is sent."""
+        self.played = Played(b"", bytearray(), [], "")
+
+    async def shake(self, path: str, offer: str | None) -> None:
+        """The opening handshake."""
+        extensions = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
+        asked = (
+            f"GET {path} HTTP/1.1\r\nHost: tunnels.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY.decode()}\r\n{extensions}\r\n"
+        )
+        await self._loop.sock_sendall(self._sock, asked.encode())
+        data = b""
+        while b"\r\n\r\n" not in data:
+            piece = await self._loop.sock_recv(self._sock, 1 << 16)
+            assert piece, f"ended in the handshake: {data!r}"
+            data += piece
+        self.played.head, _, rest = data.partition(b"\r\n\r\n")
+        self.played.data += rest
+
+    async def hear(self) -> None:
+        """Take what comes, until the connection ends."""
+        played = self.played
+        while not played.end:
+            try:
+                piece = await self._loop.sock_recv(self._sock, 1 << 18)
+            except (BrokenPipeError, ConnectionResetError):  # the former where the other side had closed before
+                piece, played.end = b"", "reset"
+            else:
+                played.data += piece
+                played.end = "" if piece else "end"
+            for frame, after in read(played.data, self._parsed):
+                self._parsed = after
+                played.frames.append(frame)
+                if frame.opcode == CLOSE and not self._closed:
+                    self._refused = frame
+            async with self._heard:
+                self._heard.notify_all()
+
+    async def play(self, case: Case) -> None:
+        """Send what the case says, for as long as the server has not ended it; its close frame gets an answer."""
+        accepted = self.played.accepted or b""
+        bits = re.search(rb"client_max_window_bits=(\d+)", accepted)
+        deflate = Deflate(int(bits[1]) if bits else 15, takeover=b"client_no_context_takeover" not in accepted)
+        for step in case.steps:
+            match step:
+                case Heard(count):
+                    await self._until(lambda count=count: len(self.played.frames) >= count)
+                case Chops(data, size):
+                    await self._send_in_chops(data, size)
+                case Compressed(opcode, payload, size):
+                    packed = deflate.deflate(payload) if accepted else payload
+                    rsv = COMPRESSED if accepted else 0
+                    await self._send(b"".join(fragments(opcode, packed, size, rsv=rsv)))
+                case _:
+                    self.played.quiet = step[:1] == close()[:1]
+                    self._closed = self._closed or self.played.quiet
+                    await self._send(step)
+            if self._refused or self.played.end:
+                break
+        await self._until(lambda: self._closed)
+        if self._refused:
+            self.played.quiet = False
+            await self._send(close(reason=self._refused.payload))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with self._heard:
+            await self._heard.wait_for(lambda: condition() or self._refused or self.played.end)
+
+    async def _send_in_chops(self, data: bytes, size: int) -> None:
+        for at in range(0, len(data), size):
+            await self._send(data[at : at + size])
+            await asyncio.sleep(0)
+            if self._refused:
+                break
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self._loop.sock_sendall(self._sock, data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # what was read tells how it ended
+
+
+async def play(case: Case, port: int, path: str) -> Played:
+    """Play a case over a connection of its own."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(PATIENCE):
+            await loop.sock_connect(sock, (HOST, port))
+            player = Player(sock)
+            await player.shake(path, case.offer)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(player.hear())
+                both.create_task(player.play(case))
+    return player.played
+
+
+def not_passed(case: Case, played: Played) -> Iterator[str]:
+    """What the case does not take for a pass."""
+    if not played.head.startswith(b"HTTP/1.1 101 ") or ACCEPT not in played.head:
+        yield f"{played.head!r}"
+    if played.events() not in case.outcomes:
+        yield shown(played)
+    if played.code not in (*case.codes, None) and (case.clean or played.code != ABNORMAL):
+        yield f"closed with {played.code}"
+
+
+def unlike(case: Case, through: Played, direct: Played) -> Iterator[str]:
+    """What the edge has changed."""
+    if through.accepted != direct.accepted:
+        yield f"extensions {through.accepted!r}, but directly {direct.accepted!r}"
+    quiet = through.quiet and direct.quiet
+    if not case.informational and (through.data != direct.data or (quiet and through.end != direct.end)):
+        yield f"{shown(through)}, but directly {shown(direct)}"
+
+
+def shown(played: Played) -> str:
+    """In short."""
+    return f"{len(played.data)} bytes {bytes(played.data[:80])!r}…, then {played.end}"
+
+
+async def compare(server: str, cases: Iterable[Case], direct: int, through: int) -> tuple[int, list[str]]:
+    """Play all cases both ways, some at once; how many there were, and what is wrong."""
+    places = asyncio.Semaphore(AT_ONCE)
+    wrong: list[str] = []
+    count = 0
+
+    async def one(case: Case) -> None:
+        try:
+            both = await asyncio.gather(play(case, direct, f"/{server}"), play(case, through, f"/{server}"))
+        except TimeoutError:
+            wrong.append(f"{case.number}: no end within {PATIENCE} s")
+        else:
+            found = [*unlike(case, both[1], both[0])]
+            if case.number not in NOT_PASSED[server]:
+                for way, played in zip(WAYS, both, strict=True):
+                    found += [f"{way}: {why}" for why in not_passed(case, played)]
+            wrong.extend(f"{case.number} {why}" for why in found)
+        finally:
+            places.release()
+
+    async with asyncio.TaskGroup() as group:
+        for case in cases:
+            if case.number not in NOT_PLAYED[server]:
+                await places.acquire()
+                group.create_task(one(case))
+                count += 1
+    return count, wrong
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_websocket_case_ends_through_the_edge_as_it_does_directly(
+    server: str, group: str, edge: Edge, ports: dict[str, int]
+) -> None:
+    async def run() -> tuple[int, list[str]]:
+        async with serving(ports):
+            return await compare(server, GROUPS[group](), ports[server], edge.port)
+
+    count, wrong = asyncio.run(run())
+    assert not wrong, "\n".join(wrong)
+    assert count > 0

@@ -1,0 +1,269 @@
+"""What clients and services can make a worker hold: little for each that stalls, less for each that is idle, and
+nothing for those that are gone.
+"""
+
+import resource
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.ask import PATIENCE, Wire
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import Edge, total
+from tests.e2e.people import UNLIMITED, key_of
+from tests.e2e.ports import HOST
+from tests.e2e.test_streaming import memory_of, send_until_stalled
+from tests.supervisor.waiting import until
+
+MIB = 1 << 20
+FLOOD = 200 * MIB
+"""Bytes that somebody sends as fast as they are taken."""
+IN_SOCKETS = 48 * MIB
+"""Bytes of them that the kernel may hold in the four sockets on the way (tcp_rmem and tcp_wmem)."""
+STALLED = 2 * MIB
+"""Bytes of memory for a transfer that stalls; what is read at once and what is written at once are some 300 KiB."""
+IDLE = 8 << 10
+"""Bytes of memory for an idle connection."""
+CONNECTIONS, ADDRESSES = 2000, 8
+AT_ONCE = 1.0
+"""Seconds within which a service hears that its client is gone."""
+FIELDS = f"Host: a\r\nX-API-Key: {key_of(UNLIMITED)}\r\n"
+ASKED = f"GET / HTTP/1.1\r\n{FIELDS}\r\n".encode()
+CHUNK = f"Transfer-Encoding: chunked\r\n\r\n{FLOOD:x}\r\n"
+SOCKET = (
+    f"GET / HTTP/1.1\r\n{FIELDS}Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+).encode()
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+class Service:
+    """A service by hand, behind an edge with one worker."""
+
+    def __init__(self, folder: Path, ends: ExitStack) -> None:
+        self.ends = ends
+        """Where the sockets of the test that runs are closed."""
+        self._listening = ends.enter_context(socket.create_server((HOST, 0), backlog=1024))
+        self._listening.settimeout(PATIENCE)
+        self.edge = Edge(folder, self._listening.getsockname()[1], workers=1)
+        ends.enter_context(closing(self.edge)).start()
+        (self.worker,) = self.edge.worker_pids()
+        client, server = self.asked(ASKED)  # what the first request needs is nobody's hoard
+        server.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+        assert len(client.hear().body) == 100_000
+        client.socket.close()
+        self._before = memory_of([self.worker])
+
+    def connections(self) -> float:
+        """The edge's, on both of its sides."""
+        return total(self.edge.metrics(), "edge_connections")
+
+    @property
+    def hoard(self) -> int:
+        """Bytes by which the worker has grown since the first request, at its largest (proc(5): VmHWM)."""
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{self.worker}/status").read_text().splitlines())
+        return (int(status["VmHWM"].split()[0]) << 10) - self._before
+
+    def asked(self, data: bytes) -> tuple[Wire, socket.socket]:
+        """A client that has sent this, and the service's side of it, which has read a head."""
+        client = self.ends.enter_context(Wire(self.edge.port))
+        client.send(data)
+        server, _ = self._listening.accept()
+        self.ends.enter_context(server)
+        server.settimeout(PATIENCE)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = server.recv(1 << 16)
+            assert piece
+            head += piece
+        return client, server
+
+    def streaming(self, framing: str) -> tuple[Wire, socket.socket]:
+        """A client that has received the first piece of an answer."""
+        client, server = self.asked(ASKED)
+        server.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nhello\r\n".encode())
+        while b"hello" not in client.socket.recv(1 << 16):
+            pass
+        return client, server
+
+    def tunnel(self) -> tuple[Wire, socket.socket]:
+        """A tunnel through which nothing has passed yet."""
+        client, server = self.asked(SOCKET)
+        server.sendall(SWITCHED)
+        while b"\r\n\r\n" not in client.socket.recv(1 << 16):
+            pass
+        return client, server
+
+
+@pytest.fixture(scope="module")
+def one_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with ExitStack() as ends:
+        yield Service(tmp_path_factory.mktemp("memory"), ends)
+
+
+@pytest.fixture
+def service(one_service: Service) -> Iterator[Service]:
+    """The same for all tests: none may leave a connection behind, on either side of the edge."""
+    with ExitStack() as one_service.ends:
+        yield one_service
+    until(lambda: one_service.connections() == 0, "no connection is left", seconds=5)
+
+
+def flooded(writer: socket.socket) -> None:
+    """Send all that is taken, which must be far from everything: nobody reads on the other side."""
+    assert send_until_stalled(writer, bytes(FLOOD)) < IN_SOCKETS
+
+
+@pytest.mark.parametrize("framing", [f"Content-Length: {FLOOD}", "Transfer-Encoding: chunked", "X-Until: close"])
+def test_an_answer_that_nobody_reads_is_held_in_little_memory(framing: str, service: Service) -> None:
+    _, server = service.asked(ASKED)
+    server.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
+    if "chunked" in framing:
+        server.sendall(b"%x\r\n" % FLOOD)
+    flooded(server)
+    assert service.hoard < STALLED
+
+
+@pytest.mark.parametrize("framing", [f"Content-Length: {FLOOD}\r\n\r\n", CHUNK])
+def test_a_request_that_nobody_reads_is_held_in_little_memory(framing: str, service: Service) -> None:
+    client, _ = service.asked(f"POST / HTTP/1.1\r\n{FIELDS}{framing}".encode())
+    flooded(client.socket)
+    assert service.hoard < STALLED
+
+
+@pytest.mark.parametrize("to", ["client", "service"])
+def test_a_tunnel_that_nobody_reads_is_held_in_little_memory(to: str, service: Service) -> None:
+    client, server = service.tunnel()
+    flooded(server if to == "client" else client.socket)
+    assert service.hoard < STALLED
+
+
+def idle_connection(edge: Edge, number: int, data: bytes) -> socket.socket:
+    """A client, from one of several addresses, that has sent this and has had its answer if that is a request."""
+    raw = socket.create_connection((HOST, edge.port), PATIENCE, (f"127.0.0.{number % ADDRESSES + 1}", 0))
+    raw.sendall(data)
+    answer = b""
+    while data.endswith(b"\r\n\r\n") and not answer.endswith(b"\r\n\r\n00"):
+        piece = raw.recv(1 << 16)
+        assert piece, answer
+        answer += piece
+    return raw
+
+
+@pytest.mark.parametrize("data", [ASKED, b"", b"GET / HTTP/1.1\r\nX-Begun: "], ids=["kept", "silent", "begun"])
+def test_two_thousand_idle_connections_cost_little_each(data: bytes, start_edge: StartEdge) -> None:
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(files, 2 * CONNECTIONS), most), most))
+    edge = start_edge()
+    assert edge.ask("/?size=100000", key=key_of(UNLIMITED)).status == 200
+    workers = edge.worker_pids()
+    with ExitStack() as ends:
+        for number in range(200):  # what the first of their kind cost is not theirs alone
+            ends.enter_context(idle_connection(edge, number, data))
+        before = memory_of(workers)
+        for number in range(CONNECTIONS):
+            ends.enter_context(idle_connection(edge, number, data))
+        until(lambda: total(edge.metrics(), "edge_connections", side="client") >= CONNECTIONS, "all are there")
+        each = (memory_of(workers) - before) / CONNECTIONS
+        print(f"{each / 1024:.2f} KiB for an idle connection")
+        assert each < IDLE
+        assert edge.ask(key=key_of(UNLIMITED)).status == 200
+    until(lambda: total(edge.metrics(), "edge_connections", side="client") == 0, "no client is left", seconds=10)
+
+
+Going = Callable[[Wire], None]
+
+
+def reset(client: Wire) -> None:
+    """Go as a process that crashed: with a reset."""
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.socket.close()
+
+
+def leave(client: Wire) -> None:
+    """Go as a process that ended: with the end of the connection."""
+    client.socket.close()
+
+
+def assert_freed(server: socket.socket, piece: bytes = b"") -> None:
+    """The service hears at once that its client is gone, at the latest from what it goes on sending."""
+    deadline = time.monotonic() + AT_ONCE
+    server.settimeout(0.05)
+    while True:
+        assert time.monotonic() < deadline, f"the service does not know after {AT_ONCE} s"
+        try:
+            if not server.recv(1 << 20):
+                return
+        except TimeoutError:
+            pass
+        except ConnectionResetError:
+            return
+        try:
+            server.send(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+@pytest.mark.parametrize("going", [reset, leave])
+@pytest.mark.parametrize("framing", [f"Content-Length: {FLOOD}", "Transfer-Encoding: chunked", "X-Until: close"])
+def test_a_client_that_goes_in_a_stream_frees_its_service_at_once(going: Going, framing: str, service: Service) -> None:
+    client, server = service.streaming(framing)
+    going(client)
+    assert_freed(server, b"5\r\nhello\r\n")
+
+
+@pytest.mark.parametrize("going", [reset, leave])
+def test_a_client_that_goes_without_reading_frees_its_service_at_once(going: Going, service: Service) -> None:
+    client, server = service.asked(ASKED)
+    server.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {FLOOD}\r\n\r\n".encode())
+    flooded(server)
+    going(client)
+    assert_freed(server)
+
+
+@pytest.mark.parametrize("going", [reset, leave])
+@pytest.mark.parametrize("framing", ["Content-Length: 1000\r\n\r\n", CHUNK])
+def test_a_client_that_goes_in_its_body_frees_its_service_at_once(going: Going, framing: str, service: Service) -> None:
+    client, server = service.asked(f"POST / HTTP/1.1\r\n{FIELDS}{framing}some of it".encode())
+    going(client)
+    assert_freed(server)
+
+
+def test_a_client_that_resets_in_a_body_that_nobody_reads_frees_its_service_at_once(service: Service) -> None:
+    client, _ = service.asked(f"POST / HTTP/1.1\r\n{FIELDS}Content-Length: {FLOOD}\r\n\r\n".encode())
+    flooded(client.socket)
+    reset(client)
+    until(lambda: service.connections() == 0, "both connections are gone", seconds=2 * AT_ONCE)  # as metrics tell
+
+
+@pytest.mark.parametrize("going", [reset, leave])
+def test_a_client_that_goes_frees_its_tunnel_at_once(going: Going, service: Service) -> None:
+    client, server = service.tunnel()
+    going(client)
+    assert_freed(server, b"hello")
+
+
+def test_a_client_that_resets_before_its_answer_frees_its_service_at_once(service: Service) -> None:
+    client, server = service.asked(ASKED)
+    reset(client)
+    assert_freed(server)
+
+
+def test_many_stalled_answers_cost_little_each(service: Service) -> None:
+    count = 40
+    stalled = [service.asked(ASKED) for _ in range(count)]
+    waiting = [server for _, server in stalled]
+    for server in waiting:
+        server.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {FLOOD}\r\n\r\n".encode())
+        server.setblocking(False)
+    while writable := select.select([], waiting, [], 0.5)[1]:
+        for server in writable:
+            server.send(bytes(1 << 18))
+    print(f"{service.hoard / count / 1024:.0f} KiB for a stalled answer")
+    assert service.hoard < count * STALLED / 4

@@ -12,7 +12,7 @@ from types import FrameType
 
 from bench import machine
 from bench.load import wrk
-from bench.measure import latency, memory, micro, preflight, rounds
+from bench.measure import latency, memory, micro, preflight, rounds, tls
 from bench.nginx import binary as nginx_binary
 from bench.options import Options, parse
 from bench.peers import PEERS
@@ -86,6 +86,9 @@ def _measure(stage: Stage, results: Results) -> None:
         results.left_out.update(failures)
     if "memory" in parts:
         results.memory, failures = memory.run(stage, peers, say)
+        results.left_out.update(failures)
+    if "tls" in parts:
+        results.tls, failures = tls.run(stage, peers, say)
         results.left_out.update(failures)
     if "micro" in parts and Edge.name in stage.options.only:
         say("limit decisions")

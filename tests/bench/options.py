@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.peers import PEERS
 from bench.scenario import SCENARIOS
 
-PARTS = ("cpu", "latency", "memory", "micro")
+PARTS = ("cpu", "latency", "memory", "micro", "tls")
 _NAMES = tuple(peer.name for peer in PEERS)
 
 

@@ -19,7 +19,9 @@ class Stage:
         self._started = 0
         self.upstream = Upstream(folder / "upstream", options.load_core)
 
-    def place(self, peer: Peer, upstreams: tuple[int, ...] | None = None) -> Place:
+    def place(
+        self, peer: Peer, upstreams: tuple[int, ...] | None = None, certificate: tuple[Path, Path] | None = None
+    ) -> Place:
         """A place for one start of `peer`, before the measured upstream unless others are given."""
         self._started += 1
         return Place(
@@ -27,12 +29,15 @@ class Stage:
             core=self.options.proxy_core,
             upstreams=upstreams or self.upstream.ports,
             python=self.options.python,
+            certificate=certificate,
         )
 
     @contextmanager
-    def serving(self, peer: Peer, upstreams: tuple[int, ...] | None = None) -> Iterator[Running]:
+    def serving(
+        self, peer: Peer, upstreams: tuple[int, ...] | None = None, certificate: tuple[Path, Path] | None = None
+    ) -> Iterator[Running]:
         """`peer` started anew; stopped at the end. Raises RuntimeError when it does not start."""
-        running = peer.start(self.place(peer, upstreams))
+        running = peer.start(self.place(peer, upstreams, certificate))
         try:
             yield running
         finally:

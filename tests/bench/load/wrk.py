@@ -57,14 +57,16 @@ def script(scenario: Scenario, seed: int) -> str:
     )
 
 
-def run(scenario: Scenario, port: int, *, seconds: int, connections: int, core: int, folder: Path) -> Load:
+def run(
+    scenario: Scenario, port: int, *, seconds: int, connections: int, core: int, folder: Path, scheme: str = "http"
+) -> Load:
     """Ask `port` as fast as it answers. Raises RuntimeError when wrk fails."""
     path = binary()
     if path is None:
         raise RuntimeError("wrk is not installed")
     lua = folder / f"{scenario.name}.lua"
     lua.write_text(script(scenario, time.time_ns() // 1000))
-    argv = [path, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(lua), f"http://127.0.0.1:{port}/"]
+    argv = [path, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(lua), f"{scheme}://127.0.0.1:{port}/"]
     said = output(core, argv, seconds=seconds + 20)
     for line in said.splitlines():
         if line.startswith("RESULT "):

@@ -20,10 +20,10 @@ class Edge(Peer):
         return __version__
 
     def launch(self, place: Place) -> Running:
-        port, admin = ports.free(2)
+        port, admin, secure_port = ports.free(3)
         # YAML is a superset of JSON.
         configuration = place.folder / "edge.yaml"
-        configuration.write_text(json.dumps(settings(place, port, admin), indent=1))
+        configuration.write_text(json.dumps(settings(place, port, admin, secure_port), indent=1))
         child = Child(
             [place.python, "-m", "edgeproxy", "edge", "-c", configuration],
             core=place.core,
@@ -31,14 +31,18 @@ class Edge(Peer):
             env={"PYTHONPATH": str(_ROOT)},
             cwd=place.folder,
         )
-        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}))
+        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
 
 
-def settings(place: Place, port: int, admin: int) -> dict[str, object]:
+def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str, object]:
     """What would be its edge.yaml: limits that are charged but not reached, and one customer with a small one."""
+    listen: list[object] = [f"127.0.0.1:{port}"]
+    if place.certificate is not None:
+        cert, key = map(str, place.certificate)
+        listen.append({"address": f"127.0.0.1:{secure_port}", "tls": {"cert": cert, "key": key}})
     return {
         "region": REGION,
-        "listen": f"127.0.0.1:{port}",
+        "listen": listen,
         "admin": f"127.0.0.1:{admin}",
         "workers": 1,
         "state": str(place.folder / "state"),

@@ -25,10 +25,12 @@ class Plain(Peer):
         return nginx.version()
 
     def launch(self, place: Place) -> Running:
-        (port,) = ports.free(1)
-        http = nginx.fill((_HERE / "plain.conf").read_text(), PROXY=_proxy(place), PORT=port, LOCATIONS=_locations(""))
+        port, secure_port = ports.free(2)
+        tls = "" if place.certificate is None else _tls(secure_port, place.certificate)
+        template = (_HERE / "plain.conf").read_text()
+        http = nginx.fill(template, PROXY=_proxy(place), PORT=port, TLS=tls, LOCATIONS=_locations(""))
         child = nginx.start(place.folder, http, core=place.core)
-        return Running(child, port, control=frozenset({child.pid}))
+        return Running(child, port, control=frozenset({child.pid}), secure_port=secure_port)
 
 
 class Lua(Peer):
@@ -62,6 +64,16 @@ class Lua(Peer):
         )
         child = nginx.start(place.folder, http, core=place.core, load_modules=_LUA_MODULES)
         return Running(child, port, lambda: _counted(counts), frozenset({child.pid}))
+
+
+def _tls(port: int, certificate: tuple[Path, Path]) -> str:
+    """A listener as edgeproxy's: the same versions, tickets, no cache of sessions beside them."""
+    cert, key = certificate
+    return f"""
+        listen 127.0.0.1:{port} ssl backlog=4096;
+        ssl_certificate {cert};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3;"""
 
 
 def _proxy(place: Place) -> str:

@@ -15,12 +15,16 @@ _START_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a peer runs: a folder of its own, its core, its upstream's ports, the Python for those that need one."""
+    """Where a peer runs: a folder of its own, its core, its upstream's ports, the Python for those that need one.
+
+    With a `certificate` (its file, and that of its key) a peer that can serves TLS beside, on a port of its own.
+    """
 
     folder: Path
     core: int
     upstreams: tuple[int, ...]
     python: Path
+    certificate: tuple[Path, Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Running:
     port: int
     counted: Callable[[], int] | None = None
     control: frozenset[int] = frozenset()
+    secure_port: int = 0
+    """Where it serves TLS, if it does."""
 
     def workers(self) -> list[int]:
         """The processes that serve, and whatever else of it is not `control`."""

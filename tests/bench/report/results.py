@@ -10,6 +10,7 @@ from bench.measure.latency import Latency
 from bench.measure.memory import Memory
 from bench.measure.micro import Decision
 from bench.measure.slice import Slice
+from bench.measure.tls import Tls
 from bench.options import Options
 from bench.peers import REFERENCE
 from bench.report.summary import costs
@@ -31,6 +32,7 @@ class Results:
     latencies: list[Latency] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    tls: list[Tls] = field(default_factory=list)
 
     def save(self) -> Path:
         """Write the JSON file and return its path."""

@@ -13,7 +13,8 @@ from bench.report.table import table
 
 def text(results: Results) -> str:
     """All that was found, in Markdown."""
-    parts = [_head(results), _cpu(results), _latency(results), _memory(results), _decisions(results), _budgets(results)]
+    sections = (_head, _cpu, _latency, _memory, _tls, _decisions, _budgets)
+    parts = [section(results) for section in sections]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -102,6 +103,25 @@ def _memory(results: Results) -> str:
             ]
         )
     return f"Memory of what serves, idle, and for each idle connection\n{table(rows)}"
+
+
+def _tls(results: Results) -> str:
+    if not results.tls:
+        return ""
+    relayed = list(dict.fromkeys(name for each in results.tls for name in each.relay))
+    rows = [["TLS 1.3", "full", "resumed", "KiB/connection", *(f"{name}: TLS (plain)" for name in relayed)]]
+    for each in results.tls:
+        rows.append(
+            [
+                f"{each.peer}, {each.certificate}",
+                f"{each.full:.0f}",
+                f"{each.resumed:.0f}",
+                f"{each.connection / 2**10:.1f}" if each.connection else "–",
+                *("{:.1f} ({:.1f})".format(*each.relay[name]) if name in each.relay else "–" for name in relayed),
+            ]
+        )
+    what = "CPU in µs: a connection with a handshake, one request and its end; then a request of a kept one"
+    return f"{what}\n{table(rows)}"
 
 
 def _decisions(results: Results) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import message, security
 from edgeproxy.proxy import tls
-from edgeproxy.proxy.client import LINGER, Client
+from edgeproxy.proxy.client import LAST_MOMENT, LINGER, Client
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.entry import LINGERING_MOST, TooMany
 from edgeproxy.proxy.hello import HTTP11, NO_APPLICATION_PROTOCOL, offers
@@ -67,6 +67,10 @@ class Guest(Secure):
         self._greeted = False
         self.deadline = monotonic() + worker.snapshot.header_timeout
         worker.greets(self)
+
+    def drain(self) -> None:
+        """The worker is about to leave: a handshake has no longer than an idle connection for a last request."""
+        self.deadline = min(self.deadline, monotonic() + LAST_MOMENT)
 
     def greeted(self, data: bytes) -> bool:
         """The first bytes: are they worth a handshake?"""

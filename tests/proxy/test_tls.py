@@ -11,7 +11,7 @@ import pytest
 
 from tests.proxy.authority import Authority
 from tests.proxy.transcript import Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Wire
+from tests.proxy.wire import PATIENCE, Wire
 
 MIB = 1 << 20
 
@@ -352,6 +352,17 @@ async def test_damaged_handshakes_hurt_nobody(secure: Edge, authority: Authority
     while secure.upstream.is_asked():
         pass
     await exchanged(secure, kept, get(), ok())
+
+
+async def test_a_handshake_that_stands_still_does_not_hold_up_a_drain(
+    secure: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeproxy.proxy.door.LAST_MOMENT", 0.05)
+    silent = await secure.client()
+    await secure.until(lambda: secure.count("edge_connections", "client"))
+    async with asyncio.timeout(PATIENCE):
+        await secure.worker.drain(60.0)
+    await silent.gets_cut()
 
 
 # ---- ends

@@ -1,0 +1,49 @@
+"""Random conversations through a real edge, held against the oracle: nothing of one request is ever another's.
+
+How long the long run takes says `EDGEPROXY_FUZZ_MINUTES` (30). A defect is printed with what each side sent
+and got, and with the command that has the conversation again.
+"""
+
+import asyncio
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.fuzz.__main__ import until
+from tests.fuzz.run import Run, edge_before
+
+SECONDS = 15.0
+MINUTES = float(os.environ.get("EDGEPROXY_FUZZ_MINUTES") or 30)
+
+
+def fuzz(folder: Path, seed: int, seconds: float) -> Run:
+    """Conversations for so long; fails at the first defect."""
+    run = Run(seed, until(seconds))
+    with closing(edge_before(folder, run.upstream)) as edge:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run.through(edge, tell=lambda text: print(text, flush=True)))
+        print(run.summary())
+        assert not run.defects, "\n\n".join(run.defects[:3])
+    return run
+
+
+def test_nothing_of_one_request_is_ever_anothers(tmp_path: Path, seed: int) -> None:
+    counts = fuzz(tmp_path / "edge", seed, SECONDS).counts
+    # A run in which little happened would prove little.
+    assert counts["conversations"] > 200
+    assert counts["answered"] > counts["requests"] / 4
+    assert counts["met a closed connection"] + counts["raced"] < counts["forwarded"] / 10
+    assert min(counts[kind] for kind in ("cut", "refused", "failed", "switched", "sent again")) > 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(MINUTES * 60 + 300)
+def test_nothing_of_one_request_is_ever_anothers_for_long(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fuzz(tmp_path / "edge", seed + 1, MINUTES * 60)
+    with capsys.disabled():
+        print(f"\n{run.summary()}")

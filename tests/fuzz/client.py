@@ -62,6 +62,9 @@ class Client:
             end.close()
 
     _leaves_by_reset = False
+    _was_reset = False
+    """Whoever asks first is told of a reset: one who sends, and then who reads sees an ordinary end. A reset that comes
+    behind the end of the edge's side is told as a broken pipe."""
 
     async def _read(self) -> None:
         talk = self._talk
@@ -75,7 +78,7 @@ class Client:
                 talk.event(f"client gets {type(error).__name__}")
                 break
             if not data:
-                talk.ended = "eof"
+                talk.ended = "reset" if self._was_reset else "eof"
                 talk.event("client gets the end")
                 break
             talk.got += data
@@ -130,7 +133,9 @@ class Client:
         talk.event("client ->", data)
         try:
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
-        except ConnectionError:
+        except ConnectionError as error:
+            self._was_reset = isinstance(error, ConnectionResetError)
+            talk.event(f"client gets {type(error).__name__} as it sends")
             return False
         async with self._changed:
             talk.look()

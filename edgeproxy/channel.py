@@ -3,17 +3,23 @@
 A frame is its length in four bytes, big-endian, then a JSON object with a `type`. Down go:
 
 - `config`: what to serve, once, before all else;
-- `endpoints`: where each upstream can be reached, the whole truth each time (`supervisor/upstreams.py`);
+- `endpoints`: where each upstream can be reached, the whole truth each time (`supervisor/upstreams.py`), for the
+  configuration with its `number`, be it served or prepared;
+- `prepare`: make ready to serve the configuration in it instead, with that `number` and with where its upstreams can
+  be reached, and go on as before; answered by `prepared`, or by `refused` with `why`;
+- `commit`: serve the one with this `number` from now on, if it was prepared; answered by `committed`;
+- `discard`: the one with this `number` is not wanted;
 - `certificates`: files of certificates have changed, can be used, and are to be loaded anew;
 - `drain`: finish within `deadline` seconds, and leave.
 
-Up go `ready`, `failed` and `left`. The end of the stream means that the other side is gone.
+Up go also `ready`, `failed` and `left`, and `alive` every second. The end of the stream means that the other side is
+gone.
 """
 
 import asyncio
 import socket
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,6 +30,24 @@ LONGEST = 1 << 30
 
 class ChannelClosed(Exception):
     """The other side of the channel is gone."""
+
+
+class Frame(NamedTuple):
+    """A message as it is sent. Large ones are packed once for all who get them, and in a thread."""
+
+    type: str
+    data: bytes
+
+
+def pack(message: dict[str, Any]) -> Frame:
+    """The frame of a message."""
+    body = orjson.dumps(message)
+    return Frame(message["type"], LENGTH.pack(len(body)) + body)
+
+
+def type_of(message: dict[str, Any] | Frame) -> str:
+    """The type of a message, packed or not."""
+    return message.type if isinstance(message, Frame) else str(message["type"])
 
 
 class Channel:
@@ -39,14 +63,20 @@ class Channel:
         reader, writer = await asyncio.open_unix_connection(sock=end)
         return cls(reader, writer)
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: dict[str, Any] | Frame) -> None:
         """Send one message; raises ChannelClosed where nobody is there to read it."""
-        body = orjson.dumps(message)
+        frame = message if isinstance(message, Frame) else pack(message)
         try:
-            self._writer.write(LENGTH.pack(len(body)) + body)
+            self._writer.write(frame.data)
             await self._writer.drain()
         except (ConnectionError, RuntimeError) as lost:
             raise ChannelClosed from lost
+
+    def offer(self, message: dict[str, Any]) -> None:
+        """Send one message, unless something that was sent before still waits for the other side to read."""
+        transport = self._writer.transport
+        if not transport.is_closing() and not transport.get_write_buffer_size():
+            self._writer.write(pack(message).data)
 
     async def receive(self) -> dict[str, Any]:
         """The next message; raises ChannelClosed at the end of the stream or on a frame that cannot be."""
@@ -73,12 +103,12 @@ class Outbox:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._waiting: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[str, dict[str, Any] | Frame] = {}
         self._some = asyncio.Event()
 
-    def put(self, message: dict[str, Any]) -> None:
+    def put(self, message: dict[str, Any] | Frame) -> None:
         """Send this, after what waits already, and in place of a message of its type that does."""
-        self._waiting[message["type"]] = message
+        self._waiting[type_of(message)] = message
         self._some.set()
 
     async def deliver(self) -> None:

@@ -34,6 +34,8 @@ KEY_LENGTH = 40
 """Random letters and digits of a key, 238 bits."""
 ANSWER_TIMEOUT = 10.0
 """Seconds for the admin listener to answer."""
+PROBE_TIMEOUT = 3.0
+"""The same for `probe`: less than what any health check waits."""
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 AdminFile = Annotated[
@@ -45,12 +47,23 @@ AdminAddress = Annotated[
 
 
 @app.command()
-def edge(config: ConfigFile) -> None:
-    """Serve what FILE says, until SIGTERM or SIGINT."""
-    settings = _load(config)
+def edge(
+    config: ConfigFile,
+    watch: Annotated[bool, typer.Option("--watch", help="Reload whenever FILE, or what it includes, changes.")] = False,
+) -> None:
+    """Serve what FILE says, until SIGTERM or SIGINT. SIGHUP reloads it."""
+    import signal
+
+    from edgeproxy.config.load import attempt
+
+    # Until the supervisor heeds it: what changes in FILE from here on is not missed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    loaded = attempt(config, os.environ)
+    if loaded.settings is None:
+        _fail("\n".join(map(str, loaded.problems)), 2)
     from edgeproxy.supervisor.main import run
 
-    raise typer.Exit(run(settings, config))
+    raise typer.Exit(run(loaded.settings, config, watched=loaded.signs if watch else None))
 
 
 @app.command()
@@ -144,29 +157,9 @@ def status(config: AdminFile = None, admin: AdminAddress = None) -> None:
 
 def _status(answer: Any) -> tuple[str, int]:
     """What `/status` answers, for people, and how many workers run."""
-    config, usage, hub = answer["config"], answer["usage"], answer["hub"]
-    lines = [
-        f"region {answer['region']}, edgeproxy {answer['version']}",
-        f"config {config['sha256'][:12]} since {_moment(config['loaded_at'])}: {config['error'] or 'ok'}",
-        f"hub    {hub['url']}: {hub['state']}",
-        f"usage  {usage['unshipped']} unshipped, {usage['spool_bytes']} bytes in the spool",
-    ]
-    for name, endpoints in answer.get("upstreams", {}).items():
-        lines.append(f"upstream {name}: {_upstream(endpoints)}")
-    for worker in answer["workers"]:
-        lines.append(
-            f"worker {worker['pid']}: {worker['connections']} connections, since {_moment(worker['started_at'])}"
-        )
-    return "\n".join(lines), len(answer["workers"])
+    from edgeproxy.supervisor.overview import overview
 
-
-def _upstream(endpoints: Any) -> str:
-    """How an upstream is, for people."""
-    known = [(endpoint["url"], address) for endpoint in endpoints for address in endpoint["addresses"]]
-    troubles = [f"{endpoint['url']}: {endpoint['why']}" for endpoint in endpoints if endpoint["why"]]
-    troubles += [f"{url} at {address['address']}: {address['why']}" for url, address in known if not address["up"]]
-    up = sum(address["up"] for _, address in known)
-    return "; ".join([f"{up} of {len(known)} addresses up", *troubles])
+    return overview(answer), len(answer["workers"])
 
 
 @app.command()
@@ -191,13 +184,24 @@ def _policies(answer: Any) -> str:
     )
 
 
+@app.command()
+def probe(
+    config: AdminFile = None,
+    admin: AdminAddress = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask whether it is alive, be it ready or not.")] = False,
+) -> None:
+    """Ask a running edge whether it is ready: exit code 0 if it serves, 1 if not. For health checks."""
+    url, path = _admin(config, admin), "/healthz" if live else "/readyz"
+    _fetch(url, path, PROBE_TIMEOUT)
+    typer.echo("alive" if live else "ready")
+
+
 LATER = {
     "collector": "The central service that usage is shipped to.",
     "directory": "People of the files into the hub.",
     "spool": "The disk queue of usage: ls, verify, adopt, discard.",
     "verify": "The ledger against the batches.",
     "import": "People of the files into the collector.",
-    "probe": "Measure an edge from outside.",
     "billing": "Plans, invoices and their reconciliation.",
     "stripe-sandbox": "A Stripe to try with.",
 }
@@ -266,39 +270,43 @@ def _admin(config: Path | None, admin: str | None) -> str:
 def _ask(url: str, path: str, read: Callable[[Any], Said]) -> Said:
     """What `read` makes of the admin listener's answer; exits with what is in the way of it."""
     import json
+
+    body = _fetch(url, path, ANSWER_TIMEOUT)
+    try:
+        return read(json.loads(body))
+    except (ValueError, LookupError, TypeError):
+        _fail(f"{url}{path} does not answer as an edge does", 1)
+
+
+def _fetch(url: str, path: str, seconds: float) -> bytes:
+    """The body of the admin listener's answer within `seconds`; exits where that is not 200, saying why."""
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import ProxyHandler, build_opener
 
     directly = build_opener(ProxyHandler({}))
     try:
-        with directly.open(url + path, timeout=ANSWER_TIMEOUT) as answer:
-            return read(json.load(answer))
+        with directly.open(url + path, timeout=seconds) as answer:
+            body: bytes = answer.read()
+            return body
     except HTTPError as refusal:
         with refusal:
             _fail(_detail(refusal.read()) or f"{url}{path} answered {refusal.code} {refusal.reason}", 1)
     except OSError as failure:
         _fail(f"nobody answers at {url}: {getattr(failure, 'reason', failure)}", 1)
-    except (HTTPException, ValueError, LookupError, TypeError):
+    except HTTPException:
         _fail(f"{url}{path} does not answer as an edge does", 1)
 
 
 def _detail(body: bytes) -> str | None:
-    """What an error says to people (RFC 9457); None where it is not an edge's."""
+    """What an error says to people (RFC 9457), or why an edge is not ready; None where it is not an edge's."""
     import json
 
     try:
         problem = json.loads(body)
     except ValueError:
         return None
-    return problem.get("detail") if isinstance(problem, dict) else None
-
-
-def _moment(unix: float) -> str:
-    """A moment in Unix seconds, in UTC as people read it."""
-    from datetime import UTC, datetime
-
-    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return problem.get("detail") or problem.get("reason") if isinstance(problem, dict) else None
 
 
 def _fail(why: str, code: int) -> NoReturn:

@@ -32,11 +32,13 @@ class Fault(EdgeError):
     """An upstream failed the request.
 
     `error` is a proxy error type of RFC 9209 section 2.3 (`connection_refused`, `http_protocol_error`, …), shown
-    in Proxy-Status and counted in `edge_upstream_errors_total`. `status` is 502, 503 or 504.
+    in Proxy-Status and counted in `edge_upstream_errors_total`. `status` is 502, 503 or 504. `ours`: the
+    upstream is not to blame.
     """
 
-    def __init__(self, error: str, detail: str, *, status: int = 502) -> None:
+    def __init__(self, error: str, detail: str, *, status: int = 502, ours: bool = False) -> None:
         super().__init__(error, detail)
         self.status = status
         self.error = error
         self.detail = detail
+        self.ours = ours

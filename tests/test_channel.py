@@ -9,7 +9,7 @@ import orjson
 import pytest
 import uvloop
 
-from edgeproxy.channel import LONGEST, Channel, ChannelClosed, Outbox
+from edgeproxy.channel import LONGEST, Channel, ChannelClosed, Outbox, pack, type_of
 from edgeproxy.tasks import Tasks
 
 
@@ -176,3 +176,22 @@ def test_what_waits_for_somebody_who_does_not_read_is_bounded() -> None:
         assert len(heard) <= 3
 
     delivered(scene)
+
+
+def test_what_was_packed_is_the_same_message_and_stands_for_its_type() -> None:
+    async def scene(one: Channel, other: Channel) -> None:
+        message = {"type": "config", "text": "ä" * 100_000}
+        frame = pack(message)
+        assert type_of(frame) == type_of(message) == "config"
+        await one.send(frame)
+        assert await other.receive() == message
+        outbox, tasks = Outbox(one), Tasks()
+        outbox.put({"type": "config", "n": 1})
+        outbox.put({"type": "drain"})
+        outbox.put(frame)
+        tasks.start("deliver", outbox.deliver())
+        assert await other.receive() == message
+        assert await other.receive() == {"type": "drain"}
+        await tasks.cancel()
+
+    between(scene)

@@ -7,7 +7,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -42,10 +42,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Path | None]
     """What would have been served: the supervisor says 7 and is gone."""
     calls: list[tuple[Settings, Path | None]] = []
 
-    def serve(settings: Settings, path: Path | None) -> int:
+    def serve(settings: Settings, path: Path | None, *, watched: Mapping[str, object] | None = None) -> int:
         assert path is not None or settings.state.is_dir()
+        assert watched is None or [*watched] == [str(path)]
         calls.append((settings, path))
-        return 7
+        return 7 if watched is None else 8
 
     monkeypatch.setattr("edgeproxy.supervisor.main.run", serve)
     return calls
@@ -175,6 +176,13 @@ def test_edge_serves_a_file(served: list[tuple[Settings, Path | None]]) -> None:
     assert (settings.listen, path) == ((Listener(address=Address("127.0.0.1", 1234)),), Path(EXAMPLE))
 
 
+def test_edge_watches_its_files_where_it_is_told_to(served: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text("upstreams: {a: {endpoints: [http://a]}}\nroutes: [{path: /, upstream: a}]\n")
+    assert run("edge", "-c", str(path), "--watch").exit_code == 8
+    assert len(served) == 1
+
+
 def test_edge_starts_nothing_on_a_broken_configuration(served: list[Any], broken: str) -> None:
     result = run("edge", "-c", broken)
     assert result.exit_code == 2
@@ -253,7 +261,6 @@ def test_key_new_wants_a_name() -> None:
         ["spool", "ls"],
         ["verify"],
         ["import", "-c", "x"],
-        ["probe"],
         ["billing", "export", "--once"],
         ["stripe-sandbox", "--listen", "127.0.0.1:12111"],
     ],
@@ -266,7 +273,7 @@ def test_what_is_to_come_says_so(arguments: list[str]) -> None:
 
 def test_help_names_every_command_and_what_is_to_come() -> None:
     text = run("--help").stdout
-    for name in ("edge", "quick", "check", "schema", "key", "status", "limits", *cli.LATER):
+    for name in ("edge", "quick", "check", "schema", "key", "status", "limits", "probe", *cli.LATER):
         assert re.search(rf"\b{name}\b", text)
     assert text.count("Not supported yet") == len(cli.LATER)
 
@@ -291,14 +298,17 @@ def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     assert result.exit_code == 0
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
     assert re.fullmatch(
-        rf"region eu-test, edgeproxy [\d.]+\nconfig [0-9a-f]{{12}} since {moment}: ok\nhub    memory://: up\n"
-        r"usage  0 unshipped, 0 bytes in the spool\nupstream api: 1 of 1 addresses up\n"
-        rf"(worker \d+: \d+ connections, since {moment}\n){{2}}",
+        rf"edge    eu-test, serving, edgeproxy [\d.]+\nconfig  [0-9a-f]{{12}}, loaded {moment}\nhub     memory://, up\n"
+        r"usage   0 unshipped, 0 bytes in the spool\n\nworker +pid +connections +memory +descriptors +since\n"
+        rf"( +[01] +\d+ +\d+ +\d+ MiB +\d+ +{moment}\n){{2}}\nupstream +up +down +trouble\napi +1 +0\n\n"
+        r"table +rows +of +used\npeople +\d+ +2000 +\d+%\naddresses +\d+ +2000 +\d+%\n(\w+ +\d+ +\d+ +\d+%\n){2}",
         result.stdout,
     )
     config = tmp_path / "edge.yaml"
     config.write_text(yaml.safe_dump(edge.settings))
-    assert run("status", "-c", str(config)).stdout == result.stdout
+    # What may change at any moment is left out.
+    digits = re.compile(r" *\d+")
+    assert digits.sub("", run("status", "-c", str(config)).stdout) == digits.sub("", result.stdout)
 
 
 def test_limits_asks_a_running_edge(edge: Edge) -> None:
@@ -315,6 +325,29 @@ def test_limits_of_an_unknown_customer(edge: Edge) -> None:
     result = run("limits", "a/b c", "--admin", f"127.0.0.1:{edge.admin}")
     assert result.exit_code == 1
     assert result.stderr == "no customer is called 'a/b c' here\n"
+
+
+def test_probe_asks_whether_an_edge_is_ready_or_alive(edge: Edge, tmp_path: Path) -> None:
+    config = tmp_path / "edge.yaml"
+    config.write_text(yaml.safe_dump(edge.settings))
+    for how in (["--admin", f"127.0.0.1:{edge.admin}"], ["-c", str(config)]):
+        for question, said in (([], "ready\n"), (["--live"], "alive\n")):
+            result = run("probe", *how, *question)
+            assert (result.exit_code, result.stdout, result.stderr) == (0, said, "")
+
+
+def test_probe_says_why_an_edge_is_not_ready() -> None:
+    with answering(503, b'{"ready": false, "reason": "draining"}') as address:
+        result = run("probe", "--admin", address)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "draining\n")
+
+
+def test_probe_fails_where_nobody_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "PROBE_TIMEOUT", 0.1)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        result = run("probe", "--admin", f"127.0.0.1:{silent.getsockname()[1]}")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("timed out\n")
 
 
 def test_nobody_answers() -> None:
@@ -389,7 +422,13 @@ def test_an_edge_without_workers_is_not_well() -> None:
     body = {
         "region": "x",
         "version": "1",
-        "config": {"sha256": "ab" * 32, "loaded_at": 0, "error": "old one serving"},
+        "phase": "serving",
+        "config": {
+            "sha256": "ab" * 32,
+            "loaded_at": 0,
+            "error": {"since": 60, "at": 61, "result": "refused", "errors": ["edge.yaml:1: a: b, c", "d"]},
+            "needs_restart": ["listen", "region"],
+        },
         "workers": [],
         "upstreams": {
             "api": [
@@ -404,17 +443,15 @@ def test_an_edge_without_workers_is_not_well() -> None:
                 },
             ]
         },
+        "tables": {"people": {"used": 1, "rows": 2}},
         "hub": {"url": "memory://", "state": "up", "age_s": 0},
         "usage": {"unshipped": 1, "spool_bytes": 2, "watermark": None},
     }
     with answering(200, json.dumps(body).encode()) as address:
         result = run("status", "--admin", address)
     assert result.exit_code == 1
-    assert "config abababababab since 1970-01-01 00:00:00 UTC: old one serving" in result.stdout
-    assert (
-        "upstream api: 1 of 2 addresses up; http://gone.test:80: Name or service not known; "
-        "http://a.test:80 at 10.0.0.2: status 500\n"
-    ) in result.stdout
+    assert "        edge.yaml:1: a: b, c\n        d\n" in result.stdout
+    assert "http://a.test:80 at 10.0.0.2: status 500\n" in result.stdout
     assert result.stderr == "no worker is running\n"
 
 

@@ -1,5 +1,6 @@
 """All checks of what files say, each of which sees everything: no problem hides another."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,12 +18,20 @@ class Check:
     """The checks of one source, to which all problems are reported.
 
     With `parts` it may be a part of another one. Without `files` those that it names, such as certificates, are not
-    looked at.
+    looked at. `also` finds what is wrong, for those who ask, with a configuration in which nothing else is.
     """
 
-    def __init__(self, source: Source, *, parts: bool = False, files: bool = True) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        parts: bool = False,
+        files: bool = True,
+        also: Callable[[Written], Iterable[references.Fault]] | None = None,
+    ) -> None:
         self._source = source
         self._files = files
+        self._also = also
         self._whole = source.whole and not (parts and source.is_part)
         """Whether nothing that is not here can be elsewhere."""
         self._places = Places(source.tree)
@@ -37,6 +46,9 @@ class Check:
         if self._files:
             self._certificates(tree)
         written = self._models(tree)
+        if self._also is not None and written is not None and not self._source.problems:
+            for fault in self._also(written):
+                self._report(fault.path, fault.what, fault.hint)
         return None if self._source.problems else written
 
     def _unsupported(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeproxy.config.parser import Unreadable, parse
 from edgeproxy.config.problems import Problem, Steps, dotted
+from edgeproxy.config.signs import Sign, sign
 from edgeproxy.config.tree import Items, Mark, Table, Value
 
 JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags")
@@ -25,6 +26,8 @@ class Source:
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.files: list[str] = []
+        self.signs: dict[str, Sign] = {}
+        """Each file as it was just before it was read: what changes from then on shows by another one."""
         self.tree = Table()
         self.whole = True
         """False where a file could not be read: names that are asked for may have been in it."""
@@ -77,6 +80,7 @@ class Source:
             )
             return
         self._seen[real] = named
+        self.signs[file] = sign(file)
         try:
             content = read(file)
             self._digest.update(content)

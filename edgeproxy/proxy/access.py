@@ -105,6 +105,21 @@ class AccessLog:
         """(lines lost since this was last asked, why)."""
         return self._to.lost()
 
+    def forget(self) -> None:
+        """Drop what is remembered of lanes and endpoints: there are others from now on."""
+        self._lanes.clear()
+        self._endpoints.clear()
+
+    def end(self) -> None:
+        """Nobody logs here any more: write everything, without anybody waiting for it."""
+        self.flush()
+        self._to.end()
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything is written, after `end`."""
+        return self._to.ended
+
     def close(self, seconds: float) -> None:
         """Write everything, for at most so long."""
         self.flush()

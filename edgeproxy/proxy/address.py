@@ -52,6 +52,10 @@ class Addresses:
         self._anonymous = tuple(anonymous)
         self._known: OrderedDict[str, Address] = OrderedDict()
 
+    def is_as(self, trusted: Sequence[Network], guard: Rule | None, anonymous: Sequence[Rule]) -> bool:
+        """Whether it would be the same if it were made of these."""
+        return (self._trusted, self._guard, self._anonymous) == (tuple(trusted), guard, tuple(anonymous))
+
     def trusts(self, peer: str) -> bool:
         """Whether this address belongs to a trusted proxy."""
         if not self._trusted:

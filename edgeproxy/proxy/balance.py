@@ -1,7 +1,8 @@
 """Which endpoints meet in a choice of two: pairs drawn in advance, for drawing each anew costs more than the choice.
 
 Of a pair the less loaded one is taken (Mitzenmacher 2001), and of equals the first drawn. So the first of the pairs
-are in proportion to the weights, exactly as far as whole numbers go: an idle service is shared by weight alone.
+are in proportion to the weights, exactly as far as whole numbers go: where all keep up, a service is shared by weight
+alone.
 """
 
 import random
@@ -54,11 +55,13 @@ def slots(weights: Sequence[int], offset: float) -> list[int]:
     `offset` (0 to 1) decides for whom that is one more, so that over many draws everybody gets the exact share
     (systematic sampling, Madow 1949).
     """
-    common = gcd(*weights)
-    total = sum(weights) // common
+    whole = sum(weights)
+    total = whole // gcd(*weights)
     wanted = total * ceil(PAIRS_LEAST / total)
     size = _prime(wanted) if wanted < PAIRS_MOST else PAIRS_MOST
-    edges = [int(edge * size / (total * common) + offset) for edge in accumulate(weights, initial=0)]
+    # In whole numbers: an offset next to 1 would be rounded up, to one pair too many.
+    shift = int(offset * whole)
+    edges = [(edge * size + shift) // whole for edge in accumulate(weights, initial=0)]
     return [after - before for before, after in pairwise(edges)]
 
 

@@ -15,8 +15,8 @@ from edgeproxy.limits.policies import Policy
 from edgeproxy.proxy import answers
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
-from edgeproxy.proxy.exchange import TUNNEL_IDLE, Exchange
-from edgeproxy.proxy.reset import reset, was_reset
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.reset import reset, unacknowledged, was_reset
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
@@ -50,6 +50,7 @@ class Client(asyncio.Protocol):
         "body",
         "buffer",
         "choked",
+        "cut_by",
         "deadline",
         "ended",
         "exchange",
@@ -61,6 +62,7 @@ class Client(asyncio.Protocol):
         "probes",
         "reading",
         "secure",
+        "stale",
         "subject",
         "transport",
         "trusted",
@@ -89,7 +91,11 @@ class Client(asyncio.Protocol):
         """The client does not take what is written to it."""
         self.unsent = 0
         """Bytes that waited for it when that was last looked at; kept while it is choked or closing."""
+        self.cut_by = 0.0
+        """When the connection is reset at the latest, once that is only put off."""
         self.reading = True
+        self.stale = False
+        """Whom it asks for is to be found out anew once the exchange under way is over."""
         self.probes, self.probe_at = 0, NEVER
         """How often it was probed since it closed its side, and when it is to be the next time."""
         self.secure = secure
@@ -99,13 +105,26 @@ class Client(asyncio.Protocol):
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
         self.transport, self.write = transport, transport.write
         worker = self.worker
-        addresses = worker.snapshot.addresses
+        self.dress()
+        self.deadline = monotonic() + worker.snapshot.header_timeout
+        worker.joined(self)
+
+    def dress(self) -> None:
+        """What the configuration makes of this peer: whether it is believed, what holds it, what upstreams are told."""
+        addresses = self.worker.snapshot.addresses
         self.trusted = addresses.trusts(self.peer)
         self.address = addresses.of(self.peer)
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: "
         self.forwarded = lines % (self.peer.encode(), SCHEMES[self.secure])
-        self.deadline = monotonic() + worker.snapshot.header_timeout
-        worker.joined(self)
+
+    def dress_anew(self) -> None:
+        """Another configuration is served now: it holds from the next request on."""
+        if self.exchange is not None and self.trusted:
+            # Until it is over it remains the request of the one that the proxy asks for. An answer written in one
+            # piece does not come by `next`.
+            self.stale, self.exchange.whole = True, False
+        else:
+            self.dress()
 
     # ---- requests
 
@@ -181,6 +200,9 @@ class Client(asyncio.Protocol):
     def next(self) -> None:
         """The exchange is over: what comes after it?"""
         self.exchange = None
+        if self.stale:
+            self.stale = False
+            self.dress()
         if self.gone:
             return
         if self.last:
@@ -247,9 +269,7 @@ class Client(asyncio.Protocol):
             return
         server = exchange.server
         if server is not None and server.tunnel:
-            self.deadline = monotonic() + TUNNEL_IDLE
-            exchange.bytes_in += len(data)
-            server.write(data)
+            server.tunnel.up(data)
         elif self.body is not None:
             try:
                 data = self.take(data)
@@ -355,6 +375,31 @@ class Client(asyncio.Protocol):
             self.gone = True
             self.transport.close()
 
+    def cut(self) -> None:
+        """Reset the connection within an answer, once what was written before has arrived.
+
+        A reset at once would destroy what is still on its way, and that may be whole answers to requests before.
+        """
+        self.gone = True
+        self.unsent = self.underway()
+        self.cut_by = monotonic() + self.worker.snapshot.body_idle
+        self.cut_on()
+
+    def cut_on(self) -> None:
+        """Go on with it: at every sweep, as long as the client takes something of what is on its way."""
+        now = monotonic()
+        before, self.unsent = self.unsent, self.underway()
+        if self.unsent < before:
+            self.cut_by = now + self.worker.snapshot.body_idle
+        if not self.unsent or now > self.cut_by:
+            self.abort()
+        else:
+            self.deadline = now
+
+    def underway(self) -> int:
+        """Bytes that were written, and that the client's host has not taken yet."""
+        return self.transport.get_write_buffer_size() + unacknowledged(self.transport)
+
     def abort(self) -> None:
         """Reset the connection: what was sent so far must not look whole, not even where only its end tells that."""
         self.gone = True
@@ -366,13 +411,18 @@ class Client(asyncio.Protocol):
         if self.exchange is not None:
             # The answer has to say that the connection ends, which the answers written in one piece do not.
             self.exchange.whole = False
+            server = self.exchange.server
+            if server is not None and server.tunnel is not None:
+                server.tunnel.leave()
         else:
             self.deadline = min(self.deadline, monotonic() + LAST_MOMENT)
 
     def timed_out(self) -> None:
         exchange = self.exchange
         self.deadline = NEVER
-        if (self.gone or self.choked) and self.takes():
+        if self.cut_by:
+            self.cut_on()
+        elif (self.gone or self.choked) and self.takes():
             # It is slow, but it takes what it is sent.
             self.deadline = monotonic() + self.worker.snapshot.body_idle
         elif self.gone:

@@ -100,6 +100,10 @@ class Counts:
         """A request is sent to a service once more."""
         self._counter("edge_upstream_retries_total", upstream).add(1)
 
+    def upstream_ejections(self, upstream: str) -> Counter:
+        """Endpoints of a service that were left out."""
+        return self._counter("edge_upstream_ejections_total", upstream)
+
     def upstream_pending(self, upstream: str) -> SharedGauge:
         """Requests to a service that wait for the head of an answer, in all workers."""
         return self._metrics.shared_gauge("edge_upstream_pending", upstream)

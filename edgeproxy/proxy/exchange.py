@@ -19,7 +19,7 @@ from edgeproxy.http1.request_line import check_sizes, read_request_line
 from edgeproxy.limits.admission import admit
 from edgeproxy.limits.fields import legacy, rate_limit
 from edgeproxy.limits.policies import Policy
-from edgeproxy.proxy import answers
+from edgeproxy.proxy import answers, tunnel
 from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.router import NO_SITE
 
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 
 INTERIMS_MOST = 32
 """1xx answers to one request; an upstream that sends more is not answering."""
-
-TUNNEL_IDLE = 3600.0
-"""Seconds for which nothing may pass through a tunnel in either direction."""
-
 
 COPIED_MOST = 16 << 10
 """Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
@@ -58,6 +54,8 @@ class Exchange:
         "bytes_out",
         "client",
         "credentials",
+        "dialled",
+        "dials_since",
         "endpoint",
         "first",
         "head",
@@ -96,7 +94,7 @@ class Exchange:
         self.head = PLAIN
         self.minor = 1
         self.length = self.interims = self.status = self.bytes_in = self.bytes_out = 0
-        self.arrived = 0.0
+        self.arrived = self.dials_since = self.dialled = 0.0
         self.answered = self.streamed = self.whole = False
         self.tried: tuple[Endpoint, ...] = ()
         # None until the step that finds them; what comes after that step need not ask.
@@ -272,7 +270,7 @@ class Exchange:
         server.idle_again(arrived)
         done = monotonic()
         total = done - self.started
-        self.route.observe(total, total - waited, waited)
+        self.route.observe(total, total - waited - self.dialled, waited)
         if self.snapshot.access is not None:
             self.status, self.bytes_out, self.arrived = status, len(data) - end - 4, arrived
             self.snapshot.access.over(self, server.endpoint)
@@ -339,7 +337,7 @@ class Exchange:
         self.meter(101)
         client = self.client
         client.last = True
-        client.deadline = self.arrived + TUNNEL_IDLE
+        client.deadline = self.arrived + tunnel.IDLE
         self.send_head(head, b"Connection: upgrade\r\nUpgrade: websocket\r\n")
 
     def respond(self, server: "Server", head: "ResponseHead") -> bool:
@@ -426,6 +424,8 @@ class Exchange:
             self.server, server.exchange = server, self
             server.write(self.message)
             self.sent_at = now = monotonic()
+            # As far as the edge's own time is concerned, this was the upstream's.
+            self.dialled += now - self.dials_since
             client.deadline = now + (
                 server.endpoint.service.head_timeout if client.body is None else self.snapshot.body_idle
             )
@@ -452,7 +452,8 @@ class Exchange:
             return False
         if fault is not None:
             counts.upstream_error(service.name, fault.error)
-            endpoint.failed(monotonic())
+            if not fault.ours:
+                endpoint.failed(monotonic())
         counts.upstream_retry(service.name)
         endpoint.outstanding -= 1
         other.outstanding += 1
@@ -464,7 +465,7 @@ class Exchange:
     def complete(self) -> None:
         """The answer has gone out whole."""
         # Once the head has gone up, a piecewise answer takes the time that its upstream takes.
-        own = self.sent_at - self.started
+        own = self.sent_at - self.started - self.dialled
         self.route.observe(monotonic() - self.started, own, self.arrived - self.sent_at)
         self.passed()
         self.over()
@@ -493,7 +494,8 @@ class Exchange:
         client = self.client
         if isinstance(error, Fault):
             client.worker.counts.upstream_error(self.endpoint.service.name, error.error)
-            if not self.answered or self.status < 500:  # Else it has failed already, by its status.
+            failed_already = self.answered and self.status >= 500  # By its status.
+            if not error.ours and not failed_already:
                 self.endpoint.failed(monotonic())
         server = self.server
         if server is not None:
@@ -502,7 +504,7 @@ class Exchange:
             self.over(error.error if isinstance(error, Fault) else error.detail)
             self.release()
             client.exchange = None
-            client.abort()
+            client.cut()
             return
         # A client that waits for 100 may or may not send its body now; where the next request begins is unclear.
         close = client.last or client.body is not None or self.head.expect

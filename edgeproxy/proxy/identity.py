@@ -16,6 +16,7 @@ from edgeproxy.proxy.lane import NOBODY, Lane, Route
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Key, Limit, Settings
+    from edgeproxy.config.people import People
     from edgeproxy.limits.policies import Policy
     from edgeproxy.proxy.counts import Counts
 
@@ -51,18 +52,21 @@ class Identity:
 
 
 class Directory:
-    """The people of a configuration."""
+    """The people of a configuration, under its settings. `policies` are those of a customer under these limits."""
 
     def __init__(
         self,
         settings: "Settings",
+        people: "People",
         policies: Callable[[str, tuple["Limit", ...]], tuple["Policy", ...]],
         counts: "Counts",
     ) -> None:
-        self._settings = settings
+        self._people = people
         self._policies = policies
         self._counts = counts
-        self._keys: dict[bytes, Key] = {bytes.fromhex(key.sha256): key for key in settings.keys}
+        self._tiers, self._meters = settings.tiers, settings.meters
+        self._signed = settings.stamp_secret is not None
+        self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
         self._region = b"X-Edge-Region: %b\r\n" % settings.region.encode()
         self.nobody = Identity(lambda route: self._open(route, "missing", "An API key is needed here"))
@@ -81,7 +85,7 @@ class Directory:
         if identity is not None:
             known.move_to_end(secret)
             return identity
-        key = self._keys.get(hashlib.sha256(secret).digest())
+        key = self._people.key(hashlib.sha256(secret).digest())
         if key is None:
             return self.unknown
         valid_until = FOREVER if key.expires is None else key.expires - EPOCH
@@ -95,6 +99,16 @@ class Directory:
         """Drop what look-ups gave: the next request with a key is looked up anew."""
         self._known.clear()
 
+    def retire(self) -> "OrderedDict[bytes, Identity]":
+        """Nobody is looked up here any more: let go of everything. What look-ups gave is left to the caller.
+
+        Identities hold the directory, for their lanes. It holds them no longer, so that the memory of all is free as
+        soon as the last request of them is over, and nobody has to search for it.
+        """
+        known, self._known = self._known, OrderedDict()
+        del self._people, self.nobody, self.unknown, self.expired
+        return known
+
     def _lane(self, key: "Key", route: Route) -> Lane:
         """The lane of a key's customer; raises Refused(403) where the route asks for scopes that the key lacks."""
         if route.auth == "none":
@@ -103,8 +117,10 @@ class Directory:
             self._counts.auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
             raise Refused(403, f"The API key lacks the scope {missing}", close=False)
-        tier = self._settings.customers[key.customer].tier
-        policies = self._policies(key.customer, self._settings.limits_of(key.customer))
+        customer = self._people.customer(key.customer)
+        tier = customer.tier
+        limits = self._tiers[tier].limits if customer.limits is None else customer.limits
+        policies = self._policies(key.customer, limits)
         stamps = b"X-Customer-Id: %b\r\nX-Customer-Tier: %b\r\n" % (
             key.customer.encode(),
             tier.encode(),
@@ -124,13 +140,12 @@ class Directory:
 
     def _anonymous(self, route: Route) -> Lane:
         """The lane of those who need no key: held by address where there is a tier for them."""
-        has_tier = ANONYMOUS in self._settings.tiers
+        has_tier = ANONYMOUS in self._tiers
         tier = ANONYMOUS if has_tier else NOBODY
         stamps = b"X-Customer-Tier: anonymous\r\n" if has_tier else b""
         return self._make(route, NOBODY, tier, (), stamps)
 
     def _make(self, route: Route, customer: str, tier: str, policies: tuple["Policy", ...], stamps: bytes) -> Lane:
-        settings = self._settings
         anonymous = customer == NOBODY
         return Lane(
             route,
@@ -139,9 +154,9 @@ class Directory:
             policies,
             self._region + stamps,
             self._counts,
-            settings.meters,
+            self._meters,
             by_address=anonymous,
             # `auth: none` means that the edge has no business with credentials: they are the upstream's.
-            forwards_key=anonymous or settings.upstreams[route.service.name].forward_key,
-            signed=settings.stamp_secret is not None,
+            forwards_key=anonymous or route.service.name in self._forwarding,
+            signed=self._signed,
         )

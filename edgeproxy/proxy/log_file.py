@@ -35,6 +35,7 @@ class LogFile:
         self._batches: SimpleQueue[bytes | None] = SimpleQueue()
         self._writer = Writer(path, self._batches)
         self._thread: Thread | None = None
+        self._ending = False
         self._handed = self._handed_lines = self._dropped = self._told = 0
 
     def put(self, lines: Sequence[bytes]) -> None:
@@ -57,10 +58,21 @@ class LogFile:
         new, self._told = lost - self._told, lost
         return new, self._writer.why or TOO_SLOW
 
+    def end(self) -> None:
+        """Nothing more comes: write what waits, for as long as it takes. Nobody waits for that, see `ended`."""
+        if self._thread is not None and not self._ending:
+            self._ending = True
+            self._batches.put(None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is written any more, after `end`."""
+        return self._thread is None or not self._thread.is_alive()
+
     def close(self, seconds: float) -> None:
         """Write what waits, for at most so long; what still waits then is lost."""
         if self._thread is not None:
-            self._batches.put(None)
+            self.end()
             self._thread.join(seconds)
             self._dropped += self._handed_lines - self._writer.done_lines
 

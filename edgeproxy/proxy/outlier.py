@@ -41,14 +41,13 @@ class Outliers:
         self._out.append((now + self._seconds, endpoint))
         return True
 
-    def back(self, now: float) -> bool:
-        """Let those in again whose time is over; whether there are any."""
-        due = 0
-        while due < len(self._out) and self._out[due][0] <= now:
-            self._out[due][1].out = False
-            due += 1
-        del self._out[:due]
-        return due > 0
+    def back(self, now: float) -> "list[Endpoint]":
+        """Let those in again whose time is over; returns them."""
+        due = [endpoint for until, endpoint in self._out if until <= now]
+        for endpoint in due:
+            endpoint.out = False
+        del self._out[: len(due)]
+        return due
 
     def pardon(self, endpoint: "Endpoint") -> None:
         """Somebody who asked it knows that it is well again: it need not wait, and begins anew."""

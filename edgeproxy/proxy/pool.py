@@ -21,7 +21,7 @@ from edgeproxy.proxy.retries import Budget
 if TYPE_CHECKING:
     from edgeproxy.config.models import Endpoint as EndpointSettings
     from edgeproxy.config.models import Upstream
-    from edgeproxy.counters.meters import Histogram, SharedGauge
+    from edgeproxy.counters.meters import Counter, Histogram, SharedGauge
     from edgeproxy.proxy.server import Server
 
 Pair = tuple["Endpoint", "Endpoint"]
@@ -74,6 +74,12 @@ class Endpoint:
         """Requests in a row that failed, see Outliers."""
         self.watched = service.breaker is not None
         """Somebody wants to hear of every answer, also of those that are nothing special."""
+
+    @property
+    def label(self) -> str:
+        """What the log calls it."""
+        name = f"{self.host}:{self.port}"
+        return name if self.address == self.host else f"{name} at {self.address}"
 
     def heard(self, status: int, now: float) -> None:
         """An answer has come whole. Need not be called for one below 500 unless it is `watched`."""
@@ -129,6 +135,7 @@ class Service:
 
     __slots__ = (
         "_chance",
+        "_ejections",
         "_log",
         "_origins",
         "_outliers",
@@ -152,9 +159,10 @@ class Service:
         region: str,
         seconds: "Histogram",
         pending: "SharedGauge | None" = None,
+        ejections: "Counter | None" = None,
         chance: random.Random | None = None,
     ) -> None:
-        """`region` is the edge's own; `pending` is counted in where the settings have a breaker."""
+        """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always."""
         self.name = name
         self.seconds = seconds
         self.connect_timeout = settings.timeouts.connect
@@ -163,6 +171,7 @@ class Service:
         self.pool = settings.pool
         self.attempts = settings.retry.attempts
         self.budget = Budget(settings.retry.budget, lambda: seconds.count)
+        self._ejections = ejections
         self.breaker = None
         if settings.breaker is not None and pending is not None:
             self.breaker = Breaker(settings.breaker.pending, pending)
@@ -190,12 +199,22 @@ class Service:
         if self.breaker is not None:
             self.breaker.enter()
         one, other = self.next_pair()
-        return one if one.outstanding * other.weight <= other.outstanding * one.weight else other
+        # Not to the other one unless that is less loaded with the request than this one is without: a service of a
+        # small weight would otherwise get whatever comes while it is idle and the others are not.
+        return one if one.outstanding * other.weight < (other.outstanding + 1) * one.weight else other
 
     def other_than(self, tried: "Sequence[Endpoint]") -> Endpoint | None:
-        """The nearest, and of these the least loaded endpoint beside those; None where there is no other."""
-        others = [each for each in self.endpoints if each.up and not each.out and each not in tried]
-        return min(others, key=lambda each: (each.tier, each.outstanding / each.weight), default=None)
+        """Of the nearest endpoints beside those the one with the fewest errors in a row, of equals the least loaded.
+
+        One that is left out is better than none. None where there is no other that is up.
+        """
+        others = [each for each in self.endpoints if each.up and each not in tried]
+        # One that refuses at once is the least loaded of all, so who has failed lately comes last.
+        return min(
+            others,
+            key=lambda each: (each.out, each.tier, each.errors, each.outstanding / each.weight),
+            default=None,
+        )
 
     def available(self) -> list[Endpoint]:
         """The endpoints among which is chosen: of the nearest region that has any, those that are up and not ejected.
@@ -254,14 +273,31 @@ class Service:
             self._changed()
         return gone
 
+    def retire(self) -> "list[Server]":
+        """No request begins with the service any more; what has begun goes on. Returns idle connections, to be closed.
+
+        What is in use is closed when its exchange is over.
+        """
+        self._changed()  # Nobody chooses any more, so the pairs need not be there.
+        return [server for endpoint in self.endpoints for server in endpoint.retire()]
+
+    def dissolve(self) -> None:
+        """The last exchange with it is over: let go of the endpoints, which hold the service.
+
+        So the memory is free at once, and nobody has to search for it.
+        """
+        self._origins, self.endpoints, self._outliers = [], (), None
+        del self.next_pair
+
     def failed(self, endpoint: Endpoint, now: float) -> None:
         """A request to this endpoint failed; it is left out for a while if it was one too many."""
         if self._outliers is None:
             return
         endpoint.watched = True
         if self._outliers.failed(endpoint, now, self.endpoints):
-            about = f"{endpoint.host}:{endpoint.port}"
-            self._log.error("endpoint left out", about, upstream=self.name, address=endpoint.address)
+            self._log.error("endpoint left out", endpoint.label, upstream=self.name)
+            if self._ejections is not None:
+                self._ejections.add(1)
             self._changed()
 
     def heard(self) -> None:
@@ -272,7 +308,10 @@ class Service:
     def look(self, now: float) -> None:
         """Twice a second: whose time is over, and how many retries there may be."""
         self.budget.look(now)
-        if self._outliers is not None and self._outliers.back(now):
+        back = [] if self._outliers is None else self._outliers.back(now)
+        for endpoint in back:
+            self._log.error("endpoint asked again", endpoint.label, upstream=self.name)
+        if back:
             self._changed()
 
 

@@ -29,8 +29,8 @@ class Site(Generic[R]):
 
     __slots__ = ("_layers",)
 
-    def __init__(self, layers: Iterable[Iterable[R]]) -> None:
-        self._layers = tuple(_layer(routes) for routes in layers)
+    def __init__(self, layers: "Iterable[_Layer[R]]") -> None:
+        self._layers = tuple(layers)
 
     def match(self, path: bytes, method: bytes) -> R:
         """The route for this path and method; raises Refused(404), or 405 where other methods have a route."""
@@ -60,29 +60,22 @@ class Router(Generic[R]):
     """All routes of a configuration, by host."""
 
     def __init__(self, routes: Iterable[R]) -> None:
-        routes = tuple(routes)
+        by_host: dict[bytes | None, list[R]] = {None: []}
+        for route in routes:
+            by_host.setdefault(route.host, []).append(route)
+        # Each layer is made once, though the wider ones are of many sites.
+        layers = {host: _layer(of_host) for host, of_host in by_host.items()}
+        anywhere = layers.pop(None)
         self._exact: dict[bytes, Site[R]] = {}
-        anywhere = [route for route in routes if route.host is None]
-        suffixes = {route.host for route in routes if route.host is not None and route.host.startswith(b"*.")}
+        self._by_suffix: dict[bytes, Site[R]] = {}
         # "*.a.example.com" before "*.example.com": the longer suffix says more.
-        self._suffixes = sorted((host[1:] for host in suffixes), key=len, reverse=True)
-        self._by_suffix = {
-            suffix: Site([*self._layers_of_suffix(routes, suffix), anywhere]) for suffix in self._suffixes
-        }
-        for host in {route.host for route in routes if route.host is not None} - suffixes:
-            own = [route for route in routes if route.host == host]
-            matching = [s for s in self._suffixes if host.endswith(s)]
-            wider = self._layers_of_suffix(routes, matching[0]) if matching else []
-            self._exact[host] = Site([own, *wider, anywhere])
+        self._suffixes = sorted((host[1:] for host in layers if host and host.startswith(b"*.")), key=len, reverse=True)
+        for host, layer in layers.items():
+            assert host is not None
+            own = host.removeprefix(b"*")
+            wider = [layers[b"*" + suffix] for suffix in self._suffixes if own.endswith(suffix) and own != suffix]
+            (self._exact if own == host else self._by_suffix)[own] = Site([layer, *wider, anywhere])
         self._anywhere = Site([anywhere])
-
-    def _layers_of_suffix(self, routes: tuple[R, ...], suffix: bytes) -> list[list[R]]:
-        """The routes of this suffix, then of every shorter one that it ends with."""
-        return [
-            [route for route in routes if route.host == b"*" + other]
-            for other in self._suffixes
-            if suffix.endswith(other)
-        ]
 
     def site(self, host: bytes | None) -> Site[R]:
         """What this host serves; `host` in lower case, without port and trailing dot, None where none was sent."""

@@ -12,10 +12,11 @@ from edgeproxy.errors import Fault
 from edgeproxy.http1.chunked import Chunked, encode, finish, of_response
 from edgeproxy.http1.keep_alive import idle_at_most
 from edgeproxy.http1.response import ResponseHead, check_unfinished, read_plain_response, read_response
-from edgeproxy.proxy.deadlines import NEVER
-from edgeproxy.proxy.exchange import TUNNEL_IDLE, Exchange
+from edgeproxy.proxy.deadlines import EVERY, NEVER
+from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.memory import remember
 from edgeproxy.proxy.reset import was_reset
+from edgeproxy.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Endpoint
@@ -55,6 +56,7 @@ class Server(asyncio.Protocol):
         "reusable",
         "reused",
         "transport",
+        "tunnel",
         "worker",
         "write",
     )
@@ -70,14 +72,11 @@ class Server(asyncio.Protocol):
         self.idle = endpoint.service.idle_timeout
         """Seconds for which it is kept idle."""
         self.ended = False
+        self.tunnel: Tunnel | None = None
+        """What it is a part of once it has left HTTP behind."""
         self.deadline = NEVER
         self._state = WAITING
         self.full = self._paused = self._rechunk = False
-
-    @property
-    def tunnel(self) -> bool:
-        """Whether the connection has left HTTP behind."""
-        return self._state == TUNNEL
 
     @property
     def rechunks(self) -> bool:
@@ -224,9 +223,8 @@ class Server(asyncio.Protocol):
 
     def relay_tunnel(self, exchange: Exchange, data: bytes) -> None:
         """Bytes of a protocol that is not ours."""
-        exchange.client.deadline = monotonic() + TUNNEL_IDLE
-        exchange.bytes_out += len(data)
-        exchange.client.write(data)
+        assert self.tunnel is not None
+        self.tunnel.down(data)
 
     def switch(self, head: ResponseHead, rest: bytes) -> None:
         """101: from here on the two connections are one tunnel (RFC 9110 section 7.8)."""
@@ -237,17 +235,18 @@ class Server(asyncio.Protocol):
         if asked is None or head.upgrade not in (None, asked) or client.body is not None:
             raise Fault("http_upgrade_failed", "The upstream switched protocols unasked")
         self._state, self.reusable = TUNNEL, False
+        tunnel = self.tunnel = Tunnel(exchange)
         exchange.switch(head)
         if client.buffer:
-            exchange.bytes_in += len(client.buffer)
-            self.write(client.buffer)
+            tunnel.up(client.buffer)
             client.buffer = b""
         if client.ended:
             self.end()
         client.resume()
         if rest:
-            exchange.bytes_out += len(rest)
-            client.write(rest)
+            tunnel.down(rest)
+        if self.worker.draining:
+            tunnel.leave()
 
     def finished(self) -> None:
         """The answer is complete: the connection is free for the next request, or closed."""
@@ -265,6 +264,9 @@ class Server(asyncio.Protocol):
         """The first answer's head, as bytes: for how long does this server keep a connection that is idle?"""
         self.reused = True
         self.idle = min(self.idle, idle_at_most(block))
+        if self.idle <= EVERY:
+            # Nobody would look at it before it is over.
+            self.reusable = False
 
     def idle_again(self, now: float) -> None:
         """Keep the connection for later where that is safe."""
@@ -350,7 +352,7 @@ class Server(asyncio.Protocol):
         elif self._state == TUNNEL:
             exchange.end_tunnel()
         elif isinstance(exc, ssl.SSLError):
-            exchange.fail(self.worker.tls_broke(self.endpoint, exc))
+            exchange.fail(self.worker.tls_broke(exchange, self.endpoint, exc))
         else:
             exchange.lost(fresh=not self.reused, begun=bool(self.buffer))
 

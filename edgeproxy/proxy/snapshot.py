@@ -5,7 +5,9 @@ A request sees one snapshot from its start to its end; a new configuration is a 
 
 import hashlib
 import hmac
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.clock import EPOCH
@@ -20,12 +22,12 @@ from edgeproxy.proxy.lane import NOBODY, Lane, Route
 from edgeproxy.proxy.memory import remember
 from edgeproxy.proxy.pool import Service
 from edgeproxy.proxy.router import NO_SITE, Router, Site
-from edgeproxy.proxy.tls import Outward
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Limit, Settings
+    from edgeproxy.config.models import Limit, Settings, Upstream
     from edgeproxy.counters.store import Store
     from edgeproxy.proxy.counts import Counts
+    from edgeproxy.proxy.draft import Draft
 
 Meaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] | None", RequestHead]
 """What a block of field lines means: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
@@ -38,37 +40,34 @@ NO_LIMIT = 1 << 62
 class Snapshot:
     """One configuration. Times are in seconds, sizes in bytes."""
 
-    def __init__(self, settings: "Settings", store: "Store", counts: "Counts") -> None:
-        hosts = 1  # Edges that share limits through a hub; with memory:// this one alone.
-        self._people = Policies(store.people, hosts=hosts, full=lambda: counts.table_full("people"))
-        addresses = Policies(store.addresses, hosts=hosts, full=lambda: counts.table_full("addresses"))
-        self.services = {
-            name: Service(
-                name,
-                upstream,
-                settings.region,
-                counts.upstream_seconds(name),
-                None if upstream.breaker is None else counts.upstream_pending(name),
-            )
-            for name, upstream in settings.upstreams.items()
-        }
+    def __init__(self, draft: "Draft", store: "Store", counts: "Counts", before: "Snapshot | None" = None) -> None:
+        """`before` is the snapshot that is served now: what the new one has in common with it is taken over as it is,
+        with its connections, its memories and its records. Nothing else holds the other.
+
+        Raises NoRow where a table has no room for what is to be counted.
+        """
+        settings = draft.settings
+        self._counts, self._region = counts, settings.region
+        if before is None:
+            hosts = 1  # Edges that share limits through a hub; with memory:// this one alone.
+            self._people = Policies(store.people, hosts=hosts, full=lambda: counts.table_full("people"))
+            self._addresses = Policies(store.addresses, hosts=hosts, full=lambda: counts.table_full("addresses"))
+        else:
+            # With what they count themselves, where the tables have no room.
+            self._people, self._addresses = before._people, before._addresses
+        self._upstreams = settings.upstreams
+        self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
         self.router = Router(Route(route, self.services[route.upstream], counts) for route in settings.routes)
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [counts.usage(NOBODY, meter, NOBODY) for meter in settings.meters]
-        self.directory = Directory(settings, self._policies, counts)
-        anonymous = settings.tiers.get(ANONYMOUS)
-        guard = settings.per_ip
-        self.addresses = Addresses(
-            addresses,
-            settings.trusted_proxies,
-            None if guard is None else Rule("per_ip", guard.count, guard.window, scope="guard"),
-            () if anonymous is None else [rule(limit, scope="ip") for limit in anonymous.limits],
-        )
+        self.directory = Directory(settings, draft.people, partial(policies, self._people), counts)
+        self.addresses = self._whom(settings, before)
         secret = settings.stamp_secret
         self.sign = None if secret is None else Signature(secret, settings.region)
         self.legacy_headers = settings.legacy_headers
         self.security_headers = settings.security_headers
-        self.access = None if settings.access_log is None else AccessLog(settings.access_log, settings.region)
+        self._access_log = settings.access_log
+        self.access = self._log(before)
         self.sizes = grammar.Limits(head=settings.limits.head, fields=settings.limits.fields)
         self.longest_body = NO_LIMIT if settings.limits.body is None else settings.limits.body
         self.header_timeout = settings.limits.header_timeout
@@ -77,14 +76,40 @@ class Snapshot:
         self.connections = settings.limits.connections
         self.connections_per_ip = settings.limits.connections_per_ip
         self.pipelined = settings.limits.pipelined
-        self.outward = {
-            name: Outward(upstream.tls)
-            for name, upstream in settings.upstreams.items()
-            if any(endpoint.scheme == "https" for endpoint in upstream.endpoints)
-        }
+        self.drain = settings.drain
+        self.outward = draft.outward
         """How the edge speaks TLS with each upstream that has it."""
         self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
+
+    def _service(self, name: str, upstream: "Upstream", before: "Snapshot | None") -> Service:
+        # The region decides which endpoints are near.
+        if before is not None and before._upstreams.get(name) == upstream and before._region == self._region:
+            return before.services[name]
+        pending = None if upstream.breaker is None else self._counts.upstream_pending(name)
+        counts = self._counts
+        return Service(
+            name, upstream, self._region, counts.upstream_seconds(name), pending, counts.upstream_ejections(name)
+        )
+
+    def _whom(self, settings: "Settings", before: "Snapshot | None") -> Addresses:
+        anonymous = settings.tiers.get(ANONYMOUS)
+        guard = settings.per_ip
+        terms = (
+            settings.trusted_proxies,
+            None if guard is None else Rule("per_ip", guard.count, guard.window, scope="guard"),
+            () if anonymous is None else [rule(limit, scope="ip") for limit in anonymous.limits],
+        )
+        if before is not None and before.addresses.is_as(*terms):
+            return before.addresses
+        return Addresses(self._addresses, *terms)
+
+    def _log(self, before: "Snapshot | None") -> AccessLog | None:
+        if self._access_log is None:
+            return None
+        if before is not None and before._access_log == self._access_log and before._region == self._region:
+            return before.access
+        return AccessLog(self._access_log, self._region)
 
     def understand(self, block: bytes, trusted: bool) -> Meaning:
         """What a block of field lines means; raises Refused where it has no one meaning.
@@ -120,18 +145,31 @@ class Snapshot:
 
     def forget(self) -> None:
         """Drop every memory of what bytes mean: of blocks, of field lines, of keys."""
+        self._forget_heads()
+        self.directory.forget()
+
+    def retire(self) -> "OrderedDict[bytes, Identity]":
+        """No request begins under it any more: let go of what only their beginnings need.
+
+        Returns what was remembered of keys, which may be much, for the caller to free piece by piece.
+        """
+        self._forget_heads()
+        return self.directory.retire()
+
+    def _forget_heads(self) -> None:
         for memory in self.heads:
             memory.clear()
-        self.directory.forget()
         lines.forget()
-
-    def _policies(self, customer: str, limits: "tuple[Limit, ...]") -> tuple[Policy, ...]:
-        return tuple(self._people.of(rule(limit), customer.encode()) for limit in limits)
 
 
 def is_personal(head: RequestHead) -> bool:
     """Whether a trusted proxy's head speaks of one client, or of one request."""
     return head.forwarded_for is not None or head.request_id is not None
+
+
+def policies(table: Policies, customer: str, limits: "tuple[Limit, ...]") -> tuple[Policy, ...]:
+    """What holds a customer under these limits."""
+    return tuple(table.of(rule(limit), customer.encode()) for limit in limits)
 
 
 def rule(limit: "Limit", *, scope: str = "customer") -> Rule:

@@ -79,7 +79,7 @@ class Outward:
 
     def __init__(self, settings: "UpstreamTls") -> None:
         """Raises Unusable."""
-        self._settings = settings
+        self.settings = settings
         self.server_name = settings.server_name
         """The name that the certificate must have; None: the host of the endpoint."""
         self.context: ssl.SSLContext
@@ -97,7 +97,7 @@ class Outward:
 
     def load(self) -> None:
         """Read the files anew. Raises Unusable, and then goes on with what there was."""
-        settings = self._settings
+        settings = self.settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _agree(context)
         if not settings.verify:

@@ -6,6 +6,7 @@ or a deadline passes; then it takes what is queued, finishes what it has begun, 
 
 import argparse
 import asyncio
+import errno
 import gc
 import signal
 import socket
@@ -22,9 +23,9 @@ import uvloop
 
 from edgeproxy import log
 from edgeproxy.channel import Channel, ChannelClosed
-from edgeproxy.config import load
 from edgeproxy.counters.columns import NoFreeColumn
 from edgeproxy.counters.file import TableError
+from edgeproxy.counters.index import NoRow
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Fault
 from edgeproxy.proxy.access import AccessLog
@@ -33,12 +34,15 @@ from edgeproxy.proxy.counts import Counts
 from edgeproxy.proxy.deadlines import NEVER, Deadlines
 from edgeproxy.proxy.dial import HandshakeFailed, dial
 from edgeproxy.proxy.door import Door, Guest
+from edgeproxy.proxy.draft import Draft
 from edgeproxy.proxy.entry import Entry
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.ids import Ids
+from edgeproxy.proxy.orders import Orders, why_not
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.server import Server
 from edgeproxy.proxy.snapshot import Snapshot
+from edgeproxy.proxy.succession import Succession
 from edgeproxy.proxy.tls import Inward, Outward, Unusable, fault_of, why_of
 from edgeproxy.tasks import Tasks
 
@@ -48,6 +52,9 @@ COMPLAIN = 10.0
 ORPHAN_LOOK = 0.25
 """Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
 
+SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+"""What this host lacks when a connection cannot be opened: no upstream is to blame."""
+
 INTRODUCED = 2.0
 """Seconds that a worker waits at most for the addresses of upstreams before it serves."""
 
@@ -56,6 +63,9 @@ LAST_ENDS = 0.2
 
 LAST_LINES = 0.5
 """Seconds that the access log may take for its last lines when a worker leaves."""
+
+TURN = 0.0005
+"""Seconds that a thread may run while the loop waits for its turn; a configuration is prepared in one."""
 
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
@@ -81,6 +91,7 @@ class Worker:
         self.introduced = asyncio.Event()
         """The supervisor has told of endpoints."""
         self.snapshot: Snapshot
+        self.succession = Succession(self)
         self._clients: set[Client] = set()
         self._guests: set[Guest] = set()
         self.half_closed: set[Client] = set()
@@ -117,6 +128,8 @@ class Worker:
         self._guests.add(guest)
         self.deadlines.everybody.add(guest)
         self._empty.clear()
+        if self.draining:
+            guest.drain()
 
     def greeted(self, guest: Guest, *, gone: bool = False) -> None:
         """It has ended: in a client, or in nothing."""
@@ -143,6 +156,7 @@ class Worker:
     def connect(self, exchange: Exchange) -> None:
         """Open a connection for this exchange and send its request over it."""
         exchange.client.deadline = NEVER  # The connection attempt has a deadline of its own.
+        exchange.dials_since = monotonic()
         self.tasks.start("connect", self._connect(exchange))
 
     async def _connect(self, exchange: Exchange) -> None:
@@ -153,7 +167,7 @@ class Worker:
             try:
                 async with asyncio.timeout(service.connect_timeout):
                     server = Server(self, endpoint)
-                    tls = self.snapshot.outward[service.name] if endpoint.scheme == "https" else None
+                    tls = exchange.snapshot.outward[service.name] if endpoint.scheme == "https" else None
                     await dial(endpoint, server, tls)
             except TimeoutError:
                 fault = Fault("connection_timeout", "The upstream did not take the connection in time", status=504)
@@ -163,21 +177,30 @@ class Worker:
                 why = why_of(failure.why)
             except OSError as refusal:
                 fault = Fault("connection_refused", "The upstream could not be connected to")
+                if refusal.errno in SHORT:
+                    fault = Fault("proxy_internal_error", "The edge has no connection to spare", status=503, ours=True)
                 why = str(refusal)
+            except Exception as unforeseen:
+                # Nobody else would ever tell the client.
+                self._log.exception("connecting failed", endpoint=f"{endpoint.host}:{endpoint.port}")
+                fault = Fault("proxy_internal_error", "The edge could not connect to the upstream", ours=True)
+                why = repr(unforeseen)
             else:
                 exchange.connected(server)
                 return
             # Which endpoint, and why, is the operator's business and not the client's.
-            self._seldom.error("upstream unreachable", f"{endpoint.host}:{endpoint.port}", why=why)
+            asked = exchange.request_id().decode()
+            self._seldom.error("upstream unreachable", f"{endpoint.host}:{endpoint.port}", why=why, request_id=asked)
             if client.exchange is exchange:
                 exchange.unreachable(fault)
 
-    def tls_broke(self, endpoint: Endpoint, failure: ssl.SSLError) -> Fault:
+    def tls_broke(self, exchange: Exchange, endpoint: Endpoint, failure: ssl.SSLError) -> Fault:
         """A connection to an upstream that TLS had been agreed on is of no use any more: what its request fails of.
 
         In TLS 1.3 that is also how an upstream refuses the edge's certificate.
         """
-        self._seldom.error("TLS with an upstream broke", f"{endpoint.host}:{endpoint.port}", why=why_of(failure))
+        about, asked = f"{endpoint.host}:{endpoint.port}", exchange.request_id().decode()
+        self._seldom.error("TLS with an upstream broke", about, why=why_of(failure), request_id=asked)
         return Fault(fault_of(failure), "TLS with the upstream broke")
 
     # ---- life
@@ -207,8 +230,9 @@ class Worker:
         self._listening.clear()
         # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
         await asyncio.sleep(0)
-        for client in tuple(self._clients):
-            client.drain()
+        inside: list[Client | Guest] = [*self._clients, *self._guests]
+        for each in inside:
+            each.drain()
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
@@ -226,7 +250,7 @@ class Worker:
 
     def certificates_changed(self) -> None:
         """Load all certificates anew; where one cannot be used, what there was stays."""
-        loaded: list[Inward | Outward] = [*self._inward, *self.snapshot.outward.values()]
+        loaded: list[Inward | Outward] = [*self._inward, *self.succession.outward()]
         for each in loaded:
             try:
                 each.load()
@@ -256,21 +280,27 @@ class Worker:
         access = self.snapshot.access
         if access is not None:
             access.flush()
-            self._mourn_lines(access)
+            self.mourn_lines(access)
+        self.succession.look()
 
-    def _mourn_lines(self, access: AccessLog) -> None:
+    def dress_anew(self) -> None:
+        """Another configuration is served, which may think otherwise of those who are connected."""
+        for client in self._clients:
+            client.dress_anew()
+
+    def mourn_lines(self, access: AccessLog) -> None:
         """Count the lines of the access log that could not be written."""
         lost, why = access.lost()
         if lost:
             self.counts.access_log_dropped(lost)
             self._seldom.error("access log lines dropped", str(access.file), lines=lost, why=why)
 
-    def end_log(self) -> None:
-        """Write what the access log still holds."""
-        access = self.snapshot.access
-        if access is not None:
-            access.close(LAST_LINES)
-            self._mourn_lines(access)
+    def end_logs(self) -> None:
+        """Write what access logs still hold."""
+        until = monotonic() + LAST_LINES
+        for access in self.succession.logs():
+            access.close(max(0.0, until - monotonic()))
+            self.mourn_lines(access)
 
 
 def date_field() -> bytes:
@@ -303,12 +333,14 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         await channel.send({"type": "failed", "why": str(failure)})
         return 1
     worker = Worker(store)
-    settings = load.restore(config["settings"].encode())
+    worker.succession.number = config["number"]
     try:
-        worker.snapshot = Snapshot(settings, store, worker.counts)
-        inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
-    except Unusable as why:
-        await channel.send({"type": "failed", "why": str(why)})
+        draft = Draft(config.pop("settings"))
+        worker.snapshot = Snapshot(draft, store, worker.counts)
+        inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
+        del draft
+    except (Unusable, NoRow) as why:
+        await channel.send({"type": "failed", "why": why_not(why)})
         return 1
     told = worker.tasks.start("channel", until_told(channel, worker, config, stop))
     if worker.snapshot.lacks_addresses():
@@ -319,10 +351,11 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+    sys.setswitchinterval(TURN)
     await channel.send({"type": "ready", "column": store.column})
     await stop.wait()
     deadline = told.result() if told.done() else None
-    await worker.drain(settings.drain if deadline is None else deadline)
+    await worker.drain(worker.snapshot.drain if deadline is None else deadline)
     try:
         await channel.send({"type": "left"})
     except ChannelClosed:
@@ -330,7 +363,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     channel.close()
     await worker.tasks.cancel()
     worker.deadlines.stop()
-    worker.end_log()
+    worker.end_logs()
     store.close()
     return 0
 
@@ -338,17 +371,13 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
 async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], stop: asyncio.Event) -> float | None:
     """Wait until this worker is to leave; returns the seconds that it has for it, None where nobody said."""
     logger = log.get()
+    orders = Orders(channel, worker)
+    worker.tasks.start("orders", orders.obey())
+    worker.tasks.start("alive", orders.live())
     try:
-        while True:
-            message = await channel.receive()
-            if message["type"] == "drain":
-                stop.set()
-                return float(message["deadline"])
-            if message["type"] == "endpoints":
-                worker.snapshot.endpoints_changed(message["services"])
-                worker.introduced.set()
-            if message["type"] == "certificates":
-                worker.certificates_changed()
+        deadline = await orders.until_drain()
+        stop.set()
+        return deadline
     except ChannelClosed:
         logger.warning("the supervisor is gone; serving on until another one serves")
     leave_by = monotonic() + config["orphan_deadline"]

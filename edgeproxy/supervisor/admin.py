@@ -14,6 +14,7 @@ from edgeproxy.http1.message import problem
 from edgeproxy.supervisor import sockets
 from edgeproxy.supervisor.exposition import CONTENT_TYPE, exposition
 from edgeproxy.supervisor.listings import Listings, UnknownCustomer
+from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.status import Status
 
 PATIENCE = 2.0
@@ -37,11 +38,11 @@ class Admin:
         """Where it listens, or will."""
         return sockets.address_of(self._socket)
 
-    async def open(self, status: Status, listings: Listings) -> None:
+    async def open(self, status: Status, listings: Listings, reloads: Reloads) -> None:
         """Answer from here on; nothing happens where it does so already."""
         if self._runner is not None:
             return
-        made = application(status, listings)
+        made = application(status, listings, reloads)
         self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=PATIENCE)
         await self._runner.setup()
         self._site = web.SockSite(self._runner, self._socket)
@@ -60,7 +61,7 @@ class Admin:
         self._socket.close()
 
 
-def application(status: Status, listings: Listings) -> web.Application:
+def application(status: Status, listings: Listings, reloads: Reloads) -> web.Application:
     """The answers of the admin listener (DESIGN section 6)."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -91,7 +92,13 @@ def application(status: Status, listings: Listings) -> web.Application:
         return _json({"policies": policies})
 
     async def reload(_: web.Request) -> web.Response:
-        return _problem(501, "reload is not supported yet: restart the edge to change its configuration")
+        if status.phase == "draining":
+            return _problem(503, "the edge is draining")
+        # It goes on, and others may wait for it too, whatever becomes of this request.
+        outcome = await asyncio.shield(reloads.ask())
+        if outcome.well:
+            return _json({"result": outcome.result, "needs_restart": outcome.needs_restart})
+        return _json({"result": outcome.result, "errors": outcome.errors}, status=422)
 
     made = web.Application(middlewares=[_problems])
     made.router.add_get("/healthz", healthz)

@@ -6,7 +6,6 @@ is the file at the end of all links, and a pair that does not fit is looked at a
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +13,13 @@ from pathlib import Path
 from edgeproxy import log
 from edgeproxy.config.certificates import Facts, Unusable, authorities, pairs, read, read_authorities, worry
 from edgeproxy.config.models import Written
+from edgeproxy.config.signs import Sign, sign
 from edgeproxy.supervisor.exposition import Series
 
 EVERY = 2.0
 """Seconds between two looks."""
 REMIND = 86400.0
 """Seconds between two log lines about one certificate that expires."""
-
-Sign = tuple[tuple[int, ...] | None, ...]
-"""Of each file: device, inode, size and time of change; None where there is none. It changes when the files do."""
 
 
 class Held:
@@ -31,18 +28,20 @@ class Held:
     def __init__(self, cert: Path | None, files: tuple[Path, ...], check: Callable[..., Facts | None]) -> None:
         self.cert = cert
         """The certificate that can expire."""
+        self.key = (files, check)
+        """The same for files that are used in the same way."""
         self.facts: Facts | None = None
         """Of the certificate that is in use."""
         self.why = ""
         """Why the files as they are now cannot be used; empty where they can."""
         self._files = files
         self._check = check
-        self._used: Sign | None = None
+        self._used: list[Sign] = []
 
     def look(self) -> bool:
         """Whether the files are others than those in use, and can be used. Reads files: call it in a thread."""
-        sign = tuple(map(state, self._files))  # Taken first: what changes after it is seen at the next look.
-        if sign == self._used:
+        signs = [sign(file) for file in self._files]  # Taken first: what changes after it is seen at the next look.
+        if signs == self._used:
             self.why = ""
             return False
         try:
@@ -50,17 +49,16 @@ class Held:
         except Unusable as problem:
             self.why = str(problem)
             return False
-        self._used, self.why = sign, ""
+        self._used, self.why = signs, ""
         return True
 
 
 class Certificates:
-    """All files of one configuration. `changed` is called when some of them are to be loaded anew."""
+    """All files of the configuration that serves. `changed` is called when some of them are to be loaded anew."""
 
     def __init__(self, settings: Written, changed: Callable[[], None]) -> None:
         self._changed = changed
-        self._held = [Held(pair.cert, (pair.cert, pair.key), read) for pair in pairs(settings)]
-        self._held += [Held(None, (file,), read_authorities) for file in authorities(settings)]
+        self._held = held_by(settings)
         self._said: dict[Held, str] = {}
         """What was last said of files that cannot be used."""
         self._reminded: dict[Held, float] = {}
@@ -68,17 +66,32 @@ class Certificates:
 
     async def watch(self, every: float = EVERY) -> None:
         """Look at the files again and again. `look` once before any worker loads them: that is what changes show by."""
-        while self._held:
+        while True:
             await asyncio.sleep(every)
             if await self.look():
                 self._log.info("certificates changed")
                 self._changed()
 
+    async def consider(self, settings: Written) -> list[Held]:
+        """The files of another configuration, looked at before anybody loads them; `adopt` them once it serves."""
+        known = {held.key: held for held in self._held}
+        named = [known.get(held.key, held) for held in held_by(settings)]
+        await asyncio.to_thread(lambda: [held.look() for held in named if held.key not in known])
+        return named
+
+    def adopt(self, held: list[Held]) -> None:
+        """Watch these, and no others."""
+        for gone in set(self._held) - set(held):
+            self._said.pop(gone, None)
+            self._reminded.pop(gone, None)
+        self._held = held
+
     async def look(self) -> bool:
         """Whether anything is to be loaded anew. Says what cannot be used, once, and which certificates expire."""
-        news = await asyncio.to_thread(lambda: [held.look() for held in self._held])
+        looked = self._held
+        news = await asyncio.to_thread(lambda: [held.look() for held in looked])
         now = time.time()
-        for held in self._held:
+        for held in looked:
             if held.why != self._said.get(held, ""):
                 self._said[held] = held.why
                 if held.why:
@@ -104,10 +117,7 @@ class Certificates:
         ]
 
 
-def state(file: Path) -> tuple[int, ...] | None:
-    """What is different once a file is: of the one at the end of all links; None where there is none."""
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def held_by(settings: Written) -> list[Held]:
+    """All files of certificates that a configuration names."""
+    held = [Held(pair.cert, (pair.cert, pair.key), read) for pair in pairs(settings)]
+    return held + [Held(None, (file,), read_authorities) for file in authorities(settings)]

@@ -1,4 +1,7 @@
-"""The workers of one supervisor: as many as configured, dead ones replaced, all drained at the end."""
+"""The workers of one supervisor: as many as configured, dead ones replaced, all drained at the end.
+
+They change from one configuration to another together: all that serve `prepare` it, or none of them gets it.
+"""
 
 import asyncio
 import socket
@@ -7,13 +10,19 @@ from time import monotonic
 from typing import Any
 
 from edgeproxy import log
-from edgeproxy.channel import ChannelClosed
+from edgeproxy.channel import ChannelClosed, Frame, type_of
 from edgeproxy.supervisor import backoff
 from edgeproxy.supervisor.process import Process
+from edgeproxy.supervisor.pulse import LOOKS, SILENCE
 from edgeproxy.tasks import Tasks
+
+Message = dict[str, Any] | Frame
 
 LAST_WORDS = 1.0
 """Seconds that a worker gets to end by itself after its channel has ended, and all get beyond the drain."""
+
+LEFT_BEHIND = 30.0
+"""Seconds that a worker gets to leave which cannot follow the others to another configuration."""
 
 
 class Crew:
@@ -24,21 +33,31 @@ class Crew:
         places: int,
         command: Sequence[str],
         listening: Sequence[socket.socket],
-        config: dict[str, Any],
+        config: Message,
+        *,
+        silence: float = SILENCE,
     ) -> None:
+        """`silence` is how many seconds a worker that serves may say nothing until it is replaced."""
         self.restarts = 0
         """Workers started anew after one died."""
+        self.number = 1
+        """The configuration that all should serve."""
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Resolves when every place has had a worker that was ready; raises Stillborn when none ever will."""
         self._command = command
         self._listening = listening
-        self._standing = {"config": config}
+        self._standing: dict[str, Message] = {"config": config}
         """What each worker is told when it starts, by type; the configuration first."""
+        self._offered: Message | None = None
+        """The message by which another configuration is being prepared."""
+        self._news = asyncio.Event()
+        """A worker has said something, or is gone."""
         self._held: list[Process | None] = [None] * places
         self._was_ready = [False] * places
         self._failures: list[str | None] = [None] * places
         self._leaving = asyncio.Event()
         self._fills: list[asyncio.Task[None]] = []
+        self._silence = silence
         self._tasks = Tasks()
         self._log = log.get()
 
@@ -50,27 +69,107 @@ class Crew:
     @property
     def workers(self) -> list[Process]:
         """The living ones, in the order of their places."""
-        return [process for process in self._held if process is not None and not process.ended.done()]
+        return list(self.by_place.values())
+
+    @property
+    def by_place(self) -> dict[int, Process]:
+        """The living ones, each with its place; places are numbered from 0."""
+        return {
+            place: process
+            for place, process in enumerate(self._held)
+            if process is not None and not process.ended.done()
+        }
 
     @property
     def ready(self) -> int:
         """How many workers serve at this moment."""
-        return sum(process.ready for process in self.workers)
+        return sum(process.welcome for process in self._serving)
 
     def start(self) -> None:
         """Fill all places, and keep them filled until `drain`."""
         for place in range(self.places):
             self._fills.append(self._tasks.start(f"worker {place}", self._fill(place)))
+        self._tasks.start("pulse", self._feel())
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def tell(self, message: Message) -> None:
         """Tell all workers that there are. Nobody is waited for: see channel.Outbox."""
         for process in self.workers:
             process.outbox.put(message)
 
-    def publish(self, message: dict[str, Any]) -> None:
+    def publish(self, message: Message) -> None:
         """Tell all workers, and those that start from now on, until another message of this type is published."""
-        self._standing[message["type"]] = message
+        self._standing[type_of(message)] = message
         self.tell(message)
+
+    # ---- from one configuration to another
+
+    async def prepare(self, number: int, message: Message, seconds: float) -> list[str]:
+        """Have the workers make ready to serve configuration `number`; why they cannot, where some that serve cannot.
+
+        `message` is the `prepare` message; who starts meanwhile is told too. Then `commit` at once, or `discard`.
+        """
+        self._offered = message
+        self.tell(message)
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._leaving.is_set():
+                    refused = [one for one in self._serving if one.refused[0] == number]
+                    refusals = [f"worker {one.pid}: {one.refused[1]}" for one in refused]
+                    if refusals or all(one.prepared == number for one in self._serving):
+                        return refusals
+                    await self._hear()
+        except TimeoutError:
+            silent = [one.pid for one in self._serving if one.prepared != number]
+            return [f"worker {pid}: it was not ready to serve it within {seconds:g} s" for pid in silent]
+        return ["the edge is draining"]
+
+    def commit(self, number: int, config: Message) -> None:
+        """All serve `number` from now on. `config` is what workers begin with from here."""
+        self.number = number
+        self._standing["config"] = config
+        self._offered = None
+        for process in self.workers:
+            self._lead(process)
+
+    def discard(self, number: int) -> None:
+        """What was prepared as `number` is not wanted."""
+        self._offered = None
+        self.tell({"type": "discard", "number": number})
+
+    async def settle(self, seconds: float) -> list[int]:
+        """Wait until no worker serves another configuration than it should; the pids of those that still do then."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._behind() and not self._leaving.is_set():
+                    await self._hear()
+        except TimeoutError:
+            pass
+        return self._behind()
+
+    @property
+    def _serving(self) -> list[Process]:
+        return [process for process in self.workers if process.ready and not process.dismissed]
+
+    def _behind(self) -> list[int]:
+        return [one.pid for one in self.workers if one.number != self.number and not one.dismissed]
+
+    async def _hear(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+
+    def _lead(self, process: Process) -> None:
+        """Bring a worker on to the configuration that all should serve, now that it can be; or have it replaced."""
+        if process.number == self.number or process.dismissed:
+            return
+        if process.prepared == self.number:
+            process.outbox.put({"type": "commit", "number": self.number})
+        elif process.refused[0] == self.number:
+            process.dismissed = True
+            process.why = f"it cannot serve what the others do: {process.refused[1]}"
+            self._log.error("worker cannot be reloaded, replacing it", pid=process.pid, why=process.refused[1])
+            process.outbox.put({"type": "drain", "deadline": LEFT_BEHIND})
+
+    # ---- the end
 
     async def drain(self, deadline: float) -> None:
         """Let all workers finish within `deadline` seconds, and end what is left a second later.
@@ -78,6 +177,7 @@ class Crew:
         A worker that never got ready has nothing to finish and gets the second alone.
         """
         self._leaving.set()
+        self._news.set()
         self.tell({"type": "drain", "deadline": deadline})
         await self._until_empty(LAST_WORDS)
         self._kill([process for process in self.workers if not process.ready])
@@ -109,13 +209,16 @@ class Crew:
             return {"why": f"it could not be started: {why}"}
         if self._leaving.is_set():
             process.kill()  # it came too late to hear of the drain
+        process.ended.add_done_callback(lambda _: self._news.set())
+        process.number = self.number
         for message in self._standing.values():
             process.outbox.put(message)
+        if self._offered is not None:
+            process.outbox.put(self._offered)
         telling = self._tasks.start(f"tell {process.pid}", process.outbox.deliver())
         try:
             while True:
-                if process.heard(await process.channel.receive()) == "ready":
-                    self._welcome(place, process)
+                self._heard(place, process, process.heard(await process.channel.receive()))
         except (ChannelClosed, ValueError, KeyError, TypeError):
             # Gone, about to go, or talking nonsense; the first two end by themselves.
             pass
@@ -126,6 +229,26 @@ class Crew:
         telling.cancel()
         process.channel.close()
         return {"pid": process.pid, "exit": code, "why": process.why or reason(code)}
+
+    def _heard(self, place: int, process: Process, kind: str) -> None:
+        """A worker has said something of this type."""
+        self._news.set()
+        if kind in ("prepared", "refused"):
+            self._lead(process)
+        if process.ready and not process.welcome and process.number == self.number:
+            process.welcome = True
+            self._welcome(place, process)
+
+    async def _feel(self) -> None:
+        """Kill workers that hang, in a drain too: whoever waits for them waits for nothing."""
+        while True:
+            await asyncio.sleep(self._silence / LOOKS)
+            for process in self.workers:
+                if process.ready and process.pulse.look():
+                    process.why = f"it said nothing for {self._silence:g} s"
+                    self._log.error("worker hangs, killed", pid=process.pid, why=process.why)
+                    process.pulse.beat()
+                    process.kill()
 
     def _welcome(self, place: int, process: Process) -> None:
         self._log.info("worker ready", place=place, pid=process.pid, column=process.column)

@@ -5,23 +5,33 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 from typing import NamedTuple
 
 from edgeproxy import log
+from edgeproxy.config.models import UpstreamTls
 from edgeproxy.tasks import Tasks
 
 TURN = 2
 """Probes in a row that say the opposite of what an address is taken for, until it is believed."""
 
 
+class Terms(NamedTuple):
+    """How a target is probed: what is asked, how many seconds lie between two probes, and over which TLS."""
+
+    path: str
+    every: float
+    tls: UpstreamTls
+
+
 class Target(NamedTuple):
-    """What is probed: an address of an endpoint of an upstream."""
+    """What is probed: an address of an endpoint of an upstream, and how. Probed in another way it is another one."""
 
     upstream: str
     url: str
     address: str
+    terms: Terms
 
 
 class Standing:
@@ -77,25 +87,27 @@ class Health:
         self._log = log.get()
 
     def __getitem__(self, target: Target) -> Standing:
-        return self._standings[target]
+        # Of one that is not followed nothing is known: `GET /status` may ask before anything is.
+        return self._standings.get(target) or Standing()
 
     @property
     def asked(self) -> bool:
         """Whether each was probed at least once."""
         return all(standing.up is not None for standing in self._standings.values())
 
-    def follow(self, targets: Mapping[Target, float], tasks: Tasks) -> None:
-        """Probe these from now on, each every so many seconds, and no others."""
-        for gone in self._standings.keys() - targets.keys():
+    def follow(self, targets: Iterable[Target], tasks: Tasks) -> None:
+        """Probe these from now on, and no others; what is known of those that were probed already stays known."""
+        wanted = set(targets)
+        for gone in self._standings.keys() - wanted:
             del self._standings[gone]
             self._probing.pop(gone).cancel()
-        for target, every in targets.items():
-            if target not in self._standings:
-                self._standings[target] = Standing()
-                self._probing[target] = tasks.start(f"probe {target.url} {target.address}", self._keep(target, every))
+        for target in wanted - self._standings.keys():
+            self._standings[target] = Standing()
+            self._probing[target] = tasks.start(f"probe {target.url} {target.address}", self._keep(target))
 
-    async def _keep(self, target: Target, every: float) -> None:
+    async def _keep(self, target: Target) -> None:
         standing = self._standings[target]
+        every = target.terms.every
         while True:
             began = monotonic()
             try:
@@ -109,7 +121,7 @@ class Health:
             await asyncio.sleep(max(0.0, began + every * random.uniform(0.9, 1.1) - monotonic()))
 
     def _tell(self, target: Target, standing: Standing) -> None:
-        about = target._asdict()
+        about = {"upstream": target.upstream, "url": target.url, "address": target.address}
         if standing.up:
             self._log.info("upstream address is up", **about)
         else:

@@ -66,9 +66,14 @@ class Listings:
         store = self._store
         found: list[Series] = await self._read(lambda: list(store.metric_totals()))
         found += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
-        tables = (store.people, store.addresses, store.usage, store.metrics)
-        found += [("edge_table_rows", (table.name,), [table.rows_in_use]) for table in tables]
+        found += [("edge_table_rows", (name,), [rows["used"]]) for name, rows in self.rows().items()]
         return found
+
+    def rows(self) -> dict[str, dict[str, int]]:
+        """By table: the rows that it has, and how many of them are used."""
+        store = self._store
+        tables = (store.people, store.addresses, store.usage, store.metrics)
+        return {table.name: {"used": table.rows_in_use, "rows": table.layout.rows} for table in tables}
 
     async def connections(self, columns: Iterable[int]) -> dict[int, int]:
         """How many clients are connected to the workers that hold these columns."""

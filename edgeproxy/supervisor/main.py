@@ -1,41 +1,47 @@
 """The supervisor: prepares tables, opens sockets, keeps workers running, answers the admin listener."""
 
 import asyncio
+import os
 import platform
 import resource
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import uvloop
 
 from edgeproxy import log
+from edgeproxy.channel import pack
 from edgeproxy.config import load
 from edgeproxy.config.kinds import Address
 from edgeproxy.config.models import Settings
+from edgeproxy.config.signs import Sign
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor import sockets, state
 from edgeproxy.supervisor.admin import Admin
 from edgeproxy.supervisor.certificates import Certificates
+from edgeproxy.supervisor.changeover import Changeover
 from edgeproxy.supervisor.crew import Crew, Stillborn
 from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.notify import Notify
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.process import WORKER
+from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.serving import NOBODY, other_serves
 from edgeproxy.supervisor.status import Status
 from edgeproxy.supervisor.upstreams import Upstreams
+from edgeproxy.supervisor.watch import watch
 from edgeproxy.tasks import Tasks
 
 TICK = 1.0
 """Seconds between heartbeats and slices of housekeeping."""
-
-FIRST_LOOK = 2.0
-"""Seconds that workers wait at most for the addresses of upstreams, and for how these are."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask the edge to drain and end."""
@@ -55,34 +61,24 @@ class Supervisor:
         admin: Admin | None,
         config_path: Path | None,
         command: Sequence[str],
+        watched: Mapping[str, Sign] | None = None,
     ) -> None:
         self._config_path = config_path
-        self._settings = settings
         self._store = store
         self._listening = listening
         self._admin = admin
         self._token = secrets.randbits(64) or 1
-        tables = settings.tables.dir
-        self._crew = Crew(
-            settings.workers,
-            command,
-            listening,
-            {
-                "type": "config",
-                "settings": load.dump(settings).decode(),
-                "state": str(settings.state),
-                "tables_dir": None if tables is None else str(tables),
-                "hosts": 1,
-                "workers": settings.workers,
-                "token": self._token,
-                "orphan_deadline": ORPHAN_DEADLINE if config_path else 0.0,
-            },
-        )
-        self._prober = Prober(settings.upstreams)
-        self._upstreams = Upstreams(settings.upstreams, self._crew.publish, self._prober)
+        self._crew = Crew(settings.workers, command, listening, pack(self._config(1, settings)))
+        prober = Prober(settings.upstreams)
+        self._upstreams = Upstreams(settings.upstreams, self._crew.publish, prober)
         self._certificates = Certificates(settings, self._renew)
+        self._changeover = Changeover(settings, self._config, self._crew, self._upstreams, self._certificates, prober)
+        read = None if config_path is None else partial(load.attempt, config_path, os.environ, also=state.log_faults)
+        self._reloads = Reloads(settings, read, self._changeover, heed=self._reloading, signs=watched)
+        self._watched = watched is not None
         self._listings = Listings(store)
-        self._status = Status(settings, self._crew, self._listings, self._upstreams, self._certificates)
+        self._status = Status(self._reloads, self._crew, self._listings, self._upstreams, self._certificates)
+        self._notify = Notify()
         self._tasks = Tasks()
         self._stop = asyncio.Event()
         self._log = log.get()
@@ -95,29 +91,53 @@ class Supervisor:
             config=None if self._config_path is None else str(self._config_path),
             listen=[str(sockets.address_of(one)) for one in self._listening],
             admin=None if self._admin is None else str(self._admin.address),
-            workers=self._settings.workers,
-            state=str(self._settings.state),
+            workers=self._crew.places,
+            state=str(self._reloads.serving.state),
         )
         if self._admin is not None and not self._admin.shared:
-            await self._admin.open(self._status, self._listings)
+            await self._admin.open(self._status, self._listings, self._reloads)
         self._tasks.start("heartbeat", self._beat())
         self._tasks.start("tend", self._tend())
+        self._tasks.start("reload", self._reloads.run())
+        if self._watched:
+            self._tasks.start("watch", watch(self._reloads))
+        self._tasks.start("vitals", self._status.vitals.watch())
+        if self._notify.watchdog is not None:
+            self._tasks.start("watchdog", self._live(self._notify.watchdog))
         try:
             return await self._until_stopped()
         finally:
             await self._leave()
 
     async def _begin(self) -> None:
-        """Start the workers, once it is known what they have to be told."""
-        await self._certificates.look()
+        await self._changeover.begin()
         self._tasks.start("certificates", self._certificates.watch())
-        await self._upstreams.begin(FIRST_LOOK)
-        self._crew.start()
 
     def _renew(self) -> None:
-        """Certificates have changed, and can be used."""
-        self._prober.renew()
-        self._crew.tell({"type": "certificates"})
+        self._changeover.renew()
+
+    def _reloading(self, under_way: bool) -> None:
+        """Tell the service manager, which knows by itself that an edge that starts or drains does not serve yet."""
+        if self._status.phase == "serving":
+            if under_way:
+                self._notify.reloading()
+            else:
+                self._notify.ready(self._said())
+
+    def _config(self, number: int, settings: Settings) -> dict[str, Any]:
+        """What a worker begins with."""
+        tables = settings.tables.dir
+        return {
+            "type": "config",
+            "number": number,
+            "settings": load.dump(settings).decode(),
+            "state": str(settings.state),
+            "tables_dir": None if tables is None else str(tables),
+            "hosts": 1,
+            "workers": settings.workers,
+            "token": self._token,
+            "orphan_deadline": ORPHAN_DEADLINE if self._config_path else 0.0,
+        }
 
     async def _until_stopped(self) -> int:
         stop = self._tasks.start("stop", self._stop.wait())
@@ -135,20 +155,24 @@ class Supervisor:
             self._status.phase = "serving"
             self._store.control.serve(self._token, monotonic())
             if self._admin is not None:
-                await self._admin.open(self._status, self._listings)
+                await self._admin.open(self._status, self._listings, self._reloads)
+            self._notify.ready(self._said())
             self._log.info("edge serving", workers=self._crew.ready)
         await stop
         return 0
 
     async def _leave(self) -> None:
         self._status.phase = "draining"
-        self._log.info("edge draining", seconds=self._settings.drain)
+        self._reloads.end()
+        seconds = self._reloads.serving.drain
+        self._notify.stopping(self._said())
+        self._log.info("edge draining", seconds=seconds)
         if self._admin is not None and self._other_serves():
             await self._admin.step_back()
         self._hand_back()
         # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
         sockets.close(self._listening)
-        await self._crew.drain(self._settings.drain)
+        await self._crew.drain(seconds)
         await self._tasks.cancel()
         await self._upstreams.end()
         if self._admin is not None:
@@ -168,14 +192,27 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in STOPPING:
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._log.warning, "reload is not supported yet; serving on unchanged")
+        loop.add_signal_handler(signal.SIGHUP, self._reloads.ask)
+        # Whoever loaded the configuration may have held it back until somebody heeds it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     async def _beat(self) -> None:
         """Every second, say that this supervisor serves, unless a newer one does."""
         while True:
+            self._notify.status(self._said())
             if self._status.phase == "serving" and not self._other_serves():
                 self._store.control.serve(self._token, monotonic())
             await asyncio.sleep(TICK)
+
+    async def _live(self, every: float) -> None:
+        """For ever, tell the service manager that the loop runs."""
+        while True:
+            self._notify.alive()
+            await asyncio.sleep(every)
+
+    def _said(self) -> str:
+        """How it is, in a line."""
+        return f"{self._status.phase}: {self._crew.ready} of {self._crew.places} workers ready"
 
     async def _tend(self) -> None:
         """Every second, look after the tables, if no other supervisor does."""
@@ -205,12 +242,18 @@ STORE_ORDER_KEPT = ("x86_64", "AMD64")
 """Machines on which the tables are known to be right: a word stored later is never seen earlier."""
 
 
-def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] = WORKER) -> int:
+def run(
+    settings: Settings,
+    config_path: Path | None,
+    *,
+    command: Sequence[str] = WORKER,
+    watched: Mapping[str, Sign] | None = None,
+) -> int:
     """Be the supervisor of this configuration until told to stop; returns the exit code of the process.
 
     0 after a drain; 1 where no worker could start; 2, with nothing started, where an address or the state
     directory cannot be used. `config_path` is where the settings came from, None where from no file; `command`
-    starts a worker.
+    starts a worker. `watched` are the files that were read, where they are to be loaded again when they have changed.
     """
     log.configure("supervisor")
     if platform.machine() not in STORE_ORDER_KEPT:
@@ -233,9 +276,9 @@ def run(settings: Settings, config_path: Path | None, *, command: Sequence[str] 
         except (sockets.Unavailable, state.Unusable) as failure:
             complain(str(failure))
             return 2
-        code = uvloop.run(_serve(settings, store, listening, admin, config_path, command))
+        code = uvloop.run(_serve(settings, store, listening, admin, config_path, command, watched))
         # A second signal while the process ends must not change how it ends.
-        for number in STOPPING:
+        for number in (*STOPPING, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         return code
 
@@ -247,9 +290,10 @@ async def _serve(
     admin: Admin | None,
     config_path: Path | None,
     command: Sequence[str],
+    watched: Mapping[str, Sign] | None,
 ) -> int:
     # A coroutine of its own: what a supervisor is made of wants a running loop.
-    return await Supervisor(settings, store, listening, admin, config_path, command).serve()
+    return await Supervisor(settings, store, listening, admin, config_path, command, watched).serve()
 
 
 def addresses(settings: Settings) -> tuple[Address, ...]:

@@ -4,14 +4,14 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgeproxy import log
-from edgeproxy.config.models import Endpoint, Upstream
+from edgeproxy.config.models import Endpoint, Upstream, UpstreamTls
 from edgeproxy.proxy.tls import Outward, Unusable, why_of
 from edgeproxy.supervisor.health import Target
 
@@ -23,35 +23,51 @@ AGENT = "edgeproxy-health"
 
 
 class Prober:
-    """Probes the upstreams of one configuration as each asks for."""
+    """Probes the addresses of these upstreams, each on the terms of its target."""
 
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
-        self._upstreams = upstreams
-        self._tls: dict[str, Outward] = {}
+        self._tls: dict[UpstreamTls, Outward] = {}
+        self._users: dict[UpstreamTls, str] = {}
+        """An upstream that each is for."""
         self._log = log.get()
-        self.renew()
+        self.follow(upstreams)
+
+    def follow(self, *configured: Mapping[str, Upstream]) -> None:
+        """Load what probes of these upstreams need, and is not there yet; forget all others. Reads files."""
+        self._users = {
+            upstream.tls: name
+            for upstreams in configured
+            for name, upstream in upstreams.items()
+            if upstream.health is not None and any(endpoint.scheme == "https" for endpoint in upstream.endpoints)
+        }
+        kept = {tls: loaded for tls, loaded in self._tls.items() if tls in self._users}
+        # In one step: probes go on while this runs in a thread.
+        self._tls = kept | self._loaded(tls for tls in self._users if tls not in kept)
 
     def renew(self) -> None:
         """Load the certificates anew, for the probes to come. What cannot be loaded stays as it was."""
-        for name, upstream in self._upstreams.items():
-            if upstream.health is not None and any(endpoint.scheme == "https" for endpoint in upstream.endpoints):
-                try:
-                    self._tls[name] = Outward(upstream.tls)
-                except Unusable as failure:
-                    self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(failure))
+        self._tls |= self._loaded(self._users)
+
+    def _loaded(self, wanted: Iterable[UpstreamTls]) -> dict[UpstreamTls, Outward]:
+        found = {}
+        for tls in wanted:
+            try:
+                found[tls] = Outward(tls)
+            except Unusable as failure:
+                name = self._users[tls]
+                self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(failure))
+        return found
 
     async def __call__(self, target: Target) -> str | None:
         """Why this address is not well; None where it is."""
-        upstream = self._upstreams[target.upstream]
-        assert upstream.health is not None
-        endpoint = next(endpoint for endpoint in upstream.endpoints if endpoint.url == target.url)
-        seconds = min(upstream.health.every, LONGEST)
+        endpoint, terms = Endpoint(url=target.url), target.terms
+        seconds = min(terms.every, LONGEST)
         if endpoint.scheme == "http":
-            return await probe(endpoint, target.address, upstream.health.path, seconds)
-        tls = self._tls.get(target.upstream)
+            return await probe(endpoint, target.address, terms.path, seconds)
+        tls = self._tls.get(terms.tls)
         if tls is None:
             return "its certificates cannot be loaded"
-        return await probe(endpoint, target.address, upstream.health.path, seconds, tls)
+        return await probe(endpoint, target.address, terms.path, seconds, tls)
 
 
 class At(AbstractResolver):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeproxy.channel import Channel, Outbox
+from edgeproxy.supervisor.pulse import Pulse
 
 WORKER = (sys.executable, "-m", "edgeproxy.proxy")
 """The command of a worker; `--channel FD --listen FD,FD` is added."""
@@ -38,7 +39,18 @@ class Process:
         self.column: int | None = None
         """The column of the tables that it holds; None until it has said that it is ready."""
         self.why: str | None = None
-        """What it said when it failed."""
+        """What it said when it failed, or what is wrong with it."""
+        self.pulse = Pulse()
+        self.number = 0
+        """The configuration that it serves, or will once it is ready."""
+        self.prepared = 0
+        """The one that it was last ready to serve instead."""
+        self.refused = (0, "")
+        """The one that it last could not be made ready to serve, and why."""
+        self.dismissed = False
+        """Whether it was told to leave, for it could not follow the others."""
+        self.welcome = False
+        """Whether it was ready, and served the configuration that all should."""
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = loop.create_future()
         """Resolves to its exit code, or minus the signal that killed it; it is no zombie by then."""
@@ -76,12 +88,21 @@ class Process:
         return self.column is not None and not self.ended.done()
 
     def heard(self, message: dict[str, Any]) -> str:
-        """Take note of what the worker says, and give the message's type: `ready`, `failed` or `left`."""
+        """Take note of what the worker says, and give the message's type: see channel.py."""
         kind: str = message["type"]
-        if kind == "ready":
+        if kind == "alive":
+            self.pulse.beat()
+        elif kind == "ready":
             self.column = message["column"]
+            self.pulse.beat()
         elif kind == "failed":
             self.why = message["why"]
+        elif kind == "prepared":
+            self.prepared = message["number"]
+        elif kind == "refused":
+            self.refused = message["number"], message["why"]
+        elif kind == "committed":
+            self.number = message["number"]
         return kind
 
     def kill(self) -> None:

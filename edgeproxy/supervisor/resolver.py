@@ -43,20 +43,29 @@ class Name:
 
 
 class Resolver:
-    """The names of `hosts`, of which IP literals are known at once. `learned` is called when anything is new."""
+    """The names of `hosts`, of which IP literals are known at once.
+
+    `learned` is called when anything is new, and `failed` with a name that could not be looked up, each time.
+    """
 
     def __init__(
-        self, hosts: Iterable[str], learned: Callable[[], None], look_up: LookUp | None = None, *, every: float = EVERY
+        self,
+        hosts: Iterable[str],
+        learned: Callable[[], None],
+        look_up: LookUp | None = None,
+        *,
+        failed: Callable[[str], None] = lambda _: None,
+        every: float = EVERY,
     ) -> None:
-        self._names = {host: Name(host) for host in hosts}
+        self._names: dict[str, Name] = {}
+        self._following: dict[str, asyncio.Task[None]] = {}
         self._learned = learned
+        self._notes_failure = failed
         self._look_up = look_up or System()
         self._every = every
         self._log = log.get()
         self._seldom = log.Seldom(SILENCE)
-        for name in self._names.values():
-            if is_literal(name.host):
-                name.addresses, name.asked, name.why = (name.host,), True, ""
+        self._know(hosts)
 
     def __getitem__(self, host: str) -> Name:
         return self._names[host]
@@ -68,9 +77,26 @@ class Resolver:
 
     def start(self, tasks: Tasks) -> None:
         """Look up every name, from now on."""
-        for name in self._names.values():
-            if not is_literal(name.host):
-                tasks.start(f"look up {name.host}", self._follow(name))
+        self.follow(tuple(self._names), tasks)
+
+    def follow(self, hosts: Iterable[str], tasks: Tasks) -> None:
+        """Look up these from now on, and no others; what is known of those that were there already stays known."""
+        wanted = set(hosts)
+        self._know(wanted)
+        for gone in self._names.keys() - wanted:
+            del self._names[gone]
+            if gone in self._following:
+                self._following.pop(gone).cancel()
+        for host, name in self._names.items():
+            if host not in self._following and not is_literal(host):
+                self._following[host] = tasks.start(f"look up {host}", self._follow(name))
+
+    def _know(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            if host not in self._names:
+                name = self._names[host] = Name(host)
+                if is_literal(host):
+                    name.addresses, name.asked, name.why = (host,), True, ""
 
     async def _follow(self, name: Name) -> None:
         while True:
@@ -85,11 +111,16 @@ class Resolver:
         except (OSError, UnicodeError) as failure:  # TimeoutError is an OSError.
             why = getattr(failure, "strerror", None) or str(failure) or f"no answer within {PATIENCE:g} s"
             self._failed(name, why)
+        except Exception as unforeseen:
+            # The name would never be looked up again.
+            self._log.exception("a name could not be looked up", name=name.host)
+            self._failed(name, repr(unforeseen))
         else:
             self._found(name, found)
 
     def _failed(self, name: Name, why: str) -> None:
         name.failures += 1
+        self._notes_failure(name.host)
         name.why = why
         kept = list(name.addresses)
         self._seldom.error("upstream name cannot be looked up", name.host, why=why, addresses_kept=kept)

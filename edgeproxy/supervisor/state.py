@@ -1,9 +1,11 @@
 """The state directory of a supervisor that starts: what it has to be like, and whether others use it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproxy import clock, log
-from edgeproxy.config.models import Settings
+from edgeproxy.config.models import Settings, Written
+from edgeproxy.config.references import Fault
 from edgeproxy.counters import columns
 from edgeproxy.counters.control import Control, boot_digest
 from edgeproxy.counters.file import TableError
@@ -59,6 +61,15 @@ def refuse_log(settings: Settings) -> None:
         why = unusable(file)
         if why is not None:
             raise Unusable(f"the access log {file} cannot be written: {why}")
+
+
+def log_faults(settings: Written) -> Iterator[Fault]:
+    """The same for a configuration whose places in its files are known."""
+    if settings.access_log is not None:
+        file = settings.access_log.file
+        why = unusable(file)
+        if why is not None:
+            yield Fault(("access_log",), f"{file} cannot be written: {why}", "name a file that the edge can write to")
 
 
 def in_use(store: Store) -> bool:

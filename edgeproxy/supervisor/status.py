@@ -1,6 +1,5 @@
 """How the edge is: its phase, whether it is ready, and what `GET /status` says of it."""
 
-import time
 from typing import Any, Literal
 
 import edgeproxy
@@ -10,7 +9,9 @@ from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.exposition import Series
 from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.upstreams import Upstreams
+from edgeproxy.supervisor.vitals import Vitals
 
 Phase = Literal["starting", "serving", "draining"]
 
@@ -20,19 +21,24 @@ class Status:
 
     def __init__(
         self,
-        settings: Settings,
+        reloads: Reloads,
         crew: Crew,
         listings: Listings,
         upstreams: Upstreams,
         certificates: Certificates,
     ) -> None:
-        self.settings = settings
         self.phase: Phase = "starting"
+        self._reloads = reloads
         self._crew = crew
         self._listings = listings
         self._upstreams = upstreams
         self._certificates = certificates
-        self._loaded_at = time.time()
+        self.vitals = Vitals(crew, listings)
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration that serves."""
+        return self._reloads.serving
 
     def unready(self) -> str | None:
         """Why the edge is not ready to be sent requests; None where it is."""
@@ -55,6 +61,7 @@ class Status:
             *(("edge_table_full_total", (table,), (0,)) for table in KINDS),
             *(("edge_usage_counted_total", (meter,), (0,)) for meter in settings.meters),
             *(("edge_upstream_retries_total", (upstream,), (0,)) for upstream in settings.upstreams),
+            *(("edge_upstream_ejections_total", (upstream,), (0,)) for upstream in settings.upstreams),
             *(("edge_upstream_pending", (name,), (0,)) for name, one in settings.upstreams.items() if one.breaker),
             *(
                 ("edge_rate_limited_total", (name, limit.name, limit.mode), (0,))
@@ -64,30 +71,23 @@ class Status:
             *await self._listings.series(),
             *self._upstreams.series(),
             *self._certificates.series(),
+            *await self.vitals.series(),
             ("edge_worker_restarts_total", (), (self._crew.restarts,)),
-            ("edge_config_ok", (), (1,)),
+            *self._reloads.series(),
         ]
 
     async def report(self) -> dict[str, Any]:
         """The body of `GET /status`; moments are Unix seconds."""
         settings = self.settings
-        workers = self._crew.workers
-        columns = {worker.pid: worker.column for worker in workers}
-        connections = await self._listings.connections(held for held in columns.values() if held is not None)
         counted = await self._listings.meters()
         return {
             "region": settings.region,
             "version": edgeproxy.__version__,
-            "config": {"sha256": settings.sha256, "loaded_at": self._loaded_at, "error": None},
-            "workers": [
-                {
-                    "pid": worker.pid,
-                    "started_at": worker.started_at,
-                    "connections": 0 if (held := columns[worker.pid]) is None else connections[held],
-                }
-                for worker in workers
-            ],
+            "phase": self.phase,
+            "config": self._reloads.report(),
+            "workers": await self.vitals.report(),
             "upstreams": self._upstreams.report(),
+            "tables": self._listings.rows(),
             "hub": {"url": settings.hub, "state": "up", "age_s": 0},
             "usage": {"unshipped": sum(counted.values()), "spool_bytes": 0, "watermark": None},
         }

@@ -2,16 +2,19 @@
 
 Workers are told the whole truth each time. They are told soon after it has changed, not at once: what changes
 together (a name's addresses, the ports of a host) is told together.
+
+What is known of names and addresses belongs to no configuration: of what another one has too, nothing is forgotten.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeproxy.config.models import Upstream
 from edgeproxy.supervisor import resolver
 from edgeproxy.supervisor.exposition import Series
-from edgeproxy.supervisor.health import Ask, Health, Target, usable
+from edgeproxy.supervisor.health import Ask, Health, Target, Terms, usable
 from edgeproxy.supervisor.resolver import LookUp, Resolver
 from edgeproxy.tasks import Tasks
 
@@ -22,7 +25,9 @@ Message = dict[str, Any]
 
 
 class Upstreams:
-    """The upstreams of one configuration. `tell` takes each `endpoints` message, see `message`; `ask` probes.
+    """The upstreams of the configuration that serves, and of one that is considered.
+
+    `tell` takes each `endpoints` message, see `message`, and `ask` probes. `number` is the serving configuration's.
 
     Names are looked up `every` so many seconds.
     """
@@ -34,12 +39,16 @@ class Upstreams:
         ask: Ask,
         look_up: LookUp | None = None,
         *,
+        number: int = 1,
         every: float = resolver.EVERY,
     ) -> None:
         self._upstreams = upstreams
+        self._considered: Mapping[str, Upstream] = {}
+        self._number = number
         self._tell = tell
-        hosts = [endpoint.host for upstream in upstreams.values() for endpoint in upstream.endpoints]
-        self._resolver = Resolver(hosts, self._moved, look_up, every=every)
+        self._failures: Counter[str] = Counter()
+        """Look-ups that failed, by upstream; of those that are gone too."""
+        self._resolver = Resolver(self._hosts(), self._moved, look_up, failed=self._failed, every=every)
         self._health = Health(ask, self._learned)
         self._tasks = Tasks()
         self._news = asyncio.Event()
@@ -53,8 +62,32 @@ class Upstreams:
 
         Tells what is known by then, and from there on whatever changes.
         """
-        self._resolver.start(self._tasks)
         self._follow()
+        await self._asked(seconds)
+        self._tell_now()
+
+    async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Message:
+        """Look up and probe what these want too; their `services`, see `message`.
+
+        Returns once everything was asked once, or after so many seconds. Then `adopt` or `drop` them.
+        """
+        self._considered = upstreams
+        self._follow()
+        await self._asked(seconds)
+        return self._services(upstreams)
+
+    def adopt(self, number: int) -> None:
+        """Those that are considered serve now, under this number; what is known of them is told."""
+        self._upstreams, self._number = self._considered, number
+        self.drop()
+        self._tell_now()
+
+    def drop(self) -> None:
+        """No others than those that serve are considered."""
+        self._considered = {}
+        self._follow()
+
+    async def _asked(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 while not (self._resolver.asked and self._health.asked):
@@ -62,7 +95,6 @@ class Upstreams:
                     self._news.clear()
         except TimeoutError:
             pass
-        self._tell_now()
 
     async def end(self) -> None:
         """Ask and tell no more."""
@@ -74,19 +106,19 @@ class Upstreams:
 
     def message(self) -> Message:
         """The `endpoints` message: of each upstream, for each endpoint as configured, its addresses and those `up`."""
+        return {"type": "endpoints", "number": self._number, "services": self._services(self._upstreams)}
+
+    def _services(self, upstreams: Mapping[str, Upstream]) -> dict[str, Any]:
         return {
-            "type": "endpoints",
-            "services": {
-                name: [
-                    {
-                        "url": entry["url"],
-                        "addresses": [known["address"] for known in entry["addresses"]],
-                        "up": [known["address"] for known in entry["addresses"] if known["up"]],
-                    }
-                    for entry in self._entries(name)
-                ]
-                for name in self._upstreams
-            },
+            name: [
+                {
+                    "url": entry["url"],
+                    "addresses": [known["address"] for known in entry["addresses"]],
+                    "up": [known["address"] for known in entry["addresses"] if known["up"]],
+                }
+                for entry in self._entries(name, upstream)
+            ]
+            for name, upstream in upstreams.items()
         }
 
     def report(self) -> dict[str, Any]:
@@ -94,24 +126,23 @@ class Upstreams:
 
         `why` of an endpoint says why its name could not be looked up when it was last; empty where it could.
         """
-        return {name: self._entries(name) for name in self._upstreams}
+        return {name: self._entries(name, upstream) for name, upstream in self._upstreams.items()}
 
     def series(self) -> list[Series]:
         """The metrics of upstreams. What is counted begins at zero with each supervisor."""
-        found: list[Series] = []
+        found: list[Series] = [("edge_dns_failures_total", (name,), (count,)) for name, count in self._failures.items()]
         for name, upstream in self._upstreams.items():
-            known = [known for entry in self._entries(name) for known in entry["addresses"]]
+            known = [known for entry in self._entries(name, upstream) for known in entry["addresses"]]
             up = sum(one["up"] for one in known)
-            failures = sum(self._resolver[host].failures for host in {endpoint.host for endpoint in upstream.endpoints})
             found += [
                 ("edge_upstream_endpoints", (name, "up"), (up,)),
                 ("edge_upstream_endpoints", (name, "down"), (len(known) - up,)),
-                ("edge_dns_failures_total", (name,), (failures,)),
+                ("edge_dns_failures_total", (name,), (self._failures[name],)),
             ]
         return found
 
-    def _entries(self, name: str) -> list[dict[str, Any]]:
-        endpoints = self._upstreams[name].endpoints
+    def _entries(self, name: str, upstream: Upstream) -> list[dict[str, Any]]:
+        endpoints, terms = upstream.endpoints, terms_of(upstream)
         entries: list[dict[str, Any]] = [
             {"url": endpoint.url, "why": self._resolver[endpoint.host].why, "addresses": []} for endpoint in endpoints
         ]
@@ -120,10 +151,10 @@ class Upstreams:
             for entry, endpoint in zip(entries, endpoints, strict=True)
             for address in self._resolver[endpoint.host].addresses
         ]
-        if self._upstreams[name].health is None:
+        if terms is None:
             told = [(True, "")] * len(reached)
         else:
-            standings = [self._health[Target(name, entry["url"], address)] for entry, address in reached]
+            standings = [self._health[Target(name, entry["url"], address, terms)] for entry, address in reached]
             told = list(zip(usable(standings), (standing.why for standing in standings), strict=True))
         for (entry, address), (up, why) in zip(reached, told, strict=True):
             entry["addresses"].append({"address": address, "up": up, "why": why})
@@ -135,6 +166,17 @@ class Upstreams:
         """A name has other addresses, or was looked up for the first time."""
         self._follow()
         self._learned()
+
+    def _failed(self, host: str) -> None:
+        """A name could not be looked up."""
+        self._failures.update(
+            {
+                name
+                for upstreams in (self._upstreams, self._considered)
+                for name, upstream in upstreams.items()
+                if any(endpoint.host == host for endpoint in upstream.endpoints)
+            }
+        )
 
     def _learned(self) -> None:
         """Something is new: a name's addresses, or how one of them is."""
@@ -149,13 +191,31 @@ class Upstreams:
             self._told = message
             self._tell(message)
 
-    def _follow(self) -> None:
-        """Probe the addresses that there are by now, of upstreams that want it."""
-        targets = {
-            Target(name, endpoint.url, address): upstream.health.every
-            for name, upstream in self._upstreams.items()
-            if upstream.health is not None
+    def _hosts(self) -> list[str]:
+        """All that have to be known."""
+        return [
+            endpoint.host
+            for upstreams in (self._upstreams, self._considered)
+            for upstream in upstreams.values()
             for endpoint in upstream.endpoints
-            for address in self._resolver[endpoint.host].addresses
-        }
-        self._health.follow(targets, self._tasks)
+        ]
+
+    def _follow(self) -> None:
+        """Look up all names, and probe the addresses that there are by now, of upstreams that want it."""
+        self._resolver.follow(self._hosts(), self._tasks)
+        self._health.follow(
+            (
+                Target(name, endpoint.url, address, terms)
+                for upstreams in (self._upstreams, self._considered)
+                for name, upstream in upstreams.items()
+                if (terms := terms_of(upstream)) is not None
+                for endpoint in upstream.endpoints
+                for address in self._resolver[endpoint.host].addresses
+            ),
+            self._tasks,
+        )
+
+
+def terms_of(upstream: Upstream) -> Terms | None:
+    """How the addresses of this upstream are probed; None where they are not."""
+    return None if upstream.health is None else Terms(upstream.health.path, upstream.health.every, upstream.tls)

@@ -21,6 +21,10 @@ def reads_files():
     return False
 
 
+def without_people(settings):
+    return settings.model_copy(update={"customers": {}, "keys": ()})
+
+
 def test_the_example_passes_with_an_empty_environment():
     settings = load(ROOT / "config" / "edge.yaml", {})
     assert settings.workers == 2
@@ -90,8 +94,13 @@ stamp_secret: s
 drain: 250ms
 """
     )
-    assert restore(dump(settings)) == settings
-    assert type(restore(dump(settings))) is Settings
+    restored, people = restore(dump(settings))
+    assert restored == without_people(settings)
+    assert type(restored) is Settings
+    assert {name: people.customer(name) for name in settings.customers} == settings.customers
+    assert tuple(people.key(bytes.fromhex(key.sha256)) for key in settings.keys) == settings.keys
+    assert len(people) == 4
+    assert people.key(bytes(32)) is None
 
 
 def test_all_of_an_upstream_is_restored(loaded):
@@ -110,7 +119,7 @@ routes: [{path: /*, upstream: api}]
 """,
         alone=True,
     )
-    restored = restore(dump(settings))
+    restored, _ = restore(dump(settings))
     assert restored == settings
     assert (restored.upstreams["api"].eject.for_, restored.upstreams["least"].eject) == (1.5, None)
 
@@ -125,7 +134,7 @@ def test_times_and_rates_survive_the_way_to_a_worker(tmp_path_factory, drain, ra
     of_tier = ", ".join(f"{{rate: {one}}}" for one in limits)
     path.write_text(f"{LEAST}drain: {drain}\nper_ip: {{rate: {rate}}}\ntiers: {{t: {{limits: [{of_tier}]}}}}\n")
     settings = load(path, {})
-    assert restore(dump(settings)) == settings
+    assert restore(dump(settings))[0] == settings
     assert [limit.count for limit in settings.tiers["t"].limits] == [int(one.split("/")[0]) for one in limits]
 
 
@@ -146,7 +155,9 @@ def test_many_keys_are_read_in_seconds(loaded, tmp_path):
     keys = "".join(f'  - {{sha256: "{number:064x}", customer: acme}}\n' for number in range(many))
     settings = loaded("tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
     assert len(settings.keys) == many
-    assert restore(dump(settings)) == settings
+    restored, people = restore(dump(settings))
+    assert (restored, len(people)) == (without_people(settings), many + 1)
+    assert people.key(bytes.fromhex(settings.keys[7].sha256)) == settings.keys[7]
 
 
 @pytest.mark.parametrize("text", ["tiers: {basic: {}}\n", "customers: {a: {tier: elsewhere}}\nmeters: {}\n"])

@@ -31,6 +31,7 @@ class Edge:
         """`settings` replace those below; `upstream` is the port of `api`, which gets everything by default."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self.file = folder / "edge.yaml"
         self._ports = Ports(2)
         self.port, self.admin = self._ports.numbers
         self.supervisors: list[Process] = []
@@ -60,12 +61,20 @@ class Edge:
 
     def begin(self, **settings: Any) -> Process:
         """`start` without waiting."""
-        self.settings.update(settings)
-        file = self._folder / "edge.yaml"
-        file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
-        supervisor = Process([*COMMAND, file], self._folder / "log", family=self.family_name)
+        self.write(**settings)
+        supervisor = Process([*COMMAND, self.file], self._folder / "log", family=self.family_name)
         self.supervisors.append(supervisor)
         return supervisor
+
+    def write(self, **settings: Any) -> None:
+        """Change these settings in the file; nobody is told."""
+        self.settings.update(settings)
+        self.file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+
+    def reload(self, **settings: Any) -> Answer:
+        """`POST /reload` with these settings changed."""
+        self.write(**settings)
+        return ask(self.admin, "/reload", method="POST")
 
     def ready(self) -> bool:
         """Whether `/readyz` says so."""

@@ -77,7 +77,7 @@ def test_status_and_limits_ask_a_running_edge(start_edge: StartEdge) -> None:
         edge.ask(key=key_of("acme"))
     admin = f"{HOST}:{edge.admin}"
     status = edgeproxy("status", "--admin", admin)
-    assert (status.returncode, status.stdout.count("worker ")) == (0, 2)
+    assert (status.returncode, status.stdout.count(" MiB ")) == (0, 2)
     limits = edgeproxy("limits", "acme", "--admin", admin)
     assert limits.returncode == 0
     assert "3 of 60 used" in limits.stdout

@@ -224,3 +224,32 @@ async def test_a_storm_of_clients_that_come_and_go_at_any_moment(edge: Edge, see
     client = await edge.client()
     await client.sends(get())
     assert (await client.gets_answer()).status == 200
+
+
+async def test_an_answer_that_breaks_off_takes_none_of_those_before_it_along(edge: Edge) -> None:
+    """A reset drops what has not arrived yet, so it waits for that. Found by tests/fuzz."""
+    client = await edge.client(receives=4096)
+    await client.sends(get("/public/1"), get("/public/2"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok(b"x" * 500_000))
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n")
+    upstream.aborts()
+    await edge.until(lambda: all(each.gone for each in edge.worker._clients))
+    assert len((await client.gets_answer()).body) == 500_000
+    assert (await client.gets_reset()).endswith(b"5\r\nhello\r\n")
+
+
+async def test_a_broken_answer_that_nobody_takes_is_not_kept_for_ever(edge: Edge) -> None:
+    edge.config["limits"] = {"body_idle": "1s"}
+    client = await edge.client(receives=4096)
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 3000000"), b"x" * 1_000_000)
+    upstream.aborts()
+    await edge.until(lambda: all(each.cut_by for each in edge.worker._clients))
+    assert edge.worker._clients
+    await edge.until(lambda: not edge.worker._clients)
+    await client.gets_reset()

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeproxy.proxy.balance import PAIRS_LEAST, PAIRS_MOST, draw, slots
@@ -35,6 +35,7 @@ def test_everybodys_slots_are_within_one_of_the_exact_share(weights: list[int], 
 
 
 @given(WEIGHTS, OFFSET)
+@example([1, 1], 0.9999999999999999)
 def test_there_are_a_prime_number_of_slots_and_never_too_many(weights: list[int], offset: float) -> None:
     size = sum(slots(weights, offset))
     assert PAIRS_LEAST <= size <= PAIRS_MOST
@@ -87,16 +88,3 @@ def test_the_pairs_follow_from_the_chance_alone() -> None:
     ones = several([1, 2, 3])
     assert draw(ones, random.Random(7)) == draw(ones, random.Random(7))
     assert draw(ones, random.Random(7)) != draw(ones, random.Random(8))
-
-
-@given(st.lists(st.integers(1, 20), min_size=2, max_size=8), st.integers(0, 2**32))
-def test_requests_that_stay_are_spread_by_weight(weights: list[int], seed: int) -> None:
-    """The invariant of the choice of two: load over weight stays level, whatever the weights."""
-    ones = several(weights)
-    load = dict.fromkeys(ones, 0)
-    pairs = draw(ones, random.Random(seed))
-    for n in range(20 * sum(weights)):
-        one, other = pairs[n % len(pairs)]
-        load[one if load[one] * other.weight <= load[other] * one.weight else other] += 1
-    ratios = [load[each] / each.weight for each in ones]
-    assert max(ratios) - min(ratios) < 12, ratios

@@ -12,7 +12,7 @@ from edgeproxy.proxy.address import subject_of
 from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.worker import Worker
 from tests.proxy.authority import Authority
-from tests.proxy.transcript import Edge, get
+from tests.proxy.transcript import Edge, draft, get
 from tests.proxy.wire import PATIENCE, Message, Wire
 
 
@@ -144,7 +144,7 @@ class Second:
         settings = edge.settings()
         self._store = Store.join(settings.state)
         self.worker = Worker(self._store)
-        self.worker.snapshot = Snapshot(settings, self._store, self.worker.counts)
+        self.worker.snapshot = Snapshot(draft(settings), self._store, self.worker.counts)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = self._listening.getsockname()
 

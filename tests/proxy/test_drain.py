@@ -2,13 +2,16 @@
 
 import asyncio
 import socket
+from pathlib import Path
 from time import monotonic
 
 import pytest
 
 from edgeproxy.tasks import Tasks
+from tests.e2e.frames import BINARY, TEXT, close, frame
+from tests.proxy.authority import Authority
 from tests.proxy.test_backpressure import narrow
-from tests.proxy.test_tunnel import tunnel
+from tests.proxy.test_tunnel import SWITCH, UPGRADE, tunnel
 from tests.proxy.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
 from tests.proxy.wire import Wire
 
@@ -223,8 +226,10 @@ async def test_what_is_not_finished_in_time_is_cut(edge: Edge) -> None:
     await drain.ends()
 
 
-async def test_a_tunnel_lasts_until_the_drain_is_over(edge: Edge) -> None:
+async def test_a_tunnel_that_is_no_websocket_lasts_until_the_drain_is_over(edge: Edge) -> None:
     client, upstream = await tunnel(edge)
+    await client.sends(b"still")
+    await upstream.gets(b"still")
     drain = Drain(edge, 0.2)
     await edge.settles()
     await client.sends(b"still")
@@ -233,6 +238,205 @@ async def test_a_tunnel_lasts_until_the_drain_is_over(edge: Edge) -> None:
     await client.gets(b"there")
     await client.gets_cut()
     await upstream.gets_cut()
+    await drain.ends()
+
+
+AWAY = b"\x88\x02\x03\xe9"
+"""A server's close frame with 1001."""
+HELLO = b"\x81\x05hello"
+
+
+async def gets_away(upstream: Wire) -> None:
+    """A client's close frame with 1001: masked, and by what nobody has seen before (RFC 6455 section 5.3)."""
+    word = await upstream.gets_bytes(8)
+    assert word[:2] == b"\x88\x82"
+    assert bytes(byte ^ over for byte, over in zip(word[6:], word[2:6], strict=False)) == b"\x03\xe9"
+
+
+async def test_both_ends_of_a_websocket_are_told_and_close_as_they_do_with_each_other(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    await client.sends(frame(TEXT, b"hello"))
+    await upstream.gets(frame(TEXT, b"hello"))
+    drain = Drain(edge, 60.0)
+    await client.gets(AWAY)
+    await gets_away(upstream)
+    await client.sends(close(1001))
+    await client.gets_eof()
+    client.closes()
+    await upstream.gets_eof()
+    assert not drain.done
+    await upstream.sends(AWAY)
+    upstream.closes()
+    await drain.ends()
+
+
+async def test_an_upstream_may_answer_first_and_closes_its_connection(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    drain = Drain(edge, 60.0)
+    await gets_away(upstream)
+    await upstream.sends(AWAY)
+    upstream.closes()
+    await client.gets(AWAY)
+    await client.gets_eof()
+    await client.sends(close(1001))
+    client.closes()
+    await drain.ends()
+
+
+async def test_who_answers_and_leaves_the_connection_open_is_not_waited_for(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeproxy.proxy.tunnel.CLOSED_WITHIN", 0.05)
+    client, upstream = await tunnel(edge)
+    drain = Drain(edge, 60.0)
+    await client.gets(AWAY)
+    await gets_away(upstream)
+    await upstream.sends(AWAY)
+    await client.sends(close(1001))
+    await client.gets_cut()
+    await upstream.gets_cut()
+    await drain.ends()
+
+
+async def test_a_frame_that_has_begun_is_finished_before_its_receiver_is_told(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    up, down = frame(BINARY, bytes(range(256)) * 300), HELLO
+    await client.sends(up[:70_000])
+    await upstream.gets(up[:70_000])
+    await upstream.sends(down[:1])
+    await client.gets(down[:1])
+    drain = Drain(edge, 60.0)
+    await edge.settles()
+    assert client.has() == upstream.has() == b""
+    await upstream.sends(down[1:4])
+    await client.gets(down[1:4])
+    await upstream.sends(down[4:] + HELLO)
+    await client.gets(down[4:] + AWAY)
+    await client.sends(up[70_000:] + close(1001))
+    await upstream.gets(up[70_000:])
+    await gets_away(upstream)
+    await client.gets_eof()
+    client.closes()
+    await upstream.gets_eof()
+    await upstream.sends(HELLO + AWAY)
+    upstream.closes()
+    await drain.ends()
+
+
+async def test_nothing_follows_what_a_websocket_was_told(edge: Edge) -> None:
+    """A close frame is the last (RFC 6455 section 5.5.1): what the other end still sends is for nobody."""
+    client, upstream = await tunnel(edge)
+    await upstream.sends(HELLO[:2] + b"h")  # told late
+    await client.gets(HELLO[:2] + b"h")
+    drain = Drain(edge, 60.0)
+    await gets_away(upstream)
+    await client.sends(frame(TEXT, b"lost"))
+    await upstream.sends(b"ello" + HELLO + b"\x89\x00")
+    await client.gets(b"ello" + AWAY)
+    await upstream.sends(HELLO + AWAY)
+    await client.sends(frame(TEXT, b"lost"), close(1001))
+    await client.gets_eof()
+    await upstream.gets_eof()
+    client.closes()
+    upstream.closes()
+    await drain.ends()
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_who_is_closing_already_is_told_nothing_and_finishes(edge: Edge, first: str) -> None:
+    client, upstream = await tunnel(edge)
+    one, word, other, answer = (client, close(1000), upstream, b"\x88\x02\x03\xe8")
+    if first == "upstream":
+        one, word, other, answer = other, answer, one, word
+    await one.sends(word)
+    await other.gets(word)
+    drain = Drain(edge, 60.0)
+    await edge.settles()
+    await other.sends(answer)
+    await one.gets(answer)
+    upstream.closes()
+    await client.gets_eof()
+    client.closes()
+    await drain.ends()
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_a_websocket_of_which_one_side_has_ended_is_told_nothing(edge: Edge, first: str) -> None:
+    client, upstream = await tunnel(edge)
+    one, other = (client, upstream) if first == "client" else (upstream, client)
+    one.sends_eof()
+    await other.gets_eof()
+    drain = Drain(edge, 60.0)
+    await edge.settles()
+    await other.sends(HELLO)
+    await one.gets(HELLO)
+    other.closes()
+    await one.gets_eof()
+    one.closes()
+    await drain.ends()
+
+
+async def test_a_websocket_that_opens_during_a_drain_is_told_at_once(edge: Edge) -> None:
+    client, upstream = await asked(edge, get("/public/ws", *UPGRADE))
+    drain = Drain(edge, 60.0)
+    await edge.settles()
+    await upstream.sends(SWITCH, HELLO)
+    assert (await client.gets_head()).status == 101
+    await client.gets(HELLO + AWAY)
+    await gets_away(upstream)
+    await client.sends(close(1001))
+    await upstream.sends(AWAY)
+    await client.gets_eof()
+    client.closes()
+    await upstream.gets_eof()
+    upstream.closes()
+    await drain.ends()
+
+
+async def test_websockets_that_do_not_answer_are_cut_in_the_end(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    drain = Drain(edge, 0.1)
+    assert await client.gets_cut() == AWAY
+    assert len(await upstream.gets_cut()) == 8
+    await drain.ends()
+
+
+async def test_a_websocket_over_tls_is_told_as_well(edge: Edge, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = map(str, authority.issues("edge.test"))
+    edge.config["listen"] = {"address": "127.0.0.1:0", "tls": {"cert": cert, "key": key}}
+    client = await edge.secure_client(authority.trusted())
+    await client.sends(get("/public/ws", *UPGRADE))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await upstream.sends(SWITCH)
+    assert (await client.gets_head()).status == 101
+    drain = Drain(edge, 60.0)
+    await client.gets(AWAY)
+    await gets_away(upstream)
+    await client.sends(close(1001))
+    await client.gets_eof()
+    client.closes()
+    await upstream.sends(AWAY)
+    await upstream.gets_eof()
+    upstream.closes()
+    await drain.ends()
+
+
+async def test_a_stream_of_events_goes_on_and_is_finished(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"))
+    answer = await client.gets_head()
+    drain = Drain(edge, 60.0)
+    for n in range(3):
+        await edge.settles()
+        await upstream.sends(b"9\r\ndata: %d\n\n\r\n" % n)
+        assert await client.gets_until(b"\n\n\r\n") == b"9\r\ndata: %d\n\n\r\n" % n
+    assert not drain.done
+    await upstream.sends(b"0\r\n\r\n")
+    await client.gets_chunks(answer)
+    await client.gets_eof()
+    client.closes()
     await drain.ends()
 
 

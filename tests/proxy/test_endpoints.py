@@ -125,7 +125,7 @@ async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge:
 
 def test_a_worker_heeds_what_its_supervisor_tells(edge: Edge, worker: Process) -> None:
     async def status(of: int, told: list[dict[str, Any]]) -> None:
-        await worker.channel.send({"type": "endpoints", "services": {"api": told}})
+        await worker.channel.send({"type": "endpoints", "number": 1, "services": {"api": told}})
         async with asyncio.timeout(10):
             while await worker.asks(get()) != of:
                 pass
@@ -139,7 +139,7 @@ def test_a_worker_heeds_what_its_supervisor_tells(edge: Edge, worker: Process) -
         await status(502, [{"url": url, "addresses": ["127.0.0.1"], "up": ["127.0.0.1"]}])
         await worker.channel.send({"type": "drain", "deadline": 5.0})
         async with asyncio.timeout(10):
-            assert await worker.channel.receive() == {"type": "left"}
+            assert await worker.hears() == {"type": "left"}
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
@@ -150,12 +150,16 @@ def test_a_worker_whose_upstream_has_a_name_serves_once_it_knows_an_address(edge
     process = Process(edge)
 
     async def scene() -> None:
-        told = {"type": "endpoints", "services": {"api": [{"url": "", "addresses": ["127.0.0.1"], "up": []}]}}
+        told = {
+            "type": "endpoints",
+            "number": 1,
+            "services": {"api": [{"url": "", "addresses": ["127.0.0.1"], "up": []}]},
+        }
         assert (await process.begins(60.0, told))["type"] == "ready"
         assert await process.asks(get()) == 503
         await process.channel.send({"type": "drain", "deadline": 5.0})
         async with asyncio.timeout(10):
-            assert await process.channel.receive() == {"type": "left"}
+            assert await process.hears() == {"type": "left"}
 
     uvloop.run(scene())
     process.close()

@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.proxy.test_refusals import is_problem
 from tests.proxy.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
@@ -91,6 +92,17 @@ async def test_another_endpoint_is_asked_where_one_cannot_be_reached(edge: Edge)
     for _ in range(20):
         await client.sends(post(b"body"))
         assert (await client.gets_answer()).body == b"other body"
+
+
+async def test_the_log_says_which_request_met_an_upstream_that_cannot_be_reached(edge: Edge) -> None:
+    edge.upstream.refuses()
+    client = await edge.client()
+    with capture_logs() as lines:
+        await client.sends(get())
+        answer = await client.gets_answer()
+    (line,) = lines
+    assert (line["event"], line["about"]) == ("upstream unreachable", f"127.0.0.1:{edge.upstream.port}")
+    assert line["request_id"] == answer["X-Request-Id"]
 
 
 async def test_where_no_endpoint_can_be_reached_it_is_a_fault_after_two(edge: Edge) -> None:

@@ -52,13 +52,22 @@ async def test_a_field_in_the_body_says_nothing(edge: Edge) -> None:
 
 async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
     client, upstream = await asked(edge)
-    await upstream.sends(ok(b"a", "Keep-Alive: timeout=1"))
+    await upstream.sends(ok(b"a", "Keep-Alive: timeout=2"))
     await client.gets_answer()
     (server,) = edge.endpoint().idle
     server.idle /= 10
     await client.sends(get())
     await upstream.gets_request()
     await upstream.sends(ok())
+    await client.gets_answer()
+    await upstream.gets_eof()
+    assert not edge.endpoint().idle
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+async def test_one_that_would_be_closed_before_anybody_looks_is_not_kept(edge: Edge, seconds: int) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(ok(b"a", f"Keep-Alive: timeout={seconds}"))
     await client.gets_answer()
     await upstream.gets_eof()
     assert not edge.endpoint().idle

@@ -5,11 +5,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeproxy.config.models import Upstream
 from edgeproxy.errors import Fault
 from edgeproxy.proxy import pool
-from edgeproxy.proxy.pool import Service, is_address, tiers_of
+from edgeproxy.proxy.pool import Endpoint, Service, is_address, tiers_of
 
 
 class Seconds:
@@ -106,8 +108,39 @@ def test_load_is_what_is_outstanding_for_each_unit_of_weight() -> None:
     heavy, light = both.endpoints
     heavy.outstanding, light.outstanding = 5, 2
     assert {both.select() for _ in range(100)} == {heavy}
-    heavy.outstanding = 7
+    heavy.outstanding = 8
+    assert {both.select() for _ in range(100)} == {heavy, light}  # Level, whoever gets it.
+    heavy.outstanding = 9
     assert {both.select() for _ in range(100)} == {light}
+
+
+@pytest.mark.parametrize("under_way", [1, 2, 3, 8, 40])
+@pytest.mark.parametrize("weights", [(1, 99), (1, 3), (2, 1, 7)])
+def test_shares_are_by_weight_also_while_the_others_are_busy(weights: tuple[int, ...], under_way: int) -> None:
+    """An endpoint that is idle because its weight is small must not get whatever comes."""
+    of = service(endpoints=[at(f"10.0.0.{n}", weight=weight) for n, weight in enumerate(weights)])
+    chance = random.Random(2)
+    busy: list[Endpoint] = []
+    got: Counter[Endpoint] = Counter()
+    for _ in range(10_000):
+        endpoint = of.select()
+        endpoint.outstanding += 1
+        got[endpoint] += 1
+        busy.append(endpoint)
+        if len(busy) == under_way:
+            busy.pop(chance.randrange(under_way)).outstanding -= 1
+    for endpoint in of.endpoints:
+        assert got[endpoint] / got.total() == pytest.approx(endpoint.weight / sum(weights), rel=0.4)
+
+
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=8), st.integers(0, 2**32))
+def test_requests_that_stay_are_spread_by_weight(weights: list[int], seed: int) -> None:
+    """The invariant of the choice of two: load over weight stays level, whatever the weights."""
+    of = service(endpoints=[at(f"10.0.0.{n}", weight=weight) for n, weight in enumerate(weights)], seed=seed)
+    for _ in range(20 * sum(weights)):
+        of.select().outstanding += 1
+    ratios = [each.outstanding / each.weight for each in of.endpoints]
+    assert max(ratios) - min(ratios) < 12, ratios
 
 
 def test_the_most_loaded_of_many_is_never_chosen() -> None:
@@ -166,6 +199,15 @@ def test_the_other_endpoint_is_the_least_loaded_of_the_rest() -> None:
     assert several.other_than([first, third]) is second
 
 
+def test_one_that_has_failed_lately_is_the_other_one_only_where_the_rest_has_too() -> None:
+    """Who refuses at once has nothing under way, so by load alone it would be everybody's other."""
+    first, dead, busy = (several := service(3)).endpoints
+    dead.failed(0.0)
+    busy.outstanding = 100
+    assert several.other_than([first]) is busy
+    assert several.other_than([first, busy]) is dead
+
+
 def test_another_region_is_the_other_one_only_where_the_near_one_has_none() -> None:
     several = service(endpoints=[at("10.0.0.1"), at("10.0.0.2"), at("10.0.0.3", region="us-east")])
     near, also_near, far = several.endpoints
@@ -174,10 +216,14 @@ def test_another_region_is_the_other_one_only_where_the_near_one_has_none() -> N
     assert several.other_than([near, also_near]) is far
 
 
-def test_who_is_down_or_left_out_is_nobodys_other() -> None:
+def test_who_is_down_is_nobodys_other_and_who_is_left_out_only_where_there_is_no_better() -> None:
     several = service(3)
     first, second, third = several.endpoints
-    second.up, third.out = False, True
+    third.out = True
+    assert several.other_than([first]) is second
+    second.up = False
+    assert several.other_than([first]) is third
+    third.up = False
     assert several.other_than([first]) is None
 
 

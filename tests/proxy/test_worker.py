@@ -54,6 +54,7 @@ class Process:
                 "type": "config",
                 "state": str(self.state),
                 "tables_dir": None,
+                "number": 1,
                 "settings": dump(self.settings).decode(),
                 "token": TOKEN,
                 "orphan_deadline": orphan_deadline,
@@ -61,8 +62,14 @@ class Process:
         )
         for message in told:
             await self.channel.send(message)
+        return await self.hears()
+
+    async def hears(self) -> dict[str, Any]:
+        """What it says next, but for signs of life."""
         async with asyncio.timeout(30):
-            return await self.channel.receive()
+            while (message := await self.channel.receive())["type"] == "alive":
+                pass
+        return message
 
     async def asks(self, request: bytes) -> int:
         """The status of its answer to a request over a connection of its own."""
@@ -111,9 +118,9 @@ def test_it_serves_until_it_is_told_to_leave_and_counts_for_all_to_see(worker: P
         assert codes == {"404": 1, "401": 1}
         await worker.channel.send({"type": "drain", "deadline": 5.0})
         async with asyncio.timeout(10):
-            assert await worker.channel.receive() == {"type": "left"}
+            assert await worker.hears() == {"type": "left"}
             with pytest.raises(ChannelClosed):
-                await worker.channel.receive()
+                await worker.hears()
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
@@ -125,7 +132,7 @@ def test_a_signal_ends_it_cleanly(worker: Process, number: int) -> None:
         await worker.begins()
         os.kill(worker.process.pid, number)
         async with asyncio.timeout(10):
-            assert await worker.channel.receive() == {"type": "left"}
+            assert await worker.hears() == {"type": "left"}
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
@@ -243,7 +250,7 @@ def test_a_handshake_under_way_is_finished_in_a_drain(secure: Process, files: Au
         assert (await wire.gets_answer()).status == 404
         wire.closes()
         async with asyncio.timeout(10):
-            assert await secure.channel.receive() == {"type": "left"}
+            assert await secure.hears() == {"type": "left"}
 
     uvloop.run(scene())
     assert secure.ends()[0] == 0

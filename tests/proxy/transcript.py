@@ -8,19 +8,21 @@ import asyncio
 import hashlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import uvloop
 import yaml
 
-from edgeproxy.config.load import load
+from edgeproxy.config.load import dump, load
 from edgeproxy.config.models import Settings
 from edgeproxy.counters.store import Store
+from edgeproxy.proxy.draft import Draft
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.snapshot import Snapshot
-from edgeproxy.proxy.tls import Inward
+from edgeproxy.proxy.succession import Listings
+from edgeproxy.proxy.tls import Inward, Outward
 from edgeproxy.proxy.worker import Worker
 from edgeproxy.tasks import Tasks
 from tests.proxy.tls_wire import TlsWire
@@ -38,6 +40,11 @@ EXPIRED = "key-of-old"
 def digest(key: str) -> str:
     """A key as the configuration has it."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def draft(settings: Settings, serving: Mapping[str, Outward] | None = None) -> Draft:
+    """These settings as they reach a worker."""
+    return Draft(dump(settings).decode(), serving)
 
 
 def head(*lines: str) -> bytes:
@@ -212,12 +219,23 @@ class Edge:
         self._supervisor = Store.prepare(settings.state, workers=1, people=tables.people, addresses=tables.addresses)
         store = Store.join(settings.state)
         self.worker = Worker(store)
-        self.worker.snapshot = Snapshot(settings, store, self.worker.counts)
+        self.worker.snapshot = Snapshot(draft(settings), store, self.worker.counts)
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
         inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
         await self.worker.listen([self._listening], inward)
+
+    async def prepares(self, listings: Listings | None = None) -> int:
+        """Be ready to serve what `config` says now, with this told of endpoints; returns its number."""
+        succession = self.worker.succession
+        made = await asyncio.to_thread(draft, self.settings(), self.worker.snapshot.outward)
+        succession.prepare(succession.number + 1, made, listings or {})
+        return succession.number + 1
+
+    async def reloads(self) -> None:
+        """Serve what `config` says now."""
+        assert self.worker.succession.commit(await self.prepares())
 
     async def client(self, address: str = "127.0.0.1", receives: int = 0) -> Wire:
         """A new client's connection, from this address. Its kernel holds `receives` bytes for it, if that is said."""
@@ -336,7 +354,8 @@ class Edge:
         try:
             await self.until(lambda: not worker._clients, "every client's connection is gone")
             await self.until(lambda: not worker.tasks._running, "no task is left")
-            outstanding = [endpoint.outstanding for endpoint in self.endpoints()]
+            retired = [endpoint for service in worker.succession._services for endpoint in service.endpoints]
+            outstanding = [endpoint.outstanding for endpoint in (*self.endpoints(), *retired)]
             idle = sum(len(endpoint.idle) for endpoint in self.endpoints())
             watched = len(worker.deadlines.everybody)
             for upstream in self.upstreams:

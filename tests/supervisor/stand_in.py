@@ -2,10 +2,14 @@
 
 `python stand_in.py --channel FD --listen FD,FD`. The config message's `behaviour`, by place of start:
 
-- `serves` answers every connection with a report of itself, and leaves when told to drain;
+- `serves` answers every connection with a report of itself, says that it lives, and leaves when told to drain;
 - `deaf` serves, but does not hear of drains;
 - `fails` says why it cannot start; `dies` says nothing; `mute` lives on but never gets ready;
+- `late` serves once it is told to `go`, not before;
 - `hangs up` is ready, then closes its channel and lives on; `babbles` sends what no channel carries.
+
+It takes on each configuration that it is told to `prepare`, unless that message names its pid: those in `refuse` do
+not want it, those in `ignore` say nothing, and those in `die` end.
 """
 
 import argparse
@@ -18,14 +22,22 @@ import sys
 from typing import Any
 
 from edgeproxy.channel import Channel, ChannelClosed
+from edgeproxy.tasks import Tasks
+
+BEAT = 0.02
+"""Seconds between two words that it lives."""
 
 TOLD: list[dict[str, Any]] = []
 """The messages that came down the channel after the configuration."""
 
+PREPARED: set[int | None] = set()
+SERVED: list[int] = []
+"""The numbers of the configurations that it served, one after another."""
+
 
 def report() -> bytes:
     """What this process is, as JSON: its pid, its session, the descriptors that it was started with, what it heard."""
-    known = {"pid": os.getpid(), "session": os.getsid(0), "inherited": INHERITED, "told": TOLD}
+    known = {"pid": os.getpid(), "session": os.getsid(0), "inherited": INHERITED, "told": TOLD, "served": SERVED}
     body = json.dumps(known).encode()
     return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
@@ -35,6 +47,34 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.write(report())
     await writer.drain()
     writer.close()
+
+
+async def beat(channel: Channel) -> None:
+    try:
+        while True:
+            await channel.send({"type": "alive"})
+            await asyncio.sleep(BEAT)
+    except ChannelClosed:
+        pass
+
+
+async def hear(channel: Channel) -> str:
+    """Do what the next message says; its type."""
+    message = await channel.receive()
+    TOLD.append(message)
+    kind, number, pid = str(message["type"]), message.get("number"), os.getpid()
+    if kind == "prepare":
+        if pid in message.get("die", ()):
+            os._exit(9)
+        if pid in message.get("refuse", ()):
+            await channel.send({"type": "refused", "number": number, "why": "no row is left"})
+        elif pid not in message.get("ignore", ()):
+            PREPARED.add(number)
+            await channel.send({"type": "prepared", "number": number})
+    elif kind == "commit" and number in PREPARED:
+        SERVED.append(number)
+        await channel.send({"type": "committed", "number": number})
+    return kind
 
 
 async def live(end: socket.socket, listening: list[socket.socket]) -> int:
@@ -50,15 +90,18 @@ async def live(end: socket.socket, listening: list[socket.socket]) -> int:
         end.send(b"\x00\x00\x00\x03{}}")
     if behaviour == "mute":
         await asyncio.Event().wait()
+    SERVED.append(config.get("number", 1))
+    while behaviour == "late" and await hear(channel) != "go":
+        pass
     servers = [await asyncio.start_server(answer, sock=each) for each in listening]
     await channel.send({"type": "ready", "column": 0})
+    Tasks().start("beat", beat(channel))
     if behaviour == "hangs up":
         channel.close()
         await asyncio.Event().wait()
     try:
         while True:
-            TOLD.append(await channel.receive())
-            if TOLD[-1]["type"] == "drain" and behaviour != "deaf":
+            if await hear(channel) == "drain" and behaviour != "deaf":
                 break
     except ChannelClosed:
         return 0

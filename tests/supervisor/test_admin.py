@@ -1,7 +1,7 @@
 """The admin listener's answers, over tables that are filled by a worker's own means."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,7 +11,7 @@ import uvloop
 from aiohttp.test_utils import TestClient, TestServer
 
 import edgeproxy
-from edgeproxy.config.load import load
+from edgeproxy.config.load import Loaded, attempt, load
 from edgeproxy.config.models import Settings
 from edgeproxy.counters.file import KINDS
 from edgeproxy.counters.store import Store
@@ -23,8 +23,10 @@ from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.health import Target
 from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.status import Status
 from edgeproxy.supervisor.upstreams import Upstreams
+from edgeproxy.tasks import Tasks
 from tests.authority import Authority
 from tests.supervisor.scraped import families, value
 
@@ -48,7 +50,7 @@ class Room:
     """A supervisor's side of a state directory, and one worker's."""
 
     def __init__(self, directory: Path) -> None:
-        path = directory / "edge.yaml"
+        path = self.path = directory / "edge.yaml"
         self.cert, key = Authority(directory).issue("api.test", days=90)
         path.write_text(CONFIG.format(cert=self.cert, key=key))
         self.settings: Settings = load(path, {})
@@ -78,8 +80,16 @@ def room(tmp_path: Path) -> Iterator[Room]:
 Client = TestClient[Any, Any]
 
 
-def ask(room: Room, scene: Callable[[Client, Status, Crew], Awaitable[None]]) -> None:
-    """Play `scene` with a client of the admin listener; no worker process is started."""
+def ask(
+    room: Room,
+    scene: Callable[[Client, Status, Crew], Awaitable[None]],
+    read: Callable[[], Loaded] | None = None,
+    apply: Sequence[str] = (),
+) -> None:
+    """Play `scene` with a client of the admin listener; no worker process is started.
+
+    A reload has `read` load the files; `apply` is why the workers do not serve what it loaded.
+    """
 
     async def ill(target: Target) -> str:
         return "status 500"
@@ -92,10 +102,18 @@ def ask(room: Room, scene: Callable[[Client, Status, Crew], Awaitable[None]]) ->
         certificates = Certificates(settings, lambda: None)
         await certificates.look()
         await upstreams.begin(20.0)
-        status = Status(settings, crew, listings, upstreams, certificates)
-        async with TestClient(TestServer(application(status, listings))) as client:
+        tasks = Tasks()
+
+        async def applied(_: Settings) -> Sequence[str]:
+            return apply
+
+        reloads = Reloads(settings, read, applied)
+        tasks.start("reload", reloads.run())
+        status = Status(reloads, crew, listings, upstreams, certificates)
+        async with TestClient(TestServer(application(status, listings, reloads))) as client:
             await scene(client, status, crew)
         await upstreams.end()
+        await tasks.cancel()
 
     uvloop.run(play())
 
@@ -272,13 +290,100 @@ def test_unknown_paths_and_methods_are_problems(room: Room) -> None:
     ask(room, scene)
 
 
-def test_reload_is_not_supported_yet(room: Room) -> None:
+def test_a_reload_answers_with_what_came_of_it(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        before = status.settings.sha256
+        answer = await client.post("/reload")
+        assert (answer.status, await answer.json()) == (200, {"result": "unchanged", "needs_restart": []})
+        with room.path.open("a") as file:
+            file.write("legacy_headers: true\nregion: elsewhere\n")
+        room.path.write_text(room.path.read_text().replace("region: eu-west\n", "").replace("acme:", "other:"))
+        answer = await client.post("/reload")
+        assert (answer.status, await answer.json()) == (200, {"result": "ok", "needs_restart": ["region"]})
+        assert status.settings.legacy_headers
+        told = await body(client, "/status")
+        assert told["region"] == "eu-west"
+        assert told["config"].keys() == {"sha256", "loaded_at", "error", "needs_restart"}
+        assert told["config"]["needs_restart"] == ["region"]
+        assert told["config"]["sha256"] == status.settings.sha256 != before
+        await body(client, "/limits/acme", 404)
+        assert (await body(client, "/limits/other"))["policies"]
+
+    ask(room, scene, lambda: attempt(room.path, {}))
+
+
+def test_a_reload_that_is_refused_is_a_422_and_known_until_a_good_one(room: Room) -> None:
+    good = room.path.read_text()
+
+    async def series(client: Client) -> dict[str, float]:
+        found = families(text=await (await client.get("/metrics")).text())
+        results = ("ok", "unchanged", "refused", "failed")
+        counted = {result: value(found["edge_config_reloads_total"], result=result) for result in results}
+        return {**counted, "well": value(found["edge_config_ok"])}
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        assert await series(client) == {"ok": 0, "unchanged": 0, "refused": 0, "failed": 0, "well": 1}
+        began = time.time()
+        room.path.write_text(f"{good}drain: 5\nnonsense: 1\n")
+        lines = len(good.splitlines())
+        answer = await client.post("/reload")
+        assert answer.status == 422
+        errors = (await answer.json())["errors"]
+        assert [error.rpartition(": ")[0] for error in errors] == [
+            f"{room.path}:{lines + 1}: drain",
+            f"{room.path}:{lines + 2}: nonsense",
+        ]
+        trouble = (await body(client, "/status"))["config"]["error"]
+        assert trouble["errors"] == errors
+        assert trouble["result"] == "refused"
+        assert began <= trouble["since"] == trouble["at"] <= time.time()
+        room.path.unlink()
+        again = await (await client.post("/reload")).json()
+        assert again["errors"] == [
+            f"{room.path}:1: file: {room.path} cannot be read: No such file or directory, name a file that can be read"
+        ]
+        later = (await body(client, "/status"))["config"]["error"]
+        assert (later["since"], later["errors"]) == (trouble["since"], again["errors"])
+        assert later["at"] > trouble["at"]
+        assert await series(client) == {"ok": 0, "unchanged": 0, "refused": 2, "failed": 0, "well": 0}
+        assert (await body(client, "/limits/acme"))["policies"]
+        room.path.write_text(good)
+        assert (await (await client.post("/reload")).json())["result"] == "unchanged"
+        assert (await body(client, "/status"))["config"]["error"] is None
+        assert await series(client) == {"ok": 0, "unchanged": 1, "refused": 2, "failed": 0, "well": 1}
+
+    ask(room, scene, lambda: attempt(room.path, {}))
+
+
+def test_a_reload_that_workers_do_not_take_is_a_422_too(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        before = status.settings
+        room.path.write_text(room.path.read_text() + "drain: 5s\n")
+        answer = await client.post("/reload")
+        assert (answer.status, (await answer.json())["errors"]) == (422, ["worker 7: no"])
+        assert status.settings is before
+        assert (await body(client, "/status"))["config"]["error"]["result"] == "failed"
+
+    ask(room, scene, lambda: attempt(room.path, {}), ["worker 7: no"])
+
+
+def test_without_a_file_there_is_nothing_to_reload_and_nothing_is_wrong(room: Room) -> None:
     async def scene(client: Client, status: Status, crew: Crew) -> None:
         answer = await client.post("/reload")
-        assert (answer.status, answer.content_type) == (501, "application/problem+json")
-        assert "not supported yet" in (await answer.json(content_type=None))["detail"]
+        assert answer.status == 422
+        assert "without a file" in (await answer.json())["errors"][0]
+        assert (await body(client, "/status"))["config"]["error"] is None
 
     ask(room, scene)
+
+
+def test_a_reload_must_be_posted_and_not_while_the_edge_drains(room: Room) -> None:
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        assert (await client.get("/reload")).status == 405
+        status.phase = "draining"
+        assert (await client.post("/reload")).status == 503
+
+    ask(room, scene, lambda: attempt(room.path, {}))
 
 
 def test_a_failure_of_the_supervisors_own_is_a_500(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +409,14 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
         assert report == {
             "region": "eu-west",
             "version": edgeproxy.__version__,
-            "config": {"sha256": room.settings.sha256, "error": None},
+            "phase": "starting",
+            "tables": {
+                "people": {"used": 0, "rows": 1000},
+                "addresses": {"used": 0, "rows": 1000},
+                "usage": {"used": 1, "rows": room.store.usage.layout.rows},
+                "metrics": {"used": 0, "rows": room.store.metrics.layout.rows},
+            },
+            "config": {"sha256": room.settings.sha256, "needs_restart": [], "error": None},
             "workers": [],
             "upstreams": {
                 "api": [

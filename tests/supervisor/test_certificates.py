@@ -13,7 +13,7 @@ from edgeproxy.config.models import Settings
 from edgeproxy.supervisor.certificates import REMIND, Certificates
 from edgeproxy.tasks import Tasks
 from tests.authority import Authority, Pair
-from tests.supervisor.waiting import turned, within
+from tests.supervisor.waiting import turned
 
 DAY = 86400
 
@@ -69,7 +69,6 @@ def test_without_tls_there_is_nothing_to_watch() -> None:
     async def scene() -> None:
         made = Certificates(settings(), lambda: None)
         assert not await made.look()
-        await within(5, made.watch())
         assert made.series() == []
 
     uvloop.run(scene())
@@ -238,3 +237,20 @@ def test_who_is_about_to_expire_is_spoken_of_once_a_day(authority: Authority, mo
         soon.replace(authority.issue("a.test", days=90))
         watched.look()
         assert len(logs) == 2
+
+
+def test_a_reload_keeps_what_is_known_of_files_that_stay_and_watches_new_ones(authority: Authority) -> None:
+    stays, goes, comes = (authority.issue(f"{name}.test") for name in ("a", "b", "c"))
+    watched = Watched(settings(stays, goes))
+    made = watched.certificates
+    stays.cert.write_text("broken")
+    goes.cert.write_text("broken")
+    with capture_logs() as logs:
+        assert not watched.look()
+        assert len(why(logs)) == 2
+        made.adopt(uvloop.run(made.consider(settings(stays, comes))))
+        assert not watched.look(), "what comes was looked at, and what stays is still of no use"
+    assert len(why(logs)) == 2, "nothing is said again"
+    assert [labels for _, labels, _ in made.series()] == [(str(stays.cert),), (str(comes.cert),)]
+    comes.cert.write_bytes(authority.issue("c.test").cert.read_bytes())
+    assert not watched.look(), "its key is still to come"

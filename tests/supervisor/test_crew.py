@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,13 @@ def run(
     behaviour: str = "serves",
     places: int = 2,
     deadline: float = 5.0,
+    silence: float = 60.0,
 ) -> list[int]:
     """Play `scene` with a started crew, drain it; the exit codes of those that the drain found alive."""
 
     async def play() -> list[int]:
         listening = sockets.bind_all([Address("127.0.0.1", 0), Address("127.0.0.1", 0)])
-        crew = Crew(places, STAND_IN, listening, {"type": "config", "behaviour": behaviour})
+        crew = Crew(places, STAND_IN, listening, {"type": "config", "behaviour": behaviour}, silence=silence)
         crew.start()
         try:
             await scene(crew, sockets.address_of(listening[0]))
@@ -248,3 +250,37 @@ def test_a_worker_that_hears_nothing_holds_up_nobody() -> None:
         await within(20, newest())
 
     assert run(scene, deadline=0.2) == [-signal.SIGKILL, 0]
+
+
+def test_a_worker_that_hangs_is_replaced(capfd: pytest.CaptureFixture[str]) -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        hanging, other = crew.workers
+        os.kill(hanging.pid, signal.SIGSTOP)
+        await turned(lambda: crew.restarts == 1 and crew.ready == 2, "a new worker is ready")
+        assert hanging.ended.result() == -signal.SIGKILL
+        assert other in crew.workers
+
+    assert run(scene, silence=0.5) == [0, 0]
+    (died,) = [line for line in "".join(capfd.readouterr()).splitlines() if "worker died" in line]
+    assert "it said nothing for 0.5 s" in died
+
+
+def test_a_worker_that_hangs_does_not_hold_up_a_drain() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        os.kill(crew.workers[0].pid, signal.SIGSTOP)
+
+    assert run(scene, silence=0.5, deadline=600.0) == [-signal.SIGKILL, 0]
+
+
+def test_time_in_which_the_supervisor_did_not_run_is_nobodys_silence() -> None:
+    async def scene(crew: Crew, address: Address) -> None:
+        await ready(crew)
+        for _ in range(3):
+            time.sleep(0.8)  # noqa: ASYNC251, the loop is to stand still
+            answers = {(await ask(address))["pid"] for _ in range(4)}
+            assert answers <= {process.pid for process in crew.workers}
+        assert crew.restarts == 0
+
+    assert run(scene, silence=0.5) == [0, 0]

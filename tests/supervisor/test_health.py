@@ -8,12 +8,14 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from edgeproxy.supervisor.health import Health, Standing, Target, usable
+from edgeproxy.config.models import UpstreamTls
+from edgeproxy.supervisor.health import Health, Standing, Target, Terms, usable
 from edgeproxy.tasks import Tasks
 from tests.supervisor.waiting import turned, within
 
-ONE = Target("api", "http://a:80", "10.0.0.1")
-TWO = Target("api", "http://a:80", "10.0.0.2")
+OFTEN, SELDOM = Terms("/", 0.01, UpstreamTls()), Terms("/", 1000.0, UpstreamTls())
+ONE = Target("api", "http://a:80", "10.0.0.1", OFTEN)
+TWO = Target("api", "http://a:80", "10.0.0.2", OFTEN)
 
 
 @pytest.mark.parametrize(
@@ -98,13 +100,14 @@ def play(scene: Callable[[Health, Service, Tasks, list[int]], Awaitable[None]]) 
 def test_an_address_is_probed_at_once_and_again_and_again() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
         assert health.asked
-        health.follow({ONE: 0.01, TWO: 1000.0}, tasks)
+        rare = TWO._replace(terms=SELDOM)
+        health.follow([ONE, rare], tasks)
         assert not health.asked
         await turned(lambda: health.asked, "both are probed")
-        assert (health[ONE].up, health[TWO].up) == (True, True)
+        assert (health[ONE].up, health[rare].up) == (True, True)
         assert len(learned) == 2
         await turned(lambda: service.asked[ONE] > 5, "one is probed again")
-        assert service.asked[TWO] == 1
+        assert service.asked[rare] == 1
         assert len(learned) == 2
 
     play(scene)
@@ -112,7 +115,7 @@ def test_an_address_is_probed_at_once_and_again_and_again() -> None:
 
 def test_what_turns_is_said_with_why_and_learned() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
-        health.follow({ONE: 0.01}, tasks)
+        health.follow([ONE], tasks)
         await turned(lambda: health.asked, "it is probed")
         service.says[ONE] = "status 500"
         await turned(lambda: health[ONE].up is False, "it is down")
@@ -136,15 +139,14 @@ def test_what_turns_is_said_with_why_and_learned() -> None:
 
 def test_addresses_that_are_gone_are_probed_no_more_and_forgotten() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
-        health.follow({ONE: 0.01, TWO: 0.01}, tasks)
+        health.follow([ONE, TWO], tasks)
         await turned(lambda: health.asked, "both are probed")
-        health.follow({TWO: 0.01}, tasks)
+        health.follow([TWO], tasks)
         before = service.asked.copy()
         await turned(lambda: service.asked[TWO] > before[TWO] + 5, "the other one is probed on")
         assert service.asked[ONE] <= before[ONE] + 1
-        with pytest.raises(KeyError):
-            health[ONE]
-        health.follow({ONE: 0.01, TWO: 0.01}, tasks)
+        assert (health[ONE].up, health[ONE].why) == (None, "not probed yet")
+        health.follow([ONE, TWO], tasks)
         assert health[ONE].up is None
         assert health[TWO].up
 
@@ -154,7 +156,7 @@ def test_addresses_that_are_gone_are_probed_no_more_and_forgotten() -> None:
 def test_a_probe_that_breaks_is_a_failed_one() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
         service.says[ONE] = RuntimeError("unforeseen")
-        health.follow({ONE: 0.01}, tasks)
+        health.follow([ONE], tasks)
         await turned(lambda: health[ONE].up is False, "it is down")
         assert health[ONE].why == "the probe failed: RuntimeError('unforeseen')"
         service.says[ONE] = None

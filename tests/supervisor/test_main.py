@@ -180,12 +180,51 @@ def test_another_number_of_workers_keeps_counts_and_limits(here: Host) -> None:
     assert second.end() == 0
 
 
-def test_sighup_changes_nothing_and_says_so(here: Host) -> None:
+def test_sighup_reloads_and_says_what_came_of_it(here: Host) -> None:
     edge = here.start(workers=1)
     edge.wait_ready()
     edge.process.send_signal(signal.SIGHUP)
-    until(lambda: edge.logged("reload is not supported yet; serving on unchanged"), "it says so")
+    until(lambda: edge.logged("configuration is what serves already"), "it says so")
+    config = here.directory / "edge0.yaml"
+    good = config.read_text()
+    config.write_text(f"{good}security_headers: true\nregion: elsewhere\n".replace("region: here\n", ""))
+    edge.process.send_signal(signal.SIGHUP)
+    (said,) = until(lambda: edge.logged("configuration reloaded"), "it says so")
+    assert said["needs_restart"] == ["region"]
+    assert said["sha256"] == edge.json("/status")["config"]["sha256"]
+    config.write_text(good + "drain: 5\nx: 1\n")
+    edge.process.send_signal(signal.SIGHUP)
+    (said,) = until(lambda: edge.logged("configuration refused; the one before serves on"), "it says so")
+    assert [error.rpartition(": ")[0] for error in said["errors"]] == [f"{config}:14: drain", f"{config}:15: x"]
     request(edge, 1)
+    assert edge.end() == 0
+
+
+def test_sighup_to_both_of_two_supervisors_reloads_each(here: Host) -> None:
+    edges = [here.start(workers=1, admin=here.free_port()) for _ in range(2)]
+    for edge in edges:
+        edge.wait_ready()
+    for number, edge in enumerate(edges):
+        with (here.directory / f"edge{number}.yaml").open("a") as file:
+            file.write("security_headers: true\n")
+        edge.process.send_signal(signal.SIGHUP)
+    for edge in edges:
+        until(lambda edge=edge: edge.logged("configuration reloaded"), "it is reloaded")
+        request(edge, 3)
+    assert [edge.counted() for edge in edges] == [6, 6]
+    assert [edge.end() for edge in edges] == [0, 0]
+
+
+def test_a_reload_that_is_asked_for_while_the_edge_starts_is_not_forgotten(here: Host) -> None:
+    edge = here.start()
+    until(lambda: edge.logged("edge starting"), "it has begun")
+    with (here.directory / "edge0.yaml").open("a") as file:
+        file.write("security_headers: true\n")
+    edge.process.send_signal(signal.SIGHUP)
+    edge.wait_ready()
+    until(lambda: edge.logged("configuration reloaded"), "it is reloaded")
+    until(lambda: edge.json("/status")["config"]["error"] is None, "nothing is wrong")
+    request(edge, 3)
     assert edge.end() == 0
 
 

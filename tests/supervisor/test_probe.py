@@ -11,7 +11,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from edgeproxy.config.models import Endpoint, Health, Upstream, UpstreamTls
-from edgeproxy.supervisor.health import Target
+from edgeproxy.supervisor.health import Target, Terms
 from edgeproxy.supervisor.probe import BODY, Prober, probe
 from tests.authority import Authority, Pair
 from tests.supervisor.waiting import within
@@ -206,7 +206,7 @@ def tls_upstream(port: int, host: str = "127.0.0.1", **tls: object) -> Upstream:
 
 async def over_tls(upstream: Upstream) -> str | None:
     endpoint = upstream.endpoints[0]
-    return await Prober({"api": upstream})(Target("api", endpoint.url, "127.0.0.1"))
+    return await Prober({"api": upstream})(Target("api", endpoint.url, "127.0.0.1", Terms("/", 5.0, upstream.tls)))
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_renewed_certificates_are_those_of_the_next_probe(tmp_path: Path) -> Non
     async def scene(server: Server) -> None:
         upstream = tls_upstream(server.port, ca=str(file))
         prober = Prober({"api": upstream})
-        target = Target("api", upstream.endpoints[0].url, "127.0.0.1")
+        target = Target("api", upstream.endpoints[0].url, "127.0.0.1", Terms("/", 5.0, upstream.tls))
         assert await prober(target) is not None
         file.write_bytes(new.file.read_bytes())
         prober.renew()
@@ -298,6 +298,26 @@ def test_an_endpoint_without_tls_beside_others_with_it(tmp_path: Path) -> None:
             health=Health(path="/"),
             tls=UpstreamTls(server_name="api.internal"),
         )
-        assert await Prober({"api": upstream})(Target("api", plain.url, "127.0.0.1")) is None
+        target = Target("api", plain.url, "127.0.0.1", Terms("/", 5.0, upstream.tls))
+        assert await Prober({"api": upstream})(target) is None
 
     play(scene)
+
+
+def test_after_a_reload_both_old_and_new_terms_hold_until_the_old_are_forgotten(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+
+    async def scene(server: Server) -> None:
+        old, new = tls_upstream(server.port), tls_upstream(server.port, ca=str(authority.file))
+        prober = Prober({"api": old})
+        url = old.endpoints[0].url
+        targets = [Target("api", url, "127.0.0.1", Terms("/", 5.0, upstream.tls)) for upstream in (old, new)]
+        assert await prober(targets[1]) == "its certificates cannot be loaded"
+        prober.follow({"api": old}, {"api": new})
+        assert "is refused" in str(await prober(targets[0]))
+        assert await prober(targets[1]) is None
+        prober.follow({"api": new})
+        assert await prober(targets[0]) == "its certificates cannot be loaded"
+        assert await prober(targets[1]) is None
+
+    play(scene, context=serving(authority.issue("127.0.0.1")))

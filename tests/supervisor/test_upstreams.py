@@ -83,6 +83,7 @@ def test_each_endpoint_is_told_in_the_order_of_the_configuration() -> None:
         assert world.told == [
             {
                 "type": "endpoints",
+                "number": 1,
                 "services": {
                     "api": [
                         {
@@ -105,6 +106,19 @@ def test_each_endpoint_is_told_in_the_order_of_the_configuration() -> None:
         api={"endpoints": ["http://b.test", "https://10.0.0.1"]},
         other={"endpoints": ["http://[::1]:80"]},
     )
+
+
+def test_who_asks_before_anything_was_probed_learns_that_nothing_is_known() -> None:
+    async def ask(target: Target) -> str | None:
+        raise AssertionError("it has not begun")
+
+    async def scene() -> None:
+        upstreams = Upstreams({"api": Upstream.model_validate(TWO)}, lambda message: None, ask)
+        whys = [known["why"] for entry in upstreams.report()["api"] for known in entry["addresses"]]
+        assert whys == ["not probed yet"] * 2
+        assert ("edge_dns_failures_total", ("api",), (0,)) in upstreams.series()
+
+    uvloop.run(scene())
 
 
 def test_what_is_not_known_in_time_is_told_later() -> None:
@@ -263,3 +277,83 @@ def test_metrics_count_addresses_and_failed_look_ups_by_upstream() -> None:
         api={"endpoints": ["http://a.test", "http://gone.test", "https://gone.test"], "health": HEALTH},
         plain={"endpoints": ["http://10.0.0.1"]},
     )
+
+
+def made(**upstreams: dict[str, Any]) -> dict[str, Upstream]:
+    return {name: Upstream.model_validate(fields) for name, fields in upstreams.items()}
+
+
+def failures(upstreams: Upstreams) -> dict[str, int]:
+    return {labels[0]: words[0] for name, labels, words in upstreams.series() if name == "edge_dns_failures_total"}
+
+
+def test_what_is_considered_is_asked_for_and_told_only_once_it_is_adopted() -> None:
+    world = World()
+    world.names |= {"a.test": ["10.0.0.1"], "b.test": ["10.0.0.2"]}
+
+    async def scene(upstreams: Upstreams, world: World) -> None:
+        new = made(other={"endpoints": ["http://b.test"], "health": HEALTH})
+        services = await upstreams.consider(new, 20)
+        assert services == {"other": [{"url": "http://b.test:80", "addresses": ["10.0.0.2"], "up": ["10.0.0.2"]}]}
+        world.ill["10.0.0.2"] = "status 500"
+        world.names["a.test"] = ["10.0.0.3"]
+        await turned(lambda: len(world.told) == 2, "what serves is told")
+        assert (world.told[-1]["number"], world.told[-1]["services"].keys()) == (1, {"api"})
+        assert upstreams.report().keys() == {"api"}
+        upstreams.adopt(7)
+        assert (world.told[-1]["number"], world.told[-1]["services"].keys()) == (7, {"other"})
+        await turned(lambda: world.last("other") == [("http://b.test:80", ["10.0.0.2"], [])], "it is told as it is")
+        assert upstreams.report().keys() == {"other"}
+
+    play(scene, world, api={"endpoints": ["http://a.test"]})
+
+
+def test_what_was_considered_and_dropped_leaves_no_trace() -> None:
+    world = World()
+    world.names["b.test"] = ["10.0.0.2"]
+
+    async def scene(upstreams: Upstreams, world: World) -> None:
+        await upstreams.consider(made(api=TWO, other={"endpoints": ["http://b.test"]}), 20)
+        upstreams.drop()
+        world.names["b.test"] = ["10.0.0.9"]
+        upstreams.adopt(3)
+        assert world.told[-1] == {"type": "endpoints", "number": 3, "services": {}}
+
+    play(scene, world, api=TWO)
+
+
+def test_a_reload_forgets_nothing_that_is_known_of_names_and_addresses_that_stay() -> None:
+    world = World()
+    world.names["a.test"] = ["10.0.0.1", "10.0.0.2"]
+    world.ill["10.0.0.2"] = "status 500"
+    slow = {"path": "/healthz", "every": "1h"}
+
+    async def scene(upstreams: Upstreams, world: World) -> None:
+        # Nobody would answer were it asked again.
+        world.silent |= {"a.test", "10.0.0.1", "10.0.0.2"}
+        same = {"endpoints": ["http://a.test"], "health": slow}
+        services = await within(5, upstreams.consider(made(api={**same, "pool": 7}), 20))
+        upstreams.adopt(2)
+        assert services["api"][0]["up"] == ["10.0.0.1"]
+        assert upstreams.report()["api"][0]["addresses"][1]["why"] == "status 500"
+        # Probed in another way, it is not known any more.
+        await upstreams.consider(made(api={**same, "health": {**slow, "path": "/else"}}), 0.05)
+        upstreams.adopt(3)
+        assert upstreams.report()["api"][0]["addresses"][0]["why"] == "not probed yet"
+
+    play(scene, world, api={"endpoints": ["http://a.test"], "health": slow})
+
+
+def test_failed_look_ups_stay_counted_whatever_is_reloaded() -> None:
+    async def scene(upstreams: Upstreams, world: World) -> None:
+        await turned(lambda: failures(upstreams)["api"] >= 3, "some are counted")
+        await upstreams.consider(made(api={"endpoints": ["http://10.0.0.1"]}), 20)
+        upstreams.adopt(2)
+        counted = failures(upstreams)["api"]
+        assert counted >= 3
+        await upstreams.consider(made(other={"endpoints": ["http://gone.test"]}), 20)
+        upstreams.adopt(3)
+        await turned(lambda: failures(upstreams)["other"] >= 1, "those of the new one are counted")
+        assert failures(upstreams)["api"] == counted
+
+    play(scene, api={"endpoints": ["http://gone.test"]})

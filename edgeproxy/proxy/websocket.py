@@ -1,0 +1,152 @@
+"""One direction of a WebSocket (RFC 6455): where its frames end, so that a close frame can be put between two of them.
+
+Nothing is read but the first bytes of frames (section 5.2), and nothing is changed until the edge leaves. Pure: bytes
+come in as they were read, split anywhere, and what is to be passed on comes out.
+"""
+
+from struct import pack
+
+CLOSE = 8
+"""The opcode of a close frame (section 5.5.1)."""
+
+GOING_AWAY = 1001
+"""The status code of an endpoint that goes away (section 7.4.1)."""
+
+MASKED = 0x80
+"""The bit beside a frame's length that says that its payload is masked (section 5.3)."""
+
+OPCODES = frozenset((0, 1, 2, 8, 9, 10))
+"""Those with a meaning; the others are reserved (section 5.2)."""
+
+CONTROL_MOST = 125
+"""Bytes of a control frame's payload, which comes in one piece (section 5.5)."""
+
+
+def kind_of(first: int) -> int:
+    """What a frame is that begins with this byte; its reserved bits are the business of extensions."""
+    opcode = first & 15
+    if opcode not in OPCODES or (opcode >= CLOSE and first < 0x80):
+        return UNKNOWN
+    return CLOSING if opcode == CLOSE else CONTROL if opcode > CLOSE else DATA
+
+
+DATA, CONTROL, CLOSING, UNKNOWN = range(4)
+KINDS = bytes(map(kind_of, range(256)))
+WIDTHS = {126: 2, 127: 8}
+"""Bytes of a length that is longer than seven bits."""
+SHORT = bytes(2 + (second & 127) + (second >> 7) * 4 if second & 127 < 126 else 0 for second in range(256))
+"""Bytes of a whole frame by its second byte, 0 where that does not tell."""
+
+
+def going_away(mask: bytes = b"") -> bytes:
+    """A close frame that says so. A client's has a `mask`: four bytes that nobody can foresee (section 5.3)."""
+    payload = GOING_AWAY.to_bytes(2, "big")
+    if not mask:
+        return pack(">BB", 0x80 | CLOSE, len(payload)) + payload
+    covered = bytes(byte ^ over for byte, over in zip(payload, mask, strict=False))
+    return pack(">BB", 0x80 | CLOSE, MASKED | len(payload)) + mask + covered
+
+
+class Frames:
+    """The frames that go in one direction."""
+
+    __slots__ = ("_head", "_last", "_left", "closed", "lost", "told")
+
+    def __init__(self) -> None:
+        self._head = b""
+        """The beginning of a frame whose length cannot be told yet; it was passed on."""
+        self._left = 0
+        """Bytes of a frame that are still to come."""
+        self._last = b""
+        """What is to be said at the next end of a frame, and nothing after it."""
+        self.told = False
+        """That was said."""
+        self.closed = False
+        """Who speaks in this direction has sent a close frame, be it passed on or not."""
+        self.lost = False
+        """What comes is no WebSocket: where its frames end cannot be known."""
+
+    def relay(self, data: bytes) -> bytes:
+        """What is to be passed on of `data`: all of it, or what comes before the last word, and that, or nothing."""
+        if not self._last:
+            if self._left >= len(data):
+                self._left -= len(data)
+            elif not self.lost:
+                self._follow(data)
+            return data
+        if self.told:
+            # Whoever was told to go reads nothing more (section 1.4); this side's answer is still looked for.
+            if not self.lost:
+                self._follow(data)
+            return b""
+        taken = 0 if self.lost else self._follow(data, one=True)
+        if self.lost or not self.between:
+            return data
+        self.told = True
+        self._follow(data[taken:])
+        return data[:taken] + self._last
+
+    def leave(self, word: bytes) -> bytes:
+        """Say `word`, a close frame, between two frames, and nothing after it; returns what is to be said right now.
+
+        Between two frames may be within a message (section 5.4).
+        """
+        self._last = word
+        self.told = self.between
+        return word if self.told else b""
+
+    @property
+    def between(self) -> bool:
+        """Whether a frame has ended, and none has begun."""
+        return not self._left and not self._head
+
+    def _follow(self, data: bytes, *, one: bool = False) -> int:
+        """Find the ends of frames in `data`, of the `one` that has begun or of all; returns how far that went."""
+        held = len(self._head)
+        if held:
+            data, self._head = self._head + data, b""
+        at, size = self._left, len(data)
+        while at < size and not (one and at):
+            # Most frames are short ones of data, and must cost next to nothing.
+            if at + 1 < size and not KINDS[data[at]] and (whole := SHORT[data[at + 1]]):
+                at += whole
+                continue
+            end = self._end(data, at)
+            if not end:
+                if not self.lost:
+                    self._head, self._left = data[at:], 0
+                return size - held
+            at = end
+        if at > size:
+            self._left = at - size
+            return size - held
+        self._left = 0
+        return at - held
+
+    def _end(self, data: bytes, at: int) -> int:
+        """Where the frame ends that begins at `at`; 0 where that is not to be told yet, or is never to be."""
+        if at + 2 > len(data):
+            return 0
+        kind, length = KINDS[data[at]], data[at + 1]
+        at += 2
+        if length & MASKED:
+            length ^= MASKED
+            covered = 4
+        else:
+            covered = 0
+        if kind:
+            if kind == UNKNOWN or length > CONTROL_MOST:
+                self.lost = True
+                return 0
+            if kind == CLOSING:
+                self.closed = True
+        if length > CONTROL_MOST:
+            width = WIDTHS[length]
+            if at + width > len(data):
+                return 0
+            length = int.from_bytes(data[at : at + width], "big")
+            if length >> 63:
+                self.lost = True
+                return 0
+            at += width
+        return at + covered + length

@@ -1,0 +1,110 @@
+"""From one configuration to another while the edge serves, in all that has one: workers, upstreams, certificates.
+
+Nothing changes until all workers that serve have said that they can; then everything does, in one step.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from edgeproxy import log
+from edgeproxy.channel import Frame, pack
+from edgeproxy.config.models import Settings
+from edgeproxy.supervisor.certificates import Certificates
+from edgeproxy.supervisor.crew import Crew
+from edgeproxy.supervisor.probe import Prober
+from edgeproxy.supervisor.upstreams import Upstreams
+
+FIRST_LOOK = 2.0
+"""Seconds that workers wait at most for the addresses of upstreams, and for how these are."""
+
+PREPARING = 15.0
+"""Seconds that workers have to make ready: longer than it takes until one that hangs is replaced."""
+
+A_SECOND = 1_000_000
+"""Bytes of configuration for which they have a second more."""
+
+CHANGING = 10.0
+"""Seconds that are waited for workers to serve what they have prepared; they will, be it later."""
+
+
+class Changeover:
+    """What one supervisor has to change. `config` makes what a worker begins with, from a number and settings."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        config: Callable[[int, Settings], dict[str, Any]],
+        crew: Crew,
+        upstreams: Upstreams,
+        certificates: Certificates,
+        prober: Prober,
+    ) -> None:
+        self._serving = settings
+        self._config = config
+        self._crew = crew
+        self._upstreams = upstreams
+        self._certificates = certificates
+        self._prober = prober
+        self._number = crew.number
+        """Of the configuration that was offered last."""
+        self._begun = asyncio.Event()
+        self._renewed = False
+        """Whether certificates have changed since that began."""
+        self._log = log.get()
+
+    async def begin(self) -> None:
+        """Start the workers, once it is known what they have to be told."""
+        await self._certificates.look()
+        await self._upstreams.begin(FIRST_LOOK)
+        self._crew.start()
+        self._begun.set()
+
+    def renew(self) -> None:
+        """Certificates have changed, and can be used."""
+        self._renewed = True
+        self._prober.renew()
+        self._crew.tell({"type": "certificates"})
+
+    async def __call__(self, settings: Settings) -> list[str]:
+        """Have everything serve `settings`; why it does not, where it does not: then nothing has changed.
+
+        One at a time. Before the workers were started it waits for that.
+        """
+        await self._begun.wait()
+        self._number += 1
+        self._renewed = False
+        try:
+            whys = await self._change(settings)
+        finally:
+            if self._crew.number != self._number:
+                self._crew.discard(self._number)
+                self._upstreams.drop()
+            self._prober.follow(self._serving.upstreams)
+        if whys:
+            return whys
+        if self._renewed:
+            self.renew()  # Some of what was being loaded may have been read before they had changed.
+        if late := await self._crew.settle(CHANGING):
+            self._log.warning("workers still serve the configuration before", pids=late)
+        return []
+
+    async def _change(self, settings: Settings) -> list[str]:
+        certificates = await self._certificates.consider(settings)
+        await asyncio.to_thread(self._prober.follow, self._serving.upstreams, settings.upstreams)
+        services = await self._upstreams.consider(settings.upstreams, FIRST_LOOK)
+        config, prepare = await asyncio.to_thread(self._pack, settings, services)
+        whys = await self._crew.prepare(self._number, prepare, PREPARING + len(prepare.data) / A_SECOND)
+        if not whys:
+            # In one step with what the workers have just said.
+            self._crew.commit(self._number, config)
+            self._upstreams.adopt(self._number)
+            self._certificates.adopt(certificates)
+            self._serving = settings
+        return whys
+
+    def _pack(self, settings: Settings, services: dict[str, Any]) -> tuple[Frame, Frame]:
+        """What workers begin with from here on, and what those that there are prepare; seconds, for many keys."""
+        config = self._config(self._number, settings)
+        prepare = {"type": "prepare", "number": self._number, "settings": config["settings"], "services": services}
+        return pack(config), pack(prepare)

@@ -1,0 +1,87 @@
+"""What `GET /status` answers, as a page for people."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+MIB = 1 << 20
+
+
+def overview(status: Mapping[str, Any]) -> str:
+    """The page: the edge and its configuration, then tables of workers, upstreams, and rows in use.
+
+    Raises LookupError or TypeError where `status` is not what an edge answers.
+    """
+    parts = [_edge(status)]
+    if status["workers"]:
+        parts.append(table(WORKERS, map(_worker, status["workers"])))
+    if status["upstreams"]:
+        parts.append(table(UPSTREAMS, (row for each in status["upstreams"].items() for row in _upstream(*each))))
+    parts.append(table(TABLES, (_table(name, rows) for name, rows in status["tables"].items())))
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _edge(status: Mapping[str, Any]) -> list[str]:
+    config, hub, usage = status["config"], status["hub"], status["usage"]
+    said = [
+        f"edge    {status['region']}, {status['phase']}, edgeproxy {status['version']}",
+        f"config  {config['sha256'][:12]}, loaded {moment(config['loaded_at'])}",
+    ]
+    if config["error"] is not None:
+        said.append(f"        its files have changed and are not served, since {moment(config['error']['since'])}:")
+        said += [f"        {error}" for error in config["error"]["errors"]]
+    if config["needs_restart"]:
+        said.append(f"        waits for a restart: {', '.join(config['needs_restart'])}")
+    said.append(f"hub     {hub['url']}, {hub['state']}")
+    said.append(f"usage   {usage['unshipped']} unshipped, {usage['spool_bytes']} bytes in the spool")
+    return said
+
+
+WORKERS = ("worker", "pid", "connections", "memory", "descriptors", "since")
+
+
+def _worker(worker: Mapping[str, Any]) -> tuple[Any, ...]:
+    memory = f"{worker['resident_bytes'] / MIB:.0f} MiB"
+    since = moment(worker["started_at"])
+    return worker["place"], worker["pid"], worker["connections"], memory, worker["descriptors"], since
+
+
+UPSTREAMS = ("upstream", "up", "down", "trouble")
+
+
+def _upstream(name: str, endpoints: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    """A line with how many addresses are up and down, and the first trouble; one more line for each further one."""
+    known = [(endpoint["url"], address) for endpoint in endpoints for address in endpoint["addresses"]]
+    troubles = [f"{endpoint['url']}: {endpoint['why']}" for endpoint in endpoints if endpoint["why"]]
+    troubles += [f"{url} at {address['address']}: {address['why']}" for url, address in known if not address["up"]]
+    up = sum(address["up"] for _, address in known)
+    yield name, up, len(known) - up, *troubles[:1]
+    for trouble in troubles[1:]:
+        yield "", "", "", trouble
+
+
+TABLES = ("table", "rows", "of", "used")
+
+
+def _table(name: str, rows: Mapping[str, int]) -> tuple[Any, ...]:
+    return name, rows["used"], rows["rows"], f"{rows['used'] / rows['rows']:.0%}"
+
+
+def table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> list[str]:
+    """Lines with columns that stand below their heads: numbers, and what begins with one, at the right."""
+    cells = [tuple(map(str, row)) + ("",) * (len(head) - len(row)) for row in rows]
+    right = [all(row[at][:1].isdigit() or not row[at] for row in cells) for at in range(len(head))]
+    right[-1] = False  # Nothing follows it.
+    widths = [max(len(line[at]) for line in (head, *cells)) for at in range(len(head))]
+    return [
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in (head, *cells)
+    ]
+
+
+def moment(unix: float) -> str:
+    """A moment in Unix seconds, in UTC as people read it."""
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M:%S} UTC"

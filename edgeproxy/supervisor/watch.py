@@ -1,0 +1,52 @@
+"""The files of the configuration, watched: once they have changed and settled, they are loaded again.
+
+Files are written in pieces and replaced one after the other, so a change counts once two looks in a row have seen the
+same. What is read half-written all the same is refused, and read again when the other half has come.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from edgeproxy.config.signs import Sign, sign
+from edgeproxy.supervisor.reload import Reloads
+
+EVERY = 0.5
+"""Seconds between two looks."""
+
+Signs = Mapping[str, Sign]
+
+
+class Settling:
+    """What was seen of the files so far."""
+
+    def __init__(self) -> None:
+        self._before: Signs = {}
+        self._tried: Signs = {}
+
+    def look(self, read: Signs, seen: Signs) -> bool:
+        """Whether to load the files that are now as `seen`, and were as `read` when they were loaded last.
+
+        True at most once for each state of the files: what came of that was said, and stays so until they change.
+        """
+        settled = seen == self._before
+        self._before = seen
+        if seen == read or seen == self._tried or not settled:
+            return False
+        self._tried = seen
+        return True
+
+
+async def watch(reloads: Reloads, every: float = EVERY) -> None:
+    """Look at the files that were read last again and again, and reload what has changed."""
+    settling = Settling()
+    while True:
+        await asyncio.sleep(every)
+        read = reloads.signs
+        seen = await asyncio.to_thread(signs_of, read)
+        if settling.look(read, seen):
+            await reloads.ask()
+
+
+def signs_of(files: Iterable[str]) -> Signs:
+    """The files as they are now."""
+    return {file: sign(file) for file in files}

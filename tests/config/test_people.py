@@ -1,0 +1,50 @@
+"""Customers and keys as workers have them: as text, and whole again for who asks."""
+
+import gc
+import hashlib
+
+from edgeproxy.config.load import dump, restore
+
+KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
+
+
+def people_of(loaded):
+    settings = loaded(
+        f"""\
+tiers: {{basic: {{limits: [{{rate: 60/min}}]}}}}
+customers:
+  plain: {{tier: basic}}
+  free: {{tier: basic, limits: []}}
+  own: {{tier: basic, limits: [{{rate: 7/301ms}}, {{name: daily, rate: 1000/day}}]}}
+  {KEYS[0]}: {{tier: basic}}
+keys:
+  - {{sha256: {KEYS[0]}, customer: own, scopes: [read, "a:b/c"], expires: 2027-01-01T00:00:00.25Z}}
+  - {{sha256: {KEYS[1]}, customer: plain, scopes: []}}
+  - {{sha256: {KEYS[2]}, customer: {KEYS[0]}}}
+"""
+    )
+    return settings, restore(dump(settings))[1]
+
+
+def test_customers_are_as_they_were(loaded):
+    settings, people = people_of(loaded)
+    for name, customer in settings.customers.items():
+        assert people.customer(name) == customer
+    assert people.customer("plain").limits is None
+    assert people.customer("free").limits == ()
+    assert [(limit.name, limit.count) for limit in people.customer("own").limits] == [("basic", 7), ("daily", 1000)]
+
+
+def test_keys_are_as_they_were(loaded):
+    settings, people = people_of(loaded)
+    for key in settings.keys:
+        assert people.key(bytes.fromhex(key.sha256)) == key
+    assert people.key(hashlib.sha256(b"somebody").digest()) is None
+    assert len(people) == 7
+
+
+def test_none_of_them_is_anything_that_the_garbage_collector_goes_through(loaded):
+    _, people = people_of(loaded)
+    gc.collect()
+    assert not any(gc.is_tracked(value) for known in vars(people).values() for value in known.values())
+    assert not any(gc.is_tracked(known) for known in vars(people).values())

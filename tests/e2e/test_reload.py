@@ -1,0 +1,240 @@
+"""A configuration that changes while real workers serve: nobody who uses the edge notices, and nothing is uncounted."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from tests.e2e.ask import Wire, ask
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import COMMAND, Edge, total
+from tests.e2e.load import Load, Plan
+from tests.e2e.people import UNLIMITED, key_line, key_of, people
+from tests.e2e.ports import HOST, Ports
+from tests.e2e.process import Process, kill
+from tests.e2e.site import Site
+from tests.e2e.upstream import Upstream
+from tests.supervisor.waiting import until, within
+
+RELOADS = 50
+FLIP = b"GET /flip HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\n\r\n" % key_of(UNLIMITED).encode()
+
+ALL = {"name": "all", "path": "/*", "upstream": "api"}
+POSTED = {"name": "posted", "path": "/flip", "methods": ["POST"], "upstream": "api"}
+"""With this one, a GET of /flip is a 405, which the edge itself answers."""
+
+
+def reloads(edge: Edge) -> dict[str, float]:
+    """How many there were, by result, of those that there were."""
+    counted = {
+        result: total(edge.metrics(), "edge_config_reloads_total", result=result)
+        for result in ("ok", "unchanged", "refused", "failed")
+    }
+    return {result: count for result, count in counted.items() if count}
+
+
+def ok(edge: Edge) -> float:
+    return total(edge.metrics(), "edge_config_ok")
+
+
+def test_fifty_reloads_under_load_lose_nothing_and_each_is_whole(start_edge: StartEdge, tmp_path: Path) -> None:
+    edge = start_edge(**people(acme="free"))
+    load = Load(tmp_path, "load", Plan(edge.port, ["acme"], ["/", "/flip"]))
+    with Wire(edge.port) as wire:
+        for number in range(RELOADS):
+            routes = [ALL, POSTED] if number % 2 == 0 else [ALL]
+            answer = edge.reload(routes=routes)
+            assert (answer.status, answer.json()["result"]) == (200, "ok"), answer
+            # What was answered after the reload is by the new configuration, on connections of before too.
+            for _ in range(4):
+                wire.send(FLIP)
+                assert wire.hear().status == (405 if number % 2 == 0 else 200)
+                assert edge.ask("/flip", key=key_of(UNLIMITED)).status == (405 if number % 2 == 0 else 200)
+    account = load.finish()
+    assert account.answers["acme"].keys() == {"200", "405"}
+    assert (account.lost, account.reset, account.closed, account.refused, account.wrong) == ({}, 0, 0, 0, 0)
+    assert edge.usage()["acme"] == account.answered("acme", 200)
+    assert total(edge.metrics(), "edge_requests_total", code="405") == account.answered("acme", 405) + 4 * RELOADS
+    assert reloads(edge) == {"ok": RELOADS}
+    assert ok(edge) == 1
+
+
+def test_what_is_wrong_is_known_and_since_when_until_all_is_well(start_edge: StartEdge) -> None:
+    edge = start_edge()
+    before = edge.status()["config"]
+    good = edge.settings["routes"]
+    answer = edge.reload(routes=[{**ALL, "upstream": "nowhere"}, {**ALL, "auth": "maybe"}])
+    assert answer.status == 422
+    errors = answer.json()["errors"]
+    assert [error.partition(f"{edge.file}:")[1] for error in errors] == [f"{edge.file}:"] * len(errors)
+    assert len(errors) >= 2
+    told = edge.status()["config"]
+    assert (told["sha256"], told["loaded_at"]) == (before["sha256"], before["loaded_at"])
+    assert told["error"]["errors"] == errors
+    assert (ok(edge), reloads(edge)) == (0, {"refused": 1})
+    assert edge.ask("/", key=key_of(UNLIMITED)).status == 200
+    assert edge.ready()
+    assert edge.reload(routes=good).json()["result"] == "unchanged"
+    assert edge.status()["config"] == before
+    assert (ok(edge), reloads(edge)) == (1, {"refused": 1, "unchanged": 1})
+
+
+def test_what_a_removed_route_and_customer_and_meter_counted_stays(start_edge: StartEdge) -> None:
+    meters = {"requests": {"count": "requests"}, "wins": {"count": "requests", "when": "success"}}
+    goes = {"name": "goes", "path": "/goes/*", "upstream": "api"}
+    edge = start_edge(**people(acme="free", gone="basic"), meters=meters, routes=[ALL, goes])
+    for path in ("/goes/a", "/stays"):
+        for customer in ("acme", "gone"):
+            for _ in range(3):
+                assert edge.ask(path, key=key_of(customer)).status == 200
+    rows = sorted(map(tuple, ask(edge.admin, "/usage").json()["rows"]))
+    counted = total(edge.metrics(), "edge_requests_total", route="goes")
+    assert (len(rows), counted) == (8, 6)
+    assert edge.reload(**people(acme="free"), meters={"requests": {"count": "requests"}}, routes=[ALL]).status == 200
+    assert sorted(map(tuple, ask(edge.admin, "/usage").json()["rows"])) == rows
+    metrics = edge.metrics()
+    assert total(metrics, "edge_requests_total", route="goes") == 6
+    assert total(metrics, "edge_usage_counted_total", meter="wins") == 12
+    assert edge.ask("/goes/a", key=key_of("gone")).status == 401
+    assert ask(edge.admin, "/limits/gone").status == 404
+    assert edge.ask("/goes/a", key=key_of("acme")).status == 200
+    # As if it had never been away.
+    assert edge.reload(**people(acme="free", gone="basic"), meters=meters, routes=[ALL, goes]).status == 200
+    assert edge.ask("/goes/a", key=key_of("gone")).status == 200
+    assert edge.limit("gone")["used"] == 7
+    assert total(edge.metrics(), "edge_requests_total", route="goes") == 7
+    assert total(edge.metrics(), "edge_usage_counted_total", meter="wins") == 13
+
+
+def test_a_websocket_and_a_stream_of_events_survive_even_the_end_of_their_route(start_edge: StartEdge) -> None:
+    ports = Ports(2)
+    edge = start_edge(port=ports.numbers[0])
+    elsewhere = {"api": {"endpoints": [f"http://{HOST}:{ports.numbers[1]}"]}}
+    here = edge.settings["upstreams"]
+    url = f"http://{HOST}:{edge.port}"
+
+    async def scene() -> None:
+        site = Site()
+        headers = {"X-API-Key": key_of(UNLIMITED)}
+        async with (
+            site.open(ports.numbers[0]),
+            aiohttp.ClientSession(headers=headers) as session,
+            session.ws_connect(f"{url}/socket", protocols=["echo"]) as tunnel,
+            session.get(f"{url}/events") as events,
+        ):
+            assert await events.content.readline() == b"retry: 10\n"
+            for number, upstreams in enumerate((elsewhere, here, elsewhere)):
+                answer = await asyncio.to_thread(edge.reload, upstreams=upstreams)
+                assert (answer.status, answer.json()["result"]) == (200, "ok")
+                await tunnel.send_str(f"still {number}")
+                assert await tunnel.receive_str() == f"still {number}"
+                site.cue.set()
+                while await events.content.readline() != b"data: event %d\n" % number:
+                    assert not events.content.at_eof()
+            async with session.get(f"{url}/cookies") as answer_now:
+                assert answer_now.status == 502, "nobody is there where it goes now"
+            await tunnel.send_str("bye")
+            assert (await tunnel.receive()).data == 4001
+
+    try:
+        asyncio.run(within(30, scene()))
+    finally:
+        ports.close()
+    assert edge.usage() == {UNLIMITED: 2}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_worker_that_is_killed_in_the_middle_of_a_reload_is_no_reason_to_stop(
+    start_edge: StartEdge, seed: int
+) -> None:
+    random = Random(seed)
+    # Enough to read that preparing takes a while.
+    many = {f"customer-{n}": {"tier": "basic"} for n in range(3000)}
+    edge = start_edge(customers={UNLIMITED: {"tier": "free"}, **many})
+    results: list[Any] = []
+    for number in range(4):
+        before = set(edge.worker_pids())
+        routes = [ALL, POSTED] if number % 2 == 0 else [ALL]
+        edge.write(routes=routes)
+        reload = threading.Thread(target=lambda: results.append(ask(edge.admin, "/reload", method="POST")))
+        reload.start()
+        reload.join(random.uniform(0, 0.5))
+        victim = random.choice(sorted(before))
+        kill(victim)
+        reload.join(30)
+        answer = results[-1]
+        assert (answer.status, answer.json()["result"]) == (200, "ok"), answer
+        until(lambda gone=victim: len(set(edge.worker_pids()) - {gone}) == 2 and edge.ready(), "it is replaced")
+        for _ in range(20):
+            assert edge.ask("/flip", key=key_of(UNLIMITED)).status == (405 if number % 2 == 0 else 200)
+    assert reloads(edge) == {"ok": 4}
+
+
+def test_what_waits_for_a_restart_is_named_and_the_rest_applies(start_edge: StartEdge) -> None:
+    edge = start_edge()
+    answer = edge.reload(region="other", workers=3, state="elsewhere", routes=[ALL, POSTED])
+    assert answer.json() == {"result": "ok", "needs_restart": ["region", "workers", "state"]}
+    status = edge.status()
+    assert (status["region"], len(status["workers"])) == ("eu-test", 2)
+    assert status["config"]["needs_restart"] == ["region", "workers", "state"]
+    assert edge.ask("/flip", key=key_of(UNLIMITED)).status == 405
+    echo = edge.ask("/?echo=1", key=key_of(UNLIMITED)).json()
+    assert ["X-Edge-Region", "eu-test"] in echo["fields"]
+    for pid in edge.worker_pids():
+        kill(pid)
+        until(lambda pid=pid: pid not in edge.worker_pids() and edge.ready(), "it is replaced")
+    assert edge.ask("/flip", key=key_of(UNLIMITED)).status == 405, "new workers begin with it"
+    assert edge.usage() == {UNLIMITED: 1}
+
+
+def test_an_access_log_that_cannot_be_written_is_refused(start_edge: StartEdge, tmp_path: Path) -> None:
+    edge = start_edge()
+    (error,) = edge.reload(access_log=str(tmp_path / "gone" / "log")).json()["errors"]
+    assert error.startswith(f"{edge.file}:")
+    assert f": access_log: {tmp_path}/gone/log cannot be written: " in error
+    assert edge.reload(access_log=str(tmp_path / "log")).json()["result"] == "ok"
+    assert edge.ask("/logged", key=key_of(UNLIMITED)).status == 200
+    log = tmp_path / "log"
+    until(lambda: log.exists() and b"/logged" in log.read_bytes(), "it is logged")
+
+
+@pytest.fixture
+def watched(tmp_path: Path, upstream: Upstream) -> Iterator[tuple[Edge, Path]]:
+    """An edge that watches its files, which are behind a link; and the folder where that is."""
+    folder = tmp_path / "edge"
+    with closing(Edge(folder, upstream.port)) as edge:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "edge.yaml").write_text(yaml.safe_dump(edge.settings))
+        (tmp_path / "current").symlink_to("one")
+        file = tmp_path / "current" / "edge.yaml"
+        edge.supervisors.append(Process([*COMMAND, file, "--watch"], folder / "log", family=edge.family_name))
+        until(edge.ready, "the edge is ready")
+        yield edge, tmp_path
+
+
+def test_files_are_watched_where_that_is_wanted(watched: tuple[Edge, Path]) -> None:
+    edge, folder = watched
+    other = dict(edge.settings, routes=[ALL, POSTED], include=["more.yaml"], customers={}, keys=[])
+    (folder / "two" / "edge.yaml").write_text(yaml.safe_dump(other))
+    more = {"customers": {UNLIMITED: {"tier": "free"}, "new": {"tier": "free"}}, "keys": [key_line(UNLIMITED)]}
+    (folder / "two" / "more.yaml").write_text(yaml.safe_dump(more))
+    (folder / "next").symlink_to("two")
+    (folder / "next").rename(folder / "current")
+    until(lambda: edge.ask("/flip", key=key_of(UNLIMITED)).status == 405, "what the link leads to now serves")
+    assert edge.ask("/", key=key_of("new")).status == 401
+    more["keys"].append(key_line("new"))
+    text = yaml.safe_dump(more)
+    (folder / "two" / "more.yaml").write_text(text[: text.index("customer: new")])
+    until(lambda: reloads(edge) == {"ok": 1, "refused": 1}, "half of it is refused")
+    assert ok(edge) == 0
+    (folder / "two" / "more.yaml").write_text(text)
+    until(lambda: edge.ask("/", key=key_of("new")).status == 200, "all of it serves")
+    assert (ok(edge), reloads(edge)) == (1, {"ok": 2, "refused": 1})

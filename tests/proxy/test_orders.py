@@ -1,0 +1,188 @@
+"""What a worker process does when its supervisor tells it, and what it answers."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from edgeproxy.channel import Channel
+from edgeproxy.config.load import dump
+from edgeproxy.proxy import orders
+from tests.proxy.test_worker import Process
+from tests.proxy.transcript import KEY, Edge, digest, get
+
+
+@pytest.fixture
+def worker(edge: Edge) -> Iterator[Process]:
+    process = Process(edge)
+    yield process
+    process.close()
+    edge.upstream.listening.close()
+
+
+async def prepares(worker: Process, edge: Edge, number: int, **services: Any) -> dict[str, Any]:
+    """Tell it to prepare what `config` says now; its answer."""
+    settings = dump(edge.settings()).decode()
+    message = {"type": "prepare", "number": number, "settings": settings, "services": services}
+    await worker.channel.send(message)
+    return await worker.hears()
+
+
+async def commits(worker: Process, edge: Edge, number: int) -> None:
+    """Have it serve what `config` says now."""
+    assert await prepares(worker, edge, number) == {"type": "prepared", "number": number}
+    await worker.channel.send({"type": "commit", "number": number})
+    assert await worker.hears() == {"type": "committed", "number": number}
+
+
+async def test_of_the_orders(edge: Edge, worker: Process) -> None:
+    """Nothing but a commit changes what is served, and only one of what was prepared."""
+    await worker.begins()
+    edge.config["routes"].append({"path": "/new/*", "upstream": "api"})
+    assert await prepares(worker, edge, 2) == {"type": "prepared", "number": 2}
+    assert await worker.asks(get("/new/x")) == 404
+    await worker.channel.send({"type": "discard", "number": 2})
+    await worker.channel.send({"type": "commit", "number": 2})
+    assert await prepares(worker, edge, 3) == {"type": "prepared", "number": 3}
+    assert await worker.asks(get("/new/x")) == 404
+    await worker.channel.send({"type": "commit", "number": 3})
+    assert await worker.hears() == {"type": "committed", "number": 3}
+    assert await worker.asks(get("/new/x")) == 401
+    await worker.channel.send({"type": "drain", "deadline": 5.0})
+    assert await worker.hears() == {"type": "left"}
+    assert worker.ends()[0] == 0
+
+
+async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge: Edge, worker: Process) -> None:
+    await worker.begins()
+    for number, dumped in enumerate(("", "{}\nkey", dump(edge.settings()).decode() + "\nkey nonsense {}"), 2):
+        await worker.channel.send({"type": "prepare", "number": number, "settings": dumped, "services": {}})
+        answer = await worker.hears()
+        assert (answer["type"], answer["number"]) == ("refused", number)
+        assert answer["why"]
+    settings = edge.settings()
+    upstream = settings.upstreams["api"]
+    tls = upstream.tls.model_copy(update={"ca": edge._folder / "nothing.pem"})
+    endpoint = upstream.endpoints[0].model_copy(update={"url": "https://127.0.0.1:9"})
+    broken = settings.model_copy(
+        update={"upstreams": {"api": upstream.model_copy(update={"tls": tls, "endpoints": (endpoint,)})}}
+    )
+    await worker.channel.send({"type": "prepare", "number": 5, "settings": dump(broken).decode(), "services": {}})
+    answer = await worker.hears()
+    assert answer["type"] == "refused"
+    assert "nothing.pem" in answer["why"]
+    edge.config["routes"] += [{"name": f"r{n}", "path": f"/{n}/*", "upstream": "api"} for n in range(5000)]
+    answer = await prepares(worker, edge, 6)
+    assert answer["type"] == "refused"
+    assert "metrics" in answer["why"]
+    assert await worker.asks(get("/v1/x", f"X-API-Key: {KEY}-not")) == 401
+    del edge.config["routes"][3:]
+    await commits(worker, edge, 7)
+
+
+async def test_the_drain_does_not_wait_for_what_is_prepared(edge: Edge, worker: Process) -> None:
+    await worker.begins()
+    edge.config["keys"] += [{"sha256": digest(f"{n}"), "customer": "free"} for n in range(3000)]
+    message = {"type": "prepare", "number": 2, "settings": dump(edge.settings()).decode(), "services": {}}
+    for _ in range(20):
+        await worker.channel.send(message)
+    await worker.channel.send({"type": "drain", "deadline": 5.0})
+    answers = []
+    while (answer := await worker.hears())["type"] != "left":
+        answers.append(answer)
+    assert len(answers) < 20
+    assert worker.ends()[0] == 0
+
+
+async def test_without_a_word_of_the_supervisor_the_drain_is_that_of_what_is_served(
+    edge: Edge, worker: Process
+) -> None:
+    await worker.begins()
+    edge.config["drain"] = "100ms"
+    await commits(worker, edge, 2)
+    client = socket.create_connection(worker.address)
+    client.sendall(get())  # The upstream takes it, and never answers.
+    end, _ = await asyncio.get_running_loop().sock_accept(edge.upstream.listening)
+    began = monotonic()
+    os.kill(worker.process.pid, signal.SIGTERM)
+    assert await worker.hears() == {"type": "left"}
+    assert monotonic() - began < 10
+    assert worker.ends()[0] == 0
+    client.close()
+    end.close()
+
+
+async def test_it_gives_signs_of_life_and_none_while_nobody_reads(
+    edge: Edge, worker: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await worker.begins()
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            while (await worker.channel.receive())["type"] != "alive":
+                pass
+    edge.upstream.listening.close()
+
+
+async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "ALIVE", 0.0)
+    mine, theirs = socket.socketpair()
+    channel = await Channel.over(theirs)
+    await edge.client()
+    task = edge.worker.tasks.start("alive", orders.Orders(channel, edge.worker).live())
+    transport = channel._writer.transport
+    await edge.until(transport.get_write_buffer_size, "the other side takes no more")
+    held = transport.get_write_buffer_size()
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert transport.get_write_buffer_size() == held <= 64
+    task.cancel()
+    channel.close()
+    mine.close()
+
+
+def memory(pid: int) -> int:
+    """Resident KiB of a process."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+async def test_two_hundred_configurations_later_it_holds_as_much_as_before(edge: Edge, worker: Process) -> None:
+    """Every one has other upstreams, routes, limits and half of the keys; requests are served under each."""
+    keys = [{"sha256": digest(f"key {n}"), "customer": "free"} for n in range(2000)]
+    variants = []
+    for n in range(4):
+        edge.config["keys"] = edge.config["keys"][:4] + keys[500 * n : 500 * n + 1000]
+        edge.config["upstreams"][f"more-{n}"] = {"endpoints": [edge.upstream.url, "https://127.0.0.1:9"], "pool": n + 1}
+        edge.config["routes"] = [
+            {"name": f"r{m}", "path": f"/{m}/*", "upstream": f"more-{n}", "auth": "required"} for m in range(100)
+        ]
+        edge.config["tiers"]["basic"] = {"limits": [{"rate": f"{60 + n}/min"}]}
+        edge.config["per_ip"] = {"rate": f"{10_000 + n}/s"}
+        edge.config["access_log"] = str(edge._folder / f"{n}.log")
+        variants.append(dump(edge.settings()).decode())
+        del edge.config["upstreams"][f"more-{n}"]
+    await worker.begins()
+
+    async def reloads(first: int, last: int) -> int:
+        for number in range(first, last):
+            message = {"type": "prepare", "number": number, "settings": variants[number % 4], "services": {}}
+            await worker.channel.send(message)
+            assert (await worker.hears())["type"] == "prepared"
+            await worker.channel.send({"type": "commit", "number": number})
+            assert (await worker.hears())["type"] == "committed"
+            assert await worker.asks(get("/7/x", "X-API-Key: nobody")) == 401
+            assert await worker.asks(get("/nowhere", f"X-API-Key: {KEY}")) == 404
+        return memory(worker.process.pid)
+
+    before = await reloads(2, 102)
+    after = await reloads(102, 302)
+    assert after - before < 2048, f"{before} KiB, then {after} KiB"
+    descriptors = len(os.listdir(f"/proc/{worker.process.pid}/fd"))
+    assert descriptors < 40
+    threads = len(os.listdir(f"/proc/{worker.process.pid}/task"))
+    assert threads < 20

@@ -1,0 +1,765 @@
+"""Another configuration while requests are under way: each sees one, the next one the new, and no count is lost."""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeproxy.proxy.access import AccessLog
+from edgeproxy.proxy.address import Addresses
+from edgeproxy.proxy.identity import Directory, Identity
+from edgeproxy.proxy.lane import Lane, Route
+from edgeproxy.proxy.log_file import LogFile
+from edgeproxy.proxy.pool import Endpoint, Service
+from edgeproxy.proxy.router import Router
+from edgeproxy.proxy.snapshot import Snapshot
+from edgeproxy.proxy.tls import Outward
+from tests.proxy.authority import Authority
+from tests.proxy.test_limits import left
+from tests.proxy.test_tunnel import tunnel
+from tests.proxy.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, digest, get, head, ok, post
+from tests.proxy.wire import Message, Wire
+
+
+async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
+    """A client whose request waits for its answer, and the upstream that has it."""
+    client = await edge.client()
+    await client.sends(request or get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    return client, upstream
+
+
+async def asks(client: Wire, path: str = "/v1/x", *fields: str, key: str = KEY) -> Message:
+    """What a client is answered over a connection that it has."""
+    await client.sends(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
+    return await client.gets_answer()
+
+
+@pytest.fixture
+def answering(edge: Edge) -> Edge:
+    """An edge whose upstream answers by itself."""
+    edge.upstream.answers(lambda request: ok())
+    return edge
+
+
+# ---- one request sees one configuration
+
+
+async def test_a_request_under_way_ends_as_it_began_and_the_next_one_sees_the_new(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    edge.config["security_headers"] = True
+    edge.config["routes"] = [{"name": "other", "path": "/other/*", "upstream": "api", "auth": "none"}]
+    await edge.reloads()
+    await upstream.sends(ok(b"late"))
+    answer = await client.gets_answer()
+    assert (answer.status, answer.body) == (200, b"late")
+    assert "X-Frame-Options" not in answer
+    answer = await asks(client, "/public/")
+    assert answer.status == 404
+    assert answer["X-Frame-Options"]
+    await client.sends(get("/other/x"))
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer())["X-Frame-Options"]
+    assert edge.count("edge_requests_total", "public", "-", "200") == 1
+    assert edge.count("edge_requests_total", "other", "-", "200") == 1
+
+
+async def test_of_requests_sent_at_once_those_that_wait_see_the_new_one(edge: Edge) -> None:
+    client, upstream = await asked(edge, get() + get("/v1/x") + get("/public/again"))
+    edge.config["routes"] = [route for route in edge.config["routes"] if route["name"] == "public"]
+    await edge.reloads()
+    await upstream.sends(ok(b"first"))
+    assert (await client.gets_answer()).body == b"first"
+    assert (await client.gets_answer()).status == 404
+    await upstream.gets_request()
+    await upstream.sends(ok(b"last"))
+    assert (await client.gets_answer()).body == b"last"
+
+
+async def test_a_head_that_was_half_sent_is_read_by_the_new_one(answering: Edge) -> None:
+    client = await answering.client()
+    request = get("/v1/x", f"X-API-Key: {KEY}")
+    await client.sends(request[:30])
+    await answering.settles()
+    answering.config["routes"][0]["auth"] = "none"
+    await answering.reloads()
+    await client.sends(request[30:])
+    answer = await client.gets_answer()
+    assert answer.status == 200
+    assert "RateLimit" not in answer
+
+
+async def test_an_upload_keeps_the_bound_that_it_began_with(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", "Transfer-Encoding: chunked"))
+    await client.sends(b"5\r\nhello\r\n")
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    edge.config["limits"] = {"body": "8B"}
+    await edge.reloads()
+    await client.sends(b"5\r\nworld\r\n0\r\n\r\n")
+    await upstream.gets_until(b"0\r\n\r\n")
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    await client.sends(post(b"x" * 9))
+    assert (await client.gets_answer()).status == 413
+
+
+async def test_a_stream_goes_on_and_its_connection_takes_the_next_request(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"3\r\none\r\n")
+    answer = await client.gets_head()
+    await client.gets_until(b"one\r\n")
+    edge.config["legacy_headers"] = True
+    await edge.reloads()
+    await upstream.sends(b"3\r\ntwo\r\n0\r\n\r\n")
+    await client.gets(b"3\r\ntwo\r\n0\r\n\r\n")
+    assert answer.status == 200
+    await client.sends(get("/v1/x", f"X-API-Key: {KEY}"))
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer())["X-RateLimit-Limit"] == "60"
+
+
+async def test_a_tunnel_stays_open_though_nothing_of_it_is_configured_any_more(edge: Edge) -> None:
+    client, upstream = await tunnel(edge)
+    edge.config["upstreams"] = {"other": {"endpoints": ["http://127.0.0.1:9"]}}
+    edge.config["routes"] = [{"path": "/other/*", "upstream": "other"}]
+    for _ in range(3):
+        await edge.reloads()
+    await edge.until(lambda: not edge.worker.snapshot.services["other"].endpoints[0].outstanding)
+    await client.sends(b"\x81\x02hi")
+    await upstream.gets(b"\x81\x02hi")
+    await upstream.sends(b"\x81\x03you")
+    await client.gets(b"\x81\x03you")
+    client.closes()
+    await upstream.gets_eof()
+    upstream.closes()
+    await edge.until(lambda: not edge.worker.succession._services, "what only the tunnel needed is let go")
+
+
+# ---- who may ask
+
+
+async def test_a_key_that_is_revoked_is_unknown_at_once_on_an_open_connection(answering: Edge) -> None:
+    client = await answering.client()
+    for _ in range(3):
+        assert (await asks(client)).status == 200
+    key = answering.config["keys"].pop(0)
+    await answering.reloads()
+    for _ in range(3):
+        assert (await asks(client)).status == 401
+        assert (await asks(client, key=UNLIMITED)).status == 200
+    answering.config["keys"].append(key)
+    await answering.reloads()
+    assert left(await asks(client))[:2] == ("basic", 56)
+
+
+async def test_a_customer_who_is_removed_loses_access_and_no_count(answering: Edge) -> None:
+    client = await answering.client()
+    for _ in range(3):
+        await asks(client)
+    keys, customer = answering.config["keys"], answering.config["customers"].pop("acme")
+    answering.config["keys"] = [key for key in keys if key["customer"] != "acme"]
+    await answering.reloads()
+    assert (await asks(client)).status == 401
+    assert answering.usage()["acme", "requests", "v1"] == 3
+    answering.config["keys"], answering.config["customers"]["acme"] = keys, customer
+    await answering.reloads()
+    assert left(await asks(client))[:2] == ("basic", 56)
+    assert answering.usage()["acme", "requests", "v1"] == 4
+
+
+async def test_a_key_that_changes_hands_is_another_customers_from_the_next_request_on(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok(request["X-Customer-Id"].encode()))
+    client = await edge.client()
+    assert (await asks(client)).body == b"acme"
+    edge.config["keys"][0]["customer"] = "free"
+    await edge.reloads()
+    answer = await asks(client)
+    assert answer.body == b"free"
+    assert "RateLimit" not in answer
+
+
+async def test_scopes_are_what_the_new_one_says(answering: Edge) -> None:
+    client = await answering.client()
+    assert (await asks(client, "/read/x", key=UNLIMITED)).status == 403
+    answering.config["keys"][1]["scopes"] = ["read"]
+    await answering.reloads()
+    assert (await asks(client, "/read/x", key=UNLIMITED)).status == 200
+    answering.config["routes"][3]["scopes"] = ["read", "write"]
+    await answering.reloads()
+    assert (await asks(client, "/read/x", key=UNLIMITED)).status == 403
+
+
+# ---- what is used up stays used up
+
+
+def limited(edge: Edge, *limits: dict[str, Any]) -> None:
+    """These are the limits of the tier `basic`."""
+    edge.config["tiers"]["basic"] = {"limits": list(limits)}
+
+
+async def test_another_rate_holds_at_once_and_knows_what_was_used(answering: Edge) -> None:
+    client = await answering.client()
+    for _ in range(10):
+        await asks(client)
+    limited(answering, {"rate": "100/min"})
+    await answering.reloads()
+    answer = await asks(client)
+    assert answer["RateLimit-Policy"] == '"basic";q=100;w=60'
+    assert left(answer)[:2] == ("basic", 89)
+    limited(answering, {"rate": "5/min"})
+    await answering.reloads()
+    answer = await asks(client)
+    assert answer.status == 429
+    assert answer["RateLimit-Policy"] == '"basic";q=5;w=60'
+    assert left(answer)[:2] == ("basic", 0)
+    limited(answering)
+    await answering.reloads()
+    answer = await asks(client)
+    assert answer.status == 200
+    assert "RateLimit" not in answer
+    limited(answering, {"rate": "12/min"})
+    await answering.reloads()
+    # What passed while there was no limit was not counted by any.
+    assert left(await asks(client))[:2] == ("basic", 0)
+    assert (await asks(client)).status == 429
+
+
+async def test_names_and_their_order_are_nothing_to_what_is_used(answering: Edge) -> None:
+    limited(answering, {"name": "short", "rate": "50/min"}, {"name": "long", "rate": "1000/h"})
+    client = await answering.client()
+    for _ in range(10):
+        await asks(client)
+    limited(answering, {"name": "ours", "rate": "400/h"}, {"name": "burst", "rate": "300/min"})
+    await answering.reloads()
+    answer = await asks(client)
+    assert (answer.status, left(answer)[:2]) == (200, ("burst", 289))
+    limited(answering, {"name": "ours", "rate": "20/h"}, {"name": "burst", "rate": "300/min"})
+    await answering.reloads()
+    assert left(await asks(client))[:2] == ("ours", 8)
+
+
+async def test_another_tier_counts_on_where_it_has_the_same_window(answering: Edge) -> None:
+    answering.config["tiers"]["pro"] = {"limits": [{"rate": "600/min"}, {"rate": "10/s"}]}
+    client = await answering.client()
+    for _ in range(7):
+        await asks(client)
+    answering.config["customers"]["acme"] = {"tier": "pro"}
+    await answering.reloads()
+    answer = await asks(client)
+    assert left(answer)[:2] == ("pro-2", 9), "a window that nobody counted begins anew"
+    answering.config["customers"]["acme"] = {"tier": "pro", "limits": [{"rate": "20/min"}]}
+    await answering.reloads()
+    assert left(await asks(client))[:2] == ("pro", 11)
+    assert answering.usage()["acme", "requests", "v1"] == 9
+    assert answering.count("edge_requests_total", "v1", "basic", "200") == 7
+    assert answering.count("edge_requests_total", "v1", "pro", "200") == 2
+
+
+async def test_who_has_no_room_in_the_table_is_held_on_as_well(answering: Edge) -> None:
+    answering.config["tables"] = {"people": 1, "addresses": 1000}
+    answering.config["customers"]["free"] = {"tier": "basic"}
+    client = await answering.client()
+    assert left(await asks(client, key=UNLIMITED))[:2] == ("basic", 59)
+    for n in range(5):
+        assert left(await asks(client))[1] == 59 - n
+    for _ in range(2):
+        answering.config["legacy_headers"] = not answering.config.get("legacy_headers", False)
+        await answering.reloads()
+        gc.collect()
+    assert left(await asks(client))[1] == 54
+    assert answering.count("edge_table_full_total", "people") >= 1
+
+
+async def test_a_refusal_under_way_is_no_reason_to_count_twice(edge: Edge) -> None:
+    limited(edge, {"rate": "2/min"})
+    client, upstream = await asked(edge, get("/v1/x", f"X-API-Key: {KEY}"))
+    await edge.reloads()
+    limited(edge, {"rate": "3/min"})
+    await edge.reloads()
+    await upstream.sends(ok())
+    answer = await client.gets_answer()
+    assert answer["RateLimit-Policy"] == '"basic";q=2;w=60'
+    assert left(answer)[:2] == ("basic", 1)
+    await client.sends(get("/v1/x", f"X-API-Key: {KEY}"))
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    answer = await client.gets_answer()
+    assert answer["RateLimit-Policy"] == '"basic";q=3;w=60'
+    assert left(answer)[:2] == ("basic", 1)
+
+
+async def test_a_meter_that_comes_back_counts_on(answering: Edge) -> None:
+    client = await answering.client()
+    await asks(client)
+    answering.config["meters"] = {"good": {"count": "requests", "when": "success"}}
+    await answering.reloads()
+    await asks(client)
+    assert answering.usage() == {("acme", "requests", "v1"): 1, ("acme", "good", "v1"): 1}
+    answering.config["meters"]["requests"] = {"count": "requests"}
+    answering.config["routes"][0]["name"] = "v1-again"
+    await answering.reloads()
+    await asks(client)
+    answering.config["routes"][0]["name"] = "v1"
+    await answering.reloads()
+    await asks(client)
+    assert answering.usage() == {
+        ("acme", "requests", "v1"): 2,
+        ("acme", "good", "v1"): 2,
+        ("acme", "requests", "v1-again"): 1,
+        ("acme", "good", "v1-again"): 1,
+    }
+
+
+# ---- who is connected
+
+
+async def test_a_limit_by_address_holds_those_who_are_connected(answering: Edge) -> None:
+    client = await answering.client()
+    for _ in range(2):
+        assert "RateLimit" not in await asks(client, "/public/", key="")
+    answering.config["per_ip"] = {"rate": "3/min"}
+    await answering.reloads()
+    assert [left(await asks(client, "/public/", key=""))[1] for _ in range(2)] == [2, 1]
+    answering.config["per_ip"] = {"rate": "5/min"}
+    await answering.reloads()
+    assert [left(await asks(client, "/public/", key=""))[1] for _ in range(3)] == [2, 1, 0]
+    assert (await asks(client, "/public/", key="")).status == 429
+    del answering.config["per_ip"]
+    await answering.reloads()
+    assert "RateLimit" not in await asks(client, "/public/", key="")
+
+
+async def test_the_anonymous_tier_holds_those_who_are_connected(answering: Edge) -> None:
+    client = await answering.client()
+    assert "RateLimit" not in await asks(client, "/public/", key="")
+    answering.config["tiers"]["anonymous"] = {"limits": [{"rate": "3/min"}]}
+    await answering.reloads()
+    assert left(await asks(client, "/public/", key=""))[:2] == ("anonymous", 2)
+
+
+async def test_a_proxy_is_believed_as_soon_as_it_is_trusted_and_no_longer(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok(request["X-Forwarded-For"].encode()))
+    edge.config["per_ip"] = {"rate": "100/min"}
+    client = await edge.client()
+    behind = "X-Forwarded-For: 203.0.113.9"
+
+    async def told() -> tuple[bytes, int]:
+        answer = await asks(client, "/public/", behind, key="")
+        return answer.body, left(answer)[1]
+
+    assert [await told() for _ in range(2)] == [(b"127.0.0.1", 99), (b"127.0.0.1", 98)]
+    edge.config["trusted_proxies"] = ["127.0.0.0/8"]
+    await edge.reloads()
+    assert [await told() for _ in range(2)] == [(b"203.0.113.9, 127.0.0.1", 99), (b"203.0.113.9, 127.0.0.1", 98)]
+    edge.config["trusted_proxies"] = ["10.0.0.0/8"]
+    await edge.reloads()
+    assert await told() == (b"127.0.0.1", 97)
+
+
+async def test_a_request_of_a_proxy_remains_its_clients_to_the_end(edge: Edge, tmp_path: Path) -> None:
+    edge.config["access_log"] = str(tmp_path / "access.log")
+    edge.config["trusted_proxies"] = ["127.0.0.0/8"]
+    client, upstream = await asked(edge, get("/public/", "X-Forwarded-For: 203.0.113.9"))
+    del edge.config["trusted_proxies"]
+    await edge.reloads()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    await client.sends(get("/public/", "X-Forwarded-For: 203.0.113.9"))
+    assert (await upstream.gets_request())["X-Forwarded-For"] == "127.0.0.1"
+    await upstream.sends(ok())
+    await client.gets_answer()
+    assert [line["client"] for line in await lines(edge, tmp_path / "access.log", 2)] == ["203.0.113.9", "127.0.0.1"]
+
+
+async def test_bounds_of_connections_hold_for_whoever_comes_next(edge: Edge) -> None:
+    inside = [await edge.client() for _ in range(3)]
+    edge.config["limits"] = {"connections_per_ip": 3, "keepalive_idle": "200ms", "header_timeout": "200ms"}
+    await edge.reloads()
+    refused = await edge.client()
+    assert (await refused.gets_answer()).status == 429
+    refused.closes()
+    await inside[0].sends(get("/nowhere"))
+    assert (await inside[0].gets_answer()).status == 404
+    await inside[0].gets_eof()  # Its next deadline is of the new configuration.
+    await inside[1].sends(b"GET / HT")
+    assert (await inside[1].gets_answer()).status == 408
+
+
+# ---- upstreams
+
+
+async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record(edge: Edge) -> None:
+    second = edge.adds_endpoint()
+    edge.config["upstreams"]["api"]["eject"] = {"errors": 1, "for": "1h"}
+    client = await edge.client()
+    service = edge.worker.snapshot.services["api"]
+    endpoint = next(each for each in service.endpoints if each.port == second.port)
+    service.failed(endpoint, monotonic())
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    edge.config["upstreams"]["more"] = {"endpoints": [edge.upstream.url]}
+    edge.config["routes"].append({"path": "/more/*", "upstream": "more"})
+    await edge.reloads()
+    assert edge.worker.snapshot.services["api"] is service
+    assert edge.endpoint().outstanding == 1
+    await upstream.sends(ok())
+    await client.gets_answer()
+    for _ in range(5):
+        await client.sends(get())
+        await upstream.gets_request()
+        await upstream.sends(ok())
+        assert (await client.gets_answer()).status == 200
+    assert not second.is_asked()
+    assert edge.count("edge_connections", "upstream") <= 1
+
+
+async def test_of_an_upstream_that_changed_idle_connections_are_closed_and_others_after_their_answer(
+    edge: Edge,
+) -> None:
+    idle, kept = await asked(edge)
+    used, busy = await asked(edge)
+    await kept.sends(ok())
+    await idle.gets_answer()
+    edge.config["upstreams"]["api"]["timeouts"] = {"idle": "59s"}
+    await edge.reloads()
+    await kept.gets_eof()
+    await busy.sends(ok(b"still"))
+    assert (await used.gets_answer()).body == b"still"
+    await busy.gets_eof()
+    await used.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok(b"new"))
+    assert (await used.gets_answer()).body == b"new"
+
+
+async def test_a_request_under_way_is_tried_again_where_it_was_first(edge: Edge) -> None:
+    """Its upstream is gone from the configuration; it is still served."""
+    second = edge.adds_endpoint()
+    client = await edge.client()
+    await client.sends(get())
+    await edge.until(lambda: any(endpoint.outstanding for endpoint in edge.endpoints()))
+    asked, other = (edge.upstream, second) if edge.endpoint(0).outstanding else (second, edge.upstream)
+    first = await asked.accepts()
+    await first.gets_request()
+    edge.config["upstreams"] = {"api": {"endpoints": ["http://127.0.0.1:9"]}}
+    await edge.reloads()
+    first.aborts()
+    upstream = await other.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok(b"saved"))
+    assert (await client.gets_answer()).body == b"saved"
+    await upstream.gets_eof()
+
+
+async def test_what_waits_at_a_breaker_is_counted_once(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["breaker"] = {"pending": 2}
+    client, upstream = await asked(edge)
+    edge.config["upstreams"]["api"]["pool"] = 7
+    await edge.reloads()
+    assert edge.count("edge_upstream_pending", "api") == 1
+    other, second = await asked(edge)
+    assert edge.count("edge_upstream_pending", "api") == 2
+    third = await edge.client()
+    await third.sends(get())
+    assert (await third.gets_answer()).status == 503
+    for end, answers in ((client, upstream), (other, second)):
+        await answers.sends(ok())
+        await end.gets_answer()
+    assert edge.count("edge_upstream_pending", "api") == 0
+
+
+# ---- TLS with upstreams
+
+
+def speaks_tls(edge: Edge, authority: Authority, *upstreams: Upstream) -> None:
+    """These speak TLS, and the configuration says so."""
+    for upstream in upstreams:
+        upstream.tls = authority.serving("127.0.0.1")
+    edge.config["upstreams"]["api"]["endpoints"] = [upstream.url for upstream in upstreams]
+    edge.config["upstreams"]["api"]["tls"] = {"ca": str(authority.file)}
+
+
+async def test_a_request_under_way_knows_how_to_speak_tls_with_an_upstream_that_is_gone(
+    edge: Edge, tmp_path: Path
+) -> None:
+    second = edge.adds_endpoint()
+    speaks_tls(edge, Authority(tmp_path), edge.upstream, second)
+    client = await edge.client()
+    await client.sends(get())
+    await edge.until(lambda: any(endpoint.outstanding for endpoint in edge.endpoints()))
+    asked, other = (edge.upstream, second) if edge.endpoint(0).outstanding else (second, edge.upstream)
+    end, _ = await asyncio.get_running_loop().sock_accept(asked.listening)
+    edge.config["upstreams"] = {"more": {"endpoints": ["http://127.0.0.1:9"]}}
+    edge.config["routes"] = [{"path": "/more/*", "upstream": "more"}]
+    await edge.reloads()
+    end.close()  # In the middle of the handshake: nothing was sent, and another one is asked.
+    upstream = await other.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok(b"saved"))
+    assert (await client.gets_answer()).body == b"saved"
+    await upstream.gets_eof()
+
+
+async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge: Edge, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    speaks_tls(edge, authority, edge.upstream)
+    client, upstream = await asked(edge)
+    worker = edge.worker
+    outward = worker.snapshot.outward["api"]
+    edge.config["upstreams"]["api"]["pool"] = 7
+    await edge.prepares()
+    prepared = worker.succession._prepared
+    assert prepared is not None
+    assert prepared.snapshot.outward["api"] is outward
+    edge.config["upstreams"]["api"]["tls"] = {"ca": str(authority.file), "server_name": "127.0.0.1"}
+    number = await edge.prepares()
+    prepared = worker.succession._prepared
+    assert prepared is not None
+    other = prepared.snapshot.outward["api"]
+    contexts = {outward.context, other.context}
+    worker.certificates_changed()
+    assert not contexts & {outward.context, other.context}, "files of both are read anew"
+    assert worker.succession.commit(number)
+    context = outward.context
+    worker.certificates_changed()
+    assert outward.context is not context, "a request that is under way may still need it"
+    await upstream.sends(ok())
+    await client.gets_answer()
+    await upstream.gets_eof()
+
+
+# ---- what the supervisor tells
+
+
+def listing(address: str, up: bool = True) -> list[dict[str, Any]]:
+    return [{"url": "", "addresses": [address], "up": [address] if up else []}]
+
+
+async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["endpoints"] = [f"http://localhost:{edge.upstream.port}"]
+    client = await edge.client()
+    succession = edge.worker.succession
+    assert succession.endpoints_changed(1, {"api": listing("127.0.0.1")})
+    edge.config["upstreams"]["next"] = edge.config["upstreams"]["api"] | {"pool": 3}
+    edge.config["routes"].append({"path": "/next/*", "upstream": "next", "auth": "none"})
+    number = await edge.prepares({"api": listing("127.0.0.2"), "next": listing("127.0.0.3")})
+    services = edge.worker.snapshot.services
+    assert [each.address for each in services["api"].endpoints] == ["127.0.0.1"], "it is served as it is"
+    assert not succession.endpoints_changed(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
+    assert not succession.endpoints_changed(number + 1, {"api": listing("127.0.0.9")})
+    assert succession.endpoints_changed(1, {"api": listing("127.0.0.1", up=False)})
+    await client.sends(get())
+    assert (await client.gets_answer()).status == 503
+    assert succession.commit(number)
+    services = edge.worker.snapshot.services
+    # What was told last of an upstream that both have is what is true of it.
+    assert [(each.address, each.up) for each in services["api"].endpoints] == [("127.0.0.1", False)]
+    assert [each.address for each in services["next"].endpoints] == ["127.0.0.5"]
+    assert not succession.endpoints_changed(1, {"next": listing("127.0.0.9")})
+    assert succession.endpoints_changed(number, {"api": listing("127.0.0.1")})
+
+
+async def test_only_what_was_prepared_is_served_and_the_last_of_that(answering: Edge) -> None:
+    client = await answering.client()
+    succession = answering.worker.succession
+    assert not succession.commit(1)
+    assert not succession.commit(2)
+    answering.config["routes"][0]["auth"] = "none"
+    number = await answering.prepares()
+    assert (await asks(client, key="")).status == 401, "it is only prepared"
+    succession.discard(number + 1)
+    succession.discard(number)
+    assert not succession.commit(number)
+    assert (await asks(client, key="")).status == 401
+    await answering.prepares()
+    answering.config["routes"][0]["auth"] = "optional"
+    answering.config["routes"][1]["auth"] = "required"
+    assert succession.commit(await answering.prepares())
+    assert not succession.commit(number)
+    assert (await asks(client, key="")).status == 200
+    assert (await asks(client, "/public/", key="")).status == 401
+
+
+# ---- the access log
+
+
+def written(file: Path) -> list[dict[str, Any]]:
+    """The lines that a log has."""
+    return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+
+
+async def lines(edge: Edge, file: Path, n: int) -> list[dict[str, Any]]:
+    """All lines of a log, once there are so many."""
+    await edge.until(lambda: len(written(file)) >= n, f"{n} lines")
+    found = written(file)
+    assert len(found) == n
+    return found
+
+
+def threads(edge: Edge) -> list[LogFile]:
+    """The files that are open for lines."""
+    return [log._to for log in edge.worker.succession.logs() if log._to._thread is not None]
+
+
+async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge: Edge, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.log", tmp_path / "new.log"
+    edge.config["access_log"] = str(old)
+    client, upstream = await asked(edge)
+    before = edge.worker.snapshot.access
+    edge.config["access_log"] = str(new)
+    await edge.reloads()
+    other = await edge.client()
+    await other.sends(get("/nowhere"))
+    await other.gets_answer()
+    assert [line["path"] for line in await lines(edge, new, 1)] == ["/nowhere"]
+    assert edge.worker.succession.logs() == [edge.worker.snapshot.access, before]
+    await upstream.sends(ok())
+    await client.gets_answer()
+    assert [line["path"] for line in await lines(edge, old, 1)] == ["/public/"]
+    await edge.until(lambda: edge.worker.succession.logs() == [edge.worker.snapshot.access])
+    assert len(threads(edge)) == 1
+    edge.config["access_log"] = "off"
+    await edge.reloads()
+    await edge.until(lambda: not edge.worker.succession.logs())
+    await other.sends(get("/nowhere"))
+    await other.gets_answer()
+    await lines(edge, new, 1)
+
+
+async def test_a_log_that_stays_the_same_is_the_same(edge: Edge, tmp_path: Path) -> None:
+    edge.config["access_log"] = str(tmp_path / "access.log")
+    client = await edge.client()
+    log = edge.worker.snapshot.access
+    for n in range(3):
+        await client.sends(get(f"/nowhere/{n}"))
+        await client.gets_answer()
+        edge.config["legacy_headers"] = n == 0
+        await edge.reloads()
+    assert edge.worker.snapshot.access is log
+    assert edge.worker.succession.logs() == [log]
+    found = await lines(edge, tmp_path / "access.log", 3)
+    assert [line["path"] for line in found] == ["/nowhere/0", "/nowhere/1", "/nowhere/2"]
+
+
+# ---- what is left of those before
+
+MADE = (Snapshot, Directory, Identity, Lane, Route, Router, Service, Endpoint, Addresses, AccessLog, LogFile, Outward)
+"""What a configuration consists of, while it is served."""
+
+
+def there() -> dict[str, int]:
+    """How many there are of each, garbage that nobody has collected among them."""
+    found = Counter(type(each).__name__ for each in gc.get_objects())
+    return {made.__name__: found[made.__name__] for made in MADE}
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Memory is only freed where nothing holds it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edge: Edge, tmp_path: Path) -> None:
+    """Nobody has to search for it: with the last reference to it, all of it is gone."""
+    edge.config["access_log"] = str(tmp_path / "0.log")
+    edge.config["upstreams"]["api"]["breaker"] = {"pending": 100}
+    edge.config["upstreams"]["tls"] = {"endpoints": ["https://127.0.0.1:9"]}
+    edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "1000/min"}]}
+    outset = there()
+    client, upstream = await asked(edge, get("/v1/x", f"X-API-Key: {KEY}"))
+    other = await edge.client()
+    one = there()
+    for n in range(1, 6):
+        for path, key in (("/nowhere", READER), ("/nowhere", ""), ("/v1/x", ""), ("/read/x", "nobody")):
+            await asks(other, path, key=key)
+        edge.config["upstreams"]["api"]["timeouts"] = {"idle": f"{60 - n}s"}
+        edge.config["upstreams"]["tls"]["tls"] = {"server_name": f"edge-{n}.test"}
+        edge.config["access_log"] = str(tmp_path / f"{n}.log")
+        edge.config["per_ip"] = {"rate": f"{1000 + n}/s"}
+        await edge.prepares()
+        await edge.reloads()
+    await edge.until(lambda: len(edge.worker.succession.logs()) == 2, "only the first and the last are needed")
+    two = there()
+    for made in (Snapshot, Service, Endpoint, Addresses, AccessLog, Outward):
+        name = made.__name__
+        assert two[name] - outset[name] == 2 * (one[name] - outset[name]), name
+    await upstream.sends(ok())
+    await client.gets_answer()
+    await upstream.gets_eof()
+    succession = edge.worker.succession
+    await edge.until(lambda: not (succession._before or succession._services or succession._logs))
+    await edge.settles()
+    last = there()
+    # Under the first one a customer was known, and on a route; under the last nobody is.
+    assert last == one | {"Lane": one["Lane"] - 1, "Identity": one["Identity"] - 1}
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_what_was_prepared_and_not_wanted_is_gone_as_well(edge: Edge) -> None:
+    await edge.client()
+    one = there()
+    edge.config["upstreams"]["api"]["pool"] = 7
+    edge.config["per_ip"] = {"rate": "1000/s"}
+    number = await edge.prepares()
+    assert there()["Service"] == one["Service"] + 1
+    edge.worker.succession.discard(number)
+    await edge.until(lambda: not edge.worker.succession._services)
+    assert there() == one
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_a_log_that_goes_on_does_not_hold_what_it_logged_before(answering: Edge, tmp_path: Path) -> None:
+    answering.config["access_log"] = str(tmp_path / "access.log")
+    client = await answering.client()
+    none = there()["Lane"]
+    await asks(client)
+    await lines(answering, tmp_path / "access.log", 1)
+    assert there()["Lane"] == none + 1
+    answering.config["legacy_headers"] = True
+    await answering.reloads()
+    await answering.until(lambda: there()["Lane"] == none)
+
+
+def key_of(n: int) -> dict[str, str]:
+    return {"sha256": digest(f"key {n}"), "customer": "acme"}
+
+
+async def test_unknown_keys_among_many_stay_unknown(answering: Edge) -> None:
+    client = await answering.client()
+    answering.config["keys"] = [key_of(n) for n in range(500)]
+    await answering.reloads()
+    assert (await asks(client, key="key 499")).status == 200
+    answering.config["keys"] = [key_of(n) for n in range(499)]
+    await answering.reloads()
+    assert (await asks(client, key="key 499")).status == 401
+    assert (await asks(client, key="key 498")).status == 200
+
+
+async def test_chunks_of_two_configurations_do_not_mix(edge: Edge) -> None:
+    """An answer in pieces, the client's request held back by a slow upstream, and three configurations meanwhile."""
+    client, upstream = await asked(edge, get() + get("/public/2"))
+    for n in range(3):
+        edge.config["limits"] = {"keepalive_idle": f"{n + 1}min"}
+        await edge.reloads()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), chunks(b"a", b"b"))
+    assert (await client.gets_answer()).body == b"ab"
+    await upstream.gets_request()
+    await upstream.sends(ok(b"two"))
+    assert (await client.gets_answer()).body == b"two"

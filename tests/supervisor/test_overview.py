@@ -1,0 +1,101 @@
+"""The page of `edgeproxy status`."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from edgeproxy.supervisor.overview import overview
+
+STATUS: dict[str, Any] = {
+    "region": "eu-west",
+    "version": "1.2.3",
+    "phase": "serving",
+    "config": {"sha256": "ab" * 32, "loaded_at": 0, "error": None, "needs_restart": []},
+    "workers": [
+        {
+            "place": place,
+            "pid": pid,
+            "started_at": 60.5,
+            "connections": connections,
+            "resident_bytes": 45 << 20,
+            "descriptors": connections + 20,
+        }
+        for place, pid, connections in ((0, 99, 5), (1, 12345, 12000))
+    ],
+    "upstreams": {
+        "api": [
+            {
+                "url": "http://a.test:80",
+                "why": "",
+                "addresses": [
+                    {"address": "10.0.0.1", "up": True, "why": ""},
+                    {"address": "10.0.0.2", "up": False, "why": "status 500"},
+                ],
+            },
+            {"url": "http://gone.test:80", "why": "Name or service not known", "addresses": []},
+        ],
+        "other": [{"url": "http://b", "why": "", "addresses": [{"address": "10.0.0.3", "up": True, "why": ""}]}],
+    },
+    "tables": {"people": {"used": 1500, "rows": 200000}, "usage": {"used": 7, "rows": 10}},
+    "hub": {"url": "memory://", "state": "up", "age_s": 0},
+    "usage": {"unshipped": 3, "spool_bytes": 0, "watermark": None},
+}
+
+PAGE = """\
+edge    eu-west, serving, edgeproxy 1.2.3
+config  abababababab, loaded 1970-01-01 00:00:00 UTC
+hub     memory://, up
+usage   3 unshipped, 0 bytes in the spool
+
+worker    pid  connections  memory  descriptors  since
+     0     99            5  45 MiB           25  1970-01-01 00:01:00 UTC
+     1  12345        12000  45 MiB        12020  1970-01-01 00:01:00 UTC
+
+upstream  up  down  trouble
+api        1     1  http://gone.test:80: Name or service not known
+                    http://a.test:80 at 10.0.0.2: status 500
+other      1     0
+
+table   rows      of  used
+people  1500  200000  1%
+usage      7      10  70%"""
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return deepcopy(STATUS) | changes
+
+
+def test_a_page_shows_all_there_is() -> None:
+    assert overview(STATUS) == PAGE
+
+
+def test_what_is_wrong_with_the_configuration_is_shown_below_it() -> None:
+    config = {
+        "sha256": "cd" * 32,
+        "loaded_at": 0,
+        "error": {"since": 60, "at": 61, "result": "refused", "errors": ["edge.yaml:1: a: b, c", "d"]},
+        "needs_restart": ["listen", "region"],
+    }
+    assert (
+        "config  cdcdcdcdcdcd, loaded 1970-01-01 00:00:00 UTC\n"
+        "        its files have changed and are not served, since 1970-01-01 00:01:00 UTC:\n"
+        "        edge.yaml:1: a: b, c\n"
+        "        d\n"
+        "        waits for a restart: listen, region\n"
+        "hub     memory://, up\n"
+    ) in overview(changed(config=config))
+
+
+def test_where_there_are_no_workers_there_is_no_table_of_them() -> None:
+    page = overview(changed(workers=[], upstreams={}))
+    assert "worker" not in page
+    assert "upstream" not in page
+
+
+@pytest.mark.parametrize("missing", STATUS)
+def test_what_is_no_status_is_not_shown_as_one(missing: str) -> None:
+    status = changed()
+    del status[missing]
+    with pytest.raises(LookupError):
+        overview(status)

@@ -1,0 +1,348 @@
+"""What the edge is deployed and watched with: image, compose file, unit, alerts, and the page about them."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.config.load import load
+from edgeproxy.metrics import METRICS
+from tests.e2e.ask import ask
+from tests.e2e.ports import HOST, Ports
+from tests.e2e.process import Process
+from tests.supervisor.waiting import until
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = ROOT / "deploy" / "compose.yaml"
+UNIT = ROOT / "deploy" / "edgeproxy.service"
+PROMETHEUS = ROOT / "config" / "prometheus"
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+NOBODY = "65532"
+"""The user of the image."""
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
+
+
+# ---- the image
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's, with what follows each; of its last stage, the edge, and of those before it."""
+    text = re.sub(r"\\\n\s*|^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in text.splitlines() if line.strip()]
+
+
+def last_stage() -> dict[str, str]:
+    """The instructions that make the image of the edge."""
+    found = instructions()
+    begin = max(number for number, (name, _) in enumerate(found) if name == "FROM")
+    return dict(found[begin:])
+
+
+def ignored(path: str) -> bool:
+    """Whether .dockerignore keeps this file or directory of the top from the build: the last pattern decides."""
+    verdict = False
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line and not line.startswith("#") and fnmatch(path, line.lstrip("!")):
+            verdict = not line.startswith("!")
+    return verdict
+
+
+def test_what_the_image_copies_is_there_and_let_through() -> None:
+    copied = [
+        source
+        for name, rest in instructions()
+        if name == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    ]
+    assert {"requirements/run.txt", "edgeproxy", "pyproject.toml"} <= set(copied)
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert not ignored(source.split("/")[0]), source
+    for private in (".git", ".venv", "var", "tests", "config"):
+        assert ignored(private)
+
+
+def test_the_image_installs_nothing_without_a_hash() -> None:
+    commands = [command for name, rest in instructions() if name == "RUN" for command in rest.split("&&")]
+    installs = [command for command in commands if "pip install" in command]
+    assert len(installs) == 4
+    for command in installs:
+        assert "--require-hashes" in command or "--no-index" in command
+
+
+def test_the_image_is_not_roots_and_signals_reach_the_supervisor() -> None:
+    stage = last_stage()
+    assert stage["USER"] == f"{NOBODY}:{NOBODY}"
+    assert stage["STOPSIGNAL"] == "SIGTERM"
+    assert json.loads(stage["ENTRYPOINT"]) == ["edgeproxy"]
+    arguments = json.loads(stage["CMD"])
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{arguments[-1]}:1: file: {arguments[-1]} cannot be read")
+
+
+def test_the_health_check_of_the_image_is_a_command_of_the_edge() -> None:
+    name, *arguments = json.loads(last_stage()["HEALTHCHECK"].partition("CMD ")[2])
+    assert name == "edgeproxy"
+    with closing(Ports(1)) as ports:
+        arguments[-1] = f"{HOST}:{ports.numbers[0]}"
+        result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("nobody answers at")
+
+
+# ---- the same without Docker: another user, a root that cannot be written, process 1
+
+READS = "+dac_read_search"
+"""The only capability left: the Python that runs the tests may be in a home that is closed to others."""
+SANDBOX = f"""
+mount -t tmpfs -o size=64m,mode=0755 tmpfs /mnt
+mkdir -m 0700 /mnt/state
+chown {NOBODY}:{NOBODY} /mnt/state
+printf %s "$CONFIG" >/mnt/edge.yaml
+mount -o remount,bind,ro /
+exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --no-new-privs \\
+    --bounding-set=-all,{READS} --inh-caps=-all,{READS} --ambient-caps=-all,{READS} "$@"
+"""
+UNSHARE = (
+    shutil.which("unshare") or "unshare",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "--propagation",
+    "private",
+)
+WRITES = "import os, pathlib; assert os.getpid() == 1; pathlib.Path('/mnt/state/x').touch(); open('/x', 'w')"
+
+
+def sandboxed(*command: str) -> list[str]:
+    """The command line that runs this one as the image would: on a read-only root, as its user, as process 1."""
+    return [*UNSHARE, "sh", "-euc", SANDBOX, "sh", sys.executable, *command]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> None:
+    """Skips where there can be none: it takes root."""
+    environ = {**os.environ, "CONFIG": ""}
+    tried = subprocess.run(sandboxed("-c", WRITES), check=False, capture_output=True, text=True, env=environ)
+    if "Read-only file system: '/x'" not in tried.stderr:
+        pytest.skip(f"no sandbox here: {tried.stderr[-200:]}")
+
+
+@pytest.fixture
+def contained(sandbox: None, tmp_path: Path) -> Iterator[tuple[Process, int]]:
+    """An edge in the sandbox, ready, and the port of its admin listener."""
+    with closing(Ports(2)) as ports:
+        settings = {
+            "listen": f"{HOST}:{ports.numbers[0]}",
+            "admin": f"{HOST}:{ports.numbers[1]}",
+            "workers": 2,
+            "state": "/mnt/state",
+            "tables": {"people": 1000, "addresses": 1000},
+            "upstreams": {"api": {"endpoints": [f"http://{HOST}:1"]}},
+            "routes": [{"path": "/*", "upstream": "api"}],
+            "drain": "2s",
+        }
+        command = sandboxed("-B", "-m", "edgeproxy", "edge", "-c", "/mnt/edge.yaml")
+        process = Process(command, tmp_path / "log", environ={"CONFIG": yaml.safe_dump(settings)})
+        try:
+            until(lambda: not process.running or ready(ports.numbers[1]), "the edge is ready")
+            assert process.running, process.output
+            yield process, ports.numbers[1]
+        finally:
+            process.stop()
+            print(process.output)
+
+
+def ready(admin: int) -> bool:
+    """Whether `/readyz` says so."""
+    try:
+        return ask(admin, "/readyz").status == 200
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, zombies among them."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def state_of(pid: int) -> str:
+    """A letter: S for one that sleeps, Z for a zombie; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def test_an_edge_that_is_process_1_of_a_read_only_root_serves_replaces_workers_and_ends_with_0(
+    contained: tuple[Process, int],
+) -> None:
+    process, admin = contained
+    (supervisor,) = children(process.pid)
+    assert Path(f"/proc/{supervisor}/status").read_text().split("Uid:")[1].split()[0] == NOBODY
+    workers = children(supervisor)
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    until(lambda: set(children(supervisor)) - set(workers), "the worker is replaced")
+    until(lambda: not state_of(workers[0]), "it is no zombie")
+    until(lambda: ready(admin), "the edge is ready")
+    os.kill(supervisor, signal.SIGHUP)
+    assert CliRunner().invoke(cli.app, ["probe", "--admin", f"{HOST}:{admin}"]).stdout == "ready\n"
+    os.kill(supervisor, signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+# ---- the compose file
+
+
+def services() -> dict[str, Any]:
+    """Those of the compose file."""
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
+    return found
+
+
+def test_compose_has_the_edge_an_upstream_redis_and_prometheus_with_the_files_that_they_want() -> None:
+    assert set(services()) == {"edge", "upstream", "redis", "prometheus"}
+    stages = re.findall(r"^FROM .* AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
+    for name, service in services().items():
+        assert service["read_only"], name
+        if "build" in service:
+            assert (COMPOSE.parent / service["build"]["context"]).resolve() == ROOT
+            assert service["build"]["target"] in stages
+        else:
+            assert not service["image"].endswith(":latest")
+        for mounted in service.get("volumes", ()):
+            source = mounted.split(":")[0]
+            assert source in volumes or (COMPOSE.parent / source).is_dir(), source
+
+
+def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_drain() -> None:
+    edge = services()["edge"]
+    environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
+    settings = load(ROOT / "config" / "edge.yaml", environ)
+    assert settings.admin is not None
+    assert [str(listener.address) for listener in settings.listen] == ["0.0.0.0:8080"]
+    assert str(settings.admin) == "0.0.0.0:9090"
+    assert any(volume.endswith(f":{settings.state}") for volume in edge["volumes"])
+    assert int(edge["stop_grace_period"].removesuffix("s")) > settings.drain
+    (entry,) = [rest for name, rest in instructions() if name == "ENTRYPOINT" and "gunicorn" in rest]
+    assert f"0.0.0.0:{environ['API_URL'].rpartition(':')[2]}" in json.loads(entry)
+    for published in edge["ports"]:
+        if published.endswith(":9090"):
+            assert published.startswith("127.0.0.1:"), "the admin listener has no password"
+
+
+# ---- the unit
+
+
+def unit() -> dict[str, list[str]]:
+    """The settings of the unit, each with its values in order."""
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_the_unit_starts_a_command_of_the_edge_and_waits_longer_than_it_drains() -> None:
+    found = unit()
+    assert found["Type"] == ["notify"]
+    (start,) = found["ExecStart"]
+    command, *arguments = shlex.split(start)
+    assert command.endswith("/bin/edgeproxy")
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert "/etc/edgeproxy/edge.yaml cannot be read" in result.stderr
+    assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert found["KillMode"] == ["process"], "workers outlive a supervisor that is killed"
+    assert "RemoveIPC" not in found, "it would empty a tables.dir in /dev/shm"
+    settings = load(ROOT / "config" / "edge.yaml", {})
+    assert int(found["TimeoutStopSec"][0].removesuffix("s")) > settings.drain + 1
+    assert int(found["LimitNOFILE"][0]) > settings.limits.connections
+
+
+@needs_systemd
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/opt/edgeproxy/bin/edgeproxy", "/bin/true"))
+    command = ["systemd-analyze", "verify", "--man=no", str(copy)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+# ---- the alerts
+
+ALERTS = [
+    rule for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+]
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
+PARTS = {name + suffix: metric for name, metric in METRICS.items() for suffix in SUFFIXES[metric.kind]}
+"""What Prometheus knows, by the names of its samples."""
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_what_the_edge_tells_and_says_what_to_do(rule: dict[str, Any]) -> None:
+    expression = rule["expr"]
+    for name in re.findall(r"\bedge_\w+", expression):
+        assert name in PARTS, name
+    for name, matchers in re.findall(r"\b(edge_\w+)\{(.*?)\}", expression):
+        labels = re.findall(r"(\w+)=~?\"", matchers)
+        assert set(labels) <= {"job", *PARTS[name].labels}, name
+    assert rule["labels"]["severity"] in ("warning", "critical")
+    notes = rule["annotations"]
+    assert set(notes) == {"summary", "description", "runbook"}
+    page, _, anchor = notes["runbook"].partition("#")
+    assert page == "docs/operations.md"
+    assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings()}
+    assert f"`{rule['alert']}`" in PAGE or rule["alert"] in headings()
+
+
+def headings() -> list[str]:
+    """Those of the operations page."""
+    return re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+
+
+def test_every_alert_is_tried_and_its_job_is_the_one_that_is_scraped() -> None:
+    tried = (ROOT / "tests" / "alerts.yml").read_text()
+    for rule in ALERTS:
+        assert f'alertname="{rule["alert"]}"' in tried, rule["alert"]
+    (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    assert {name for rule in ALERTS for name in re.findall(r'job="(\w+)"', rule["expr"])} == {job["job_name"]}
+    (target,) = job["static_configs"][0]["targets"]
+    assert target.split(":")[0] in services()
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "config", "config/prometheus/prometheus.yml"),
+        ("check", "rules", "config/prometheus/alerts.yml"),
+        ("test", "rules", "tests/alerts.yml"),
+    ],
+    ids=" ".join,
+)
+def test_prometheus_understands_its_files_and_the_alerts_fire_when_they_should(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", *arguments], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

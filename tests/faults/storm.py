@@ -99,7 +99,7 @@ class Storm:
         for pid in pids:
             kill(pid)
             self.kills += 1
-        until(lambda: _whole_crew(self.edge, {*pids}), "there are new workers", seconds=20)
+        until(lambda: whole_crew(self.edge, {*pids}), "there are new workers", seconds=20)
 
     def kill_supervisor(self) -> set[int]:
         """kill -9 of the supervisor; returns the workers that it leaves behind."""
@@ -199,7 +199,7 @@ class Storm:
 READY = re.compile(r'"pid": ?(\d+)[^\n]*"event": ?"worker ready"')
 
 
-def _whole_crew(edge: Edge, gone: set[int]) -> bool:
+def whole_crew(edge: Edge, gone: set[int]) -> bool:
     """Whether all workers are there again, each ready, and none of those that were killed is among them."""
     pids = set(edge.worker_pids())
     ready = {int(pid) for pid in READY.findall(edge.output)}

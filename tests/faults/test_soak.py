@@ -1,0 +1,91 @@
+"""Mixed traffic while everything happens at once: nothing that a fault does not explain, and all sums agree."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.edge import total
+from tests.e2e.process import ROOT
+from tests.faults.soak.course import Course
+from tests.faults.soak.kinds import KINDS
+from tests.faults.soak.report import report
+from tests.faults.soak.site import Site
+from tests.faults.soak.tally import ODD
+from tests.faults.soak.verdict import Outcome
+from tests.faults.soak.watch import Watch, vitals
+from tests.supervisor.waiting import until
+
+SHORT, LONG = 100.0, 1200.0
+"""Seconds of the course; the load begins before it and ends after it."""
+REPORT = ROOT / "bench-results" / "soak.md"
+"""Where the long run leaves its report."""
+LEFT_OVER = 4
+"""Descriptors that a process may hold more after the load than one had before it."""
+POOL_IDLE = 20.0
+"""Seconds after which the edge has closed what it kept to upstreams."""
+
+
+@pytest.fixture
+def site(tmp_path: Path, seed: int) -> Iterator[Site]:
+    site = Site(tmp_path, seed)
+    try:
+        yield site.open()
+    finally:
+        site.close()
+
+
+def soak(site: Site, seed: int, seconds: float) -> Outcome:
+    """Load, the course, and all that was written down."""
+    before = descriptors(site)
+    watch, course = Watch(site), Course(site, seed, seconds)
+    site.load()
+    watch.start()
+    try:
+        course.run()
+    finally:
+        account = site.unload()
+        watch.end()
+    until(lambda: descriptors(site) <= before + LEFT_OVER, "what was open is closed", seconds=POOL_IDLE)
+    samples = site.edge.metrics()
+    return Outcome(
+        seed=seed,
+        seconds=seconds,
+        account=account,
+        faults=site.faults,
+        held=site.held,
+        counted=site.edge.usage(),
+        metered=total(samples, "edge_usage_counted_total", meter="requests"),
+        given={name: site.given(name) for name in (*KINDS, ODD)},
+        retries=total(samples, "edge_upstream_retries_total"),
+        limited=total(samples, "edge_rate_limited_total", mode="enforce"),
+        watch=watch,
+        calm=course.calm,
+    )
+
+
+def timeline(outcome: Outcome) -> str:
+    """Every deed, so that a complaint can be held against it."""
+    return "\n".join(f"{each.began:.3f} to {each.ended:.3f}: {each.deed} ({each.note})" for each in outcome.faults)
+
+
+def descriptors(site: Site) -> int:
+    """Of the process of the edge that has most of them."""
+    return max(held.descriptors for pid in site.kin() if (held := vitals(pid)) is not None)
+
+
+@pytest.mark.timeout(400)
+def test_two_minutes_of_everything(site: Site, seed: int) -> None:
+    outcome = soak(site, seed, SHORT)
+    print(report(outcome), timeline(outcome), sep="\n")
+    assert not outcome.complaints()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2400)
+def test_twenty_minutes_of_everything(site: Site, seed: int) -> None:
+    outcome = soak(site, seed, LONG)
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(report(outcome))
+    print(report(outcome), timeline(outcome), sep="\n")
+    assert not outcome.complaints()

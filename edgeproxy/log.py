@@ -30,18 +30,28 @@ def get(**bound: object) -> structlog.typing.FilteringBoundLogger:
     return logger
 
 
+MOST = 256
+"""Different things that are said in the time in which none is repeated. Each address of millions may be one."""
+
+
 class Seldom:
-    """Says the same thing at most once in `every` seconds, for what may happen at each of many requests."""
+    """Says the same thing at most once in `every` seconds, for what may happen at each of many requests.
+
+    Of more than MOST things in that time, the rest is not said.
+    """
 
     def __init__(self, every: float) -> None:
         self._every = every
         self._said: dict[str, float] = {}
+        """When what was said in the last `every` seconds was; the oldest first."""
         self._log = get()
 
     def error(self, event: str, about: str, **fields: object) -> None:
         """Log `event`, unless the same was said about the same thing within the last `every` seconds."""
-        now = monotonic()
+        said, now = self._said, monotonic()
+        while said and now - next(iter(said.values())) >= self._every:
+            del said[next(iter(said))]
         key = f"{event} {about}"
-        if now - self._said.get(key, -self._every) >= self._every:
-            self._said[key] = now
+        if key not in said and len(said) < MOST:
+            said[key] = now
             self._log.error(event, about=about, **fields)

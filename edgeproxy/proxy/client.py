@@ -381,6 +381,7 @@ class Client(asyncio.Protocol):
         A reset at once would destroy what is still on its way, and that may be whole answers to requests before.
         """
         self.gone = True
+        self.buffer, self.body = b"", None
         self.unsent = self.underway()
         self.cut_by = monotonic() + self.worker.snapshot.body_idle
         self.cut_on()
@@ -425,8 +426,10 @@ class Client(asyncio.Protocol):
         elif (self.gone or self.choked) and self.takes():
             # It is slow, but it takes what it is sent.
             self.deadline = monotonic() + self.worker.snapshot.body_idle
-        elif self.gone:
+        elif self.gone and not self.unsent:
             self.transport.abort()
+        elif self.gone:
+            self.abort()
         elif exchange is None and self.buffer and not self.choked:
             late = Refused(408, "The request's head did not arrive in time")
             self.refuse(late, self.buffer)
@@ -449,20 +452,31 @@ class Client(asyncio.Protocol):
         if was_reset(self.transport):
             return False
         self.ended = True
+        if self.cut_by:
+            return True  # Closed now, a broken answer would have a clean end.
         exchange = self.exchange
-        if exchange is None or self.gone or self.body is not None:
+        if exchange is None or self.gone:
             return False
         if exchange.server is not None and exchange.server.tunnel:
             exchange.server.end()
             return not exchange.server.ended
-        if self.secure:
+        if self.secure or self.body is not None:
             # Under TLS that is how clients leave, and TLS 1.2 knows no other meaning (RFC 5246 section 7.2.1).
-            return False
+            return self.leave(exchange)
         # A client that has sent its whole request may close its side and still gets the answer.
         self.probes, self.probe_at = 0, monotonic() + PROBES[0]
         self.worker.half_closed.add(self)
         self.serve_out()
         return True
+
+    def leave(self, exchange: Exchange) -> bool:
+        """The client has left: nobody waits for the rest of an answer. What `eof_received` is to return."""
+        if not exchange.answered:
+            return False
+        exchange.abandon()
+        self.exchange = None
+        self.cut()
+        return not self.transport.is_closing()
 
     def probe(self, now: float) -> None:
         """Twice a second, once the client has closed its side: does it still wait, or has it closed altogether?

@@ -15,7 +15,7 @@ from edgeproxy.proxy import tls
 from edgeproxy.proxy.client import LAST_MOMENT, LINGER, Client
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.entry import LINGERING_MOST, TooMany
-from edgeproxy.proxy.hello import HTTP11, NO_APPLICATION_PROTOCOL, offers
+from edgeproxy.proxy.hello import NO_APPLICATION_PROTOCOL, SPOKEN, is_whole, offers
 from edgeproxy.proxy.secure import Secure
 
 if TYPE_CHECKING:
@@ -59,12 +59,14 @@ class Door(asyncio.Protocol):
 class Guest(Secure):
     """A connection in its TLS handshake; then the transport of a Client."""
 
-    __slots__ = ("_greeted", "_peer", "_worker", "subject")
+    __slots__ = ("_greeted", "_hello", "_peer", "_worker", "subject")
 
     def __init__(self, worker: "Worker", peer: str, subject: bytes, context: ssl.SSLContext) -> None:
         super().__init__(context, server_side=True)
         self._worker, self._peer, self.subject = worker, peer, subject
         self._greeted = False
+        self._hello: bytes | None = b""
+        """What has come of the first record; None once it is whole."""
         self.deadline = monotonic() + worker.snapshot.header_timeout
         worker.greets(self)
 
@@ -73,11 +75,16 @@ class Guest(Secure):
         self.deadline = min(self.deadline, monotonic() + LAST_MOMENT)
 
     def greeted(self, data: bytes) -> bool:
-        """The first bytes: are they worth a handshake?"""
-        if not self._greeted:
-            self._greeted = True
-            protocols = offers(data)
-            if protocols is not None and HTTP11 not in protocols:
+        """The first record: is it worth a handshake? OpenSSL says nothing before it has all of it either."""
+        self._greeted = True
+        if self._hello is not None:
+            hello = self._hello + data
+            if not is_whole(hello):
+                self._hello = hello
+                return True
+            self._hello = None
+            protocols = offers(hello)
+            if protocols is not None and SPOKEN.isdisjoint(protocols):
                 self.refuse(NO_APPLICATION_PROTOCOL, "no application protocol in common")
                 return False
         return True

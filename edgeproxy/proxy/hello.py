@@ -4,12 +4,18 @@ OpenSSL, as Python has it, goes on without a protocol where the client offers no
 client would then be sent answers that it cannot read, where RFC 7301 section 3.2 wants a handshake that fails.
 """
 
-HTTP11 = b"http/1.1"
+SPOKEN = frozenset((b"http/1.1", b"http/1.0"))
+"""What a client may offer. `curl --http1.0` offers the second alone."""
 
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """A record with the fatal alert of that name (RFC 7301 section 3.2)."""
 
 HANDSHAKE, CLIENT_HELLO, ALPN = b"\x16", b"\x01", b"\x00\x10"
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the first record is all there, or no part of it is worth waiting for. One often takes two packets."""
+    return data[:1] != HANDSHAKE or 5 <= len(data) >= 5 + _number(data, 3, 2)
 
 
 def offers(data: bytes) -> list[bytes] | None:

@@ -351,7 +351,7 @@ class Server(asyncio.Protocol):
             exchange.complete()
         elif self._state == TUNNEL:
             exchange.end_tunnel()
-        elif isinstance(exc, ssl.SSLError):
+        elif isinstance(exc, ssl.SSLError) and not self.reused:
             exchange.fail(self.worker.tls_broke(exchange, self.endpoint, exc))
         else:
             exchange.lost(fresh=not self.reused, begun=bool(self.buffer))

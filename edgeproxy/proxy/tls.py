@@ -18,7 +18,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 OPTIONS = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
 
-HTTP11 = "http/1.1"
+HTTP11, HTTP10 = "http/1.1", "http/1.0"
 
 Place = tuple[str, str, int]
 """Whom a session is with: the name that was asked for, the IP address, the port."""
@@ -99,7 +99,8 @@ class Outward:
         """Read the files anew. Raises Unusable, and then goes on with what there was."""
         settings = self.settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        _agree(context)
+        _agree(context, HTTP11)
+        context.hostname_checks_common_name = False  # RFC 9525 section 6.4: names stand in subjectAltName alone.
         if not settings.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -115,7 +116,7 @@ class Outward:
 
 def _serving(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _agree(context)
+    _agree(context, HTTP11, HTTP10)
     _show(context, cert, key)
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
@@ -145,11 +146,11 @@ def _names(cert: Path, key: Path) -> tuple[str, ...]:
         raise Unusable(str(failure)) from failure
 
 
-def _agree(context: ssl.SSLContext) -> None:
+def _agree(context: ssl.SSLContext, *protocols: str) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= OPTIONS
     context.set_ciphers(CIPHERS)
-    context.set_alpn_protocols([HTTP11])
+    context.set_alpn_protocols(protocols)
 
 
 def fault_of(failure: BaseException | None) -> str:

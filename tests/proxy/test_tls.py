@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.proxy.door import Guest
+from edgeproxy.proxy.hello import NO_APPLICATION_PROTOCOL
 from tests.proxy.authority import Authority
 from tests.proxy.transcript import Edge, chunks, get, head, ok, post
 from tests.proxy.wire import PATIENCE, Wire
@@ -39,6 +41,12 @@ async def exchanged(edge: Edge, client: Wire, request: bytes, answer: bytes) -> 
     await upstream.sends(answer)
     await client.gets_answer()
     upstream.closes()
+
+
+async def guests(edge: Edge) -> list[Guest]:
+    """Those whose handshake is under way, once there is one."""
+    await edge.until(lambda: edge.worker._guests)
+    return list(edge.worker._guests)
 
 
 def logged(capsys: pytest.CaptureFixture[str]) -> str:
@@ -277,8 +285,33 @@ async def test_a_protocol_that_is_not_spoken_fails_the_handshake(secure: Edge, a
     with pytest.raises(ssl.SSLError, match=r"(?i)no application protocol"):
         await secure.secure_client(authority.trusted(("h2",)))
     assert secure.count("edge_tls_handshake_failures_total") == 1
-    client = await secure.secure_client(authority.trusted(("h2", "http/1.1")))
-    assert client.tls.selected_alpn_protocol() == "http/1.1"
+
+
+@pytest.mark.parametrize("offered", [("h2", "http/1.1"), ("http/1.0", "http/1.1"), ("http/1.0",)])
+async def test_of_the_protocols_that_are_offered_the_best_one_is_spoken(
+    secure: Edge, authority: Authority, offered: tuple[str, ...]
+) -> None:
+    client = await secure.secure_client(authority.trusted(offered))
+    assert client.tls.selected_alpn_protocol() == offered[-1]
+    await exchanged(secure, client, head("GET /public/ HTTP/1.0", "Host: h"), ok())
+
+
+@pytest.mark.parametrize("first", [1, 4, 5, 60, -1])
+async def test_a_protocol_that_is_not_spoken_fails_a_handshake_that_comes_in_pieces(
+    secure: Edge, authority: Authority, first: int
+) -> None:
+    """As a first message does that is longer than a packet."""
+    outgoing = ssl.MemoryBIO()
+    tls = authority.trusted(("h2",)).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="edge.test")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read()
+    client = await secure.client()
+    await client.sends(hello[:first])
+    (guest,) = await guests(secure)
+    await secure.until(lambda: guest._hello)
+    await client.sends(hello[first:])
+    assert await client.gets_cut() == NO_APPLICATION_PROTOCOL
 
 
 @pytest.mark.parametrize("sent", [get(), b"\x16\x03\x01\x00\x05hello", b"\x80\x2e\x01\x00\x02" + bytes(60), bytes(100)])

@@ -102,6 +102,16 @@ async def test_a_certificate_for_another_name_is_not_believed(inside: Edge, auth
     await fails(inside, "tls_certificate_error")
 
 
+async def test_a_common_name_is_no_name_of_a_host(inside: Edge, tmp_path: Path) -> None:
+    """RFC 9525 section 6.4: names stand in subjectAltName alone."""
+    authority = Authority(tmp_path, "common")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue(common="api.internal"))
+    speaks(inside, context)
+    inside.config["upstreams"]["api"]["tls"] = {"ca": str(authority.file), "server_name": "api.internal"}
+    await fails(inside, "tls_certificate_error")
+
+
 async def test_an_expired_certificate_is_not_believed(
     inside: Edge, authority: Authority, capsys: pytest.CaptureFixture[str]
 ) -> None:

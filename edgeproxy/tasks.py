@@ -4,10 +4,14 @@ A bare `create_task` is banned by lint: the loop keeps only a weak reference to 
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from edgeproxy import log
+
+T = TypeVar("T")
 
 
 class Tasks:
@@ -35,3 +39,35 @@ class Tasks:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
+    """What `work` returns or raises, in a thread of its own, which does not keep the process from ending.
+
+    For what may wait for ever, such as for a name server or a file system of another host. What `asyncio.to_thread`
+    runs is waited for at the end.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        try:
+            outcome.set_result(work())
+        except Exception as failure:
+            outcome.set_exception(failure)
+        try:
+            loop.call_soon_threadsafe(tell, outcome)
+        except RuntimeError:  # The loop is closed: the process has ended meanwhile.
+            pass
+
+    def tell(outcome: concurrent.futures.Future[T]) -> None:
+        if ended.done():
+            return  # Nobody wants to know any more.
+        if (failure := outcome.exception()) is not None:
+            ended.set_exception(failure)
+        else:
+            ended.set_result(outcome.result())
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return ended

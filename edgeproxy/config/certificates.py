@@ -135,6 +135,15 @@ def faults(tree: Table) -> Iterator[Fault]:
                     yield Fault((*path, field), problem.what, problem.hint)
 
 
+def named(tree: Table) -> Iterator[Path]:
+    """The files that a configuration names, whatever they are."""
+    for path, tls in _sections(tree):
+        found = [pair.get(field) for _, pair in _pairs(path, tls) for field in ("cert", "key")]
+        for file in (*found, tls.get("ca"), tls.get("client_ca")):
+            if _is_named(file):
+                yield Path(file)
+
+
 def _problems(check: Callable[..., object], *files: Path) -> list[Unusable]:
     """What `check` says of these files: a problem, or nothing."""
     try:

@@ -10,6 +10,7 @@ from edgeproxy.config.defaults import with_names
 from edgeproxy.config.explain import Finding, fields_of, findings
 from edgeproxy.config.models import Written
 from edgeproxy.config.problems import Steps
+from edgeproxy.config.signs import sign
 from edgeproxy.config.source import Source
 from edgeproxy.config.tree import Places, Table, Value
 
@@ -75,8 +76,13 @@ class Check:
                 self._report(fault.path, fault.what, fault.hint)
 
     def _certificates(self, tree: Table) -> None:
-        """What the files say that it names."""
-        for fault in certificates.faults(tree):
+        """What the files say that it names. Where one is wrong they count as files of the configuration: should it
+        be put right, all is well."""
+        signs = {str(file): sign(file) for file in certificates.named(tree)}
+        faults = list(certificates.faults(tree))
+        if faults:
+            self._source.signs |= signs
+        for fault in faults:
             self._report(fault.path, fault.what, fault.hint)
 
     def _models(self, tree: Table) -> Written | None:

@@ -398,6 +398,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--listen", required=True, help="descriptors, separated by commas")
     options = parser.parse_args(arguments)
     log.configure("worker")
+    # It asks the supervisor for a reload. Whoever sends it to all processes of the edge must not end them.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     listening = [socket.socket(fileno=int(number)) for number in options.listen.split(",")]
     try:
         return uvloop.run(serve(socket.socket(fileno=options.channel), listening))

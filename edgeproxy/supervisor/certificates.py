@@ -15,6 +15,7 @@ from edgeproxy.config.certificates import Facts, Unusable, authorities, pairs, r
 from edgeproxy.config.models import Written
 from edgeproxy.config.signs import Sign, sign
 from edgeproxy.supervisor.exposition import Series
+from edgeproxy.tasks import in_thread
 
 EVERY = 2.0
 """Seconds between two looks."""
@@ -76,7 +77,7 @@ class Certificates:
         """The files of another configuration, looked at before anybody loads them; `adopt` them once it serves."""
         known = {held.key: held for held in self._held}
         named = [known.get(held.key, held) for held in held_by(settings)]
-        await asyncio.to_thread(lambda: [held.look() for held in named if held.key not in known])
+        await in_thread("look at certificates", lambda: [held.look() for held in named if held.key not in known])
         return named
 
     def adopt(self, held: list[Held]) -> None:
@@ -89,7 +90,7 @@ class Certificates:
     async def look(self) -> bool:
         """Whether anything is to be loaded anew. Says what cannot be used, once, and which certificates expire."""
         looked = self._held
-        news = await asyncio.to_thread(lambda: [held.look() for held in looked])
+        news = await in_thread("look at certificates", lambda: [held.look() for held in looked])
         now = time.time()
         for held in looked:
             if held.why != self._said.get(held, ""):

@@ -5,6 +5,7 @@ Nothing changes until all workers that serve have said that they can; then every
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from edgeproxy import log
@@ -14,6 +15,7 @@ from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.upstreams import Upstreams
+from edgeproxy.tasks import in_thread
 
 FIRST_LOOK = 2.0
 """Seconds that workers wait at most for the addresses of upstreams, and for how these are."""
@@ -91,7 +93,8 @@ class Changeover:
 
     async def _change(self, settings: Settings) -> list[str]:
         certificates = await self._certificates.consider(settings)
-        await asyncio.to_thread(self._prober.follow, self._serving.upstreams, settings.upstreams)
+        follow = partial(self._prober.follow, self._serving.upstreams, settings.upstreams)
+        await in_thread("load certificates for probes", follow)
         services = await self._upstreams.consider(settings.upstreams, FIRST_LOOK)
         config, prepare = await asyncio.to_thread(self._pack, settings, services)
         whys = await self._crew.prepare(self._number, prepare, PREPARING + len(prepare.data) / A_SECOND)

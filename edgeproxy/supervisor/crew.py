@@ -135,6 +135,10 @@ class Crew:
         """What was prepared as `number` is not wanted."""
         self._offered = None
         self.tell({"type": "discard", "number": number})
+        for process in self.workers:
+            # It was still to come to the one that serves, and has let go of that for this one.
+            if process.number != self.number and not process.dismissed:
+                self._dismiss(process, "it did not come to serve what the others do in time")
 
     async def settle(self, seconds: float) -> list[int]:
         """Wait until no worker serves another configuration than it should; the pids of those that still do then."""
@@ -163,11 +167,18 @@ class Crew:
             return
         if process.prepared == self.number:
             process.outbox.put({"type": "commit", "number": self.number})
+            if "endpoints" in self._standing:
+                # It may have been told before it had begun to prepare, when they meant nothing to it.
+                process.outbox.put(self._standing["endpoints"])
         elif process.refused[0] == self.number:
-            process.dismissed = True
-            process.why = f"it cannot serve what the others do: {process.refused[1]}"
-            self._log.error("worker cannot be reloaded, replacing it", pid=process.pid, why=process.refused[1])
-            process.outbox.put({"type": "drain", "deadline": LEFT_BEHIND})
+            self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
+
+    def _dismiss(self, process: Process, why: str) -> None:
+        """Have a worker replaced that cannot follow the others."""
+        process.dismissed = True
+        process.why = why
+        self._log.error("worker cannot be reloaded, replacing it", pid=process.pid, why=why)
+        process.outbox.put({"type": "drain", "deadline": LEFT_BEHIND})
 
     # ---- the end
 

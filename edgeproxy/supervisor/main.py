@@ -192,7 +192,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in STOPPING:
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reloads.ask)
+        # Without a file there is nothing to reload, and this is what a terminal says when it is closed.
+        loop.add_signal_handler(signal.SIGHUP, self._reloads.ask if self._config_path else self._stop.set)
         # Whoever loaded the configuration may have held it back until somebody heeds it.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 

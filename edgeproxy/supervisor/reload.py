@@ -14,6 +14,7 @@ from edgeproxy.config.load import Loaded
 from edgeproxy.config.models import Settings
 from edgeproxy.config.signs import Sign
 from edgeproxy.supervisor.exposition import Series
+from edgeproxy.tasks import in_thread
 
 Result = Literal["ok", "unchanged", "refused", "failed"]
 
@@ -155,7 +156,8 @@ class Reloads:
     async def _attempt(self) -> Outcome:
         if self._read is None:
             return Outcome("refused", (NO_FILE,))
-        loaded = await asyncio.to_thread(self._read)
+        # They may be on a file system that does not answer; that must not keep the edge from ending.
+        loaded = await in_thread("load configuration", self._read)
         self.signs = loaded.signs
         if loaded.settings is None:
             return Outcome("refused", tuple(map(str, loaded.problems)))

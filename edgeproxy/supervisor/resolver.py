@@ -9,11 +9,11 @@ import asyncio
 import ipaddress
 import random
 import socket
-import threading
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from edgeproxy import log
-from edgeproxy.tasks import Tasks
+from edgeproxy.tasks import Tasks, in_thread
 
 EVERY = 5.0
 """Seconds between two look-ups of a name, give or take a tenth."""
@@ -151,10 +151,8 @@ class System:
     async def __call__(self, host: str) -> tuple[str, ...]:
         asked = self._running.get(host)
         if asked is None:
-            loop = asyncio.get_running_loop()
-            asked = self._running[host] = loop.create_future()
+            asked = self._running[host] = in_thread(f"look up {host}", partial(_look_up, host))
             asked.add_done_callback(lambda ended: self._ended(host, ended))
-            threading.Thread(target=_look_up, args=(host, loop, asked), name=f"look up {host}", daemon=True).start()
         return await asyncio.shield(asked)
 
     def _ended(self, host: str, asked: asyncio.Future[tuple[str, ...]]) -> None:
@@ -163,26 +161,10 @@ class System:
             asked.exception()  # Whoever asked may have given up waiting; nobody need be told of that.
 
 
-def _look_up(host: str, loop: asyncio.AbstractEventLoop, asked: asyncio.Future[tuple[str, ...]]) -> None:
-    """In a thread: the addresses of a host, or why there are none."""
-    found: tuple[str, ...] = ()
-    failure: Exception | None = None
-    try:
-        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        found = within_reach({str(entry[4][0]) for entry in entries})
-    except (OSError, UnicodeError) as why:
-        failure = why
-
-    def tell() -> None:
-        if failure is None:
-            asked.set_result(found)
-        else:
-            asked.set_exception(failure)
-
-    try:
-        loop.call_soon_threadsafe(tell)
-    except RuntimeError:  # The loop is closed: the supervisor has ended meanwhile.
-        pass
+def _look_up(host: str) -> tuple[str, ...]:
+    """In a thread: the addresses of a host."""
+    entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return within_reach({str(entry[4][0]) for entry in entries})
 
 
 def within_reach(addresses: Iterable[str]) -> tuple[str, ...]:

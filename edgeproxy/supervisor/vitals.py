@@ -75,9 +75,12 @@ class Vitals:
                 self._said.discard(pid)
 
     async def series(self) -> list[Series]:
-        """The metrics of workers."""
+        """The metrics of workers that serve: where there is none of them, nobody serves, whoever is being started."""
+        serving = {worker.pid for worker in self._crew.workers if worker.ready}
         found: list[Series] = [("edge_descriptor_limit", (), (resource.getrlimit(resource.RLIMIT_NOFILE)[0],))]
         for worker in await self.report():
+            if worker["pid"] not in serving:
+                continue
             place = (str(worker["place"]),)
             found += [
                 ("edge_worker_resident_bytes", place, (worker["resident_bytes"],)),
@@ -87,7 +90,10 @@ class Vitals:
         return found
 
     async def report(self) -> list[dict[str, Any]]:
-        """The living workers for `GET /status`, by place; `started_at` is in Unix seconds."""
+        """The living workers for `GET /status`, by place; `started_at` is in Unix seconds.
+
+        `config` is the number of the configuration that it serves, the same for all but in the midst of a reload.
+        """
         workers = self._crew.by_place
         columns = [worker.column for worker in workers.values() if worker.column is not None]
         connections = await self._listings.connections(columns)
@@ -97,6 +103,7 @@ class Vitals:
             {
                 "place": place,
                 "pid": worker.pid,
+                "config": worker.number,
                 "started_at": worker.started_at,
                 "connections": 0 if worker.column is None else connections.get(worker.column, 0),
                 "resident_bytes": found.get(worker.pid, unknown).resident,

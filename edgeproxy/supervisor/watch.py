@@ -6,9 +6,11 @@ same. What is read half-written all the same is refused, and read again when the
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from edgeproxy.config.signs import Sign, sign
 from edgeproxy.supervisor.reload import Reloads
+from edgeproxy.tasks import in_thread
 
 EVERY = 0.5
 """Seconds between two looks."""
@@ -42,7 +44,7 @@ async def watch(reloads: Reloads, every: float = EVERY) -> None:
     while True:
         await asyncio.sleep(every)
         read = reloads.signs
-        seen = await asyncio.to_thread(signs_of, read)
+        seen = await in_thread("look at configuration", partial(signs_of, read))
         if settling.look(read, seen):
             await reloads.ask()
 

@@ -1,6 +1,7 @@
 """The commands as people type them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ def edgeproxy(*arguments: str, **environ: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_quick_serves_an_upstream_without_a_file(tmp_path: Path, upstream: Upstream) -> None:
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])  # The last one: its terminal closes.
+def test_quick_serves_an_upstream_without_a_file(tmp_path: Path, upstream: Upstream, end: signal.Signals) -> None:
     ports = Ports(2)
     listen, admin = ports.numbers
     command = [sys.executable, "-m", "edgeproxy", "quick", "--to", f"http://{HOST}:{upstream.port}"]
@@ -50,7 +52,7 @@ def test_quick_serves_an_upstream_without_a_file(tmp_path: Path, upstream: Upstr
         assert statuses.count(200) == 19
         assert set(statuses) == {200, 429}
         assert ask(admin, "/usage").json()["rows"] == [["-", "requests", "/*", 20]]
-        quick.terminate()
+        quick.send_signal(end)
         assert quick.wait(20) == 0
         until(lambda: not quick.family(), "nothing of it is left", seconds=5)
     finally:

@@ -138,6 +138,19 @@ def test_a_signal_ends_it_cleanly(worker: Process, number: int) -> None:
     assert worker.ends()[0] == 0
 
 
+def test_what_asks_the_supervisor_for_a_reload_does_not_end_it(worker: Process) -> None:
+    async def scene() -> None:
+        await worker.begins()
+        os.kill(worker.process.pid, signal.SIGHUP)
+        assert await worker.asks(get("/nowhere")) == 404
+        await worker.channel.send({"type": "drain", "deadline": 5.0})
+        async with asyncio.timeout(10):
+            assert await worker.hears() == {"type": "left"}
+
+    uvloop.run(scene())
+    assert worker.ends()[0] == 0
+
+
 def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Process) -> None:
     async def scene() -> None:
         worker.supervisor.control.serve(TOKEN, monotonic())

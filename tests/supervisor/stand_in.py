@@ -5,7 +5,7 @@
 - `serves` answers every connection with a report of itself, says that it lives, and leaves when told to drain;
 - `deaf` serves, but does not hear of drains;
 - `fails` says why it cannot start; `dies` says nothing; `mute` lives on but never gets ready;
-- `late` serves once it is told to `go`, not before;
+- `late` serves once it is told to `go`, not before, and leaves when told to drain;
 - `hangs up` is ready, then closes its channel and lives on; `babbles` sends what no channel carries.
 
 It takes on each configuration that it is told to `prepare`, unless that message names its pid: those in `refuse` do
@@ -91,8 +91,9 @@ async def live(end: socket.socket, listening: list[socket.socket]) -> int:
     if behaviour == "mute":
         await asyncio.Event().wait()
     SERVED.append(config.get("number", 1))
-    while behaviour == "late" and await hear(channel) != "go":
-        pass
+    while behaviour == "late" and (kind := await hear(channel)) != "go":
+        if kind == "drain":
+            return 0
     servers = [await asyncio.start_server(answer, sock=each) for each in listening]
     await channel.send({"type": "ready", "column": 0})
     Tasks().start("beat", beat(channel))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from edgeproxy.supervisor.reload import Outcome, Reloads, plan, troubled
 from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.watch import Settling, watch
 from edgeproxy.tasks import Tasks
+from tests.authority import Authority
 from tests.supervisor.test_crew import STAND_IN, ask, ready
 from tests.supervisor.waiting import turned, within
 
@@ -131,6 +133,9 @@ class Room:
     def write(self, more: str) -> None:
         self.file.write_text(CONFIG + more)
 
+    def replace(self, old: str, new: str) -> None:
+        self.file.write_text(CONFIG.replace(old, new))
+
 
 def play(file: Path, scene: Callable[[Room, Tasks], Awaitable[None]]) -> None:
     async def run() -> None:
@@ -213,6 +218,23 @@ def test_a_reload_that_dies_is_not_the_last_one(file: Path, monkeypatch: pytest.
     play(file, scene)
 
 
+def test_a_file_system_that_does_not_answer_keeps_nobody_from_ending(file: Path) -> None:
+    """Played to the end of the loop, which waits for what asyncio itself has in threads."""
+
+    async def scene(room: Room, tasks: Tasks) -> None:
+        room.file.unlink()
+        os.mkfifo(room.file)
+        asked = room.reloads.ask()
+        await turned(lambda: room.begun == [True], "it is being read")
+        await tasks.cancel()
+        assert (await asked).result == "failed"
+
+    ending = threading.Thread(target=play, args=(file, scene), daemon=True)
+    ending.start()
+    ending.join(10)
+    assert not ending.is_alive()
+
+
 def test_at_the_end_nobody_waits_for_a_reload_for_ever(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         room.gate.clear()
@@ -275,6 +297,25 @@ def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path
         assert room.reloads.trouble is None
 
     play(current / "edge.yaml", scene)
+
+
+def test_a_certificate_that_comes_after_the_file_that_names_it_is_waited_for(file: Path) -> None:
+    authority = Authority(file.parent)
+    late = file.parent / "late.pem"
+
+    def result(reloads: Reloads) -> str | None:
+        return None if reloads.trouble is None else reloads.trouble.result
+
+    async def scene(room: Room, tasks: Tasks) -> None:
+        tasks.start("watch", watch(room.reloads, 0.01))
+        room.replace("[http://127.0.0.1:9]", f"[https://127.0.0.1:9], tls: {{ca: {late}}}")
+        await turned(lambda: result(room.reloads) == "refused", "it is refused")
+        late.write_bytes(authority.file.read_bytes())
+        await turned(lambda: room.reloads.trouble is None, "it is reloaded")
+        assert room.reloads.serving.upstreams["api"].tls.ca == late
+        assert room.reloads.signs.keys() == {str(file)}, "certificates that are well are not the business of reloads"
+
+    play(file, scene)
 
 
 # ---- a crew that changes over
@@ -405,6 +446,48 @@ def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> N
         other.outbox.put({"type": "go"})
         await turned(lambda: made.ready == 2, "the other is ready")
         await served(address, {one.pid: [1, 2], other.pid: [1, 2]})
+
+    assert crew(scene, "late") == [0, 0]
+
+
+def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
+    async def scene(made: Crew, address: Address) -> None:
+        await turned(lambda: len(made.workers) == 2, "they are started")
+        one, other = made.workers
+        one.outbox.put({"type": "go"})
+        await turned(lambda: one.welcome, "one is ready")
+        os.kill(other.pid, signal.SIGSTOP)
+        assert await made.prepare(2, offer(2), 10) == []
+        made.commit(2, first("late", number=2))
+        made.publish({"type": "endpoints", "number": 2, "services": {}})
+        os.kill(other.pid, signal.SIGCONT)
+        other.outbox.put({"type": "go"})
+        await turned(lambda: made.ready == 2, "the other is ready")
+        told: list[str] = []
+        while told[-2:] != ["commit", "endpoints"]:
+            answer = await ask(address)
+            told = [message["type"] for message in answer["told"] if answer["pid"] == other.pid]
+
+    assert crew(scene, "late") == [0, 0]
+
+
+def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
+    async def scene(made: Crew, address: Address) -> None:
+        await turned(lambda: len(made.workers) == 2, "they are started")
+        one, other = made.workers
+        one.outbox.put({"type": "go"})
+        await turned(lambda: one.welcome, "one is ready")
+        # As if this had been overtaken by what is offered next.
+        assert await made.prepare(2, offer(2, ignore=[other.pid]), 10) == []
+        made.commit(2, first(number=2))
+        assert await made.settle(0.1) == [other.pid]
+        other.outbox.put({"type": "go"})
+        await turned(lambda: other.ready, "the other serves, but not what it should")
+        assert await made.prepare(3, offer(3, refuse=[one.pid]), 10) == [f"worker {one.pid}: no row is left"]
+        made.discard(3)
+        await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
+        assert other.ended.result() == 0
+        await served(address, {one.pid: [1, 2], made.workers[1].pid: [2]})
 
     assert crew(scene, "late") == [0, 0]
 

@@ -96,6 +96,15 @@ def test_where_no_worker_lives_there_is_nothing_to_tell(tmp_path: Path) -> None:
     play(tmp_path, scene, "dies")
 
 
+def test_who_is_being_started_is_no_sign_of_an_edge_that_serves(tmp_path: Path) -> None:
+    async def scene(crew: Crew, vitals: Vitals) -> None:
+        await turned(lambda: len(crew.workers) == 2, "both are started")
+        assert len(await vitals.report()) == 2
+        assert [name for name, _, _ in await vitals.series()] == ["edge_descriptor_limit"]
+
+    play(tmp_path, scene, "mute")
+
+
 def test_a_worker_that_runs_out_of_descriptors_is_told_of_once(tmp_path: Path) -> None:
     async def scene(crew: Crew, vitals: Vitals) -> None:
         await ready(crew)

@@ -104,6 +104,15 @@ def split_address(written: str) -> Address | None:
     return Address(host.lower(), int(port)) if HOST.fullmatch(host.lower()) else None
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address, IPv6 without brackets."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def overlap(one: Address, other: Address) -> bool:
     """Whether who connects to one may reach the other: 0.0.0.0 is every IPv4 address, :: every one of IPv6."""
     if one.port != other.port:

@@ -5,13 +5,13 @@ endpoint gives an idle connection or none. Opening and closing connections is le
 of the monotonic clock.
 """
 
-import ipaddress
 import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeproxy import log
+from edgeproxy.config import kinds
 from edgeproxy.errors import Fault
 from edgeproxy.proxy.balance import draw
 from edgeproxy.proxy.breaker import Breaker
@@ -185,7 +185,7 @@ class Service:
         self.next_pair: Callable[[], Pair] = self._first_pair
         """The next two that a choice is between; the first call after anything has changed draws them anew."""
         # A name has no address until the supervisor tells it; an address is its own.
-        literal = [[each.settings.host] if is_address(each.settings.host) else [] for each in self._origins]
+        literal = [[each.settings.host] if kinds.is_address(each.settings.host) else [] for each in self._origins]
         self.update([{"addresses": addresses, "up": addresses} for addresses in literal])
 
     # ---- the choice
@@ -319,12 +319,3 @@ def tiers_of(regions: "Sequence[str | None]", own: str) -> list[int]:
     """How far away each endpoint is, from the regions of all: 0 for the own one or none, then as first listed."""
     others = list(dict.fromkeys(region for region in regions if region not in (None, own)))
     return [0 if region in (None, own) else 1 + others.index(region) for region in regions]
-
-
-def is_address(host: str) -> bool:
-    """Whether a host is an IP address already."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

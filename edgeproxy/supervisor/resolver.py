@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from edgeproxy import log
+from edgeproxy.config.kinds import is_address
 from edgeproxy.tasks import Tasks, in_thread
 
 EVERY = 5.0
@@ -88,14 +89,14 @@ class Resolver:
             if gone in self._following:
                 self._following.pop(gone).cancel()
         for host, name in self._names.items():
-            if host not in self._following and not is_literal(host):
+            if host not in self._following and not is_address(host):
                 self._following[host] = tasks.start(f"look up {host}", self._follow(name))
 
     def _know(self, hosts: Iterable[str]) -> None:
         for host in hosts:
             if host not in self._names:
                 name = self._names[host] = Name(host)
-                if is_literal(host):
+                if is_address(host):
                     name.addresses, name.asked, name.why = (host,), True, ""
 
     async def _follow(self, name: Name) -> None:
@@ -183,15 +184,6 @@ def has_route(address: str) -> bool:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
     except OSError:
-        return False
-    return True
-
-
-def is_literal(host: str) -> bool:
-    """Whether a host is an IP address already."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
         return False
     return True
 

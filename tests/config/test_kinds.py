@@ -289,3 +289,11 @@ def test_what_is_not_switched_off_is_left_to_its_reader():
     assert kinds.read_access_log("access.log") == {"file": "access.log"}
     assert kinds.read_access_log({"file": "access.log"}) == {"file": "access.log"}
     assert kinds.read_access_log(["x"]) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [("10.0.0.1", True), ("::1", True), ("api.internal", False), ("10.0.0.256", False), ("1.2.3", False)],
+)
+def test_an_ip_address_is_told_from_a_name(host: str, known: bool) -> None:
+    assert kinds.is_address(host) is known

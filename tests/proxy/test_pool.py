@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgeproxy.config.models import Upstream
 from edgeproxy.errors import Fault
 from edgeproxy.proxy import pool
-from edgeproxy.proxy.pool import Endpoint, Service, is_address, tiers_of
+from edgeproxy.proxy.pool import Endpoint, Service, tiers_of
 
 
 class Seconds:
@@ -262,13 +262,6 @@ def test_with_every_endpoint_far_away_the_first_region_serves() -> None:
 
 
 # ---- addresses
-
-
-@pytest.mark.parametrize(
-    ("host", "known"), [("10.0.0.1", True), ("::1", True), ("api.internal", False), ("1.2", False)]
-)
-def test_an_ip_address_is_one_without_a_look_up(host: str, known: bool) -> None:
-    assert is_address(host) is known
 
 
 def test_an_ip_address_is_there_from_the_start_also_in_brackets() -> None:

@@ -10,7 +10,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from edgeproxy.supervisor import resolver
-from edgeproxy.supervisor.resolver import Resolver, System, has_route, is_literal, ordered, within_reach
+from edgeproxy.supervisor.resolver import Resolver, System, has_route, ordered, within_reach
 from edgeproxy.tasks import Tasks
 from tests.supervisor.waiting import turned, within
 
@@ -223,12 +223,6 @@ def test_addresses_without_a_route_are_left_out_where_there_are_others(monkeypat
 def test_there_is_a_route_to_this_host_and_none_to_nowhere() -> None:
     assert has_route("127.0.0.1")
     assert not has_route("::ffff:ffff:ffff:ffff:ffff%nosuch")
-
-
-def test_what_is_an_address() -> None:
-    assert [is_literal(host) for host in ("10.0.0.1", "::1", "api", "10.0.0.256", "1.2.3")] == [True, True] + [
-        False
-    ] * 3
 
 
 def test_addresses_are_in_the_order_of_their_numbers() -> None:

@@ -46,7 +46,13 @@ class Orders:
         """Do what is told, in turn; until cancelled, or nobody is there to answer to."""
         try:
             while True:
-                await self._do(await self._told.get())
+                message = await self._told.get()
+                try:
+                    await self._do(message)
+                except ChannelClosed:
+                    raise
+                except Exception as unforeseen:  # What is told next must be heard all the same.
+                    self._log.error("an order could not be followed", order=message["type"], exc_info=unforeseen)
         except ChannelClosed:
             pass
 

@@ -58,6 +58,13 @@ async def test_of_the_orders(edge: Edge, worker: Process) -> None:
     assert worker.ends()[0] == 0
 
 
+async def test_an_order_that_makes_no_sense_does_not_end_the_taking_of_orders(edge: Edge, worker: Process) -> None:
+    await worker.begins()
+    await worker.channel.send({"type": "endpoints", "number": 1, "services": {"api": []}})
+    await worker.channel.send({"type": "commit"})
+    await commits(worker, edge, 2)
+
+
 async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge: Edge, worker: Process) -> None:
     await worker.begins()
     for number, dumped in enumerate(("", "{}\nkey", dump(edge.settings()).decode() + "\nkey nonsense {}"), 2):

@@ -139,7 +139,9 @@ class Server(asyncio.Protocol):
         self.reusable = not head.close
         self._rechunk = exchange.respond(self, head)
         if exchange.bodiless(head.status):
-            self.reusable = self.reusable and not rest
+            # One that says of no body where it would end may be about to send it, against the rules, until it closes.
+            framed = head.bodiless or head.chunked or head.length >= 0
+            self.reusable = self.reusable and framed and not rest
             self.finished()
         else:
             self.begin_body(head, rest)

@@ -303,3 +303,23 @@ async def test_a_client_that_closes_without_a_word_is_closed(edge: Edge) -> None
     client = await edge.client()
     client.sends_eof()
     await client.gets_eof()
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [(("Content-Length: 5",), True), (("Transfer-Encoding: chunked",), True), ((), False)],
+    ids=["length", "chunked", "neither"],
+)
+async def test_after_head_a_connection_is_kept_where_its_answer_says_how_a_body_would_end(
+    edge: Edge, fields: tuple[str, ...], kept: bool
+) -> None:
+    """Without that a server may send the body, against the rules, and close. Found by tests/fuzz."""
+    client = await edge.client()
+    await client.sends(head("HEAD /public/ HTTP/1.1", "Host: h"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", *fields))
+    await client.gets_answer("HEAD")
+    assert bool(edge.endpoint().idle) is kept
+    if not kept:
+        await upstream.gets_eof()

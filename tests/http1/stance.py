@@ -271,6 +271,13 @@ STRICTER_REQUESTS: Final = (
         GET + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
     ),
     Stricter(
+        "The transfer coding chunked is not the last one, or there twice",
+        400,
+        "RFC 9112 section 6.1: chunked is applied once; llhttp does not see the first of two with a tab behind it",
+        lambda theirs, head: b",".join(codings(theirs)).count(b"chunked") > 1,
+        GET + b"Transfer-Encoding: chunked\t, chunked\r\n\r\n",
+    ),
+    Stricter(
         "The only transfer coding known here is chunked",
         501,
         "RFC 9112 section 6.1: a coding that is not understood",

@@ -56,20 +56,23 @@ def refuse_other_folder(state: Path, folder: Path) -> None:
 
 def refuse_log(settings: Settings) -> None:
     """Raise Unusable where the access log cannot be written, which workers would only find out one by one."""
-    if settings.access_log is not None:
-        file = settings.access_log.file
-        why = unusable(file)
-        if why is not None:
-            raise Unusable(f"the access log {file} cannot be written: {why}")
+    if (why := why_no_log(settings)) is not None:
+        raise Unusable(f"the access log {why}")
 
 
 def log_faults(settings: Written) -> Iterator[Fault]:
     """The same for a configuration whose places in its files are known."""
-    if settings.access_log is not None:
-        file = settings.access_log.file
-        why = unusable(file)
-        if why is not None:
-            yield Fault(("access_log",), f"{file} cannot be written: {why}", "name a file that the edge can write to")
+    if (why := why_no_log(settings)) is not None:
+        yield Fault(("access_log",), why, "name a file that the edge can write to")
+
+
+def why_no_log(settings: Written) -> str | None:
+    """`FILE cannot be written: WHY`; None where the access log can be written, or there is none."""
+    if settings.access_log is None:
+        return None
+    file = settings.access_log.file
+    why = unusable(file)
+    return None if why is None else f"{file} cannot be written: {why}"
 
 
 def in_use(store: Store) -> bool:

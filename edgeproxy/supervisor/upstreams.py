@@ -8,7 +8,7 @@ What is known of names and addresses belongs to no configuration: of what anothe
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from edgeproxy.config.models import Upstream
@@ -130,14 +130,14 @@ class Upstreams:
 
     def series(self) -> list[Series]:
         """The metrics of upstreams. What is counted begins at zero with each supervisor."""
-        found: list[Series] = [("edge_dns_failures_total", (name,), (count,)) for name, count in self._failures.items()]
+        names = [*self._failures, *(name for name in self._upstreams if name not in self._failures)]
+        found: list[Series] = [("edge_dns_failures_total", (name,), (self._failures[name],)) for name in names]
         for name, upstream in self._upstreams.items():
             known = [known for entry in self._entries(name, upstream) for known in entry["addresses"]]
             up = sum(one["up"] for one in known)
             found += [
                 ("edge_upstream_endpoints", (name, "up"), (up,)),
                 ("edge_upstream_endpoints", (name, "down"), (len(known) - up,)),
-                ("edge_dns_failures_total", (name,), (self._failures[name],)),
             ]
         return found
 
@@ -170,12 +170,7 @@ class Upstreams:
     def _failed(self, host: str) -> None:
         """A name could not be looked up."""
         self._failures.update(
-            {
-                name
-                for upstreams in (self._upstreams, self._considered)
-                for name, upstream in upstreams.items()
-                if any(endpoint.host == host for endpoint in upstream.endpoints)
-            }
+            {name for name, upstream in self._all() if any(endpoint.host == host for endpoint in upstream.endpoints)}
         )
 
     def _learned(self) -> None:
@@ -191,14 +186,14 @@ class Upstreams:
             self._told = message
             self._tell(message)
 
+    def _all(self) -> Iterator[tuple[str, Upstream]]:
+        """Those that serve and those that are considered, by name; one that is both, twice."""
+        yield from self._upstreams.items()
+        yield from self._considered.items()
+
     def _hosts(self) -> list[str]:
         """All that have to be known."""
-        return [
-            endpoint.host
-            for upstreams in (self._upstreams, self._considered)
-            for upstream in upstreams.values()
-            for endpoint in upstream.endpoints
-        ]
+        return [endpoint.host for _, upstream in self._all() for endpoint in upstream.endpoints]
 
     def _follow(self) -> None:
         """Look up all names, and probe the addresses that there are by now, of upstreams that want it."""
@@ -206,8 +201,7 @@ class Upstreams:
         self._health.follow(
             (
                 Target(name, endpoint.url, address, terms)
-                for upstreams in (self._upstreams, self._considered)
-                for name, upstream in upstreams.items()
+                for name, upstream in self._all()
                 if (terms := terms_of(upstream)) is not None
                 for endpoint in upstream.endpoints
                 for address in self._resolver[endpoint.host].addresses

@@ -7,7 +7,7 @@ key is there, and nothing that could break the line. docs/access-log.md says wha
 import random
 from collections.abc import Callable
 from time import gmtime, monotonic, strftime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -17,6 +17,7 @@ from edgeproxy.errors import Refused
 from edgeproxy.http1.path import resolve
 from edgeproxy.http1.request_line import read_request_line
 from edgeproxy.proxy.log_file import LogFile
+from edgeproxy.proxy.memory import keep
 
 if TYPE_CHECKING:
     from edgeproxy.config import models
@@ -43,8 +44,6 @@ HOST = b"\r\nX-Forwarded-Host: "
 LINE = b'{"time":"%b.%03dZ"%b%b,"bytes_in":%d,"bytes_out":%d,"seconds":%.6f%b%b%b'
 ASKED = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
 UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
-
-K = TypeVar("K")
 
 
 class AccessLog:
@@ -151,7 +150,7 @@ class AccessLog:
         whose = self._lanes.get(lane)
         if whose is None:
             names = {"route": lane.route.label, "customer": lane.customer, "tier": lane.tier}
-            whose = remember(self._lanes, lane, members(names))
+            whose = keep(self._lanes, lane, members(names), REMEMBERED)
         return b',"status":%d%b' % (status, whose) if status else whose
 
     def _upstream(self, exchange: "Exchange", endpoint: "Endpoint") -> bytes:
@@ -159,7 +158,7 @@ class AccessLog:
         whom = self._endpoints.get(endpoint)
         if whom is None:
             names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
-            whom = remember(self._endpoints, endpoint, members(names))
+            whom = keep(self._endpoints, endpoint, members(names), REMEMBERED)
         retries = len(exchange.tried)
         if exchange.arrived:
             return UPSTREAM % (whom, exchange.arrived - exchange.sent_at, retries)
@@ -218,11 +217,3 @@ def shown(text: bytes, longest: int = 1 << 10) -> str:
 def members(known: dict[str, Any]) -> bytes:
     """The members of a JSON object, each after a comma."""
     return b"," + orjson.dumps(known)[1:-1] if known else b""
-
-
-def remember(memory: dict[K, bytes], key: K, value: bytes) -> bytes:
-    """Keep `value` under `key`, within a bound, and return it."""
-    if len(memory) >= REMEMBERED:
-        memory.clear()
-    memory[key] = value
-    return value

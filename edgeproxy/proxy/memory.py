@@ -3,8 +3,10 @@
 Clearing is cheaper than evicting one by one, which would cost every hit a step, and bounds memory all the same.
 """
 
+from collections.abc import Hashable
 from typing import TypeVar
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 MOST = 1024
@@ -15,9 +17,13 @@ LONGEST = 4096
 
 
 def remember(memory: dict[bytes, V], key: bytes, value: V) -> V:
+    """Keep `value` under bytes, unless they are too long, and return it."""
+    return keep(memory, key, value) if len(key) <= LONGEST else value
+
+
+def keep(memory: dict[K, V], key: K, value: V, most: int = MOST) -> V:
     """Keep `value` under `key`, and return it."""
-    if len(key) <= LONGEST:
-        if len(memory) >= MOST:
-            memory.clear()
-        memory[key] = value
+    if len(memory) >= most:
+        memory.clear()
+    memory[key] = value
     return value

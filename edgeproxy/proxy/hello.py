@@ -4,7 +4,8 @@ OpenSSL, as Python has it, goes on without a protocol where the client offers no
 client would then be sent answers that it cannot read, where RFC 7301 section 3.2 wants a handshake that fails.
 """
 
-SPOKEN = frozenset((b"http/1.1", b"http/1.0"))
+HTTP11, HTTP10 = "http/1.1", "http/1.0"
+SPOKEN = frozenset((HTTP11.encode(), HTTP10.encode()))
 """What a client may offer. `curl --http1.0` offers the second alone."""
 
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.config import certificates
+from edgeproxy.proxy.hello import HTTP10, HTTP11
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import ListenerTls, UpstreamTls
@@ -17,8 +18,6 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
 
 OPTIONS = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-
-HTTP11, HTTP10 = "http/1.1", "http/1.0"
 
 Place = tuple[str, str, int]
 """Whom a session is with: the name that was asked for, the IP address, the port."""

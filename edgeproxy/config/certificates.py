@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from edgeproxy.config.models import Certificate, Written
-from edgeproxy.config.problems import Steps
-from edgeproxy.config.references import Fault
-from edgeproxy.config.tree import Items, Table, Value
+from edgeproxy.config.references import Fault, tls_pairs, tls_sections
+from edgeproxy.config.tree import Table, Value
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -120,8 +119,8 @@ def worries(settings: Written, now: float) -> list[str]:
 
 def faults(tree: Table) -> Iterator[Fault]:
     """What is wrong with the files that a configuration names; whatever has another shape is left alone."""
-    for path, tls in _sections(tree):
-        for at, pair in _pairs(path, tls):
+    for path, tls in tls_sections(tree):
+        for at, pair in tls_pairs(path, tls):
             cert, key = pair.get("cert"), pair.get("key")
             if _is_named(cert) and _is_named(key):
                 files = Path(cert), Path(key)
@@ -137,8 +136,8 @@ def faults(tree: Table) -> Iterator[Fault]:
 
 def named(tree: Table) -> Iterator[Path]:
     """The files that a configuration names, whatever they are."""
-    for path, tls in _sections(tree):
-        found = [pair.get(field) for _, pair in _pairs(path, tls) for field in ("cert", "key")]
+    for path, tls in tls_sections(tree):
+        found = [pair.get(field) for _, pair in tls_pairs(path, tls) for field in ("cert", "key")]
         for file in (*found, tls.get("ca"), tls.get("client_ca")):
             if _is_named(file):
                 yield Path(file)
@@ -151,29 +150,6 @@ def _problems(check: Callable[..., object], *files: Path) -> list[Unusable]:
     except Unusable as problem:
         return [problem]
     return []
-
-
-def _sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
-    """The `tls` of listeners and upstreams, each with its path."""
-    listen, upstreams = tree.get("listen"), tree.get("upstreams")
-    owners: list[tuple[Steps, Value]] = [(("listen",), listen)]
-    if isinstance(listen, Items):
-        owners = [(("listen", index), listener) for index, listener in enumerate(listen)]
-    if isinstance(upstreams, Table):
-        owners += [(("upstreams", name), upstream) for name, upstream in upstreams.items()]
-    for path, owner in owners:
-        tls = owner.get("tls") if isinstance(owner, Table) else None
-        if isinstance(tls, Table):
-            yield (*path, "tls"), tls
-
-
-def _pairs(path: Steps, tls: Table) -> Iterator[tuple[Steps, Table]]:
-    """What in a `tls` may have a `cert` and a `key`: itself, and the members of its `certificates`."""
-    yield path, tls
-    certificates = tls.get("certificates")
-    for index, pair in enumerate(certificates if isinstance(certificates, Items) else ()):
-        if isinstance(pair, Table):
-            yield (*path, "certificates", index), pair
 
 
 def _is_named(value: Value) -> TypeGuard[str]:

@@ -1,36 +1,57 @@
 """What files leave out and what stands around it says: the names of limits."""
 
+import re
+from collections.abc import Callable
+
 from edgeproxy.config.kinds import NAME
 from edgeproxy.config.tree import Items, Table, Value
 
 LONGEST = 64
 """Characters of a name."""
 
+WORDS = re.compile(r"[A-Za-z0-9]+")
+
 
 def with_names(tree: Table) -> Table:
-    """The tree with a name for every limit: by default that of the tier, then `<tier>-2` and so on.
+    """The tree with a name for every limit: by default that of the tier or of the route, then `<name>-2` and so on.
 
     Trees are not changed (an alias may be in several places), and what has another shape is left as it is.
     """
     filled = Table(tree)
-    for section in ("tiers", "customers"):
+    for section, called in CALLED.items():
         parts = tree.get(section)
         if isinstance(parts, Table):
-            filled[section] = Table(
-                {name: _named(part, name if section == "tiers" else None) for name, part in parts.items()}
-            )
+            filled[section] = Table({name: _named(part, called, name) for name, part in parts.items()})
+        elif isinstance(parts, Items):
+            filled[section] = Items(_named(part, called, "") for part in parts)
     return filled
 
 
-def _named(part: Value, tier: str | None) -> Value:
-    """A tier of this name, or a customer (None: it says its tier itself), with names for its limits."""
+def _named(part: Value, called: Callable[[Table, str], Value], name: str) -> Value:
+    """A part of this name with names for its limits, which are called after what `called` gives."""
     limits = part.get("limits") if isinstance(part, Table) else None
     if not isinstance(part, Table) or not isinstance(limits, Items):
         return part
-    first = tier or part.get("tier")
+    first = called(part, name)
     if not isinstance(first, str) or not NAME.fullmatch(first):
-        first = "limit"  # The tier's own name is wrong, which is said elsewhere.
+        first = "limit"  # What they would be called after is wrong itself, which is said elsewhere.
     return Table({**part, "limits": Items(_with_name(limit, first, number) for number, limit in enumerate(limits, 1))})
+
+
+def _route(route: Table, _name: str) -> Value:
+    """A route's name, else one made of its path: `v1-orders` for /v1/orders/*."""
+    path = route.get("path")
+    if "name" in route or not isinstance(path, str):
+        return route.get("name")
+    return "-".join(WORDS.findall(path))[:LONGEST] or "route"
+
+
+CALLED: dict[str, Callable[[Table, str], Value]] = {
+    "tiers": lambda _, name: name,
+    "customers": lambda customer, _: customer.get("tier"),
+    "routes": _route,
+}
+"""By section, what the limits of a part are called after."""
 
 
 def _with_name(limit: Value, first: str, number: int) -> Value:

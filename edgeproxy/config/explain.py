@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from edgeproxy.config.kinds import GIVEN
 from edgeproxy.config.nearest import nearest, suggestion
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.units import shown
@@ -30,6 +31,14 @@ EXAMPLES = {
     "upstream": "upstream: api",
     "upstreams": "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}",
     "routes": "routes: [{path: /*, upstream: api}]",
+    "meter": "meter: requests",
+    "per": "per: month",
+    "included": "included: 100000",
+    "earn": "earn: 10/s",
+    "max": "max: 600",
+    "why": "why: and what the customer is told",
+    "tokens": 'tokens: [{sha256: "<64 hex digits>", role: edge}]',
+    "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }
 """What a field that must be there looks like; `SECTION.FIELD` where a field of that name is another one elsewhere."""
 
@@ -44,9 +53,17 @@ PARTS = {
     "upstreams.tls": "tls: {ca: certs/ca.pem}, or leave it out: https:// is enough",
     "certificates": "certificates: [{cert: certs/edge.pem, key: certs/edge.key}]",
     "access_log": "access_log: var/access.log, or off",
+    "quotas": "quotas: [{meter: requests, per: month, included: 100000}]",
+    "burst_credits": "burst_credits: {earn: 10/s, max: 600}, or off",
+    "paused": "paused: {why: what the customer is told, status: 402}, or leave it out",
+    "regions": "regions: {allow: [eu-west], prefer: eu-west}, or leave it out",
+    "overload": "overload: {lag: 50ms, requests: 4000}, or leave it out",
 }
 """What a field that is a mapping looks like, where a list of its fields would say less."""
 
+
+UNWRITTEN = {"[key]", GIVEN}
+"""Steps of pydantic's paths that no file has."""
 
 MISPLACED = {
     "tls": "write it in a listener, or in an upstream",
@@ -78,7 +95,7 @@ def findings(error: ValidationError, fields: Callable[[Steps], set[str]]) -> Ite
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and detail["input"]:
             continue  # Members that are wrong themselves were not counted.
-        path = tuple(step for step in detail["loc"] if step != "[key]")
+        path = tuple(step for step in detail["loc"] if step not in UNWRITTEN)
         explain = EXPLAINED.get(detail["type"])
         seen = Error(path, detail["input"], detail.get("ctx", {}), fields)
         what, hint = explain(seen) if explain else (detail["msg"], "see `edgeproxy schema`")

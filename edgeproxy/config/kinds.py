@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from edgeproxy.config.units import shown, text, wrong
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
+NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
+"""What hosts have beside the names of IANA: it is not the same on each of them, or counts leap seconds."""
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
@@ -27,7 +32,10 @@ REFUSED_IN_PATHS = {
 }
 PORTS = {"http": 80, "https": 443}
 OFF = ("off", "false", "no")
+GIVEN = "[given]"
+"""What pydantic has in the path of an error between a field and the part that it may be, beside `off`."""
 NO_LOGS = (*OFF, "on", "true", "yes", "none", "-", "stdout", "stderr")
+MOST_OF_A_SENTENCE = 500
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
@@ -43,6 +51,9 @@ A_LOG = "a file such as var/access.log or /dev/stdout"
 A_TARGET = "a path such as /healthz or /status?quick=1"
 A_SERVER_NAME = "a name such as api.internal, or an IP address"
 A_FOLDER = "a directory such as var/edge"
+A_FIELD_NAME = "letters, digits and - such as X-Cost"
+A_SENTENCE = "one to 500 characters of text"
+A_TIMEZONE = "a name of the IANA time zones such as UTC or Europe/Berlin"
 A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it"
 
 
@@ -267,6 +278,38 @@ def read_secret(value: object) -> str | None:
     return None if value is None else text(value, "one text, best from the environment: ${STAMP_SECRET}") or None
 
 
+def read_field_name(value: object) -> str:
+    """The name of a field of HTTP, as it is written (RFC 9110 section 5.1)."""
+    name = text(value, A_FIELD_NAME)
+    if not FIELD_NAME.fullmatch(name):
+        raise wrong(f"{shown(name)} is not the name of a field", A_FIELD_NAME)
+    return name
+
+
+def read_sentence(value: object) -> str:
+    """What people are told: text in one line, whatever white space it was written with."""
+    words = " ".join(text(value, A_SENTENCE).split())
+    if not 1 <= len(words) <= MOST_OF_A_SENTENCE:
+        raise wrong(f"has {len(words)} characters", A_SENTENCE)
+    if not words.isprintable():
+        raise wrong(f"{shown(words)} has characters that cannot be printed", A_SENTENCE)
+    return words
+
+
+def read_timezone(value: object) -> str:
+    """The name of a time zone that `zoneinfo` knows."""
+    name = text(value, A_TIMEZONE)
+    if TIMEZONE.fullmatch(name) and not NO_TIMEZONES.fullmatch(name):
+        try:
+            return ZoneInfo(name).key
+        except (ZoneInfoNotFoundError, OSError, ValueError):
+            pass  # Not there, a directory of zones such as Europe, or another file beside them.
+    from edgeproxy.config.nearest import suggestion  # Not at the top: what workers read is right already.
+
+    known = [zone for zone in available_timezones() if not NO_TIMEZONES.fullmatch(zone)]
+    raise wrong(f"{shown(name)} is not a time zone", suggestion(name, known, A_TIMEZONE))
+
+
 def read_one_or_more(value: object) -> object:
     """A list that is not empty, of which a single member may stand alone."""
     if value == []:
@@ -289,6 +332,16 @@ def read_endpoint(value: object) -> object:
 def read_unless_off(value: object) -> object:
     """A part that can be switched off, in YAML's words for it: None where it is."""
     return None if isinstance(value, str) and value.lower() in OFF else value
+
+
+def read_or_off(value: object) -> object:
+    """A part that can be switched off where another one would hold instead: then the word stays, as `off`."""
+    return OFF[0] if read_unless_off(value) is None else value
+
+
+def given_or_off(value: object) -> str:
+    """Which of the two a value is that `read_or_off` has read."""
+    return OFF[0] if value == OFF[0] else GIVEN
 
 
 def read_access_log(value: object) -> object:

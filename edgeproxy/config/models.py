@@ -10,7 +10,7 @@ still to come.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
 
 from edgeproxy.config import kinds, units
 
@@ -23,6 +23,10 @@ Wait = Annotated[float, BeforeValidator(units.read_wait)]
 Moment = Annotated[float, BeforeValidator(units.read_moment)]
 Bytes = Annotated[int, BeforeValidator(units.read_bytes)]
 Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
+Count = Annotated[int, BeforeValidator(units.Whole(1, units.LARGEST_COUNT))]
+Priority = Annotated[int, BeforeValidator(units.Whole(0, 1000))]
+Sentence = Annotated[str, BeforeValidator(kinds.read_sentence)]
+FieldName = Annotated[str, BeforeValidator(kinds.read_field_name)]
 Switch = Annotated[bool, BeforeValidator(units.read_switch)]
 Share = Annotated[float, BeforeValidator(units.read_share)]
 Sample = Annotated[float, BeforeValidator(units.read_sample)]
@@ -59,16 +63,67 @@ class PerIp(Rated):
 
 
 class Limit(Rated):
-    """One limit of a tier or of a customer."""
+    """One limit of a tier or of a customer. It is what it limits, its scope, window, algorithm and mode."""
 
     name: Name
     """A label that clients see; by default the tier's name, then <tier>-2 and so on."""
-    algorithm: Literal["sliding_window"] = "sliding_window"
-    """How requests are counted: in a window that slides with the time."""
-    scope: Literal["customer"] = "customer"
-    """What shares the limit: all requests of a customer."""
-    mode: Literal["enforce"] = "enforce"
-    """What happens above the limit: the request is refused."""
+    algorithm: Literal["sliding_window", "token_bucket", "hybrid"] = "sliding_window"
+    """How requests are counted: in a window that slides with the time, in a bucket that the rate empties, or both."""
+    burst: Count | None = None
+    """How deep the bucket is. By default a token_bucket holds the rate's count, and a hybrid a tenth of it."""
+    scope: Literal["customer", "key", "ip", "route", "customer_route"] = "customer"
+    """What shares the limit: the requests of a customer, a key, an address, a route, or of a customer on a route."""
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """What happens above the limit: the request is refused; shadow: an answer's field says that it would have been."""
+    cost_header: FieldName | None = None
+    """The field in which the upstream's answer says how much a request counts for."""
+
+    @property
+    def depth(self) -> int:
+        """What the bucket holds; 0 for a sliding_window, which has none."""
+        if self.algorithm == "sliding_window":
+            return 0
+        if self.burst is not None:
+            return self.burst
+        return self.count if self.algorithm == "token_bucket" else max(1, self.count // 10)
+
+
+class RouteLimit(Limit):
+    """One limit of a route, beside those of whoever asks."""
+
+    name: Name
+    """A label that clients see; by default the route's name, or one made of its path, then <name>-2 and so on."""
+    scope: Literal["customer", "key", "ip", "route", "customer_route"] = "customer_route"
+    """What shares the limit: the requests of a customer on the route, or as in tiers."""
+
+
+class Quota(Part):
+    """How much of a meter is included in a day or a month of the calendar."""
+
+    meter: Name
+    """What is counted."""
+    per: Literal["day", "month"]
+    """After which time the count begins anew."""
+    included: Annotated[int, BeforeValidator(units.Whole(0, (1 << 53) - 1))]
+    """How much of it is included."""
+    cap: Literal["soft", "hard"] = "soft"
+    """What happens above: soft lets requests pass and marks them, hard refuses them."""
+    timezone: Annotated[str, BeforeValidator(kinds.read_timezone)] = "UTC"
+    """Whose midnight begins a day or a month, such as Europe/Berlin."""
+
+    @property
+    def name(self) -> str:
+        """What clients call it, such as `requests-month`."""
+        return f"{self.meter}-{self.per}"
+
+
+class BurstCredits(Part):
+    """What is earned while a customer is within the limits, and spent beyond them."""
+
+    earn: Rate
+    """How many requests are earned in which time: 10/s."""
+    max: Count
+    """How many can be saved up."""
 
 
 class Meter(Part):
@@ -81,19 +136,69 @@ class Meter(Part):
 
 
 class Tier(Part):
-    """A plan: the limits that hold for each of its customers."""
+    """A plan: what holds for each of its customers."""
 
     limits: tuple[Limit, ...] = ()
     """What each customer of the tier may use; none: no limit."""
+    concurrency: Annotated[int | None, BeforeValidator(units.read_concurrency)] = None
+    """How many requests a customer may have under way at once, or `none` for any number."""
+    quotas: tuple[Quota, ...] = ()
+    """What is included in a day or a month; none: anything."""
+    burst_credits: Annotated[BurstCredits | None, BeforeValidator(kinds.read_unless_off)] = None
+    """What may be saved up for later; by default, and where it says `off`, nothing."""
+    priority: Priority = 0
+    """Who is turned away first while there is too much to do: those of the lowest."""
+    message: Sentence | None = None
+    """What is said to those who are refused, beside why."""
+
+
+class Paused(Part):
+    """Why a customer is not served for now."""
+
+    why: Sentence
+    """What the customer is told."""
+    status: Annotated[Literal[403, 402], BeforeValidator(units.read_pause)] = 403
+    """The status of the answer: 403, or 402 where it is about a payment."""
+
+
+class Regions(Part):
+    """Where a customer is served."""
+
+    allow: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """The regions that serve the customer; all others refuse. By default all serve."""
+    prefer: Name | None = None
+    """The region whose endpoints are asked first; by default that of the edge."""
+
+
+OwnConcurrency = Annotated[int | Literal["none"], BeforeValidator(units.read_own_concurrency)]
+OwnCredits = Annotated[
+    Annotated[BurstCredits, Tag(kinds.GIVEN)] | Annotated[Literal["off"], Tag(kinds.OFF[0])],
+    Discriminator(kinds.given_or_off),
+    BeforeValidator(kinds.read_or_off),
+]
 
 
 class Customer(Part):
-    """Who pays."""
+    """Who pays. What is said here replaces what the tier says."""
 
     tier: Name
     """The tier that the customer pays for."""
     limits: tuple[Limit, ...] | None = None
     """The customer's own limits. They replace the tier's, even where there are none in the list."""
+    concurrency: OwnConcurrency | None = None
+    """The customer's own number of requests at once; `none`: any, whatever the tier says."""
+    quotas: tuple[Quota, ...] | None = None
+    """The customer's own quotas. They replace the tier's, even where there are none in the list."""
+    burst_credits: OwnCredits | None = None
+    """The customer's own burst credits; `off`: none, whatever the tier says."""
+    priority: Priority | None = None
+    """The customer's own priority."""
+    message: Sentence | None = None
+    """What is said to this customer on refusal, instead of what the tier says."""
+    paused: Paused | None = None
+    """Why the customer is not served for now; by default they are."""
+    regions: Regions | None = None
+    """Where the customer is served; by default everywhere."""
 
 
 class Key(Part):
@@ -240,6 +345,12 @@ class Route(Part):
     """Whether a key is wanted. `none` does not look at credentials, and forwards them."""
     scopes: frozenset[Scope] = frozenset()
     """What a key must be allowed to do: all of these."""
+    cost: Count = 1
+    """How much a request counts for in the limits of who asks."""
+    limits: tuple[RouteLimit, ...] = ()
+    """Limits of this route, beside those of who asks."""
+    flag: Name | None = None
+    """The flag that one must have to see the route; for all others it does not exist."""
 
     @property
     def label(self) -> str:
@@ -250,6 +361,26 @@ class Route(Part):
     def prefix(self) -> str | None:
         """`/v1/` of a route `/v1/*`; None where the path is exact."""
         return self.path[:-1] if self.path.endswith("/*") else None
+
+
+class Flag(Part):
+    """Who sees the routes that name it: whoever is in any of these."""
+
+    percent: Annotated[int, BeforeValidator(units.Whole(0, 100))] = 0
+    """A share of the customers, always the same ones; those of a smaller share are among those of a larger."""
+    tiers: tuple[Name, ...] = ()
+    """All customers of these tiers."""
+    customers: tuple[Name, ...] = ()
+    """These customers."""
+
+
+class Overload(Part):
+    """When a worker has too much to do. It then turns away requests of the lowest priority first."""
+
+    lag: Duration = 0.05
+    """For how long what is ready waits until the worker comes to it."""
+    requests: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = 4000
+    """How many requests are under way in one worker."""
 
 
 class Tables(Part):
@@ -374,6 +505,10 @@ class Written(Part):
     """The services behind the edge, by name."""
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
     """Which requests go to which upstream."""
+    flags: dict[Name, Flag] = {}
+    """Who sees routes that are not for everybody, by name."""
+    overload: Overload = Overload()
+    """When requests are turned away because there are too many."""
     tables: Tables = Tables()
     """The memory-mapped tables."""
     limits: Limits = Limits()

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import kinds, units
 from edgeproxy.config.nearest import suggestion
+from edgeproxy.config.plans import ANONYMOUS
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
 
@@ -20,10 +21,22 @@ LONGEST_LABEL = 100
 
 NAMES = (
     ("routes", "upstream", "upstreams"),
+    ("routes", "flag", "flags"),
     ("keys", "customer", "customers"),
     ("customers", "tier", "tiers"),
+    ("flags", "tiers", "tiers"),
+    ("flags", "customers", "customers"),
 )
-"""Which field of which members names a member of which section."""
+"""Which field of which members names a member of which section, or several."""
+
+SCOPES = {"tiers": "customer", "customers": "customer", "routes": "customer_route"}
+"""Where there are limits, and the scope that they have by default."""
+
+ADDRESS = "address"
+"""What limits count by for those who have no key, whatever is known of others: customer, key or ip."""
+
+METERS = Table({"requests": Table()})
+"""What `meters` are where nothing is said of them."""
 
 
 class Fault(NamedTuple):
@@ -40,6 +53,8 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _keys(tree)
     yield from _routes(tree)
     yield from _limits(tree)
+    yield from _quotas(tree)
+    yield from _regions(tree)
     yield from _listeners(tree)
     yield from _certificates(tree)
     yield from _upstreams(tree)
@@ -47,25 +62,51 @@ def faults(tree: Table) -> Iterator[Fault]:
 
 
 def unknown_names(tree: Table) -> Iterator[Fault]:
-    """Names of customers, tiers and upstreams that are used, and defined nowhere."""
+    """Names of customers, tiers, meters, upstreams and flags that are used, and defined nowhere."""
+    for path, name, defined in _names(tree):
+        known = tree.get(defined, METERS if defined == "meters" else Table())
+        if isinstance(known, Table) and isinstance(name, str) and name not in known and kinds.NAME.fullmatch(name):
+            hint = suggestion(name, known, f"define it in {defined}")
+            yield Fault(path, f"there is no {defined[:-1]} {name}", hint)
+
+
+def _names(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
+    """Each name that stands for something else: its path, itself, and the section where that is defined."""
     for section, field, defined in NAMES:
-        known = tree.get(defined, Table())
-        if not isinstance(known, Table):
-            continue
-        for path, part in _members(tree, section):
-            name = part.get(field)
-            if isinstance(name, str) and name not in known and kinds.NAME.fullmatch(name):
-                hint = suggestion(name, known, f"define it in {defined}")
-                yield Fault((*path, field), f"there is no {defined[:-1]} {name}", hint)
+        for path, part in members(tree, section):
+            named = part.get(field)
+            if isinstance(named, Items):
+                yield from (((*path, field, index), name, defined) for index, name in enumerate(named))
+            else:
+                yield (*path, field), named, defined
+    for path, quota in _listed(tree, "quotas"):
+        yield (*path, "meter"), quota.get("meter"), "meters"
 
 
-def _members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
+def members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
     """The mappings in a section, a mapping or a list itself, each with its path."""
     value = tree.get(section)
-    members = value.items() if isinstance(value, Table) else enumerate(value) if isinstance(value, Items) else ()
-    for key, member in members:
+    found = value.items() if isinstance(value, Table) else enumerate(value) if isinstance(value, Items) else ()
+    for key, member in found:
         if isinstance(member, Table):
             yield (section, key), member
+
+
+def tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
+    """The `tls` of listeners and upstreams, each with its path."""
+    for path, owner in [*_listening(tree), *members(tree, "upstreams")]:
+        tls = owner.get("tls") if isinstance(owner, Table) else None
+        if isinstance(tls, Table):
+            yield (*path, "tls"), tls
+
+
+def tls_pairs(path: Steps, tls: Table) -> Iterator[tuple[Steps, Table]]:
+    """What in a `tls` may have a `cert` and a `key`: itself, and the members of its `certificates`."""
+    yield path, tls
+    certificates = tls.get("certificates")
+    for index, pair in enumerate(certificates if isinstance(certificates, Items) else ()):
+        if isinstance(pair, Table):
+            yield (*path, "certificates", index), pair
 
 
 class Once:
@@ -83,7 +124,7 @@ class Once:
 def _keys(tree: Table) -> Iterator[Fault]:
     """Each key once."""
     once = Once()
-    for path, key in _members(tree, "keys"):
+    for path, key in members(tree, "keys"):
         digest = key.get("sha256")
         if isinstance(digest, str) and (first := once.again(digest.lower(), (*path, "sha256"))):
             yield Fault((*path, "sha256"), "is the key that is defined already at", "leave one of them out", first)
@@ -92,7 +133,7 @@ def _keys(tree: Table) -> Iterator[Fault]:
 def _routes(tree: Table) -> Iterator[Fault]:
     """Each name once; each host, path and method once; labels that fit; scopes only where keys are looked at."""
     names, routes = Once(), Once()
-    for path, route in _members(tree, "routes"):
+    for path, route in members(tree, "routes"):
         name, where = route.get("name"), route.get("path")
         host = route.get("host", "")
         if isinstance(name, str) and (first := names.again(name, (*path, "name"))):
@@ -118,34 +159,71 @@ def _methods(route: Table) -> list[str | None]:
     return [None]
 
 
-def _limits(tree: Table) -> Iterator[Fault]:
-    """Two limits that are alike in everything but their count and name would be one."""
+def _listed(tree: Table, field: str) -> Iterator[tuple[Steps, Table]]:
+    """The mappings in the lists that tiers and customers have in this field, each with its path."""
     for section in ("tiers", "customers"):
-        for path, part in _members(tree, section):
+        for path, part in members(tree, section):
+            yield from _mappings((*path, field), part.get(field))
+
+
+def _mappings(path: Steps, members: Value) -> Iterator[tuple[Steps, Table]]:
+    """The mappings in a list that is at `path`, each with its own."""
+    for index, member in enumerate(members if isinstance(members, Items) else ()):
+        if isinstance(member, Table):
+            yield (*path, index), member
+
+
+def _limits(tree: Table) -> Iterator[Fault]:
+    """Two limits that are alike in everything but their count and name would be one; only buckets are deep."""
+    for section, scope in SCOPES.items():
+        for path, part in members(tree, section):
             limits, names = Once(), Once()
-            members = part.get("limits")
-            for index, limit in enumerate(members if isinstance(members, Items) else ()):
-                if isinstance(limit, Table):
-                    yield from _limit((*path, "limits", index), limit, limits, names)
+            keyless = path == ("tiers", ANONYMOUS) or part.get("auth") == "none"
+            for where, limit in _mappings((*path, "limits"), part.get("limits")):
+                subject = limit.get("scope", scope)
+                if keyless and subject in ("customer", "key", "ip"):
+                    subject = ADDRESS
+                yield from _limit(where, limit, subject, limits, names)
+                if "burst" in limit and limit.get("algorithm", "sliding_window") == "sliding_window":
+                    what = "is the depth of a bucket, which a sliding_window has not"
+                    yield Fault((*where, "burst"), what, "write algorithm: token_bucket or hybrid, or leave it out")
 
 
-def _limit(path: Steps, limit: Table, limits: Once, names: Once) -> Iterator[Fault]:
+def _limit(path: Steps, limit: Table, subject: Value, limits: Once, names: Once) -> Iterator[Fault]:
+    """What a limit that counts by `subject` has in common with those before it in its list."""
     name = limit.get("name")
     if isinstance(name, str) and (first := names.again(name, path)):
         yield Fault(path, f"is called {name} like the one at", "give one of them another name", first)
+    kind = [subject, limit.get("algorithm", "sliding_window"), limit.get("mode", "enforce")]
     try:
         window = units.read_rate(limit.get("rate")).seconds
     except PydanticCustomError:
         return
-    alike: Hashable = (
-        window,
-        limit.get("algorithm", "sliding_window"),
-        limit.get("scope", "customer"),
-        limit.get("mode", "enforce"),
-    )
-    if first := limits.again(alike, path):
+    if all(isinstance(said, str) for said in kind) and (first := limits.again((window, *kind), path)):
         what = "has the window, algorithm, scope and mode of the one at"
+        if subject == ADDRESS:
+            what = "counts by address, with the window, algorithm and mode of the one at"
         yield Fault(path, what, "leave one of them out", first)
+
+
+def _quotas(tree: Table) -> Iterator[Fault]:
+    """Two quotas of one meter in the same days or months would be one."""
+    once = Once()
+    for path, quota in _listed(tree, "quotas"):
+        alike = [quota.get("meter"), quota.get("per"), quota.get("timezone", "UTC")]
+        if all(isinstance(said, str) for said in alike) and (first := once.again((path[:-1], *alike), path)):
+            yield Fault(path, "has the meter, time and time zone of the one at", "leave one of them out", first)
+
+
+def _regions(tree: Table) -> Iterator[Fault]:
+    """Nobody is served best where they are not served."""
+    for path, customer in members(tree, "customers"):
+        regions = customer.get("regions")
+        allow = regions.get("allow") if isinstance(regions, Table) else None
+        prefer = regions.get("prefer") if isinstance(regions, Table) else None
+        if isinstance(allow, Items) and isinstance(prefer, str) and prefer not in allow:
+            where = (*path, "regions", "prefer")
+            yield Fault(where, f"{units.shown(prefer)} is not in allow", "name it there too, or prefer one of those")
 
 
 def _listeners(tree: Table) -> Iterator[Fault]:
@@ -191,7 +269,7 @@ def _pair(path: Steps, tls: Table) -> Iterator[Fault]:
 
 def _upstreams(tree: Table) -> Iterator[Fault]:
     """Each endpoint of an upstream once, and TLS only where it is spoken."""
-    for path, upstream in _members(tree, "upstreams"):
+    for path, upstream in members(tree, "upstreams"):
         once = Once()
         plain = True
         endpoints = upstream.get("endpoints")
@@ -236,12 +314,8 @@ def _access_log(tree: Table) -> Iterator[Fault]:
 def _files(tree: Table) -> Iterator[tuple[Steps, str]]:
     """The files and directories that have a use, each with the path of the field that names it."""
     parts: list[tuple[Steps, Value]] = [((), tree), (("tables",), tree.get("tables"))]
-    for path, owner in [*_listening(tree), *_members(tree, "upstreams")]:
-        tls = owner.get("tls") if isinstance(owner, Table) else None
-        parts.append(((*path, "tls"), tls))
-        certificates = tls.get("certificates") if isinstance(tls, Table) else None
-        for index, pair in enumerate(certificates if isinstance(certificates, Items) else ()):
-            parts.append(((*path, "tls", "certificates", index), pair))
+    for path, tls in tls_sections(tree):
+        parts += tls_pairs(path, tls)
     for path, part in parts:
         for field in ("state", "dir", "cert", "key", "ca", "client_ca"):
             written = part.get(field) if isinstance(part, Table) else None

@@ -25,7 +25,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-ELSEWHERE = {"Limit": {"name"}, "Written": {"upstreams", "routes"}}
+ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "Written": {"upstreams", "routes"}}
 """Fields that a model must have in the end, and a file need not: another file has them, or a default is made."""
 
 
@@ -62,6 +62,11 @@ def always(schema: Schema) -> Callable[[Schema], Schema]:
     return lambda _: copy.deepcopy(schema)
 
 
+def brief(seconds: float) -> str:
+    """A time as it would be written: `30s`, `50ms`."""
+    return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
+
+
 NAME = text(kinds.NAME.pattern)
 ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
 ORIGIN = text(r"https?://[^/?#@\s]+/?", "http://10.0.0.5:9001")
@@ -71,6 +76,7 @@ OFF = words("off", False)
 TIME = text(rf"{units.NUMBER} ?({'|'.join(units.SECONDS)})", "250ms", "5s", "2min")
 SIZE = rf"{units.NUMBER} ?({'|'.join(units.BYTES)})"
 RATE = rf"{units.NUMBER} ?/ ?({units.NUMBER} ?)?({'|'.join(units.SECONDS)})"
+AT_ONCE = any_of({"const": "none"}, number(units.some_at_once.lowest, units.some_at_once.highest))
 WORKERS = any_of({"const": "auto"}, number(units.some_workers.lowest, units.some_workers.highest))
 
 FORMS: dict[Hashable, Form] = {
@@ -87,6 +93,12 @@ FORMS: dict[Hashable, Form] = {
     kinds.read_file: Form(always(text(".+", "certs/edge.pem"))),
     kinds.read_log: Form(always(LOG)),
     kinds.read_unless_off: Form(lambda inner: any_of(OFF, inner), lambda _: None),
+    kinds.read_or_off: Form(lambda inner: inner),
+    kinds.read_field_name: Form(always(text(kinds.FIELD_NAME.pattern, "X-Cost"))),
+    kinds.read_sentence: Form(always(text(r"[\s\S]*\S[\s\S]*"))),
+    kinds.read_timezone: Form(
+        always(text(rf"(?!({kinds.NO_TIMEZONES.pattern})$){kinds.TIMEZONE.pattern}", "UTC", "Europe/Berlin"))
+    ),
     kinds.read_access_log: Form(lambda inner: any_of(OFF, LOG, inner), lambda _: "off"),
     kinds.read_digest: Form(always(text(kinds.DIGEST.pattern))),
     kinds.read_folder: Form(always(text(".+", "var/edge"))),
@@ -96,8 +108,8 @@ FORMS: dict[Hashable, Form] = {
     ),
     kinds.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
     kinds.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
-    units.read_wait: Form(always(TIME), lambda seconds: f"{seconds:g}s"),
-    units.read_duration: Form(always(TIME), lambda seconds: f"{seconds:g}s"),
+    units.read_wait: Form(always(TIME), brief),
+    units.read_duration: Form(always(TIME), brief),
     units.read_share: Form(always(text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),
     units.read_sample: Form(
         always(text(rf"(?!0+(\.0+)? ?%){units.SHARE.pattern}", "1%")), lambda share: f"{share * 100:g}%"
@@ -106,6 +118,9 @@ FORMS: dict[Hashable, Form] = {
     units.read_rate: Form(always(text(RATE, "60/min", "100/10s"))),
     units.read_moment: Form(always(text(f"{units.DATE.pattern}|{units.MOMENT.pattern}", "2027-01-01"))),
     units.read_switch: Form(lambda inner: words(True, False) if "type" in inner else inner, bool),
+    units.read_concurrency: Form(always(AT_ONCE), lambda _: "none"),
+    units.read_own_concurrency: Form(always(AT_ONCE)),
+    units.read_pause: Form(lambda inner: inner, int),
     units.read_workers: Form(always(WORKERS)),
 }
 """By the reader of a type, what its values look like."""
@@ -146,6 +161,10 @@ class Editor(GenerateJsonSchema):
         """One of these words. `off` is a switch to readers of YAML 1.1."""
         expected = schema["expected"]
         return words(*expected, *([False] if "off" in expected else []))
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> Schema:
+        """One of these, which say themselves which."""
+        return any_of(*map(self.generate_inner, schema["choices"].values()))
 
     def dict_schema(self, schema: core_schema.DictSchema) -> Schema:
         """A mapping of names."""

@@ -34,6 +34,7 @@ A_SIZE = "a size such as 512B, 64KiB or 10MiB"
 A_SHARE = "a share from 0% to 100%, such as 20%"
 A_SAMPLE = "a share above 0% such as 1%"
 A_RATE = "N/UNIT such as 60/min, 200/s or 100/10s"
+A_PAUSE = "403, or 402 where it is about a payment"
 A_MOMENT = "a date such as 2027-01-01, or a time such as 2027-01-01T12:00:00Z"
 
 MOST_WORKERS = 224
@@ -216,6 +217,29 @@ class Whole:
         if not self.lowest <= int(written) <= self.highest:
             raise wrong(f"{int(written)} is out of range", hint)
         return int(written)
+
+
+some_at_once = Whole(1, LARGEST_COUNT, also="none, or ")
+
+
+def read_concurrency(value: object) -> int | None:
+    """Requests at once; `none`: any number."""
+    return None if value is None or value == "none" else some_at_once(value)
+
+
+def read_own_concurrency(value: object) -> int | str:
+    """Requests at once, or `none` as it is: for who has a number, to have it no longer."""
+    return "none" if value == "none" else some_at_once(value)
+
+
+def read_pause(value: object) -> int:
+    """The status of an answer to who is paused."""
+    if isinstance(value, int):
+        return value
+    written = text(value, A_PAUSE)
+    if written not in ("403", "402"):
+        raise wrong(f"{shown(written)} is not a status for this", A_PAUSE)
+    return int(written)
 
 
 some_workers = Whole(1, MOST_WORKERS, also="auto, or ")

@@ -5,25 +5,21 @@ instead. Where a field works already with other values, these are in the models,
 shape is refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from edgeproxy.config import kinds, units
-from edgeproxy.config.models import Duration, Name, Part, Rate, Rated, Switch
+from edgeproxy.config import kinds
+from edgeproxy.config.models import Duration, Part, Switch
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
 
-Count = Annotated[int, BeforeValidator(units.Whole(1, units.LARGEST_COUNT))]
-Number = Annotated[int, BeforeValidator(units.Whole(0, (1 << 53) - 1))]
 HubUrl = Annotated[str, BeforeValidator(kinds.Form(r"(redis|rediss|redis\+cluster)://.*", "redis://HOST:PORT"))]
 AnyHubUrl = Annotated[
     str, BeforeValidator(kinds.Form(r"(memory|redis|rediss|redis\+cluster)://.*", "redis://HOST:PORT"))
 ]
 
-Algorithm = Literal["token_bucket", "hybrid"]
-Scope = Literal["key", "ip", "route", "customer_route"]
 Sync = Literal["bounded", "eventual", "strict"]
 
 
@@ -60,62 +56,11 @@ class Usage(Shape):
     tls: Tls | None = None
 
 
-class Flag(Shape):
-    """Who sees a flagged route."""
-
-    percent: Annotated[int, BeforeValidator(units.Whole(0, 100))] | None = None
-    tiers: tuple[Name, ...] | None = None
-    customers: tuple[Name, ...] | None = None
-
-
 class Directory(Shape):
     """Where further people come from."""
 
     source: Literal["collector", "hub"] | None = Field(default=None, alias="from")
     ttl: Duration | None = None
-
-
-class Quota(Shape):
-    """How much of a meter is included in a day or a month."""
-
-    meter: Name | None = None
-    per: Literal["day", "month"] | None = None
-    included: Number | None = None
-    cap: Literal["soft", "hard"] | None = None
-    timezone: str | None = None
-
-
-class BurstCredits(Shape):
-    """What may be saved up for later."""
-
-    earn: Rate | None = None
-    max: Count | None = None
-
-
-class Paused(Shape):
-    """Why a customer is not served for now."""
-
-    why: str | None = None
-    status: Literal["403", "402"] | None = None
-
-
-class Regions(Shape):
-    """Where a customer is served."""
-
-    allow: tuple[Name, ...] | None = None
-    prefer: Name | None = None
-
-
-class AnyLimit(Rated, Shape):
-    """A limit of any kind."""
-
-    name: Name | None = None
-    algorithm: Literal["sliding_window"] | Algorithm | None = None
-    burst: Count | None = None
-    scope: Literal["customer"] | Scope | None = None
-    mode: Literal["enforce", "shadow"] | None = None
-    sync: Sync | None = None
-    cost_header: str | None = None
 
 
 class Later(NamedTuple):
@@ -127,30 +72,9 @@ class Later(NamedTuple):
     """The type of its value where that is a mapping, if it may be one too."""
 
 
-PLAN = {
-    "concurrency": Later(Count),
-    "quotas": Later(tuple[Quota, ...]),
-    "burst_credits": Later(BurstCredits),
-    "priority": Later(Number),
-    "message": Later(str),
-    "caps": Later(Any),
-}
-"""What tiers and customers will have."""
-
-LIMIT = {
-    "algorithm": Later(Algorithm, "write sliding_window"),
-    "burst": Later(Count),
-    "scope": Later(Scope, "write customer"),
-    "mode": Later(Literal["shadow"], "write enforce"),
-    "sync": Later(Sync),
-    "cost_header": Later(str),
-}
-"""What limits will have."""
-
 LATER: dict[str, Later] = {
     "hub": Later(HubUrl, "write memory://", Hub),
     "usage": Later(Usage),
-    "flags": Later(dict[Name, Flag]),
     "directory": Later(Directory),
     "cache_key": Later(str),
     "meters.*.count": Later(
@@ -158,32 +82,28 @@ LATER: dict[str, Later] = {
     ),
     "meters.*.header": Later(str),
     "meters.*.pass": Later(Switch),
-    **{f"tiers.*.{field}": later for field, later in PLAN.items()},
-    **{f"tiers.*.limits.*.{field}": later for field, later in LIMIT.items()},
-    **{f"customers.*.{field}": later for field, later in PLAN.items()},
-    **{f"customers.*.limits.*.{field}": later for field, later in LIMIT.items()},
-    "customers.*.paused": Later(Paused),
-    "customers.*.regions": Later(Regions),
-    "routes.*.cost": Later(Count),
-    "routes.*.limits": Later(tuple[AnyLimit, ...]),
-    "routes.*.flag": Later(Name),
+    "tiers.*.caps": Later(Any),
+    "tiers.*.limits.*.sync": Later(Sync),
+    "customers.*.caps": Later(Any),
+    "customers.*.limits.*.sync": Later(Sync),
+    "routes.*.limits.*.sync": Later(Sync),
 }
 
 
-def uses(tree: Table) -> Iterator[tuple[Steps, Value, Later]]:
-    """The places of `tree` at which a row of the table has something to say."""
-    for pattern, later in LATER.items():
+def uses(tree: Table, rows: Mapping[str, Later]) -> Iterator[tuple[Steps, Value, Later]]:
+    """The places of `tree` at which one of these rows has something to say."""
+    for pattern, later in rows.items():
         for path, value in _matches(tree, (), tuple(pattern.split("."))):
             yield path, value, later
 
 
-def fields(path: Steps) -> set[str]:
-    """The names that will be known in the mapping at `path`."""
+def fields(path: Steps, rows: Mapping[str, Later]) -> set[str]:
+    """The names that these rows know in the mapping at `path`."""
     depth = len(path)
-    rows = (pattern.split(".") for pattern in LATER)
+    patterns = (pattern.split(".") for pattern in rows)
     return {
         row[-1]
-        for row in rows
+        for row in patterns
         if len(row) == depth + 1 and all(a in ("*", str(b)) for a, b in zip(row, path, strict=False))
     } - {"*"}
 

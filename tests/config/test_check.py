@@ -123,6 +123,35 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
             "tiers.'a b': 'a b' is not a name, 1 to 64 letters, digits, - or _, the first a letter or a digit",
         ),
         ("customers: {acme: {}}", "customers.acme.tier: is missing, write tier: basic"),
+        ("tiers: {t: {concurency: 5}}", "tiers.t.concurency: unknown field, did you mean concurrency?"),
+        ("tiers: {t: {concurrency: 0}}",
+         "tiers.t.concurrency: 0 is out of range, none, or a whole number from 1 to 268435455"),
+        ("tiers: {t: {priority: high}}",
+         "tiers.t.priority: 'high' is not a whole number, a whole number from 0 to 1000"),
+        ("tiers: {t: {message: ''}}", "tiers.t.message: has 0 characters, one to 500 characters of text"),
+        ("tiers: {t: {burst_credits: {earn: 10/s}}}", "tiers.t.burst_credits.max: is missing, write max: 600"),
+        ("tiers: {t: {burst_credits: 10/s}}",
+         "tiers.t.burst_credits: is not a mapping, write burst_credits: {earn: 10/s, max: 600}, or off"),
+        ("tiers: {t: {quotas: {meter: requests}}}", "tiers.t.quotas: is not a list, write [ ] around it"),
+        ("tiers: {t: {quotas: [requests]}}",
+         "tiers.t.quotas.0: is not a mapping, write quotas: [{meter: requests, per: month, included: 100000}]"),
+        ("tiers: {t: {quotas: [{meter: requests, per: month}]}}",
+         "tiers.t.quotas.0.included: is missing, write included: 100000"),
+        ("tiers: {t: {quotas: [{meter: requests, per: month, included: 1e6}]}}",
+         "tiers.t.quotas.0.included: '1e6' is not a whole number, a whole number from 0 to 9007199254740991"),
+        ("tiers: {t: {quotas: [{meter: requests, per: month, included: 1, timezone: Europe/Berln}]}}",
+         "tiers.t.quotas.0.timezone: 'Europe/Berln' is not a time zone, did you mean Europe/Berlin?"),
+        ("tiers: {t: {limits: [{rate: 5/s, algorithm: token_buket}]}}",
+         "tiers.t.limits.0.algorithm: 'token_buket' is not known here, did you mean token_bucket?"),
+        ("tiers: {t: {limits: [{rate: 5/s, scope: tier}]}}",
+         "tiers.t.limits.0.scope: 'tier' is not known here, "
+         "write customer or key or ip or route or customer_route"),
+        ("tiers: {t: {limits: [{rate: 5/s, cost_header: X Cost}]}}",
+         "tiers.t.limits.0.cost_header: 'X Cost' is not the name of a field, letters, digits and - such as X-Cost"),
+        ("overload: {lag: 50}", "overload.lag: '50' lacks a unit, a time such as 250ms, 5s or 2min"),
+        ("overload: 4000", "overload: is not a mapping, write overload: {lag: 50ms, requests: 4000}, or leave it out"),
+        ("flags: {new: {percent: 10%}}",
+         "flags.new.percent: '10%' is not a whole number, a whole number from 0 to 100"),
         ("keys: [{customer: x}]", None),
         ("limits: {body: 5MB}", "limits.body: 'MB' is not a unit, write one of B, KiB, MiB, GiB"),
         ("limits: {head: 10B}", "limits.head: '10B' is out of range, from 1024B to 1048576B"),
@@ -138,6 +167,31 @@ def test_what_is_wrong_with_one_field(problems, text, problem):
         assert found == [f"edge.yaml:3: {problem}"]
     assert all(line.startswith("edge.yaml:3: ") for line in found)
     assert found
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        ("concurrency: off", "concurrency: 'off' is not a whole number, none, or a whole number from 1 to 268435455"),
+        ("burst_credits: none", "burst_credits: is not a mapping, write burst_credits: {earn: 10/s, max: 600}, or off"),
+        ("burst_credits: {earn: 10, max: 5}",
+         "burst_credits.earn: '10' is not a rate, N/UNIT such as 60/min, 200/s or 100/10s"),
+        ("burst_credits: {max: 5}", "burst_credits.earn: is missing, write earn: 10/s"),
+        ("burst_credits: {earn: 10/s, max: 5, mx: 6}", "burst_credits.mx: unknown field, did you mean max?"),
+        ("priority: none", "priority: 'none' is not a whole number, a whole number from 0 to 1000"),
+        ("paused: unpaid",
+         "paused: is not a mapping, write paused: {why: what the customer is told, status: 402}, or leave it out"),
+        ("paused: {}", "paused.why: is missing, write why: and what the customer is told"),
+        ("paused: {why: unpaid, status: 404}",
+         "paused.status: '404' is not a status for this, 403, or 402 where it is about a payment"),
+        ("regions: {allow: []}", "regions.allow: is empty, write at least one"),
+        ("regions: {alow: [eu-west]}", "regions.alow: unknown field, did you mean allow?"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_what_a_customer_has_of_their_own(problems, own, problem):
+    assert problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers:\n  acme: {{tier: t, {own}}}\n") == [
+        f"edge.yaml:5: customers.acme.{problem}"
+    ]
 
 
 @pytest.mark.parametrize(

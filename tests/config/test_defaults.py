@@ -1,5 +1,7 @@
 """Names of limits."""
 
+import pytest
+
 
 def names(limits):
     return [limit.name for limit in limits]
@@ -19,6 +21,34 @@ def test_a_long_name_makes_room_for_the_number(loaded):
     tier = "t" * 64
     settings = loaded(f"tiers:\n  {tier}: {{limits: [{{rate: 1/s}}, {{rate: 2/min}}]}}\n")
     assert names(settings.tiers[tier].limits) == [tier, "t" * 62 + "-2"]
+
+
+@pytest.mark.parametrize(
+    ("route", "called"),
+    [
+        ("path: /export/*, name: bulk", "bulk"),
+        ("path: /export/*", "export"),
+        ("path: /v1/orders", "v1-orders"),
+        ("path: /.well-known/~me, host: api.example", "well-known-me"),
+        ("path: /*", "route"),
+        (f"path: /{'p' * 70}", "p" * 64),
+    ],
+)
+def test_limits_of_a_route_are_called_after_its_name_or_its_path(loaded, route, called):
+    text = f"upstreams: {{u: {{endpoints: ['http://a']}}}}\nroutes:\n  - {{{route}, upstream: u, limits: %s}}\n"
+    limits = loaded(text % "[{rate: 1/s}, {rate: 2/min}, {rate: 3/h, name: own}]", alone=True).routes[0].limits
+    assert names(limits) == [called, called[:62] + "-2", "own"]
+    assert [limit.scope for limit in limits] == ["customer_route"] * 3
+
+
+@pytest.mark.parametrize("route", ["path: '1', name: [x]", "name: '-', path: /", "upstream: u"])
+def test_what_a_route_is_called_wrongly_is_complained_of_once(problems, route):
+    upstreams = "upstreams: {u: {endpoints: ['http://a']}}\n"
+    rest = "" if "upstream" in route else ", upstream: u"
+    plain, limited = (
+        problems(f"{upstreams}routes: [{{{route}{rest}{limits}}}]") for limits in ("", ", limits: [{rate: 1/s}]")
+    )
+    assert plain == limited != []
 
 
 def test_the_name_of_a_tier_is_complained_of_once(problems):

@@ -1,4 +1,4 @@
-"""docs/configuration.md, against the code: what it says there is, and nothing else."""
+"""docs/configuration.md, against the code: what it says there is, and nothing else; and the examples of limits.md."""
 
 import json
 import re
@@ -11,7 +11,8 @@ from edgeproxy.config.schema import ELSEWHERE, schema
 from edgeproxy.config.unsupported import LATER
 from tests.config.conftest import LEAST
 
-TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "configuration.md").read_text()
 SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 MADE = schema()
 
@@ -76,7 +77,10 @@ def test_links_lead_to_a_heading():
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors
 
 
-@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
+EXAMPLES = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("example", [*EXAMPLES.findall(TEXT), *EXAMPLES.findall((DOCS / "limits.md").read_text())])
 def test_examples_pass(problems, example):
     parts = yaml.safe_load(example)
     rest = [line for line in LEAST.splitlines() if line.partition(":")[0] not in parts]

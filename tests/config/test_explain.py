@@ -11,8 +11,15 @@ from edgeproxy.config.models import Written
 
 
 def test_fields_are_found_behind_every_kind_of_container():
-    assert fields_of(Written, ("tiers", "basic", "limits", 0)) == {"name", "rate", "algorithm", "scope", "mode"}
-    assert fields_of(Written, ("customers", "acme", "limits", 3)) == {"name", "rate", "algorithm", "scope", "mode"}
+    limit = {"name", "rate", "algorithm", "burst", "scope", "mode", "cost_header"}
+    assert fields_of(Written, ("tiers", "basic", "limits", 0)) == limit
+    assert fields_of(Written, ("customers", "acme", "limits", 3)) == limit
+    assert fields_of(Written, ("routes", 2, "limits", 0)) == limit
+    assert fields_of(Written, ("tiers", "basic", "burst_credits")) == {"earn", "max"}
+    assert fields_of(Written, ("customers", "acme", "burst_credits")) == {"earn", "max"}
+    assert fields_of(Written, ("customers", "acme", "quotas", 0)) == {"meter", "per", "included", "cap", "timezone"}
+    assert fields_of(Written, ("customers", "acme", "regions")) == {"allow", "prefer"}
+    assert fields_of(Written, ("flags", "new")) == {"percent", "tiers", "customers"}
     assert fields_of(Written, ("listen", 0)) == {"address", "tls"}
     assert fields_of(Written, ("upstreams", "api", "endpoints", 0)) == {"url", "weight", "region"}
     assert fields_of(Written, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}

@@ -1,6 +1,7 @@
 """Words with a form."""
 
 import ipaddress
+import zoneinfo
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,96 @@ def test_what_is_no_origin_is_refused_with_the_reason(written, what, hint):
     assert refusal(kinds.read_origin, written) == (what, hint)
 
 
+@pytest.mark.parametrize("name", ["X-Cost", "x-usage_tokens", "A", "cost!#$%&'*+.^_`|~9"])
+def test_names_of_fields(name):
+    assert kinds.read_field_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "X Cost", "X-Cost:", "(x)", "é", "a" * 65, "a\n"])
+def test_what_is_no_name_of_a_field_is_refused(name):
+    assert refusal(kinds.read_field_name, name) == (
+        f"{kinds.shown(name)} is not the name of a field",
+        kinds.A_FIELD_NAME,
+    )
+
+
+def test_sentences_are_in_one_line():
+    assert kinds.read_sentence("  Schreib an\n\tsüd@example.com \n") == "Schreib an süd@example.com"
+    assert kinds.read_sentence("x" * kinds.MOST_OF_A_SENTENCE) == "x" * 500
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("", "has 0 characters"),
+        (" \n", "has 0 characters"),
+        ("x" * 501, "has 501 characters"),
+        ("a\x07b", r"'a\x07b' has characters that cannot be printed"),
+        ("a\ud800", r"'a\ud800' has characters that cannot be printed"),
+        (["a"], "is not a single value"),
+    ],
+)
+def test_what_is_no_sentence_is_refused(written, what):
+    assert refusal(kinds.read_sentence, written) == (what, kinds.A_SENTENCE)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
+def test_time_zones(zone):
+    assert kinds.read_timezone(zone) == zone
+
+
+@pytest.mark.parametrize(
+    ("zone", "hint"),
+    [
+        ("Europe/Berln", "did you mean Europe/Berlin?"),
+        ("+02:00", kinds.A_TIMEZONE),
+        ("Europe", None),
+        ("leapseconds", kinds.A_TIMEZONE),
+        ("../UTC", "did you mean UTC?"),
+        ("/usr/share/zoneinfo/UTC", kinds.A_TIMEZONE),
+        ("localtime", kinds.A_TIMEZONE),
+        ("posixrules", kinds.A_TIMEZONE),
+        ("right/UTC", None),
+        ("posix/UTC", None),
+        ("Factory", None),
+        ("U\0TC", None),
+        ("", kinds.A_TIMEZONE),
+    ],
+)
+def test_what_is_no_time_zone_on_every_host_is_refused(zone, hint):
+    what, instead = refusal(kinds.read_timezone, zone)
+    assert what == f"{zone!r} is not a time zone"
+    assert instead == hint or hint is None
+
+
+def test_every_zone_of_iana_has_the_form_of_one():
+    zones = [zone for zone in zoneinfo.available_timezones() if zone not in ("Factory", "localtime", "posixrules")]
+    assert len(zones) > 400
+    assert [kinds.read_timezone(zone) for zone in zones] == zones
+
+
+@pytest.fixture
+def only_in(monkeypatch):
+    """`only_in(folder)`: time zones are looked for in this folder, or in none, and in `tzdata`."""
+    monkeypatch.setattr(kinds, "ZoneInfo", zoneinfo.ZoneInfo.no_cache)
+    yield lambda *folder: zoneinfo.reset_tzpath(to=folder)
+    zoneinfo.reset_tzpath()
+
+
+def test_time_zones_are_known_where_the_system_has_none(only_in):
+    only_in()
+    assert kinds.read_timezone("Europe/Berlin") == "Europe/Berlin"
+    assert refusal(kinds.read_timezone, "Europe/Berln")[1] == "did you mean Europe/Berlin?"
+
+
+def test_a_file_that_is_beside_the_time_zones_is_none(only_in, tmp_path):
+    (tmp_path / "leapseconds").write_text("# Leap seconds")
+    (tmp_path / "Moon").mkdir()
+    only_in(str(tmp_path))
+    for zone in ("leapseconds", "Moon"):
+        assert refusal(kinds.read_timezone, zone)[0] == f"{zone!r} is not a time zone"
+
+
 def test_digests_are_in_lower_case_and_errors_do_not_show_them():
     assert kinds.read_digest("AB" * 32) == "ab" * 32
     assert refusal(kinds.read_digest, "ek_live_oops") == ("has 12 characters that are not a SHA-256", kinds.A_DIGEST)
@@ -289,6 +380,14 @@ def test_what_is_not_switched_off_is_left_to_its_reader():
     assert kinds.read_access_log("access.log") == {"file": "access.log"}
     assert kinds.read_access_log({"file": "access.log"}) == {"file": "access.log"}
     assert kinds.read_access_log(["x"]) == ["x"]
+    assert kinds.read_or_off({"earn": "1/s"}) == {"earn": "1/s"}
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "false", "no"])
+def test_what_is_switched_off_for_one_alone_says_so(word):
+    assert kinds.read_or_off(word) == "off"
+    assert kinds.given_or_off("off") == "off"
+    assert kinds.given_or_off({"earn": "1/s"}) == kinds.given_or_off("on") == kinds.GIVEN
 
 
 @pytest.mark.parametrize(

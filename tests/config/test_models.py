@@ -6,7 +6,21 @@ import pytest
 from pydantic import ValidationError
 
 from edgeproxy.config.kinds import Address
-from edgeproxy.config.models import Certificate, Endpoint, Limit, Listener, Meter, PerIp, Route
+from edgeproxy.config.models import (
+    BurstCredits,
+    Certificate,
+    Endpoint,
+    Flag,
+    Limit,
+    Listener,
+    Meter,
+    Overload,
+    Paused,
+    PerIp,
+    Quota,
+    Regions,
+    Route,
+)
 from edgeproxy.config.units import Rate, cores
 
 
@@ -37,8 +51,10 @@ def test_what_is_left_out_has_its_default(loaded):
     assert (settings.security_headers, settings.access_log) == (False, None)
     assert vars(settings.routes[0]) == {
         "name": None, "host": None, "path": "/*", "methods": None, "upstream": "api", "auth": "required",
-        "scopes": frozenset(),
+        "scopes": frozenset(), "cost": 1, "limits": (), "flag": None,
     }  # fmt: skip
+    assert settings.flags == {}
+    assert vars(settings.overload) == {"lag": 0.05, "requests": 4000}
     assert vars(settings.tables) == {"dir": None, "people": 200_000, "addresses": 200_000}
     assert vars(settings.limits) == {
         "head": 32768, "fields": 100, "body": None, "header_timeout": 10.0, "body_idle": 60.0, "keepalive_idle": 75.0,
@@ -82,8 +98,18 @@ stamp_secret: ${SECRET}
     assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]
     assert (settings.per_ip.count, settings.per_ip.window) == (200, 1.0)
     limit = settings.tiers["basic"].limits[0]
-    assert (limit.name, limit.count, limit.window, limit.algorithm) == ("basic", 60, 60.0, "sliding_window")
-    assert settings.customers["007"].limits == ()
+    assert (limit.count, limit.window) == (60, 60.0)
+    assert {name: value for name, value in vars(limit).items() if name != "rate"} == {
+        "name": "basic", "algorithm": "sliding_window", "burst": None, "scope": "customer", "mode": "enforce",
+        "cost_header": None,
+    }  # fmt: skip
+    assert vars(settings.tiers["none"]) == {
+        "limits": (), "concurrency": None, "quotas": (), "burst_credits": None, "priority": 0, "message": None,
+    }  # fmt: skip
+    assert vars(settings.customers["007"]) == {
+        "tier": "basic", "limits": (), "concurrency": None, "quotas": None, "burst_credits": None, "priority": None,
+        "message": None, "paused": None, "regions": None,
+    }  # fmt: skip
     key = settings.keys[0]
     assert (key.sha256, key.customer, key.scopes, key.expires) == ("ab" * 32, "007", {"read", "a:b"}, 1798761600.0)
     assert (str(settings.tables.dir), settings.tables.people, settings.tables.addresses) == ("/dev/shm/edge", 10, 20)
@@ -202,3 +228,106 @@ def test_a_customers_own_limits_replace_the_tiers(loaded):
         "customers: {a: {tier: t}, b: {tier: t, limits: [{rate: 2/s}]}, c: {tier: t, limits: []}}\n"
     )
     assert [[limit.count for limit in settings.limits_of(customer)] for customer in "abc"] == [[1], [2], []]
+
+
+@pytest.mark.parametrize(
+    ("rate", "fields", "depth"),
+    [
+        (Rate(60, 60.0), {}, 0),
+        (Rate(60, 60.0), {"algorithm": "token_bucket"}, 60),
+        (Rate(60, 60.0), {"algorithm": "token_bucket", "burst": 5}, 5),
+        (Rate(1, 60.0), {"algorithm": "token_bucket", "burst": 500}, 500),
+        (Rate(60, 60.0), {"algorithm": "hybrid"}, 6),
+        (Rate(59, 60.0), {"algorithm": "hybrid"}, 5),
+        (Rate(9, 60.0), {"algorithm": "hybrid"}, 1),
+        (Rate(60, 60.0), {"algorithm": "hybrid", "burst": 60}, 60),
+    ],
+)
+def test_a_limit_says_how_deep_its_bucket_is(rate, fields, depth):
+    assert Limit(name="x", rate=rate, **fields).depth == depth
+
+
+def test_a_limit_says_what_it_counts_and_how(loaded):
+    (limit,) = loaded(
+        "tiers: {t: {limits: [{rate: 5/s, algorithm: hybrid, burst: 9, scope: key, mode: shadow, "
+        "cost_header: X-Cost}]}}\n"
+    ).tiers["t"].limits  # fmt: skip
+    assert (limit.algorithm, limit.depth, limit.scope, limit.mode) == ("hybrid", 9, "key", "shadow")
+    assert limit.cost_header == "X-Cost"
+
+
+@pytest.mark.parametrize("scope", ["customer", "key", "ip", "route", "customer_route"])
+def test_limits_of_tiers_and_of_routes_have_every_scope(loaded, scope):
+    limits = f"limits: [{{rate: 5/s, scope: {scope}}}]"
+    settings = loaded(
+        f"tiers: {{t: {{{limits}}}}}\nupstreams: {{u: {{endpoints: ['http://a']}}}}\n"
+        f"routes: [{{path: /, upstream: u, {limits}}}]\n",
+        alone=True,
+    )
+    assert settings.tiers["t"].limits[0].scope == settings.routes[0].limits[0].scope == scope
+
+
+def test_a_route_has_a_cost_limits_and_a_flag(loaded):
+    (route,) = loaded(
+        "upstreams: {u: {endpoints: ['http://a']}}\nflags: {new-api: {}}\n"
+        "routes: [{path: /export/*, upstream: u, cost: 10, limits: [{rate: 5/min}], flag: new-api}]\n",
+        alone=True,
+    ).routes
+    assert (route.cost, route.flag) == (10, "new-api")
+    assert [(limit.name, limit.count, limit.scope) for limit in route.limits] == [("export", 5, "customer_route")]
+
+
+def test_a_tier_says_more_than_limits(loaded):
+    tier = loaded(
+        """\
+tiers:
+  t:
+    concurrency: 2
+    quotas: [{meter: requests, per: day, included: 0}, {meter: requests, per: month, included: 5, cap: hard,
+      timezone: America/Argentina/Buenos_Aires}]
+    burst_credits: {earn: 10/s, max: 600}
+    priority: 1
+    message: >
+      Write to us
+      for more
+"""
+    ).tiers["t"]
+    assert (tier.concurrency, tier.priority, tier.message) == (2, 1, "Write to us for more")
+    assert tier.burst_credits == BurstCredits(earn=Rate(10, 1.0), max=600)
+    assert tier.quotas == (
+        Quota(meter="requests", per="day", included=0, cap="soft", timezone="UTC"),
+        Quota(meter="requests", per="month", included=5, cap="hard", timezone="America/Argentina/Buenos_Aires"),
+    )
+    assert [quota.name for quota in tier.quotas] == ["requests-day", "requests-month"]
+
+
+def test_a_customer_may_be_paused_or_served_in_some_regions_only(loaded):
+    customers = loaded(
+        """\
+tiers: {t: {}}
+customers:
+  a: {tier: t, paused: {why: unpaid, status: 402}, regions: {allow: [eu-west]}}
+  b: {tier: t, paused: {why: unpaid}, regions: {prefer: eu-west}}
+  c: {tier: t, regions: {}}
+"""
+    ).customers
+    assert [customers[name].paused for name in "abc"] == [
+        Paused(why="unpaid", status=402),
+        Paused(why="unpaid", status=403),
+        None,
+    ]
+    assert [customers[name].regions for name in "abc"] == [
+        Regions(allow=("eu-west",), prefer=None),
+        Regions(allow=None, prefer="eu-west"),
+        Regions(allow=None, prefer=None),
+    ]
+
+
+def test_flags_and_overload(loaded):
+    settings = loaded(
+        "tiers: {pro: {}}\ncustomers: {acme: {tier: pro}}\noverload: {lag: 1s, requests: 10}\n"
+        "flags: {a: {percent: 10, tiers: [pro], customers: [acme]}, b: {}}\n"
+    )
+    assert settings.flags == {"a": Flag(percent=10, tiers=("pro",), customers=("acme",)), "b": Flag()}
+    assert vars(settings.flags["b"]) == {"percent": 0, "tiers": (), "customers": ()}
+    assert settings.overload == Overload(lag=1.0, requests=10)

@@ -4,6 +4,7 @@ import gc
 import hashlib
 
 from edgeproxy.config.load import dump, restore
+from edgeproxy.config.plans import plan_of
 
 KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
 
@@ -16,6 +17,17 @@ customers:
   plain: {{tier: basic}}
   free: {{tier: basic, limits: []}}
   own: {{tier: basic, limits: [{{rate: 7/301ms}}, {{name: daily, rate: 1000/day}}]}}
+  rich:
+    tier: basic
+    limits: [{{rate: 5/s, algorithm: hybrid, burst: 9, scope: key, mode: shadow, cost_header: X-Cost}}]
+    concurrency: 5
+    quotas: [{{meter: requests, per: month, included: 9007199254740991, cap: hard, timezone: Europe/Berlin}}]
+    burst_credits: {{earn: 10/min, max: 600}}
+    priority: 7
+    message: "Say hello to süd@example.com"
+    paused: {{why: unpaid, status: 402}}
+    regions: {{allow: [eu-west, eu-north], prefer: eu-west}}
+  poor: {{tier: basic, concurrency: none, quotas: [], burst_credits: off, priority: 0, paused: {{why: gone}}}}
   {KEYS[0]}: {{tier: basic}}
 keys:
   - {{sha256: {KEYS[0]}, customer: own, scopes: [read, "a:b/c"], expires: 2027-01-01T00:00:00.25Z}}
@@ -30,6 +42,7 @@ def test_customers_are_as_they_were(loaded):
     settings, people = people_of(loaded)
     for name, customer in settings.customers.items():
         assert people.customer(name) == customer
+        assert plan_of(settings.tiers["basic"], people.customer(name)) == plan_of(settings.tiers["basic"], customer)
     assert people.customer("plain").limits is None
     assert people.customer("free").limits == ()
     assert [(limit.name, limit.count) for limit in people.customer("own").limits] == [("basic", 7), ("daily", 1000)]
@@ -40,7 +53,7 @@ def test_keys_are_as_they_were(loaded):
     for key in settings.keys:
         assert people.key(bytes.fromhex(key.sha256)) == key
     assert people.key(hashlib.sha256(b"somebody").digest()) is None
-    assert len(people) == 7
+    assert len(people) == 9
 
 
 def test_none_of_them_is_anything_that_the_garbage_collector_goes_through(loaded):

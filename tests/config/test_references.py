@@ -93,6 +93,18 @@ def test_a_key_is_there_once(problems):
             "leave one of them out",
         ),
         (
+            "[{rate: 5/s, algorithm: hybrid, burst: 1}, {rate: 5/s}, {rate: 6/s, algorithm: hybrid, burst: 2}]",
+            2,
+            "has the window, algorithm, scope and mode of the one at",
+            "leave one of them out",
+        ),
+        (
+            "[{rate: 5/s, scope: ip, mode: shadow, cost_header: X}, {rate: 5/s}, {rate: 6/s, scope: ip, mode: shadow}]",
+            2,
+            "has the window, algorithm, scope and mode of the one at",
+            "leave one of them out",
+        ),
+        (
             "[{rate: 5/s, name: x}, {rate: 5/min, name: x}]",
             1,
             "is called x like the one at",
@@ -111,6 +123,150 @@ def test_limits_that_are_alike_would_be_one(problems, section, limits, index, wh
     line = len(text.splitlines())
     whose = "customers.a" if "customers" in section else "tiers.t"
     assert problems(text) == [f"edge.yaml:{line}: {whose}.limits.{index}: {what} edge.yaml:{line}, {hint}"]
+
+
+def test_limits_that_differ_in_one_thing_live_together(problems):
+    scopes = ", ".join(f"{{rate: 5/s, scope: {scope}}}" for scope in ("key", "ip", "route", "customer_route"))
+    others = "{rate: 5/s}, {rate: 5/min}, {rate: 5/s, mode: shadow}, {rate: 5/s, algorithm: token_bucket}"
+    assert problems(LEAST + f"tiers: {{t: {{limits: [{scopes}, {others}]}}}}\n") == []
+    assert routes(problems, f"path: /a, limits: [{scopes}, {{rate: 5/s, scope: customer}}, {{rate: 5/min}}]") == []
+
+
+def test_limits_of_a_route_count_a_customer_on_it(problems):
+    assert routes(problems, "path: /a, limits: [{rate: 5/s}, {rate: 6/s, scope: customer_route}]") == [
+        "edge.yaml:3: routes.0.limits.1: has the window, algorithm, scope and mode of the one at edge.yaml:3, "
+        "leave one of them out"
+    ]
+    assert routes(problems, "path: /a, limits: [{rate: 5/s}, {rate: 5/min, name: a}]") == [
+        "edge.yaml:3: routes.0.limits.1: is called a like the one at edge.yaml:3, give one of them another name"
+    ]
+    assert routes(problems, "path: /a, limits: [{rate: 5/s}]", "path: /b, limits: [{rate: 5/s, name: a}]") == []
+
+
+@pytest.mark.parametrize(("one", "other"), [("customer", "key"), ("ip", "customer"), ("key", "ip")])
+def test_those_without_a_key_are_known_by_their_address_alone(problems, one, other):
+    limits = f"limits: [{{rate: 5/s, scope: {one}}}, {{rate: 6/s, scope: {other}}}, {{rate: 5/s, scope: route}}]"
+    what = (
+        "limits.1: counts by address, with the window, algorithm and mode of the one at edge.yaml:3, "
+        "leave one of them out"
+    )
+    assert problems(LEAST + f"tiers: {{anonymous: {{{limits}}}}}\n") == [f"edge.yaml:3: tiers.anonymous.{what}"]
+    assert routes(problems, f"path: /a, auth: none, {limits}") == [f"edge.yaml:3: routes.0.{what}"]
+    assert routes(problems, f"path: /a, auth: optional, {limits}") == []
+    assert problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers: {{anonymous: {{tier: t, {limits}}}}}\n") == []
+
+
+@pytest.mark.parametrize("algorithm", ["", ", algorithm: sliding_window"])
+def test_only_a_bucket_is_deep(problems, algorithm):
+    said = (
+        "burst: is the depth of a bucket, which a sliding_window has not, "
+        "write algorithm: token_bucket or hybrid, or leave it out"
+    )
+    limits = f"limits: [{{rate: 5/min}}, {{rate: 5/s, burst: 5{algorithm}}}]"
+    assert problems(LEAST + f"tiers: {{t: {{{limits}}}}}\n") == [f"edge.yaml:3: tiers.t.limits.1.{said}"]
+    assert problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers: {{a: {{tier: t, {limits}}}}}\n") == [
+        f"edge.yaml:4: customers.a.limits.1.{said}"
+    ]
+    assert routes(problems, f"path: /a, {limits}") == [f"edge.yaml:3: routes.0.limits.1.{said}"]
+
+
+@pytest.mark.parametrize("algorithm", ["token_bucket", "hybrid"])
+def test_a_bucket_may_be_as_deep_as_it_says(problems, algorithm):
+    assert problems(LEAST + f"tiers: {{t: {{limits: [{{rate: 5/s, burst: 500, algorithm: {algorithm}}}]}}}}\n") == []
+
+
+MONTHLY = "{meter: requests, per: month, included: 5}"
+
+
+@pytest.mark.parametrize("same", ["timezone: UTC", "cap: hard", "included: 6"])
+@pytest.mark.parametrize("section", ["tiers: {t: {QUOTAS}}", "tiers: {t: {}}\ncustomers: {c: {tier: t, QUOTAS}}"])
+def test_quotas_that_are_alike_would_be_one(problems, section, same):
+    quota = {"meter": "requests", "per": "month", "included": 5, **dict([same.split(": ")])}
+    second = ", ".join(f"{field}: {value}" for field, value in quota.items())
+    text = LEAST + section.replace("QUOTAS", f"quotas: [{MONTHLY}, {{{second}}}]")
+    line, whose = len(text.splitlines()), "customers.c" if "customers" in section else "tiers.t"
+    assert problems(text) == [
+        f"edge.yaml:{line}: {whose}.quotas.1: has the meter, time and time zone of the one at edge.yaml:{line}, "
+        "leave one of them out"
+    ]
+
+
+def test_quotas_that_differ_live_together(problems):
+    quotas = (
+        f"quotas: [{MONTHLY}, {{meter: requests, per: day, included: 5}}, {{meter: hits, per: month, included: 5}}, "
+        "{meter: requests, per: month, included: 5, timezone: Europe/Berlin}]"
+    )
+    meters = "meters: {requests: {count: requests}, hits: {count: requests, when: success}}\n"
+    people = f"customers: {{c: {{tier: t, {quotas}}}, d: {{tier: t, {quotas}}}}}\n"
+    assert problems(LEAST + meters + f"tiers: {{t: {{{quotas}}}, u: {{{quotas}}}}}\n" + people) == []
+
+
+def test_quotas_of_another_shape_are_left_to_the_models(problems):
+    text = LEAST + "tiers: {t: {quotas: [x, {meter: [y]}, {meter: [y]}]}, u: {quotas: {}}}\n"
+    assert len(problems(text)) == 1 + 3 + 3 + 1
+
+
+def test_the_meter_of_a_quota_must_exist(problems):
+    missing = "{meter: request, per: day, included: 5}"
+    assert problems(LEAST + f"tiers: {{t: {{quotas: [{MONTHLY}, {missing}]}}}}\n") == [
+        "edge.yaml:3: tiers.t.quotas.1.meter: there is no meter request, did you mean requests?"
+    ]
+    assert problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t, quotas: [{missing}]}}}}\n") == [
+        "edge.yaml:4: customers.c.quotas.0.meter: there is no meter request, did you mean requests?"
+    ]
+    hits = "meters: {hits: {count: requests}}\n"
+    assert problems(LEAST + hits + f"tiers: {{t: {{quotas: [{MONTHLY}]}}}}\n") == [
+        "edge.yaml:4: tiers.t.quotas.0.meter: there is no meter requests, known here: hits"
+    ]
+
+
+def test_the_meters_of_a_part_may_be_elsewhere(problems):
+    text = f"tiers: {{t: {{quotas: [{MONTHLY.replace('requests', 'hits')}]}}}}\n"
+    files = {"meters.yaml": "meters: {hits: {count: requests}}\n"}
+    assert problems(LEAST + text + "include: meters.yaml\n", {}, files) == []
+
+
+def test_what_flags_name_must_exist(problems):
+    text = LEAST.replace("upstream: api}", "upstream: api, flag: new-ap}") + (
+        "tiers: {pro: {}}\ncustomers: {acme: {tier: pro}}\n"
+        "flags: {new-api: {tiers: [pro, prp], customers: [nobody, acme]}, old: {tiers: pro}, more: [x]}\n"
+    )
+    assert problems(text) == [
+        "edge.yaml:2: routes.0.flag: there is no flag new-ap, did you mean new-api?",
+        "edge.yaml:5: flags.new-api.tiers.1: there is no tier prp, did you mean pro?",
+        "edge.yaml:5: flags.new-api.customers.0: there is no customer nobody, known here: acme",
+        "edge.yaml:5: flags.old.tiers: is not a list, write [ ] around it",
+        "edge.yaml:5: flags.more: is not a mapping, its fields are customers, percent, tiers",
+    ]
+
+
+def test_a_flag_without_any_is_defined_nowhere(problems):
+    assert routes(problems, "path: /, flag: new-api") == [
+        "edge.yaml:3: routes.0.flag: there is no flag new-api, define it in flags"
+    ]
+
+
+def test_nobody_prefers_a_region_that_does_not_serve_them(problems):
+    def customer(regions):
+        return problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t, regions: {regions}}}}}\n")
+
+    assert customer("{allow: [eu-west, eu-north], prefer: us-east}") == [
+        "edge.yaml:4: customers.c.regions.prefer: 'us-east' is not in allow, name it there too, or prefer one of those"
+    ]
+    assert customer("{allow: [eu-west, eu-north], prefer: eu-north}") == []
+    assert customer("{prefer: us-east}") == customer("{allow: [us-east]}") == []
+    assert len(customer("{allow: us-east, prefer: [us-east]}")) == 2
+    assert customer("eu-west") == [
+        "edge.yaml:4: customers.c.regions: is not a mapping, "
+        "write regions: {allow: [eu-west], prefer: eu-west}, or leave it out"
+    ]
+
+
+@pytest.mark.parametrize("field", ["algorithm", "mode", "scope", "burst", "name", "cost_header"])
+def test_a_limit_with_a_list_where_a_word_should_be_is_left_to_the_models(problems, field):
+    bucket = "" if field == "algorithm" else "algorithm: hybrid, "
+    (found,) = problems(LEAST + f"tiers: {{t: {{limits: [{{rate: 1/min}}, {{rate: 5/s, {bucket}{field}: [x]}}]}}}}\n")
+    assert found.startswith(f"edge.yaml:3: tiers.t.limits.1.{field}: is not a single value, ")
 
 
 def test_limits_of_another_shape_are_left_to_the_models(problems):

@@ -27,8 +27,22 @@ trusted_proxies: [10.0.0.0/8]
 hub: memory://
 per_ip: {rate: 200/s}
 meters: {requests: {count: requests, when: answered}}
-tiers: {basic: {limits: [{rate: 60/min}, {rate: 5/s, name: burst}]}, free: {limits: []}}
-customers: {acme: {tier: basic, limits: [{rate: 5000/min}]}, other: {tier: free}}
+tiers:
+  basic:
+    limits:
+      - {rate: 60/min}
+      - {rate: 5/s, name: burst, algorithm: hybrid, burst: 9, scope: key, mode: shadow, cost_header: X-Cost}
+    concurrency: 5
+    quotas: [{meter: requests, per: month, included: 100, cap: hard, timezone: Europe/Berlin}]
+    burst_credits: {earn: 10/s, max: 600}
+    priority: 1
+    message: Call us
+  free: {limits: [], concurrency: none, burst_credits: off}
+customers:
+  acme: {tier: basic, limits: [{rate: 5000/min}], concurrency: none, quotas: [], burst_credits: off}
+  other: {tier: free, paused: {why: unpaid, status: 402}, regions: {allow: [eu-west], prefer: eu-west}}
+flags: {new-api: {percent: 10, tiers: [basic], customers: [acme]}}
+overload: {lag: 50ms, requests: 4000}
 keys: [{sha256: "%s", customer: acme, scopes: [read], expires: 2027-01-01}]
 upstreams:
   api:
@@ -43,6 +57,7 @@ upstreams:
 routes:
   - {name: v1, host: api.example.com, path: /v1/*, methods: [GET, POST], upstream: api, scopes: [read]}
   - {path: /public/*, upstream: api, auth: none}
+  - {path: /new/*, upstream: api, cost: 10, limits: [{rate: 5/min}], flag: new-api}
 tables: {people: 10, addresses: 10}
 limits: {head: 32KiB, fields: 100, body: none, header_timeout: 10s, connections: 9, connections_per_ip: 9, pipelined: 9}
 drain: 30s

@@ -109,6 +109,17 @@ def test_defaults_are_as_they_would_be_written(made):
         "legacy_headers": False,
         "drain": "30s",
     }
+    limit = {"algorithm": "sliding_window", "scope": "customer", "mode": "enforce"}
+    assert defaults(made["$defs"]["Limit"]) == limit
+    assert defaults(made["$defs"]["RouteLimit"]) == {**limit, "scope": "customer_route"}
+    assert defaults(made["$defs"]["Tier"]) == {"concurrency": "none", "priority": 0}
+    assert defaults(made["$defs"]["Customer"]) == {}
+    assert defaults(made["$defs"]["Quota"]) == {"cap": "soft", "timezone": "UTC"}
+    assert defaults(made["$defs"]["BurstCredits"]) == {}
+    assert defaults(made["$defs"]["Paused"]) == {"status": 403}
+    assert defaults(made["$defs"]["Regions"]) == {}
+    assert defaults(made["$defs"]["Flag"]) == {"percent": 0}
+    assert defaults(made["$defs"]["Overload"]) == {"lag": "50ms", "requests": 4000}
     assert defaults(made["$defs"]["Limits"]) == {
         "head": "32KiB",
         "fields": 100,
@@ -121,7 +132,7 @@ def test_defaults_are_as_they_would_be_written(made):
         "pipelined": 16,
     }
     assert defaults(made["$defs"]["Tables"]) == {"people": 200_000, "addresses": 200_000}
-    assert defaults(made["$defs"]["Route"]) == {"auth": "required"}
+    assert defaults(made["$defs"]["Route"]) == {"auth": "required", "cost": 1}
     assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "forward_key": False}
     assert defaults(made["$defs"]["Endpoint"]) == {"weight": 1}
     assert defaults(made["$defs"]["Health"]) == {"every": "5s"}
@@ -139,6 +150,7 @@ def test_what_must_be_there_is_required(made):
     assert needed == {
         "AccessLog": ["file"],
         "Breaker": ["pending"],
+        "BurstCredits": ["earn", "max"],
         "Certificate": ["cert", "key"],
         "Customer": ["tier"],
         "Endpoint": ["url"],
@@ -147,8 +159,11 @@ def test_what_must_be_there_is_required(made):
         "Limit": ["rate"],
         "Listener": ["address"],
         "Meter": ["count"],
+        "Paused": ["why"],
         "PerIp": ["rate"],
+        "Quota": ["meter", "per", "included"],
         "Route": ["path", "upstream"],
+        "RouteLimit": ["rate"],
         "Upstream": ["endpoints"],
     }
     assert "required" not in made
@@ -185,6 +200,19 @@ def test_what_must_be_there_is_required(made):
         "tiers: {basic: {limits: [{rate: 1e6/day}]}}",
         "upstreams: {a: {endpoints: ['http://a:1', {url: 'http://b:2'}], pool: 5}}",
         "keys: [{sha256: '${HASH}', customer: a, expires: '2027-01-01T00:00:00Z'}]",
+        "tiers: {a: {concurrency: 5}, b: {concurrency: none}, c: {concurrency: '${N}'}}",
+        "tiers: {a: {limits: [{rate: 5/s, algorithm: token_bucket, burst: 9, scope: key, mode: shadow}]}}",
+        "tiers: {a: {limits: [{rate: 5/s, cost_header: X-Cost}]}}",
+        "tiers: {a: {quotas: [{meter: m, per: day, included: 0, cap: hard, timezone: Europe/Berlin}]}}",
+        "tiers: {a: {burst_credits: {earn: 10/s, max: 600}, priority: 1, message: 'a\\n b'}, b: {burst_credits: off}}",
+        "customers: {a: {tier: t, concurrency: none, quotas: [], burst_credits: off, priority: 0}}",
+        "customers: {a: {tier: t, concurrency: 5, burst_credits: {earn: 1/s, max: 5}, message: '${M}'}}",
+        "customers: {a: {tier: t, burst_credits: 'off'}, b: {tier: t, burst_credits: '${CREDITS}'}}",
+        "customers: {a: {tier: t, paused: {why: x, status: 402}}, b: {tier: t, paused: {why: x, status: '${S}'}}}",
+        "customers: {a: {tier: t, regions: {allow: [a, b], prefer: b}}}",
+        "routes: [{path: /, upstream: a, cost: 10, limits: [{rate: 5/min}], flag: new}]",
+        "flags: {new: {percent: 10, tiers: [a], customers: [b]}, old: {}}",
+        "overload: {lag: 50ms, requests: 10}",
         "include: tiers.yaml",
         "include: [a.yaml, b.yaml]",
         "limits: {body: none, head: 16KiB}",
@@ -242,7 +270,35 @@ def test_what_passes_check_is_valid(made, text):
         "tiers: {basic: {limits: [{rate: 60}]}}",
         "tiers: {basic: {limits: [{name: x}]}}",
         "tiers: {'a b': {}}",
-        "tiers: {basic: {concurrency: 5}}",
+        "tiers: {basic: {concurrency: 0}}",
+        "tiers: {basic: {concurrency: off}}",
+        "tiers: {basic: {caps: {}}}",
+        "tiers: {basic: {priority: -1}}",
+        "tiers: {basic: {message: ' '}}",
+        "tiers: {basic: {burst_credits: {earn: 10/s}}}",
+        "tiers: {basic: {burst_credits: 5}}",
+        "tiers: {basic: {quotas: [{meter: m, per: week, included: 5}]}}",
+        "tiers: {basic: {quotas: [{meter: m, per: day}]}}",
+        "tiers: {basic: {quotas: [{meter: m, per: day, included: 5, timezone: localtime}]}}",
+        "tiers: {basic: {limits: [{rate: 5/s, algorithm: leaky}]}}",
+        "tiers: {basic: {limits: [{rate: 5/s, burst: 0}]}}",
+        "tiers: {basic: {limits: [{rate: 5/s, scope: tier}]}}",
+        "tiers: {basic: {limits: [{rate: 5/s, sync: strict}]}}",
+        "tiers: {basic: {limits: [{rate: 5/s, cost_header: 'X Cost'}]}}",
+        "customers: {a: {tier: t, concurrency: off}}",
+        "customers: {a: {tier: t, burst_credits: true}}",
+        "customers: {a: {tier: t, burst_credits: none}}",
+        "customers: {a: {tier: t, paused: unpaid}}",
+        "customers: {a: {tier: t, paused: {status: 402}}}",
+        "customers: {a: {tier: t, paused: {why: x, status: 404}}}",
+        "customers: {a: {tier: t, regions: [a]}}",
+        "customers: {a: {tier: t, regions: {allow: []}}}",
+        "routes: [{path: /, upstream: a, cost: 0}]",
+        "routes: [{path: /, upstream: a, limits: [{scope: route}]}]",
+        "routes: [{path: /, upstream: a, flag: [new]}]",
+        "flags: {new: {percent: 101}}",
+        "flags: {new: {tiers: pro}}",
+        "overload: {lag: 50}",
         "upstreams: {}",
         "upstreams: {a: {endpoints: []}}",
         "upstreams: {a: {endpoints: ['ftp://a']}}",
@@ -276,6 +332,9 @@ TRIED = {
     kinds.read_log: ["a", "on", "only", "/dev/stdout", "stdout", "stdout.log", "-", "a/", ""],
     units.read_share: ["20%", "0%", "100%", "101%", "0.5 %", "100.0%", "100.1%", "20", ".5%", "1e1%", ""],
     units.read_sample: ["1%", "0%", "0.0 %", "00%", "0.01%", "100%", "101%", "1"],
+    kinds.read_field_name: ["X-Cost", "X Cost", "", "X:", "a" * 65],
+    kinds.read_sentence: ["a", " a b\n", "", " ", "\n"],
+    kinds.read_timezone: ["UTC", "Europe/Berlin", "a b", "", "localtime", "right/UTC", "Etc/GMT+5", "/UTC"],
     kinds.read_host: ["a.example", "*.example", "a:80", ""],
     kinds.read_network: ["10.0.0.0/8", "::1", "x", ""],
 }

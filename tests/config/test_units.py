@@ -212,6 +212,22 @@ def test_whole_numbers_have_bounds():
     assert refusal(some, "9" * 30) == (f"'{'9' * 30}' is not a whole number", "a whole number from 1 to 10")
 
 
+def test_requests_at_once_are_a_number_or_none():
+    assert [units.read_concurrency(value) for value in ("1", 5, "none", None)] == [1, 5, None, None]
+    assert [units.read_own_concurrency(value) for value in ("1", 5, "none")] == [1, 5, "none"]
+    for reader in (units.read_concurrency, units.read_own_concurrency):
+        hint = "none, or a whole number from 1 to 268435455"
+        assert refusal(reader, "0") == ("0 is out of range", hint)
+        assert refusal(reader, "off") == ("'off' is not a whole number", hint)
+        assert refusal(reader, ["1"]) == ("is not a single value", hint)
+
+
+def test_who_is_paused_is_answered_with_one_of_two_statuses():
+    assert [units.read_pause(value) for value in ("403", "402", 402)] == [403, 402, 402]
+    assert refusal(units.read_pause, "404") == ("'404' is not a status for this", units.A_PAUSE)
+    assert refusal(units.read_pause, ["402"]) == ("is not a single value", units.A_PAUSE)
+
+
 def test_auto_is_a_worker_for_each_core():
     assert units.read_workers("auto") == len(os.sched_getaffinity(0)) == units.cores()
     assert units.read_workers("3") == 3

@@ -1,0 +1,45 @@
+"""What holds a customer: the tier, and what the customer has of their own instead."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from edgeproxy.config.models import BurstCredits, Customer, Limit, Quota, Tier
+
+ANONYMOUS = "anonymous"
+"""The tier that holds requests without a key on open routes, by their address."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a tier says, with nothing left to look up elsewhere."""
+
+    limits: tuple[Limit, ...]
+    concurrency: int | None
+    """Requests at once; None: any number."""
+    quotas: tuple[Quota, ...]
+    burst_credits: BurstCredits | None
+    priority: int
+    """The larger, the later shed."""
+    message: str | None
+    """What is said on refusal, beside why."""
+
+
+def plan_of(tier: Tier, customer: Customer | None) -> Plan:
+    """What holds a customer of this tier; None: one of whom nothing else is known."""
+    if customer is None:
+        return Plan(tier.limits, tier.concurrency, tier.quotas, tier.burst_credits, tier.priority, tier.message)
+    concurrency, credits = customer.concurrency, customer.burst_credits
+    return Plan(
+        limits=_own(customer.limits, tier.limits),
+        concurrency=None if concurrency == "none" else _own(concurrency, tier.concurrency),
+        quotas=_own(customer.quotas, tier.quotas),
+        burst_credits=None if credits == "off" else _own(credits, tier.burst_credits),
+        priority=_own(customer.priority, tier.priority),
+        message=_own(customer.message, tier.message),
+    )
+
+
+def _own(own: T | None, otherwise: T) -> T:
+    return otherwise if own is None else own

@@ -17,7 +17,7 @@ from edgeproxy.counters.file import TableError, write_whole
 MAGIC = int.from_bytes(b"edge.ctl", "little")
 SIZE = 4096
 THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT = range(6)
-GENERATIONS = {"people": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20}
+GENERATIONS = {"people": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
 
 
 def boot_digest(boot: str) -> int:
@@ -81,6 +81,10 @@ class Control:
     def publish(self, table: str, generation: int) -> None:
         """From now on this file is the current one. For the holder of the setup lock."""
         self._words[GENERATIONS[table]] = generation
+
+    def flush(self) -> None:
+        """Wait until the disk has what was published: after a power cut a file that is not current is removed."""
+        self._map.flush()
 
     def serve(self, token: int, monotonic: float) -> None:
         """This supervisor, known by `token` (any 64 bits but 0), serves: say so and beat, every second."""

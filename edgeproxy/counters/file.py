@@ -10,10 +10,12 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import Layout
 
 MAGIC = int.from_bytes(b"edge.tbl", "little")
-VERSION = 1
-"""Of the format; another one is another file."""
+VERSION, FORMER = 2, 1
+"""Of the format; another one is another file. Tables of limits had other heads in the former one (layout.py), tallies
+are in it still: a program that reads no other can go on with them."""
 
-KINDS = ("people", "addresses", "usage", "metrics", "connections")
+QUOTAS = "quotas"
+KINDS = ("people", "addresses", "usage", "metrics", "connections", QUOTAS)
 
 
 class TableError(OSError):
@@ -57,7 +59,8 @@ class TableFile:
         if layout.columns > at.MOST_COLUMNS:
             raise TableError(path, f"has {layout.columns} columns, and {at.MOST_COLUMNS} is the most: fewer workers")
         header = memoryview(bytearray(at.PAGE)).cast("Q")
-        header[at.MAGIC], header[at.VERSION], header[at.KIND] = MAGIC, VERSION, KINDS.index(layout.kind)
+        header[at.MAGIC], header[at.KIND] = MAGIC, KINDS.index(layout.kind)
+        header[at.VERSION] = VERSION if layout.ring and layout.width else FORMER
         header[at.GENERATION], header[at.INSTANCE], header[at.BOOT] = generation, instance, boot
         header[at.ROWS], header[at.COLUMNS] = layout.rows, layout.columns
         header[at.RING], header[at.CELLS], header[at.WIDTH] = layout.ring, layout.cells, layout.width
@@ -95,7 +98,7 @@ class TableFile:
         words = self.words
         if words[at.MAGIC] != MAGIC:
             raise TableError(self.path, "is not a table of edgeproxy: move it away")
-        if words[at.VERSION] != VERSION:
+        if words[at.VERSION] not in (VERSION, FORMER):
             raise TableError(
                 self.path, f"has format version {words[at.VERSION]}, and this program reads {VERSION}: move it away"
             )
@@ -123,6 +126,10 @@ class TableFile:
     def unlock(self) -> None:
         """Give the flock back."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def flush(self) -> None:
+        """Wait until the disk has all that was stored here until now."""
+        self._map.flush()
 
     def close(self) -> None:
         """Unmap and close, once; all locks of this process on the file end."""

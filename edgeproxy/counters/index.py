@@ -88,11 +88,11 @@ class Index:
                 words[slot] = EMPTY
                 slot -= 1
 
-    def rows(self) -> Iterator[int]:
-        """The numbers of all rows that keys lead to, in no order."""
+    def entries(self) -> Iterator[tuple[int, int, int]]:
+        """(slot, upper 40 bits of the hash, row's number) of all rows that keys lead to, in no order."""
         # By the piece: the list of a large index would be large.
         end = at.HEADER + self.slots + at.PROBES
         for start in range(at.HEADER, end, at.HEADER):
-            for word in self.words[start : min(start + at.HEADER, end)].tolist():
+            for slot, word in enumerate(self.words[start : min(start + at.HEADER, end)].tolist(), start):
                 if word > TOMBSTONE:
-                    yield (word & ROW_MASK) - FIRST
+                    yield slot, word >> ROW_BITS, (word & ROW_MASK) - FIRST

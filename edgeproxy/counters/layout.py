@@ -4,14 +4,14 @@
     index    a word per slot: 40 bits of the key's hash and the row's number (see index.py)
     rows     `rows` of `row_words` each, handed out from the first on
 
-A row of a limit table is 16 header words, the foreign ring of R words (counts from elsewhere, written by the
-supervisor), a ring of R words for each column, and last CUM, WANT, USED, GIVEN for each column. The rings lie
-side by side so that one slice reads them all. A row of a tally table is 32 header words, the last 30 of which
-hold the key, and `width` words for each column.
+A row of a limit table is 16 header words, a ring of R words for each column, and last a head of HEADS words for
+each column. The first column is the foreign one: counts from elsewhere, written by the supervisor. The rings lie
+side by side, and so do the heads, so that one slice reads them all. A row of a tally table is 32 header words, 29
+of which hold the key and the last the mark, and `width` words for each column.
 
-Every word has one writer at a time: a column's words the process that holds the column, the foreign ring and
-the sync version the supervisor that tends the tables, everything that says which row is whose the holder of
-the file's flock.
+Every word has one writer at a time: a column's words the process that holds the column, the foreign ring, the
+sync version and the marks the supervisor that tends the tables, everything that says which row is whose the holder
+of the file's flock.
 """
 
 from math import ceil
@@ -32,12 +32,16 @@ IN_USE, HIGH, FREE, PENDING, DAMAGED = range(16, 21)
 CHANGES = 21
 """Changes of which row is whose so far, also those that were cut off: who finds it unchanged need not look again."""
 COLUMNS_VERSION = 22
+SEALED, LOOKED = 23, 24
+"""Of tables of usage: the last batch whose marks are all in the map, and the Unix second up to which it was looked for
+what had grown (usage/seal.py)."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP words: columns that ever counted here, and those whose words may change at any time."""
 BITMAP = 8
 SEEN = 64
-"""A word per column: the columns' version that its worker knows of."""
+"""A word per column: 32 bits that its worker chose by chance, and the columns' version that it knows of."""
+OWNER_SHIFT = 32
 HEADER = PAGE // WORD
 MOST_COLUMNS = BITMAP * 64 - SEEN
 
@@ -47,16 +51,28 @@ ROW_HASH, ROW_GENERATION, ROW_SYNC, ROW_STATE, ROW_WIDTH, ROW_ACKNOWLEDGED, ROW_
 ROW_KEY = 8
 KEY_BYTES = 64
 FOREIGN = 16
-HEADS = 4
-CUM, WANT, USED, GIVEN = range(HEADS)
+HEADS = 7
+CUM, LEVEL, SEEN_CUM, UNTIL, WANT, USED, GIVEN = range(HEADS)
+"""The head of a column: what it ever counted; of a bucket its level, and the counts of all columns that this level
+knows of (limits/levels.py); until when the row is wanted though nothing is counted in it any more (milliseconds of edge
+time); of claims the wanted, used and given."""
+GAUGE, PERIOD = LEVEL, LEVEL
+"""In the place of a level: of concurrency the owner and how much it has in use (limits/slots.py), of a quota the
+calendar period in which CUM was counted (limits/quota.py)."""
+FORMER_HEADS = 4
+"""Words of a head in files that have none for the foreign column, in which `width` is 0."""
 
 # The header of a row of a tally table.
-TALLY_HASH, TALLY_STATE, TALLY_KEY, TALLIES = 0, 1, 2, 32
+TALLY_HASH, TALLY_STATE, TALLY_KEY, TALLY_MARK, TALLIES = 0, 1, 2, 31, 32
+"""The mark: how much of a total of usage has been sealed (usage/seal.py)."""
 TALLY_KEY_BYTES = 232
 
 
 class Layout(NamedTuple):
-    """What decides where things are; another layout is another file. `ring` is 0 in tally tables, else `width` is."""
+    """What decides where things are; another layout is another file. `ring` and `cells` are 0 in tally tables.
+
+    `width` is the words of a column: all of them in tally tables, of its head in tables of limits.
+    """
 
     kind: str
     rows: int
@@ -69,7 +85,8 @@ class Layout(NamedTuple):
     def row_words(self) -> int:
         """Words of a row, a multiple of a cache line."""
         if self.ring:
-            return FOREIGN + self.ring * (1 + self.columns) + HEADS * self.columns + 7 & ~7
+            heads = self.width * (1 + self.columns) or FORMER_HEADS * self.columns
+            return self.heads + heads + 7 & ~7
         return TALLIES + self.width * self.columns + 7 & ~7
 
     @property
@@ -79,8 +96,12 @@ class Layout(NamedTuple):
 
     @property
     def heads(self) -> int:
-        """Where in a row CUM of the first column is."""
+        """Where in a row the heads begin, with the foreign column's."""
         return FOREIGN + self.ring * (1 + self.columns)
+
+    def head(self, column: int) -> int:
+        """Where in a row the head of a column begins."""
+        return self.heads + self.width * (1 + column)
 
     @property
     def slots(self) -> int:

@@ -1,21 +1,27 @@
 """Reclaiming rows of limits that nobody uses: idle, closing, and 2 s later free or wanted again.
 
-A row is idle when nothing was counted in it for its window and 60 s more. It is closed by an odd generation and
-a new sync version; every worker that decides on it from then on sees that, and makes the generation even again
-under the file's flock. What a worker had decided just before shows in the cells when they are looked at 2 s
-later, under the same flock. So a row is either freed or wanted, never both.
+A row is idle when nothing was counted in it for its window and 60 s more, nothing of it is in use, and no bucket has
+to drain nor quota's period to end. It is closed by an odd generation and a new sync version; every worker that decides
+on it from then on sees that, and makes the generation even again under the file's flock. What a worker had decided just
+before shows in the row when it is looked at 2 s later, under the same flock. So a row is either freed or wanted, never
+both.
 """
 
 from time import perf_counter
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import SHIFT, bounds, cell_number
-from edgeproxy.counters.rows import LimitTable, milliseconds
+from edgeproxy.counters.file import QUOTAS
+from edgeproxy.counters.rows import HAS_GAUGES, LimitTable, milliseconds
 
 IDLE = 60.0
 """Seconds beyond its window for which a row is kept."""
 GRACE = 2.0
 """Seconds from closing to the second look."""
+HINDSIGHT = 7200.0
+"""Seconds beyond its period for which a quota's row is kept: the clock by which that is over may yet be set back."""
+SKEW = 1.0
+"""Seconds by which moments may lie ahead of the clock; those further ahead are from before it was set back."""
 
 
 class Reclaim:
@@ -33,6 +39,9 @@ class Reclaim:
         """
         closed = freed = revived = 0
         for number, due in tuple(self._closing.items()):
+            if due > now + GRACE + SKEW:
+                self._closing[number] = now + GRACE
+                continue
             if due > now or perf_counter() >= until:
                 break
             outcome = self._settle(number, now)
@@ -82,7 +91,7 @@ class Reclaim:
             table.file.unlock()
 
     def idle(self, row: int, now: float) -> bool:
-        """Whether nothing was counted in the row for its window and IDLE more, nor was it claimed since."""
+        """Whether nothing was counted in the row for its window and IDLE more, nor was it claimed since, nor wanted."""
         table = self.table
         width = table.words[row + at.ROW_WIDTH] or 1
         rings = table.words[row + at.FOREIGN : row + table.layout.heads].tolist()
@@ -93,4 +102,9 @@ class Reclaim:
             newest = max((word for word in rings if word < high), default=0)
         counted = ((newest >> SHIFT) + 1) * width / 1e6
         born = table.words[row + at.ROW_BORN] / 1000
-        return now - max(counted, born) >= table.layout.cells * width / 1e6 + IDLE
+        if born <= now + SKEW:
+            counted = max(counted, born)
+        kept = HINDSIGHT if table.name == QUOTAS else 0.0
+        if now - counted < table.layout.cells * width / 1e6 + IDLE or table.wanted_until(row) + kept > now:
+            return False
+        return not (table.words[row + at.ROW_STATE] & HAS_GAUGES and table.in_use(row))

@@ -5,15 +5,18 @@ place remembers the generation with it, and looks again when the two differ: the
 key's. The row's sync version moves whenever a reader has reason to look at the row anew.
 """
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from time import monotonic, sleep
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import pack
+from edgeproxy.counters.columns import is_held
 from edgeproxy.counters.file import TableFile
-from edgeproxy.counters.index import Index, NoRow, TableBusy, TableFull
+from edgeproxy.counters.index import ROW_BITS, TOMBSTONE, Index, NoRow, TableBusy, TableFull
 
 __all__ = ["LimitTable", "NoRow", "RowKey", "TableBusy", "TableFull"]
 
@@ -22,6 +25,18 @@ DIGESTED = 1 << 8
 KEY_STATE = DIGESTED | 0xFF
 HAS_FOREIGN = 1 << 9
 """In a row's state: its foreign ring has been written to."""
+HAS_GAUGES = 1 << 10
+"""In a row's state: it counts what is in use now, not what has come."""
+
+
+FOREIGN_COLUMN = -1
+COUNT_MASK = (1 << at.OWNER_SHIFT) - 1
+"""The count of a gauge's word, beside its owner."""
+
+PATIENCE = 0.02
+"""Seconds to wait for the flock. Who claims a row holds it for microseconds, unless the machine is busy with others."""
+GIVEN_UP = 1.0
+"""Seconds after it was waited for in vain until it is waited for again: who holds it may hang."""
 
 
 class RowKey(NamedTuple):
@@ -58,10 +73,13 @@ class LimitTable:
         self.zero = at.ZERO
         """A word that is always 0."""
         self.first_ring = layout.rings
-        """Where in a row the columns' rings begin; this process's own is `own_at` after that, its CUM at `cum_at`."""
+        """Where in a row the columns' rings begin; this process's own is `own_at` after that, its head at `head_at`."""
         self.own_at = layout.ring * (column or 0)
-        self.cum_at = layout.heads + at.HEADS * (column or 0) + at.CUM
+        self.head_at = layout.head(column or 0)
+        self.owner = secrets.randbits(32) | 1 << 31
+        """By what gauges tell this process's words from those that its predecessors left in the column."""
         self.version = -1
+        self._waits_from = 0.0
         self.columns_changed()
 
     # ---- looking rows up
@@ -96,11 +114,11 @@ class LimitTable:
             and self._bytes[start : start + at.KEY_BYTES].tobytes() == key.stored
         )
 
-    def find(self, key: RowKey, width: int, now: float) -> tuple[int, int, bool]:
+    def find(self, key: RowKey, width: int, now: float, flags: int = 0) -> tuple[int, int, bool]:
         """The word at which the key's row begins, its generation, which is even, and whether it was claimed now.
 
-        `width`: microseconds of the key's cells. `now`: edge time. Raises TableFull, or TableBusy where another
-        process holds the flock, in which case the next request may try again.
+        `width`: microseconds of the key's cells. `now`: edge time. `flags`: of the state of a new row. Raises
+        TableFull, or TableBusy where another process keeps the flock, in which case the next request may try again.
         """
         words = self.words
         changes = words[at.CHANGES]
@@ -112,13 +130,13 @@ class LimitTable:
                 return row, generation, False
         elif words[at.IN_USE] >= self.layout.rows:
             raise TableFull(self.name)
-        if not self.file.lock():
+        if not self._lock():
             raise TableBusy(self.name)
         try:
             if row is not None or words[at.CHANGES] != changes:
                 row = self.peek(key)
             if row is None:
-                row = self._claim(key, width, now)
+                row = self._claim(key, width, now, flags)
                 return row, words[row + at.ROW_GENERATION], True
             if words[row + at.ROW_GENERATION] & 1:
                 # Closing, and wanted again: both ways out of that are taken under this lock only.
@@ -127,7 +145,21 @@ class LimitTable:
         finally:
             self.file.unlock()
 
-    def _claim(self, key: RowKey, width: int, now: float) -> int:
+    def _lock(self) -> bool:
+        """Take the flock. Without a row everybody would count alone, so a moment's wait is the better choice."""
+        if self.file.lock():
+            return True
+        began = monotonic()
+        if began < self._waits_from:
+            return False
+        while monotonic() < began + PATIENCE:
+            sleep(0.0001)
+            if self.file.lock():
+                return True
+        self._waits_from = began + GIVEN_UP
+        return False
+
+    def _claim(self, key: RowKey, width: int, now: float, flags: int) -> int:
         words = self.words
         in_use = words[at.IN_USE]
         slot = self.index.vacancy(key.hash)
@@ -139,14 +171,15 @@ class LimitTable:
         row = self._first + number * self._stride
         if freed:
             words[at.FREE] = words[row + at.ROW_BORN]
-            # What the last key left: its cells had another width, and could pass for some of this one's.
-            start = row + at.ROW_STATE
-            words[start : row + self._stride] = self._zeros[: self._stride - at.ROW_STATE]
         else:
             words[at.HIGH] = number + 1
+        # What the last key left: its cells had another width, and could pass for some of this one's. After a power cut
+        # something may stand in a row above HIGH too.
+        start = row + at.ROW_STATE
+        words[start : row + self._stride] = self._zeros[: self._stride - at.ROW_STATE]
         words[row + at.ROW_GENERATION] = (words[row + at.ROW_GENERATION] | 1) + 1
         words[row + at.ROW_SYNC] += 1
-        words[row + at.ROW_STATE] = key.state
+        words[row + at.ROW_STATE] = key.state | flags
         words[row + at.ROW_WIDTH] = width
         words[row + at.ROW_BORN] = milliseconds(now)
         start = (row + at.ROW_KEY) * at.WORD
@@ -162,13 +195,34 @@ class LimitTable:
         self.words[at.CHANGES] += 1
         self.words[at.PENDING] = 0
 
-    def foreign(self, row: int, cells: dict[int, int]) -> None:
-        """Write what was counted elsewhere (cell -> count, in all) into a row, and have its readers look."""
+    def foreign(self, row: int, cells: dict[int, int], head: Sequence[int] = ()) -> None:
+        """Write what was counted elsewhere (cell -> count, in all) into a row, and have its readers look.
+
+        `head`: the first words of the foreign column's head.
+        """
         for cell, count in cells.items():
             self.words[row + at.FOREIGN + cell % self.layout.ring] = pack(cell, count)
+        for place, word in enumerate(head, row + self.layout.head(FOREIGN_COLUMN)):
+            self.words[place] = word
         self.words[row + at.ROW_STATE] |= HAS_FOREIGN
         # Last, for it is what makes workers look.
         self.words[row + at.ROW_SYNC] += 1
+
+    def in_use(self, row: int) -> int:
+        """What the gauges of a row say, those of processes that run and what is in use elsewhere."""
+        words, layout = self.words, self.layout
+        total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & COUNT_MASK
+        for column in range(layout.columns):
+            word = words[row + layout.head(column) + at.GAUGE]
+            if word & COUNT_MASK and word >> at.OWNER_SHIFT == self.owner_of(column) and self.is_living(column):
+                total += word & COUNT_MASK
+        return total
+
+    def wanted_until(self, row: int) -> float:
+        """Edge time until which the row is wanted whatever its cells say; 0 where they say all."""
+        first, layout = row + self.layout.heads + at.UNTIL, self.layout
+        words = self.words[first : first + layout.width * layout.columns + 1].tolist()
+        return max(words[:: layout.width]) / 1000
 
     # ---- for whoever tends the table
 
@@ -206,15 +260,30 @@ class LimitTable:
         words[at.IN_USE] -= 1
         self._changed()
 
+    def mend(self) -> None:
+        """Put the table right, unless another has the flock."""
+        if self.file.lock():
+            try:
+                if self.words[at.DAMAGED]:
+                    self.repair()
+            finally:
+                self.file.unlock()
+
     def repair(self) -> int:
         """Put right what a process left that was killed while it claimed or freed a row. For the flock's holder.
 
         The index says which rows are taken; all others that were ever handed out are free. Returns how many are
-        free.
+        free. After a power cut, of which any page may be older than the others, it says so where the row has the key.
         """
         words = self.words
         words[at.PENDING] = 1
-        taken = set(self.index.rows())
+        taken = set()
+        for slot, tag, number in self.index.entries():
+            if self._leads(tag, number):
+                taken.add(number)
+            else:
+                self.index.words[slot] = TOMBSTONE
+        words[at.HIGH] = max(words[at.HIGH], 1 + max(taken, default=-1))
         link = free = 0
         for number in range(self.high):
             if number not in taken:
@@ -229,6 +298,13 @@ class LimitTable:
         self._changed()
         return free
 
+    def _leads(self, tag: int, number: int) -> bool:
+        """Whether the upper bits of a hash, and a row's number, are those of a row and of the key in it."""
+        if number >= self.layout.rows:
+            return False
+        key_hash = self.words[self.row(number) + at.ROW_HASH]
+        return key_hash >> ROW_BITS == tag and self.key_in(self, self.row(number)).hash == key_hash
+
     # ---- columns
 
     def columns_changed(self) -> bool:
@@ -238,19 +314,23 @@ class LimitTable:
         if version == self.version:
             return False
         used, active = self._columns(at.USED_COLUMNS), self.active_columns()
-        ring = self.layout.ring
+        layout = self.layout
+        ring = layout.ring
         self.span = ring * (1 + max(used, default=0))
         """Words from the first ring to the end of the last that is used."""
         siblings = [ring * column for column in sorted(active) if column != self.column]
         self.siblings_at = tuple([(sibling, sibling - ring * (sibling > self.own_at)) for sibling in siblings])
         """Rings whose words may change between two decisions: their places among all rings, and among all but
         this process's own."""
+        self.siblings = tuple([column for column in sorted(active) if column != self.column])
+        self.heads_end = layout.head(1 + max(used, default=-1))
+        """Where in a row the last head that is used ends."""
         self.active = len(active)
         for reader in tuple(self.readers.values()):
             reader.look_again()
         self.version = version
         if self.column is not None:
-            words[at.SEEN + self.column] = version
+            words[at.SEEN + self.column] = self.owner << at.OWNER_SHIFT | version
         return True
 
     def active_columns(self) -> frozenset[int]:
@@ -289,7 +369,16 @@ class LimitTable:
 
     def seen_by(self, columns: frozenset[int], version: int) -> bool:
         """Whether the workers of these columns all know of the columns that are read since `version`."""
-        return all(self.words[at.SEEN + column] >= version for column in columns)
+        known = (1 << at.OWNER_SHIFT) - 1
+        return all(self.words[at.SEEN + column] & known >= version for column in columns)
+
+    def owner_of(self, column: int) -> int:
+        """What the process chose that has this column, or had it last: see `owner`."""
+        return self.words[at.SEEN + column] >> at.OWNER_SHIFT
+
+    def is_living(self, column: int) -> bool:
+        """Whether a running process has this column; costs a system call."""
+        return column == self.column or is_held(self.file, column)
 
 
 def milliseconds(now: float) -> int:

@@ -6,15 +6,15 @@ from pathlib import Path
 from edgeproxy.counters.base import Base
 from edgeproxy.counters.carry import Carry
 from edgeproxy.counters.control import Control
-from edgeproxy.counters.file import KINDS, TableError, TableFile
+from edgeproxy.counters.file import KINDS, QUOTAS, TableError, TableFile
 from edgeproxy.counters.index import MOST_ROWS
-from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.layout import DAMAGED, HEADS, Layout
 from edgeproxy.counters.occupancy import ROWS as CONNECTION_ROWS
 from edgeproxy.counters.occupancy import WAYS
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.tallies import TallyTable
 
-LIMITS, TALLIES, OCCUPANCY = KINDS[:2], KINDS[2:4], KINDS[4]
+LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS), KINDS[2:4], KINDS[4]
 
 METRIC_ROWS = 4096
 """Their labels come from the configuration only: a few hundred are many."""
@@ -27,8 +27,10 @@ def layouts(workers: int, people: int, addresses: int) -> tuple[Layout, ...]:
     """The layout of each table, for so many workers and as many spare columns."""
     columns = 2 * workers
     return (
-        Layout("people", people, columns, ring=32, cells=28),
-        Layout("addresses", addresses, columns, ring=16, cells=13),
+        Layout("people", people, columns, ring=32, cells=28, width=HEADS),
+        Layout("addresses", addresses, columns, ring=16, cells=13, width=HEADS),
+        # Their rings tell only when a row was last used: what is counted stands in the heads.
+        Layout(QUOTAS, people, columns, ring=1, cells=1, width=HEADS),
         Layout("usage", people, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
         Layout("connections", CONNECTION_ROWS, columns, width=WAYS),
@@ -56,7 +58,7 @@ def prepare_control(path: Path, folder: Path) -> Control:
 
 
 def prepare_tables(folder: Path, control: Control, wanted: Sequence[Layout], base: Base, now: float) -> None:
-    """Make every table that is missing, has another layout or (limits) is of another boot, and make it current.
+    """Make every table that is missing, has another layout or (limits of rates) is of another boot; make it current.
 
     Nothing becomes current, and nothing is left behind, unless all could be made. Limits of this boot are carried
     over; tallies need not be, for totals are summed over all files. For the holder of the setup lock.
@@ -76,6 +78,24 @@ def prepare_tables(folder: Path, control: Control, wanted: Sequence[Layout], bas
         raise
     for kind, generation in made:
         control.publish(kind, generation)
+    control.flush()
+
+
+def recover(folder: Path, control: Control) -> None:
+    """Look through the tables that outlive a boot before the first process of a new one uses them.
+
+    Where the host lost power, the disk may have some pages of a file as they were long before the others.
+    """
+    for kind in (QUOTAS, *TALLIES):
+        file = open_current(folder, control, kind)
+        if file is None:
+            continue
+        if kind == QUOTAS:
+            file.words[DAMAGED] = 1
+            LimitTable(file).mend()
+        else:
+            TallyTable(file).recover()
+        file.close()
 
 
 def clear(folder: Path, control: Control) -> None:
@@ -99,8 +119,13 @@ def fits(file: TableFile, layout: Layout, control: Control) -> bool:
     if file.layout != layout:
         return False
     if layout.kind in LIMITS:
-        return file.boot == control.boot
+        return file.boot == boot_of(layout.kind, control)
     return TallyTable(file).rows_in_use < NEARLY_FULL * layout.rows
+
+
+def boot_of(kind: str, control: Control) -> int:
+    """The boot in which a file of this kind means something; 0 where it outlives them."""
+    return control.boot if kind in LIMITS and kind != QUOTAS else 0
 
 
 def make(folder: Path, control: Control, layout: Layout, current: TableFile | None, base: Base, now: float) -> int:
@@ -110,7 +135,7 @@ def make(folder: Path, control: Control, layout: Layout, current: TableFile | No
     folded = [int(name.split(".")[1]) for name in base.folded if name.startswith(f"{layout.kind}.")]
     generation = 1 + max(control.generation(layout.kind), *generations(folder, layout.kind), *folded, 0)
     path = folder / file_name(layout.kind, generation)
-    boot = control.boot if layout.kind in LIMITS else 0
+    boot = boot_of(layout.kind, control)
     TableFile.create(path, layout, generation=generation, instance=control.instance, boot=boot)
     if current is not None and layout.kind in LIMITS and current.boot == boot:
         try:

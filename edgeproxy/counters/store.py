@@ -1,7 +1,7 @@
 """The files of a state directory: made by a supervisor, joined by its workers, tended by one supervisor at a time.
 
     control            who serves, the clock, and which file of each table is current (control.py)
-    TABLE.N.tbl        a table; another layout, or for limits another boot, is another N (file.py)
+    TABLE.N.tbl        a table; another layout, or for limits of rates another boot, is another N (file.py)
     base.json          totals of tally files that are gone (base.py)
     setup.lock         held while tables are made (by one) or joined (by many)
     identity.lock      held by the supervisor that tends the tables
@@ -32,12 +32,16 @@ from edgeproxy.counters.setup import (
     layouts,
     prepare_control,
     prepare_tables,
+    recover,
 )
 from edgeproxy.counters.tallies import HISTOGRAM, TallyTable, names
 from edgeproxy.counters.tending import Tended, Tending
 
 __all__ = ["Store", "Tended"]
 
+IDENTITY = "identity.json"
+"""Is there once usage is sealed; see usage/identity.py."""
+USAGE = TALLIES[0]
 SEEN_BY_ALL = 2.0
 """Seconds that a worker on a column new to the others waits for them to look there."""
 
@@ -65,6 +69,8 @@ class Store:
         self.limits: dict[str, LimitTable] = {}
         self.tallies: dict[str, TallyTable] = {}
         self.identity = FileLock(state / "identity.lock")
+        self.sealed: set[str] = set()
+        """Files of usage of which everything has been sealed, for ever: usage/seal.py says so."""
         self._files: dict[str, TableFile] = {}
         self._base: tuple[tuple[int, int, int], Base] | None = None
         self._tending = Tending(self)
@@ -101,6 +107,7 @@ class Store:
             control = prepare_control(state / "control", folder)
             digest = boot_digest(clock.boot_id() if boot is None else boot)
             if control.boot != digest:
+                recover(folder, control)
                 # A wall clock before 2025 would give cells below zero: edge time then begins with the boot.
                 control.begin_boot(digest, max(0.0, clock.wall_offset() if offset is None else offset))
             store = cls(state, tables_dir, control)
@@ -174,6 +181,11 @@ class Store:
     def addresses(self) -> LimitTable:
         """Limits by address, and of whoever has no key."""
         return self.limits["addresses"]
+
+    @property
+    def quotas(self) -> LimitTable:
+        """What was counted of quotas in their calendar periods; outlives reboots."""
+        return self.limits["quotas"]
 
     @property
     def usage(self) -> TallyTable:
@@ -291,6 +303,13 @@ class Store:
         """Close a file that has been removed."""
         if name in self._files:
             self._files.pop(name).close()
+
+    def may_fold(self, name: str, kind: str) -> bool:
+        """Whether a file of tallies may go into the base: of usage one that is sealed, where there is an identity.
+
+        Where nobody seals now, what was sealed last may not be marked yet, and would be sealed again.
+        """
+        return kind != USAGE or name in self.sealed or not (self.state / IDENTITY).exists()
 
     def base(self) -> Base:
         """What base.json says now."""

@@ -11,11 +11,11 @@ from edgeproxy.counters import columns
 from edgeproxy.counters.base import Base, Fold
 from edgeproxy.counters.carry import Carry
 from edgeproxy.counters.control import Control
-from edgeproxy.counters.file import TableFile, sync_folder
+from edgeproxy.counters.file import QUOTAS, TableFile, sync_folder
 from edgeproxy.counters.layout import DAMAGED, PENDING
 from edgeproxy.counters.reclaim import Reclaim
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.counters.setup import LIMITS, OCCUPANCY, TALLIES, file_name
+from edgeproxy.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of, file_name
 from edgeproxy.counters.tallies import TallyTable
 
 RECLAIM, HURRY = 0.003, 0.006
@@ -62,6 +62,9 @@ class Tables(Protocol):
     def base(self) -> Base:
         """The durable base as it is now."""
 
+    def may_fold(self, name: str, kind: str) -> bool:
+        """Whether a file of tallies may go into the base."""
+
 
 class Tending:
     """The state of the housekeeping between two slices."""
@@ -98,12 +101,8 @@ class Tending:
 
     def mend(self, table: LimitTable) -> None:
         """Where a process was killed while it changed which row is whose, count the rows anew."""
-        if (table.words[DAMAGED] or table.words[PENDING]) and table.file.lock():
-            try:
-                if table.words[DAMAGED]:
-                    table.repair()
-            finally:
-                table.file.unlock()
+        if table.words[DAMAGED] or table.words[PENDING]:
+            table.mend()
 
     def let_columns_go(self, table: LimitTable, now: float) -> None:
         """Columns without a worker for a minute are summed once a cell, no longer at every decision."""
@@ -132,7 +131,7 @@ class Tending:
     def retire_limits(self, kind: str, now: float, removed: list[str]) -> int:
         """Carry what old files count into their successors; remove the oldest once no worker counts in it.
 
-        The last round of a file is one that began after its last worker had gone.
+        The last round of a file is one that began after its last worker, and every older file, had gone.
         """
         numbers = self.store.generations(kind)
         carried = 0
@@ -140,22 +139,22 @@ class Tending:
         for number, next_number in pairwise(numbers):
             name = file_name(kind, number)
             old, new = self.store.file(name, kind), self.store.file(file_name(kind, next_number), kind)
-            if old.boot != self.store.control.boot or old.layout.cells != new.layout.cells:
+            alone = oldest and not columns.held(old)
+            if old.boot != boot_of(kind, self.store.control) or old.layout.cells != new.layout.cells:
                 # Cells of another clock, or of another width, mean nothing to the successor.
-                ended = last = not columns.held(old)
+                ended = last = alone
             else:
-                carry, last = self._carries.get(name) or (
-                    Carry(LimitTable(old), LimitTable(new)),
-                    not columns.held(old),
-                )
+                carry, last = self._carries.get(name) or (Carry(LimitTable(old), LimitTable(new)), alone)
                 did, ended = carry.slice(now, perf_counter() + RETIRE)
                 carried += did
-                self._carries[name] = (carry, not columns.held(old) if ended else last)
-            if ended and last and oldest:
+                self._carries[name] = (carry, alone if ended else last)
+            oldest = ended and last
+            if oldest:
                 self._carries.pop(name, None)
+                if kind == QUOTAS:
+                    # They are to outlive even a power cut, so the only copy must not be in memory.
+                    new.flush()
                 self.remove(name, removed)
-            else:
-                oldest = False
         return carried
 
     def retire_tallies(self, kind: str, folded: list[str], removed: list[str]) -> None:
@@ -167,12 +166,12 @@ class Tending:
                 self.remove(name, removed)
                 continue
             file = self.store.file(name, kind)
-            if columns.held(file):
+            if columns.held(file) or not self.store.may_fold(name, kind):
                 continue
             fold = self._folds.setdefault(name, Fold(TallyTable(file)))
             if fold.slice(perf_counter() + RETIRE):
                 present = frozenset(path.name for path in self.store.folder.glob("*.tbl"))
-                base = self.store.base().fold(name, kind, fold.sums, present=present)
+                base = self.store.base().fold(name, kind, fold.sums, present=present, marks=fold.marks)
                 base.write(self.store.base_path)
                 del self._folds[name]
                 folded.append(name)

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeproxy.counters.cells import pack
 from edgeproxy.counters.file import TableFile
-from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable, RowKey
 from edgeproxy.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
-PEOPLE = Layout("people", rows=12, columns=4, ring=32, cells=28)
+PEOPLE = Layout("people", rows=12, columns=4, ring=32, cells=28, width=HEADS)
+QUOTAS = Layout("quotas", rows=12, columns=4, ring=1, cells=1, width=HEADS)
+FORMER = PEOPLE._replace(width=0)
+"""As releases made it in which only windows were counted, and the foreign column had no head."""
 USAGE = Layout("usage", rows=8, columns=4, width=1)
 METRICS = Layout("metrics", rows=16, columns=4, width=24)
 
@@ -71,6 +75,11 @@ def claim(table: LimitTable, key: bytes, now: float = 1000.0) -> int:
     return row
 
 
+def taken(table: LimitTable) -> set[int]:
+    """The numbers of the rows that the index leads to."""
+    return {number for _, _, number in table.index.entries()}
+
+
 def number_of(table: LimitTable, row: int) -> int:
     """The number of the row that begins there."""
     return (row - table.layout.first_row) // table.layout.row_words
@@ -79,3 +88,32 @@ def number_of(table: LimitTable, row: int) -> int:
 def keys_of(table: LimitTable, count: int) -> list[RowKey]:
     """Some keys."""
     return [table.key(b"key %d" % number) for number in range(count)]
+
+
+def count_as_formerly(table: LimitTable, key: bytes, column: int, cell: int, count: int) -> None:
+    """Count in a column of a file in which heads had four words, and the foreign column none."""
+    row = claim(table, key)
+    ring = table.layout.ring
+    table.words[row + table.first_ring + ring * column + cell % ring] = pack(cell, count)
+    table.words[row + table.layout.heads + 4 * column] += count
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Cut:
+    """Words of a table in which a process is killed at its nth store."""
+
+    def __init__(self, words: memoryview, stores: int) -> None:
+        self._words = words
+        self._stores = stores
+
+    def __getitem__(self, place: int) -> int:
+        return self._words[place]
+
+    def __setitem__(self, place: int, value: int) -> None:
+        self._stores -= 1
+        if self._stores == 0:
+            raise Killed
+        self._words[place] = value

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters.control import Control, boot_digest
-from edgeproxy.counters.file import TableError
+from edgeproxy.counters.control import GENERATIONS, Control, boot_digest
+from edgeproxy.counters.file import KINDS, TableError
 
 
 def test_the_instance_is_made_once(tmp_path: Path) -> None:
@@ -30,6 +30,11 @@ def test_a_table_has_no_current_file_until_one_is_published(tmp_path: Path) -> N
     control.publish("metrics", 4)
     other = Control.open(tmp_path / "control")
     assert [other.generation(table) for table in ("people", "addresses", "usage", "metrics")] == [3, 0, 0, 4]
+
+
+def test_every_table_has_a_word_of_its_own() -> None:
+    assert GENERATIONS.keys() == set(KINDS)
+    assert len(set(GENERATIONS.values())) == len(KINDS)
 
 
 def test_workers_see_who_serves_and_since_when_it_is_silent(tmp_path: Path) -> None:
@@ -63,9 +68,9 @@ def test_the_layout_is_what_it_always_was(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
     control.begin_boot(7, 0.000_011)
     control.serve(13, 0.017)
-    for generation, table in enumerate(("people", "addresses", "usage", "metrics"), 19):
+    for generation, table in enumerate(("people", "addresses", "usage", "metrics", "connections", "quotas"), 19):
         control.publish(table, generation)
     content = memoryview((tmp_path / "control").read_bytes()).cast("Q")
     assert len(content) == 512
     assert content[:6].tolist() == [int.from_bytes(b"edge.ctl", "little"), control.instance, 7, 11, 13, 17]
-    assert content[16:20].tolist() == [19, 20, 21, 22]
+    assert content[16:23].tolist() == [19, 20, 21, 22, 23, 24, 0]

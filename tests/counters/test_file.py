@@ -9,7 +9,9 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.file import TableError, TableFile, write_whole
-from tests.counters.tables import INSTANCE, PEOPLE, USAGE, make, opened
+from tests.counters.tables import FORMER, INSTANCE, PEOPLE, QUOTAS, USAGE, make, opened
+
+KINDS = (PEOPLE, QUOTAS, FORMER, USAGE)
 
 
 def test_a_new_file_is_allocated_whole_and_zero_but_for_its_header(tmp_path: Path) -> None:
@@ -22,6 +24,11 @@ def test_a_new_file_is_allocated_whole_and_zero_but_for_its_header(tmp_path: Pat
     assert (file.generation, file.instance, file.boot) == (1, INSTANCE, 1)
     assert not any(file.words[at.HEADER :].tolist())
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_the_former_format_is_read_and_tallies_are_in_it_still(tmp_path: Path) -> None:
+    versions = {layout: opened(make(tmp_path, layout, number)).words[at.VERSION] for number, layout in enumerate(KINDS)}
+    assert versions == {PEOPLE: 2, QUOTAS: 2, FORMER: 1, USAGE: 1}
 
 
 def test_two_files_hash_with_different_seeds(tmp_path: Path) -> None:
@@ -49,7 +56,7 @@ def written(path: Path, word: int, value: int) -> None:
     ("word", "value", "why"),
     [
         (at.MAGIC, 1, "is not a table of edgeproxy: move it away"),
-        (at.VERSION, 9, "has format version 9, and this program reads 1: move it away"),
+        (at.VERSION, 9, "has format version 9, and this program reads 2: move it away"),
         (at.KIND, 1, "holds addresses, not people: move it away"),
         (at.KIND, 77, "holds unknown, not people: move it away"),
         (at.ROWS, 13, "bytes long and should be"),

@@ -4,10 +4,10 @@ from time import perf_counter
 import pytest
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import cell_number, pack
-from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
+from edgeproxy.counters.cells import SHORTEST_US, cell_number, pack
+from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, IDLE, Reclaim
 from edgeproxy.counters.rows import LimitTable
-from tests.counters.tables import PEOPLE, WIDTH, claim, limits, make, number_of
+from tests.counters.tables import PEOPLE, QUOTAS, WIDTH, claim, limits, make, number_of
 
 BORN = 1000.0
 WINDOW = 28 * WIDTH / 1e6
@@ -55,12 +55,57 @@ def test_what_others_counted_keeps_a_row(table: LimitTable) -> None:
     assert not Reclaim(table).idle(row, FROM)
 
 
+@pytest.mark.parametrize("column", range(-1, PEOPLE.columns))
+def test_a_row_is_kept_until_no_column_wants_it(table: LimitTable, column: int) -> None:
+    row = claim(table, b"acme", BORN)
+    table.words[row + PEOPLE.head(column) + at.UNTIL] = int((FROM + 500) * 1000)
+    reclaim = Reclaim(table)
+    assert reclaim.slice(FROM + 499.9, NEVER) == (0, 0, 0)
+    assert reclaim.slice(FROM + 500, NEVER) == (1, 0, 0)
+
+
+def test_what_is_wanted_while_it_closes_is_revived(table: LimitTable) -> None:
+    row = claim(table, b"acme", BORN)
+    reclaim = Reclaim(table)
+    assert reclaim.slice(FROM, NEVER) == (1, 0, 0)
+    table.words[row + PEOPLE.head(2) + at.UNTIL] = int((FROM + 500) * 1000)
+    assert reclaim.slice(FROM + GRACE, NEVER) == (0, 0, 1)
+    assert table.peek(table.key(b"acme")) == row
+
+
+def test_a_row_of_a_quota_is_kept_until_its_period_is_over_by_any_clock(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, QUOTAS), 1)
+    row, _, _ = table.find(table.key(b"acme"), SHORTEST_US, BORN)
+    table.words[row + table.head_at + at.UNTIL] = int((BORN + 86_400) * 1000)
+    reclaim = Reclaim(table)
+    over = BORN + 86_400 + HINDSIGHT
+    assert reclaim.slice(over - 1, NEVER) == (0, 0, 0)
+    assert reclaim.slice(over, NEVER) == (1, 0, 0)
+    assert reclaim.slice(over + GRACE, NEVER) == (0, 1, 0)
+
+
 def test_words_of_a_clock_that_was_ahead_do_not_keep_a_row(table: LimitTable) -> None:
     row = claim(table, b"acme", BORN)
     count(table, row, BORN + 10_000)
     ended = count(table, row, BORN + 5)
     assert Reclaim(table).idle(row, ended + WINDOW + IDLE + 0.01)
     assert not Reclaim(table).idle(row, ended + WINDOW + IDLE - 0.01)
+
+
+def test_a_row_that_was_claimed_by_a_clock_that_was_ahead_is_not_kept_for_that(table: LimitTable) -> None:
+    row = claim(table, b"acme", BORN + 3600)
+    assert Reclaim(table).idle(row, BORN)
+    assert not Reclaim(table).idle(row, BORN + 3599.5)
+
+
+def test_rows_that_were_closing_when_the_clock_was_set_back_hold_nobody_up(table: LimitTable) -> None:
+    claim(table, b"acme", BORN)
+    reclaim = Reclaim(table)
+    assert reclaim.slice(FROM + 3600, NEVER) == (1, 0, 0)
+    claim(table, b"globex", BORN)
+    assert reclaim.slice(FROM, NEVER) == (1, 0, 0)
+    assert reclaim.slice(FROM + GRACE - 0.1, NEVER) == (0, 0, 0)
+    assert reclaim.slice(FROM + GRACE, NEVER) == (0, 2, 0)
 
 
 def test_an_idle_row_is_closed_and_two_seconds_later_free(table: LimitTable) -> None:

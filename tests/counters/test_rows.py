@@ -6,8 +6,17 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import pack
-from edgeproxy.counters.rows import DIGESTED, HAS_FOREIGN, LimitTable, RowKey, TableBusy, TableFull
-from tests.counters.tables import PEOPLE, WIDTH, claim, limits, make, number_of
+from edgeproxy.counters.rows import (
+    DIGESTED,
+    GIVEN_UP,
+    HAS_FOREIGN,
+    PATIENCE,
+    LimitTable,
+    RowKey,
+    TableBusy,
+    TableFull,
+)
+from tests.counters.tables import PEOPLE, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
 
 
 @pytest.fixture
@@ -105,6 +114,35 @@ def test_while_another_holds_the_flock_known_rows_are_found_and_new_ones_refused
     claim(table, b"globex")
 
 
+def test_who_holds_the_flock_for_a_moment_is_waited_for(table: LimitTable, path: Path) -> None:
+    other = limits(path, 1)
+    assert other.file.lock()
+    released = threading.Timer(PATIENCE / 10, other.file.unlock)
+    released.start()
+    claim(table, b"acme")
+    released.join()
+
+
+def test_who_keeps_the_flock_is_waited_for_once_a_second(
+    table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("edgeproxy.counters.rows.monotonic", lambda: clock[0])
+    monkeypatch.setattr("edgeproxy.counters.rows.sleep", lambda pause: clock.append(clock.pop() + pause))
+    other = limits(path, 1)
+    assert other.file.lock()
+    for waited in (PATIENCE, 0.0, 0.0):
+        before = clock[0]
+        with pytest.raises(TableBusy):
+            claim(table, b"acme")
+        assert clock[0] - before == pytest.approx(waited, abs=0.001)
+    clock[0] += GIVEN_UP
+    before = clock[0]
+    with pytest.raises(TableBusy):
+        claim(table, b"acme")
+    assert clock[0] - before == pytest.approx(PATIENCE, abs=0.001)
+
+
 def test_a_row_that_another_claimed_meanwhile_is_not_claimed_twice(
     table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +207,7 @@ def test_what_a_killed_claimer_published_at_the_last_moment_is_seen(
 
     def late() -> bool:
         # Between the look and the lock: killed right after its row was published.
-        dying.words = dying.index.words = Cut(dying.words, CLAIM_STORES[False] - 1)  # type: ignore[assignment]
+        dying.words = dying.index.words = Cut(dying.words, CLAIM_STORES - 1)  # type: ignore[assignment]
         with pytest.raises(Killed):
             claim(dying, b"acme")
         dying.file.unlock()
@@ -199,7 +237,7 @@ def test_a_closing_row_stays_closing_while_the_flock_is_not_to_be_had(table: Lim
 def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(table: LimitTable) -> None:
     row = claim(table, b"acme")
     table.words[row + table.first_ring] = pack(77, 5)
-    table.words[row + table.cum_at] = 5
+    table.words[row + table.head_at] = 5
     table.foreign(row, {76: 3})
     sync = table.words[row + at.ROW_SYNC]
     table.words[row + at.ROW_GENERATION] += 1
@@ -233,6 +271,41 @@ def test_foreign_counts_are_written_where_they_belong_and_readers_told(table: Li
     assert claim(table, b"acme") == row
 
 
+def test_the_foreign_head_is_written_as_far_as_it_is_said(table: LimitTable) -> None:
+    row = claim(table, b"acme")
+    head = row + PEOPLE.head(-1)
+    table.foreign(row, {}, (1, 2, 3, 4))
+    assert table.words[head : head + at.HEADS].tolist() == [1, 2, 3, 4, 0, 0, 0]
+    table.foreign(row, {}, (5, 6))
+    table.foreign(row, {})
+    assert table.words[head : head + at.HEADS].tolist() == [5, 6, 3, 4, 0, 0, 0]
+    assert not any(table.words[row + PEOPLE.head(0) : row + PEOPLE.row_words].tolist())
+
+
+def test_a_row_is_wanted_until_the_latest_moment_of_any_column(table: LimitTable) -> None:
+    row = claim(table, b"acme")
+    assert table.wanted_until(row) == 0
+    for place, column in enumerate((0, 3, -1, 1)):
+        table.words[row + PEOPLE.head(column) + at.UNTIL] = 5000 + place
+        # What stands beside it says nothing of that.
+        table.words[row + PEOPLE.head(column) + at.SEEN_CUM] = 1 << 60
+        table.words[row + PEOPLE.head(column) + at.WANT] = 1 << 60
+        assert table.wanted_until(row) == 5 + place / 1000
+
+
+def test_a_worker_knows_where_the_heads_that_are_used_end(path: Path) -> None:
+    first, spare = limits(path, 0), limits(path, 3)
+    assert first.head_at == PEOPLE.head(0)
+    assert first.heads_end == PEOPLE.head(2)
+    assert first.siblings == (1,)
+    assert spare.head_at == PEOPLE.head(3)
+    assert spare.enter()
+    first.columns_changed()
+    assert first.heads_end == spare.heads_end == PEOPLE.head(4)
+    assert first.siblings == (1, 3)
+    assert spare.siblings == (0, 1)
+
+
 def test_a_key_is_found_in_another_table_with_another_seed(table: LimitTable, tmp_path: Path) -> None:
     other = limits(make(tmp_path, PEOPLE, generation=2), 0)
     for key in (b"acme", b"long" * 30):
@@ -241,30 +314,9 @@ def test_a_key_is_found_in_another_table_with_another_seed(table: LimitTable, tm
         assert other.key_in(table, row) == other.key(key) != table.key(key)
 
 
-CLAIM_STORES = {False: 12, True: 13}
-"""Stores of a claim: of a row never used, and of a freed one."""
-CUTS = [(freed, stores) for freed, count in CLAIM_STORES.items() for stores in range(1, count + 1)]
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class Cut:
-    """Words of a table in which a process is killed at its nth store."""
-
-    def __init__(self, words: memoryview, stores: int) -> None:
-        self._words = words
-        self._stores = stores
-
-    def __getitem__(self, place: int) -> int:
-        return self._words[place]
-
-    def __setitem__(self, place: int, value: int) -> None:
-        self._stores -= 1
-        if self._stores == 0:
-            raise Killed
-        self._words[place] = value
+CLAIM_STORES = 13
+"""Stores of a claim, of a row never used as of a freed one."""
+CUTS = [(freed, stores) for freed in (False, True) for stores in range(1, CLAIM_STORES + 1)]
 
 
 @pytest.mark.parametrize(("freed", "stores"), CUTS)
@@ -284,7 +336,7 @@ def test_whoever_is_killed_while_claiming_leaves_a_table_that_repair_puts_right(
     table.repair()
     table.file.unlock()
     assert not table.words[at.DAMAGED]
-    in_use = set(table.index.rows())
+    in_use = taken(table)
     assert table.rows_in_use == len(in_use)
     assert {number_of(table, row) for row in table.rows()} == in_use
     everyone = [claim(table, b"%d" % number) for number in range(PEOPLE.rows - len(in_use))]
@@ -304,10 +356,53 @@ def test_whoever_is_killed_while_freeing_leaves_a_table_that_repair_puts_right(p
     assert table.file.lock()
     table.repair()
     table.file.unlock()
-    assert table.rows_in_use == len(set(table.index.rows())) == len(list(table.rows()))
+    assert table.rows_in_use == len(taken(table)) == len(list(table.rows()))
     for other in range(PEOPLE.rows - table.rows_in_use):
         claim(table, b"%d" % other)
     assert table.rows_in_use == PEOPLE.rows
+
+
+def test_what_stands_in_a_row_that_was_never_handed_out_is_nobodys(table: LimitTable) -> None:
+    # After a power cut: the row was written to the disk, and that it was handed out was not.
+    row = table.row(0)
+    table.words[row : row + PEOPLE.row_words] = memoryview(b"\x7e" * 8 * PEOPLE.row_words).cast("Q")
+    assert claim(table, b"acme") == row
+    assert not any(table.words[row + at.FOREIGN : row + PEOPLE.row_words].tolist())
+    assert table.words[row + at.ROW_STATE] == len(b"acme")
+    assert not table.words[row + at.ROW_GENERATION] & 1
+
+
+def test_repair_takes_no_row_for_taken_that_has_not_the_key_that_leads_to_it(table: LimitTable) -> None:
+    acme, globex, initech = (claim(table, key) for key in (b"acme", b"globex", b"initech"))
+    # As a power cut may leave them: one row without its key, one with that of the row's next owner, and nothing handed
+    # out of what the index leads to.
+    table.words[acme + at.ROW_HASH] = 0
+    table.file.bytes[(globex + at.ROW_KEY) * at.WORD] ^= 1
+    slot = table.index.vacancy(table.key(b"hooli").hash)
+    assert slot is not None
+    table.index.publish(slot, table.key(b"hooli").hash, PEOPLE.rows)
+    table.words[at.HIGH] = 1
+    assert table.repair() == 2
+    assert list(table.rows()) == [initech]
+    assert taken(table) == {number_of(table, initech)}
+    assert table.peek(table.key(b"initech")) == initech
+    assert table.peek(table.key(b"acme")) is table.peek(table.key(b"globex")) is None
+    assert (table.high, table.rows_in_use) == (3, 1)
+    assert {claim(table, b"acme"), claim(table, b"globex")} == {acme, globex}
+
+
+def test_a_table_is_mended_unless_another_has_its_flock(table: LimitTable, path: Path) -> None:
+    claim(table, b"acme")
+    table.words[at.DAMAGED] = 1
+    table.words[at.IN_USE] = 17
+    other = limits(path)
+    assert other.file.lock()
+    table.mend()
+    assert table.rows_in_use == 17
+    other.file.unlock()
+    table.mend()
+    assert table.rows_in_use == 1
+    assert not table.words[at.DAMAGED]
 
 
 def test_keys_come_and_go_at_random_and_every_row_is_somebodys_or_free(table: LimitTable, seed: int) -> None:

@@ -1,16 +1,30 @@
 import os
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from edgeproxy.counters import layout as at
 from edgeproxy.counters.base import Base
-from edgeproxy.counters.file import TableError
+from edgeproxy.counters.cells import cell_number, unpack
+from edgeproxy.counters.columns import take
+from edgeproxy.counters.control import Control, boot_digest
+from edgeproxy.counters.file import KINDS, TableError, TableFile
 from edgeproxy.counters.index import MOST_ROWS
-from edgeproxy.counters.setup import NEARLY_FULL, file_name, generations, layouts
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.setup import (
+    NEARLY_FULL,
+    file_name,
+    generations,
+    layouts,
+    prepare_control,
+    prepare_tables,
+)
 from edgeproxy.counters.store import Store
 from tests.counters.conftest import Supervise
+from tests.counters.tables import WIDTH, claim, count_as_formerly
 
-FIRST = ["addresses.1.tbl", "connections.1.tbl", "metrics.1.tbl", "people.1.tbl", "usage.1.tbl"]
+FIRST = [f"{kind}.1.tbl" for kind in ("addresses", "connections", "metrics", "people", "quotas", "usage")]
 
 
 def tables(state: Path) -> list[str]:
@@ -18,14 +32,15 @@ def tables(state: Path) -> list[str]:
 
 
 def numbers(store: Store) -> list[int]:
-    return [store.control.generation(kind) for kind in ("people", "addresses", "usage", "metrics")]
+    return [store.control.generation(kind) for kind in ("people", "addresses", "quotas", "usage", "metrics")]
 
 
 def test_what_is_missing_is_made(supervise: Supervise, state: Path) -> None:
     store = supervise()
     assert tables(state) == FIRST
-    assert numbers(store) == [1, 1, 1, 1]
-    assert store.people.layout == layouts(2, 40, 20)[0]
+    assert numbers(store) == [1, 1, 1, 1, 1]
+    assert [store.people.layout, store.addresses.layout, store.quotas.layout] == list(layouts(2, 40, 20)[:3])
+    assert [store.people.file.boot, store.quotas.file.boot] == [store.control.boot, 0]
     assert state.stat().st_mode & 0o777 == 0o700
 
 
@@ -37,27 +52,132 @@ def test_what_fits_is_kept(supervise: Supervise, state: Path) -> None:
 
 def test_another_layout_is_another_file_and_only_that(supervise: Supervise, state: Path) -> None:
     supervise()
-    assert numbers(supervise(addresses=30)) == [1, 2, 1, 1]
-    assert numbers(supervise(workers=3, addresses=30)) == [2, 3, 2, 2]
+    assert numbers(supervise(addresses=30)) == [1, 2, 1, 1, 1]
+    assert numbers(supervise(workers=3, addresses=30)) == [2, 3, 2, 2, 2]
+    assert numbers(supervise(workers=3, addresses=30, people=50)) == [3, 3, 3, 3, 2]
     assert "addresses.1.tbl" in tables(state)
 
 
-def test_another_boot_is_new_files_of_limits_only(supervise: Supervise) -> None:
+def test_another_boot_is_new_files_of_rates_only(supervise: Supervise) -> None:
     supervise()
-    assert numbers(supervise(boot="two")) == [2, 2, 1, 1]
-    assert numbers(supervise(boot="two")) == [2, 2, 1, 1]
+    assert numbers(supervise(boot="two")) == [2, 2, 1, 1, 1]
+    assert numbers(supervise(boot="two")) == [2, 2, 1, 1, 1]
+
+
+def test_what_was_counted_of_a_quota_outlives_a_boot_and_what_of_a_rate_does_not(supervise: Supervise) -> None:
+    before = supervise()
+    for table in (before.people, before.quotas):
+        row = claim(table, b"acme")
+        table.words[row + table.layout.head(1) + at.CUM] = 7
+    after = supervise(boot="two")
+    assert after.people.peek(after.people.key(b"acme")) is None
+    row = claim(after.quotas, b"acme")
+    assert after.quotas.words[row + after.quotas.layout.head(1) + at.CUM] == 7
+    assert after.quotas.rows_in_use == 1
+
+
+def test_a_boot_with_another_number_of_workers_carries_quotas_over(supervise: Supervise) -> None:
+    before = supervise()
+    row = claim(before.quotas, b"acme")
+    head = row + before.quotas.layout.head(1)
+    before.quotas.words[head + at.CUM], before.quotas.words[head + at.PERIOD] = 7, 24_306
+    before.quotas.words[head + at.UNTIL] = 1 << 40
+    claim(before.people, b"acme")
+    after = supervise(workers=3, boot="two")
+    assert numbers(after) == [2, 2, 2, 2, 2]
+    head = claim(after.quotas, b"acme") + after.quotas.layout.head(-1)
+    assert after.quotas.words[head : head + at.HEADS].tolist() == [7, 24_306, 0, 1 << 40, 0, 0, 0]
+    assert after.people.rows_in_use == 0
+
+
+def former_release(state: Path, boot: str = "one") -> None:
+    """Have the state directory be as a release left it in which heads were shorter and there were no quotas."""
+    state.mkdir(mode=0o700)
+    control = prepare_control(state / "control", state)
+    control.begin_boot(boot_digest(boot), 5e7)
+    people, addresses, _, *tallies = layouts(2, 40, 20)
+    wanted = (people._replace(width=0), addresses._replace(width=0), *tallies)
+    prepare_tables(state, control, wanted, Base(), 5e7)
+    control.close()
+
+
+def former_worker(state: Path, kind: str) -> LimitTable:
+    """A worker of that release, as far as it counts in a table."""
+    control = Control.open(state / "control")
+    file = TableFile.open(state / f"{kind}.1.tbl", kind=kind, instance=control.instance)
+    control.close()
+    take([file])
+    return LimitTable(file)
+
+
+def counted_elsewhere(table: LimitTable, key: bytes) -> dict[int, int]:
+    row = table.peek(table.key(key))
+    assert row is not None
+    return dict(unpack(word) for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist() if word)
+
+
+def test_the_state_of_the_former_release_is_taken_over(supervise: Supervise, state: Path) -> None:
+    former_release(state)
+    assert tables(state) == [name for name in FIRST if not name.startswith("quotas")]
+    people, addresses = (former_worker(state, kind) for kind in ("people", "addresses"))
+    cell = cell_number(monotonic() + 5e7, WIDTH)
+    count_as_formerly(people, b"acme", 0, cell, 3)
+    count_as_formerly(people, b"acme", 2, cell - 1, 4)
+    count_as_formerly(addresses, b"192.0.2.1", 0, cell, 5)
+    store = supervise()
+    assert numbers(store) == [2, 2, 1, 1, 1]
+    assert counted_elsewhere(store.people, b"acme") == {cell: 3, cell - 1: 4}
+    assert counted_elsewhere(store.addresses, b"192.0.2.1") == {cell: 5}
+    # The former release's worker counts on for a while.
+    count_as_formerly(people, b"acme", 0, cell, 8)
+    store.tend(monotonic() + store.offset)
+    assert counted_elsewhere(store.people, b"acme") == {cell: 8, cell - 1: 4}
+    assert "people.1.tbl" in tables(state)
+    for table in (people, addresses):
+        table.file.close()
+    for _ in range(3):
+        store.tend(monotonic() + store.offset)
+    assert tables(state) == sorted(
+        ["people.2.tbl", "addresses.2.tbl", *(name for name in FIRST if name[:3] not in ("peo", "add"))]
+    )
+    assert counted_elsewhere(store.people, b"acme") == {cell: 8, cell - 1: 4}
+
+
+def test_rates_of_the_former_release_and_another_boot_are_forgotten(supervise: Supervise, state: Path) -> None:
+    former_release(state)
+    people = former_worker(state, "people")
+    count_as_formerly(people, b"acme", 0, cell_number(monotonic() + 5e7, WIDTH), 3)
+    people.file.close()
+    store = supervise(boot="two")
+    assert numbers(store) == [2, 2, 1, 1, 1]
+    store.tend(monotonic() + store.offset)
+    assert store.people.rows_in_use == 0
+    assert not {"people.1.tbl", "addresses.1.tbl"} & set(tables(state))
+
+
+def test_what_is_current_is_on_the_disk_before_anything_is_counted_in_it(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[list[int]] = []
+
+    def flush(control: Control) -> None:
+        flushed.append([control.generation(kind) for kind in KINDS])
+
+    monkeypatch.setattr(Control, "flush", flush)
+    supervise()
+    assert flushed == [[1] * len(KINDS)]
 
 
 def test_a_file_that_was_removed_is_made_again_under_a_new_name(supervise: Supervise, state: Path) -> None:
     supervise()
     (state / "people.1.tbl").unlink()
-    assert numbers(supervise()) == [2, 1, 1, 1]
+    assert numbers(supervise()) == [2, 1, 1, 1, 1]
 
 
 def test_no_name_that_was_folded_is_used_again(supervise: Supervise, state: Path) -> None:
     state.mkdir()
     Base().fold("usage.7.tbl", "usage", {}, present=frozenset()).write(state / "base.json")
-    assert numbers(supervise()) == [1, 1, 8, 1]
+    assert numbers(supervise()) == [1, 1, 1, 8, 1]
 
 
 def test_tables_without_their_control_file_are_not_taken_for_nothing(supervise: Supervise, state: Path) -> None:
@@ -83,7 +203,7 @@ def test_what_a_setup_left_that_was_cut_off_is_removed(supervise: Supervise, sta
     os.link(state / "people.1.tbl", state / "people.2.tbl")
     (state / "usage.2.tbl.123.tmp").write_bytes(b"half")
     (state / "people.notes.tbl").write_bytes(b"somebody's")
-    assert numbers(supervise()) == [1, 1, 1, 1]
+    assert numbers(supervise()) == [1, 1, 1, 1, 1]
     assert tables(state) == sorted([*FIRST, "people.notes.tbl"])
 
 
@@ -101,8 +221,8 @@ def test_where_one_cannot_be_made_none_is(supervise: Supervise, state: Path, mon
         supervise(workers=2)
     assert tables(state) == FIRST
     monkeypatch.undo()
-    assert numbers(supervise(workers=1)) == [1, 1, 1, 1]
-    assert numbers(supervise(workers=2)) == [2, 2, 2, 2]
+    assert numbers(supervise(workers=1)) == [1, 1, 1, 1, 1]
+    assert numbers(supervise(workers=2)) == [2, 2, 2, 2, 2]
 
 
 def test_where_limits_cannot_be_carried_nothing_is_left(
@@ -134,7 +254,7 @@ def test_a_nearly_full_file_of_usage_is_followed_by_an_empty_one(supervise: Supe
         counter.add(3)
     assert len(kept) >= NEARLY_FULL * 10
     store = supervise(people=10)
-    assert numbers(store) == [1, 1, 2, 1]
+    assert numbers(store) == [1, 1, 1, 2, 1]
     assert sum(total for *_, total in store.usage_totals()) == 24
 
 

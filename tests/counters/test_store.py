@@ -10,7 +10,7 @@ from edgeproxy import clock
 from edgeproxy.counters import store as store_module
 from edgeproxy.counters.base import Sums
 from edgeproxy.counters.columns import NoFreeColumn
-from edgeproxy.counters.file import TableError
+from edgeproxy.counters.file import KINDS, TableError
 from edgeproxy.counters.store import Store, Tended
 from edgeproxy.metrics import BUCKETS
 from tests.counters.conftest import Supervise
@@ -104,7 +104,7 @@ def test_a_worker_on_a_spare_column_waits_until_the_others_read_it(supervise: Su
         thread.join(0.001)
     assert joined[0].column == 2
     for worker in (first, second):
-        for table in (worker.people, worker.addresses):
+        for table in (worker.people, worker.addresses, worker.quotas):
             assert 2 * table.layout.ring in [ring for ring, _ in table.siblings_at]
     assert not first.columns_changed()
 
@@ -209,7 +209,7 @@ def test_totals_outlive_their_files(supervise: Supervise, work: Work, state: Pat
     assert usage(supervisor) == 13
     assert {name: words[0] for name, _, words in supervisor.metric_totals()}["edge_connections"] == 7
     old.close()
-    tend_until(supervisor, lambda _: len(list(state.glob("*.tbl"))) == 5)
+    tend_until(supervisor, lambda _: len(list(state.glob("*.tbl"))) == len(KINDS))
     assert not list(state.glob("*.1.tbl"))
     assert usage(supervisor) == 13
     totals = {name: words for name, _, words in supervisor.metric_totals()}
@@ -222,7 +222,7 @@ class CutOff(BaseException):
     """The supervisor is killed here."""
 
 
-@pytest.mark.parametrize("call", range(1, 12))
+@pytest.mark.parametrize("call", range(1, 16))
 def test_a_supervisor_killed_while_folding_makes_nothing_count_twice_or_not_at_all(
     supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
@@ -253,7 +253,7 @@ def test_a_supervisor_killed_while_folding_makes_nothing_count_twice_or_not_at_a
     assert usage(survivor) == 5
     for _ in range(5):
         survivor.tend(5e7)
-    assert len(list(state.glob("*.tbl"))) == 5
+    assert len(list(state.glob("*.tbl"))) == len(KINDS)
     assert usage(survivor) == usage(supervise(workers=2)) == 5
 
 

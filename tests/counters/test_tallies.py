@@ -132,6 +132,35 @@ def test_whoever_is_killed_while_claiming_leaves_nothing_that_counts(table: Tall
     assert [key for _, key, _ in table.totals()] == [b"requests"]
 
 
+def test_rows_that_have_keys_are_not_handed_out_again_after_a_power_cut(table: TallyTable) -> None:
+    for number, key in enumerate((b"one", b"two", b"three", b"four")):
+        table.words[table.own(key, COUNTER)] = number + 1
+    # Neither how many rows were handed out is on the disk, nor the second row, nor what leads to the fourth.
+    table.words[at.HIGH] = 1
+    second = table.layout.first_row + METRICS.row_words
+    table.words[second : second + METRICS.row_words] = memoryview(bytes(8 * METRICS.row_words)).cast("Q")
+    table.index.bury(table.index.hash(b"four"), 3)
+    table.recover()
+    assert table.rows_in_use == 4
+    table.words[table.own(b"four", COUNTER)] += 10
+    assert table.words[table.own(b"two", COUNTER)] == 0
+    # In new rows both: to the row of the one nothing led any more, in that of the other there was nothing.
+    assert table.rows_in_use == 6
+    totals: dict[bytes, int] = {}
+    for _, key, words in table.totals():
+        totals[key] = totals.get(key, 0) + words[0]
+    assert totals == {b"one": 1, b"three": 3, b"four": 14, b"two": 0}
+
+
+def test_what_stands_in_a_row_that_was_never_handed_out_is_nobodys(table: TallyTable) -> None:
+    row = table.layout.first_row
+    table.words[row : row + METRICS.row_words] = memoryview(b"\x7e" * 8 * METRICS.row_words).cast("Q")
+    table.words[row + at.TALLY_HASH] = 0
+    table.recover()
+    assert table.words[table.own(b"requests", COUNTER)] == 0
+    assert list(table.totals()) == [(COUNTER, b"requests", [0] * METRICS.width)]
+
+
 def test_a_process_without_a_column_only_reads(path: Path) -> None:
     reader = tallies(path)
     with pytest.raises(ValueError, match="without a column"):

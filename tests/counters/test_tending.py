@@ -6,11 +6,14 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, pack, width_us
-from edgeproxy.counters.reclaim import GRACE, IDLE
+from edgeproxy.counters.file import TableFile
+from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, IDLE
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tending import UNHELD
 from tests.counters.conftest import Supervise
+from tests.counters.gauges import use
+from tests.counters.tables import claim
 
 Work = Callable[[], Store]
 NOW = 5e7
@@ -23,12 +26,34 @@ def count(table: LimitTable, key: bytes, count: int, now: float = NOW) -> None:
     row, _, _ = table.find(table.key(key), WIDTH, now)
     cell = cell_number(now, WIDTH)
     table.words[row + table.first_ring + table.own_at + cell % 32] = pack(cell, count)
-    table.words[row + table.cum_at] += count
+    table.words[row + table.head_at] += count
 
 
 def foreign(table: LimitTable, key: bytes) -> int | None:
     row = table.peek(table.key(key))
     return None if row is None else table.words[row + at.FOREIGN + CELL % 32] & 0xFFFF
+
+
+def period(table: LimitTable, key: bytes, count: int) -> None:
+    """Count so much of a quota in the table's own column."""
+    row, _, _ = table.find(table.key(key), WIDTH, NOW)
+    head = row + table.head_at
+    table.words[head + at.CUM], table.words[head + at.PERIOD] = count, 24_306
+    table.words[head + at.UNTIL] = int((NOW + 1e6) * 1000)
+
+
+def quota(table: LimitTable, key: bytes = b"acme") -> int | None:
+    """What all columns have counted of a quota."""
+    row = table.peek(table.key(key))
+    if row is None:
+        return None
+    heads = [row + table.layout.head(column) for column in range(-1, table.layout.columns)]
+    return sum(table.words[head + at.CUM] for head in heads if table.words[head + at.PERIOD] == 24_306)
+
+
+def in_use(table: LimitTable, key: bytes = b"acme") -> int | None:
+    row = table.peek(table.key(key))
+    return None if row is None else table.in_use(row)
 
 
 def tables(state: Path, kind: str) -> list[str]:
@@ -160,12 +185,12 @@ def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gon
     ring = row + old.people.first_ring
     word = max(old.people.words[ring : ring + 32].tolist())
     old.people.words[ring + (word >> 28) % 32] = word + 4
-    old.people.words[row + old.people.cum_at] += 4
+    old.people.words[row + old.people.head_at] += 4
     assert after.tend(monotonic() + offset).carried == 1
     assert foreign_now(after.people) == 7
     assert tables(state, "people") == ["people.1.tbl", "people.2.tbl"]
     old.people.words[ring + (word >> 28) % 32] += 1
-    old.people.words[row + old.people.cum_at] += 1
+    old.people.words[row + old.people.head_at] += 1
     old.close()
     for _ in range(20):
         after.tend(monotonic() + offset)
@@ -187,6 +212,114 @@ def test_the_oldest_file_goes_first(supervise: Supervise, state: Path) -> None:
         newest.tend(NOW)
     assert tables(state, "people") == ["people.3.tbl"]
     assert tables(state, "usage") == ["usage.3.tbl"]
+
+
+def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervise, work: Work, state: Path) -> None:
+    one = supervise(workers=1, offset=NOW)
+    old = Store.join(state)
+    assert one.tend(monotonic() + NOW).holder
+    two = supervise(workers=2)
+    new = work()
+    # The first has the identity still, and looks after the tables of both.
+    use(old.people, b"acme", 2)
+    use(new.people, b"acme", 3)
+    period(old.quotas, b"acme", 40)
+    period(new.quotas, b"acme", 2)
+    assert not two.tend(monotonic() + NOW).holder
+    assert one.tend(monotonic() + NOW).carried == 2
+    assert in_use(new.people) == in_use(one.people) == 5
+    assert in_use(old.people) == 2
+    assert quota(new.quotas) == quota(two.quotas) == 42
+    assert quota(old.quotas) == 40
+    period(old.quotas, b"acme", 41)
+    use(old.people, b"acme", 1)
+    one.close()
+    # Killed, with one under way.
+    old.close()
+    for _ in range(3):
+        assert two.tend(monotonic() + NOW).holder
+    assert tables(state, "people") == ["people.2.tbl"]
+    assert tables(state, "quotas") == ["quotas.2.tbl"]
+    assert in_use(new.people) == 3
+    assert quota(new.quotas) == 43
+
+
+@pytest.mark.parametrize("slices_before", range(12, 17))
+def test_what_the_oldest_file_left_at_last_reaches_the_newest(
+    supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch, slices_before: int
+) -> None:
+    # A row at a time, and the rounds of the two old files of different lengths: so it happens that the younger's ends
+    # just when the older's last does, having passed by the rows that the older's has written to.
+    monkeypatch.setattr("edgeproxy.counters.carry.ROUND", 1)
+    monkeypatch.setattr("edgeproxy.counters.tending.RETIRE", 0.0)
+    supervise(workers=1, offset=NOW)
+    oldest = Store.join(state)
+    for key in (b"acme", b"globex", b"initech"):
+        use(oldest.people, key, 1)
+        period(oldest.quotas, key, 10)
+    middle = supervise(workers=2)
+    claim(middle.people, b"hooli", NOW)
+    claim(middle.quotas, b"hooli", NOW)
+    newest = supervise(workers=3)
+    for _ in range(slices_before):
+        newest.tend(monotonic() + NOW)
+    period(oldest.quotas, b"acme", 11)
+    oldest.close()
+    slices = 0
+    while len(tables(state, "people")) + len(tables(state, "quotas")) > 2:
+        newest.tend(monotonic() + NOW)
+        slices += 1
+        assert slices < 100
+    assert [in_use(newest.people, key) for key in (b"acme", b"globex", b"initech")] == [0, 0, 0]
+    assert [quota(newest.quotas, key) for key in (b"acme", b"globex", b"initech")] == [11, 10, 10]
+
+
+def test_no_file_is_removed_while_a_row_has_still_to_be_carried(
+    supervise: Supervise, work: Work, state: Path
+) -> None:
+    supervise(workers=1, offset=NOW)
+    old = Store.join(state)
+    supervisor = supervise(workers=2)
+    new = work()
+    period(old.quotas, b"acme", 10)
+    old.close()
+    assert new.quotas.file.lock()
+    for _ in range(5):
+        supervisor.tend(monotonic() + NOW)
+    assert tables(state, "people") == ["people.2.tbl"]
+    assert tables(state, "quotas") == ["quotas.1.tbl", "quotas.2.tbl"]
+    new.quotas.file.unlock()
+    for _ in range(5):
+        supervisor.tend(monotonic() + NOW)
+    assert tables(state, "quotas") == ["quotas.2.tbl"]
+    assert quota(new.quotas) == 10
+
+
+def test_the_only_copy_of_a_quota_is_on_the_disk(
+    supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(
+        TableFile, "flush", lambda file: flushed.append((file.path.name, tables(state, "quotas"))), raising=True
+    )
+    supervise(workers=1)
+    supervisor = supervise(workers=2)
+    for _ in range(5):
+        supervisor.tend(NOW)
+    assert tables(state, "quotas") == ["quotas.2.tbl"]
+    # While the other was there still.
+    assert flushed == [("quotas.2.tbl", ["quotas.1.tbl", "quotas.2.tbl"])]
+
+
+def test_rows_of_quotas_that_nobody_wants_are_reclaimed(supervise: Supervise, work: Work) -> None:
+    supervisor, worker = supervise(), work()
+    row, _, _ = worker.quotas.find(worker.quotas.key(b"acme"), WIDTH, NOW)
+    over = NOW + 5000
+    worker.quotas.words[row + worker.quotas.head_at + at.UNTIL] = int(over * 1000)
+    assert supervisor.tend(over + HINDSIGHT - 1).closed == 0
+    assert supervisor.tend(over + HINDSIGHT).closed == 1
+    assert supervisor.tend(over + HINDSIGHT + GRACE).reclaimed == 1
+    assert worker.quotas.rows_in_use == 0
 
 
 def test_limits_of_another_boot_are_removed_and_not_carried(supervise: Supervise, work: Work, state: Path) -> None:

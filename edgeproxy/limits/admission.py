@@ -1,47 +1,255 @@
-"""Admission under several policies: all are checked, then all are charged, or none is."""
+"""Admission under everything that holds a request: all is checked, then all is charged, or nothing is."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
+from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.policies import Policy
+from edgeproxy.limits.quota import Quota
+
+
+class Terms:
+    """Everything that holds the requests of somebody on a route. Made once, used for every one of them."""
+
+    __slots__ = (
+        "bought_off",
+        "credits",
+        "holds",
+        "others",
+        "policies",
+        "quotas",
+        "reported",
+        "settles",
+        "shadows",
+        "simple",
+        "slots",
+        "trials",
+    )
+
+    def __init__(
+        self,
+        policies: tuple[Policy, ...] = (),
+        *,
+        bought_off: int = 0,
+        credits: Policy | None = None,
+        reported: tuple[Policy, ...] = (),
+        shadows: tuple[Policy, ...] = (),
+        trials: tuple[Policy, ...] = (),
+        slots: tuple[Concurrency, ...] = (),
+        quotas: tuple[Quota, ...] = (),
+    ) -> None:
+        if credits is not None and credits.cost > credits.most:
+            credits = None  # There are never enough of them for such a request.
+        self.policies = policies
+        """Rates that are charged at admission, each its cost."""
+        self.bought_off = bought_off if credits is not None else 0
+        """The first so many of the policies are of the customer's plan: `credits` buy passage where they refuse."""
+        self.credits = credits
+        self.reported = reported
+        """Rates that are charged what the upstream says once it has answered: their debt is remembered."""
+        self.shadows = shadows
+        """Rates that refuse nobody: it is only said whom they would have."""
+        self.trials = trials
+        """The same, of those that are charged what the upstream says."""
+        self.slots = slots
+        self.quotas = quotas
+        """Of each request one unit is charged, given back where the request is not counted after all."""
+        self.others: tuple[Bound, ...] = (*reported, *quotas, *slots)
+        """What refuses beside the policies: each passes a request while it has room for one."""
+        self.simple = not (credits or reported or shadows or trials or quotas)
+        """There is nothing but rates and concurrency."""
+        self.holds = bool(policies or slots or not self.simple)
+        """There is anything at all that could refuse, or be charged."""
+        self.settles = bool(slots or quotas or reported or trials)
+        """Something is left to do when a request is over."""
+
+    def release(self) -> None:
+        """A request that was admitted is over, however it ended."""
+        for slot in self.slots:
+            slot.give_back()
+
+    def refund(self, now: float, counts: Callable[[str], bool]) -> None:
+        """It is over, and it is not counted by those meters of whose `when` this is false.
+
+        `now` is the edge time at which it was admitted.
+        """
+        for quota in self.quotas:
+            if not counts(quota.when):
+                quota.refund(1, now)
+
+
+class Bound(Protocol):
+    """What a refusal may name."""
+
+    @property
+    def name(self) -> str:
+        """Its label."""
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Whole seconds until `cost` passes if nothing else comes; 0 where it does now."""
+
+
+class Noted(NamedTuple):
+    """What else came of an admission."""
+
+    shadows: tuple[Policy, ...] = ()
+    """Those that would have refused."""
+    over: tuple[Quota, ...] = ()
+    """Soft quotas of which no more is included."""
+    credited: bool = False
+    """It was bought with credits."""
 
 
 class Denied(NamedTuple):
-    """Why a request is refused: the policies without room for it, in their order, and when to come back (seconds)."""
+    """Why a request is refused: what has no room for it, in the order of the terms, and when to come back (seconds)."""
 
-    violated: tuple[Policy, ...]
+    violated: tuple[Bound, ...]
     retry_after: int
 
 
-def admit(policies: Sequence[Policy], now: float, cost: int = 1) -> tuple[Policy | None, Policy | None, int]:
-    """One synchronous decision at edge time `now`: `(refusing, shown, left)`.
+Admission = tuple[bool, Policy | None, int, Noted | None]
+"""(whether it is refused, the policy closest to refusal, what that has left, what else is to be said)."""
 
-    `refusing` is None where all were charged. `shown` is the policy closest to refusal (None without policies):
-    of those with the least left the first; `left` is what it has left after this request. Where a policy refuses
-    nobody is charged, `shown` is that policy, and `left` what it has left now; never negative.
+
+def admit(terms: Terms, now: float) -> Admission:
+    """One synchronous decision at edge time `now`, and the charge.
+
+    Shown is, of the rates with the least left, the first (None without rates), and what it has left after this
+    request; where the request is refused, what it has now. Never negative.
     """
+    if not terms.simple:
+        return _admit_at_length(terms, now)
     shown = None
     least = 0
-    for policy in policies:
-        left = policy.left(now) - cost
+    for policy in terms.policies:
+        left = policy.left(now) - policy.cost
         if left < 0:
-            return policy, policy, max(0, left + cost)
+            return True, policy, max(0, left + policy.cost), None
         if shown is None or left < least:
             shown, least = policy, left
-    for policy in policies:
-        policy.charge(cost)
-    return None, shown, least
+    if terms.slots and not _take(terms.slots, now):
+        return True, shown, least if shown is None else least + shown.cost, None
+    for policy in terms.policies:
+        policy.charge(policy.cost)
+    return False, shown, least, None
 
 
-def denied(policies: Sequence[Policy], now: float, cost: int = 1) -> Denied:
-    """What to tell the client whom `admit` refused: every policy that refuses, and the longest of their waits.
+def _admit_at_length(terms: Terms, now: float) -> Admission:
+    """The same where there is more than rates and concurrency."""
+    shown = None
+    least = has = 0
+    charged = terms.policies
+    for policy in terms.policies:
+        left = policy.left(now)
+        after = left - policy.cost
+        if after < 0:
+            if policy not in terms.policies[: terms.bought_off]:
+                return True, policy, max(0, left), None
+            charged = tuple([each for each in charged if each is not policy])
+        if shown is None or after < least:
+            shown, least, has = policy, after, left
+    for policy in terms.reported:
+        # What it will be charged is not known yet: it passes while anything is left.
+        left = policy.left(now)
+        if left < 1:
+            return True, policy, max(0, left), None
+        if shown is None or left - 1 < least:
+            shown, least, has = policy, left - 1, left
+    has = max(0, has)
+    buyer = None if charged is terms.policies else terms.credits
+    if buyer is not None and buyer.left(now) < buyer.cost:
+        return True, shown, has, None
+    over = []
+    for quota in terms.quotas:
+        if quota.left(now) < 1:
+            if quota.hard:
+                return True, shown, has, None
+            over.append(quota)
+    if terms.slots and not _take(terms.slots, now):
+        return True, shown, has, None
+    for policy in charged:
+        policy.charge(policy.cost)
+        if policy is shown:
+            has -= policy.cost
+    if buyer is not None:
+        buyer.charge(buyer.cost)
+    for quota in terms.quotas:
+        quota.charge()
+    hit = []
+    for shadow in terms.shadows:
+        if shadow.left(now) < shadow.cost:
+            hit.append(shadow)
+        else:
+            shadow.charge(shadow.cost)
+    hit += [trial for trial in terms.trials if trial.left(now) < 1]
+    if hit or over or buyer is not None:
+        return False, shown, has, Noted(tuple(hit), tuple(over), buyer is not None)
+    return False, shown, has, None
 
-    Where none refuses any more, as when a table just had a row again, it is the first of them, for a second.
+
+def _take(slots: tuple[Concurrency, ...], now: float) -> bool:
+    """A slot of each, or of none."""
+    for slot in slots:
+        if not slot.take(now):
+            for taken in slots[: slots.index(slot)]:
+                taken.give_back()
+            return False
+    return True
+
+
+def report(terms: Terms, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
+    """Charge what the upstream says that a request has cost, whatever is left. Returns what each then has left.
+
+    `costs`: of each that is reported to, then of each trial; None: it does not say. A trial of which nothing is left
+    is not charged, for it would not have let the request pass.
     """
-    if len(policies) == 1:
-        # The usual case, and a flood of refusals should cost little.
-        return Denied(tuple(policies), policies[0].retry_after(now, cost) or 1)
-    waits = [(policy, wait) for policy in policies if (wait := policy.retry_after(now, cost))]
-    if not waits:
-        return Denied(tuple(policies[:1]), 1)
-    return Denied(tuple([policy for policy, _ in waits]), max([wait for _, wait in waits]))
+    left = {}
+    for policy, said in zip((*terms.reported, *terms.trials), costs, strict=True):
+        cost = policy.cost if said is None else said
+        before = policy.left(now)
+        if policy not in terms.trials:
+            left[policy] = max(0, before - cost)
+        elif before < 1:
+            continue
+        if cost:
+            policy.charge(cost)
+    return left
+
+
+def buy(terms: Terms, now: float) -> bool:
+    """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough.
+
+    Where a plan has limits they are for what goes beyond these, and for nothing else.
+    """
+    credits = terms.credits
+    if credits is None or terms.bought_off or credits.left(now) < credits.cost:
+        return False
+    credits.charge(credits.cost)
+    return True
+
+
+def denied(terms: Terms, now: float) -> Denied:
+    """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
+
+    Where nothing refuses any more, as when a table just had a row again, it is the first of them, for a second.
+    """
+    violated: list[Bound] = []
+    longest = 0
+    for place, policy in enumerate(terms.policies):
+        wait = policy.retry_after(now, policy.cost)
+        if wait and place < terms.bought_off and terms.credits is not None:
+            # Whichever is sooner: the limit has room again, or there are credits to buy it with.
+            wait = min(wait, terms.credits.retry_after(now, terms.credits.cost))
+        if wait:
+            violated.append(policy)
+            if wait > longest:
+                longest = wait
+    for bound in terms.others:
+        wait = bound.retry_after(now, 1)
+        if wait:
+            violated.append(bound)
+            if wait > longest:
+                longest = wait
+    if not violated:
+        return Denied((*terms.policies, *terms.others)[:1], 1)
+    return Denied(tuple(violated), longest)

@@ -208,7 +208,7 @@ class Counts:
 
     def _settle(self, now: float) -> bool:
         """Find the row, claim it if there is none, or go on in a row of this process's own. True: it is new."""
-        if self._local is not None and now < self._again:
+        if self._local is not None and 0 < self._again - now <= AGAIN:
             return False
         table = self._table
         try:
@@ -226,7 +226,10 @@ class Counts:
             return False
         if self._local is not None:
             # What was let through meanwhile counts from now on for everyone.
-            self._local.pour(table, row)
+            self._poured(table, row)
+            # It may be of cells that others have summed already. Should the supervisor write the version at this very
+            # moment, either makes them look.
+            table.words[row + at.ROW_SYNC] += 1
             self._local = None
             self._locals.leave(self)
             fresh = False
@@ -234,6 +237,11 @@ class Counts:
         self.share = 1
         self._bind(table, row, generation)
         return fresh
+
+    def _poured(self, table: LimitTable, row: int) -> None:
+        """The table has a row: what was counted without one goes there."""
+        assert self._local is not None
+        self._local.pour(table, row, self.cum)
 
     def _bind(self, place: LimitTable | LocalRow, row: int, generation: int) -> None:
         """Count in this row from now on. The numbers in it are loaded, never assumed."""
@@ -243,7 +251,7 @@ class Counts:
         self.sync_at = row + at.ROW_SYNC
         self._first = row + place.first_ring
         self._own_ring = self._first + place.own_at
-        self.cum_at = row + place.cum_at
+        self.cum_at = row + place.head_at + at.CUM
         self.cum = place.words[self.cum_at]
         self._state_at = row + at.ROW_STATE
         self._look_at_columns(place)

@@ -1,12 +1,18 @@
 """The policies that apply to subjects: one object per rule and subject, one count per row, for a whole process."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.bucket import Hybrid, TokenBucket
+from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.levels import LevelCounts
 from edgeproxy.limits.local import Locals
+from edgeproxy.limits.quota import Quota, QuotaCounts
 from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.slots import Slots
 from edgeproxy.limits.window import SlidingWindow
 
 
@@ -18,8 +24,16 @@ class Policy(Protocol):
         """The label of the limit: what a refusal names."""
 
     @property
+    def cost(self) -> int:
+        """What a request counts for."""
+
+    @property
     def limit(self) -> int:
         """What may be charged in a window."""
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used: a cost above it never does."""
 
     @property
     def prefix(self) -> bytes:
@@ -64,11 +78,46 @@ class Policies:
         self._table = table
         self._locals = Locals(hosts, full)
 
-    def of(self, rule: Rule, subject: bytes) -> Policy:
-        """The policy of `subject` under `rule`. Touches the table only at its first decision."""
+    def of(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
+        """The policy of `subject` under `rule`, for requests that count for `cost`.
+
+        Touches the table only at its first decision.
+        """
         key = rule.key(subject)
+        reader, policy = RATES[rule.algorithm]
         counts = self._table.readers.get(key)
         if not isinstance(counts, Counts):
-            counts = Counts(self._table, key, rule.window, self._locals)
-            self._table.readers[key] = counts
-        return SlidingWindow(rule, counts)
+            counts = self._table.readers[key] = reader(self._table, key, rule.window, self._locals)
+        return policy(rule, counts, cost)
+
+    def concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
+        """How many requests of `subject` may be under way at once."""
+        key = rule.key(subject)
+        slots = self._table.readers.get(key)
+        if not isinstance(slots, Slots):
+            slots = self._table.readers[key] = Slots(self._table, key, self._locals)
+        return Concurrency(rule, slots)
+
+    def quota(
+        self, name: str, included: int, per: str, zone: ZoneInfo, subject: bytes, *, hard: bool, when: str
+    ) -> Quota:
+        """What is `included` of `name` for `subject` in each `day` or `month` of a time zone; `when`: of its meter."""
+        key = quota_key(name, zone, subject)
+        counts = self._table.readers.get(key)
+        if not isinstance(counts, QuotaCounts):
+            counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)
+        return Quota(name, included, hard=hard, when=when, counts=counts)
+
+
+RATES: dict[str, tuple[type[Counts], Callable[[Rule, Any, int], Policy]]] = {
+    "sliding_window": (Counts, SlidingWindow),
+    "token_bucket": (LevelCounts, TokenBucket),
+    "hybrid": (LevelCounts, Hybrid),
+    "burst_credits": (LevelCounts, TokenBucket),
+}
+"""By the name of an algorithm: how its rows are read, and what decides on that."""
+
+
+def quota_key(name: str, zone: ZoneInfo, subject: bytes) -> bytes:
+    """The key of a quota's row; its name says the meter and the kind of period."""
+    return b"q%b:%b:%b" % (name.encode(), str(zone).encode(), subject)

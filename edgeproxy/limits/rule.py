@@ -5,13 +5,23 @@ from dataclasses import dataclass, field
 SCOPES = {"customer": b"c", "key": b"k", "ip": b"i", "route": b"r", "customer_route": b"x", "guard": b"g"}
 """Whom a limit counts by, and the letter for it in a row's key. `guard` is the coarse limit per address."""
 
-ALGORITHMS = {"sliding_window": b"s"}
+ALGORITHMS = {
+    "sliding_window": b"s",
+    "token_bucket": b"t",
+    "hybrid": b"h",
+    "concurrency": b"c",
+    "burst_credits": b"b",
+}
+"""How a limit is counted, and the letter for it in a row's key. Credits are a token bucket in a row of its own."""
+
 MODES = {"enforce": b"e", "shadow": b"s"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """At most `limit` (a count, ≥ 1) in any `window` (seconds).
+    """At most `limit` (a count, ≥ 1) in any `window` (seconds); of `concurrency` at once, whose window is 0.
+
+    `depth` (≥ 1) is that of a bucket, which refills `limit` in a `window`; it has a meaning for buckets only.
 
     `name` is a label (letters, digits, `_`, `-`). What a limit *is*, is its scope, window, algorithm and mode, with
     the subject that it is applied to: so a limit that is renamed, or whose count is changed, keeps its usage, and
@@ -24,13 +34,16 @@ class Rule:
     scope: str = "customer"
     algorithm: str = "sliding_window"
     mode: str = "enforce"
+    depth: int = 0
     prefix: bytes = field(init=False, repr=False, compare=False)
     """The RateLimit lines up to the number that is left: draft-ietf-httpapi-ratelimit-headers-10."""
     stem: bytes = field(init=False, repr=False, compare=False)
     """What the keys of all rows under this rule begin with."""
 
     def __post_init__(self) -> None:
-        if self.limit < 1 or self.window <= 0:
+        lasting = self.algorithm != "concurrency"
+        bucket = self.algorithm in ("token_bucket", "hybrid", "burst_credits")
+        if self.limit < 1 or (lasting and self.window <= 0) or (bucket and self.depth < 1):
             raise ValueError(f"{self.name}: a limit of {self.limit} in {self.window} s lets nothing through")
         name = self.name.encode()
         # The window there is in whole seconds.

@@ -1,15 +1,30 @@
-"""What a subject has used of a limit, for those who only look: the supervisor's /limits."""
+"""What a subject has used of a limit, for those who only look: the supervisor's /limits.
 
+Who looks needs no column, claims no row and changes nothing, and finds what a worker would that decided now: one that
+has a row for the subject, for what a worker counts alone while a table is full nobody else can see.
+"""
+
+from collections.abc import Callable
+from math import ceil
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number, width_us
 from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.bucket import room
+from edgeproxy.limits.levels import level_in, scale_of
+from edgeproxy.limits.policies import quota_key
+from edgeproxy.limits.quota import counted_in
 from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.window import seconds_until_gone
 
 
 class Usage(NamedTuple):
-    """Counts in the window, what is left of the limit, and whole seconds until the oldest count leaves (0: none)."""
+    """What counts now, what would still pass, and whole seconds until the oldest that counts no longer does (0: none).
+
+    Of a bucket `used` is its level, which is empty after `reset` seconds; of requests at once, those under way.
+    """
 
     used: int
     remaining: int
@@ -17,16 +32,71 @@ class Usage(NamedTuple):
 
 
 def look(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
-    """Sum the row of `subject` under `rule` at edge time `now`; claims no row and changes nothing."""
+    """What `subject` has used of `rule` at edge time `now`."""
     row = table.peek(table.key(rule.key(subject)))
+    return ALGORITHMS[rule.algorithm](table, row, rule, now)
+
+
+def look_at_quota(
+    table: LimitTable, name: str, included: int, per: str, zone: ZoneInfo, subject: bytes, now: float
+) -> Usage:
+    """What `subject` has used of a quota in the present `day` or `month` of a time zone, which ends after `reset`."""
+    row = table.peek(table.key(quota_key(name, zone, subject)))
+    heads, width = [] if row is None else _heads(table, row), table.layout.width
+    counts = list(zip(heads[at.PERIOD :: width], heads[at.CUM :: width], strict=True))
+    number, _, until = counted_in(now, per, zone, [period for period, _ in counts])
+    used = sum(count for period, count in counts if period == number)
+    return Usage(used, max(0, included - used), max(1, int(until - now) + 1))
+
+
+def _window(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
     if row is None:
         return Usage(0, rule.limit, 0)
-    width = width_us(rule.window, table.layout.cells)
-    low, high = bounds(cell_number(now, width), table.layout.cells)
-    rings = table.words[row + at.FOREIGN : row + table.layout.heads].tolist()
-    live = [word for word in rings if low <= word < high]
+    cells = table.layout.cells
+    width = width_us(rule.window, cells)
+    cell = cell_number(now, width)
+    low, high = bounds(cell, cells)
+    live = [word for word in table.words[row + at.FOREIGN : row + table.layout.heads].tolist() if low <= word < high]
     if not live:
         return Usage(0, rule.limit, 0)
-    used = sum(word & MASK for word in live)
-    leaves = ((min(live) >> SHIFT) + table.layout.cells + 1) * width / 1e6
-    return Usage(used, max(0, rule.limit - used), max(1, int(leaves - now) + 1))
+    used = sum([word & MASK for word in live])
+    oldest = min(cell, min(live) >> SHIFT)
+    return Usage(used, max(0, rule.limit - used), seconds_until_gone(oldest, cells, width, now))
+
+
+def _bucket(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
+    if row is None:
+        return Usage(0, rule.depth, 0)
+    rate = rule.limit / rule.window
+    scale = scale_of(width_us(rule.window, table.layout.cells))
+    level = level_in(_heads(table, row), table.layout.width, now, rate, scale).level
+    # A worker makes up as much for what was rounded. What is used and what remains make up the depth, or more than it.
+    level -= room(rule.depth) - rule.depth
+    used = max(0, ceil(level))
+    return Usage(used, max(0, rule.depth - used), ceil(level / rate) if used else 0)
+
+
+def _hybrid(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
+    window = _window(table, row, rule, now)
+    return window._replace(remaining=min(window.remaining, _bucket(table, row, rule, now).remaining))
+
+
+def _concurrency(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
+    used = 0 if row is None else table.in_use(row)
+    return Usage(used, max(0, rule.limit - used), min(used, 1))
+
+
+ALGORITHMS: dict[str, Callable[[LimitTable, int | None, Rule, float], Usage]] = {
+    "sliding_window": _window,
+    "token_bucket": _bucket,
+    "hybrid": _hybrid,
+    "concurrency": _concurrency,
+    "burst_credits": _bucket,
+}
+"""How a row is looked at, by the name of its rule's algorithm."""
+
+
+def _heads(table: LimitTable, row: int) -> list[int]:
+    """The words of all heads of a row, the foreign column's first."""
+    layout = table.layout
+    return table.words[row + layout.heads : row + layout.head(layout.columns)].tolist()

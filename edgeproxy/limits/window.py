@@ -13,13 +13,19 @@ INSTANT = 1e-6
 """Seconds by which a moment is put off, so that rounding never makes it come early."""
 
 
+def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
+    """Whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of so many `cells`."""
+    return max(1, int((cell + cells + 1) * width / 1e6 - now + INSTANT) + 1)
+
+
 class SlidingWindow:
     """One rule as it applies to one subject: a Policy (see policies.py, which says what its methods return)."""
 
-    __slots__ = ("_asked", "_counts", "_passes", "_second", "_tail", "limit", "prefix", "rule")
+    __slots__ = ("_asked", "_counts", "_passes", "_second", "_tail", "cost", "limit", "prefix", "rule")
 
-    def __init__(self, rule: Rule, counts: Counts) -> None:
+    def __init__(self, rule: Rule, counts: Counts, cost: int = 1) -> None:
         self.rule = rule
+        self.cost = cost
         self.limit = rule.limit
         self.prefix = rule.prefix
         self._counts = counts
@@ -32,6 +38,11 @@ class SlidingWindow:
     def name(self) -> str:
         """The label of the limit."""
         return self.rule.name
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used: a cost above it never does."""
+        return self.limit
 
     def left(self, now: float) -> int:
         """How much may still be charged at edge time `now` (seconds)."""
@@ -72,8 +83,10 @@ class SlidingWindow:
         A cost above the limit never passes.
         """
         left = self.left(now)
-        if left >= cost:
-            return 0
+        return 0 if left >= cost else self.waits(left, now, cost)
+
+    def waits(self, left: int, now: float, cost: int) -> int:
+        """Whole seconds ≥ 1 until `cost` passes, of which only `left` does now. Call it after `left`."""
         counts = self._counts
         asked = (counts.cell, counts.sync, left, cost)
         # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
@@ -100,8 +113,7 @@ class SlidingWindow:
 
     def _reset(self, now: float) -> int:
         counts = self._counts
-        leaves = (counts.oldest + counts.cells + 1) * counts.width / 1e6
-        return max(1, int(leaves - now + INSTANT) + 1)
+        return seconds_until_gone(counts.oldest, counts.cells, counts.width, now)
 
     def tail(self, now: float) -> bytes:
         """What follows the number in the RateLimit lines; made once a second. Call it after `left`."""

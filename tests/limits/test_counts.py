@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.counters.cells import MASK, cell_number, pack, width_us
-from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import counted
@@ -135,7 +135,7 @@ EVENTS = st.lists(
 
 @given(events=EVENTS)
 def test_however_rows_come_and_go_every_charge_counts_for_its_window(events: list[tuple[str, int, int]]) -> None:
-    with fresh(Layout("people", rows=3, columns=4, ring=32, cells=28)) as path:
+    with fresh(Layout("people", rows=3, columns=4, ring=32, cells=28, width=HEADS)) as path:
         come_and_go(path, events)
 
 

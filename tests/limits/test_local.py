@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits import local
 from edgeproxy.limits.policies import Policies, Policy
@@ -17,7 +17,7 @@ RULE = Rule("basic", 21, 60.0)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A table with two rows, for two workers."""
-    return make(tmp_path, Layout("people", rows=2, columns=4, ring=32, cells=28))
+    return make(tmp_path, Layout("people", rows=2, columns=4, ring=32, cells=28, width=HEADS))
 
 
 @pytest.fixture
@@ -76,7 +76,22 @@ def test_the_row_is_taken_once_there_is_one_and_what_was_let_through_counts(tabl
     assert Policies(limits(path, 1)).of(RULE, b"initech").left(START + 1.0) == 11
     assert spend(policy, START + 1.0) == 11
     row = claim(table, RULE.key(b"initech"))
-    assert table.words[row + table.cum_at] == 21
+    assert table.words[row + table.head_at] == 21
+
+
+def test_what_was_let_through_in_cells_gone_by_is_seen_by_the_others_at_once(path: Path) -> None:
+    one, two = limits(path, 0), limits(path, 1)
+    for each in (one, two, one):
+        each.enter()
+        each.columns_changed()
+    early, late = Policies(one).of(RULE, b"initech"), Policies(two).of(RULE, b"initech")
+    third = limits(path)
+    assert third.file.lock()
+    assert spend(late, START) == 10
+    third.file.unlock()
+    # In the next cell: a row of its own, as it seems, for nobody has counted in it yet.
+    assert early.left(START + 3) == 21
+    assert late.left(START + 3) == early.left(START + 3) == 11
 
 
 def test_what_was_let_through_is_added_to_what_the_column_has_counted(table: LimitTable, path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.reclaim import Reclaim
-from tests.counters.tables import limits, make, opened
+from tests.counters.tables import limits, make, opened, taken
 
 WORKER = """
 import random, sys
@@ -56,7 +56,7 @@ def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monk
     # Rows are idle as soon as their window has passed: what is tried here is the closing, not the waiting.
     monkeypatch.setattr("edgeproxy.counters.reclaim.IDLE", 0.0)
     # Twenty rows for twenty-four subjects: rows change hands all the time.
-    table = limits(make(tmp_path, Layout("people", rows=20, columns=4, ring=32, cells=28)))
+    table = limits(make(tmp_path, Layout("people", rows=20, columns=4, ring=32, cells=28, width=HEADS)))
     clock_path = make(tmp_path, Layout("usage", rows=1, columns=4, width=1))
     clock = opened(clock_path).words
     tick = 1_000_000
@@ -89,4 +89,4 @@ def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monk
     assert sum(int(output.split()[0]) for output in outputs) > 3000
     assert freed > 100
     assert closed > freed
-    assert table.rows_in_use == len(list(table.rows())) == len(set(table.index.rows()))
+    assert table.rows_in_use == len(list(table.rows())) == len(taken(table))

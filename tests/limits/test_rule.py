@@ -2,6 +2,8 @@ import pytest
 
 from edgeproxy.limits.rule import ALGORITHMS, MODES, SCOPES, Rule
 
+BUCKETS = ("token_bucket", "hybrid", "burst_credits")
+
 
 def test_a_renamed_or_changed_limit_keeps_its_usage() -> None:
     rule = Rule("basic", 60, 60.0)
@@ -15,10 +17,28 @@ def test_a_renamed_or_changed_limit_keeps_its_usage() -> None:
         Rule("basic", 60, 60.000001),
         Rule("basic", 60, 60.0, scope="key"),
         Rule("basic", 60, 60.0, mode="shadow"),
+        *(Rule("basic", 60, 60.0, algorithm=algorithm, depth=10) for algorithm in BUCKETS),
     ],
 )
-def test_another_window_scope_or_mode_is_another_limit(other: Rule) -> None:
+def test_another_window_scope_mode_or_algorithm_is_another_limit(other: Rule) -> None:
     assert Rule("basic", 60, 60.0).key(b"acme") != other.key(b"acme")
+
+
+@pytest.mark.parametrize("algorithm", BUCKETS)
+def test_a_bucket_whose_depth_is_changed_keeps_its_usage(algorithm: str) -> None:
+    one, other = (Rule("basic", 60, 60.0, algorithm=algorithm, depth=depth) for depth in (10, 20))
+    assert one != other
+    assert one.key(b"acme") == other.key(b"acme")
+
+
+def test_every_algorithm_counts_a_subject_apart() -> None:
+    rules = [Rule("basic", 60, 60.0, algorithm=algorithm, depth=10) for algorithm in ALGORITHMS]
+    assert len({rule.key(b"acme") for rule in rules}) == len(ALGORITHMS)
+
+
+def test_requests_at_once_have_no_window() -> None:
+    rule = Rule("concurrency", 10, 0.0, algorithm="concurrency")
+    assert rule.key(b"acme") == b"cce0:acme"
 
 
 def test_another_subject_is_counted_apart() -> None:
@@ -41,6 +61,12 @@ def test_every_word_has_a_letter_of_its_own() -> None:
 def test_a_limit_that_lets_nothing_through_is_refused(limit: int, window: float) -> None:
     with pytest.raises(ValueError, match="basic: a limit of"):
         Rule("basic", limit, window)
+
+
+@pytest.mark.parametrize("algorithm", BUCKETS)
+def test_a_bucket_that_holds_nothing_is_refused(algorithm: str) -> None:
+    with pytest.raises(ValueError, match="basic: a limit of"):
+        Rule("basic", 60, 60.0, algorithm=algorithm)
 
 
 @pytest.mark.parametrize(("window", "seconds"), [(60.0, 60), (0.5, 1), (1.5, 2), (86400.0, 86400)])

@@ -1,32 +1,267 @@
-from edgeproxy.limits.policies import Policies
+"""What those who only look find: the same as a worker that decides now, whoever has counted."""
+
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.counters import columns
+from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.bucket import room
+from edgeproxy.limits.calendar import period_of
+from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
-from edgeproxy.limits.usage import Usage, look
+from edgeproxy.limits.usage import Usage, look, look_at_quota
+from edgeproxy.limits.window import SlidingWindow
+from tests.counters.tables import fresh, limits, opened
 from tests.limits.conftest import Worker
 
 START = 51_000_000.0
-RULE = Rule("basic", 10, 60.0)
+SUBJECT = b"acme"
+PEOPLE = Layout("people", rows=5, columns=8, ring=32, cells=28, width=7)
+QUOTAS = Layout("quotas", rows=5, columns=8, ring=1, cells=1, width=7)
+UTC = ZoneInfo("UTC")
+
+WINDOW = Rule("basic", 10, 60.0)
+BUCKET = Rule("bucket", 10, 60.0, algorithm="token_bucket", depth=20)
+HYBRID = Rule("hybrid", 10, 60.0, algorithm="hybrid", depth=2)
+CREDITS = Rule("burst-credits", 10, 1.0, algorithm="burst_credits", depth=600)
+SLOTS = Rule("concurrency", 3, 0.0, algorithm="concurrency")
 
 
-def test_who_was_never_seen_has_used_nothing_and_gets_no_row(worker: Worker) -> None:
+def charge(table: LimitTable, rule: Rule, cost: int, now: float = START) -> Policy:
+    """A request that costs this much, whatever is left."""
+    policy = Policies(table).of(rule, SUBJECT)
+    policy.left(now)
+    policy.charge(cost)
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("rule", "left"), [(WINDOW, 10), (BUCKET, 20), (HYBRID, 2), (CREDITS, 600), (SLOTS, 3)], ids=lambda it: str(it)[:30]
+)
+def test_who_was_never_seen_has_used_nothing_and_gets_no_row(worker: Worker, rule: Rule, left: int) -> None:
     table = worker(0)
-    assert look(table, RULE, b"acme", START) == Usage(0, 10, 0)
+    assert look(table, rule, SUBJECT, START) == Usage(0, left, 0)
+    assert look_at_quota(table, "requests-day", 5, "day", UTC, SUBJECT, START)[:2] == (0, 5)
     assert table.rows_in_use == 0
 
 
-def test_what_all_workers_counted_is_used(worker: Worker) -> None:
+def test_what_all_workers_counted_is_used_until_it_is_out_of_the_window(worker: Worker) -> None:
     for column, cost in ((0, 2), (1, 3)):
-        policy = Policies(worker(column)).of(RULE, b"acme")
-        policy.left(START)
-        policy.charge(cost)
+        policy = charge(worker(column), WINDOW, cost)
     supervisor = worker(7)
-    usage = look(supervisor, RULE, b"acme", START)
-    assert (usage.used, usage.remaining) == (5, 5)
-    assert usage.reset == policy.reset(START)
-    assert look(supervisor, RULE, b"acme", START + 63) == Usage(0, 10, 0)
+    assert look(supervisor, WINDOW, SUBJECT, START) == Usage(5, 5, policy.reset(START))
+    assert look(supervisor, WINDOW, SUBJECT, START + 63) == Usage(0, 10, 0)
 
 
-def test_nothing_less_than_nothing_remains(worker: Worker) -> None:
-    policy = Policies(worker(0)).of(RULE, b"acme")
-    policy.left(START)
-    policy.charge(25)
-    assert look(worker(1), RULE, b"acme", START)[:2] == (25, 0)
+def test_another_subject_mode_or_window_is_another_row(worker: Worker) -> None:
+    table = worker(0)
+    charge(table, WINDOW, 4)
+    shadow, longer = Rule("basic", 10, 60.0, mode="shadow"), Rule("basic", 10, 61.0)
+    assert look(table, WINDOW, b"umbrella", START).used == 0
+    assert [look(table, rule, SUBJECT, START).used for rule in (shadow, longer)] == [0, 0]
+
+
+def test_a_limit_that_was_renamed_or_changed_keeps_what_is_used(worker: Worker) -> None:
+    table = worker(0)
+    charge(table, WINDOW, 4)
+    assert look(table, Rule("gold", 100, 60.0), SUBJECT, START)[:2] == (4, 96)
+    assert look(table, Rule("bronze", 3, 60.0), SUBJECT, START)[:2] == (4, 0)
+    charge(table, BUCKET, 15)
+    deeper = Rule("deeper", 10, 60.0, algorithm="token_bucket", depth=50)
+    assert look(table, deeper, SUBJECT, START)[:2] == (15, 35)
+
+
+def test_a_clock_that_is_a_little_ahead_is_heeded(worker: Worker) -> None:
+    policy = charge(worker(0), WINDOW, 4, START + 3)
+    assert look(worker(7), WINDOW, SUBJECT, START) == Usage(4, 6, charge(worker(1), WINDOW, 0).reset(START))
+    assert policy.left(START + 3) == 6
+
+
+def test_a_bucket_shows_its_level_and_what_passes_now(worker: Worker) -> None:
+    table = worker(0)
+    charge(table, BUCKET, 15)
+    assert look(table, BUCKET, SUBJECT, START) == Usage(15, 5, 90)
+    # A token each six seconds: half a token is one that does not pass yet.
+    assert look(table, BUCKET, SUBJECT, START + 3) == Usage(15, 5, 87)
+    assert look(table, BUCKET, SUBJECT, START + 6) == Usage(14, 6, 84)
+    assert look(table, BUCKET, SUBJECT, START + 90) == Usage(0, 20, 0)
+    charge(table, BUCKET, 99, START + 90)
+    assert look(table, BUCKET, SUBJECT, START + 90)[:2] == (99, 0)
+
+
+def test_credits_show_what_is_spent_and_not_yet_earned_back(worker: Worker) -> None:
+    table = worker(0)
+    charge(table, CREDITS, 100)
+    assert look(table, CREDITS, SUBJECT, START) == Usage(100, 500, 10)
+    assert look(table, CREDITS, SUBJECT, START + 4) == Usage(60, 540, 6)
+
+
+def test_a_hybrid_shows_its_window_and_what_both_let_pass(worker: Worker) -> None:
+    table = worker(0)
+    policy = charge(table, HYBRID, 2)
+    assert look(table, HYBRID, SUBJECT, START) == Usage(2, 0, policy.reset(START))
+    assert look(table, HYBRID, SUBJECT, START + 12)[:2] == (2, 2)
+
+
+def test_what_was_counted_elsewhere_is_used_too(worker: Worker) -> None:
+    table = worker(0)
+    charge(table, BUCKET, 3)
+    row = table.peek(table.key(BUCKET.key(SUBJECT)))
+    assert row is not None
+    table.foreign(row, {}, (4, 0, 0, 0))
+    assert look(worker(7), BUCKET, SUBJECT, START)[:2] == (7, 13)
+
+
+# ---- requests at once
+
+
+def running(path: Path, count: int) -> list[LimitTable]:
+    """The table as processes have it that hold a column each."""
+    files = [opened(path) for _ in range(count)]
+    return [LimitTable(file, columns.take([file])) for file in files]
+
+
+def test_requests_under_way_in_all_workers_are_in_use_until_they_are_over() -> None:
+    with fresh(PEOPLE) as path:
+        slots = [Policies(table).concurrency(SLOTS, SUBJECT) for table in running(path, 2)]
+        looker = limits(path)
+        assert [slot.take(START) for slot in (*slots, slots[0])] == [True, True, True]
+        assert look(looker, SLOTS, SUBJECT, START) == Usage(3, 0, 1)
+        assert [slot.retry_after(START) for slot in slots] == [1, 1]
+        assert not slots[1].take(START)
+        slots[0].give_back()
+        assert look(looker, SLOTS, SUBJECT, START) == Usage(2, 1, 1)
+        for slot in slots:
+            slot.give_back()
+        assert look(looker, SLOTS, SUBJECT, START) == Usage(0, 3, 0)
+
+
+def test_what_a_dead_worker_had_under_way_is_in_use_no_more_even_for_whoever_takes_its_column() -> None:
+    with fresh(PEOPLE) as path:
+        dies, stays = running(path, 2)
+        slots = [Policies(table).concurrency(SLOTS, SUBJECT) for table in (dies, stays)]
+        assert all(slot.take(START) for slot in slots)
+        looker = limits(path)
+        assert look(looker, SLOTS, SUBJECT, START).used == 2
+        column = dies.column
+        dies.file.close()
+        assert look(looker, SLOTS, SUBJECT, START).used == 1
+        (successor,) = running(path, 1)
+        assert successor.column == column
+        assert look(looker, SLOTS, SUBJECT, START).used == 1
+        assert Policies(successor).concurrency(SLOTS, SUBJECT).take(START)
+        assert look(looker, SLOTS, SUBJECT, START).used == 2
+
+
+# ---- quotas
+
+
+def test_a_quota_is_that_of_the_present_period_in_its_time_zone() -> None:
+    with fresh(QUOTAS) as path:
+        zone = ZoneInfo("Europe/Berlin")
+        _, since, until = period_of(START, "day", zone)
+        for column in (0, 1):
+            quota = Policies(limits(path, column)).quota(
+                "requests-day", 9, "day", zone, SUBJECT, hard=True, when="success"
+            )
+            quota.left(since)
+            quota.charge(4)
+        looker = limits(path)
+
+        def found(now: float, of: str = "Europe/Berlin", included: int = 9) -> Usage:
+            return look_at_quota(looker, "requests-day", included, "day", ZoneInfo(of), SUBJECT, now)
+
+        assert found(since) == Usage(8, 1, round(until - since) + 1)
+        assert found(until - 0.5) == Usage(8, 1, 1)
+        assert found(since, included=5) == Usage(8, 0, round(until - since) + 1)
+        assert found(since, of="UTC").used == 0
+        # Nobody has counted in the next one.
+        assert found(until)[:2] == (0, 9)
+        # A clock that is set back over its beginning goes on with it.
+        quota.left(until + 1)
+        quota.charge(2)
+        assert found(until - 1)[:2] == (quota.limit - quota.left(until - 1), quota.left(until - 1)) == (2, 7)
+
+
+# ---- the same as a worker finds
+
+RULES = st.builds(
+    Rule,
+    st.just("any"),
+    st.integers(1, 3000),
+    st.sampled_from([0.1, 1.0, 10.0, 60.0, 3600.0]),
+    algorithm=st.sampled_from(["sliding_window", "token_bucket", "hybrid", "burst_credits"]),
+    depth=st.integers(1, 3000),
+)
+CHARGES = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(1, 200), st.floats(0, 2, allow_subnormal=False)), min_size=1, max_size=30
+)
+"""Who counts how much, and how long after the one before, in parts of the window."""
+
+
+@given(RULES, CHARGES, st.booleans())
+def test_a_looker_finds_what_every_worker_does(rule: Rule, charges: list[tuple[int, int, float]], asks: bool) -> None:
+    with fresh(PEOPLE) as path:
+        workers = [Policies(limits(path, column)).of(rule, SUBJECT) for column in range(4)]
+        looker = limits(path)
+        now = START
+        for who, cost, after in charges:
+            now += after * rule.window / 4
+            # A charge follows a look, be there room or not; some workers have a row only from later on.
+            for policy in workers if asks else ():
+                assert_same(looker, rule, policy, now)
+            if workers[who].left(now) >= cost or cost % 7 == 0:
+                workers[who].charge(cost)
+            assert_same(looker, rule, workers[who], now)
+        for policy in workers:
+            assert_same(looker, rule, policy, now)
+        later = now + charges[0][2] * rule.window
+        for policy in workers:
+            assert_same(looker, rule, policy, later)
+
+
+def assert_same(looker: LimitTable, rule: Rule, policy: Policy, now: float) -> None:
+    """A look finds what this worker would decide."""
+    usage, left = look(looker, rule, SUBJECT, now), policy.left(now)
+    assert usage.remaining == max(0, left)
+    reset = policy.reset(now) if usage.used else 0
+    if rule.algorithm in ("token_bucket", "burst_credits"):
+        assert usage.used == rule.depth - left
+        # A level is rounded up where it is written down.
+        assert 0 <= reset - usage.reset <= 1 + (room(rule.depth) - rule.depth) * rule.window / rule.limit
+    else:
+        assert isinstance(policy, SlidingWindow)
+        assert usage.used == rule.limit - SlidingWindow.left(policy, now)
+        assert usage.reset == reset
+
+
+@given(
+    st.sampled_from(["day", "month"]),
+    st.sampled_from(["UTC", "Europe/Berlin", "Pacific/Apia"]),
+    st.integers(0, 500),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 200), st.floats(0, 1.5)), min_size=1, max_size=20),
+)
+def test_a_looker_finds_what_every_worker_does_of_a_quota(
+    per: str, zone: str, most: int, charges: list[tuple[int, int, float]]
+) -> None:
+    with fresh(QUOTAS) as path:
+        place = ZoneInfo(zone)
+        workers = [
+            Policies(limits(path, column)).quota("m", most, per, place, SUBJECT, hard=True, when="success")
+            for column in range(4)
+        ]
+        looker = limits(path)
+        now = START
+        for who, cost, after in charges:
+            now += after * (86400 if per == "day" else 28 * 86400)
+            workers[who].left(now)
+            workers[who].charge(cost)
+            usage = look_at_quota(looker, "m", most, per, place, SUBJECT, now)
+            for quota in workers:
+                left = quota.left(now)
+                assert usage == (most - left, max(0, left), quota.retry_after(now, max(1, left + 1)))

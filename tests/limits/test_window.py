@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.counters.cells import MASK, cell_number, width_us
-from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
 from tests.counters.tables import fresh, limits, make
 from tests.limits.conftest import Worker
 
-PEOPLE = Layout("people", 5, 8, ring=32, cells=28)
+PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=HEADS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 WIDTH = width_us(60.0, 28)
@@ -74,7 +74,7 @@ def test_workers_count_for_each_other_at_once(worker: Worker) -> None:
 
 
 def test_a_single_worker_reads_no_siblings(tmp_path: Path) -> None:
-    path = make(tmp_path, Layout("people", rows=5, columns=2, ring=32, cells=28))
+    path = make(tmp_path, Layout("people", rows=5, columns=2, ring=32, cells=28, width=HEADS))
     window = Policies(limits(path, 0)).of(Rule("basic", 3, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(4)] == [True, True, True, False]
 
@@ -173,7 +173,7 @@ def test_never_more_than_the_limit_in_any_window_and_never_less_than_it_in_a_win
     start: float,
     small: bool,
 ) -> None:
-    layout = Layout("addresses", 5, 8, ring=16, cells=13) if small else PEOPLE
+    layout = Layout("addresses", 5, 8, ring=16, cells=13, width=HEADS) if small else PEOPLE
     with fresh(layout) as path:
         hold_to_the_promise(path, layout, steps, Rule("basic", limit, window), start)
 

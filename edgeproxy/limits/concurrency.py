@@ -1,0 +1,27 @@
+"""Concurrency: at most so many requests under way at once, in all workers together."""
+
+from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.slots import Slots
+
+
+class Concurrency:
+    """One rule as it applies to one subject. A slot is taken at admission, and given back when the request is over."""
+
+    __slots__ = ("_slots", "limit", "name")
+
+    def __init__(self, rule: Rule, slots: Slots) -> None:
+        self.name = rule.name
+        self.limit = rule.limit
+        self._slots = slots
+
+    def take(self, now: float) -> bool:
+        """Take a slot; False, and nothing taken, where all are."""
+        return self._slots.take(self.limit, now)
+
+    def give_back(self) -> None:
+        """The request that took a slot is over."""
+        self._slots.give_back()
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Seconds after which it may be worth a try: 1, for nobody knows; 0 where there is a slot now."""
+        return 1 if self._slots.is_full(self.limit, now) else 0

@@ -1,0 +1,73 @@
+"""A worker that does nothing but decide, by any algorithm: `python -m tests.limits.hammer_kinds STATE RECORD`.
+
+It says `idle`, joins the state directory at the first line on its standard input, and says `ready` and its column. Each
+line after that is a Task as JSON: it asks that limit as fast as it can until its time has come, or another line, then
+says `done`. What is let through goes into the file RECORD at once, so that it outlives kill -9.
+"""
+
+import select
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import orjson
+
+from edgeproxy.counters.store import Store
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rule import Rule
+from tests.limits.hammer import Record
+
+SWEEP = 0.2
+"""Seconds between two looks at which columns there are."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to ask, and until when (monotonic)."""
+
+    subject: str
+    algorithm: str
+    limit: int
+    window: float
+    depth: int
+    cost: int
+    until: float
+
+    def rule(self) -> Rule:
+        """The limit that is asked."""
+        return Rule("basic", self.limit, self.window, algorithm=self.algorithm, depth=self.depth)
+
+
+def carry_out(task: Task, store: Store, policies: Policies, record: Record) -> None:
+    """Ask until it is over."""
+    policy = policies.of(task.rule(), task.subject.encode())
+    offset, cost, until = store.offset, task.cost, task.until
+    swept = 0.0
+    while (now := monotonic()) < until:
+        if policy.left(now + offset) >= cost:
+            policy.charge(cost)
+            record.add(now + offset)
+        if now - swept > SWEEP:
+            swept = now
+            store.columns_changed()
+            if select.select([sys.stdin], [], [], 0)[0]:
+                return
+
+
+def main(state: Path, path: Path) -> None:
+    record = Record(path)
+    print("idle", flush=True)
+    if not sys.stdin.readline():
+        return
+    store = Store.join(state)
+    policies = Policies(store.people)
+    print("ready", store.column, flush=True)
+    for line in sys.stdin:
+        carry_out(Task(**orjson.loads(line)), store, policies, record)
+        print("done", flush=True)
+    store.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -68,19 +68,26 @@ def _with_instance(opening: bytes, instance: bytes) -> bytes:
 
 
 def limited(
-    fields: bytes, violated: tuple[str, ...], instance: bytes, *, close: bool = False, head_only: bool = False
+    fields: bytes,
+    violated: tuple[str, ...],
+    instance: bytes,
+    *,
+    detail: str | None = None,
+    close: bool = False,
+    head_only: bool = False,
 ) -> bytes:
     """A 429, whole, with draft-ietf-httpapi-ratelimit-headers-10's problem type and the names of the policies.
 
-    `fields` and `instance` as in `answer` and `problem`; X-Request-Id is added.
+    `fields` and `instance` as in `answer` and `problem`; X-Request-Id is added. `detail`: what is said instead of which
+    limits were passed.
     """
     if head_only or b'"' in instance or b"\\" in instance:
-        body = _with_instance(_quota_opening(violated), instance)
+        body = _with_instance(_quota_opening(violated, detail), instance)
         fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
         return answer(429, fields, body, close=close, head_only=head_only)
     # What a client gets who does not heed it, a thousand times a second: remembered but for what changes.
     return b"".join(
-        (LIMITED, fields, b"X-Request-Id: ", instance, _limited(violated, len(instance), close), instance, END)
+        (LIMITED, fields, b"X-Request-Id: ", instance, _limited(violated, detail, len(instance), close), instance, END)
     )
 
 
@@ -90,9 +97,9 @@ END: Final = b'"}'
 
 
 @lru_cache(maxsize=1024)
-def _limited(violated: tuple[str, ...], instance: int, close: bool) -> bytes:
+def _limited(violated: tuple[str, ...], detail: str | None, instance: int, close: bool) -> bytes:
     """What stands between the two places where the request id, of `instance` bytes, does."""
-    opening = _quota_opening(violated) + b',"instance":"'
+    opening = _quota_opening(violated, detail) + b',"instance":"'
     ending = b"Connection: close\r\n" if close else b""
     return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(END), ending, opening)
 
@@ -107,12 +114,12 @@ def _opening(status: int, detail: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _quota_opening(violated: tuple[str, ...]) -> bytes:
+def _quota_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
     members = {
         "type": QUOTA_EXCEEDED,
         "title": QUOTA_EXCEEDED_TITLE,
         "status": 429,
-        "detail": f"Over the limit {', '.join(violated)}",
+        "detail": detail or f"Over the limit {', '.join(violated)}",
         "violated-policies": violated,
     }
     return orjson.dumps(members)[:-1]

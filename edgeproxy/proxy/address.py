@@ -1,7 +1,7 @@
 """Who is asking, by address: the peer, or the client that trusted proxies say they act for.
 
 Each address has its own limits in the table of addresses: the coarse guard that is charged before any key is
-looked at, and the tier `anonymous` for requests without a key.
+looked at, the tier `anonymous` for requests without a key, and whatever else has the scope `ip`.
 """
 
 import ipaddress
@@ -9,14 +9,19 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgeproxy.limits.admission import Terms
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
+    from edgeproxy.proxy.lane import Lane
 
 REMEMBERED = 16_384
 """Addresses whose limits are kept at hand; the counts themselves live in the table."""
+
+LANES = 16
+"""Lanes of an address whose terms are kept at hand; few use more."""
 
 V6_PREFIX = 64
 """Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses."""
@@ -28,12 +33,26 @@ IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 class Address:
     """The limits of one client address."""
 
-    __slots__ = ("anonymous", "guard", "text")
+    __slots__ = ("_subject", "_terms", "guard", "text")
 
-    def __init__(self, text: str, guard: Policy | None, anonymous: tuple[Policy, ...]) -> None:
+    def __init__(self, text: str, subject: bytes, guard: Policy | None) -> None:
         self.text = text
         self.guard = guard
-        self.anonymous = anonymous
+        self._subject = subject
+        self._terms: dict[Lane, Terms] = {}
+
+    def terms(self, lane: "Lane") -> Terms:
+        """What holds this address on a lane whose terms differ by address."""
+        terms = self._terms.get(lane)
+        if terms is None:
+            if len(self._terms) >= LANES:
+                self._terms.clear()
+            terms = self._terms[lane] = lane.held.terms(self._subject)
+        return terms
+
+    def forget(self) -> None:
+        """Lanes of another configuration come."""
+        self._terms.clear()
 
 
 class Addresses:
@@ -44,17 +63,20 @@ class Addresses:
         policies: Policies,
         trusted: Sequence[Network],
         guard: Rule | None,
-        anonymous: Sequence[Rule],
     ) -> None:
         self._policies = policies
         self._trusted = tuple(trusted)
         self._guard = guard
-        self._anonymous = tuple(anonymous)
         self._known: OrderedDict[str, Address] = OrderedDict()
 
-    def is_as(self, trusted: Sequence[Network], guard: Rule | None, anonymous: Sequence[Rule]) -> bool:
+    def is_as(self, trusted: Sequence[Network], guard: Rule | None) -> bool:
         """Whether it would be the same if it were made of these."""
-        return (self._trusted, self._guard, self._anonymous) == (tuple(trusted), guard, tuple(anonymous))
+        return (self._trusted, self._guard) == (tuple(trusted), guard)
+
+    def forget_lanes(self) -> None:
+        """Lanes of another configuration come."""
+        for address in self._known.values():
+            address.forget()
 
     def trusts(self, peer: str) -> bool:
         """Whether this address belongs to a trusted proxy."""
@@ -71,8 +93,7 @@ class Addresses:
             return known
         subject = subject_of(address)
         guard = None if self._guard is None else self._policies.of(self._guard, subject)
-        anonymous = tuple(self._policies.of(rule, subject) for rule in self._anonymous)
-        known = self._known[address] = Address(address, guard, anonymous)
+        known = self._known[address] = Address(address, subject, guard)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return known

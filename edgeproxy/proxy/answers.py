@@ -3,7 +3,6 @@
 Each is counted and logged here, as what it is, before it is written; none is ever billed.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeError, Fault, Refused
@@ -12,12 +11,12 @@ from edgeproxy.limits.admission import denied
 from edgeproxy.proxy.lane import NOBODY
 
 if TYPE_CHECKING:
-    from edgeproxy.limits.policies import Policy
+    from edgeproxy.limits.admission import Terms
     from edgeproxy.proxy.exchange import Exchange
 
 
-def of(exchange: "Exchange", reason: "EdgeError | Sequence[Policy]", *, close: bool) -> bytes:
-    """The answer to a request that an upstream failed, a rule refused, or one of these policies."""
+def of(exchange: "Exchange", reason: "EdgeError | Terms", *, close: bool) -> bytes:
+    """The answer to a request that an upstream failed, a rule refused, or one of the limits in these terms."""
     if isinstance(reason, Fault):
         return _failed(exchange, reason, close)
     if isinstance(reason, Refused):
@@ -36,30 +35,35 @@ def _failed(exchange: "Exchange", fault: Fault, close: bool) -> bytes:
     return _answer(exchange, fault.status, fields, body, close, fault.error)
 
 
-def _limited(exchange: "Exchange", policies: "Sequence[Policy]", close: bool) -> bytes:
-    """429: some of these policies have no room. Retry-After is never earlier than when a retry can succeed."""
-    violated, retry_after = denied(policies, exchange.now)
+def _limited(exchange: "Exchange", terms: "Terms", close: bool) -> bytes:
+    """429: something in these terms has no room. Retry-After is never earlier than when a retry can succeed."""
+    violated, retry_after = denied(terms, exchange.now)
     worker = exchange.client.worker
     names = tuple([policy.name for policy in violated])
     for counter in worker.counts.limited(_route(exchange), _tier(exchange), names):
         counter.add(1)
-    exchange.shown, exchange.left = violated[0], 0
     fields = b"%bRetry-After: %d\r\n%b" % (worker.date, retry_after, exchange.rate_fields())
     if exchange.snapshot.security_headers:
         fields += security.OWN[exchange.is_secure()]
     head_only = exchange.method == b"HEAD"
-    answer = message.limited(fields, names, exchange.request_id(), close=close, head_only=head_only)
+    detail, instance = message_of(exchange), exchange.request_id()
+    answer = message.limited(fields, names, instance, detail=detail, close=close, head_only=head_only)
     if exchange.snapshot.access is not None:
         exchange.status, exchange.bytes_out = 429, len(answer) - answer.index(b"\r\n\r\n") - 4
         exchange.over(f"Over the limit {', '.join(names)}")
     return answer
 
 
+def message_of(exchange: "Exchange") -> str | None:
+    """What the operator has to say to those who are refused."""
+    return None if exchange.lane is None else exchange.lane.message
+
+
 def _answer(exchange: "Exchange", status: int, fields: bytes, body: bytes, close: bool, why: str) -> bytes:
     worker = exchange.client.worker
     worker.counts.requests(_route(exchange), _tier(exchange), status).add(1)
-    parts = (message.PROBLEM, worker.date, fields, exchange.rate_fields(), exchange.rid)
-    fields = b"%b%b%b%bX-Request-Id: %b\r\n" % parts
+    parts = (message.PROBLEM, worker.date, fields, exchange.rate_fields(), exchange.notes, exchange.rid)
+    fields = b"%b%b%b%b%bX-Request-Id: %b\r\n" % parts
     if exchange.snapshot.security_headers:
         fields += security.OWN[exchange.is_secure()]
     # The method is unknown where the fields were refused; the answer to HEAD has no body then either.

@@ -5,13 +5,12 @@ and keeps what a client may cost within bounds: deadlines, read-ahead, and no re
 """
 
 import asyncio
-from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1.request_line import check_unfinished
-from edgeproxy.limits.policies import Policy
+from edgeproxy.limits.admission import Terms
 from edgeproxy.proxy import answers
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
@@ -161,7 +160,7 @@ class Client(asyncio.Protocol):
             # The head that was late is dealt with; the next has a deadline of its own.
             data, deadline = rest, 0.0
 
-    def turn_away(self, exchange: Exchange, reason: EdgeError | Sequence[Policy], data: bytes, end: int) -> bytes:
+    def turn_away(self, exchange: Exchange, reason: EdgeError | Terms, data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
         head = exchange.head
         after = end + 4 + exchange.length

@@ -13,6 +13,7 @@ SILENCE = 60.0
 FULL = {
     "people": "customers without a row are held to this worker's share of their limits",
     "addresses": "addresses without a row are held to this worker's share of their limits",
+    "quotas": "customers without a row are held to this worker's share of their quotas",
     "usage": "what has no row is counted for customer -, route -",
     "metrics": "what has no row is not shown; nothing that is billed",
 }
@@ -42,6 +43,7 @@ class Counts:
         self._log = log.Seldom(SILENCE)
         self._requests: dict[tuple[str, str, int], Counter] = {}
         self._limited: dict[tuple[str, str, tuple[str, ...]], tuple[Counter, ...]] = {}
+        self._shed: dict[int, Counter] = {}
 
     def usage(self, customer: str, meter: str, route: str) -> Counter:
         """What is billed. Raises Refused(503) where the table is busy for too long: nothing is served uncounted."""
@@ -83,6 +85,23 @@ class Counts:
             if UNSEEN not in counters:
                 self._limited[key] = counters
         return counters
+
+    def shadowed(self, tier: str, policy: str) -> None:
+        """A limit in shadow mode would have refused a request."""
+        self._counter("edge_rate_limited_total", tier, policy, "shadow").add(1)
+
+    def credited(self, tier: str) -> None:
+        """A request was beyond its limits, and paid with burst credits."""
+        self._counter("edge_burst_credits_spent_total", tier).add(1)
+
+    def shed(self, priority: int) -> None:
+        """A request was turned away because there was too much to do."""
+        counter = self._shed.get(priority)
+        if counter is None:
+            counter = self._counter("edge_shed_total", str(priority))
+            if counter is not UNSEEN:
+                self._shed[priority] = counter
+        counter.add(1)
 
     def auth_failure(self, reason: str) -> None:
         """A request was refused for its key."""

@@ -5,7 +5,6 @@ the exchange decides. Its steps are those of the design, in order. What an ordin
 steps themselves; whatever is out of the ordinary leaves them for a method of its own, which need not be quick.
 """
 
-from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,14 @@ from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.limits.admission import admit
+from edgeproxy.limits.admission import Noted, Terms, admit, buy, report
 from edgeproxy.limits.fields import legacy, rate_limit
 from edgeproxy.limits.policies import Policy
 from edgeproxy.proxy import answers, tunnel
 from edgeproxy.proxy.ids import continued
+from edgeproxy.proxy.lane import is_billed
 from edgeproxy.proxy.router import NO_SITE
+from edgeproxy.proxy.terms import cost_in
 
 if TYPE_CHECKING:
     from edgeproxy.http1.response import ResponseHead
@@ -37,6 +38,9 @@ INTERIMS_MOST = 32
 
 COPIED_MOST = 16 << 10
 """Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
+
+UNANSWERED = 599
+"""In the place of a status where there was no answer to be counted."""
 
 CUT = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
@@ -68,6 +72,7 @@ class Exchange:
         "message",
         "method",
         "minor",
+        "notes",
         "now",
         "path",
         "rid",
@@ -80,6 +85,7 @@ class Exchange:
         "started",
         "status",
         "streamed",
+        "terms",
         "trace",
         "tried",
         "whole",
@@ -104,14 +110,16 @@ class Exchange:
         self.site: Site[Route]
         self.server: Server | None = None
         self.shown: Policy | None = None
-        self.method = self.path = self.first = self.rid = self.message = b""
+        self.terms: Terms | None = None
+        """What is to be settled when it is over; None where there is nothing."""
+        self.notes = self.method = self.path = self.first = self.rid = self.message = b""
 
     # ---- the steps of an ordinary request
 
-    def begin(self, data: bytes, end: int) -> Sequence[Policy] | None:
+    def begin(self, data: bytes, end: int) -> Terms | None:
         """From the head to the upstream: `end` is where its blank line begins in `data`.
 
-        Returns the policies of which one refuses, if one does; raises Refused for any other reason not to forward,
+        Returns the terms of which a limit refuses, if one does; raises Refused for any other reason not to forward,
         and Fault where the upstream is known not to be there.
         """
         self.read(data, end)
@@ -172,7 +180,7 @@ class Exchange:
             path = target.partition(b"?")[0]
         self.path = path
 
-    def guard(self) -> Sequence[Policy] | None:
+    def guard(self) -> Terms | None:
         """The coarse limit of the address, charged alone and before any key is looked at."""
         client = self.client
         if client.trusted:
@@ -182,7 +190,8 @@ class Exchange:
             return None
         left = guard.left(self.now)
         if left < 1:
-            return (guard,)
+            self.shown, self.left = guard, 0
+            return Terms((guard,))
         guard.charge()
         # What an answer tells of, unless a policy of the customer's held the request as well.
         self.shown, self.left = guard, left - 1
@@ -196,14 +205,22 @@ class Exchange:
             identity = self.snapshot.directory.expired
         self.lane = identity.lanes[route]
 
-    def admit(self) -> Sequence[Policy] | None:
-        """All policies of the lane are charged, or none. Returns them where one refuses."""
+    def admit(self) -> Terms | None:
+        """All that holds the lane is charged, or nothing is. Returns the terms where any of it refuses."""
         lane = self.lane
-        policies = self.client.address.anonymous if lane.by_address else lane.policies
-        if policies:
-            refusing, self.shown, self.left = admit(policies, self.now)
-            if refusing is not None:
-                return policies
+        terms = lane.terms or self.client.address.terms(lane)
+        if self.client.worker.overload.shedding:
+            self.shed(terms)
+        if terms.holds:
+            refused, shown, left, noted = admit(terms, self.now)
+            if shown is not None:
+                self.shown, self.left = shown, left
+            if refused:
+                return terms
+            if terms.settles:
+                self.terms = terms
+            if noted is not None:
+                self.notes = self.note(noted)
         for counter in lane.admitted:
             counter.add(1)
         return None
@@ -221,7 +238,8 @@ class Exchange:
         """The endpoint that the request goes to. Raises Fault where there is none that may be asked."""
         service = self.route.service
         try:
-            self.endpoint = endpoint = service.select()
+            prefer = self.lane.prefer
+            self.endpoint = endpoint = service.select() if prefer is None else service.select_in(prefer)
         except Fault as fault:
             self.client.worker.counts.upstream_error(service.name, fault.error)
             raise
@@ -249,7 +267,10 @@ class Exchange:
         arrived = monotonic()
         status, _, keep, rate, said = plain
         self.meter(status)
-        rate = self.rate_fields() or rate
+        if self.terms is not None:
+            self.reported(keep)
+            self.settle(status)
+        rate = (self.rate_fields() or rate) + self.notes
         if self.snapshot.security_headers:
             rate += security.ADDED[self.is_secure()][said]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
@@ -278,6 +299,56 @@ class Exchange:
         client.deadline = done + self.snapshot.keepalive_idle
         if client.buffer or client.choked:
             client.next()
+
+    # ---- what holds a request, beyond the ordinary
+
+    def shed(self, terms: Terms) -> None:
+        """The worker has too much to do: raise Refused(503) for as many as must wait, the lowest priority first.
+
+        Where a plan without limits has burst credits, they buy passage while they last.
+        """
+        worker, lane = self.client.worker, self.lane
+        if not worker.overload.sheds(lane.priority):
+            return
+        if buy(terms, self.now):
+            worker.counts.credited(lane.tier)
+            return
+        worker.counts.shed(lane.priority)
+        why = lane.message or "There is more to do than this edge can"
+        raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
+
+    def note(self, noted: Noted) -> bytes:
+        """The fields that an answer has besides: which limits would have refused, which soft quotas are passed."""
+        lane, counts = self.lane, self.client.worker.counts
+        for shadow in noted.shadows:
+            counts.shadowed(lane.tier, shadow.name)
+        if noted.credited:
+            counts.credited(lane.tier)
+        lines = b""
+        if noted.shadows:
+            lines = b"X-Edge-Shadow: %b\r\n" % b", ".join([b'"%b"' % each.name.encode() for each in noted.shadows])
+        if noted.over:
+            lines += b"X-Quota: %b\r\n" % b", ".join([b'"%b";over' % each.name.encode() for each in noted.over])
+        return lines
+
+    def reported(self, head: bytes) -> None:
+        """Charge what the upstream's answer says that the request has cost; what it does not say is what was asked."""
+        terms = self.terms
+        headers = self.lane.held.headers
+        if terms is not None and headers:
+            costs = [cost_in(head, field) for field in headers]
+            # As of now: the answer may have taken longer than a window.
+            for policy, left in report(terms, monotonic() + self.client.worker.offset, costs).items():
+                if policy is self.shown or left < self.left:
+                    self.shown, self.left = policy, left
+
+    def settle(self, status: int) -> None:
+        """The request is over: give back what it held, and what of its quotas this status does not count for."""
+        terms, self.terms = self.terms, None
+        if terms is not None:
+            terms.release()
+            if terms.quotas:
+                terms.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
 
     # ---- requests out of the ordinary
 
@@ -335,6 +406,7 @@ class Exchange:
         """101: one request for billing, whatever passes through the tunnel after it."""
         self.heard(101)
         self.meter(101)
+        self.reported(head.keep)
         client = self.client
         client.last = True
         client.deadline = self.arrived + tunnel.IDLE
@@ -353,6 +425,7 @@ class Exchange:
         if client.worker.draining or (endless and not chunked):
             client.last = True
         self.meter(head.status)
+        self.reported(head.keep)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"
@@ -363,7 +436,7 @@ class Exchange:
     def send_head(self, head: "ResponseHead", framing: bytes) -> None:
         """Write an answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
         self.status = head.status
-        fields = self.rate_fields() or head.rate
+        fields = (self.rate_fields() or head.rate) + self.notes
         if self.snapshot.security_headers and head.status != 101:
             fields += security.ADDED[self.is_secure()][head.said]
         self.client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, framing, fields, self.rid))
@@ -549,7 +622,11 @@ class Exchange:
             access.over(self, self.endpoint, error=error, aborted=aborted)
 
     def release(self) -> None:
-        """Give back what selection took."""
+        """Give back what admission and selection took."""
+        if self.terms is not None:
+            if not self.answered:
+                self.reported(b"")
+            self.settle(self.status if self.answered else UNANSWERED)
         endpoint = self.endpoint
         if endpoint is not None:
             endpoint.outstanding -= 1

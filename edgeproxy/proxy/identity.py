@@ -1,7 +1,7 @@
 """Who asks: keys, the customers behind them, and the lanes that they may use.
 
-A key is looked up by its SHA-256. What a look-up gave is remembered with the key itself, within a bound; one
-`forget` of the worker drops this memory together with that of header blocks.
+A key is looked up by its SHA-256. What a look-up gave is remembered with the key itself, within a bound, for as long as
+the configuration serves.
 """
 
 import hashlib
@@ -10,23 +10,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeproxy.clock import EPOCH
+from edgeproxy.config.plans import ANONYMOUS, plan_of
 from edgeproxy.errors import Refused
 from edgeproxy.http1.lines import vouch
 from edgeproxy.proxy.lane import NOBODY, Lane, Route
+from edgeproxy.proxy.router import no_route
+from edgeproxy.proxy.terms import Held
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Key, Limit, Settings
+    from edgeproxy.config.models import Customer, Flag, Key, Settings
     from edgeproxy.config.people import People
-    from edgeproxy.limits.policies import Policy
+    from edgeproxy.config.plans import Plan
     from edgeproxy.proxy.counts import Counts
+    from edgeproxy.proxy.terms import Tables
 
 REMEMBERED = 16_384
 """Identities kept at hand. A customer's counts live in the table, so dropping an identity loses nothing."""
 
 FOREVER = float("inf")
-
-ANONYMOUS = "anonymous"
-"""The tier that holds requests without a key on open routes, by their address."""
 
 
 class Lanes(dict[Route, Lane]):
@@ -52,19 +53,20 @@ class Identity:
 
 
 class Directory:
-    """The people of a configuration, under its settings. `policies` are those of a customer under these limits."""
+    """The people of a configuration, under its settings. `tables` are those in which their requests are counted."""
 
     def __init__(
         self,
         settings: "Settings",
         people: "People",
-        policies: Callable[[str, tuple["Limit", ...]], tuple["Policy", ...]],
+        tables: "Tables",
         counts: "Counts",
     ) -> None:
         self._people = people
-        self._policies = policies
+        self._tables = tables
         self._counts = counts
-        self._tiers, self._meters = settings.tiers, settings.meters
+        self._tiers, self._meters, self._flags = settings.tiers, settings.meters, settings.flags
+        self._edge_region = settings.region
         self._signed = settings.stamp_secret is not None
         self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
@@ -95,10 +97,6 @@ class Directory:
         vouch(credentials)
         return identity
 
-    def forget(self) -> None:
-        """Drop what look-ups gave: the next request with a key is looked up anew."""
-        self._known.clear()
-
     def retire(self) -> "OrderedDict[bytes, Identity]":
         """Nobody is looked up here any more: let go of everything. What look-ups gave is left to the caller.
 
@@ -110,29 +108,55 @@ class Directory:
         return known
 
     def _lane(self, key: "Key", route: Route) -> Lane:
-        """The lane of a key's customer; raises Refused(403) where the route asks for scopes that the key lacks."""
+        """The lane of a key's customer; raises Refused where it may not be used, and says why.
+
+        404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
+        route asks for scopes that the key lacks or the customer is not served in this region.
+        """
         if route.auth == "none":
             return self._anonymous(route)
+        customer = self._people.customer(key.customer)
+        self._flagged(route, customer.tier, key.customer)
+        if customer.paused is not None:
+            self._counts.auth_failure("paused")
+            raise Refused(customer.paused.status, customer.paused.why, close=False)
         if not route.scopes <= (key.scopes or frozenset()):
             self._counts.auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
             raise Refused(403, f"The API key lacks the scope {missing}", close=False)
-        customer = self._people.customer(key.customer)
+        self._fence(customer)
         tier = customer.tier
-        limits = self._tiers[tier].limits if customer.limits is None else customer.limits
-        policies = self._policies(key.customer, limits)
+        plan = plan_of(self._tiers[tier], customer)
         stamps = b"X-Customer-Id: %b\r\nX-Customer-Tier: %b\r\n" % (
             key.customer.encode(),
             tier.encode(),
         )
-        return self._make(route, key.customer, tier, policies, stamps)
+        digest = bytes.fromhex(key.sha256)
+        held = Held(self._tables, route.settings, plan, self._meters, key.customer.encode(), digest)
+        prefer = None if customer.regions is None else customer.regions.prefer
+        return self._make(route, key.customer, tier, plan, held, stamps, prefer)
+
+    def _flagged(self, route: Route, tier: str, customer: str | None) -> None:
+        """Raise Refused(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
+        name = route.settings.flag
+        if name is not None and not has_flag(name, self._flags[name], tier, customer):
+            raise no_route()
+
+    def _fence(self, customer: "Customer") -> None:
+        """Raise Refused(403) where the customer is not to be served in this region."""
+        regions = customer.regions
+        if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
+            self._counts.auth_failure("region")
+            raise Refused(403, f"This customer is not served in the region {self._edge_region}", close=False)
 
     def _open(self, route: Route, reason: str, why: str) -> Lane:
-        """The lane without a key that counts; raises Refused(401) where the route wants one."""
+        """The lane without a key; raises Refused: 401 where the route wants one, 404 where it has a flag."""
         # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
         keyless = route.auth == "optional" and reason == "missing" and not route.scopes
         if route.auth == "none" or keyless:
             return self._anonymous(route)
+        if route.settings.flag is not None:
+            raise no_route()
         self._counts.auth_failure(reason)
         challenge = 'Bearer realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
@@ -140,23 +164,55 @@ class Directory:
 
     def _anonymous(self, route: Route) -> Lane:
         """The lane of those who need no key: held by address where there is a tier for them."""
-        has_tier = ANONYMOUS in self._tiers
-        tier = ANONYMOUS if has_tier else NOBODY
-        stamps = b"X-Customer-Tier: anonymous\r\n" if has_tier else b""
-        return self._make(route, NOBODY, tier, (), stamps)
+        settings = self._tiers.get(ANONYMOUS)
+        tier = NOBODY if settings is None else ANONYMOUS
+        self._flagged(route, tier, None)
+        plan = None if settings is None else plan_of(settings, None)
+        stamps = b"" if settings is None else b"X-Customer-Tier: anonymous\r\n"
+        held = Held(self._tables, route.settings, plan, self._meters, None)
+        return self._make(route, NOBODY, tier, plan, held, stamps)
 
-    def _make(self, route: Route, customer: str, tier: str, policies: tuple["Policy", ...], stamps: bytes) -> Lane:
+    def _make(
+        self,
+        route: Route,
+        customer: str,
+        tier: str,
+        plan: "Plan | None",
+        held: Held,
+        stamps: bytes,
+        prefer: str | None = None,
+    ) -> Lane:
         anonymous = customer == NOBODY
         return Lane(
             route,
             customer,
             tier,
-            policies,
+            held,
             self._region + stamps,
             self._counts,
             self._meters,
-            by_address=anonymous,
+            priority=0 if plan is None else plan.priority,
+            message=None if plan is None else plan.message,
+            prefer=prefer,
             # `auth: none` means that the edge has no business with credentials: they are the upstream's.
             forwards_key=anonymous or route.service.name in self._forwarding,
             signed=self._signed,
         )
+
+
+def has_flag(name: str, flag: "Flag", tier: str, customer: str | None) -> bool:
+    """Whether a customer (None: nobody) of this tier has a flag: by name, by tier, or in its share of all customers.
+
+    The share is stable: a customer who is in one percent is in two.
+    """
+    if tier in flag.tiers:
+        return True
+    if customer is None:
+        return False
+    return customer in flag.customers or place_in(name, customer) < flag.percent / 100
+
+
+def place_in(flag: str, customer: str) -> float:
+    """Where a customer stands, from 0 to below 1, among all of them: by chance, for each flag another, and for ever."""
+    digest = hashlib.blake2b(f"{flag}\0{customer}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
     from edgeproxy.config.models import Route as RouteSettings
     from edgeproxy.counters.meters import Counter, Histogram
-    from edgeproxy.limits.policies import Policy
+    from edgeproxy.limits.admission import Terms
     from edgeproxy.proxy.counts import Counts
     from edgeproxy.proxy.pool import Service
+    from edgeproxy.proxy.terms import Held
 
 NOBODY = "-"
 """What stands for the customer, the tier or the route where there is none."""
@@ -24,13 +25,27 @@ KNOWN_STATUSES = frozenset(status.value for status in HTTPStatus)
 class Route:
     """One route: how it is found, where it leads, and the histograms of its requests."""
 
-    __slots__ = ("auth", "host", "label", "methods", "overhead", "path", "scopes", "seconds", "service")
+    __slots__ = (
+        "auth",
+        "flagged",
+        "host",
+        "label",
+        "methods",
+        "overhead",
+        "path",
+        "scopes",
+        "seconds",
+        "service",
+        "settings",
+    )
 
     def __init__(self, settings: "RouteSettings", service: "Service", counts: "Counts") -> None:
+        self.settings = settings
         self.host = None if settings.host is None else settings.host.encode()
         self.path = settings.path.encode()
         self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
         self.auth = settings.auth
+        self.flagged = settings.flag is not None
         self.scopes = settings.scopes
         self.label = settings.label
         self.service = service
@@ -45,17 +60,20 @@ class Route:
 
 
 class Lane:
-    """A customer on a route. `customer` and `tier` are names, `policies` all hold the customer's requests."""
+    """A customer on a route. `customer` and `tier` are names, `held` is all that holds the customer's requests."""
 
     __slots__ = (
         "admitted",
-        "by_address",
         "counters",
         "customer",
         "forwards_key",
-        "policies",
+        "held",
+        "message",
+        "prefer",
+        "priority",
         "route",
         "stamps",
+        "terms",
         "tier",
         "unusual",
     )
@@ -65,21 +83,27 @@ class Lane:
         route: Route,
         customer: str,
         tier: str,
-        policies: tuple["Policy", ...],
+        held: "Held",
         stamps: bytes,
         counts: "Counts",
         meters: dict[str, "Meter"],
         *,
-        by_address: bool = False,
+        priority: int = 0,
+        message: str | None = None,
+        prefer: str | None = None,
         forwards_key: bool = False,
         signed: bool = False,
     ) -> None:
         self.route = route
         self.customer = customer
         self.tier = tier
-        self.policies = policies
+        self.held = held
+        self.terms: Terms | None = None if held.by_address else held.terms()
+        """None where each address has its own."""
+        self.priority, self.message = priority, message
+        self.prefer = prefer
+        """The region whose endpoints are asked first."""
         self.stamps = stamps
-        self.by_address = by_address
         self.forwards_key = forwards_key
         self.unusual = forwards_key or signed
         usage: list[tuple[str, Counter]] = [

@@ -42,6 +42,7 @@ class Endpoint:
         "out",
         "outstanding",
         "port",
+        "region",
         "scheme",
         "service",
         "tier",
@@ -57,6 +58,7 @@ class Endpoint:
         self.address = address
         """What is connected to: an IP address."""
         self.weight = settings.weight
+        self.region = settings.region or service.region
         self.tier = tier
         """How far away: 0 for the edge's own region, and more for each region further down the list."""
         # Last in, first out: the connection used last is the one least likely to have been closed meanwhile,
@@ -139,6 +141,7 @@ class Service:
         "_log",
         "_origins",
         "_outliers",
+        "_pairs_in",
         "attempts",
         "breaker",
         "budget",
@@ -149,6 +152,7 @@ class Service:
         "name",
         "next_pair",
         "pool",
+        "region",
         "seconds",
     )
 
@@ -164,6 +168,7 @@ class Service:
     ) -> None:
         """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always."""
         self.name = name
+        self.region = region
         self.seconds = seconds
         self.connect_timeout = settings.timeouts.connect
         self.head_timeout = settings.timeouts.response_head
@@ -184,6 +189,8 @@ class Service:
         """Every address that is known."""
         self.next_pair: Callable[[], Pair] = self._first_pair
         """The next two that a choice is between; the first call after anything has changed draws them anew."""
+        self._pairs_in: dict[str, Callable[[], Pair]] = {}
+        """The same for the regions that were asked for since."""
         # A name has no address until the supervisor tells it; an address is its own.
         literal = [[each.settings.host] if kinds.is_address(each.settings.host) else [] for each in self._origins]
         self.update([{"addresses": addresses, "up": addresses} for addresses in literal])
@@ -201,6 +208,19 @@ class Service:
         one, other = self.next_pair()
         # Not to the other one unless that is less loaded with the request than this one is without: a service of a
         # small weight would otherwise get whatever comes while it is idle and the others are not.
+        return one if one.outstanding * other.weight < (other.outstanding + 1) * one.weight else other
+
+    def select_in(self, region: str) -> Endpoint:
+        """As `select`, but among this region's endpoints, while any of them is up and not ejected."""
+        next_pair = self._pairs_in.get(region)
+        if next_pair is None:
+            there = [each for each in self.endpoints if each.region == region and each.up and not each.out]
+            if not there:
+                return self.select()
+            next_pair = self._pairs_in[region] = itertools.cycle(draw(there, self._chance)).__next__
+        if self.breaker is not None:
+            self.breaker.enter()
+        one, other = next_pair()
         return one if one.outstanding * other.weight < (other.outstanding + 1) * one.weight else other
 
     def other_than(self, tried: "Sequence[Endpoint]") -> Endpoint | None:
@@ -229,6 +249,7 @@ class Service:
     def _changed(self) -> None:
         # Drawn when next needed, so that many changes at once cost one drawing.
         self.next_pair = self._first_pair
+        self._pairs_in.clear()
 
     def _first_pair(self) -> Pair:
         available = self.available()

@@ -11,7 +11,10 @@ from edgeproxy.errors import Refused
 
 
 class Routable(Protocol):
-    """What the router needs to know of a route; `path` ends with `/*` where it is a prefix."""
+    """What the router needs to know of a route; `path` ends with `/*` where it is a prefix.
+
+    One that is `flagged` does not exist for everybody, so nobody is told of its methods.
+    """
 
     @property
     def host(self) -> bytes | None: ...
@@ -19,6 +22,8 @@ class Routable(Protocol):
     def path(self) -> bytes: ...
     @property
     def methods(self) -> frozenset[bytes] | None: ...
+    @property
+    def flagged(self) -> bool: ...
 
 
 R = TypeVar("R", bound=Routable)
@@ -49,7 +54,7 @@ class Site(Generic[R]):
             if methods is None or method in methods:
                 return found
             return _by_method([found], method)
-        raise Refused(404, "No route leads here", close=False)
+        raise no_route()
 
 
 NO_SITE: Site[Any] = Site(())
@@ -89,6 +94,11 @@ class Router(Generic[R]):
         return self._anywhere
 
 
+def no_route() -> Refused:
+    """What is said of a path that leads nowhere, or nowhere for the one who asks."""
+    return Refused(404, "No route leads here", close=False)
+
+
 _Entry = Union[R, list[R]]  # noqa: UP007 - a generic alias
 _Layer = tuple[Mapping[bytes, _Entry[R]], Mapping[bytes, _Entry[R]], tuple[int, ...]]
 
@@ -120,9 +130,11 @@ def _by_method(routes: list[R], method: bytes) -> R:
             anything = route
         elif method in route.methods:
             return route
-        else:
+        elif not route.flagged:
             allowed |= route.methods
     if anything is not None:
         return anything
+    if not allowed:
+        raise no_route()
     allow = b", ".join(sorted(allowed))
     raise Refused(405, "The method is not allowed here", close=False, fields=b"Allow: %b\r\n" % allow)

@@ -238,6 +238,7 @@ class Server(asyncio.Protocol):
             raise Fault("http_upgrade_failed", "The upstream switched protocols unasked")
         self._state, self.reusable = TUNNEL, False
         tunnel = self.tunnel = Tunnel(exchange)
+        self.worker.tunnels += 1
         exchange.switch(head)
         if client.buffer:
             tunnel.up(client.buffer)

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import grammar, lines
 from edgeproxy.http1.request import RequestHead, read_fields
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses
-from edgeproxy.proxy.identity import ANONYMOUS, Directory, Identity
+from edgeproxy.proxy.identity import Directory, Identity
 from edgeproxy.proxy.lane import NOBODY, Lane, Route
 from edgeproxy.proxy.memory import remember
 from edgeproxy.proxy.pool import Service
 from edgeproxy.proxy.router import NO_SITE, Router, Site
+from edgeproxy.proxy.terms import Tables
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Limit, Settings, Upstream
+    from edgeproxy.config.models import Settings, Upstream
     from edgeproxy.counters.store import Store
     from edgeproxy.proxy.counts import Counts
     from edgeproxy.proxy.draft import Draft
@@ -50,17 +51,21 @@ class Snapshot:
         self._counts, self._region = counts, settings.region
         if before is None:
             hosts = 1  # Edges that share limits through a hub; with memory:// this one alone.
-            self._people = Policies(store.people, hosts=hosts, full=lambda: counts.table_full("people"))
-            self._addresses = Policies(store.addresses, hosts=hosts, full=lambda: counts.table_full("addresses"))
+            self._tables = Tables(
+                *(
+                    Policies(table, hosts=hosts, full=partial(counts.table_full, table.name))
+                    for table in (store.people, store.addresses, store.quotas)
+                )
+            )
         else:
             # With what they count themselves, where the tables have no room.
-            self._people, self._addresses = before._people, before._addresses
+            self._tables = before._tables
         self._upstreams = settings.upstreams
         self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
         self.router = Router(Route(route, self.services[route.upstream], counts) for route in settings.routes)
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [counts.usage(NOBODY, meter, NOBODY) for meter in settings.meters]
-        self.directory = Directory(settings, draft.people, partial(policies, self._people), counts)
+        self.directory = Directory(settings, draft.people, self._tables, counts)
         self.addresses = self._whom(settings, before)
         secret = settings.stamp_secret
         self.sign = None if secret is None else Signature(secret, settings.region)
@@ -77,6 +82,7 @@ class Snapshot:
         self.connections_per_ip = settings.limits.connections_per_ip
         self.pipelined = settings.limits.pipelined
         self.drain = settings.drain
+        self.overload = settings.overload
         self.outward = draft.outward
         """How the edge speaks TLS with each upstream that has it."""
         self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
@@ -93,16 +99,14 @@ class Snapshot:
         )
 
     def _whom(self, settings: "Settings", before: "Snapshot | None") -> Addresses:
-        anonymous = settings.tiers.get(ANONYMOUS)
         guard = settings.per_ip
         terms = (
             settings.trusted_proxies,
             None if guard is None else Rule("per_ip", guard.count, guard.window, scope="guard"),
-            () if anonymous is None else [rule(limit, scope="ip") for limit in anonymous.limits],
         )
         if before is not None and before.addresses.is_as(*terms):
             return before.addresses
-        return Addresses(self._addresses, *terms)
+        return Addresses(self._tables.addresses, *terms)
 
     def _log(self, before: "Snapshot | None") -> AccessLog | None:
         if self._access_log is None:
@@ -143,11 +147,6 @@ class Snapshot:
         for service in self.services.values():
             service.look(now)
 
-    def forget(self) -> None:
-        """Drop every memory of what bytes mean: of blocks, of field lines, of keys."""
-        self._forget_heads()
-        self.directory.forget()
-
     def retire(self) -> "OrderedDict[bytes, Identity]":
         """No request begins under it any more: let go of what only their beginnings need.
 
@@ -165,16 +164,6 @@ class Snapshot:
 def is_personal(head: RequestHead) -> bool:
     """Whether a trusted proxy's head speaks of one client, or of one request."""
     return head.forwarded_for is not None or head.request_id is not None
-
-
-def policies(table: Policies, customer: str, limits: "tuple[Limit, ...]") -> tuple[Policy, ...]:
-    """What holds a customer under these limits."""
-    return tuple(table.of(rule(limit), customer.encode()) for limit in limits)
-
-
-def rule(limit: "Limit", *, scope: str = "customer") -> Rule:
-    """A configured limit as the limits room knows it."""
-    return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode)
 
 
 class Signature:

@@ -78,8 +78,11 @@ class Succession:
         self._retire(before)
         if now.access is not None:
             now.access.forget()
-        if now.addresses is not before.addresses:
+        if now.addresses is before.addresses:
+            now.addresses.forget_lanes()
+        else:
             worker.dress_anew()
+        worker.overload.changed()
         return True
 
     def endpoints_changed(self, number: int, listings: Listings) -> bool:
@@ -128,6 +131,10 @@ class Succession:
         """All that are open, that of the snapshot that is served first."""
         access = self._worker.snapshot.access
         return self._logs if access is None else [access, *self._logs]
+
+    def services(self) -> list["Service"]:
+        """All that requests may be under way to."""
+        return [*self._worker.snapshot.services.values(), *self._services]
 
     def outward(self) -> list["Outward"]:
         """How the edge speaks TLS with all upstreams that anybody may still ask."""

@@ -39,6 +39,7 @@ from edgeproxy.proxy.entry import Entry
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.ids import Ids
 from edgeproxy.proxy.orders import Orders, why_not
+from edgeproxy.proxy.overload import Overload
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.server import Server
 from edgeproxy.proxy.snapshot import Snapshot
@@ -92,11 +93,14 @@ class Worker:
         """The supervisor has told of endpoints."""
         self.snapshot: Snapshot
         self.succession = Succession(self)
+        self.overload = Overload(self)
         self._clients: set[Client] = set()
         self._guests: set[Guest] = set()
         self.half_closed: set[Client] = set()
         """Those who have closed their side, and may or may not still wait for an answer."""
         self._upstream_connections = 0
+        self.tunnels = 0
+        """How many of those are half of a tunnel."""
         self._listening: list[tuple[asyncio.Server, socket.socket, Door]] = []
         self._inward: list[Inward] = []
         self._empty = asyncio.Event()
@@ -151,6 +155,8 @@ class Worker:
     def lost(self, server: Server) -> None:
         """A connection to an upstream is gone."""
         self._upstream_connections -= 1
+        if server.tunnel is not None:
+            self.tunnels -= 1
         self.deadlines.everybody.discard(server)
 
     def connect(self, exchange: Exchange) -> None:
@@ -217,6 +223,20 @@ class Worker:
             server = await loop.create_server(door.opens, sock=each, backlog=BACKLOG)
             self._listening.append((server, queue, door))
         self.deadlines.start()
+        self.overload.start()
+
+    def take_queued(self, most: int) -> None:
+        """Take so many of the connections that wait to be accepted, of each listener.
+
+        The loop itself takes one of them in a turn (libuv 1.48), which is slow where turns are long.
+        """
+        loop = asyncio.get_running_loop()
+        for _, queue, door in self._listening:
+            for _ in range(most):
+                accepted = _accept(queue)
+                if accepted is None:
+                    break
+                self.tasks.start("accept", loop.connect_accepted_socket(door.opens, accepted))
 
     async def drain(self, seconds: float) -> None:
         """Take what is queued, finish what has begun, accept nothing new; what is left after `seconds` is cut."""
@@ -363,6 +383,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     channel.close()
     await worker.tasks.cancel()
     worker.deadlines.stop()
+    worker.overload.stop()
     worker.end_logs()
     store.close()
     return 0

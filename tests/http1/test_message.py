@@ -72,6 +72,16 @@ def test_a_refusal_by_limits_names_the_policies(instance: bytes, close: bool) ->
     }
 
 
+@pytest.mark.parametrize("head_only", [False, True])
+def test_the_operators_words_take_the_place_of_the_names(head_only: bool) -> None:
+    words = 'Schreiben Sie "uns" \\ an'
+    said = limited(b"", ("a",), b"1", detail=words)
+    body = said.partition(b"\r\n\r\n")[2]
+    assert (orjson.loads(body)["detail"], orjson.loads(body)["violated-policies"]) == (words, ["a"])
+    assert b"Content-Length: %d\r\n" % len(body) in limited(b"", ("a",), b"1", detail=words, head_only=head_only)
+    assert orjson.loads(limited(b"", ("a",), b"1").partition(b"\r\n\r\n")[2])["detail"] == "Over the limit a"
+
+
 def test_a_refusal_of_head_has_the_length_of_the_body_that_get_would_have() -> None:
     """RFC 9110 section 9.3.2."""
     assert (

@@ -10,7 +10,6 @@ from edgeproxy.proxy import address
 from edgeproxy.proxy.address import Addresses, parse, subject_of, without_port
 
 GUARD = Rule("per_ip", 200, 1.0, scope="guard")
-OPEN = Rule("anonymous", 60, 60.0, scope="ip")
 
 
 class Asked:
@@ -24,8 +23,22 @@ class Asked:
         return rule.name, subject
 
 
-def addresses(*trusted: str, guard: Rule | None = GUARD, anonymous: tuple[Rule, ...] = ()) -> Addresses:
-    return Addresses(Asked(), [ip_network(network) for network in trusted], guard, anonymous)
+class Held:
+    """Stands where all that holds a lane is: the terms for an address are its subject, made anew each time."""
+
+    def terms(self, subject: bytes) -> list[bytes]:
+        return [subject]
+
+
+class Lane:
+    """The one thing of a lane that an address wants."""
+
+    def __init__(self) -> None:
+        self.held = Held()
+
+
+def addresses(*trusted: str, guard: Rule | None = GUARD) -> Addresses:
+    return Addresses(Asked(), [ip_network(network) for network in trusted], guard)
 
 
 def head(**said: bytes) -> RequestHead:
@@ -151,12 +164,42 @@ def test_parse() -> None:
     assert parse("") is None
 
 
-def test_an_address_has_the_guard_and_the_anonymous_policies_of_its_subject() -> None:
-    some = addresses(anonymous=(OPEN,))
-    subject = subject_of("192.0.2.1")
-    found = some.of("192.0.2.1")
-    assert found.guard == ("per_ip", subject)
-    assert found.anonymous == (("anonymous", subject),)
+def test_an_address_has_the_guard_of_its_subject() -> None:
+    assert addresses().of("192.0.2.1").guard == ("per_ip", subject_of("192.0.2.1"))
+
+
+def test_what_holds_an_address_on_a_lane_is_made_once_for_its_subject() -> None:
+    found, lane = addresses().of("192.0.2.1"), Lane()
+    terms = found.terms(lane)
+    assert terms == [subject_of("192.0.2.1")]
+    assert found.terms(lane) is terms
+    assert found.terms(Lane()) is not terms
+
+
+def test_the_lanes_that_an_address_remembers_are_bounded() -> None:
+    found, lane = addresses().of("192.0.2.1"), Lane()
+    terms = found.terms(lane)
+    for _ in range(address.LANES - 1):
+        found.terms(Lane())
+    assert found.terms(lane) is terms
+    found.terms(Lane())
+    assert found.terms(lane) is not terms
+
+
+def test_lanes_of_another_configuration_are_not_remembered() -> None:
+    some, lane = addresses(), Lane()
+    terms = some.of("192.0.2.1").terms(lane)
+    some.forget_lanes()
+    assert some.of("192.0.2.1").terms(lane) is not terms
+
+
+def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:
+    networks = [ip_network("10.0.0.0/8")]
+    some = addresses("10.0.0.0/8")
+    assert some.is_as(networks, Rule("per_ip", 200, 1.0, scope="guard"))
+    assert not some.is_as((), GUARD)
+    assert not some.is_as(networks, None)
+    assert not some.is_as(networks, Rule("per_ip", 100, 1.0, scope="guard"))
 
 
 def test_without_a_guard_there_is_none() -> None:

@@ -161,6 +161,7 @@ class Second:
     async def ends(self) -> None:
         await self.worker.drain(PATIENCE)
         self.worker.deadlines.stop()
+        self.worker.overload.stop()
         self._store.close()
 
 

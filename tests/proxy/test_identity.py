@@ -45,13 +45,6 @@ async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
     assert people.resolve(UNLIMITED.encode(), line(UNLIMITED)) is not who
 
 
-async def test_after_forget_it_is_looked_up_anew(edge: Edge) -> None:
-    people = await directory(edge)
-    who = people.resolve(KEY.encode(), line(KEY))
-    people.forget()
-    assert people.resolve(KEY.encode(), line(KEY)) is not who
-
-
 async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +78,18 @@ async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
     for key in (KEY, None, "whoever", EXPIRED):
         who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
         lane = who.lanes[route(edge, "/public/x")]
-        assert (lane.customer, lane.tier, lane.by_address) == ("-", "-", True)
+        assert (lane.customer, lane.tier, lane.priority, lane.message) == ("-", "-", 0, None)
+        # Without a tier for them nothing holds them, and one lane does for all addresses.
+        assert lane.terms is not None
+        assert not lane.terms.holds
+
+
+async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tier(edge: Edge) -> None:
+    edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "2/min"}], "priority": 3, "message": "Get a key"}
+    people = await directory(edge)
+    lane = people.nobody.lanes[route(edge, "/public/x")]
+    assert (lane.customer, lane.tier, lane.priority, lane.message) == ("-", "anonymous", 3, "Get a key")
+    assert lane.terms is None
 
 
 async def test_refusals_are_made_anew_each_time(edge: Edge) -> None:

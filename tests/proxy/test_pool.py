@@ -261,6 +261,72 @@ def test_with_every_endpoint_far_away_the_first_region_serves() -> None:
     assert set(chosen(of)) == {"10.0.0.1"}
 
 
+def preferring(of: Service, region: str, times: int = 600) -> Counter[str]:
+    return Counter(of.select_in(region).address for _ in range(times))
+
+
+def test_who_prefers_a_region_is_served_there_by_weight() -> None:
+    of = service(
+        endpoints=[
+            at("10.0.0.1"),
+            at("10.0.0.2", region="us-east", weight=3),
+            at("10.0.0.3", region="us-east"),
+            at("10.0.0.4", region="asia"),
+        ]
+    )
+    shared = preferring(of, "us-east", 4000)
+    assert set(shared) == {"10.0.0.2", "10.0.0.3"}
+    assert shared["10.0.0.2"] == pytest.approx(3000, rel=0.02)
+    assert set(preferring(of, "asia")) == {"10.0.0.4"}
+    assert set(chosen(of)) == {"10.0.0.1"}
+
+
+def test_of_the_region_that_is_preferred_the_less_loaded_is_asked() -> None:
+    of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="us"), at("10.0.0.3", region="us")])
+    of.endpoints[1].outstanding = 9
+    assert set(preferring(of, "us")) == {"10.0.0.3"}
+    for _ in range(100):
+        of.select_in("us").outstanding += 1
+    assert abs(of.endpoints[1].outstanding - of.endpoints[2].outstanding) <= 2
+
+
+def test_where_nobody_of_it_may_be_asked_the_choice_is_as_for_all() -> None:
+    of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="us"), at("10.0.0.3", region="us")])
+    assert set(preferring(of, "nowhere")) == {"10.0.0.1"}
+    assert set(preferring(of, "us")) == {"10.0.0.2", "10.0.0.3"}
+    of.update(told("10.0.0.1", "-10.0.0.2", "10.0.0.3"))
+    assert set(preferring(of, "us")) == {"10.0.0.3"}
+    for n in range(5):
+        of.endpoints[2].failed(float(n))
+    assert of.endpoints[2].out
+    assert set(preferring(of, "us")) == {"10.0.0.1"}
+    of.update(told("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+    assert set(preferring(of, "us")) == {"10.0.0.2"}
+
+
+def test_an_endpoint_without_a_region_is_of_the_edges_own() -> None:
+    of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="eu-west"), at("10.0.0.3", region="us")])
+    assert set(preferring(of, "eu-west")) == {"10.0.0.1", "10.0.0.2"}
+
+
+def test_a_preference_counts_for_the_breaker_once() -> None:
+    class Pending:
+        total = 0
+
+        def claim(self, most: int) -> bool:
+            self.total += 1
+            return self.total <= most
+
+    pending = Pending()
+    upstream = Upstream.model_validate(
+        {"endpoints": [at("10.0.0.1"), at("10.0.0.2", region="us")], "breaker": {"pending": 10}}
+    )
+    of = Service("api", upstream, "eu-west", Seconds(), pending=pending)
+    for region in ("us", "nowhere"):
+        of.select_in(region)
+    assert pending.total == 2
+
+
 # ---- addresses
 
 

@@ -737,6 +737,25 @@ async def test_a_log_that_goes_on_does_not_hold_what_it_logged_before(answering:
     await answering.until(lambda: there()["Lane"] == none)
 
 
+@pytest.mark.usefixtures("uncollected")
+async def test_addresses_that_stay_known_hold_nothing_of_what_was_before(answering: Edge) -> None:
+    """Not even what was asked for while the next configuration was prepared already."""
+    answering.config["tiers"]["anonymous"] = {"limits": [{"rate": "1000/min"}]}
+    answering.config["tiers"]["basic"] = {"limits": [{"rate": "1000/min", "scope": "ip"}]}
+    client = await answering.client()
+    none = there()
+    addresses = answering.worker.snapshot.addresses
+    for n in range(3):
+        number = await answering.prepares()
+        assert left(await asks(client, "/public/x", key=""))[:2] == ("anonymous", 999 - 2 * n)
+        assert left(await asks(client))[:2] == ("basic", 998 - 2 * n)
+        assert there()["Lane"] == none["Lane"] + 2
+        assert answering.worker.succession.commit(number)
+        await answering.until(lambda: there()["Lane"] == 0)
+        assert (there()["Snapshot"], there()["Route"]) == (none["Snapshot"], none["Route"])
+    assert answering.worker.snapshot.addresses is addresses
+
+
 def key_of(n: int) -> dict[str, str]:
     return {"sha256": digest(f"key {n}"), "customer": "acme"}
 

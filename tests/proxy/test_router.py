@@ -15,6 +15,7 @@ class Leads(NamedTuple):
     path: bytes
     host: bytes | None = None
     methods: frozenset[bytes] | None = None
+    flagged: bool = False
 
 
 def methods(*names: bytes) -> frozenset[bytes]:
@@ -157,6 +158,19 @@ def test_a_route_without_methods_takes_what_no_other_of_its_path_names() -> None
     for order in (routes, routes[::-1]):
         assert found(order, None, b"/v1/a", b"POST") == "write"
         assert found(order, None, b"/v1/a", b"GET") == "rest"
+
+
+def test_what_methods_a_flagged_route_takes_is_not_told() -> None:
+    """It does not exist for everybody, and nobody has asked yet whose request this is."""
+    flagged = Leads("new", b"/v1/*", methods=methods(b"POST"), flagged=True)
+    assert found([flagged], None, b"/v1/a", b"POST") == "new"
+    refused = refusal([flagged], None, b"/v1/a", b"GET")
+    nowhere = refusal([flagged], None, b"/v2/a", b"GET")
+    assert (refused.status, refused.detail, refused.fields) == (404, nowhere.detail, nowhere.fields)
+    routes = [flagged, Leads("old", b"/v1/*", methods=methods(b"PUT"))]
+    for order in (routes, routes[::-1]):
+        refused = refusal(order, None, b"/v1/a", b"GET")
+        assert (refused.status, refused.fields) == (405, b"Allow: PUT\r\n")
 
 
 def test_one_path_on_two_hosts_is_told_apart_by_method_within_each_host() -> None:

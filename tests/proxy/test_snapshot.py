@@ -53,13 +53,13 @@ async def test_a_flood_of_blocks_is_forgotten_again(edge: Edge) -> None:
     assert len(made.heads[False]) <= memory.MOST
 
 
-async def test_forget_leaves_no_memory_of_anybody(edge: Edge) -> None:
+async def test_nothing_is_remembered_of_anybody_once_no_request_begins_under_it(edge: Edge) -> None:
     made = await snapshot(edge)
     made.understand(block(f"X-API-Key: {KEY}"), False)
     made.understand(block(), True)
     assert made.heads[False]
     assert made.heads[True]
-    made.forget()
+    made.retire()
     assert not made.heads[False]
     assert not made.heads[True]
     assert not made.directory._known

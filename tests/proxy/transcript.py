@@ -8,8 +8,10 @@ import asyncio
 import hashlib
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import uvloop
@@ -17,6 +19,8 @@ import yaml
 
 from edgeproxy.config.load import dump, load
 from edgeproxy.config.models import Settings
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.store import Store
 from edgeproxy.proxy.draft import Draft
 from edgeproxy.proxy.pool import Endpoint
@@ -24,6 +28,7 @@ from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.succession import Listings
 from edgeproxy.proxy.tls import Inward, Outward
 from edgeproxy.proxy.worker import Worker
+from edgeproxy.supervisor.standing import standing
 from edgeproxy.tasks import Tasks
 from tests.proxy.tls_wire import TlsWire
 from tests.proxy.wire import PATIENCE, Cut, Message, Wire, shown
@@ -295,6 +300,10 @@ class Edge:
         control.begin_boot(control.boot, control.offset + seconds)
         self.worker.offset = self.worker.store.offset
 
+    def now(self) -> float:
+        """Edge time."""
+        return monotonic() + self.worker.offset
+
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Wait for a condition."""
         try:
@@ -336,6 +345,21 @@ class Edge:
         """A counter or a gauge."""
         return sum(self.metrics(name).get(labels, [0]))
 
+    def in_use(self) -> int:
+        """How many slots of all customers and addresses are taken, as the supervisor reads it in the map."""
+        assert self._supervisor is not None
+        tables = (self._supervisor.people, self._supervisor.addresses)
+        return sum(table.in_use(row) for table in tables for row in table.rows() if has_gauges(table, row))
+
+    def used(self, customer: str = "acme") -> dict[str, int]:
+        """Name of a policy -> what a customer has used of it, in all, as operators are told at this moment."""
+        assert self._supervisor is not None
+        lines = standing(self._supervisor.limits, self.settings(), customer, self.now())
+        sums: Counter[str] = Counter()
+        for line in lines:
+            sums[line["name"]] += line["used"] or 0
+        return dict(sums)
+
     # ---- the end
 
     async def stops(self) -> None:
@@ -356,6 +380,7 @@ class Edge:
             await self.until(lambda: not worker.tasks._running, "no task is left")
             retired = [endpoint for service in worker.succession._services for endpoint in service.endpoints]
             outstanding = [endpoint.outstanding for endpoint in (*self.endpoints(), *retired)]
+            slots = self.in_use()
             idle = sum(len(endpoint.idle) for endpoint in self.endpoints())
             watched = len(worker.deadlines.everybody)
             for upstream in self.upstreams:
@@ -363,6 +388,7 @@ class Edge:
                     wire.closes()
             await self.until(lambda: not worker.deadlines.everybody, "every upstream connection is gone")
             assert not any(outstanding), f"outstanding requests: {outstanding}"
+            assert not slots, f"slots that nobody gave back: {slots}"
             assert self.metrics("edge_upstream_pending") == {}, "requests wait for an answer, and nobody for them"
             assert idle <= watched, "connections that are gone are offered for use"
             assert worker._upstream_connections == 0
@@ -379,6 +405,7 @@ class Edge:
             server.close()
             queue.close()
         self.worker.deadlines.stop()
+        self.worker.overload.stop()
         await self.worker.tasks.cancel()
         for client in tuple(self.worker._clients):
             client.transport.abort()
@@ -388,6 +415,11 @@ class Edge:
         self.worker.store.close()
         assert self._supervisor is not None
         self._supervisor.close()
+
+
+def has_gauges(table: LimitTable, row: int) -> bool:
+    """Whether a row says what is in use now."""
+    return bool(table.words[row + at.ROW_STATE] & HAS_GAUGES)
 
 
 def _match(router: Any, site: bytes | None, route: dict[str, Any]) -> Any:

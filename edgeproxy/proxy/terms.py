@@ -1,0 +1,208 @@
+"""What of a configuration holds a lane: plans and routes, turned into the terms that the limits room decides on."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo
+
+from edgeproxy.config.units import LARGEST_COUNT
+from edgeproxy.limits.admission import Terms
+from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.rule import Rule
+
+if TYPE_CHECKING:
+    from edgeproxy.config.models import BurstCredits, Limit, Meter
+    from edgeproxy.config.models import Route as RouteSettings
+    from edgeproxy.config.plans import Plan
+
+DIGITS_MOST = 18
+"""Digits of a number that is looked at; longer ones are more than can be counted anyway."""
+
+CONCURRENCY = "concurrency"
+CREDITS = "burst-credits"
+
+
+class Tables(NamedTuple):
+    """The policies of each table."""
+
+    people: Policies
+    addresses: Policies
+    quotas: Policies
+
+
+class Held:
+    """All limits of one lane. Those that count by address are applied to each address apart."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        route: "RouteSettings",
+        plan: "Plan | None",
+        meters: "dict[str, Meter]",
+        customer: bytes | None,
+        key: bytes = b"",
+    ) -> None:
+        """`plan`: of the customer, or of those without a key; None where nothing holds them. `customer`: None for those
+        without a key, who are held by their address. `key`: the digest of the key."""
+        self._tables = tables
+        self._route, self._plan, self._meters = route, plan, meters
+        self._customer, self._key = customer, key
+        own = () if plan is None else plan.limits
+        self._limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
+        """Each with whether it is of the plan."""
+        held = [each for each in self._applied() if each.is_reported]
+        held.sort(key=lambda each: each.is_shadow)
+        self.headers = tuple([field(each.limit.cost_header or "") for each in held])
+        """Where an answer says what each of the terms' `reported`, and then of its `trials`, is charged."""
+        self.by_address = (customer is None and bool(self)) or any(limit.scope == "ip" for _, limit in self._limits)
+
+    def __bool__(self) -> bool:
+        """Whether there is any limit."""
+        plan = self._plan
+        return bool(self._limits or (plan is not None and (plan.concurrency or plan.quotas or plan.burst_credits)))
+
+    def terms(self, address: bytes = b"") -> Terms:
+        """The terms for requests of this address, which matters only where any limit is `by_address`."""
+        plan, tables = self._plan, self._tables
+        held = self._applied(address)
+        charged = [each for each in held if not (each.is_shadow or each.is_reported)]
+        name, scope, subject = self._whom("customer", address)
+        table: Policies = getattr(tables, name)
+        slots, quotas, credits = [], [], None
+        if plan is not None:
+            if plan.concurrency is not None:
+                slots.append(table.concurrency(concurrency_rule(plan.concurrency, scope), subject))
+            # No name of a customer begins like that, and the bytes of an address may well be one.
+            counted = b"\0" + address if self._customer is None else subject
+            quotas = [
+                tables.quotas.quota(
+                    quota.name,
+                    quota.included,
+                    quota.per,
+                    ZoneInfo(quota.timezone),
+                    counted,
+                    hard=quota.cap == "hard",
+                    when=self._meters[quota.meter].when,
+                )
+                for quota in plan.quotas
+            ]
+            if plan.burst_credits is not None:
+                credits = table.of(credits_rule(plan.burst_credits, scope), subject, self._route.cost)
+        return Terms(
+            self._policies(charged),
+            bought_off=sum(each.of_plan for each in charged),
+            credits=credits,
+            reported=self._policies(each for each in held if each.is_reported and not each.is_shadow),
+            shadows=self._policies(each for each in held if each.is_shadow and not each.is_reported),
+            trials=self._policies(each for each in held if each.is_reported and each.is_shadow),
+            slots=tuple(slots),
+            quotas=tuple(quotas),
+        )
+
+    def _applied(self, address: bytes = b"") -> "list[Applied]":
+        """The limits as they hold this address, those of the plan first."""
+        return applied(self._limits, lambda scope: self._whom(scope, address))
+
+    def _policies(self, held: "Iterable[Applied]") -> tuple[Policy, ...]:
+        made = []
+        for each in held:
+            table: Policies = getattr(self._tables, each.table)
+            # In limits of the route alone each request counts once.
+            made.append(table.of(each.rule, each.subject, self._route.cost if each.of_plan else 1))
+        return tuple(made)
+
+    def _whom(self, scope: str, address: bytes) -> "Whom":
+        return whom(scope, self._route.label, self._customer, self._key, address)
+
+
+Whom = tuple[str, str, bytes]
+"""The name of a table, and in it the scope and the subject that are counted by."""
+
+
+def whom(scope: str, route: str, customer: bytes | None, key: bytes = b"", address: bytes = b"") -> Whom:
+    """By what a limit of this scope counts the requests on a route, of a customer (None: of one without a key)."""
+    label = route.encode()
+    if scope == "route":
+        return "people", scope, label
+    if customer is None:
+        # Who has no key is counted by address.
+        if scope == "customer_route":
+            return "addresses", scope, b"%b\0%b" % (address, label)
+        return "addresses", "ip", address
+    if scope == "ip":
+        return "addresses", scope, address
+    if scope == "key":
+        return "people", scope, key
+    if scope == "customer_route":
+        return "people", scope, b"%b\0%b" % (customer, label)
+    return "people", scope, customer
+
+
+class Applied(NamedTuple):
+    """A limit as it applies to somebody on a route."""
+
+    limit: "Limit"
+    of_plan: bool
+    """It is of the customer's plan, not of the route alone."""
+    rule: Rule
+    table: str
+    subject: bytes
+
+    @property
+    def is_shadow(self) -> bool:
+        """It refuses nobody."""
+        return self.limit.mode == "shadow"
+
+    @property
+    def is_reported(self) -> bool:
+        """It is charged what answers say, not at admission."""
+        return self.limit.cost_header is not None
+
+
+def applied(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], Whom]) -> list[Applied]:
+    """These limits, each with whether it is of the plan, as they apply to who is counted `by` (scope -> whom).
+
+    A plan's limit and a route's may be the same but for their counts: they have one row, and the lesser of them holds.
+    Those of the plan are the first.
+    """
+    found: dict[bytes, Applied] = {}
+    for of_plan, limit in limits:
+        table, scope, subject = by(limit.scope)
+        rule = rule_of(limit, scope)
+        row = rule.key(subject)
+        same = found.get(row)
+        if same is None or (rule.limit, rule.depth) <= (same.rule.limit, same.rule.depth):
+            found[row] = Applied(limit, of_plan, rule, table, subject)
+    return sorted(found.values(), key=lambda each: not each.of_plan)
+
+
+def rule_of(limit: "Limit", scope: str) -> Rule:
+    """A configured limit as the limits room knows it."""
+    return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode, limit.depth)
+
+
+def concurrency_rule(limit: int, scope: str) -> Rule:
+    """The rule of requests at once."""
+    return Rule(CONCURRENCY, limit, 0.0, scope, "concurrency")
+
+
+def credits_rule(credits: "BurstCredits", scope: str) -> Rule:
+    """The rule of burst credits."""
+    return Rule(CREDITS, credits.earn.count, credits.earn.seconds, scope, "burst_credits", depth=credits.max)
+
+
+def field(name: str) -> re.Pattern[bytes]:
+    """Finds a whole number in the field of this name within a head; the group is the number."""
+    return re.compile(rb"(?i)\r\n%b:[ \t]*([0-9]+)[ \t]*\r\n" % re.escape(name.encode()))
+
+
+def cost_in(head: bytes, field: re.Pattern[bytes]) -> int | None:
+    """What a head says in this field that a request has cost: the first whole number, as far as counts go.
+
+    None where it says none.
+    """
+    found = field.search(head)
+    if found is None:
+        return None
+    digits = found[1].lstrip(b"0")
+    return min(int(digits or b"0"), LARGEST_COUNT) if len(digits) < DIGITS_MOST else LARGEST_COUNT

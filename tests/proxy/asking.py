@@ -1,0 +1,38 @@
+"""Requests of people who have a plan, and what is said to those whom it refuses."""
+
+import json
+from typing import Any
+
+from tests.proxy.test_refusals import is_problem
+from tests.proxy.transcript import KEY, Edge, head
+from tests.proxy.wire import Message, Wire
+
+
+def request(path: str = "/v1/x", *fields: str, key: str = KEY, method: str = "GET") -> bytes:
+    """A request without a body; with this key, or with none where it is empty."""
+    return head(f"{method} {path} HTTP/1.1", "Host: edge.test", *([f"X-API-Key: {key}"] if key else []), *fields)
+
+
+async def asks(client: Wire, path: str = "/v1/x", *fields: str, key: str = KEY, method: str = "GET") -> Message:
+    """What a client is answered over a connection that it has."""
+    await client.sends(request(path, *fields, key=key, method=method))
+    return await client.gets_answer(method)
+
+
+async def asked(edge: Edge, data: bytes = b"", address: str = "127.0.0.1") -> tuple[Wire, Wire]:
+    """A client whose request waits for its answer, and the upstream that has its head."""
+    client = await edge.client(address)
+    await client.sends(data or request())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    return client, upstream
+
+
+def is_limited(answer: Message, *policies: str) -> dict[str, Any]:
+    """A 429 that names these; returns what its body says."""
+    said = is_problem(answer, 429)
+    assert said["violated-policies"] == list(policies)
+    assert said["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    assert int(answer["Retry-After"]) >= 1
+    assert said == json.loads(answer.body)
+    return said

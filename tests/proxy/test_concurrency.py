@@ -1,0 +1,653 @@
+"""Requests at once: a slot is taken at admission and given back when the request is over, however it ends.
+
+The stage checks at the end of every test of this room that no slot is taken any more.
+"""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.proxy.asking import asked, asks, is_limited, request
+from tests.proxy.test_backpressure import narrow
+from tests.proxy.test_caps import Second
+from tests.proxy.test_drain import Drain
+from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends, tunnel
+from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
+from tests.proxy.wire import Wire
+
+MIB = 1 << 20
+WITH_KEY = f"X-API-Key: {KEY}"
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    """Customers of the tier `basic` may have two requests under way."""
+    edge.config["tiers"]["basic"] = {"limits": [], "concurrency": 2}
+    return edge
+
+
+async def is_over(edge: Edge) -> None:
+    """Nothing is in use any more."""
+    await edge.until(lambda: not edge.in_use(), "every slot is given back")
+
+
+async def serves(edge: Edge) -> None:
+    """Two requests at once find room, a third does not, and all are answered."""
+    waiting = [await asked(edge) for _ in range(2)]
+    client = await edge.client()
+    is_limited(await asks(client), "concurrency")
+    for waits, upstream in waiting:
+        await upstream.sends(ok())
+        assert (await waits.gets_answer()).status == 200
+        waits.closes()
+        upstream.closes()
+    client.closes()
+    await edge.until(lambda: not edge.endpoint(route="/v1/x").idle)
+
+
+# ---- the bound
+
+
+async def test_who_has_two_under_way_is_refused_a_third(edge: Edge) -> None:
+    one, upstream = await asked(edge)
+    other, _ = await asked(edge)
+    assert edge.in_use() == 2
+    client = await edge.client()
+    answer = await asks(client)
+    said = is_limited(answer, "concurrency")
+    assert answer["Retry-After"] == "1"
+    assert said["detail"] == "Over the limit concurrency"
+    assert "Connection" not in answer
+    # It is no rate, and these fields tell of rates.
+    assert not [name for name, _ in answer.fields if "ratelimit" in name.lower()]
+    assert edge.count("edge_rate_limited_total", "basic", "concurrency", "enforce") == 1
+    assert edge.count("edge_requests_total", "v1", "basic", "429") == 1
+    assert edge.used() == {"concurrency": 2}
+    await upstream.sends(ok())
+    await one.gets_answer()
+    assert edge.in_use() == 1
+    await client.sends(request())
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    other.aborts()
+    await is_over(edge)
+
+
+async def test_all_keys_and_routes_of_a_customer_share_it_and_other_customers_do_not(edge: Edge) -> None:
+    edge.config["keys"].append({"sha256": digest("second key"), "customer": "acme"})
+    edge.config["customers"]["other"] = {"tier": "basic"}
+    edge.config["keys"].append({"sha256": digest("key of other"), "customer": "other"})
+    await asked(edge)
+    await asked(edge, request("/maybe/x", key="second key"))
+    client = await edge.client()
+    for key in (KEY, "second key"):
+        is_limited(await asks(client, key=key), "concurrency")
+    await asked(edge, request(key="key of other"))
+    await asked(edge, request(key=UNLIMITED))
+    # Whose key nobody looks at is nobody.
+    await asked(edge, request("/public/x"))
+    assert edge.in_use() == 3
+
+
+async def test_without_a_key_each_address_has_its_own(edge: Edge) -> None:
+    edge.config["tiers"]["anonymous"] = {"concurrency": 1}
+    one, upstream = await asked(edge, get("/public/x"))
+    client, elsewhere = await edge.client(), "127.0.0.2"
+    is_limited(await asks(client, "/maybe/x", key=""), "concurrency")
+    await asked(edge, get("/public/x"), elsewhere)
+    await asked(edge, request("/maybe/x"))
+    assert edge.in_use() == 3
+    await upstream.sends(ok())
+    await one.gets_answer()
+    await client.sends(get("/maybe/x"))
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+@pytest.mark.parametrize(("own", "most"), [(1, 1), (3, 3), ("none", None)])
+async def test_a_customers_own_number_takes_the_place_of_the_tiers(edge: Edge, own: object, most: int | None) -> None:
+    edge.config["customers"]["acme"]["concurrency"] = own
+    for _ in range(most or 5):
+        await asked(edge)
+    client = await edge.client()
+    if most is None:
+        assert edge.in_use() == 0
+    else:
+        is_limited(await asks(client), "concurrency")
+
+
+async def test_of_many_who_come_at_once_as_many_pass_as_there_are_slots(edge: Edge) -> None:
+    clients = [await edge.client() for _ in range(10)]
+    for client in clients:
+        client.sends_now(request())
+    upstreams = [await edge.upstream.accepts() for _ in range(2)]
+    for upstream in upstreams:
+        await upstream.gets_request()
+        await upstream.sends(ok())
+    statuses = [(await client.gets_answer()).status for client in clients]
+    assert sorted(statuses) == [200] * 2 + [429] * 8
+    await is_over(edge)
+
+
+async def test_it_holds_over_all_workers(edge: Edge) -> None:
+    await asked(edge)
+    second = Second(edge)
+    await second.starts()
+    there = await second.client()
+    await there.sends(request())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    assert edge.in_use() == 2
+    for full in (await edge.client(), await second.client()):
+        is_limited(await asks(full), "concurrency")
+        full.closes()
+    await upstream.sends(ok())
+    assert (await there.gets_answer()).status == 200
+    there.closes()
+    assert edge.in_use() == 1
+    await second.ends()
+
+
+async def test_who_has_no_room_in_the_table_is_held_by_the_worker_alone(edge: Edge) -> None:
+    edge.config["tables"]["people"] = 1
+    edge.config["customers"]["free"] = {"tier": "basic"}
+    client = await edge.client()
+    held, other = await asked(edge, request(key=UNLIMITED))
+    for _ in range(3):
+        waiting = [await asked(edge) for _ in range(2)]
+        is_limited(await asks(client), "concurrency")
+        for waits, upstream in waiting:
+            await upstream.sends(ok(b"", "Connection: close"))
+            await waits.gets_answer()
+        await edge.reloads()
+    assert edge.count("edge_table_full_total", "people") >= 1
+    assert edge.in_use() == 1
+    await other.sends(ok())
+    assert (await held.gets_answer()).status == 200
+
+
+# ---- when it is given back
+
+
+ANSWERS = {
+    "whole": ok(),
+    "empty": ok(b""),
+    "an error": head("HTTP/1.1 500 Oh", "Content-Length: 0"),
+    "no content": head("HTTP/1.1 204 No Content"),
+    "not modified": head("HTTP/1.1 304 Not Modified"),
+    "chunked": head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"abc"),
+    "its connection closes": ok(b"hello", "Connection: close"),
+    "after hints": head("HTTP/1.1 103 Early Hints") + ok(),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_with_the_last_byte_of_an_answer(edge: Edge, name: str) -> None:
+    client, upstream = await asked(edge)
+    assert edge.in_use() == 1
+    await upstream.sends(ANSWERS[name])
+    if name == "after hints":
+        assert (await client.gets_head()).status == 103
+    await client.gets_answer()
+    assert edge.in_use() == 0
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_after_head_too(edge: Edge, name: str) -> None:
+    client, upstream = await asked(edge, request(method="HEAD"))
+    assert edge.in_use() == 1
+    await upstream.sends(ANSWERS[name].partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+    if name == "after hints":
+        assert (await client.gets_head()).status == 103
+        assert edge.in_use() == 1
+        await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 5"))
+    await client.gets_answer("HEAD")
+    await is_over(edge)
+
+
+STREAMS = {
+    "sized": (head("HTTP/1.1 200 OK", "Content-Length: 6"), b"abc", b"abc"),
+    "chunked": (head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"3\r\nabc\r\n", chunks(b"abc")),
+    "until close": (head("HTTP/1.1 200 OK"), b"abc", b"abc"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_has_it_until_its_end(edge: Edge, name: str) -> None:
+    first, piece, rest = STREAMS[name]
+    client, upstream = await asked(edge)
+    await upstream.sends(first)
+    answer = await client.gets_head()
+    assert edge.in_use() == 1
+    await upstream.sends(piece)
+    if "Content-Length" in answer:
+        await client.gets(b"abc")
+    else:
+        await client.gets(b"3\r\nabc\r\n")
+    assert edge.in_use() == 1
+    await upstream.sends(rest)
+    if name == "until close":
+        assert edge.in_use() == 1
+        upstream.closes()
+    await is_over(edge)
+    await client.gets_until(b"abc" if "Content-Length" in answer else b"0\r\n\r\n")
+
+
+async def test_whoever_speaks_http_1_0_gives_it_back(edge: Edge) -> None:
+    client, upstream = await asked(edge, head("GET /v1/x HTTP/1.0", WITH_KEY))
+    assert edge.in_use() == 1
+    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), chunks(b"abc"))
+    assert (await client.gets_answer()).body == b"abc"
+    assert edge.in_use() == 0
+
+
+async def test_interim_answers_do_not_end_it(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    for _ in range(3):
+        await upstream.sends(head("HTTP/1.1 103 Early Hints"))
+        assert (await client.gets_head()).status == 103
+        assert edge.in_use() == 1
+    await upstream.sends(ok())
+    await client.gets_answer()
+    assert edge.in_use() == 0
+
+
+async def test_requests_in_line_have_one_after_the_other(edge: Edge) -> None:
+    edge.config["customers"]["acme"]["concurrency"] = 1
+    client, upstream = await asked(edge, request() * 20)
+    for n in range(20):
+        if n:
+            await upstream.gets_request()
+        assert edge.in_use() == 1
+        await upstream.sends(ok())
+        assert (await client.gets_answer()).status == 200
+    assert edge.in_use() == 0
+
+
+async def test_refused_requests_in_line_take_none(edge: Edge) -> None:
+    edge.config["customers"]["acme"]["concurrency"] = 1
+    held, _ = await asked(edge)
+    client = await edge.client()
+    await client.sends(request() * 50)
+    for _ in range(50):
+        is_limited(await client.gets_answer(), "concurrency")
+    assert edge.in_use() == 1
+    held.aborts()
+
+
+# ---- clients that leave
+
+
+async def test_a_client_gone_before_its_answer_gives_it_back(edge: Edge) -> None:
+    for leaves in (Wire.aborts, Wire.closes):
+        client, upstream = await asked(edge)
+        leaves(client)
+        if leaves is Wire.closes:
+            # Its side is closed, which it may do and wait; the answer finds it gone.
+            await upstream.sends(ok(b"x" * MIB))
+        await is_over(edge)
+    await serves(edge)
+
+
+async def test_a_client_gone_within_its_body_gives_it_back(edge: Edge) -> None:
+    for framing in ("Content-Length: 10", "Transfer-Encoding: chunked"):
+        client, upstream = await asked(edge, head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, framing))
+        await client.sends(b"3\r\nabc\r\n")
+        await upstream.gets(b"3\r\nabc\r\n")
+        assert edge.in_use() == 1
+        client.aborts()
+        await is_over(edge)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_client_gone_within_its_answer_gives_it_back(edge: Edge, name: str) -> None:
+    first, piece, _ = STREAMS[name]
+    client, upstream = await asked(edge)
+    await upstream.sends(first, piece)
+    await client.gets_until(b"abc")
+    assert edge.in_use() == 1
+    client.aborts()
+    await is_over(edge)
+    await upstream.gets_cut()
+    await serves(edge)
+
+
+async def test_a_client_gone_with_requests_in_line_gives_it_back(edge: Edge) -> None:
+    client, upstream = await asked(edge, request() * 10)
+    client.aborts()
+    await is_over(edge)
+    await upstream.gets_cut()
+
+
+async def test_a_client_that_takes_nothing_holds_it_until_it_is_gone(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
+    await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
+    assert edge.in_use() == 1
+    client.aborts()
+    await is_over(edge)
+    await upstream.gets_cut()
+
+
+async def test_a_client_that_takes_nothing_and_has_all_of_its_answer_does_not(edge: Edge) -> None:
+    """What waits for it is bounded by its connection; the request is over."""
+    client = await edge.client(receives=4096)
+    await edge.until(lambda: edge.worker._clients)
+    (kept,) = edge.worker._clients
+    narrow(kept.transport)
+    await client.sends(request())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok(bytes(100_000)))
+    await edge.until(lambda: kept.choked)
+    await is_over(edge)
+    assert len((await client.gets_answer()).body) == 100_000
+
+
+async def test_a_storm_of_clients_that_come_and_go_leaves_nothing_in_use(edge: Edge, seed: int) -> None:
+    chance = random.Random(seed)
+    edge.upstream.answers(
+        lambda request: chance.choice(
+            (
+                ok(bytes(chance.choice((0, 10, 100_000)))),
+                head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"a" * 1000, b"b" * 70_000),
+                head("HTTP/1.1 103 Early Hints") + ok(),
+                b"nonsense\r\n\r\n",
+            )
+        )
+    )
+    requests = [
+        request(),
+        request() * 3,
+        post(bytes(100_000), "/v1/x", WITH_KEY),
+        head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Transfer-Encoding: chunked") + chunks(b"x" * 50_000),
+        head("GET /v1/x HTTP/1.0", WITH_KEY),
+        request("/v1/x", "Connection: close"),
+        request(method="HEAD"),
+    ]
+    statuses = []
+
+    async def comes_and_goes() -> None:
+        client = await edge.client()
+        sent = chance.choice(requests)
+        cut = chance.choice((len(sent), len(sent), chance.randrange(len(sent))))
+        try:
+            await client.sends(sent[:cut])
+            for _ in range(chance.randrange(20)):
+                await asyncio.sleep(0)
+                statuses.append(client.has()[9:12])
+                if chance.random() < 0.5:
+                    client.takes_all()
+        except ConnectionError:
+            pass
+        chance.choice((client.closes, client.aborts))()
+
+    for _ in range(20):
+        await asyncio.gather(*(comes_and_goes() for _ in range(10)))
+        assert edge.in_use() <= 2
+    await edge.until(lambda: not edge.worker._clients)
+    assert b"429" in statuses
+    assert edge.in_use() == 0
+
+
+# ---- upstreams that fail, and what is refused after admission
+
+
+async def test_an_upstream_that_is_not_there_gives_it_back(edge: Edge) -> None:
+    edge.upstream.refuses()
+    client = await edge.client()
+    for _ in range(5):
+        assert (await asks(client)).status == 502
+        assert edge.in_use() == 0
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 O", b"nonsense\r\n\r\n", head("HTTP/1.1 103 Early Hints")])
+async def test_an_answer_that_does_not_come_gives_it_back(edge: Edge, begun: bytes) -> None:
+    client, upstream = await asked(edge, post(b"", "/v1/x", WITH_KEY))
+    await upstream.sends(begun)
+    upstream.closes()
+    if b"103" in begun:
+        assert (await client.gets_head()).status == 103
+    assert (await client.gets_answer()).status == 502
+    assert edge.in_use() == 0
+
+
+@pytest.mark.parametrize("name", ["sized", "chunked"])
+async def test_an_answer_that_breaks_off_gives_it_back(edge: Edge, name: str) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(*STREAMS[name][:2])
+    await client.gets_until(b"abc")
+    upstream.closes()
+    await is_over(edge)
+    await client.gets_reset()
+
+
+async def test_an_answer_that_takes_too_long_gives_it_back(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "100ms"}
+    client, _ = await asked(edge)
+    assert (await client.gets_answer()).status == 504
+    assert edge.in_use() == 0
+
+
+async def test_a_request_that_is_sent_twice_has_one(edge: Edge) -> None:
+    edge.config["customers"]["acme"]["concurrency"] = 1
+    client, stale = await asked(edge)
+    await stale.sends(ok())
+    await client.gets_answer()
+    await client.sends(request())
+    await stale.gets_request()
+    stale.closes()
+    another = await edge.upstream.accepts()
+    await another.gets_request()
+    assert edge.in_use() == 1
+    await another.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    assert edge.in_use() == 0
+
+
+async def test_where_too_many_wait_for_an_upstream_it_is_given_back_at_once(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["breaker"] = {"pending": 1}
+    await asked(edge)
+    client = await edge.client()
+    assert (await asks(client)).status == 503
+    assert edge.in_use() == 1
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_body_that_is_too_large_gives_it_back(edge: Edge, at_once: bool) -> None:
+    edge.config["limits"] = {"body": "8B"}
+    first = head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Transfer-Encoding: chunked")
+    if at_once:
+        client = await edge.client()
+        await client.sends(first, chunks(b"x" * 9))
+        assert (await client.gets_answer()).status == 413
+    else:
+        client, upstream = await asked(edge, first + b"5\r\nhello\r\n")
+        assert edge.in_use() == 1
+        await client.sends(b"5\r\nworld\r\n")
+        assert (await client.gets_answer()).status == 413
+        await upstream.gets_cut()
+    assert edge.in_use() == 0
+
+
+async def test_a_body_that_stops_coming_gives_it_back(edge: Edge) -> None:
+    edge.config["limits"] = {"body_idle": "100ms"}
+    client, upstream = await asked(edge, post(b"abcdef", "/v1/x", WITH_KEY)[:-3])
+    assert (await client.gets_answer()).status == 408
+    assert edge.in_use() == 0
+    await upstream.gets_cut()
+
+
+@pytest.mark.parametrize("status", [401, 413, 417])
+async def test_an_upstream_that_does_not_want_the_body_gives_it_back(edge: Edge, status: int) -> None:
+    """RFC 9110 section 10.1.1: the client waits for 100, and is answered instead."""
+    expects = head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Content-Length: 5", "Expect: 100-continue")
+    client, upstream = await asked(edge, expects)
+    assert edge.in_use() == 1
+    await upstream.sends(head(f"HTTP/1.1 {status} No", "Content-Length: 0"))
+    assert (await client.gets_answer()).status == status
+    assert edge.in_use() == 0
+
+
+async def test_an_expectation_that_nobody_can_meet_takes_none(edge: Edge) -> None:
+    answer = await edge.refuses(request("/v1/x", "Expect: the-unexpected"))
+    assert answer.status == 417
+    assert edge.in_use() == 0
+
+
+# ---- tunnels
+
+
+@pytest.mark.parametrize("who", ["client", "upstream"])
+async def test_a_tunnel_holds_it_until_either_side_leaves(edge: Edge, who: str) -> None:
+    client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
+    assert edge.in_use() == 1
+    await client.sends(b"\x81\x02hi")
+    await upstream.gets(b"\x81\x02hi")
+    assert edge.in_use() == 1
+    leaves, stays = (client, upstream) if who == "client" else (upstream, client)
+    leaves.closes()
+    await stays.gets_eof()
+    stays.closes()
+    await is_over(edge)
+
+
+async def test_a_tunnel_that_is_reset_gives_it_back(edge: Edge) -> None:
+    for _ in range(3):
+        client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
+        client.aborts()
+        await is_over(edge)
+        await upstream.gets_cut()
+
+
+async def test_a_handshake_that_comes_to_nothing_gives_it_back(edge: Edge) -> None:
+    client, upstream = await asked(edge, get("/v1/ws", *UPGRADE, WITH_KEY))
+    await upstream.sends(head("HTTP/1.1 426 Upgrade Required", "Content-Length: 0"))
+    assert (await client.gets_answer()).status == 426
+    assert edge.in_use() == 0
+
+
+async def test_who_has_too_many_tunnels_is_refused_the_handshake(edge: Edge) -> None:
+    tunnels = [await tunnel(edge, "/v1/ws", WITH_KEY) for _ in range(2)]
+    answer = await edge.refuses(get("/v1/ws", *UPGRADE, WITH_KEY))
+    is_limited(answer, "concurrency")
+    for client, upstream in tunnels:
+        await ends(client, upstream)
+
+
+# ---- a worker that leaves
+
+
+async def test_a_worker_that_drains_gives_back_what_it_finishes(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    drain = Drain(edge)
+    await edge.settles()
+    assert edge.in_use() == 1
+    await upstream.sends(ok())
+    assert (await client.gets_answer())["Connection"] == "close"
+    await client.gets_eof()
+    assert edge.in_use() == 0
+    client.closes()
+    await drain.ends()
+
+
+async def test_a_worker_that_drains_gives_back_what_it_cuts(edge: Edge) -> None:
+    waiting, first = await asked(edge)
+    socket, second = await asked(edge, get("/v1/ws", *UPGRADE, WITH_KEY))
+    await second.sends(SWITCH)
+    assert (await socket.gets_head()).status == 101
+    await socket.sends(b"\x00")  # No WebSocket, so it cannot be told to go.
+    await second.gets(b"\x00")
+    drain = Drain(edge, 0.1)
+    await edge.settles()
+    assert edge.in_use() == 2
+    for end in (waiting, socket, first, second):
+        await end.gets_cut()
+    await drain.ends()
+    assert edge.in_use() == 0
+
+
+# ---- other configurations while requests are under way
+
+
+async def test_a_number_that_was_lowered_holds_from_the_next_request_on(edge: Edge) -> None:
+    one, first = await asked(edge)
+    other, second = await asked(edge)
+    edge.config["tiers"]["basic"]["concurrency"] = 1
+    await edge.reloads()
+    client = await edge.client()
+    is_limited(await asks(client), "concurrency")
+    await first.sends(ok())
+    assert (await one.gets_answer()).status == 200
+    is_limited(await asks(client), "concurrency")
+    await second.sends(ok())
+    assert (await other.gets_answer()).status == 200
+    assert edge.in_use() == 0
+    await client.sends(request())
+    await second.gets_request()
+    is_limited(await asks(one), "concurrency")
+    await second.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_a_number_that_was_raised_makes_room_at_once(edge: Edge) -> None:
+    for _ in range(2):
+        await asked(edge)
+    client = await edge.client()
+    is_limited(await asks(client), "concurrency")
+    edge.config["tiers"]["basic"]["concurrency"] = 3
+    await edge.reloads()
+    await client.sends(request())
+    await (await edge.upstream.accepts()).gets_request()
+    assert edge.in_use() == 3
+
+
+async def test_where_it_is_taken_away_and_comes_back_what_was_held_is_counted_once(edge: Edge) -> None:
+    held, first = await asked(edge)
+    del edge.config["tiers"]["basic"]["concurrency"]
+    await edge.reloads()
+    free = [await asked(edge) for _ in range(3)]
+    assert edge.in_use() == 1
+    edge.config["tiers"]["basic"]["concurrency"] = 2
+    await edge.reloads()
+    last, second = await asked(edge)
+    assert edge.in_use() == 2
+    client = await edge.client()
+    is_limited(await asks(client), "concurrency")
+    for waits, upstream in free:
+        await upstream.sends(ok())
+        await waits.gets_answer()
+    assert edge.in_use() == 2, "what came while there was no limit gives nothing back"
+    for waits, upstream in ((held, first), (last, second)):
+        await upstream.sends(ok())
+        await waits.gets_answer()
+    assert edge.in_use() == 0
+
+
+async def test_what_is_held_goes_with_the_customer_to_another_tier(edge: Edge) -> None:
+    edge.config["tiers"]["pro"] = {"concurrency": 3}
+    for _ in range(2):
+        await asked(edge)
+    edge.config["customers"]["acme"] = {"tier": "pro"}
+    await edge.reloads()
+    await asked(edge)
+    assert edge.in_use() == 3
+    client = await edge.client()
+    is_limited(await asks(client), "concurrency")
+    assert edge.count("edge_rate_limited_total", "pro", "concurrency", "enforce") == 1
+
+
+async def test_a_tunnel_of_a_customer_who_is_no_more_gives_it_back(edge: Edge) -> None:
+    client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
+    del edge.config["customers"]["acme"]
+    edge.config["keys"] = [key for key in edge.config["keys"] if key["customer"] != "acme"]
+    for _ in range(3):
+        await edge.reloads()
+    assert edge.in_use() == 1
+    client.closes()
+    await upstream.gets_eof()
+    upstream.closes()
+    await is_over(edge)

@@ -1,0 +1,368 @@
+"""What a request counts for: the cost of its route, or what its answer says that it has cost."""
+
+from typing import Any
+
+import pytest
+
+from tests.proxy.asking import asked, asks, is_limited, request
+from tests.proxy.test_limits import left
+from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends
+from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
+
+WITH_KEY = f"X-API-Key: {KEY}"
+
+
+def limited(edge: Edge, *limits: dict[str, Any]) -> None:
+    """These are the limits of the tier `basic`."""
+    edge.config["tiers"]["basic"] = {"limits": list(limits)}
+
+
+def adds_route(edge: Edge, **settings: Any) -> None:
+    edge.config["routes"].append({"name": "export", "path": "/export/*", "upstream": "api", **settings})
+
+
+@pytest.fixture
+def answering(edge: Edge) -> Edge:
+    """An edge whose upstream answers by itself."""
+    edge.upstream.answers(lambda request: ok())
+    return edge
+
+
+# ---- the cost of a route
+
+
+async def test_a_dear_route_uses_up_more_of_the_limits_of_who_asks(answering: Edge) -> None:
+    adds_route(answering, cost=25)
+    client = await answering.client()
+    assert left(await asks(client, "/export/x"))[:2] == ("basic", 35)
+    assert left(await asks(client))[:2] == ("basic", 34)
+    assert left(await asks(client, "/export/x"))[:2] == ("basic", 9)
+    answer = await asks(client, "/export/x")
+    is_limited(answer, "basic")
+    assert left(answer)[:2] == ("basic", 9)
+    assert left(await asks(client))[:2] == ("basic", 8), "what is too little for that is enough for others"
+    assert answering.used() == {"basic": 52}
+    answering.passes_time(int(answer["Retry-After"]))
+    assert (await asks(client, "/export/x")).status == 200
+
+
+async def test_in_the_limits_of_the_route_each_request_counts_once(answering: Edge) -> None:
+    adds_route(answering, cost=10, limits=[{"rate": "5/min"}])
+    client = await answering.client()
+    assert [left(await asks(client, "/export/x"))[:2] for _ in range(5)] == [("export", n) for n in (4, 3, 2, 1, 0)]
+    is_limited(await asks(client, "/export/x"), "export")
+    assert answering.used() == {"basic": 50, "export": 5}
+
+
+async def test_what_costs_more_than_a_limit_holds_never_passes(answering: Edge) -> None:
+    adds_route(answering, cost=61)
+    client = await answering.client()
+    for _ in range(3):
+        answer = await asks(client, "/export/x")
+        is_limited(answer, "basic")
+        assert left(answer)[:2] == ("basic", 60)
+        answering.passes_time(100)
+    assert answering.used() == {"basic": 0}
+
+
+async def test_those_without_a_key_pay_it_too(answering: Edge) -> None:
+    answering.config["tiers"]["anonymous"] = {"limits": [{"rate": "10/min"}]}
+    adds_route(answering, cost=4, auth="none")
+    client = await answering.client()
+    assert left(await asks(client, "/export/x", key=""))[:2] == ("anonymous", 6)
+    assert left(await asks(client, "/public/x", key=""))[:2] == ("anonymous", 5)
+
+
+@pytest.mark.parametrize(("algorithm", "left_after"), [("token_bucket", 20), ("hybrid", 20), ("sliding_window", 50)])
+async def test_every_algorithm_charges_it(answering: Edge, algorithm: str, left_after: int) -> None:
+    burst = {} if algorithm == "sliding_window" else {"burst": 30}
+    limited(answering, {"rate": "60/h", "algorithm": algorithm, **burst})
+    adds_route(answering, cost=10)
+    client = await answering.client()
+    assert left(await asks(client, "/export/x"))[:2] == ("basic", left_after)
+
+
+# ---- what the answer says
+
+
+@pytest.fixture
+def told(edge: Edge) -> Edge:
+    """An edge with a limit that is charged what answers say."""
+    limited(edge, {"rate": "100/min", "cost_header": "X-Cost"})
+    return edge
+
+
+COST = "X-Cost: 12"
+ANSWERS = {
+    "whole": ok(b"hello", COST),
+    "empty": ok(b"", COST),
+    "chunked": head("HTTP/1.1 200 OK", COST, "Transfer-Encoding: chunked") + chunks(b"hello"),
+    "no content": head("HTTP/1.1 204 No Content", COST),
+    "not modified": head("HTTP/1.1 304 Not Modified", COST),
+    "an error": head("HTTP/1.1 500 Oh", COST, "Content-Length: 0"),
+    "the last": ok(b"hello", COST, "Connection: close"),
+    "first of its fields": head("HTTP/1.1 200 OK", COST, "Content-Length: 0", "X-Other: 1"),
+    "of HTTP/1.0": head("HTTP/1.0 200 OK", COST, "Content-Length: 0"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_an_answer_says_what_the_request_has_cost(told: Edge, name: str) -> None:
+    client, upstream = await asked(told)
+    assert told.used() == {"basic": 0}, "nothing is known before that"
+    await upstream.sends(ANSWERS[name])
+    answer = await client.gets_answer()
+    assert answer.status < 600
+    assert left(answer)[:2] == ("basic", 88), "the field tells of it already"
+    assert answer["X-Cost"] == "12"
+    assert told.used() == {"basic": 12}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_so_does_the_answer_to_head(told: Edge, name: str) -> None:
+    client, upstream = await asked(told, request(method="HEAD"))
+    await upstream.sends(ANSWERS[name].partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+    answer = await client.gets_answer("HEAD")
+    assert left(answer)[:2] == ("basic", 88)
+    assert told.used() == {"basic": 12}
+
+
+async def test_it_is_charged_with_the_head_of_a_long_answer_and_once(told: Edge) -> None:
+    client, upstream = await asked(told)
+    await upstream.sends(head("HTTP/1.1 200 OK", COST, "Content-Length: 100"), b"begun")
+    await client.gets_head()
+    await client.gets(b"begun")
+    assert told.used() == {"basic": 12}
+    upstream.closes()
+    await client.gets_reset()
+    assert told.used() == {"basic": 12}
+
+
+async def test_so_is_that_of_a_tunnel(told: Edge) -> None:
+    client, upstream = await asked(told, get("/v1/ws", *UPGRADE, WITH_KEY))
+    await upstream.sends(SWITCH.removesuffix(b"\r\n") + b"X-Cost: 12\r\n\r\n")
+    assert left(await client.gets_head())[:2] == ("basic", 88)
+    await ends(client, upstream)
+    assert told.used() == {"basic": 12}
+
+
+async def test_what_comes_before_the_answer_is_not_looked_at(told: Edge) -> None:
+    client, upstream = await asked(told)
+    await upstream.sends(head("HTTP/1.1 103 Early Hints", "X-Cost: 50"))
+    assert (await client.gets_head()).status == 103
+    await upstream.sends(ok(b"hello", "X-Cost: 3"))
+    assert left(await client.gets_answer())[:2] == ("basic", 97)
+
+
+SAID = {
+    "nothing": ((), 1),
+    "zero": (("X-Cost: 0",), 0),
+    "a number": (("X-Cost: 12",), 12),
+    "more than a number has digits": ((f"X-Cost: {'9' * 9}",), 100),
+    "more than any": ((f"X-Cost: {'9' * 5000}",), 100),
+    "leading zeros": ((f"X-Cost: {'0' * 100}12",), 12),
+    "white space": (("X-Cost:\t 12 \t",), 12),
+    "no white space": (("X-Cost:12",), 12),
+    "another case": (("x-cOST: 12",), 12),
+    "an underscore": (("X_Cost: 12",), 1),
+    "an empty value": (("X-Cost:",), 1),
+    "less than nothing": (("X-Cost: -12",), 1),
+    "a sign": (("X-Cost: +12",), 1),
+    "a fraction": (("X-Cost: 1.5",), 1),
+    "a word": (("X-Cost: many",), 1),
+    "a number and more": (("X-Cost: 12 tokens",), 1),
+    "a list": (("X-Cost: 12, 13",), 1),
+    "another base": (("X-Cost: 0x12",), 1),
+    "digits of another script": (("X-Cost: \xb2",), 1),
+    "twice": (("X-Cost: 12", "X-Cost: 13"), 12),
+    "once well": (("X-Cost: many", "X-Cost: 13"), 13),
+    "a longer name": (("X-Cost-More: 12", "My-X-Cost: 13"), 1),
+    "in another field": (("X-Other: X-Cost: 12",), 1),
+}
+"""What an answer says -> what is charged of a hundred."""
+
+
+@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("framing", ["Content-Length: 16", "Transfer-Encoding: chunked"])
+async def test_what_is_no_number_counts_as_nothing_said(told: Edge, name: str, framing: str) -> None:
+    fields, expected = SAID[name]
+    body = b"\r\nX-Cost: 55\r\n\r\n"
+    answered = head("HTTP/1.1 200 OK", *fields, framing) + (chunks(body) if "chunked" in framing else body)
+    told.upstream.answers(lambda request: answered)
+    client = await told.client()
+    answer = await asks(client)
+    assert answer.status == 200
+    assert left(answer)[:2] == ("basic", 100 - expected)
+    assert answer.body == body
+
+
+async def test_where_it_says_nothing_the_cost_of_the_route_is_charged(told: Edge) -> None:
+    adds_route(told, cost=7, limits=[{"rate": "30/min", "cost_header": "X-Cost"}])
+    told.upstream.answers(lambda request: ok(b"", *(["X-Cost: 5"] if "/export/5" in request.first else [])))
+    client = await told.client()
+    await asks(client, "/export/x")
+    assert told.used() == {"basic": 7, "export": 1}
+    await asks(client, "/export/5")
+    assert told.used() == {"basic": 12, "export": 6}
+    await asks(client)
+    assert told.used() == {"basic": 13, "export": 6}
+
+
+@pytest.mark.parametrize("how", ["aborted", "fault", "refused"])
+async def test_where_no_answer_comes_nothing_is_said_either(told: Edge, how: str) -> None:
+    """Or whoever leaves before the answer would have it for nothing."""
+    if how == "refused":
+        told.upstream.refuses()
+        client = await told.client()
+        answer = await asks(client)
+        assert answer.status == 502
+    else:
+        client, upstream = await asked(told, post(b"", "/v1/x", WITH_KEY))
+        if how == "aborted":
+            client.aborts()
+            await upstream.gets_cut()
+        else:
+            upstream.closes()
+            assert (await client.gets_answer()).status == 502
+    await told.until(lambda: told.used() == {"basic": 1})
+
+
+async def test_a_request_that_is_sent_twice_is_charged_once(told: Edge) -> None:
+    client, stale = await asked(told)
+    await stale.sends(ok(b"", "X-Cost: 2"))
+    await client.gets_answer()
+    await client.sends(request())
+    await stale.gets_request()
+    stale.closes()
+    another = await told.upstream.accepts()
+    await another.gets_request()
+    await another.sends(ok(b"", "X-Cost: 3"))
+    assert left(await client.gets_answer())[:2] == ("basic", 95)
+
+
+# ---- debt
+
+
+async def test_it_passes_while_anything_is_left_and_what_is_too_much_is_remembered(told: Edge) -> None:
+    told.upstream.answers(lambda request: ok(b"", "X-Cost: 99"))
+    client = await told.client()
+    assert left(await asks(client))[:2] == ("basic", 1)
+    assert left(await asks(client))[:2] == ("basic", 0)
+    assert told.used() == {"basic": 198}
+    refused = await asks(client)
+    is_limited(refused, "basic")
+    assert left(refused)[:2] == ("basic", 0)
+    told.passes_time(int(refused["Retry-After"]))
+    assert (await asks(client)).status == 200
+
+
+async def test_a_bucket_is_paid_back_at_its_rate(edge: Edge) -> None:
+    limited(edge, {"rate": "60/min", "algorithm": "token_bucket", "burst": 10, "cost_header": "X-Cost"})
+    edge.upstream.answers(lambda request: ok(b"", "X-Cost: 70"))
+    client = await edge.client()
+    assert left(await asks(client))[:2] == ("basic", 0)
+    refused = await asks(client)
+    is_limited(refused, "basic")
+    assert 60 <= int(refused["Retry-After"]) <= 62
+    edge.passes_time(55)
+    is_limited(await asks(client), "basic")
+    edge.passes_time(7)
+    assert (await asks(client)).status == 200
+
+
+async def test_those_under_way_are_charged_whatever_is_left_by_then(told: Edge) -> None:
+    waiting = [await asked(told) for _ in range(3)]
+    lefts = []
+    for client, upstream in waiting:
+        await upstream.sends(ok(b"", "X-Cost: 60"))
+        lefts.append(left(await client.gets_answer())[1])
+    assert lefts == [40, 0, 0]
+    assert told.used() == {"basic": 180}
+    is_limited(await asks(waiting[0][0]), "basic")
+
+
+async def test_an_answer_that_took_longer_than_the_window_is_charged_when_it_comes(edge: Edge) -> None:
+    """Not in the cell in which the request came, which nobody looks at any more."""
+    limited(edge, {"rate": "100/10s", "cost_header": "X-Cost"})
+    client, upstream = await asked(edge)
+    edge.passes_time(1000)
+    await upstream.sends(ok(b"", "X-Cost: 70"))
+    assert left(await client.gets_answer())[:2] == ("basic", 30)
+    assert edge.used() == {"basic": 70}
+    edge.passes_time(5)
+    await client.sends(request())
+    await upstream.gets_request()
+    await upstream.sends(ok(b"", "X-Cost: 10"))
+    assert left(await client.gets_answer())[:2] == ("basic", 20)
+    edge.passes_time(11)
+    assert edge.used() == {"basic": 0}
+
+
+# ---- beside others
+
+
+async def test_each_limit_has_a_field_of_its_own(edge: Edge) -> None:
+    limited(
+        edge,
+        {"name": "tokens", "rate": "1000/min", "cost_header": "X-Tokens"},
+        {"name": "rows", "rate": "500/h", "cost_header": "X-Rows"},
+        {"name": "calls", "rate": "400/day"},
+    )
+    said = ["X-Tokens: 100"]
+    edge.upstream.answers(lambda request: ok(b"", *said))
+    client = await edge.client()
+    assert left(await asks(client))[:2] == ("calls", 399)
+    assert edge.used() == {"tokens": 100, "rows": 1, "calls": 1}
+    said[:] = ["X-Rows: 200"]
+    assert left(await asks(client))[:2] == ("rows", 299), "closest to refusal once it is charged"
+    said[:] = ["X-Tokens: 2000", "X-Rows: 7"]
+    assert left(await asks(client))[:2] == ("tokens", 0)
+    assert edge.used() == {"tokens": 2101, "rows": 208, "calls": 3}
+    is_limited(await asks(client), "tokens")
+    assert edge.used() == {"tokens": 2101, "rows": 208, "calls": 3}
+
+
+async def test_one_row_is_charged_once_though_a_plan_and_a_route_have_it(told: Edge) -> None:
+    """What is alike in scope, window, algorithm and mode is one, and the lesser holds."""
+    limited(told, {"rate": "100/min", "scope": "customer_route", "cost_header": "X-Cost"})
+    adds_route(told, limits=[{"rate": "50/min", "cost_header": "X-Cost"}])
+    told.upstream.answers(lambda request: ok(b"", "X-Cost: 5"))
+    client = await told.client()
+    assert left(await asks(client, "/export/x"))[:2] == ("export", 45)
+    assert left(await asks(client))[:2] == ("basic", 95)
+    assert left(await asks(client, "/export/x"))[:2] == ("export", 40)
+
+
+async def test_the_length_of_an_answer_may_be_its_cost(edge: Edge) -> None:
+    limited(edge, {"rate": "1000/min", "cost_header": "Content-Length"})
+    edge.upstream.answers(lambda request: ok(b"x" * 321))
+    client = await edge.client()
+    assert left(await asks(client))[:2] == ("basic", 679)
+
+
+async def test_where_nothing_is_charged_by_it_the_field_means_nothing(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok(b"", "X-Cost: 50"))
+    client = await edge.client()
+    assert left(await asks(client))[:2] == ("basic", 59)
+    assert (await asks(client, key=UNLIMITED))["X-Cost"] == "50"
+
+
+async def test_those_without_a_key_are_charged_by_address(edge: Edge) -> None:
+    edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "100/min", "cost_header": "X-Cost"}]}
+    edge.upstream.answers(lambda request: ok(b"", "X-Cost: 60"))
+    one, other = await edge.client(), await edge.client("127.0.0.2")
+    assert [left(await asks(one, "/public/x", key=""))[1] for _ in range(2)] == [40, 0]
+    is_limited(await asks(one, "/public/x", key=""), "anonymous")
+    assert left(await asks(other, "/public/x", key=""))[:2] == ("anonymous", 40)
+
+
+async def test_a_configuration_that_comes_meanwhile_changes_nothing_for_those_under_way(told: Edge) -> None:
+    client, upstream = await asked(told)
+    limited(told, {"rate": "100/min", "cost_header": "X-Other"})
+    await told.reloads()
+    await upstream.sends(ok(b"", "X-Cost: 12", "X-Other: 70"))
+    assert left(await client.gets_answer())[:2] == ("basic", 88)
+    await client.sends(request())
+    await upstream.gets_request()
+    await upstream.sends(ok(b"", "X-Cost: 12", "X-Other: 70"))
+    assert left(await client.gets_answer())[:2] == ("basic", 18)

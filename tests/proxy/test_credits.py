@@ -1,0 +1,270 @@
+"""Burst credits: saved up while unused, and spent on what passes beyond the limits of a plan."""
+
+from typing import Any
+
+import pytest
+
+from tests.proxy.asking import asked, asks, is_limited, request
+from tests.proxy.test_limits import left
+from tests.proxy.test_people import Shedding
+from tests.proxy.transcript import KEY, UNLIMITED, Edge, digest, head, ok
+
+WITH_KEY = f"X-API-Key: {KEY}"
+
+
+def plan(edge: Edge, *limits: dict[str, Any], **besides: Any) -> None:
+    """The tier `basic` has these limits, and credits: five, of which one comes back each minute."""
+    edge.config["tiers"]["basic"] = {
+        "limits": list(limits),
+        "burst_credits": {"earn": "1/min", "max": 5},
+        **besides,
+    }
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    plan(edge, {"rate": "3/10min"})
+    edge.upstream.answers(lambda request: ok())
+    return edge
+
+
+def spent(edge: Edge, tier: str = "basic") -> int:
+    return edge.count("edge_burst_credits_spent_total", tier)
+
+
+async def test_they_buy_passage_beyond_the_window(edge: Edge) -> None:
+    client = await edge.client()
+    answers = [await asks(client) for _ in range(9)]
+    assert [answer.status for answer in answers] == [200] * 8 + [429]
+    assert [left(answer)[:2] for answer in answers] == [("basic", n) for n in (2, 1, 0, 0, 0, 0, 0, 0, 0)]
+    said = is_limited(answers[-1], "basic")
+    assert said["violated-policies"] == ["basic"]
+    assert edge.used() == {"basic": 3, "burst-credits": 5}, "what was bought is not counted in the window"
+    assert spent(edge) == 5
+    assert edge.count("edge_rate_limited_total", "basic", "basic", "enforce") == 1
+
+
+async def test_what_is_within_the_limits_costs_none(edge: Edge) -> None:
+    client = await edge.client()
+    for _ in range(3):
+        await asks(client)
+    assert edge.used() == {"basic": 3, "burst-credits": 0}
+    assert spent(edge) == 0
+
+
+async def test_they_come_back_at_their_rate_up_to_the_most_that_can_be_saved(edge: Edge) -> None:
+    client = await edge.client()
+    for _ in range(8):
+        await asks(client)
+    refused = await asks(client)
+    # Sooner than the window, which has room again in ten minutes.
+    assert 58 <= int(refused["Retry-After"]) <= 61
+    edge.passes_time(int(refused["Retry-After"]))
+    assert [(await asks(client)).status for _ in range(2)] == [200, 429]
+    edge.passes_time(121)
+    assert [(await asks(client)).status for _ in range(3)] == [200, 200, 429]
+    edge.passes_time(36_000)
+    assert [(await asks(client)).status for _ in range(9)] == [200] * 8 + [429]
+
+
+async def test_where_the_limits_have_room_sooner_that_is_told(edge: Edge) -> None:
+    plan(edge, {"rate": "3/10s"}, burst_credits={"earn": "1/h", "max": 1})
+    client = await edge.client()
+    for _ in range(4):
+        await asks(client)
+    refused = await asks(client)
+    assert 1 <= int(refused["Retry-After"]) <= 11
+    edge.passes_time(int(refused["Retry-After"]))
+    assert (await asks(client)).status == 200
+    assert edge.used() == {"basic": 1, "burst-credits": 1}
+
+
+async def test_of_several_limits_those_with_room_are_charged(edge: Edge) -> None:
+    plan(edge, {"name": "short", "rate": "2/min"}, {"name": "long", "rate": "4/h"})
+    client = await edge.client()
+    for _ in range(6):
+        assert (await asks(client)).status == 200
+    assert edge.used() == {"short": 2, "long": 4, "burst-credits": 4}, "one credit for both, where both are full"
+    assert (await asks(client)).status == 200
+    is_limited(await asks(client), "short", "long")
+
+
+async def test_a_dear_request_costs_as_many(edge: Edge) -> None:
+    edge.config["routes"][0]["cost"] = 3
+    client = await edge.client()
+    assert [(await asks(client)).status for _ in range(3)] == [200, 200, 429]
+    assert edge.used() == {"basic": 3, "burst-credits": 3}
+    assert (await asks(client, "/maybe/x")).status == 200
+    assert edge.used() == {"basic": 3, "burst-credits": 4}
+
+
+@pytest.mark.parametrize("algorithm", ["token_bucket", "hybrid"])
+async def test_they_buy_passage_past_buckets_too(edge: Edge, algorithm: str) -> None:
+    plan(edge, {"rate": "6/h", "algorithm": algorithm, "burst": 2})
+    client = await edge.client()
+    assert [(await asks(client)).status for _ in range(8)] == [200] * 7 + [429]
+
+
+async def test_all_keys_of_a_customer_share_them(edge: Edge) -> None:
+    edge.config["keys"].append({"sha256": digest("second key"), "customer": "acme"})
+    edge.config["customers"]["other"] = {"tier": "basic"}
+    edge.config["keys"].append({"sha256": digest("key of other"), "customer": "other"})
+    client = await edge.client()
+    for n in range(8):
+        assert (await asks(client, key=(KEY, "second key")[n % 2])).status == 200
+    for key in (KEY, "second key"):
+        is_limited(await asks(client, key=key), "basic")
+    assert (await asks(client, key="key of other")).status == 200
+
+
+async def test_without_a_key_each_address_has_its_own(edge: Edge) -> None:
+    edge.config["tiers"]["anonymous"] = edge.config["tiers"]["basic"]
+    one, other = await edge.client(), await edge.client("127.0.0.2")
+    for client in (one, other):
+        assert [(await asks(client, "/public/x", key="")).status for _ in range(9)] == [200] * 8 + [429]
+    assert spent(edge, "anonymous") == 10
+
+
+# ---- what they do not buy
+
+
+async def test_a_limit_of_the_route_is_not_bought_off(edge: Edge) -> None:
+    edge.config["routes"][0]["limits"] = [{"rate": "2/min"}]
+    client = await edge.client()
+    assert [(await asks(client)).status for _ in range(3)] == [200, 200, 429]
+    is_limited(await asks(client), "v1")
+    assert edge.used() == {"basic": 2, "v1": 2, "burst-credits": 0}
+    edge.passes_time(65)
+    assert [(await asks(client)).status for _ in range(3)] == [200, 200, 429]
+    assert edge.used() == {"basic": 3, "v1": 2, "burst-credits": 1}
+    is_limited(await asks(client), "v1")
+
+
+@pytest.mark.parametrize(("of_plan", "of_route", "bought"), [(3, 4, 5), (4, 3, 0), (3, 3, 0)])
+async def test_nor_is_one_that_has_the_plans_row_and_is_the_lesser(
+    edge: Edge, of_plan: int, of_route: int, bought: int
+) -> None:
+    plan(edge, {"rate": f"{of_plan}/min"})
+    edge.config["routes"][0]["limits"] = [{"rate": f"{of_route}/min", "scope": "customer"}]
+    client = await edge.client()
+    statuses = [(await asks(client)).status for _ in range(10)]
+    assert statuses.count(200) == 3 + bought
+
+
+async def test_slots_are_not_bought_off(edge: Edge) -> None:
+    plan(edge, concurrency=1)
+    await edge.upstream.rests()
+    await asked(edge)
+    client = await edge.client()
+    is_limited(await asks(client), "concurrency")
+    assert edge.used() == {"concurrency": 1, "burst-credits": 0}
+
+
+async def test_quotas_are_not_bought_off(edge: Edge) -> None:
+    plan(edge, {"rate": "1/min"}, quotas=[{"meter": "requests", "per": "day", "included": 2, "cap": "hard"}])
+    client = await edge.client()
+    assert [(await asks(client)).status for _ in range(4)] == [200, 200, 429, 429]
+    is_limited(await asks(client), "requests-day")
+    assert edge.used() == {"basic": 1, "requests-day": 2, "burst-credits": 1}
+
+
+async def test_nor_is_what_answers_say_that_they_cost(edge: Edge) -> None:
+    plan(edge, {"name": "tokens", "rate": "100/min", "cost_header": "X-Cost"}, {"rate": "2/h"})
+    edge.upstream.answers(lambda request: ok(b"", "X-Cost: 40"))
+    client = await edge.client()
+    assert [(await asks(client)).status for _ in range(4)] == [200, 200, 200, 429]
+    is_limited(await asks(client), "tokens")
+    assert edge.used() == {"tokens": 120, "basic-2": 2, "burst-credits": 1}
+
+
+async def test_who_is_refused_by_another_limit_keeps_them(edge: Edge) -> None:
+    """All is charged, or nothing is."""
+    plan(edge, {"rate": "1/h"}, concurrency=1)
+    edge.config["routes"].append({"name": "few", "path": "/few/*", "upstream": "api", "limits": [{"rate": "1/h"}]})
+    client = await edge.client()
+    assert (await asks(client, "/few/x")).status == 200
+    for _ in range(3):
+        is_limited(await asks(client, "/few/x"), "few")
+    assert edge.used() == {"basic": 1, "few": 1, "concurrency": 0, "burst-credits": 0}
+    assert (await asks(client)).status == 200
+    assert edge.used() == {"basic": 1, "few": 1, "concurrency": 0, "burst-credits": 1}
+
+
+# ---- other configurations
+
+
+async def test_what_is_saved_is_known_to_the_next_configuration(edge: Edge) -> None:
+    client = await edge.client()
+    for _ in range(5):
+        await asks(client)
+    assert edge.used() == {"basic": 3, "burst-credits": 2}
+    plan(edge, {"rate": "3/10min"}, burst_credits={"earn": "2/min", "max": 3}, message="another")
+    await edge.reloads()
+    # Two of three are spent, as they were of five.
+    statuses = [(await asks(client)).status for _ in range(5)]
+    assert statuses == [200, 429, 429, 429, 429]
+    plan(edge, {"rate": "3/10min"}, burst_credits="off")
+    await edge.reloads()
+    is_limited(await asks(client), "basic")
+
+
+async def test_a_request_under_way_is_settled_as_it_was_admitted(edge: Edge) -> None:
+    await edge.upstream.rests()
+    plan(edge, {"rate": "1/h"}, concurrency=2)
+    client, upstream = await asked(edge)
+    other, second = await asked(edge)
+    assert edge.used() == {"basic": 1, "concurrency": 2, "burst-credits": 1}
+    plan(edge, {"rate": "1/h"}, burst_credits="off", concurrency=2)
+    await edge.reloads()
+    for waits, serves in ((client, upstream), (other, second)):
+        await serves.sends(ok())
+        assert (await waits.gets_answer()).status == 200
+    assert edge.used() == {"basic": 1, "concurrency": 0}
+
+
+# ---- plans without a limit
+
+
+async def test_without_limits_they_are_for_when_the_edge_sheds(edge: Edge) -> None:
+    plan(edge)
+    client = await edge.client()
+    for _ in range(7):
+        assert (await asks(client)).status == 200
+    assert edge.used() == {"burst-credits": 0}
+    Shedding(edge, 1)
+    assert [(await asks(client)).status for _ in range(7)] == [200] * 5 + [503] * 2
+    assert edge.used() == {"burst-credits": 5}
+    assert edge.count("edge_shed_total", "0") == 2
+    assert (await asks(client, key=UNLIMITED)).status == 503
+    edge.worker.overload.shedding = False
+    assert (await asks(client)).status == 200
+
+
+async def test_with_limits_they_are_not(edge: Edge) -> None:
+    await edge.starts()
+    Shedding(edge, 1)
+    client = await edge.client()
+    assert (await asks(client)).status == 503
+    assert edge.used() == {"basic": 0, "burst-credits": 0}
+
+
+async def test_limits_of_routes_are_none_of_the_plan(edge: Edge) -> None:
+    """A plan without limits stays one on a route that has some."""
+    plan(edge)
+    edge.config["routes"][0]["limits"] = [{"rate": "10/min"}]
+    await edge.starts()
+    Shedding(edge, 1)
+    client = await edge.client()
+    assert (await asks(client)).status == 200
+    assert edge.used() == {"v1": 1, "burst-credits": 1}
+
+
+async def test_every_kind_of_request_may_be_bought(edge: Edge) -> None:
+    plan(edge, {"rate": "1/h"})
+    client = await edge.client()
+    await client.sends(request(method="HEAD") + request("/v1/x", "Content-Length: 0", method="POST"))
+    await client.sends(head("GET /v1/x HTTP/1.0", WITH_KEY))
+    edge.upstream.answer = lambda request: ok(b"")
+    for _ in range(3):
+        assert (await client.gets_answer("HEAD")).status == 200
+    assert spent(edge) == 2

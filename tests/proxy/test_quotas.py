@@ -1,0 +1,365 @@
+"""Quotas of the calendar: what is included in a day or a month, what happens above, and what does not count."""
+
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from edgeproxy.clock import EPOCH
+from tests.proxy.asking import asked, asks, is_limited, request
+from tests.proxy.test_tunnel import UPGRADE, ends, tunnel
+from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
+
+WITH_KEY = f"X-API-Key: {KEY}"
+DAY = 86_400
+
+
+def quotas(edge: Edge, *of_tier: dict[str, Any], **besides: Any) -> None:
+    """These are the quotas of the tier `basic`."""
+    listed = [{"meter": "requests", **each} for each in of_tier]
+    edge.config["tiers"]["basic"] = {"limits": [], "quotas": listed, **besides}
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    quotas(edge, {"per": "month", "included": 3, "cap": "hard"})
+    return edge
+
+
+@pytest.fixture
+def answering(edge: Edge) -> Edge:
+    """An edge whose upstream answers by itself."""
+    edge.upstream.answers(lambda request: ok())
+    return edge
+
+
+async def at(edge: Edge, moment: datetime) -> None:
+    """It is now this moment, or a fraction of a second later."""
+    await edge.starts()
+    edge.passes_time(moment.timestamp() - EPOCH - (edge.now()))
+
+
+# ---- hard and soft
+
+
+async def test_a_hard_quota_refuses_what_is_not_included_until_the_next_month(answering: Edge) -> None:
+    await at(answering, datetime(2027, 4, 29, 12, tzinfo=UTC))
+    client = await answering.client()
+    for _ in range(3):
+        answer = await asks(client)
+        assert answer.status == 200
+        assert "X-Quota" not in answer
+    for _ in range(2):
+        answer = await asks(client)
+        said = is_limited(answer, "requests-month")
+        assert said["detail"] == "Over the limit requests-month"
+        assert int(answer["Retry-After"]) == pytest.approx(1.5 * DAY, abs=5)
+        assert "RateLimit" not in answer, "it is no rate"
+        assert "X-Quota" not in answer
+    assert answering.used() == {"requests-month": 3}
+    assert answering.count("edge_rate_limited_total", "basic", "requests-month", "enforce") == 2
+    answering.passes_time(int(answer["Retry-After"]) - 10)
+    is_limited(await asks(client), "requests-month")
+    answering.passes_time(10)
+    assert (await asks(client)).status == 200
+    assert answering.used() == {"requests-month": 1}
+
+
+async def test_a_soft_quota_marks_what_is_not_included_and_lets_it_pass(answering: Edge) -> None:
+    quotas(answering, {"per": "month", "included": 3})
+    client = await answering.client()
+    for _ in range(3):
+        assert "X-Quota" not in await asks(client)
+    for _ in range(3):
+        answer = await asks(client)
+        assert answer.status == 200
+        assert answer["X-Quota"] == '"requests-month";over'
+    assert answering.used() == {"requests-month": 6}
+    assert answering.metrics("edge_rate_limited_total") == {}
+
+
+ANSWERS = {
+    "whole": ok(),
+    "chunked": head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"abc"),
+    "no content": head("HTTP/1.1 204 No Content"),
+    "not modified": head("HTTP/1.1 304 Not Modified"),
+    "an error": head("HTTP/1.1 500 Oh", "Content-Length: 0"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_every_kind_of_answer_is_marked(edge: Edge, name: str, method: str) -> None:
+    quotas(edge, {"per": "day", "included": 0})
+    answered = ANSWERS[name] if method == "GET" else ANSWERS[name].partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    _, answer = await edge.passes(request(method=method), answered, method)
+    assert answer["X-Quota"] == '"requests-day";over'
+
+
+async def test_a_tunnel_is_one_request_and_is_marked(edge: Edge) -> None:
+    quotas(edge, {"per": "day", "included": 0})
+    client = await edge.client()
+    await client.sends(get("/v1/ws", *UPGRADE, WITH_KEY))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))
+    assert (await client.gets_head())["X-Quota"] == '"requests-day";over'
+    await ends(client, upstream)
+    await edge.until(lambda: not edge.worker._clients)
+    assert edge.used() == {"requests-day": 1}
+
+
+async def test_several_are_all_held_and_all_named(answering: Edge) -> None:
+    quotas(
+        answering,
+        {"per": "day", "included": 1},
+        {"per": "month", "included": 2},
+        {"per": "month", "included": 4, "cap": "hard", "timezone": "Asia/Tokyo"},
+    )
+    client = await answering.client()
+    marks = [(await asks(client)).all("X-Quota") for _ in range(4)]
+    both = '"requests-day";over, "requests-month";over'
+    assert marks == [[], ['"requests-day";over'], [both], [both]]
+    is_limited(await asks(client), "requests-month")
+
+
+async def test_where_several_refuse_all_are_named_and_the_longest_wait_is_told(answering: Edge) -> None:
+    await at(answering, datetime(2027, 4, 10, 12, tzinfo=UTC))
+    quotas(answering, *({"per": per, "included": 1, "cap": "hard"} for per in ("day", "month")))
+    await answering.reloads()
+    client = await answering.client()
+    await asks(client)
+    answer = await asks(client)
+    is_limited(answer, "requests-day", "requests-month")
+    assert int(answer["Retry-After"]) == pytest.approx(20.5 * DAY, abs=5)
+
+
+async def test_nothing_included_refuses_everything(answering: Edge) -> None:
+    quotas(answering, {"per": "day", "included": 0, "cap": "hard"})
+    client = await answering.client()
+    is_limited(await asks(client), "requests-day")
+    assert not answering.upstream.requests
+
+
+# ---- the calendar
+
+
+async def test_a_day_begins_at_midnight_of_its_time_zone(answering: Edge) -> None:
+    zone = ZoneInfo("America/New_York")
+    quotas(answering, {"per": "day", "included": 1, "cap": "hard", "timezone": "America/New_York"})
+    await at(answering, datetime(2027, 3, 13, 23, 30, tzinfo=zone))
+    client = await answering.client()
+    assert (await asks(client)).status == 200
+    answer = await asks(client)
+    assert int(answer["Retry-After"]) == pytest.approx(1800, abs=5)
+    answering.passes_time(int(answer["Retry-After"]))
+    # The day on which clocks are set forward there has 23 hours.
+    assert (await asks(client)).status == 200
+    answer = await asks(client)
+    assert int(answer["Retry-After"]) == pytest.approx(23 * 3600, abs=5)
+    answering.passes_time(int(answer["Retry-After"]))
+    assert (await asks(client)).status == 200
+
+
+async def test_a_clock_that_is_set_back_gives_nobody_a_day_twice(answering: Edge) -> None:
+    quotas(answering, {"per": "day", "included": 1, "cap": "hard"})
+    await at(answering, datetime(2027, 3, 13, 0, 10, tzinfo=UTC))
+    client = await answering.client()
+    assert (await asks(client)).status == 200
+    answering.passes_time(-3600)
+    is_limited(await asks(client), "requests-day")
+    answering.passes_time(3600 + DAY)
+    assert (await asks(client)).status == 200
+
+
+# ---- what does not count
+
+
+@pytest.mark.parametrize(
+    ("when", "counted"),
+    [
+        ("answered", {200: 1, 304: 1, 404: 1, 429: 1, 500: 0, 503: 0}),
+        ("success", {200: 1, 304: 1, 404: 0, 429: 0, 500: 0, 503: 0}),
+        ("admitted", {200: 1, 304: 1, 404: 1, 429: 1, 500: 1, 503: 1}),
+    ],
+)
+@pytest.mark.parametrize("framing", ["Content-Length: 0", "Transfer-Encoding: chunked"])
+async def test_what_its_meter_does_not_count_is_given_back(
+    edge: Edge, when: str, counted: dict[int, int], framing: str
+) -> None:
+    edge.config["meters"] = {"requests": {"count": "requests", "when": when}}
+    quotas(edge, {"per": "day", "included": 100, "cap": "hard"})
+    total = 0
+    for status, counts in counted.items():
+        client, upstream = await asked(edge)
+        assert edge.used() == {"requests-day": total + 1}, "under way, it is counted"
+        body = chunks() if "chunked" in framing and status != 304 else b""
+        await upstream.sends(head(f"HTTP/1.1 {status} X", framing) + body)
+        await client.gets_answer()
+        total += counts
+        await edge.until(lambda total=total: edge.used() == {"requests-day": total})
+        client.closes()
+        upstream.closes()
+    assert edge.usage() == {("acme", "requests", "v1"): total}, "as it is billed"
+
+
+@pytest.mark.parametrize(("when", "counts"), [("answered", 0), ("success", 0), ("admitted", 1)])
+async def test_what_was_not_answered_is_given_back(edge: Edge, when: str, counts: int) -> None:
+    edge.config["meters"] = {"requests": {"count": "requests", "when": when}}
+    quotas(edge, {"per": "day", "included": 100, "cap": "hard"})
+    client, upstream = await asked(edge, post(b"", "/v1/x", WITH_KEY))
+    upstream.closes()
+    assert (await client.gets_answer()).status == 502
+    assert edge.used() == {"requests-day": counts}
+    client, upstream = await asked(edge)
+    client.aborts()
+    await upstream.gets_cut()
+    await edge.until(lambda: edge.used() == {"requests-day": 2 * counts})
+    edge.upstream.refuses()
+    client = await edge.client()
+    assert (await asks(client)).status == 502
+    assert edge.used() == {"requests-day": 3 * counts}
+
+
+async def test_a_tunnel_is_no_success(edge: Edge) -> None:
+    edge.config["meters"] = {"requests": {"count": "requests", "when": "success"}}
+    client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
+    assert edge.used() == {"requests-month": 1}
+    await ends(client, upstream)
+    await edge.until(lambda: edge.used() == {"requests-month": 0})
+
+
+async def test_a_broken_answer_counts_as_it_began(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
+    await client.gets_until(b"begun")
+    upstream.closes()
+    await client.gets_reset()
+    assert edge.used() == {"requests-month": 1}
+
+
+async def test_a_fault_makes_room_for_the_next_one(edge: Edge) -> None:
+    quotas(edge, {"per": "day", "included": 1, "cap": "hard"})
+    client, upstream = await asked(edge, post(b"", "/v1/x", WITH_KEY))
+    full = await edge.client()
+    is_limited(await asks(full), "requests-day")
+    upstream.closes()
+    assert (await client.gets_answer()).status == 502
+    await client.sends(request())
+    another = await edge.upstream.accepts()
+    await another.gets_request()
+    await another.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    is_limited(await asks(full), "requests-day")
+
+
+async def test_what_ends_on_another_day_is_not_given_back_to_that(edge: Edge) -> None:
+    quotas(edge, {"per": "day", "included": 5, "cap": "hard"})
+    await at(edge, datetime(2027, 3, 13, 23, tzinfo=UTC))
+    client, upstream = await asked(edge, post(b"", "/v1/x", WITH_KEY))
+    edge.passes_time(7200)
+    other, second = await asked(edge)
+    await second.sends(ok())
+    await other.gets_answer()
+    assert edge.used() == {"requests-day": 1}
+    upstream.closes()
+    assert (await client.gets_answer()).status == 502
+    assert edge.used() == {"requests-day": 1}
+
+
+async def test_refusals_of_others_charge_nothing(answering: Edge) -> None:
+    quotas(answering, {"per": "day", "included": 5}, limits=[{"rate": "2/min"}])
+    client = await answering.client()
+    for _ in range(2):
+        await asks(client)
+    for _ in range(3):
+        is_limited(await asks(client), "basic")
+    assert answering.used() == {"basic": 2, "requests-day": 2}
+
+
+# ---- whose it is
+
+
+async def test_all_keys_and_routes_of_a_customer_share_it(answering: Edge) -> None:
+    answering.config["keys"].append({"sha256": digest("second key"), "customer": "acme"})
+    client = await answering.client()
+    await asks(client)
+    await asks(client, key="second key")
+    await asks(client, "/maybe/x")
+    is_limited(await asks(client, key="second key"), "requests-month")
+    assert (await asks(client, key=UNLIMITED)).status == 200
+
+
+async def test_a_dear_request_is_one_request(answering: Edge) -> None:
+    answering.config["routes"][0]["cost"] = 100
+    client = await answering.client()
+    assert [(await asks(client)).status for _ in range(4)] == [200, 200, 200, 429]
+
+
+@pytest.mark.parametrize("own", [[], [{"meter": "requests", "per": "month", "included": 5, "cap": "hard"}]])
+async def test_a_customers_own_take_the_place_of_the_tiers(answering: Edge, own: list[dict[str, Any]]) -> None:
+    answering.config["customers"]["acme"]["quotas"] = own
+    client = await answering.client()
+    statuses = [(await asks(client)).status for _ in range(6)]
+    assert statuses == [200] * 5 + [429 if own else 200]
+
+
+async def test_without_a_key_each_address_has_its_own(answering: Edge) -> None:
+    answering.config["tiers"]["anonymous"] = answering.config["tiers"]["basic"]
+    one, other = await answering.client(), await answering.client("127.0.0.2")
+    for _ in range(3):
+        await asks(one, "/public/x", key="")
+    is_limited(await asks(one, "/maybe/x", key=""), "requests-month")
+    assert (await asks(other, "/public/x", key="")).status == 200
+    assert (await asks(one, "/maybe/x")).status == 200
+
+
+async def test_an_address_is_no_customer_whose_name_has_the_same_bytes(answering: Edge) -> None:
+    """97.99.109.101 is `acme`, and whoever has it must not use up what is the customer's."""
+    answering.config["tiers"]["anonymous"] = answering.config["tiers"]["basic"]
+    answering.config["trusted_proxies"] = ["127.0.0.1"]
+    client = await answering.client()
+    for _ in range(3):
+        answer = await asks(client, "/public/x", "X-Forwarded-For: 97.99.109.101", key="")
+        assert answer.status == 200
+    assert answering.used() == {"requests-month": 0}
+    assert (await asks(client)).status == 200
+
+
+# ---- other configurations
+
+
+async def test_what_is_used_is_known_under_another_number_and_another_cap(answering: Edge) -> None:
+    client = await answering.client()
+    for _ in range(3):
+        await asks(client)
+    quotas(answering, {"per": "month", "included": 5, "cap": "hard"})
+    await answering.reloads()
+    assert [(await asks(client)).status for _ in range(3)] == [200, 200, 429]
+    quotas(answering, {"per": "month", "included": 2})
+    await answering.reloads()
+    assert (await asks(client))["X-Quota"] == '"requests-month";over'
+    assert answering.used() == {"requests-month": 6}
+    quotas(answering)
+    await answering.reloads()
+    assert "X-Quota" not in await asks(client)
+    quotas(answering, {"per": "month", "included": 6, "cap": "hard"})
+    await answering.reloads()
+    is_limited(await asks(client), "requests-month")
+
+
+async def test_one_under_way_while_its_meter_goes_ends_as_it_began(edge: Edge) -> None:
+    edge.config["meters"] = {"requests": {"count": "requests"}, "good": {"count": "requests", "when": "success"}}
+    edge.config["tiers"]["basic"] = {"quotas": [{"meter": "good", "per": "day", "included": 9}]}
+    client, upstream = await asked(edge)
+    assert edge.used() == {"good-day": 1}
+    kept = edge.config["tiers"]["basic"]
+    edge.config["tiers"]["basic"] = {}
+    edge.config["meters"] = {"requests": {"count": "requests"}}
+    await edge.reloads()
+    await upstream.sends(head("HTTP/1.1 404 No", "Content-Length: 0"))
+    assert (await client.gets_answer()).status == 404
+    edge.config["tiers"]["basic"] = kept
+    edge.config["meters"]["good"] = {"count": "requests", "when": "success"}
+    assert edge.used() == {"good-day": 0}

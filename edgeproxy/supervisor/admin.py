@@ -86,7 +86,7 @@ def application(status: Status, listings: Listings, reloads: Reloads) -> web.App
     async def limits(request: web.Request) -> web.Response:
         customer = request.match_info["customer"]
         try:
-            policies = listings.limits(status.settings, customer)
+            policies = await listings.limits(status.settings, customer)
         except UnknownCustomer:
             return _problem(404, f"no customer is called {customer!r} here")
         return _json({"policies": policies})

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TypeVar
 
-from edgeproxy.config.models import Limit, Settings
+from edgeproxy.config.models import Settings
 from edgeproxy.counters.store import Store, Tended
 from edgeproxy.counters.tallies import tally_key
-from edgeproxy.limits.usage import look
-from edgeproxy.proxy.snapshot import rule
 from edgeproxy.supervisor.exposition import Series
+from edgeproxy.supervisor.standing import Policy, standing
 
 DEAR = 0.05
 """Seconds of reading from which sums over all usage are kept for a while."""
@@ -66,13 +65,14 @@ class Listings:
         store = self._store
         found: list[Series] = await self._read(lambda: list(store.metric_totals()))
         found += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
-        found += [("edge_table_rows", (name,), [rows["used"]]) for name, rows in self.rows().items()]
+        for name, rows in self.rows().items():
+            found += [("edge_table_rows", (name,), [rows["used"]]), ("edge_table_capacity", (name,), [rows["rows"]])]
         return found
 
     def rows(self) -> dict[str, dict[str, int]]:
         """By table: the rows that it has, and how many of them are used."""
         store = self._store
-        tables = (store.people, store.addresses, store.usage, store.metrics)
+        tables = (store.people, store.addresses, store.quotas, store.usage, store.metrics)
         return {table.name: {"used": table.rows_in_use, "rows": table.layout.rows} for table in tables}
 
     async def connections(self, columns: Iterable[int]) -> dict[int, int]:
@@ -84,25 +84,12 @@ class Listings:
 
         return await self._read(lambda: {column: of(column) for column in columns})
 
-    def limits(self, settings: Settings, customer: str) -> list[dict[str, object]]:
+    async def limits(self, settings: Settings, customer: str) -> list[Policy]:
         """The policies of this customer as they stand now; raises UnknownCustomer."""
         if customer not in settings.customers:
             raise UnknownCustomer(customer)
-        now = monotonic() + self._store.offset
-        return [self._policy(limit, customer, now) for limit in settings.limits_of(customer)]
-
-    def _policy(self, limit: Limit, customer: str, now: float) -> dict[str, object]:
-        usage = look(self._store.people, rule(limit), customer.encode(), now)
-        return {
-            "name": limit.name,
-            "scope": limit.scope,
-            "limit": limit.count,
-            "window_s": limit.window,
-            "used": usage.used,
-            "remaining": usage.remaining,
-            "reset_s": usage.reset,
-            "mode": limit.mode,
-        }
+        store = self._store
+        return await self._read(lambda: standing(store.limits, settings, customer, monotonic() + store.offset))
 
     async def _read(self, read: Callable[[], T]) -> T:
         async with self._reading:

@@ -1,6 +1,6 @@
-"""What `GET /status` answers, as a page for people."""
+"""What `GET /status` and `GET /limits/CUSTOMER` answer, as pages for people."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,6 +65,51 @@ TABLES = ("table", "rows", "of", "used")
 
 def _table(name: str, rows: Mapping[str, int]) -> tuple[Any, ...]:
     return name, rows["used"], rows["rows"], f"{rows['used'] / rows['rows']:.0%}"
+
+
+POLICIES = ("policy", "used", "limit", "left", "reset", "window", "scope", "of", "how")
+
+
+def limits(policies: Iterable[Mapping[str, Any]]) -> str:
+    """The table of a customer's policies. Raises LookupError or TypeError where they are not what an edge answers."""
+    return "\n".join(table(POLICIES, map(_policy, policies)))
+
+
+def _policy(policy: Mapping[str, Any]) -> tuple[Any, ...]:
+    counts = (policy["used"], policy["limit"], policy["remaining"])
+    reset, window = policy["reset_s"], policy["window_s"]
+    of = [f"{what} {policy[what]}" for what in ("route", "key") if what in policy]
+    if policy["used"] is None:
+        of.append("each address")
+    how = [policy["algorithm"] + (f" of {policy['burst']}" if "burst" in policy else "")]
+    if "cap" in policy:
+        how.append(policy["cap"])
+    if policy["mode"] != "enforce":
+        how.append(policy["mode"])
+    return (
+        policy["name"],
+        *("" if count is None else count for count in counts),
+        "" if reset is None else span(reset),
+        span(window) if window else "at once",
+        policy["scope"],
+        ", ".join(of),
+        ", ".join(how),
+    )
+
+
+UNITS = (("d", 86400), ("h", 3600), ("min", 60))
+
+
+def span(seconds: float) -> str:
+    """A time as people read it, by its two largest units: `1 min 30 s`."""
+    parts = []
+    for unit, size in UNITS:
+        if seconds >= size:
+            parts.append(f"{seconds // size:.0f} {unit}")
+            seconds %= size
+    if seconds or not parts:
+        parts.append(f"{seconds:g} s")
+    return " ".join(parts[:2])
 
 
 def table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> list[str]:

@@ -88,7 +88,7 @@ class Reloads:
     def __init__(
         self,
         settings: Settings,
-        read: Callable[[], Loaded] | None,
+        read: Callable[[], Loaded[Settings]] | None,
         apply: Callable[[Settings], Awaitable[Sequence[str]]],
         *,
         heed: Callable[[bool], None] = lambda _: None,

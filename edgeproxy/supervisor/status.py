@@ -1,10 +1,12 @@
 """How the edge is: its phase, whether it is ready, and what `GET /status` says of it."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import edgeproxy
-from edgeproxy.config.models import Settings
+from edgeproxy.config.models import Route, Settings, Tier
 from edgeproxy.counters.file import KINDS
+from edgeproxy.proxy.terms import CONCURRENCY
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.exposition import Series
@@ -64,10 +66,12 @@ class Status:
             *(("edge_upstream_ejections_total", (upstream,), (0,)) for upstream in settings.upstreams),
             *(("edge_upstream_pending", (name,), (0,)) for name, one in settings.upstreams.items() if one.breaker),
             *(
-                ("edge_rate_limited_total", (name, limit.name, limit.mode), (0,))
+                ("edge_rate_limited_total", (name, policy, mode), (0,))
                 for name, tier in settings.tiers.items()
-                for limit in tier.limits
+                for policy, mode in policies(tier, settings.routes)
             ),
+            *(("edge_burst_credits_spent_total", (name,), (0,)) for name, tier in settings.tiers.items()),
+            *(("edge_shed_total", (str(priority),), (0,)) for priority in priorities(settings)),
             *await self._listings.series(),
             *self._upstreams.series(),
             *self._certificates.series(),
@@ -91,3 +95,19 @@ class Status:
             "hub": {"url": settings.hub, "state": "up", "age_s": 0},
             "usage": {"unshipped": sum(counted.values()), "spool_bytes": 0, "watermark": None},
         }
+
+
+def policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tuple[str, str]]:
+    """Name and mode of everything that may refuse customers of a tier, unless they have their own; a name may recur."""
+    for limit in (*tier.limits, *(limit for route in routes for limit in route.limits)):
+        yield limit.name, limit.mode
+    if tier.concurrency is not None:
+        yield CONCURRENCY, "enforce"
+    for quota in tier.quotas:
+        if quota.cap == "hard":
+            yield quota.name, "enforce"
+
+
+def priorities(settings: Settings) -> set[int]:
+    """Those that requests may have, but for a customer's own: of tiers, and of who has none."""
+    return {0, *(tier.priority for tier in settings.tiers.values())}

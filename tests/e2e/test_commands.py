@@ -1,5 +1,6 @@
 """The commands as people type them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -82,9 +83,19 @@ def test_status_and_limits_ask_a_running_edge(start_edge: StartEdge) -> None:
     assert (status.returncode, status.stdout.count(" MiB ")) == (0, 2)
     limits = edgeproxy("limits", "acme", "--admin", admin)
     assert limits.returncode == 0
-    assert "3 of 60 used" in limits.stdout
+    assert [line.split()[:4] for line in limits.stdout.splitlines()] == [
+        ["policy", "used", "limit", "left"],
+        ["basic", "3", "60", "57"],
+    ]
+    told = edgeproxy("limits", "acme", "--json", "--admin", admin)
+    assert [policy["used"] for policy in json.loads(told.stdout)["policies"]] == [3]
+    unknown = edgeproxy("limits", "nobody", "--admin", admin)
+    assert (unknown.returncode, unknown.stderr) == (1, "no customer is called 'nobody' here\n")
     edge.end()
-    assert edgeproxy("status", "--admin", admin).returncode == 1
+    for command in (["status"], ["limits", "acme"]):
+        asked = edgeproxy(*command, "--admin", admin)
+        assert asked.returncode == 1
+        assert asked.stderr.startswith(f"nobody answers at http://{admin}")
 
 
 def test_an_edge_that_cannot_be_configured_exits_with_2_and_starts_nothing(tmp_path: Path) -> None:

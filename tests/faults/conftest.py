@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.conftest import start_edge
 from tests.e2e.upstream import Upstream
+from tests.faults.service import Service
 
 pytest.register_assert_rewrite("tests.faults.storm")
 
@@ -22,3 +23,10 @@ def upstream(tmp_path: Path) -> Iterator[Upstream]:
         assert not upstream.seen()["odd"]
     finally:
         upstream.stop()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """An upstream that says what is under way in it."""
+    with Service() as service:
+        yield service

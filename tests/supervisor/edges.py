@@ -38,6 +38,7 @@ admin: 127.0.0.1:{admin}
 workers: {workers}
 state: {state}
 drain: 2s
+overload: {{lag: 5s}}
 tables: {{people: 1000, addresses: 1000}}
 tiers: {{basic: {{limits: [{{rate: 100000/min}}, {{rate: 1000000/h}}]}}, free: {{}}}}
 customers: {{acme: {{tier: basic}}, idle: {{tier: free, limits: [{{name: own, rate: 7/10s}}]}}, none: {{tier: free}}}}

@@ -17,7 +17,7 @@ from edgeproxy.counters.file import KINDS
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.policies import Policies
 from edgeproxy.metrics import METRICS
-from edgeproxy.proxy.snapshot import rule
+from edgeproxy.proxy.terms import rule_of
 from edgeproxy.supervisor.admin import application
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
@@ -34,15 +34,22 @@ CONFIG = """
 region: eu-west
 listen: {{address: 127.0.0.1:0, tls: {{cert: {cert}, key: {key}}}}}
 workers: 2
-tiers: {{basic: {{limits: [{{rate: 60/min}}, {{rate: 1000/h}}]}}, open: {{}}}}
+tiers:
+  basic: {{limits: [{{rate: 60/min}}, {{rate: 1000/h}}]}}
+  open:
+    concurrency: 5
+    priority: 7
+    quotas: [{{meter: requests, per: day, included: 9, cap: hard}}, {{meter: requests, per: month, included: 90}}]
 customers:
   acme: {{tier: basic}}
   umbrella: {{tier: basic, limits: [{{name: own, rate: 7/10s}}]}}
-  free: {{tier: open}}
+  free: {{tier: open, concurrency: none, quotas: []}}
 upstreams:
   api: {{endpoints: [http://127.0.0.1:9]}}
   checked: {{endpoints: [http://10.0.0.1:9], health: {{path: /healthz}}, breaker: {{pending: 10}}}}
-routes: [{{name: v1, path: /v1/*, upstream: api}}]
+routes:
+  - {{name: v1, path: /v1/*, upstream: api}}
+  - {{name: export, path: /export, upstream: api, auth: none, limits: [{{rate: 5/min, mode: shadow}}]}}
 """
 
 
@@ -63,7 +70,7 @@ class Room:
         limits = self.settings.tiers[known.tier].limits if known.limits is None else known.limits
         now = monotonic() + self.worker.offset
         for limit in limits:
-            policy = Policies(self.worker.people).of(rule(limit), customer.encode())
+            policy = Policies(self.worker.people).of(rule_of(limit, limit.scope), customer.encode())
             for _ in range(times):
                 assert policy.left(now) > 0
                 policy.charge()
@@ -171,7 +178,9 @@ def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> No
         assert value(found["edge_connections"], side="client") == 4
         assert value(found["edge_usage_counted_total"], meter="requests") == 7
         rows = {one.labels["table"]: one.value for one in found["edge_table_rows"].samples}
-        assert rows == {"people": 2, "addresses": 0, "usage": 2, "metrics": 4}
+        assert rows == {"people": 2, "addresses": 0, "quotas": 0, "usage": 2, "metrics": 4}
+        capacity = {one.labels["table"]: one.value for one in found["edge_table_capacity"].samples}
+        assert capacity == {"people": 1000, "addresses": 1000, "quotas": 1000, "usage": 1000, "metrics": 4096}
         assert value(found["edge_config_ok"]) == 1
         assert value(found["edge_worker_restarts_total"]) == 0
 
@@ -185,7 +194,17 @@ def test_what_may_be_counted_is_zero_before_it_was(room: Room) -> None:
         assert value(found["edge_usage_counted_total"], meter="requests") == 0
         tables = {one.labels["table"]: one.value for one in found["edge_table_full_total"].samples}
         assert tables == dict.fromkeys(KINDS, 0)
-        assert value(found["edge_rate_limited_total"], tier="basic", policy="basic-2", mode="enforce") == 0
+        refused = found["edge_rate_limited_total"].samples
+        assert {tuple(one.labels[label] for label in ("tier", "policy", "mode")): one.value for one in refused} == {
+            ("basic", "basic", "enforce"): 0,
+            ("basic", "basic-2", "enforce"): 0,
+            ("basic", "export", "shadow"): 0,
+            ("open", "concurrency", "enforce"): 0,
+            ("open", "requests-day", "enforce"): 0,
+            ("open", "export", "shadow"): 0,
+        }
+        assert {one.labels["priority"]: one.value for one in found["edge_shed_total"].samples} == {"0": 0, "7": 0}
+        assert value(found["edge_burst_credits_spent_total"], tier="open") == 0
         assert value(found["edge_upstream_retries_total"], upstream="api") == 0
         assert value(found["edge_upstream_pending"], upstream="checked") == 0
         assert value(found["edge_dns_failures_total"], upstream="api") == 0
@@ -255,6 +274,7 @@ def test_limits_show_what_is_used_of_each_policy_of_a_tier(room: Room) -> None:
             "used": 3,
             "remaining": 57,
             "mode": "enforce",
+            "algorithm": "sliding_window",
         }
         assert (hour["name"], hour["used"], hour["remaining"]) == ("basic-2", 3, 997)
 
@@ -413,6 +433,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
             "tables": {
                 "people": {"used": 0, "rows": 1000},
                 "addresses": {"used": 0, "rows": 1000},
+                "quotas": {"used": 0, "rows": 1000},
                 "usage": {"used": 1, "rows": room.store.usage.layout.rows},
                 "metrics": {"used": 0, "rows": room.store.metrics.layout.rows},
             },

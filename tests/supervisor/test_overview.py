@@ -1,11 +1,11 @@
-"""The page of `edgeproxy status`."""
+"""The pages of `edgeproxy status` and `edgeproxy limits`."""
 
 from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from edgeproxy.supervisor.overview import overview
+from edgeproxy.supervisor.overview import limits, overview, span
 
 STATUS: dict[str, Any] = {
     "region": "eu-west",
@@ -99,3 +99,67 @@ def test_what_is_no_status_is_not_shown_as_one(missing: str) -> None:
     del status[missing]
     with pytest.raises(LookupError):
         overview(status)
+
+
+LINE: dict[str, Any] = {
+    "name": "basic",
+    "scope": "customer",
+    "limit": 60,
+    "window_s": 60.0,
+    "used": 3,
+    "remaining": 57,
+    "reset_s": 62,
+    "mode": "enforce",
+    "algorithm": "sliding_window",
+}
+
+POLICIES: list[dict[str, Any]] = [
+    LINE,
+    {**LINE, "name": "each", "scope": "key", "algorithm": "token_bucket", "burst": 100, "key": "5feceb66"},
+    {**LINE, "name": "open", "scope": "ip", "used": None, "remaining": None, "reset_s": None, "route": "export"},
+    {**LINE, "name": "concurrency", "window_s": 0, "limit": 4, "used": 4, "remaining": 0, "reset_s": 1}
+    | {"algorithm": "concurrency"},
+    {**LINE, "name": "requests-month", "window_s": 2678400.0, "limit": 100000, "reset_s": 1702000}
+    | {"algorithm": "quota", "cap": "soft"},
+    {**LINE, "name": "trial", "mode": "shadow", "used": 0, "reset_s": 0, "remaining": 60},
+]
+
+LIMITS = """\
+policy          used   limit  left      reset  window   scope     of                          how
+basic              3      60    57  1 min 2 s  1 min    customer                              sliding_window
+each               3      60    57  1 min 2 s  1 min    key       key 5feceb66                token_bucket of 100
+open                      60                   1 min    ip        route export, each address  sliding_window
+concurrency        4       4     0        1 s  at once  customer                              concurrency
+requests-month     3  100000    57  19 d 16 h  31 d     customer                              quota, soft
+trial              0      60    60        0 s  1 min    customer                              sliding_window, shadow"""
+
+
+def test_a_customers_policies_are_a_table() -> None:
+    assert limits(POLICIES) == LIMITS
+
+
+@pytest.mark.parametrize("missing", LINE)
+def test_what_is_no_policy_is_not_shown_as_one(missing: str) -> None:
+    line = dict(LINE)
+    del line[missing]
+    with pytest.raises(LookupError):
+        limits([line])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.25, "0.25 s"),
+        (59, "59 s"),
+        (60.0, "1 min"),
+        (90, "1 min 30 s"),
+        (3600, "1 h"),
+        (3661, "1 h 1 min"),
+        (90000, "1 d 1 h"),
+        (86460, "1 d 1 min"),
+        (2678400.0, "31 d"),
+    ],
+)
+def test_times_are_told_by_their_two_largest_units(seconds: float, text: str) -> None:
+    assert span(seconds) == text

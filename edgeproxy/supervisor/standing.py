@@ -1,0 +1,116 @@
+"""How a customer stands: every policy that can hold the customer's requests, and what is used of it.
+
+Which they are, and by what each counts, is what workers go by too (proxy/terms.py); what is used, what they would find
+(limits/usage.py).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from edgeproxy.config.models import Limit, Quota, Route, Settings
+from edgeproxy.config.plans import plan_of
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.calendar import period_of
+from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.usage import Usage, look, look_at_quota
+from edgeproxy.proxy.identity import has_flag
+from edgeproxy.proxy.terms import Applied, applied, concurrency_rule, credits_rule, whom
+
+BY_ROUTE = ("route", "customer_route")
+"""Scopes of limits that each route has apart."""
+
+Policy = dict[str, Any]
+"""A line of `GET /limits/CUSTOMER`."""
+
+
+def standing(tables: Mapping[str, LimitTable], settings: Settings, customer: str, now: float) -> list[Policy]:
+    """The policies of a customer of the configuration at edge time `now`.
+
+    First those of the plan that hold wherever the customer asks, then those of each route that the customer can use.
+    """
+    known = settings.customers[customer]
+    plan = plan_of(settings.tiers[known.tier], known)
+    keys = [bytes.fromhex(key.sha256) for key in settings.keys if key.customer == customer]
+    name = customer.encode()
+    everywhere = [(True, limit) for limit in plan.limits if limit.scope not in BY_ROUTE]
+    lines = [_rate(tables, each, now, key) for each, key in _applied(everywhere, "", name, keys)]
+    table, scope, subject = whom("customer", "", name)
+    if plan.concurrency is not None:
+        rule = concurrency_rule(plan.concurrency, scope)
+        usage = look(tables[table], rule, subject, now)
+        lines.append(_line(rule.name, scope, rule.limit, 0, usage, rule.algorithm))
+    if plan.burst_credits is not None:
+        rule = credits_rule(plan.burst_credits, scope)
+        usage = look(tables[table], rule, subject, now)
+        # What can be saved up, and how long that takes.
+        window = rule.depth * rule.window / rule.limit
+        lines.append(_line(rule.name, scope, rule.depth, window, usage, rule.algorithm))
+    lines += [_quota(tables["quotas"], quota, scope, subject, now) for quota in plan.quotas]
+    # Routes that are one but for their methods may share a label, and so their lines.
+    on_routes: dict[tuple[Rule, bytes, str], Policy] = {}
+    for route in settings.routes:
+        if not _can_use(settings, route, known.tier, customer):
+            continue
+        limits = [*((True, limit) for limit in plan.limits), *((False, limit) for limit in route.limits)]
+        for each, key in _applied(limits, route.label, name, keys):
+            if each.limit.scope in BY_ROUTE or not each.of_plan:
+                line = _rate(tables, each, now, key)
+                on_routes[each.rule, each.subject, route.label] = {**line, "route": route.label}
+    return [*lines, *on_routes.values()]
+
+
+def _can_use(settings: Settings, route: Route, tier: str, customer: str) -> bool:
+    """Whether a customer may be known on a route: where none is, or the route is not there for them, nothing holds."""
+    if route.auth == "none":
+        return False
+    return route.flag is None or has_flag(route.flag, settings.flags[route.flag], tier, customer)
+
+
+def _applied(
+    limits: Iterable[tuple[bool, Limit]], route: str, customer: bytes, keys: list[bytes]
+) -> Iterator[tuple[Applied, bytes | None]]:
+    """These limits as they hold a customer: those by key once for each key, which stands beside them."""
+    limits = list(limits)
+    for each in applied(limits, lambda scope: whom(scope, route, customer)):
+        if each.limit.scope != "key":
+            yield each, None
+            continue
+        for key in keys:
+            yield each._replace(subject=whom("key", route, customer, key)[2]), key
+
+
+def _rate(tables: Mapping[str, LimitTable], each: Applied, now: float, key: bytes | None) -> Policy:
+    """The line of a limit of a plan, or of a route."""
+    limit, rule = each.limit, each.rule
+    # What each address has used of it is not told: there may be as many as there are addresses.
+    usage = None if limit.scope == "ip" else look(tables[each.table], rule, each.subject, now)
+    line = _line(rule.name, limit.scope, rule.limit, rule.window, usage, rule.algorithm, rule.mode)
+    if rule.depth:
+        line["burst"] = rule.depth
+    if key is not None:
+        line["key"] = key.hex()[:8]
+    return line
+
+
+def _quota(table: LimitTable, quota: Quota, scope: str, subject: bytes, now: float) -> Policy:
+    zone = ZoneInfo(quota.timezone)
+    _, since, until = period_of(now, quota.per, zone)
+    usage = look_at_quota(table, quota.name, quota.included, quota.per, zone, subject, now)
+    return {**_line(quota.name, scope, quota.included, until - since, usage, "quota"), "cap": quota.cap}
+
+
+def _line(
+    name: str, scope: str, limit: int, window: float, usage: Usage | None, algorithm: str, mode: str = "enforce"
+) -> Policy:
+    return {
+        "name": name,
+        "scope": scope,
+        "limit": limit,
+        "window_s": window,
+        "used": None if usage is None else usage.used,
+        "remaining": None if usage is None else usage.remaining,
+        "reset_s": None if usage is None else usage.reset,
+        "mode": mode,
+        "algorithm": algorithm,
+    }

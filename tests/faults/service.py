@@ -1,0 +1,147 @@
+"""An upstream that says what is under way in it, served in a thread of the test.
+
+    /quick                 answered at once
+    /hold?ms=20            answered after so many milliseconds
+    /stream?ms=2&n=50      a head, then so many pieces, one every so many milliseconds
+
+Whatever is asked with the field `X-Cost: N` is answered with that field.
+"""
+
+import asyncio
+import threading
+from time import monotonic
+from typing import Self
+from urllib.parse import parse_qsl, urlsplit
+
+from tests.e2e.ports import HOST
+
+PIECE = b"5\r\npiece\r\n"
+
+
+class Under:
+    """What was under way when."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[float, int]] = []
+        """When one began (+1) or ended (-1), in seconds of the monotonic clock."""
+
+    def begins(self) -> None:
+        self.changes.append((monotonic(), 1))
+
+    def ends(self) -> None:
+        self.changes.append((monotonic(), -1))
+
+    @property
+    def now(self) -> int:
+        """How many are under way."""
+        return sum([change for _, change in self.changes])
+
+    @property
+    def begun(self) -> list[float]:
+        """When each began."""
+        return [moment for moment, change in tuple(self.changes) if change > 0]
+
+    def above(self, most: int) -> list[tuple[float, float, int]]:
+        """When there were more than so many: (from, until, how many at most), of those times that are over."""
+        spans = []
+        under = peak = 0
+        since = 0.0
+        for moment, change in tuple(self.changes):
+            before, under = under, under + change
+            if before <= most < under:
+                since, peak = moment, under
+            elif under <= most < before:
+                spans.append((since, moment, peak))
+            peak = max(peak, under)
+        return spans
+
+
+class Service:
+    """The thread, from `with` to its end. `under` is by customer, `-` where a request has none."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.under: dict[str, Under] = {}
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="service")
+
+    def of(self, customer: str) -> Under:
+        """What this customer has, or had, under way."""
+        return self.under.setdefault(customer, Under())
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
+
+    async def _serve(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        server = await self._loop.create_server(lambda: Connection(self), HOST, 0, backlog=1024)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._over.wait()
+        server.close()
+
+
+class Connection(asyncio.Protocol):
+    """One connection of the edge; what it sends has no body."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._buffer = b""
+        self._under: Under | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while self._under is None and b"\r\n\r\n" in self._buffer:
+            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+            self._begin(head.decode("latin-1"))
+
+    def _begin(self, head: str) -> None:
+        line, *lines = head.split("\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+        target = urlsplit(line.split(" ")[1])
+        query = {name: int(value) for name, value in parse_qsl(target.query)}
+        self._under = self._service.of(fields.get("x-customer-id", "-"))
+        self._under.begins()
+        cost = f"X-Cost: {fields['x-cost']}\r\n" if "x-cost" in fields else ""
+        later = asyncio.get_running_loop().call_later
+        if target.path == "/stream":
+            self.transport.write(f"HTTP/1.1 200 OK\r\n{cost}Transfer-Encoding: chunked\r\n\r\n".encode())
+            self._stream(query["ms"] / 1000, query["n"])
+        elif target.path == "/hold":
+            self._timer = later(query["ms"] / 1000, self._answer, cost)
+        else:
+            self._answer(cost)
+
+    def _stream(self, pause: float, left: int) -> None:
+        if left:
+            self.transport.write(PIECE)
+            self._timer = asyncio.get_running_loop().call_later(pause, self._stream, pause, left - 1)
+        else:
+            self._end()
+            self.transport.write(b"0\r\n\r\n")
+
+    def _answer(self, cost: str) -> None:
+        self._end()
+        self.transport.write(f"HTTP/1.1 200 OK\r\n{cost}Content-Length: 2\r\n\r\nok".encode())
+
+    def _end(self) -> None:
+        if self._under is not None:
+            self._under.ends()
+            self._under = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._end()

@@ -1,0 +1,36 @@
+"""What the tables of an edge hold, read as any process may read them."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from edgeproxy.counters.control import Control
+from edgeproxy.counters.file import TableFile
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.setup import file_name
+from edgeproxy.proxy.terms import concurrency_rule
+from tests.e2e.edge import Edge
+
+
+@contextmanager
+def people(edge: Edge) -> Iterator[LimitTable]:
+    """The present table of people's limits."""
+    state = Path(edge.settings["state"])
+    with closing(Control.open(state / "control")) as control:
+        path = state / file_name("people", control.generation("people"))
+        with closing(TableFile.open(path, kind="people", instance=control.instance)) as file:
+            yield LimitTable(file)
+
+
+def in_use(edge: Edge, customer: str) -> int:
+    """Requests of this customer under way, as far as the table knows."""
+    with people(edge) as table:
+        row = table.peek(table.key(concurrency_rule(1, "customer").key(customer.encode())))
+        assert row is not None
+        return table.in_use(row)
+
+
+def shown(edge: Edge, customer: str) -> int:
+    """The same by the admin listener."""
+    (used,) = [policy["used"] for policy in edge.limits(customer) if policy["name"] == "concurrency"]
+    return int(used)

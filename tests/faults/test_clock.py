@@ -1,0 +1,156 @@
+"""The clock that edges go by, an hour forth and an hour back: nobody is free, or shut out, for longer than a window."""
+
+import asyncio
+from contextlib import AsyncExitStack, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from edgeproxy.clock import EPOCH
+from edgeproxy.counters.control import Control
+from edgeproxy.counters.store import Store
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import Edge
+from tests.e2e.people import people
+from tests.faults.asking import Asking
+from tests.faults.service import Service
+from tests.faults.tables import in_use, shown
+from tests.supervisor.waiting import turned
+
+HOUR = 3600.0
+WORKERS = 2
+LIMIT = 20
+WINDOW = 2.0
+RATE = LIMIT / WINDOW
+GUARD = 200
+"""Requests of an address in a window: more than any of the others are asked."""
+DEPTH = 10
+SWEEP = 0.5
+"""Seconds between two looks of a worker at what time it is."""
+DELAY = 0.3
+"""Seconds between a decision and what a client notes of it that are allowed for."""
+PHASE = 2 * WINDOW + SWEEP
+INCLUDED = 5
+
+LATE = datetime(2026, 6, 15, 23, 30, tzinfo=UTC).timestamp() - EPOCH
+"""Edge time at first: half an hour before a day ends in UTC, and long before it does in Tokyo."""
+
+LIMITS: dict[str, dict[str, Any]] = {
+    "window": {},
+    "bucket": {"algorithm": "token_bucket"},
+    "shallow": {"algorithm": "token_bucket", "burst": DEPTH},
+    "hybrid": {"algorithm": "hybrid", "burst": DEPTH},
+}
+
+
+def quota(timezone: str) -> dict[str, Any]:
+    """What a customer has of a hard quota a day."""
+    return {"quotas": [{"meter": "requests", "per": "day", "included": INCLUDED, "cap": "hard", "timezone": timezone}]}
+
+
+def settings() -> dict[str, Any]:
+    """Customers with one limit each; those with quotas; one who is held by their address alone."""
+    described = people(**dict.fromkeys([*LIMITS, "night", "noon", "absent", "pair"], "free"))
+    customers = described["customers"]
+    for name, terms in LIMITS.items():
+        customers[name]["limits"] = [{"rate": f"{LIMIT}/{WINDOW:g}s", **terms}]
+    customers["night"] |= quota("UTC")
+    customers["absent"] |= quota("UTC")
+    customers["noon"] |= quota("Asia/Tokyo")
+    customers["pair"]["concurrency"] = 2
+    return {**described, "trusted_proxies": ["127.0.0.1"], "per_ip": {"rate": f"{GUARD}/{WINDOW:g}s"}}
+
+
+@pytest.fixture
+def edge(start_edge: StartEdge, service: Service, tmp_path: Path) -> Edge:
+    """An edge whose time begins at LATE."""
+    terms = {"workers": WORKERS, "people": 2000, "addresses": 2000}
+    with closing(Store.prepare(tmp_path / "edge" / "state", offset=LATE - monotonic(), **terms)) as store:
+        assert abs(monotonic() + store.offset - LATE) < 10
+    return start_edge(port=service.port, workers=WORKERS, **settings())
+
+
+def step(edge: Edge, seconds: float) -> float:
+    """Set the edge's clock so far forth, or back; returns when that was (monotonic)."""
+    with closing(Control.open(Path(edge.settings["state"]) / "control")) as control:
+        control.begin_boot(control.boot, control.offset + seconds)
+    return monotonic()
+
+
+def fullest(asking: Asking, span: float, since: float, until: float) -> int:
+    """The most that was let through within any such span between these moments."""
+    asked = sorted(asked for asked, _ in asking.passed() if since <= asked < until)
+    return max((sum(first <= each < first + span for each in asked) for first in asked), default=0)
+
+
+def emptiest(asking: Asking, span: float) -> int:
+    """The least that was let through within any such span in which it was asked all the time."""
+    told = [asked for asked, *_ in asking.told]
+    begun, over = min(told), max(told)
+    passed = sorted(asked for asked, _ in asking.passed())
+    starts = [begun, *[moment + 1e-6 for moment in passed]]
+    return min(sum(first <= each < first + span for each in passed) for first in starts if first + span <= over)
+
+
+async def hour_forth_and_back(edge: Edge) -> tuple[dict[str, Asking], list[float]]:
+    """All customers ask while the clock is set forth and back; what they were told, and when that was."""
+    everyone = {name: Asking(edge.port, name, fields={"X-Forwarded-For": f"192.0.2.{n}"})
+                for n, name in enumerate([*LIMITS, "night", "noon"], 1)}  # fmt: skip
+    everyone["guard"] = Asking(edge.port, "umbra", connections=5, pause=0.025, fields={"X-Forwarded-For": "192.0.2.99"})
+    absent = Asking(edge.port, "absent", fields={"X-Forwarded-For": "192.0.2.100"})
+    begun = monotonic()
+    moments = []
+    everyone["pair"] = Asking(
+        edge.port, "pair", path="/hold?ms=100", pause=0.02, fields={"X-Forwarded-For": "192.0.2.101"}
+    )
+    async with AsyncExitStack() as ends:
+        for asking in everyone.values():
+            await ends.enter_async_context(asking)
+        async with absent:
+            await turned(lambda: absent.statuses[429] > 3, "one quota is used up")
+        await turned(lambda: monotonic() > begun + WINDOW + SWEEP, "a window has passed")
+        for seconds in (HOUR, -HOUR):
+            moments.append(await asyncio.to_thread(step, edge, seconds))
+            await turned(lambda: monotonic() > moments[-1] + PHASE, "two windows have passed")
+    again = Asking(edge.port, "absent", fields={"X-Forwarded-For": "192.0.2.100"})
+    async with again:
+        await turned(lambda: len(again.told) > 3 * INCLUDED, "it is asked for long enough")
+    everyone["absent"] = again
+    return everyone, moments
+
+
+def test_an_hour_forth_and_back_frees_and_freezes_nobody_for_longer_than_a_window(edge: Edge, service: Service) -> None:
+    everyone, moments = asyncio.run(hour_forth_and_back(edge))
+    for name, asking in everyone.items():
+        assert not asking.lost
+        print(name, dict(asking.statuses))
+    quiet = [(0.0, moments[0]), *[(moment + SWEEP + DELAY, moment + PHASE) for moment in moments]]
+    excess = 2 * (WORKERS - 1)
+    for name, limit, apart, bound in (
+        ("window", LIMIT, LIMIT, LIMIT - 2),
+        ("bucket", 2 * LIMIT, LIMIT, LIMIT - 2),
+        ("shallow", LIMIT + DEPTH, DEPTH, LIMIT - 2),
+        # As its window is freed and its bucket is not, less may be left of the next window.
+        ("hybrid", LIMIT, DEPTH, LIMIT - DEPTH),
+        ("guard", GUARD, GUARD, GUARD * 0.9),
+    ):
+        asking = everyone[name]
+        # Within SWEEP both workers may let through what they may, and do not know of the other.
+        whole = fullest(asking, WINDOW - DELAY, 0.0, monotonic())
+        usual = [fullest(asking, WINDOW - DELAY, *span) for span in quiet]
+        least = emptiest(asking, WINDOW * 29 / 28 + DELAY)
+        print(f"{name}: at most {usual} of {limit}, {whole} around a step, at least {least}")
+        assert max(usual) <= limit + excess
+        assert whole <= 2 * limit + apart + excess
+        assert least >= bound
+    # A day began, and did not end again; the other one went on.
+    assert everyone["night"].statuses[200] == 2 * INCLUDED
+    assert everyone["noon"].statuses[200] == INCLUDED
+    assert everyone["absent"].statuses[200] == 0
+    # What is under way is no matter of time.
+    assert everyone["pair"].statuses[429] > 0
+    assert not service.of("pair").above(2)
+    assert in_use(edge, "pair") == shown(edge, "pair") == 0

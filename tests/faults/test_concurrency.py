@@ -1,0 +1,156 @@
+"""Requests at once: whatever becomes of clients and workers, no slot is lost and hardly any is lent twice."""
+
+import asyncio
+import random
+import socket
+import struct
+import threading
+from collections import Counter
+from time import monotonic
+
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import Edge
+from tests.e2e.load import request
+from tests.e2e.people import people
+from tests.e2e.ports import HOST
+from tests.e2e.process import kill
+from tests.faults.service import Service
+from tests.faults.storm import whole_crew
+from tests.faults.tables import in_use, shown
+from tests.supervisor.waiting import until
+
+CLIENTS = 10_000
+KILLS = 10
+AT_ONCE = 40
+"""Clients at the same time."""
+PAUSE = 0.06
+"""Seconds between one of them and the next, at most: workers that start shall not wait for the processor."""
+MOST = 2
+"""The concurrency of the customer."""
+OVERLAP = 0.5
+"""Seconds for which more than that may be under way: until the upstream hears that a client, or a worker, is gone."""
+PATIENCE = 10.0
+
+
+class Aborting:
+    """Clients who leave at any moment, each in their own way."""
+
+    def __init__(self, port: int, chance: random.Random) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.left = 0
+        """Clients that have come and gone."""
+        self._port = port
+        self._chance = chance
+
+    async def come_and_go(self, stop: threading.Event) -> None:
+        """One client after another, some at the same time, until there were enough and `stop` is set."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(self._lane(stop))
+
+    async def _lane(self, stop: threading.Event) -> None:
+        while self.left < CLIENTS or not stop.is_set():
+            self.left += 1
+            await asyncio.sleep(self._chance.random() * PAUSE)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._client()
+            except OSError as failure:
+                self.outcomes[type(failure).__name__] += 1
+
+    async def _client(self) -> None:
+        loop, chance = asyncio.get_running_loop(), self._chance
+        path = chance.choice(["/hold?ms=15", "/stream?ms=2&n=8", "/quick"])
+        data = request(path, "acme")
+        way = chance.choice(["head", "waiting", "begun", "whole"])
+        with socket.socket() as wire:
+            wire.setblocking(False)
+            if chance.random() < 0.5:
+                # A reset instead of an orderly end.
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await loop.sock_connect(wire, (HOST, self._port))
+            if way == "head":
+                await loop.sock_sendall(wire, data[: chance.randrange(len(data))])
+                await asyncio.sleep(chance.choice([0, 0.002]))
+            else:
+                await loop.sock_sendall(wire, data)
+                if way == "waiting":
+                    await asyncio.sleep(chance.random() * 0.01)
+                else:
+                    heard = await loop.sock_recv(wire, 65536)
+                    way += f" {heard[9:12].decode() or 'nothing'}"
+                    while "whole" in way and heard and not is_whole(heard):
+                        more = await loop.sock_recv(wire, 65536)
+                        heard = heard + more if more else b""
+        self.outcomes[way] += 1
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether these answers of the edge's and of the service's end here."""
+    head, found, body = answer.partition(b"\r\n\r\n")
+    if b"chunked" in head.lower():
+        return body.endswith(b"0\r\n\r\n")
+    length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+    return bool(found) and len(body) >= int(length or 0)
+
+
+def kill_some(edge: Edge, chance: random.Random, over: threading.Event) -> None:
+    """Kill workers, one or both at once, whenever all are there."""
+    try:
+        kills = 0
+        while kills < KILLS:
+            victims = chance.sample(edge.worker_pids(), min(chance.choice([1, 2]), KILLS - kills))
+            for victim in victims:
+                kill(victim)
+            kills += len(victims)
+            until(lambda gone={*victims}: whole_crew(edge, gone), "there are new workers")  # type: ignore[misc]
+    finally:
+        over.set()
+
+
+def takes_as_many_as_it_says(edge: Edge, service: Service) -> None:
+    """As many requests as are allowed get in at once, and no more."""
+    held = b"GET /hold?ms=700 HTTP/1.1\r\nHost: a\r\nX-API-Key: key-of-acme\r\n\r\n"
+    wires = [socket.create_connection((HOST, edge.port), PATIENCE) for _ in range(MOST)]
+    try:
+        before = len(service.of("acme").begun)
+        for number, wire in enumerate(wires, 1):
+            wire.sendall(held)
+            until(lambda n=number: len(service.of("acme").begun) == before + n, "it is under way")  # type: ignore[misc]
+        assert shown(edge, "acme") == in_use(edge, "acme") == MOST
+        assert edge.ask("/quick", key="key-of-acme").status == 429
+        assert [wire.recv(100)[9:12] for wire in wires] == [b"200"] * MOST
+    finally:
+        for wire in wires:
+            wire.close()
+
+
+def test_after_ten_thousand_aborted_clients_and_ten_killed_workers_nothing_is_in_use(
+    start_edge: StartEdge, service: Service, seed: int
+) -> None:
+    chance = random.Random(seed)
+    settings = people(acme="free")
+    settings["customers"]["acme"]["concurrency"] = MOST
+    edge = start_edge(port=service.port, workers=2, **settings)
+    over = threading.Event()
+    killer = threading.Thread(target=kill_some, args=(edge, random.Random(seed), over))
+    clients = Aborting(edge.port, chance)
+    begun = monotonic()
+    killer.start()
+    try:
+        asyncio.run(clients.come_and_go(over))
+    finally:
+        killer.join()
+    under = service.of("acme")
+    spans = under.above(MOST)
+    longest = max([last - first for first, last, _ in spans], default=0.0)
+    print(f"{clients.left} clients in {monotonic() - begun:.1f} s: {dict(sorted(clients.outcomes.items()))}")
+    print(f"{len(under.begun)} got through; {len(spans)} times more than {MOST}, {longest * 1000:.0f} ms at most")
+    assert whole_crew(edge, set())
+    until(lambda: shown(edge, "acme") == 0 and in_use(edge, "acme") == 0, "nothing is in use", seconds=5)
+    assert under.now == 0
+    assert longest < OVERLAP
+    assert len(under.begun) > 500, "hardly anything was tried"
+    assert clients.outcomes["begun 429"] > 500
+    takes_as_many_as_it_says(edge, service)
+    until(lambda: in_use(edge, "acme") == 0, "nothing is in use")

@@ -1,0 +1,112 @@
+"""An edge replaced by one with another number of workers, so that tables are carried to another layout, under load."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import Edge
+from tests.e2e.people import people
+from tests.e2e.process import kill
+from tests.faults.asking import Asking, at_work
+from tests.faults.service import Service
+from tests.faults.tables import in_use, shown
+from tests.supervisor.waiting import until
+
+LIMIT = 300
+AT_ONCE = 2
+TERMS: dict[str, dict[str, Any]] = {
+    "window": {"limits": [{"rate": f"{LIMIT}/day"}]},
+    "bucket": {"limits": [{"rate": f"{LIMIT}/day", "algorithm": "token_bucket"}]},
+    "hybrid": {"limits": [{"rate": f"{LIMIT}/day", "algorithm": "hybrid", "burst": LIMIT}]},
+    "quota": {"quotas": [{"meter": "requests", "per": "month", "included": LIMIT, "cap": "hard"}]},
+}
+STEPS = 3
+"""Requests that a customer gets through between two changes, at least."""
+
+
+def settings() -> dict[str, Any]:
+    """A customer for each kind of limit, none of which empties while the test lasts."""
+    described = people(**dict.fromkeys([*TERMS, "slots"], "free"))
+    for name, terms in TERMS.items():
+        described["customers"][name] |= terms
+    described["customers"]["slots"]["concurrency"] = AT_ONCE
+    return described
+
+
+def used(edge: Edge, name: str) -> int:
+    """What is shown of what this customer has used."""
+    return int(edge.limit(name)["used"])
+
+
+def alone(edge: Edge) -> bool:
+    """Whether what the tables of before held has been handed on."""
+    state = Path(edge.settings["state"])
+    return all(len(list(state.glob(f"{kind}.*.tbl"))) == 1 for kind in ("people", "quotas", "addresses"))
+
+
+def replace_in_order(edge: Edge) -> None:
+    """Another edge with three workers serves, then this one is told to leave."""
+    old = edge.supervisor
+    edge.begin(workers=3)
+    until(lambda: edge.output.count('"event": "edge serving"') == 2, "the new one serves")
+    assert old.wait_after(signal.SIGTERM, 20) == 0
+
+
+def replace_what_died(edge: Edge) -> None:
+    """The supervisor dies; its workers serve on until another one does, with one worker."""
+    orphans = set(edge.worker_pids())
+    kill(edge.supervisor.pid)
+    edge.supervisor.wait(10)
+    edge.start(workers=1)
+    until(lambda: not edge.supervisor.family() & orphans, "the orphans leave")
+
+
+def used_up(edge: Edge) -> dict[str, Asking]:
+    """Everybody asks until they are refused."""
+    everyone = {name: Asking(edge.port, name, pause=0.01) for name in TERMS}
+    with at_work(*everyone.values()):
+        until(lambda: all(asking.statuses[429] > 5 for asking in everyone.values()), "all are refused")
+    return everyone
+
+
+def test_what_is_used_stays_used_when_an_edge_with_more_or_fewer_workers_takes_over(
+    start_edge: StartEdge, service: Service
+) -> None:
+    edge = start_edge(port=service.port, workers=2, **settings())
+    everyone = {name: Asking(edge.port, name, connections=2, pause=0.4) for name in TERMS}
+    everyone["slots"] = Asking(edge.port, "slots", path="/hold?ms=100", connections=4, pause=0.02)
+    settled = []
+
+    def all_get_through() -> None:
+        wanted = {name: asking.statuses[200] + STEPS for name, asking in everyone.items()}
+        until(lambda: all(everyone[name].statuses[200] >= n for name, n in wanted.items()), "all get through")
+
+    replacements: list[Callable[[Edge], None]] = [replace_in_order, replace_what_died]
+    with at_work(*everyone.values()):
+        all_get_through()
+        for replacement in replacements:
+            replacement(edge)
+            until(lambda: alone(edge), "the old tables are gone")
+            settled.append(monotonic())
+            told = {name: everyone[name].statuses[200] for name in TERMS}
+            assert all(used(edge, name) >= n for name, n in told.items())
+            all_get_through()
+    slots = service.of("slots")
+    until(lambda: slots.now == 0, "nothing is under way")
+    for name, asking in everyone.items():
+        print(f"{name}: {dict(asking.statuses)}, {asking.lost} lost")
+    spans = slots.above(AT_ONCE)
+    print([f"{since - settled[0]:+.1f} to {end - settled[0]:+.1f} s: {peak}" for since, end, peak in spans])
+    assert in_use(edge, "slots") == shown(edge, "slots") == 0
+    # Old workers do not know of new ones: while both serve, each have as many.
+    assert max([peak for *_, peak in spans], default=0) <= 2 * AT_ONCE
+    for name, asking in used_up(edge).items():
+        passed = everyone[name].statuses[200] + asking.statuses[200]
+        assert not asking.lost
+        assert everyone[name].statuses[429] == 0
+        # What a drained connection lost may have been counted.
+        assert LIMIT - everyone[name].lost <= passed <= LIMIT, name
+        assert used(edge, name) in (LIMIT, LIMIT - 1)

@@ -12,7 +12,7 @@ from types import FrameType
 
 from bench import machine
 from bench.load import wrk
-from bench.measure import latency, memory, micro, preflight, rounds, tls
+from bench.measure import latency, memory, micro, policies, preflight, rounds, tls
 from bench.nginx import binary as nginx_binary
 from bench.options import Options, parse
 from bench.peers import PEERS
@@ -96,6 +96,12 @@ def _measure(stage: Stage, results: Results) -> None:
             results.decisions = micro.run(stage)
         except RuntimeError as error:
             results.left_out["limit decisions"] = str(error)
+    if "policies" in parts and Edge.name in stage.options.only:
+        say("kinds of policies")
+        try:
+            results.policies = policies.run(stage)
+        except RuntimeError as error:
+            results.left_out["policies"] = str(error)
 
 
 def _fit(stage: Stage, peer: Peer, results: Results) -> bool:

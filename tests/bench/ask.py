@@ -26,10 +26,18 @@ class Asker:
 
     def get(self, target: str, fields: Sequence[tuple[str, str]] = ()) -> Answer:
         """Raises OSError or http.client.HTTPException when there is no whole answer within 5 s."""
+        self.ask(target, fields)
+        return self.answer()
+
+    def ask(self, target: str, fields: Sequence[tuple[str, str]] = ()) -> None:
+        """Send a request; `answer` is to be called next."""
         self._connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
         for name, value in (("Host", "api.example.com"), *fields):
             self._connection.putheader(name, value)
         self._connection.endheaders()
+
+    def answer(self) -> Answer:
+        """The answer to what was asked."""
         answer = self._connection.getresponse()
         return Answer(
             answer.status,

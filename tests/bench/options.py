@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.peers import PEERS
 from bench.scenario import SCENARIOS
 
-PARTS = ("cpu", "latency", "memory", "micro", "tls")
+PARTS = ("cpu", "latency", "memory", "micro", "policies", "tls")
 _NAMES = tuple(peer.name for peer in PEERS)
 
 

@@ -10,12 +10,13 @@ ADDRESS_RATE = 100_000_000
 
 @dataclass(frozen=True)
 class Customer:
-    """One customer with one key, and the tier's limit in requests a minute."""
+    """One customer with one key, and the tier's limits: requests a minute, and requests at once."""
 
     name: str
     tier: str
     key: str
     limit: int
+    at_once: int = 100_000
 
     @property
     def key_sha256(self) -> str:
@@ -24,6 +25,8 @@ class Customer:
 
 ACME = Customer("acme", "enterprise", "ek_bench_acme_5d0a7c41e9b26f38", 100_000_000)
 TINY = Customer("tiny", "basic", "ek_bench_tiny_c83e1f6097d54ba2", 60)
-CUSTOMERS = (ACME, TINY)
+FEW = Customer("few", "narrow", "ek_bench_few_17b9d40e8a6c52f3", 100_000_000, at_once=2)
+"""For the check that peers hold requests at once; of those that are measured none reaches that limit."""
+CUSTOMERS = (ACME, TINY, FEW)
 ROUTES = ("v1", "v2", "export")
 """Each a path prefix of that name; the scenarios use the first."""

@@ -1,7 +1,7 @@
 """The program that times limit decisions: `python decision.py FOLDER` prints JSON. It needs edgeproxy on its path.
 
-Tables as an edge with two workers has them, of which this process is one; no network. Time goes on by 20 µs a
-decision, as under 50,000 requests a second, so that new cells are summed as often as they would be.
+No network. Time goes on by 20 µs a decision, as under 50,000 requests a second, so that new cells are summed as often
+as they would be.
 """
 
 import json
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from edgeproxy.counters.store import Store
-from edgeproxy.limits.admission import admit
+from bench.measure.tables import two_workers
+from edgeproxy.limits.admission import Terms, admit
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 
@@ -34,38 +34,36 @@ def microseconds(decide: Callable[[float], object], moments: Iterator[float]) ->
 
 
 def main(folder: Path) -> None:
-    supervisor = Store.prepare(folder, workers=2, people=1000, addresses=1000)
-    worker = Store.join(folder)
-    people, addresses = Policies(worker.people), Policies(worker.addresses)
-    guard = addresses.of(Rule("per_ip", 100_000_000, 1.0, scope="guard"), b"127.0.0.1")
-    window = people.of(Rule("enterprise", 100_000_000, 60.0), b"acme")
-    spent = people.of(Rule("basic", 60, 60.0), b"tiny")
-    first = time.monotonic() + worker.offset
-    # One clock for all of them: it never goes back.
-    moments = (first + number * _STEP for number in count())
+    with two_workers(folder) as (worker, _):
+        people, addresses = Policies(worker.people), Policies(worker.addresses)
+        guard = addresses.of(Rule("per_ip", 100_000_000, 1.0, scope="guard"), b"127.0.0.1")
+        window = people.of(Rule("enterprise", 100_000_000, 60.0), b"acme")
+        spent = people.of(Rule("basic", 60, 60.0), b"tiny")
+        alone, guarding, refused = Terms((window,)), Terms((guard,)), Terms((spent,))
+        first = time.monotonic() + worker.offset
+        # One clock for all of them: it never goes back.
+        moments = (first + number * _STEP for number in count())
 
-    def charge_one(now: float) -> None:
-        if window.left(now) > 0:
-            window.charge()
+        def charge_one(now: float) -> None:
+            if window.left(now) > 0:
+                window.charge()
 
-    layers = (
-        ("one limit decision, 2 workers", True, charge_one),
-        ("admit: one policy", False, lambda now: admit((window,), now)),
-        ("admit: the guard, a window of a second", False, lambda now: admit((guard,), now)),
-        ("admit: refused", False, lambda now: admit((spent,), now)),
-    )
-    for now in (next(moments) for _ in range(60)):
-        admit((spent,), now)
-    print(
-        json.dumps(
-            [
-                {"what": what, "budgeted": budgeted, "microseconds": microseconds(decide, moments)}
-                for what, budgeted, decide in layers
-            ]
+        layers = (
+            ("one limit decision, 2 workers", True, charge_one),
+            ("admit: one policy", False, lambda now: admit(alone, now)),
+            ("admit: the guard, a window of a second", False, lambda now: admit(guarding, now)),
+            ("admit: refused", False, lambda now: admit(refused, now)),
         )
-    )
-    worker.close()
-    supervisor.close()
+        for now in (next(moments) for _ in range(60)):
+            admit(refused, now)
+        print(
+            json.dumps(
+                [
+                    {"what": what, "budgeted": budgeted, "microseconds": microseconds(decide, moments)}
+                    for what, budgeted, decide in layers
+                ]
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Does a peer do the job? Asked before it is measured, so that none is cheap because it leaves something out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from bench.ask import Answer, Asker, asking, bearer
 from bench.peers.peer import Running
-from bench.people import ACME, REGION, TINY
+from bench.people import ACME, FEW, REGION, TINY
 from bench.scenario import SMALL_ANSWER
-from bench.upstream.echo import Echo
+from bench.upstream.echo import HELD, Echo
 
 _SPOOFED = (
     ("X-Request-Id", "spoofed"),
@@ -33,6 +34,7 @@ _STAMPS = {
 }
 _TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 _SPAN = "00f067aa0ba902b7"
+_PATIENCE = 5.0
 
 
 class Wrong(Exception):
@@ -58,6 +60,7 @@ def check_job(running: Running, echo: Echo) -> None:
         _check_trace(asker)
         _check_identity(asker)
         _check_limit(asker)
+    _check_at_once(running, echo)
 
 
 @contextmanager
@@ -126,3 +129,35 @@ def _check_limit(asker: Asker) -> None:
         raise Wrong(f"{statuses.count(200)} passed of a limit of {TINY.limit}, {statuses.count(429)} were refused")
     if not answers[-1].values("retry-after"):
         raise Wrong("a 429 without Retry-After")
+
+
+def _check_at_once(running: Running, echo: Echo) -> None:
+    """As many as may be are under way; one more is refused, until one of them has ended, or its client has left."""
+    with ExitStack() as stack:
+        first, second, third = [stack.enter_context(asking(running.port)) for _ in range(3)]
+        with asking(running.port) as leaving:
+            heads = echo.heads
+            for asker in (first, leaving):
+                asker.ask(HELD, [bearer(FEW.key)])
+            _wait(lambda: echo.heads == heads + FEW.at_once, "so many at once do not pass")
+            refused = third.get("/v1/echo", [bearer(FEW.key)])
+            if refused.status != 429 or not refused.values("retry-after"):
+                raise Wrong(f"with {FEW.at_once} under way another one is answered with {refused.status}")
+        _wait(lambda: third.get("/v1/echo", [bearer(FEW.key)]).status == 200, "a client that has left still counts")
+        heads = echo.heads
+        second.ask(HELD, [bearer(FEW.key)])
+        _wait(lambda: echo.heads == heads + 1, "the place of a client that has left is not free")
+        if third.get("/v1/echo", [bearer(FEW.key)]).status != 429:
+            raise Wrong("the place of a client that has left is given to two")
+        echo.go_on.set()
+        if [asker.answer().status for asker in (first, second)] != [200, 200]:
+            raise Wrong("what was held is not answered")
+        _wait(lambda: third.get("/v1/echo", [bearer(FEW.key)]).status == 200, "what has ended still counts")
+
+
+def _wait(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Wrong(otherwise)
+        time.sleep(0.01)

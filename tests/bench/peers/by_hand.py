@@ -80,7 +80,9 @@ class Person:
     name: str
     tier: str
     limit: int
+    at_once: int
     window: Window
+    under_way: int = 0
 
 
 class Proxy:
@@ -93,8 +95,8 @@ class Proxy:
         self._address_rate = settings["address_rate"]
         self._addresses: dict[str, Window] = {}
         self._people = {
-            digest: Person(name, tier, limit, Window(limit, 60))
-            for digest, (name, tier, limit) in settings["people"].items()
+            digest: Person(name, tier, limit, at_once, Window(limit, 60))
+            for digest, (name, tier, limit, at_once) in settings["people"].items()
         }
         self._endpoints = itertools.cycle(f"http://127.0.0.1:{port}" for port in settings["upstreams"])
         self.usage: Counter[str] = Counter()
@@ -128,6 +130,8 @@ class Proxy:
         person = self._identify(request)
         if person is None:
             return problem(401, "No or unknown key", request_id, {"WWW-Authenticate": "Bearer"}), None
+        if person.under_way >= person.at_once:
+            return problem(429, "Too many requests at once", request_id, {"Retry-After": "1"}), person
         left = person.window.charge(now)
         reset = math.ceil(60 - now % 60)
         shown = {
@@ -137,7 +141,11 @@ class Proxy:
         if left is None:
             return problem(429, "Quota exceeded", request_id, {**shown, "Retry-After": str(reset)}), person
         stamps = self._stamped(request, person, request_id)
-        return await self._relay(request, person, route, stamps, {**shown, "X-Request-Id": request_id}), person
+        person.under_way += 1
+        try:
+            return await self._relay(request, person, route, stamps, {**shown, "X-Request-Id": request_id}), person
+        finally:
+            person.under_way -= 1
 
     def _identify(self, request: web.BaseRequest) -> Person | None:
         authorization = request.headers.get("Authorization", "")
@@ -216,7 +224,8 @@ async def main(settings: dict[str, Any]) -> None:
             return web.json_response(proxy.usage)
 
         for handler, port in ((proxy.handle, settings["port"]), (usage, settings["counts"])):
-            runner = web.ServerRunner(web.Server(handler, access_log=None))
+            # Cancelled when its client leaves, so that what it held is free again.
+            runner = web.ServerRunner(web.Server(handler, access_log=None, handler_cancellation=True))
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
         await asyncio.Event().wait()

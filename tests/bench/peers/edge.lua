@@ -1,6 +1,7 @@
 -- edgeproxy's job in nginx: who asks, within which limits, with which stamps, counted how often.
 -- Limits are sliding windows of two counts (the one before weighted by what is left of it), the usual way with
--- shared dictionaries. Every step is as cheap as we could make it, so that the yardstick is a fair one.
+-- shared dictionaries; requests at once are one count, given back in the log phase, which nginx runs however a request
+-- ends. Every step is as cheap as we could make it, so that the yardstick is a fair one.
 
 local ffi = require("ffi")
 -- The three steps that lua-resty-string takes: SHA256() in one looks its provider up at each call.
@@ -14,7 +15,7 @@ int SHA256_Final(unsigned char *digest, edge_sha256 *state);
 local ngx = ngx
 local floor, ceil, random = math.floor, math.ceil, math.random
 local format, sub, find = string.format, string.sub, ngx.re.find
-local addresses, windows = ngx.shared.addresses, ngx.shared.windows
+local addresses, windows, slots = ngx.shared.addresses, ngx.shared.windows, ngx.shared.slots
 local usage, metrics = ngx.shared.usage, ngx.shared.metrics
 
 local M = {}
@@ -74,12 +75,14 @@ function M.setup(people, names, rate)
                 customer = person.name,
                 tier = person.tier,
                 limit = person.limit,
+                at_once = person.at_once,
                 subject = person.name .. "|",
                 policy = format('"%s";q=%d;w=60', person.tier, person.limit),
                 shown = format('"%s";r=', person.tier),
                 usage = person.name .. "|" .. name,
                 codes = codes(name, person.tier),
                 spent = problem(429, "Quota exceeded", format(', "violated-policies": ["%s"]', person.tier)),
+                crowded = problem(429, "Quota exceeded", ', "violated-policies": ["concurrency"]'),
             }
         end
         routes[name] = route
@@ -112,6 +115,11 @@ local function charge(dict, subject, limit, width, now)
         return nil
     end
     return limit - ceil(used)
+end
+
+-- Take back a charge of this moment: what is refused is charged nowhere.
+local function uncharge(dict, subject, width, now)
+    dict:incr(subject .. floor(now / width), -1)
 end
 
 -- A UUIDv7 (RFC 9562), made here: nginx's own $request_id asks OpenSSL for random bytes, which costs 2 µs.
@@ -163,6 +171,14 @@ function M.admit(name)
         ngx.header["Retry-After"] = ctx.reset
         return refuse(ctx, lane.spent)
     end
+    if slots:incr(lane.customer, 1, 0) > lane.at_once then
+        slots:incr(lane.customer, -1)
+        uncharge(windows, lane.subject, 60, now)
+        ctx.left = left + 1
+        ngx.header["Retry-After"] = 1
+        return refuse(ctx, lane.crowded)
+    end
+    ctx.holds = lane.customer
     var.customer = lane.customer
     var.tier = lane.tier
     var.id = ctx.id
@@ -180,9 +196,10 @@ function M.respond()
     if not ctx.refused and ngx.status < 500 then usage:incr(lane.usage, 1, 0) end
 end
 
--- After the answer: status counter and latency histogram.
+-- After the answer: the slot is free again, status counter and latency histogram.
 function M.observe()
     local ctx = ngx.ctx
+    if ctx.holds then slots:incr(ctx.holds, -1) end
     local keys = ctx.route.buckets
     metrics:incr((ctx.lane or ctx.route).codes[ngx.status], 1, 0)
     local took = ngx.now() - ngx.req.start_time()

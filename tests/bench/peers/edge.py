@@ -47,7 +47,9 @@ def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str,
         "workers": 1,
         "state": str(place.folder / "state"),
         "per_ip": {"rate": f"{ADDRESS_RATE}/s"},
-        "tiers": {each.tier: {"limits": [{"rate": f"{each.limit}/min"}]} for each in CUSTOMERS},
+        "tiers": {
+            each.tier: {"limits": [{"rate": f"{each.limit}/min"}], "concurrency": each.at_once} for each in CUSTOMERS
+        },
         "customers": {each.name: {"tier": each.tier} for each in CUSTOMERS},
         "keys": [{"sha256": each.key_sha256, "customer": each.name} for each in CUSTOMERS],
         "upstreams": {"api": {"endpoints": [f"http://127.0.0.1:{upstream}" for upstream in place.upstreams]}},

@@ -6,7 +6,7 @@ from urllib.request import urlopen
 
 from bench import nginx, ports
 from bench.peers.peer import Peer, Place, Running
-from bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES
+from bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES, Customer
 
 _HERE = Path(__file__).parent
 _LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
@@ -49,7 +49,7 @@ class Lua(Peer):
 
     def launch(self, place: Place) -> Running:
         port, counts = ports.free(2)
-        people: dict[str, list[str | int]] = {each.key_sha256: [each.name, each.tier, each.limit] for each in CUSTOMERS}
+        people = {each.key_sha256: each for each in CUSTOMERS}
         (place.folder / "people.lua").write_text(_lua_table(people))
         http = nginx.fill(
             (_HERE / "lua.conf").read_text(),
@@ -87,11 +87,12 @@ def _locations(inside: str) -> str:
     return "\n".join(nginx.fill(template, ROUTE=route, REGION=REGION) for route in ROUTES)
 
 
-def _lua_table(people: dict[str, list[str | int]]) -> str:
+def _lua_table(people: dict[str, Customer]) -> str:
     """`people` as a Lua file that returns it."""
     rows = (
-        f"  [{json.dumps(digest)}] = {{name = {json.dumps(name)}, tier = {json.dumps(tier)}, limit = {limit}}},\n"
-        for digest, (name, tier, limit) in people.items()
+        f"  [{json.dumps(digest)}] = {{name = {json.dumps(each.name)}, tier = {json.dumps(each.tier)},"
+        f" limit = {each.limit}, at_once = {each.at_once}}},\n"
+        for digest, each in people.items()
     )
     return "return {\n" + "".join(rows) + "}\n"
 

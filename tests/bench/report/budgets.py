@@ -19,6 +19,8 @@ _ADDED_MS = {"p50": 0.2, "p99": 1.0}
 _WORKER_BYTES = 60 << 20
 _CONNECTION_BYTES = 8 << 10
 _DECISION_US = 0.5
+_NEW_CELL_US = 4.0
+_STRANGER_US = 12.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Verdict:
 
 def verdicts(results: Results) -> list[Verdict]:
     """One for each budget of which something was measured; none of latencies that were all disturbed."""
-    return [*_cpu(results), *_latency(results), *_memory(results), *_decision(results)]
+    return [*_cpu(results), *_latency(results), *_memory(results), *_decision(results), *_window(results)]
 
 
 def _cpu(results: Results) -> Iterator[Verdict]:
@@ -69,3 +71,11 @@ def _decision(results: Results) -> Iterator[Verdict]:
     for each in results.decisions:
         if each.budgeted:
             yield Verdict(f"{each.what}, µs", _DECISION_US, each.microseconds)
+
+
+def _window(results: Results) -> Iterator[Verdict]:
+    for each in results.policies:
+        if each.what == "sliding_window":
+            if each.new_cell is not None:
+                yield Verdict("first decision in a new cell, µs", _NEW_CELL_US, each.new_cell)
+            yield Verdict("first sight of a subject, µs", _STRANGER_US, each.stranger)

@@ -9,6 +9,7 @@ from bench.machine import Interpreter, Machine
 from bench.measure.latency import Latency
 from bench.measure.memory import Memory
 from bench.measure.micro import Decision
+from bench.measure.policies import Policy
 from bench.measure.slice import Slice
 from bench.measure.tls import Tls
 from bench.options import Options
@@ -32,6 +33,7 @@ class Results:
     latencies: list[Latency] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
     tls: list[Tls] = field(default_factory=list)
 
     def save(self) -> Path:

@@ -13,7 +13,7 @@ from bench.report.table import table
 
 def text(results: Results) -> str:
     """All that was found, in Markdown."""
-    sections = (_head, _cpu, _latency, _memory, _tls, _decisions, _budgets)
+    sections = (_head, _cpu, _latency, _memory, _tls, _decisions, _policies, _budgets)
     parts = [section(results) for section in sections]
     return "\n\n".join(part for part in parts if part)
 
@@ -129,6 +129,16 @@ def _decisions(results: Results) -> str:
         return ""
     rows = [["decision", "µs"], *([each.what, f"{each.microseconds:.2f}"] for each in results.decisions)]
     return f"Limit decisions, in this process\n{table(rows)}"
+
+
+def _policies(results: Results) -> str:
+    if not results.policies:
+        return ""
+    rows = [["CPU µs", "alone", "in turns", "refused", "new cell", "new subject"]]
+    for each in results.policies:
+        figures = (each.alone, each.turns, each.refused, each.new_cell, each.stranger)
+        rows.append([each.what, *("–" if figure is None else f"{figure:.2f}" for figure in figures)])
+    return f"Policies by kind: check, charge and settlement of one request, 2 workers\n{table(rows)}"
 
 
 def _budgets(results: Results) -> str:

@@ -1,0 +1,26 @@
+"""Tables as an edge with two workers has them, for the programs that time decisions: both are this process."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgeproxy.counters.store import Store
+
+
+@contextmanager
+def two_workers(folder: Path, rows: int = 1000) -> Iterator[tuple[Store, Store]]:
+    """Two stores, each with a column that the other reads."""
+    supervisor = Store.prepare(folder, workers=2, people=rows, addresses=rows)
+    first = Store.join(folder)
+    joined: list[Store] = []
+    joining = threading.Thread(target=lambda: joined.append(Store.join(folder)))
+    joining.start()
+    # Whoever joins waits until the others read its column too.
+    while joining.is_alive():
+        first.columns_changed()
+        joining.join(0.001)
+    (second,) = joined
+    yield first, second
+    for store in (first, second, supervisor):
+        store.close()

@@ -1,0 +1,53 @@
+"""The costs of the kinds of policies: that each is measured, and does while it is measured what it is said to do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.measure import kinds
+from bench.measure.kinds import KINDS, PLENTY, Kind, Worker
+from bench.measure.tables import two_workers
+from edgeproxy.counters.store import Store
+from edgeproxy.limits.admission import admit
+
+NOW = 60_000_000.0
+Stores = tuple[Store, Store]
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Stores]:
+    with two_workers(tmp_path / "state") as stores:
+        yield stores
+
+
+def test_every_kind_has_every_figure_that_it_can_have(tmp_path: Path) -> None:
+    pace = kinds.Pace(decisions=50, repeats=2, cells=2 * kinds.BATCH, subjects=2 * kinds.BATCH)
+    rows = kinds.run(tmp_path / "state", pace)
+    assert [row["what"] for row in rows] == [kind.what for kind in KINDS]
+    for row, kind in zip(rows, KINDS, strict=True):
+        wanted = (
+            {"alone", "turns", "stranger"}
+            | ({"new_cell"} if kind.celled else set())
+            | ({"refused"} if kind.refuses else set())
+        )
+        assert {name for name, figure in row.items() if isinstance(figure, float) and 0 < figure < 10_000} == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
+def test_a_kind_admits_while_there_is_plenty_and_settles_what_it_took(stores: Stores, kind: Kind) -> None:
+    own, other = map(Worker, stores)
+    decide = kinds.deciding(own, kind, b"acme", PLENTY)
+    for _ in range(5):
+        decide(NOW)
+    terms = kind.terms(other, b"acme", PLENTY)
+    refused, _, _, noted = admit(terms, NOW)
+    assert not refused
+    assert (noted is not None and noted.credited) == (kind.what.endswith("credits that pay"))
+    # What was admitted just now, and nothing of what was settled.
+    assert [slot._slots.in_use(NOW) for slot in terms.slots] == [1] * len(terms.slots)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.refuses], ids=lambda kind: kind.what)
+def test_a_refusal_is_one(stores: Stores, kind: Kind) -> None:
+    kinds.refusing((Worker(stores[0]), Worker(stores[1])), kind, b"acme", NOW)(NOW + kinds.STEP)

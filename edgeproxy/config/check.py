@@ -1,21 +1,35 @@
 """All checks of what files say, each of which sees everything: no problem hides another."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from edgeproxy.config import certificates, references, unsupported
 from edgeproxy.config.defaults import with_names
 from edgeproxy.config.explain import Finding, fields_of, findings
-from edgeproxy.config.models import Written
+from edgeproxy.config.models import Part, Written
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.signs import sign
 from edgeproxy.config.source import Source
 from edgeproxy.config.tree import Places, Table, Value
 
+W = TypeVar("W", bound=Part)
 
-class Check:
+
+class Kind(NamedTuple, Generic[W]):
+    """What a configuration is of: `model` is what may be written, `later` what a later version brings, and `faults`
+    finds what its parts say of each other."""
+
+    model: type[W]
+    later: Mapping[str, unsupported.Later]
+    faults: Callable[[Table], Iterable[references.Fault]]
+
+
+EDGE = Kind(Written, unsupported.LATER, references.faults)
+
+
+class Check(Generic[W]):
     """The checks of one source, to which all problems are reported.
 
     With `parts` it may be a part of another one. Without `files` those that it names, such as certificates, are not
@@ -25,12 +39,14 @@ class Check:
     def __init__(
         self,
         source: Source,
+        kind: Kind[W],
         *,
         parts: bool = False,
         files: bool = True,
-        also: Callable[[Written], Iterable[references.Fault]] | None = None,
+        also: Callable[[W], Iterable[references.Fault]] | None = None,
     ) -> None:
         self._source = source
+        self._kind = kind
         self._files = files
         self._also = also
         self._whole = source.whole and not (parts and source.is_part)
@@ -39,7 +55,7 @@ class Check:
         self._refused: set[Steps] = set()
         """Where something stands that is not supported yet: nobody else need complain of it."""
 
-    def run(self) -> Written | None:
+    def run(self) -> W | None:
         """The configuration; None where the source is a part of one, or was reported any problem."""
         tree = with_names(self._source.tree)
         self._unsupported()
@@ -54,10 +70,10 @@ class Check:
 
     def _unsupported(self) -> None:
         """What a later version brings."""
-        for path, value, later in unsupported.uses(self._source.tree):
+        for path, value, later in unsupported.uses(self._source.tree, self._kind.later):
             shape = later.mapping if later.mapping and isinstance(value, Table) else later.shape
             wrong = misfits(value, shape)
-            if wrong and shape is later.shape and works(path):
+            if wrong and shape is later.shape and self._works(path):
                 continue  # The models say what this field may be today.
             self._refused.add(path)
             self._report(path, "is not supported yet", later.instead)
@@ -66,7 +82,7 @@ class Check:
 
     def _references(self, tree: Table) -> None:
         """What parts say of each other. Where not all was read, the names that are not there may be elsewhere."""
-        for fault in references.faults(tree):
+        for fault in self._kind.faults(tree):
             what = fault.what
             if fault.first is not None:
                 what += f" {self._source.place(self._places.locate(fault.first).mark)}"
@@ -85,12 +101,12 @@ class Check:
         for fault in faults:
             self._report(fault.path, fault.what, fault.hint)
 
-    def _models(self, tree: Table) -> Written | None:
+    def _models(self, tree: Table) -> W | None:
         """What each part is by itself."""
         try:
-            return Written.model_validate(tree)
+            return self._kind.model.model_validate(tree)
         except ValidationError as error:
-            for finding in findings(error, known):
+            for finding in findings(error, self._known):
                 found = self._places.locate(finding.path)
                 steps = range(len(found.path) + 1)
                 if any(found.path[:end] in self._refused for end in steps):
@@ -108,15 +124,14 @@ class Check:
         written = found.written + path[-1:] if missing else found.written
         self._source.report(found.mark, written, what, hint)
 
+    def _known(self, path: Steps) -> set[str]:
+        """The fields that the mapping at `path` may have, today or later."""
+        later = unsupported.fields(path, self._kind.later)
+        return fields_of(self._kind.model, path) | later | ({"include"} if not path else set())
 
-def known(path: Steps) -> set[str]:
-    """The fields that the mapping at `path` may have, today or later."""
-    return fields_of(Written, path) | unsupported.fields(path) | ({"include"} if not path else set())
-
-
-def works(path: Steps) -> bool:
-    """Whether what stands at `path` is supported with some values."""
-    return isinstance(path[-1], int) or path[-1] in fields_of(Written, path[:-1])
+    def _works(self, path: Steps) -> bool:
+        """Whether what stands at `path` is supported with some values."""
+        return isinstance(path[-1], int) or path[-1] in fields_of(self._kind.model, path[:-1])
 
 
 def misfits(value: Value, shape: Any) -> list[Finding]:

@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from edgeproxy.config import people
 from edgeproxy.config.models import Settings, Written
@@ -13,13 +13,17 @@ from edgeproxy.config.problems import ConfigErrors, Problem
 from edgeproxy.config.signs import Sign
 
 if TYPE_CHECKING:
+    from edgeproxy.config import collector
     from edgeproxy.config.references import Fault
+    from edgeproxy.config.source import Source
+
+S = TypeVar("S")
 
 
-class Loaded(NamedTuple):
+class Loaded(NamedTuple, Generic[S]):
     """What came of loading a file."""
 
-    settings: Settings | None
+    settings: S | None
     """None where there are problems, and of a part, which makes no settings."""
     problems: list[Problem]
     """Every one, in the order of files and lines."""
@@ -38,9 +42,27 @@ def load(path: Path, environ: Mapping[str, str], *, files: bool = True) -> Setti
     return settings
 
 
-def check(path: Path, environ: Mapping[str, str]) -> Settings | None:
-    """`load`, also of a file that is a part: one that others include, such as tiers.yaml. It makes no settings."""
-    return _unless_wrong(attempt(path, environ, parts=True))
+def load_collector(path: Path, environ: Mapping[str, str]) -> "collector.Settings":
+    """`load` of the collector's file."""
+    from edgeproxy.config.source import Source
+
+    with unswept():
+        settings = _unless_wrong(_of_collector(Source(path, environ)))
+    assert settings is not None
+    return settings
+
+
+def check(path: Path, environ: Mapping[str, str]) -> "Settings | collector.Settings | None":
+    """`load` of a file of either kind, also of one that is a part: one that others include, such as tiers.yaml. It
+    makes no settings."""
+    from edgeproxy.config import collector
+    from edgeproxy.config.source import Source
+
+    with unswept():
+        source = Source(path, environ)
+        if collector.is_meant(source.tree):
+            return _unless_wrong(_of_collector(source))
+        return _unless_wrong(_of_edge(source, parts=True))
 
 
 def attempt(
@@ -50,23 +72,42 @@ def attempt(
     parts: bool = False,
     files: bool = True,
     also: "Callable[[Written], Iterable[Fault]] | None" = None,
-) -> Loaded:
+) -> Loaded[Settings]:
     """`load`, or with `parts` `check`, for those who go on whatever comes of it.
 
     `also` finds what else is wrong with a configuration in which nothing is.
     """
     # Not at the top: workers restore what was loaded, and need neither a YAML parser nor the checks.
-    from edgeproxy.config.check import Check
     from edgeproxy.config.source import Source
 
     with unswept():
-        source = Source(path, environ)
-        written = Check(source, parts=parts, files=files, also=also).run()
+        return _of_edge(Source(path, environ), parts=parts, files=files, also=also)
+
+
+def _of_edge(
+    source: "Source",
+    *,
+    parts: bool = False,
+    files: bool = True,
+    also: "Callable[[Written], Iterable[Fault]] | None" = None,
+) -> Loaded[Settings]:
+    from edgeproxy.config.check import EDGE, Check
+
+    written = Check(source, EDGE, parts=parts, files=files, also=also).run()
     settings = None if written is None else Settings.model_construct(**vars(written), sha256=source.sha256)
     return Loaded(settings, source.problems, source.signs)
 
 
-def _unless_wrong(loaded: Loaded) -> Settings | None:
+def _of_collector(source: "Source") -> "Loaded[collector.Settings]":
+    from edgeproxy.config import collector
+    from edgeproxy.config.check import Check
+
+    written = Check(source, collector.KIND).run()
+    settings = None if written is None else collector.Settings.model_construct(**vars(written), sha256=source.sha256)
+    return Loaded(settings, source.problems, source.signs)
+
+
+def _unless_wrong(loaded: Loaded[S]) -> S | None:
     if loaded.problems:
         raise ConfigErrors(loaded.problems)
     return loaded.settings

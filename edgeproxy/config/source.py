@@ -14,7 +14,7 @@ from edgeproxy.config.problems import Problem, Steps, dotted
 from edgeproxy.config.signs import Sign, sign
 from edgeproxy.config.tree import Items, Mark, Table, Value
 
-JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags")
+JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags", "tokens")
 PEOPLE = {"meters", "tiers", "customers", "keys", "flags"}
 """What a file may say that is no configuration by itself, and that others include."""
 LARGEST = 512 << 20

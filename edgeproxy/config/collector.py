@@ -1,0 +1,126 @@
+"""What operators write in collector.yaml: models like those of `models.py`, of which it takes the parts that both have.
+
+Tiers, meters, customers, keys and flags are as in edge.yaml, so that both include the same files.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import kinds, references, unsupported
+from edgeproxy.config.check import Kind
+from edgeproxy.config.models import Address, Customer, Flag, Key, Meter, Name, Part, Tier
+from edgeproxy.config.references import Fault, Once
+from edgeproxy.config.tree import Table
+from edgeproxy.config.units import shown, text, wrong
+
+A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+A_DIGEST = "64 hex digits, the SHA-256 of the token: printf %s TOKEN | sha256sum"
+A_ROLE = "write role: edge, service, read or admin, or customer: NAME"
+
+
+def read_database(value: object) -> str:
+    """The URL of a database: a file of SQLite, relative to where the collector is started, or PostgreSQL."""
+    url = text(value, A_DATABASE)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise wrong(f"{shown(url)} is not a URL", A_DATABASE) from None
+    if parts.scheme == "sqlite" and not parts.netloc:
+        if len(parts.path) < 2 or parts.path.endswith("/") or parts.query or not unquote(parts.path).isprintable():
+            raise wrong(f"{shown(url)} names no file", A_DATABASE)
+        return url
+    if parts.scheme != "postgresql":
+        raise wrong(f"{shown(url)} is not a database", A_DATABASE)
+    if len(parts.path) < 2 or not parts.hostname or port == 0:
+        raise wrong(f"{shown(url)} has no host, or no name of a database", A_DATABASE)
+    options = parse_qs(parts.query, keep_blank_values=True)
+    for name, values in options.items():
+        if name != "sslmode" or values[0] not in SSL_MODES:
+            raise wrong(f"has {shown(name)}", f"after a ? there may be sslmode={'|'.join(SSL_MODES)}")
+    return url
+
+
+def read_digest(value: object) -> str:
+    """The SHA-256 of a token in 64 lower-case hex digits. Errors do not show it: it may be the token itself."""
+    digest = text(value, A_DIGEST)
+    if not kinds.DIGEST.fullmatch(digest):
+        raise wrong(f"has {len(digest)} characters that are not a SHA-256", A_DIGEST)
+    return digest.lower()
+
+
+class Token(Part):
+    """Who may ask the collector what. Holders send `Authorization: Bearer TOKEN`."""
+
+    sha256: Annotated[str, BeforeValidator(read_digest)]
+    """The SHA-256 of the token in hex."""
+    role: Literal["edge", "service", "read", "admin"] | None = None
+    """edge: ships usage; service: reports its own; read: reads everything; admin: reads and changes everything."""
+    customer: Name | None = None
+    """The customer whose usage may be read, instead of a role."""
+    edge: Name | None = None
+    """The only edge that may ship with it; by default any."""
+    region: Name | None = None
+    """The only region whose edges may ship with it; by default any."""
+
+
+class Written(Part):
+    """What operators write in collector.yaml and the files that it includes."""
+
+    listen: Address = kinds.Address("127.0.0.1", 9100)
+    """Where edges, services and readers connect: HOST:PORT."""
+    database: Annotated[str, BeforeValidator(read_database)] = "sqlite:///var/collector/ledger.db"
+    """Where the ledger is: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:PORT/NAME."""
+    tokens: Annotated[tuple[Token, ...], Field(min_length=1)]
+    """Who may ask what."""
+    meters: dict[Name, Meter] = Field(default_factory=lambda: {"requests": Meter(count="requests")})
+    """What edges count; others are kept too, and flagged."""
+    tiers: dict[Name, Tier] = Field(default_factory=dict)
+    """Plans by name."""
+    customers: dict[Name, Customer] = Field(default_factory=dict)
+    """Who pays, by name; others' usage is kept too, and flagged."""
+    keys: tuple[Key, ...] = ()
+    """The keys that customers send to edges."""
+    flags: dict[Name, Flag] = Field(default_factory=dict)
+    """Who sees routes that are not for everybody, by name."""
+
+
+class Settings(Written):
+    """A configuration that passed every check."""
+
+    sha256: str
+    """Over the bytes of all files, in the order in which they were read, in hex."""
+
+
+def faults(tree: Table) -> Iterator[Fault]:
+    """What its parts say of each other."""
+    yield from references.faults(tree)
+    once = Once()
+    for path, token in references.members(tree, "tokens"):
+        digest = token.get("sha256")
+        if isinstance(digest, str) and (first := once.again(digest.lower(), (*path, "sha256"))):
+            yield Fault((*path, "sha256"), "is the token that is defined already at", "leave one of them out", first)
+        if ("role" in token) == ("customer" in token):
+            what = "has a role and a customer" if "role" in token else "has neither a role nor a customer"
+            yield Fault(path, what, A_ROLE)
+        for bound in ("edge", "region"):
+            if bound in token and token.get("role") != "edge":
+                yield Fault((*path, bound), "binds those who ship usage", "write it beside role: edge, or leave it out")
+
+
+LATER: dict[str, unsupported.Later] = {
+    "billing": unsupported.Later(Any),
+    **{row: later for row, later in unsupported.LATER.items() if row.partition(".")[0] in Written.model_fields},
+}
+"""What the contract promises for collector.yaml and a later version brings."""
+
+KIND = Kind(Written, LATER, faults)
+
+
+def is_meant(tree: Table) -> bool:
+    """Whether a file that begins so is a collector.yaml, and no edge.yaml."""
+    return bool(tree.keys() & {"database", "tokens", "billing"}) and not tree.keys() & {"upstreams", "routes"}

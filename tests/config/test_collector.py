@@ -1,0 +1,170 @@
+"""collector.yaml: loaded and checked as edge.yaml is."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config import collector, load
+from edgeproxy.config.collector import A_DATABASE, SSL_MODES
+from edgeproxy.config.explain import EXAMPLES
+from edgeproxy.config.kinds import Address
+from edgeproxy.config.models import Part
+from edgeproxy.config.problems import ConfigErrors
+from tests.config.conftest import LEAST, write
+
+A, B = "a" * 64, "b" * 64
+TOKENS = f"tokens: [{{sha256: {A}, role: edge}}]\n"
+"""The shortest configuration that serves."""
+EXAMPLE = Path(__file__).parents[2] / "config" / "collector.yaml"
+MODES = "|".join(SSL_MODES)
+
+
+@pytest.fixture
+def said(folder):
+    """`said(text, files)`: what is said of a collector.yaml that is `text`, a line each."""
+
+    def said_of(text, files=None):
+        write(folder, {"collector.yaml": text, **(files or {})})
+        try:
+            load.load_collector(Path("collector.yaml"), {})
+        except ConfigErrors as errors:
+            return str(errors).splitlines()
+        return []
+
+    return said_of
+
+
+def test_the_least_has_defaults(folder):
+    write(folder, {"collector.yaml": TOKENS})
+    settings = load.load_collector(Path("collector.yaml"), {})
+    assert settings.listen == Address("127.0.0.1", 9100)
+    assert settings.database == "sqlite:///var/collector/ledger.db"
+    assert [*settings.meters] == ["requests"]
+    assert (settings.tiers, settings.customers, settings.keys, settings.flags) == ({}, {}, (), {})
+    assert len(settings.sha256) == 64
+
+
+def test_the_example_passes_with_an_empty_environment():
+    settings = load.check(EXAMPLE, {})
+    assert isinstance(settings, collector.Settings)
+    assert [(token.role, token.customer) for token in settings.tokens] == [
+        ("edge", None), ("read", None), (None, "demo-pro"),
+    ]  # fmt: skip
+    assert "demo-pro" in settings.customers
+
+
+def test_tokens_of_several_files_are_joined(folder):
+    write(folder, {"collector.yaml": TOKENS + "include: [more.yaml]\n", "more.yaml": TOKENS.replace(A, B)})
+    settings = load.load_collector(Path("collector.yaml"), {})
+    assert [token.sha256 for token in settings.tokens] == [A, B]
+
+
+def test_check_knows_it_by_what_only_it_has(folder):
+    for text in (TOKENS, "database: sqlite:///x\n" + TOKENS):
+        write(folder, {"x.yaml": text})
+        assert isinstance(load.check(Path("x.yaml"), {}), collector.Settings)
+    write(folder, {"x.yaml": "billing: {}\n"})
+    with pytest.raises(ConfigErrors, match="tokens: is missing"):
+        load.check(Path("x.yaml"), {})
+
+
+def test_check_knows_an_edge_by_its_upstreams(folder):
+    write(folder, {"x.yaml": LEAST + TOKENS})
+    with pytest.raises(ConfigErrors, match=r"x\.yaml:3: tokens: unknown field, "):
+        load.check(Path("x.yaml"), {})
+
+
+def test_an_edge_is_no_collector(said):
+    found = said(LEAST)
+    assert [line.split(": ")[1:3] for line in found] == [
+        ["tokens", 'is missing, write tokens'], ["upstreams", "unknown field, known here"],
+        ["routes", "unknown field, known here"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///ledger.db",
+        "sqlite:////var/lib/edgeproxy/ledger.db",
+        "postgresql://me:secret@db.internal:5432/ledger",
+        "postgresql://me@[::1]/ledger?sslmode=verify-full",
+    ],
+)
+def test_databases(said, url):
+    assert said(f"{TOKENS}database: '{url}'\n") == []
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("sqlite://ledger.db", "'sqlite://ledger.db' is not a database"),
+        ("sqlite:///", "'sqlite:///' names no file"),
+        ("sqlite:///a/", "'sqlite:///a/' names no file"),
+        ("sqlite:///a?x=1", "'sqlite:///a?x=1' names no file"),
+        ("sqlite:///a%0A", "'sqlite:///a%0A' names no file"),
+        ("postgres://me:secret@a/b", "'postgres://…@a/b' is not a database"),
+        ("ledger.db", "'ledger.db' is not a database"),
+        ("postgresql://a:x/b", "'postgresql://a:x/b' is not a URL"),
+        ("postgresql://me:secret@a", "'postgresql://…@a' has no host, or no name of a database"),
+        ("postgresql:///b", "'postgresql:///b' has no host, or no name of a database"),
+        ("postgresql://a:0/b", "'postgresql://a:0/b' has no host, or no name of a database"),
+    ],
+)
+def test_what_is_no_database(said, url, problem):
+    assert said(f"{TOKENS}database: '{url}'\n") == [f"collector.yaml:2: database: {problem}, {A_DATABASE}"]
+
+
+@pytest.mark.parametrize(("query", "name"), [("sslmode=on", "sslmode"), ("ssl=require", "ssl"), ("x", "x")])
+def test_what_a_database_may_be_asked_besides(said, query, name):
+    hint = f"after a ? there may be sslmode={MODES}"
+    assert said(f"{TOKENS}database: 'postgresql://a/b?{query}'\n") == [
+        f"collector.yaml:2: database: has '{name}', {hint}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [
+        ("{role: edge}", "0.sha256: is missing, write sha256: and the SHA-256 of the token in hex"),
+        ("{sha256: secret, role: edge}", f"0.sha256: has 6 characters that are not a SHA-256, {collector.A_DIGEST}"),
+        (f"{{sha256: {A}}}", f"0: has neither a role nor a customer, {collector.A_ROLE}"),
+        (f"{{sha256: {A}, role: read, customer: acme}}", f"0: has a role and a customer, {collector.A_ROLE}"),
+        (f"{{sha256: {A}, role: writer}}",
+         "0.role: 'writer' is not known here, write edge or service or read or admin"),
+        (f"{{sha256: {A}, role: read, edge: e}}",
+         "0.edge: binds those who ship usage, write it beside role: edge, or leave it out"),
+        (f"{{sha256: {A}, customer: acme, region: r}}",
+         "0.region: binds those who ship usage, write it beside role: edge, or leave it out"),
+        (f"{{sha256: {A}, role: edge}}, {{sha256: {A.upper()}, role: read}}",
+         "1.sha256: is the token that is defined already at collector.yaml:1, leave one of them out"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_token(said, token, problem):
+    assert said(f"tokens: [{token}]\n") == [f"collector.yaml:1: tokens.{problem}"]
+
+
+def test_there_must_be_a_token(said):
+    hint = 'write tokens: [{sha256: "<64 hex digits>", role: edge}]'
+    assert said("listen: 127.0.0.1:1\n") == [f"collector.yaml:1: tokens: is missing, {hint}"]
+    assert said("tokens: []\n") == ["collector.yaml:1: tokens: is empty, write at least one"]
+
+
+def test_a_token_may_be_bound(said):
+    assert said(f"tokens: [{{sha256: {A}, role: edge, edge: edge-1, region: eu-west}}]\n") == []
+
+
+def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(said):
+    text = TOKENS + "billing: {mode: off}\nhub: memory://\ntiers: {t: {caps: 4}}\ncustomers: {a: {tier: x}}\n"
+    found = said(text)
+    assert found[0] == "collector.yaml:2: billing: is not supported yet, leave it out"
+    assert found[1].startswith("collector.yaml:3: hub: unknown field, ")
+    assert found[2] == "collector.yaml:4: tiers.t.caps: is not supported yet, leave it out"
+    assert found[3] == "collector.yaml:5: customers.a.tier: there is no tier x, known here: t"
+    assert len(found) == 4
+
+
+def test_what_every_field_that_must_be_there_looks_like_is_known():
+    parts = [part for part in vars(collector).values() if isinstance(part, type) and issubclass(part, Part)]
+    needed = {name for part in parts for name, field in part.model_fields.items() if field.is_required()}
+    assert needed - set(EXAMPLES) <= {"name"}

@@ -14,7 +14,7 @@ from tests.counters.tables import number_of
 Work = Callable[[], Store]
 NOW = 5e7
 MAY, JUNE = 24_305, 24_306
-ROUNDS = 60
+ROUNDS = 25
 
 
 class Disk:

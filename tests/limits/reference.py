@@ -51,7 +51,7 @@ class ExactWindow(Log):
         """When `cost`, which is not above the limit, fits if nothing else comes: from then on."""
         moment, used = Fraction(now), self.within(now, self.window)
         for came, one in self.entries:
-            if came > now - self.window and used + cost > self.limit:
+            if came > Fraction(now) - self.window and used + cost > self.limit:
                 moment, used = came + self.window, used - one
         return moment
 

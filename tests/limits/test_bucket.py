@@ -302,6 +302,7 @@ class Stoppable:
 
     def __init__(self, path: Path, column: int, which: Rule) -> None:
         self.path, self.column, self.rule = path, column, which
+        self.decided = (Fraction(0), 0)
         self.begin()
 
     def begin(self) -> None:
@@ -354,6 +355,9 @@ def stop_and_kill(path: Path, acts: list[tuple[str, int, float]], which: Rule, s
         if what == "wait":
             now += seconds
         elif what == "kill":
+            if worker.held is not None:
+                # What it had decided last nobody has got.
+                exact.entries.remove(worker.decided)
             worker.begin()
         elif worker.held is not None:
             worker.go_on()
@@ -361,6 +365,7 @@ def stop_and_kill(path: Path, acts: list[tuple[str, int, float]], which: Rule, s
             # Each of the others may have decided on what it saw before this one's charge.
             assert exact.has_room(now, 1, -3 - tolerance(which))
             exact.add(now, 1)
+            worker.decided = exact.entries[-1]
     for worker in workers:
         while worker.held is not None:
             worker.go_on()
@@ -443,26 +448,24 @@ def set_the_clock(
     workers: Workers, steps: list[tuple[float, int, int, str]], turn: int, step: float, start: float
 ) -> None:
     which = workers.rule
-    drains = drains_in(which)
+    # A level a second ahead of the clock is waited for, and of when it was said a tick is forgotten.
+    drains = drains_in(which) + 1.01 + which.window / 28 / 32
     # One full bucket more may be let through, for what was used before the step may be forgotten.
     exact = ExactBucket(which.limit, which.window, 2 * which.depth)
     now, offset, last = start, 0.0, -drains
     for place, (part, cost, column, what) in enumerate(steps):
         now += part * drains
         if place == turn:
-            # What is in the bucket drains from the first look at it by the new clock on.
-            offset, last = step, now
+            offset = step
         workers.happen(what, column, now + offset)
         if ask(workers.policies[column], now + offset, cost):
             assert exact.has_room(now, cost, -2 * tolerance(which))
             exact.add(now, cost)
             last = now
         else:
-            # A level a second ahead of the clock is waited for.
-            assert cost > which.depth or now - last < drains + 1 + 1e-3
-    if turn < len(steps):
-        later = now + offset + drains + 1.01
-        assert [one.left(later) for one in workers.policies] == [which.depth] * 4
+            # What had drained before the step may have to drain once more after it.
+            assert cost > which.depth or now - last < drains * (1 if place < turn else 2)
+    assert [one.left(now + offset + 2 * drains) for one in workers.policies] == [which.depth] * 4
 
 
 def test_a_worker_that_comes_after_the_clock_was_set_back_does_not_keep_the_bucket_full(worker: Worker) -> None:

@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from edgeproxy.counters import columns
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.cells import width_us
 from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.admission import Terms, admit, buy, denied, report
+from edgeproxy.limits.bucket import ROUNDING
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.quota import Quota
 from edgeproxy.limits.rule import Rule
 from tests.counters.tables import fresh, make, opened
+from tests.limits.reference import ExactBucket, ExactWindow
 
 PEOPLE = Layout("people", 20, 8, ring=32, cells=28, width=at.HEADS)
 QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEADS)
@@ -320,6 +323,56 @@ def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Pla
                 assert len({tuple(one.name for one in refusal.violated) for refusal in refusals}) == 1
 
 
+# ---- what is charged after the answer
+
+
+@given(
+    algorithm=st.sampled_from(ALGORITHMS),
+    limit=st.integers(1, 20),
+    depth=st.integers(1, 10),
+    steps=st.lists(
+        st.tuples(st.one_of(st.just(0.0), st.floats(0, 30)), st.sampled_from((0, 1, 1, 2, 5, 30)), st.integers(0, 1)),
+        max_size=60,
+    ),
+)
+def test_debts_are_remembered_until_they_are_paid(
+    algorithm: str, limit: int, depth: int, steps: list[tuple[float, int, int]]
+) -> None:
+    with fresh(PEOPLE) as people, fresh(QUOTAS) as quotas:
+        owed = Rule("tokens", limit, 10.0, "customer", algorithm, "enforce", depth)
+        processes = [Process(people, quotas, Plan(reported=[(owed, 1)])) for _ in range(2)]
+        later = Process(people, quotas, Plan(reported=[(owed, 1)]))
+        pay(processes, later, owed, steps)
+
+
+def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[float, int, int]]) -> None:
+    window, bucket = ExactWindow(owed.limit, owed.window), ExactBucket(owed.limit, owed.window, owed.depth)
+    exact: list[ExactWindow | ExactBucket] = [window] if owed.algorithm == "sliding_window" else [bucket]
+    exact = [window, bucket] if owed.algorithm == "hybrid" else exact
+    cell = width_us(owed.window, 28) / 1e6
+    wide = 29 * cell - owed.window + 1e-6
+    tolerance = 2 * ROUNDING
+    now = START
+    for seconds, cost, who in steps:
+        now += seconds
+        terms = processes[who].terms
+        refused, _, left, _ = admit(terms, now)
+        room = [one.has_room(now, 1, wide if one is window else tolerance) for one in exact]
+        if refused:
+            assert left == 0
+            assert not all(room)
+            moment = now + denied(terms, now).retry_after
+            assert later.terms.reported[0].left(moment) >= 1
+            passes = max(float(one.passes_at(now, 1)) for one in exact)
+            assert moment <= passes + wide + 1 + tolerance / float(bucket.rate) + 1e-3
+            continue
+        assert all(one.has_room(now, 1, -1e-6 if one is window else -tolerance) for one in exact)
+        # The answer comes in the same moment: what other requests were let through meanwhile would be owed as well.
+        report(terms, now, [cost])
+        for one in exact:
+            one.add(now, cost)
+
+
 # ---- one by one
 
 
@@ -396,6 +449,16 @@ def test_credits_that_are_never_enough_for_a_request_buy_nothing_and_promise_not
     assert not buy(terms, START)
 
 
+def test_credits_of_a_plan_without_limits_buy_passage_while_there_are_enough(paths: Paths) -> None:
+    credits = (rule("credits", 1, 5, "burst_credits"), 2)
+    terms = Process(*paths, Plan(credits=credits)).terms
+    assert [buy(terms, START) for _ in range(3)] == [True, True, False]
+    assert buy(terms, START + 1)
+    limited = Process(*paths, Plan(policies=[(rule("plan", 2, 1), 1)], bought_off=1, credits=credits)).terms
+    assert not buy(limited, START + 60)
+    assert not buy(Process(*paths, Plan(policies=[(rule("plan", 2, 1), 1)])).terms, START)
+
+
 def test_what_an_answer_costs_is_remembered_and_whoever_owes_waits(paths: Paths) -> None:
     bucket = rule("tokens", 10, 100, "token_bucket")
     terms = Process(*paths, Plan(reported=[(bucket, 1)])).terms
@@ -416,6 +479,18 @@ def test_what_an_answer_does_not_say_is_what_the_request_was_to_cost(paths: Path
     assert report(terms, START, [0]) == {terms.reported[0]: 93}
     assert report(terms, START, [500]) == {terms.reported[0]: 0}
     assert terms.reported[0].left(START) == 93 - 500
+
+
+def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it_pass(paths: Paths) -> None:
+    trial = rule("trial", 5, 1, mode="shadow")
+    terms = Process(*paths, Plan(trials=[(trial, 2)])).terms
+    for cost, left in ((None, 3), (9, -6), (9, -6)):
+        assert admit(terms, START)[0] is False
+        assert report(terms, START, [cost]) == {}
+        assert terms.trials[0].left(START) == left
+    noted = admit(terms, START)[3]
+    assert noted is not None
+    assert noted.shadows == terms.trials
 
 
 def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Paths) -> None:

@@ -9,9 +9,18 @@ from time import perf_counter
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number
-from edgeproxy.counters.file import QUOTAS
 from edgeproxy.counters.reclaim import HINDSIGHT
-from edgeproxy.counters.rows import FOREIGN_COLUMN, HAS_GAUGES, LimitTable, NoRow, RowKey, TableBusy, milliseconds
+from edgeproxy.counters.rows import (
+    FOREIGN_COLUMN,
+    HAS_GAUGES,
+    HAS_PERIODS,
+    KINDS_OF_ROWS,
+    LimitTable,
+    NoRow,
+    RowKey,
+    TableBusy,
+    milliseconds,
+)
 
 ROUND = 256
 """Rows between two looks at the clock."""
@@ -63,18 +72,19 @@ class Carry:
         for word in words[row + at.FOREIGN : row + old.layout.heads].tolist():
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
-        head, wanted = self._head(heads, now) if old.layout.width else ((), False)
+        periods = bool(words[row + at.ROW_STATE] & HAS_PERIODS)
+        head, wanted = self._head(heads, now, periods=periods) if old.layout.width else ((), False)
         matters = wanted or bool(cells)
         if matters and not self._write(row, self.new.key_in(old, row), now, cells, head):
             return False
         self._carried[number] = mark
         return matters
 
-    def _head(self, heads: list[int], now: float) -> tuple[tuple[int, ...], bool]:
+    def _head(self, heads: list[int], now: float, *, periods: bool) -> tuple[tuple[int, ...], bool]:
         """The first words of the head that stands for those of all columns of a row; whether it is wanted by itself."""
         size = self.old.layout.width
         columns = [heads[start : start + size] for start in range(0, size * (1 + self.old.layout.columns), size)]
-        if self.old.name == QUOTAS:
+        if periods:
             return _of_quota(columns, now)
         counted = sum(head[at.CUM] for head in columns)
         until = max(head[at.UNTIL] for head in columns)
@@ -99,7 +109,7 @@ class Carry:
         """Write this into the row of the new table; False where there is none to be had."""
         words = self.old.words
         try:
-            flags = words[row + at.ROW_STATE] & HAS_GAUGES
+            flags = words[row + at.ROW_STATE] & KINDS_OF_ROWS
             target, _, _ = self.new.find(key, words[row + at.ROW_WIDTH], now, flags)
         except NoRow as none:
             self._busy |= isinstance(none, TableBusy)

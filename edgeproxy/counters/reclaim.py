@@ -11,8 +11,7 @@ from time import perf_counter
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import SHIFT, bounds, cell_number
-from edgeproxy.counters.file import QUOTAS
-from edgeproxy.counters.rows import HAS_GAUGES, LimitTable, milliseconds
+from edgeproxy.counters.rows import HAS_GAUGES, HAS_PERIODS, LimitTable, milliseconds
 
 IDLE = 60.0
 """Seconds beyond its window for which a row is kept."""
@@ -104,7 +103,7 @@ class Reclaim:
         born = table.words[row + at.ROW_BORN] / 1000
         if born <= now + SKEW:
             counted = max(counted, born)
-        kept = HINDSIGHT if table.name == QUOTAS else 0.0
+        kept = HINDSIGHT if table.words[row + at.ROW_STATE] & HAS_PERIODS else 0.0
         if now - counted < table.layout.cells * width / 1e6 + IDLE or table.wanted_until(row) + kept > now:
             return False
         return not (table.words[row + at.ROW_STATE] & HAS_GAUGES and table.in_use(row))

@@ -27,6 +27,9 @@ HAS_FOREIGN = 1 << 9
 """In a row's state: its foreign ring has been written to."""
 HAS_GAUGES = 1 << 10
 """In a row's state: it counts what is in use now, not what has come."""
+HAS_PERIODS = 1 << 11
+"""In a row's state: it counts in calendar periods."""
+KINDS_OF_ROWS = HAS_GAUGES | HAS_PERIODS
 
 
 FOREIGN_COLUMN = -1

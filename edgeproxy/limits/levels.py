@@ -155,9 +155,7 @@ class LevelCounts(Counts):
             self.at = now
             return level
         if elapsed < -REACH_AHEAD:
-            # The clock was set back. Somebody may have said since then what the level is by the new one.
-            self.seen = -1
-            self._look_at_all(now)
+            self._set_back(now)
         return self.level
 
     def pour(self, cost: int) -> None:
@@ -230,7 +228,8 @@ class LevelCounts(Counts):
             level = self._scale.unpacked(word)
             since = (word >> self._scale.bits) / self._scale.ticks
         if since - now > REACH_AHEAD:
-            since = now
+            self._set_back(now)
+            return
         if since < now:
             level -= (now - since) * self.rate
             if level < 0:
@@ -240,6 +239,11 @@ class LevelCounts(Counts):
             level += counted - most
             most = counted
         self.level, self.at, self.seen = level, since, most
+
+    def _set_back(self, now: float) -> None:
+        """The clock was set back: look whether somebody has said what the level is by the new one, or say it."""
+        self.seen = -1
+        self._look_at_all(now)
 
     def _look_at_all(self, now: float) -> None:
         """Read all heads: those of columns that change seldom, and those of this process's predecessors."""

@@ -41,7 +41,7 @@ class LocalRow:
 
 
 KEPT = 16_384
-"""Subjects without a row whose counts a process keeps, about 1 KiB each, though nobody else may hold them."""
+"""Subjects without a row whose counts a process keeps, 1 to 2 KiB each, though nobody else may hold them."""
 
 
 class Locals:

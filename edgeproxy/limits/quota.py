@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import SHORTEST_US
-from edgeproxy.counters.rows import LimitTable, NoRow, TableFull, milliseconds
+from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, NoRow, TableFull, milliseconds
 from edgeproxy.limits.calendar import Period, period_of
 from edgeproxy.limits.counts import AGAIN
 from edgeproxy.limits.local import Locals
@@ -156,7 +156,7 @@ class QuotaCounts:
             return 0
         alone = self._own if self._row < 0 else 0
         try:
-            row, self._generation, _ = table.find(self._key, SHORTEST_US, now)
+            row, self._generation, _ = table.find(self._key, SHORTEST_US, now, HAS_PERIODS)
         except NoRow as none:
             if isinstance(none, TableFull):
                 self._again = now + AGAIN

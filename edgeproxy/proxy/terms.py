@@ -72,15 +72,15 @@ class Held:
         if plan is not None:
             if plan.concurrency is not None:
                 slots.append(table.concurrency(concurrency_rule(plan.concurrency, scope), subject))
-            # No name of a customer begins like that, and the bytes of an address may well be one.
-            counted = b"\0" + address if self._customer is None else subject
+            # Those of addresses where all of them are, and no flood of them takes a payer's row.
+            counting = tables.addresses if self._customer is None else tables.quotas
             quotas = [
-                tables.quotas.quota(
+                counting.quota(
                     quota.name,
                     quota.included,
                     quota.per,
                     ZoneInfo(quota.timezone),
-                    counted,
+                    subject,
                     hard=quota.cap == "hard",
                     when=self._meters[quota.meter].when,
                 )

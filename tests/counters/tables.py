@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeproxy.counters.cells import pack
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.layout import HEADS, Layout
-from edgeproxy.counters.rows import LimitTable, RowKey
+from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, RowKey
 from edgeproxy.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
@@ -71,7 +71,8 @@ WIDTH = 2_142_858
 
 def claim(table: LimitTable, key: bytes, now: float = 1000.0) -> int:
     """The row of `key`, claimed if need be."""
-    row, _, _ = table.find(table.key(key), WIDTH, now)
+    flags = HAS_PERIODS if table.name == QUOTAS.kind else 0
+    row, _, _ = table.find(table.key(key), WIDTH, now, flags)
     return row
 
 

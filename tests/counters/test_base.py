@@ -6,7 +6,7 @@ import pytest
 from edgeproxy.counters.base import Base, Fold, Sums, add, stamp
 from edgeproxy.counters.file import TableError
 from edgeproxy.counters.tallies import COUNTER, HISTOGRAM
-from tests.counters.tables import METRICS, make, tallies
+from tests.counters.tables import METRICS, USAGE, make, tallies
 
 ROWS: Sums = {b"acme\0requests\0v1": (COUNTER, [5]), b"edge\0\xc3\xa9": (HISTOGRAM, [1, 2, 3])}
 
@@ -84,3 +84,46 @@ def test_a_stamp_changes_when_the_base_is_replaced(tmp_path: Path) -> None:
         Base().write(path)
         seen.add(stamp(path))
     assert len(seen) == 4
+
+
+def test_a_base_holds_how_much_of_it_was_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "base.json"
+    acme, globex = b"acme\0requests\0v1", b"globex\0requests\0v1"
+    base = Base().fold("usage.1.tbl", "usage", {acme: (COUNTER, [5])}, present=frozenset())
+    assert list(base.grown("usage")) == [(acme, 5, 0)]
+    assert list(base.grown("metrics")) == []
+    base.write(path)
+    assert b'"version":1' in path.read_bytes()
+    # From the first marks on, none though they may be, a program that knows nothing of them refuses the file.
+    assert base.mark({}).sealed == {}
+    base.mark({}).write(path)
+    assert b'"version":2' in path.read_bytes()
+    marked = Base.load(path).mark({acme: 5})
+    assert marked.sealed == {acme: 5}
+    assert list(marked.grown("usage")) == []
+    # What was sealed stays sealed.
+    assert marked.mark({acme: 3}) is marked
+    more = marked.fold(
+        "usage.2.tbl",
+        "usage",
+        {acme: (COUNTER, [2]), globex: (COUNTER, [4])},
+        present=frozenset(),
+        marks={acme: 1, globex: 0},
+    )
+    assert more.sealed == {acme: 6}
+    assert list(more.grown("usage")) == [(acme, 7, 6), (globex, 4, 0)]
+    more.write(path)
+    assert Base.load(path).sealed == {acme: 6}
+
+
+def test_marks_of_a_file_are_read_by_the_piece(tmp_path: Path) -> None:
+    table = tallies(make(tmp_path, USAGE._replace(rows=200)), 1)
+    for number in range(200):
+        table.words[table.own(b"%d" % number, COUNTER)] = number
+        table.mark(number, number)
+    fold = Fold(table)
+    slices = 1
+    while not fold.slice(perf_counter()):
+        slices += 1
+    assert slices == 7
+    assert fold.marks == {b"%d" % number: number for number in range(200)}

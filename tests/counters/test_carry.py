@@ -8,7 +8,7 @@ from edgeproxy.counters.carry import ROUND, Carry
 from edgeproxy.counters.cells import SHORTEST_US, cell_number, pack, unpack
 from edgeproxy.counters.columns import give_back, take
 from edgeproxy.counters.reclaim import HINDSIGHT
-from edgeproxy.counters.rows import HAS_FOREIGN, HAS_GAUGES, LimitTable
+from edgeproxy.counters.rows import HAS_FOREIGN, HAS_GAUGES, HAS_PERIODS, LimitTable
 from tests.counters.gauges import process, use
 from tests.counters.tables import (
     FORMER,
@@ -392,7 +392,7 @@ def test_what_an_even_older_file_has_left_of_a_quota_is_handed_on(quotas: tuple[
 def test_a_quota_whose_period_is_over_is_left(quotas: tuple[LimitTable, LimitTable]) -> None:
     old, new = quotas
     set_head(old, b"acme", 0, (1000, MAY, 0, int((TODAY - HINDSIGHT) * 1000)))
-    row, _, _ = old.find(old.key(b"globex"), SHORTEST_US, TODAY)
+    row, _, _ = old.find(old.key(b"globex"), SHORTEST_US, TODAY, HAS_PERIODS)
     assert not any(old.words[row + old.layout.heads : row + old.layout.row_words].tolist())
     assert Carry(old, new).slice(TODAY, NEVER) == (0, True)
     assert new.rows_in_use == 0

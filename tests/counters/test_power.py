@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import tally_key
 from tests.counters.conftest import Supervise
@@ -36,7 +36,7 @@ class Disk:
 
 def count(table: LimitTable, key: bytes, period: int) -> None:
     """Count one in a quota, as a worker does."""
-    row, _, _ = table.find(table.key(key), 10_000, NOW)
+    row, _, _ = table.find(table.key(key), 10_000, NOW, HAS_PERIODS)
     head = row + table.head_at
     if table.words[head + at.PERIOD] != period:
         table.words[head + at.CUM] = 0

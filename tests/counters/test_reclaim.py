@@ -6,7 +6,7 @@ import pytest
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import SHORTEST_US, cell_number, pack
 from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, IDLE, Reclaim
-from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
 from tests.counters.tables import PEOPLE, QUOTAS, WIDTH, claim, limits, make, number_of
 
 BORN = 1000.0
@@ -75,7 +75,7 @@ def test_what_is_wanted_while_it_closes_is_revived(table: LimitTable) -> None:
 
 def test_a_row_of_a_quota_is_kept_until_its_period_is_over_by_any_clock(tmp_path: Path) -> None:
     table = limits(make(tmp_path, QUOTAS), 1)
-    row, _, _ = table.find(table.key(b"acme"), SHORTEST_US, BORN)
+    row, _, _ = table.find(table.key(b"acme"), SHORTEST_US, BORN, HAS_PERIODS)
     table.words[row + table.head_at + at.UNTIL] = int((BORN + 86_400) * 1000)
     reclaim = Reclaim(table)
     over = BORN + 86_400 + HINDSIGHT

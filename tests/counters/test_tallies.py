@@ -182,3 +182,50 @@ def test_usage_has_a_word_for_each_column(tmp_path: Path) -> None:
     table = tallies(make(tmp_path, USAGE), 3)
     table.words[table.own(b"acme\0requests\0v1", COUNTER)] = 9
     assert list(table.totals()) == [(COUNTER, b"acme\0requests\0v1", [9])]
+
+
+def test_rows_that_grew_are_those_whose_total_is_not_their_mark(tmp_path: Path) -> None:
+    path = make(tmp_path, USAGE)
+    one, two, reader = tallies(path, 0), tallies(path, 1), tallies(path)
+    for number, key in enumerate((b"a", b"b", b"c")):
+        one.words[one.own(key, COUNTER)] = 10 * number
+        two.words[two.own(key, COUNTER)] = number
+    assert list(reader.grown()) == [(1, b"b", 11, 0), (2, b"c", 22, 0)]
+    reader.mark(1, 11)
+    reader.mark(2, 20)
+    assert list(reader.grown()) == [(2, b"c", 22, 20)]
+    assert list(reader.marks()) == [(b"a", 0), (b"b", 11), (b"c", 20)]
+    reader.mark(2, 19)
+    assert dict(reader.marks())[b"c"] == 20
+    # Totals know nothing of marks.
+    assert [words for _, _, words in reader.totals()] == [[0], [11], [22]]
+
+
+def test_a_row_that_is_being_claimed_has_neither_grown_nor_a_mark(tmp_path: Path) -> None:
+    table = tallies(make(tmp_path, USAGE), 0)
+    word = table.own(b"a", COUNTER)
+    table.words[word] = 5
+    table.mark(0, 3)
+    table.words[word - at.TALLIES + at.TALLY_HASH] = 0
+    assert list(table.grown()) == list(table.marks()) == []
+    assert table.number(b"a", 0) == 0
+
+
+def test_a_row_is_found_by_its_key_wherever_it_is(tmp_path: Path) -> None:
+    table = tallies(make(tmp_path, USAGE), 0)
+    for key in (b"a", b"b"):
+        table.own(key, COUNTER)
+    assert [table.number(b"b", likely) for likely in (0, 1, 7)] == [1, 1, 1]
+    assert table.number(b"c") is None
+
+
+def test_what_a_row_lacks_of_a_total_is_put_back(tmp_path: Path) -> None:
+    path = make(tmp_path, USAGE)
+    one, two = tallies(path, 0), tallies(path, 1)
+    one.words[one.own(b"a", COUNTER)] = 7
+    two.put_back(0, 10)
+    assert (two.total(0), two.words[two.own(b"a", COUNTER)]) == (10, 3)
+    two.put_back(0, 9)
+    assert two.total(0) == 10
+    with pytest.raises(ValueError, match="adds to nothing"):
+        tallies(path).put_back(0, 11)

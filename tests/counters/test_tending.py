@@ -8,8 +8,9 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, pack, width_us
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, IDLE
-from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
 from edgeproxy.counters.store import Store
+from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.counters.tending import UNHELD
 from tests.counters.conftest import Supervise
 from tests.counters.gauges import use
@@ -36,7 +37,7 @@ def foreign(table: LimitTable, key: bytes) -> int | None:
 
 def period(table: LimitTable, key: bytes, count: int) -> None:
     """Count so much of a quota in the table's own column."""
-    row, _, _ = table.find(table.key(key), WIDTH, NOW)
+    row, _, _ = table.find(table.key(key), WIDTH, NOW, HAS_PERIODS)
     head = row + table.head_at
     table.words[head + at.CUM], table.words[head + at.PERIOD] = count, 24_306
     table.words[head + at.UNTIL] = int((NOW + 1e6) * 1000)
@@ -309,7 +310,7 @@ def test_the_only_copy_of_a_quota_is_on_the_disk(
 
 def test_rows_of_quotas_that_nobody_wants_are_reclaimed(supervise: Supervise, work: Work) -> None:
     supervisor, worker = supervise(), work()
-    row, _, _ = worker.quotas.find(worker.quotas.key(b"acme"), WIDTH, NOW)
+    row, _, _ = worker.quotas.find(worker.quotas.key(b"acme"), WIDTH, NOW, HAS_PERIODS)
     over = NOW + 5000
     worker.quotas.words[row + worker.quotas.head_at + at.UNTIL] = int(over * 1000)
     assert supervisor.tend(over + HINDSIGHT - 1).closed == 0
@@ -373,3 +374,20 @@ def test_a_large_file_is_folded_by_the_piece(
         assert slices < 100
     assert slices > 1
     assert sum(total for *_, total in supervisor.usage_totals()) == 300
+
+
+def test_usage_that_is_sealed_here_is_folded_only_once_it_has_been(supervise: Supervise, state: Path) -> None:
+    supervise(workers=1)
+    old = Store.join(state)
+    old.billing.counter("acme", "requests", "v1").add(5)
+    old.close()
+    new = supervise(workers=2)
+    (state / "identity.json").write_text("{}")
+    for _ in range(3):
+        new.tend(NOW)
+    assert tables(state, "usage") == ["usage.1.tbl", "usage.2.tbl"]
+    assert tables(state, "metrics") == ["metrics.2.tbl"]
+    TallyTable(new.file("usage.1.tbl", "usage")).mark(0, 5)
+    new.sealed.add("usage.1.tbl")
+    assert new.tend(NOW).folded == ("usage.1.tbl",)
+    assert new.base().sealed == {b"acme\0requests\0v1": 5}

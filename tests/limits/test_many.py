@@ -24,15 +24,17 @@ def own_memory() -> int:
 
 
 def cost(policy: Policy) -> float:
-    """Seconds of a decision, the best of many."""
-    best = float("inf")
+    """How long a decision takes, the best of many, in units of work that depends on the machine's mood alone."""
+    best = unit = float("inf")
     for _ in range(60):
         began = perf_counter()
         for _ in range(300):
             policy.left(START)
             policy.charge(0)
-        best = min(best, (perf_counter() - began) / 300)
-    return best
+        decided = perf_counter()
+        sum(range(5000))
+        best, unit = min(best, decided - began), min(unit, perf_counter() - decided)
+    return best / unit
 
 
 def decide_for_many(state: Path, kind: str, keys: int, rows: int) -> None:
@@ -53,7 +55,8 @@ def decide_for_many(state: Path, kind: str, keys: int, rows: int) -> None:
         policy = policies.of(RULE, b"key-%d" % number)
         assert policy.left(START) > 0
         policy.charge()
-    assert cost(known) < before * 1.5 + 50e-9
+    # On a machine that others use a measurement may be spoilt, but not five in a row.
+    assert any(cost(known) < before * 1.5 for _ in range(5))
     # The table's seed is random. Of a million hashes one or so meets 64 taken slots in a row, and is as if the table
     # were full; four of a hundred thousand would be one run in a million.
     assert min(rows, keys + 1) - 3 - keys // 200_000 <= table.rows_in_use <= min(rows, keys + 1)

@@ -315,6 +315,16 @@ async def test_without_a_key_each_address_has_its_own(answering: Edge) -> None:
     assert (await asks(one, "/maybe/x")).status == 200
 
 
+async def test_a_flood_of_addresses_takes_no_row_of_a_payers(answering: Edge) -> None:
+    """They are counted where all addresses are; whoever floods that table leaves the quotas' alone."""
+    answering.config["tiers"]["anonymous"] = answering.config["tiers"]["basic"]
+    clients = [await answering.client(f"127.0.0.{number}") for number in range(2, 12)]
+    for client in clients:
+        assert (await asks(client, "/public/x", key="")).status == 200
+    store = answering.worker.store
+    assert (store.quotas.rows_in_use, store.addresses.rows_in_use >= len(clients)) == (0, True)
+
+
 async def test_an_address_is_no_customer_whose_name_has_the_same_bytes(answering: Edge) -> None:
     """97.99.109.101 is `acme`, and whoever has it must not use up what is the customer's."""
     answering.config["tiers"]["anonymous"] = answering.config["tiers"]["basic"]

@@ -50,6 +50,7 @@ class TallyTable:
         self._bytes = file.bytes
         self._first = file.layout.first_row
         self._stride = file.layout.row_words
+        self._zeros = memoryview(bytes(self._stride * at.WORD)).cast("Q")
         self._living: set[int] = set()
 
     def own(self, key: bytes, kind: int) -> int:
@@ -125,6 +126,8 @@ class TallyTable:
             # Killed from here on, this process leaves a row that no key leads to: nothing that needs repair.
             words[at.HIGH] = number + 1
             row = self._row(number)
+            # After a power cut something may stand in a row that was not handed out, as far as the disk knew.
+            words[row : row + self._stride] = self._zeros
             start = (row + at.TALLY_KEY) * at.WORD
             self._bytes[start : start + len(key)] = key
             words[row + at.TALLY_STATE] = kind << 8 | len(key)
@@ -154,6 +157,57 @@ class TallyTable:
             tallies = self.words[row + at.TALLIES : row + at.TALLIES + columns * width].tolist()
             of = sorted(live or ()) if kind == GAUGE else range(columns)
             yield kind, self._key(number), [sum(tallies[word + c * width] for c in of) for word in range(width)]
+
+    def grown(self) -> Iterator[tuple[int, bytes, int, int]]:
+        """(row number, key, total, mark) of every row whose total is not its mark. For tables of a word a column.
+
+        Takes about 0.4 µs for each row that there is.
+        """
+        words, first, stride = self.words, self._first + at.TALLY_MARK, self._stride
+        span = 1 + self.layout.columns
+        for number in range(words[at.HIGH]):
+            row = first + number * stride
+            mark, *tallies = words[row : row + span].tolist()
+            total = sum(tallies)
+            # Without a hash it is being claimed, or was by someone killed: what comes after belongs to nobody yet.
+            if total != mark and words[row - at.TALLY_MARK + at.TALLY_HASH]:
+                yield number, self._key(number), total, mark
+
+    def marks(self) -> Iterator[tuple[bytes, int]]:
+        """(key, mark) of every row."""
+        for number in range(self.words[at.HIGH]):
+            row = self._row(number)
+            if self.words[row + at.TALLY_HASH]:
+                yield self._key(number), self.words[row + at.TALLY_MARK]
+
+    def mark(self, number: int, total: int) -> None:
+        """So much of this row has been sealed; less than before it never is. For who holds the identity lock."""
+        place = self._row(number) + at.TALLY_MARK
+        if total > self.words[place]:
+            self.words[place] = total
+
+    def number(self, key: bytes, likely: int = 0) -> int | None:
+        """The number of the key's row; `likely` is looked at first."""
+        if likely < self.words[at.HIGH] and self.words[self._row(likely) + at.TALLY_HASH] and self._has(likely, key):
+            return likely
+        return self.index.look(self.index.hash(key), lambda number: self._has(number, key))
+
+    def total(self, number: int) -> int:
+        """What all columns have counted in a row of a table of a word a column."""
+        start = self._row(number) + at.TALLIES
+        return sum(self.words[start : start + self.layout.columns].tolist())
+
+    def put_back(self, number: int, total: int) -> None:
+        """Add to this process's column what a row lacks of a total that it had. For tables of a word a column."""
+        if self.column is None:
+            raise ValueError("a process without a column adds to nothing")
+        self.words[self._row(number) + at.TALLIES + self.column] += max(0, total - self.total(number))
+
+    def recover(self) -> None:
+        """Hand out no row again that has a key: after a power cut it may be above HIGH. Before others use the table."""
+        for number in range(self.words[at.HIGH], self.layout.rows):
+            if self.words[self._row(number) + at.TALLY_HASH]:
+                self.words[at.HIGH] = number + 1
 
     def clear_gauges(self) -> None:
         """This process has just taken its column: it has nothing open yet, whatever its predecessor had."""

@@ -26,7 +26,7 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
 FROM ${PYTHON} AS upstream
 COPY requirements/demo.txt requirements/demo.txt
 RUN python3 -m venv /opt/upstream \
-    && /opt/upstream/bin/pip install --no-cache-dir --require-hashes --requirement requirements/demo.txt
+    && /opt/upstream/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement requirements/demo.txt
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 EXPOSE 9001

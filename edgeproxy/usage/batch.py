@@ -1,0 +1,254 @@
+"""A batch: sealed counts of one edge, and the exact bytes in which they travel. Pure; edge and collector share it.
+
+A body is one JSON object of version 1 of this form:
+
+    {"edge": ID, "region": NAME, "seq": N, "from": UNIX, "to": UNIX, "prev": HASH,
+     "rows": [[customer, meter, route, value], …]}
+
+`seq` counts from 1 for the life of an edge's identity, `prev` is the SHA-256 of the body before (FIRST for the first),
+and what is counted belongs to the minute of `from`. `"long": true` flags a span beyond that minute. Instead of
+`rows`, `"gap": {"from_seq", "to_seq", "why"}` owns up to batches that are gone for good: its `seq` is `from_seq`, what
+follows it is `to_seq + 1`, and its `prev` may be FIRST where that hash is gone too.
+
+A later version says `"version": N`, and those who do not know it refuse it. So they do a field that they do not know:
+it might change what the others mean.
+"""
+
+import hashlib
+import re
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+VERSION = 1
+FIRST = "0" * 64
+"""`prev` of the first batch."""
+MOST_ROWS = 20_000
+"""Rows of a batch; who has more makes several."""
+MOST_BYTES = 16 << 20
+"""Bytes of a body: more than MOST_ROWS of the longest names."""
+LARGEST = (1 << 63) - 1
+"""The largest value, and the largest seq."""
+LATEST = 253_402_300_799
+"""The last second that has a date of four digits for its year."""
+LONGEST_ROUTE = 255
+LONGEST_WHY = 500
+MINUTE = 60
+SHOWN = 20
+"""Problems that BadBatch tells of."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+ROUTE = re.compile(rf"[!-~]{{1,{LONGEST_ROUTE}}}")
+HASH = re.compile(r"[0-9a-f]{64}")
+NOBODY = "-"
+"""The customer of requests without a key."""
+
+Row = tuple[str, str, str, int]
+"""Customer, meter, route and by how much the count grew."""
+
+NEEDED = ("edge", "region", "seq", "from", "to", "prev")
+KNOWN = {*NEEDED, "rows", "gap", "long", "version"}
+NEEDED_OF_GAPS = {"from_seq", "to_seq", "why"}
+
+
+class BadBatch(Exception):
+    """What is no batch. `problems`: what is wrong with it, a sentence each, SHOWN at most."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems[:SHOWN])
+        super().__init__("; ".join(self.problems))
+
+
+class Gap(NamedTuple):
+    """Batches that are gone for good, both ends included, and what became of them."""
+
+    from_seq: int
+    to_seq: int
+    why: str
+
+
+class Batch(NamedTuple):
+    """What one edge counted from `since` to `until`, in Unix seconds; `rows`, or of a gap none."""
+
+    edge: str
+    region: str
+    seq: int
+    since: int
+    until: int
+    prev: str
+    rows: tuple[Row, ...] = ()
+    gap: Gap | None = None
+    long: bool = False
+
+    @property
+    def minute(self) -> int:
+        """The Unix second at which the minute begins that its rows belong to."""
+        return self.since - self.since % MINUTE
+
+    @property
+    def last(self) -> int:
+        """The last seq that it stands for."""
+        return self.seq if self.gap is None else self.gap.to_seq
+
+
+def is_long(since: int, until: int) -> bool:
+    """Whether a span does not lie within one minute, the end of the minute included."""
+    return until > since - since % MINUTE + MINUTE
+
+
+def body(batch: Batch) -> bytes:
+    """The bytes of a batch, its rows in order; raises BadBatch where it is none."""
+    faults = _faults(batch)
+    if faults:
+        raise BadBatch(faults)
+    said: dict[str, Any] = {
+        "edge": batch.edge,
+        "region": batch.region,
+        "seq": batch.seq,
+        "from": batch.since,
+        "to": batch.until,
+        "prev": batch.prev,
+    }
+    if batch.long:
+        said["long"] = True
+    if batch.gap is None:
+        said["rows"] = sorted(batch.rows)
+    else:
+        said["gap"] = batch.gap._asdict()
+    return orjson.dumps(said)
+
+
+def digest(body: bytes) -> str:
+    """The SHA-256 of a body, in hex: what the next one names as `prev`."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def headers(batch: Batch, body: bytes) -> dict[str, str]:
+    """The fields that a body is sent with."""
+    return {"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": digest(body)}
+
+
+def read(body: bytes) -> Batch:
+    """The batch that these bytes are; raises BadBatch, and nothing else, where they are none."""
+    if len(body) > MOST_BYTES:
+        raise BadBatch([f"is larger than {MOST_BYTES >> 20} MiB"])
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadBatch([f"is not JSON: {error}"]) from None
+    if not isinstance(said, dict):
+        raise BadBatch(["is not a JSON object"])
+    version = said.get("version", VERSION)
+    if type(version) is not int or version != VERSION:
+        raise BadBatch([f"is of another version than {VERSION}"])
+    faults = [f"has no {field}" for field in NEEDED if field not in said]
+    faults += [f"has an unknown field {field[:SHOWN]!r}" for field in said if field not in KNOWN]
+    if ("rows" in said) == ("gap" in said):
+        faults.append("has both rows and a gap" if "rows" in said else "has neither rows nor a gap")
+    rows = _rows(said.get("rows", []), faults)
+    gap = _gap(said["gap"], faults) if "gap" in said else None
+    if faults:
+        raise BadBatch(faults)
+    edge, region, seq, since, until, prev = (said[field] for field in NEEDED)
+    batch = Batch(edge, region, seq, since, until, prev, rows, gap, said.get("long", False))
+    faults = _faults(batch)
+    if faults:
+        raise BadBatch(faults)
+    return batch
+
+
+def _rows(said: Any, faults: list[str]) -> tuple[Row, ...]:
+    """Rows as JSON has them, which may still hold anything."""
+    if not isinstance(said, list) or not all(type(row) is list and len(row) == 4 for row in said):
+        faults.append("has rows that are no list of [customer, meter, route, value]")
+        return ()
+    return tuple([(customer, meter, route, value) for customer, meter, route, value in said])
+
+
+def _gap(said: Any, faults: list[str]) -> Gap | None:
+    if not isinstance(said, dict) or said.keys() != NEEDED_OF_GAPS:
+        faults.append("has a gap that is not {from_seq, to_seq, why}")
+        return None
+    return Gap(**said)
+
+
+def _faults(batch: Batch) -> list[str]:
+    """What is wrong with the values of a batch; nobody has looked at their types yet."""
+    faults = [f"has no name for its {name}" for name in ("edge", "region") if not _is_name(getattr(batch, name))]
+    if not _is_between(1, batch.seq, LARGEST):
+        faults.append("has a seq that is no whole number from 1")
+    if not (_is_between(0, batch.since, LATEST) and _is_between(0, batch.until, LATEST)):
+        faults.append("has a from or a to that is no whole number of Unix seconds")
+    elif batch.until < batch.since:
+        faults.append("ends before it begins")
+    if not (isinstance(batch.prev, str) and HASH.fullmatch(batch.prev)):
+        faults.append("has a prev that is not 64 hex digits in lower case")
+    if type(batch.long) is not bool:
+        faults.append("has a long that is neither true nor false")
+    if batch.gap is not None:
+        faults += _faults_of_gap(batch, batch.gap)
+    if len(batch.rows) > MOST_ROWS:
+        faults.append(f"has more than {MOST_ROWS} rows")
+    else:
+        faults += _faults_of_rows(batch.rows)
+    return faults
+
+
+def _faults_of_gap(batch: Batch, gap: Gap) -> list[str]:
+    faults = []
+    if batch.rows:
+        faults.append("has both rows and a gap")
+    if not (_is_between(1, gap.from_seq, LARGEST) and _is_between(1, gap.to_seq, LARGEST)):
+        faults.append("has a gap whose ends are no whole numbers from 1")
+    elif gap.from_seq != batch.seq or gap.to_seq < gap.from_seq:
+        faults.append("has a gap that does not begin with its seq, or that ends before it begins")
+    if not (isinstance(gap.why, str) and 1 <= len(gap.why) <= LONGEST_WHY and gap.why.isprintable()):
+        faults.append(f"has a gap without a why of 1 to {LONGEST_WHY} printable characters")
+    return faults
+
+
+def _faults_of_rows(rows: tuple[Row, ...]) -> list[str]:
+    """What is wrong with rows; the hot part of reading, so that it looks at values only where something is."""
+    try:
+        for customer, meter, route, value in rows:
+            # By name first: names recur, and what was found of them is remembered.
+            if not (_named(customer) and _named(meter) and _routed(route) and type(value) is int):
+                break
+            if not 0 < value <= LARGEST or meter == NOBODY:
+                break
+        else:
+            return []
+    except TypeError:
+        pass  # Something that cannot be remembered: a list or a mapping.
+    faults = []
+    for index, (customer, meter, route, value) in enumerate(rows):
+        if not _is_name(customer) and customer != NOBODY:
+            faults.append(f"has a customer in row {index} that is no name")
+        if not _is_name(meter):
+            faults.append(f"has a meter in row {index} that is no name")
+        if not (isinstance(route, str) and ROUTE.fullmatch(route)):
+            faults.append(f"has a route in row {index} that is none")
+        if not _is_between(1, value, LARGEST):
+            faults.append(f"has a value in row {index} that is no whole number from 1 to 2^63 - 1")
+        if len(faults) >= SHOWN:
+            break
+    return faults
+
+
+def _is_between(lowest: int, value: Any, highest: int) -> bool:
+    return type(value) is int and lowest <= value <= highest
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and NAME.fullmatch(value) is not None
+
+
+@lru_cache(1 << 16)
+def _named(value: Any) -> bool:
+    return value == NOBODY or _is_name(value)
+
+
+@lru_cache(1 << 16)
+def _routed(value: Any) -> bool:
+    return isinstance(value, str) and ROUTE.fullmatch(value) is not None

@@ -1,0 +1,154 @@
+"""A segment: a file of records that are only ever appended. What is in one, and what of it can still be read.
+
+    head      8 bytes `edge.seg`, and the version, 64 bits
+    record    length of the payload, 32 bits; CRC-32C of that length and the payload, 32 bits; payload
+    payload   zstd of: length of the body, 32 bits; body; marks
+
+The body is a batch's, exactly (batch.py). The marks are JSON: `[[file, [row, …], [index, …], [total, …]], …]`, for each
+file of usage the numbers of its rows, which row of the batch each went into, and its total when the batch was sealed.
+`file` is the number in its name; 0 is the durable base, whose rows have the number 0. All numbers are little-endian.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import orjson
+import zstandard
+from google_crc32c import extend
+
+HEAD = b"edge.seg" + (1).to_bytes(8, "little")
+RECORD = struct.Struct("<II")
+BODY = struct.Struct("<I")
+MOST = 64 << 20
+"""Bytes that a payload unpacks to at most: a batch and its marks have half as many."""
+FRAME = b"\x28\xb5\x2f\xfd"
+"""How a payload begins, as any frame of zstd does: where the next record may be found behind a damaged one."""
+LEVEL = 3
+BASE = 0
+"""The number of the durable base among files."""
+
+
+class Mark(NamedTuple):
+    """A row's total when a batch was sealed. `of`: the index of the batch's row that its increase went into."""
+
+    file: int
+    row: int
+    of: int
+    total: int
+
+
+class Record(NamedTuple):
+    """A record that can be read. `offset` and `size` in bytes, with its eight bytes of length and sum."""
+
+    offset: int
+    size: int
+    body: bytes
+    marks: tuple[Mark, ...]
+
+
+class Damage(NamedTuple):
+    """Bytes that are no record, up to `until`, where the next one begins, or the file ends."""
+
+    offset: int
+    until: int
+    why: str
+
+
+def pack(body: bytes, marks: tuple[Mark, ...]) -> bytes:
+    """A record's bytes."""
+    by_file: dict[int, tuple[list[int], list[int], list[int]]] = {}
+    for file, row, of, total in marks:
+        rows, indices, totals = by_file.setdefault(file, ([], [], []))
+        rows.append(row)
+        indices.append(of)
+        totals.append(total)
+    private = orjson.dumps([[file, *lists] for file, lists in by_file.items()])
+    payload = zstandard.ZstdCompressor(level=LEVEL).compress(BODY.pack(len(body)) + body + private)
+    return RECORD.pack(len(payload), _sum(len(payload), payload)) + payload
+
+
+def records(content: bytes) -> Iterator[Record | Damage]:
+    """What a segment holds, in order; nothing is left out: where no record follows, there is damage up to the next."""
+    offset = len(HEAD)
+    if content[: len(HEAD)] != HEAD:
+        yield Damage(0, min(len(content), offset), "does not begin as a segment of this version")
+    while offset < len(content):
+        payload = _payload(content, offset)
+        if isinstance(payload, bytes):
+            read = _unpack(offset, payload)
+            if isinstance(read, Record):
+                yield read
+            else:
+                yield Damage(offset, offset + RECORD.size + len(payload), read)
+            offset += RECORD.size + len(payload)
+        else:
+            until = _next(content, offset + 1)
+            yield Damage(offset, until, payload)
+            offset = until
+
+
+def _payload(content: bytes, offset: int) -> bytes | str:
+    """The payload of the record at `offset`; why there is none."""
+    if len(content) - offset < RECORD.size:
+        return "is cut off"
+    length, checked = RECORD.unpack_from(content, offset)
+    start = offset + RECORD.size
+    if start + length > len(content):
+        return "is cut off, or its length is wrong"
+    payload = content[start : start + length]
+    # A length of zeros has another sum than 0, so that zeros are no record.
+    return payload if _sum(length, payload) == checked else "has another checksum than it should"
+
+
+def _sum(length: int, payload: bytes) -> int:
+    checked: int = extend(extend(0, BODY.pack(length)), payload)
+    return checked
+
+
+def _next(content: bytes, offset: int) -> int:
+    """Where the next record begins from `offset` on; the end where none does."""
+    found = content.find(FRAME, offset + RECORD.size)
+    while found >= 0:
+        if isinstance(_payload(content, found - RECORD.size), bytes):
+            return found - RECORD.size
+        found = content.find(FRAME, found + 1)
+    return len(content)
+
+
+def _unpack(offset: int, payload: bytes) -> Record | str:
+    """What a payload says whose sum is right; why it says nothing."""
+    try:
+        if not 0 <= zstandard.frame_content_size(payload) <= MOST:
+            return "unpacks to more than a batch has"
+        content = zstandard.ZstdDecompressor().decompress(payload)
+        (length,) = BODY.unpack_from(content)
+        body, private = content[BODY.size : BODY.size + length], content[BODY.size + length :]
+        marks = tuple(
+            Mark(file, row, of, total)
+            for file, rows, indices, totals in orjson.loads(private)
+            for row, of, total in zip(rows, indices, totals, strict=True)
+        )
+    except (zstandard.ZstdError, struct.error, ValueError, TypeError) as wrong:
+        return f"was written by something else: {wrong}"
+    return Record(offset, RECORD.size + len(payload), body, marks)
+
+
+class Disk:
+    """What appending asks of the disk; tests put one in its place that fails, or kills."""
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        """Write all of `data` at `offset`."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view, offset)
+            view, offset = view[written:], offset + written
+
+    def sync(self, fd: int) -> None:
+        """Wait until the disk has it."""
+        os.fsync(fd)
+
+    def cut(self, fd: int, size: int) -> None:
+        """Drop what is behind `size` bytes."""
+        os.ftruncate(fd, size)

@@ -1,0 +1,152 @@
+"""What tests of sealing share: an edge's state directory with tables small enough for thousands of starts, and disks
+that fail.
+"""
+
+import errno
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeproxy.counters.store import Store
+from edgeproxy.counters.tallies import tally_key
+from edgeproxy.usage.batch import Batch, digest, is_long, read
+from edgeproxy.usage.segment import Damage, Disk, records
+from edgeproxy.usage.spool import segments
+
+NOW = 1_790_000_000.0
+"""A Unix second at which a minute does not begin."""
+
+Name = tuple[str, str, str]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Faulty(Disk):
+    """A disk at whose nth act something happens. `acts` counts down; what happens is one of `WAYS`."""
+
+    def __init__(self, acts: int = 0, way: str = "") -> None:
+        self.acts = acts
+        self.way = way
+        self.full = False
+
+    def _next(self) -> str:
+        self.acts -= 1
+        return self.way if self.acts == 0 else ""
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        way = self._next()
+        if way == "before":
+            raise Killed
+        if way == "torn":
+            os.pwrite(fd, data[: len(data) // 2], offset)
+            raise Killed
+        if way == "full" or self.full:
+            os.pwrite(fd, data[: len(data) // 3], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(fd, data, offset)
+        if way == "after":
+            raise Killed
+
+    def sync(self, fd: int) -> None:
+        way = self._next()
+        if way in ("before", "torn"):
+            raise Killed
+        if way == "full":
+            raise OSError(errno.EIO, "Input/output error")
+        super().sync(fd)
+        if way == "after":
+            raise Killed
+
+    def cut(self, fd: int, size: int) -> None:
+        way = self._next()
+        if way in ("before", "torn"):
+            raise Killed
+        if way == "full":
+            raise OSError(errno.EIO, "Input/output error")
+        super().cut(fd, size)
+        if way == "after":
+            raise Killed
+
+
+WAYS = ("before", "torn", "full", "after")
+
+
+def prepare(state: Path, workers: int = 2, people: int = 40, boot: str = "one") -> Store:
+    """The state directory as a supervisor has it, which tends it if nobody else does."""
+    store = Store.prepare(state, workers=workers, people=people, addresses=8, boot=boot, offset=5e7)
+    store.identity.try_acquire()
+    return store
+
+
+def count(worker: Store, name: Name, n: int = 1) -> None:
+    """Count in a worker's column, as it does."""
+    worker.usage.words[worker.usage.own(tally_key(*name), 1)] += n
+
+
+def name(number: int) -> Name:
+    """Some name of usage."""
+    return f"customer-{number % 7}", ("requests", "egress")[number % 2], f"api.example.com/v{number}/*"
+
+
+def totals(store: Store) -> Counter[Name]:
+    """What the tables have counted since the state was made."""
+    found: Counter[Name] = Counter()
+    for customer, meter, route, total in store.usage_totals():
+        if total:
+            found[customer, meter, route] += total
+    return found
+
+
+def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
+    """All batches of a spool; that they are a chain is asserted. `torn`: there may be junk behind the last one."""
+    found: list[Batch] = []
+    prev, seq = "0" * 64, 0
+    for path in segments(folder):
+        for one in records(path.read_bytes()):
+            if torn and isinstance(one, Damage) and path == segments(folder)[-1]:
+                assert one.until == path.stat().st_size
+                break
+            assert not isinstance(one, Damage), f"{path}: {one}"
+            batch = read(one.body)
+            assert (batch.seq, batch.prev) == (seq + 1, prev)
+            if found:
+                assert batch.since >= found[-1].since
+                assert batch.until >= found[-1].until
+                assert batch.edge == found[-1].edge
+            assert batch.long or not is_long(batch.since, batch.until)
+            found.append(batch)
+            prev, seq = digest(one.body), batch.last
+    return found
+
+
+def sums(folder: Path, *, torn: bool = False) -> Counter[Name]:
+    """What the batches of a spool come to."""
+    found: Counter[Name] = Counter()
+    for batch in batches(folder, torn=torn):
+        for customer, meter, route, value in batch.rows:
+            found[customer, meter, route] += value
+    return found
+
+
+class Stores:
+    """Words of a table whose nth store from now kills."""
+
+    def __init__(self, words: memoryview, next_store: Callable[[], None]) -> None:
+        self._words = words
+        self._next_store = next_store
+
+    def __getitem__(self, place: int | slice) -> int | memoryview:
+        return self._words[place]
+
+    def __setitem__(self, place: int, value: int) -> None:
+        self._next_store()
+        self._words[place] = value
+
+
+def choose(chance: random.Random) -> Name:
+    """A name, some more often than others."""
+    return name(int(chance.random() ** 2 * 24))

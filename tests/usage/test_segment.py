@@ -1,0 +1,102 @@
+import random
+from itertools import pairwise
+
+import pytest
+import zstandard
+from google_crc32c import extend
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.usage.segment import BODY, HEAD, RECORD, Damage, Mark, Record, pack, records
+
+BODIES = [b'{"batch":%d}' % number * (number + 1) for number in range(6)]
+MARKS = tuple(Mark(1 + row % 2, row, row, 1 << row) for row in range(20))
+
+
+def content() -> tuple[bytes, list[int]]:
+    """A segment of six records, and where they begin and end."""
+    written, places = HEAD, [len(HEAD)]
+    for body in BODIES:
+        written += pack(body, MARKS)
+        places.append(len(written))
+    return written, places
+
+
+def read(written: bytes) -> tuple[list[bytes], list[Damage]]:
+    found = list(records(written))
+    return [one.body for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, Damage)]
+
+
+def test_what_is_packed_is_read() -> None:
+    written, places = content()
+    found = [one for one in records(written) if isinstance(one, Record)]
+    assert [one.body for one in found] == BODIES
+    assert [(one.offset, one.offset + one.size) for one in found] == list(pairwise(places))
+    assert all(sorted(one.marks) == sorted(MARKS) for one in found)
+
+
+@given(
+    st.binary(max_size=200),
+    st.lists(st.tuples(*[st.integers(0, (1 << 64) - 1)] * 4), max_size=20, unique_by=lambda mark: mark[:2]),
+)
+def test_any_body_and_marks_are_read_as_they_were(body: bytes, marks: list[tuple[int, int, int, int]]) -> None:
+    (found,) = records(HEAD + pack(body, tuple(Mark(*mark) for mark in marks)))
+    assert isinstance(found, Record)
+    assert found.body == body
+    assert sorted(found.marks) == sorted(marks)
+
+
+def test_a_segment_cut_anywhere_has_the_records_before_the_cut() -> None:
+    written, places = content()
+    for size in range(len(written)):
+        bodies, damage = read(written[:size])
+        whole = sum(end <= size for end in places[1:])
+        assert bodies == BODIES[:whole]
+        if size and size not in places:
+            ((offset, until, _),) = damage
+            assert (offset, until) == (places[whole] if size > len(HEAD) else 0, size)
+
+
+def test_a_flipped_bit_anywhere_costs_one_record_and_is_told_of(seed: int) -> None:
+    written, places = content()
+    chance = random.Random(seed)
+    for place in range(len(HEAD), len(written)):
+        flipped = bytearray(written)
+        flipped[place] ^= 1 << chance.randrange(8)
+        bodies, damage = read(bytes(flipped))
+        hit = sum(end <= place for end in places[1:])
+        assert bodies == BODIES[:hit] + BODIES[hit + 1 :]
+        assert [(one.offset, one.until) for one in damage] == [(places[hit], places[hit + 1])]
+
+
+def test_a_flipped_bit_of_the_head_costs_no_record() -> None:
+    written, _ = content()
+    assert read(b"X" + written[1:]) == (BODIES, [Damage(0, 16, "does not begin as a segment of this version")])
+
+
+@pytest.mark.parametrize("junk", [bytes(4096), b"\xff" * 4096, b"\x28\xb5\x2f\xfd" * 99])
+def test_junk_is_no_record(junk: bytes) -> None:
+    written, places = content()
+    bodies, damage = read(written + junk)
+    assert bodies == BODIES
+    assert [(one.offset, one.until) for one in damage] == [(places[-1], len(written) + len(junk))]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"no frame",
+        zstandard.compress(b""),
+        zstandard.compress(BODY.pack(2) + b"{}" + b"[[1]]"),
+        zstandard.compress(BODY.pack(2) + b"{}" + b"[[1,[1],[],[1]]]"),
+        zstandard.compress(BODY.pack(2) + b"{}" + b"nothing"),
+        zstandard.compress(bytes(65 << 20)),
+    ],
+)
+def test_a_record_of_something_else_is_damage(payload: bytes) -> None:
+    length = len(payload)
+    checked = extend(extend(0, BODY.pack(length)), payload)
+    written = HEAD + RECORD.pack(length, checked) + payload + pack(b"next", ())
+    bodies, damage = read(written)
+    assert bodies == [b"next"]
+    assert [(one.offset, one.until) for one in damage] == [(len(HEAD), len(HEAD) + RECORD.size + length)]

@@ -5,14 +5,16 @@ or a configuration that cannot be used, with nothing started.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from edgeproxy.config.collector import Settings as CollectorSettings
     from edgeproxy.config.models import Settings
+    from edgeproxy.usage.identity import Identity
 
 app = typer.Typer(
     name="edgeproxy",
@@ -24,6 +26,8 @@ app = typer.Typer(
 )
 key = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(key, name="key")
+spool = typer.Typer(help="What was sealed for the collector, and is kept until it has it.", no_args_is_help=True)
+app.add_typer(spool, name="spool")
 
 Said = TypeVar("Said")
 
@@ -38,6 +42,9 @@ PROBE_TIMEOUT = 3.0
 """The same for `probe`: less than what any health check waits."""
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
+CollectorFile = Annotated[
+    Path, typer.Option("-c", "--config", metavar="FILE", help="The collector's configuration: collector.yaml.")
+]
 AdminFile = Annotated[
     Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration that names the admin listener.")
 ]
@@ -91,17 +98,41 @@ def quick(
 
 
 @app.command()
+def collector(config: CollectorFile) -> None:
+    """Take and keep what edges have counted, as FILE says, until SIGTERM or SIGINT."""
+    settings = _load_collector(config)
+    from edgeproxy.collector.main import run
+
+    raise typer.Exit(run(settings))
+
+
+@app.command()
+def verify(config: CollectorFile) -> None:
+    """Hold the ledger against the batches, and these against each edge's chain; exit code 1 at the first break."""
+    settings = _load_collector(config)
+    from edgeproxy.collector.main import check_ledger
+
+    code, said = check_ledger(settings)
+    if code:
+        _fail(said, code)
+    typer.echo(f"OK: {said}")
+
+
+@app.command()
 def check(config: ConfigFile) -> None:
     """Check FILE and what it includes, and print every problem with its place."""
     import time
 
-    from edgeproxy.config import certificates, load
+    from edgeproxy.config import certificates, collector, load
     from edgeproxy.config.problems import ConfigErrors
 
     try:
         settings = load.check(config, os.environ)
     except ConfigErrors as errors:
         _fail(str(errors), 1)
+    if isinstance(settings, collector.Settings):
+        typer.echo(f"OK: {summary_of_collector(settings)}")
+        return
     for worry in certificates.worries(settings, time.time()) if settings else ():
         typer.echo(f"warning: the certificate {worry}", err=True)
     if settings is not None and settings.access_log is not None:
@@ -164,24 +195,24 @@ def _status(answer: Any) -> tuple[str, int]:
 
 @app.command()
 def limits(
-    customer: Annotated[str, typer.Argument(metavar="CUSTOMER")],
+    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="A name under `customers`.")],
     config: AdminFile = None,
     admin: AdminAddress = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the edge answers, as it is.")] = False,
 ) -> None:
-    """Ask a running edge what is left of a customer's limits."""
+    """Ask a running edge what a customer has used of each limit, and when it is free again."""
+    import json
     from urllib.parse import quote
 
-    path = f"/limits/{quote(customer, safe='')}"
-    typer.echo(_ask(_admin(config, admin), path, _policies) or f"{customer} has no limits")
+    answer, page = _ask(_admin(config, admin), f"/limits/{quote(customer, safe='')}", _limits)
+    typer.echo(json.dumps(answer, indent=2) if as_json else page or f"{customer} has no limits")
 
 
-def _policies(answer: Any) -> str:
-    """What `/limits/CUSTOMER` answers, for people."""
-    return "\n".join(
-        f"{policy['name']}: {policy['used']} of {policy['limit']} used in {policy['window_s']:g} s, "
-        f"{policy['remaining']} left, reset in {policy['reset_s']} s ({policy['scope']}, {policy['mode']})"
-        for policy in answer["policies"]
-    )
+def _limits(answer: Any) -> tuple[Any, str]:
+    """What `/limits/CUSTOMER` answers, and the same for people; nothing where nothing holds the customer."""
+    from edgeproxy.supervisor.overview import limits
+
+    return answer, limits(answer["policies"]) if answer["policies"] else ""
 
 
 @app.command()
@@ -196,11 +227,97 @@ def probe(
     typer.echo("alive" if live else "ready")
 
 
+SetAside = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="What was set aside, such as aside.1, where there are several.")
+]
+
+
+@spool.command("ls")
+def spool_ls(config: ConfigFile) -> None:
+    """List what is in the spool of FILE's state directory, and what was set aside beside it."""
+    from datetime import UTC, datetime
+
+    from edgeproxy.usage import audit, identity
+    from edgeproxy.usage.spool import watermark
+
+    state, _, mine = _sealed(config)
+    if mine is None:
+        typer.echo(f"nothing has been sealed in {state} yet")
+    else:
+        made_at = datetime.fromtimestamp(mine.made_at, UTC)
+        typer.echo(f"{mine.id}, made {made_at:%Y-%m-%d %H:%M} UTC; acknowledged up to batch {watermark(_spool(state))}")
+        for one in audit.listing(_spool(state)):
+            batches = f"batches {one.first} to {one.last}" if one.last >= one.first else "no batch yet"
+            typer.echo(f"{one.path.name}  {batches}, {one.size} bytes")
+    for path in identity.aside(state):
+        put = identity.load(path)
+        typer.echo(f"{path.name}  set aside: {put.id if put else 'unknown'}; adopt or discard it")
+
+
+@spool.command("verify")
+def spool_verify(config: ConfigFile) -> None:
+    """Read the whole spool: every checksum, and that each batch follows the one before it."""
+    from edgeproxy.usage import audit
+
+    state, folder, mine = _sealed(config)
+    if mine is None:
+        typer.echo(f"nothing has been sealed in {state} yet")
+        return
+    try:
+        verdict = audit.verify(_spool(state), mine.id, audit.sealed_in_tables(state, folder))
+    except OSError as failure:
+        _fail(str(failure), 1)
+    for note in verdict.notes:
+        typer.echo(note, err=True)
+    if verdict.problems:
+        _fail("\n".join(verdict.problems), 1)
+    typer.echo(f"OK: {verdict.batches} batches with {verdict.rows} rows of {mine.id}, each following the one before")
+
+
+@spool.command("adopt")
+def spool_adopt(config: ConfigFile, name: SetAside = None) -> None:
+    """Go on with an identity that was left elsewhere: the state directory was moved here, and is used nowhere else."""
+    from edgeproxy.usage import identity
+
+    state, folder, _ = _sealed(config)
+    try:
+        adopted, _, put = identity.adopt(state, folder, name)
+    except (identity.Unusable, OSError) as failure:
+        _fail(str(failure), 1)
+    typer.echo(f"{adopted.id} goes on in {state}" + (f"; what was there is in {put}" if put else ""))
+
+
+@spool.command("discard")
+def spool_discard(config: ConfigFile, name: SetAside = None) -> None:
+    """Drop what was set aside, with all that it counted and did not ship: another edge goes on with it."""
+    from edgeproxy.usage import identity
+
+    state, folder, _ = _sealed(config)
+    try:
+        typer.echo(f"{identity.discard(state, folder, name)} is gone")
+    except (identity.Unusable, OSError) as failure:
+        _fail(str(failure), 1)
+
+
+def _sealed(config: Path) -> "tuple[Path, Path, Identity | None]":
+    """The state directory of a configuration, where its tables are, and its identity."""
+    from edgeproxy.usage import identity
+
+    settings = _load(config, files=False)
+    try:
+        return settings.state, settings.tables.dir or settings.state, identity.load(settings.state)
+    except identity.Unusable as failure:
+        _fail(str(failure), 1)
+
+
+def _spool(state: Path) -> Path:
+    from edgeproxy.usage.identity import SPOOL
+
+    return state / SPOOL
+
+
 LATER = {
-    "collector": "The central service that usage is shipped to.",
     "directory": "People of the files into the hub.",
-    "spool": "The disk queue of usage: ls, verify, adopt, discard.",
-    "verify": "The ledger against the batches.",
     "import": "People of the files into the collector.",
     "billing": "Plans, invoices and their reconciliation.",
     "stripe-sandbox": "A Stripe to try with.",
@@ -231,9 +348,22 @@ def summary(settings: "Settings") -> str:
         "customer": settings.customers,
         "key": settings.keys,
     }
-    counted = ", ".join(f"{len(some)} {name}{'' if len(some) == 1 else 's'}" for name, some in sizes.items())
     listening = ", ".join(str(listener.address) for listener in settings.listen)
-    return f"region {settings.region} on {listening}: {counted}; sha256 {settings.sha256[:12]}"
+    return f"region {settings.region} on {listening}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+
+
+def summary_of_collector(settings: "CollectorSettings") -> str:
+    """The collector's configuration in a line, without the password of its database."""
+    import re
+
+    database = re.sub(r"//[^/@]*@", "//", settings.database)
+    sizes = {"token": settings.tokens, "tier": settings.tiers, "customer": settings.customers}
+    return f"collector on {settings.listen}, {database}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+
+
+def _counted(sizes: Mapping[str, Sized]) -> str:
+    """How many there are of each: `2 keys, 1 tier`."""
+    return ", ".join(f"{len(some)} {name}{'' if len(some) == 1 else 's'}" for name, some in sizes.items())
 
 
 def main() -> None:
@@ -248,6 +378,17 @@ def _load(path: Path, *, files: bool = True) -> "Settings":
 
     try:
         return load(path, os.environ, files=files)
+    except ConfigErrors as errors:
+        _fail(str(errors), 2)
+
+
+def _load_collector(path: Path) -> "CollectorSettings":
+    """The same of a collector's file."""
+    from edgeproxy.config.load import load_collector
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        return load_collector(path, os.environ)
     except ConfigErrors as errors:
         _fail(str(errors), 2)
 

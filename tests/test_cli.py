@@ -65,7 +65,7 @@ def test_check_says_ok_and_what_there_is() -> None:
     assert result.exit_code == 0
     assert re.fullmatch(
         r"OK: region local on 127\.0\.0\.1:8080: "
-        r"8 routes, 1 upstream, 3 tiers, 3 customers, 2 keys; sha256 [0-9a-f]{12}\n",
+        r"8 routes, 1 upstream, 4 tiers, 4 customers, 2 keys; sha256 [0-9a-f]{12}\n",
         result.stdout,
     )
 
@@ -256,10 +256,7 @@ def test_key_new_wants_a_name() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["collector", "-c", "x"],
         ["directory", "push", "-c", "x"],
-        ["spool", "ls"],
-        ["verify"],
         ["import", "-c", "x"],
         ["billing", "export", "--once"],
         ["stripe-sandbox", "--listen", "127.0.0.1:12111"],
@@ -273,7 +270,19 @@ def test_what_is_to_come_says_so(arguments: list[str]) -> None:
 
 def test_help_names_every_command_and_what_is_to_come() -> None:
     text = run("--help").stdout
-    for name in ("edge", "quick", "check", "schema", "key", "status", "limits", "probe", *cli.LATER):
+    for name in (
+        "edge",
+        "quick",
+        "collector",
+        "verify",
+        "check",
+        "schema",
+        "key",
+        "status",
+        "limits",
+        "probe",
+        *cli.LATER,
+    ):
         assert re.search(rf"\b{name}\b", text)
     assert text.count("Not supported yet") == len(cli.LATER)
 
@@ -301,7 +310,7 @@ def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
         rf"edge    eu-test, serving, edgeproxy [\d.]+\nconfig  [0-9a-f]{{12}}, loaded {moment}\nhub     memory://, up\n"
         r"usage   0 unshipped, 0 bytes in the spool\n\nworker +pid +connections +memory +descriptors +since\n"
         rf"( +[01] +\d+ +\d+ +\d+ MiB +\d+ +{moment}\n){{2}}\nupstream +up +down +trouble\napi +1 +0\n\n"
-        r"table +rows +of +used\npeople +\d+ +2000 +\d+%\naddresses +\d+ +2000 +\d+%\n(\w+ +\d+ +\d+ +\d+%\n){2}",
+        r"table +rows +of +used\npeople +\d+ +2000 +\d+%\naddresses +\d+ +2000 +\d+%\n(\w+ +\d+ +\d+ +\d+%\n){3}",
         result.stdout,
     )
     config = tmp_path / "edge.yaml"
@@ -311,14 +320,40 @@ def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     assert digits.sub("", run("status", "-c", str(config)).stdout) == digits.sub("", result.stdout)
 
 
-def test_limits_asks_a_running_edge(edge: Edge) -> None:
-    result = run("limits", "acme", "--admin", f"127.0.0.1:{edge.admin}")
+def test_limits_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
+    admin = ["--admin", f"127.0.0.1:{edge.admin}"]
+    result = run("limits", "acme", *admin)
     assert result.exit_code == 0
-    assert [re.sub(r"reset in \d+ s", "reset in N s", line) for line in result.stdout.splitlines()] == [
-        "basic: 0 of 60 used in 60 s, 60 left, reset in N s (customer, enforce)",
-        "basic-2: 0 of 9 used in 1 s, 9 left, reset in N s (customer, enforce)",
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["policy", "used", "limit", "left", "reset", "window", "scope", "of", "how"],
+        ["basic", "0", "60", "60", "0", "s", "1", "min", "customer", "sliding_window"],
+        ["basic-2", "0", "9", "9", "0", "s", "1", "s", "customer", "sliding_window"],
     ]
-    assert run("limits", "unlimited", "--admin", f"127.0.0.1:{edge.admin}").stdout == "unlimited has no limits\n"
+    config = tmp_path / "edge.yaml"
+    config.write_text(yaml.safe_dump(edge.settings))
+    assert run("limits", "acme", "-c", str(config)).stdout == result.stdout
+    assert run("limits", "unlimited", *admin).stdout == "unlimited has no limits\n"
+
+
+def test_limits_are_told_to_programs_as_the_edge_does(edge: Edge) -> None:
+    admin = f"127.0.0.1:{edge.admin}"
+    result = run("limits", "acme", "--json", "--admin", admin)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"policies": edge.limits("acme")}
+    assert json.loads(run("limits", "unlimited", "--json", "--admin", admin).stdout) == {"policies": []}
+    assert run("limits", "nobody", "--json", "--admin", admin).exit_code == 1
+
+
+def test_limits_need_a_customer() -> None:
+    assert run("limits").exit_code == 2
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"policies": 7}', b'{"policies": [{"name": "a"}]}'])
+def test_what_is_no_answer_about_limits_is_not_shown_as_one(body: bytes) -> None:
+    with answering(200, body) as address:
+        result = run("limits", "acme", "--admin", address)
+    assert result.exit_code == 1
+    assert result.stderr == f"http://{address}/limits/acme does not answer as an edge does\n"
 
 
 def test_limits_of_an_unknown_customer(edge: Edge) -> None:

@@ -1,0 +1,140 @@
+"""The collector's life: from its settings to a drained end."""
+
+import asyncio
+import signal
+import socket
+import sys
+
+import uvloop
+from aiohttp import web
+
+from edgeproxy import __version__, log
+from edgeproxy.collector import queries
+from edgeproxy.collector.app import Service
+from edgeproxy.collector.auth import Tokens
+from edgeproxy.collector.database import LOST, Database, Unusable, reason
+from edgeproxy.collector.ingest import Ingest
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.names import Names
+from edgeproxy.collector.verify import Broken, verify
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.kinds import Address
+from edgeproxy.tasks import Tasks
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+DRAIN = 30.0
+"""Seconds that requests under way have once it is asked to end."""
+BACKLOG = 1024
+
+
+class Unavailable(Exception):
+    """An address cannot be listened on: a sentence for who started the collector."""
+
+
+def run(settings: Settings) -> int:
+    """Collect until told to stop; the exit code: 0 after a drain, 2 where address or database cannot be used."""
+    log.configure("collector")
+    try:
+        return uvloop.run(serve(settings))
+    except (Unavailable, Unusable) as failure:
+        print(f"edgeproxy: {failure}", file=sys.stderr)
+        return 2
+
+
+def check_ledger(settings: Settings) -> tuple[int, str]:
+    """Whether the database agrees with itself; a collector may run meanwhile.
+
+    0 and what there is in it, 1 and the first break, or 2 and why it cannot be used.
+    """
+
+    async def look() -> str:
+        database = await Database.connect(settings.database, as_it_is=True)
+        try:
+            return str(await verify(database))
+        finally:
+            await database.close()
+
+    try:
+        return 0, uvloop.run(look())
+    except Broken as no:
+        return 1, str(no)
+    except Unusable as no:
+        return 2, str(no)
+    except LOST as failure:
+        return 2, f"the database cannot be read: {reason(failure)}"
+
+
+async def serve(settings: Settings) -> int:
+    """`run` in a loop; raises Unavailable and Unusable."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in STOPPING:
+        loop.add_signal_handler(number, stop.set)
+    listening = bind(settings.listen)
+    try:
+        database = await Database.connect(settings.database)
+        try:
+            await collect(settings, database, listening, stop)
+        finally:
+            await database.close()
+    finally:
+        listening.close()
+    return 0
+
+
+async def collect(settings: Settings, database: Database, listening: socket.socket, stop: asyncio.Event) -> None:
+    """Answer on this socket until `stop` is set, then finish what has begun."""
+    metrics, tasks, logger = Metrics(), Tasks(), log.get()
+    names = Names(settings.customers, settings.meters, metrics)
+    async with database.reading() as connection:
+        names.found(*await queries.names(connection))
+    ingest = Ingest(database, names, metrics)
+    settling = tasks.start("ingest", ingest.run())
+    service = Service(database, ingest, Tokens(settings.tokens), names, metrics)
+    runner = web.AppRunner(
+        service.application(),
+        access_log=None,
+        shutdown_timeout=DRAIN,
+        auto_decompress=False,  # Bodies are inflated within a bound (arrival.py).
+    )
+    await runner.setup()
+    site = web.SockSite(runner, listening, backlog=BACKLOG)
+    await site.start()
+    service.unready = None
+    where = address_of(listening)
+    logger.info("collector serving", version=__version__, listen=str(where), database=database.name)
+    stopped = tasks.start("stop", stop.wait())
+    # Without the queue nothing is of use, and whoever looks after the process should know.
+    await asyncio.wait([stopped, settling], return_when=asyncio.FIRST_COMPLETED)
+    service.unready = "draining"
+    logger.info("collector draining", seconds=DRAIN)
+    await runner.cleanup()
+    ingest.end()
+    await settling
+    await tasks.cancel()
+    logger.info("collector stopped")
+
+
+def bind(address: Address) -> socket.socket:
+    """A socket that is bound to this address; raises Unavailable."""
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, proto)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(where)
+            made.listen(BACKLOG)
+        except OSError:
+            made.close()
+            raise
+    except OSError as failure:
+        raise Unavailable(f"cannot listen on {address}: {failure.strerror}") from failure
+    return made
+
+
+def address_of(listening: socket.socket) -> Address:
+    """Where a socket is bound."""
+    host, port = listening.getsockname()[:2]
+    return Address(host, port)

@@ -1,0 +1,48 @@
+"""Names with usage that the configuration does not know: kept, and flagged."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgeproxy import log
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.queries import Asked
+from edgeproxy.usage.batch import NOBODY
+
+MOST = 10_000
+"""Unknown names of a kind that are remembered."""
+SHOWN = 5
+"""Names that are said at once."""
+
+
+class Names:
+    """The customers and meters of a configuration, and those that are seen beside them."""
+
+    def __init__(self, customers: Iterable[str], meters: Iterable[str], metrics: Metrics) -> None:
+        self._known = {"customer": frozenset((*customers, NOBODY)), "meter": frozenset(meters)}
+        self._unknown: dict[str, set[str]] = {kind: set() for kind in self._known}
+        self._metrics = metrics
+        self._log = log.get()
+        for kind in self._known:
+            metrics.unknown.labels(kind).set(0)
+
+    def found(self, customers: Iterable[str], meters: Iterable[str]) -> None:
+        """Names that have usage; those that are not known are said, once each."""
+        for kind, some in (("customer", customers), ("meter", meters)):
+            seen = self._unknown[kind]
+            new = sorted(set(some) - self._known[kind] - seen)[: MOST - len(seen)]
+            if new:
+                seen.update(new)
+                self._metrics.unknown.labels(kind).set(len(seen))
+                about = {"kind": kind, "names": new[:SHOWN], "more": max(0, len(new) - SHOWN)}
+                self._log.warning("usage of names that the configuration lacks", **about)
+
+    def unknown_in(self, question: Asked, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+        """The names in an answer that the configuration lacks, by kind; kinds without any are left out."""
+        said: dict[str, set[str]] = {"customer": set(), "meter": set()}
+        for kind, asked in (("customer", question.customer), ("meter", question.meter)):
+            if asked is not None:
+                said[kind].add(asked)
+            if kind in question.by:
+                said[kind].update(row[kind] for row in rows)
+        unknown = {kind: sorted(some - self._known[kind]) for kind, some in said.items()}
+        return {kind: some for kind, some in unknown.items() if some}

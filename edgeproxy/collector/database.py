@@ -37,6 +37,8 @@ VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 
 LOST = (sa.exc.OperationalError, sa.exc.InterfaceError, OSError, TimeoutError)
 """What says that the database cannot be had now, whatever it was asked."""
+AWAY = ("08", "53", "57P")
+"""How the SQLSTATE of what says so of PostgreSQL begins: no connection, no resources, the server starts or ends."""
 TOO_MUCH = ("cannot store REAL value in INTEGER column", "out of range")
 """What a sum beyond 63 bits makes of itself: SQLite's strict tables, and PostgreSQL."""
 
@@ -221,7 +223,7 @@ def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
 
 def _postgresql(url: URL, connections: int) -> AsyncEngine:
     mode = url.query.get("sslmode")
-    return create_async_engine(
+    engine = create_async_engine(
         url.set(drivername="postgresql+asyncpg", query={"ssl": mode} if mode else {}),
         connect_args={
             "timeout": CONNECT_TIMEOUT,
@@ -233,6 +235,16 @@ def _postgresql(url: URL, connections: int) -> AsyncEngine:
         max_overflow=0,
         pool_pre_ping=True,
     )
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def tell_lost(context: Any) -> Exception | None:
+        """What a server says that starts or ends is LOST, and no fault of ours."""
+        said = context.original_exception
+        if not str(getattr(said, "sqlstate", None)).startswith(AWAY):
+            return None
+        return sa.exc.OperationalError(context.statement, context.parameters, said)
+
+    return engine
 
 
 def _revision(connection: sa.Connection) -> str | None:

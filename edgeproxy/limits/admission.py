@@ -216,13 +216,19 @@ def report(terms: Terms, now: float, costs: Sequence[int | None]) -> dict[Policy
     return left
 
 
-def buy(terms: Terms, now: float) -> bool:
-    """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough.
+def affords(terms: Terms, now: float) -> bool:
+    """Whether there are credits enough to pass while the edge sheds load.
 
     Where a plan has limits they are for what goes beyond these, and for nothing else.
     """
     credits = terms.credits
-    if credits is None or terms.bought_off or credits.left(now) < credits.cost:
+    return credits is not None and not terms.bought_off and credits.left(now) >= credits.cost
+
+
+def buy(terms: Terms, now: float) -> bool:
+    """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough."""
+    credits = terms.credits
+    if credits is None or not affords(terms, now):
         return False
     credits.charge(credits.cost)
     return True
@@ -231,7 +237,8 @@ def buy(terms: Terms, now: float) -> bool:
 def denied(terms: Terms, now: float) -> Denied:
     """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
 
-    Where nothing refuses any more, as when a table just had a row again, it is the first of them, for a second.
+    Where nothing refuses any more it is a slot that another worker has given back since, or that two wanted at once;
+    without any, as when a table just had a row again, the first of them. Then it is for a second.
     """
     violated: list[Bound] = []
     longest = 0
@@ -251,5 +258,6 @@ def denied(terms: Terms, now: float) -> Denied:
             if wait > longest:
                 longest = wait
     if not violated:
-        return Denied((*terms.policies, *terms.others)[:1], 1)
+        named: tuple[Bound, ...] = (*terms.slots, *terms.policies, *terms.others)
+        return Denied(named[:1], 1)
     return Denied(tuple(violated), longest)

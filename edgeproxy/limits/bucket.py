@@ -71,6 +71,15 @@ class TokenBucket(SlidingWindow):
         counts = self._counts
         return max(1, ceil((counts.level - ROUNDING / 4) / counts.rate))
 
+    def tail(self, now: float) -> bytes:
+        """What follows the number in the RateLimit lines. Call it after `left`."""
+        # Unlike a window's it is another with every charge: within a second a bucket may go from empty to full.
+        seconds = self._reset(now)
+        if seconds != self._second:
+            self._second = seconds
+            self._tail = b";t=%d\r\n" % seconds
+        return self._tail
+
 
 def room(depth: int) -> float:
     """What a bucket of this depth holds at most."""
@@ -80,7 +89,7 @@ def room(depth: int) -> float:
 class Hybrid(TokenBucket):
     """A window for the promise and a bucket for smoothness, on one row: both must have room."""
 
-    __slots__ = ()
+    __slots__ = ("_smooths",)
 
     @property
     def most(self) -> int:
@@ -92,6 +101,8 @@ class Hybrid(TokenBucket):
         window = SlidingWindow.left(self, now)
         counts = self._counts
         bucket = self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
+        # It is the bucket that is closer to refusal; where neither has room, the window has the longer wait.
+        self._smooths = bucket < window > 0
         return window if window < bucket else bucket
 
     def retry_after(self, now: float, cost: int = 1) -> int:
@@ -104,4 +115,5 @@ class Hybrid(TokenBucket):
         )
 
     def _reset(self, now: float) -> int:
-        return SlidingWindow._reset(self, now)
+        """Of the one that is closer to refusal."""
+        return TokenBucket._reset(self, now) if self._smooths else SlidingWindow._reset(self, now)

@@ -1,6 +1,10 @@
 """RateLimit fields of answers: draft-ietf-httpapi-ratelimit-headers-10, and the X-RateLimit lines of old."""
 
+import re
+
 from edgeproxy.limits.policies import Policy
+
+LEGACY = re.compile(rb"(?i)\r\nX-RateLimit-(?:Limit|Remaining|Reset):[^\r\n]*")
 
 
 def rate_limit(policy: Policy, left: int, now: float) -> bytes:
@@ -13,8 +17,13 @@ def rate_limit(policy: Policy, left: int, now: float) -> bytes:
 
 def legacy(policy: Policy, left: int, now: float) -> bytes:
     """The lines `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds from now), each with CRLF."""
-    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
+    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %b" % (
         policy.limit,
         left,
-        policy.reset(now),
+        policy.tail(now)[len(b";t=") :],
     )
+
+
+def without_legacy(head: bytes) -> bytes:
+    """A head without lines of that kind, which the upstream wrote: beside ours nobody could tell whose is whose."""
+    return LEGACY.sub(b"", head)

@@ -227,9 +227,6 @@ class LevelCounts(Counts):
                 word = words[best + at.LEVEL]
             level = self._scale.unpacked(word)
             since = (word >> self._scale.bits) / self._scale.ticks
-        if since - now > REACH_AHEAD:
-            self._set_back(now)
-            return
         if since < now:
             level -= (now - since) * self.rate
             if level < 0:
@@ -257,7 +254,6 @@ class LevelCounts(Counts):
             self.level, self.at, self.seen = found.level, found.at, found.seen
         if not found.said:
             # From now on it is known, also to those who come later: it drains.
-            self.level_now(now, self.rate)
             self.pour(0)
 
     def _look_at_columns(self, place: LimitTable | LocalRow) -> None:

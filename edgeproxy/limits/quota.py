@@ -2,7 +2,8 @@
 
 The count is a whole word of 64 bits beside the number of its period, in a column's head: CUM and PERIOD. A period
 begins with whoever counts first in it. A clock that is set back over the end of a period does not begin the one before
-it anew: the later of the two goes on until its time has come.
+it anew: the later of the two goes on until its time has come. Workers that decide at the same moment may pass a hard
+quota by one each, less one.
 """
 
 from collections.abc import Iterable

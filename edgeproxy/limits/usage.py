@@ -23,7 +23,8 @@ from edgeproxy.limits.window import seconds_until_gone
 class Usage(NamedTuple):
     """What counts now, what would still pass, and whole seconds until the oldest that counts no longer does (0: none).
 
-    Of a bucket `used` is its level, which is empty after `reset` seconds; of requests at once, those under way.
+    Of a bucket `used` is its level, which is empty after `reset` seconds; of requests at once, those under way. Of a
+    hybrid both are the window's.
     """
 
     used: int

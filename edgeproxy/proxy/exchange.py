@@ -15,8 +15,8 @@ from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.limits.admission import Noted, Terms, admit, buy, report
-from edgeproxy.limits.fields import legacy, rate_limit
+from edgeproxy.limits.admission import Noted, Terms, admit, affords, buy, report
+from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.policies import Policy
 from edgeproxy.proxy import answers, tunnel
 from edgeproxy.proxy.ids import continued
@@ -209,14 +209,15 @@ class Exchange:
         """All that holds the lane is charged, or nothing is. Returns the terms where any of it refuses."""
         lane = self.lane
         terms = lane.terms or self.client.address.terms(lane)
-        if self.client.worker.overload.shedding:
-            self.shed(terms)
+        bought = self.client.worker.overload.shedding and self.shed(terms)
         if terms.holds:
             refused, shown, left, noted = admit(terms, self.now)
             if shown is not None:
                 self.shown, self.left = shown, left
             if refused:
                 return terms
+            if bought and buy(terms, self.now):
+                self.client.worker.counts.credited(lane.tier)
             if terms.settles:
                 self.terms = terms
             if noted is not None:
@@ -271,6 +272,8 @@ class Exchange:
             self.reported(keep)
             self.settle(status)
         rate = (self.rate_fields() or rate) + self.notes
+        if self.snapshot.legacy_headers:
+            keep = self.kept(keep)
         if self.snapshot.security_headers:
             rate += security.ADDED[self.is_secure()][said]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
@@ -302,17 +305,16 @@ class Exchange:
 
     # ---- what holds a request, beyond the ordinary
 
-    def shed(self, terms: Terms) -> None:
+    def shed(self, terms: Terms) -> bool:
         """The worker has too much to do: raise Refused(503) for as many as must wait, the lowest priority first.
 
-        Where a plan without limits has burst credits, they buy passage while they last.
+        True where burst credits are to buy passage, once nothing else refuses: those of a plan without limits do.
         """
         worker, lane = self.client.worker, self.lane
         if not worker.overload.sheds(lane.priority):
-            return
-        if buy(terms, self.now):
-            worker.counts.credited(lane.tier)
-            return
+            return False
+        if affords(terms, self.now):
+            return True
         worker.counts.shed(lane.priority)
         why = lane.message or "There is more to do than this edge can"
         raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
@@ -437,9 +439,10 @@ class Exchange:
         """Write an answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
         self.status = head.status
         fields = (self.rate_fields() or head.rate) + self.notes
+        keep = self.kept(head.keep) if self.snapshot.legacy_headers else head.keep
         if self.snapshot.security_headers and head.status != 101:
             fields += security.ADDED[self.is_secure()][head.said]
-        self.client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (head.keep, framing, fields, self.rid))
+        self.client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (keep, framing, fields, self.rid))
 
     def bodiless(self, status: int) -> bool:
         """Whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""
@@ -461,6 +464,10 @@ class Exchange:
         if self.snapshot.legacy_headers:
             return rate_limit(shown, self.left, self.now) + legacy(shown, self.left, self.now)
         return rate_limit(shown, self.left, self.now)
+
+    def kept(self, head: bytes) -> bytes:
+        """An upstream's head where the edge speaks of limits in the fields of old: then the upstream does not."""
+        return head if self.shown is None else without_legacy(head)
 
     def is_secure(self) -> bool:
         """Whether the client is spoken with over TLS: here, or at the trusted proxy that says so."""

@@ -23,13 +23,13 @@ class Log:
     """All that was let through: each with its moment and its cost."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[Fraction, int]] = []
+        self.entries: list[tuple[Fraction, Fraction | int]] = []
 
     def add(self, now: float, cost: int) -> None:
         """One more."""
         self.entries.append((Fraction(now), cost))
 
-    def within(self, now: float, span: float | Fraction) -> int:
+    def within(self, now: float, span: float | Fraction) -> Fraction | int:
         """What came in the last `span` seconds, one just so long ago not included."""
         since = Fraction(now) - Fraction(span)
         return sum(cost for moment, cost in self.entries if moment > since)
@@ -71,6 +71,10 @@ class ExactBucket(Log):
             came += cost
             level = max(level, came - self.rate * (Fraction(now) - moment))
         return level
+
+    def gather(self, now: float) -> None:
+        """Remember what is in the bucket at this moment and no more: that says the same later on, and is quicker."""
+        self.entries = [(Fraction(now), self.level(now))]
 
     def has_room(self, now: float, cost: int, tolerance: float | Fraction = 0) -> bool:
         """Whether `cost` fits, if that much more were in the bucket."""

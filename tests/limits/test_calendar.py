@@ -113,7 +113,8 @@ def local(now: float, zone: ZoneInfo) -> datetime:
 
 @given(
     zone=st.sampled_from(ZONES).map(ZoneInfo),
-    now=st.one_of(st.integers(0, 35 * 365 * 86400), st.floats(0, 4 * 365 * 86400.0)),
+    # Calendars are told apart to a microsecond.
+    now=st.one_of(st.integers(0, 35 * 365 * 86400), st.integers(0, 4 * 365 * 86400_000).map(lambda ms: ms / 1000)),
     per=st.sampled_from(("day", "month")),
 )
 def test_a_period_holds_the_moments_of_its_day_or_month_and_no_others(zone: ZoneInfo, now: float, per: str) -> None:

@@ -121,8 +121,10 @@ def test_counts_are_as_large_as_they_come(worker: Worker) -> None:
 
 def test_a_changed_quota_keeps_what_is_used(worker: Worker) -> None:
     table = worker(0)
-    assert take(quota(table, 5), NOON, 4)
+    before = quota(table, 5)
+    assert take(before, NOON, 4)
     assert quota(table, 3).left(NOON) == -1
+    assert before.left(NOON) == 1
     assert quota(worker(1), 100, hard=False).left(NOON) == 96
 
 
@@ -167,17 +169,21 @@ def test_counts_never_fall_below_zero(worker: Worker) -> None:
     assert one.left(NOON) == other.left(NOON) == 2
 
 
-def test_what_was_counted_in_a_row_that_is_gone_is_not_given_back(worker: Worker) -> None:
+def test_what_was_counted_in_a_row_that_is_gone_is_not_given_back(worker: Worker, path: Path) -> None:
     one, table = quota(worker(0)), worker(1)
     assert take(one, NOON)
     row = table.peek(table.key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
     table.words[row + at.ROW_GENERATION] += 1
     table.free(number_of(table, row))
+    # Another key has got the row, and the same process has counted in it.
+    heir = quota(limits(path, 0), per="month")
+    assert take(heir, NOON, 4)
+    assert table.rows_in_use == 1
     one.refund(1, NOON)
-    assert one.left(NOON) == 5
+    assert [one.left(NOON), heir.left(NOON)] == [5, 1]
     one.refund(1, NOON)
-    assert one.left(NOON) == 5
+    assert [one.left(NOON), quota(worker(1), per="month").left(NOON)] == [5, 1]
 
 
 # ---- against the reference

@@ -411,6 +411,19 @@ def test_what_is_in_use_without_a_row_is_in_use_once_there_is_one(one_row: Path)
     assert in_use(one_row) == 2
 
 
+def test_who_finds_a_row_says_what_it_has_in_use_at_once(one_row: Path) -> None:
+    worker = Process(one_row, 5)
+    assert worker.slots.take(START)
+    assert worker.slots.take(START)
+    let_go(one_row)
+    assert worker.slots.retry_after(START + 2) == 0
+    assert in_use(one_row) == 2
+    table = limits(one_row)
+    row = table.peek(table.key(rule(5).key(SUBJECT)))
+    assert row is not None
+    assert table.wanted_until(row) >= START + 2 + KEPT
+
+
 def test_a_table_that_was_full_is_asked_again_though_the_clock_was_set_back(one_row: Path) -> None:
     slots = Process(one_row, 5).slots
     assert [slots.take(START) for _ in range(3)] == [True, True, False]

@@ -414,6 +414,8 @@ def test_a_slot_is_taken_in_all_or_in_none(paths: Paths) -> None:
     assert denied(terms, START) == ((terms.slots[2],), 1)
     terms.release()
     assert [slot._slots.used for slot in terms.slots] == [0, 0, 0]
+    # Given back between the refusal and what is said of it: it was never the rate.
+    assert denied(terms, START) == ((terms.slots[0],), 1)
     assert all(isinstance(slot, Concurrency) for slot in terms.slots)
 
 
@@ -481,6 +483,16 @@ def test_what_an_answer_does_not_say_is_what_the_request_was_to_cost(paths: Path
     assert terms.reported[0].left(START) == 93 - 500
 
 
+def test_a_shadow_refuses_nobody_and_says_whom_it_would_have(paths: Paths) -> None:
+    shadow = rule("shadow", 3, 1, mode="shadow")
+    terms = Process(*paths, Plan(shadows=[(shadow, 2)])).terms
+    answers = [admit(terms, START) for _ in range(3)]
+    assert [(refused, shown) for refused, shown, *_ in answers] == [(False, None)] * 3
+    assert [noted and noted.shadows for *_, noted in answers] == [None, terms.shadows, terms.shadows]
+    # Whom it would have refused it does not count.
+    assert terms.shadows[0].left(START) == 1
+
+
 def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it_pass(paths: Paths) -> None:
     trial = rule("trial", 5, 1, mode="shadow")
     terms = Process(*paths, Plan(trials=[(trial, 2)])).terms
@@ -493,6 +505,34 @@ def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it
     assert noted.shadows == terms.trials
 
 
+def test_a_refusal_names_whatever_refuses_and_the_longest_wait_of_all(paths: Paths) -> None:
+    plan = Plan(
+        policies=[
+            (rule("window", 1, 1), 1),
+            (rule("bucket", 1, 1, "token_bucket"), 1),
+            (Rule("key", 9, 4.0, "key"), 1),
+        ],
+        slots=[Rule("slots", 1, 0.0, algorithm="concurrency")],
+        quotas=[("requests-day", 1, True, "a")],
+    )
+    terms = Process(*paths, plan).terms
+    assert terms.policies[2].most == 9
+    assert admit(terms, START)[0] is False
+    assert admit(terms, START)[0] is True
+    window, bucket, _ = terms.policies
+    assert window.retry_after(START) > bucket.retry_after(START) == 1
+    refusal = denied(terms, START)
+    assert refusal == ((window, bucket, *terms.quotas, *terms.slots), terms.quotas[0].retry_after(START))
+
+
+def test_where_there_is_no_slot_no_quota_is_charged(paths: Paths) -> None:
+    plan = Plan(slots=[Rule("slots", 1, 0.0, algorithm="concurrency")], quotas=[("requests-day", 5, True, "a")])
+    terms = Process(*paths, plan).terms
+    assert [admit(terms, START) for _ in range(2)] == [(False, None, 0, None), (True, None, 0, None)]
+    assert terms.quotas[0].left(START) == 4
+    assert denied(terms, START) == (terms.slots, 1)
+
+
 def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("basic", 2, 1), 1)],
@@ -503,6 +543,34 @@ def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Path
     assert denied(terms, START) == (terms.policies, 1)
     alone = Process(*paths, Plan(quotas=[("requests-day", 5, True, "a")])).terms
     assert denied(alone, START) == (alone.quotas, 1)
+
+
+def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths: Paths) -> None:
+    plan = Plan(
+        policies=[(rule("plan", 1, 1), 1)],
+        bought_off=1,
+        credits=(rule("credits", 1, 5, "burst_credits"), 1),
+        reported=[(Rule("tokens", 100, 4.0, "key"), 1)],
+        slots=[Rule("slots", 9, 0.0, algorithm="concurrency")],
+        quotas=[("requests-day", 2, True, "a"), ("tokens-day", 9, True, "a")],
+    )
+    process = Process(*paths, plan)
+    terms = process.terms
+    assert [admit(terms, START)[0] for _ in range(4)] == [False, False, True, True]
+    assert process.lefts(START) == [0, 4, 100, 0, 7]
+    assert terms.slots[0]._slots.used == 2
+    # What could be bought is not violated.
+    assert denied(terms, START).violated == (terms.quotas[0],)
+    # Nor is anything charged where what is reported leaves nothing, or where credits do not suffice.
+    report(terms, START, [200])
+    terms.refund(START, lambda when: False)
+    refused, shown, left, _ = admit(terms, START)
+    assert (refused, shown, left) == (True, terms.reported[0], 0)
+    assert process.lefts(START) == [0, 4, -100, 1, 8]
+    report(terms, START + 4, [None])
+    terms.credits.charge(6)  # type: ignore[union-attr]
+    assert admit(terms, START)[0] is True
+    assert process.lefts(START)[3:] == [1, 8]
 
 
 def test_a_soft_quota_that_is_passed_is_marked(paths: Paths) -> None:

@@ -294,6 +294,23 @@ async def test_legacy_fields_stand_beside_the_others(edge: Edge) -> None:
     assert (refused.status, refused["X-RateLimit-Remaining"]) == (429, "0")
 
 
+@pytest.mark.parametrize(
+    "answered", [ok(b"hello"), head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"hello")]
+)
+async def test_legacy_fields_of_the_upstream_give_way(edge: Edge, answered: bytes) -> None:
+    theirs = b"X-RateLimit-Limit: 7\r\nx-ratelimit-remaining:6\r\nX-Other: 1\r\nX-RATELIMIT-RESET: 5\r\n\r\n"
+    at = answered.index(b"\r\n\r\n")
+    edge.upstream.answer = lambda request: answered[: at + 2] + theirs + answered[at + 4 :]
+    edge.config["legacy_headers"] = True
+    client = await edge.client()
+    answer = await asks(client)
+    old = [(name, value) for name, value in answer.fields if name.lower().startswith("x-ratelimit-")]
+    assert [name for name, _ in old] == ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+    assert (old[0][1], answer["X-Other"]) == ("60", "1")
+    # Where the edge has no policy, theirs are for the client to see.
+    assert (await asks(client, key=UNLIMITED))["x-ratelimit-remaining"] == "6"
+
+
 async def test_without_a_policy_there_are_no_fields(edge: Edge) -> None:
     client = await edge.client()
     answer = await asks(client, key=UNLIMITED)

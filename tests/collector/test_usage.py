@@ -1,0 +1,140 @@
+"""`GET /v1/usage` and `GET /v1/edges`."""
+
+import calendar
+import time
+from typing import Any
+
+import pytest
+
+from edgeproxy.collector.queries import BadQuery, asked
+from edgeproxy.usage.batch import Row
+from tests.collector.chains import Chain
+from tests.collector.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+
+DAY = "2026-03-10"
+"""A day of which only these tests ship anything, like the one after it."""
+NOON = calendar.timegm((2026, 3, 10, 12, 0, 0))
+
+
+def ship(collector: Collector, edge: str, region: str, since: int, *rows: Row) -> None:
+    """One batch of an edge of its own."""
+    answer = collector.post(Chain(edge, region, since).next(*rows))
+    assert answer.status == 200, answer
+
+
+RANGE = {"from": DAY, "to": "2026-03-12"}
+
+
+@pytest.fixture(scope="module")
+def filled(collector: Collector) -> Collector:
+    """A collector with a little of everything."""
+    ship(collector, "a", "eu", NOON, ("acme", "requests", "v1", 1), ("acme", "egress", "v1", 1000))
+    ship(collector, "b", "us", NOON + 59, ("acme", "requests", "v1", 2), ("bolt", "requests", "v1", 4))
+    ship(collector, "c", "eu", NOON + 60, ("acme", "requests", "v2", 8))
+    ship(collector, "d", "eu", NOON + 3600, ("acme", "requests", "v1", 16))
+    ship(collector, "e", "eu", NOON + 86400, ("acme", "requests", "v1", 32), ("-", "requests", "h/p/*", 64))
+    return collector
+
+
+def rows(collector: Collector, by: str, **query: str) -> list[list[Any]]:
+    """The rows of an answer, each its values in the order of `by`, whose sum must be its total."""
+    found = collector.usage(by=by, **RANGE, **query)
+    assert found["total"] == sum(row["value"] for row in found["rows"])
+    assert all([*row] == [*by.split(","), "value"] for row in found["rows"])
+    return [[*row.values()] for row in found["rows"]]
+
+
+def test_usage_by_time_has_the_same_total_at_every_granularity(filled: Collector) -> None:
+    only = {"meter": "requests", "customer": "acme"}
+    assert rows(filled, "minute", **only) == [
+        [f"{DAY}T12:00:00Z", 3], [f"{DAY}T12:01:00Z", 8], [f"{DAY}T13:00:00Z", 16], ["2026-03-11T12:00:00Z", 32],
+    ]  # fmt: skip
+    assert rows(filled, "hour", **only) == [
+        [f"{DAY}T12:00:00Z", 11], [f"{DAY}T13:00:00Z", 16], ["2026-03-11T12:00:00Z", 32],
+    ]  # fmt: skip
+    assert rows(filled, "day", **only) == [[f"{DAY}T00:00:00Z", 27], ["2026-03-11T00:00:00Z", 32]]
+    assert filled.usage(**RANGE, **only) == {"total": 59, "rows": [{"value": 59}]}
+
+
+def test_usage_by_anything_else(filled: Collector) -> None:
+    assert rows(filled, "customer", meter="requests") == [["-", 64], ["acme", 59], ["bolt", 4]]
+    assert rows(filled, "meter", customer="acme") == [["egress", 1000], ["requests", 59]]
+    assert rows(filled, "region,route", meter="requests") == [
+        ["eu", "h/p/*", 64], ["eu", "v1", 49], ["eu", "v2", 8], ["us", "v1", 6],
+    ]  # fmt: skip
+    assert rows(filled, "route,day", customer="bolt") == [["v1", f"{DAY}T00:00:00Z", 4]]
+    assert filled.usage(customer="nobody") == {"total": 0, "rows": [], "unknown": {"customer": ["nobody"]}}
+
+
+def test_from_is_inclusive_and_to_is_not(filled: Collector) -> None:
+    def total(**query: str) -> int:
+        found: int = filled.usage(meter="requests", customer="acme", **query)["total"]
+        return found
+
+    assert total(**{"from": f"{DAY}T12:00:00Z", "to": f"{DAY}T12:01:00Z"}) == 3
+    assert total(**{"from": f"{DAY}T14:01:00+02:00", "to": f"{DAY}T13:00:01Z"}) == 24
+    assert total(**{"from": f"{DAY}T12:00:00.5Z", "to": "2026-03-11"}) == 24
+    assert total(**{"from": DAY, "to": DAY}) == 0
+    assert total(to="2026-03-11") == 27  # From 1970, and there is nothing before that day.
+
+
+def test_the_month_so_far_is_the_default(collector: Collector) -> None:
+    now = int(time.time())
+    today = time.gmtime(now)
+    begin = calendar.timegm((today.tm_year, today.tm_mon, 1, 0, 0, 0))
+    ship(collector, "month-a", "eu", now, ("monthly", "requests", "v1", 1))
+    ship(collector, "month-b", "eu", begin, ("monthly", "requests", "v1", 2))
+    ship(collector, "month-c", "eu", begin - 1, ("monthly", "requests", "v1", 4))
+    assert collector.get("/v1/usage", customer="monthly").json()["total"] == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"by": "week"}, "by: 'week' is not known, there are minute, hour, day, customer, meter, route, region"),
+        ({"by": "day,day"}, "by: names something twice"),
+        ({"from": "yesterday"}, "from: 'yesterday' is no time such as 2027-01-01T12:00:00Z, and no date"),
+        ({"to": "2026-13-01"}, "to: '2026-13-01' is no time such as 2027-01-01T12:00:00Z, and no date"),
+        ({"from": "2026-02-01", "to": "2026-01-01"}, "to: is before from"),
+        ({"tier": "x"}, "'tier' is not known here, there are customer, meter, from, to, by"),
+    ],
+)
+def test_what_cannot_be_asked(query: dict[str, str], said: str) -> None:
+    with pytest.raises(BadQuery) as caught:
+        asked(query, time.time())
+    assert str(caught.value) == said
+
+
+def test_who_asks_what_cannot_be_asked_is_told(sqlite_collector: Collector) -> None:
+    answer = sqlite_collector.get("/v1/usage", by="day,day")
+    assert (answer.status, answer.json()["detail"]) == (400, "by: names something twice")
+
+
+def test_who_may_read(collector: Collector) -> None:
+    ship(collector, "read-a", "eu", int(time.time()), ("bound", "requests", "v1", 1), ("bolt", "requests", "v1", 2))
+    for token, status in ((None, 401), ("x", 401), (EDGE, 403), (SERVICE, 403), (READ, 200), (ADMIN, 200)):
+        assert collector.get("/v1/usage", token=token).status == status
+        assert collector.get("/v1/edges", token=token).status == status
+    assert collector.usage(token=OWN, by="customer")["rows"] == [{"customer": "bound", "value": 1}]
+    assert collector.usage(token=OWN, customer="bound")["total"] == 1
+    assert collector.get("/v1/usage", token=OWN, customer="bolt").status == 403
+    assert collector.get("/v1/edges", token=OWN).status == 403
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert collector.get(path, token=None).status == 200
+
+
+def test_edges_tell_how_far_they_are(collector: Collector) -> None:
+    now = int(time.time())
+    one, two = Chain(since=now - 100), Chain(since=now)
+    collector.post(one.next())
+    collector.post(two.next())
+    told = collector.edges()
+    assert [*told] == sorted(told)
+    first = told[one.edge]
+    assert (first["region"], first["watermark"]) == (one.region, 1)
+    assert 95 <= first["lag_s"] <= 125
+    assert first["last"]["to"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 95))
+    assert told[two.edge]["lag_s"] < 30
+    assert collector.metric("collector_edges") == len(told)
+    most = max(edge["lag_s"] or 0 for edge in told.values())
+    assert most - 1 <= collector.metric("collector_lag_seconds") <= most + 30

@@ -45,7 +45,7 @@ def test_a_kind_admits_while_there_is_plenty_and_settles_what_it_took(stores: St
     assert not refused
     assert (noted is not None and noted.credited) == (kind.what.endswith("credits that pay"))
     # What was admitted just now, and nothing of what was settled.
-    assert [slot._slots.in_use(NOW) for slot in terms.slots] == [1] * len(terms.slots)
+    assert [slot._slots.used for slot in terms.slots] == [1] * len(terms.slots)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.refuses], ids=lambda kind: kind.what)

@@ -195,7 +195,7 @@ def test_sighup_reloads_and_says_what_came_of_it(here: Host) -> None:
     config.write_text(good + "drain: 5\nx: 1\n")
     edge.process.send_signal(signal.SIGHUP)
     (said,) = until(lambda: edge.logged("configuration refused; the one before serves on"), "it says so")
-    assert [error.rpartition(": ")[0] for error in said["errors"]] == [f"{config}:14: drain", f"{config}:15: x"]
+    assert [error.rpartition(": ")[0] for error in said["errors"]] == [f"{config}:15: drain", f"{config}:16: x"]
     request(edge, 1)
     assert edge.end() == 0
 

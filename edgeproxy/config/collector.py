@@ -46,11 +46,8 @@ def read_database(value: object) -> str:
 
 
 def read_digest(value: object) -> str:
-    """The SHA-256 of a token in 64 lower-case hex digits. Errors do not show it: it may be the token itself."""
-    digest = text(value, A_DIGEST)
-    if not kinds.DIGEST.fullmatch(digest):
-        raise wrong(f"has {len(digest)} characters that are not a SHA-256", A_DIGEST)
-    return digest.lower()
+    """The SHA-256 of a token, as that of a key."""
+    return kinds.read_digest(value, A_DIGEST)
 
 
 class Token(Part):

@@ -239,11 +239,11 @@ def read_server_name(value: object) -> str:
     return name
 
 
-def read_digest(value: object) -> str:
-    """The SHA-256 of a key in 64 lower-case hex digits. Errors do not show it: it may be the key itself."""
-    digest = text(value, A_DIGEST)
+def read_digest(value: object, hint: str = A_DIGEST) -> str:
+    """The SHA-256 of a secret in 64 lower-case hex digits. Errors do not show it: it may be the secret itself."""
+    digest = text(value, hint)
     if not DIGEST.fullmatch(digest):
-        raise wrong(f"has {len(digest)} characters that are not a SHA-256", A_DIGEST)
+        raise wrong(f"has {len(digest)} characters that are not a SHA-256", hint)
     return digest.lower()
 
 

@@ -321,11 +321,11 @@ class LimitTable:
         ring = layout.ring
         self.span = ring * (1 + max(used, default=0))
         """Words from the first ring to the end of the last that is used."""
-        siblings = [ring * column for column in sorted(active) if column != self.column]
-        self.siblings_at = tuple([(sibling, sibling - ring * (sibling > self.own_at)) for sibling in siblings])
+        self.siblings = tuple([column for column in sorted(active) if column != self.column])
+        rings = [ring * column for column in self.siblings]
+        self.siblings_at = tuple([(sibling, sibling - ring * (sibling > self.own_at)) for sibling in rings])
         """Rings whose words may change between two decisions: their places among all rings, and among all but
         this process's own."""
-        self.siblings = tuple([column for column in sorted(active) if column != self.column])
         self.heads_end = layout.head(1 + max(used, default=-1))
         """Where in a row the last head that is used ends."""
         self.active = len(active)

@@ -29,7 +29,7 @@ def layouts(workers: int, people: int, addresses: int) -> tuple[Layout, ...]:
     return (
         Layout("people", people, columns, ring=32, cells=28, width=HEADS),
         Layout("addresses", addresses, columns, ring=16, cells=13, width=HEADS),
-        # Their rings tell only when a row was last used: what is counted stands in the heads.
+        # Their rings stay empty: what is counted, and how long it matters, stands in the heads.
         Layout(QUOTAS, people, columns, ring=1, cells=1, width=HEADS),
         Layout("usage", people, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),

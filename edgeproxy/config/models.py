@@ -522,8 +522,3 @@ class Settings(Written):
 
     sha256: str
     """Over the bytes of all files, in the order in which they were read, in hex."""
-
-    def limits_of(self, customer: str) -> tuple[Limit, ...]:
-        """The limits of a customer who is in `customers`: their own where they have a list of them, else the tier's."""
-        known = self.customers[customer]
-        return self.tiers[known.tier].limits if known.limits is None else known.limits

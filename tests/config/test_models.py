@@ -21,6 +21,7 @@ from edgeproxy.config.models import (
     Regions,
     Route,
 )
+from edgeproxy.config.plans import plan_of
 from edgeproxy.config.units import Rate, cores
 
 
@@ -227,7 +228,8 @@ def test_a_customers_own_limits_replace_the_tiers(loaded):
         "tiers: {t: {limits: [{rate: 1/s}]}}\n"
         "customers: {a: {tier: t}, b: {tier: t, limits: [{rate: 2/s}]}, c: {tier: t, limits: []}}\n"
     )
-    assert [[limit.count for limit in settings.limits_of(customer)] for customer in "abc"] == [[1], [2], []]
+    plans = [plan_of(settings.tiers["t"], settings.customers[customer]) for customer in "abc"]
+    assert [[limit.count for limit in plan.limits] for plan in plans] == [[1], [2], []]
 
 
 @pytest.mark.parametrize(

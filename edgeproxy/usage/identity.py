@@ -164,13 +164,7 @@ def discard(state: Path, folder: Path, name: str | None = None) -> Path:
     lock, _ = _unused(state, folder)
     try:
         wanted = _named(state, name)
-        gone = state / GONE
-        if gone.exists():
-            shutil.rmtree(gone)
-        # In one step: half of it would look like one that is being set aside.
-        os.rename(wanted, gone)
-        sync_folder(state)
-        shutil.rmtree(gone)
+        _drop(state, wanted)
         if folder != state and (folder / wanted.name).exists():
             shutil.rmtree(folder / wanted.name)
         return wanted
@@ -251,12 +245,7 @@ def _end_adopting(state: Path, folder: Path) -> Adopted | None:
         identity = load(source)
         assert identity is not None
         write(state, identity._replace(**Here.of(state)._asdict()))
-        gone = state / GONE
-        if gone.exists():
-            shutil.rmtree(gone)
-        os.rename(source, gone)
-        sync_folder(state)
-        shutil.rmtree(gone)
+        _drop(state, source)
     if folder != state and (folder / source.name).exists():
         (folder / source.name).rmdir()
     path.unlink()
@@ -264,6 +253,16 @@ def _end_adopting(state: Path, folder: Path) -> Adopted | None:
     adopted = load(state)
     assert adopted is not None
     return Adopted(adopted, source.name, None if said["aside"] is None else state / said["aside"])
+
+
+def _drop(state: Path, path: Path) -> None:
+    """Remove what was set aside, in one step: half of it would look like one that is being set aside."""
+    gone = state / GONE
+    if gone.exists():
+        shutil.rmtree(gone)
+    os.rename(path, gone)
+    sync_folder(state)
+    shutil.rmtree(gone)
 
 
 def _named(state: Path, name: str | None) -> Path:

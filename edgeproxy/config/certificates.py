@@ -6,12 +6,12 @@ Only the supervisor and `edgeproxy check` ask; `cryptography` is imported where 
 """
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
-from edgeproxy.config.models import Certificate, Written
+from edgeproxy.config.models import Certificate, HubTls, UpstreamTls, Written
 from edgeproxy.config.references import Fault, tls_pairs, tls_sections
 from edgeproxy.config.tree import Table, Value
 
@@ -86,8 +86,7 @@ def read_authorities(file: Path) -> None:
 def pairs(settings: Written) -> list[Certificate]:
     """Every certificate with its key that a configuration names, each once: the edge's own."""
     named = [pair for listener in settings.listen if listener.tls is not None for pair in listener.tls.pairs]
-    for upstream in settings.upstreams.values():
-        tls = upstream.tls
+    for tls in _outward(settings):
         if tls.cert is not None and tls.key is not None:
             named.append(Certificate(cert=tls.cert, key=tls.key))
     return list(dict.fromkeys(named))
@@ -96,8 +95,15 @@ def pairs(settings: Written) -> list[Certificate]:
 def authorities(settings: Written) -> list[Path]:
     """Every file of authorities that a configuration names, each once."""
     named = [listener.tls.client_ca for listener in settings.listen if listener.tls is not None]
-    named += [upstream.tls.ca for upstream in settings.upstreams.values()]
+    named += [tls.ca for tls in _outward(settings)]
     return [file for file in dict.fromkeys(named) if file is not None]
+
+
+def _outward(settings: Written) -> list[UpstreamTls | HubTls]:
+    """TLS towards those whom the edge connects to."""
+    towards: list[UpstreamTls | HubTls] = [upstream.tls for upstream in settings.upstreams.values()]
+    towards.append(settings.hub.tls)
+    return towards if settings.usage is None else [*towards, settings.usage.tls]
 
 
 def worry(facts: Facts, now: float) -> str | None:
@@ -113,7 +119,12 @@ def worry(facts: Facts, now: float) -> str | None:
 
 def worries(settings: Written, now: float) -> list[str]:
     """`worry` of every certificate that a configuration names, behind its file; raises Unusable."""
-    found = [(pair.cert, worry(read(pair.cert, pair.key), now)) for pair in pairs(settings)]
+    return worries_of(pairs(settings), now)
+
+
+def worries_of(some: Iterable[Certificate], now: float) -> list[str]:
+    """The same of these."""
+    found = [(pair.cert, worry(read(pair.cert, pair.key), now)) for pair in some]
     return [f"{file} {what}" for file, what in found if what is not None]
 
 

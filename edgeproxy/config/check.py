@@ -71,9 +71,8 @@ class Check(Generic[W]):
     def _unsupported(self) -> None:
         """What a later version brings."""
         for path, value, later in unsupported.uses(self._source.tree, self._kind.later):
-            shape = later.mapping if later.mapping and isinstance(value, Table) else later.shape
-            wrong = misfits(value, shape)
-            if wrong and shape is later.shape and self._works(path):
+            wrong = misfits(value, later.shape)
+            if wrong and self._works(path):
                 continue  # The models say what this field may be today.
             self._refused.add(path)
             self._report(path, "is not supported yet", later.instead)

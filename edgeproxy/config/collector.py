@@ -8,17 +8,22 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import kinds, references, unsupported
 from edgeproxy.config.check import Kind
-from edgeproxy.config.models import Address, Customer, Flag, Key, Meter, Name, Part, Tier
+from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Name, Part, Tier
 from edgeproxy.config.references import Fault, Once
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import shown, text, wrong
+from edgeproxy.config.units import quantity, shown, text, wrong
 
 A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 A_DIGEST = "64 hex digits, the SHA-256 of the token: printf %s TOKEN | sha256sum"
+A_KEEP = "days such as 400day, or forever"
+DAY = 86400.0
+SHORTEST = 2
+"""Days that anything is kept at least: what comes a little late must find what it belongs to."""
 A_ROLE = "write role: edge, service, read or admin, or customer: NAME"
 
 
@@ -50,6 +55,21 @@ def read_digest(value: object) -> str:
     return kinds.read_digest(value, A_DIGEST)
 
 
+def read_kept(value: object) -> float | None:
+    """Seconds, whole days: `400day`; None: for ever."""
+    if value is None or isinstance(value, float):
+        return value
+    if text(value, A_KEEP) == "forever":
+        return None
+    days = quantity(value, {"day": 1.0}, A_KEEP)
+    if not days.is_integer() or not SHORTEST <= days <= 36500:
+        raise wrong(f"{shown(str(value))} is no whole number of days from {SHORTEST} to 36500", A_KEEP)
+    return days * DAY
+
+
+Kept = Annotated[float | None, BeforeValidator(read_kept)]
+
+
 class Token(Part):
     """Who may ask the collector what. Holders send `Authorization: Bearer TOKEN`."""
 
@@ -65,13 +85,35 @@ class Token(Part):
     """The only region whose edges may ship with it; by default any."""
 
 
+class Tls(Certificate):
+    """TLS towards all who connect: a certificate, its key, and who vouches for edges."""
+
+    client_ca: File | None = None
+    """With it, who ships must show a certificate that one of those in this file vouches for."""
+
+
+class Retention(Part):
+    """How long what is counted is kept how finely; days are kept for ever."""
+
+    minutes: Kept = 400 * DAY
+    """What was used in each minute; PostgreSQL drops whole months."""
+    hours: Kept = None
+    """What was used in each hour; by default for ever, like days."""
+    batches: Kept = 100 * DAY
+    """What edges have shipped, by which `edgeproxy verify` proves the ledger; then what it came to by day."""
+
+
 class Written(Part):
     """What operators write in collector.yaml and the files that it includes."""
 
     listen: Address = kinds.Address("127.0.0.1", 9100)
     """Where edges, services and readers connect: HOST:PORT."""
+    tls: Tls | None = None
+    """The certificate that they are shown; without it they connect in the clear."""
     database: Annotated[str, BeforeValidator(read_database)] = "sqlite:///var/collector/ledger.db"
     """Where the ledger is: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:PORT/NAME."""
+    retention: Retention = Retention()
+    """How long what is counted is kept how finely."""
     tokens: Annotated[tuple[Token, ...], Field(min_length=1)]
     """Who may ask what."""
     meters: dict[Name, Meter] = Field(default_factory=lambda: {"requests": Meter(count="requests")})
@@ -96,6 +138,7 @@ class Settings(Written):
 def faults(tree: Table) -> Iterator[Fault]:
     """What its parts say of each other."""
     yield from references.faults(tree)
+    yield from _faults_of_retention(tree)
     once = Once()
     for path, token in references.members(tree, "tokens"):
         digest = token.get("sha256")
@@ -107,6 +150,21 @@ def faults(tree: Table) -> Iterator[Fault]:
         for bound in ("edge", "region"):
             if bound in token and token.get("role") != "edge":
                 yield Fault((*path, bound), "binds those who ship usage", "write it beside role: edge, or leave it out")
+
+
+def _faults_of_retention(tree: Table) -> Iterator[Fault]:
+    """Hours are what is left of minutes."""
+    given = tree.get("retention")
+    if not isinstance(given, Table):
+        return
+    try:
+        minutes, hours = (
+            read_kept(given.get(name, Retention.model_fields[name].default)) for name in ("minutes", "hours")
+        )
+    except PydanticCustomError:
+        return  # Told of already.
+    if hours is not None and (minutes is None or hours < minutes):
+        yield Fault(("retention", "hours"), "is shorter than minutes", "keep hours as long or longer")
 
 
 LATER: dict[str, unsupported.Later] = {

@@ -37,6 +37,7 @@ EXAMPLES = {
     "earn": "earn: 10/s",
     "max": "max: 600",
     "why": "why: and what the customer is told",
+    "collector": "collector: http://127.0.0.1:9100",
     "tokens": 'tokens: [{sha256: "<64 hex digits>", role: edge}]',
     "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }
@@ -49,6 +50,7 @@ PARTS = {
     "retry": "retry: {attempts: 2, budget: 20%}; with attempts: 1 nothing is sent twice",
     "eject": "eject: {errors: 5, for: 30s}, or eject: off",
     "breaker": "breaker: {pending: 1000}, or leave it out",
+    "tls": "tls: {cert: certs/collector.pem, key: certs/collector.key}, or leave it out",
     "listen.tls": "tls: {cert: certs/edge.pem, key: certs/edge.key}, or leave it out",
     "upstreams.tls": "tls: {ca: certs/ca.pem}, or leave it out: https:// is enough",
     "certificates": "certificates: [{cert: certs/edge.pem, key: certs/edge.key}]",
@@ -57,6 +59,10 @@ PARTS = {
     "burst_credits": "burst_credits: {earn: 10/s, max: 600}, or off",
     "paused": "paused: {why: what the customer is told, status: 402}, or leave it out",
     "regions": "regions: {allow: [eu-west], prefer: eu-west}, or leave it out",
+    "usage": "usage: {collector: http://127.0.0.1:9100, token: and a token of it}, or leave it out",
+    "usage.tls": "tls: {ca: certs/ca.pem}, or leave it out: https:// is enough",
+    "hub": "hub: redis://HOST:PORT, or hub: {url: redis://HOST:PORT, sync: 1s, on_loss: share}",
+    "hub.tls": "tls: {ca: certs/ca.pem}, or leave it out: rediss:// is enough",
     "overload": "overload: {lag: 50ms, requests: 4000}, or leave it out",
 }
 """What a field that is a mapping looks like, where a list of its fields would say less."""

@@ -15,10 +15,19 @@ from edgeproxy.config.units import shown, text, wrong
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+OWN_FIELDS = frozenset(
+    (
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"),
+        *("content-length", "transfer-encoding", "proxy-authenticate", "proxy-authentication-info"),
+        *("x-request-id", "ratelimit", "ratelimit-policy", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"),
+    )
+)
+"""Fields of answers by which upstreams report nothing: of the connection, of framing, and those the edge sets."""
 TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 """What hosts have beside the names of IANA: it is not the same on each of them, or counts leap seconds."""
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
+TOKEN = re.compile(r"[!-~]{1,1000}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
 TARGET = re.compile(r"/[!\"$-~]*")
@@ -31,6 +40,10 @@ REFUSED_IN_PATHS = {
     "*": "only a last /* stands for all that follows",
 }
 PORTS = {"http": 80, "https": 443}
+MEMORY = "memory://"
+"""The hub of those who share with nobody."""
+REDIS = ("redis", "rediss")
+REDIS_PORT = 6379
 OFF = ("off", "false", "no")
 GIVEN = "[given]"
 """What pydantic has in the path of an error between a field and the part that it may be, beside `off`."""
@@ -46,6 +59,8 @@ A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
 A_HOST = "a name such as api.example.com, or *.example.com"
 A_PATH = "a path such as /v1/orders, or /v1/* for all below it"
 AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT"
+A_COLLECTOR = "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT"
+A_HUB = "memory://, redis://HOST:PORT or rediss://USER:PASSWORD@HOST:PORT/DATABASE"
 A_FILE = "a file such as certs/edge.pem"
 A_LOG = "a file such as var/access.log or /dev/stdout"
 A_TARGET = "a path such as /healthz or /status?quick=1"
@@ -200,23 +215,83 @@ def read_method(value: object) -> str:
 
 def read_origin(value: object) -> str:
     """The URL of an endpoint, as `http://HOST:PORT` or `https://HOST:PORT`."""
-    written = text(value, AN_ORIGIN)
+    return _origin(value, AN_ORIGIN, "what is requested is what is forwarded")
+
+
+def read_collector(value: object) -> str:
+    """The URL of a collector, in the form of an endpoint's."""
+    return _origin(value, A_COLLECTOR, "the edge knows where batches go")
+
+
+def _origin(value: object, hint: str, why_no_path: str) -> str:
+    written = text(value, hint)
     try:
         parts = urlsplit(written)
         port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
-        raise wrong(f"{shown(written)} is not a URL", AN_ORIGIN) from None
+        raise wrong(f"{shown(written)} is not a URL", hint) from None
     if parts.scheme not in PORTS or not parts.netloc:
-        raise wrong(f"{shown(written)} is not an http or https URL", AN_ORIGIN)
+        raise wrong(f"{shown(written)} is not an http or https URL", hint)
     if "@" in parts.netloc:
-        raise wrong("has a user or a password", AN_ORIGIN)
+        raise wrong("has a user or a password", hint)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise wrong(f"{shown(written)} has a path", f"{AN_ORIGIN}: what is requested is what is forwarded")
+        raise wrong(f"{shown(written)} has a path", f"{hint}: {why_no_path}")
     host = parts.hostname or ""
     address = split_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     if address is None or address.port == 0:
-        raise wrong(f"{shown(written)} has no host, or a port that cannot be", AN_ORIGIN)
+        raise wrong(f"{shown(written)} has no host, or a port that cannot be", hint)
     return f"{parts.scheme}://{address}"
+
+
+def read_hub_url(value: object) -> str:
+    """The URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` whatever of it was left out.
+
+    Errors show nothing of it: where it has another form, a password may be anywhere.
+    """
+    written = text(value, A_HUB)
+    hint = f"{A_HUB}: in a password %2F for /, %3F for ?, %23 for #" if "@" in written else A_HUB
+    if written.lower() == MEMORY:
+        return MEMORY
+    try:
+        parts = urlsplit(written)
+        port = REDIS_PORT if parts.port is None else parts.port
+    except ValueError:
+        raise wrong("is not a URL", hint) from None
+    if parts.scheme not in REDIS or not parts.netloc:
+        raise wrong("is not the URL of a hub", hint)
+    if parts.query or parts.fragment:
+        raise wrong("has a ? or a #", hint)
+    database = re.fullmatch(r"/?([0-9]{0,5})", parts.path)
+    if database is None:
+        raise wrong("has a path that is not the number of a database", hint)
+    host = parts.hostname or ""
+    address = split_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    if address is None or address.port == 0:
+        raise wrong("has no host, or a port that cannot be", hint)
+    who = parts.netloc.rpartition("@")[0]
+    return f"{parts.scheme}://{who + '@' if who else ''}{address}/{int(database[1] or 0)}"
+
+
+def has_password(url: str) -> bool:
+    """Whether there is a password in a URL that was read."""
+    return bool(urlsplit(url).password)
+
+
+def without_password(url: str) -> str:
+    """A URL that was read, for all to see: whoever connects is named in it, the password is not."""
+    parts = urlsplit(url)
+    who, _, where = parts.netloc.rpartition("@")
+    user = who.partition(":")[0]
+    return f"{parts.scheme}://{user + '@' if user else ''}{where}{parts.path}"
+
+
+def is_here(origin: str) -> bool:
+    """Whether a URL that was read is of this host alone: a loopback address, or the name of one (RFC 6761)."""
+    host = urlsplit(origin).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def read_target(value: object) -> str:
@@ -278,6 +353,15 @@ def read_secret(value: object) -> str | None:
     return None if value is None else text(value, "one text, best from the environment: ${STAMP_SECRET}") or None
 
 
+def read_token(value: object) -> str | None:
+    """A bearer token; an empty one is none. Errors do not show it."""
+    hint = "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"
+    token = None if value is None else text(value, hint)
+    if token and not TOKEN.fullmatch(token):
+        raise wrong("has characters that no token has", hint)
+    return token or None
+
+
 def read_field_name(value: object) -> str:
     """The name of a field of HTTP, as it is written (RFC 9110 section 5.1)."""
     name = text(value, A_FIELD_NAME)
@@ -326,6 +410,11 @@ def read_listener(value: object) -> object:
 
 def read_endpoint(value: object) -> object:
     """An endpoint is its URL, or a mapping with it."""
+    return {"url": value} if isinstance(value, str) else value
+
+
+def read_hub(value: object) -> object:
+    """A hub is its URL, or a mapping with it."""
     return {"url": value} if isinstance(value, str) else value
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from edgeproxy.config import people
-from edgeproxy.config.models import Settings, Written
+from edgeproxy.config.models import Hub, Settings, Written
 from edgeproxy.config.people import People
 from edgeproxy.config.problems import ConfigErrors, Problem
 from edgeproxy.config.signs import Sign
@@ -114,11 +114,13 @@ def _unless_wrong(loaded: Loaded[S]) -> S | None:
 
 
 def dump(settings: Settings) -> bytes:
-    """Settings for another process to `restore`: all but the people as JSON on one line, then a line for each of these.
+    """Settings for a worker to `restore`: all but the people as JSON on one line, then a line for each of these.
 
-    Takes a second for a hundred thousand keys.
+    Takes a second for a hundred thousand keys. Workers ship nothing and ask no hub: they are not told the collector's
+    token, nor more of the hub than which it is.
     """
-    rest = settings.model_dump_json(by_alias=True, exclude={"customers", "keys"}).encode()
+    told = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
+    rest = told.model_dump_json(by_alias=True, exclude={"customers", "keys", "usage"}).encode()
     return b"\n".join((rest, *people.dump(settings)))
 
 

@@ -77,6 +77,8 @@ class Limit(Rated):
     """What happens above the limit: the request is refused; shadow: an answer's field says that it would have been."""
     cost_header: FieldName | None = None
     """The field in which the upstream's answer says how much a request counts for."""
+    sync: Literal["bounded", "eventual", "strict"] = "bounded"
+    """How closely the hosts of a hub keep it: bounded may ask the hub first, eventual never does, strict always."""
 
     @property
     def depth(self) -> int:
@@ -129,10 +131,14 @@ class BurstCredits(Part):
 class Meter(Part):
     """A named thing that is counted for billing."""
 
-    count: Literal["requests"]
-    """What is counted."""
+    count: Literal["requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer"]
+    """What is counted: requests, the bytes of bodies and tunnels, costs of routes, or what upstreams report."""
     when: Literal["answered", "success", "admitted"] = "answered"
     """Which requests count: answered below 500, successful (2xx and 3xx), or all that were let through."""
+    header: FieldName | None = None
+    """The field in which the upstream reports a whole number, in the head or among the trailers of its answer."""
+    pass_: Switch = Field(default=False, alias="pass")
+    """Whether the client gets that field too."""
 
 
 class Tier(Part):
@@ -303,6 +309,78 @@ class UpstreamTls(Part):
     """The name that the upstream's certificate must have; by default the host of the endpoint."""
     verify: Switch = True
     """Whether the upstream has to prove who it is."""
+
+
+class CollectorTls(UpstreamTls):
+    """TLS towards the collector."""
+
+    ca: File | None = None
+    """A file with the certificates of those who vouch for the collector; by default the system's."""
+    cert: File | None = None
+    """The edge's own certificate, with those between it and its root, where the collector asks for one."""
+    server_name: Annotated[str, BeforeValidator(kinds.read_server_name)] | None = None
+    """The name that the collector's certificate must have; by default the host of its URL."""
+    verify: Switch = True
+    """Whether the collector has to prove who it is."""
+
+
+class Usage(Part):
+    """Where usage is shipped."""
+
+    collector: Annotated[str, BeforeValidator(kinds.read_collector)]
+    """http://HOST:PORT or https://HOST:PORT, once read always with the port."""
+    token: Annotated[str | None, BeforeValidator(kinds.read_token)] = Field(default=None, repr=False)
+    """By which the collector knows that an edge ships; one of its tokens with the role `edge`."""
+    every: Annotated[float, BeforeValidator(units.Time(0.1, 60.0))] = 5.0
+    """After which time what was counted is sealed, and shipped; also at the end of each minute."""
+    tls: CollectorTls = CollectorTls()
+    """TLS, for a collector of https://."""
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether the token can be read by those on the way: it goes to another host, and not over TLS."""
+        return self.token is not None and self.collector.startswith("http://") and not kinds.is_here(self.collector)
+
+
+class HubTls(Part):
+    """TLS towards the hub."""
+
+    ca: File | None = None
+    """A file with the certificates of those who vouch for the hub; by default the system's."""
+    cert: File | None = None
+    """The edge's own certificate, with those between it and its root, where the hub asks for one."""
+    key: File | None = None
+    """The private key of `cert`."""
+    verify: Switch = True
+    """Whether the hub has to prove who it is."""
+
+
+class Hub(Part):
+    """Where hosts agree on limits."""
+
+    url: Annotated[str, BeforeValidator(kinds.read_hub_url)] = Field(default=kinds.MEMORY, repr=False)
+    """memory:// is this host alone; redis:// and rediss:// are a Redis, once read with port and database."""
+    sync: Annotated[float, BeforeValidator(units.Time(0.1, 10.0))] = 1.0
+    """After which time the hub is told of a limit in use; sooner when it matters."""
+    on_loss: Literal["share", "full", "deny"] = "share"
+    """What this host lets through while the hub is away: its share of each limit, all of it, or nothing."""
+    tls: HubTls = HubTls()
+    """TLS, for a hub of rediss://."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may take part."""
+        return self.url != kinds.MEMORY
+
+    @property
+    def name(self) -> str:
+        """The URL without its password, for people and for processes that do not connect to it."""
+        return kinds.without_password(self.url)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether the password can be read by those on the way: it goes to another host, and not over TLS."""
+        return self.url.startswith("redis://") and kinds.has_password(self.url) and not kinds.is_here(self.url)
 
 
 class Upstream(Part):
@@ -481,8 +559,10 @@ class Written(Part):
     """Where tables and what else must be kept are."""
     trusted_proxies: tuple[Network, ...] = ()
     """Only these may set X-Forwarded-*; by default nobody."""
-    hub: Literal["memory://"] = "memory://"
-    """Where edges agree on limits; memory:// is this host alone."""
+    hub: Annotated[Hub, BeforeValidator(kinds.read_hub)] = Hub()
+    """Where hosts agree on limits: memory:// (this host alone), redis://HOST:PORT, or {url, sync, on_loss, tls}."""
+    usage: Usage | None = None
+    """Where usage is shipped; by default it stays in the tables."""
     per_ip: PerIp | None = None
     """The coarse limit for each address, before any key is looked at; by default none."""
     security_headers: Switch = False

@@ -35,6 +35,10 @@ SCOPES = {"tiers": "customer", "customers": "customer", "routes": "customer_rout
 ADDRESS = "address"
 """What limits count by for those who have no key, whatever is known of others: customer, key or ip."""
 
+COUNTED = ("requests", "bytes_in", "bytes_out", "cost")
+REPORTED = ("response_header", "response_trailer")
+"""What meters count: what the edge sees itself, and what is said in a field."""
+
 METERS = Table({"requests": Table()})
 """What `meters` are where nothing is said of them."""
 
@@ -53,11 +57,14 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _keys(tree)
     yield from _routes(tree)
     yield from _limits(tree)
+    yield from _meters(tree)
     yield from _quotas(tree)
     yield from _regions(tree)
     yield from _listeners(tree)
     yield from _certificates(tree)
     yield from _upstreams(tree)
+    yield from _usage(tree)
+    yield from _hub(tree)
     yield from _access_log(tree)
 
 
@@ -93,8 +100,9 @@ def members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
 
 
 def tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
-    """The `tls` of listeners and upstreams, each with its path."""
-    for path, owner in [*_listening(tree), *members(tree, "upstreams")]:
+    """The `tls` of listeners, of upstreams, of `usage` and `hub`, and of a collector as a whole, each with its path."""
+    single: list[tuple[Steps, Value]] = [((name,), tree.get(name)) for name in ("usage", "hub")]
+    for path, owner in (*_listening(tree), *members(tree, "upstreams"), *single, ((), tree)):
         tls = owner.get("tls") if isinstance(owner, Table) else None
         if isinstance(tls, Table):
             yield (*path, "tls"), tls
@@ -206,6 +214,21 @@ def _limit(path: Steps, limit: Table, subject: Value, limits: Once, names: Once)
         yield Fault(path, what, "leave one of them out", first)
 
 
+def _meters(tree: Table) -> Iterator[Fault]:
+    """What upstreams report is in a field, and nothing else is; in one that means nothing to the edge itself."""
+    for path, meter in members(tree, "meters"):
+        what, header = meter.get("count"), meter.get("header")
+        if what in REPORTED and header is None:
+            yield Fault(path, "lacks the field in which upstreams report it", "write header: X-Usage-Tokens")
+        elif what in COUNTED:
+            for name in [name for name in ("header", "pass") if name in meter]:
+                hint = "write count: response_header, or leave it out"
+                yield Fault((*path, name), f"is of what upstreams report, not of {what}", hint)
+        elif isinstance(header, str) and header.lower() in kinds.OWN_FIELDS:
+            hint = "have upstreams report it in a field of its own, such as X-Usage-Tokens"
+            yield Fault((*path, "header"), f"{header} is for the edge itself, and is not looked at", hint)
+
+
 def _quotas(tree: Table) -> Iterator[Fault]:
     """Two quotas of one meter in the same days or months would be one."""
     once = Once()
@@ -285,13 +308,34 @@ def _upstreams(tree: Table) -> Iterator[Fault]:
                 yield Fault(where, f"is {url} like", "leave one of them out, and give the other a weight", first)
         tls = upstream.get("tls")
         if isinstance(tls, Table) and tls:
-            yield from _spoken((*path, "tls"), tls, plain=plain)
+            yield from _spoken((*path, "tls"), tls, "http:// endpoints" if plain else None)
 
 
-def _spoken(path: Steps, tls: Table, *, plain: bool) -> Iterator[Fault]:
-    """TLS of an upstream; `plain`: none of its endpoints speaks it."""
-    if plain:
-        yield Fault(path, "says nothing to http:// endpoints", "write https:// there, or leave it out")
+def _usage(tree: Table) -> Iterator[Fault]:
+    """TLS towards the collector, where it is spoken."""
+    usage = tree.get("usage")
+    tls = usage.get("tls") if isinstance(usage, Table) else None
+    if isinstance(usage, Table) and isinstance(tls, Table) and tls:
+        url = usage.get("collector")
+        plain = isinstance(url, str) and url.lower().startswith("http://")
+        yield from _spoken(("usage", "tls"), tls, "a collector of http://" if plain else None)
+
+
+def _hub(tree: Table) -> Iterator[Fault]:
+    """TLS towards the hub, where it is spoken."""
+    hub = tree.get("hub")
+    tls = hub.get("tls") if isinstance(hub, Table) else None
+    if isinstance(hub, Table) and isinstance(tls, Table) and tls:
+        url = hub.get("url", kinds.MEMORY)
+        scheme = url.lower().partition("://")[0] if isinstance(url, str) else None
+        plain = f"a hub of {scheme}://" if scheme in ("memory", "redis") else None
+        yield from _spoken(("hub", "tls"), tls, plain, "rediss://")
+
+
+def _spoken(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:
+    """TLS towards others; `plain`: those who do not speak it, where none does. `scheme`: of those who do."""
+    if plain is not None:
+        yield Fault(path, f"says nothing to {plain}", f"write {scheme} there, or leave it out")
     yield from _pair(path, tls)
     verify = tls.get("verify")
     if "ca" in tls and isinstance(verify, str) and verify.lower() in kinds.OFF:

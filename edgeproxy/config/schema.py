@@ -62,14 +62,15 @@ def always(schema: Schema) -> Callable[[Schema], Schema]:
     return lambda _: copy.deepcopy(schema)
 
 
-def brief(seconds: float) -> str:
-    """A time as it would be written: `30s`, `50ms`."""
-    return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
-
-
 NAME = text(kinds.NAME.pattern)
 ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
-ORIGIN = text(r"https?://[^/?#@\s]+/?", "http://10.0.0.5:9001")
+URL = r"https?://[^/?#@\s]+/?"
+ORIGIN = text(URL, "http://10.0.0.5:9001")
+HUB = text(
+    rf"memory://|rediss?://([^/?#\s]*@)?(\[[0-9A-Fa-f:.]+\]|[^/?#@:\[\]\s]+)({PORT})?(/[0-9]{{0,5}})?",
+    "memory://",
+    "redis://localhost:6379/0",
+)
 LOG = text(rf"(?!({'|'.join(kinds.NO_LOGS)})$).*[^/]", "var/access.log")
 OFF = words("off", False)
 """`off` is a switch to readers of YAML 1.1."""
@@ -88,6 +89,9 @@ FORMS: dict[Hashable, Form] = {
     kinds.read_path: Form(always(text(kinds.PATH.pattern, "/v1/orders", "/v1/*"))),
     kinds.read_method: Form(always(words(*kinds.METHODS))),
     kinds.read_origin: Form(always(ORIGIN)),
+    kinds.read_collector: Form(always(text(URL, "http://127.0.0.1:9100"))),
+    kinds.read_hub_url: Form(always(HUB)),
+    kinds.read_hub: Form(lambda inner: any_of(HUB, inner), lambda hub: hub.url),
     kinds.read_target: Form(always(text(kinds.TARGET.pattern, "/healthz"))),
     kinds.read_server_name: Form(always(text(r"[A-Za-z0-9_.:-]+", "api.internal"))),
     kinds.read_file: Form(always(text(".+", "certs/edge.pem"))),
@@ -103,13 +107,14 @@ FORMS: dict[Hashable, Form] = {
     kinds.read_digest: Form(always(text(kinds.DIGEST.pattern))),
     kinds.read_folder: Form(always(text(".+", "var/edge"))),
     kinds.read_secret: Form(always({"type": "string"}), lambda _: None),
+    kinds.read_token: Form(always(text(f"|{kinds.TOKEN.pattern}")), lambda _: None),
     kinds.read_one_or_more: Form(
         lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), lambda members: str(members[0].address)
     ),
     kinds.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
     kinds.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
-    units.read_wait: Form(always(TIME), brief),
-    units.read_duration: Form(always(TIME), brief),
+    units.read_wait: Form(always(TIME), units.brief),
+    units.read_duration: Form(always(TIME), units.brief),
     units.read_share: Form(always(text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),
     units.read_sample: Form(
         always(text(rf"(?!0+(\.0+)? ?%){units.SHARE.pattern}", "1%")), lambda share: f"{share * 100:g}%"
@@ -132,6 +137,8 @@ def form(reader: Hashable) -> Form:
         return Form(always(number(reader.lowest, reader.highest)), int)
     if isinstance(reader, units.Size):
         return Form(always(text(SIZE, "32KiB")), lambda size: f"{size // 1024}KiB")
+    if isinstance(reader, units.Time):
+        return Form(always(TIME), units.brief)
     return FORMS[reader]
 
 

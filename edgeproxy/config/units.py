@@ -94,6 +94,25 @@ def read_duration(value: object) -> float:
     return seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Time:
+    """The reader of a time of `lowest` to `highest` seconds, both included."""
+
+    lowest: float
+    highest: float
+
+    def __call__(self, value: object) -> float:
+        seconds = read_wait(value)
+        if not self.lowest <= seconds <= self.highest:
+            raise wrong(f"{shown(str(value))} is out of range", f"from {brief(self.lowest)} to {brief(self.highest)}")
+        return seconds
+
+
+def brief(seconds: float) -> str:
+    """A time as it would be written: `30s`, `50ms`."""
+    return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
+
+
 def read_bytes(value: object) -> int:
     """Bytes: `64KiB`, `10MiB`."""
     if isinstance(value, int):

@@ -11,49 +11,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from edgeproxy.config import kinds
-from edgeproxy.config.models import Duration, Part, Switch
+from edgeproxy.config.models import Duration, Part
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
 
-HubUrl = Annotated[str, BeforeValidator(kinds.Form(r"(redis|rediss|redis\+cluster)://.*", "redis://HOST:PORT"))]
-AnyHubUrl = Annotated[
-    str, BeforeValidator(kinds.Form(r"(memory|redis|rediss|redis\+cluster)://.*", "redis://HOST:PORT"))
-]
-
-Sync = Literal["bounded", "eventual", "strict"]
+Cluster = Annotated[str, BeforeValidator(kinds.Form(r"(?is)redis\+cluster://.*", "redis+cluster://HOST:PORT"))]
+ONE_REDIS = "write redis:// or rediss://, of one Redis"
 
 
 class Shape(Part):
     """A mapping that is to come, any of its fields being left out. Built once one is met."""
 
     model_config = ConfigDict(defer_build=True)
-
-
-class Hub(Shape):
-    """Where edges agree on limits."""
-
-    url: AnyHubUrl | None = None
-    sync: Duration | None = None
-    on_loss: Literal["share", "full", "deny"] | None = None
-
-
-class Tls(Shape):
-    """TLS towards the collector."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    server_name: str | None = None
-    verify: Switch | None = None
-
-
-class Usage(Shape):
-    """Where usage is shipped."""
-
-    collector: str | None = None
-    token: str | None = None
-    every: Duration | None = None
-    tls: Tls | None = None
 
 
 class Directory(Shape):
@@ -68,25 +37,15 @@ class Later(NamedTuple):
 
     shape: Any
     instead: str = "leave it out"
-    mapping: Any = None
-    """The type of its value where that is a mapping, if it may be one too."""
 
 
 LATER: dict[str, Later] = {
-    "hub": Later(HubUrl, "write memory://", Hub),
-    "usage": Later(Usage),
+    "hub": Later(Cluster, ONE_REDIS),
+    "hub.url": Later(Cluster, ONE_REDIS),
     "directory": Later(Directory),
     "cache_key": Later(str),
-    "meters.*.count": Later(
-        Literal["bytes_in", "bytes_out", "cost", "response_header", "response_trailer"], "leave the meter out"
-    ),
-    "meters.*.header": Later(str),
-    "meters.*.pass": Later(Switch),
     "tiers.*.caps": Later(Any),
-    "tiers.*.limits.*.sync": Later(Sync),
     "customers.*.caps": Later(Any),
-    "customers.*.limits.*.sync": Later(Sync),
-    "routes.*.limits.*.sync": Later(Sync),
 }
 
 

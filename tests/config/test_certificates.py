@@ -299,6 +299,24 @@ def test_certificates_of_upstreams_are_the_edges_own(folder, pair, authority):
     assert certificates.authorities(settings) == [Path("authority.pem")]
 
 
+def test_certificates_for_the_collector_are_looked_at_and_watched(loaded, problems, pair, authority):
+    usage = "usage: {collector: 'https://c.test', tls: {ca: %s, cert: a.pem, key: a.key}}\n"
+    settings = loaded(usage % "authority.pem")
+    assert [one.key for one in certificates.pairs(settings)] == [pair.key]
+    assert certificates.authorities(settings) == [Path("authority.pem")]
+    (said,) = problems(LEAST + usage % "gone.pem")
+    assert said.startswith("edge.yaml:3: usage.tls.ca: gone.pem cannot be read: ")
+
+
+def test_certificates_for_the_hub_are_looked_at_and_watched(loaded, problems, pair, authority):
+    hub = "hub: {url: 'rediss://h.test', tls: {ca: %s, cert: a.pem, key: a.key}}\n"
+    settings = loaded(hub % "authority.pem")
+    assert [one.key for one in certificates.pairs(settings)] == [pair.key]
+    assert certificates.authorities(settings) == [Path("authority.pem")]
+    (said,) = problems(LEAST + hub % "gone.pem")
+    assert said.startswith("edge.yaml:3: hub.tls.ca: gone.pem cannot be read: ")
+
+
 def test_worries_name_the_file(loaded, pair, authority):
     now = time.time()
     assert certificates.worries(loaded(LISTENER), now) == []

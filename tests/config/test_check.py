@@ -17,7 +17,7 @@ def test_every_problem_is_reported_at_once(problems):
         """\
 regin: eu-west
 listen: 0.0.0.0
-hub: redis://localhost
+hub: redis+cluster://localhost
 tiers:
   basic:
     limits:
@@ -38,7 +38,7 @@ drain:
     ) == [
         "edge.yaml:1: regin: unknown field, did you mean region?",
         "edge.yaml:2: listen: '0.0.0.0' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
-        "edge.yaml:3: hub: is not supported yet, write memory://",
+        "edge.yaml:3: hub: is not supported yet, write redis:// or rediss://, of one Redis",
         "edge.yaml:7: tiers.basic.limits.0.rate: 'minute' is not a unit, write one of ms, s, min, h, day",
         "edge.yaml:8: tiers.basic.concurency: unknown field, did you mean concurrency?",
         "edge.yaml:10: customers.acme.tier: there is no tier bsic, did you mean basic?",
@@ -115,7 +115,14 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
             "meters: {m: {count: requests, when: never}}",
             "meters.m.when: 'never' is not known here, write answered or success or admitted",
         ),
-        ("meters: {m: {count: [requests]}}", "meters.m.count: is not a single value, write 'requests'"),
+        ("meters: {m: {count: [requests]}}",
+         "meters.m.count: is not a single value, write 'requests', 'bytes_in', 'bytes_out', 'cost', 'response_header' "
+         "or 'response_trailer'"),
+        ("meters: {m: {count: bytes}}", "meters.m.count: 'bytes' is not known here, did you mean bytes_in?"),
+        ("meters: {m: {count: response_header, header: 'X Tokens'}}",
+         "meters.m.header: 'X Tokens' is not the name of a field, letters, digits and - such as X-Cost"),
+        ("meters: {m: {count: response_header, header: X-Tokens, pass: maybe}}",
+         "meters.m.pass: 'maybe' is neither, write true or false"),
         ("meters: [m]", "meters: is not a mapping, write NAME: and what it is"),
         ("tiers: {x: {rate: 5/s}}", None),
         (
@@ -150,6 +157,24 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
          "tiers.t.limits.0.cost_header: 'X Cost' is not the name of a field, letters, digits and - such as X-Cost"),
         ("overload: {lag: 50}", "overload.lag: '50' lacks a unit, a time such as 250ms, 5s or 2min"),
         ("overload: 4000", "overload: is not a mapping, write overload: {lag: 50ms, requests: 4000}, or leave it out"),
+        ("hub: [redis://h]", "hub: is not a mapping, write hub: redis://HOST:PORT, or hub: {url: redis://HOST:PORT, "
+         "sync: 1s, on_loss: share}"),
+        ("hub: {url: redis://h, sync: 50ms}", "hub.sync: '50ms' is out of range, from 100ms to 10s"),
+        ("hub: {url: redis://h, sync: 11s}", "hub.sync: '11s' is out of range, from 100ms to 10s"),
+        ("hub: {on_loss: alow}", "hub.on_loss: 'alow' is not known here, write share or full or deny"),
+        ("hub: {url: rediss://h, tls: yes}",
+         "hub.tls: is not a mapping, write tls: {ca: certs/ca.pem}, or leave it out: rediss:// is enough"),
+        ("hub: {url: rediss://h, tls: {servername: x}}",
+         "hub.tls.servername: unknown field, known here: ca, cert, key, verify"),
+        ("usage: http://127.0.0.1:9100", "usage: is not a mapping, write usage: "
+         "{collector: http://127.0.0.1:9100, token: and a token of it}, or leave it out"),
+        ("usage: {}", "usage.collector: is missing, write collector: http://127.0.0.1:9100"),
+        ("usage: {collector: 'http://a', evry: 1s}", "usage.evry: unknown field, did you mean every?"),
+        ("usage: {collector: 'http://a', every: 2min}", "usage.every: '2min' is out of range, from 100ms to 60s"),
+        ("usage: {collector: 'http://a', token: 'a b'}", "usage.token: has characters that no token has, "
+         "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"),
+        ("usage: {collector: 'https://a', tls: yes}",
+         "usage.tls: is not a mapping, write tls: {ca: certs/ca.pem}, or leave it out: https:// is enough"),
         ("flags: {new: {percent: 10%}}",
          "flags.new.percent: '10%' is not a whole number, a whole number from 0 to 100"),
         ("keys: [{customer: x}]", None),
@@ -312,6 +337,22 @@ def test_neither_keys_nor_passwords_are_shown(problems):
         "upstreams: {api: {endpoints: ['http://me:secret@host']}}\nroutes: [{path: /, upstream: api}]\n"
     )
     assert len(found) == 4
+    assert "secret" not in "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("secret", "me:secret@host", "redis:secret@host", "redis:///:secret@host", "redis://:secret@"),
+        *("redis://me:a/secret@host", "redis://me:1/secret@host", "redis://me:?secret@host", "redis://me:#secret@host"),
+        *("redis://me:secret@host:port", "redis://me:secret@host/db", "redis://me:sec[secret@h", "redis://h?p=secret"),
+        *("redis+cluster://me:secret@host", "redis://me:secret@host:0", "rediss://me@secret:70000"),
+    ],
+)
+@pytest.mark.parametrize("form", ["hub: '%s'", "hub: {url: '%s', tls: {ca: x}}"])
+def test_no_url_of_a_hub_is_shown(problems, form, url):
+    found = problems(LEAST + form % url + "\n")
+    assert found
     assert "secret" not in "\n".join(found)
 
 

@@ -10,6 +10,7 @@ from edgeproxy.config.explain import EXAMPLES
 from edgeproxy.config.kinds import Address
 from edgeproxy.config.models import Part
 from edgeproxy.config.problems import ConfigErrors
+from tests.authority import Authority
 from tests.config.conftest import LEAST, write
 
 A, B = "a" * 64, "b" * 64
@@ -17,6 +18,7 @@ TOKENS = f"tokens: [{{sha256: {A}, role: edge}}]\n"
 """The shortest configuration that serves."""
 EXAMPLE = Path(__file__).parents[2] / "config" / "collector.yaml"
 MODES = "|".join(SSL_MODES)
+A_TLS = "tls: {cert: certs/collector.pem, key: certs/collector.key}, or leave it out"
 
 
 @pytest.fixture
@@ -164,7 +166,69 @@ def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(
     assert len(found) == 4
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("{}", (400, None, 100)),
+        ("{minutes: 31day, hours: 800day, batches: forever}", (31, 800, None)),
+        ("{minutes: forever, batches: 2 day}", (None, None, 2)),
+    ],
+)
+def test_how_long_what_is_counted_is_kept(folder, written, kept):
+    write(folder, {"collector.yaml": f"{TOKENS}retention: {written}\n"})
+    found = load.load_collector(Path("collector.yaml"), {}).retention
+    in_days = tuple(seconds and seconds / 86400 for seconds in (found.minutes, found.hours, found.batches))
+    assert in_days == kept
+    assert collector.Retention.model_validate(found.model_dump()) == found
+
+
+OF_DAYS = "is no whole number of days from 2 to 36500, days such as 400day, or forever"
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("{minutes: 1day}", f".minutes: '1day' {OF_DAYS}"),
+        ("{minutes: 2.5day, hours: 9day}", f".minutes: '2.5day' {OF_DAYS}"),
+        ("{batches: 40000day}", f".batches: '40000day' {OF_DAYS}"),
+        ("{hours: 48h}", ".hours: 'h' is not a unit, write one of day"),
+        ("{hours: [1]}", ".hours: is not a single value, days such as 400day, or forever"),
+        ("{hours: 399day}", ".hours: is shorter than minutes, keep hours as long or longer"),
+        ("{minutes: forever, hours: 500day}", ".hours: is shorter than minutes, keep hours as long or longer"),
+        ("7day", ": is not a mapping, its fields are batches, hours, minutes"),
+    ],
+)
+def test_how_long_nothing_is_kept(said, written, problem):
+    assert said(f"{TOKENS}retention: {written}\n") == [f"collector.yaml:2: retention{problem}"]
+
+
 def test_what_every_field_that_must_be_there_looks_like_is_known():
     parts = [part for part in vars(collector).values() if isinstance(part, type) and issubclass(part, Part)]
     needed = {name for part in parts for name, field in part.model_fields.items() if field.is_required()}
     assert needed - set(EXAMPLES) <= {"name"}
+
+
+def test_tls_is_a_certificate_its_key_and_who_vouches_for_edges(folder):
+    authority = Authority(folder)
+    pair = authority.issue("collector.test")
+    tls = f"tls: {{cert: {pair.cert}, key: {pair.key}, client_ca: {authority.file}}}\n"
+    write(folder, {"collector.yaml": TOKENS + tls})
+    settings = load.load_collector(Path("collector.yaml"), {})
+    assert settings.tls == collector.Tls(cert=pair.cert, key=pair.key, client_ca=authority.file)
+    write(folder, {"collector.yaml": TOKENS})
+    assert load.load_collector(Path("collector.yaml"), {}).tls is None
+
+
+@pytest.mark.parametrize(
+    ("written", "problems"),
+    [
+        ("{cert: a.pem}", [".key: is missing, write key: certs/edge.key"]),
+        ("true", [f": is not a mapping, write {A_TLS}"]),
+        ("{cert: a.pem, key: a.key, client_ca: none.pem}",
+         [".cert: a.pem cannot be read: No such file or directory, name a file that can be read",
+          ".key: a.key cannot be read: No such file or directory, name a file that can be read",
+          ".client_ca: none.pem cannot be read: No such file or directory, name a file that can be read"]),
+    ],
+)  # fmt: skip
+def test_tls_that_cannot_be_used_is_told_with_its_place(said, written, problems):
+    assert said(f"{TOKENS}tls: {written}\n") == [f"collector.yaml:2: tls{problem}" for problem in problems]

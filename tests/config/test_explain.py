@@ -11,7 +11,7 @@ from edgeproxy.config.models import Written
 
 
 def test_fields_are_found_behind_every_kind_of_container():
-    limit = {"name", "rate", "algorithm", "burst", "scope", "mode", "cost_header"}
+    limit = {"name", "rate", "algorithm", "burst", "scope", "mode", "cost_header", "sync"}
     assert fields_of(Written, ("tiers", "basic", "limits", 0)) == limit
     assert fields_of(Written, ("customers", "acme", "limits", 3)) == limit
     assert fields_of(Written, ("routes", 2, "limits", 0)) == limit

@@ -188,6 +188,117 @@ def test_what_is_no_origin_is_refused_with_the_reason(written, what, hint):
     assert refusal(kinds.read_origin, written) == (what, hint)
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("http://127.0.0.1:9100", "http://127.0.0.1:9100"),
+        ("https://Collector.Example/", "https://collector.example:443"),
+        ("http://[::1]", "http://[::1]:80"),
+    ],
+)
+def test_a_collector_has_a_port_once_read(written, read):
+    assert kinds.read_collector(written) == kinds.read_collector(read) == read
+
+
+def test_where_batches_go_at_a_collector_is_not_for_the_operator_to_say():
+    assert refusal(kinds.read_collector, "http://a/v1/batches") == (
+        "'http://a/v1/batches' has a path",
+        "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT: the edge knows where batches go",
+    )
+    assert refusal(kinds.read_collector, "https://me:secret@a") == ("has a user or a password", kinds.A_COLLECTOR)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("memory://", "memory://"),
+        ("Memory://", "memory://"),
+        ("redis://Redis.Example", "redis://redis.example:6379/0"),
+        ("REDISS://10.0.0.5:7000/", "rediss://10.0.0.5:7000/0"),
+        ("redis://localhost:6379/015", "redis://localhost:6379/15"),
+        ("redis://[::1]", "redis://[::1]:6379/0"),
+        ("redis://@h", "redis://h:6379/0"),
+        ("redis://me@h", "redis://me@h:6379/0"),
+        ("redis://:p@h", "redis://:p@h:6379/0"),
+        ("rediss://Me:P%2Fa:s@s@h/1", "rediss://Me:P%2Fa:s@s@h:6379/1"),
+    ],
+)
+def test_a_hub_has_a_port_and_a_database_once_read(written, read):
+    assert kinds.read_hub_url(written) == kinds.read_hub_url(read) == read
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("", "is not the URL of a hub"),
+        ("memory", "is not the URL of a hub"),
+        ("memory://a", "is not the URL of a hub"),
+        ("redis:h", "is not the URL of a hub"),
+        ("redis://", "is not the URL of a hub"),
+        ("http://h", "is not the URL of a hub"),
+        ("redis://h:x", "is not a URL"),
+        ("redis://[h", "is not a URL"),
+        ("redis://h/a", "has a path that is not the number of a database"),
+        ("redis://h/0/", "has a path that is not the number of a database"),
+        ("redis://h/123456", "has a path that is not the number of a database"),
+        ("redis://h:0", "has no host, or a port that cannot be"),
+        ("redis://h?db=1", "has a ? or a #"),
+        ("redis://h#1", "has a ? or a #"),
+        ("redis://a b", "has no host, or a port that cannot be"),
+    ],
+)
+def test_what_is_no_hub_is_refused_with_the_reason(written, what):
+    assert refusal(kinds.read_hub_url, written) == (what, kinds.A_HUB)
+
+
+@pytest.mark.parametrize(
+    "written", ["redi://:p@h", "redis://:a/b@h", "redis://u:1/b@h", "redis://:?@h", "redis://:1/@h"]
+)
+def test_who_writes_a_password_is_told_how(written):
+    assert refusal(kinds.read_hub_url, written)[1] == f"{kinds.A_HUB}: in a password %2F for /, %3F for ?, %23 for #"
+
+
+@pytest.mark.parametrize(
+    ("url", "named", "secret"),
+    [
+        ("memory://", "memory://", False),
+        ("redis://h:6379/0", "redis://h:6379/0", False),
+        ("redis://me@h:6379/0", "redis://me@h:6379/0", False),
+        ("redis://me:@h:6379/0", "redis://me@h:6379/0", False),
+        ("redis://:p@h:6379/0", "redis://h:6379/0", True),
+        ("rediss://me:p:q@r@[::1]:6379/1", "rediss://me@[::1]:6379/1", True),
+    ],
+)
+def test_a_url_is_named_without_its_password(url, named, secret):
+    assert (kinds.without_password(url), kinds.has_password(url)) == (named, secret)
+
+
+@pytest.mark.parametrize(
+    ("origin", "here"),
+    [
+        ("http://127.0.0.1:9100", True),
+        ("http://127.9.9.9:80", True),
+        ("http://[::1]:80", True),
+        ("http://localhost:80", True),
+        ("http://collector.localhost:80", True),
+        ("http://10.0.0.5:9100", False),
+        ("http://[::2]:80", False),
+        ("http://localhost.example:80", False),
+    ],
+)
+def test_a_loopback_address_is_here(origin, here):
+    assert kinds.is_here(origin) is here
+
+
+def test_a_token_is_one_word_and_is_not_shown():
+    assert [kinds.read_token(written) for written in (None, "", "a.b-c")] == [None, None, "a.b-c"]
+    for written in ("a secret", "secret\n", "sécret", "s" * 1001):
+        what, hint = refusal(kinds.read_token, written)
+        assert what == "has characters that no token has"
+        assert "cret" not in what + hint
+    assert refusal(kinds.read_token, ["a"])[0] == "is not a single value"
+
+
 @pytest.mark.parametrize("name", ["X-Cost", "x-usage_tokens", "A", "cost!#$%&'*+.^_`|~9"])
 def test_names_of_fields(name):
     assert kinds.read_field_name(name) == name

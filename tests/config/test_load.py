@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.config.load import check, dump, load, restore, unswept
-from edgeproxy.config.models import Settings
+from edgeproxy.config.models import Hub, Settings
 from edgeproxy.config.problems import ConfigErrors
 from tests.config.conftest import LEAST, write
 
@@ -101,6 +101,24 @@ drain: 250ms
     assert tuple(people.key(bytes.fromhex(key.sha256)) for key in settings.keys) == settings.keys
     assert len(people) == 4
     assert people.key(bytes(32)) is None
+
+
+def test_workers_are_not_told_where_usage_is_shipped(loaded):
+    dumped = dump(loaded("usage: {collector: 'http://127.0.0.1:9100', token: hush}\n"))
+    assert b"hush" not in dumped
+    assert restore(dumped)[0].usage is None
+
+
+def test_workers_are_told_of_a_hub_that_it_is_shared_and_not_how_it_is_reached(loaded):
+    said = "hub: {url: 'rediss://me:hush@h:7000/2', sync: 250ms, on_loss: deny, tls: {verify: no}}\n"
+    settings = loaded(said + "tiers: {t: {limits: [{rate: 1/s, sync: strict}]}}\n")
+    dumped = dump(settings)
+    assert b"hush" not in dumped
+    restored, _ = restore(dumped)
+    assert restored.hub == Hub(url="rediss://me@h:7000/2")
+    assert restored.hub.is_shared
+    assert restored.tiers == settings.tiers
+    assert settings.hub.url == "rediss://me:hush@h:7000/2"
 
 
 def test_all_of_an_upstream_is_restored(loaded):

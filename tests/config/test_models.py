@@ -11,6 +11,8 @@ from edgeproxy.config.models import (
     Certificate,
     Endpoint,
     Flag,
+    Hub,
+    HubTls,
     Limit,
     Listener,
     Meter,
@@ -38,6 +40,9 @@ def test_what_is_left_out_has_its_default(loaded):
     assert settings.workers == cores()
     assert str(settings.state) == "var/edge"
     assert settings.trusted_proxies == ()
+    assert vars(settings.hub) == {"url": "memory://", "sync": 1.0, "on_loss": "share", "tls": HubTls()}
+    assert vars(settings.hub.tls) == {"ca": None, "cert": None, "key": None, "verify": True}
+    assert settings.usage is None
     assert settings.per_ip is None
     assert settings.meters == {"requests": Meter(count="requests", when="answered")}
     assert (settings.tiers, settings.customers, settings.keys) == ({}, {}, ())
@@ -102,7 +107,7 @@ stamp_secret: ${SECRET}
     assert (limit.count, limit.window) == (60, 60.0)
     assert {name: value for name, value in vars(limit).items() if name != "rate"} == {
         "name": "basic", "algorithm": "sliding_window", "burst": None, "scope": "customer", "mode": "enforce",
-        "cost_header": None,
+        "cost_header": None, "sync": "bounded",
     }  # fmt: skip
     assert vars(settings.tiers["none"]) == {
         "limits": (), "concurrency": None, "quotas": (), "burst_credits": None, "priority": 0, "message": None,
@@ -118,6 +123,21 @@ stamp_secret: ${SECRET}
     assert settings.security_headers is True
     assert (settings.drain, settings.legacy_headers, settings.stamp_secret) == (0.0, True, "s3cret")
     assert "s3cret" not in repr(settings)
+
+
+def test_meters_say_what_is_counted_and_where_it_is_reported(loaded):
+    settings = loaded(
+        "meters: {in: {count: bytes_in}, out: {count: bytes_out, when: admitted}, dear: {count: cost}, "
+        "head: {count: response_header, header: X-Tokens, when: success}, "
+        "tail: {count: response_trailer, header: X-Tokens, pass: yes}}\n"
+    )
+    assert {name: tuple(vars(meter).values()) for name, meter in settings.meters.items()} == {
+        "in": ("bytes_in", "answered", None, False),
+        "out": ("bytes_out", "admitted", None, False),
+        "dear": ("cost", "answered", None, False),
+        "head": ("response_header", "success", "X-Tokens", False),
+        "tail": ("response_trailer", "answered", "X-Tokens", True),
+    }
 
 
 def test_settings_cannot_be_changed(loaded):
@@ -333,3 +353,70 @@ def test_flags_and_overload(loaded):
     assert settings.flags == {"a": Flag(percent=10, tiers=("pro",), customers=("acme",)), "b": Flag()}
     assert vars(settings.flags["b"]) == {"percent": 0, "tiers": (), "customers": ()}
     assert settings.overload == Overload(lag=1.0, requests=10)
+
+
+def test_usage_is_shipped_where_it_says(loaded):
+    said = "usage: {collector: 'http://C.example:9100/'%s}\n"
+    usage = loaded(said % "").usage
+    assert (usage.collector, usage.token, usage.every) == ("http://c.example:9100", None, 5.0)
+    assert vars(usage.tls) == {"ca": None, "cert": None, "key": None, "server_name": None, "verify": True}
+    assert loaded(said % ", token: '${T:-}', every: 100ms").usage == usage.model_copy(update={"every": 0.1})
+    assert loaded(said % ", token: hush").usage.token == "hush"
+    assert "hush" not in repr(loaded(said % ", token: hush"))
+
+
+@pytest.mark.parametrize(
+    ("said", "exposed"),
+    [
+        ("collector: 'http://10.0.0.5:9100', token: t", True),
+        ("collector: 'http://10.0.0.5:9100', token: ''", False),
+        ("collector: 'https://10.0.0.5:9100', token: t", False),
+        ("collector: 'http://localhost:9100', token: t", False),
+    ],
+)
+def test_a_token_is_exposed_to_those_on_the_way_without_tls(loaded, said, exposed):
+    assert loaded(f"usage: {{{said}}}\n").usage.is_exposed is exposed
+
+
+def test_a_hub_is_a_url_or_a_mapping_with_it(loaded):
+    assert loaded("hub: redis://H.example\n").hub == Hub(url="redis://h.example:6379/0")
+    assert loaded("hub: {}\n").hub == loaded("hub: memory://\n").hub == Hub()
+    hub = loaded("hub: {url: 'rediss://me:hush@h', sync: 100ms, on_loss: full, tls: {ca: a, verify: yes}}\n").hub
+    assert (hub.url, hub.sync, hub.on_loss, str(hub.tls.ca)) == ("rediss://me:hush@h:6379/0", 0.1, "full", "a")
+    assert hub.name == "rediss://me@h:6379/0"
+    assert "hush" not in repr(hub)
+
+
+@pytest.mark.parametrize(
+    ("url", "shared", "exposed"),
+    [
+        ("memory://", False, False),
+        ("redis://10.0.0.5", True, False),
+        ("redis://me@10.0.0.5", True, False),
+        ("redis://me:@10.0.0.5", True, False),
+        ("redis://:p@10.0.0.5", True, True),
+        ("redis://me:p@redis.example", True, True),
+        ("redis://me:p@localhost", True, False),
+        ("redis://me:p@[::1]", True, False),
+        ("rediss://me:p@10.0.0.5", True, False),
+    ],
+)
+def test_a_hub_is_shared_and_its_password_exposed_to_those_on_the_way_without_tls(url, shared, exposed):
+    hub = Hub(url=url)
+    assert (hub.is_shared, hub.is_exposed) == (shared, exposed)
+
+
+def test_limits_say_how_closely_hosts_keep_them(loaded):
+    settings = loaded(
+        "tiers: {t: {limits: [{rate: 1/s}, {rate: 9/min, sync: eventual}]}}\n"
+        "customers: {c: {tier: t, limits: [{rate: 1/s, sync: strict}]}}\n"
+        "upstreams: {u: {endpoints: ['http://a']}}\n"
+        "routes: [{path: /, upstream: u, limits: [{rate: 1/s, sync: bounded}, {rate: 9/min, sync: strict}]}]\n",
+        alone=True,
+    )
+    held = (settings.tiers["t"], settings.customers["c"], settings.routes[0])
+    assert [[limit.sync for limit in part.limits] for part in held] == [
+        ["bounded", "eventual"],
+        ["strict"],
+        ["bounded", "strict"],
+    ]

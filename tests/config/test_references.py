@@ -2,6 +2,8 @@
 
 import pytest
 
+from edgeproxy.config import kinds
+from edgeproxy.http1.fields import RESPONSE, Kind
 from tests.config.conftest import LEAST
 
 UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}\n"
@@ -220,6 +222,39 @@ def test_the_meter_of_a_quota_must_exist(problems):
     ]
 
 
+@pytest.mark.parametrize("what", ["response_header", "response_trailer"])
+def test_what_upstreams_report_is_in_a_field_of_its_own(problems, what):
+    def said(rest):
+        return problems(LEAST + f"meters: {{m: {{count: {what}{rest}}}}}\n")
+
+    assert said("") == [
+        "edge.yaml:3: meters.m: lacks the field in which upstreams report it, write header: X-Usage-Tokens"
+    ]
+    assert said(", header: Content-Length") == [
+        "edge.yaml:3: meters.m.header: Content-Length is for the edge itself, and is not looked at, "
+        "have upstreams report it in a field of its own, such as X-Usage-Tokens"
+    ]
+    assert said(", header: X-Usage-Tokens, pass: true") == []
+    assert len(said(", header: [x]")) == 1
+
+
+@pytest.mark.parametrize("what", ["requests", "bytes_in", "bytes_out", "cost"])
+def test_nothing_else_is(problems, what):
+    found = problems(LEAST + f"meters: {{m: {{count: {what}, header: X-Usage-Tokens, pass: true}}}}\n")
+    hint = "write count: response_header, or leave it out"
+    assert found == [
+        f"edge.yaml:3: meters.m.{field}: is of what upstreams report, not of {what}, {hint}"
+        for field in ("header", "pass")
+    ]
+    assert problems(LEAST + f"meters: {{m: {{count: {what}}}}}\n") == []
+
+
+def test_the_fields_of_the_edge_itself_are_those_that_are_read_or_dropped_in_answers():
+    """The two tables are in rooms of which the lower must not know the other."""
+    own = {name.decode() for name, kind in RESPONSE.items() if kind is not Kind.SECURITY}
+    assert own == kinds.OWN_FIELDS
+
+
 def test_the_meters_of_a_part_may_be_elsewhere(problems):
     text = f"tiers: {{t: {{quotas: [{MONTHLY.replace('requests', 'hits')}]}}}}\n"
     files = {"meters.yaml": "meters: {hits: {count: requests}}\n"}
@@ -386,6 +421,56 @@ def test_upstreams_of_another_shape_are_left_to_the_models(problems):
     ]
 
 
+def usage(problems, said):
+    """What is said of this `usage`, which is in line 3."""
+    return problems(LEAST + f"usage: {{{said}}}\n")
+
+
+def test_tls_needs_a_collector_that_speaks_it(problems):
+    assert usage(problems, "collector: HTTP://a, tls: {ca: x}")[-1:] == [
+        "edge.yaml:3: usage.tls: says nothing to a collector of http://, write https:// there, or leave it out"
+    ]
+    for right in ("'https://a', tls: {ca: x}", "'http://a', tls: {}", "'http://a'"):
+        assert usage(problems, f"collector: {right}") == []
+    assert len(usage(problems, "collector: '${C}', tls: {ca: x}")) == 1
+    assert len(usage(problems, "collector: [a], tls: {ca: x}")) == 1
+    assert len(usage(problems, "collector: 'https://a', tls: [x]")) == 1
+
+
+def test_tls_towards_the_collector_is_held_to_what_that_towards_upstreams_is(problems):
+    assert usage(problems, "collector: 'https://a', tls: {cert: x}") == [
+        "edge.yaml:3: usage.tls.cert: stands without its key, write key: FILE beside it"
+    ]
+    assert usage(problems, "collector: 'https://a', tls: {verify: no, ca: x}") == [
+        "edge.yaml:3: usage.tls.verify: false leaves ca unread, leave one of them out"
+    ]
+
+
+def hub(problems, said):
+    """What is said of this `hub`, which is in line 3."""
+    return problems(LEAST + f"hub: {{{said}}}\n")
+
+
+def test_tls_needs_a_hub_that_speaks_it(problems):
+    says_nothing = "edge.yaml:3: hub.tls: says nothing to a hub of %s, write rediss:// there, or leave it out"
+    assert hub(problems, "url: REDIS://a, tls: {verify: no}") == [says_nothing % "redis://"]
+    assert hub(problems, "tls: {verify: no}") == [says_nothing % "memory://"]
+    for right in ("url: Rediss://a, tls: {ca: x}", "url: redis://a, tls: {}", "url: redis://a"):
+        assert hub(problems, right) == []
+    for otherwise in ("url: '${U}', tls: {ca: x}", "url: [a], tls: {ca: x}", "url: rediss://a, tls: [x]", "tls: x"):
+        assert len(hub(problems, otherwise)) == 1
+    assert len(hub(problems, "url: rdis://a, tls: {ca: x}")) == 1
+
+
+def test_tls_towards_the_hub_is_held_to_what_that_towards_upstreams_is(problems):
+    assert hub(problems, "url: rediss://a, tls: {key: x}") == [
+        "edge.yaml:3: hub.tls.key: stands without its cert, write cert: FILE beside it"
+    ]
+    assert hub(problems, "url: rediss://a, tls: {verify: off, ca: x}") == [
+        "edge.yaml:3: hub.tls.verify: false leaves ca unread, leave one of them out"
+    ]
+
+
 USES_OF_FILES = """\
 state: var/edge
 tables: {dir: /dev/shm/edge}
@@ -402,6 +487,8 @@ upstreams:
     endpoints: [https://a]
     tls: {ca: ca.pem, cert: edge.pem, key: ./certs//edge.key}
 routes: [{path: /*, upstream: api}]
+usage: {collector: "https://c", tls: {ca: collector.pem}}
+hub: {url: "rediss://h", tls: {ca: hub.pem}}
 """
 
 
@@ -416,12 +503,14 @@ routes: [{path: /*, upstream: api}]
         ("clients.pem", 10),
         ("ca.pem", 14),
         ("certs/x/../edge.key", 14),
+        ("collector.pem", 16),
+        ("hub.pem", 17),
     ],
 )
 @pytest.mark.parametrize(("log", "field"), [("%s", "access_log"), ("{file: %s, sample: 1%%}", "access_log.file")])
 def test_requests_are_not_logged_to_what_has_another_use(problems, file, line, log, field):
     text = USES_OF_FILES.replace(", x]", "]") + f"access_log: {log % file}\n"
-    assert problems(text) == [f"edge.yaml:16: {field}: {file} is named already at edge.yaml:{line}, name another file"]
+    assert problems(text) == [f"edge.yaml:18: {field}: {file} is named already at edge.yaml:{line}, name another file"]
 
 
 def test_a_log_of_its_own_is_well_wherever_it_is(problems):

@@ -24,14 +24,16 @@ admin: 127.0.0.1:9090
 workers: auto
 state: var/edge
 trusted_proxies: [10.0.0.0/8]
-hub: memory://
+hub: {url: "rediss://me:p%2Fw@h:6379/0", sync: 1s, on_loss: share, tls: {ca: i, cert: j, key: k, verify: true}}
 per_ip: {rate: 200/s}
-meters: {requests: {count: requests, when: answered}}
+meters:
+  requests: {count: requests, when: answered}
+  tokens: {count: response_trailer, header: X-Tokens, pass: false}
 tiers:
   basic:
     limits:
       - {rate: 60/min}
-      - {rate: 5/s, name: burst, algorithm: hybrid, burst: 9, scope: key, mode: shadow, cost_header: X-Cost}
+      - {rate: 5/s, name: burst, algorithm: hybrid, burst: 9, scope: key, mode: shadow, cost_header: X-C, sync: strict}
     concurrency: 5
     quotas: [{meter: requests, per: month, included: 100, cap: hard, timezone: Europe/Berlin}]
     burst_credits: {earn: 10/s, max: 600}

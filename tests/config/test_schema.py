@@ -109,7 +109,7 @@ def test_defaults_are_as_they_would_be_written(made):
         "legacy_headers": False,
         "drain": "30s",
     }
-    limit = {"algorithm": "sliding_window", "scope": "customer", "mode": "enforce"}
+    limit = {"algorithm": "sliding_window", "scope": "customer", "mode": "enforce", "sync": "bounded"}
     assert defaults(made["$defs"]["Limit"]) == limit
     assert defaults(made["$defs"]["RouteLimit"]) == {**limit, "scope": "customer_route"}
     assert defaults(made["$defs"]["Tier"]) == {"concurrency": "none", "priority": 0}
@@ -134,12 +134,17 @@ def test_defaults_are_as_they_would_be_written(made):
     assert defaults(made["$defs"]["Tables"]) == {"people": 200_000, "addresses": 200_000}
     assert defaults(made["$defs"]["Route"]) == {"auth": "required", "cost": 1}
     assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "forward_key": False}
+    assert defaults(made["$defs"]["Meter"]) == {"when": "answered", "pass": False}
     assert defaults(made["$defs"]["Endpoint"]) == {"weight": 1}
     assert defaults(made["$defs"]["Health"]) == {"every": "5s"}
     assert defaults(made["$defs"]["Retry"]) == {"attempts": 2, "budget": "20%"}
     assert defaults(made["$defs"]["Eject"]) == {"errors": 5, "for": "30s"}
     assert defaults(made["$defs"]["Breaker"]) == {}
     assert defaults(made["$defs"]["UpstreamTls"]) == {"verify": True}
+    assert defaults(made["$defs"]["Usage"]) == {"every": "5s"}
+    assert defaults(made["$defs"]["Hub"]) == {"url": "memory://", "sync": "1s", "on_loss": "share"}
+    assert defaults(made["$defs"]["HubTls"]) == {"verify": True}
+    assert defaults(made["$defs"]["CollectorTls"]) == {"verify": True}
     assert defaults(made["$defs"]["Listener"]) == {}
     assert defaults(made["$defs"]["ListenerTls"]) == {}
     assert defaults(made["$defs"]["AccessLog"]) == {"sample": "100%"}
@@ -165,6 +170,7 @@ def test_what_must_be_there_is_required(made):
         "Route": ["path", "upstream"],
         "RouteLimit": ["rate"],
         "Upstream": ["endpoints"],
+        "Usage": ["collector"],
     }
     assert "required" not in made
 
@@ -196,6 +202,7 @@ def test_what_must_be_there_is_required(made):
         "upstreams: {a: {endpoints: ['https://a'], tls: {ca: a, cert: b, key: c, server_name: d.e, verify: no}}}",
         "upstreams: {a: {endpoints: ['https://a'], tls: {server_name: '::1'}}}",
         "limits: {connections: 10, connections_per_ip: '10', pipelined: 1}",
+        "meters: {m: {count: bytes_out}, n: {count: response_header, header: X-Usage, when: success, pass: true}}",
         "legacy_headers: yes",
         "tiers: {basic: {limits: [{rate: 1e6/day}]}}",
         "upstreams: {a: {endpoints: ['http://a:1', {url: 'http://b:2'}], pool: 5}}",
@@ -213,6 +220,13 @@ def test_what_must_be_there_is_required(made):
         "routes: [{path: /, upstream: a, cost: 10, limits: [{rate: 5/min}], flag: new}]",
         "flags: {new: {percent: 10, tiers: [a], customers: [b]}, old: {}}",
         "overload: {lag: 50ms, requests: 10}",
+        "hub: redis://localhost",
+        "hub: '${HUB}'",
+        "hub: {}",
+        "hub: {url: 'rediss://me:p@h:6379/0', sync: 250ms, on_loss: deny, tls: {ca: a, cert: b, key: c, verify: no}}",
+        "tiers: {a: {limits: [{rate: 5/s, sync: strict}]}}",
+        "usage: {collector: 'http://127.0.0.1:9100', token: '${TOKEN:-}', every: 1s}",
+        "usage: {collector: '${COLLECTOR}', token: '', tls: {ca: a, cert: b, key: c, server_name: d.e, verify: no}}",
         "include: tiers.yaml",
         "include: [a.yaml, b.yaml]",
         "limits: {body: none, head: 16KiB}",
@@ -230,7 +244,12 @@ def test_what_passes_check_is_valid(made, text):
         "workers: 0",
         "workers: many",
         "listen: 8080",
-        "hub: redis://localhost",
+        "hub: redis+cluster://localhost",
+        "hub: off",
+        "hub: {url: 'redis://'}",
+        "hub: {url: redis://a, sync: 1}",
+        "hub: {url: redis://a, on_loss: allow}",
+        "hub: {url: redis://a, tls: {server_name: a}}",
         "security_headers: maybe",
         "access_log: true",
         "access_log: 'on'",
@@ -283,7 +302,7 @@ def test_what_passes_check_is_valid(made, text):
         "tiers: {basic: {limits: [{rate: 5/s, algorithm: leaky}]}}",
         "tiers: {basic: {limits: [{rate: 5/s, burst: 0}]}}",
         "tiers: {basic: {limits: [{rate: 5/s, scope: tier}]}}",
-        "tiers: {basic: {limits: [{rate: 5/s, sync: strict}]}}",
+        "tiers: {basic: {limits: [{rate: 5/s, sync: always}]}}",
         "tiers: {basic: {limits: [{rate: 5/s, cost_header: 'X Cost'}]}}",
         "customers: {a: {tier: t, concurrency: off}}",
         "customers: {a: {tier: t, burst_credits: true}}",
@@ -299,6 +318,12 @@ def test_what_passes_check_is_valid(made, text):
         "flags: {new: {percent: 101}}",
         "flags: {new: {tiers: pro}}",
         "overload: {lag: 50}",
+        "usage: off",
+        "usage: {token: x}",
+        "usage: {collector: 'http://127.0.0.1:9100/v1/batches'}",
+        "usage: {collector: 'http://127.0.0.1:9100', token: 'a b'}",
+        "usage: {collector: 'http://127.0.0.1:9100', every: 5}",
+        "usage: {collector: 'http://127.0.0.1:9100', tls: {cert: ''}}",
         "upstreams: {}",
         "upstreams: {a: {endpoints: []}}",
         "upstreams: {a: {endpoints: ['ftp://a']}}",
@@ -326,6 +351,12 @@ TRIED = {
     kinds.read_digest: ["ab" * 32, "AB" * 32, "ab", "g" * 64],
     kinds.read_address: ["a:80", "[::1]:80", "80", ":80", "a", "::1:80"],
     kinds.read_origin: ["http://a", "http://a:1/", "a:1", "http://a/b", "https://a", "http://u@a", "ftp://a"],
+    kinds.read_collector: ["http://a", "https://a:1/", "a:1", "http://a/b", "http://u@a", "http://a?b", "ftp://a"],
+    kinds.read_hub_url: [
+        *("memory://", "memory://a", "redis://a", "rediss://[::1]:1/2", "redis://u:p@a@b:6379/15", "redis://:p@a/"),
+        *("redis+cluster://a", "redis://", "redis://u@", "redis://a/b", "redis://a/0/1", "redis://a?b", "redis://a#b"),
+    ],
+    kinds.read_token: ["", "a", "a.b-c~+/=", "a b", "é", "a" * 1001],
     kinds.read_target: ["/", "/healthz?x=y", "healthz", "/a b", "/a#b", "", "/é"],
     kinds.read_server_name: ["a", "A.example", "10.0.0.5", "::1", "a b", "https://a", ""],
     kinds.read_file: ["a", "/a/b.pem", ""],

@@ -112,6 +112,14 @@ def test_a_size_may_have_bounds():
     assert refusal(head, "3KiB") == ("'3KiB' is out of range", "from 1024B to 2048B")
 
 
+def test_a_time_may_have_bounds():
+    every = units.Time(0.1, 60.0)
+    assert [every("100ms"), every("1min"), every(5.0)] == [0.1, 60.0, 5.0]
+    assert refusal(every, "99ms") == ("'99ms' is out of range", "from 100ms to 60s")
+    assert refusal(every, "61s") == ("'61s' is out of range", "from 100ms to 60s")
+    assert refusal(every, "5") == ("'5' lacks a unit", units.A_TIME)
+
+
 def test_a_body_may_be_of_any_size():
     assert units.read_body("none") is None
     assert units.read_body(None) is None

@@ -2,7 +2,8 @@
 
 Files of one table form a chain, each the successor of the next older that still exists. What stands in a row of
 the older, all columns and the foreign one, is written as absolute counts into the foreign column of the same key
-in the younger; so however often it is done, nothing counts twice, and what an even older file left is handed on.
+in the younger; so however often it is done, nothing counts twice, and what an even older file left is handed on. What
+other hosts count is left out where the younger hears of it from the hub itself.
 """
 
 from time import perf_counter
@@ -32,6 +33,8 @@ class Carry:
     def __init__(self, old: LimitTable, new: LimitTable) -> None:
         self.old = old
         self.new = new
+        self._left_out = old.layout.hub if new.layout.hub is not None else None
+        self._columns = old.layout.columns - (self._left_out is not None)
         self._cursor = 0
         self._carried: dict[int, tuple[int, int]] = {}
         self._busy = False
@@ -69,7 +72,7 @@ class Carry:
             return False
         low, high = bounds(cell_number(now, words[row + at.ROW_WIDTH]), old.layout.cells)
         cells: dict[int, int] = {}
-        for word in words[row + at.FOREIGN : row + old.layout.heads].tolist():
+        for word in words[row + at.FOREIGN : row + old.layout.rings + old.layout.ring * self._columns].tolist():
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         periods = bool(words[row + at.ROW_STATE] & HAS_PERIODS)
@@ -83,7 +86,7 @@ class Carry:
     def _head(self, heads: list[int], now: float, *, periods: bool) -> tuple[tuple[int, ...], bool]:
         """The first words of the head that stands for those of all columns of a row; whether it is wanted by itself."""
         size = self.old.layout.width
-        columns = [heads[start : start + size] for start in range(0, size * (1 + self.old.layout.columns), size)]
+        columns = [heads[start : start + size] for start in range(0, size * (1 + self._columns), size)]
         if periods:
             return _of_quota(columns, now)
         counted = sum(head[at.CUM] for head in columns)
@@ -102,7 +105,7 @@ class Carry:
         key = new.key_in(self.old, row)
         there = new.peek(key)
         said = 0 if there is None else new.words[there + new.layout.head(FOREIGN_COLUMN) + at.GAUGE]
-        used = self.old.in_use(row)
+        used = self.old.in_use(row, without=self._left_out)
         return used != said and self._write(row, key, now, {}, (0, used))
 
     def _write(self, row: int, key: RowKey, now: float, cells: dict[int, int], head: tuple[int, ...]) -> bool:

@@ -2,7 +2,7 @@
 
 Words of 64 bits; those without a name are zero:
 
-    0 magic   1 instance   2 boot   3 offset   4 token   5 heartbeat   16… generation of each table
+    0 magic   1 instance   2 boot   3 offset   4 token   5 heartbeat   6 starts   16… generation of each table
 """
 
 import mmap
@@ -16,7 +16,7 @@ from edgeproxy.counters.file import TableError, write_whole
 
 MAGIC = int.from_bytes(b"edge.ctl", "little")
 SIZE = 4096
-THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT = range(6)
+THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS = range(7)
 GENERATIONS = {"people": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
 
 
@@ -73,6 +73,15 @@ class Control:
         # The offset first: killed between the two, this is done again.
         self._words[OFFSET] = round(offset * 1e6)
         self._words[BOOT] = boot
+
+    def move(self, offset: float) -> None:
+        """Another offset (seconds, ≥ 0) from now on."""
+        self._words[OFFSET] = round(offset * 1e6)
+
+    def start(self) -> int:
+        """Another supervisor starts: the how many-th. For the holder of the setup lock."""
+        self._words[STARTS] += 1
+        return self._words[STARTS]
 
     def generation(self, table: str) -> int:
         """The number of the file of this table (one of GENERATIONS) that is current; 0: none yet."""

@@ -66,7 +66,8 @@ class TableFile:
         header[at.RING], header[at.CELLS], header[at.WIDTH] = layout.ring, layout.cells, layout.width
         header[at.SEED], header[at.SEED + 1] = secrets.randbits(64), secrets.randbits(64)
         # Half of the columns are spare: those of the workers that are about to start count as active from the first.
-        for column in range(layout.columns // 2):
+        active = [*range(layout.columns // 2), *([] if layout.hub is None else [layout.hub])]
+        for column in active:
             for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
                 header[bitmap + column // 64] |= 1 << column % 64
         write_whole(path, bytes(header.cast("B")), size=layout.size)

@@ -5,8 +5,9 @@
     rows     `rows` of `row_words` each, handed out from the first on
 
 A row of a limit table is 16 header words, a ring of R words for each column, and last a head of HEADS words for
-each column. The first column is the foreign one: counts from elsewhere, written by the supervisor. The rings lie
-side by side, and so do the heads, so that one slice reads them all. A row of a tally table is 32 header words, 29
+each column. The first column is the foreign one: counts of older files, written by the supervisor. Where limits are
+shared with other hosts the last column is the hub's: what others have counted, written by the supervisor too. The rings
+lie side by side, and so do the heads, so that one slice reads them all. A row of a tally table is 32 header words, 29
 of which hold the key and the last the mark, and `width` words for each column.
 
 Every word has one writer at a time: a column's words the process that holds the column, the foreign ring, the
@@ -35,6 +36,8 @@ COLUMNS_VERSION = 22
 SEALED, LOOKED = 23, 24
 """Of tables of usage: the last batch whose marks are all in the map, and the Unix second up to which it was looked for
 what had grown (usage/seal.py)."""
+HOSTS, AWAY = 25, 1 << 32
+"""Of tables with a hub's column: how many hosts the hub knows, this one among them; with AWAY while it is away."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP words: columns that ever counted here, and those whose words may change at any time."""
@@ -59,6 +62,10 @@ time); of claims the wanted, used and given."""
 GAUGE, PERIOD = LEVEL, LEVEL
 """In the place of a level: of concurrency the owner and how much it has in use (limits/slots.py), of a quota the
 calendar period in which CUM was counted (limits/quota.py)."""
+THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = WANT, USED, GIVEN
+"""In the place of claims, of the hub's column: how many counts that the hub does not know of may be there until it must
+be asked (the upper 32 bits), and until it should be told (the lower 32); until when asking is of no use, and until when
+its last answer is good (milliseconds of edge time)."""
 FORMER_HEADS = 4
 """Words of a head in files that have none for the foreign column, in which `width` is 0."""
 
@@ -80,6 +87,11 @@ class Layout(NamedTuple):
     ring: int = 0
     cells: int = 0
     width: int = 0
+
+    @property
+    def hub(self) -> int | None:
+        """The column of what other hosts count; None where limits are this host's. Workers have an even number."""
+        return self.columns - 1 if self.columns % 2 else None
 
     @property
     def row_words(self) -> int:

@@ -211,13 +211,14 @@ class LimitTable:
         # Last, for it is what makes workers look.
         self.words[row + at.ROW_SYNC] += 1
 
-    def in_use(self, row: int) -> int:
-        """What the gauges of a row say, those of processes that run and what is in use elsewhere."""
+    def in_use(self, row: int, *, without: int | None = None) -> int:
+        """What the gauges of a row say, of processes that run and of what is in use elsewhere; `without` a column."""
         words, layout = self.words, self.layout
         total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & COUNT_MASK
         for column in range(layout.columns):
             word = words[row + layout.head(column) + at.GAUGE]
-            if word & COUNT_MASK and word >> at.OWNER_SHIFT == self.owner_of(column) and self.is_living(column):
+            living = word & COUNT_MASK and word >> at.OWNER_SHIFT == self.owner_of(column) and self.is_living(column)
+            if living and column != without:
                 total += word & COUNT_MASK
         return total
 
@@ -380,8 +381,8 @@ class LimitTable:
         return self.words[at.SEEN + column] >> at.OWNER_SHIFT
 
     def is_living(self, column: int) -> bool:
-        """Whether a running process has this column; costs a system call."""
-        return column == self.column or is_held(self.file, column)
+        """Whether a running process has this column; costs a system call. The hub's is nobody's, and always counts."""
+        return column in (self.column, self.layout.hub) or is_held(self.file, column)
 
 
 def milliseconds(now: float) -> int:

@@ -23,14 +23,15 @@ NEARLY_FULL = 0.8
 """Part of a tally table's rows from which on the next start begins with an empty file."""
 
 
-def layouts(workers: int, people: int, addresses: int) -> tuple[Layout, ...]:
-    """The layout of each table, for so many workers and as many spare columns."""
+def layouts(workers: int, people: int, addresses: int, *, hub: bool = False) -> tuple[Layout, ...]:
+    """The layout of each table, for so many workers and as many spare columns; with a `hub`, one for other hosts."""
     columns = 2 * workers
+    limits = columns + hub
     return (
-        Layout("people", people, columns, ring=32, cells=28, width=HEADS),
-        Layout("addresses", addresses, columns, ring=16, cells=13, width=HEADS),
+        Layout("people", people, limits, ring=32, cells=28, width=HEADS),
+        Layout("addresses", addresses, limits, ring=16, cells=13, width=HEADS),
         # Their rings stay empty: what is counted, and how long it matters, stands in the heads.
-        Layout(QUOTAS, people, columns, ring=1, cells=1, width=HEADS),
+        Layout(QUOTAS, people, limits, ring=1, cells=1, width=HEADS),
         Layout("usage", people, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
         Layout("connections", CONNECTION_ROWS, columns, width=WAYS),

@@ -66,6 +66,8 @@ class Store:
         self.base_path = state / "base.json"
         self.control = control
         self.column: int | None = None
+        self.start = 0
+        """Of a supervisor: the how many-th start of one it was here."""
         self.limits: dict[str, LimitTable] = {}
         self.tallies: dict[str, TallyTable] = {}
         self.identity = FileLock(state / "identity.lock")
@@ -88,12 +90,14 @@ class Store:
         tables_dir: Path | None = None,
         boot: str | None = None,
         offset: float | None = None,
+        hub: bool = False,
     ) -> "Store":
         """Make what is missing, and a new generation of what has another layout or boot. The supervisor's way in.
 
-        `people` and `addresses` are rows. `boot` and `offset` (seconds) are this boot's id and clock offset, asked
-        of the kernel where not given. Raises TableError (an OSError) where a file cannot be made, as on a full
-        disk, or is not what it should be: its text is for the operator, and nothing half-made is left.
+        `people` and `addresses` are rows. `hub`: limits are shared with other hosts. `boot` and `offset` (seconds) are
+        this boot's id and clock offset, asked of the kernel where not given. Raises TableError (an OSError) where a
+        file cannot be made, as on a full disk, or is not what it should be: its text is for the operator, and nothing
+        half-made is left.
         """
         folder = tables_dir or state
         setup = FileLock(state / "setup.lock")
@@ -111,8 +115,9 @@ class Store:
                 # A wall clock before 2025 would give cells below zero: edge time then begins with the boot.
                 control.begin_boot(digest, max(0.0, clock.wall_offset() if offset is None else offset))
             store = cls(state, tables_dir, control)
-            wanted = layouts(workers, people, addresses)
+            wanted = layouts(workers, people, addresses, hub=hub)
             prepare_tables(folder, control, wanted, store.base(), monotonic() + control.offset)
+            store.start = control.start()
             store.follow()
         finally:
             setup.release()

@@ -109,7 +109,7 @@ class Tending:
         held = columns.held(table.file)
         unheld = self._unheld.setdefault(table.file.path.name, {})
         for column in range(table.layout.columns):
-            if column in held:
+            if column in held or column == table.layout.hub:
                 unheld.pop(column, None)
             else:
                 unheld.setdefault(column, now)

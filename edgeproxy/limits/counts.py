@@ -95,6 +95,11 @@ class Counts:
         """The row is this process's own: the table has none to give."""
         return self._local is not None
 
+    @property
+    def row(self) -> int:
+        """The word at which the row begins, in the table where it is not `local`."""
+        return self._first - self._table.first_ring
+
     def look_again(self) -> None:
         """Other columns than before are to be read: sum anew at the next decision."""
         if self._settled:

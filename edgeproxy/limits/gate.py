@@ -1,0 +1,156 @@
+"""Before a limit that hosts share passes a request: whether the hub must be asked first, and when it must be told.
+
+What a host may let through before it has heard from the hub is small (sync/plan.py says how much); beyond it a request
+waits for a claim, which the hub grants, and which then counts there already. Claims are columns' words like all else: a
+worker writes how many it would like (WANT) and how many it has spent (USED), the supervisor how many there are (GIVEN).
+"""
+
+from collections.abc import Callable
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.counts import Counts
+
+QUIET = 0.025
+"""Seconds between two times that one row's use is told."""
+NEVER = (1 << 32) - 1
+"""As a threshold: nobody need ask, or tell."""
+PAGE = 6
+"""A browser's parallel requests: a page that is opened should not wait."""
+
+
+def cold_allowance(most: int, hosts: int) -> int:
+    """What one of `hosts` may let through of a limit of which it has not heard lately; `most` passes at once."""
+    return int(max(1, 0.1 * most / max(1, hosts - 1), min(PAGE, most / 10)))
+
+
+class Gate:
+    """The gate before one row of a table with a hub's column. At most one for a row in a process."""
+
+    __slots__ = (
+        "_counts",
+        "_cums",
+        "_heads",
+        "_hub",
+        "_own",
+        "_quiet_until",
+        "_tell",
+        "_untold",
+        "_width",
+        "_words",
+        "has_refused",
+        "mode",
+        "most",
+        "waiting",
+    )
+
+    def __init__(self, table: LimitTable, counts: Counts, most: int, mode: str, tell: Callable[["Gate"], None]) -> None:
+        """`most` passes at once where nothing is used. `mode`: bounded, eventual or strict.
+
+        `tell` has the supervisor look at the row: there is something that the hub should hear of, or be asked for.
+        """
+        layout = table.layout
+        assert layout.hub is not None
+        self._counts = counts
+        self._words = table.words
+        self._width = layout.width
+        # From the foreign column's on: what older files hold has been counted here too.
+        self._cums = layout.heads + at.CUM
+        self._heads = layout.head(layout.hub)
+        self._own = table.head_at
+        self._tell = tell
+        self._untold = 0
+        self._quiet_until = 0.0
+        self.most = most
+        self.mode = mode
+        self.has_refused = False
+        """Something was refused since who is told last looked, who takes it back."""
+        self.waiting = 0
+        """Of costs, how much waits for claims in this process."""
+
+    @property
+    def row(self) -> int:
+        """The word at which its row begins."""
+        return self._counts.row
+
+    @property
+    def in_hand(self) -> int:
+        """Claims that this process was given and has not spent."""
+        own = self._counts.row + self._own
+        return self._words[own + at.GIVEN] - self._words[own + at.USED]
+
+    def must_ask(self, now: float, cost: int) -> bool:
+        """Whether a request that counts for `cost` has to wait for claims, at edge time `now`. After a decision."""
+        counts = self._counts
+        if counts.local:
+            return False
+        words, row = self._words, counts.row
+        hub = row + self._heads
+        counted = sum(words[row + self._cums : hub : self._width].tolist())
+        self._untold = untold = counted - words[row + at.ROW_ACKNOWLEDGED]
+        if self.in_hand >= cost:
+            return False
+        hosts = words[at.HOSTS]
+        if self.mode == "strict":
+            return hosts != 1
+        if hosts <= 1 or hosts & at.AWAY or self.mode == "eventual":
+            return False
+        if words[hub + at.WARM_UNTIL] > now * 1000:
+            allowed = words[hub + at.THRESHOLDS] >> 32
+        else:
+            allowed = cold_allowance(self.most, hosts)
+        return untold + cost > allowed
+
+    def is_in_vain(self, now: float) -> bool:
+        """Whether there is nobody to ask, or the hub has just said that there is nothing left."""
+        counts = self._counts
+        return bool(
+            self._words[at.HOSTS] & at.AWAY or self._words[counts.row + self._heads + at.NO_USE_UNTIL] > now * 1000
+        )
+
+    def charged(self, now: float, cost: int) -> None:
+        """A request passed, for which `must_ask` was false."""
+        counts = self._counts
+        if counts.local:
+            return
+        words, row = self._words, counts.row
+        own = row + self._own
+        if words[own + at.GIVEN] - words[own + at.USED] >= cost:
+            words[own + at.USED] += cost
+        if now < self._quiet_until:
+            return
+        hub = row + self._heads
+        worth = words[hub + at.THRESHOLDS] & NEVER
+        if self._untold + cost >= worth or words[hub + at.WARM_UNTIL] <= now * 1000:
+            self._quiet_until = now + QUIET
+            self._tell(self)
+
+    def refused(self, now: float) -> None:
+        """A request was refused here: what others have used may be less by now."""
+        self.has_refused = True
+        if now >= self._quiet_until and not self._counts.local:
+            self._quiet_until = now + QUIET
+            self._tell(self)
+
+    def wait(self, cost: int) -> None:
+        """A request waits for so many claims."""
+        self._want(cost)
+        self._tell(self)
+
+    def leave(self, cost: int) -> None:
+        """A request that waited does not any more: it passed, was refused, or is gone."""
+        self._want(-cost)
+
+    def _want(self, more: int) -> None:
+        self.waiting += more
+        if not self._counts.local:
+            own = self._counts.row + self._own
+            self._words[own + at.WANT] = self._words[own + at.GIVEN] + self.waiting
+
+    def give_back(self) -> bool:
+        """Give back the claims that nobody has used; False where there are none."""
+        if self._counts.local or not (unused := self.in_hand):
+            return False
+        self._words[self._counts.row + self._own + at.USED] += unused
+        self._tell(self)
+        return True

@@ -1,0 +1,306 @@
+"""When a host tells the hub of a rate, what it says, and how much it may let through before it has heard. Pure.
+
+A rate in use is told of every second, give or take; at once when nobody has answered for a while; sooner the closer it
+is to its limit. Told of are absolute counts, without waiting for the answer to the last report. In between a host may
+let through a small part of what is left; then requests wait for a claim, unless nobody else uses the rate. LIMITS
+sections 4, 5, 7 and 8 are where the rules and their constants come from; tests/sync/simulate.py is where they are
+tried. Times are edge time in seconds.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from edgeproxy.limits.gate import cold_allowance
+from edgeproxy.sync.report import Bucket, Cell, Report, Told, Window
+
+TICK = 1.0
+"""Seconds between two reports of a rate in use, a fifth more or less."""
+COLD = 3.0
+"""Seconds without an answer after which nobody knows what others have counted meanwhile."""
+WARMING = 0.25
+"""Seconds after the first answer in which the first counts of others may still be on their way."""
+SOON = 0.03
+"""Seconds between two reports where it matters."""
+AT_ONCE = 0.005
+"""The same while requests wait and no claim is under way."""
+STALE = 0.25
+"""Seconds after which an answer is too old to refuse by."""
+BEHIND = 2
+"""Cells below a window of which it is remembered what was said."""
+LONGEST_WAIT = {"bounded": 0.25, "strict": 0.5}
+"""Seconds that a request waits for a claim."""
+UNUSED = {"bounded": 1.0, "strict": 10.0}
+"""Seconds after which a claim that nobody used is given back."""
+
+Mode = Literal["bounded", "eventual", "strict"]
+OnLoss = Literal["share", "full", "deny"]
+
+
+class Terms(NamedTuple):
+    """What a rate says. `limit` in `cells` cells of a window of `span` seconds, 0 cells: no window.
+
+    `depth` of a bucket that drains `rate` a second, 0: no bucket.
+    """
+
+    limit: int
+    span: float
+    cells: int = 0
+    depth: int = 0
+    rate: float = 0.0
+    mode: Mode = "bounded"
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used."""
+        return min(self.limit, self.depth) if self.cells and self.depth else self.limit if self.cells else self.depth
+
+
+class Counted(NamedTuple):
+    """What this host has counted, as the map says. `cells`: by number; `cum`: ever; `spent`: claims used or given back.
+
+    `waiting`: requests that wait for a claim. `refused`: something was refused since the last report. `lately`:
+    requests a second. `level`: of the bucket. `left`: what would still pass.
+    """
+
+    cells: Mapping[int, int]
+    cum: int
+    left: int
+    spent: int = 0
+    waiting: int = 0
+    refused: bool = False
+    lately: float = 0.0
+    level: float = 0.0
+
+
+def allowance(most: int, left: int, seen: int) -> int:
+    """What it may let through between two answers, where `seen` hosts use the rate."""
+    return int(max(1, 0.01 * most, 0.5 * max(0, left) / max(1, seen)))
+
+
+def worth_telling(most: int, left: int, hosts: int) -> int:
+    """How much that was not told of makes a report due before its tick."""
+    return int(max(1, 0.001 * most, 0.1 * max(0, left) / max(1, hosts - 1)))
+
+
+def stock(most: int, left: int, hosts: int) -> int:
+    """Claims that a strict host keeps in hand while less than half is used."""
+    return int(max(1, 0.05 * most / hosts)) if left > most / 2 else 0
+
+
+def held_to(terms: Terms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -> int:
+    """What this host may use of a rate while the hub is away; `own` and `foreign` were used when it was lost."""
+    if terms.mode == "strict" or on_loss == "deny":
+        return 0
+    if on_loss == "full":
+        return terms.most
+    part = terms.most * own / (own + foreign) if own else 0
+    return min(terms.most, int(max(cold_allowance(terms.most, hosts), terms.most / max(1, hosts), part)))
+
+
+class Sent(NamedTuple):
+    """A report that was sent: its seq, what was counted ever, claims spent ever, and claims asked for."""
+
+    seq: int
+    cum: int
+    spent: int
+    want: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """One host's part in one rate. `hosts`: on the hub, this one among them; `rtt`: seconds to the hub and back.
+
+    A hub that has lost everything, or this host, says so, and is sent the whole window again. After the connection was
+    lost, `lost` says so: what was under way has come or not.
+    """
+
+    key: bytes
+    terms: Terms
+    born: int
+    hosts: int = 1
+    rtt: float = 0.0
+    acknowledged: int = 0
+    """Of what was ever counted, that of the last report that was answered."""
+    told: int = 0
+    """The same of the last report."""
+    told_at: float = -1e9
+    answered_at: float = -1e9
+    warm_since: float = -1e9
+    seen: int = 1
+    """Hosts that used the rate lately."""
+    no_use_until: float = -1e9
+    """Until when asking is of no use, as the hub has just refused a claim: the next cell, or the next token."""
+    foreign: Mapping[int, int] = field(default_factory=dict)
+    level: tuple[float, float] = (0.0, 0.0)
+    """Of the bucket as the hub has it, and when."""
+    others: int = 0
+    """What others counted ever, as far as it was ever heard of."""
+    claims: int = 0
+    """Claims granted ever; from the map, where another supervisor was here before."""
+    spent: int = 0
+    """Of these, spent as of the last report."""
+    _others: int | None = None
+    _forgetful_until: float = -1e9
+    _tick: float = TICK
+    _whole: bool = True
+    _said: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _granted: dict[int, int] = field(default_factory=dict)
+    _settled: dict[int, int] = field(default_factory=dict)
+    _under_way: deque["Sent"] = field(default_factory=deque)
+    """Reports without an answer yet, oldest first."""
+
+    # ---- how much may pass
+
+    def is_cold(self, now: float) -> bool:
+        """Whether the last answer is too old to go by."""
+        return now - self.answered_at > COLD
+
+    def ask_from(self, now: float, left: int) -> int | None:
+        """The count (of all ever counted here) from which on requests must ask first; None where none has to."""
+        if self.hosts <= 1 or self.terms.mode == "eventual":
+            return None
+        if self.terms.mode == "strict":
+            return 0
+        if self.is_cold(now) or now < self.warm_since + WARMING:
+            return self.acknowledged + cold_allowance(self.terms.most, self.hosts)
+        if self.seen > 1:
+            return self.acknowledged + allowance(self.terms.most, left, self.seen)
+        return None
+
+    @property
+    def in_hand(self) -> int:
+        """Claims that were granted, and not spent when that was last told."""
+        return max(0, self.claims - self.spent)
+
+    @property
+    def asked(self) -> int:
+        """Claims asked for in reports that have no answer yet."""
+        return sum(sent.want for sent in self._under_way)
+
+    def _some_again(self, now: float, cell: int) -> float:
+        """When there may be room again of which there is none now."""
+        terms, moments = self.terms, []
+        if terms.cells:
+            moments.append((cell + 1) * terms.span / terms.cells)
+        if terms.depth:
+            moments.append(now + max(SOON, 1 / terms.rate))
+        return min(moments)
+
+    # ---- reports
+
+    def due(self, now: float, counted: Counted) -> float | None:
+        """When the next report is due; None where there is nothing to say or to ask."""
+        untold = counted.cum - self.told
+        moments = []
+        if counted.waiting and self._want(now, counted):
+            moments.append(self.told_at + (SOON if self.asked else AT_ONCE))
+        if untold or counted.refused or counted.spent > self.spent:
+            moments.append(self.told_at + self._tick)
+            if self.is_cold(now) and not self._under_way:
+                moments.append(now)
+            if untold >= worth_telling(self.terms.most, counted.left, self.hosts):
+                moments.append(self.told_at + SOON)
+            if counted.refused and (untold or now - self.answered_at > STALE):
+                moments.append(self.told_at + SOON)
+        return max(now, min(moments)) if moments else None
+
+    def report(self, now: float, cell: int, instance: int, seq: int, counted: Counted, tick: float = TICK) -> Report:
+        """What to tell the hub now. `tick`: seconds until the next report, unless something makes it due before."""
+        terms = self.terms
+        want = self._want(now, counted)
+        self.spent = counted.spent
+        self._settle()
+        window = bucket = None
+        if terms.cells:
+            lowest = cell - terms.cells
+            for cells in (self._said, self._granted, self._settled):
+                for old in [old for old in cells if old < lowest - BEHIND]:
+                    del cells[old]
+            window = Window(terms.limit, terms.cells, cell, tuple(self._changed(counted.cells, lowest)))
+        if terms.depth:
+            bucket = Bucket(terms.depth, terms.rate, counted.level)
+        self.told = counted.cum
+        self.told_at = now
+        self._tick = tick
+        self._whole = False
+        self._under_way.append(Sent(seq, counted.cum, counted.spent, want))
+        return Report(
+            self.key, instance, seq, self.born, now, terms.span, counted.cum, counted.spent, want, window, bucket
+        )
+
+    def _want(self, now: float, counted: Counted) -> int:
+        """How many claims to ask for: for who waits, who will come before the answer does, and to keep in hand."""
+        kept = stock(self.terms.most, counted.left, self.hosts) if self.terms.mode == "strict" else 0
+        if not (counted.waiting or kept) or now < self.no_use_until:
+            return 0
+        ahead = counted.lately * (self.rtt + SOON) if counted.waiting else 0
+        # What is in hand is another worker's, for those who wait: theirs had none.
+        more = max(0, int(ahead + kept) - (self.claims - counted.spent))
+        return max(0, counted.waiting + more - self.asked)
+
+    def _settle(self) -> None:
+        """Claims that are not in hand any more are settled, those that were granted first before the others."""
+        unsettled = {cell: many - self._settled.get(cell, 0) for cell, many in self._granted.items()}
+        spent = sum(unsettled.values()) - self.in_hand
+        for cell in sorted(unsettled):
+            if spent <= 0:
+                break
+            some = min(spent, unsettled[cell])
+            self._settled[cell] = self._settled.get(cell, 0) + some
+            spent -= some
+
+    def _changed(self, counted: Mapping[int, int], lowest: int) -> list[Cell]:
+        """The cells of which there is something new, or all."""
+        changed = []
+        for cell in sorted({*counted, *self._settled}):
+            if cell >= lowest:
+                said = counted.get(cell, 0), self._settled.get(cell, 0)
+                if self._whole or self._said.get(cell, (0, 0)) != said:
+                    self._said[cell] = said
+                    changed.append(Cell(cell, *said))
+        return changed
+
+    # ---- answers
+
+    def answer(self, now: float, cell: int, seq: int, told: Told) -> int:
+        """Take the answer to a report; returns how many claims it grants."""
+        sent = Sent(seq, self.acknowledged, self.spent, 0)
+        while self._under_way and self._under_way[0].seq <= seq:
+            sent = self._under_way.popleft()
+        self.acknowledged = sent.cum
+        lowest = cell - self.terms.cells
+        if self.is_cold(now):
+            self.warm_since = now
+        self.answered_at = now
+        self.seen = told.hosts
+        if not told.known and self._said:
+            # The others have to tell it everything again too. Until they have, what it said before still holds.
+            self._forgetful_until = now + COLD
+        if now < self._forgetful_until:
+            cells = {*self.foreign, *told.foreign}
+            self.foreign = {of: max(self.foreign.get(of, 0), told.foreign.get(of, 0)) for of in cells if of >= lowest}
+        else:
+            self.foreign = told.foreign
+        self.level = told.level, told.now
+        if self._others is not None:
+            self.others += max(0, told.others - self._others)
+        self._others = told.others
+        if not told.known and self._said:
+            self._whole = True
+            self.told_at = -1e9
+        # By what is in hand: so a lost answer is made up for, and what a hub forgot is not given twice.
+        granted = max(0, told.claims - (self.claims - sent.spent))
+        self.claims += granted
+        for known, said in ((self._granted, told.granted), (self._settled, told.settled)):
+            for of, many in said.items():
+                known[of] = max(many, known.get(of, 0))
+        if granted < sent.want:
+            self.no_use_until = self._some_again(now, cell)
+        return granted
+
+    def lost(self) -> None:
+        """The connection was lost, and with it the answers to what is under way."""
+        self._under_way.clear()
+        self._whole = True

@@ -1,0 +1,118 @@
+"""What a host tells the hub of a limit that hosts share, and what the hub answers.
+
+Everything is absolute: what was counted in each cell, in each period, in use now. So a report that comes twice changes
+nothing, and one that is lost is made up for by the next. What a host asks for beforehand, a claim, counts from when it
+is granted until the host settles it: because it was used, and is then counted as used, or because it is given back.
+
+`instance` is the host's own for the life of its state directory. `seq` rises with each of its reports, also from one
+supervisor to the next (its start counter << 32 | n); the hub takes no report whose seq it has seen, and answers it all
+the same. `born` tells a row from the one that its key had before: what a host counted ever begins anew with it.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """What one host says of a cell of a window: counted there, and settled of the claims that were granted there."""
+
+    cell: int
+    used: int
+    settled: int
+
+
+class Window(NamedTuple):
+    """At most `limit` in any `cells` cells, and the one after them; `cell` is the present one.
+
+    `changed`: the cells of which there is something new; all that count, where the hub does not know the host.
+    """
+
+    limit: int
+    cells: int
+    cell: int
+    changed: tuple[Cell, ...] = ()
+
+
+class Bucket(NamedTuple):
+    """A leaky bucket of `depth`, which drains `rate` a second. `level`: what the host takes it to be at `now`.
+
+    The level is looked at only where the hub does not know the host, so that what it counted long ago is not poured in
+    at once.
+    """
+
+    depth: int
+    rate: float
+    level: float
+
+
+class Report(NamedTuple):
+    """What one host says of a rate: a window, a bucket, or both on one row, and claims must then suit both.
+
+    `now`: edge time, seconds. `span`: seconds for which a host that counted matters to the others. `cum`: counted
+    ever; `spent`: of the claims granted ever, those that were used or given back. `want`: claims asked for.
+    """
+
+    key: bytes
+    instance: int
+    seq: int
+    born: int
+    now: float
+    span: float
+    cum: int
+    spent: int = 0
+    want: int = 0
+    window: Window | None = None
+    bucket: Bucket | None = None
+
+
+class Told(NamedTuple):
+    """What the hub knows of a rate. `known`: it had heard of this host; else the whole window is to be sent.
+
+    `hosts`: that counted within the span, the asking one among them. `claims`: those of the asking host that are not
+    spent. `foreign`: by cell, what others have there, claims included. `granted`, `settled`: the asking host's claims,
+    by the cell in which they were granted. `level`: of the bucket, everybody's claims included, at `now`, which is the
+    latest that any host has said. `others`: what the others of late have counted ever.
+    """
+
+    known: bool
+    hosts: int
+    claims: int
+    foreign: Mapping[int, int]
+    granted: Mapping[int, int]
+    settled: Mapping[int, int]
+    level: float = 0.0
+    now: float = 0.0
+    others: int = 0
+
+
+class Period(NamedTuple):
+    """What one host counted of a quota in a period of the calendar; periods are numbered in their order."""
+
+    key: bytes
+    instance: int
+    period: int
+    amount: int
+
+
+class PeriodTold(NamedTuple):
+    """The period that the hub has come to, and what others counted in it."""
+
+    period: int
+    others: int
+
+
+class Gauge(NamedTuple):
+    """What is in use on one host; it holds until `until` (edge time, as `now`), unless it is said again."""
+
+    key: bytes
+    instance: int
+    amount: int
+    now: float
+    until: float
+
+
+class GaugeTold(NamedTuple):
+    """What is in use on other hosts, and how many hosts there are with any."""
+
+    others: int
+    hosts: int

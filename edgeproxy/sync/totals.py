@@ -1,0 +1,169 @@
+"""Quotas and requests at once, as hosts share them: a single number a host, absolute, beside those of the others.
+
+Nobody waits for an answer: what hosts count between two reports may exceed a limit, by what a report is worth telling
+at most on each. Read from the map, and written into the hub's column, as shared.py does with rates. No I/O. Times are
+edge time in seconds.
+"""
+
+import heapq
+import random
+from collections.abc import Iterator
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import COUNT_MASK, DIGESTED, HAS_PERIODS, KEY_STATE, LimitTable
+from edgeproxy.sync.plan import SOON, TICK, OnLoss, worth_telling
+from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold
+
+HOLDS = 5.0
+"""Seconds for which others take something to be in use that they were told of: a host that dies lets go of it then."""
+IDLE = 10.0
+"""Seconds without a change after which a row is no longer looked at."""
+
+
+class Total:
+    """A row in use, whose number is `told` to the hub as of `told_at`."""
+
+    __slots__ = ("due", "generation", "key", "limit", "others", "period", "row", "told", "told_at", "used_at")
+
+    def __init__(self, row: int, generation: int, key: bytes, limit: int) -> None:
+        self.row = row
+        self.generation = generation
+        self.key = key
+        self.limit = limit
+        self.told = self.period = 0
+        self.others = 0
+        self.told_at = -1e9
+        self.used_at = 0.0
+        self.due = 0.0
+
+
+class Totals:
+    """The quotas and the gauges of one table that take part. `instance`: of this host on the hub."""
+
+    def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
+        assert table.layout.hub is not None
+        self.table = table
+        self.instance = instance
+        self.hosts = 1
+        self._hub = table.layout.head(table.layout.hub)
+        self._chance = chance or random.Random()
+        self._rows: dict[int, Total] = {}
+        self._due: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    # ---- what is due
+
+    def use(self, row: int, generation: int, limit: int, now: float) -> None:
+        """A worker uses a row, of which `limit` is the most."""
+        words = self.table.words
+        if words[row + at.ROW_GENERATION] != generation:
+            return
+        total = self._rows.get(row)
+        if total is None or total.generation != generation:
+            start = (row + at.ROW_KEY) * at.WORD
+            length = words[row + at.ROW_STATE] & KEY_STATE & ~DIGESTED
+            total = Total(row, generation, bytes(self.table.file.bytes[start : start + length]), limit)
+            self._rows[row] = total
+        total.limit = limit
+        total.used_at = now
+        self._schedule(total, now)
+
+    def due(self) -> float | None:
+        """When the next row is due."""
+        return self._due[0][0] if self._due else None
+
+    def reports(self, now: float, most: int = 1000) -> Iterator[tuple[Total, Period | Gauge]]:
+        """What is to be told now."""
+        while self._due and self._due[0][0] <= now and most > 0:
+            due, number = heapq.heappop(self._due)
+            total = self._rows.get(number)
+            if total is None or total.due != due:
+                continue
+            total.due = 0.0
+            if self.table.words[number + at.ROW_GENERATION] != total.generation:
+                del self._rows[number]
+                continue
+            if self._worth(total, now) <= now:
+                most -= 1
+                yield total, self._report(total, now)
+            if now - total.used_at > IDLE and not total.told:
+                del self._rows[number]
+            else:
+                self._schedule(total, now)
+
+    def _schedule(self, total: Total, now: float) -> None:
+        due = max(now, self._worth(total, now))
+        if not total.due or due < total.due:
+            total.due = due
+            heapq.heappush(self._due, (due, total.row))
+
+    def _worth(self, total: Total, now: float) -> float:
+        """When the next report is due: soon where much has changed, else with the next tick."""
+        period, count = self._counted(total)
+        changed = abs(count - total.told) if period == total.period else count
+        left = total.limit - count - total.others
+        if changed and changed >= worth_telling(total.limit, left, self.hosts):
+            return total.told_at + SOON
+        return total.told_at + TICK * self._chance.uniform(0.8, 1.2)
+
+    # ---- the map
+
+    def _is_quota(self, total: Total) -> bool:
+        return bool(self.table.words[total.row + at.ROW_STATE] & HAS_PERIODS)
+
+    def _counted(self, total: Total) -> tuple[int, int]:
+        """The period, 0 for a gauge, and what this host has counted in it, or has in use."""
+        table, row = self.table, total.row
+        hub = table.layout.hub
+        if not self._is_quota(total):
+            return 0, table.in_use(row, without=hub)
+        heads = table.words[row + table.layout.heads : row + self._hub].tolist()
+        width = table.layout.width
+        columns = list(zip(heads[at.PERIOD :: width], heads[at.CUM :: width], strict=True))
+        period = max(number for number, _ in columns)
+        return period, sum(count for number, count in columns if number == period)
+
+    def _report(self, total: Total, now: float) -> Period | Gauge:
+        total.period, count = self._counted(total)
+        if count != total.told:
+            total.used_at = now
+        total.told, total.told_at = count, now
+        if self._is_quota(total):
+            return Period(total.key, self.instance, total.period, count)
+        return Gauge(total.key, self.instance, count, now, now + HOLDS)
+
+    def answer(self, total: Total, now: float, told: PeriodTold | GaugeTold) -> None:
+        """Write what others have counted, or have in use, into the map."""
+        words = self.table.words
+        if words[total.row + at.ROW_GENERATION] != total.generation:
+            return
+        total.others = told.others
+        if isinstance(told, PeriodTold):
+            hub = total.row + self._hub
+            # In this order: who reads in between finds nothing counted, in the old period or in the new one.
+            if words[hub + at.PERIOD] != told.period:
+                words[hub + at.CUM] = 0
+                words[hub + at.PERIOD] = told.period
+            words[hub + at.CUM] = max(0, told.others)
+        else:
+            self._in_use_elsewhere(total, told.others)
+
+    def _in_use_elsewhere(self, total: Total, count: int) -> None:
+        """Write what others have in use."""
+        self.table.words[total.row + self._hub + at.GAUGE] = min(count, COUNT_MASK)
+
+    def lost(self, now: float, on_loss: OnLoss) -> None:
+        """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known."""
+        for total in self._rows.values():
+            if not self._is_quota(total) and on_loss != "full":
+                part = 0 if on_loss == "deny" else max(1, total.limit // max(1, self.hosts))
+                self._in_use_elsewhere(total, max(0, total.limit - part))
+            total.told_at = now
+
+    def found(self, now: float) -> None:
+        """The hub is there again: tell it everything, at once."""
+        for total in self._rows.values():
+            total.told_at = -1e9
+            self._schedule(total, now)

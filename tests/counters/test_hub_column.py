@@ -1,0 +1,100 @@
+"""The hub's column: what other hosts count stands beside what workers do, and none of them ever takes it."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters import columns
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.carry import Carry
+from edgeproxy.counters.cells import cell_number, pack
+from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.counters.setup import layouts
+from edgeproxy.counters.store import Store
+from edgeproxy.counters.tending import UNHELD, Tending
+from tests.counters.tables import PEOPLE, WIDTH, claim, limits, make, opened
+
+NOW = 5000.0
+CELL = cell_number(NOW, WIDTH)
+SHARED = PEOPLE._replace(columns=5)
+HUB = 4
+
+
+def test_it_is_the_last_of_an_odd_number() -> None:
+    assert SHARED.hub == HUB
+    assert PEOPLE.hub is None
+
+
+def test_only_tables_of_limits_have_one_and_only_with_a_hub() -> None:
+    assert [layout.hub for layout in layouts(2, 100, 100)] == [None] * 6
+    with_hub = {layout.kind: layout.hub for layout in layouts(2, 100, 100, hub=True)}
+    assert with_hub == dict.fromkeys(("people", "addresses", "quotas"), 4) | dict.fromkeys(
+        ("usage", "metrics", "connections")
+    )
+
+
+def test_it_is_read_from_the_first(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, SHARED), 0)
+    assert table.active_columns() == {0, 1, HUB}
+    assert HUB in table.siblings
+
+
+def test_no_worker_takes_it(tmp_path: Path) -> None:
+    store = Store.prepare(tmp_path, workers=1, people=10, addresses=10, hub=True)
+    hub = store.people.layout.hub
+    workers = [Store.join(tmp_path) for _ in range(2)]
+    try:
+        assert hub == 2
+        assert sorted(worker.column for worker in workers if worker.column is not None) == [0, 1]
+        with pytest.raises(columns.NoFreeColumn):
+            Store.join(tmp_path)
+    finally:
+        for one in (*workers, store):
+            one.close()
+
+
+def test_it_is_never_let_go_of(tmp_path: Path) -> None:
+    store = Store.prepare(tmp_path, workers=1, people=10, addresses=10, hub=True)
+    try:
+        tending = Tending(store)
+        tending.let_columns_go(store.people, NOW)
+        tending.let_columns_go(store.people, NOW + UNHELD)
+        assert store.people.active_columns() == {2}
+    finally:
+        store.close()
+
+
+def test_what_is_in_use_on_other_hosts_counts_though_nobody_holds_the_column(tmp_path: Path) -> None:
+    table = LimitTable(opened(make(tmp_path, SHARED)))
+    row, _, _ = table.find(table.key(b"acme"), WIDTH, NOW, HAS_GAUGES)
+    table.words[row + table.layout.head(HUB) + at.GAUGE] = 3
+    assert table.in_use(row) == 3
+    assert table.in_use(row, without=HUB) == 0
+
+
+@pytest.mark.parametrize(("columns_after", "carried"), [(7, 3), (6, 8)])
+def test_it_is_carried_only_to_a_table_that_has_none(tmp_path: Path, columns_after: int, carried: int) -> None:
+    old = limits(make(tmp_path, SHARED), 0)
+    new = limits(make(tmp_path, SHARED._replace(columns=columns_after), generation=2), 0)
+    row = claim(old, b"acme")
+    for column, count in ((0, 3), (HUB, 5)):
+        old.words[row + old.first_ring + 32 * column + CELL % 32] = pack(CELL, count)
+        old.words[row + old.layout.head(column) + at.CUM] = count
+    gauge, _, _ = old.find(old.key(b"gauge"), WIDTH, NOW, HAS_GAUGES)
+    old.words[gauge + old.layout.head(HUB) + at.GAUGE] = 5
+    Carry(old, new).slice(NOW, float("inf"))
+    there = claim(new, b"acme")
+    assert new.words[there + at.FOREIGN + CELL % 32] == pack(CELL, carried)
+    assert new.words[there + new.layout.head(-1) + at.CUM] == carried
+    assert (new.peek(new.key(b"gauge")) is None) == (carried == 3)
+
+
+def test_supervisors_that_start_are_counted_and_the_clock_can_be_moved(tmp_path: Path) -> None:
+    starts = []
+    for _ in range(2):
+        store = Store.prepare(tmp_path, workers=1, people=10, addresses=10)
+        starts.append(store.start)
+        store.control.move(123.5)
+        assert store.offset == 123.5
+        store.close()
+    assert starts == [1, 2]

@@ -1,0 +1,186 @@
+"""The gate before a shared limit: who must ask, who is told, and what becomes of claims."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.gate import NEVER, QUIET, Gate, cold_allowance
+from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.rule import Rule
+from tests.counters.tables import PEOPLE, close_all, limits, make
+
+NOW = 5000.0
+SHARED = PEOPLE._replace(columns=5)
+RULE = Rule("basic", 600, 60.0)
+
+
+class Stand:
+    """One worker's table, and the supervisor's words in it."""
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        self.table: LimitTable = limits(make(folder, SHARED), 0)
+        self.policies = Policies(self.table)
+        self.policy: Policy = self.policies.of(RULE, b"acme")
+        self.policy.left(NOW)
+        counts = self.table.readers[RULE.key(b"acme")]
+        assert isinstance(counts, Counts)
+        self.counts = counts
+        self.told: list[Gate] = []
+        self.gate = Gate(self.table, counts, 600, mode, self.told.append)
+        self.hosts(3)
+
+    def hosts(self, count: int) -> None:
+        self.table.words[at.HOSTS] = count
+
+    def answer(self, *, allowed: int = NEVER, worth: int = NEVER, until: float = NOW + 3, no_use: float = 0.0) -> None:
+        """What the hub's answer allows."""
+        hub = self.gate.row + self.table.layout.head(4)
+        words = self.table.words
+        words[self.gate.row + at.ROW_ACKNOWLEDGED] = words[self.gate.row + self.table.head_at + at.CUM]
+        words[hub + at.THRESHOLDS] = allowed << 32 | worth
+        words[hub + at.WARM_UNTIL] = int(until * 1000)
+        words[hub + at.NO_USE_UNTIL] = int(no_use * 1000)
+
+    def give(self, claims: int) -> None:
+        self.table.words[self.gate.row + self.table.head_at + at.GIVEN] += claims
+
+    def passes(self, now: float = NOW) -> bool:
+        """Whether a request passes without asking; it is counted then."""
+        assert self.policy.left(now) >= 1
+        if self.gate.must_ask(now, 1):
+            return False
+        self.policy.charge(1)
+        self.gate.charged(now, 1)
+        return True
+
+
+@pytest.fixture
+def stand(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stand]:
+    yield Stand(tmp_path, getattr(request, "param", "bounded"))
+    close_all()
+
+
+@pytest.mark.parametrize(
+    ("most", "hosts", "allowed"), [(60, 6, 6), (600, 6, 12), (600, 2, 60), (5, 6, 1), (600, 1, 60)]
+)
+def test_what_may_pass_before_anything_was_heard(most: int, hosts: int, allowed: int) -> None:
+    assert cold_allowance(most, hosts) == allowed
+
+
+def test_a_limit_that_was_not_heard_of_passes_a_little(stand: Stand) -> None:
+    allowed = cold_allowance(600, 3)
+    assert sum(stand.passes() for _ in range(allowed + 5)) == allowed
+    assert stand.told == [stand.gate], "once in a while"
+    stand.answer(until=NOW)
+    assert stand.passes(NOW + QUIET)
+    assert stand.told == [stand.gate] * 2
+
+
+@pytest.mark.parametrize("allowed", [1, 7])
+def test_after_an_answer_it_passes_as_much_as_that_allows(stand: Stand, allowed: int) -> None:
+    stand.answer(allowed=allowed)
+    assert sum(stand.passes() for _ in range(allowed + 5)) == allowed
+
+
+def test_it_is_told_when_that_is_worth_it(stand: Stand) -> None:
+    stand.answer(worth=4)
+    for _ in range(3):
+        assert stand.passes()
+    assert not stand.told
+    assert stand.passes()
+    assert stand.told == [stand.gate]
+
+
+def test_what_other_workers_count_counts(stand: Stand) -> None:
+    stand.answer(allowed=5)
+    other = stand.gate.row + stand.table.layout.head(1) + at.CUM
+    stand.table.words[other] += 4
+    assert stand.passes()
+    assert not stand.passes()
+
+
+def test_alone_on_the_hub_nobody_asks(stand: Stand) -> None:
+    stand.hosts(1)
+    assert all(stand.passes() for _ in range(300))
+
+
+def test_while_the_hub_is_away_nobody_waits_for_it(stand: Stand) -> None:
+    stand.hosts(3 | at.AWAY)
+    assert all(stand.passes() for _ in range(300))
+    assert stand.gate.is_in_vain(NOW)
+
+
+def test_a_claim_lets_one_pass(stand: Stand) -> None:
+    stand.answer(allowed=0)
+    assert not stand.passes()
+    stand.give(2)
+    assert [stand.passes() for _ in range(3)] == [True, True, False]
+    assert stand.gate.in_hand == 0
+
+
+def test_asking_is_in_vain_for_a_while_where_the_hub_has_nothing_left(stand: Stand) -> None:
+    stand.answer(allowed=0, no_use=NOW + 1)
+    assert stand.gate.is_in_vain(NOW)
+    assert not stand.gate.is_in_vain(NOW + 1.1)
+
+
+def test_who_waits_is_written_where_the_supervisor_reads_it(stand: Stand) -> None:
+    words, own = stand.table.words, stand.gate.row + stand.table.head_at
+    stand.give(1)
+    stand.gate.wait(2)
+    assert (words[own + at.WANT], stand.told) == (3, [stand.gate])
+    stand.gate.leave(2)
+    assert words[own + at.WANT] == 1
+
+
+def test_claims_that_nobody_used_are_given_back_once(stand: Stand) -> None:
+    stand.give(3)
+    assert stand.gate.give_back()
+    assert stand.gate.in_hand == 0
+    assert not stand.gate.give_back()
+
+
+def test_a_refusal_is_told(stand: Stand) -> None:
+    stand.gate.refused(NOW)
+    stand.gate.refused(NOW)
+    assert stand.told == [stand.gate]
+    assert stand.gate.has_refused
+
+
+@pytest.mark.parametrize("stand", ["eventual"], indirect=True)
+def test_eventual_never_asks(stand: Stand) -> None:
+    stand.answer(allowed=0, worth=1)
+    assert all(stand.passes() for _ in range(10))
+    assert stand.told
+
+
+@pytest.mark.parametrize("stand", ["strict"], indirect=True)
+@pytest.mark.parametrize(("hosts", "asks"), [(3, True), (3 | at.AWAY, True), (1, False)])
+def test_strict_always_asks_unless_it_is_alone(stand: Stand, hosts: int, asks: bool) -> None:
+    stand.hosts(hosts)
+    stand.answer()
+    assert stand.passes() is not asks
+
+
+def test_without_a_row_everybody_counts_alone(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, SHARED._replace(rows=1)), 0)
+    policies = Policies(table)
+    policies.of(RULE, b"first").left(NOW)
+    policy = policies.of(RULE, b"second")
+    policy.left(NOW)
+    counts = table.readers[RULE.key(b"second")]
+    assert isinstance(counts, Counts)
+    told: list[Gate] = []
+    gate = Gate(table, counts, 600, "strict", told.append)
+    table.words[at.HOSTS] = 3
+    assert not gate.must_ask(NOW, 1)
+    gate.charged(NOW, 1)
+    gate.refused(NOW)
+    gate.leave(-1)
+    assert not gate.give_back()
+    assert not told
+    close_all()

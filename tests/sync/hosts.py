@@ -1,0 +1,245 @@
+"""Hosts on one hub, event by event in a time of their own, over real tables: files, columns, policies, gates."""
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.gate import Gate
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rule import Rule
+from edgeproxy.sync.memory import Memory
+from edgeproxy.sync.plan import LONGEST_WAIT, UNUSED, Mode, OnLoss, Terms
+from edgeproxy.sync.report import Told
+from edgeproxy.sync.shared import Row, Shared, Use
+from tests.counters.tables import limits, make
+
+ROUND_TRIPS = (0.001, 0.080, 0.150)
+WORKERS = 2
+LAYOUT = Layout("people", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEADS)
+NEWS = 0.0005
+"""Seconds that a message takes between a worker and its supervisor."""
+DEADLINE = 1.0
+
+
+class World:
+    """The hub, the network and the clock. Edge time is `now`."""
+
+    def __init__(self, folder: Path, seed: int, round_trips: Sequence[float] = ROUND_TRIPS, on_loss: OnLoss = "share"):
+        self.random = random.Random(seed)
+        self.now = 50_000_000.0 + self.random.random() * 100
+        self.hub = Memory()
+        self.linked = True
+        self.passed: list[float] = []
+        self.waits: list[float] = []
+        self.asked = self.refused = 0
+        self.on_loss = on_loss
+        self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
+        self._count = itertools.count()
+        self.hosts = [Host(self, folder / str(of), of + 1, rtt, len(round_trips)) for of, rtt in enumerate(round_trips)]
+
+    def later(self, seconds: float, then: Callable[..., None], *given: object) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._count), then, given))
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self._events and self._events[0][0] <= until:
+            self.now, _, then, given = heapq.heappop(self._events)
+            then(*given)
+        self.now = until
+
+    def load(self, worker: "Worker", rule: Rule, mode: Mode, begin: float, end: float, rate: float) -> None:
+        """Requests at random, `rate` a second between two moments from now."""
+        at_ = begin
+        while (at_ := at_ + self.random.expovariate(rate)) < end:
+            self.later(at_, worker.request, rule, mode)
+
+    def worst(self, window: float) -> int:
+        """The most that passed in any window."""
+        passed = sorted(self.passed)
+        most = first = 0
+        for last, moment in enumerate(passed):
+            while passed[first] <= moment - window:
+                first += 1
+            most = max(most, last - first + 1)
+        return most
+
+
+class Host:
+    """A supervisor, which syncs, and its workers, each with the table opened by itself."""
+
+    def __init__(self, world: World, folder: Path, instance: int, rtt: float, hosts: int) -> None:
+        folder.mkdir()
+        self.world, self.rtt = world, rtt
+        self.path = make(folder, LAYOUT)
+        self.instance = instance
+        self.starts = itertools.count(1)
+        self.table = limits(self.path)
+        self.count = hosts
+        self.workers = [Worker(self, column) for column in range(WORKERS)]
+        self.begin()
+
+    def begin(self) -> None:
+        """The supervisor starts, perhaps after another."""
+        self.seqs = itertools.count(next(self.starts) << 32)
+        self.shared = Shared(self.table, self.instance, self.world.random)
+        self.shared.hosts, self.shared.rtt = self.count, self.rtt
+        self.table.words[at.HOSTS] = self.count
+        self.away = False
+        self.connection = object()
+        self.wakes_at: float | None = None
+        self.under_way: deque[float] = deque()
+
+    def told_by_worker(self, use: Use) -> None:
+        self.shared.use(use, self.world.now)
+        if self.away:
+            self.shared.lost(self.world.now, self.world.on_loss)
+        self.wake_when_due()
+
+    def wake_when_due(self) -> None:
+        due = self.shared.due()
+        if due is not None and (self.wakes_at is None or due < self.wakes_at):
+            self.wakes_at = due
+            self.world.later(max(0.0, due - self.world.now), self.wake, due, self.connection)
+
+    def wake(self, at_: float, connection: object) -> None:
+        if self.wakes_at != at_ or connection is not self.connection:
+            return
+        self.wakes_at = None
+        for row, report in self.shared.reports(self.world.now, self.seqs):
+            self.under_way.append(self.world.now)
+            self.world.later(DEADLINE, self.overdue, self.world.now, connection)
+            self.world.later(self.rtt / 2, self.at_hub, row, report, connection)
+        self.wake_when_due()
+
+    def at_hub(self, row: Row, report: object, connection: object) -> None:
+        if self.world.linked:
+            told = self.world.hub.report(report)  # type: ignore[arg-type]
+            self.world.later(self.rtt / 2, self.answered, row, report.seq, told, connection)  # type: ignore[attr-defined]
+
+    def answered(self, row: Row, seq: int, told: Told, connection: object) -> None:
+        if not self.world.linked or connection is not self.connection:
+            return
+        self.under_way.popleft()
+        self.shared.answer(row, self.world.now, seq, told)
+        for worker in self.workers:
+            self.world.later(NEWS, worker.heard)
+        self.wake_when_due()
+
+    def overdue(self, sent: float, connection: object) -> None:
+        if connection is self.connection and self.under_way and self.under_way[0] <= sent:
+            self.away = True
+            self.connection = object()
+            self.under_way.clear()
+            self.table.words[at.HOSTS] = self.count | at.AWAY
+            self.shared.lost(self.world.now, self.world.on_loss)
+            for worker in self.workers:
+                self.world.later(NEWS, worker.heard)
+            self.world.later(0.5, self.probe)
+
+    def probe(self) -> None:
+        if self.world.linked:
+            self.away = False
+            self.wakes_at = None
+            self.table.words[at.HOSTS] = self.count
+            self.shared.found(self.world.now)
+            self.wake_when_due()
+        else:
+            self.shared.lost(self.world.now, self.world.on_loss)
+            self.world.later(0.5, self.probe)
+
+
+class Worker:
+    """One worker: what proxy/ does with limits, without the requests."""
+
+    def __init__(self, host: Host, column: int) -> None:
+        self.host, self.world = host, host.world
+        self.table: LimitTable = limits(host.path, column)
+        self.policies = Policies(self.table, hosts=host.count)
+        self.gates: dict[bytes, Gate] = {}
+        self.terms: dict[bytes, Terms] = {}
+        self.rules: dict[bytes, Rule] = {}
+        self.waiting: dict[bytes, deque[float]] = {}
+
+    def request(self, rule: Rule, mode: Mode, since: float | None = None) -> None:
+        now = self.world.now
+        if since is None:
+            self.world.asked += 1
+        policy = self.policies.of(rule, b"acme")
+        left = policy.left(now)
+        key = rule.stem
+        gate = self.gates.get(key)
+        if gate is None:
+            counts = self.table.readers[rule.key(b"acme")]
+            gate = self.gates[key] = Gate(self.table, counts, policy.most, mode, self.tell)  # type: ignore[arg-type]
+            cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
+            self.terms[key] = Terms(
+                rule.limit, rule.window, cells, rule.depth, rule.limit / rule.window if rule.depth else 0.0, mode
+            )
+            self.waiting[key] = deque()
+            self.rules[key] = rule
+        if left < 1:
+            self.refuse(gate)
+        elif gate.must_ask(now, 1):
+            if gate.is_in_vain(now) or len(self.waiting[key]) >= left:
+                self.refuse(gate)
+            else:
+                self.waiting[key].append(now if since is None else since)
+                gate.wait(1)
+                self.world.later(LONGEST_WAIT[mode], self.give_up, rule, self.waiting[key][-1], gate)
+        else:
+            policy.charge(1)
+            gate.charged(now, 1)
+            self.world.passed.append(now)
+            if since is not None:
+                self.world.waits.append(now - since)
+
+    def refuse(self, gate: Gate) -> None:
+        self.world.refused += 1
+        gate.refused(self.world.now)
+
+    def give_up(self, rule: Rule, since: float, gate: Gate) -> None:
+        if since in self.waiting[rule.stem]:
+            self.waiting[rule.stem].remove(since)
+            gate.leave(1)
+            self.refuse(gate)
+
+    def tell(self, gate: Gate) -> None:
+        key = next(key for key, one in self.gates.items() if one is gate)
+        words = self.table.words
+        use = Use(gate.row, words[gate.row + at.ROW_GENERATION], self.terms[key], gate.has_refused)
+        gate.has_refused = False
+        self.world.later(NEWS, self.host.told_by_worker, use)
+        if gate.mode != "eventual":
+            self.world.later(UNUSED[gate.mode], self.unused, gate)
+
+    def unused(self, gate: Gate) -> None:
+        if not gate.waiting:
+            gate.give_back()
+
+    def heard(self) -> None:
+        """The supervisor has written an answer: who waits looks again."""
+        for key, waiting in self.waiting.items():
+            gate = self.gates[key]
+            rule = self.rules[key]
+            policy = self.policies.of(rule, b"acme")
+            now = self.world.now
+            while waiting:
+                if policy.left(now) < 1 or (gate.must_ask(now, 1) and gate.is_in_vain(now)):
+                    waiting.popleft()
+                    gate.leave(1)
+                    self.refuse(gate)
+                elif gate.must_ask(now, 1):
+                    break
+                else:
+                    since = waiting.popleft()
+                    policy.charge(1)
+                    gate.charged(now, 1)
+                    gate.leave(1)
+                    self.world.passed.append(now)
+                    self.world.waits.append(now - since)

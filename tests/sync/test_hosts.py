@@ -1,0 +1,112 @@
+"""Hosts on one hub hold one limit: real tables and gates, the real planner, a network that takes time (hosts.py)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.limits.rule import Rule
+from tests.counters.tables import close_all
+from tests.sync.hosts import WORKERS, World
+
+MINUTE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    close_all()
+
+
+def rule(limit: int) -> Rule:
+    return Rule("basic", limit, MINUTE)
+
+
+def spread(world: World, of: Rule, mode: str, begin: float, end: float, rate: float) -> None:
+    """So many requests a second over all workers of all hosts."""
+    workers = [worker for host in world.hosts for worker in host.workers]
+    for worker in workers:
+        world.load(worker, of, mode, begin, end, rate / len(workers))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limit", [60, 600])
+def test_three_times_the_limit(tmp_path: Path, seed: int, limit: int) -> None:
+    world, of = World(tmp_path, seed), rule(limit)
+    spread(world, of, "bounded", 0, 100, 3 * limit / MINUTE)
+    world.run(100)
+    hosts = len(world.hosts)
+    assert limit * 0.9 <= world.worst(MINUTE) <= limit + max(0.03 * limit, hosts) + 2 * (WORKERS - 1) * hosts
+
+
+@pytest.mark.parametrize(("limit", "most"), [(60, 1.55), (600, 1.15)])
+def test_a_burst_everywhere_at_once_from_idle(tmp_path: Path, seed: int, limit: int, most: float) -> None:
+    world, of = World(tmp_path, seed), rule(limit)
+    spread(world, of, "bounded", 0, 1, 3000)
+    world.run(30)
+    assert limit * 0.95 <= world.worst(MINUTE) <= most * limit
+    assert max(world.waits) < 0.25
+
+
+def test_a_burst_at_one_host_passes_the_limit_and_no_more(tmp_path: Path, seed: int) -> None:
+    world, of = World(tmp_path, seed), rule(600)
+    for worker in world.hosts[1].workers:
+        world.load(worker, of, "bounded", 0, 3, 500)
+    world.run(30)
+    assert 600 <= world.worst(MINUTE) <= 600 + 2 * (WORKERS - 1)
+    assert len(world.waits) < 0.25 * world.asked
+
+
+@pytest.mark.parametrize("limit", [60, 600])
+def test_strict_is_never_above(tmp_path: Path, seed: int, limit: int) -> None:
+    world, of = World(tmp_path, seed), rule(limit)
+    spread(world, of, "strict", 0, 1, 1500)
+    spread(world, of, "strict", 10, 90, 3 * limit / MINUTE)
+    world.run(90)
+    assert 0.9 * limit <= world.worst(MINUTE) <= limit + 2 * (WORKERS - 1)
+    assert max(world.waits) < 0.5
+
+
+def test_nobody_waits_who_is_far_from_the_limit(tmp_path: Path, seed: int) -> None:
+    world, of = World(tmp_path, seed), rule(600)
+    spread(world, of, "bounded", 0, 100, 0.7 * 10)
+    world.run(100)
+    assert world.refused == 0
+    assert world.waits == []
+
+
+@pytest.mark.parametrize("mode", ["bounded", "eventual"])
+def test_eventual_never_waits(tmp_path: Path, seed: int, mode: str) -> None:
+    world, of = World(tmp_path, seed), rule(60)
+    spread(world, of, mode, 0, 2, 600)
+    world.run(20)
+    assert bool(world.waits) == (mode == "bounded")
+
+
+def test_while_the_hub_is_away_each_keeps_its_part(tmp_path: Path, seed: int) -> None:
+    world, of = World(tmp_path, seed), rule(600)
+    spread(world, of, "bounded", 0, 150, 30)
+    world.later(70, setattr, world, "linked", False)
+    world.later(100, setattr, world, "linked", True)
+    world.run(150)
+    assert world.worst(MINUTE) <= 1.25 * 600
+    assert sum(moment > world.now - 20 for moment in world.passed) > 60, "after it, all goes on"
+
+
+def test_a_hub_that_forgot_everything_is_told_again(tmp_path: Path, seed: int) -> None:
+    world, of = World(tmp_path, seed), rule(600)
+    spread(world, of, "bounded", 0, 100, 30)
+    for moment in (20, 40, 60):
+        world.later(moment, world.hub.forget)
+    world.run(100)
+    assert 0.9 * 600 <= world.worst(MINUTE) <= 1.1 * 600
+
+
+def test_a_supervisor_that_starts_anew_counts_nothing_twice(tmp_path: Path, seed: int) -> None:
+    world, of = World(tmp_path, seed), rule(600)
+    spread(world, of, "strict", 0, 100, 9)
+    for host in world.hosts:
+        for moment in (15, 30, 45, 60):
+            world.later(moment + host.rtt, host.begin)
+    world.run(100)
+    assert world.worst(MINUTE) <= 600
+    assert world.refused <= 0.02 * world.asked, "nothing is counted that did not pass"

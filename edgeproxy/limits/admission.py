@@ -1,11 +1,14 @@
 """Admission under everything that holds a request: all is checked, then all is charged, or nothing is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.policies import Policy
 from edgeproxy.limits.quota import Quota
+
+NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
 
 
 class Terms:
@@ -15,6 +18,7 @@ class Terms:
         "bought_off",
         "credits",
         "holds",
+        "metered",
         "others",
         "policies",
         "quotas",
@@ -37,6 +41,7 @@ class Terms:
         trials: tuple[Policy, ...] = (),
         slots: tuple[Concurrency, ...] = (),
         quotas: tuple[Quota, ...] = (),
+        metered: Mapping[str, tuple[Quota, ...]] = NOTHING,
     ) -> None:
         if credits is not None and credits.cost > credits.most:
             credits = None  # There are never enough of them for such a request.
@@ -53,7 +58,9 @@ class Terms:
         """The same, of those that are charged what the upstream says."""
         self.slots = slots
         self.quotas = quotas
-        """Of each request one unit is charged, given back where the request is not counted after all."""
+        """Each is charged its cost at admission, which is given back where the request is not counted after all."""
+        self.metered = metered
+        """Those of them that are charged what is counted later, by their meter: they pass while anything is left."""
         self.others: tuple[Bound, ...] = (*reported, *quotas, *slots)
         """What refuses beside the policies: each passes a request while it has room for one."""
         self.simple = not (credits or reported or shadows or trials or quotas)
@@ -74,8 +81,8 @@ class Terms:
         `now` is the edge time at which it was admitted.
         """
         for quota in self.quotas:
-            if not counts(quota.when):
-                quota.refund(1, now)
+            if quota.cost and not counts(quota.when):
+                quota.refund(quota.cost, now)
 
 
 class Bound(Protocol):
@@ -161,7 +168,7 @@ def _admit_at_length(terms: Terms, now: float) -> Admission:
         return True, shown, has, None
     over = []
     for quota in terms.quotas:
-        if quota.left(now) < 1:
+        if quota.left(now) < quota.needs:
             if quota.hard:
                 return True, shown, has, None
             over.append(quota)
@@ -174,7 +181,8 @@ def _admit_at_length(terms: Terms, now: float) -> Admission:
     if buyer is not None:
         buyer.charge(buyer.cost)
     for quota in terms.quotas:
-        quota.charge()
+        if quota.cost:
+            quota.charge(quota.cost)
     hit = []
     for shadow in terms.shadows:
         if shadow.left(now) < shadow.cost:

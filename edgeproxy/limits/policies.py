@@ -99,14 +99,26 @@ class Policies:
         return Concurrency(rule, slots)
 
     def quota(
-        self, name: str, included: int, per: str, zone: ZoneInfo, subject: bytes, *, hard: bool, when: str
+        self,
+        name: str,
+        included: int,
+        per: str,
+        zone: ZoneInfo,
+        subject: bytes,
+        *,
+        hard: bool,
+        when: str,
+        cost: int = 1,
     ) -> Quota:
-        """What is `included` of `name` for `subject` in each `day` or `month` of a time zone; `when`: of its meter."""
+        """What is `included` of `name` for `subject` in each `day` or `month` of a time zone; `when`: of its meter.
+
+        `cost`: what a request is charged at admission, 0 where its meter counts what comes later.
+        """
         key = quota_key(name, zone, subject)
         counts = self._table.readers.get(key)
         if not isinstance(counts, QuotaCounts):
             counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)
-        return Quota(name, included, hard=hard, when=when, counts=counts)
+        return Quota(name, included, hard=hard, when=when, counts=counts, cost=cost)
 
 
 RATES: dict[str, tuple[type[Counts], Callable[[Rule, Any, int], Policy]]] = {

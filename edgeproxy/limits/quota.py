@@ -178,15 +178,19 @@ class QuotaCounts:
 class Quota:
     """One quota as it applies to one subject. Costs are units of its meter."""
 
-    __slots__ = ("_counts", "hard", "limit", "name", "when")
+    __slots__ = ("_counts", "cost", "hard", "limit", "name", "needs", "when")
 
-    def __init__(self, name: str, included: int, *, hard: bool, when: str, counts: QuotaCounts) -> None:
+    def __init__(self, name: str, included: int, *, hard: bool, when: str, counts: QuotaCounts, cost: int = 1) -> None:
         self.name = name
         self.limit = included
         self.hard = hard
         """Above it requests are refused; else they are marked."""
         self.when = when
         """Which requests its meter counts."""
+        self.cost = cost
+        """What is charged when a request is admitted; 0 where its meter counts what comes later."""
+        self.needs = max(1, cost)
+        """What must be left for a request to be within it."""
         self._counts = counts
 
     def left(self, now: float) -> int:
@@ -199,12 +203,17 @@ class Quota:
         """Count `cost` in the period that `left` looked at."""
         self._counts.add(cost)
 
+    def count(self, amount: int, now: float) -> None:
+        """Charge what came later, at edge time `now`, whatever is left."""
+        self._counts.used(now)
+        self._counts.add(amount)
+
     def refund(self, cost: int, charged: float) -> None:
         """What was charged at edge time `charged` is not to count after all."""
         self._counts.take_back(cost, charged)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds until the next period begins; 0 where `cost` passes now."""
-        if not self.hard or self.left(now) >= cost:
+        """Whole seconds until the next period begins; 0 where `cost`, and what a request needs, passes now."""
+        if not self.hard or self.left(now) >= max(cost, self.needs):
             return 0
         return max(1, int(self._counts.period.until - now) + 1)

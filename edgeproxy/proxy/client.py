@@ -15,6 +15,7 @@ from edgeproxy.proxy import answers
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.measures import adding
 from edgeproxy.proxy.reset import reset, unacknowledged, was_reset
 
 if TYPE_CHECKING:
@@ -237,6 +238,8 @@ class Client(asyncio.Protocol):
     def begin_body(self, exchange: Exchange, data: bytes) -> None:
         """`data` follows the head: the body, or the part of it that is there, goes with the head in one write."""
         head = exchange.head
+        if exchange.lane.measures is not None:
+            exchange.inward = adding(exchange, exchange.lane.measures.admitted)
         if head.close:
             self.last = True
         if head.chunked:
@@ -255,6 +258,8 @@ class Client(asyncio.Protocol):
         taken = body.feed(data)
         exchange = self.exchange
         if exchange is not None:
+            for counter in exchange.inward:
+                counter.add(body.size - exchange.bytes_in)
             exchange.bytes_in = body.size
         if body.done:
             self.body = None

@@ -10,6 +10,9 @@ from edgeproxy.proxy.lane import code_label
 SILENCE = 60.0
 """Seconds between two log lines about one full table."""
 
+SHOWN_MOST = 80
+"""Bytes of what an upstream said that are logged."""
+
 FULL = {
     "people": "customers without a row are held to this worker's share of their limits",
     "addresses": "addresses without a row are held to this worker's share of their limits",
@@ -106,6 +109,12 @@ class Counts:
     def auth_failure(self, reason: str) -> None:
         """A request was refused for its key."""
         self._counter("edge_auth_failures_total", reason).add(1)
+
+    def unreadable(self, meter: str, said: bytes) -> None:
+        """An upstream reported `said`, of which nobody can tell how much it is: nothing is counted by this meter."""
+        self._counter("edge_usage_unreadable_total", meter).add(1)
+        shown = said[:SHOWN_MOST].decode("ascii", "backslashreplace")
+        self._log.error("an upstream's report is no whole number", meter, said=shown, then="nothing is counted by it")
 
     def upstream_error(self, upstream: str, error: str) -> None:
         """A service failed a request; `error` is a type of RFC 9209."""

@@ -18,7 +18,7 @@ from edgeproxy.http1.request_line import check_sizes, read_request_line
 from edgeproxy.limits.admission import Noted, Terms, admit, affords, buy, report
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.policies import Policy
-from edgeproxy.proxy import answers, tunnel
+from edgeproxy.proxy import answers, measures, tunnel
 from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.lane import is_billed
 from edgeproxy.proxy.router import NO_SITE
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgeproxy.http1.response import ResponseHead
     from edgeproxy.proxy.client import Client
     from edgeproxy.proxy.lane import Lane, Route
+    from edgeproxy.proxy.measures import Count
     from edgeproxy.proxy.pool import Endpoint
     from edgeproxy.proxy.router import Site
     from edgeproxy.proxy.server import Plain, Server
@@ -65,6 +66,7 @@ class Exchange:
         "head",
         "identity",
         "interims",
+        "inward",
         "keep",
         "lane",
         "left",
@@ -74,6 +76,7 @@ class Exchange:
         "minor",
         "notes",
         "now",
+        "outward",
         "path",
         "rid",
         "route",
@@ -103,6 +106,9 @@ class Exchange:
         self.arrived = self.dials_since = self.dialled = 0.0
         self.answered = self.streamed = self.whole = False
         self.tried: tuple[Endpoint, ...] = ()
+        self.inward: tuple[Count, ...] = ()
+        self.outward: tuple[Count, ...] = ()
+        """What the bytes of the bodies, and of a tunnel, are added to before they are passed on."""
         # None until the step that finds them; what comes after that step need not ask.
         self.route: Route = None  # type: ignore[assignment]
         self.lane: Lane = None  # type: ignore[assignment]
@@ -267,9 +273,15 @@ class Exchange:
         client = self.client
         arrived = monotonic()
         status, _, keep, rate, said = plain
-        self.meter(status)
-        if self.terms is not None:
+        # As `meter` does: a call less on the way of most answers.
+        for counter in self.lane.counters[status]:
+            counter.add(1)
+        terms, measured = self.terms, self.lane.measures
+        if terms is not None:
             self.reported(keep)
+        if measured is not None:
+            keep = measures.read_whole(self, measured, status, keep, len(data) - end - 4)
+        if terms is not None:
             self.settle(status)
         rate = (self.rate_fields() or rate) + self.notes
         if self.snapshot.legacy_headers:
@@ -391,7 +403,8 @@ class Exchange:
         if self.interims > INTERIMS_MOST:
             raise Fault("http_protocol_error", "The upstream sent too many interim answers")
         if self.minor:
-            self.client.write(head.keep + b"\r\n")
+            keep, measured = head.keep, self.lane.measures
+            self.client.write((keep if measured is None else measured.hide(keep)) + b"\r\n")
 
     def probe(self) -> bytes:
         """What the client may be sent at this moment that means nothing; nothing where there is no such thing.
@@ -409,6 +422,8 @@ class Exchange:
         self.heard(101)
         self.meter(101)
         self.reported(head.keep)
+        if self.lane.measures is not None:
+            head.keep = measures.read_head(self, self.lane.measures, 101, head.keep)
         client = self.client
         client.last = True
         client.deadline = self.arrived + tunnel.IDLE
@@ -428,6 +443,8 @@ class Exchange:
             client.last = True
         self.meter(head.status)
         self.reported(head.keep)
+        if self.lane.measures is not None:
+            head.keep = measures.read_head(self, self.lane.measures, head.status, head.keep)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"

@@ -7,10 +7,12 @@ of five look-ups a request.
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from edgeproxy.proxy.measures import Costs, Count, Measures
+
 if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
     from edgeproxy.config.models import Route as RouteSettings
-    from edgeproxy.counters.meters import Counter, Histogram
+    from edgeproxy.counters.meters import Histogram
     from edgeproxy.limits.admission import Terms
     from edgeproxy.proxy.counts import Counts
     from edgeproxy.proxy.pool import Service
@@ -68,6 +70,7 @@ class Lane:
         "customer",
         "forwards_key",
         "held",
+        "measures",
         "message",
         "prefer",
         "priority",
@@ -106,21 +109,32 @@ class Lane:
         self.stamps = stamps
         self.forwards_key = forwards_key
         self.unusual = forwards_key or signed
-        usage: list[tuple[str, Counter]] = [
-            (meter.when, counts.usage(customer, name, route.label)) for name, meter in meters.items()
-        ]
+        usage: list[tuple[str, Count]] = []
+        others = {}
+        for name, meter in meters.items():
+            if meter.count == "requests":
+                usage.append((meter.when, counts.usage(customer, name, route.label)))
+            elif meter.count == "cost":
+                counter, cost = counts.usage(customer, name, route.label), route.settings.cost
+                usage.append((meter.when, counter if cost == 1 else Costs(counter, cost)))
+            else:
+                others[name] = meter
         self.admitted = tuple(counter for when, counter in usage if when == "admitted")
         self.counters = Statuses(counts, route.label, tier, usage)
+        self.measures: Measures | None = None
+        """What is counted beside requests and what they cost, if anything is."""
+        if others:
+            self.measures = Measures(others, lambda name: counts.usage(customer, name, route.label), is_billed)
 
 
-class Statuses(dict[int, tuple["Counter", ...]]):
+class Statuses(dict[int, tuple[Count, ...]]):
     """The counters that an answer of each status adds to, made when the status is first seen."""
 
-    def __init__(self, counts: "Counts", route: str, tier: str, usage: list[tuple[str, "Counter"]]) -> None:
+    def __init__(self, counts: "Counts", route: str, tier: str, usage: list[tuple[str, Count]]) -> None:
         super().__init__()
         self._counts, self._route, self._tier, self._usage = counts, route, tier, usage
 
-    def __missing__(self, status: int) -> tuple["Counter", ...]:
+    def __missing__(self, status: int) -> tuple[Count, ...]:
         billed = [counter for when, counter in self._usage if is_billed(when, status)]
         self[status] = counters = (self._counts.requests(self._route, self._tier, status), *billed)
         return counters

@@ -14,6 +14,7 @@ from edgeproxy.http1.keep_alive import idle_at_most
 from edgeproxy.http1.response import ResponseHead, check_unfinished, read_plain_response, read_response
 from edgeproxy.proxy.deadlines import EVERY, NEVER
 from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.measures import read_trailers
 from edgeproxy.proxy.memory import remember
 from edgeproxy.proxy.reset import was_reset
 from edgeproxy.proxy.tunnel import Tunnel
@@ -193,6 +194,8 @@ class Server(asyncio.Protocol):
             return
         self._left -= len(data)
         exchange.bytes_out += len(data)
+        for counter in exchange.outward:
+            counter.add(len(data))
         exchange.client.write(data)
         if not self._left:
             self.finished()
@@ -208,9 +211,13 @@ class Server(asyncio.Protocol):
         if decoder.rest:
             exchange.fail(too_much())
             return
-        exchange.bytes_out += sum(map(len, parts))
+        size = sum(map(len, parts))
+        exchange.bytes_out += size
+        for counter in exchange.outward:
+            counter.add(size)
+        trailers = read_trailers(exchange, decoder.trailers) if decoder.done else []
         if self._rechunk:
-            end = finish(decoder.trailers) if decoder.done else b""
+            end = finish(trailers) if decoder.done else b""
             if parts or end:
                 exchange.client.write(encode(parts) + end)
         elif parts:
@@ -221,6 +228,8 @@ class Server(asyncio.Protocol):
     def relay_until_close(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a body that ends with its connection."""
         exchange.bytes_out += len(data)
+        for counter in exchange.outward:
+            counter.add(len(data))
         exchange.client.write(encode([data]) if self._rechunk else data)
 
     def relay_tunnel(self, exchange: Exchange, data: bytes) -> None:

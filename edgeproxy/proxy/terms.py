@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import BurstCredits, Limit, Meter
     from edgeproxy.config.models import Route as RouteSettings
     from edgeproxy.config.plans import Plan
+    from edgeproxy.limits.quota import Quota
 
 DIGITS_MOST = 18
 """Digits of a number that is looked at; longer ones are more than can be counted anyway."""
@@ -69,23 +70,27 @@ class Held:
         name, scope, subject = self._whom("customer", address)
         table: Policies = getattr(tables, name)
         slots, quotas, credits = [], [], None
+        metered: dict[str, tuple[Quota, ...]] = {}
         if plan is not None:
             if plan.concurrency is not None:
                 slots.append(table.concurrency(concurrency_rule(plan.concurrency, scope), subject))
             # Those of addresses where all of them are, and no flood of them takes a payer's row.
             counting = tables.addresses if self._customer is None else tables.quotas
-            quotas = [
-                counting.quota(
+            for quota in plan.quotas:
+                meter = self._meters[quota.meter]
+                made = counting.quota(
                     quota.name,
                     quota.included,
                     quota.per,
                     ZoneInfo(quota.timezone),
                     subject,
                     hard=quota.cap == "hard",
-                    when=self._meters[quota.meter].when,
+                    when=meter.when,
+                    cost={"requests": 1, "cost": self._route.cost}.get(meter.count, 0),
                 )
-                for quota in plan.quotas
-            ]
+                quotas.append(made)
+                if not made.cost:
+                    metered[quota.meter] = (*metered.get(quota.meter, ()), made)
             if plan.burst_credits is not None:
                 credits = table.of(credits_rule(plan.burst_credits, scope), subject, self._route.cost)
         return Terms(
@@ -97,6 +102,7 @@ class Held:
             trials=self._policies(each for each in held if each.is_reported and each.is_shadow),
             slots=tuple(slots),
             quotas=tuple(quotas),
+            metered=metered,
         )
 
     def _applied(self, address: bytes = b"") -> "list[Applied]":

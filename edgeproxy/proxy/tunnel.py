@@ -37,7 +37,10 @@ class Tunnel:
         exchange.client.deadline = monotonic() + IDLE
         passed = self._up.relay(data)
         if passed:
-            exchange.bytes_in += len(passed)
+            size = len(passed) - self._up.own
+            exchange.bytes_in += size
+            for counter in exchange.inward:
+                counter.add(size)
             exchange.server.write(passed)  # type: ignore[union-attr]
         if self._leaving:
             self._closing()
@@ -48,7 +51,10 @@ class Tunnel:
         exchange.client.deadline = monotonic() + IDLE
         passed = self._down.relay(data)
         if passed:
-            exchange.bytes_out += len(passed)
+            size = len(passed) - self._down.own
+            exchange.bytes_out += size
+            for counter in exchange.outward:
+                counter.add(size)
             exchange.client.write(passed)
         if self._leaving:
             self._closing()

@@ -50,7 +50,7 @@ def going_away(mask: bytes = b"") -> bytes:
 class Frames:
     """The frames that go in one direction."""
 
-    __slots__ = ("_head", "_last", "_left", "closed", "lost", "told")
+    __slots__ = ("_head", "_last", "_left", "closed", "lost", "own", "told")
 
     def __init__(self) -> None:
         self._head = b""
@@ -61,6 +61,8 @@ class Frames:
         """What is to be said at the next end of a frame, and nothing after it."""
         self.told = False
         """That was said."""
+        self.own = 0
+        """So many bytes at the end of what `relay` returned are that: nobody sent them."""
         self.closed = False
         """Who speaks in this direction has sent a close frame, be it passed on or not."""
         self.lost = False
@@ -82,7 +84,7 @@ class Frames:
         taken = 0 if self.lost else self._follow(data, one=True)
         if self.lost or not self.between:
             return data
-        self.told = True
+        self.told, self.own = True, len(self._last)
         self._follow(data[taken:])
         return data[:taken] + self._last
 

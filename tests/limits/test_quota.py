@@ -186,6 +186,36 @@ def test_what_was_counted_in_a_row_that_is_gone_is_not_given_back(worker: Worker
     assert [one.left(NOON), quota(worker(1), per="month").left(NOON)] == [5, 1]
 
 
+# ---- what comes later, and what a request needs
+
+
+def of_meter(table: LimitTable, included: int, cost: int, *, hard: bool = True) -> Quota:
+    zone, name = UTC_ZONE, "egress-day"
+    return Policies(table).quota(name, included, "day", zone, SUBJECT, hard=hard, when="answered", cost=cost)
+
+
+def test_what_comes_later_is_charged_whatever_is_left_in_the_period_of_then(worker: Worker) -> None:
+    one, other = of_meter(worker(0), 100, 0), of_meter(worker(1), 100, 0)
+    assert one.left(NOON) == 100
+    one.count(70, NOON)
+    other.count(70, NOON)
+    assert [one.left(NOON), other.left(NOON)] == [-40, -40]
+    assert one.retry_after(NOON) == pytest.approx(12 * HOUR, abs=1)
+    # Nobody has looked since midnight, and the answer is still under way.
+    one.count(30, MIDNIGHT + 1)
+    assert [one.left(MIDNIGHT + 1), other.left(MIDNIGHT + 1)] == [70, 70]
+
+
+def test_a_request_waits_until_there_is_room_for_its_cost(worker: Worker) -> None:
+    dear, cheap = of_meter(worker(0), 25, 10), of_meter(worker(1), 25, 1)
+    assert take(dear, NOON, 20)
+    assert [(one.cost, one.needs, one.retry_after(NOON) > 0) for one in (dear, cheap)] == [
+        (10, 10, True),
+        (1, 1, False),
+    ]
+    assert of_meter(worker(2), 25, 10, hard=False).retry_after(NOON) == 0
+
+
 # ---- against the reference
 
 ZONES = ("UTC", "Europe/Berlin", "Asia/Beirut", "Asia/Kathmandu", "America/Sao_Paulo", "America/Nuuk", "America/Havana")

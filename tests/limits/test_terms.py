@@ -584,3 +584,32 @@ def test_a_soft_quota_that_is_passed_is_marked(paths: Paths) -> None:
     terms.refund(START, lambda when: False)
     terms.refund(START, lambda when: True)
     assert [quota.left(START) for quota in terms.quotas] == [0, 8]
+
+
+def test_quotas_are_charged_what_their_meter_counts_of_a_request(paths: Paths) -> None:
+    process = Process(*paths, Plan())
+    periods = Policies(LimitTable(process.files[1], 0))
+
+    def of(meter: str, included: int, cost: int, *, hard: bool = True) -> Quota:
+        name = f"{meter}-day"
+        return periods.quota(name, included, "day", UTC, SUBJECT, hard=hard, when="answered", cost=cost)
+
+    requests, cost, egress = of("requests", 9, 1), of("cost", 25, 10), of("egress", 5, 0)
+    terms = Terms(quotas=(requests, cost, egress), metered={"egress": (egress,)})
+    for used in (1, 2):
+        assert admit(terms, START) == (False, None, 0, None)
+        assert [each.left(START) for each in terms.quotas] == [9 - used, 25 - 10 * used, 5]
+    assert admit(terms, START)[0]
+    assert denied(terms, START).violated == (cost,)
+    terms.refund(START, lambda when: True)
+    assert [each.left(START) for each in terms.quotas] == [7, 5, 5]
+    terms.refund(START, lambda when: False)
+    assert [each.left(START) for each in terms.quotas] == [8, 15, 5]
+    for quota in terms.metered["egress"]:
+        quota.count(5, START)
+    assert admit(terms, START)[0]
+    assert denied(terms, START).violated == (egress,)
+    soft = Terms(quotas=(of("cost", 25, 20, hard=False),))
+    noted = admit(soft, START)[3]
+    assert noted is not None
+    assert noted.over == soft.quotas

@@ -187,7 +187,8 @@ class Edge:
                 {"sha256": digest(READER), "customer": "free", "scopes": ["read"]},
                 {"sha256": digest(EXPIRED), "customer": "free", "expires": "2025-06-01"},
             ],
-            "upstreams": {"api": {"endpoints": [self.upstream.url]}},
+            # A machine that runs many tests at once stands still for a second now and then.
+            "upstreams": {"api": {"endpoints": [self.upstream.url], "timeouts": {"connect": "10s"}}},
             "routes": [
                 {"name": "v1", "path": "/v1/*", "upstream": "api"},
                 {"name": "public", "path": "/public/*", "upstream": "api", "auth": "none"},

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from edgeproxy.counters.control import Control
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.setup import file_name, generations
-from edgeproxy.usage.batch import FIRST, BadBatch, Batch, digest, read
+from edgeproxy.usage.batch import FIRST, LONGEST_WHY, BadBatch, Batch, digest, read
 from edgeproxy.usage.seal import USAGE, sealed_so_far
-from edgeproxy.usage.segment import Damage, Record, records
-from edgeproxy.usage.spool import Place, first_of, segments, watermark
+from edgeproxy.usage.segment import MODULUS, Damage, Record, records
+from edgeproxy.usage.spool import Given, Place, discarded, first_of, likely, noted, segments
 
 
 class Segment(NamedTuple):
@@ -22,13 +22,28 @@ class Segment(NamedTuple):
     size: int
 
 
+class Shipped(NamedTuple):
+    """How far shipping has come: the last batch that the collector has, the last one that it ever had, the last one
+    here, and what was counted between the first of these and the last.
+    """
+
+    watermark: int
+    most: int
+    last: int
+    values: int
+
+
 class Verdict(NamedTuple):
-    """What came of reading a whole spool: batches that can be read, what is wrong, and what only looks like it."""
+    """What came of reading a whole spool: batches that can be read, what is wrong, and what only looks like it.
+
+    `unread`: the batches that cannot be read, and that nobody owned up to yet.
+    """
 
     batches: int
     rows: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    unread: tuple[Given, ...] = ()
 
 
 def listing(folder: Path) -> list[Segment]:
@@ -41,15 +56,34 @@ def listing(folder: Path) -> list[Segment]:
     return found
 
 
+def shipped(folder: Path) -> Shipped:
+    """How far shipping has come, as the disk knows it, which is a second behind. Reads the last segments only."""
+    paths = segments(folder)
+    found = noted(folder)
+    passed, most = found or (likely(paths), 0)
+    for path in reversed(paths):
+        last = _last_in(path)
+        if last is not None:
+            batch, counted = last
+            return Shipped(passed.seq, max(most, passed.seq), batch.last, (counted - passed.counted) % MODULUS)
+    return Shipped(passed.seq, max(most, passed.seq), passed.seq, 0)
+
+
 def _last_of(path: Path) -> int:
     """The last batch of a segment that can be read."""
-    for one in reversed(list(records(path.read_bytes()))):
+    found = _last_in(path)
+    return first_of(path) - 1 if found is None else found[0].last
+
+
+def _last_in(path: Path) -> tuple[Batch, int] | None:
+    """The same, and what was counted up to it."""
+    for one in reversed(list(records(path.read_bytes(), marked=False))):
         if isinstance(one, Record):
             try:
-                return read(one.body).last
+                return read(one.body), one.counted
             except BadBatch:
                 continue
-    return first_of(path) - 1
+    return None
 
 
 def sealed_in_tables(state: Path, folder: Path) -> int:
@@ -73,9 +107,19 @@ def verify(folder: Path, edge: str, sealed: int) -> Verdict:
 
     `edge` is whose spool it is. `sealed` is the last batch that is known to have been sealed, asked for before this.
     """
+    found = noted(folder)
+    most = 0 if found is None else found[1]
+    given, unread = discarded(folder), []
     batches = rows = 0
     problems: list[str] = []
+    notes: list[str] = []
+    # What could not be read since the last batch, and that nobody knows yet to be more than a torn tail.
     torn: list[Place] = []
+    paths = segments(folder)
+    # The first one that there has to be: what was removed had been acknowledged.
+    begins = first_of(paths[0]) if paths else 1
+    if found is not None:
+        begins = min(begins, most + 1)
     # What the next batch must follow; a hash that is not known may be any.
     wanted, prev = 0, FIRST
     for place, one in _all(folder):
@@ -83,27 +127,49 @@ def verify(folder: Path, edge: str, sealed: int) -> Verdict:
             torn.append(Place(place, one))
             prev = ""
             continue
-        problems += [str(damaged) for damaged in torn]
-        torn.clear()
-        where = f"{place}:{one.offset}"
         try:
             batch = read(one.body)
         except BadBatch as wrong:
-            problems.append(f"{where}: holds no batch: it {wrong}")
+            torn.append(Place(place, Damage(one.offset, one.offset + one.size, f"holds no batch: it {wrong}")))
             prev = ""
             continue
-        problems += [f"{where}: batch {batch.seq} {why}" for why in _faults(batch, edge, wanted, prev, folder)]
+        first = wanted or begins
+        is_given = first < batch.seq and _are_given(given, first, batch.seq - 1)
+        if is_given:
+            notes += [f"{damaged}: given up" for damaged in torn]
+            faults = _faults(batch, edge, batch.seq, "", most)
+        else:
+            problems += map(str, torn)
+            faults = _faults(batch, edge, wanted, prev, most)
+            if first < batch.seq:
+                unread.append(Given(first, batch.seq - 1, _why(torn)))
+        problems += [f"{place}:{one.offset}: batch {batch.seq} {why}" for why in faults]
+        torn.clear()
         batches, rows = batches + 1, rows + len(batch.rows)
         wanted, prev = batch.last + 1, digest(one.body)
     there = max(0, wanted - 1)
-    lost = max(sealed, watermark(folder)) > there
-    if lost:
-        problems += [str(damaged) for damaged in torn]
-        problems.append(
-            f"{folder}: batch {max(sealed, watermark(folder))} was sealed, and {there} is the last one here"
-        )
-    notes = () if lost else tuple(f"{damaged}: nothing was sealed there, a start cuts it off" for damaged in torn)
-    return Verdict(batches, rows, tuple(problems), notes)
+    if max(sealed, most) > there:
+        problems += map(str, torn)
+        problems.append(f"{folder}: batch {max(sealed, most)} was sealed, and {there} is the last one here")
+    else:
+        notes += [f"{damaged}: nothing was sealed there, a start cuts it off" for damaged in torn]
+    return Verdict(batches, rows, tuple(problems), tuple(notes), tuple(unread))
+
+
+def _are_given(given: tuple[Given, ...], first: int, last: int) -> bool:
+    """Whether somebody owned up to all of these batches."""
+    while first <= last:
+        ends = [one.last for one in given if one.first <= first <= one.last]
+        if not ends:
+            return False
+        first = max(ends) + 1
+    return True
+
+
+def _why(torn: list[Place]) -> str:
+    """What became of batches, for the collector."""
+    said = "; ".join(f"{place.path.name}:{place.damage.offset}: {place.damage.why}" for place in torn)
+    return "".join(one if one.isprintable() else " " for one in said[:LONGEST_WHY]) or "missing in the spool"
 
 
 def _all(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
@@ -112,14 +178,17 @@ def _all(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
             yield path, one
 
 
-def _faults(batch: Batch, edge: str, wanted: int, prev: str, folder: Path) -> Iterator[str]:
-    """What is wrong with a batch where `wanted` should be, which follows the hash `prev` (empty: any)."""
+def _faults(batch: Batch, edge: str, wanted: int, prev: str, most: int) -> Iterator[str]:
+    """What is wrong with a batch where `wanted` should be, which follows the hash `prev` (empty: any).
+
+    `most` is the last one that was ever acknowledged.
+    """
     if batch.edge != edge:
         yield f"is of {batch.edge}, and the spool of {edge}"
     if not wanted:
         # What is before the first one here was removed once it had been acknowledged.
-        if batch.seq - 1 > watermark(folder):
-            yield f"is the first one here, and only those up to {watermark(folder)} were acknowledged"
+        if batch.seq - 1 > most:
+            yield f"is the first one here, and only those up to {most} were acknowledged"
         elif batch.seq == 1 and batch.prev != FIRST:
             yield "is the first one, and names one before it"
     elif batch.seq != wanted:

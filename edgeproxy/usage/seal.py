@@ -3,7 +3,8 @@
 Every few seconds, and at each minute, `seal` looks for rows whose total is not their mark. It appends the increases to
 the spool, and beside them which rows these are and what their totals were; once the disk has that, it writes the totals
 as marks into the map. Killed before the disk had it, it was nothing: the next one finds the same increases, and what
-was counted since. Killed after that, the last record says which marks are to be written, which `recover` does.
+was counted since. Killed after that, the last record says which marks are to be written, which `recover` does. Where
+nothing has grown for a while, a batch without rows says so: whoever waits for the next one knows that the edge lives.
 
 After a power cut the tables may be older than the last batches, for only the spool is waited for. What the batches of
 the last segment say was counted is then put back (`_restore`): who sealed it shipped it, and totals never fall. Of what
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 from edgeproxy.counters import columns
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.base import stamp
 from edgeproxy.counters.columns import NoFreeColumn
 from edgeproxy.counters.file import TableError, TableFile
 from edgeproxy.counters.index import NoRow
@@ -51,6 +53,8 @@ from edgeproxy.usage.spool import Broken, Spool
 
 USAGE = "usage"
 EVERY = 5.0
+QUIET = 60
+"""Seconds from a batch after which the next one is sealed though it has no rows."""
 BEHIND = 60
 """Seconds by which the clock may be behind the last batch before somebody should know."""
 
@@ -108,6 +112,8 @@ class Sealer:
         self.aside = aside
         self.until = mine.made_at
         self._adopts = spool.last is None
+        self._unmarked: tuple[Part, Batch] | None = None
+        """A batch that the disk has, and whose marks are still to be written."""
 
     @classmethod
     def open(cls, store: Store, region: str, now: float, *, disk: Disk | None = None) -> "Sealer":
@@ -130,15 +136,19 @@ class Sealer:
             aside = identity.set_aside(store.state, store.folder, only=(SPOOL,))
             mine = None
             spool = Spool.open(store.state / SPOOL, disk=disk)
-        if mine is None:
-            if spool.last is not None:
-                raise Broken(f"{spool.folder} holds batches, and {store.state / IDENTITY} is missing: put it back")
-            # What the tables know of was of another identity.
-            for file in _files(store).values():
-                file.words[at.SEALED] = 0
-            mine = identity.make(store.state, now)
-        sealer = cls(store, spool, mine, region, aside)
-        sealer.recover()
+        try:
+            if mine is None:
+                if spool.last is not None:
+                    raise Broken(f"{spool.folder} holds batches, and {store.state / IDENTITY} is missing: put it back")
+                # What the tables know of was of another identity.
+                for file in _files(store).values():
+                    file.words[at.SEALED] = 0
+                mine = identity.make(store.state, now)
+            sealer = cls(store, spool, mine, region, aside)
+            sealer.recover()
+        except BaseException:
+            spool.close()  # It is tried again every second, where the disk is full.
+            raise
         return sealer
 
     def recover(self) -> None:
@@ -214,9 +224,15 @@ class Sealer:
         return Sealed(len(found.parts), rows, found.faults)
 
     def look(self, now: float) -> Look:
-        """What has grown since it was last sealed, and is to be appended, marked, and then ended. Changes nothing."""
+        """What has grown since it was last sealed, and is to be appended, marked, and then ended.
+
+        Where the last batch could not be marked, as on a full disk, that comes first: it would be sealed again. Raises
+        OSError then.
+        """
         if not self.store.identity.held:
             raise ValueError("only who holds the identity lock seals")
+        if self._unmarked is not None:
+            self.mark(*self._unmarked)
         # A clock that was put back stands still here until it has caught up.
         last = self.spool.last
         latest = max(self.until, 0 if last is None else last.until)
@@ -230,8 +246,10 @@ class Sealer:
         closed = frozenset(
             file.path.name for number, file in files.items() if number != current and not columns.held(file)
         )
-        increases = self._increases(files, faults)
-        return Look(until, tuple(_parts(increases)), closed, tuple(faults))
+        parts = tuple(_parts(self._increases(files, faults)))
+        if not parts and until - (self.identity.made_at if last is None else last.until) >= QUIET:
+            parts = (Part((), (), ()),)
+        return Look(until, parts, closed, tuple(faults))
 
     def _increases(self, files: dict[int, TableFile], faults: list[str]) -> list[Increase]:
         """The increases, in the order of their names."""
@@ -267,10 +285,11 @@ class Sealer:
         long = is_long(self.until, until) or self._adopts
         batch = Batch(self.identity.id, self.region, seq, self.until, until, prev, part.rows, long=long)
         self.spool.append(batch, body(batch), part.marks)
+        self._unmarked = part, batch
         return batch
 
     def mark(self, part: Part, batch: Batch) -> None:
-        """Write the marks of a batch that the disk has."""
+        """Write the marks of a batch that the disk has. Raises OSError where there is no room for those of the base."""
         files = _files(self.store)
         tables = {number: TallyTable(file) for number, file in files.items()}
         based: dict[bytes, int] = {}
@@ -283,6 +302,7 @@ class Sealer:
             self.store.base().mark(based).write(self.store.base_path)
         for one in files.values():
             one.words[at.SEALED] = batch.last
+        self._unmarked = None
 
     def end(self, found: Look) -> None:
         """All that was found is sealed: from then on others have to be looked for."""
@@ -301,6 +321,21 @@ class Sealer:
     def close(self) -> None:
         """Close the spool."""
         self.spool.close()
+
+
+def unsealed(store: Store) -> tuple[int, int]:
+    """How much was counted and is not sealed, over all rows, and the Unix second up to which all is; 0: nothing was.
+
+    Takes about 0.4 µs for each row that there is.
+    """
+    while True:
+        base, began = store.base(), stamp(store.base_path)
+        files = _files(store).values()
+        grown = [*base.grown(USAGE), *(row[1:] for file in files for row in TallyTable(file).grown())]
+        # Another supervisor may have folded a file meanwhile.
+        if stamp(store.base_path) == began:
+            until = max((file.words[at.LOOKED] for file in files), default=0)
+            return sum(max(0, total - mark) for _, total, mark in grown), until
 
 
 def _files(store: Store) -> dict[int, TableFile]:

@@ -2,11 +2,13 @@
 
     head      8 bytes `edge.seg`, and the version, 64 bits
     record    length of the payload, 32 bits; CRC-32C of that length and the payload, 32 bits; payload
-    payload   zstd of: length of the body, 32 bits; body; marks
+    payload   zstd of: length of the body, 32 bits; what was counted, 64 bits; body; marks
 
-The body is a batch's, exactly (batch.py). The marks are JSON: `[[file, [row, …], [index, …], [total, …]], …]`, for each
-file of usage the numbers of its rows, which row of the batch each went into, and its total when the batch was sealed.
-`file` is the number in its name; 0 is the durable base, whose rows have the number 0. All numbers are little-endian.
+The body is a batch's, exactly (batch.py). What was counted is the sum of all values of this batch and those before it,
+modulo 2^64, so that nobody has to read these to know what is still to be shipped. The marks are JSON:
+`[[file, [row, …], [index, …], [total, …]], …]`, for each file of usage the numbers of its rows, which row of the batch
+each went into, and its total when the batch was sealed. `file` is the number in its name; 0 is the durable base, whose
+rows have the number 0. All numbers are little-endian.
 """
 
 import os
@@ -20,7 +22,10 @@ from google_crc32c import extend
 
 HEAD = b"edge.seg" + (1).to_bytes(8, "little")
 RECORD = struct.Struct("<II")
-BODY = struct.Struct("<I")
+LENGTH = struct.Struct("<I")
+BODY = struct.Struct("<IQ")
+MODULUS = 1 << 64
+"""What was counted is known modulo this."""
 MOST = 64 << 20
 """Bytes that a payload unpacks to at most: a batch and its marks have half as many."""
 FRAME = b"\x28\xb5\x2f\xfd"
@@ -46,6 +51,7 @@ class Record(NamedTuple):
     size: int
     body: bytes
     marks: tuple[Mark, ...]
+    counted: int = 0
 
 
 class Damage(NamedTuple):
@@ -56,8 +62,8 @@ class Damage(NamedTuple):
     why: str
 
 
-def pack(body: bytes, marks: tuple[Mark, ...]) -> bytes:
-    """A record's bytes."""
+def pack(body: bytes, marks: tuple[Mark, ...], counted: int = 0) -> bytes:
+    """A record's bytes; `counted` is the sum of all values up to and including this batch's."""
     by_file: dict[int, tuple[list[int], list[int], list[int]]] = {}
     for file, row, of, total in marks:
         rows, indices, totals = by_file.setdefault(file, ([], [], []))
@@ -65,27 +71,33 @@ def pack(body: bytes, marks: tuple[Mark, ...]) -> bytes:
         indices.append(of)
         totals.append(total)
     private = orjson.dumps([[file, *lists] for file, lists in by_file.items()])
-    payload = zstandard.ZstdCompressor(level=LEVEL).compress(BODY.pack(len(body)) + body + private)
+    payload = zstandard.ZstdCompressor(level=LEVEL).compress(BODY.pack(len(body), counted % MODULUS) + body + private)
     return RECORD.pack(len(payload), _sum(len(payload), payload)) + payload
 
 
-def records(content: bytes) -> Iterator[Record | Damage]:
-    """What a segment holds, in order; nothing is left out: where no record follows, there is damage up to the next."""
-    offset = len(HEAD)
-    if content[: len(HEAD)] != HEAD:
-        yield Damage(0, min(len(content), offset), "does not begin as a segment of this version")
+def records(content: bytes, start: int = 0, *, marked: bool = True) -> Iterator[Record | Damage]:
+    """What a segment holds, in order; nothing is left out: where no record follows, there is damage up to the next.
+
+    `content` are its bytes from `start` on: from its head, or from where a record begins. Who wants no marks is spared
+    reading them.
+    """
+    offset = 0
+    if not start:
+        offset = len(HEAD)
+        if content[: len(HEAD)] != HEAD:
+            yield Damage(0, min(len(content), offset), "does not begin as a segment of this version")
     while offset < len(content):
         payload = _payload(content, offset)
         if isinstance(payload, bytes):
-            read = _unpack(offset, payload)
+            read = _unpack(start + offset, payload, marked)
             if isinstance(read, Record):
                 yield read
             else:
-                yield Damage(offset, offset + RECORD.size + len(payload), read)
+                yield Damage(start + offset, start + offset + RECORD.size + len(payload), read)
             offset += RECORD.size + len(payload)
         else:
             until = _next(content, offset + 1)
-            yield Damage(offset, until, payload)
+            yield Damage(start + offset, start + until, payload)
             offset = until
 
 
@@ -103,7 +115,7 @@ def _payload(content: bytes, offset: int) -> bytes | str:
 
 
 def _sum(length: int, payload: bytes) -> int:
-    checked: int = extend(extend(0, BODY.pack(length)), payload)
+    checked: int = extend(extend(0, LENGTH.pack(length)), payload)
     return checked
 
 
@@ -117,22 +129,22 @@ def _next(content: bytes, offset: int) -> int:
     return len(content)
 
 
-def _unpack(offset: int, payload: bytes) -> Record | str:
+def _unpack(offset: int, payload: bytes, marked: bool) -> Record | str:
     """What a payload says whose sum is right; why it says nothing."""
     try:
         if not 0 <= zstandard.frame_content_size(payload) <= MOST:
             return "unpacks to more than a batch has"
         content = zstandard.ZstdDecompressor().decompress(payload)
-        (length,) = BODY.unpack_from(content)
+        length, counted = BODY.unpack_from(content)
         body, private = content[BODY.size : BODY.size + length], content[BODY.size + length :]
         marks = tuple(
             Mark(file, row, of, total)
-            for file, rows, indices, totals in orjson.loads(private)
+            for file, rows, indices, totals in (orjson.loads(private) if marked else ())
             for row, of, total in zip(rows, indices, totals, strict=True)
         )
     except (zstandard.ZstdError, struct.error, ValueError, TypeError) as wrong:
         return f"was written by something else: {wrong}"
-    return Record(offset, RECORD.size + len(payload), body, marks)
+    return Record(offset, RECORD.size + len(payload), body, marks, counted)
 
 
 class Disk:

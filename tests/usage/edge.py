@@ -11,9 +11,10 @@ from pathlib import Path
 
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import tally_key
+from edgeproxy.usage.backlog import passed
 from edgeproxy.usage.batch import Batch, digest, is_long, read
 from edgeproxy.usage.segment import Damage, Disk, records
-from edgeproxy.usage.spool import segments
+from edgeproxy.usage.spool import Spool, segments
 
 NOW = 1_790_000_000.0
 """A Unix second at which a minute does not begin."""
@@ -130,6 +131,12 @@ def sums(folder: Path, *, torn: bool = False) -> Counter[Name]:
         for customer, meter, route, value in batch.rows:
             found[customer, meter, route] += value
     return found
+
+
+def acknowledge(spool: Spool, seq: int) -> None:
+    """As when the collector has said so, and the disk has noted it."""
+    spool.acknowledge(passed(spool, seq))
+    spool.save()
 
 
 class Stores:

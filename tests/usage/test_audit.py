@@ -5,6 +5,7 @@ import pytest
 from edgeproxy.usage.audit import listing, sealed_in_tables, verify
 from edgeproxy.usage.batch import FIRST, Batch, body
 from edgeproxy.usage.spool import Spool, segments
+from tests.usage.edge import acknowledge
 
 ROWS = (("acme", "requests", "v1", 1),)
 
@@ -53,7 +54,7 @@ def test_the_first_batch_follows_none(spool: Spool) -> None:
 def test_what_was_acknowledged_may_be_gone(spool: Spool) -> None:
     append(spool, 7, "f" * 64)
     assert problems(spool) == ["batch 7 is the first one here, and only those up to 0 were acknowledged"]
-    spool.acknowledge(6)
+    acknowledge(spool, 6)
     assert problems(spool) == []
 
 

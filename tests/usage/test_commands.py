@@ -13,8 +13,8 @@ from edgeproxy.counters.store import Store
 from edgeproxy.usage import audit
 from edgeproxy.usage.identity import settle
 from edgeproxy.usage.seal import Sealer
-from edgeproxy.usage.spool import segments
-from tests.usage.edge import NOW, count, name, prepare
+from edgeproxy.usage.spool import Spool, segments
+from tests.usage.edge import NOW, acknowledge, count, name, prepare
 
 
 class Edge:
@@ -76,7 +76,8 @@ def test_ls_lists_segments_and_what_was_set_aside(edge: Edge) -> None:
     listed = audit.listing(edge.state / "spool")
     assert listed[-1].last == 4
     assert len(listed) > 1
-    assert lines[1:] == [f"{one.path.name}  batches {one.first} to {one.last}, {one.size} bytes" for one in listed]
+    assert lines[1] == "to be shipped: batches 1 to 4, 4 counted"
+    assert lines[2:] == [f"{one.path.name}  batches {one.first} to {one.last}, {one.size} bytes" for one in listed]
     edge.moved()
     second = edge.serve()
     lines = edge.spool("ls").stdout.splitlines()
@@ -163,6 +164,63 @@ def test_adopt_and_discard(edge: Edge) -> None:
     assert (result.exit_code, result.stdout) == (0, f"{edge.state / 'aside.2'} is gone\n")
     result = edge.spool("discard")
     assert (result.exit_code, result.stderr) == (1, f"nothing was set aside in {edge.state}\n")
+
+
+def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
+    edge.serve(8)
+    folder = edge.state / "spool"
+    nothing = f"no batch in {folder} is damaged, and shipping does not wait for this\n"
+    result = edge.spool("discard", "--damaged")
+    assert (result.exit_code, result.stderr) == (1, nothing)
+    first, second, *_ = segments(folder)
+    content = bytearray(second.read_bytes())
+    content[40] ^= 1
+    second.write_bytes(content)
+    seq = int(second.stem)
+    store = prepare(edge.state)
+    result = edge.spool("discard", "--damaged")
+    said = f"given up: batches {seq} to {seq}: {second.name}:16: has another checksum than it should\n"
+    assert (result.exit_code, result.stdout) == (0, said)
+    store.close()
+    assert said in edge.spool("ls").stdout
+    result = edge.spool("verify")
+    assert (result.exit_code, result.stdout[:14]) == (0, "OK: 7 batches ")
+    assert re.fullmatch(rf"{second}:16: has another checksum than it should \(\d+ bytes\): given up\n", result.stderr)
+    # Once is enough, and it is about this spool.
+    assert edge.spool("discard", "--damaged").stderr == nothing
+    assert edge.spool("discard", "--damaged", "aside.1").exit_code == 2
+    (folder / "discarded.json").write_bytes(b"?")
+    for command in (("verify",), ("discard", "--damaged")):
+        result = edge.spool(*command)
+        assert (result.exit_code, "discarded.json is damaged" in result.stderr) == (1, True)
+    result = edge.spool("ls")
+    assert (result.exit_code, "discarded.json is damaged" in result.stderr) == (0, True)
+    # What was acknowledged may be gone, what was not may not.
+    spool = Spool.open(folder, sealed=8)
+    acknowledge(spool, 1)
+    spool.close()
+    first.unlink()
+    (folder / "discarded.json").unlink()
+    assert edge.spool("discard", "--damaged").stdout.startswith(f"given up: batches 2 to {seq}: {second.name}:16: ")
+
+
+def test_ls_says_what_the_collector_has(edge: Edge) -> None:
+    edge.serve(8)
+    spool = Spool.open(edge.state / "spool")
+    acknowledge(spool, 6)
+    assert edge.spool("ls").stdout.splitlines()[1] == "to be shipped: batches 7 to 8, 2 counted"
+    acknowledge(spool, 8)
+    first, second = edge.spool("ls").stdout.splitlines()[:2]
+    assert first.endswith("acknowledged up to batch 8")
+    assert ".seg" in second
+    acknowledge(spool, 2)
+    assert edge.spool("ls").stdout.splitlines()[1:3] == [
+        "the collector had them up to batch 8, and asks for them again: it was restored",
+        "to be shipped: batches 3 to 8, 6 counted",
+    ]
+    spool.close()
+    shutil.rmtree(edge.state / "spool")
+    assert edge.spool("ls").stdout.splitlines()[0].endswith("acknowledged up to batch 0")
 
 
 def test_nothing_is_moved_under_an_edge_that_runs(edge: Edge) -> None:

@@ -1,5 +1,6 @@
 """What is sealed, when it says that it was counted, and what becomes of the tables' files."""
 
+import errno
 import os
 import shutil
 from collections import Counter
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.base import Base
 from edgeproxy.counters.file import TableError
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import tally_key
@@ -104,6 +106,29 @@ def test_a_batch_says_when_it_was_counted(edge: Edge) -> None:
     count(edge.worker, ACME)
     edge.sealer.seal(MINUTE + 3600)
     assert edge.span() == (3595, 3600, False)
+
+
+def test_where_nothing_grows_a_batch_without_rows_says_so_each_minute(edge: Edge) -> None:
+    edge.open()
+    first = edge.sealer.identity.made_at
+    assert edge.sealer.seal(first + 59) == (0, 0, ())
+    assert edge.sealer.seal(first + 60) == (1, 0, ())
+    # What it begins with was counted before there was a spool, and was nothing.
+    assert (edge.last.seq, edge.last.rows, edge.last.since) == (1, (), first + 59)
+    assert edge.sealer.seal(first + 119) == (0, 0, ())
+    edge.again(first + 119)
+    assert edge.sealer.seal(first + 120) == (1, 0, ())
+    assert not edge.last.long
+    count(edge.worker, ACME)
+    assert edge.sealer.seal(first + 130) == (1, 1, ())
+    assert edge.sealer.seal(first + 185) == (0, 0, ())
+    # Nobody was there for a while.
+    edge.again(first + 900)
+    assert edge.sealer.seal(first + 900) == (1, 0, ())
+    assert (edge.last.since, edge.last.until, edge.last.long) == (first + 185, first + 900, True)
+    # The clock was put back: it stands still, and so does this.
+    assert edge.sealer.seal(first).batches == 0
+    edge.assert_sealed()
 
 
 def test_a_supervisor_that_was_away_flags_the_time(edge: Edge) -> None:
@@ -208,6 +233,46 @@ def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) ->
     assert len(batches(edge.state / "spool")) == 2
     edge.assert_sealed()
     assert edge.store.base().sealed == {tally_key(*ACME): 14, tally_key(*name(45)): 1, tally_key(*name(50)): 1}
+
+
+def test_what_could_not_be_marked_in_the_base_is_not_sealed_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    count(edge.worker, ACME, 7)
+    edge.store.close()
+    edge.worker.close()
+    edge.supervise(45)
+    edge.worker = edge.join()
+    edge.store.tend(5e7)
+    edge.open()
+
+    def full(base: Base, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Base, "write", full)
+        for second in (1, 2):
+            with pytest.raises(OSError, match="No space left"):
+                edge.sealer.seal(MINUTE + second)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 3)
+    assert [batch.rows for batch in batches(edge.state / "spool")] == [((*ACME, 7),), ((*ACME, 1),)]
+    edge.assert_sealed()
+
+
+def test_who_cannot_begin_to_seal_leaves_nothing_open(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    count(edge.worker, ACME)
+    edge.open()
+    edge.sealer.seal(MINUTE + 1)
+    edge.sealer.close()
+
+    def full(sealer: Sealer) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as disk:
+        disk.setattr(Sealer, "recover", full)
+        with pytest.raises(OSError, match="No space left"):
+            edge.open()
+    assert os.listdir("/proc/self/fd") == opened
 
 
 def usage_files(edge: Edge) -> list[str]:

@@ -7,7 +7,7 @@ from google_crc32c import extend
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.usage.segment import BODY, HEAD, RECORD, Damage, Mark, Record, pack, records
+from edgeproxy.usage.segment import BODY, HEAD, LENGTH, RECORD, Damage, Mark, Record, pack, records
 
 BODIES = [b'{"batch":%d}' % number * (number + 1) for number in range(6)]
 MARKS = tuple(Mark(1 + row % 2, row, row, 1 << row) for row in range(20))
@@ -38,12 +38,28 @@ def test_what_is_packed_is_read() -> None:
 @given(
     st.binary(max_size=200),
     st.lists(st.tuples(*[st.integers(0, (1 << 64) - 1)] * 4), max_size=20, unique_by=lambda mark: mark[:2]),
+    st.integers(0, 1 << 65),
 )
-def test_any_body_and_marks_are_read_as_they_were(body: bytes, marks: list[tuple[int, int, int, int]]) -> None:
-    (found,) = records(HEAD + pack(body, tuple(Mark(*mark) for mark in marks)))
+def test_any_body_and_marks_are_read_as_they_were(
+    body: bytes, marks: list[tuple[int, int, int, int]], counted: int
+) -> None:
+    (found,) = records(HEAD + pack(body, tuple(Mark(*mark) for mark in marks), counted))
     assert isinstance(found, Record)
     assert found.body == body
     assert sorted(found.marks) == sorted(marks)
+    assert found.counted == counted % (1 << 64)
+
+
+def test_what_follows_a_record_is_read_without_what_is_before_it() -> None:
+    written, places = content()
+    whole = list(records(written))
+    for number, start in enumerate(places):
+        assert list(records(written[start:], start)) == whole[number:]
+    flipped = bytearray(written)
+    flipped[places[2] + 20] ^= 1
+    (damage,) = [one for one in records(bytes(flipped[places[1] :]), places[1]) if isinstance(one, Damage)]
+    assert (damage.offset, damage.until) == (places[2], places[3])
+    assert all(isinstance(one, Record) and not one.marks for one in records(written, marked=False))
 
 
 def test_a_segment_cut_anywhere_has_the_records_before_the_cut() -> None:
@@ -87,15 +103,15 @@ def test_junk_is_no_record(junk: bytes) -> None:
     [
         b"no frame",
         zstandard.compress(b""),
-        zstandard.compress(BODY.pack(2) + b"{}" + b"[[1]]"),
-        zstandard.compress(BODY.pack(2) + b"{}" + b"[[1,[1],[],[1]]]"),
-        zstandard.compress(BODY.pack(2) + b"{}" + b"nothing"),
+        zstandard.compress(BODY.pack(2, 0) + b"{}" + b"[[1]]"),
+        zstandard.compress(BODY.pack(2, 0) + b"{}" + b"[[1,[1],[],[1]]]"),
+        zstandard.compress(BODY.pack(2, 0) + b"{}" + b"nothing"),
         zstandard.compress(bytes(65 << 20)),
     ],
 )
 def test_a_record_of_something_else_is_damage(payload: bytes) -> None:
     length = len(payload)
-    checked = extend(extend(0, BODY.pack(length)), payload)
+    checked = extend(extend(0, LENGTH.pack(length)), payload)
     written = HEAD + RECORD.pack(length, checked) + payload + pack(b"next", ())
     bodies, damage = read(written)
     assert bodies == [b"next"]

@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
     from edgeproxy.config.models import Settings
+    from edgeproxy.usage.audit import Verdict
     from edgeproxy.usage.identity import Identity
 
 app = typer.Typer(
@@ -28,6 +29,8 @@ key = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(key, name="key")
 spool = typer.Typer(help="What was sealed for the collector, and is kept until it has it.", no_args_is_help=True)
 app.add_typer(spool, name="spool")
+quarantine = typer.Typer(help="Batches that a collector could not read, and keeps as they came.", no_args_is_help=True)
+app.add_typer(quarantine, name="quarantine")
 
 Said = TypeVar("Said")
 
@@ -99,11 +102,15 @@ def quick(
 
 @app.command()
 def collector(config: CollectorFile) -> None:
-    """Take and keep what edges have counted, as FILE says, until SIGTERM or SIGINT."""
+    """Take and keep what edges have counted, as FILE says, until SIGTERM or SIGINT. SIGHUP reloads it."""
+    import signal
+
+    # Until the collector heeds it: what changes in FILE from here on is not missed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     settings = _load_collector(config)
     from edgeproxy.collector.main import run
 
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(settings, config))
 
 
 @app.command()
@@ -116,6 +123,72 @@ def verify(config: CollectorFile) -> None:
     if code:
         _fail(said, code)
     typer.echo(f"OK: {said}")
+
+
+EdgeName = Annotated[str, typer.Argument(metavar="EDGE", help="The edge that shipped it.")]
+BatchSeq = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The number of the batch.")]
+
+
+@quarantine.command("ls")
+def quarantine_ls(config: CollectorFile) -> None:
+    """List what is in quarantine."""
+    from edgeproxy.collector import offline
+
+    _say(offline.listed(_load_collector(config)))
+
+
+@quarantine.command("show")
+def quarantine_show(
+    config: CollectorFile,
+    edge: EdgeName,
+    seq: BatchSeq,
+    body: Annotated[
+        Path | None, typer.Option("--body", metavar="FILE", help="Write its body there, uncompressed if it can be.")
+    ] = None,
+) -> None:
+    """Tell what is known of a batch in quarantine, or of one that was replayed."""
+    from edgeproxy.collector import offline
+
+    _say(offline.shown(_load_collector(config), edge, seq, body))
+
+
+@quarantine.command("replay")
+def quarantine_replay(
+    config: CollectorFile,
+    edge: EdgeName,
+    seq: BatchSeq,
+    body: Annotated[
+        Path | None, typer.Option("--body", metavar="FILE", help="Count this body in its place, once put right.")
+    ] = None,
+    nothing: Annotated[
+        bool, typer.Option("--nothing", help="Nobody will know what was in it: it counts nothing.")
+    ] = False,
+) -> None:
+    """Count a batch in quarantine after all, once, however often this is said; a collector may run meanwhile."""
+    if nothing and body is not None:
+        _fail("--nothing: there is a --body", 2)
+    from edgeproxy.collector import offline
+
+    _say(offline.replayed(_load_collector(config), edge, seq, body, nothing=nothing))
+
+
+@app.command()
+def backup(
+    config: CollectorFile,
+    to: Annotated[Path, typer.Argument(metavar="TO", help="The file to make; it must not be there.")],
+) -> None:
+    """Copy the collector's database of SQLite, as it is at one moment; a collector may run meanwhile."""
+    from edgeproxy.collector import offline
+
+    _say(offline.backed_up(_load_collector(config), to))
+
+
+def _say(said: tuple[int, str]) -> None:
+    """Print what came of a command, and exit unless it was well: the code, and what is to be said."""
+    code, text = said
+    if code:
+        _fail(text, code)
+    typer.echo(text)
 
 
 @app.command()
@@ -131,10 +204,18 @@ def check(config: ConfigFile) -> None:
     except ConfigErrors as errors:
         _fail(str(errors), 1)
     if isinstance(settings, collector.Settings):
+        for worry in certificates.worries_of([settings.tls] if settings.tls else [], time.time()):
+            typer.echo(f"warning: the certificate {worry}", err=True)
         typer.echo(f"OK: {summary_of_collector(settings)}")
         return
     for worry in certificates.worries(settings, time.time()) if settings else ():
         typer.echo(f"warning: the certificate {worry}", err=True)
+    if settings is not None and settings.usage is not None and settings.usage.is_exposed:
+        told = f"the token for {settings.usage.collector} can be read by all on the way"
+        typer.echo(f"warning: {told}: write https://", err=True)
+    if settings is not None and settings.hub.is_exposed:
+        told = f"the password for {settings.hub.name} can be read by all on the way"
+        typer.echo(f"warning: {told}: write rediss://", err=True)
     if settings is not None and settings.access_log is not None:
         from edgeproxy.proxy.log_file import unusable
 
@@ -220,10 +301,14 @@ def probe(
     config: AdminFile = None,
     admin: AdminAddress = None,
     live: Annotated[bool, typer.Option("--live", help="Ask whether it is alive, be it ready or not.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Ask over TLS, whoever answers: a collector that has it.")] = False,
 ) -> None:
-    """Ask a running edge whether it is ready: exit code 0 if it serves, 1 if not. For health checks."""
+    """Ask a running edge whether it is ready, or by its address a collector: exit code 0 if it serves, 1 if not.
+
+    For health checks.
+    """
     url, path = _admin(config, admin), "/healthz" if live else "/readyz"
-    _fetch(url, path, PROBE_TIMEOUT)
+    _fetch(url.replace("http:", "https:", 1) if tls else url, path, PROBE_TIMEOUT)
     typer.echo("alive" if live else "ready")
 
 
@@ -238,14 +323,24 @@ def spool_ls(config: ConfigFile) -> None:
     from datetime import UTC, datetime
 
     from edgeproxy.usage import audit, identity
-    from edgeproxy.usage.spool import watermark
+    from edgeproxy.usage.spool import Damaged, discarded
 
     state, _, mine = _sealed(config)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
     else:
         made_at = datetime.fromtimestamp(mine.made_at, UTC)
-        typer.echo(f"{mine.id}, made {made_at:%Y-%m-%d %H:%M} UTC; acknowledged up to batch {watermark(_spool(state))}")
+        reached = audit.shipped(_spool(state))
+        typer.echo(f"{mine.id}, made {made_at:%Y-%m-%d %H:%M} UTC; acknowledged up to batch {reached.watermark}")
+        if reached.most > reached.watermark:
+            typer.echo(f"the collector had them up to batch {reached.most}, and asks for them again: it was restored")
+        if reached.last > reached.watermark:
+            typer.echo(f"to be shipped: batches {reached.watermark + 1} to {reached.last}, {reached.values} counted")
+        try:
+            for given in discarded(_spool(state)):
+                typer.echo(f"given up: batches {given.first} to {given.last}: {given.why}")
+        except (Damaged, OSError) as failure:
+            typer.echo(str(failure), err=True)
         for one in audit.listing(_spool(state)):
             batches = f"batches {one.first} to {one.last}" if one.last >= one.first else "no batch yet"
             typer.echo(f"{one.path.name}  {batches}, {one.size} bytes")
@@ -257,21 +352,27 @@ def spool_ls(config: ConfigFile) -> None:
 @spool.command("verify")
 def spool_verify(config: ConfigFile) -> None:
     """Read the whole spool: every checksum, and that each batch follows the one before it."""
-    from edgeproxy.usage import audit
-
     state, folder, mine = _sealed(config)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
         return
-    try:
-        verdict = audit.verify(_spool(state), mine.id, audit.sealed_in_tables(state, folder))
-    except OSError as failure:
-        _fail(str(failure), 1)
+    verdict = _audited(state, folder, mine)
     for note in verdict.notes:
         typer.echo(note, err=True)
     if verdict.problems:
         _fail("\n".join(verdict.problems), 1)
     typer.echo(f"OK: {verdict.batches} batches with {verdict.rows} rows of {mine.id}, each following the one before")
+
+
+def _audited(state: Path, folder: Path, mine: "Identity") -> "Verdict":
+    """What came of reading a whole spool."""
+    from edgeproxy.usage import audit
+    from edgeproxy.usage.spool import Damaged
+
+    try:
+        return audit.verify(_spool(state), mine.id, audit.sealed_in_tables(state, folder))
+    except (Damaged, OSError) as failure:
+        _fail(str(failure), 1)
 
 
 @spool.command("adopt")
@@ -288,13 +389,35 @@ def spool_adopt(config: ConfigFile, name: SetAside = None) -> None:
 
 
 @spool.command("discard")
-def spool_discard(config: ConfigFile, name: SetAside = None) -> None:
-    """Drop what was set aside, with all that it counted and did not ship: another edge goes on with it."""
-    from edgeproxy.usage import identity
+def spool_discard(
+    config: ConfigFile,
+    name: SetAside = None,
+    damaged: Annotated[
+        bool,
+        typer.Option("--damaged", help="Give up the batches of the spool that cannot be read; the edge may run."),
+    ] = False,
+) -> None:
+    """Drop what was set aside, with all that it counted and did not ship: another edge goes on with it.
 
-    state, folder, _ = _sealed(config)
+    With --damaged: own up to batches that cannot be read. The collector is told of them as a gap, and shipping, which
+    stopped before them, goes on. What they counted is lost to it.
+    """
+    from edgeproxy.usage import identity
+    from edgeproxy.usage.spool import discard
+
+    state, folder, mine = _sealed(config)
+    if damaged and name is not None:
+        _fail("--damaged is about the spool in use, and takes no name", 2)
     try:
-        typer.echo(f"{identity.discard(state, folder, name)} is gone")
+        if not damaged:
+            typer.echo(f"{identity.discard(state, folder, name)} is gone")
+            return
+        unread = () if mine is None else _audited(state, folder, mine).unread
+        if not unread:
+            _fail(f"no batch in {_spool(state)} is damaged, and shipping does not wait for this", 1)
+        discard(_spool(state), unread)
+        for one in unread:
+            typer.echo(f"given up: batches {one.first} to {one.last}: {one.why}")
     except (identity.Unusable, OSError) as failure:
         _fail(str(failure), 1)
 
@@ -420,12 +543,22 @@ def _ask(url: str, path: str, read: Callable[[Any], Said]) -> Said:
 
 
 def _fetch(url: str, path: str, seconds: float) -> bytes:
-    """The body of the admin listener's answer within `seconds`; exits where that is not 200, saying why."""
+    """The body of the admin listener's answer within `seconds`; exits where that is not 200, saying why.
+
+    Over https:// nobody has to prove who they are: it is asked whether they are well.
+    """
     from http.client import HTTPException
     from urllib.error import HTTPError
-    from urllib.request import ProxyHandler, build_opener
+    from urllib.request import BaseHandler, HTTPSHandler, ProxyHandler, build_opener
 
-    directly = build_opener(ProxyHandler({}))
+    handlers: list[BaseHandler] = [ProxyHandler({})]
+    if url.startswith("https:"):
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        handlers.append(HTTPSHandler(context=context))
+    directly = build_opener(*handlers)
     try:
         with directly.open(url + path, timeout=seconds) as answer:
             body: bytes = answer.read()

@@ -111,6 +111,32 @@ def test_check_warns_of_certificates_that_expire(tmp_path: Path) -> None:
     assert result.stdout.startswith("OK: ")
 
 
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1:9100", False), ("10.0.0.5:9100", True)])
+def test_check_warns_of_a_token_that_others_can_read(tmp_path: Path, host: str, warned: bool) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text(
+        f"usage: {{collector: 'http://{host}', token: hush}}\n"
+        "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
+    )
+    result = run("check", "-c", str(path))
+    assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
+    said = f"warning: the token for http://{host} can be read by all on the way: write https://\n"
+    assert result.stderr == (said if warned else "")
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1:6379", False), ("10.0.0.5:6379", True)])
+def test_check_warns_of_a_hubs_password_that_others_can_read(tmp_path: Path, host: str, warned: bool) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text(
+        f"hub: redis://me:hush@{host}\n"
+        "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
+    )
+    result = run("check", "-c", str(path))
+    assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
+    said = f"warning: the password for redis://me@{host}/0 can be read by all on the way: write rediss://\n"
+    assert result.stderr == (said if warned else "")
+
+
 def test_check_warns_of_an_access_log_that_could_not_be_written_here(tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
     for log, warning in (
@@ -480,7 +506,17 @@ def test_an_edge_without_workers_is_not_well() -> None:
         },
         "tables": {"people": {"used": 1, "rows": 2}},
         "hub": {"url": "memory://", "state": "up", "age_s": 0},
-        "usage": {"unshipped": 1, "spool_bytes": 2, "watermark": None},
+        "usage": {
+            "unshipped": 1,
+            "oldest_s": 0,
+            "batches": 0,
+            "edge": None,
+            "watermark": None,
+            "spool_bytes": 2,
+            "shipping": {"state": "off", "why": "", "since": 0},
+            "sealing": None,
+            "aside": [],
+        },
     }
     with answering(200, json.dumps(body).encode()) as address:
         result = run("status", "--admin", address)

@@ -8,17 +8,18 @@ file to the base meanwhile would be counted twice or not at all.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
-from time import monotonic
-from typing import TypeVar
+from time import monotonic, thread_time
+from typing import Generic, TypeVar
 
 from edgeproxy.config.models import Settings
 from edgeproxy.counters.store import Store, Tended
 from edgeproxy.counters.tallies import tally_key
 from edgeproxy.supervisor.exposition import Series
 from edgeproxy.supervisor.standing import Policy, standing
+from edgeproxy.usage import seal
 
 DEAR = 0.05
-"""Seconds of reading from which sums over all usage are kept for a while."""
+"""Seconds of CPU that reading takes from which sums over all usage are kept for a while."""
 KEPT = 10.0
 """For how many times as long as they took to read: so scraping takes a tenth of a core at most."""
 
@@ -39,8 +40,8 @@ class Listings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._reading = asyncio.Lock()
-        self._meters: dict[str, int] = {}
-        self._meters_until = 0.0
+        self._meters = Kept(lambda: by_meter(store.usage_totals()))
+        self._unsealed = Kept(lambda: seal.unsealed(store))
 
     async def tend(self) -> Tended:
         """One slice of the store's housekeeping, while nobody reads."""
@@ -49,21 +50,20 @@ class Listings:
 
     async def usage(self) -> list[UsageRow]:
         """What was counted since the state was made, sorted. A row is made before anything is counted in it."""
-        return await self._read(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
+        return await self.alone(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
 
     async def meters(self) -> dict[str, int]:
         """What was counted since the state was made, by meter. Where tables are large it may be seconds old."""
-        if monotonic() >= self._meters_until:
-            began = monotonic()
-            self._meters = await self._read(lambda: by_meter(self._store.usage_totals()))
-            took = monotonic() - began
-            self._meters_until = monotonic() + took * KEPT if took > DEAR else 0.0
-        return self._meters
+        return await self._kept(self._meters)
+
+    async def unsealed(self) -> tuple[int, int]:
+        """How much was counted and is not sealed, and the Unix second up to which all was. It may be seconds old."""
+        return await self._kept(self._unsealed)
 
     async def series(self) -> list[Series]:
         """Every metric that is in the tables, or is known by looking at them."""
         store = self._store
-        found: list[Series] = await self._read(lambda: list(store.metric_totals()))
+        found: list[Series] = await self.alone(lambda: list(store.metric_totals()))
         found += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
         for name, rows in self.rows().items():
             found += [("edge_table_rows", (name,), [rows["used"]]), ("edge_table_capacity", (name,), [rows["rows"]])]
@@ -82,18 +82,40 @@ class Listings:
             rows = self._store.metrics.totals(frozenset({column}))
             return next((words[0] for _, key, words in rows if key == CLIENTS), 0)
 
-        return await self._read(lambda: {column: of(column) for column in columns})
+        return await self.alone(lambda: {column: of(column) for column in columns})
 
     async def limits(self, settings: Settings, customer: str) -> list[Policy]:
         """The policies of this customer as they stand now; raises UnknownCustomer."""
         if customer not in settings.customers:
             raise UnknownCustomer(customer)
         store = self._store
-        return await self._read(lambda: standing(store.limits, settings, customer, monotonic() + store.offset))
+        return await self.alone(lambda: standing(store.limits, settings, customer, monotonic() + store.offset))
 
-    async def _read(self, read: Callable[[], T]) -> T:
+    async def alone(self, work: Callable[[], T]) -> T:
+        """What `work` returns or raises, in a thread, while nobody else reads the tables or tends them."""
         async with self._reading:
-            return await asyncio.to_thread(read)
+            return await asyncio.to_thread(work)
+
+    async def _kept(self, kept: "Kept[T]") -> T:
+        if monotonic() >= kept.until:
+            kept.value, took = await self.alone(kept.timed)
+            kept.until = monotonic() + took * KEPT if took > DEAR else 0.0
+        return kept.value
+
+
+class Kept(Generic[T]):
+    """What is read, and kept for a while where reading it takes long. `until` is monotonic."""
+
+    value: T
+
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read = read
+        self.until = 0.0
+
+    def timed(self) -> tuple[T, float]:
+        """What is read now, and the seconds of CPU that it took."""
+        began = thread_time()
+        return self._read(), thread_time() - began
 
 
 def by_meter(rows: Iterable[UsageRow]) -> dict[str, int]:

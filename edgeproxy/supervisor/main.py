@@ -25,6 +25,7 @@ from edgeproxy.config.models import Settings
 from edgeproxy.config.signs import Sign
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor import sockets, state
+from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.admin import Admin
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.changeover import Changeover
@@ -74,10 +75,13 @@ class Supervisor:
         self._certificates = Certificates(settings, self._renew)
         self._changeover = Changeover(settings, self._config, self._crew, self._upstreams, self._certificates, prober)
         read = None if config_path is None else partial(load.attempt, config_path, os.environ, also=state.log_faults)
-        self._reloads = Reloads(settings, read, self._changeover, heed=self._reloading, signs=watched)
+        self._reloads = Reloads(settings, read, self._change, heed=self._reloading, signs=watched)
         self._watched = watched is not None
         self._listings = Listings(store)
-        self._status = Status(self._reloads, self._crew, self._listings, self._upstreams, self._certificates)
+        self._accounting = Accounting(store, self._listings, settings.region, settings.usage)
+        self._status = Status(
+            self._reloads, self._crew, self._listings, self._upstreams, self._certificates, self._accounting
+        )
         self._notify = Notify()
         self._tasks = Tasks()
         self._stop = asyncio.Event()
@@ -96,6 +100,7 @@ class Supervisor:
         )
         if self._admin is not None and not self._admin.shared:
             await self._admin.open(self._status, self._listings, self._reloads)
+        await self._accounting.begin()
         self._tasks.start("heartbeat", self._beat())
         self._tasks.start("tend", self._tend())
         self._tasks.start("reload", self._reloads.run())
@@ -113,8 +118,15 @@ class Supervisor:
         await self._changeover.begin()
         self._tasks.start("certificates", self._certificates.watch())
 
+    async def _change(self, settings: Settings) -> Sequence[str]:
+        whys = await self._changeover(settings)
+        if not whys:
+            self._accounting.follow(settings.usage)
+        return whys
+
     def _renew(self) -> None:
         self._changeover.renew()
+        self._accounting.renew()
 
     def _reloading(self, under_way: bool) -> None:
         """Tell the service manager, which knows by itself that an edge that starts or drains does not serve yet."""
@@ -173,6 +185,7 @@ class Supervisor:
         # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
         sockets.close(self._listening)
         await self._crew.drain(seconds)
+        await self._accounting.end()
         await self._tasks.cancel()
         await self._upstreams.end()
         if self._admin is not None:

@@ -33,8 +33,22 @@ def _edge(status: Mapping[str, Any]) -> list[str]:
     if config["needs_restart"]:
         said.append(f"        waits for a restart: {', '.join(config['needs_restart'])}")
     said.append(f"hub     {hub['url']}, {hub['state']}")
-    said.append(f"usage   {usage['unshipped']} unshipped, {usage['spool_bytes']} bytes in the spool")
-    return said
+    return [*said, *_usage(usage)]
+
+
+def _usage(usage: Mapping[str, Any]) -> Iterator[str]:
+    """How much is on its way to the collector, then what is wrong with that."""
+    oldest = f", the oldest for {span(usage['oldest_s'])}" if usage["oldest_s"] else ""
+    yield f"usage   {usage['unshipped']} unshipped{oldest}, {usage['spool_bytes']} bytes in the spool"
+    shipping, sealing = usage["shipping"], usage["sealing"]
+    if usage["edge"] is not None:
+        yield f"        {usage['edge']}, batch {usage['watermark']} acknowledged, {usage['batches']} wait"
+    if shipping["why"]:
+        yield f"        shipping is {shipping['state']} since {moment(shipping['since'])}: {shipping['why']}"
+    if sealing is not None:
+        yield f"        not sealed since {moment(sealing['since'])}: {sealing['why']}"
+    if usage["aside"]:
+        yield f"        set aside: {', '.join(usage['aside'])}; see `edgeproxy spool adopt` and `discard`"
 
 
 WORKERS = ("worker", "pid", "connections", "memory", "descriptors", "since")

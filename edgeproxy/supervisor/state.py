@@ -12,6 +12,9 @@ from edgeproxy.counters.file import TableError
 from edgeproxy.counters.setup import TALLIES, file_name
 from edgeproxy.counters.store import Store
 from edgeproxy.proxy.log_file import unusable
+from edgeproxy.usage import identity
+
+NOT_ITS_OWN = "the directory is not the one that was left: a copy, a moved volume, a restored backup"
 
 
 class Unusable(Exception):
@@ -21,8 +24,11 @@ class Unusable(Exception):
 def prepare(settings: Settings) -> Store:
     """The store of these settings, its tables made where they are missing. Raises Unusable."""
     state, tables = settings.state, settings.tables
+    folder = tables.dir or state
     try:
-        refuse_other_folder(state, tables.dir or state)
+        refuse_other_folder(state, folder)
+        if state.is_dir() and (put := identity.settle(state, folder)) is not None:
+            log.get().error("the state was set aside, and this edge begins anew", aside=str(put), why=NOT_ITS_OWN)
         return Store.prepare(
             state,
             workers=settings.workers,
@@ -30,7 +36,7 @@ def prepare(settings: Settings) -> Store:
             addresses=tables.addresses,
             tables_dir=tables.dir,
         )
-    except OSError as failure:
+    except (OSError, identity.Unusable) as failure:
         why = str(failure).removeprefix(f"{state}: ").removeprefix("cannot be used: ")
         raise Unusable(f"the state directory {state} cannot be used: {why}") from failure
 

@@ -7,6 +7,7 @@ import edgeproxy
 from edgeproxy.config.models import Route, Settings, Tier
 from edgeproxy.counters.file import KINDS
 from edgeproxy.proxy.terms import CONCURRENCY
+from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.exposition import Series
@@ -28,6 +29,7 @@ class Status:
         listings: Listings,
         upstreams: Upstreams,
         certificates: Certificates,
+        accounting: Accounting,
     ) -> None:
         self.phase: Phase = "starting"
         self._reloads = reloads
@@ -35,6 +37,7 @@ class Status:
         self._listings = listings
         self._upstreams = upstreams
         self._certificates = certificates
+        self._accounting = accounting
         self.vitals = Vitals(crew, listings)
 
     @property
@@ -75,6 +78,7 @@ class Status:
             *await self._listings.series(),
             *self._upstreams.series(),
             *self._certificates.series(),
+            *await self._accounting.series(),
             *await self.vitals.series(),
             ("edge_worker_restarts_total", (), (self._crew.restarts,)),
             *self._reloads.series(),
@@ -83,7 +87,6 @@ class Status:
     async def report(self) -> dict[str, Any]:
         """The body of `GET /status`; moments are Unix seconds."""
         settings = self.settings
-        counted = await self._listings.meters()
         return {
             "region": settings.region,
             "version": edgeproxy.__version__,
@@ -92,8 +95,8 @@ class Status:
             "workers": await self.vitals.report(),
             "upstreams": self._upstreams.report(),
             "tables": self._listings.rows(),
-            "hub": {"url": settings.hub, "state": "up", "age_s": 0},
-            "usage": {"unshipped": sum(counted.values()), "spool_bytes": 0, "watermark": None},
+            "hub": {"url": settings.hub.name, "state": "up", "age_s": 0},
+            "usage": await self._accounting.report(),
         }
 
 

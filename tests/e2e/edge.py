@@ -35,6 +35,9 @@ class Edge:
         self._ports = Ports(2)
         self.port, self.admin = self._ports.numbers
         self.supervisors: list[Process] = []
+        self.command: tuple[str, ...] = COMMAND
+        self.environ: dict[str, str] = {}
+        """What starts it, and in which environment; both may be changed between two starts."""
         self.settings: dict[str, Any] = {
             "region": "eu-test",
             "listen": f"{HOST}:{self.port}",
@@ -64,7 +67,8 @@ class Edge:
     def begin(self, **settings: Any) -> Process:
         """`start` without waiting."""
         self.write(**settings)
-        supervisor = Process([*COMMAND, self.file], self._folder / "log", family=self.family_name)
+        command = [*self.command, self.file]
+        supervisor = Process(command, self._folder / "log", family=self.family_name, environ=self.environ)
         self.supervisors.append(supervisor)
         return supervisor
 

@@ -18,6 +18,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.limits.policies import Policies
 from edgeproxy.metrics import METRICS
 from edgeproxy.proxy.terms import rule_of
+from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.admin import application
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
@@ -116,7 +117,8 @@ def ask(
 
         reloads = Reloads(settings, read, applied)
         tasks.start("reload", reloads.run())
-        status = Status(reloads, crew, listings, upstreams, certificates)
+        accounting = Accounting(room.store, listings, settings.region, settings.usage)
+        status = Status(reloads, crew, listings, upstreams, certificates, accounting)
         async with TestClient(TestServer(application(status, listings, reloads))) as client:
             await scene(client, status, crew)
         await upstreams.end()
@@ -426,6 +428,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
     async def scene(client: Client, status: Status, crew: Crew) -> None:
         report = await body(client, "/status")
         assert began <= report["config"].pop("loaded_at") <= time.time()
+        assert began <= report["usage"]["shipping"].pop("since") <= time.time()
         assert report == {
             "region": "eu-west",
             "version": edgeproxy.__version__,
@@ -456,7 +459,17 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
                 ],
             },
             "hub": {"url": "memory://", "state": "up", "age_s": 0},
-            "usage": {"unshipped": 3, "spool_bytes": 0, "watermark": None},
+            "usage": {
+                "unshipped": 3,
+                "oldest_s": 0,
+                "batches": 0,
+                "edge": None,
+                "watermark": None,
+                "spool_bytes": 0,
+                "shipping": {"state": "off", "why": ""},
+                "sealing": None,
+                "aside": [],
+            },
         }
 
     ask(room, scene)

@@ -39,7 +39,17 @@ STATUS: dict[str, Any] = {
     },
     "tables": {"people": {"used": 1500, "rows": 200000}, "usage": {"used": 7, "rows": 10}},
     "hub": {"url": "memory://", "state": "up", "age_s": 0},
-    "usage": {"unshipped": 3, "spool_bytes": 0, "watermark": None},
+    "usage": {
+        "unshipped": 3,
+        "oldest_s": 0,
+        "batches": 0,
+        "edge": None,
+        "watermark": None,
+        "spool_bytes": 0,
+        "shipping": {"state": "off", "why": "", "since": 0.0},
+        "sealing": None,
+        "aside": [],
+    },
 }
 
 PAGE = """\
@@ -85,6 +95,27 @@ def test_what_is_wrong_with_the_configuration_is_shown_below_it() -> None:
         "        waits for a restart: listen, region\n"
         "hub     memory://, up\n"
     ) in overview(changed(config=config))
+
+
+def test_how_usage_is_shipped_is_shown_and_what_is_wrong_with_that() -> None:
+    usage = {
+        "unshipped": 1234,
+        "oldest_s": 90,
+        "batches": 5,
+        "edge": "edge-1",
+        "watermark": 40,
+        "spool_bytes": 4096,
+        "shipping": {"state": "waiting", "why": "nobody answers", "since": 60.2},
+        "sealing": {"why": "No space left on device", "since": 120.0},
+        "aside": ["aside.1", "aside.2"],
+    }
+    assert (
+        "usage   1234 unshipped, the oldest for 1 min 30 s, 4096 bytes in the spool\n"
+        "        edge-1, batch 40 acknowledged, 5 wait\n"
+        "        shipping is waiting since 1970-01-01 00:01:00 UTC: nobody answers\n"
+        "        not sealed since 1970-01-01 00:02:00 UTC: No space left on device\n"
+        "        set aside: aside.1, aside.2; see `edgeproxy spool adopt` and `discard`\n"
+    ) in overview(changed(usage=usage))
 
 
 def test_where_there_are_no_workers_there_is_no_table_of_them() -> None:

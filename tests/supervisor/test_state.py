@@ -1,5 +1,6 @@
 """The state directory of a supervisor that starts."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from edgeproxy.counters.layout import MOST_COLUMNS
 from edgeproxy.counters.setup import layouts
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor import state
+from edgeproxy.usage import identity
 
 CONFIG = """
 state: {directory}/state
@@ -79,3 +81,32 @@ def test_a_directory_is_in_use_by_a_supervisor_or_by_a_worker(tmp_path: Path) ->
     assert state.in_use(other)
     other.close()
     store.close()
+
+
+def test_a_directory_that_was_copied_is_set_aside(tmp_path: Path) -> None:
+    store = state.prepare(settings(tmp_path))
+    identity.make(tmp_path / "state", 1e9)
+    store.close()
+    state.prepare(settings(tmp_path)).close()
+    assert identity.aside(tmp_path / "state") == []
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copytree(tmp_path / "state", copy / "state")
+    store = state.prepare(settings(copy))
+    assert identity.aside(copy / "state") == [copy / "state" / "aside.1"]
+    assert store.control.instance != Control.open(tmp_path / "state" / "control").instance
+    store.close()
+
+
+def test_a_copy_on_whose_tables_workers_count_is_not_touched(tmp_path: Path) -> None:
+    store = state.prepare(settings(tmp_path))
+    identity.make(tmp_path / "state", 1e9)
+    store.close()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copytree(tmp_path / "state", copy / "state")
+    worker = Store.join(copy / "state")
+    with pytest.raises(state.Unusable) as refused:
+        state.prepare(settings(copy))
+    assert str(refused.value).endswith(f"cannot be used: workers of an edge use {copy / 'state'}: stop it first")
+    worker.close()

@@ -1,8 +1,12 @@
-# An edge in a container: docs/operations.md says how it is run, deploy/compose.yaml runs it beside an API.
+# An edge in a container, or a collector: docs/operations.md says how they are run, deploy/compose.yaml runs both beside
+# an API.
 #
 #   docker build -t edgeproxy .
 #   docker run --read-only -v "$PWD/edge.yaml:/etc/edgeproxy/edge.yaml:ro" -v edge-state:/var/lib/edgeproxy \
 #       -p 8080:8080 -p 127.0.0.1:9090:9090 --stop-timeout 40 edgeproxy
+#   docker run --read-only -v "$PWD/collector.yaml:/etc/edgeproxy/collector.yaml:ro" -v ledger:/var/lib/edgeproxy \
+#       -p 9100:9100 --stop-timeout 40 --health-cmd 'edgeproxy probe --admin 127.0.0.1:9100' \
+#       edgeproxy collector -c /etc/edgeproxy/collector.yaml
 #
 # The official Python images are built with PGO and LTO, which makes a request some 7 % cheaper than a plain build;
 # `./scripts/bench` prints a line on the build that it runs on.
@@ -35,17 +39,18 @@ HEALTHCHECK --interval=2s --timeout=5s --retries=5 CMD ["/opt/upstream/bin/pytho
 ENTRYPOINT ["/opt/upstream/bin/gunicorn", "--bind", "0.0.0.0:9001", "--worker-class", "gthread", "--threads", "16", \
     "--keep-alive", "75", "--no-control-socket", "--worker-tmp-dir", "/dev/shm", "httpbin:app"]
 
-# The edge; the last stage, so that it is what `docker build` makes.
+# The edge, and the collector with another command; the last stage, so that it is what `docker build` makes.
 FROM ${PYTHON} AS edge
 # Root needs nothing but these. Numbers, not names, so that Kubernetes can tell that this is not root.
 RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/edgeproxy && install -d /etc/edgeproxy
 COPY --from=build /opt/edgeproxy /opt/edgeproxy
 ENV PATH=/opt/edgeproxy/bin:$PATH PYTHONDONTWRITEBYTECODE=1
-# Relative paths of a configuration are relative to here: `state: var/edge`, the default, is in the volume.
+# Relative paths of a configuration are relative to here: `state: var/edge`, the default, is in the volume, and so is
+# `database: sqlite:///var/collector/ledger.db`.
 WORKDIR /var/lib/edgeproxy
 USER 65532:65532
 VOLUME /var/lib/edgeproxy
-EXPOSE 8080 9090
+EXPOSE 8080 9090 9100
 STOPSIGNAL SIGTERM
 # Asks for readiness, not for the configuration: a file that somebody broke does not make a serving edge unhealthy.
 # Where `admin` is another port than 9090, say so here: docker run --health-cmd 'edgeproxy probe --admin 127.0.0.1:9190'

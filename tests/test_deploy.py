@@ -16,11 +16,16 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.config.load import load
+from edgeproxy.collector.fleet import Standing
+from edgeproxy.collector.main import DRAIN
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.load import load, load_collector
 from edgeproxy.metrics import METRICS
+from tests.collector.collector import sha256
 from tests.e2e.ask import ask
 from tests.e2e.ports import HOST, Ports
 from tests.e2e.process import Process
@@ -29,6 +34,7 @@ from tests.supervisor.waiting import until
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 UNIT = ROOT / "deploy" / "edgeproxy.service"
+UNIT_OF_COLLECTOR = ROOT / "deploy" / "edgeproxy-collector.service"
 PROMETHEUS = ROOT / "config" / "prometheus"
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 NOBODY = "65532"
@@ -220,8 +226,8 @@ def services() -> dict[str, Any]:
     return found
 
 
-def test_compose_has_the_edge_an_upstream_redis_and_prometheus_with_the_files_that_they_want() -> None:
-    assert set(services()) == {"edge", "upstream", "redis", "prometheus"}
+def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_want() -> None:
+    assert set(services()) == {"edge", "upstream", "collector", "redis", "prometheus"}
     stages = re.findall(r"^FROM .* AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
     for name, service in services().items():
@@ -252,13 +258,39 @@ def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_
             assert published.startswith("127.0.0.1:"), "the admin listener has no password"
 
 
-# ---- the unit
+def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
+    collector, edge = services()["collector"], services()["edge"]
+    assert collector["image"] == edge["image"]
+    settings = load_collector(ROOT / "config" / "collector.yaml", collector["environment"])
+    url = edge["environment"]["COLLECTOR_URL"]
+    assert url == f"http://collector:{settings.listen.port}"
+    environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
+    usage = load(ROOT / "config" / "edge.yaml", environ).usage
+    assert usage is not None
+    assert usage.collector == url
+    assert usage.token is not None
+    (role,) = [token.role for token in settings.tokens if token.sha256 == sha256(usage.token)]
+    assert role == "edge"
+    assert edge["environment"]["COLLECTOR_TOKEN"] == f"${{COLLECTOR_TOKEN:-{usage.token}}}"
+    volume = next(mounted.split(":")[1] for mounted in collector["volumes"] if mounted.startswith("ledger:"))
+    assert settings.database == f"sqlite:///{volume}/ledger.db"
+    name, *arguments = collector["command"]
+    result = CliRunner().invoke(cli.app, [name, *arguments])
+    assert (result.exit_code, result.stderr.split(": ")[1]) == (2, "file")
+    # Its health check is one that it answers, and an edge that outlives it waits for nothing of it.
+    assert collector["healthcheck"]["test"][1:3] == ["edgeproxy", "probe"]
+    assert collector["healthcheck"]["test"][-1].endswith(f":{settings.listen.port}")
+    assert "collector" not in edge["depends_on"]
+    assert int(collector["stop_grace_period"].removesuffix("s")) > DRAIN
 
 
-def unit() -> dict[str, list[str]]:
-    """The settings of the unit, each with its values in order."""
+# ---- the units
+
+
+def unit(file: Path = UNIT) -> dict[str, list[str]]:
+    """The settings of a unit, each with its values in order."""
     found: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
+    for line in file.read_text().splitlines():
         name, equals, value = line.partition("=")
         if equals and not line.startswith("#"):
             found.setdefault(name, []).append(value)
@@ -282,10 +314,26 @@ def test_the_unit_starts_a_command_of_the_edge_and_waits_longer_than_it_drains()
     assert int(found["LimitNOFILE"][0]) > settings.limits.connections
 
 
+def test_the_unit_of_the_collector_starts_it_reloads_it_and_tries_again_whatever_it_ended_with() -> None:
+    found = unit(UNIT_OF_COLLECTOR)
+    (start,) = found["ExecStart"]
+    command, *arguments = shlex.split(start)
+    assert command.endswith("/bin/edgeproxy")
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert "/etc/edgeproxy/collector.yaml cannot be read" in result.stderr
+    assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert int(found["TimeoutStopSec"][0].removesuffix("s")) > DRAIN
+    assert found["Restart"] == ["always"]
+    assert "RestartPreventExitStatus" not in found, "the database of another host may not be there yet"
+    assert found["User"] != unit()["User"], "whoever has the edge has not the ledger"
+
+
 @needs_systemd
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/opt/edgeproxy/bin/edgeproxy", "/bin/true"))
+@pytest.mark.parametrize("file", [UNIT, UNIT_OF_COLLECTOR], ids=lambda file: file.name)
+def test_systemd_understands_the_units(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / file.name
+    copy.write_text(file.read_text().replace("/opt/edgeproxy/bin/edgeproxy", "/bin/true"))
     command = ["systemd-analyze", "verify", "--man=no", str(copy)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -298,17 +346,29 @@ ALERTS = [
 ]
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 PARTS = {name + suffix: metric for name, metric in METRICS.items() for suffix in SUFFIXES[metric.kind]}
-"""What Prometheus knows, by the names of its samples."""
+"""What Prometheus knows of an edge, by the names of its samples."""
+
+
+def told_by_collector() -> dict[str, tuple[str, ...]]:
+    """The samples of a collector and their labels."""
+    metrics = Metrics()
+    metrics.expiry = lambda: {"collector.pem": 0.0}
+    standing = Standing(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
+    families = text_string_to_metric_families(metrics.exposition(True, standing).decode())
+    return {sample.name: tuple(sample.labels) for family in families for sample in family.samples}
+
+
+TOLD = {name: metric.labels for name, metric in PARTS.items()} | told_by_collector()
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_asks_for_what_the_edge_tells_and_says_what_to_do(rule: dict[str, Any]) -> None:
+def test_an_alert_asks_for_what_is_told_and_says_what_to_do(rule: dict[str, Any]) -> None:
     expression = rule["expr"]
-    for name in re.findall(r"\bedge_\w+", expression):
-        assert name in PARTS, name
-    for name, matchers in re.findall(r"\b(edge_\w+)\{(.*?)\}", expression):
+    for name in re.findall(r"\b(?:edge|collector)_\w+", expression):
+        assert name in TOLD, name
+    for name, matchers in re.findall(r"\b((?:edge|collector)_\w+)\{(.*?)\}", expression):
         labels = re.findall(r"(\w+)=~?\"", matchers)
-        assert set(labels) <= {"job", *PARTS[name].labels}, name
+        assert set(labels) <= {"job", *TOLD[name]}, name
     assert rule["labels"]["severity"] in ("warning", "critical")
     notes = rule["annotations"]
     assert set(notes) == {"summary", "description", "runbook"}
@@ -327,10 +387,12 @@ def test_every_alert_is_tried_and_its_job_is_the_one_that_is_scraped() -> None:
     tried = (ROOT / "tests" / "alerts.yml").read_text()
     for rule in ALERTS:
         assert f'alertname="{rule["alert"]}"' in tried, rule["alert"]
-    (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
-    assert {name for rule in ALERTS for name in re.findall(r'job="(\w+)"', rule["expr"])} == {job["job_name"]}
-    (target,) = job["static_configs"][0]["targets"]
-    assert target.split(":")[0] in services()
+    jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    scraped = {job["job_name"] for job in jobs}
+    assert {name for rule in ALERTS for name in re.findall(r'job="(\w+)"', rule["expr"])} == scraped
+    for job in jobs:
+        (target,) = job["static_configs"][0]["targets"]
+        assert target.split(":")[0] in services()
 
 
 @needs_promtool

@@ -9,14 +9,15 @@ import orjson
 from aiohttp import web
 
 from edgeproxy import log
-from edgeproxy.collector import auth, queries
-from edgeproxy.collector.arrival import Named, arrive, named
+from edgeproxy.collector import auth, export, fleet, quarantine, queries
+from edgeproxy.collector.arrival import SEQ, Named, arrive, inflate, named
 from edgeproxy.collector.chain import Verdict
 from edgeproxy.collector.database import LOST, Database, reason
 from edgeproxy.collector.ingest import Ingest, Outcome, Unavailable
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
 from edgeproxy.collector.names import Names
-from edgeproxy.usage.batch import MOST_BYTES
+from edgeproxy.config.collector import Settings
+from edgeproxy.usage.batch import LARGEST, MOST_BYTES, BadBatch
 
 SLOWEST_BODY = 30.0
 """Seconds that a body may take to arrive."""
@@ -30,14 +31,23 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Service:
     """What answers: the handlers, and what they need."""
 
-    def __init__(self, database: Database, ingest: Ingest, tokens: auth.Tokens, names: Names, metrics: Metrics) -> None:
+    def __init__(self, database: Database, ingest: Ingest, settings: Settings, names: Names, metrics: Metrics) -> None:
         self._database = database
         self._ingest = ingest
-        self._tokens = tokens
         self._names = names
+        self._exports = export.Exports(database)
         self._metrics = metrics
+        self._tokens: auth.Tokens
+        self._certified: bool
+        """Whether who ships must show a certificate."""
+        self.use(settings)
         self.unready: str | None = "starting"
         """Why it does not serve; None where it does."""
+
+    def use(self, settings: Settings) -> None:
+        """Who may ask what is as in these."""
+        self._tokens = auth.Tokens(settings.tokens)
+        self._certified = settings.tls is not None and settings.tls.client_ca is not None
 
     def application(self) -> web.Application:
         """The application with all paths."""
@@ -45,6 +55,11 @@ class Service:
         made.router.add_post("/v1/batches", self.batches)
         made.router.add_get("/v1/usage", self.usage)
         made.router.add_get("/v1/edges", self.edges)
+        made.router.add_patch("/v1/edges/{edge}", self.change_edge)
+        made.router.add_get("/v1/quarantine", self.quarantine)
+        made.router.add_get("/v1/quarantine/{edge}/{seq}", self.quarantined)
+        made.router.add_get("/v1/quarantine/{edge}/{seq}/body", self.quarantined_body)
+        made.router.add_post("/v1/quarantine/{edge}/{seq}/replay", self.replay)
         made.router.add_get("/healthz", self.healthz)
         made.router.add_get("/readyz", self.readyz)
         made.router.add_get("/metrics", self.metrics)
@@ -55,6 +70,8 @@ class Service:
     async def batches(self, request: web.Request) -> web.Response:
         """Take a batch; the answer comes once it is on disk."""
         token = self._tokens.holder(request.headers.get("Authorization"))
+        if self._certified and not (request.transport and request.transport.get_extra_info("peercert")):
+            raise auth.Denied(403, "show a certificate that tls.client_ca of the collector vouches for")
         said = named(request.headers)
         if isinstance(said, str):
             auth.may_ship(token, token.edge or "")
@@ -86,27 +103,93 @@ class Service:
 
     async def _region(self, said: Named) -> str | None:
         async with self._database.reading() as connection:
-            return await queries.region_of(connection, said.edge)
+            return await fleet.region_of(connection, said.edge)
 
     # ---- questions
 
-    async def usage(self, request: web.Request) -> web.Response:
-        """What was used: `{total, rows}`, and what of it the configuration does not know."""
+    async def usage(self, request: web.Request) -> web.StreamResponse:
+        """What was used: `{total, rows}`, `next` where there are more rows, and what the configuration does not know.
+
+        As CSV all rows at once, unless `limit` or `cursor` ask for a page.
+        """
         token = self._tokens.holder(request.headers.get("Authorization"))
         customer = auth.may_read(token, request.query.get("customer"))
         if len(request.query) != len(set(request.query)):
             raise queries.BadQuery("a parameter is there twice")
         question = queries.asked({**request.query, **({"customer": customer} if customer else {})}, time.time())
-        async with self._database.reading() as connection:
+        is_csv = export.is_wanted(request)
+        if is_csv and question.limit is None and question.after is None:
+            return await self._exports.send(request, question)
+        async with self._database.reading(whole=True) as connection:
             found = await queries.usage(connection, question)
+        if is_csv:
+            return export.page(request, question, found)
         unknown = self._names.unknown_in(question, found["rows"])
-        return answer(200, found | ({"unknown": unknown} if unknown else {}))
+        return answer(200, found | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
 
     async def edges(self, request: web.Request) -> web.Response:
         """How each edge is."""
         auth.may_read_all(self._tokens.holder(request.headers.get("Authorization")))
         async with self._database.reading(whole=True) as connection:
-            return answer(200, {"edges": await queries.listing(connection, time.time())})
+            return answer(200, {"edges": await fleet.listing(connection, time.time())})
+
+    async def change_edge(self, request: web.Request) -> web.Response:
+        """Say that an edge is gone for good, `{retired: true}`, or that it is not."""
+        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        said = loaded(await body_of(request))
+        if not isinstance(said, dict) or said.keys() != {"retired"} or type(said["retired"]) is not bool:
+            raise queries.BadQuery('send {"retired": true}, or false')
+        edge = request.match_info["edge"]
+        async with self._database.writing() as connection:
+            watermark = await fleet.retire(connection, edge, retired=said["retired"])
+        if watermark is None:
+            return problem(404, f"there is no edge {edge[:64]!r}")
+        log.get().info("edge retired" if said["retired"] else "edge serves again", edge=edge, watermark=watermark)
+        return answer(200, {"edge": edge, "watermark": watermark, **said})
+
+    # ---- what could not be read
+
+    async def quarantine(self, request: web.Request) -> web.Response:
+        """What is in quarantine."""
+        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        async with self._database.reading(whole=True) as connection:
+            return answer(200, await quarantine.listing(connection, request.query.get("edge")))
+
+    async def quarantined(self, request: web.Request) -> web.Response:
+        """What is known of a batch there."""
+        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        async with self._database.reading(whole=True) as connection:
+            found = await quarantine.shown(connection, *asked_for(request))
+        return problem(404, "there is no such batch in quarantine") if found is None else answer(200, found)
+
+    async def quarantined_body(self, request: web.Request) -> web.Response:
+        """Its body, uncompressed where that can be done, else as it came."""
+        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        async with self._database.reading() as connection:
+            body = await quarantine.content(connection, *asked_for(request))
+        if body is None:
+            return problem(404, "there is no such batch in quarantine")
+        return web.Response(body=body, content_type="application/octet-stream")
+
+    async def replay(self, request: web.Request) -> web.Response:
+        """Count it after all, by its own body or by the one that is sent."""
+        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        edge, seq = asked_for(request)
+        given = await body_of(request)
+        try:
+            if given:
+                given = inflate(given, request.headers.get("Content-Encoding", "identity").strip().lower())
+            done = await quarantine.replay(self._database, edge, seq, given or None)
+        except BadBatch as bad:
+            return problem(422, f"the body {bad}")
+        except quarantine.Refused as no:
+            return problem(no.status, str(no))
+        if not done.again:
+            self._metrics.batches.labels(Verdict.MEND.value).inc()
+            self._metrics.rows.inc(done.rows)
+            self._names.found((customer for customer, _, _ in done.begun), (meter for _, meter, _ in done.begun))
+            log.get().info("a batch was replayed", edge=edge, seq=seq, rows=done.rows, total=done.total)
+        return answer(200, done.told())
 
     # ---- the collector itself
 
@@ -116,7 +199,7 @@ class Service:
 
     async def readyz(self, _: web.Request) -> web.Response:
         """Whether batches can be taken now."""
-        why = self.unready
+        why = self._unable()
         if why is None:
             try:
                 async with asyncio.timeout(PATIENCE), self._database.reading() as connection:
@@ -125,19 +208,21 @@ class Service:
                 why = f"the database does not answer: {reason(failure)}"
         return answer(503 if why else 200, {"ready": why is None, "reason": why})
 
+    def _unable(self) -> str | None:
+        """Why no batches can be taken, as far as that is known without asking the database."""
+        failing = self._ingest.failing()
+        return self.unready or (f"batches cannot be settled: {failing}" if failing else None)
+
     async def metrics(self, _: web.Request) -> web.Response:
         """For Prometheus."""
+        standing = None
         try:
-            async with asyncio.timeout(PATIENCE), self._database.reading() as connection:
-                count, until, gaps, quarantined = await queries.overview(connection)
-        except LOST as failure:
-            log.get().warning("metrics of edges are as they were", why=reason(failure))
-        else:
-            self._metrics.edges.set(count)
-            self._metrics.lag.set(0 if until is None else max(0.0, time.time() - until))
-            self._metrics.gaps.set(gaps)
-            self._metrics.quarantined.set(quarantined)
-        return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+            async with asyncio.timeout(PATIENCE), self._database.reading(whole=True) as connection:
+                standing = await fleet.standing(connection)
+        except Exception as failure:  # Whatever it is, the rest is to be told.
+            log.get().warning("what edges are like is not known now", why=reason(failure))
+        told = self._metrics.exposition(standing is not None and self._unable() is None, standing)
+        return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
 
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -149,6 +234,8 @@ class Service:
             return problem(no.status, no.detail, {"WWW-Authenticate": "Bearer"} if no.status == 401 else None)
         except queries.BadQuery as bad:
             return problem(400, str(bad))
+        except export.Busy:
+            return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
         except TooSlow:
             return problem(408, f"the body did not arrive within {SLOWEST_BODY:g} s", {"Connection": "close"})
         except Unavailable:
@@ -171,7 +258,7 @@ class TooSlow(Exception):
 
 
 WHY = {
-    404: "there are /v1/batches, /v1/usage, /v1/edges, /healthz, /readyz and /metrics here",
+    404: "there are /v1/batches, /v1/usage, /v1/edges, /v1/quarantine, /healthz, /readyz and /metrics here",
     405: "the method is not one that this path knows",
 }
 TITLES = {
@@ -181,6 +268,8 @@ TITLES = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
+    422: "Unprocessable Content",
     429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -202,6 +291,22 @@ async def body_of(request: web.Request) -> bytes:
     return b"".join(pieces)
 
 
+def loaded(body: bytes) -> Any:
+    """What is in a body of JSON; raises BadQuery."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise queries.BadQuery(f"the body is not JSON: {error}") from None
+
+
+def asked_for(request: web.Request) -> tuple[str, int]:
+    """The batch that a path names; raises BadQuery."""
+    edge, seq = request.match_info["edge"], request.match_info["seq"]
+    if not SEQ.fullmatch(seq) or int(seq) > LARGEST:
+        raise queries.BadQuery(f"{seq[:20]!r} is no seq, a whole number from 1")
+    return edge, int(seq)
+
+
 def verdict_of(outcome: Outcome) -> web.Response:
     """The answer that a sender gets."""
     verdict, watermark, why = outcome
@@ -218,9 +323,9 @@ def verdict_of(outcome: Outcome) -> web.Response:
     return answer(200, {"watermark": watermark})
 
 
-def answer(status: int, body: dict[str, Any]) -> web.Response:
+def answer(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
     """A body in JSON."""
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:

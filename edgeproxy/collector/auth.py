@@ -61,3 +61,9 @@ def may_read_all(token: Token) -> None:
     """Whether everything may be read with it; raises Denied."""
     if token.role not in ("read", "admin"):
         raise Denied(403, "the token's role is neither read nor admin")
+
+
+def may_change(token: Token) -> None:
+    """Whether what the collector has may be changed with it; raises Denied."""
+    if token.role != "admin":
+        raise Denied(403, "the token's role is not admin")

@@ -8,6 +8,7 @@ the next         it cannot be read                      QUARANTINE: kept, and th
                  it is a gap                            GAP: the watermark moves to its end
                  else                                   COUNT
 settled          with another hash, or given up         FORK
+                 dropped for its age                    FORK: nobody knows any more whether it is the same
                  quarantined, and can be read now       MEND: counted after all
                  quarantined, and still cannot          UNREADABLE
                  else                                   AGAIN: it was counted, once

@@ -5,8 +5,11 @@ Reading, `reading`, waits for nobody.
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import sqlite3
+from calendar import monthrange
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from edgeproxy.collector.schema import REVISION, edges, ledger, series
+from edgeproxy.collector.schema import DAY, REVISION, days, dropped, edges, hours, ledger, series
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until a server must have answered."""
@@ -31,6 +34,12 @@ OLDEST = 150000
 """The oldest PostgreSQL, as the server numbers it."""
 MIGRATING = 7305_0001
 """The advisory lock of PostgreSQL under which tables are made and changed."""
+ROLLING = 7305_0002
+"""That of `rollup`. At a lock of its row those who read it would pass by whoever waits to change it."""
+PARTITIONING = 7305_0003
+"""That under which partitions are made and dropped."""
+SHORT_WAIT = "500ms"
+"""How long a partition that is to be dropped is waited for; meanwhile whoever comes after must wait too."""
 
 VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 """Where Alembic keeps the revision."""
@@ -39,12 +48,31 @@ LOST = (sa.exc.OperationalError, sa.exc.InterfaceError, OSError, TimeoutError)
 """What says that the database cannot be had now, whatever it was asked."""
 AWAY = ("08", "53", "57P")
 """How the SQLSTATE of what says so of PostgreSQL begins: no connection, no resources, the server starts or ends."""
-TOO_MUCH = ("cannot store REAL value in INTEGER column", "out of range")
-"""What a sum beyond 63 bits makes of itself: SQLite's strict tables, and PostgreSQL."""
+LOCKED = "55P03"
+"""The SQLSTATE of a lock that was waited for too long."""
+TOO_MUCH = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
+"""What says that a sum is too large: the limit of a minute; beyond 63 bits SQLite's strict tables, and PostgreSQL."""
+
+
+FILLED = 50
+"""Percent of a page of the ledger that are filled. A row grows a dozen times in its minute, mostly in one transaction
+with all others of its page, so that a page holds two versions of each: with 70 the months became 40 % larger.
+"""
+MOST_THERE = 500_000
+"""Rows of the ledger of which is remembered that they are there, some 100 bytes each."""
+MINUTES_THERE = 3
+"""The latest minutes of which this is remembered: edges are in one minute and the one before."""
+
+Month = tuple[int, int]
+"""Year and month, of UTC."""
 
 
 class Unusable(Exception):
     """The database cannot be used: a sentence for who started the collector."""
+
+
+class LedgerChanged(OSError):
+    """Somebody else than collectors has changed the ledger; what was remembered of it is forgotten."""
 
 
 class Database:
@@ -55,8 +83,14 @@ class Database:
         self.name = given.render_as_string(hide_password=True)
         """The URL, without its password."""
         self.is_sqlite = given.get_backend_name() == "sqlite"
+        self.has_partitions = not self.is_sqlite
+        """Whether the ledger has a partition for each month (`drop_month`)."""
         self._given = given
-        self._add = self._adding()
+        self._add = {table.name: self._adding(table) for table in (ledger, hours, days, dropped)}
+        self._months: set[Month] = set()
+        """Those that have a partition, as far as is known."""
+        self._there: dict[int, set[int]] = {}
+        """The series that have a row in a minute, as far as is known; only of the latest minutes. PostgreSQL only."""
         if self.is_sqlite:
             self._writer = _sqlite(given, "BEGIN IMMEDIATE", 1)
             self._reader = _sqlite(given, "BEGIN", READERS)
@@ -121,8 +155,13 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that is committed at the end, and rolled back where anything is raised."""
-        async with self._writer.begin() as connection:
-            yield connection
+        try:
+            async with self._writer.begin() as connection:
+                yield connection
+        except BaseException:
+            self._months.clear()  # Some may have been made by what is rolled back.
+            self._there.clear()
+            raise
 
     @asynccontextmanager
     async def reading(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -132,6 +171,24 @@ class Database:
                 await connection.execution_options(isolation_level="REPEATABLE READ")
             async with connection.begin():
                 yield connection
+
+    def copy(self, to: Path) -> int:
+        """Write what is in a database of SQLite at this moment to a new file, whoever writes meanwhile; its bytes.
+
+        It is there whole or not at all. Raises sqlite3.Error and OSError.
+        """
+        part = to.with_name(f"{to.name}.part")
+        part.unlink(missing_ok=True)
+        try:
+            source = sqlite3.connect(self._given.database or "", timeout=LOCK_TIMEOUT)
+            with closing(source), closing(sqlite3.connect(part)) as target:
+                source.backup(target)  # In one step: one that rests in between begins anew after each commit.
+            with part.open("rb") as copied:
+                os.fsync(copied.fileno())
+            os.link(part, to)  # Where there is one by now, it stays.
+        finally:
+            part.unlink(missing_ok=True)
+        return to.stat().st_size
 
     async def begin_edges(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
         """Make rows of edges that are new, unless another collector has made them meanwhile."""
@@ -148,27 +205,65 @@ class Database:
             rows = {name: [row[name] for row in rows] for name in names}
         await connection.execute(insert.on_conflict_do_nothing(), rows)
 
-    async def add(self, connection: AsyncConnection, grown: Mapping[int, Mapping[int, int]]) -> None:
-        """Add to the ledger: by how much each series has grown in each minute; by minute, then by series."""
-        rows = [(one, minute, value) for minute, values in grown.items() for one, value in values.items()]
+    async def hold_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
+        """Until the transaction ends nobody else changes what is rolled up; with `alone`, nobody counts either."""
+        if not self.is_sqlite:  # There only one writes.
+            lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
+            await connection.execute(sa.select(lock(ROLLING)))
+
+    async def add(self, connection: AsyncConnection, table: sa.Table, grown: Mapping[int, Mapping[int, int]]) -> None:
+        """Add to a table of sums: by how much each series has grown in each minute (hour, day), then by series."""
+        rows = [(one, time, value) for time, values in grown.items() for one, value in values.items()]
+        if not rows:
+            return
         if self.is_sqlite:
             # Past SQLAlchemy, which would look at every value of every row once more: that takes half of the time.
-            await connection.exec_driver_sql(self._add, rows)
+            await connection.exec_driver_sql(self._add[table.name], rows)
             return
-        # As text: the driver looks at each number of a list three times, which takes longer than all the rest.
-        columns = ("{" + ",".join(map(str, column)) + "}" for column in zip(*rows, strict=True))
-        await connection.execute(self._add, dict(zip(ledger.columns.keys(), columns, strict=True)))
+        if table is ledger:
+            await self._partition(connection, grown)
+            for minute, values in grown.items():
+                rows = [(one, minute, value) for one, value in (await self._grow(connection, minute, values)).items()]
+                await self._upsert(connection, table, rows)
+                self._remember(minute, values)
+            return
+        await self._upsert(connection, table, rows)
 
-    def _adding(self) -> Any:
-        """The statement that adds to the ledger."""
-        insert = self._insert(ledger)
-        names = ledger.columns.keys()
+    async def _upsert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[int, int, int]]) -> None:
+        """Add these rows to a table of sums of PostgreSQL, whether they are there or not."""
+        if rows:
+            columns = map(_text, zip(*rows, strict=True))
+            await connection.execute(self._add[table.name], dict(zip(table.columns.keys(), columns, strict=True)))
+
+    async def _grow(self, connection: AsyncConnection, minute: int, values: Mapping[int, int]) -> Mapping[int, int]:
+        """Let those rows of a minute grow that are known to be there, which takes three quarters of the CPU that it
+        takes to look whether they are; the rest is returned.
+        """
+        there = self._there.get(minute, set())
+        old = {one: value for one, value in values.items() if one in there}
+        if old:
+            own = {"of": minute, "those": _text(old), "by": _text(old.values())}
+            if (await connection.execute(GROW, own)).rowcount != len(old):
+                # Another database than a moment ago: a restored one, maybe. Who sends it again finds it as it is now.
+                raise LedgerChanged(f"the ledger lacks rows of the minute {minute} that it had")
+        return {one: value for one, value in values.items() if one not in there} if old else values
+
+    def _remember(self, minute: int, series: Iterable[int]) -> None:
+        """These series have a row in this minute."""
+        self._there.setdefault(minute, set()).update(series)
+        while len(self._there) > MINUTES_THERE or sum(map(len, self._there.values())) > MOST_THERE:
+            del self._there[min(self._there)]
+
+    def _adding(self, table: sa.Table) -> Any:
+        """The statement that adds to a table of sums."""
+        insert = self._insert(table)
+        names = table.columns.keys()
         if not self.is_sqlite:
             texts = {name: sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in names}
             insert = insert.from_select(names, _unnested(texts))
         statement = insert.on_conflict_do_update(
-            index_elements=[ledger.c.series, ledger.c.minute],
-            set_={"value": ledger.c.value + insert.excluded.value},
+            index_elements=list(table.primary_key),
+            set_={"value": table.c.value + insert.excluded.value},
         )
         if not self.is_sqlite:
             return statement
@@ -176,8 +271,75 @@ class Database:
         assert compiled.positiontup == names
         return str(compiled)
 
+    async def _partition(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
+        """Make the partitions of these minutes that are not there yet."""
+        wanted = {_month(minute) for minute in minutes}
+        if wanted <= self._months:
+            return
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITIONING)))
+        there = await _partitions(connection)
+        for month in sorted(wanted - there):
+            name, (since, until) = _name(month), _span(month)
+            # Attached, as making it in one step would wait for all who read the ledger, and they for it.
+            for statement in (
+                f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {FILLED})",
+                f"ALTER TABLE ledger ATTACH PARTITION {name} FOR VALUES FROM ({since}) TO ({until})",
+            ):
+                await connection.exec_driver_sql(statement)
+        self._months = there | wanted
+
+    def droppable(self, second: int) -> int:
+        """The Unix second before which minutes can be dropped, where those before `second` are no longer kept."""
+        return _span(_month(second))[0] if self.has_partitions else second - second % DAY
+
+    async def drop_month(self, before: int) -> bool:
+        """Drop the oldest partition of the ledger that ends there or earlier.
+
+        False where there is none, or somebody uses the ledger, for whom nobody else shall wait.
+        """
+        async with self.writing() as connection:
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITIONING)))
+            old = sorted(month for month in await _partitions(connection) if _span(month)[1] <= before)
+            if not old:
+                return False
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{SHORT_WAIT}'")
+            try:
+                await connection.exec_driver_sql(f"DROP TABLE {_name(old[0])}")
+            except sa.exc.DBAPIError as failure:
+                if getattr(failure.orig, "sqlstate", None) != LOCKED:
+                    raise
+                await connection.rollback()
+                return False
+            self._months.discard(old[0])
+        return True
+
     def _insert(self, table: sa.Table) -> Any:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+
+async def _partitions(connection: AsyncConnection) -> set[Month]:
+    """The months that have a partition."""
+    names = await connection.exec_driver_sql(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'ledger'::regclass"
+    )
+    return {(int(year), int(month)) for _, year, month in (name.split("_") for name in names.scalars())}
+
+
+def _month(second: int) -> Month:
+    """The month of UTC that a Unix second is in."""
+    at = datetime.fromtimestamp(second, UTC)
+    return at.year, at.month
+
+
+def _span(month: Month) -> tuple[int, int]:
+    """The Unix second at which a month begins, and that at which the next one does."""
+    begin = int(datetime(*month, 1, tzinfo=UTC).timestamp())
+    return begin, begin + monthrange(*month)[1] * DAY
+
+
+def _name(month: Month) -> str:
+    """The table that is a month's partition."""
+    return f"ledger_{month[0]:04}_{month[1]:02}"
 
 
 def is_too_much(failure: Exception) -> bool:
@@ -195,6 +357,28 @@ def _unnested(arrays: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
     """The rows that arrays make, one for each column: one statement for any number of rows."""
     made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
     return sa.select(*made.render_derived().columns)
+
+
+def _text(numbers: Iterable[int]) -> str:
+    """An array for PostgreSQL, as text: the driver looks at each number of a list three times, which takes longer than
+    all the rest.
+    """
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _growing() -> sa.Update:
+    """The statement that lets rows of one minute grow which are there, on PostgreSQL."""
+    texts = [sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in ("those", "by")]
+    grown = sa.func.unnest(*texts).table_valued("series", "value", name="grown").render_derived()
+    return (
+        sa.update(ledger)
+        # The minute as one value, by which the planner finds the partition.
+        .where(ledger.c.minute == sa.bindparam("of"), ledger.c.series == grown.c.series)
+        .values(value=ledger.c.value + grown.c.value)
+    )
+
+
+GROW = _growing()
 
 
 def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:

@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from edgeproxy import log
 from edgeproxy.collector.arrival import Arrival
 from edgeproxy.collector.chain import Mark, Settled, Verdict, judge, moved
 from edgeproxy.collector.database import LOST, Database, is_too_much, reason
+from edgeproxy.collector.evidence import hash_before
 from edgeproxy.collector.ledger import Ledger, TooMuch
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.names import Names
@@ -67,6 +68,8 @@ class Ingest:
         self._held = 0
         self._speed = 0.0
         """Bytes a second that were settled lately."""
+        self._failed: tuple[float, str] | None = None
+        """When the last transaction failed, and why; None where it did not."""
 
     # ---- how much is held
 
@@ -88,6 +91,15 @@ class Ingest:
         """Seconds after which there should be room again."""
         seconds = self._held / self._speed if self._speed else SLOWEST
         return math.ceil(min(max(seconds, SLOWEST), LONGEST))
+
+    def failing(self) -> str | None:
+        """Why nothing can be settled now, as far as that is known; None where it can.
+
+        Only the next batch can tell whether it is over, so that a while later it is anybody's guess.
+        """
+        if self._failed is None or time.monotonic() - self._failed[0] > LONGEST:
+            return None
+        return self._failed[1]
 
     # ---- the queue
 
@@ -146,6 +158,7 @@ class Ingest:
                     return
             self._fail(group, failure)
             return
+        self._failed = None
         took = time.monotonic() - began
         size = sum(len(arrival.body) for arrival in arrivals)
         self._speed = (self._speed + size / max(took, 0.001)) / 2
@@ -161,6 +174,7 @@ class Ingest:
         if not isinstance(failure, LOST):
             self._log.error("a fault in the collector", exc_info=failure)
         self._metrics.failures.inc()
+        self._failed = time.monotonic(), reason(failure)
         for waiting in group:
             if not waiting.answer.done():
                 waiting.answer.set_exception(Unavailable())
@@ -188,9 +202,11 @@ class Ingest:
             last: dict[str, Arrival] = {}
             for arrival in arrivals:
                 mark, key = marks[arrival.edge], (arrival.edge, arrival.seq)
-                verdict = judge(mark, settled.get(key), arrival)
+                verdict, why = judge(mark, settled.get(key), arrival), arrival.why
+                if verdict is Verdict.MEND and not await self._follows(connection, settled, arrival):
+                    verdict, why = Verdict.UNREADABLE, NOT_NEXT
                 marks[arrival.edge] = moved(mark, verdict, arrival)
-                outcomes.append(Outcome(verdict, marks[arrival.edge].seq, arrival.why))
+                outcomes.append(Outcome(verdict, marks[arrival.edge].seq, why))
                 if verdict in STATES:
                     settled[key] = Settled(arrival.hash, STATES[verdict])
                     (mended if verdict is Verdict.MEND else new).append(self._kept(arrival, STATES[verdict], now))
@@ -225,6 +241,18 @@ class Ingest:
             await self._database.begin_edges(connection, rows)
             found = {edge: Mark(seq, digest) for edge, seq, digest in await connection.execute(statement)}
         return found
+
+    async def _follows(
+        self, connection: AsyncConnection, settled: Mapping[tuple[str, int], Settled], arrival: Arrival
+    ) -> bool:
+        """Whether a batch that came broken at first names the one before it; nobody could tell then."""
+        assert arrival.batch is not None
+        before = settled.get((arrival.edge, arrival.seq - 1))
+        if before is None:
+            wanted = await hash_before(connection, arrival.edge, arrival.seq)
+        else:
+            wanted = before.hash if before.state != GAP else None
+        return wanted in (None, arrival.batch.prev)
 
     async def _settled(self, connection: AsyncConnection, some: Sequence[Arrival]) -> dict[tuple[str, int], Settled]:
         """The batches that have the edge and the seq of these."""
@@ -276,6 +304,7 @@ STATES = {
     Verdict.QUARANTINE: QUARANTINED,
 }
 """What is kept, and as what."""
+NOT_NEXT = "has a prev that is not the hash of the batch before"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
 
 

@@ -1,14 +1,15 @@
 """Writing to the ledger, within a transaction of somebody else's."""
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector import rollup
 from edgeproxy.collector.database import Database
-from edgeproxy.collector.schema import series
-from edgeproxy.usage.batch import LARGEST, Batch
+from edgeproxy.collector.schema import MOST, days, edges, hours, ledger, series
+from edgeproxy.usage.batch import Batch
 
 MOST_REMEMBERED = 1_000_000
 """Series whose numbers are remembered, some 200 bytes each; those of edges that were quiet longest are forgotten."""
@@ -20,7 +21,7 @@ What = tuple[str, str, str]
 
 
 class TooMuch(Exception):
-    """What one minute of a series would have come to is more than the ledger can hold."""
+    """What one minute of a series would have come to is more than the ledger can hold (MOST)."""
 
 
 class Ledger:
@@ -29,31 +30,52 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: OrderedDict[Where, dict[What, int]] = OrderedDict()
+        self._latest: dict[str, int] = {}
+        """The latest minute of edges."""
 
     async def count(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[What]:
         """Add the rows of these batches, whose edges are locked; raises TooMuch. The series that are new here.
 
+        What belongs to minutes that are rolled up is added to their hours and days too.
         Where the transaction does not come to its end, `forget` what was learned in it.
         """
         begun: set[What] = set()
         grown: dict[int, dict[int, int]] = defaultdict(dict)
+        latest: dict[str, int] = {}
         for batch in batches:
             numbers = await self._numbers(connection, batch, begun)
             values = grown[batch.minute]
             for number, row in zip(numbers, batch.rows, strict=True):
                 values[number] = values.get(number, 0) + row[3]
+            if batch.rows:
+                latest[batch.edge] = max(batch.minute, latest.get(batch.edge, 0))
         highest = max((max(values.values()) for values in grown.values() if values), default=0)
-        if highest > LARGEST:
+        if highest > MOST:
             raise TooMuch
         if highest:
-            await self._database.add(connection, grown)
+            rolled = await rollup.held(self._database, connection)
+            for table, grows in zip((ledger, hours, days), rolled.divide(grown), strict=True):
+                await self._database.add(connection, table, grows)
+            await self._come_to(connection, latest)
         return begun
 
-    def forget(self, edges: Iterable[str]) -> None:
+    def forget(self, names: Iterable[str]) -> None:
         """What is known of these edges may never have come to be."""
-        gone = set(edges)
+        gone = set(names)
         for where in [where for where in self._known if where[0] in gone]:
             del self._known[where]
+        for edge in gone:
+            self._latest.pop(edge, None)
+
+    async def _come_to(self, connection: AsyncConnection, latest: Mapping[str, int]) -> None:
+        """Note the latest minute of edges where it is later than before."""
+        later = {edge: minute for edge, minute in latest.items() if minute > self._latest.get(edge, -1)}
+        if later:
+            earlier = edges.c.latest.is_(None) | (edges.c.latest < sa.bindparam("minute"))
+            one = sa.update(edges).where(edges.c.edge == sa.bindparam("of"), earlier)
+            rows = [{"of": edge, "minute": minute} for edge, minute in later.items()]
+            await connection.execute(one.values(latest=sa.bindparam("minute")), rows)
+            self._latest |= later
 
     async def _numbers(self, connection: AsyncConnection, batch: Batch, begun: set[What]) -> list[int]:
         """The number of the series of each row; those that have none yet get one, and are added to `begun`."""

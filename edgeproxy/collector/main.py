@@ -1,9 +1,11 @@
 """The collector's life: from its settings to a drained end."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import uvloop
 from aiohttp import web
@@ -11,12 +13,16 @@ from aiohttp import web
 from edgeproxy import __version__, log
 from edgeproxy.collector import queries
 from edgeproxy.collector.app import Service
-from edgeproxy.collector.auth import Tokens
 from edgeproxy.collector.database import LOST, Database, Unusable, reason
+from edgeproxy.collector.evidence import Broken
 from edgeproxy.collector.ingest import Ingest
+from edgeproxy.collector.listener import BACKLOG, Listener
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.names import Names
-from edgeproxy.collector.verify import Broken, verify
+from edgeproxy.collector.reload import Reload
+from edgeproxy.collector.upkeep import Upkeep
+from edgeproxy.collector.verify import verify
+from edgeproxy.config.certificates import Unusable as BadCertificate
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.kinds import Address
 from edgeproxy.tasks import Tasks
@@ -24,19 +30,21 @@ from edgeproxy.tasks import Tasks
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 DRAIN = 30.0
 """Seconds that requests under way have once it is asked to end."""
-BACKLOG = 1024
 
 
 class Unavailable(Exception):
     """An address cannot be listened on: a sentence for who started the collector."""
 
 
-def run(settings: Settings) -> int:
-    """Collect until told to stop; the exit code: 0 after a drain, 2 where address or database cannot be used."""
+def run(settings: Settings, file: Path) -> int:
+    """Collect until told to stop; the exit code: 0 after a drain, 2 where address or database cannot be used.
+
+    `file` is where the settings are from, and are read again on SIGHUP.
+    """
     log.configure("collector")
     try:
-        return uvloop.run(serve(settings))
-    except (Unavailable, Unusable) as failure:
+        return uvloop.run(serve(settings, file))
+    except (Unavailable, Unusable, BadCertificate) as failure:
         print(f"edgeproxy: {failure}", file=sys.stderr)
         return 2
 
@@ -64,17 +72,19 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
         return 2, f"the database cannot be read: {reason(failure)}"
 
 
-async def serve(settings: Settings) -> int:
-    """`run` in a loop; raises Unavailable and Unusable."""
-    stop = asyncio.Event()
+async def serve(settings: Settings, file: Path) -> int:
+    """`run` in a loop; raises Unavailable, Unusable and BadCertificate."""
+    stop, asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOPPING:
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     listening = bind(settings.listen)
     try:
         database = await Database.connect(settings.database)
         try:
-            await collect(settings, database, listening, stop)
+            await collect(settings, file, database, listening, stop, asked)
         finally:
             await database.close()
     finally:
@@ -82,15 +92,22 @@ async def serve(settings: Settings) -> int:
     return 0
 
 
-async def collect(settings: Settings, database: Database, listening: socket.socket, stop: asyncio.Event) -> None:
-    """Answer on this socket until `stop` is set, then finish what has begun."""
+async def collect(
+    settings: Settings,
+    file: Path,
+    database: Database,
+    listening: socket.socket,
+    stop: asyncio.Event,
+    asked: asyncio.Event,
+) -> None:
+    """Answer on this socket until `stop` is set, then finish what has begun; read `file` again when `asked` is."""
     metrics, tasks, logger = Metrics(), Tasks(), log.get()
     names = Names(settings.customers, settings.meters, metrics)
     async with database.reading() as connection:
         names.found(*await queries.names(connection))
     ingest = Ingest(database, names, metrics)
     settling = tasks.start("ingest", ingest.run())
-    service = Service(database, ingest, Tokens(settings.tokens), names, metrics)
+    service = Service(database, ingest, settings, names, metrics)
     runner = web.AppRunner(
         service.application(),
         access_log=None,
@@ -98,11 +115,20 @@ async def collect(settings: Settings, database: Database, listening: socket.sock
         auto_decompress=False,  # Bodies are inflated within a bound (arrival.py).
     )
     await runner.setup()
-    site = web.SockSite(runner, listening, backlog=BACKLOG)
-    await site.start()
+    listener = Listener(runner, listening)
+    await listener.use(settings.tls)
+    metrics.expiry = listener.expiry
+    # What has been made up to here lives as long as the process. What batches are made of is gone right after them, and
+    # to look through it again and again for what refers to itself took a third of the CPU.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     service.unready = None
     where = address_of(listening)
     logger.info("collector serving", version=__version__, listen=str(where), database=database.name)
+    tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
+    tasks.start("certificates", listener.watch())
+    tasks.start("reload", Reload(settings, service, names, listener, metrics).watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
     # Without the queue nothing is of use, and whoever looks after the process should know.
     await asyncio.wait([stopped, settling], return_when=asyncio.FIRST_COMPLETED)

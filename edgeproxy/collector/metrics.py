@@ -1,16 +1,27 @@
-"""What the collector counts of itself. The one file of its room that knows prometheus-client."""
+"""What the collector counts of itself, and what it tells of edges. The one file of its room that knows
+prometheus-client.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from edgeproxy.collector.chain import Verdict
+from edgeproxy.collector.fleet import Standing
 from edgeproxy.metrics import BUCKETS
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Metrics:
-    """The metrics of one collector. Labels are from here and from the configuration, never from requests."""
+    """The metrics of one collector. Labels are from here and from the configuration, never from requests.
+
+    Of edges, whose names no configuration has, it names those that shipped by a token of it, and of these no more than
+    `Standing` does.
+    """
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -27,18 +38,75 @@ class Metrics:
         self.commit_seconds = Histogram(
             "collector_commit_seconds", "From a transaction's begin to its end", buckets=BUCKETS, registry=registry
         )
-        self.edges = Gauge("collector_edges", "Edges that have shipped", registry=registry)
-        self.lag = Gauge(
-            "collector_lag_seconds",
-            "Since the end of the last batch of the edge most behind",
+        self.upkeep_failures = Counter(
+            "collector_upkeep_failures_total", "Times that roll-up or retention failed", registry=registry
+        )
+        self.unproven = Gauge(
+            "collector_unproven_edges",
+            "Edges whose old batches are kept, as they do not prove what was counted",
             registry=registry,
         )
-        self.gaps = Gauge("collector_gaps", "Gaps that edges have owned up to", registry=registry)
-        self.quarantined = Gauge("collector_quarantined_batches", "Batches that nobody could read", registry=registry)
+        self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
+        self.expiry: Callable[[], dict[str, float]] = dict
+        """The Unix second at which each certificate expires, by its file."""
         self.unknown = Gauge(
             "collector_unknown_names", "Names with usage that the configuration lacks", ("kind",), registry=registry
         )
 
-    def exposition(self) -> bytes:
-        """The text of `GET /metrics`."""
-        return generate_latest(self._registry)
+    def exposition(self, ready: bool, standing: Standing | None) -> bytes:
+        """The text of `GET /metrics`; what is not known of edges now is not there, rather than as it was."""
+        now = time.time()
+        families = [family("collector_ready", "Whether it takes batches now, as /readyz says", int(ready))]
+        left = {name: int(end - now) for name, end in self.expiry().items()}
+        families.append(
+            labelled("collector_tls_expiry_seconds", "Until a certificate expires; below 0 it has", "name", left)
+        )
+        if standing is not None:
+            families += of_edges(standing, now)
+        return generate_latest(self._registry) + generate_latest(Given(families))
+
+
+class Given(CollectorRegistry):
+    """Metrics as they are given."""
+
+    def __init__(self, families: Iterable[GaugeMetricFamily]) -> None:
+        super().__init__()
+        self._families = tuple(families)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """All of them."""
+        return iter(self._families)
+
+
+def of_edges(standing: Standing, now: float) -> list[GaugeMetricFamily]:
+    """What is told of edges."""
+    lags = {edge: max(0.0, now - until) for edge, until in standing.until.items()}
+    return [
+        family("collector_edges", "Edges that have shipped, without those that are retired", standing.edges),
+        family("collector_edges_retired", "Edges that are gone for good, as somebody said", standing.retired),
+        family(
+            "collector_edges_unshown", "Edges whose lag and gaps are not below, as others' are worse", standing.unshown
+        ),
+        family(
+            "collector_lag_seconds",
+            "Since the end of the last batch of the edge most behind",
+            max(lags.values(), default=0),
+        ),
+        labelled("collector_edge_lag_seconds", "The same of each edge, those most behind", "edge", lags),
+        family("collector_gaps", "Gaps that edges have owned up to", standing.gaps),
+        labelled("collector_edge_gaps", "The same of each edge, those that have most", "edge", standing.gaps_of),
+        family("collector_quarantined_batches", "Batches that nobody could read", standing.quarantined),
+    ]
+
+
+def family(name: str, about: str, value: float) -> GaugeMetricFamily:
+    """A gauge."""
+    return GaugeMetricFamily(name, about, value=value)
+
+
+def labelled(name: str, about: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    """A gauge with a value for each of what its label can be."""
+    made = GaugeMetricFamily(name, about, labels=[label])
+    for said, value in values.items():
+        made.add_metric([said], value)
+    return made

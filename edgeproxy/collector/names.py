@@ -18,12 +18,18 @@ class Names:
     """The customers and meters of a configuration, and those that are seen beside them."""
 
     def __init__(self, customers: Iterable[str], meters: Iterable[str], metrics: Metrics) -> None:
-        self._known = {"customer": frozenset((*customers, NOBODY)), "meter": frozenset(meters)}
-        self._unknown: dict[str, set[str]] = {kind: set() for kind in self._known}
+        self._known: dict[str, frozenset[str]] = {}
+        self._unknown: dict[str, set[str]] = {"customer": set(), "meter": set()}
         self._metrics = metrics
         self._log = log.get()
-        for kind in self._known:
-            metrics.unknown.labels(kind).set(0)
+        self.know(customers, meters)
+
+    def know(self, customers: Iterable[str], meters: Iterable[str]) -> None:
+        """These are known, and no others."""
+        self._known = {"customer": frozenset((*customers, NOBODY)), "meter": frozenset(meters)}
+        for kind, seen in self._unknown.items():
+            seen.difference_update(self._known[kind])
+            self._metrics.unknown.labels(kind).set(len(seen))
 
     def found(self, customers: Iterable[str], meters: Iterable[str]) -> None:
         """Names that have usage; those that are not known are said, once each."""

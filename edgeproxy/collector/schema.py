@@ -3,9 +3,22 @@
 Times are Unix seconds, `received` Unix milliseconds. The types are those that strict tables of SQLite have.
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
-REVISION = "0001"
+from edgeproxy.usage.batch import LARGEST
+
+REVISION = "0002"
 """Of which revision these tables are: that of the last migration."""
 WHOLE = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -13,6 +26,9 @@ COUNTED, GAP, QUARANTINED = "counted", "gap", "quarantined"
 """What a batch can be: its rows are in the ledger; it owned up to others that are gone; nobody could read it."""
 PLAIN, ZSTD = "identity", "zstd"
 """How `body` is kept."""
+MINUTE, HOUR, DAY = 60, 3600, 86400
+MOST = LARGEST * MINUTE // DAY
+"""What a series may come to in a minute: so many that a day of such minutes can be held too."""
 
 metadata = MetaData(naming_convention={"uq": "%(table_name)s_key", "pk": "%(table_name)s_pkey"})
 
@@ -26,6 +42,8 @@ edges = Table(
     Column("since", WHOLE),  # Of the last batch that could be read.
     Column("until", WHOLE),
     Column("received", WHOLE, nullable=False),
+    Column("latest", WHOLE),  # The latest minute that it has in the ledger, or had.
+    Column("retired", WHOLE),  # Its watermark when somebody said that it is gone for good; with a later one it is back.
     sqlite_strict=True,
 )
 
@@ -44,6 +62,7 @@ batches = Table(
     Column("received", WHOLE, nullable=False),
     Column("coding", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),  # As it came where it could not be read.
+    Column("replay", LargeBinary),  # The body that was counted in its place, compressed (quarantine.py).
     sqlite_strict=True,
 )
 Index(
@@ -69,13 +88,71 @@ series = Table(
     sqlite_strict=True,
 )
 
+# On PostgreSQL a month is a partition, made by `Database.add`.
 ledger = Table(
     "ledger",
     metadata,
     Column("series", WHOLE, primary_key=True, autoincrement=False),
     Column("minute", WHOLE, primary_key=True, autoincrement=False),  # The Unix second at which it begins.
     Column("value", WHOLE, nullable=False),
+    CheckConstraint(f"value <= {MOST}", name="ledger_most"),
     sqlite_with_rowid=False,
     sqlite_strict=True,
-    postgresql_with={"fillfactor": 70},  # A row grows a dozen times within its minute; so it can stay on its page.
+    postgresql_partition_by="RANGE (minute)",
+)
+
+# What the minutes that are rolled up come to, by hour and by day of UTC; a day has what there is of it so far.
+hours = Table(
+    "hours",
+    metadata,
+    Column("series", WHOLE, primary_key=True, autoincrement=False),
+    Column("hour", WHOLE, primary_key=True, autoincrement=False),
+    Column("value", WHOLE, nullable=False),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+days = Table(
+    "days",
+    metadata,
+    Column("series", WHOLE, primary_key=True, autoincrement=False),
+    Column("day", WHOLE, primary_key=True, autoincrement=False),
+    Column("value", WHOLE, nullable=False),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+    postgresql_with={"fillfactor": 70},  # A row grows with each of its hours.
+)
+
+# One row. Rolled up are all hours before `hour`, and of `hour` the series up to `series`: each count of these is in
+# `hours` and `days`, those of later ones in `ledger` alone. What is older than what is kept is in the coarser tables
+# only: `ledger` has the minutes from `minutes_from` on, `hours` the hours from `hours_from` on, `days` all days.
+rollup = Table(
+    "rollup",
+    metadata,
+    Column("hour", WHOLE, nullable=False),
+    Column("series", WHOLE, nullable=False),
+    Column("minutes_from", WHOLE, nullable=False),
+    Column("hours_from", WHOLE, nullable=False),
+    sqlite_strict=True,
+)
+
+# Of an edge whose batches were dropped for their age: how far, and what those came to, which is no longer in `batches`.
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("edge", Text, primary_key=True),
+    Column("seq", WHOLE, nullable=False),  # Those up to here are dropped where they were counted.
+    Column("hash", Text),  # Of the last of these; None after a gap, when nobody knows it.
+    Column("batches", WHOLE, nullable=False),  # How many were dropped.
+    Column("minute", WHOLE, nullable=False),  # The latest that these have rows of; -1 where they have none.
+    sqlite_strict=True,
+)
+dropped = Table(
+    "dropped",
+    metadata,
+    Column("series", WHOLE, primary_key=True, autoincrement=False),
+    Column("day", WHOLE, primary_key=True, autoincrement=False),
+    Column("value", WHOLE, nullable=False),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+    postgresql_with={"fillfactor": 70},
 )

@@ -58,6 +58,8 @@ class Collector:
         self._ports = Ports(1)
         (self.port,) = self._ports.numbers
         self.process: Process | None = None
+        self.command: tuple[str, ...] = COMMAND
+        """What starts it; may be changed between two starts."""
         roles = {EDGE: "edge", READ: "read", ADMIN: "admin", SERVICE: "service"}
         self.settings: dict[str, Any] = {
             "listen": f"{HOST}:{self.port}",
@@ -70,6 +72,7 @@ class Collector:
             ],
             "tiers": {"basic": {}},
             "customers": {name: {"tier": "basic"} for name in ("acme", "bolt", "bound")},
+            "retention": {"minutes": "forever"},  # Tests ask for minutes of any time.
             **settings,
         }
 
@@ -85,7 +88,7 @@ class Collector:
     def begin(self) -> Process:
         """`start` without waiting."""
         self.write()
-        self.process = Process([*COMMAND, self.file], self._folder / "log")
+        self.process = Process([*self.command, self.file], self._folder / "log")
         return self.process
 
     def write(self) -> None:

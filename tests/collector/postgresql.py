@@ -1,5 +1,6 @@
 """A real PostgreSQL server of the tests' own, on a port of its own."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -99,6 +100,45 @@ class Postgresql:
         name = f"ledger{next(self._numbers)}"
         self._run("createdb", "-h", HOST, "-p", str(self.port), "-U", "postgres", name)
         return f"postgresql://postgres@{HOST}:{self.port}/{name}"
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the server has used, and all that it has started, also what has ended since."""
+        own = str(self._server.pid)
+        found = {}
+        for place in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                found[place.parent.name] = place.read_text().rpartition(")")[2].split()
+        ticks = [sum(map(int, fields[11:13])) for pid, fields in found.items() if own in (pid, fields[1])]
+        ended = sum(map(int, found[own][13:15]))
+        return (sum(ticks) + ended) / os.sysconf("SC_CLK_TCK")
+
+    def dump(self, url: str) -> Path:
+        """A backup of a database, by pg_dump."""
+        file = self._folder / f"{url.rpartition('/')[2]}.dump"
+        self._run("pg_dump", "--format=custom", f"--file={file}", url)
+        return file
+
+    def restore(self, file: Path, url: str) -> None:
+        """Put a backup into a database that is empty."""
+        self._run("pg_restore", "--exit-on-error", "--no-owner", f"--dbname={url}", str(file))
+
+    def size(self) -> int:
+        """Bytes of all that it keeps."""
+        return sum(place.stat().st_size for place in self._folder.rglob("*") if place.is_file())
+
+    def restart(self) -> None:
+        """End it in order and start it again, with nothing in memory of what is on disk: neither its own nor the
+        system's.
+        """
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(60)
+        for place in self._folder.rglob("*"):
+            if place.is_file():
+                descriptor = os.open(place, os.O_RDONLY)
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(descriptor)
+        self.start()
 
     def kill(self) -> None:
         """kill -9 of the server; those that it has started end by themselves."""

@@ -1,8 +1,14 @@
-"""`GET /v1/usage` and `GET /v1/edges`."""
+"""`GET /v1/usage`, as JSON and as CSV, and `GET /v1/edges`."""
 
 import calendar
+import csv
+import io
+import re
+import socket
 import time
+from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -10,6 +16,9 @@ from edgeproxy.collector.queries import BadQuery, asked
 from edgeproxy.usage.batch import Row
 from tests.collector.chains import Chain
 from tests.collector.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from tests.e2e.ask import Answer, ask
+from tests.e2e.ports import HOST
+from tests.supervisor.waiting import until
 
 DAY = "2026-03-10"
 """A day of which only these tests ship anything, like the one after it."""
@@ -96,7 +105,7 @@ def test_the_month_so_far_is_the_default(collector: Collector) -> None:
         ({"from": "yesterday"}, "from: 'yesterday' is no time such as 2027-01-01T12:00:00Z, and no date"),
         ({"to": "2026-13-01"}, "to: '2026-13-01' is no time such as 2027-01-01T12:00:00Z, and no date"),
         ({"from": "2026-02-01", "to": "2026-01-01"}, "to: is before from"),
-        ({"tier": "x"}, "'tier' is not known here, there are customer, meter, from, to, by"),
+        ({"tier": "x"}, "'tier' is not known here, there are customer, meter, from, to, by, limit, cursor, format"),
     ],
 )
 def test_what_cannot_be_asked(query: dict[str, str], said: str) -> None:
@@ -138,3 +147,122 @@ def test_edges_tell_how_far_they_are(collector: Collector) -> None:
     assert collector.metric("collector_edges") == len(told)
     most = max(edge["lag_s"] or 0 for edge in told.values())
     assert most - 1 <= collector.metric("collector_lag_seconds") <= most + 30
+
+
+# ---- pages, and CSV
+
+
+def test_pages_follow_each_other_by_their_cursors(filled: Collector) -> None:
+    said = {**RANGE, "by": "minute,region", "meter": "requests"}
+    whole = filled.usage(**said)
+    assert "next" not in whole
+    seen, page = [], {"next": ""}
+    while "next" in page:
+        page = filled.usage(**said, limit="2", **({"cursor": page["next"]} if page["next"] else {}))
+        assert page["total"] == whole["total"] == 127
+        assert len(page["rows"]) == 2 or "next" not in page
+        seen += page["rows"]
+    assert seen == whole["rows"]
+    assert len(seen) == 5
+    assert "next" not in filled.usage(**said, limit="5")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "100001", "1e3", ""])
+def test_a_limit_is_a_number_of_rows(limit: str) -> None:
+    with pytest.raises(BadQuery, match="is no whole number from 1 to 100000"):
+        asked({"limit": limit}, time.time())
+
+
+@pytest.mark.parametrize("name", ["a\0b", "", "ä", "x" * 256])
+def test_what_is_no_name_has_no_usage(sqlite_collector: Collector, name: str) -> None:
+    answer = sqlite_collector.get("/v1/usage", customer=name)
+    assert (answer.status, answer.json()["detail"]) == (400, f"customer: {name[:40]!r} is no name")
+
+
+def records(answer: Answer) -> list[list[str]]:
+    """The records of CSV, header and all; each must end as RFC 4180 says."""
+    assert answer.status == 200, answer
+    assert answer["content-type"] == "text/csv; charset=utf-8; header=present"
+    assert answer["vary"] == "Accept"
+    assert answer.body.endswith(b"\r\n")
+    return [*csv.reader(io.StringIO(answer.body.decode(), newline=""), strict=True)]
+
+
+def test_csv_has_what_json_has(filled: Collector) -> None:
+    for by in ("", "route", "minute,customer,meter,region"):
+        wanted = filled.usage(**RANGE, by=by)["rows"]
+        found = records(filled.get("/v1/usage", **RANGE, by=by, format="csv"))
+        assert found == [[*filter(None, by.split(",")), "value"], *([*map(str, row.values())] for row in wanted)]
+    assert records(filled.get("/v1/usage", **RANGE, customer="nobody", format="csv")) == [["value"]]
+    assert filled.get("/v1/usage", **RANGE, by="day,day", format="csv").status == 400
+    assert filled.get("/v1/usage", **RANGE, format="csv", token=EDGE).status == 403
+
+
+def test_a_page_of_csv_links_to_the_next(filled: Collector) -> None:
+    wanted = filled.usage(**RANGE, by="customer")["rows"]
+    path: str | None = f"/v1/usage?{urlencode({**RANGE, 'by': 'customer', 'limit': 2, 'format': 'csv'})}"
+    seen = []
+    while path is not None:
+        answer = filled.get(path)
+        seen += records(answer)[1:]
+        linked = re.fullmatch(r'<(.+)>; rel="next"', answer["link"]) if "link" in answer else None
+        path = linked[1] if linked else None
+    assert seen == [[row["customer"], str(row["value"])] for row in wanted]
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_csv"),
+    [
+        ("text/csv", True),
+        ("text/csv, application/json;q=0.5", True),
+        ("Text/CSV;header=present, */*", True),
+        ("application/json, text/csv;q=0.9", False),
+        ("text/csv;q=0", False),
+        ("text/csv;q=x", False),
+        ("*/*", False),
+        ("text/html", False),
+    ],
+)
+def test_accept_chooses_csv(sqlite_collector: Collector, accept: str, is_csv: bool) -> None:
+    fields = {"Authorization": f"Bearer {READ}", "Accept": accept}
+    answer = ask(sqlite_collector.port, "/v1/usage", fields=fields)
+    assert answer["content-type"].startswith("text/csv" if is_csv else "application/json")
+    plain = ask(sqlite_collector.port, "/v1/usage?format=json", fields=fields)
+    assert plain["content-type"] == "application/json"
+
+
+def test_no_field_of_csv_is_taken_for_a_formula(collector: Collector) -> None:
+    """Only a route can look like one: names begin with a letter or a digit, but for the customer -."""
+    chain = Chain()
+    routes = ("=1+1", "@x", "+x", "-x", "-", 'a"b', "a,b", "h/p/*")
+    assert collector.post(chain.next(*(("-", "requests", route, 1) for route in routes))).status == 200
+    day = time.strftime("%Y-%m-%d", time.gmtime(chain.made[0].since))
+    found = records(collector.get("/v1/usage", by="region,customer,route", format="csv", **{"from": day}))
+    shown = {route for region, customer, route, _ in found[1:] if region == chain.region and customer == "-"}
+    assert shown == {"'=1+1", "'@x", "'+x", "'-x", "-", 'a"b', "a,b", "h/p/*"}
+
+
+def test_few_exports_are_under_way_at_once(sqlite_collector: Collector) -> None:
+    """Who does not read what it asked for holds its place until it leaves."""
+    chain = Chain(since=calendar.timegm((2025, 3, 10, 12, 0, 0)))
+    # More than the system takes of an answer that nobody reads.
+    names = (("stuck", "requests", f"{number:05}-{'x' * 249}", 1) for number in range(20_000))
+    assert sqlite_collector.post(chain.next(*names)).status == 200
+    query = urlencode({"from": "2025-03-10", "to": "2025-03-11", "by": "region,customer,meter,route", "format": "csv"})
+    request = f"GET /v1/usage?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {READ}\r\n\r\n".encode()
+
+    def status() -> int:
+        return sqlite_collector.get("/v1/usage", format="csv", customer="nobody").status
+
+    with ExitStack() as ends:
+        for _ in range(2):
+            stuck = ends.enter_context(socket.socket())
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.connect((HOST, sqlite_collector.port))
+            stuck.sendall(request)
+            assert stuck.recv(15) == b"HTTP/1.1 200 OK"
+        refused = sqlite_collector.get("/v1/usage", format="csv")
+        assert (refused.status, refused["retry-after"]) == (429, "10")
+        assert sqlite_collector.usage()["total"] > 0
+    until(lambda: status() == 200, "a place is free again")

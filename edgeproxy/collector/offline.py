@@ -1,0 +1,105 @@
+"""What the commands do with a collector's database, whether a collector runs on it meanwhile or not.
+
+Each returns an exit code and what is to be said: 0 and the answer, 1 and why not, 2 and what cannot be used.
+"""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from edgeproxy.collector import quarantine
+from edgeproxy.collector.database import LOST, Database, Unusable, reason
+from edgeproxy.config.collector import Settings
+
+Said = tuple[int, str]
+
+
+class No(Exception):
+    """The answer is no: a sentence why."""
+
+
+def listed(settings: Settings) -> Said:
+    """What is in quarantine, a line each."""
+
+    async def look(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            found = await quarantine.listing(connection)
+        rows = found["batches"]
+        lines = [f"{one['edge']} {one['seq']}  {one['received']}, {one['size']} bytes: {one['why']}" for one in rows]
+        if found["count"] > len(rows):
+            lines.append(f"and {found['count'] - len(rows)} more")
+        return "\n".join(lines) or "nothing is in quarantine"
+
+    return _at(settings, look)
+
+
+def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
+    """What is known of a batch there; its body goes to `file`."""
+    write = file.write_bytes if file is not None else len
+
+    async def look(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            found = await quarantine.shown(connection, edge, seq)
+            body = await quarantine.content(connection, edge, seq)
+        if found is None or body is None:
+            raise No(f"there is no batch {seq} of {edge} in quarantine")
+        write(body)
+        width = max(map(len, found))
+        return "\n".join(f"{name:{width}}  {'-' if value is None else value}" for name, value in found.items())
+
+    return _at(settings, look)
+
+
+def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, nothing: bool) -> Said:
+    """Count a batch there by its own body, by the one in `file`, or by one with `nothing` in it."""
+
+    try:
+        given = file.read_bytes() if file is not None else None
+    except OSError as failure:
+        return 2, str(failure)
+
+    async def count(database: Database) -> str:
+        body = given
+        if nothing:
+            async with database.reading() as connection:
+                body = await quarantine.nothing(connection, edge, seq)
+        done = await quarantine.replay(database, edge, seq, body)
+        told = done.told()
+        what = f"{done.rows} rows with a total of {done.total} in the minute {told['minute']}"
+        return f"batch {seq} of {edge} {'was counted before' if done.again else 'is counted'}: {what}"
+
+    return _at(settings, count)
+
+
+def backed_up(settings: Settings, to: Path) -> Said:
+    """Copy a database of SQLite, as it is at one moment."""
+
+    async def copy(database: Database) -> str:
+        if not database.is_sqlite:
+            raise No(f"{database.name} is backed up by pg_dump or pg_basebackup: see docs/operations.md")
+        try:
+            return f"{to} has {database.copy(to)} bytes"
+        except (sqlite3.Error, OSError) as failure:
+            raise No(f"{to} cannot be written: {failure}") from None
+
+    return (1, f"{to} is there already") if to.exists() else _at(settings, copy)
+
+
+def _at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
+    async def do() -> str:
+        database = await Database.connect(settings.database, as_it_is=True)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    try:
+        return 0, uvloop.run(do())
+    except (quarantine.Refused, No) as no:
+        return 1, str(no)
+    except Unusable as no:
+        return 2, str(no)
+    except LOST as failure:
+        return 2, str(failure) if isinstance(failure, OSError) else f"the database cannot be used: {reason(failure)}"

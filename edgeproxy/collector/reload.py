@@ -1,0 +1,57 @@
+"""SIGHUP: the collector's file is read again, and what can change while it serves does."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from edgeproxy import log
+from edgeproxy.collector.app import Service
+from edgeproxy.collector.listener import Listener
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.names import Names
+from edgeproxy.config.certificates import Unusable
+from edgeproxy.config.collector import Settings, Written
+from edgeproxy.config.load import load_collector
+from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.tasks import in_thread
+
+LIVE = {"tls", "tokens", "meters", "tiers", "customers", "keys", "flags"}
+"""What a reload changes; all else needs a restart."""
+
+
+class Reload:
+    """What a collector serves by, and changes when it is `asked`."""
+
+    def __init__(
+        self, settings: Settings, service: Service, names: Names, listener: Listener, metrics: Metrics
+    ) -> None:
+        self._started = settings
+        self._service = service
+        self._names = names
+        self._listener = listener
+        self._metrics = metrics
+        self._log = log.get()
+        metrics.config_ok.set(1)
+
+    async def watch(self, file: Path, asked: asyncio.Event) -> None:
+        """Reload whenever `asked` is set."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            await self.reload(file)
+
+    async def reload(self, file: Path) -> None:
+        """All that a file says is put to use, or none of it; certificates are read anew in any case."""
+        try:
+            new = await in_thread("read the configuration", lambda: load_collector(file, os.environ))
+            await self._listener.use(new.tls)
+        except (ConfigErrors, Unusable) as wrong:
+            self._metrics.config_ok.set(0)
+            self._log.error("the configuration was refused; what served before serves on", why=str(wrong))
+            return
+        self._service.use(new)
+        self._names.know(new.customers, new.meters)
+        self._metrics.config_ok.set(1)
+        fixed = Written.model_fields.keys() - LIVE
+        waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))
+        self._log.info("reloaded", sha256=new.sha256[:12], needs_restart=waiting)

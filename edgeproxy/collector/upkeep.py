@@ -1,0 +1,59 @@
+"""What is done beside taking batches: hours and days are summed up, and what is too old is dropped.
+
+A little at a time, with rests in between, so that batches never wait for long. Several collectors on one database may
+do so at once.
+"""
+
+import asyncio
+import time
+
+from edgeproxy import log
+from edgeproxy.collector import rollup
+from edgeproxy.collector.database import LOST, Database, reason
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.retention import Retention
+from edgeproxy.config.collector import Retention as Kept
+
+EVERY = 10.0
+"""Seconds between looks for something to do."""
+ROUND = 600.0
+"""Seconds between rounds of looking for what is too old."""
+REST = 3.0
+"""Rests after what was done, for so many times as long as it took."""
+
+
+class Upkeep:
+    """Rolls up and drops until it is cancelled."""
+
+    def __init__(self, database: Database, kept: Kept, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._retention = Retention(database, kept)
+        self._round = 0.0
+        """When the next round begins, of the monotonic clock."""
+        self._log = log.get()
+
+    async def run(self) -> None:
+        """Do what there is to do, for ever."""
+        while True:
+            began = time.monotonic()
+            try:
+                busy = await self.step(time.time())
+            except Exception as failure:
+                busy = False
+                self._metrics.upkeep_failures.inc()
+                self._log.error("roll-up and retention failed, and go on later", why=reason(failure))
+                if not isinstance(failure, LOST):
+                    self._log.error("a fault in the collector", exc_info=failure)
+            await asyncio.sleep(REST * (time.monotonic() - began) if busy else EVERY)
+
+    async def step(self, now: float) -> bool:
+        """Do the next little; False where there is nothing for now."""
+        if await rollup.step(self._database, now):
+            return True
+        if time.monotonic() >= self._round:
+            await self._retention.begin(now)
+            self._round = time.monotonic() + ROUND
+        more = await self._retention.step(now)
+        self._metrics.unproven.set(len(self._retention.broken))
+        return more

@@ -1,0 +1,197 @@
+"""The collector's ledger in the test's own process, on a clock of the test's, beside a reference of what is counted."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from edgeproxy.collector import ingest, rollup
+from edgeproxy.collector.arrival import Arrival, Named, arrive
+from edgeproxy.collector.chain import Verdict
+from edgeproxy.collector.database import Database
+from edgeproxy.collector.ingest import Ingest, Outcome
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.names import Names
+from edgeproxy.collector.retention import Retention
+from edgeproxy.collector.rollup import Rolled
+from edgeproxy.collector.schema import DAY, HOUR, MINUTE, days, hours, ledger, series
+from edgeproxy.collector.verify import Sums, verify
+from edgeproxy.config.collector import Retention as Kept
+from edgeproxy.usage.batch import Batch, body, digest
+from tests.collector.chains import NOON
+
+Cell = tuple[int, str, str, str, str]
+"""When a minute (hour, day) begins, region, customer, meter, route."""
+
+
+class Clock:
+    """The time of day that batches are received at."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        """Unix seconds."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of ingest."""
+    return set_clock(monkeypatch)
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """`clock` where the patch ends at another time than with a test."""
+    made = Clock()
+    monkeypatch.setattr(ingest, "time", SimpleNamespace(time=made.time, monotonic=ingest.time.monotonic))
+    return made
+
+
+class Books:
+    """A collector's ingest and upkeep on a database that others may use too; made by `open`.
+
+    `counted` is the reference: what each minute has come to, by all who share it.
+    """
+
+    def __init__(self, database: Database, clock: Clock, kept: Kept, counted: Counter[Cell]) -> None:
+        self.database = database
+        self.clock = clock
+        self.counted = counted
+        metrics = Metrics()
+        self.ingest = Ingest(database, Names((), (), metrics), metrics)
+        self.retention = Retention(database, kept, unused=0)
+        self._running = asyncio.get_running_loop().create_task(self.ingest.run())
+
+    @classmethod
+    async def open(
+        cls, url: str, clock: Clock, kept: Kept | None = None, counted: Counter[Cell] | None = None
+    ) -> "Books":
+        """Open them; tables are made where there are none."""
+        counted = Counter() if counted is None else counted
+        database = await Database.connect(url)
+        if database.is_sqlite:
+            event.listen(database._writer.sync_engine.pool, "checkout", hurry)
+        return cls(database, clock, kept or forever(), counted)
+
+    async def close(self) -> None:
+        """Close the database, once all is settled."""
+        self.ingest.end()
+        await self._running
+        await self.database.close()
+
+    async def ship(self, batch: Batch, sent: bytes | None = None) -> Outcome:
+        """Have a batch settled; with `sent`, these bytes come in the place of its body."""
+        whole = body(batch)
+        said = Named(batch.edge, batch.seq, digest(whole))
+        return await self.settle(arrive(said, whole if sent is None else sent, "identity"))
+
+    async def settle(self, arrival: Arrival) -> Outcome:
+        """Have it settled, and note what is counted."""
+        outcome = await self.ingest.settle(arrival)
+        batch = arrival.batch
+        if outcome.verdict in (Verdict.COUNT, Verdict.MEND) and batch is not None:
+            for customer, meter, route, value in batch.rows:
+                self.counted[batch.minute, batch.region, customer, meter, route] += value
+        return outcome
+
+    async def roll_up(self, *, size: int = rollup.SERIES) -> None:
+        """All that is due."""
+        while await rollup.step(self.database, self.clock.now, size=size):
+            pass
+
+    async def retain(self) -> None:
+        """A round of retention."""
+        await self.retention.begin(self.clock.now)
+        while await self.retention.step(self.clock.now):
+            pass
+
+    async def check(self) -> Rolled:
+        """Whether each table has what it should, in one snapshot, and all of it is proved; what is rolled up."""
+        async with self.database.reading(whole=True) as connection:
+            at = await rollup.read(connection)
+            kept: dict[str, dict[Cell, int]] = {}
+            for table, since in ((ledger, at.minutes_from), (hours, at.hours_from), (days, 0)):
+                number, time = table.primary_key
+                columns = (time, series.c.region, series.c.customer, series.c.meter, series.c.route)
+                found = await connection.execute(
+                    sa.select(number, *columns, table.c.value).join(series, series.c.id == number).where(time >= since)
+                )
+                kept[table.name] = {}
+                for one, *cell, value in found:
+                    kept[table.name][(*cell,)] = value
+                    if table is not ledger:
+                        continue
+                    minute = cell[0]
+                    for rest, unit in (("hours+", HOUR), ("days+", DAY)):
+                        if not at.has(minute, one):
+                            self._add(kept.setdefault(rest, {}), (minute - minute % unit, *cell[1:]), value)
+        assert kept["ledger"] == only(self.counted, at.minutes_from)
+        assert summed(kept["hours"], kept.get("hours+", {})) == only(self._by(HOUR), at.hours_from)
+        assert summed(kept["days"], kept.get("days+", {})) == self._by(DAY)
+        assert (await self.verify()).total == sum(self.counted.values())
+        assert at.hours_from <= at.minutes_from <= at.hour
+        return at
+
+    async def verify(self) -> Sums:
+        """What `edgeproxy verify` finds."""
+        return await verify(self.database)
+
+    async def rows(self, table: sa.Table) -> int:
+        """How many there are."""
+        async with self.database.reading() as connection:
+            return (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one()
+
+    async def all(self, statement: sa.Select[Any]) -> list[tuple[Any, ...]]:
+        """The rows of a statement."""
+        async with self.database.reading() as connection:
+            return [tuple(row) for row in await connection.execute(statement)]
+
+    @staticmethod
+    def _add(sums: dict[Cell, int], cell: Cell, value: int) -> None:
+        sums[cell] = sums.get(cell, 0) + value
+
+    def _by(self, unit: int) -> dict[Cell, int]:
+        assert all(minute % MINUTE == 0 for minute, *_ in self.counted)
+        found: dict[Cell, int] = {}
+        for (minute, *what), value in self.counted.items():
+            self._add(found, (minute - minute % unit, *what), value)  # type: ignore[arg-type]
+        return found
+
+
+def hurry(connection: Any, *_: object) -> None:
+    """Wait for no disk, as the tests' PostgreSQL: what is tested here does not depend on it."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.close()
+
+
+def forever() -> Kept:
+    """What keeps everything."""
+    return Kept(minutes=None, hours=None, batches=None)
+
+
+def of_days(minutes: float | None, hours: float | None, batches: float | None) -> Kept:
+    """What keeps these for so many days, however short."""
+    seconds = {
+        name: days and days * DAY for name, days in (("minutes", minutes), ("hours", hours), ("batches", batches))
+    }
+    return Kept.model_construct(**seconds)
+
+
+def only(cells: dict[Cell, int], since: int) -> dict[Cell, int]:
+    """Those from a Unix second on."""
+    return {cell: value for cell, value in cells.items() if cell[0] >= since}
+
+
+def summed(*some: Iterable[Any]) -> dict[Cell, int]:
+    """All of these together."""
+    found: Counter[Cell] = Counter()
+    for one in some:
+        found.update(one)
+    return dict(found)

@@ -1,0 +1,150 @@
+"""A collector that is restored from a backup gets what it lacks: edges ship again what came after it."""
+
+import asyncio
+import math
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.usage.batch import body
+from edgeproxy.usage.ship import Shipper
+from edgeproxy.usage.spool import Spool
+from edgeproxy.usage.transport import Http
+from tests.collector.chains import Chain
+from tests.collector.collector import EDGE, Collector, checked
+from tests.collector.conftest import StartCollector
+from tests.collector.postgresql import Postgresql
+from tests.e2e.ports import HOST
+
+Restore = Callable[[], None]
+
+
+class Edge:
+    """An edge's spool, of batches as they are made, and its shipping."""
+
+    def __init__(self, folder: Path) -> None:
+        self.chain = Chain()
+        self._spool = Spool.open(folder / self.chain.edge)
+
+    def seal(self, batches: int) -> None:
+        for _ in range(batches):
+            batch = self.chain.next()
+            self._spool.append(batch, body(batch), ())
+
+    def ship(self, collector: Collector) -> dict[str, int]:
+        """Ship until nothing is left; how often which answer came."""
+
+        async def ship() -> dict[str, int]:
+            send = Http(f"http://{HOST}:{collector.port}", EDGE)
+            try:
+                shipper = Shipper(self._spool, send)
+                seconds = 0.0
+                while seconds != math.inf:
+                    await asyncio.sleep(seconds)
+                    seconds = await shipper.step()
+                assert shipper.standing.state == "idle", shipper.standing
+                return shipper.standing.results
+            finally:
+                await send.close()
+
+        return asyncio.run(ship())
+
+    def close(self) -> None:
+        self._spool.close()
+
+
+def backup(collector: Collector, request: pytest.FixtureRequest, tmp_path: Path) -> Restore:
+    """Back up as docs/operations.md says, while the collector runs; how to restore it once it has ended."""
+    if collector.settings["database"].startswith("postgresql"):
+        server: Postgresql = request.getfixturevalue("postgresql")
+        dumped = server.dump(collector.settings["database"])
+
+        def restore() -> None:
+            collector.settings["database"] = fresh = server.database()
+            server.restore(dumped, fresh)
+
+        return restore
+    copy = tmp_path / "backup.db"
+    done = CliRunner().invoke(cli.app, ["backup", "-c", str(collector.file), str(copy)])
+    assert done.exit_code == 0, done.output
+
+    def put_back() -> None:
+        for left in collector.database.parent.glob("ledger.db*"):
+            left.unlink()
+        collector.database.write_bytes(copy.read_bytes())
+
+    return put_back
+
+
+def test_a_restored_collector_gets_what_it_lacks(
+    start_collector: StartCollector, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    collector = start_collector()
+    with closing(Edge(tmp_path)) as old, closing(Edge(tmp_path)) as new:
+        old.seal(3)
+        old.ship(collector)
+        restore = backup(collector, request, tmp_path)
+        old.seal(3)
+        new.seal(2)
+        assert old.ship(collector)["acknowledged"] == 3
+        assert new.ship(collector)["acknowledged"] == 2
+        collector.kill()
+        restore()
+        collector.start()
+        assert collector.usage()["total"] == 21
+        # Each hears of it with the next batch that it has.
+        for edge, lacked in ((old, 3), (new, 2)):
+            edge.seal(1)
+            results = edge.ship(collector)
+            assert (results["expected"], results["acknowledged"]) == (1, lacked + 1)
+        assert collector.usage()["total"] == old.chain.total + new.chain.total == 70
+        code, said = checked(collector)
+        assert (code, said.startswith("2 edges, 10 batches, 0 gaps, 0 quarantined")) == (0, True), said
+
+
+def test_a_backup_is_of_one_moment_while_batches_come(sqlite_collector: Collector, tmp_path: Path) -> None:
+    chain = Chain()
+    ended = threading.Event()
+
+    def ship() -> None:
+        while not ended.is_set():
+            assert sqlite_collector.post(chain.next()).status == 200
+
+    shipping = threading.Thread(target=ship)
+    shipping.start()
+    try:
+        for number in range(3):
+            copy = tmp_path / f"{number}.db"
+            done = CliRunner().invoke(cli.app, ["backup", "-c", str(sqlite_collector.file), str(copy)])
+            assert (done.exit_code, done.stdout) == (0, f"{copy} has {copy.stat().st_size} bytes\n")
+            with closing(sqlite3.connect(copy)) as copied:
+                assert copied.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                (sum_of_batches,) = copied.execute(
+                    "SELECT count(*) FROM batches WHERE edge = ?", (chain.edge,)
+                ).fetchone()
+                (counted,) = copied.execute(
+                    "SELECT coalesce(sum(value), 0) FROM ledger JOIN series ON series = id WHERE edge = ?",
+                    (chain.edge,),
+                ).fetchone()
+            assert counted == 7 * sum_of_batches
+    finally:
+        ended.set()
+        shipping.join()
+    again = CliRunner().invoke(cli.app, ["backup", "-c", str(sqlite_collector.file), str(tmp_path / "0.db")])
+    assert (again.exit_code, again.stderr) == (1, f"{tmp_path / '0.db'} is there already\n")
+    nowhere = CliRunner().invoke(cli.app, ["backup", "-c", str(sqlite_collector.file), str(tmp_path / "no" / "0.db")])
+    assert nowhere.exit_code == 1
+    assert "cannot be written" in nowhere.stderr
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0.db", "1.db", "2.db"]
+
+
+def test_a_backup_of_postgresql_is_postgresqls_own(postgresql_collector: Collector, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["backup", "-c", str(postgresql_collector.file), str(tmp_path / "x")])
+    assert done.exit_code == 1
+    assert "pg_dump" in done.stderr

@@ -1,0 +1,35 @@
+"""A customer's month out of a year of 10,000 customers' rows, on PostgreSQL."""
+
+import asyncio
+import random
+import statistics
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.collector.collector import Collector
+from tests.collector.postgresql import Postgresql, programs
+from tests.collector.year import drawn, fill, measured
+
+CUSTOMERS = 10_000
+MOST = 100.0
+"""Milliseconds."""
+
+
+@pytest.mark.soak
+def test_a_customers_month_out_of_a_year_is_there_within_a_tenth_of_a_second(tmp_path: Path, seed: int) -> None:
+    """Takes some 11 GB on disk, and many minutes. Its figures are in docs/performance.md."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not on this machine")
+    print(f"seed {seed}")
+    with closing(Postgresql()) as server:
+        url = server.database()
+        assert asyncio.run(fill(url, CUSTOMERS)) > 40_000_000
+        some = drawn(random.Random(seed), CUSTOMERS, range(1, 13), 50)
+        with closing(Collector(tmp_path, url)) as collector:
+            collector.start()
+            measured(collector, some)
+            for name, times in measured(collector, some).items():
+                print(f"{name}: p50 {statistics.median(times):.1f} ms, max {max(times):.1f} ms")
+                assert statistics.median(times) < MOST

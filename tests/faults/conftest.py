@@ -9,7 +9,7 @@ from tests.e2e.conftest import start_edge
 from tests.e2e.upstream import Upstream
 from tests.faults.service import Service
 
-pytest.register_assert_rewrite("tests.faults.storm")
+pytest.register_assert_rewrite("tests.faults.storm", "tests.faults.counting")
 
 __all__ = ["start_edge", "upstream"]
 

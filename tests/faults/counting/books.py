@@ -1,0 +1,178 @@
+"""The collector without its sockets: the database, the queue and the judging as they are, in the test's own loop.
+
+It can die before or after it commits, come back on what its database has, and be put back to an earlier copy of that.
+"""
+
+import asyncio
+import shutil
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.app import verdict_of
+from edgeproxy.collector.arrival import arrive, named
+from edgeproxy.collector.database import Database
+from edgeproxy.collector.ingest import Ingest, Unavailable
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.names import Names
+from edgeproxy.collector.queries import asked, usage
+from edgeproxy.collector.schema import batches, ledger, series
+from edgeproxy.collector.verify import Sums, verify
+from edgeproxy.tasks import Tasks
+
+Name = tuple[str, str, str]
+"""Customer, meter, route."""
+Said = tuple[int, bytes]
+"""The status and the body of an answer."""
+
+
+class Died(BaseException):
+    """The process ends here."""
+
+
+class Mortal(Database):
+    """A database whose user dies at its next transaction: `dies` is `before` or `after` its commit, or empty."""
+
+    dies = ""
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        async with super().writing() as connection:
+            yield connection
+            if self.dies == "before":
+                raise Died
+        if self.dies == "after":
+            raise Died
+
+
+class Books:
+    """A collector. `take` is what it does with a request; nobody else uses its database."""
+
+    def __init__(self, folder: Path, empty: Path) -> None:
+        """`empty` is a database with tables that have no rows: see `make_empty`."""
+        folder.mkdir(parents=True)
+        self._file = folder / "ledger.db"
+        shutil.copy(empty, self._file)
+        self._copies = folder / "copy.db"
+        self._has_copy = False
+        self.dies = ""
+        self._up: tuple[Mortal, Ingest] | None = None
+        self._tasks = Tasks()
+
+    async def _start(self) -> tuple[Mortal, Ingest]:
+        if self._up is None:
+            database = await Mortal.connect(f"sqlite:///{self._file}")
+            assert isinstance(database, Mortal)
+            metrics = Metrics()
+            ingest = Ingest(database, Names((), (), metrics), metrics)
+            self._settling = self._tasks.start("ingest", ingest.run())
+            self._up = database, ingest
+        return self._up
+
+    async def take(self, fields: dict[str, str], body: bytes, coding: str = "identity") -> Said:
+        """The answer to a batch that came with these fields; raises OSError where it dies meanwhile."""
+        database, ingest = await self._start()
+        database.dies = self.dies
+        said = named(fields)
+        if isinstance(said, str):
+            return 422, b"{}"
+        outcome = self._tasks.start("settle", ingest.settle(arrive(said, body, coding)))
+        await asyncio.wait((outcome, self._settling), return_when=asyncio.FIRST_COMPLETED)
+        if not outcome.done():
+            outcome.cancel()
+            raise ConnectionResetError("the collector died")
+        try:
+            answer = verdict_of(outcome.result())
+        except Unavailable:
+            return 503, b"{}"
+        assert isinstance(answer.body, bytes)
+        return answer.status, answer.body
+
+    async def revive(self) -> None:
+        """Start it again where it died."""
+        if self._up is not None and self._settling.done():
+            self.dies = ""
+            await self.die()
+
+    async def die(self) -> None:
+        """End at once; `take` starts another one."""
+        if self._up is not None:
+            database, _ = self._up
+            self._up = None
+            await self._tasks.cancel()
+            await database.close()
+
+    async def copy(self) -> None:
+        """Make a backup."""
+        await self._start()
+        with closing(sqlite3.connect(self._file)) as source, closing(sqlite3.connect(self._copies)) as target:
+            source.backup(target)
+        self._has_copy = True
+
+    async def restore(self) -> bool:
+        """Go back to the last backup, if there is one."""
+        if not self._has_copy:
+            return False
+        await self.die()
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                self._file.with_name(self._file.name + suffix).unlink()
+        self._file.write_bytes(self._copies.read_bytes())
+        return True
+
+    # ---- what it has
+
+    async def verify(self) -> Sums:
+        """What `edgeproxy verify` finds; raises Broken."""
+        database, _ = await self._start()
+        return await verify(database)
+
+    async def counted(self) -> dict[str, Counter[Name]]:
+        """The ledger, by edge."""
+        database, _ = await self._start()
+        names = series.c
+        statement = (
+            sa.select(names.edge, names.customer, names.meter, names.route, sa.func.sum(ledger.c.value))
+            .select_from(ledger.join(series, series.c.id == ledger.c.series))
+            .group_by(names.edge, names.customer, names.meter, names.route)
+        )
+        found: dict[str, Counter[Name]] = {}
+        async with database.reading() as connection:
+            for edge, customer, meter, route, value in await connection.execute(statement):
+                found.setdefault(edge, Counter())[customer, meter, route] = value
+        return found
+
+    async def settled(self) -> dict[str, dict[int, tuple[int, str, str]]]:
+        """The batches of each edge, by seq: the last seq that each stands for, its hash, and what became of it."""
+        database, _ = await self._start()
+        found: dict[str, dict[int, tuple[int, str, str]]] = {}
+        columns = batches.c
+        async with database.reading() as connection:
+            statement = sa.select(columns.edge, columns.seq, columns.last, columns.hash, columns.state)
+            for edge, seq, last, digest, state in await connection.execute(statement):
+                found.setdefault(edge, {})[seq] = last, digest, state
+        return found
+
+    async def total(self, by: str) -> int:
+        """What `/v1/usage` says of all times, grouped so."""
+        database, _ = await self._start()
+        async with database.reading() as connection:
+            found = await usage(connection, asked({"from": "1970-01-01", "by": by}, time.time()))
+        total: int = found["total"]
+        assert total == sum(row["value"] for row in found["rows"])
+        return total
+
+
+async def make_empty(file: Path) -> Path:
+    """A new database with its tables, which takes half a second to make, and none to copy."""
+    database = await Database.connect(f"sqlite:///{file}")
+    await database.close()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return file

@@ -1,0 +1,139 @@
+"""A relay between an edge and its collector, over which requests and answers are lost, doubled, held up and cut."""
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Self
+
+from tests.e2e.load import content_length
+from tests.e2e.ports import HOST
+
+CALM = {"arrives": 1}
+STORMY = {
+    "arrives": 16,
+    "lost": 3,
+    "answer lost": 5,
+    "twice": 4,
+    "again later": 4,
+    "held up": 2,
+    "busy": 1,
+    "no database": 1,
+    "answer cut": 1,
+    "somebody else answers": 1,
+}
+"""What may become of a request, and how often."""
+DOWN = {"lost": 1}
+HELD_UP = 0.2
+"""Seconds."""
+SHORT = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\n" + SHORT
+NO_DATABASE = b"HTTP/1.1 503 Service Unavailable\r\n" + SHORT
+SOMEBODY_ELSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html>Welcome"
+
+
+class Relay:
+    """The thread, from `with` to its end. `fates` says what becomes of requests, and may be changed at any time."""
+
+    def __init__(self, target: int, seed: object = 0) -> None:
+        """`target` is the collector's port."""
+        self.port = 0
+        self.fates: Mapping[str, int] = CALM
+        self.met: Counter[str] = Counter()
+        """How often each came about."""
+        self._target = target
+        self._chance = random.Random(f"{seed} relay")
+        self._later: list[bytes] = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="relay", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
+
+    def late(self) -> int:
+        """What was kept arrives once more, whatever became of it meanwhile; returns how many these were."""
+        return asyncio.run_coroutine_threadsafe(self._late(), self._loop).result(60)
+
+    async def _late(self) -> int:
+        kept, self._later = self._later, []
+        self._chance.shuffle(kept)
+        for request in kept:
+            await self._forwarded(request)
+        return len(kept)
+
+    async def _serve(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._connected, HOST, 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._over.wait()
+        server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                request = head + await reader.readexactly(content_length(head[:-2]))
+                answer = await self._answer(request)
+                if answer is None:
+                    break
+                writer.write(answer)
+                await writer.drain()
+                if b"connection: close" in answer.lower():
+                    break
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, request: bytes) -> bytes | None:
+        """What is answered, an end of the connection behind it where it says so; None: nothing is."""
+        fates = self.fates
+        fate = self._chance.choices(list(fates), list(fates.values()))[0]
+        self.met[fate] += 1
+        if fate == "lost":
+            return None
+        if fate == "busy":
+            return BUSY
+        if fate == "no database":
+            return NO_DATABASE
+        if fate == "somebody else answers":
+            return SOMEBODY_ELSE
+        answer = await self._forwarded(request)
+        if fate == "twice":
+            answer = await self._forwarded(request)
+        if fate == "again later":
+            self._later.append(request)
+        if fate == "held up":
+            await asyncio.sleep(HELD_UP)
+        if fate == "answer lost" or answer is None:
+            return None
+        if fate == "answer cut":
+            # What is left of it says nowhere that it is not whole.
+            head, _, body = answer.partition(b"\r\n\r\n")
+            lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
+            half = body[: len(body) // 2]
+            return b"\r\n".join([*lines, b"Content-Length: %d" % len(half), b"Connection: close", b"", half])
+        return answer
+
+    async def _forwarded(self, request: bytes) -> bytes | None:
+        """The collector's answer; None where it gives none."""
+        try:
+            reader, writer = await asyncio.open_connection(HOST, self._target)
+        except OSError:
+            return None
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            return head + await reader.readexactly(content_length(head[:-2]))
+        except (OSError, asyncio.IncompleteReadError):
+            return None
+        finally:
+            writer.transport.abort()

@@ -1,0 +1,177 @@
+"""An edge or a collector that is killed at a step: `python -m tests.faults.counting.stepping STEP COMMAND …`.
+
+STEP is `before NAME N` or `after NAME N`: at the Nth time that the process comes there, it kills itself, and says so
+before. `torn write N` kills it in the midst of a write. `-` is never. COMMAND is one of edgeproxy's, with arguments.
+
+    EDGEPROXY_TEST_CLOCK    a file of eight bytes, a double: by how many seconds this process's clock is wrong
+    EDGEPROXY_TEST_FULL     the disk has no room for the spool while there is a file of this name
+"""
+
+import errno
+import inspect
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+CLOCK, FULL = "EDGEPROXY_TEST_CLOCK", "EDGEPROXY_TEST_FULL"
+OFFSET = struct.Struct("<d")
+
+EDGE_STEPS = ("look", "write", "sync", "mark", "end", "send", "acknowledge", "save")
+COLLECTOR_STEPS = ("settle", "work", "commit", "answer")
+NEVER = "-"
+SOON = 0.3
+"""Seconds within which what failed is tried again here, however often it failed before."""
+
+
+def boundaries(steps: tuple[str, ...]) -> list[str]:
+    """Where a process can be killed: before and after each step, and in the midst of a write."""
+    found = [f"{when} {step}" for step in steps for when in ("before", "after")]
+    return found + ["torn write"] * ("write" in steps)
+
+
+def said(step: str) -> str:
+    """What is said before it is killed there."""
+    return f"killed {step}"
+
+
+class Step:
+    """Where to die."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+        self._where, _, number = step.rpartition(" ")
+        self._left = int(number) if self._where else 0
+
+    def comes(self, where: str) -> bool:
+        """The process comes there: whether it is to die."""
+        if where != self._where:
+            return False
+        self._left -= 1
+        return self._left == 0
+
+    def at(self, where: str) -> None:
+        """The process comes there, and dies if it is to."""
+        if self.comes(where):
+            self.die()
+
+    def die(self) -> None:
+        """Now."""
+        os.write(2, f"{said(self._step)}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrap(self, owner: Any, function: str, name: str) -> None:
+        """Have `before NAME` and `after NAME` around a function, or a coroutine."""
+        real: Callable[..., Any] = getattr(owner, function)
+        if inspect.iscoroutinefunction(real):
+
+            async def stepped(*given: Any, **named: Any) -> Any:
+                self.at(f"before {name}")
+                result = await real(*given, **named)
+                self.at(f"after {name}")
+                return result
+
+            setattr(owner, function, stepped)
+            return
+
+        def plain(*given: Any, **named: Any) -> Any:
+            self.at(f"before {name}")
+            result = real(*given, **named)
+            self.at(f"after {name}")
+            return result
+
+        setattr(owner, function, plain)
+
+
+def set_clock() -> None:
+    """Have this process's clock be wrong, if it is to be. Before anything else is imported."""
+    path = os.environ.get(CLOCK)
+    if path is None:
+        return
+    with open(path, "rb") as file:
+        offset = mmap.mmap(file.fileno(), OFFSET.size, prot=mmap.PROT_READ)
+    real = time.time
+    time.time = lambda: real() + OFFSET.unpack_from(offset)[0]
+
+
+def step_edge(step: Step) -> None:
+    """An edge's supervisor."""
+    from edgeproxy.counters.tallies import TallyTable
+    from edgeproxy.usage import ship
+    from edgeproxy.usage.seal import Sealer
+    from edgeproxy.usage.segment import Disk
+    from edgeproxy.usage.spool import Spool
+    from edgeproxy.usage.transport import Http
+
+    ship.LONGEST = SOON
+    full = Path(os.environ.get(FULL, "/nowhere"))
+    write, sync = Disk.write, Disk.sync
+
+    def torn(disk: Disk, fd: int, data: bytes, offset: int) -> None:
+        if step.comes("torn write"):
+            os.pwrite(fd, data[: len(data) * 2 // 3], offset)
+            step.die()
+        if full.exists():
+            os.pwrite(fd, data[: len(data) // 3], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(disk, fd, data, offset)
+
+    def failing(disk: Disk, fd: int) -> None:
+        if full.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(disk, fd)
+
+    Disk.write, Disk.sync = torn, failing  # type: ignore[method-assign]
+    step.wrap(Disk, "write", "write")
+    step.wrap(Disk, "sync", "sync")
+    step.wrap(Sealer, "look", "look")
+    step.wrap(Sealer, "end", "end")
+    step.wrap(TallyTable, "mark", "mark")
+    step.wrap(Http, "__call__", "send")
+    step.wrap(Spool, "acknowledge", "acknowledge")
+    step.wrap(Spool, "save", "save")
+
+
+def step_collector(step: Step) -> None:
+    """A collector."""
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from edgeproxy.collector import app
+    from edgeproxy.collector.database import Database
+    from edgeproxy.collector.ingest import Ingest
+
+    class Stepped(Database):
+        @asynccontextmanager
+        async def writing(self) -> AsyncIterator[AsyncConnection]:
+            async with super().writing() as connection:
+                yield connection
+                step.at("before commit")
+            step.at("after commit")
+
+    from edgeproxy.collector import main
+
+    main.Database = Stepped  # type: ignore[misc]
+    step.wrap(Ingest, "settle", "settle")
+    step.wrap(Ingest, "_write", "work")
+    step.wrap(app, "verdict_of", "answer")
+
+
+def main() -> None:
+    """Become the command."""
+    set_clock()
+    step, command = Step(sys.argv[1]), sys.argv[2]
+    del sys.argv[1]
+    {"edge": step_edge, "collector": step_collector}[command](step)
+    from edgeproxy.cli import main as edgeproxy
+
+    edgeproxy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The way from an edge to the collector, at its worst: what is sent, or what is answered, may come to anything."""
+
+import random
+from collections import Counter
+
+import zstandard
+
+from edgeproxy.usage.batch import Batch, headers
+from edgeproxy.usage.ship import Reply
+from tests.faults.counting.books import Books
+from tests.usage.edge import Killed
+
+FATES = {
+    "arrives": 12,
+    "lost": 2,
+    "answer lost": 3,
+    "twice": 2,
+    "late": 2,
+    "again later": 2,
+    "busy": 1,
+    "no database": 1,
+    "answer cut": 1,
+    "somebody else answers": 1,
+    "garbled": 1,
+    "killed before": 1,
+    "killed after": 1,
+}
+"""What may become of a request, and how often."""
+
+STRANGERS = ((200, b"<html>Welcome"), (200, b'{"watermark": null}'), (302, b""), (502, b""))
+"""What those answer who are no collector."""
+
+Sent = tuple[dict[str, str], bytes]
+
+
+class Wire:
+    """One edge's way to the collector. While it is `calm`, everything arrives."""
+
+    def __init__(self, books: Books, chance: random.Random) -> None:
+        self.books = books
+        self.chance = chance
+        self.calm = False
+        self.fates: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        """What the collector answered: statuses, and of refusals what they say."""
+        self.garbled: set[int] = set()
+        """Batches that came to the collector as something else, once."""
+        self._later: list[Sent] = []
+
+    async def send(self, batch: Batch, body: bytes) -> Reply:
+        """What becomes of a batch; raises OSError where nobody answers, or Killed."""
+        fate = "arrives" if self.calm else self.chance.choices(list(FATES), list(FATES.values()))[0]
+        self.fates[fate] += 1
+        sent = headers(batch, body), body
+        if fate == "garbled" and batch.gap is None and batch.seq not in self.garbled:
+            # Once each: who gets it whole after that can still count it, and who never does has it in quarantine.
+            self.garbled.add(batch.seq)
+            sent = sent[0], bytes(reversed(body))
+        if fate == "killed before":
+            raise Killed
+        if fate == "lost":
+            raise ConnectionRefusedError("nobody is there")
+        if fate == "late":
+            self._later.append(sent)
+            raise TimeoutError
+        if fate in ("busy", "no database"):
+            return Reply(429 if fate == "busy" else 503, b"later", 1.0)
+        if fate == "somebody else answers":
+            return Reply(*self.chance.choice(STRANGERS))
+        status, said = await self._take(sent)
+        if fate == "twice":
+            status, said = await self._take(sent)
+        if fate == "again later":
+            self._later.append(sent)
+        if fate == "answer lost":
+            raise ConnectionResetError("there was an answer")
+        if fate == "killed after":
+            raise Killed
+        if fate == "answer cut":
+            return Reply(status, said[: self.chance.randrange(len(said))], None)
+        return Reply(status, said, None)
+
+    async def _take(self, sent: Sent) -> tuple[int, bytes]:
+        fields, body = sent
+        packed = self.chance.random() < 0.2
+        shipped = zstandard.ZstdCompressor().compress(body) if packed else body
+        status, said = await self.books.take(fields, shipped, "zstd" if packed else "identity")
+        self.answers[str(status) if status != 409 else said.decode()] += 1
+        return status, said
+
+    async def late(self) -> None:
+        """What was held up arrives, or some of it."""
+        self.chance.shuffle(self._later)
+        while self._later and (self.calm or self.chance.random() < 0.7):
+            try:
+                await self._take(self._later.pop())
+            except OSError:
+                pass

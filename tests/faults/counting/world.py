@@ -1,0 +1,190 @@
+"""Edges and one collector, round after round, and what must hold of their counts when all is well again."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters.file import write_whole
+from edgeproxy.counters.tallies import TallyTable
+from edgeproxy.usage import seal, spool
+from edgeproxy.usage.batch import digest
+from tests.faults.counting.books import Books, Name
+from tests.faults.counting.life import Dark, Life
+from tests.faults.counting.wire import Wire
+from tests.usage.edge import Killed, batches, sums, totals
+from tests.usage.test_power import Pages
+
+sync, mark = seal._sync, TallyTable.mark
+
+ROUNDS = 40
+STEPS = 4
+"""Attempts to ship in a row, at most."""
+DARK = 5
+"""One of so many edges is on a host that loses its power now and then."""
+HEALED = 400
+"""Steps within which everything has arrived once all is well."""
+
+
+class World:
+    """Some edges and their collector. Its course follows from `seed`."""
+
+    def __init__(self, folder: Path, empty: Path, seed: str, edges: int) -> None:
+        self.chance = random.Random(seed)
+        self.books = Books(folder / "collector", empty)
+        self.deadly: set[Path] = set()
+        self.lives = [self._life(folder, f"{seed}/{number}", dark=number % DARK == 0) for number in range(edges)]
+        self.acts: Counter[str] = Counter()
+
+    def _life(self, folder: Path, seed: str, *, dark: bool = False) -> Life:
+        chance = random.Random(seed)
+        state = folder / f"edge-{seed.rpartition('/')[2]}"
+        return (Dark if dark else Life)(state, Wire(self.books, chance), chance, self.deadly)
+
+    def _dark(self) -> Iterator[tuple[Path, Pages]]:
+        """Those whose hosts may lose power, and what the disk may have of their tables."""
+        for life in self.lives:
+            if isinstance(life, Dark) and life.pages is not None:
+                yield life.state, life.pages
+
+    def sync(self, folder: Path) -> None:
+        """The disk is waited for."""
+        sync(folder)
+        for state, pages in self._dark():
+            if state == folder:
+                pages.synced()
+
+    def _marking(self) -> Callable[[TallyTable, int, int], None]:
+        """A method in the place of `TallyTable.mark`."""
+
+        def marking(table: TallyTable, number: int, total: int) -> None:
+            mark(table, number, total)
+            for _, pages in self._dark():
+                if table.file.path == pages.path:
+                    pages.moment()
+
+        return marking
+
+    def write_whole(self, path: Path, content: bytes) -> None:
+        """A watermark is written; some are killed before that, and some after."""
+        if path.parent not in self.deadly:
+            write_whole(path, content)
+            return
+        if self.chance.random() < 0.5:
+            write_whole(path, content)
+        raise Killed
+
+    async def run(self) -> None:
+        """Everything, from the first count until all is well."""
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(spool, "write_whole", self.write_whole)
+            patched.setattr(seal, "_sync", self.sync)
+            patched.setattr(TallyTable, "mark", self._marking())
+            for _ in range(ROUNDS):
+                await self._round()
+            await self._heal()
+            await self._check()
+
+    async def _round(self) -> None:
+        shipping = []
+        for life in self.lives:
+            act = life.act()
+            self.acts[act] += 1
+            if act == "ship":
+                shipping.append(life)
+        fate = self.chance.choices(("up", "dies", "copied", "restored"), (20, 4, 2, 1))[0]
+        self.acts[f"collector {fate}"] += 1
+        if fate == "copied":
+            await self.books.copy()
+        if fate == "restored":
+            await self.books.restore()
+        if fate == "dies":
+            self.books.dies = self.chance.choice(("before", "after"))
+        for _ in range(self.chance.randint(1, STEPS)):
+            await asyncio.gather(*(life.ship() for life in shipping))
+            await self.books.revive()
+        await asyncio.gather(*(life.wire.late() for life in self.lives if self.chance.random() < 0.1))
+        await self.books.revive()
+
+    async def _heal(self) -> None:
+        """No more faults: all that was counted arrives."""
+        self.books.dies = ""
+        await self.books.revive()
+        left = []
+        for life in self.lives:
+            life.heal()
+            life.seal(trouble=0)
+        await asyncio.gather(*(life.wire.late() for life in self.lives))
+        for life in self.lives:
+            # The collector lacks what it had, and says so to who asks: with the next batch.
+            life.count()
+            life.seal(trouble=0)
+            if life.id:
+                left.append(life)
+        for _ in range(HEALED):
+            await asyncio.gather(*(life.ship() for life in left))
+            for life in left:
+                if life.shipper is not None and life.shipper.standing.state == "stopped":
+                    life.own_up()
+            left = [life for life in left if not life.arrived()]
+            if not left:
+                return
+        raise AssertionError([(life.state, life.shipper and life.shipper.standing) for life in left])
+
+    async def _check(self) -> None:
+        ledger, settled = await self.books.counted(), await self.books.settled()
+        for life in self.lives:
+            if not life.id:
+                assert not life.counted
+                continue
+            try:
+                self._check_life(life, ledger.get(life.id, Counter()), settled[life.id])
+            except AssertionError as wrong:
+                wrong.add_note(f"{type(life).__name__} {life.state}: gone {life.gone}; settled {settled[life.id]}")
+                raise
+        assert ledger.keys() <= {life.id for life in self.lives}
+        found = await self.books.verify()
+        total = sum(sum(counts.values()) for counts in ledger.values())
+        assert found.total == total
+        for by in ("", "minute", "hour", "day", "customer,route"):
+            assert await self.books.total(by) == total
+
+    def _check_life(self, life: Life, ledger: Counter[Name], settled: dict[int, tuple[int, str, str]]) -> None:
+        life.remember()
+        assert life.sealer is not None
+        # What was counted is what the tables have, and what all batches come to that there ever were.
+        assert totals(life.sealer.store) == life.counted
+        assert life.sums(life.sealed) == life.counted
+        assert sorted(life.sealed) == list(range(1, len(life.sealed) + 1))
+        # The collector has each batch, or was told that it is gone, and then it is.
+        gaps: set[int] = set()
+        unread: set[int] = set()
+        wanted = 1
+        for seq, (last, found, state) in sorted(settled.items()):
+            assert seq == wanted
+            wanted = last + 1
+            if state == "gap":
+                gaps |= {*range(seq, last + 1)}
+            elif state == "quarantined":
+                unread.add(seq)
+            else:
+                assert (last, found, state) == (seq, digest(life.sealed[seq]), "counted")
+        assert wanted == len(life.sealed) + 1
+        assert gaps <= life.gone
+        # What came garbled is sent once more; not where whoever ships was killed before, or the collector put back.
+        assert unread <= life.wire.garbled
+        assert ledger == life.counted - life.sums(gaps | unread)
+        if not life.gone:
+            assert sums(life.state / "spool") == life.counted
+            assert len(batches(life.state / "spool")) == len(life.sealed)
+        assert life.shipper is not None
+        assert life.shipper.standing.state == "idle"
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.books.die()
+        for life in self.lives:
+            life.close()

@@ -1,0 +1,76 @@
+"""A spool that was damaged: what cannot be read is named and not shipped, and only a person owns up to it."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.usage.batch import read
+from edgeproxy.usage.segment import Record, records
+from edgeproxy.usage.spool import segments
+from tests.collector.collector import checked
+from tests.e2e.process import ROOT
+from tests.faults.counting.relay import CALM, DOWN
+from tests.faults.counting.site import Counted, Site
+from tests.supervisor.waiting import until
+
+
+@pytest.fixture
+def site(tmp_path: Path, seed: int) -> Iterator[Site]:
+    with Site(tmp_path, seed) as site:
+        yield site
+
+
+def spool(edge: Counted, *arguments: str) -> tuple[int, str]:
+    """The exit code of `edgeproxy spool`, and what it said."""
+    command = [sys.executable, "-m", "edgeproxy", "spool", *arguments, "-c", edge.file]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_flipped_bit_stops_shipping_until_somebody_owns_up_to_it(site: Site) -> None:
+    edge, collector = site.edge, site.collector
+    edge.load()
+    edge.shipped_more()
+    edge.relay.fates = DOWN
+    until(lambda: edge.status()["usage"]["batches"] > 4, "batches wait")
+    edge.kill_all()
+    (path,) = segments(edge.state / "spool")
+    content = bytearray(path.read_bytes())
+    found = [one for one in records(bytes(content)) if isinstance(one, Record)]
+    flipped = found[-3]
+    content[flipped.offset + flipped.size // 2] ^= 4
+    # And the end is torn, which is no damage.
+    path.write_bytes(content + content[found[-1].offset :][:20])
+    lost = read(flipped.body)
+    before = edge.watermark
+
+    edge.relay.fates = CALM
+    edge.start()
+    shipping = until(lambda: (it := edge.status()["usage"]["shipping"])["state"] == "stopped" and it, "it has stopped")
+    assert f"{path}:{flipped.offset}: " in shipping["why"]
+    assert before <= edge.watermark == lost.seq - 1
+    sealed = edge.status()["usage"]["batches"]
+    until(lambda: edge.status()["usage"]["batches"] > sealed + 2, "it seals")
+    assert edge.ready()
+    edge.unload()
+    code, told = spool(edge, "verify")
+    assert code == 1
+    assert f"{path}:{flipped.offset}: " in told
+    assert sum(edge.ledger().values()) < sum(edge.usage().values())
+    assert checked(collector)[0] == 0
+
+    assert spool(edge, "discard", "--damaged")[0] == 0
+    wanted = Counter(edge.usage())
+    for customer, _, _, value in lost.rows:
+        wanted[customer] -= value
+    until(lambda: edge.ledger() == wanted, f"the ledger has {wanted}")
+    (gap,) = collector.edges()[edge.id]["gaps"]
+    assert gap["from_seq"] == gap["to_seq"] == lost.seq
+    assert spool(edge, "verify")[0] == 0
+    code, told = checked(collector)
+    assert code == 0
+    assert " 1 gaps" in told

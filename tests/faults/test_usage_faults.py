@@ -1,0 +1,122 @@
+"""What a bad day does to counts on their way: disks, clocks, copies and backups. Each ends with all sums equal.
+
+The tests share an edge and a collector, under load; each leaves both well.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.faults.counting.relay import CALM, DOWN, STORMY
+from tests.faults.counting.site import Counted, Site
+from tests.supervisor.waiting import until
+from tests.usage.edge import batches
+
+HOUR = 3600.0
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("usage"), seed) as site:
+        yield site
+
+
+@pytest.fixture
+def edge(site: Site) -> Iterator[Counted]:
+    """The edge, under load until `unload`."""
+    site.edge.load()
+    yield site.edge
+    site.edge.unload()
+
+
+def rest(site: Site, edge: Counted, *, killed: bool = False) -> None:
+    """No more load: everything has arrived."""
+    edge.unload()
+    site.assert_exact(killed=killed)
+
+
+def test_a_network_that_loses_doubles_and_delays_changes_no_count(site: Site, edge: Counted) -> None:
+    edge.relay.fates = STORMY
+    until(lambda: edge.relay.met["again later"] > 2 and edge.relay.met.total() > 25, "much is sent", seconds=60)
+    edge.relay.late()
+    edge.shipped_more()
+    edge.relay.fates = CALM
+    rest(site, edge)
+    print(dict(edge.relay.met))
+
+
+def test_a_full_disk_stops_sealing_and_no_request(site: Site, edge: Counted) -> None:
+    edge.shipped_more()
+    edge.fill_disk(True)
+    why = until(lambda: edge.status()["usage"]["sealing"], "it says that nothing is sealed")["why"]
+    assert "No space left on device" in why
+    before, counted = edge.watermark, sum(edge.usage().values())
+    until(lambda: sum(edge.usage().values()) > counted + 50, "it serves")
+    assert edge.status()["usage"]["unshipped"] > 50
+    assert edge.ready()
+    assert edge.watermark <= before + 1
+    edge.fill_disk(False)
+    until(lambda: edge.status()["usage"]["sealing"] is None, "it seals")
+    rest(site, edge)
+
+
+def test_a_clock_that_is_set_makes_no_count_twice(site: Site, edge: Counted) -> None:
+    for seconds in (HOUR, -HOUR, -2 * HOUR, 0.0):
+        edge.set_clock(seconds)
+        edge.shipped_more()
+    rest(site, edge)
+    found = batches(edge.state / "spool")
+    assert found[-1].since - found[0].since >= HOUR
+    # Nothing is said to be of a time to which the clock went back.
+    assert [batch.since for batch in found] == sorted(batch.since for batch in found)
+
+
+def test_a_collector_that_was_restored_gets_what_it_lacks(site: Site, edge: Counted, tmp_path: Path) -> None:
+    collector = site.collector
+    edge.shipped_more()
+    copy = tmp_path / "copy.db"
+    with closing(sqlite3.connect(collector.database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    edge.shipped_more(5)
+    collector.kill()
+    before = edge.state / "spool" / "watermark.json"
+    assert before.exists()
+    for suffix in ("-wal", "-shm"):
+        Path(f"{collector.database}{suffix}").unlink(missing_ok=True)
+    shutil.copy(copy, collector.database)
+    collector.start()
+    edge.shipped_more()
+    rest(site, edge)
+
+
+def test_a_collector_that_is_away_misses_nothing(site: Site, edge: Counted) -> None:
+    edge.shipped_more()
+    edge.relay.fates = DOWN
+    until(lambda: edge.status()["usage"]["batches"] > 5, "batches wait")
+    told = edge.status()["usage"]
+    assert told["unshipped"] > 0
+    assert told["oldest_s"] >= 0
+    edge.relay.fates = CALM
+    rest(site, edge)
+    until(lambda: edge.status()["usage"]["unshipped"] == 0, "nothing is left")
+
+
+def test_a_copy_of_a_state_directory_is_another_edge(site: Site, edge: Counted) -> None:
+    edge.shipped_more()
+    copy = site.add("copy", state=str(site.folder / "copy-state"))
+    # As a snapshot of a running machine has it.
+    shutil.copytree(edge.state, copy.state)
+    mine = edge.id
+    copy.start()
+    copy.load()
+    copy.shipped_more()
+    edge.shipped_more()
+    copy.unload()
+    assert copy.id != mine == edge.id
+    assert copy.status()["usage"]["aside"] == ["aside.1"]
+    site.edges.append(copy)
+    rest(site, edge)

@@ -1,4 +1,4 @@
-"""Start httpbin and an edge in front of it, show what to try, and end both on Ctrl-C."""
+"""Start httpbin, an edge in front of it and a collector, show what to try, and end them all on Ctrl-C."""
 
 import argparse
 import os
@@ -14,13 +14,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from demo.process import Process, died
-from demo.tour import stops
+from demo.tour import Stop, stops
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 LOGS = ROOT / "var" / "demo"
 START = 60.0
 """Seconds in which the edge must be ready."""
+AGAIN = 0.5
+"""Seconds between two looks at what takes a while."""
 DRAIN = 35.0
 """Seconds that a process gets to end by itself: more than config/edge.yaml gives open requests."""
 
@@ -73,13 +75,25 @@ def start_httpbin() -> tuple[Process, str]:
         return process, f"http://{name_of(listening)}"
 
 
-def start_edge(api: str, **settings: str) -> tuple[Process, str, str]:
+def start_collector(**settings: str) -> tuple[Process, str]:
+    """A collector, as config/collector.yaml says; the process and its URL."""
+    (listen,) = free_addresses(os.environ.get("COLLECTOR_LISTEN", "127.0.0.1:9100"))
+    environ = {**os.environ, **settings, "COLLECTOR_LISTEN": listen}
+    command = [BIN / "edgeproxy", "collector", "-c", "config/collector.yaml"]
+    return Process("the collector", command, environ=environ), f"http://{listen}"
+
+
+def start_edge(api: str, collector: str, **settings: str) -> tuple[Process, str, str]:
     """An edge in front of `api`, as config/edge.yaml says; the process, its URL and its admin listener's."""
     wanted = {"EDGE_LISTEN": "127.0.0.1:8080", "EDGE_ADMIN": "127.0.0.1:9090"}
     listen, admin = free_addresses(*(os.environ.get(name, usual) for name, usual in wanted.items()))
-    environ = {**os.environ, **settings, "EDGE_LISTEN": listen, "EDGE_ADMIN": admin, "API_URL": api}
-    process = Process("edgeproxy", [BIN / "edgeproxy", "edge", "-c", "config/edge.yaml"], environ=environ)
-    return process, f"http://{listen}", f"http://{admin}"
+    ours = {"EDGE_LISTEN": listen, "EDGE_ADMIN": admin, "API_URL": api, "COLLECTOR_URL": collector}
+    command = [BIN / "edgeproxy", "edge", "-c", "config/edge.yaml"]
+    return (
+        Process("the edge", command, environ={**os.environ, **settings, **ours}),
+        f"http://{listen}",
+        f"http://{admin}",
+    )
 
 
 def await_ready(url: str, processes: Sequence[Process]) -> None:
@@ -96,31 +110,38 @@ def await_ready(url: str, processes: Sequence[Process]) -> None:
     raise Unserved(f"{url} was not ready within {START:.0f} s")
 
 
-def show(edge: str, admin: str, api: str) -> None:
+def show(edge: str, admin: str, collector: str, api: str) -> None:
     """Print where everything is and the lines to try."""
-    print(f"\nServing {edge} in front of httpbin at {api}; admin at {admin}. To try, in another terminal:\n")
-    for stop in stops(edge, admin):
+    print(f"\nServing {edge} in front of httpbin at {api}; admin at {admin}, the collector at {collector}.")
+    print("To try, in another terminal:\n")
+    for stop in stops(edge, admin, collector):
         print(f"# {stop.shows}\n{stop.line}\n")
     print(f"httpbin's log is {LOGS / 'httpbin.log'}. Ctrl-C ends it all.", flush=True)
 
 
-def check(edge: str, admin: str) -> bool:
+def check(edge: str, admin: str, collector: str) -> bool:
     """Run each line of the tour and say whether it shows what it should; True if all do."""
     good = True
-    environ = {**os.environ, "no_proxy": "*"}
-    for stop in stops(edge, admin):
-        shell = subprocess.run(
-            stop.line, shell=True, check=False, capture_output=True, text=True, timeout=60, env=environ
-        )
-        try:
-            fault = stop.fault(shell.stdout)
-        except (ValueError, LookupError, TypeError) as unreadable:
-            fault = f"unreadable: {unreadable}"
-        print(f"{'FAIL' if fault else 'ok  '}  {stop.shows}")
-        if fault:
+    for stop in stops(edge, admin, collector):
+        deadline = time.monotonic() + stop.within
+        while (fault := attempt(stop)) is not None and time.monotonic() < deadline:
+            time.sleep(AGAIN)
+        print(f"{'ok  ' if fault is None else 'FAIL'}  {stop.shows}")
+        if fault is not None:
             good = False
-            print(f"      {fault}\n      $ {stop.line}\n{shell.stdout}{shell.stderr}")
+            print(f"      {fault}")
     return good
+
+
+def attempt(stop: Stop) -> str | None:
+    """Run a line once; what is wrong with what it showed, and all of that, or None."""
+    environ = {**os.environ, "no_proxy": "*"}
+    shell = subprocess.run(stop.line, shell=True, check=False, capture_output=True, text=True, timeout=60, env=environ)
+    try:
+        fault = stop.fault(shell.stdout)
+    except (ValueError, LookupError, TypeError) as unreadable:
+        fault = f"unreadable: {unreadable}"
+    return None if fault is None else f"{fault}\n      $ {stop.line}\n{shell.stdout}{shell.stderr}"
 
 
 def serve(*, checking: bool) -> bool:
@@ -133,18 +154,23 @@ def serve(*, checking: bool) -> bool:
             ends.callback(process.end, DRAIN)
 
         settings = {}
-        if checking:  # with counts of its own, so that no earlier request is in the window
-            settings["EDGE_STATE"] = ends.enter_context(TemporaryDirectory(prefix="edgeproxy-demo-"))
-        print("starting httpbin and the edge", flush=True)
+        if checking:  # with counts of its own, so that no earlier request is in the window, or the ledger
+            folder = ends.enter_context(TemporaryDirectory(prefix="edgeproxy-demo-"))
+            settings["EDGE_STATE"] = f"{folder}/edge"
+            settings["COLLECTOR_DATABASE"] = f"sqlite:///{folder}/ledger.db"
+        print("starting httpbin, the edge and the collector", flush=True)
         httpbin, api = start_httpbin()
         start(httpbin)
-        process, edge, admin = start_edge(api, **settings)
+        process, collector = start_collector(**settings)
+        start(process)
+        process, edge, admin = start_edge(api, collector, **settings)
         start(process)
         await_ready(f"{api}/status/200", started)
+        await_ready(f"{collector}/readyz", started)
         await_ready(f"{admin}/readyz", started)
         if checking:
-            return check(edge, admin)
-        show(edge, admin, api)
+            return check(edge, admin, collector)
+        show(edge, admin, collector, api)
         if dead := died(started):
             raise Unserved(f"{dead.name} ended by itself")
         return True

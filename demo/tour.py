@@ -15,12 +15,20 @@ STAMPS = (
 )  # fmt: skip
 
 
+SHIPPED = 10.0
+"""Seconds within which the collector has what was counted: an edge seals and ships every five."""
+
+
 class Stop(NamedTuple):
-    """One stop of the tour: what it shows, a line for a shell, and what is wrong with that line's output."""
+    """One stop of the tour: what it shows, a line for a shell, and what is wrong with that line's output.
+
+    `within`: seconds that what it shows may take to come true.
+    """
 
     shows: str
     line: str
     fault: Callable[[str], str | None]
+    within: float = 0.0
 
 
 def field(name: str, head: str) -> str | None:
@@ -75,14 +83,23 @@ def counted(output: str) -> str | None:
     return None if total - 1 in ADMITTED else f"{total} requests were counted"
 
 
+def shipped(output: str) -> str | None:
+    """The same total in the collector's ledger, and by whom."""
+    answer = json.loads(output)
+    if answer["total"] - 1 not in ADMITTED:
+        return f"the collector has {answer['total']} requests"
+    customers = [row["customer"] for row in answer["rows"]]
+    return None if customers == ["demo-basic", "demo-pro"] else f"of {customers}"
+
+
 def scraped(output: str) -> str | None:
     """Lines of /metrics that tell the refusals apart by tier and code."""
     lines = [line for line in output.splitlines() if 'code="429"' in line and 'tier="basic"' in line]
     return None if lines else "no 429 of the tier basic is counted"
 
 
-def stops(edge: str, admin: str) -> list[Stop]:
-    """The tour of an edge at `edge` whose admin listener is at `admin` (both URLs without a path)."""
+def stops(edge: str, admin: str, collector: str) -> list[Stop]:
+    """The tour of an edge, its admin listener and its collector, given as URLs without a path."""
     return [
         Stop(
             "A request with a key passes, and httpbin shows what reached it: the stamps, and no key",
@@ -111,5 +128,11 @@ def stops(edge: str, admin: str) -> list[Stop]:
             refused,
         ),
         Stop("What was counted for billing", f"curl -s {admin}/usage", counted),
+        Stop(
+            f"And what the collector's ledger has of it, after {SHIPPED:.0f} seconds at most",
+            f"curl -s -H 'Authorization: Bearer demo-read-token' '{collector}/v1/usage?meter=requests&by=customer'",
+            shipped,
+            SHIPPED,
+        ),
         Stop("And for Prometheus", f"curl -s {admin}/metrics | grep ^edge_requests_total", scraped),
     ]

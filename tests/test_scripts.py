@@ -34,11 +34,12 @@ def test_the_demonstration_shows_all_that_its_lines_promise() -> None:
     command = [*STAGE, "--check"]
     tour = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert tour.returncode == 0, tour.stdout + tour.stderr
-    assert tour.stdout.count("\nok ") == 7
+    assert tour.stdout.count("\nok ") == 8
 
 
 def test_the_demonstration_ends_all_that_it_started_on_sigterm(tmp_path: Path) -> None:
-    environ = {**os.environ, "EDGE_STATE": str(tmp_path)}
+    ledger = f"sqlite:///{tmp_path}/ledger.db"
+    environ = {**os.environ, "EDGE_STATE": str(tmp_path / "edge"), "COLLECTOR_DATABASE": ledger}
     with subprocess.Popen(STAGE, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environ) as stage:
         try:
             shown = next((line for line in stage.stdout or () if "Ctrl-C" in line), None)
@@ -47,7 +48,7 @@ def test_the_demonstration_ends_all_that_it_started_on_sigterm(tmp_path: Path) -
             stage.terminate()
         assert stage.wait(60) == 0
     assert shown is not None
-    assert len(started) >= 5, "httpbin and its worker, the edge and two workers"
+    assert len(started) >= 6, "httpbin and its worker, the edge and two workers, the collector"
     for process in started:
         assert select.select([process], [], [], 10)[0], "still there"
 

@@ -10,9 +10,11 @@ A frame is its length in four bytes, big-endian, then a JSON object with a `type
 - `commit`: serve the one with this `number` from now on, if it was prepared; answered by `committed`;
 - `discard`: the one with this `number` is not wanted;
 - `certificates`: files of certificates have changed, can be used, and are to be loaded anew;
-- `drain`: finish within `deadline` seconds, and leave.
+- `drain`: finish within `deadline` seconds, and leave;
+- `heard`: answers of the hub are in the tables.
 
-Up go also `ready`, `failed` and `left`, and `alive` every second. The end of the stream means that the other side is
+Up go also `ready`, `failed` and `left`, `uses` (rows of limits that other hosts share, proxy/asking.py), and `alive`
+every second. The end of the stream means that the other side is
 gone.
 """
 
@@ -72,11 +74,13 @@ class Channel:
         except (ConnectionError, RuntimeError) as lost:
             raise ChannelClosed from lost
 
-    def offer(self, message: dict[str, Any]) -> None:
-        """Send one message, unless something that was sent before still waits for the other side to read."""
+    def offer(self, message: dict[str, Any]) -> bool:
+        """Send one message, unless something that was sent before still waits to be read; whether it was sent."""
         transport = self._writer.transport
-        if not transport.is_closing() and not transport.get_write_buffer_size():
-            self._writer.write(pack(message).data)
+        if transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        self._writer.write(pack(message).data)
+        return True
 
     async def receive(self) -> dict[str, Any]:
         """The next message; raises ChannelClosed at the end of the stream or on a frame that cannot be."""

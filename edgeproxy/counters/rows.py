@@ -329,7 +329,7 @@ class LimitTable:
         this process's own."""
         self.heads_end = layout.head(1 + max(used, default=-1))
         """Where in a row the last head that is used ends."""
-        self.active = len(active)
+        self.active = len(active - {layout.hub})
         for reader in tuple(self.readers.values()):
             reader.look_again()
         self.version = version

@@ -5,7 +5,8 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from edgeproxy.limits.concurrency import Concurrency
-from edgeproxy.limits.policies import Policy
+from edgeproxy.limits.gate import Gate
+from edgeproxy.limits.policies import Policy, Total
 from edgeproxy.limits.quota import Quota
 
 NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
@@ -17,6 +18,7 @@ class Terms:
     __slots__ = (
         "bought_off",
         "credits",
+        "gates",
         "holds",
         "metered",
         "others",
@@ -27,6 +29,7 @@ class Terms:
         "shadows",
         "simple",
         "slots",
+        "totals",
         "trials",
     )
 
@@ -42,6 +45,8 @@ class Terms:
         slots: tuple[Concurrency, ...] = (),
         quotas: tuple[Quota, ...] = (),
         metered: Mapping[str, tuple[Quota, ...]] = NOTHING,
+        gates: tuple[tuple[Policy, Gate], ...] = (),
+        totals: tuple[Total, ...] = (),
     ) -> None:
         if credits is not None and credits.cost > credits.most:
             credits = None  # There are never enough of them for such a request.
@@ -61,6 +66,10 @@ class Terms:
         """Each is charged its cost at admission, which is given back where the request is not counted after all."""
         self.metered = metered
         """Those of them that are charged what is counted later, by their meter: they pass while anything is left."""
+        self.gates = gates
+        """Before the rates that other hosts share: what must be asked first, and who is told of what is counted."""
+        self.totals = totals
+        """Those who tell other hosts of quotas and requests at once."""
         self.others: tuple[Bound, ...] = (*reported, *quotas, *slots)
         """What refuses beside the policies: each passes a request while it has room for one."""
         self.simple = not (credits or reported or shadows or trials or quotas)
@@ -139,6 +148,27 @@ def admit(terms: Terms, now: float) -> Admission:
     for policy in terms.policies:
         policy.charge(policy.cost)
     return False, shown, least, None
+
+
+def held_up(terms: Terms, now: float) -> tuple[Policy, Gate] | None:
+    """The first of the gates at which a request that has room everywhere must ask, or is to be refused."""
+    for policy, gate in terms.gates:
+        if policy.left(now) >= policy.cost and gate.must_ask(now, policy.cost):
+            return policy, gate
+    return None
+
+
+def tell(terms: Terms, now: float, *, refused: bool) -> None:
+    """After `admit`: other hosts are to know of what was charged, or why it was not."""
+    if refused:
+        for policy, gate in terms.gates:
+            if policy.left(now) < policy.cost:
+                gate.refused(now)
+        return
+    for policy, gate in terms.gates:
+        gate.charged(now, policy.cost)
+    for total in terms.totals:
+        total.used(now)
 
 
 def _admit_at_length(terms: Terms, now: float) -> Admission:

@@ -14,6 +14,11 @@ class Concurrency:
         self.limit = rule.limit
         self._slots = slots
 
+    @property
+    def counts(self) -> Slots:
+        """Where it is counted."""
+        return self._slots
+
     def take(self, now: float) -> bool:
         """Take a slot; False, and nothing taken, where all are."""
         return self._slots.take(self.limit, now)

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
+from edgeproxy.counters.layout import AWAY, HOSTS
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.bucket import Hybrid, TokenBucket
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.levels import LevelCounts
 from edgeproxy.limits.local import Locals
 from edgeproxy.limits.quota import Quota, QuotaCounts
@@ -61,6 +63,23 @@ class Policy(Protocol):
         """
 
 
+class Sharing(Protocol):
+    """What makes a table's limits known to other hosts."""
+
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
+        """The gate before a row; `mode`: bounded, eventual or strict."""
+
+    def total(self, table: LimitTable, counts: "Slots | QuotaCounts", limit: int) -> "Total":
+        """Who makes a quota, or requests at once, known."""
+
+
+class Total(Protocol):
+    """Makes one number of a row known to other hosts."""
+
+    def used(self, now: float) -> None:
+        """Something was counted in it, at edge time `now`."""
+
+
 class Policies:
     """The policies of one table, in which this process has a column.
 
@@ -68,15 +87,40 @@ class Policies:
     whoever made them, share its counts.
     """
 
-    def __init__(self, table: LimitTable, *, hosts: int = 1, full: Callable[[], None] | None = None) -> None:
-        """`hosts` share the limits. `full` is called when the table has no row for a subject, once a second for each:
-        count it (edge_table_full_total), and log it now and then.
+    def __init__(
+        self,
+        table: LimitTable,
+        *,
+        hosts: int = 1,
+        full: Callable[[], None] | None = None,
+        sharing: Sharing | None = None,
+    ) -> None:
+        """`hosts` share the limits, which `sharing` makes known to them. `full` is called when the table has no row for
+        a subject, once a second for each: count it (edge_table_full_total), and log it now and then.
 
         Such a subject is held in this process's own memory to max(1, limit // (hosts × workers)), until there is a
         row for it.
         """
         self._table = table
         self._locals = Locals(hosts, full)
+        self._sharing = None if table.layout.hub is None else sharing
+
+    def look_for_hosts(self) -> None:
+        """See how many hosts there are now, as the supervisor has it from the hub."""
+        if self._table.layout.hub is not None:
+            self._locals.hosts = max(1, self._table.words[HOSTS] & ~AWAY)
+
+    def gate(self, rule: Rule, subject: bytes, mode: str) -> Gate | None:
+        """The gate before the row of a policy that was made by `of`; None where no other host shares it."""
+        if self._sharing is None:
+            return None
+        counts = self._table.readers[rule.key(subject)]
+        assert isinstance(counts, Counts)
+        return self._sharing.gate(self._table, rule, subject, counts, mode)
+
+    def total(self, of: Concurrency | Quota) -> Total | None:
+        """Who makes it known to other hosts; None where there is none that shares it."""
+        return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 
     def of(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
         """The policy of `subject` under `rule`, for requests that count for `cost`.

@@ -73,6 +73,11 @@ class QuotaCounts:
         self._own = self._rest = 0
         self._siblings: tuple[int, ...] = ()
 
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """The word at which its row begins, and the row's generation; None where it has none."""
+        return None if self._row < 0 else (self._row, self._generation)
+
     def used(self, now: float) -> int:
         """What is counted in the period of edge time `now`, by all processes. Call it before `add`."""
         words = self._table.words
@@ -192,6 +197,11 @@ class Quota:
         self.needs = max(1, cost)
         """What must be left for a request to be within it."""
         self._counts = counts
+
+    @property
+    def counts(self) -> QuotaCounts:
+        """Where it is counted."""
+        return self._counts
 
     def left(self, now: float) -> int:
         """What is still included at edge time `now`; negative where more was used than is."""

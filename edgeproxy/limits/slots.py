@@ -59,6 +59,11 @@ class Slots:
         self.used = 0
         """What this process itself uses."""
 
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """The word at which its row begins, and the row's generation; None where it has none."""
+        return None if self._row < 0 else (self._row, self._generation)
+
     def take(self, limit: int, now: float) -> bool:
         """Use one more, if all processes together then use `limit` at most; else none, and False.
 

@@ -97,6 +97,10 @@ class Counts:
         """A request was beyond its limits, and paid with burst credits."""
         self._counter("edge_burst_credits_spent_total", tier).add(1)
 
+    def limit_waits(self, policy: str) -> None:
+        """A request waits until the hub was asked."""
+        self._counter("edge_limit_waits_total", policy).add(1)
+
     def shed(self, priority: int) -> None:
         """A request was turned away because there was too much to do."""
         counter = self._shed.get(priority)

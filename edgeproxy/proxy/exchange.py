@@ -15,10 +15,11 @@ from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.limits.admission import Noted, Terms, admit, affords, buy, report
+from edgeproxy.limits.admission import Noted, Terms, admit, affords, buy, held_up, report, tell
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.policies import Policy
 from edgeproxy.proxy import answers, measures, tunnel
+from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.lane import is_billed
 from edgeproxy.proxy.router import NO_SITE
@@ -26,6 +27,7 @@ from edgeproxy.proxy.terms import cost_in
 
 if TYPE_CHECKING:
     from edgeproxy.http1.response import ResponseHead
+    from edgeproxy.limits.gate import Gate
     from edgeproxy.proxy.client import Client
     from edgeproxy.proxy.lane import Lane, Route
     from edgeproxy.proxy.measures import Count
@@ -45,6 +47,9 @@ UNANSWERED = 599
 
 CUT = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
+WAITS = Terms()
+"""In the place of terms that refuse: it has to wait until the hub was asked."""
+
 NO_HOST = b"Host: localhost\r\n"
 """What the upstream sees of an HTTP/1.0 request that names no host; HTTP/1.1 must have the field."""
 
@@ -63,7 +68,9 @@ class Exchange:
         "dials_since",
         "endpoint",
         "first",
+        "gate",
         "head",
+        "held",
         "identity",
         "interims",
         "inward",
@@ -77,6 +84,7 @@ class Exchange:
         "notes",
         "now",
         "outward",
+        "parked",
         "path",
         "rid",
         "route",
@@ -116,6 +124,12 @@ class Exchange:
         self.site: Site[Route]
         self.server: Server | None = None
         self.shown: Policy | None = None
+        self.gate: Gate | None = None
+        """Where it waits until the hub has answered."""
+        self.parked: tuple[bytes, int] | None = None
+        """What had come of it when it began to wait, as `begin` was given it."""
+        self.held: Policy | None = None
+        """What refused it though there seemed to be room: other hosts have used it."""
         self.terms: Terms | None = None
         """What is to be settled when it is over; None where there is nothing."""
         self.notes = self.method = self.path = self.first = self.rid = self.message = b""
@@ -135,8 +149,15 @@ class Exchange:
         if self.length > self.snapshot.longest_body:
             raise Refused(413, "The body is larger than this edge accepts")
         self.find()
+        return self.proceed(data, end)
+
+    def proceed(self, data: bytes, end: int) -> Terms | None:
+        """From admission on, as `begin`: once more where the hub had to be asked first."""
         refusing = self.admit()
         if refusing is not None:
+            if refusing is WAITS:
+                self.park(data, end)
+                return None
             return refusing
         self.stamp()
         self.select()
@@ -217,9 +238,13 @@ class Exchange:
         terms = lane.terms or self.client.address.terms(lane)
         bought = self.client.worker.overload.shedding and self.shed(terms)
         if terms.holds:
+            if terms.gates and (held := self.ask(terms)) is not None:
+                return held
             refused, shown, left, noted = admit(terms, self.now)
             if shown is not None:
                 self.shown, self.left = shown, left
+            if terms.gates or terms.totals:
+                tell(terms, self.now, refused=refused)
             if refused:
                 return terms
             if bought and buy(terms, self.now):
@@ -231,6 +256,49 @@ class Exchange:
         for counter in lane.admitted:
             counter.add(1)
         return None
+
+    def ask(self, terms: Terms) -> Terms | None:
+        """Whether other hosts leave room for it: None where they do, else WAITS, or the terms where it is refused."""
+        held = held_up(terms, self.now)
+        if held is None:
+            return None
+        policy, gate = held
+        asking = self.client.worker.asking
+        seconds = asking.left(gate, self.started)
+        if seconds <= 0 or gate.is_in_vain(self.now) or gate.waiting >= policy.left(self.now):
+            gate.refused(self.now)
+            self.shown, self.left, self.held = policy, 0, policy
+            return terms
+        if self.parked is None:
+            self.client.worker.counts.limit_waits(policy.name)
+        asking.wait(gate, policy.cost, self, seconds)
+        self.gate = gate
+        return WAITS
+
+    def park(self, data: bytes, end: int) -> None:
+        """Keep what has come of it until it goes on."""
+        self.parked = data, end
+        self.client.deadline = NEVER  # Waiting has an end of its own.
+
+    def go_on(self) -> None:
+        """There is an answer of the hub, or the wait is over: decide anew."""
+        client, worker, parked = self.client, self.client.worker, self.parked
+        assert parked is not None
+        data, end = parked
+        self.gate = None
+        self.now = monotonic() + worker.offset
+        # What has come meanwhile is of its body, or of requests to come.
+        data, client.buffer = data + client.buffer, b""
+        reason: Terms | EdgeError | None
+        try:
+            reason = self.proceed(data, end)
+        except EdgeError as refusal:
+            reason = refusal
+        if reason is not None:
+            client.buffer = client.turn_away(self, reason, data, end)
+            client.next()
+        elif self.gate is None:
+            client.resume()
 
     def stamp(self) -> None:
         """The head that the upstream gets: kept lines, stamps, request id and trace."""
@@ -647,6 +715,9 @@ class Exchange:
 
     def release(self) -> None:
         """Give back what admission and selection took."""
+        if self.gate is not None:
+            self.client.worker.asking.leave(self.gate, self)
+            self.gate = None
         if self.terms is not None:
             if not self.answered:
                 self.reported(b"")

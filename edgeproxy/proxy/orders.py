@@ -40,7 +40,11 @@ class Orders:
             message = await self._channel.receive()
             if message["type"] == "drain":
                 return float(message["deadline"])
-            self._told.put_nowait(message)
+            if message["type"] == "heard":
+                # Requests wait for it.
+                self._worker.asking.heard(None)
+            else:
+                self._told.put_nowait(message)
 
     async def obey(self) -> None:
         """Do what is told, in turn; until cancelled, or nobody is there to answer to."""

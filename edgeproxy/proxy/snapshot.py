@@ -27,6 +27,7 @@ from edgeproxy.proxy.terms import Tables
 if TYPE_CHECKING:
     from edgeproxy.config.models import Settings, Upstream
     from edgeproxy.counters.store import Store
+    from edgeproxy.limits.policies import Sharing
     from edgeproxy.proxy.counts import Counts
     from edgeproxy.proxy.draft import Draft
 
@@ -41,19 +42,26 @@ NO_LIMIT = 1 << 62
 class Snapshot:
     """One configuration. Times are in seconds, sizes in bytes."""
 
-    def __init__(self, draft: "Draft", store: "Store", counts: "Counts", before: "Snapshot | None" = None) -> None:
+    def __init__(
+        self,
+        draft: "Draft",
+        store: "Store",
+        counts: "Counts",
+        before: "Snapshot | None" = None,
+        sharing: "Sharing | None" = None,
+    ) -> None:
         """`before` is the snapshot that is served now: what the new one has in common with it is taken over as it is,
-        with its connections, its memories and its records. Nothing else holds the other.
+        with its connections, its memories and its records. Nothing else holds the other. `sharing` makes limits known
+        to other hosts, where they share them.
 
         Raises NoRow where a table has no room for what is to be counted.
         """
         settings = draft.settings
         self._counts, self._region = counts, settings.region
         if before is None:
-            hosts = 1  # Edges that share limits through a hub; with memory:// this one alone.
             self._tables = Tables(
                 *(
-                    Policies(table, hosts=hosts, full=partial(counts.table_full, table.name))
+                    Policies(table, full=partial(counts.table_full, table.name), sharing=sharing)
                     for table in (store.people, store.addresses, store.quotas)
                 )
             )
@@ -87,6 +95,11 @@ class Snapshot:
         """How the edge speaks TLS with each upstream that has it."""
         self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
+
+    def look_for_hosts(self) -> None:
+        """See how many hosts share the limits now."""
+        for policies in self._tables:
+            policies.look_for_hosts()
 
     def _service(self, name: str, upstream: "Upstream", before: "Snapshot | None") -> Service:
         # The region decides which endpoints are near.

@@ -1,7 +1,7 @@
 """What of a configuration holds a lane: plans and routes, turned into the terms that the limits room decides on."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import BurstCredits, Limit, Meter
     from edgeproxy.config.models import Route as RouteSettings
     from edgeproxy.config.plans import Plan
+    from edgeproxy.limits.gate import Gate
     from edgeproxy.limits.quota import Quota
 
 DIGITS_MOST = 18
@@ -93,8 +94,10 @@ class Held:
                     metered[quota.meter] = (*metered.get(quota.meter, ()), made)
             if plan.burst_credits is not None:
                 credits = table.of(credits_rule(plan.burst_credits, scope), subject, self._route.cost)
+        policies = self._policies(charged)
+        totals = [*map(table.total, slots), *map(counting.total, quotas)] if plan is not None else []
         return Terms(
-            self._policies(charged),
+            policies,
             bought_off=sum(each.of_plan for each in charged),
             credits=credits,
             reported=self._policies(each for each in held if each.is_reported and not each.is_shadow),
@@ -103,7 +106,17 @@ class Held:
             slots=tuple(slots),
             quotas=tuple(quotas),
             metered=metered,
+            gates=tuple(self._gates(charged, policies)),
+            totals=tuple([total for total in totals if total is not None]),
         )
+
+    def _gates(self, held: "list[Applied]", policies: tuple[Policy, ...]) -> "Iterator[tuple[Policy, Gate]]":
+        """The gates before those that other hosts share."""
+        for each, policy in zip(held, policies, strict=True):
+            table: Policies = getattr(self._tables, each.table)
+            gate = table.gate(each.rule, each.subject, each.limit.sync)
+            if gate is not None:
+                yield policy, gate
 
     def _applied(self, address: bytes = b"") -> "list[Applied]":
         """The limits as they hold this address, those of the plan first."""

@@ -29,6 +29,7 @@ from edgeproxy.counters.index import NoRow
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Fault
 from edgeproxy.proxy.access import AccessLog
+from edgeproxy.proxy.asking import Asking
 from edgeproxy.proxy.client import Client
 from edgeproxy.proxy.counts import Counts
 from edgeproxy.proxy.deadlines import NEVER, Deadlines
@@ -94,6 +95,8 @@ class Worker:
         self.snapshot: Snapshot
         self.succession = Succession(self)
         self.overload = Overload(self)
+        self.asking = Asking(lambda _: True)
+        """Who asks the hub, by way of the supervisor."""
         self._clients: set[Client] = set()
         self._guests: set[Guest] = set()
         self.half_closed: set[Client] = set()
@@ -292,6 +295,7 @@ class Worker:
         self.store.columns_changed()
         now = monotonic()
         self.snapshot.look(now)
+        self.snapshot.look_for_hosts()
         for client in tuple(self.half_closed):
             client.probe(now)
         for client in [client for client in self._clients if not client.reading]:
@@ -356,7 +360,8 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     worker.succession.number = config["number"]
     try:
         draft = Draft(config.pop("settings"))
-        worker.snapshot = Snapshot(draft, store, worker.counts)
+        worker.asking = Asking(channel.offer)
+        worker.snapshot = Snapshot(draft, store, worker.counts, sharing=worker.asking)
         inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
         del draft
     except (Unusable, NoRow) as why:

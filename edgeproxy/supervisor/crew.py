@@ -5,7 +5,7 @@ They change from one configuration to another together: all that serve `prepare`
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -36,8 +36,11 @@ class Crew:
         config: Message,
         *,
         silence: float = SILENCE,
+        heed: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
-        """`silence` is how many seconds a worker that serves may say nothing until it is replaced."""
+        """`silence` is how many seconds a worker that serves may say nothing until it is replaced; `heed` hears what
+        limits workers use that other hosts share."""
+        self._heed = heed
         self.restarts = 0
         """Workers started anew after one died."""
         self.number = 1
@@ -222,6 +225,7 @@ class Crew:
             process.kill()  # it came too late to hear of the drain
         process.ended.add_done_callback(lambda _: self._news.set())
         process.number = self.number
+        process.heed = self._heed
         for message in self._standing.values():
             process.outbox.put(message)
         if self._offered is not None:

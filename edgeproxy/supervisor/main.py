@@ -27,6 +27,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.supervisor import sockets, state
 from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.admin import Admin
+from edgeproxy.supervisor.agreeing import Agreeing
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.changeover import Changeover
 from edgeproxy.supervisor.crew import Crew, Stillborn
@@ -69,7 +70,9 @@ class Supervisor:
         self._listening = listening
         self._admin = admin
         self._token = secrets.randbits(64) or 1
-        self._crew = Crew(settings.workers, command, listening, pack(self._config(1, settings)))
+        self._agreeing = Agreeing(store, settings.hub, self._tell) if settings.hub.is_shared else None
+        heed = ignore if self._agreeing is None else self._agreeing.uses
+        self._crew = Crew(settings.workers, command, listening, pack(self._config(1, settings)), heed=heed)
         prober = Prober(settings.upstreams)
         self._upstreams = Upstreams(settings.upstreams, self._crew.publish, prober)
         self._certificates = Certificates(settings, self._renew)
@@ -80,7 +83,13 @@ class Supervisor:
         self._listings = Listings(store)
         self._accounting = Accounting(store, self._listings, settings.region, settings.usage)
         self._status = Status(
-            self._reloads, self._crew, self._listings, self._upstreams, self._certificates, self._accounting
+            self._reloads,
+            self._crew,
+            self._listings,
+            self._upstreams,
+            self._certificates,
+            self._accounting,
+            self._agreeing,
         )
         self._notify = Notify()
         self._tasks = Tasks()
@@ -101,6 +110,8 @@ class Supervisor:
         if self._admin is not None and not self._admin.shared:
             await self._admin.open(self._status, self._listings, self._reloads)
         await self._accounting.begin()
+        if self._agreeing is not None:
+            self._agreeing.begin()
         self._tasks.start("heartbeat", self._beat())
         self._tasks.start("tend", self._tend())
         self._tasks.start("reload", self._reloads.run())
@@ -122,7 +133,12 @@ class Supervisor:
         whys = await self._changeover(settings)
         if not whys:
             self._accounting.follow(settings.usage)
+            if self._agreeing is not None:
+                await self._agreeing.follow(settings.hub)
         return whys
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        self._crew.tell(message)
 
     def _renew(self) -> None:
         self._changeover.renew()
@@ -186,6 +202,8 @@ class Supervisor:
         sockets.close(self._listening)
         await self._crew.drain(seconds)
         await self._accounting.end()
+        if self._agreeing is not None:
+            await self._agreeing.end()
         await self._tasks.cancel()
         await self._upstreams.end()
         if self._admin is not None:
@@ -250,6 +268,10 @@ class Supervisor:
 
     def _other_serves(self) -> bool:
         return other_serves(self._token, *self._store.control.serving(monotonic()))
+
+
+def ignore(_: dict[str, Any]) -> None:
+    """What limits workers use matters to nobody else."""
 
 
 STORE_ORDER_KEPT = ("x86_64", "AMD64")

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgeproxy.channel import Channel, Outbox
@@ -49,6 +49,8 @@ class Process:
         """The one that it last could not be made ready to serve, and why."""
         self.dismissed = False
         """Whether it was told to leave, for it could not follow the others."""
+        self.heed: Callable[[dict[str, Any]], None] = lambda _: None
+        """Who hears what limits it uses that other hosts share."""
         self.welcome = False
         """Whether it was ready, and served the configuration that all should."""
         loop = asyncio.get_running_loop()
@@ -103,6 +105,8 @@ class Process:
             self.refused = message["number"], message["why"]
         elif kind == "committed":
             self.number = message["number"]
+        elif kind == "uses":
+            self.heed(message)
         return kind
 
     def kill(self) -> None:

@@ -68,6 +68,9 @@ class Plan(NamedTuple):
 def plan(serving: Settings, loaded: Settings) -> Plan:
     """What can be applied of `loaded` while the edge runs: all but what needs a restart, which stays as it is."""
     waits = tuple(field for field in NEED_RESTART if getattr(loaded, field) != getattr(serving, field))
+    if loaded.hub.is_shared != serving.hub.is_shared:
+        # The tables have another layout then.
+        waits = (*waits, "hub")
     return Plan(loaded.model_copy(update={field: getattr(serving, field) for field in waits}), waits)
 
 

@@ -35,6 +35,7 @@ def prepare(settings: Settings) -> Store:
             people=tables.people,
             addresses=tables.addresses,
             tables_dir=tables.dir,
+            hub=settings.hub.is_shared,
         )
     except (OSError, identity.Unusable) as failure:
         why = str(failure).removeprefix(f"{state}: ").removeprefix("cannot be used: ")

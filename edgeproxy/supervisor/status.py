@@ -8,6 +8,7 @@ from edgeproxy.config.models import Route, Settings, Tier
 from edgeproxy.counters.file import KINDS
 from edgeproxy.proxy.terms import CONCURRENCY
 from edgeproxy.supervisor.accounting import Accounting
+from edgeproxy.supervisor.agreeing import Agreeing
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.exposition import Series
@@ -15,6 +16,9 @@ from edgeproxy.supervisor.listings import Listings
 from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.vitals import Vitals
+
+ALONE = {"url": "memory://", "state": "up", "age_s": 0}
+"""What is said of the hub where limits are this host's alone."""
 
 Phase = Literal["starting", "serving", "draining"]
 
@@ -30,6 +34,7 @@ class Status:
         upstreams: Upstreams,
         certificates: Certificates,
         accounting: Accounting,
+        agreeing: Agreeing | None = None,
     ) -> None:
         self.phase: Phase = "starting"
         self._reloads = reloads
@@ -38,6 +43,7 @@ class Status:
         self._upstreams = upstreams
         self._certificates = certificates
         self._accounting = accounting
+        self._agreeing = agreeing
         self.vitals = Vitals(crew, listings)
 
     @property
@@ -80,6 +86,7 @@ class Status:
             *self._certificates.series(),
             *await self._accounting.series(),
             *await self.vitals.series(),
+            *(() if self._agreeing is None else self._agreeing.series()),
             ("edge_worker_restarts_total", (), (self._crew.restarts,)),
             *self._reloads.series(),
         ]
@@ -95,7 +102,7 @@ class Status:
             "workers": await self.vitals.report(),
             "upstreams": self._upstreams.report(),
             "tables": self._listings.rows(),
-            "hub": {"url": settings.hub.name, "state": "up", "age_s": 0},
+            "hub": ALONE if self._agreeing is None else self._agreeing.report(),
             "usage": await self._accounting.report(),
         }
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 from redis.exceptions import ResponseError
 
 from edgeproxy import log
+from edgeproxy.config.kinds import without_password
 from edgeproxy.sync import redis
-from edgeproxy.sync.redis import Away, Link
+from edgeproxy.sync.redis import Away, Link, Tls
 from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
 from edgeproxy.tasks import Tasks
 
@@ -41,10 +42,10 @@ class Sample(NamedTuple):
 class Hub:
     """One Redis. `run` keeps it reached; `changed` is called when it is lost or reached, and when hosts come and go."""
 
-    def __init__(self, url: str, instance: int, changed: Callable[[], None]) -> None:
-        self.name = shown(url)
-        """The URL, without its password."""
+    def __init__(self, url: str, instance: int, changed: Callable[[], None], tls: Tls | None = None) -> None:
+        self.name = without_password(url)
         self._url = url
+        self._tls = tls
         self._instance = instance
         self._changed = changed
         self._link: Link | None = None
@@ -79,7 +80,7 @@ class Hub:
         """Reach it, for ever, whenever it is away."""
         while True:
             try:
-                link = await Link.open(self._url)
+                link = await Link.open(self._url, self._tls)
                 await self._beat(link)
             except (Away, ResponseError) as away:
                 self._lose(str(away))
@@ -177,11 +178,3 @@ class Hub:
     async def close(self) -> None:
         """End whatever this has begun."""
         await self._tasks.cancel()
-
-
-def shown(url: str) -> str:
-    """A URL without its password."""
-    scheme, _, rest = url.partition("://")
-    credentials, at, where = rest.rpartition("@")
-    user = credentials.partition(":")[0]
-    return f"{scheme}://{user}{at}{where}"

@@ -69,9 +69,9 @@ class Link:
         """Resolves to why, once the node does not answer any more."""
 
     @classmethod
-    async def open(cls, url: str, *, deadline: float = DEADLINE) -> "Link":
+    async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = DEADLINE) -> "Link":
         """A connection to the node of this URL (redis:// or rediss://), with the scripts loaded; raises Away."""
-        connection = connection_to(url)
+        connection = connection_to(url, tls or Tls())
         try:
             async with asyncio.timeout(2 * deadline):
                 await connection.connect()  # type: ignore[no-untyped-call]
@@ -79,7 +79,7 @@ class Link:
                 for name in SCRIPTS:
                     await connection.send_command("SCRIPT", "LOAD", script(name))
                     shas[name] = (await connection.read_response(disable_decoding=True)).decode()
-        except (RedisError, OSError, TimeoutError) as failure:
+        except (RedisError, OSError, TimeoutError, ValueError) as failure:
             await _close(connection)
             raise Away(_why(failure)) from failure
         except BaseException:
@@ -160,11 +160,22 @@ class Link:
                 waiting.set_exception(Away(why))
 
 
-def connection_to(url: str) -> Connection:
-    """A connection that has not been made yet. Options of the URL: user, password, database; of rediss:// also
-    ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_cert_reqs, as redis-py has them."""
+class Tls(NamedTuple):
+    """TLS towards a node of rediss://: files, and whether it has to prove who it is."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    verify: bool = True
+
+
+def connection_to(url: str, tls: Tls) -> Connection:
+    """A connection that has not been made yet. Of the URL: user, password, host, port and database."""
     options = dict(parse(url))
     kind: Any = options.pop("connection_class", Connection)
+    if kind is not Connection:
+        options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+        options |= {"ssl_cert_reqs": "required" if tls.verify else "none", "ssl_check_hostname": tls.verify}
     made: Connection = kind(**options, socket_connect_timeout=DEADLINE, health_check_interval=0)
     return made
 

@@ -15,7 +15,7 @@ from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number
 from edgeproxy.counters.rows import DIGESTED, KEY_STATE, LimitTable, milliseconds
 from edgeproxy.limits.gate import NEVER
 from edgeproxy.limits.levels import level_in, scale_of
-from edgeproxy.sync.plan import COLD, Counted, OnLoss, Plan, Terms, held_to, worth_telling
+from edgeproxy.sync.plan import COLD, TICK, Counted, OnLoss, Plan, Terms, held_to, worth_telling
 from edgeproxy.sync.report import Report, Told
 
 LATELY = 0.25
@@ -72,6 +72,8 @@ class Shared:
         self.instance = instance
         self.hosts = 1
         self.rtt = 0.0
+        self.tick = TICK
+        """Seconds between two reports of a row in use, a fifth more or less."""
         self._chance = chance or random.Random()
         self._rows: dict[int, Row] = {}
         self._due: list[tuple[float, int]] = []
@@ -142,7 +144,7 @@ class Shared:
             if when is not None and when <= now and row.held is None:
                 row.refused = False
                 most -= 1
-                tick = self._chance.uniform(0.8, 1.2)
+                tick = self.tick * self._chance.uniform(0.8, 1.2)
                 yield row, row.plan.report(now, cell, self.instance, next(seqs), counted, tick)
             if now - row.used_at > IDLE and not counted.waiting and not row.plan.in_hand:
                 del self._rows[number]

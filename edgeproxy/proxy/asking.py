@@ -1,0 +1,176 @@
+"""Limits that hosts share: what this worker uses is told to its supervisor, and requests wait for claims of the hub.
+
+A request that must ask waits here, first come first served, for a quarter of a second at most (strict: half a second):
+until an answer of the hub has been written into the map, or the time is over. Whoever does not have to ask is not held
+up by those who wait.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.gate import QUIET, Gate
+from edgeproxy.limits.quota import QuotaCounts
+from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.slots import Slots
+
+AGAIN = 0.002
+"""Seconds after which the supervisor is offered again what it did not take."""
+LONGEST = {"bounded": 0.25, "strict": 0.5}
+"""Seconds that a request waits at most."""
+UNUSED = {"bounded": 1.0, "strict": 10.0}
+"""Seconds after which a claim that nobody used is given back."""
+
+Message = dict[str, Any]
+
+
+class Waiter(Protocol):
+    """A request that waits."""
+
+    def go_on(self) -> None:
+        """There is an answer, or time is over: decide anew."""
+
+
+class Waiting(NamedTuple):
+    """Who waits at a gate, for how many claims, and what ends it."""
+
+    who: Waiter
+    cost: int
+    over: asyncio.TimerHandle
+
+
+class Teller:
+    """Tells the supervisor that a quota, or requests at once, are in use."""
+
+    __slots__ = ("_asking", "_counts", "_limit", "_quiet_until", "_table")
+
+    def __init__(self, asking: "Asking", table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> None:
+        self._asking, self._table, self._counts, self._limit = asking, table, counts, limit
+        self._quiet_until = 0.0
+
+    def used(self, now: float) -> None:
+        """Something was counted, at edge time `now`."""
+        if now >= self._quiet_until and (place := self._counts.place) is not None:
+            self._quiet_until = now + QUIET
+            self._asking.tell_total(self._table, *place, self._limit)
+
+
+class Asking:
+    """The gates of one worker. `offer` sends its supervisor a message."""
+
+    def __init__(self, offer: Callable[[Message], bool]) -> None:
+        """`offer`: False where it was not taken, as the one before is still to be read."""
+        self._offer = offer
+        self._gates: dict[tuple[str, bytes], Gate] = {}
+        self._said: dict[Gate, list[Any]] = {}
+        """What the supervisor is told of a gate's row: table, and terms."""
+        self._told: dict[Gate, None] = {}
+        self._totals: dict[tuple[str, int], list[Any]] = {}
+        self._waiting: dict[Gate, deque[Waiting]] = {}
+        self._unused: dict[Gate, asyncio.TimerHandle] = {}
+        self._is_due = False
+
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
+        """The gate before a row."""
+        key = table.name, rule.key(subject)
+        gate = self._gates.get(key)
+        bucket = rule.algorithm != "sliding_window"
+        cells = 0 if rule.algorithm in ("token_bucket", "burst_credits") else table.layout.cells
+        most = min(rule.limit, rule.depth) if bucket and cells else rule.depth if bucket else rule.limit
+        if gate is None:
+            gate = self._gates[key] = Gate(table, counts, most, mode, self.tell)
+        gate.most, gate.mode = most, mode
+        rate = rule.limit / rule.window if bucket else 0.0
+        self._said[gate] = [table, rule.limit, rule.window, cells, rule.depth if bucket else 0, rate, mode]
+        return gate
+
+    # ---- what the supervisor is told
+
+    def tell(self, gate: Gate) -> None:
+        """The supervisor should look at this row; it hears of it at the end of the loop's turn."""
+        self._told[gate] = None
+        self._due()
+
+    def tell_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
+        """The same of a quota, or of requests at once."""
+        self._totals[table.name, row] = [table.name, table.file.generation, row, generation, limit]
+        self._due()
+
+    def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Teller":
+        """Who tells of a quota, or of requests at once."""
+        return Teller(self, table, counts, limit)
+
+    def _due(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        rates = []
+        for gate in self._told:
+            table, *terms = self._said[gate]
+            row = gate.row
+            generation = table.words[row + at.ROW_GENERATION]
+            rates.append([table.name, table.file.generation, row, generation, *terms, gate.has_refused])
+        totals = list(self._totals.values())
+        if not self._offer({"type": "uses", "rates": rates, "totals": totals}):
+            asyncio.get_running_loop().call_later(AGAIN, self._send)
+            return
+        self._is_due = False
+        for gate in self._told:
+            gate.has_refused = False
+        self._told.clear()
+        self._totals.clear()
+
+    # ---- who waits
+
+    def left(self, gate: Gate, since: float) -> float:
+        """Seconds that a request may still wait that has come at `since` (monotonic)."""
+        return since + LONGEST[gate.mode] - monotonic()
+
+    def wait(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
+        """Have a request wait for an answer, for so long at most."""
+        over = asyncio.get_running_loop().call_later(seconds, self._over, gate, who)
+        self._waiting.setdefault(gate, deque()).append(Waiting(who, cost, over))
+        gate.wait(cost)
+
+    def leave(self, gate: Gate, who: Waiter) -> None:
+        """A request that waits is gone."""
+        waiting = self._waiting.get(gate, deque())
+        for one in tuple(waiting):
+            if one.who is who:
+                waiting.remove(one)
+                one.over.cancel()
+                gate.leave(one.cost)
+
+    def _over(self, gate: Gate, who: Waiter) -> None:
+        self.leave(gate, who)
+        who.go_on()
+
+    def heard(self, rows: list[list[Any]] | None) -> None:
+        """The hub's answers on these rows, [table, row], are in the map (None: it is away): who waits decides anew."""
+        answered = None if rows is None else {(table, row) for table, row in rows}
+        for gate, waiting in tuple(self._waiting.items()):
+            if answered is not None and (self._said[gate][0].name, gate.row) not in answered:
+                continue
+            for _ in range(len(waiting)):
+                one = waiting.popleft()
+                one.over.cancel()
+                gate.leave(one.cost)
+                one.who.go_on()
+            if not waiting:
+                del self._waiting[gate]
+            if gate.in_hand and gate not in self._unused:
+                later = asyncio.get_running_loop().call_later
+                self._unused[gate] = later(UNUSED[gate.mode], partial(self._give_back, gate))
+
+    def _give_back(self, gate: Gate) -> None:
+        del self._unused[gate]
+        if not gate.waiting:
+            gate.give_back()

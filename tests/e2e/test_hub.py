@@ -1,0 +1,87 @@
+"""One limit over several hosts: real edges with workers, a real Redis as their hub."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.edge import Edge, total
+from tests.e2e.people import people
+from tests.e2e.upstream import Upstream
+from tests.supervisor.waiting import until
+from tests.sync.server import SERVER, Redis
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+KEY = {"Authorization": "Bearer key-of-acme"}
+LIMIT = 60
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def edges(tmp_path: Path, upstream: Upstream, redis: Redis) -> Iterator[list[Edge]]:
+    """Two hosts with two workers each."""
+    tier = {"limits": [{"rate": f"{LIMIT}/min"}]}
+    with ExitStack() as ends:
+        made = []
+        for number in (1, 2):
+            said: dict[str, Any] = people(acme="held") | {"hub": redis.url, "workers": 2}
+            said["tiers"] = {**said["tiers"], "held": tier}
+            edge = ends.enter_context(closing(Edge(tmp_path / f"edge-{number}", upstream.port, **said)))
+            made.append(edge)
+        for edge in made:
+            edge.start()
+        for edge in made:
+            until(lambda edge=edge: edge.status()["hub"].get("hosts") == 2, "both are on the hub")
+        yield made
+
+
+def asked(edge: Edge, times: int) -> int:
+    """How many of so many requests pass."""
+    answers = [edge.ask(fields=KEY).status for _ in range(times)]
+    assert set(answers) <= {200, 429}
+    return answers.count(200)
+
+
+def test_a_limit_holds_for_both_together(edges: list[Edge]) -> None:
+    one, other = edges
+    passed = sum(asked(edge, 5) for _ in range(12) for edge in (one, other))
+    assert LIMIT * 0.95 <= passed <= LIMIT + 6
+    assert asked(one, 10) + asked(other, 10) <= 3, "nor does more pass then"
+    samples = one.metrics()
+    assert total(samples, "edge_hub_up") == 1
+    assert total(samples, "edge_hub_hosts") == 2
+
+
+def test_what_one_has_used_up_the_other_knows(edges: list[Edge]) -> None:
+    one, other = edges
+    assert LIMIT <= asked(one, LIMIT + 20) <= LIMIT + 2
+    assert asked(other, 20) <= 6, "what passes before it has heard of it"
+
+
+def test_without_the_hub_each_keeps_its_part(edges: list[Edge], redis: Redis) -> None:
+    one, other = edges
+    assert asked(one, 5) + asked(other, 5) == 10
+    for edge in edges:
+        until(lambda edge=edge: asked(edge, 1) == 1 and edge.limit("acme")["used"] >= 10, "each has heard of the other")
+    redis.kill()
+    for edge in edges:
+        until(lambda edge=edge: edge.status()["hub"]["state"] == "away", "the hub is away")
+        assert edge.ready()
+    for edge in edges:
+        assert asked(edge, LIMIT) >= 10, "a part is still there"
+    passed = sum(sum(edge.usage().values()) for edge in edges)
+    # Each may use its own part, or an equal one where that is more: not twice the limit.
+    assert passed <= LIMIT * 1.5
+    assert total(one.metrics(), "edge_hub_up") == 0
+    redis.start()
+    for edge in edges:
+        until(lambda edge=edge: edge.status()["hub"]["state"] == "up", "the hub is back")

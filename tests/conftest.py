@@ -16,8 +16,11 @@ settings.register_profile("soak", parent=settings.get_profile("ci"), max_example
 settings.load_profile("ci")
 
 SEED = int(os.environ.get("EDGEPROXY_SEED") or random.SystemRandom().randrange(2**32))
+os.environ["EDGEPROXY_SEED"] = str(SEED)  # the processes that tests are shared out to have the same
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 CHROMIUM = shutil.which("chromium")
+FIRST = ("tests/faults/test_soak.py", "tests/faults/", "tests/e2e/")
+"""What takes longest. A run that is shared out to several processes begins with it, so that they end together."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +41,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(f"EDGEPROXY_SEED={SEED}")
 
 
+def place(item: pytest.Item) -> int:
+    """Where a test comes in a run that is shared out; what is alike stays as it is."""
+    return next((n for n, prefix in enumerate(FIRST) if item.nodeid.startswith(prefix)), len(FIRST))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # of pytest-xdist
+        items.sort(key=place)
     left_out = {}
     if not config.option.soak:
         left_out["soak"] = pytest.mark.skip(reason="a long test: only with --soak")

@@ -143,6 +143,15 @@ def test_who_keeps_the_flock_is_waited_for_once_a_second(
     assert clock[0] - before == pytest.approx(PATIENCE, abs=0.001)
 
 
+def test_a_flock_that_is_given_back_meanwhile_is_taken(
+    table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = limits(path, 1)
+    assert other.file.lock()
+    monkeypatch.setattr("edgeproxy.counters.rows.sleep", lambda _: other.file.unlock())
+    assert table.words[claim(table, b"acme") + at.ROW_HASH]
+
+
 def test_a_row_that_another_claimed_meanwhile_is_not_claimed_twice(
     table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

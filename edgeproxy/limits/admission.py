@@ -154,7 +154,8 @@ def held_up(terms: Terms, now: float) -> tuple[Policy, Gate] | None:
     """The first of the gates at which a request that has room everywhere must ask, or is to be refused."""
     for policy, gate in terms.gates:
         if policy.left(now) >= policy.cost and gate.must_ask(now, policy.cost):
-            return policy, gate
+            # Claims are of no use to who is refused by something else.
+            return (policy, gate) if all(each.left(now) >= each.cost for each in terms.policies) else None
     return None
 
 

@@ -28,6 +28,7 @@ class Gate:
     """The gate before one row of a table with a hub's column. At most one for a row in a process."""
 
     __slots__ = (
+        "__weakref__",
         "_counts",
         "_cums",
         "_heads",
@@ -72,6 +73,11 @@ class Gate:
     def row(self) -> int:
         """The word at which its row begins."""
         return self._counts.row
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the table has no row for it, so that nobody else can know."""
+        return self._counts.local
 
     @property
     def in_hand(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
@@ -67,14 +68,22 @@ class Asking:
     def __init__(self, offer: Callable[[Message], bool]) -> None:
         """`offer`: False where it was not taken, as the one before is still to be read."""
         self._offer = offer
-        self._gates: dict[tuple[str, bytes], Gate] = {}
-        self._said: dict[Gate, list[Any]] = {}
+        # Whoever has terms has their gates; subjects come and go, and nothing of them may stay here.
+        self._gates: WeakValueDictionary[tuple[str, bytes], Gate] = WeakValueDictionary()
+        self._said: WeakKeyDictionary[Gate, list[Any]] = WeakKeyDictionary()
         """What the supervisor is told of a gate's row: table, and terms."""
         self._told: dict[Gate, None] = {}
         self._totals: dict[tuple[str, int], list[Any]] = {}
         self._waiting: dict[Gate, deque[Waiting]] = {}
         self._unused: dict[Gate, asyncio.TimerHandle] = {}
         self._is_due = False
+        self.alone = False
+        """The supervisor is gone: nobody can be asked, and what was last heard of others is what holds."""
+
+    def orphaned(self) -> None:
+        """The supervisor is gone."""
+        self.alone = True
+        self.heard(None)
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
         """The gate before a row."""
@@ -107,13 +116,17 @@ class Asking:
         return Teller(self, table, counts, limit)
 
     def _due(self) -> None:
-        if not self._is_due:
+        if not (self._is_due or self.alone):
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
+        if self.alone:
+            return
         rates = []
         for gate in self._told:
+            if gate.is_local:
+                continue  # Its row is gone since, and the table has no other.
             table, *terms = self._said[gate]
             row = gate.row
             generation = table.words[row + at.ROW_GENERATION]
@@ -143,11 +156,12 @@ class Asking:
     def leave(self, gate: Gate, who: Waiter) -> None:
         """A request that waits is gone."""
         waiting = self._waiting.get(gate, deque())
-        for one in tuple(waiting):
+        for place, one in enumerate(waiting):
             if one.who is who:
-                waiting.remove(one)
+                del waiting[place]
                 one.over.cancel()
                 gate.leave(one.cost)
+                break
 
     def _over(self, gate: Gate, who: Waiter) -> None:
         self.leave(gate, who)
@@ -163,7 +177,11 @@ class Asking:
                 one = waiting.popleft()
                 one.over.cancel()
                 gate.leave(one.cost)
-                one.who.go_on()
+                try:
+                    one.who.go_on()
+                except Exception as unforeseen:  # Others wait too, and the supervisor's next word must be heard.
+                    said = {"message": "a request that waited for the hub failed", "exception": unforeseen}
+                    asyncio.get_running_loop().call_exception_handler(said)
             if not waiting:
                 del self._waiting[gate]
             if gate.in_hand and gate not in self._unused:

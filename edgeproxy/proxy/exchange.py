@@ -264,8 +264,10 @@ class Exchange:
             return None
         policy, gate = held
         asking = self.client.worker.asking
+        if asking.alone and gate.mode != "strict":
+            return None
         seconds = asking.left(gate, self.started)
-        if seconds <= 0 or gate.is_in_vain(self.now) or gate.waiting >= policy.left(self.now):
+        if seconds <= 0 or asking.alone or gate.is_in_vain(self.now) or gate.waiting >= policy.left(self.now):
             gate.refused(self.now)
             self.shown, self.left, self.held = policy, 0, policy
             return terms
@@ -298,6 +300,8 @@ class Exchange:
             client.buffer = client.turn_away(self, reason, data, end)
             client.next()
         elif self.gate is None:
+            if client.ended or client.stale:
+                self.whole = False  # What is to be done after it is done by `next`.
             client.resume()
 
     def stamp(self) -> None:
@@ -689,6 +693,8 @@ class Exchange:
     def abandon(self, *, cut: bool = False) -> None:
         """The client is gone: so is the reason to bother the upstream. `cut`: it was the edge that ended it."""
         server = self.server
+        if self.gate is not None:
+            self.request_id()  # It waited, and had none yet.
         if cut:
             self.over(CUT)
         else:

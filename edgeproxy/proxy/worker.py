@@ -406,6 +406,7 @@ async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], s
         return deadline
     except ChannelClosed:
         logger.warning("the supervisor is gone; serving on until another one serves")
+    worker.asking.orphaned()
     leave_by = monotonic() + config["orphan_deadline"]
     while monotonic() < leave_by:
         token, age = worker.store.control.serving(monotonic())

@@ -108,7 +108,11 @@ class Hub:
             await asyncio.sleep(HEARTBEAT * random.uniform(0.8, 1.2))
             try:
                 await self._beat(link)
-            except (Away, ResponseError):
+            except Away:
+                return
+            except ResponseError as no:
+                # It is there and will not be written to, or has lost the scripts: reached anew it has them again.
+                link.lose(str(no))
                 return
 
     async def _beat(self, link: Link) -> None:

@@ -108,7 +108,7 @@ class Link:
 
     async def close(self) -> None:
         """End it; whoever still waits hears that it is away."""
-        self._lose("closed")
+        self.lose("closed")
         await self._tasks.cancel()
         await _close(self._connection)
 
@@ -120,7 +120,7 @@ class Link:
             try:
                 await self._connection.send_packed_command(outgoing, check_health=False)
             except (RedisError, OSError) as failure:
-                self._lose(_why(failure))
+                self.lose(_why(failure))
                 return
 
     async def _read(self) -> None:
@@ -130,10 +130,10 @@ class Link:
             except ResponseError as no:
                 answer = no
             except (RedisError, OSError) as failure:
-                self._lose(_why(failure))
+                self.lose(_why(failure))
                 return
             if not self._asked:
-                self._lose("it answered what was not asked")
+                self.lose("it answered what was not asked")
                 return
             waiting, _ = self._asked.popleft()
             if waiting.done():
@@ -148,10 +148,11 @@ class Link:
         while True:
             await asyncio.sleep(deadline / 4)
             if self._asked and monotonic() - self._asked[0][1] > deadline:
-                self._lose(f"no answer within {deadline:g} s")
+                self.lose(f"no answer within {deadline:g} s")
                 return
 
-    def _lose(self, why: str) -> None:
+    def lose(self, why: str) -> None:
+        """It is of no use any more; whoever still waits hears that it is away."""
         if not self.away.done():
             self.away.set_result(why)
         while self._asked:

@@ -115,7 +115,10 @@ class Shared:
         plan = row.plan
         plan.hosts, plan.rtt = self.hosts, self.rtt
         due = plan.due(now, self._counted(row, now))
-        if due is None:
+        again = plan.told_at + self.tick
+        if row.held is not None and again > now:
+            due = again
+        elif due is None:
             due = max(now, plan.told_at) + 1.0
         if not row.due or due < row.due:
             row.due = due
@@ -141,7 +144,8 @@ class Shared:
                 row.used_at = now
             cell = cell_number(now, row.width)
             when = row.plan.due(now, counted)
-            if when is not None and when <= now and row.held is None:
+            # What the hub has refused is tried again with the next tick.
+            if when is not None and when <= now and (row.held is None or row.plan.told_at + self.tick <= now):
                 row.refused = False
                 most -= 1
                 tick = self.tick * self._chance.uniform(0.8, 1.2)

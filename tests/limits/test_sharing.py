@@ -114,6 +114,24 @@ def test_who_has_no_room_is_refused_without_asking(terms: Terms, table: LimitTab
     assert terms.gates[0][1].has_refused
 
 
+def test_who_is_refused_by_another_limit_does_not_ask(policies: Policies, sharing: Sharing) -> None:
+    wide, narrow = RULE, Rule("narrow", 1, 1.0)
+    held = [(policies.of(rule, b"acme"), policies.gate(rule, b"acme", "strict")) for rule in (wide, narrow)]
+    gates = tuple([(policy, gate) for policy, gate in held if gate is not None])
+    terms = Terms(tuple([policy for policy, _ in gates]), gates=gates)
+    assert held_up(terms, NOW) == gates[0]
+    gates[1][0].left(NOW)
+    gates[1][0].charge(1)
+    assert held_up(terms, NOW) is None
+    assert admit(terms, NOW)[0]
+
+
+def test_a_gate_knows_whether_the_table_has_its_row(terms: Terms, tmp_path: Path, sharing: Sharing) -> None:
+    ((policy, gate),) = terms.gates
+    policy.left(NOW)
+    assert not gate.is_local
+
+
 def test_a_refusal_by_something_else_is_not_the_gates(terms: Terms, sharing: Sharing) -> None:
     tell(terms, NOW, refused=True)
     assert not sharing.told

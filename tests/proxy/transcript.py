@@ -22,6 +22,7 @@ from edgeproxy.config.models import Settings
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.store import Store
+from edgeproxy.proxy.asking import Asking
 from edgeproxy.proxy.draft import Draft
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.snapshot import Snapshot
@@ -170,6 +171,8 @@ class Edge:
         self.worker: Worker
         self.address: tuple[str, int]
         """Where it listens."""
+        self.uses: list[dict[str, Any]] | None = None
+        """What its supervisor is told of limits that other hosts share; None where none does."""
         self._folder = folder
         self._supervisor: Store | None = None
         self._listening: socket.socket | None = None
@@ -222,15 +225,28 @@ class Edge:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.errors.append(context))
         settings = self.settings()
         tables = settings.tables
-        self._supervisor = Store.prepare(settings.state, workers=1, people=tables.people, addresses=tables.addresses)
+        self._supervisor = Store.prepare(
+            settings.state,
+            workers=1,
+            people=tables.people,
+            addresses=tables.addresses,
+            hub=self.uses is not None,
+        )
         store = Store.join(settings.state)
         self.worker = Worker(store)
-        self.worker.snapshot = Snapshot(draft(settings), store, self.worker.counts)
+        self.worker.asking = Asking(self._hears)
+        sharing = self.worker.asking
+        self.worker.snapshot = Snapshot(draft(settings), store, self.worker.counts, sharing=sharing)
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
         inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
         await self.worker.listen([self._listening], inward)
+
+    def _hears(self, message: dict[str, Any]) -> bool:
+        assert self.uses is not None
+        self.uses.append(message)
+        return True
 
     async def prepares(self, listings: Listings | None = None) -> int:
         """Be ready to serve what `config` says now, with this told of endpoints; returns its number."""

@@ -115,6 +115,33 @@ def test_a_server_that_hangs_is_away_after_a_second(tmp_path: Path) -> None:
         server.kill()
 
 
+@pytest.mark.parametrize(
+    ("refuses", "passes"),
+    [("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"), ("SCRIPT FLUSH", "PING")],
+)
+def test_a_server_that_refuses_is_away_until_it_does_not(tmp_path: Path, refuses: str, passes: str) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        operator = await Link.open(server.url)
+        async with reached(server.url) as hub:
+            await operator.ask(*refuses.split())
+            with pytest.raises(Away):
+                await hub.rate(report(1, 3))
+            await until(lambda: not hub.is_up)
+            await operator.ask(*passes.split())
+            await until(lambda: hub.is_up)
+            assert (await hub.rate(report(2, 3))).known is False
+            heard = hub.heard_at
+            await until(lambda: hub.heard_at > heard)
+        await operator.close()
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
 def test_hosts_are_counted_by_their_heartbeats(tmp_path: Path) -> None:
     server = Redis(tmp_path)
 

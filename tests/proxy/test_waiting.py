@@ -1,0 +1,330 @@
+"""Requests that wait until the hub was asked: what becomes of them, of what follows, and of who leaves meanwhile."""
+
+import gc
+import json
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.gate import Gate
+from tests.proxy.asking import asks, is_limited, request
+from tests.proxy.transcript import KEY, Edge, chunks, get, head, ok
+from tests.proxy.wire import Wire
+
+LIMIT = 10
+PASSES = 1
+"""Of these pass before anything was heard from another host."""
+
+
+class Shared:
+    """An edge with a limit that another host shares; the test is its supervisor."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+
+    @property
+    def table(self) -> LimitTable:
+        """As the supervisor has it."""
+        assert self.edge._supervisor is not None
+        return self.edge._supervisor.people
+
+    async def begins(self) -> Wire:
+        """An upstream's connection, free again, after the request that nobody has to ask for."""
+        await self.edge.starts()
+        self.table.words[at.HOSTS] = 2
+        client = await self.edge.client()
+        await client.sends(request())
+        upstream = await self.edge.upstream.accepts()
+        await upstream.gets_request()
+        await upstream.sends(ok())
+        assert (await client.gets_answer()).status == 200
+        client.closes()
+        return upstream
+
+    def gates(self) -> list[Gate]:
+        """Where requests wait."""
+        return [gate for gate, waiting in self.edge.worker.asking._waiting.items() if waiting]
+
+    async def waits(self, many: int = 1) -> Gate:
+        """So many requests wait at one gate."""
+        await self.edge.until(lambda: sum(gate.waiting for gate in self.gates()) == many, "they wait")
+        (gate,) = self.gates()
+        return gate
+
+    def grants(self, gate: Gate, many: int = 1) -> None:
+        """Claims come."""
+        worker = self.edge.worker.store.people
+        self.table.words[gate.row + worker.head_at + at.GIVEN] += many
+        self.edge.worker.asking.heard(None)
+
+    def wanted(self, gate: Gate) -> int:
+        """Claims that the worker would like to have beyond those that it was given."""
+        own = gate.row + self.edge.worker.store.people.head_at
+        return self.table.words[own + at.WANT] - self.table.words[own + at.GIVEN]
+
+
+@pytest.fixture
+def shared(edge: Edge) -> Shared:
+    edge.uses = []
+    edge.config["tiers"]["basic"] = {"limits": [{"name": "basic", "rate": f"{LIMIT}/min"}], "concurrency": 5}
+    return Shared(edge)
+
+
+async def test_it_goes_on_with_a_claim(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/waits"))
+    gate = await shared.waits()
+    assert shared.wanted(gate) == 1
+    assert edge.uses
+    assert not upstream.has()
+    shared.grants(gate)
+    assert (await upstream.gets_request()).first == "GET /v1/waits HTTP/1.1"
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    assert gate.in_hand == gate.waiting == 0
+    assert edge.used()["basic"] == 2
+    assert edge.count("edge_limit_waits_total", "basic") == 1
+    # The connection goes on as if nothing had been.
+    await client.sends(request("/v1/next", key=""))
+    assert (await client.gets_answer()).status == 401
+    assert client.open
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_without_an_answer_it_is_refused_in_time(edge: Edge, shared: Shared, method: str) -> None:
+    await shared.begins()
+    client = await edge.client()
+    answer = await asks(client, "/v1/x", method=method)
+    assert answer.status == 429
+    assert answer["Retry-After"] == "1"
+    if method == "GET":
+        is_limited(answer, "basic")
+    assert edge.count("edge_limit_waits_total", "basic") == 1
+    assert edge.used()["basic"] == 1, "what is refused is not counted"
+    assert not shared.gates()
+    assert (await asks(client, "/v1/x", key="")).status == 401, "the connection goes on"
+
+
+async def test_who_leaves_waits_no_more(edge: Edge, shared: Shared, tmp_path: Path) -> None:
+    edge.config["access_log"] = {"file": str(tmp_path / "access.log")}
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/left"))
+    gate = await shared.waits()
+    client.aborts()
+    await edge.until(lambda: not shared.gates(), "nobody waits")
+    assert shared.wanted(gate) == gate.waiting == 0
+    shared.grants(gate)
+    await edge.settles()
+    assert not upstream.has()
+    assert edge.used()["basic"] == 1
+    access = edge.worker.snapshot.access
+    assert access is not None
+    access.close(5.0)
+    said = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    assert said[-1]["path"] == "/v1/left"
+    assert said[-1]["aborted"]
+    assert said[-1]["request_id"]
+    assert "status" not in said[-1]
+
+
+async def test_what_is_sent_behind_it_waits_for_its_turn(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/one") + get("/public/two"))
+    gate = await shared.waits()
+    await client.sends(get("/public/three"))
+    shared.grants(gate)
+    for path in ("/v1/one", "/public/two", "/public/three"):
+        assert (await upstream.gets_request()).first == f"GET {path} HTTP/1.1"
+        await upstream.sends(ok(path.encode()))
+        assert (await client.gets_answer()).body == path.encode()
+
+
+async def test_what_is_sent_behind_a_refused_one_is_served(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/one"))
+    await shared.waits()
+    await client.sends(get("/public/two"))
+    assert (await client.gets_answer()).status == 429
+    assert (await upstream.gets_request()).first == "GET /public/two HTTP/1.1"
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+BODY = b"x" * 1000
+
+
+@pytest.mark.parametrize("first", [0, 10, 1000])
+async def test_a_body_comes_while_it_waits(edge: Edge, shared: Shared, first: int) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/x", "Content-Length: 1000", method="POST") + BODY[:first])
+    gate = await shared.waits()
+    await client.sends(BODY[first:])
+    await edge.settles()
+    shared.grants(gate)
+    assert (await upstream.gets_request()).body == BODY
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_a_chunked_body_comes_while_it_waits_and_after(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    body = chunks(b"one", b"two", b"three")
+    await client.sends(request("/v1/x", "Transfer-Encoding: chunked", method="POST") + body[:4])
+    gate = await shared.waits()
+    await client.sends(body[4:12])
+    await edge.settles()
+    shared.grants(gate)
+    await edge.settles()
+    await client.sends(body[12:] + get("/public/next"))
+    assert (await upstream.gets_request()).body == b"onetwothree"
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    assert (await upstream.gets_request()).first == "GET /public/next HTTP/1.1"
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_a_body_that_is_no_body_is_refused_and_gives_everything_back(edge: Edge, shared: Shared) -> None:
+    await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/x", "Transfer-Encoding: chunked", method="POST") + b"nonsense\r\n")
+    shared.grants(await shared.waits())
+    assert (await client.gets_answer()).status == 400
+    await client.gets_eof()
+
+
+async def test_more_than_is_read_ahead_comes_while_it_waits(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    body = bytes(300_000)
+    await client.sends(request("/v1/x", f"Content-Length: {len(body)}", method="POST"))
+    gate = await shared.waits()
+    await client.sends(body[:100_000])
+    await edge.until(lambda: len(next(iter(edge.worker._clients)).buffer) > 64 << 10, "it was read")
+    shared.grants(gate)
+    await client.sends(body[100_000:])
+    assert (await upstream.gets_request()).body == body
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_a_client_that_waits_for_100_is_told_of_the_refusal_and_closed(edge: Edge, shared: Shared) -> None:
+    await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/x", "Content-Length: 5", "Expect: 100-continue", method="POST"))
+    assert (await client.gets_answer("POST")).status == 429
+    await client.gets_eof()
+
+
+async def test_a_client_of_the_old_version_is_closed_after_it(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(head("GET /v1/x HTTP/1.0", "Host: edge.test", f"X-API-Key: {KEY}"))
+    shared.grants(await shared.waits())
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    await client.gets_eof()
+
+
+async def test_a_client_that_closes_its_side_meanwhile_is_answered_and_closed(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/x"))
+    gate = await shared.waits()
+    client.sends_eof()
+    await edge.until(lambda: next(iter(edge.worker._clients)).ended, "the edge knows")
+    shared.grants(gate)
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    await client.gets_eof()
+
+
+async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/x"))
+    gate = await shared.waits()
+    for each in tuple(edge.worker._clients):
+        each.drain()
+    shared.grants(gate)
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    answer = await client.gets_answer()
+    assert answer.status == 200
+    assert answer["Connection"] == "close"
+    await client.gets_eof()
+
+
+async def test_a_reload_meanwhile_holds_from_the_next_request_on(edge: Edge, shared: Shared) -> None:
+    edge.config["trusted_proxies"] = ["127.0.0.1/32"]
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/x"))
+    gate = await shared.waits()
+    edge.config["trusted_proxies"] = []
+    await edge.reloads()
+    shared.grants(gate)
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    await client.sends(get("/public/", "X-Forwarded-For: 192.0.2.1"))
+    assert (await upstream.gets_request())["X-Forwarded-For"] == "127.0.0.1", "it is trusted no more"
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_one_claim_is_for_one_request_first_come_first_served(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    clients = []
+    for number in range(3):
+        clients.append(await edge.client())
+        await clients[-1].sends(request(f"/v1/{number}"))
+        gate = await shared.waits(number + 1)
+    for number, client in enumerate(clients):
+        shared.grants(gate)
+        assert (await upstream.gets_request()).first == f"GET /v1/{number} HTTP/1.1"
+        assert gate.waiting == 2 - number
+        await upstream.sends(ok())
+        assert (await client.gets_answer()).status == 200
+    assert edge.used()["basic"] == 4
+
+
+async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/x"))
+    await shared.waits()
+    edge.worker.asking.orphaned()
+    for _ in range(LIMIT - PASSES):
+        await upstream.gets_request()
+        await upstream.sends(ok())
+        assert (await client.gets_answer()).status == 200
+        await client.sends(request("/v1/x"))
+    is_limited(await client.gets_answer(), "basic")
+    assert edge.count("edge_limit_waits_total", "basic") == 1
+
+
+async def test_addresses_that_come_no_more_leave_nothing_behind(edge: Edge, shared: Shared) -> None:
+    edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "100/min"}]}
+    edge.upstream.answers(lambda _: ok())
+    await edge.starts()
+    for last in range(1, 20):
+        client = await edge.client(f"127.0.1.{last}")
+        await client.sends(get())
+        assert (await client.gets_answer()).status == 200
+        client.closes()
+    await edge.until(lambda: not edge.worker._clients, "they are gone")
+    assert edge.worker.asking._gates
+    edge.worker.snapshot.addresses._known.clear()
+    gc.collect()
+    assert not [gate for gate in edge.worker.asking._gates.values() if not gate.waiting]

@@ -163,9 +163,13 @@ class Counted(Edge):
 
     def arrived(self) -> dict[str, int]:
         """Wait until all that was counted is in the ledger; what that is."""
-        counted = self.usage()
-        until(lambda: self.ledger() == counted, f"the ledger has {counted}", seconds=ARRIVED)
-        return counted
+
+        def same() -> list[dict[str, int]]:
+            # Anew each time: a request whose client has given up may be answered, and counted, a while later.
+            counted = self.usage()
+            return [counted] if self.ledger() == counted else []
+
+        return until(same, f"the ledger has what {self.region} counted", seconds=ARRIVED)[0]
 
     def answered(self) -> int:
         """Billable answers that clients received whole."""

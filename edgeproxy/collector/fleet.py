@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.queries import written
 from edgeproxy.collector.schema import GAP, QUARANTINED, batches, edges
+from edgeproxy.usage.batch import NAME
 
 MOST_LISTED = 1000
 """Gaps and quarantined batches that are listed."""
@@ -102,6 +103,8 @@ async def region_of(connection: AsyncConnection, edge: str) -> str | None:
 
 async def retire(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
     """Say that an edge is gone for good, or that it is not; its watermark, None where there is no such edge."""
+    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
+        return None
     watermark = edges.c.seq if retired else sa.null()
     changed = sa.update(edges).where(edges.c.edge == edge).values(retired=watermark).returning(edges.c.seq)
     found: int | None = (await connection.execute(changed)).scalar_one_or_none()

@@ -19,7 +19,7 @@ from edgeproxy.collector.ingest import TOO_LARGE
 from edgeproxy.collector.ledger import Ledger, TooMuch, What
 from edgeproxy.collector.queries import written
 from edgeproxy.collector.schema import COUNTED, GAP, QUARANTINED, ZSTD, batches, edges
-from edgeproxy.usage.batch import FIRST, BadBatch, Batch, body, digest, read
+from edgeproxy.usage.batch import FIRST, LARGEST, NAME, BadBatch, Batch, body, digest, read
 
 MOST_LISTED = 1000
 """Batches that are listed at once."""
@@ -55,6 +55,8 @@ class Replayed(NamedTuple):
 
 async def listing(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
     """`{count, batches}`: what is in quarantine, all or of one edge; the first MOST_LISTED by edge and seq."""
+    if edge is not None and not _can_be(edge):
+        return {"count": 0, "batches": []}
     columns = batches.c
     there = columns.state == QUARANTINED if edge is None else (columns.state == QUARANTINED) & (columns.edge == edge)
     count = (await connection.execute(sa.select(sa.func.count()).select_from(batches).where(there))).scalar_one()
@@ -129,6 +131,8 @@ async def replay(database: Database, edge: str, seq: int, given: bytes | None = 
 
 
 async def _replay(connection: AsyncConnection, counts: Ledger, edge: str, seq: int, given: bytes | None) -> Replayed:
+    if not _can_be(edge, seq):
+        raise Refused(404, f"there is no batch {seq} of {edge}")
     # Locked as by whoever counts an edge's batches: two who replay, and an edge that sends it once more, take turns.
     await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
     row = await _row(connection, edge, seq)
@@ -196,6 +200,15 @@ def _plain(kept: bytes, coding: str) -> bytes:
 
 async def _row(connection: AsyncConnection, edge: str, seq: int) -> Any:
     """The row of a batch; None where there is none."""
+    if not _can_be(edge, seq):
+        return None
     return (
         await connection.execute(sa.select(batches).where(batches.c.edge == edge, batches.c.seq == seq))
     ).one_or_none()
+
+
+def _can_be(edge: str, seq: int = 1) -> bool:
+    """Whether there can be such a batch. Names and numbers that no batch can have are asked of no database: not all of
+    them take a NUL, or what is no text, and none a number beyond its integers.
+    """
+    return NAME.fullmatch(edge) is not None and 1 <= seq <= LARGEST

@@ -1,6 +1,7 @@
 """What is in a spool, for those who only look: `edgeproxy spool ls` and `verify`. The edge may seal meanwhile."""
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def listing(folder: Path) -> list[Segment]:
     """The segments of a spool. Reads the last one only."""
     paths = segments(folder)
     found = []
-    for path, following in zip(paths, [*paths[1:], None], strict=True):
+    for path, following in zip_longest(paths, paths[1:]):
         last = _last_of(path) if following is None else first_of(following) - 1
         found.append(Segment(path, first_of(path), last, path.stat().st_size))
     return found

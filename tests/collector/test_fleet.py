@@ -79,7 +79,8 @@ def test_an_edge_that_is_gone_for_good_lags_no_more_until_it_ships_again(collect
 def test_who_may_retire_an_edge_and_how(collector: Collector) -> None:
     for token, status in ((READ, 403), (EDGE, 403), (OWN, 403), ("x", 401)):
         assert change(collector, "x", b'{"retired": true}', token).status == status
-    assert change(collector, "nobody-at-all", b'{"retired": true}').status == 404
+    for nobody in ("nobody-at-all", "%00"):
+        assert change(collector, nobody, b'{"retired": true}').status == 404
     for body in (b"", b"{}", b"[]", b'{"retired": 1}', b'{"retired": true, "x": 1}'):
         assert change(collector, "nobody-at-all", body).status == 400
 

@@ -307,6 +307,12 @@ def test_quarantine_over_http(collector: Collector) -> None:
     assert replay(collector, chain, b"x", seq="x").status == 400
     assert replay(collector, chain, b"x", **{"Content-Encoding": "br"}).status == 422
     assert collector.get("/v1/quarantine/nobody/1", token=ADMIN).status == 404
+    assert collector.get("/v1/quarantine", token=ADMIN, edge="\0").json() == {"count": 0, "batches": []}
+    for path in ("%00/1", "%00/1/body"):
+        assert collector.get(f"/v1/quarantine/{path}", token=ADMIN).status == 404
+    nobody = "/v1/quarantine/%00/1/replay"
+    said = {"Authorization": f"Bearer {ADMIN}"}
+    assert ask(collector.port, nobody, method="POST", fields=said, body=b"x").status == 404
     assert collector.get(f"/v1/quarantine/{chain.edge}/1/body", token=ADMIN).status == 404
 
 
@@ -345,3 +351,8 @@ def test_quarantine_by_commands_while_the_collector_runs(collector: Collector, t
     assert run(collector, "replay", chain.edge, "2", "--nothing").exit_code == 0
     assert run(collector, "replay", chain.edge, "2", "--nothing", "--body", str(file)).exit_code == 2
     assert run(collector, "replay", chain.edge, "2", "--body", str(tmp_path / "none")).exit_code == 2
+    for nobody in (("nobody", "1"), ("no\0body", "1"), ("no\udcff", "1"), (chain.edge, str(LARGEST + 1))):
+        for said in (("show", *nobody), ("replay", *nobody), ("replay", *nobody, "--nothing")):
+            refused = run(collector, *said)
+            assert (refused.exit_code, refused.stdout) == (1, "")
+            assert "there is no batch" in refused.stderr

@@ -74,5 +74,9 @@ def test_a_segment_that_was_just_begun_has_no_batch_yet(spool: Spool) -> None:
     assert (one.first, one.last) == (5, 4)
 
 
+def test_an_edge_that_has_sealed_nothing_yet_has_no_segments(tmp_path: Path) -> None:
+    assert listing(tmp_path) == []
+
+
 def test_without_tables_nothing_is_known_to_be_sealed(tmp_path: Path) -> None:
     assert sealed_in_tables(tmp_path, tmp_path) == 0

@@ -3,6 +3,8 @@
 Times are Unix seconds, `received` Unix milliseconds. The types are those that strict tables of SQLite have.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -15,6 +17,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.schema import SchemaItem
 
 from edgeproxy.usage.batch import LARGEST
 
@@ -88,39 +91,33 @@ series = Table(
     sqlite_strict=True,
 )
 
+
+def sums(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
+    """A table of what each series comes to in each `unit` of time, which is known by the Unix second it begins with."""
+    return Table(
+        name,
+        metadata,
+        Column("series", WHOLE, primary_key=True, autoincrement=False),
+        Column(unit, WHOLE, primary_key=True, autoincrement=False),
+        Column("value", WHOLE, nullable=False),
+        *more,
+        sqlite_with_rowid=False,
+        sqlite_strict=True,
+        **options,
+    )
+
+
 # On PostgreSQL a month is a partition, made by `Database.add`.
-ledger = Table(
+ledger = sums(
     "ledger",
-    metadata,
-    Column("series", WHOLE, primary_key=True, autoincrement=False),
-    Column("minute", WHOLE, primary_key=True, autoincrement=False),  # The Unix second at which it begins.
-    Column("value", WHOLE, nullable=False),
+    "minute",
     CheckConstraint(f"value <= {MOST}", name="ledger_most"),
-    sqlite_with_rowid=False,
-    sqlite_strict=True,
     postgresql_partition_by="RANGE (minute)",
 )
 
 # What the minutes that are rolled up come to, by hour and by day of UTC; a day has what there is of it so far.
-hours = Table(
-    "hours",
-    metadata,
-    Column("series", WHOLE, primary_key=True, autoincrement=False),
-    Column("hour", WHOLE, primary_key=True, autoincrement=False),
-    Column("value", WHOLE, nullable=False),
-    sqlite_with_rowid=False,
-    sqlite_strict=True,
-)
-days = Table(
-    "days",
-    metadata,
-    Column("series", WHOLE, primary_key=True, autoincrement=False),
-    Column("day", WHOLE, primary_key=True, autoincrement=False),
-    Column("value", WHOLE, nullable=False),
-    sqlite_with_rowid=False,
-    sqlite_strict=True,
-    postgresql_with={"fillfactor": 70},  # A row grows with each of its hours.
-)
+hours = sums("hours", "hour")
+days = sums("days", "day", postgresql_with={"fillfactor": 70})  # A row grows with each of its hours.
 
 # One row. Rolled up are all hours before `hour`, and of `hour` the series up to `series`: each count of these is in
 # `hours` and `days`, those of later ones in `ledger` alone. What is older than what is kept is in the coarser tables
@@ -146,13 +143,4 @@ checkpoints = Table(
     Column("minute", WHOLE, nullable=False),  # The latest that these have rows of; -1 where they have none.
     sqlite_strict=True,
 )
-dropped = Table(
-    "dropped",
-    metadata,
-    Column("series", WHOLE, primary_key=True, autoincrement=False),
-    Column("day", WHOLE, primary_key=True, autoincrement=False),
-    Column("value", WHOLE, nullable=False),
-    sqlite_with_rowid=False,
-    sqlite_strict=True,
-    postgresql_with={"fillfactor": 70},
-)
+dropped = sums("dropped", "day", postgresql_with={"fillfactor": 70})

@@ -97,10 +97,14 @@ class LimitTable:
 
     def key_in(self, other: "LimitTable", row: int) -> RowKey:
         """The key of a row of another table, as it is looked for in this one: each file hashes with its own seed."""
+        stored = other.stored_key(row)
         state = other.words[row + at.ROW_STATE] & KEY_STATE
+        return RowKey(self.index.hash(stored), state, stored.ljust(at.KEY_BYTES, b"\0"))
+
+    def stored_key(self, row: int) -> bytes:
+        """A row's key as it is stored: itself, or its digest, which is the same in every file."""
         start = (row + at.ROW_KEY) * at.WORD
-        stored = bytes(other.file.bytes[start : start + at.KEY_BYTES])
-        return RowKey(self.index.hash(stored[: state & ~DIGESTED]), state, stored)
+        return bytes(self._bytes[start : start + (self.words[row + at.ROW_STATE] & KEY_STATE & ~DIGESTED)])
 
     def peek(self, key: RowKey) -> int | None:
         """The word at which the key's row begins, None where it has none. Claims nothing."""

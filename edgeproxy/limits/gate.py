@@ -15,6 +15,10 @@ QUIET = 0.025
 """Seconds between two times that one row's use is told."""
 NEVER = (1 << 32) - 1
 """As a threshold: nobody need ask, or tell."""
+LONGEST = {"bounded": 0.25, "strict": 0.5}
+"""Seconds that a request waits for claims at most."""
+UNUSED = {"bounded": 1.0, "strict": 10.0}
+"""Seconds after which a claim that nobody used is given back."""
 PAGE = 6
 """A browser's parallel requests: a page that is opened should not wait."""
 

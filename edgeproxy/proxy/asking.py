@@ -16,17 +16,13 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import QUIET, Gate
+from edgeproxy.limits.gate import LONGEST, QUIET, UNUSED, Gate
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
 
 AGAIN = 0.002
 """Seconds after which the supervisor is offered again what it did not take."""
-LONGEST = {"bounded": 0.25, "strict": 0.5}
-"""Seconds that a request waits at most."""
-UNUSED = {"bounded": 1.0, "strict": 10.0}
-"""Seconds after which a claim that nobody used is given back."""
 
 Message = dict[str, Any]
 

@@ -29,10 +29,6 @@ STALE = 0.25
 """Seconds after which an answer is too old to refuse by."""
 BEHIND = 2
 """Cells below a window of which it is remembered what was said."""
-LONGEST_WAIT = {"bounded": 0.25, "strict": 0.5}
-"""Seconds that a request waits for a claim."""
-UNUSED = {"bounded": 1.0, "strict": 10.0}
-"""Seconds after which a claim that nobody used is given back."""
 
 Mode = Literal["bounded", "eventual", "strict"]
 OnLoss = Literal["share", "full", "deny"]

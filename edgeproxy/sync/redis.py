@@ -44,14 +44,6 @@ RATE, PERIOD, GAUGE, HEARTBEAT = "rate", "period", "gauge", "heartbeat"
 SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
 
 
-class Sample(NamedTuple):
-    """The hub's clock at a moment: Unix seconds, and the monotonic moments between which it was read."""
-
-    time: float
-    sent: float
-    answered: float
-
-
 class Link:
     """One connection to one node. Made by `open`; once `away` it stays so, and another is to be opened.
 

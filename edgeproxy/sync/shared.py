@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number
-from edgeproxy.counters.rows import DIGESTED, KEY_STATE, LimitTable, milliseconds
+from edgeproxy.counters.rows import LimitTable, milliseconds
 from edgeproxy.limits.gate import NEVER
 from edgeproxy.limits.levels import level_in, scale_of
 from edgeproxy.sync.plan import COLD, TICK, Counted, OnLoss, Plan, Terms, held_to, worth_telling
@@ -99,9 +99,7 @@ class Shared:
     def _enter(self, use: Use, now: float) -> Row:
         """Begin to take part. What is in the map of a supervisor before this one goes on."""
         words, layout = self.table.words, self.table.layout
-        start = (use.row + at.ROW_KEY) * at.WORD
-        length = words[use.row + at.ROW_STATE] & KEY_STATE & ~DIGESTED
-        key = bytes(self.table.file.bytes[start : start + length])
+        key = self.table.stored_key(use.row)
         born = words[use.row + at.ROW_BORN] << 10 | use.generation & 0x3FF
         plan = Plan(key, use.terms, born, hosts=self.hosts, rtt=self.rtt)
         heads = words[use.row + layout.head(0) : use.row + layout.head(layout.columns)].tolist()

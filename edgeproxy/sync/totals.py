@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.rows import COUNT_MASK, DIGESTED, HAS_PERIODS, KEY_STATE, LimitTable
+from edgeproxy.counters.rows import COUNT_MASK, HAS_PERIODS, LimitTable
 from edgeproxy.sync.plan import SOON, TICK, OnLoss, worth_telling
 from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold
 
@@ -62,9 +62,7 @@ class Totals:
             return
         total = self._rows.get(row)
         if total is None or total.generation != generation:
-            start = (row + at.ROW_KEY) * at.WORD
-            length = words[row + at.ROW_STATE] & KEY_STATE & ~DIGESTED
-            total = Total(row, generation, bytes(self.table.file.bytes[start : start + length]), limit)
+            total = Total(row, generation, self.table.stored_key(row), limit)
             self._rows[row] = total
         total.limit = limit
         total.used_at = now

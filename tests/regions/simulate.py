@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from edgeproxy.limits.gate import LONGEST, UNUSED
 from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.plan import LONGEST_WAIT, UNUSED, Counted, Mode, OnLoss, Plan, Terms, held_to
+from edgeproxy.sync.plan import Counted, Mode, OnLoss, Plan, Terms, held_to
 from edgeproxy.sync.report import Report, Told
 
 CELLS = 28
@@ -89,7 +90,7 @@ class Host:
             self.world.number += 1
             waits = (self.world.now, self.world.number)
             self.waiting.append(waits)
-            self.world.later(LONGEST_WAIT[self.terms.mode], self._give_up, waits)
+            self.world.later(LONGEST[self.terms.mode], self._give_up, waits)
         self._wake_when_due()
 
     def _must_ask(self, left: int) -> bool:

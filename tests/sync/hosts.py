@@ -10,11 +10,11 @@ from pathlib import Path
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.gate import Gate
+from edgeproxy.limits.gate import LONGEST, UNUSED, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.plan import LONGEST_WAIT, UNUSED, Mode, OnLoss, Terms
+from edgeproxy.sync.plan import Mode, OnLoss, Terms
 from edgeproxy.sync.report import Told
 from edgeproxy.sync.shared import Row, Shared, Use
 from tests.counters.tables import limits, make
@@ -191,7 +191,7 @@ class Worker:
             else:
                 self.waiting[key].append(now if since is None else since)
                 gate.wait(1)
-                self.world.later(LONGEST_WAIT[mode], self.give_up, rule, self.waiting[key][-1], gate)
+                self.world.later(LONGEST[mode], self.give_up, rule, self.waiting[key][-1], gate)
         else:
             policy.charge(1)
             gate.charged(now, 1)

@@ -10,6 +10,7 @@ the next         it cannot be read                      QUARANTINE: kept, and th
 settled          with another hash, or given up         FORK
                  dropped for its age                    FORK: nobody knows any more whether it is the same
                  quarantined, and can be read now       MEND: counted after all
+                 the same, a gap, nothing behind it     GAP: the watermark moves to its end
                  quarantined, and still cannot          UNREADABLE
                  else                                   AGAIN: it was counted, once
 """
@@ -59,7 +60,12 @@ def judge(mark: Mark, settled: Settled | None, arrival: Arrival) -> Verdict:
             return Verdict.FORK
         if settled.state != QUARANTINED:
             return Verdict.AGAIN
-        return Verdict.UNREADABLE if arrival.batch is None or arrival.batch.gap else Verdict.MEND
+        if arrival.batch is None:
+            return Verdict.UNREADABLE
+        if arrival.batch.gap is None:
+            return Verdict.MEND
+        # Without it what follows would have to name the hash of a gap, which its edge never does.
+        return Verdict.GAP if arrival.seq == mark.seq else Verdict.UNREADABLE
     if arrival.batch is None:
         return Verdict.QUARANTINE
     gap = arrival.batch.gap

@@ -208,8 +208,8 @@ class Ingest:
                 marks[arrival.edge] = moved(mark, verdict, arrival)
                 outcomes.append(Outcome(verdict, marks[arrival.edge].seq, why))
                 if verdict in STATES:
+                    (mended if key in settled else new).append(self._kept(arrival, STATES[verdict], now))
                     settled[key] = Settled(arrival.hash, STATES[verdict])
-                    (mended if verdict is Verdict.MEND else new).append(self._kept(arrival, STATES[verdict], now))
                     if verdict is not Verdict.MEND:
                         last[arrival.edge] = arrival
             counted = zip(arrivals, outcomes, strict=True)

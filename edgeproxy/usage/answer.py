@@ -5,7 +5,8 @@ answer                       said with it              what follows
 200                          watermark                 go on behind it
 409                          expected                  go on with that one, be it an earlier or a later one
 409 fork, chain                                        stop; of a gap: go on behind the watermark, if it is settled
-422                          watermark, moved          the same again, once; then go on: it is kept, and told of
+422                          watermark, moved          the same again, once; then go on: it is kept, and told of;
+                                                       a gap until it comes whole: nothing may follow it before
 429, 5xx, 408                Retry-After               the same again, later
 anything else                                          the same again, later, and somebody has to look
 
@@ -90,7 +91,8 @@ def heard(reply: Reply, sent: Batch, last: int) -> Heard:
         if error in ("fork", "chain"):
             return Heard(Act.STOP, error, f"batch {sent.seq}: {detail or error}")
     if reply.status == 422 and watermark is not None and watermark >= sent.seq:
-        return Heard(Act.GO_ON, "quarantined", f"batch {sent.seq}: {detail or 'unreadable'}", watermark)
+        act = Act.GO_ON if sent.gap is None else Act.AGAIN
+        return Heard(act, "quarantined", f"batch {sent.seq}: {detail or 'unreadable'}", watermark)
     answered = f"the collector answers {reply.status}" + (f": {detail}" if detail else "")
     if reply.status in (408, 429) or 500 <= reply.status <= 599:
         return Heard(Act.AGAIN, "busy" if reply.status == 429 else "failed", answered, retry_after=reply.retry_after)

@@ -11,7 +11,7 @@ import zstandard
 from edgeproxy.collector.schema import MOST
 from edgeproxy.usage.batch import FIRST, LARGEST, MOST_BYTES, Gap, body, digest, headers
 from tests.collector.chains import NOON, ROWS, Chain
-from tests.collector.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector
+from tests.collector.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked
 from tests.e2e.ask import Wire
 from tests.supervisor.waiting import until
 
@@ -157,6 +157,22 @@ def test_a_gap_need_not_know_what_was_before(collector: Collector) -> None:
     wrong = chain.next(gap=Gap(2, 2, "lost"))._replace(prev="a" * 64)
     assert collector.post(wrong).json()["error"] == "chain"
     assert collector.post(wrong._replace(prev=FIRST)).json() == {"watermark": 2}
+
+
+@pytest.mark.parametrize("last", [2, 5])
+def test_a_gap_that_came_broken_is_taken_when_it_comes_whole(collector: Collector, last: int) -> None:
+    chain = Chain()
+    collector.post(chain.next())
+    gap = chain.next(gap=Gap(2, last, "the disk was damaged"))._replace(prev=FIRST)
+    assert collector.post(b"torn", fields=headers(gap, body(gap))).status == 422
+    for _ in range(2):
+        assert collector.post(gap).json() == {"watermark": last}
+    chain.prev = "e" * 64
+    assert collector.post(chain.next()).json() == {"watermark": last + 1}
+    edge = collector.edges()[chain.edge]
+    assert (edge["gaps"], edge["quarantined"]) == ([{"from_seq": 2, "to_seq": last, "why": "the disk was damaged"}], [])
+    assert collector.counted(chain) == chain.total
+    assert checked(collector)[0] == 0
 
 
 def test_zstd_is_inflated_within_a_bound(collector: Collector) -> None:

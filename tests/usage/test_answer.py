@@ -32,8 +32,6 @@ def hear(status: int, said: object = None, sent: Batch = SENT) -> Heard:
         (SENT, 409, {"expected": 10}, "expected", 9),
         (SENT, 422, {"error": "unreadable", "detail": "is not JSON", "watermark": 5}, "quarantined", 5),
         (SENT, 422, {"watermark": 8}, "quarantined", 8),
-        # Of a gap the collector moves behind its first one, where it cannot read it.
-        (GAP, 422, {"watermark": 5}, "quarantined", 5),
         # What is gone here is there, or is another gap there.
         (GAP, 409, {"error": "fork", "watermark": 6}, "expected", 6),
         (GAP, 409, {"error": "fork", "watermark": 9}, "expected", 9),
@@ -95,6 +93,11 @@ def test_it_stops(sent: Batch, status: int, said: object, result: str, why: str)
 )
 def test_it_tries_again(status: int, said: object, result: str, why: str) -> None:
     assert hear(status, said) == Heard(Act.AGAIN, result, why, retry_after=7.0)
+
+
+def test_a_gap_that_came_broken_is_sent_until_it_comes_whole() -> None:
+    answer = hear(422, {"watermark": 5}, GAP)
+    assert (answer.act, answer.result) == (Act.AGAIN, "quarantined")
 
 
 def test_a_gap_that_is_acknowledged_in_part_is_not() -> None:

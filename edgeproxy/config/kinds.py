@@ -43,6 +43,8 @@ PORTS = {"http": 80, "https": 443}
 MEMORY = "memory://"
 """The hub of those who share with nobody."""
 REDIS = ("redis", "rediss")
+CLUSTERS = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+"""How a cluster is written, and one node of it."""
 REDIS_PORT = 6379
 OFF = ("off", "false", "no")
 GIVEN = "[given]"
@@ -60,7 +62,7 @@ A_HOST = "a name such as api.example.com, or *.example.com"
 A_PATH = "a path such as /v1/orders, or /v1/* for all below it"
 AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT"
 A_COLLECTOR = "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT"
-A_HUB = "memory://, redis://HOST:PORT or rediss://USER:PASSWORD@HOST:PORT/DATABASE"
+A_HUB = "memory://, redis://HOST:PORT, rediss://USER:PASSWORD@HOST:PORT/DATABASE or redis+cluster://HOST:PORT,HOST:PORT"
 A_FILE = "a file such as certs/edge.pem"
 A_LOG = "a file such as var/access.log or /dev/stdout"
 A_TARGET = "a path such as /healthz or /status?quick=1"
@@ -246,48 +248,87 @@ def _origin(value: object, hint: str, why_no_path: str) -> str:
 def read_hub_url(value: object) -> str:
     """The URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` whatever of it was left out.
 
-    Errors show nothing of it: where it has another form, a password may be anywhere.
+    Or `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`. Errors show nothing of it: where it has another
+    form, a password may be anywhere.
     """
     written = text(value, A_HUB)
     hint = f"{A_HUB}: in a password %2F for /, %3F for ?, %23 for #" if "@" in written else A_HUB
     if written.lower() == MEMORY:
         return MEMORY
+    scheme, _, rest = written.partition("://")
+    scheme = scheme.lower()
+    if scheme not in (*REDIS, *CLUSTERS) or not rest:
+        raise wrong("is not the URL of a hub", hint)
+    if "?" in rest or "#" in rest:
+        raise wrong("has a ? or a #", hint)
+    netloc, _, path = rest.partition("/")
+    who, _, where = netloc.rpartition("@")
+    at = f"{who}@" if who else ""
     try:
-        parts = urlsplit(written)
-        port = REDIS_PORT if parts.port is None else parts.port
+        urlsplit(f"redis://{at}")
     except ValueError:
         raise wrong("is not a URL", hint) from None
-    if parts.scheme not in REDIS or not parts.netloc:
-        raise wrong("is not the URL of a hub", hint)
-    if parts.query or parts.fragment:
-        raise wrong("has a ? or a #", hint)
-    database = re.fullmatch(r"/?([0-9]{0,5})", parts.path)
-    if database is None:
+    if scheme in CLUSTERS:
+        if path:
+            raise wrong("has a path, and a cluster has no databases", hint)
+        hosts = [_redis_address(host, hint) for host in where.split(",")]
+        if len(set(hosts)) < len(hosts):
+            raise wrong("names a node twice", "leave one of them out")
+        return f"{scheme}://{at}{','.join(map(str, hosts))}"
+    if not re.fullmatch("[0-9]{0,5}", path):
         raise wrong("has a path that is not the number of a database", hint)
-    host = parts.hostname or ""
-    address = split_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return f"{scheme}://{at}{_redis_address(where, hint)}/{int(path or 0)}"
+
+
+def _redis_address(written: str, hint: str) -> Address:
+    """A host and a port, which is Redis' own where there is none."""
+    address = split_address(written) or split_address(f"{written}:{REDIS_PORT}")
     if address is None or address.port == 0:
         raise wrong("has no host, or a port that cannot be", hint)
-    who = parts.netloc.rpartition("@")[0]
-    return f"{parts.scheme}://{who + '@' if who else ''}{address}/{int(database[1] or 0)}"
+    return address
+
+
+class HubUrl(NamedTuple):
+    """The URL of a hub in parts: `who` is the user and the password, `where` is HOST:PORT, in a cluster several."""
+
+    scheme: str
+    who: str
+    where: tuple[str, ...]
+    path: str
+
+    @classmethod
+    def of(cls, url: str) -> "HubUrl":
+        """Of one that was read."""
+        scheme, _, rest = url.partition("://")
+        netloc, _, path = rest.partition("/")
+        who, _, where = netloc.rpartition("@")
+        return cls(scheme, who, tuple(where.split(",")), path)
 
 
 def has_password(url: str) -> bool:
-    """Whether there is a password in a URL that was read."""
-    return bool(urlsplit(url).password)
+    """Whether there is a password in the URL of a hub that was read."""
+    return bool(HubUrl.of(url).who.partition(":")[2])
 
 
 def without_password(url: str) -> str:
-    """A URL that was read, for all to see: whoever connects is named in it, the password is not."""
-    parts = urlsplit(url)
-    who, _, where = parts.netloc.rpartition("@")
+    """The URL of a hub that was read, for all to see: whoever connects is named in it, the password is not."""
+    who = HubUrl.of(url).who
     user = who.partition(":")[0]
-    return f"{parts.scheme}://{user + '@' if user else ''}{where}{parts.path}"
+    return url.replace(f"://{who}@", f"://{user}@" if user else "://", 1) if who else url
 
 
 def is_here(origin: str) -> bool:
     """Whether a URL that was read is of this host alone: a loopback address, or the name of one (RFC 6761)."""
-    host = urlsplit(origin).hostname or ""
+    return _is_loopback(urlsplit(origin).hostname or "")
+
+
+def is_hub_here(url: str) -> bool:
+    """The same of the URL of a hub: whether all of it is here."""
+    addresses = map(split_address, HubUrl.of(url).where)
+    return all(address is not None and _is_loopback(address.host) for address in addresses)
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from edgeproxy.config import people
-from edgeproxy.config.models import Hub, Settings, Written
+from edgeproxy.config.models import Hub, Pushed, Settings, Written
 from edgeproxy.config.people import People
 from edgeproxy.config.problems import ConfigErrors, Problem
 from edgeproxy.config.signs import Sign
@@ -50,6 +50,15 @@ def load_collector(path: Path, environ: Mapping[str, str]) -> "collector.Setting
         settings = _unless_wrong(_of_collector(Source(path, environ)))
     assert settings is not None
     return settings
+
+
+def load_people(path: Path, environ: Mapping[str, str]) -> Pushed:
+    """`load` for the sake of people and the hub alone: the file need not say what to serve. Files that it names are
+    not looked at; nobody serves with them here."""
+    with unswept():
+        people = _unless_wrong(_of_people(path, environ))
+    assert people is not None
+    return people
 
 
 def check(path: Path, environ: Mapping[str, str]) -> "Settings | collector.Settings | None":
@@ -105,6 +114,15 @@ def _of_collector(source: "Source") -> "Loaded[collector.Settings]":
     written = Check(source, collector.KIND).run()
     settings = None if written is None else collector.Settings.model_construct(**vars(written), sha256=source.sha256)
     return Loaded(settings, source.problems, source.signs)
+
+
+def _of_people(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:
+    from edgeproxy.config.check import EDGE, Check, Kind
+    from edgeproxy.config.source import Source
+
+    source = Source(path, environ)
+    kind = Kind(Pushed, EDGE.later, EDGE.faults)
+    return Loaded(Check(source, kind, files=False).run(), source.problems, source.signs)
 
 
 def _unless_wrong(loaded: Loaded[S]) -> S | None:

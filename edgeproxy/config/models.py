@@ -359,13 +359,16 @@ class Hub(Part):
     """Where hosts agree on limits."""
 
     url: Annotated[str, BeforeValidator(kinds.read_hub_url)] = Field(default=kinds.MEMORY, repr=False)
-    """memory:// is this host alone; redis:// and rediss:// are a Redis, once read with port and database."""
+    """memory:// is this host alone, redis:// a Redis, redis+cluster:// a Redis Cluster of which some nodes are named.
+
+    rediss:// and rediss+cluster:// are the same over TLS. Once read with every port and the database.
+    """
     sync: Annotated[float, BeforeValidator(units.Time(0.1, 10.0))] = 1.0
     """After which time the hub is told of a limit in use; sooner when it matters."""
     on_loss: Literal["share", "full", "deny"] = "share"
     """What this host lets through while the hub is away: its share of each limit, all of it, or nothing."""
     tls: HubTls = HubTls()
-    """TLS, for a hub of rediss://."""
+    """TLS, for a hub of rediss:// or rediss+cluster://."""
 
     @property
     def is_shared(self) -> bool:
@@ -380,7 +383,17 @@ class Hub(Part):
     @property
     def is_exposed(self) -> bool:
         """Whether the password can be read by those on the way: it goes to another host, and not over TLS."""
-        return self.url.startswith("redis://") and kinds.has_password(self.url) and not kinds.is_here(self.url)
+        plain = self.url.startswith(("redis://", "redis+cluster://"))
+        return plain and kinds.has_password(self.url) and not kinds.is_hub_here(self.url)
+
+
+class Directory(Part):
+    """Where further customers and keys come from, beside those of the files."""
+
+    from_: Literal["hub"] = Field(alias="from")
+    """Who knows them: the hub, to which `edgeproxy directory push` brings them."""
+    ttl: Annotated[float, BeforeValidator(units.Time(1.0, 86_400.0))] = 60.0
+    """After which time a worker asks anew for a key that it knows; changes are heard of without that."""
 
 
 class Upstream(Part):
@@ -563,6 +576,8 @@ class Written(Part):
     """Where hosts agree on limits: memory:// (this host alone), redis://HOST:PORT, or {url, sync, on_loss, tls}."""
     usage: Usage | None = None
     """Where usage is shipped; by default it stays in the tables."""
+    directory: Directory | None = None
+    """Where further customers and keys come from; by default there are those of the files alone."""
     per_ip: PerIp | None = None
     """The coarse limit for each address, before any key is looked at; by default none."""
     security_headers: Switch = False
@@ -595,6 +610,15 @@ class Written(Part):
     """What one client may ask of the edge."""
     drain: Wait = 30.0
     """How long requests may go on once the edge is asked to end."""
+
+
+class Pushed(Written):
+    """The same of a file that says who there is, and need not say what to serve."""
+
+    upstreams: dict[Name, Upstream] = {}
+    """The services behind the edge, by name."""
+    routes: tuple[Route, ...] = ()
+    """Which requests go to which upstream."""
 
 
 class Settings(Written):

@@ -5,9 +5,13 @@ has nothing of them to go through. Who asks for one remembers what it got (proxy
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from edgeproxy.config.models import Customer, Key, Settings
+import orjson
+
+from edgeproxy.config.models import Customer, Key, Settings, Written
 
 CUSTOMER, KEY = b"customer", b"key"
 """What a line is of; then come the name or the digest, and JSON of what there is to say."""
@@ -37,6 +41,10 @@ class People:
         said = self._keys.get(digest)
         return None if said is None else Key.model_validate({"sha256": digest.hex(), **json.loads(said)})
 
+    def has(self, name: str) -> bool:
+        """Whether there is a customer of this name."""
+        return name.encode() in self._customers
+
     def customer(self, name: str) -> Customer:
         """The customer of this name, whom a key names."""
         return Customer.model_validate_json(self._customers[name.encode()])
@@ -52,3 +60,66 @@ def dump(settings: Settings) -> Iterator[bytes]:
 
 def _said(part: Customer | Key) -> bytes:
     return part.model_dump_json(by_alias=True, exclude={"sha256"}, exclude_defaults=True).encode()
+
+
+# ---- the directory: people who are in no file of the edge
+
+
+class Document(NamedTuple):
+    """What a line of the directory says of a customer. The texts are JSON."""
+
+    name: str
+    tier: str
+    customer: str | None
+    """What the file says under the name; None: there is no such customer any more."""
+    keys: dict[bytes, str]
+    """By the SHA-256 of each key, what the file says of it."""
+
+
+class Person(NamedTuple):
+    """Whose a key is that was looked up in the directory: the customer's name, and what is said of both, in JSON."""
+
+    name: str
+    customer: str
+    key: str
+
+
+def lines(settings: Written) -> dict[str, bytes]:
+    """The line of each customer in the directory, with the keys. What is said alike has the same bytes."""
+    keys: dict[str, dict[str, Any]] = defaultdict(dict)
+    for key in settings.keys:
+        said = key.model_dump(mode="json", exclude={"sha256", "customer"}, exclude_defaults=True)
+        if "scopes" in said:
+            said["scopes"] = sorted(said["scopes"])
+        keys[key.customer][key.sha256] = said
+    made = {}
+    for name, customer in settings.customers.items():
+        said = customer.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        line = {"name": name, "customer": said, "keys": keys[name]}
+        made[name] = orjson.dumps(line, option=orjson.OPT_SORT_KEYS)
+    return made
+
+
+def removed(name: str) -> bytes:
+    """The line by which a customer is gone."""
+    return orjson.dumps({"name": name})
+
+
+def read_line(line: bytes) -> Document:
+    """What a line says; raises ValueError, LookupError, TypeError or AttributeError where it is none."""
+    said = orjson.loads(line)
+    customer = said.get("customer")
+    if customer is None:
+        return Document(said["name"], "", None, {})
+    keys = {bytes.fromhex(digest): orjson.dumps(key).decode() for digest, key in said["keys"].items()}
+    return Document(said["name"], customer["tier"], orjson.dumps(customer).decode(), keys)
+
+
+def customer_of(said: str) -> Customer:
+    """The customer of a document, or of a person; raises ValueError where this version does not understand it."""
+    return Customer.model_validate_json(said)
+
+
+def key_of(person: Person, digest: bytes) -> Key:
+    """The key by which a person was found; raises ValueError where this version does not understand it."""
+    return Key.model_validate({"sha256": digest.hex(), "customer": person.name, **orjson.loads(person.key)})

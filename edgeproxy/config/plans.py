@@ -1,5 +1,6 @@
 """What holds a customer: the tier, and what the customer has of their own instead."""
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,6 +40,17 @@ def plan_of(tier: Tier, customer: Customer | None) -> Plan:
         priority=_own(customer.priority, tier.priority),
         message=_own(customer.message, tier.message),
     )
+
+
+def unknown_in(customer: Customer, tiers: Mapping[str, Tier], meters: Container[str]) -> str | None:
+    """What a customer's plan rests on and these do not have, such as `tier gold`; None where there is all of it.
+
+    For a customer from elsewhere: of those of the files it is checked when they are read.
+    """
+    if customer.tier not in tiers:
+        return f"tier {customer.tier}"
+    missing = [quota.meter for quota in customer.quotas or () if quota.meter not in meters]
+    return f"meter {missing[0]}" if missing else None
 
 
 def _own(own: T | None, otherwise: T) -> T:

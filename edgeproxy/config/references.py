@@ -65,6 +65,7 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _upstreams(tree)
     yield from _usage(tree)
     yield from _hub(tree)
+    yield from _directory(tree)
     yield from _access_log(tree)
 
 
@@ -80,6 +81,8 @@ def unknown_names(tree: Table) -> Iterator[Fault]:
 def _names(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
     """Each name that stands for something else: its path, itself, and the section where that is defined."""
     for section, field, defined in NAMES:
+        if section == "flags" and defined == "customers" and "directory" in tree:
+            continue  # There are others than those of the files.
         for path, part in members(tree, section):
             named = part.get(field)
             if isinstance(named, Items):
@@ -195,6 +198,9 @@ def _limits(tree: Table) -> Iterator[Fault]:
                 if "burst" in limit and limit.get("algorithm", "sliding_window") == "sliding_window":
                     what = "is the depth of a bucket, which a sliding_window has not"
                     yield Fault((*where, "burst"), what, "write algorithm: token_bucket or hybrid, or leave it out")
+                if limit.get("sync") == "strict" and "cost_header" in limit:
+                    what = "cannot be kept where costs are known only afterwards"
+                    yield Fault((*where, "sync"), what, "leave it out, or leave out cost_header")
 
 
 def _limit(path: Steps, limit: Table, subject: Value, limits: Once, names: Once) -> Iterator[Fault]:
@@ -328,8 +334,17 @@ def _hub(tree: Table) -> Iterator[Fault]:
     if isinstance(hub, Table) and isinstance(tls, Table) and tls:
         url = hub.get("url", kinds.MEMORY)
         scheme = url.lower().partition("://")[0] if isinstance(url, str) else None
-        plain = f"a hub of {scheme}://" if scheme in ("memory", "redis") else None
-        yield from _spoken(("hub", "tls"), tls, plain, "rediss://")
+        plain = f"a hub of {scheme}://" if scheme in ("memory", "redis", "redis+cluster") else None
+        instead = "rediss+cluster://" if scheme == "redis+cluster" else "rediss://"
+        yield from _spoken(("hub", "tls"), tls, plain, instead)
+
+
+def _directory(tree: Table) -> Iterator[Fault]:
+    """A hub to read it from."""
+    hub = tree.get("hub", kinds.MEMORY)
+    url = hub.get("url", kinds.MEMORY) if isinstance(hub, Table) else hub
+    if isinstance(tree.get("directory"), Table) and isinstance(url, str) and url.lower() == kinds.MEMORY:
+        yield Fault(("directory",), "has no hub to be read from", "write hub: redis://HOST:PORT, which edges share")
 
 
 def _spoken(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:

@@ -66,10 +66,13 @@ NAME = text(kinds.NAME.pattern)
 ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
 URL = r"https?://[^/?#@\s]+/?"
 ORIGIN = text(URL, "http://10.0.0.5:9001")
+REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
 HUB = text(
-    rf"memory://|rediss?://([^/?#\s]*@)?(\[[0-9A-Fa-f:.]+\]|[^/?#@:\[\]\s]+)({PORT})?(/[0-9]{{0,5}})?",
+    rf"memory://|rediss?://([^/?#\s]*@)?{REDIS_AT}(/[0-9]{{0,5}})?"
+    rf"|rediss?\+cluster://([^/?#\s]*@)?{REDIS_AT}(,{REDIS_AT})*/?",
     "memory://",
     "redis://localhost:6379/0",
+    "redis+cluster://10.0.0.5:7000,10.0.0.6:7000",
 )
 LOG = text(rf"(?!({'|'.join(kinds.NO_LOGS)})$).*[^/]", "var/access.log")
 OFF = words("off", False)

@@ -6,30 +6,10 @@ shape is refused.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, ConfigDict, Field
-
-from edgeproxy.config import kinds
-from edgeproxy.config.models import Duration, Part
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
-
-Cluster = Annotated[str, BeforeValidator(kinds.Form(r"(?is)redis\+cluster://.*", "redis+cluster://HOST:PORT"))]
-ONE_REDIS = "write redis:// or rediss://, of one Redis"
-
-
-class Shape(Part):
-    """A mapping that is to come, any of its fields being left out. Built once one is met."""
-
-    model_config = ConfigDict(defer_build=True)
-
-
-class Directory(Shape):
-    """Where further people come from."""
-
-    source: Literal["collector", "hub"] | None = Field(default=None, alias="from")
-    ttl: Duration | None = None
 
 
 class Later(NamedTuple):
@@ -40,9 +20,7 @@ class Later(NamedTuple):
 
 
 LATER: dict[str, Later] = {
-    "hub": Later(Cluster, ONE_REDIS),
-    "hub.url": Later(Cluster, ONE_REDIS),
-    "directory": Later(Directory),
+    "directory.from": Later(Literal["collector"], "write hub"),
     "cache_key": Later(str),
     "tiers.*.caps": Later(Any),
     "customers.*.caps": Later(Any),

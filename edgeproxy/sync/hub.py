@@ -1,34 +1,38 @@
 """The hub as a supervisor has it: reached, lost and reached again, with its clock and the number of hosts on it.
 
-Nobody waits for it: who reports gets a future, which raises Away where there is no answer. Once it is away it
-is tried again twice a second, by one connection at a time, and everything goes on when that answers.
+Nobody waits for it: who reports gets a future, which raises Away where there is no answer. What a hub consists of, one
+Redis or the nodes of a cluster, is kept reached by cluster.py; it is up while some of it answers. Its clock, and which
+hosts there are, is what the node says that has the hosts' key, so that clocks are never mixed.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
-from redis.exceptions import ResponseError
+from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from edgeproxy import log
-from edgeproxy.config.kinds import without_password
-from edgeproxy.sync import redis
-from edgeproxy.sync.redis import Away, Link, Tls
+from edgeproxy.config.kinds import CLUSTERS, HubUrl, without_password
+from edgeproxy.sync import calls
+from edgeproxy.sync.breaker import State
+from edgeproxy.sync.cluster import Cluster, Nodes, One
+from edgeproxy.sync.node import Node
+from edgeproxy.sync.redis import HOST_KEPT, HOSTS, Away, Link, Tls, reason
 from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
-from edgeproxy.tasks import Tasks
 
-AGAIN = 0.5
-"""Seconds between two attempts to reach a hub that is away, half of it more or less."""
-HEARTBEAT = 2.0
-"""Seconds between two heartbeats, of which the hub counts hosts."""
 SAMPLED = 60.0
 """Seconds for which a sample of the hub's clock counts."""
+SAMPLES = 200
+"""Samples that are kept at most, each the quickest of its part of these seconds."""
+TIMES = 3
+"""How often something is asked that is said to be elsewhere."""
 
 T = TypeVar("T")
+Ask = Callable[[Link], "asyncio.Future[Any]"]
+Has = Callable[[bytes], bool]
 
 
 class Sample(NamedTuple):
@@ -39,32 +43,81 @@ class Sample(NamedTuple):
     at: float
 
 
-class Hub:
-    """One Redis. `run` keeps it reached; `changed` is called when it is lost or reached, and when hosts come and go."""
+class Question(NamedTuple):
+    """What is asked of whoever has the key, and who waits for the answer.
 
-    def __init__(self, url: str, instance: int, changed: Callable[[], None], tls: Tls | None = None) -> None:
+    `read`: how the answer to a report reads, given the number of the link over which it came; None where it is no
+    report, so that there is no clock in it, and errors are the asking one's to understand.
+    """
+
+    key: bytes
+    ask: Ask
+    answer: "asyncio.Future[Any]"
+    read: Callable[[Any, int], Any] | None = None
+
+
+class Hub:
+    """One hub. `run` keeps it reached; `changed` is called when it is lost or reached, and when hosts come and go.
+
+    `renewed` is called when a part of a cluster is lost or reached, which may then be a server that has not heard what
+    was said last: with a function that tells of which rows' keys.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        instance: int,
+        changed: Callable[[], None],
+        tls: Tls | None = None,
+        renewed: Callable[[Has], None] = lambda has: None,
+    ) -> None:
         self.name = without_password(url)
-        self._url = url
-        self._tls = tls
         self._instance = instance
         self._changed = changed
-        self._link: Link | None = None
-        self._tasks = Tasks()
-        self._samples: deque[Sample] = deque(maxlen=200)
+        self._renewed = renewed
+        self._samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self._sampled_over = 0
+        """The number of the link over which the samples came."""
         self._log = log.get()
+        self._logged: dict[str, set[str]] = {}
+        """Why something is away, as far as it was logged since it was lost; by node, and "" for all of it."""
+        self.is_up = False
+        """Whether some of it answers."""
         self.hosts = 1
-        """Hosts that the hub knows, this one among them."""
-        self.why: str | None = "not reached yet"
-        """Why it is away; None where it is not."""
+        """Hosts that the hub knows, this one among them; once it is reached again no fewer at first than before, as
+        others may have lost it too, and come back later."""
+        self._all_back_at = 0.0
         self.heard_at = 0.0
         """Monotonic time of its last answer."""
         self.errors = 0
-        """How often it was lost, or refused something."""
+        """How often it or a node of it was lost, or refused something."""
+        tls = tls or Tls()
+        self._is_cluster = HubUrl.of(url).scheme in CLUSTERS
+        self._nodes: Nodes = (
+            Cluster(url, tls, partial(self._made, tls), self._follow)
+            if self._is_cluster
+            else One(url, partial(self._made, tls))
+        )
+
+    def _made(self, tls: Tls, url: str) -> Node:
+        return Node(url, tls, self._beat, self._node_changed)
 
     @property
-    def is_up(self) -> bool:
-        """Whether it answers."""
-        return self._link is not None
+    def why(self) -> str | None:
+        """Why it is away; None where it is not."""
+        if self.is_up:
+            return None
+        nodes = self._nodes.all
+        if not self._is_cluster:
+            return nodes[0].why
+        return next((f"{node.at}: {node.why}" for node in nodes), self._nodes.why)
+
+    @property
+    def breaker(self) -> State:
+        """The state of the breaker before it: of all nodes' that which lets most pass."""
+        states = [node.breaker.state for node in self._nodes.all]
+        order: tuple[State, ...] = ("closed", "half-open", "open")
+        return next((state for state in order if state in states), "open")
 
     @property
     def rtt(self) -> float:
@@ -78,65 +131,107 @@ class Hub:
 
     async def run(self) -> None:
         """Reach it, for ever, whenever it is away."""
-        while True:
-            try:
-                link = await Link.open(self._url, self._tls)
-                await self._beat(link)
-            except (Away, ResponseError) as away:
-                self._lose(str(away))
-            else:
-                self._link, self.why = link, None
-                self._log.info("the hub is reached", hub=self.name, hosts=self.hosts)
-                self._changed()
-                try:
-                    await self._hold(link)
-                finally:
-                    self._link = None
-                    await link.close()
-            await asyncio.sleep(AGAIN * random.uniform(0.5, 1.5))
+        await self._nodes.run()
 
-    async def _hold(self, link: Link) -> None:
-        """Until it is away, say that this host is there."""
-        beats = self._tasks.start("hub heartbeat", self._beats(link))
-        try:
-            self._lose(await asyncio.shield(link.away))
-        finally:
-            beats.cancel()
+    def status(self) -> dict[str, Any]:
+        """How it is, for people."""
+        age = round(monotonic() - self.heard_at, 3) if self.heard_at else None
+        said: dict[str, Any] = {
+            "url": self.name,
+            "state": "up" if self.is_up else "away",
+            "breaker": self.breaker,
+            "age_s": age,
+            "hosts": self.hosts,
+        }
+        if self.why is not None:
+            said["why"] = self.why
+        if self._is_cluster:
+            said["nodes"] = [_node_status(node) for node in sorted(self._nodes.all, key=lambda node: node.at)]
+        return said
 
-    async def _beats(self, link: Link) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT * random.uniform(0.8, 1.2))
-            try:
-                await self._beat(link)
-            except Away:
-                return
-            except ResponseError as no:
-                # It is there and will not be written to, or has lost the scripts: reached anew it has them again.
-                link.lose(str(no))
-                return
+    # ---- its nodes
 
-    async def _beat(self, link: Link) -> None:
+    async def _beat(self, node: Node, link: Link) -> None:
+        """Say to a node that this host is there."""
+        key = self._nodes.heartbeat(node)
         sent = monotonic()
-        answer = await link.run(redis.HEARTBEAT, [redis.HOSTS], [self._instance, redis.HOST_KEPT])
-        self._sampled(sent, answer)
-        if answer[0] != self.hosts:
-            self.hosts = answer[0]
-            if self._link is link:
-                self._changed()
+        try:
+            answer = await link.run(calls.HEARTBEAT, [key], [self._instance, HOST_KEPT])
+        except (AskError, TryAgainError) as elsewhere:
+            # It is well, and the key is on its way to another node, or there.
+            if isinstance(elsewhere, MovedError):
+                self._nodes.elsewhere(node, elsewhere)
+            self._nodes.look()
+            return
+        self.heard_at = monotonic()
+        if key == HOSTS:
+            if link.number != self._sampled_over:
+                self._all_back_at = self.heard_at + HOST_KEPT
+            self._sampled(link, sent, answer)
+            hosts = answer[0]
+            if self.heard_at < self._all_back_at:
+                hosts = max(hosts, self.hosts)
+            if hosts != self.hosts:
+                self.hosts = hosts
+                if self.is_up:
+                    self._changed()
 
-    def _lose(self, why: str) -> None:
-        was_up = self._link is not None
-        if was_up or self.why != why:
-            self._log.error("the hub is away", hub=self.name, why=why)
-        self._link, self.why = None, why
-        if was_up:
-            self.errors += 1
+    def _node_changed(self, node: Node) -> None:
+        """A node was reached, lost, or tried in vain."""
+        if node.link is None:
+            self._nodes.look()
+        if not self._is_cluster:
+            self._follow()
+            return
+        turned = self._say(node.at, None if node.link else node.why, "a node of the hub", node=node.at)
+        was_up = self.is_up
+        self._follow()
+        if turned and was_up and self.is_up:
+            self._renewed(lambda key: self._nodes.of(calls.named_by(key)) is node)
+
+    def _follow(self) -> None:
+        """Whether it is up follows from its nodes. At first each of them is to be tried, lest some seem to be away."""
+        nodes = self._nodes.all
+        was_up = self.is_up
+        self.is_up = any(node.link for node in nodes) and (was_up or all(node.tried for node in nodes))
+        if was_up and not self.is_up:
             self._samples.clear()
+        if self.is_up or all(node.tried for node in nodes):
+            self._say("", self.why, "the hub", hosts=self.hosts)
+        if was_up != self.is_up:
             self._changed()
 
-    def _sampled(self, sent: float, answer: Any) -> None:
-        now = self.heard_at = monotonic()
-        self._samples.append(Sample(redis.clock_of(answer) - (sent + now) / 2, now - sent, now))
+    def _say(self, of: str, why: str | None, what: str, **more: Any) -> bool:
+        """Log that something is away and why, once until it is there again, and then that; what is new of it.
+
+        Returns whether it is new that it is there, or is not.
+        """
+        logged = self._logged.get(of)
+        was_there = logged == set()
+        if why is None:
+            if not was_there:
+                self._logged[of] = set()
+                self._log.info(f"{what} is reached", hub=self.name, **more)
+            return not was_there
+        if was_there:
+            self.errors += 1
+        if logged is None or why not in logged:
+            self._logged[of] = {why, *(logged or ())}
+            self._log.error(f"{what} is away", hub=self.name, **(more | {"why": why}))
+        return was_there
+
+    def _sampled(self, link: Link, sent: float, answer: Any) -> None:
+        """Take the clock of an answer; samples of another link are those of another clock, perhaps."""
+        at = now = monotonic()
+        if link.number != self._sampled_over:
+            self._samples.clear()
+            self._sampled_over = link.number
+        if self._samples and now - self._samples[-1].at < SAMPLED / SAMPLES:
+            # The quickest of each little while: of thousands a second none would be a minute old.
+            if now - sent >= self._samples[-1].rtt:
+                return
+            at = self._samples.pop().at
+        self._samples.append(Sample(calls.clock_of(answer) - (sent + now) / 2, now - sent, at))
         while self._samples[0].at < now - SAMPLED:
             self._samples.popleft()
 
@@ -144,41 +239,84 @@ class Hub:
 
     def rate(self, said: Report) -> "asyncio.Future[Told]":
         """Report a rate."""
-        return self._ask(redis.RATE, redis.rate_call(said), redis.rate_told)
+        keys, given = calls.rate_call(said)
+        return self._run(calls.RATE, keys, given, _rate_told)
 
     def period(self, said: Period) -> "asyncio.Future[PeriodTold]":
         """Report a quota."""
-        return self._ask(redis.PERIOD, redis.period_call(said), redis.period_told)
+        keys, given = calls.period_call(said)
+        return self._run(calls.PERIOD, keys, given, lambda answer, _: calls.period_told(answer))
 
     def gauge(self, said: Gauge) -> "asyncio.Future[GaugeTold]":
         """Report what is in use."""
-        return self._ask(redis.GAUGE, redis.gauge_call(said), redis.gauge_told)
+        keys, given = calls.gauge_call(said)
+        return self._run(calls.GAUGE, keys, given, lambda answer, _: calls.gauge_told(answer))
 
-    def _ask(
-        self, name: str, call: tuple[list[bytes], list[redis.Argument]], read: Callable[[Any], T]
-    ) -> "asyncio.Future[T]":
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if self._link is None:
-            answer.set_exception(Away(self.why or "away"))
-        else:
-            raw = self._link.run(name, *call)
-            raw.add_done_callback(partial(self._answered, answer, monotonic(), read))
+    def ask(self, *command: calls.Argument) -> "asyncio.Future[Any]":
+        """A command of Redis, whose keys are bytes that have one hash tag; its answer as it comes, or ResponseError."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        key = command[3 if command[0] in ("EVAL", "EVALSHA") else 1]
+        assert isinstance(key, bytes)
+        self._send(Question(key, lambda link: link.ask(*command), answer))
         return answer
 
-    def _answered(
-        self, answer: "asyncio.Future[T]", sent: float, read: Callable[[Any], T], raw: "asyncio.Future[Any]"
-    ) -> None:
-        failure = raw.exception()
-        if failure is None:
-            self._sampled(sent, raw.result())
-            answer.set_result(read(raw.result()))
+    def _run(
+        self, name: str, keys: list[bytes], given: list[calls.Argument], read: Callable[[Any, int], T]
+    ) -> "asyncio.Future[T]":
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._send(Question(keys[0], lambda link: link.run(name, keys, given), answer, read))
+        return answer
+
+    def _send(self, question: Question) -> None:
+        """Ask whoever has the key."""
+        self._send_to(self._nodes.of(question.key), question, TIMES)
+
+    def _send_to(self, node: Node | None, question: Question, times: int, asking: bool = False) -> None:
+        link = None if node is None else node.link
+        if node is None or link is None:
+            question.answer.set_exception(Away((self.why or "no node has it") if node is None else node.why))
             return
-        if not isinstance(failure, Away):
+        if asking:
+            # Of what it is to have the node answers this alone, and only to who says that he was sent.
+            link.ask("ASKING").add_done_callback(asyncio.Future.exception)
+        question.ask(link).add_done_callback(partial(self._answered, node, link, question, times - 1, monotonic()))
+
+    def _answered(
+        self, node: Node, link: Link, question: Question, times: int, sent: float, raw: "asyncio.Future[Any]"
+    ) -> None:
+        answer, failure = question.answer, raw.exception()
+        if answer.done():
+            return  # Nobody waits for it any more.
+        if failure is None:
+            self.heard_at = monotonic()
+            if question.read is None:
+                answer.set_result(raw.result())
+                return
+            if link.number == self._sampled_over:
+                self._sampled(link, sent, raw.result())
+            answer.set_result(question.read(raw.result(), link.number))
+            return
+        if isinstance(failure, AskError) and times:
+            try:
+                there = self._nodes.elsewhere(node, failure)
+            except Away as away:
+                answer.set_exception(away)
+                return
+            if there is not None:
+                self._send_to(there, question, times, asking=not isinstance(failure, MovedError))
+                return
+        if isinstance(failure, ResponseError) and question.read is not None:
             # It is there, and cannot do what it is asked: a replica that may not write, or one without memory.
             self.errors += 1
-            failure = Away(str(failure))
+            self._nodes.look()
+            failure = Away(reason(failure))
         answer.set_exception(failure)
 
-    async def close(self) -> None:
-        """End whatever this has begun."""
-        await self._tasks.cancel()
+
+def _rate_told(answer: Any, where: int) -> Told:
+    return calls.rate_told(answer)._replace(where=where)
+
+
+def _node_status(node: Node) -> dict[str, Any]:
+    said = {"node": node.at, "state": "away" if node.link is None else "up", "breaker": node.breaker.state}
+    return said if node.link is not None else said | {"why": node.why}

@@ -1,47 +1,39 @@
 """The hub in Redis: one connection to a node, over which reports go out as they come and answers come back in order.
 
-The one file that knows Redis. What the scripts do, memory.py says in Python.
+The one file that knows Redis. What is asked and answered is in calls.py.
 """
 
 import asyncio
+import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
-from importlib.resources import files
 from time import monotonic
 from typing import Any, NamedTuple
 
+from hiredis import pack_command
 from redis.asyncio.connection import Connection
 from redis.asyncio.connection import parse_url as parse
 from redis.exceptions import RedisError, ResponseError
 
-from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
+from edgeproxy.sync.calls import SCRIPTS, Argument, script
 from edgeproxy.tasks import Tasks
 
 DEADLINE = 1.0
 """Seconds that an answer may take; then the hub is away."""
+TURN = 50
+"""Answers in one turn of the event loop, at most."""
 HOST_KEPT = 10.0
 """Seconds after its last heartbeat for which a host counts as one of them."""
-HOSTS = "rl:hosts"
+HOSTS = b"rl:hosts"
 """A sorted set of instances by the hub's time of their last heartbeat, seconds."""
-KEPT_LONGER = 60
-"""Seconds for which a key outlives what it says."""
-DAY = 86400
 
-Argument = bytes | str | float
+
+LINKS = itertools.count(1)
 
 
 class Away(Exception):
     """The hub cannot be had now; the text says why."""
-
-
-def script(name: str) -> bytes:
-    """The text of a script."""
-    return files("edgeproxy.sync").joinpath(f"scripts/{name}.lua").read_bytes()
-
-
-RATE, PERIOD, GAUGE, HEARTBEAT = "rate", "period", "gauge", "heartbeat"
-SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
 
 
 class Link:
@@ -57,6 +49,8 @@ class Link:
         self._outgoing: list[bytes] = []
         self._filled = asyncio.Event()
         self._tasks = Tasks()
+        self.number = next(LINKS)
+        """Which connection it is: another one may lead to a server that knows less than the one before."""
         self.away: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolves to why, once the node does not answer any more."""
 
@@ -65,7 +59,7 @@ class Link:
         """A connection to the node of this URL (redis:// or rediss://), with the scripts loaded; raises Away."""
         connection = connection_to(url, tls or Tls())
         try:
-            async with asyncio.timeout(2 * deadline):
+            async with asyncio.timeout(2 * deadline) as limit:
                 await connection.connect()  # type: ignore[no-untyped-call]
                 shas = {}
                 for name in SCRIPTS:
@@ -73,7 +67,8 @@ class Link:
                     shas[name] = (await connection.read_response(disable_decoding=True)).decode()
         except (RedisError, OSError, TimeoutError, ValueError) as failure:
             await _close(connection)
-            raise Away(_why(failure)) from failure
+            told = f"no answer within {2 * deadline:g} s" if limit.expired() else reason(failure)
+            raise Away(told) from failure
         except BaseException:
             await _close(connection)
             raise
@@ -94,7 +89,7 @@ class Link:
             answer.set_exception(Away(self.away.result()))
             return answer
         self._asked.append((answer, monotonic()))
-        self._outgoing.extend(self._connection.pack_command(*command))
+        self._outgoing.append(pack_command(command))  # type: ignore[arg-type]  # Of any number of them.
         self._filled.set()
         return answer
 
@@ -105,24 +100,28 @@ class Link:
         await _close(self._connection)
 
     async def _write(self) -> None:
-        while True:
+        # What it waits with may miss that it is cancelled (asyncio.wait_for of Python 3.11).
+        while not self.away.done():
             await self._filled.wait()
             self._filled.clear()
             outgoing, self._outgoing = self._outgoing, []
             try:
                 await self._connection.send_packed_command(outgoing, check_health=False)
             except (RedisError, OSError) as failure:
-                self.lose(_why(failure))
+                self.lose(reason(failure))
                 return
 
     async def _read(self) -> None:
-        while True:
+        for number in itertools.count(1):
+            if not number % TURN:
+                # Who waited takes a while with what there was to read, and others want their turn too.
+                await asyncio.sleep(0)
             try:
                 answer = await self._connection.read_response(disable_decoding=True, timeout=math.inf)
             except ResponseError as no:
                 answer = no
             except (RedisError, OSError) as failure:
-                self.lose(_why(failure))
+                self.lose(reason(failure))
                 return
             if not self._asked:
                 self.lose("it answered what was not asked")
@@ -147,6 +146,7 @@ class Link:
         """It is of no use any more; whoever still waits hears that it is away."""
         if not self.away.done():
             self.away.set_result(why)
+        self._filled.set()
         while self._asked:
             waiting, _ = self._asked.popleft()
             if not waiting.done():
@@ -180,68 +180,8 @@ async def _close(connection: Connection) -> None:
         pass
 
 
-def _why(failure: BaseException) -> str:
-    return str(failure).partition("\n")[0] or type(failure).__name__
-
-
-# ---- what is asked, and how the answers read
-
-
-def rate_call(said: Report) -> tuple[list[bytes], list[Argument]]:
-    """Keys and arguments of rate.lua."""
-    window, bucket = said.window, said.bucket
-    kept = math.ceil(said.span * 1.1) + KEPT_LONGER
-    given: list[Argument] = [said.instance, said.seq, said.born, _exact(said.now), _exact(said.span)]
-    given += [said.cum, said.spent, said.want, kept]
-    given += (0, 0, 0) if window is None else (window.limit, window.cells, window.cell)
-    given += (0, 0, 0) if bucket is None else (bucket.depth, _exact(bucket.rate), _exact(bucket.level))
-    if window is not None:
-        for cell in window.changed:
-            given += cell
-    return [b"rl:{%b}:t" % said.key, b"rl:{%b}:h:%d" % (said.key, said.instance)], given
-
-
-def rate_told(answer: Sequence[Any]) -> Told:
-    """What rate.lua says."""
-    known, hosts, in_hand, foreign, claims, level, now, others = answer[:8]
-    return Told(
-        bool(known),
-        hosts,
-        in_hand,
-        dict(zip(foreign[::2], foreign[1::2], strict=True)),
-        dict(zip(claims[::3], claims[1::3], strict=True)),
-        {cell: settled for cell, settled in zip(claims[::3], claims[2::3], strict=True) if settled},
-        float(level),
-        float(now),
-        others,
-    )
-
-
-def period_call(said: Period) -> tuple[list[bytes], list[Argument]]:
-    """Keys and arguments of period.lua; kept for longer than the longest month."""
-    return [b"rl:{%b}:q" % said.key], [said.instance, said.period, said.amount, 35 * DAY]
-
-
-def period_told(answer: Sequence[Any]) -> PeriodTold:
-    """What period.lua says."""
-    return PeriodTold(answer[0], answer[1])
-
-
-def gauge_call(said: Gauge) -> tuple[list[bytes], list[Argument]]:
-    """Keys and arguments of gauge.lua."""
-    kept = math.ceil(said.until - said.now) + KEPT_LONGER
-    return [b"rl:{%b}:g" % said.key], [said.instance, said.amount, _exact(said.now), _exact(said.until), kept]
-
-
-def gauge_told(answer: Sequence[Any]) -> GaugeTold:
-    """What gauge.lua says."""
-    return GaugeTold(answer[0], answer[1])
-
-
-def clock_of(answer: Sequence[Any]) -> float:
-    """The hub's clock in an answer of any script, Unix seconds."""
-    return int(answer[-2]) + int(answer[-1]) / 1e6
-
-
-def _exact(number: float) -> str:
-    return repr(float(number))
+def reason(failure: BaseException) -> str:
+    """What a failure says, in one line: an error of Redis with the code before it by which people know it."""
+    text = str(failure).partition("\n")[0] or type(failure).__name__
+    code = getattr(failure, "status_code", None)
+    return text if code in (None, "ERR") or text.startswith(code) else f"{code} {text}"

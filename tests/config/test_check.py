@@ -17,7 +17,7 @@ def test_every_problem_is_reported_at_once(problems):
         """\
 regin: eu-west
 listen: 0.0.0.0
-hub: redis+cluster://localhost
+cache_key: secret
 tiers:
   basic:
     limits:
@@ -38,7 +38,7 @@ drain:
     ) == [
         "edge.yaml:1: regin: unknown field, did you mean region?",
         "edge.yaml:2: listen: '0.0.0.0' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
-        "edge.yaml:3: hub: is not supported yet, write redis:// or rediss://, of one Redis",
+        "edge.yaml:3: cache_key: is not supported yet, leave it out",
         "edge.yaml:7: tiers.basic.limits.0.rate: 'minute' is not a unit, write one of ms, s, min, h, day",
         "edge.yaml:8: tiers.basic.concurency: unknown field, did you mean concurrency?",
         "edge.yaml:10: customers.acme.tier: there is no tier bsic, did you mean basic?",
@@ -346,7 +346,7 @@ def test_neither_keys_nor_passwords_are_shown(problems):
         *("secret", "me:secret@host", "redis:secret@host", "redis:///:secret@host", "redis://:secret@"),
         *("redis://me:a/secret@host", "redis://me:1/secret@host", "redis://me:?secret@host", "redis://me:#secret@host"),
         *("redis://me:secret@host:port", "redis://me:secret@host/db", "redis://me:sec[secret@h", "redis://h?p=secret"),
-        *("redis+cluster://me:secret@host", "redis://me:secret@host:0", "rediss://me@secret:70000"),
+        *("redis+cluster://me:secret@host/0", "redis://me:secret@host:0", "rediss://me@secret:70000"),
     ],
 )
 @pytest.mark.parametrize("form", ["hub: '%s'", "hub: {url: '%s', tls: {ca: x}}"])

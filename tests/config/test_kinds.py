@@ -221,6 +221,9 @@ def test_where_batches_go_at_a_collector_is_not_for_the_operator_to_say():
         ("redis://me@h", "redis://me@h:6379/0"),
         ("redis://:p@h", "redis://:p@h:6379/0"),
         ("rediss://Me:P%2Fa:s@s@h/1", "rediss://Me:P%2Fa:s@s@h:6379/1"),
+        ("redis+cluster://Redis.Example", "redis+cluster://redis.example:6379"),
+        ("Redis+Cluster://a:7000,b,[::1]:7001,[::2]/", "redis+cluster://a:7000,b:6379,[::1]:7001,[::2]:6379"),
+        ("rediss+cluster://me:p,q@a,10.0.0.5:7000", "rediss+cluster://me:p,q@a:6379,10.0.0.5:7000"),
     ],
 )
 def test_a_hub_has_a_port_and_a_database_once_read(written, read):
@@ -236,8 +239,13 @@ def test_a_hub_has_a_port_and_a_database_once_read(written, read):
         ("redis:h", "is not the URL of a hub"),
         ("redis://", "is not the URL of a hub"),
         ("http://h", "is not the URL of a hub"),
-        ("redis://h:x", "is not a URL"),
-        ("redis://[h", "is not a URL"),
+        ("redis://h:x", "has no host, or a port that cannot be"),
+        ("redis://[h", "has no host, or a port that cannot be"),
+        ("redis://a,b", "has no host, or a port that cannot be"),
+        ("redis+cluster://", "is not the URL of a hub"),
+        ("redis+cluster://a,", "has no host, or a port that cannot be"),
+        ("redis+cluster://a/0", "has a path, and a cluster has no databases"),
+        ("redis+cluster://a?tls=true", "has a ? or a #"),
         ("redis://h/a", "has a path that is not the number of a database"),
         ("redis://h/0/", "has a path that is not the number of a database"),
         ("redis://h/123456", "has a path that is not the number of a database"),
@@ -249,6 +257,10 @@ def test_a_hub_has_a_port_and_a_database_once_read(written, read):
 )
 def test_what_is_no_hub_is_refused_with_the_reason(written, what):
     assert refusal(kinds.read_hub_url, written) == (what, kinds.A_HUB)
+
+
+def test_a_node_of_a_cluster_is_named_once():
+    assert refusal(kinds.read_hub_url, "redis+cluster://A,a:6379") == ("names a node twice", "leave one of them out")
 
 
 @pytest.mark.parametrize(
@@ -267,6 +279,9 @@ def test_who_writes_a_password_is_told_how(written):
         ("redis://me:@h:6379/0", "redis://me@h:6379/0", False),
         ("redis://:p@h:6379/0", "redis://h:6379/0", True),
         ("rediss://me:p:q@r@[::1]:6379/1", "rediss://me@[::1]:6379/1", True),
+        ("redis+cluster://me:p,q@a:1,[::1]:2", "redis+cluster://me@a:1,[::1]:2", True),
+        ("redis+cluster://:p@a:1,b:2", "redis+cluster://a:1,b:2", True),
+        ("rediss+cluster://a:1,b:2", "rediss+cluster://a:1,b:2", False),
     ],
 )
 def test_a_url_is_named_without_its_password(url, named, secret):

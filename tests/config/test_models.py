@@ -399,6 +399,10 @@ def test_a_hub_is_a_url_or_a_mapping_with_it(loaded):
         ("redis://me:p@localhost", True, False),
         ("redis://me:p@[::1]", True, False),
         ("rediss://me:p@10.0.0.5", True, False),
+        ("redis+cluster://10.0.0.5,10.0.0.6", True, False),
+        ("redis+cluster://me:p@localhost,10.0.0.6", True, True),
+        ("redis+cluster://me:p@localhost:1,[::1]:2", True, False),
+        ("rediss+cluster://me:p@10.0.0.5", True, False),
     ],
 )
 def test_a_hub_is_shared_and_its_password_exposed_to_those_on_the_way_without_tls(url, shared, exposed):

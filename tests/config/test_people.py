@@ -3,7 +3,11 @@
 import gc
 import hashlib
 
+import orjson
+import pytest
+
 from edgeproxy.config.load import dump, restore
+from edgeproxy.config.people import Document, Person, customer_of, key_of, lines, read_line, removed
 from edgeproxy.config.plans import plan_of
 
 KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
@@ -61,3 +65,43 @@ def test_none_of_them_is_anything_that_the_garbage_collector_goes_through(loaded
     gc.collect()
     assert not any(gc.is_tracked(value) for known in vars(people).values() for value in known.values())
     assert not any(gc.is_tracked(known) for known in vars(people).values())
+
+
+def test_it_is_known_who_is_there(loaded):
+    _, people = people_of(loaded)
+    assert [people.has(name) for name in ("plain", KEYS[0], KEYS[1], "nobody")] == [True, True, False, False]
+
+
+# ---- the directory
+
+
+def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
+    settings, _ = people_of(loaded)
+    told = lines(settings)
+    assert told.keys() == settings.customers.keys()
+    for name, customer in settings.customers.items():
+        said = read_line(told[name])
+        assert (said.name, said.tier) == (name, "basic")
+        assert customer_of(said.customer) == customer
+        keys = [key_of(Person(name, said.customer, key), digest) for digest, key in said.keys.items()]
+        assert keys == [key for key in settings.keys if key.customer == name]
+
+
+def test_what_is_said_alike_has_the_same_bytes(loaded):
+    said = "tiers: {t: {}}\ncustomers: {c: %s}\nkeys: [{sha256: %s, customer: c, scopes: %s}]\n"
+    one = lines(loaded(said % ("{tier: t, priority: 3}", KEYS[0], "[b, a, c]")))
+    other = lines(loaded(said % ("{priority: 3, tier: t}", KEYS[0].upper(), "[c, b, a]")))
+    assert one == other
+    keys = {KEYS[0]: {"scopes": ["a", "b", "c"]}}
+    assert orjson.loads(one["c"]) == {"name": "c", "customer": {"tier": "t", "priority": 3}, "keys": keys}
+
+
+def test_a_line_may_say_that_a_customer_is_gone():
+    assert read_line(removed("c")) == Document("c", "", None, {})
+
+
+def test_what_this_version_does_not_understand_is_an_error():
+    with pytest.raises(ValueError, match="later"):
+        customer_of('{"tier": "t", "later": 1}')
+    with pytest.raises(ValueError, match="later"):
+        key_of(Person("c", "", '{"later": 1}'), bytes(32))

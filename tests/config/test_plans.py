@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from edgeproxy.config.models import BurstCredits, Quota
-from edgeproxy.config.plans import ANONYMOUS, Plan, plan_of
+from edgeproxy.config.plans import ANONYMOUS, Plan, plan_of, unknown_in
 from edgeproxy.config.units import Rate
 
 TIERS = """\
@@ -77,3 +77,13 @@ def test_a_plan_cannot_be_changed(loaded):
 
 def test_the_tier_of_those_without_a_key_is_one_that_can_be_defined(loaded):
     assert ANONYMOUS in loaded(f"tiers: {{{ANONYMOUS}: {{limits: [{{rate: 1/s}}]}}}}\n").tiers
+
+
+def test_it_is_told_what_a_plan_rests_on_and_is_not_there(loaded):
+    quotas = ", quotas: [{meter: requests, per: day, included: 1}, {meter: requests, per: month, included: 1}]"
+    settings = loaded(TIERS + f"  acme: {{tier: pro{quotas}}}\n")
+    acme = settings.customers["acme"]
+    assert unknown_in(acme, settings.tiers, settings.meters) is None
+    assert unknown_in(acme.model_copy(update={"quotas": None}), settings.tiers, ()) is None
+    assert unknown_in(acme, {}, settings.meters) == "tier pro"
+    assert unknown_in(acme, settings.tiers, ("tokens",)) == "meter requests"

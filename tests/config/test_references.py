@@ -127,6 +127,16 @@ def test_limits_that_are_alike_would_be_one(problems, section, limits, index, wh
     assert problems(text) == [f"edge.yaml:{line}: {whose}.limits.{index}: {what} edge.yaml:{line}, {hint}"]
 
 
+def test_what_costs_afterwards_is_not_strict(problems):
+    limits = "[{rate: 5/s, cost_header: X-C, sync: strict}, {rate: 5/min, cost_header: X-C}, {rate: 5/h, sync: strict}]"
+    text = LEAST + f"tiers: {{t: {{limits: {limits}}}}}"
+    line = len(text.splitlines())
+    assert problems(text) == [
+        f"edge.yaml:{line}: tiers.t.limits.0.sync: cannot be kept where costs are known only afterwards, leave it out, "
+        "or leave out cost_header"
+    ]
+
+
 def test_limits_that_differ_in_one_thing_live_together(problems):
     scopes = ", ".join(f"{{rate: 5/s, scope: {scope}}}" for scope in ("key", "ip", "route", "customer_route"))
     others = "{rate: 5/s}, {rate: 5/min}, {rate: 5/s, mode: shadow}, {rate: 5/s, algorithm: token_bucket}"
@@ -455,6 +465,9 @@ def test_tls_needs_a_hub_that_speaks_it(problems):
     says_nothing = "edge.yaml:3: hub.tls: says nothing to a hub of %s, write rediss:// there, or leave it out"
     assert hub(problems, "url: REDIS://a, tls: {verify: no}") == [says_nothing % "redis://"]
     assert hub(problems, "tls: {verify: no}") == [says_nothing % "memory://"]
+    assert hub(problems, "url: redis+cluster://a, tls: {verify: no}") == [
+        says_nothing.replace("rediss", "rediss+cluster") % "redis+cluster://"
+    ]
     for right in ("url: Rediss://a, tls: {ca: x}", "url: redis://a, tls: {}", "url: redis://a"):
         assert hub(problems, right) == []
     for otherwise in ("url: '${U}', tls: {ca: x}", "url: [a], tls: {ca: x}", "url: rediss://a, tls: [x]", "tls: x"):
@@ -557,3 +570,28 @@ def test_an_address_is_within_that_which_means_any(problems, listen, admin, over
     one, other = listen.strip("'"), admin.strip("'")
     what = f"edge.yaml:4: admin: is {other}, which overlaps {one} at edge.yaml:3, listen at another port"
     assert problems(LEAST + f"listen: {listen}\nadmin: {admin}\n") == ([what] if overlap else [])
+
+
+@pytest.mark.parametrize("hub", ["", "hub: memory://\n", "hub: MEMORY://\n", "hub: {sync: 1s}\n"])
+def test_a_directory_needs_a_hub(problems, hub):
+    line = 3 + hub.count("\n")
+    why = "has no hub to be read from, write hub: redis://HOST:PORT, which edges share"
+    assert problems(LEAST + hub + "directory: {from: hub}\n") == [f"edge.yaml:{line}: directory: {why}"]
+
+
+@pytest.mark.parametrize("hub", ["hub: redis://h", "hub: {url: redis://h}"])
+def test_a_directory_with_one_is_well(problems, hub):
+    assert problems(LEAST + f"{hub}\ndirectory: {{from: hub, ttl: 5s}}\n") == []
+
+
+def test_a_directory_that_is_none_is_told_once(problems):
+    assert len(problems(LEAST + "directory: hub\n")) == 1
+    assert len(problems(LEAST + "hub: [a]\ndirectory: {from: hub}\n")) == 1
+
+
+def test_flags_may_name_customers_of_the_directory(problems):
+    flags = "flags: {f: {customers: [dora], tiers: [t]}}\n"
+    nobody = "edge.yaml:3: flags.f.customers.0: there is no customer dora, define it in customers"
+    no_tier = "edge.yaml:3: flags.f.tiers.0: there is no tier t, define it in tiers"
+    assert problems(LEAST + flags) == [no_tier, nobody]
+    assert problems(LEAST + flags + "hub: redis://h\ndirectory: {from: hub}\n") == [no_tier]

@@ -33,7 +33,7 @@ tiers:
   basic:
     limits:
       - {rate: 60/min}
-      - {rate: 5/s, name: burst, algorithm: hybrid, burst: 9, scope: key, mode: shadow, cost_header: X-C, sync: strict}
+      - {rate: 5/s, name: burst, algorithm: hybrid, burst: 9, scope: key, mode: shadow, cost_header: X-C, sync: bounded}
     concurrency: 5
     quotas: [{meter: requests, per: month, included: 100, cap: hard, timezone: Europe/Berlin}]
     burst_credits: {earn: 10/s, max: 600}

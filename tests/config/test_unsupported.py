@@ -11,9 +11,7 @@ CUSTOMER = "tiers: {t: {}}\ncustomers: {c: {tier: t, %s}}"
 LIMIT = "tiers: {t: {limits: [{rate: 60/min, %s}]}}"
 
 USES = {
-    "hub": ["hub: redis+cluster://h", "hub: Redis+Cluster://me:secret@h:7000"],
-    "hub.url": ["hub: {url: 'redis+cluster://h', sync: 1s, tls: {verify: no}}"],
-    "directory": ["directory: {from: collector, ttl: 60s}"],
+    "directory.from": ["directory: {from: collector, ttl: 60s}\nhub: redis://h"],
     "cache_key": ["cache_key: secret"],
     "tiers.t.caps": [TIER % "caps: {anything: goes}"],
     "customers.c.caps": [CUSTOMER % "caps: 5"],
@@ -48,6 +46,7 @@ def test_each_row_of_the_table_is_tried():
         "hub: memory://",
         "hub: redis://h",
         "hub: {url: rediss://h}",
+        "hub: Redis+Cluster://me:secret@h:7000",
         LIMIT % "sync: strict",
         LIMIT % "algorithm: sliding_window, scope: customer, mode: enforce",
         "meters: {m: {count: requests, when: success}}",
@@ -66,10 +65,9 @@ def test_what_is_so_already_may_be_said(problems, use):
         ("hub: {ulr: redis://h}", ["hub.ulr: unknown field, did you mean url?"]),
         (TIER % "cap: 5", ["tiers.t.cap: unknown field, did you mean caps?"]),
         (
-            "directory: {from: nowhere, ttl: [1]}",
+            "directory: {from: nowhere, ttl: [1]}\nhub: redis://h",
             [
-                "directory: is not supported yet, leave it out",
-                "directory.from: 'nowhere' is not known here, write collector or hub",
+                "directory.from: 'nowhere' is not known here, write hub",
                 "directory.ttl: is not a single value, a time such as 250ms, 5s or 2min",
             ],
         ),

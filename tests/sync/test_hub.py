@@ -1,57 +1,26 @@
 """The hub in a real Redis: reached, lost, and reached again; what is asked of it meanwhile is told that it is away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import re
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from edgeproxy.sync import redis
-from edgeproxy.sync.hub import Hub
+from edgeproxy.sync import calls
 from edgeproxy.sync.redis import Away, Link, Tls
-from edgeproxy.sync.report import Cell, Gauge, Period, Report, Window
+from edgeproxy.sync.report import Bucket, Cell, Gauge, Period, Report, Window
 from tests.authority import Authority
+from tests.sync.reached import played, reached, tried, until
+from tests.sync.rights import documented
 from tests.sync.server import SERVER, Redis, free_port
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
-
-PATIENCE = 15.0
 
 
 def report(seq: int, used: int, instance: int = 1) -> Report:
     window = Window(10, 28, 1000, (Cell(1000, used, 0),))
     return Report(b"k", instance, seq, 1, 2142.0, 60.0, used, window=window)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait until this is so."""
-    async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110, what is waited for is another task
-            await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def reached(url: str, instance: int = 1, tls: Tls | None = None) -> AsyncIterator[Hub]:
-    """A hub that is up."""
-    hub = Hub(url, instance, lambda: None, tls)
-    running = asyncio.get_running_loop().create_task(hub.run())
-    try:
-        await until(lambda: hub.is_up)
-        yield hub
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await hub.close()
-
-
-def played(play: Callable[[], Awaitable[None]]) -> None:
-    """Run it in a loop."""
-
-    async def main() -> None:
-        await play()
-
-    asyncio.run(main())
 
 
 def test_answers_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
@@ -226,6 +195,147 @@ def test_scripts_that_redis_refuses_count_as_no_answer(tmp_path: Path) -> None:
         server.kill()
 
 
+LACKING = {
+    "-evalsha": "^NOPERM .*evalsha",
+    "-script": "^NOPERM .*script",
+    "resetkeys": "^NOPERM .*key",
+    "-zadd": "^The user executing the script can't run this command",
+}
+"""What is said to a user without this right."""
+
+
+def test_the_rights_of_the_documentation_are_those_of_the_scripts() -> None:
+    called = {
+        name.lower() for each in calls.SCRIPTS for name in re.findall(rb"redis\.call\('([A-Z]+)'", calls.script(each))
+    }
+    assert sorted(documented()) == sorted(
+        ["~rl:*", "+evalsha", "+script|load", "+cluster|slots", "+asking", *(f"+{name.decode()}" for name in called)]
+    )
+
+
+def test_a_user_with_the_rights_of_the_documentation_and_one_without(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+    url = f"redis://edge:s3cret@127.0.0.1:{server.port}/0"
+
+    async def play() -> None:
+        operator = await Link.open(server.url)
+        await operator.ask("ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
+        async with reached(url) as hub:
+            changed = Window(10, 28, 1000, (Cell(1000, 3, 0), Cell(971, 1, 0)))
+            for seq in (1, 2):
+                await hub.rate(Report(b"k", 1, seq, 1, 2142.0, 60.0, 4, want=1, window=changed, bucket=Bucket(5, 1, 0)))
+                await hub.rate(Report(b"k", 1, 9, 2, 2542.0, 60.0, 4, window=Window(10, 28, 1100)))
+                await hub.period(Period(b"q", seq, seq, 5))
+                await hub.gauge(Gauge(b"g", seq, 2 - seq, 1000.0 + 10 * seq, 1005.0 + 10 * seq))
+            heard = hub.heard_at
+            await until(lambda: hub.heard_at > heard + 1)
+            assert hub.errors == 0
+        for rule, said in LACKING.items():
+            await operator.ask("ACL", "SETUSER", "edge", *documented(), rule)
+            async with tried(url) as hub:
+                await until(lambda hub=hub: hub.why != "not reached yet")  # type: ignore[misc]
+                assert not hub.is_up
+                assert hub.why is not None
+                assert re.search(said, hub.why), hub.why
+        await operator.close()
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("commands", "why"),
+    [
+        (["CONFIG SET maxmemory 1"], "OOM"),
+        (["REPLICAOF 127.0.0.1 1"], "READONLY You can't write against a read only replica"),
+        (["CONFIG SET requirepass other"], "NOAUTH"),
+        (["CONFIG SET save 3600_1", "BGSAVE"], "MISCONF"),
+    ],
+)
+def test_why_it_is_away_is_said(tmp_path: Path, commands: list[str], why: str) -> None:
+    server = Redis(tmp_path, "--dbfilename", "occupied")
+    (tmp_path / "occupied" / "by").mkdir(parents=True)
+
+    async def play() -> None:
+        operator = await Link.open(server.url)
+        for command in commands:
+            await operator.ask(*(word.replace("_", " ") for word in command.split()))
+        with capture_logs() as lines:
+            async with tried(server.url) as hub:
+                await until(lambda: why in (hub.why or ""))
+                assert not hub.is_up
+                assert hub.status()["why"] == hub.why
+        assert [line["why"] for line in lines if line["log_level"] == "error"][-1].startswith(why)
+        await operator.close()
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_who_accepts_and_never_answers_is_tried_by_one_connection_and_why_is_logged_once() -> None:
+    async def play() -> None:
+        there, most, times = 0, 0, 0
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal there, most, times
+            there, times = there + 1, times + 1
+            most = max(most, there)
+            while await reader.read(1000):
+                pass
+            there -= 1
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        with capture_logs() as lines:
+            async with tried(f"redis://127.0.0.1:{port}/0") as hub:
+                await until(lambda: times == 2)
+                assert hub.breaker == "half-open"
+                await until(lambda: hub.breaker == "open")
+                assert hub.why == "no answer within 2 s"
+                with pytest.raises(Away, match="no answer within 2 s"):
+                    await hub.rate(report(1, 1))
+        assert most == 1
+        assert [line["why"] for line in lines if line["log_level"] == "error"] == ["no answer within 2 s"]
+        server.close()
+
+    played(play)
+
+
+def test_the_state_of_the_breaker_is_in_the_status(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        with capture_logs() as lines:
+            async with reached(server.url) as hub:
+                said = hub.status()
+                assert (said["state"], said["breaker"], said["hosts"]) == ("up", "closed", 1)
+                assert not {"why", "nodes"} & said.keys()
+                server.kill()
+                await until(lambda: not hub.is_up)
+                states = [hub.breaker]
+                while states.count("half-open") < 2:
+                    await asyncio.sleep(0)
+                    if hub.breaker != states[-1]:
+                        states.append(hub.breaker)
+                assert set(states) == {"open", "half-open"}
+                assert hub.status()["state"] == "away"
+                server.start()
+                await until(lambda: hub.status()["breaker"] == "closed")
+        whys = [line["why"] for line in lines if line["event"] == "the hub is away"]
+        assert len(whys) == len(set(whys)) <= 2, "that it was lost, and that nobody is there: once each"
+        assert sum(line["event"] == "the hub is reached" for line in lines) == 2
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
 def test_every_script_is_shipped() -> None:
-    for name in redis.SCRIPTS:
-        assert b"redis.call" in redis.script(name)
+    for name in calls.SCRIPTS:
+        assert b"redis.call" in calls.script(name)

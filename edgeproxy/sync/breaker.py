@@ -1,0 +1,48 @@
+"""When a node that is away is tried again: rarely while that is in vain, and by one connection. Pure.
+
+The standard words: *closed* is answering, *open* away, *half-open* being tried. A node that answers a single probe and
+falls again under what all hosts then tell it has not come back: what counts is how long it stays.
+"""
+
+import random
+from typing import Literal
+
+FIRST = 0.5
+"""Seconds before the first attempt after a loss, half of it more or less."""
+LONGEST = 5.0
+"""The same after many in vain."""
+STEADY = 10.0
+"""Seconds that it has to stay for what was before to be forgotten."""
+
+State = Literal["closed", "open", "half-open"]
+
+
+class Breaker:
+    """Of one node. Times are monotonic seconds."""
+
+    __slots__ = ("_chance", "_closed_at", "_times", "state")
+
+    def __init__(self, chance: random.Random | None = None) -> None:
+        self._chance = chance or random.Random()
+        self._times = 0
+        """Losses and failed attempts in a row."""
+        self._closed_at = 0.0
+        self.state: State = "open"
+
+    def probe(self) -> None:
+        """It is being tried."""
+        self.state = "half-open"
+
+    def close(self, now: float) -> None:
+        """It has answered."""
+        self.state, self._closed_at = "closed", now
+
+    def open(self, now: float) -> float:
+        """It was lost, or tried in vain; seconds until it is to be tried."""
+        if self.state == "closed" and now - self._closed_at >= STEADY:
+            self._times = 0
+        # The exponent is held down so that a hub that is away for a year does not overflow a float.
+        pause: float = min(LONGEST, FIRST * 2 ** min(self._times, 16))
+        self._times += 1
+        self.state = "open"
+        return pause * self._chance.uniform(0.5, 1.5)

@@ -7,7 +7,8 @@ is never inherited by exec, and a reader can ask who holds it without taking it.
 import fcntl
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from edgeproxy.counters.file import TableFile
 
@@ -43,6 +44,17 @@ def give_back(files: Sequence[TableFile], column: int) -> None:
     """Unlock a column."""
     for file in files:
         _set(file, column, fcntl.F_UNLCK)
+
+
+@contextmanager
+def borrowed(file: TableFile, column: int) -> Iterator[bool]:
+    """For a moment, have a column that nobody has; False where somebody has it. A worker that starts takes another."""
+    mine = _set(file, column, fcntl.F_WRLCK)
+    try:
+        yield mine
+    finally:
+        if mine:
+            give_back((file,), column)
 
 
 def held(file: TableFile) -> frozenset[int]:

@@ -2,7 +2,8 @@
 
 Words of 64 bits; those without a name are zero:
 
-    0 magic   1 instance   2 boot   3 offset   4 token   5 heartbeat   6 starts   16… generation of each table
+    0 magic   1 instance   2 boot   3 offset   4 token   5 heartbeat   6 starts   7 place
+    16… generation of each table
 """
 
 import mmap
@@ -16,7 +17,7 @@ from edgeproxy.counters.file import TableError, write_whole
 
 MAGIC = int.from_bytes(b"edge.ctl", "little")
 SIZE = 4096
-THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS = range(7)
+THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS, PLACE = range(8)
 GENERATIONS = {"people": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
 
 
@@ -79,9 +80,18 @@ class Control:
         self._words[OFFSET] = round(offset * 1e6)
 
     def start(self) -> int:
-        """Another supervisor starts: the how many-th. For the holder of the setup lock."""
+        """Another supervisor begins to tell the hub: the how many-th. For the holder of the identity lock."""
         self._words[STARTS] += 1
         return self._words[STARTS]
+
+    @property
+    def place(self) -> int:
+        """64 bits for where the state directory was when it was first served from; 0 while nobody has said."""
+        return self._words[PLACE]
+
+    def stay(self, place: int) -> None:
+        """This is where the state directory is, unless somebody has said so already."""
+        self._words[PLACE] = self.place or place
 
     def generation(self, table: str) -> int:
         """The number of the file of this table (one of GENERATIONS) that is current; 0: none yet."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from edgeproxy import clock
-from edgeproxy.counters import columns
+from edgeproxy.counters import claims, columns
 from edgeproxy.counters.base import Base, Sums, add, stamp
 from edgeproxy.counters.control import Control, boot_digest
 from edgeproxy.counters.file import TableError, TableFile
@@ -66,8 +66,6 @@ class Store:
         self.base_path = state / "base.json"
         self.control = control
         self.column: int | None = None
-        self.start = 0
-        """Of a supervisor: the how many-th start of one it was here."""
         self.limits: dict[str, LimitTable] = {}
         self.tallies: dict[str, TallyTable] = {}
         self.identity = FileLock(state / "identity.lock")
@@ -117,7 +115,6 @@ class Store:
             store = cls(state, tables_dir, control)
             wanted = layouts(workers, people, addresses, hub=hub)
             prepare_tables(folder, control, wanted, store.base(), monotonic() + control.offset)
-            store.start = control.start()
             store.follow()
         finally:
             setup.release()
@@ -146,6 +143,8 @@ class Store:
         store.meters = Metrics(store.metrics)
         store.billing = UsageMeters(store.usage)
         store.connected = Occupancy(TallyTable(files[OCCUPANCY], column))
+        for table in store.limits.values():
+            claims.settle_all(table, column)
         store.enter()
         return store
 

@@ -10,6 +10,7 @@ from edgeproxy.limits.policies import Policy, Total
 from edgeproxy.limits.quota import Quota
 
 NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
+NOBODY: Mapping[Policy, Gate] = MappingProxyType({})
 
 
 class Terms:
@@ -22,13 +23,16 @@ class Terms:
         "holds",
         "metered",
         "others",
+        "paying",
         "policies",
         "quotas",
         "reported",
         "settles",
         "shadows",
+        "shares",
         "simple",
         "slots",
+        "told",
         "totals",
         "trials",
     )
@@ -39,6 +43,7 @@ class Terms:
         *,
         bought_off: int = 0,
         credits: Policy | None = None,
+        credits_gate: Gate | None = None,
         reported: tuple[Policy, ...] = (),
         shadows: tuple[Policy, ...] = (),
         trials: tuple[Policy, ...] = (),
@@ -46,6 +51,7 @@ class Terms:
         quotas: tuple[Quota, ...] = (),
         metered: Mapping[str, tuple[Quota, ...]] = NOTHING,
         gates: tuple[tuple[Policy, Gate], ...] = (),
+        told: Mapping[Policy, Gate] = NOBODY,
         totals: tuple[Total, ...] = (),
     ) -> None:
         if credits is not None and credits.cost > credits.most:
@@ -55,6 +61,8 @@ class Terms:
         self.bought_off = bought_off if credits is not None else 0
         """The first so many of the policies are of the customer's plan: `credits` buy passage where they refuse."""
         self.credits = credits
+        self.paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
+        """The credits and the gate before them, where other hosts share them: for requests that draw on them only."""
         self.reported = reported
         """Rates that are charged what the upstream says once it has answered: their debt is remembered."""
         self.shadows = shadows
@@ -68,8 +76,12 @@ class Terms:
         """Those of them that are charged what is counted later, by their meter: they pass while anything is left."""
         self.gates = gates
         """Before the rates that other hosts share: what must be asked first, and who is told of what is counted."""
+        self.told = told
+        """Of the reported, the shadows and the trials, all or none: the gates that only tell, and where nobody asks."""
         self.totals = totals
         """Those who tell other hosts of quotas and requests at once."""
+        self.shares = bool(gates or self.paying or told or totals)
+        """Other hosts are to know of something."""
         self.others: tuple[Bound, ...] = (*reported, *quotas, *slots)
         """What refuses beside the policies: each passes a request while it has room for one."""
         self.simple = not (credits or reported or shadows or trials or quotas)
@@ -112,8 +124,8 @@ class Noted(NamedTuple):
     """Those that would have refused."""
     over: tuple[Quota, ...] = ()
     """Soft quotas of which no more is included."""
-    credited: bool = False
-    """It was bought with credits."""
+    bought: tuple[Policy, ...] = ()
+    """Those that had no room, and were not charged: credits paid."""
 
 
 class Denied(NamedTuple):
@@ -127,14 +139,14 @@ Admission = tuple[bool, Policy | None, int, Noted | None]
 """(whether it is refused, the policy closest to refusal, what that has left, what else is to be said)."""
 
 
-def admit(terms: Terms, now: float) -> Admission:
-    """One synchronous decision at edge time `now`, and the charge.
+def admit(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
+    """One synchronous decision at edge time `now`, and the charge. `shut`: see `held_up`; only where credits pay.
 
     Shown is, of the rates with the least left, the first (None without rates), and what it has left after this
     request; where the request is refused, what it has now. Never negative.
     """
     if not terms.simple:
-        return _admit_at_length(terms, now)
+        return _admit_at_length(terms, now, shut)
     shown = None
     least = 0
     for policy in terms.policies:
@@ -150,40 +162,103 @@ def admit(terms: Terms, now: float) -> Admission:
     return False, shown, least, None
 
 
-def held_up(terms: Terms, now: float) -> tuple[Policy, Gate] | None:
-    """The first of the gates at which a request that has room everywhere must ask, or is to be refused."""
+def held_up(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
+    """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
+
+    `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
+    only for requests that are to be bought with them.
+    """
     for policy, gate in terms.gates:
-        if policy.left(now) >= policy.cost and gate.must_ask(now, policy.cost):
-            # Claims are of no use to who is refused by something else.
-            return (policy, gate) if all(each.left(now) >= each.cost for each in terms.policies) else None
+        if policy.left(now) < policy.cost:
+            if terms.credits is None:
+                return None
+            break
+        if gate.must_ask(now, policy.cost):
+            break
+    else:
+        if not shut:
+            return None
+    short = lacking(terms, now, shut)
+    if short and not sells(terms, now, short):
+        return None  # Claims are of no use to who is refused by something else.
+    for policy, gate in terms.gates:
+        if policy not in short and gate.must_ask(now, policy.cost):
+            return policy, gate
+    for credits, gate in terms.paying:
+        if short and gate.must_ask(now, credits.cost):
+            return credits, gate
     return None
 
 
-def tell(terms: Terms, now: float, *, refused: bool) -> None:
+def lacking(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
+    """The rates that have no room for a request, those that are `shut` among them."""
+    return tuple([policy for policy in terms.policies if policy in shut or policy.left(now) < policy.cost])
+
+
+def sells(terms: Terms, now: float, short: tuple[Policy, ...]) -> bool:
+    """Whether credits buy passage where these have no room: they are of the customer's plan, and there are enough."""
+    credits = terms.credits
+    if credits is None or credits.left(now) < credits.cost:
+        return False
+    plan = terms.policies[: terms.bought_off]
+    return all(policy in plan for policy in short)
+
+
+def tell(terms: Terms, now: float, refused: bool, noted: Noted | None = None) -> None:
     """After `admit`: other hosts are to know of what was charged, or why it was not."""
     if refused:
-        for policy, gate in terms.gates:
-            if policy.left(now) < policy.cost:
-                gate.refused(now)
+        _tell_refused(terms, now)
         return
-    for policy, gate in terms.gates:
+    for policy, gate in terms.gates if terms.simple else _tell_at_length(terms, now, noted or Noted()):
         gate.charged(now, policy.cost)
     for total in terms.totals:
         total.used(now)
 
 
-def _admit_at_length(terms: Terms, now: float) -> Admission:
+def _tell_at_length(terms: Terms, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
+    """Tell of what nobody asks for; returns the gates of what was charged."""
+    if terms.told:
+        for policy in terms.shadows:
+            if policy not in noted.shadows:
+                terms.told[policy].counted(now)
+        for policy in (*terms.reported, *terms.trials):
+            terms.told[policy].expects(now)
+    if noted.bought:
+        return (*[each for each in terms.gates if each[0] not in noted.bought], *terms.paying)
+    return terms.gates
+
+
+def _tell_refused(terms: Terms, now: float) -> None:
+    """What has no room here may have some again: others know."""
+    for policy, gate in terms.gates:
+        if policy.left(now) < policy.cost:
+            gate.refused(now)
+            for credits, door in terms.paying:
+                if credits.left(now) < credits.cost:
+                    door.refused(now)
+    if terms.told:
+        for policy in terms.reported:
+            if policy.left(now) < 1:
+                terms.told[policy].refused(now)
+
+
+def _admit_at_length(terms: Terms, now: float, shut: tuple[Policy, ...]) -> Admission:
     """The same where there is more than rates and concurrency."""
     shown = None
     least = has = 0
     charged = terms.policies
-    for policy in terms.policies:
+    bought = shut
+    if shut:
+        charged = tuple([policy for policy in charged if policy not in shut])
+        shown, least = shut[0], -shut[0].cost
+    for policy in charged:
         left = policy.left(now)
         after = left - policy.cost
         if after < 0:
             if policy not in terms.policies[: terms.bought_off]:
                 return True, policy, max(0, left), None
             charged = tuple([each for each in charged if each is not policy])
+            bought = (*bought, policy)
         if shown is None or after < least:
             shown, least, has = policy, after, left
     for policy in terms.reported:
@@ -194,7 +269,7 @@ def _admit_at_length(terms: Terms, now: float) -> Admission:
         if shown is None or left - 1 < least:
             shown, least, has = policy, left - 1, left
     has = max(0, has)
-    buyer = None if charged is terms.policies else terms.credits
+    buyer = terms.credits if bought else None
     if buyer is not None and buyer.left(now) < buyer.cost:
         return True, shown, has, None
     over = []
@@ -222,7 +297,7 @@ def _admit_at_length(terms: Terms, now: float) -> Admission:
             shadow.charge(shadow.cost)
     hit += [trial for trial in terms.trials if trial.left(now) < 1]
     if hit or over or buyer is not None:
-        return False, shown, has, Noted(tuple(hit), tuple(over), buyer is not None)
+        return False, shown, has, Noted(tuple(hit), tuple(over), bought)
     return False, shown, has, None
 
 
@@ -252,24 +327,31 @@ def report(terms: Terms, now: float, costs: Sequence[int | None]) -> dict[Policy
             continue
         if cost:
             policy.charge(cost)
+            if terms.told:
+                terms.told[policy].counted(now)
     return left
 
 
-def affords(terms: Terms, now: float) -> bool:
+def affords(terms: Terms, now: float, *, alone: bool = False) -> bool:
     """Whether there are credits enough to pass while the edge sheds load.
 
-    Where a plan has limits they are for what goes beyond these, and for nothing else.
+    Where a plan has limits they are for what goes beyond these, and for nothing else. Who sheds load lets nobody wait:
+    where the hub must be asked first there are none. `alone`: nobody can be asked.
     """
     credits = terms.credits
-    return credits is not None and not terms.bought_off and credits.left(now) >= credits.cost
+    if credits is None or terms.bought_off or credits.left(now) < credits.cost:
+        return False
+    return not any(gate.must_ask(now, credits.cost) for _, gate in terms.paying if not alone or gate.mode == "strict")
 
 
-def buy(terms: Terms, now: float) -> bool:
+def buy(terms: Terms, now: float, *, alone: bool = False) -> bool:
     """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough."""
     credits = terms.credits
-    if credits is None or not affords(terms, now):
+    if credits is None or not affords(terms, now, alone=alone):
         return False
     credits.charge(credits.cost)
+    for _, gate in terms.paying:
+        gate.charged(now, credits.cost)
     return True
 
 

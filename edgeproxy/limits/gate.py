@@ -17,8 +17,8 @@ NEVER = (1 << 32) - 1
 """As a threshold: nobody need ask, or tell."""
 LONGEST = {"bounded": 0.25, "strict": 0.5}
 """Seconds that a request waits for claims at most."""
-UNUSED = {"bounded": 1.0, "strict": 10.0}
-"""Seconds after which a claim that nobody used is given back."""
+UNUSED = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
+"""Seconds after which claims that nobody used are given back; of what is eventual now they are from before."""
 PAGE = 6
 """A browser's parallel requests: a page that is opened should not wait."""
 
@@ -40,6 +40,7 @@ class Gate:
         "_own",
         "_quiet_until",
         "_tell",
+        "_told",
         "_untold",
         "_width",
         "_words",
@@ -66,6 +67,7 @@ class Gate:
         self._tell = tell
         self._untold = 0
         self._quiet_until = 0.0
+        self._told = 0
         self.most = most
         self.mode = mode
         self.has_refused = False
@@ -89,6 +91,12 @@ class Gate:
         own = self._counts.row + self._own
         return self._words[own + at.GIVEN] - self._words[own + at.USED]
 
+    @property
+    def news(self) -> tuple[int, ...]:
+        """Another one once the hub's answer has been written into the row, or none came; or it was lost or reached."""
+        words, row = self._words, self._counts.row
+        return words[row + at.ROW_SYNC], words[row + self._heads + at.WARM_UNTIL], words[at.HOSTS]
+
     def must_ask(self, now: float, cost: int) -> bool:
         """Whether a request that counts for `cost` has to wait for claims, at edge time `now`. After a decision."""
         counts = self._counts
@@ -100,9 +108,10 @@ class Gate:
         self._untold = untold = counted - words[row + at.ROW_ACKNOWLEDGED]
         if self.in_hand >= cost:
             return False
-        hosts = words[at.HOSTS]
         if self.mode == "strict":
-            return hosts != 1
+            # Alone too: another host is known of with the next heartbeat, and will have let some through by then.
+            return True
+        hosts = words[at.HOSTS]
         if hosts <= 1 or hosts & at.AWAY or self.mode == "eventual":
             return False
         if words[hub + at.WARM_UNTIL] > now * 1000:
@@ -142,6 +151,27 @@ class Gate:
             self._quiet_until = now + QUIET
             self._tell(self)
 
+    def expects(self, now: float) -> None:
+        """A request passed that is charged only when it has been answered: what others use is to be known by then."""
+        if not self._counts.local and self._words[self.row + self._heads + at.WARM_UNTIL] <= now * 1000:
+            self.refused(now)
+
+    def counted(self, now: float) -> None:
+        """Something was charged without asking. It may have been much, so it is never too soon to tell of it."""
+        counts = self._counts
+        if counts.local:
+            return
+        words, row = self._words, counts.row
+        hub = row + self._heads
+        counted = sum(words[row + self._cums : hub : self._width].tolist())
+        # In another row it begins anew.
+        told = max(words[row + at.ROW_ACKNOWLEDGED], self._told if self._told <= counted else 0)
+        is_cold = now >= self._quiet_until and words[hub + at.WARM_UNTIL] <= now * 1000
+        if is_cold or counted - told >= words[hub + at.THRESHOLDS] & NEVER:
+            self._told = counted
+            self._quiet_until = now + QUIET
+            self._tell(self)
+
     def wait(self, cost: int) -> None:
         """A request waits for so many claims."""
         self._want(cost)
@@ -156,11 +186,3 @@ class Gate:
         if not self._counts.local:
             own = self._counts.row + self._own
             self._words[own + at.WANT] = self._words[own + at.GIVEN] + self.waiting
-
-    def give_back(self) -> bool:
-        """Give back the claims that nobody has used; False where there are none."""
-        if self._counts.local or not (unused := self.in_hand):
-            return False
-        self._words[self._counts.row + self._own + at.USED] += unused
-        self._tell(self)
-        return True

@@ -37,7 +37,7 @@ def _failed(exchange: "Exchange", fault: Fault, close: bool) -> bytes:
 
 def _limited(exchange: "Exchange", terms: "Terms", close: bool) -> bytes:
     """429: something in these terms has no room. Retry-After is never earlier than when a retry can succeed."""
-    violated, retry_after = denied(terms, exchange.now) if exchange.held is None else Denied((exchange.held,), 1)
+    violated, retry_after = denied(terms, exchange.now) if not exchange.held else Denied(exchange.held, 1)
     worker = exchange.client.worker
     names = tuple([policy.name for policy in violated])
     for counter in worker.counts.limited(_route(exchange), _tier(exchange), names):

@@ -8,15 +8,15 @@ up by those who wait.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import LONGEST, QUIET, UNUSED, Gate
+from edgeproxy.limits.gate import LONGEST, QUIET, Gate
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
@@ -35,11 +35,12 @@ class Waiter(Protocol):
 
 
 class Waiting(NamedTuple):
-    """Who waits at a gate, for how many claims, and what ends it."""
+    """Who waits at a gate, for how many claims, what ends it, and what the news was when it began."""
 
     who: Waiter
     cost: int
     over: asyncio.TimerHandle
+    news: tuple[int, ...]
 
 
 class Teller:
@@ -68,10 +69,11 @@ class Asking:
         self._gates: WeakValueDictionary[tuple[str, bytes], Gate] = WeakValueDictionary()
         self._said: WeakKeyDictionary[Gate, list[Any]] = WeakKeyDictionary()
         """What the supervisor is told of a gate's row: table, and terms."""
+        self._tables: dict[str, LimitTable] = {}
         self._told: dict[Gate, None] = {}
         self._totals: dict[tuple[str, int], list[Any]] = {}
         self._waiting: dict[Gate, deque[Waiting]] = {}
-        self._unused: dict[Gate, asyncio.TimerHandle] = {}
+        """The gates at which somebody waits, and who, in the order in which they came."""
         self._is_due = False
         self.alone = False
         """The supervisor is gone: nobody can be asked, and what was last heard of others is what holds."""
@@ -79,11 +81,12 @@ class Asking:
     def orphaned(self) -> None:
         """The supervisor is gone."""
         self.alone = True
-        self.heard(None)
+        self.heard()
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
         """The gate before a row."""
         key = table.name, rule.key(subject)
+        self._tables[table.name] = table
         gate = self._gates.get(key)
         bucket = rule.algorithm != "sliding_window"
         cells = 0 if rule.algorithm in ("token_bucket", "burst_credits") else table.layout.cells
@@ -92,7 +95,9 @@ class Asking:
             gate = self._gates[key] = Gate(table, counts, most, mode, self.tell)
         gate.most, gate.mode = most, mode
         rate = rule.limit / rule.window if bucket else 0.0
-        self._said[gate] = [table, rule.limit, rule.window, cells, rule.depth if bucket else 0, rate, mode]
+        # What was used matters to others until it has left the window, or drained.
+        span = rule.window if cells else max(rule.window, rule.depth / rate)
+        self._said[gate] = [table, rule.limit, span, cells, rule.depth if bucket else 0, rate, mode]
         return gate
 
     # ---- what the supervisor is told
@@ -146,7 +151,7 @@ class Asking:
     def wait(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
         """Have a request wait for an answer, for so long at most."""
         over = asyncio.get_running_loop().call_later(seconds, self._over, gate, who)
-        self._waiting.setdefault(gate, deque()).append(Waiting(who, cost, over))
+        self._waiting.setdefault(gate, deque()).append(Waiting(who, cost, over, gate.news))
         gate.wait(cost)
 
     def leave(self, gate: Gate, who: Waiter) -> None:
@@ -158,33 +163,42 @@ class Asking:
                 one.over.cancel()
                 gate.leave(one.cost)
                 break
+        if not waiting:
+            self._waiting.pop(gate, None)
 
     def _over(self, gate: Gate, who: Waiter) -> None:
         self.leave(gate, who)
         who.go_on()
 
-    def heard(self, rows: list[list[Any]] | None) -> None:
-        """The hub's answers on these rows, [table, row], are in the map (None: it is away): who waits decides anew."""
-        answered = None if rows is None else {(table, row) for table, row in rows}
+    def heard(self) -> None:
+        """Answers of the hub are in the map, or it is away: who waits for a row of which there is news decides anew."""
         for gate, waiting in tuple(self._waiting.items()):
-            if answered is not None and (self._said[gate][0].name, gate.row) not in answered:
-                continue
-            for _ in range(len(waiting)):
-                one = waiting.popleft()
-                one.over.cancel()
-                gate.leave(one.cost)
-                try:
-                    one.who.go_on()
-                except Exception as unforeseen:  # Others wait too, and the supervisor's next word must be heard.
-                    said = {"message": "a request that waited for the hub failed", "exception": unforeseen}
-                    asyncio.get_running_loop().call_exception_handler(said)
-            if not waiting:
-                del self._waiting[gate]
-            if gate.in_hand and gate not in self._unused:
-                later = asyncio.get_running_loop().call_later
-                self._unused[gate] = later(UNUSED[gate.mode], partial(self._give_back, gate))
+            if self.alone or waiting[0].news != gate.news:
+                self._go_on(gate)
 
-    def _give_back(self, gate: Gate) -> None:
-        del self._unused[gate]
-        if not gate.waiting:
-            gate.give_back()
+    def _go_on(self, gate: Gate) -> None:
+        """Those who wait decide anew, one after the other, until one has to wait on."""
+        for _ in range(len(self._waiting[gate])):
+            if gate not in self._waiting:
+                break  # One who went on has made others leave.
+            who = self._waiting[gate][0].who
+            self.leave(gate, who)
+            try:
+                who.go_on()
+            except Exception as unforeseen:  # Others wait too, and the supervisor's next word must be heard.
+                said = {"message": "a request that waited for the hub failed", "exception": unforeseen}
+                asyncio.get_running_loop().call_exception_handler(said)
+            waiting = self._waiting.get(gate)
+            if waiting and waiting[-1].who is who:
+                # It is the first still, and there is nothing for those behind it either.
+                waiting.rotate(1)
+                break
+
+    def unused(self, rows: list[list[Any]]) -> None:
+        """Nobody has used the claims of these rows for a while, [table, its file, row, generation]: they go back."""
+        for name, file, row, generation in rows:
+            table = self._tables.get(name)
+            if table is None or table.file.generation != file:
+                continue  # Workers that have been here for longer count there.
+            if table.words[row + at.ROW_GENERATION] == generation:
+                claims.give_back(table, row)

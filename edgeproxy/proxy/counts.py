@@ -101,6 +101,13 @@ class Counts:
         """A request waits until the hub was asked."""
         self._counter("edge_limit_waits_total", policy).add(1)
 
+    def limit_waited(self, seconds: float) -> None:
+        """It waited for so long."""
+        try:
+            self._metrics.histogram("edge_limit_wait_seconds").observe(seconds)
+        except NoRow:
+            self._log.error("a table is full", "metrics", then=FULL["metrics"])
+
     def shed(self, priority: int) -> None:
         """A request was turned away because there was too much to do."""
         counter = self._shed.get(priority)

@@ -70,7 +70,7 @@ class Held:
         charged = [each for each in held if not (each.is_shadow or each.is_reported)]
         name, scope, subject = self._whom("customer", address)
         table: Policies = getattr(tables, name)
-        slots, quotas, credits = [], [], None
+        slots, quotas, credits, credits_gate = [], [], None, None
         metered: dict[str, tuple[Quota, ...]] = {}
         if plan is not None:
             if plan.concurrency is not None:
@@ -93,28 +93,40 @@ class Held:
                 if not made.cost:
                     metered[quota.meter] = (*metered.get(quota.meter, ()), made)
             if plan.burst_credits is not None:
-                credits = table.of(credits_rule(plan.burst_credits, scope), subject, self._route.cost)
+                rule = credits_rule(plan.burst_credits, scope)
+                credits = table.of(rule, subject, self._route.cost)
+                credits_gate = table.gate(rule, subject, credits_sync(plan))
         policies = self._policies(charged)
+        reported = [each for each in held if each.is_reported and not each.is_shadow]
+        shadows = [each for each in held if each.is_shadow and not each.is_reported]
+        trials = [each for each in held if each.is_reported and each.is_shadow]
+        later = self._policies([*reported, *shadows, *trials])
+        # Nobody asks at their gates.
+        told = dict(self._gates([*reported, *shadows, *trials], later, "eventual"))
         totals = [*map(table.total, slots), *map(counting.total, quotas)] if plan is not None else []
         return Terms(
             policies,
             bought_off=sum(each.of_plan for each in charged),
             credits=credits,
-            reported=self._policies(each for each in held if each.is_reported and not each.is_shadow),
-            shadows=self._policies(each for each in held if each.is_shadow and not each.is_reported),
-            trials=self._policies(each for each in held if each.is_reported and each.is_shadow),
+            credits_gate=credits_gate,
+            reported=later[: len(reported)],
+            shadows=later[len(reported) : len(reported) + len(shadows)],
+            trials=later[len(reported) + len(shadows) :],
             slots=tuple(slots),
             quotas=tuple(quotas),
             metered=metered,
             gates=tuple(self._gates(charged, policies)),
+            told=told,
             totals=tuple([total for total in totals if total is not None]),
         )
 
-    def _gates(self, held: "list[Applied]", policies: tuple[Policy, ...]) -> "Iterator[tuple[Policy, Gate]]":
-        """The gates before those that other hosts share."""
+    def _gates(
+        self, held: "list[Applied]", policies: tuple[Policy, ...], mode: str | None = None
+    ) -> "Iterator[tuple[Policy, Gate]]":
+        """The gates before those that other hosts share; `mode`: in the place of what each says."""
         for each, policy in zip(held, policies, strict=True):
             table: Policies = getattr(self._tables, each.table)
-            gate = table.gate(each.rule, each.subject, each.limit.sync)
+            gate = table.gate(each.rule, each.subject, mode or each.limit.sync)
             if gate is not None:
                 yield policy, gate
 
@@ -208,6 +220,15 @@ def concurrency_rule(limit: int, scope: str) -> Rule:
 def credits_rule(credits: "BurstCredits", scope: str) -> Rule:
     """The rule of burst credits."""
     return Rule(CREDITS, credits.earn.count, credits.earn.seconds, scope, "burst_credits", depth=credits.max)
+
+
+def credits_sync(plan: "Plan") -> str:
+    """How closely hosts keep a plan's burst credits together: as the limits beyond which they buy, the closest of them.
+
+    Where there are none: bounded.
+    """
+    kept = {limit.sync for limit in plan.limits if limit.mode == "enforce" and limit.cost_header is None}
+    return next((sync for sync in ("strict", "bounded", "eventual") if sync in kept), "bounded")
 
 
 def field(name: str) -> re.Pattern[bytes]:

@@ -1,27 +1,34 @@
 """Agreeing with other hosts on limits: what workers use is told to the hub, what others use is written into the map.
 
 A worker says which rows it uses; the rest is read from the map (sync/shared.py, sync/totals.py). Nobody waits for the
-hub: reports go out when they are due, answers are written when they come. Each supervisor does so for its own workers;
-where two of them tell of the same row, as during an upgrade, they tell of the same counts.
+hub: reports go out when they are due, as far as there is time for them (sync/pace.py), answers are written when they
+come. Of two supervisors on one state directory, as during an upgrade, one does so for the workers of both
+(spokesman.py).
 """
 
 import asyncio
+import gc
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
-from time import monotonic
+from functools import lru_cache, partial
+from time import monotonic, thread_time
 from typing import Any, NamedTuple
 
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
 from edgeproxy.config import models
+from edgeproxy.counters import columns
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.file import TableError
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.setup import file_name
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor.exposition import Series
-from edgeproxy.sync.hub import Hub
+from edgeproxy.supervisor.spokesman import Spokesman
+from edgeproxy.sync.calls import Argument
+from edgeproxy.sync.hub import Has, Hub
+from edgeproxy.sync.pace import REPORTS, Pace
 from edgeproxy.sync.plan import Terms
 from edgeproxy.sync.redis import Tls
 from edgeproxy.sync.report import GaugeTold, Period, PeriodTold, Report, Told
@@ -33,8 +40,10 @@ TURN = 0.002
 """Seconds between two rounds of reports at least: what is due meanwhile goes out together."""
 LONGEST = 1.0
 """Seconds between two looks at what is due at most."""
-MOST = 500
-"""Reports of one table in a round, so that the admin listener has its turn."""
+LOOK = 0.25
+"""Seconds between two looks for claims that nobody uses."""
+HEEDED = 100
+"""Rows of which it is heard in a round that they are used, so that the admin listener has its turn."""
 CATCHING_UP = 0.010
 """Seconds by which the edge's clock is moved in a second."""
 JUMP = 5.0
@@ -53,16 +62,32 @@ class Known(NamedTuple):
     totals: Totals
 
 
+_terms = lru_cache(maxsize=1024)(Terms)
+"""One for all rows that are held to the same."""
+
+
 class Agreeing:
     """One supervisor's part in it. `tell` sends all of its workers a message."""
 
     def __init__(self, store: Store, settings: models.Hub, tell: Callable[[Message], None]) -> None:
         self._store = store
         self._settings = settings
-        self._tell = tell
+        self._spokesman = Spokesman(store, tell)
         self._log = log.get()
         self._tables: dict[Key, Known] = {}
-        self._seqs = itertools.count(store.start << 32)
+        """Those of which the hub is told; none while another supervisor does that."""
+        self._used: OrderedDict[tuple[str, str, int, int], list[Any]] = OrderedDict()
+        """What workers have said that they use, and nobody has looked at yet: a kind, a table, its file, and a row."""
+        self._seqs = itertools.count()
+        self._pace = Pace(monotonic())
+        self._under_way = 0
+        """Reports without an answer."""
+        self._was_up = False
+        self._rounds = 0
+        self._sleeps_until = 0.0
+        """Until when nothing is to be done, edge time."""
+        self._rtt = 0.0
+        self._answers_since = 0.0
         self._wake = asyncio.Event()
         self._is_heard = False
         self._clock_set = False
@@ -71,21 +96,34 @@ class Agreeing:
         self._hub = self._connected(settings)
         if settings.is_exposed:
             self._log.warning("the hub's password can be read on the way", hub=settings.name)
-        for name, table in store.limits.items():
-            self._table(name, table.file.generation)
 
     def _connected(self, settings: models.Hub) -> Hub:
         tls = settings.tls
         ca, cert, key = [None if file is None else str(file) for file in (tls.ca, tls.cert, tls.key)]
-        return Hub(settings.url, self._store.control.instance, self._changed, Tls(ca, cert, key, tls.verify))
+        files = Tls(ca, cert, key, tls.verify)
+        return Hub(settings.url, self._store.control.instance, self._changed, files, self._renewed)
 
     # ---- its life
 
     def begin(self) -> None:
-        """Reach the hub, and agree from here on."""
+        """Reach the hub, and agree from here on, or once no other supervisor does."""
+        self._running = self._tasks.start("hub", self._hub.run())
+        self._tasks.start("agree once nobody else does", self._speak())
+
+    async def _speak(self) -> None:
+        await self._spokesman.until_it_speaks()
+        # Rows are many and live long, and what is under way is gone soon: to look through all of them again and again
+        # for what refers to itself would hold up everything else.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(2_000, 10, 10_000)
+        self._seqs = itertools.count(self._store.control.start() << 32)
+        self._follow_tables()
+        self.uses(self._spokesman.noted())
         self._tasks.start("agreeing", self._run())
         self._tasks.start("the hub's clock", self._follow_clock())
-        self._running = self._tasks.start("hub", self._hub.run())
+        self._tasks.start("claims", self._look_at_claims())
+        await self._spokesman.listen(self.uses)
 
     async def follow(self, settings: models.Hub) -> None:
         """Another configuration serves."""
@@ -97,7 +135,6 @@ class Agreeing:
         if (before.url, before.tls) != (settings.url, settings.tls):
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-            await self._hub.close()
             self._errors += self._hub.errors
             self._hub = self._connected(settings)
             self._changed()
@@ -105,26 +142,47 @@ class Agreeing:
 
     async def end(self) -> None:
         """Agree no more."""
+        await self._spokesman.end()
         await self._tasks.cancel()
-        await self._hub.close()
+
+    def ask(self, *command: Argument) -> "asyncio.Future[Any]":
+        """Ask the hub a command about people (sync/directory.py); raises Away, or redis.exceptions.ResponseError."""
+        return self._hub.ask(*command)
 
     # ---- what workers say
 
     def uses(self, message: Message) -> None:
         """A worker uses rows of limits (proxy/asking.py)."""
-        now = self._now()
-        for name, file, row, generation, limit, span, cells, depth, rate, mode, refused in message["rates"]:
-            known = self._table(name, file)
-            if known is not None:
-                terms = Terms(limit, span, cells, depth, rate, mode)
-                known.rates.use(Use(row, generation, terms, bool(refused)), now)
-        for name, file, row, generation, limit in message["totals"]:
-            known = self._table(name, file)
-            if known is not None:
-                known.totals.use(row, generation, limit, now)
-        if not self._hub.is_up:
-            self._lost(now)
+        if not self._spokesman.speaks:
+            self._spokesman.note(message)
+            return
+        for kind in ("rates", "totals"):
+            for use in message[kind]:
+                key = (kind, *use[:3])
+                before = self._used.get(key)
+                if kind == "rates" and before is not None:
+                    use[-1] |= before[-1]  # Something was refused since it was last looked at.
+                self._used[key] = use
         self._wake.set()
+
+    def _heed(self, now: float) -> None:
+        """Look at what workers use."""
+        for _ in range(min(HEEDED, len(self._used))):
+            (kind, name, file, row), use = self._used.popitem(last=False)
+            known = self._table(name, file)
+            if known is None:
+                continue
+            if kind == "rates":
+                generation, *terms, refused = use[3:]
+                known.rates.use(Use(row, generation, _terms(*terms), bool(refused)), now)
+            else:
+                generation, limit = use[3:]
+                known.totals.use(row, generation, limit, now)
+
+    def _follow_tables(self) -> None:
+        """Say in those that are current how many hosts there are, also before anybody uses one of their rows."""
+        for name, table in self._store.limits.items():
+            self._table(name, table.file.generation)
 
     def _table(self, name: str, file: int) -> Known | None:
         """What is known of a table; None where it has no column for the hub, or is gone."""
@@ -152,77 +210,155 @@ class Agreeing:
         known.rates.hosts = known.totals.hosts = hub.hosts
         known.rates.rtt = hub.rtt
 
+    def _renewed(self, has: Has) -> None:
+        """These keys are in another server of the hub than before."""
+        for known in self._tables.values():
+            known.rates.renew(has, self._now())
+            known.totals.renew(has, self._now())
+        self._wake.set()
+
     def _changed(self) -> None:
         """The hub was lost or reached, or knows of more or fewer hosts."""
-        now = self._now()
+        now, is_up = self._now(), self._hub.is_up
         for known in self._tables.values():
             self._say_hosts(known)
-            if self._hub.is_up:
-                known.rates.found(now)
-                known.totals.found(now)
-        if not self._hub.is_up:
+            if is_up and not self._was_up:
+                known.rates.found()
+                known.totals.found()
+        if is_up and not self._was_up:
+            self._pace.anew()
+        self._was_up = is_up
+        if not is_up:
             self._clock_set = False
             self._lost(now)
             self._tell_heard()
         self._wake.set()
 
     def _lost(self, now: float) -> None:
+        """Hold the next rows to this host's part."""
         for known in self._tables.values():
-            known.rates.lost(now, self._settings.on_loss)
-            known.totals.lost(now, self._settings.on_loss)
+            known.rates.lost(now, self._settings.on_loss, REPORTS)
+            known.totals.lost(self._settings.on_loss, REPORTS)
 
     async def _run(self) -> None:
         """For ever, tell the hub what is due; while it is away, hold this host to its part."""
+        later = asyncio.get_running_loop().call_later
         while True:
             self._wake.clear()
-            now = self._now()
+            began, now = thread_time(), self._now()
+            self._heed(now)
             if self._hub.is_up:
                 self._report(now)
             else:
                 self._lost(now)
+            self._pace.spent(thread_time() - began)
             await asyncio.sleep(TURN)
-            pause = LONGEST
-            if self._hub.is_up:
-                kinds = [kind.due() for known in self._tables.values() for kind in (known.rates, known.totals)]
-                pause = min([LONGEST, *[moment - self._now() for moment in kinds if moment is not None]])
-            if pause > 0:
-                try:
-                    await asyncio.wait_for(self._wake.wait(), pause)
-                except TimeoutError:
-                    pass
+            now = self._now()
+            if pause := self._pause(now):
+                self._sleeps_until = now + pause
+                timer = later(pause, self._wake.set)
+                await self._wake.wait()
+                timer.cancel()
+                self._sleeps_until = 0.0
+            await asyncio.sleep(self._pace.pause(monotonic()))
+
+    def _pause(self, now: float) -> float:
+        """Seconds until something is to be done; 0 where something is already."""
+        if self._used:
+            return 0.0
+        kinds = [kind.due() for known in self._tables.values() for kind in (known.rates, known.totals)]
+        return min([LONGEST, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
 
     def _report(self, now: float) -> None:
-        for known in self._tables.values():
-            known.rates.rtt = self._hub.rtt
-            for row, report in known.rates.reports(now, self._seqs, MOST):
-                self._hub.rate(report).add_done_callback(partial(self._rate_answered, known.rates, row, report))
-            for total, said in known.totals.reports(now, MOST):
-                answered = partial(self._total_answered, known.totals, total)
+        """Tell the hub what is due next."""
+        sent = monotonic()
+        room = min(REPORTS, self._pace.window - self._under_way)
+        tables = list(self._tables.values())
+        self._rounds += 1
+        for number in range(len(tables)):
+            # Where there is too much, each table is the first in turn.
+            rates, totals = tables[(self._rounds + number) % len(tables)][1:]
+            rates.rtt = self._rtt
+            for row, report in rates.reports(now, self._seqs, room) if room > 0 else ():
+                room -= 1
+                self._under_way += 1
+                self._hub.rate(report).add_done_callback(partial(self._rate_answered, rates, row, report, sent))
+            for total, said in totals.reports(now, room) if room > 0 else ():
+                room -= 1
+                self._under_way += 1
+                answered = partial(self._total_answered, totals, total, sent)
                 if isinstance(said, Period):
                     self._hub.period(said).add_done_callback(answered)
                 else:
                     self._hub.gauge(said).add_done_callback(answered)
 
-    def _rate_answered(self, rates: Shared, row: Row, report: Report, answer: "asyncio.Future[Told]") -> None:
+    def _answered(self, sent: float) -> None:
+        if not self._answers_since:
+            # Those that come together are timed together.
+            self._answers_since = thread_time()
+            asyncio.get_running_loop().call_soon(self._answers_taken)
+        now = monotonic()
+        self._under_way -= 1
+        self._pace.answered(now, now - sent, self._rtt)
+
+    def _answers_taken(self) -> None:
+        self._pace.spent(thread_time() - self._answers_since)
+        self._answers_since = 0.0
+
+    def _rate_answered(
+        self, rates: Shared, row: Row, report: Report, sent: float, answer: "asyncio.Future[Told]"
+    ) -> None:
+        self._answered(sent)
+        now, is_waited_for = self._now(), True
         if answer.exception() is not None:
-            rates.away(row, self._now(), self._settings.on_loss)
+            rates.away(row, now, self._settings.on_loss)
         else:
-            rates.answer(row, self._now(), report.seq, answer.result())
-        self._wake.set()
-        if not self._is_heard:
+            is_waited_for = rates.answer(row, now, report.seq, answer.result())
+        if row.due < self._sleeps_until:
+            self._wake.set()
+        if is_waited_for and not self._is_heard:
             self._is_heard = True
             asyncio.get_running_loop().call_soon(self._tell_heard)
 
     def _total_answered(
-        self, totals: Totals, total: Total, answer: "asyncio.Future[PeriodTold] | asyncio.Future[GaugeTold]"
+        self,
+        totals: Totals,
+        total: Total,
+        sent: float,
+        answer: "asyncio.Future[PeriodTold] | asyncio.Future[GaugeTold]",
     ) -> None:
-        if answer.exception() is None:
+        self._answered(sent)
+        if answer.exception() is not None:
+            totals.away(total, self._now(), self._settings.on_loss)
+        else:
             totals.answer(total, self._now(), answer.result())
 
     def _tell_heard(self) -> None:
         """Workers with requests that wait look again."""
         self._is_heard = False
-        self._tell({"type": "heard"})
+        self._spokesman.tell({"type": "heard"})
+
+    # ---- claims
+
+    async def _look_at_claims(self) -> None:
+        """For ever, see to it that claims which nobody uses go back to the hub."""
+        while True:
+            await asyncio.sleep(LOOK)
+            self._rtt = self._hub.rtt
+            self._follow_tables()
+            rows = [place for known in self._tables.values() if known.rates.has_claims for place in self._unused(known)]
+            if rows:
+                self._spokesman.tell({"type": "unused", "rows": rows})
+
+    def _unused(self, known: Known) -> list[list[Any]]:
+        """The rows whose claims workers are to give back. Those that a worker left when it died are given back here."""
+        (table, rates), now = known[:2], self._now()
+        for column in set(range(table.layout.columns - 1)) - columns.held(table.file):
+            if rates.left_behind(column):
+                with columns.borrowed(table.file, column) as is_free:
+                    for row in rates.left_behind(column) if is_free else ():
+                        rates.settle(row, column, now)
+        return [[table.name, table.file.generation, *place] for place in rates.unused(now)]
 
     # ---- the clock
 
@@ -234,7 +370,7 @@ class Agreeing:
         while True:
             await asyncio.sleep(LONGEST)
             there = self._hub.offset
-            if there is None or not self._store.identity.held:
+            if there is None:
                 continue
             here, wanted = self._store.offset, max(0.0, there - EPOCH)
             away = wanted - here
@@ -249,19 +385,24 @@ class Agreeing:
 
     def report(self) -> dict[str, Any]:
         """What `GET /status` says of it."""
-        hub = self._hub
-        age = round(monotonic() - hub.heard_at, 3) if hub.heard_at else None
-        said = {"url": hub.name, "state": "up" if hub.is_up else "away", "age_s": age, "hosts": hub.hosts}
-        return said if hub.why is None else said | {"why": hub.why}
+        return self._hub.status() | {"behind_s": round(self._behind(), 3)}
+
+    def _behind(self) -> float:
+        """Seconds since the hub should have heard, or have been heard, at the latest."""
+        heard = self._hub.heard_at
+        if not heard:
+            return 0.0
+        now = self._now()
+        kinds = [kind for known in self._tables.values() for kind in (known.rates, known.totals)]
+        return max([monotonic() - heard, *[kind.overdue(now) for kind in kinds]])
 
     def series(self) -> list[Series]:
         """Its metrics."""
         hub = self._hub
-        age = monotonic() - hub.heard_at if hub.heard_at else 0.0
         return [
             ("edge_hub_up", (), (int(hub.is_up),)),
             ("edge_hub_errors_total", (), (self._errors + hub.errors,)),
             ("edge_hub_hosts", (), (hub.hosts,)),
-            ("edge_limit_sync_age_seconds", (), (round(age),)),
+            ("edge_limit_sync_age_seconds", (), (round(self._behind()),)),
             ("edge_limits_shared", (), (sum(len(known.rates) + len(known.totals) for known in self._tables.values()),)),
         ]

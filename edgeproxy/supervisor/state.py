@@ -27,9 +27,10 @@ def prepare(settings: Settings) -> Store:
     folder = tables.dir or state
     try:
         refuse_other_folder(state, folder)
-        if state.is_dir() and (put := identity.settle(state, folder)) is not None:
+        put = identity.settle(state, folder, shared=settings.hub.is_shared) if state.is_dir() else None
+        if put is not None:
             log.get().error("the state was set aside, and this edge begins anew", aside=str(put), why=NOT_ITS_OWN)
-        return Store.prepare(
+        store = Store.prepare(
             state,
             workers=settings.workers,
             people=tables.people,
@@ -37,6 +38,8 @@ def prepare(settings: Settings) -> Store:
             tables_dir=tables.dir,
             hub=settings.hub.is_shared,
         )
+        store.control.stay(identity.Here.of(state).digest)
+        return store
     except (OSError, identity.Unusable) as failure:
         why = str(failure).removeprefix(f"{state}: ").removeprefix("cannot be used: ")
         raise Unusable(f"the state directory {state} cannot be used: {why}") from failure

@@ -41,10 +41,10 @@ class Rate:
         self.totals: dict[int, int] = {}
         self.seen: dict[int, float] = {}
         """By host: when it last said something, edge time."""
-        self.cums: dict[int, int] = {}
-        """By host: what it counted ever."""
         self.level = 0.0
         self.now = 0.0
+        self.in_hand: dict[int, int] = {}
+        """By host: claims on the bucket that are not spent. They do not drain: what is used drains from then on."""
 
 
 class Memory:
@@ -90,7 +90,7 @@ class Memory:
             host = self._hosts[said.key, said.instance] = Host(said.born, said.spent)
         now = max(rate.now, said.now)
         if said.bucket is not None:
-            rate.level = max(0.0, rate.level - (now - rate.now) * said.bucket.rate)
+            rate.level = max(sum(rate.in_hand.values()), rate.level - (now - rate.now) * said.bucket.rate)
         rate.now = now
         if said.window is not None:
             lowest = said.window.cell - said.window.cells - BEHIND
@@ -100,7 +100,8 @@ class Memory:
         if said.seq > host.seq:
             self._take(said, rate, host, known)
         for other in [other for other, at in rate.seen.items() if at < now - said.span - FORGOTTEN]:
-            del rate.seen[other], rate.cums[other]
+            del rate.seen[other]
+            rate.in_hand.pop(other, None)
         return _told(said, rate, host, known)
 
     def _take(self, said: Report, rate: Rate, host: Host, known: bool) -> None:
@@ -121,7 +122,7 @@ class Memory:
                 poured = max(0, said.cum - host.cum) - max(0, spent - host.spent)
                 rate.level = max(0.0, rate.level + poured)
             else:
-                rate.level = max(rate.level, said.bucket.level)
+                rate.level = max(rate.level, said.bucket.level) + said.bucket.own
         host.cum, host.spent = max(host.cum, said.cum), max(host.spent, spent)
         granted = min(said.want, *_rooms(said, rate)) if said.want else 0
         if granted > 0:
@@ -131,9 +132,10 @@ class Memory:
                 rate.totals[cell] = rate.totals.get(cell, 0) + granted
                 host.granted[cell] = host.granted.get(cell, 0) + granted
             rate.level += granted if said.bucket is not None else 0
+        if said.bucket is not None:
+            rate.in_hand[said.instance] = host.claims - host.spent
         host.seq = said.seq
         rate.seen[said.instance] = said.now
-        rate.cums[said.instance] = host.cum
 
 
 def _rooms(said: Report, rate: Rate) -> Iterable[int]:
@@ -153,6 +155,5 @@ def _told(said: Report, rate: Rate, host: Host, known: bool) -> Told:
         held = {cell: total - host.holds(cell) for cell, total in rate.totals.items() if cell >= lowest}
         foreign = {cell: count for cell, count in held.items() if count > 0}
     hosts = sum(at >= rate.now - said.span for at in rate.seen.values())
-    others = sum(cum for of, cum in rate.cums.items() if of != said.instance)
     granted, settled = dict(host.granted), dict(host.settled)
-    return Told(known, hosts, host.claims - host.spent, foreign, granted, settled, rate.level, rate.now, others)
+    return Told(known, hosts, host.claims - host.spent, foreign, granted, settled, rate.level, rate.now)

@@ -1,13 +1,12 @@
 """When a host tells the hub of a rate, what it says, and how much it may let through before it has heard. Pure.
 
-A rate in use is told of every second, give or take; at once when nobody has answered for a while; sooner the closer it
-is to its limit. Told of are absolute counts, without waiting for the answer to the last report. In between a host may
-let through a small part of what is left; then requests wait for a claim, unless nobody else uses the rate. LIMITS
-sections 4, 5, 7 and 8 are where the rules and their constants come from; tests/sync/simulate.py is where they are
-tried. Times are edge time in seconds.
+A rate in use is told of every second, give or take, or less often where no other host uses it; at once when nobody has
+answered for a while; sooner the closer it is to its limit. Told of are absolute counts, without waiting for the answer
+to the last report. In between a host may let through a small part of what is left; then requests wait for a claim,
+unless nobody else uses the rate. LIMITS sections 4, 5, 7 and 8 are where the rules and their constants come from;
+tests/regions/simulate.py is where they are tried. Times are edge time in seconds.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -17,6 +16,8 @@ from edgeproxy.sync.report import Bucket, Cell, Report, Told, Window
 
 TICK = 1.0
 """Seconds between two reports of a rate in use, a fifth more or less."""
+ALONE = 2.4
+"""So many times as seldom where no other host uses the rate: just before it would become cold."""
 COLD = 3.0
 """Seconds without an answer after which nobody knows what others have counted meanwhile."""
 WARMING = 0.25
@@ -27,8 +28,18 @@ AT_ONCE = 0.005
 """The same while requests wait and no claim is under way."""
 STALE = 0.25
 """Seconds after which an answer is too old to refuse by."""
+EACH = 0.01
+"""The same for each host that uses the rate, where that is more: so they do not ask more often the more they are."""
 BEHIND = 2
 """Cells below a window of which it is remembered what was said."""
+RETURNING = 10.0
+"""Seconds after the hub is there again in which others find it too, and tell it what they let through meanwhile."""
+AFRESH = 1 << 20
+"""More than a host counts between a report and its answer."""
+
+WAITED_FOR, MATTERS, IN_TURN = range(3)
+"""Why a report is due: requests wait for it; much was not told of, or something refused, or nobody has answered for a
+while; or it is time. Where not all can be told, the first come first."""
 
 Mode = Literal["bounded", "eventual", "strict"]
 OnLoss = Literal["share", "full", "deny"]
@@ -71,12 +82,13 @@ class Counted(NamedTuple):
 
 
 def allowance(most: int, left: int, seen: int) -> int:
-    """What it may let through between two answers, where `seen` hosts use the rate."""
-    return int(max(1, 0.01 * most, 0.5 * max(0, left) / max(1, seen)))
+    """What it may let through between two answers, where `seen` hosts use the rate: one each, or together a fifth."""
+    seen = max(1, seen)
+    return int(max(1, min(0.01, 0.2 / seen) * most, 0.5 * max(0, left) / seen))
 
 
 def worth_telling(most: int, left: int, hosts: int) -> int:
-    """How much that was not told of makes a report due before its tick."""
+    """How much that was not told of makes a report due before its tick, where `hosts` use the rate."""
     return int(max(1, 0.001 * most, 0.1 * max(0, left) / max(1, hosts - 1)))
 
 
@@ -86,7 +98,7 @@ def stock(most: int, left: int, hosts: int) -> int:
 
 
 def held_to(terms: Terms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -> int:
-    """What this host may use of a rate while the hub is away; `own` and `foreign` were used when it was lost."""
+    """What this host may use of a rate while the hub is away; `own` and `foreign` were used at its last answer."""
     if terms.mode == "strict" or on_loss == "deny":
         return 0
     if on_loss == "full":
@@ -95,13 +107,21 @@ def held_to(terms: Terms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -
     return min(terms.most, int(max(cold_allowance(terms.most, hosts), terms.most / max(1, hosts), part)))
 
 
+class Due(NamedTuple):
+    """When a report is due, perhaps in the past, and why."""
+
+    at: float
+    why: int
+
+
 class Sent(NamedTuple):
-    """A report that was sent: its seq, what was counted ever, claims spent ever, and claims asked for."""
+    """A report that was sent: its seq, what was counted ever, claims spent ever, claims asked for, if it was whole."""
 
     seq: int
     cum: int
     spent: int
     want: int
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -130,21 +150,29 @@ class Plan:
     """Until when asking is of no use, as the hub has just refused a claim: the next cell, or the next token."""
     foreign: Mapping[int, int] = field(default_factory=dict)
     level: tuple[float, float] = (0.0, 0.0)
-    """Of the bucket as the hub has it, and when."""
+    """Of the bucket as the hub has it, without the claims that this host has in hand, and when."""
     others: int = 0
-    """What others counted ever, as far as it was ever heard of."""
+    """Of a bucket, in the place of what others counted ever: with each answer so much more that no column knows of more
+    counts than the hub's, and its level is what all go on from. The number says nothing else."""
     claims: int = 0
     """Claims granted ever; from the map, where another supervisor was here before."""
     spent: int = 0
     """Of these, spent as of the last report."""
-    _others: int | None = None
+    is_whole: bool = True
+    """The next report says everything that counts, not only what is new."""
+    _where: int = 0
+    """Where the last answer came from."""
     _forgetful_until: float = -1e9
+    _part: int = 0
+    """What this host was held to while the hub was away, and until when it still is."""
+    _part_until: float = -1e9
     _tick: float = TICK
-    _whole: bool = True
+    _lowest: int = 0
+    """The lowest cell that counted when the last report was made."""
     _said: dict[int, tuple[int, int]] = field(default_factory=dict)
     _granted: dict[int, int] = field(default_factory=dict)
     _settled: dict[int, int] = field(default_factory=dict)
-    _under_way: deque["Sent"] = field(default_factory=deque)
+    _under_way: list["Sent"] = field(default_factory=list)
     """Reports without an answer yet, oldest first."""
 
     # ---- how much may pass
@@ -155,10 +183,10 @@ class Plan:
 
     def ask_from(self, now: float, left: int) -> int | None:
         """The count (of all ever counted here) from which on requests must ask first; None where none has to."""
-        if self.hosts <= 1 or self.terms.mode == "eventual":
-            return None
         if self.terms.mode == "strict":
             return 0
+        if self.hosts <= 1 or self.terms.mode == "eventual":
+            return None
         if self.is_cold(now) or now < self.warm_since + WARMING:
             return self.acknowledged + cold_allowance(self.terms.most, self.hosts)
         if self.seen > 1:
@@ -188,40 +216,70 @@ class Plan:
 
     def due(self, now: float, counted: Counted) -> float | None:
         """When the next report is due; None where there is nothing to say or to ask."""
-        untold = counted.cum - self.told
-        moments = []
+        due = self.next(now, counted)
+        return None if due is None else max(now, due.at)
+
+    def next(self, now: float, counted: Counted) -> Due | None:
+        """The next report; None where there is nothing to say or to ask."""
         if counted.waiting and self._want(now, counted):
-            moments.append(self.told_at + (SOON if self.asked else AT_ONCE))
-        if untold or counted.refused or counted.spent > self.spent:
-            moments.append(self.told_at + self._tick)
-            if self.is_cold(now) and not self._under_way:
-                moments.append(now)
-            if untold >= worth_telling(self.terms.most, counted.left, self.hosts):
-                moments.append(self.told_at + SOON)
-            if counted.refused and (untold or now - self.answered_at > STALE):
-                moments.append(self.told_at + SOON)
-        return max(now, min(moments)) if moments else None
+            return Due(self.told_at + (SOON if self.asked else AT_ONCE), WAITED_FOR)
+        if not self.has_news(counted):
+            return None
+        untold, users = counted.cum - self.told, self.users(now)
+        if (
+            untold >= worth_telling(self.terms.most, counted.left, users)
+            # While an answer is on its way, asking again would bring it no sooner.
+            or (counted.refused and (untold or (now - self.answered_at > self.stale and not self._under_way)))
+            or (untold and self.answered_at < now - COLD and not self._under_way)
+        ):
+            return Due(self.told_at + SOON, MATTERS)
+        return Due(self.told_at + self.step(now), IN_TURN)
+
+    def step(self, now: float) -> float:
+        """Seconds from one report to the next that is due for no other reason than the time."""
+        return self._tick * (1 if self.users(now) > 1 else ALONE)
+
+    def has_news(self, counted: Counted) -> bool:
+        """Whether there is something to say at all."""
+        return self.is_whole or counted.cum != self.told or counted.refused or counted.spent > self.spent
+
+    def is_through(self, counted: Counted) -> bool:
+        """Whether there is nothing to say, and all that was said has been answered."""
+        return not self._under_way and not self.has_news(counted)
+
+    @property
+    def stale(self) -> float:
+        """Seconds after which it asks again before it refuses more: many hosts take their time, a tick at most."""
+        return max(STALE, EACH * self.seen)
+
+    def users(self, now: float) -> int:
+        """Hosts that use the rate; all, where nobody has said lately."""
+        return self.hosts if self.is_cold(now) or now < self.warm_since + WARMING else self.seen
 
     def report(self, now: float, cell: int, instance: int, seq: int, counted: Counted, tick: float = TICK) -> Report:
         """What to tell the hub now. `tick`: seconds until the next report, unless something makes it due before."""
         terms = self.terms
         want = self._want(now, counted)
         self.spent = counted.spent
-        self._settle()
+        if self._granted:
+            self._settle()
         window = bucket = None
         if terms.cells:
             lowest = cell - terms.cells
-            for cells in (self._said, self._granted, self._settled):
-                for old in [old for old in cells if old < lowest - BEHIND]:
-                    del cells[old]
+            if lowest != self._lowest:
+                self._lowest = lowest
+                for cells in (self._said, self._granted, self._settled):
+                    for old in [old for old in cells if old < lowest - BEHIND]:
+                        del cells[old]
             window = Window(terms.limit, terms.cells, cell, tuple(self._changed(counted.cells, lowest)))
         if terms.depth:
-            bucket = Bucket(terms.depth, terms.rate, counted.level)
+            own = min(counted.level, float(counted.cum - self.acknowledged))
+            bucket = Bucket(terms.depth, terms.rate, counted.level - own, own)
         self.told = counted.cum
         self.told_at = now
         self._tick = tick
-        self._whole = False
-        self._under_way.append(Sent(seq, counted.cum, counted.spent, want))
+        self._under_way.append(Sent(seq, counted.cum, counted.spent, want, self.is_whole))
+        self.is_whole = False
         return Report(
             self.key, instance, seq, self.born, now, terms.span, counted.cum, counted.spent, want, window, bucket
         )
@@ -250,10 +308,10 @@ class Plan:
     def _changed(self, counted: Mapping[int, int], lowest: int) -> list[Cell]:
         """The cells of which there is something new, or all."""
         changed = []
-        for cell in sorted({*counted, *self._settled}):
+        for cell in sorted({*counted, *self._settled}) if self._settled else counted:
             if cell >= lowest:
                 said = counted.get(cell, 0), self._settled.get(cell, 0)
-                if self._whole or self._said.get(cell, (0, 0)) != said:
+                if self.is_whole or self._said.get(cell, (0, 0)) != said:
                     self._said[cell] = said
                     changed.append(Cell(cell, *said))
         return changed
@@ -264,14 +322,17 @@ class Plan:
         """Take the answer to a report; returns how many claims it grants."""
         sent = Sent(seq, self.acknowledged, self.spent, 0)
         while self._under_way and self._under_way[0].seq <= seq:
-            sent = self._under_way.popleft()
+            sent = self._under_way.pop(0)
         self.acknowledged = sent.cum
         lowest = cell - self.terms.cells
         if self.is_cold(now):
             self.warm_since = now
         self.answered_at = now
         self.seen = told.hosts
-        if not told.known and self._said:
+        # A replica that has become the primary knows this host, and perhaps not all that it has said.
+        has_forgotten = not told.known or told.where != self._where
+        self._where = told.where
+        if has_forgotten and self._said:
             # The others have to tell it everything again too. Until they have, what it said before still holds.
             self._forgetful_until = now + COLD
         if now < self._forgetful_until:
@@ -279,12 +340,10 @@ class Plan:
             self.foreign = {of: max(self.foreign.get(of, 0), told.foreign.get(of, 0)) for of in cells if of >= lowest}
         else:
             self.foreign = told.foreign
-        self.level = told.level, told.now
-        if self._others is not None:
-            self.others += max(0, told.others - self._others)
-        self._others = told.others
-        if not told.known and self._said:
-            self._whole = True
+        self.level = max(0.0, told.level - told.claims), told.now
+        self.others += AFRESH
+        if has_forgotten and self._said and not sent.whole:
+            self.is_whole = True
             self.told_at = -1e9
         # By what is in hand: so a lost answer is made up for, and what a hub forgot is not given twice.
         granted = max(0, told.claims - (self.claims - sent.spent))
@@ -296,7 +355,20 @@ class Plan:
             self.no_use_until = self._some_again(now, cell)
         return granted
 
+    def found(self, now: float, part: int) -> None:
+        """The hub is there again, without which this host was held to `part`.
+
+        It does not know yet what others have let through that come back later, so there may seem to be room.
+        """
+        self._part, self._part_until = part, now + RETURNING
+
+    def withheld(self, now: float) -> int:
+        """Of what seems to be left of a window, what is kept for those others."""
+        if now >= self._part_until:
+            return 0
+        return max(0, self.terms.limit - self._part - sum(self.foreign.values()))
+
     def lost(self) -> None:
         """The connection was lost, and with it the answers to what is under way."""
         self._under_way.clear()
-        self._whole = True
+        self.is_whole = True

@@ -34,15 +34,17 @@ class Window(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """A leaky bucket of `depth`, which drains `rate` a second. `level`: what the host takes it to be at `now`.
+    """A leaky bucket of `depth`, which drains `rate` a second. `level`: what the host takes it to be at `now`, but for
+    its `own`, which it has counted since the hub last answered.
 
-    The level is looked at only where the hub does not know the host, so that what it counted long ago is not poured in
-    at once.
+    These two are looked at only where the hub does not know the host, so that what it counted long ago is not poured in
+    at once: the level may be what others say too, and its own is on top of it.
     """
 
     depth: int
     rate: float
     level: float
+    own: float = 0.0
 
 
 class Report(NamedTuple):
@@ -71,7 +73,8 @@ class Told(NamedTuple):
     `hosts`: that counted within the span, the asking one among them. `claims`: those of the asking host that are not
     spent. `foreign`: by cell, what others have there, claims included. `granted`, `settled`: the asking host's claims,
     by the cell in which they were granted. `level`: of the bucket, everybody's claims included, at `now`, which is the
-    latest that any host has said. `others`: what the others of late have counted ever.
+    latest that any host has said; claims do not drain. `where`:
+    over which connection it was heard; another one may lead to a server that has lost some of what was told before.
     """
 
     known: bool
@@ -82,7 +85,7 @@ class Told(NamedTuple):
     settled: Mapping[int, int]
     level: float = 0.0
     now: float = 0.0
-    others: int = 0
+    where: int = 0
 
 
 class Period(NamedTuple):

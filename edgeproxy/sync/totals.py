@@ -7,7 +7,8 @@ edge time in seconds.
 
 import heapq
 import random
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import COUNT_MASK, HAS_PERIODS, LimitTable
@@ -16,14 +17,24 @@ from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold
 
 HOLDS = 5.0
 """Seconds for which others take something to be in use that they were told of: a host that dies lets go of it then."""
+AGAIN, RARELY = 2.0, 600.0
+"""Seconds after which what is in use is said again, though it is as it was; and what was counted of a quota, lest the
+hub has forgotten it."""
 IDLE = 10.0
 """Seconds without a change after which a row is no longer looked at."""
+LOOKS = 500
+"""Rows that are looked at in one go, at most."""
+SPREAD = 5.0
+"""Seconds over which rows are told once the hub is there again that have not changed meanwhile."""
+
+NOTHING = -1
+"""Told where it is not known what the hub has heard of: as nothing can be, so that it is told in any case."""
 
 
 class Total:
     """A row in use, whose number is `told` to the hub as of `told_at`."""
 
-    __slots__ = ("due", "generation", "key", "limit", "others", "period", "row", "told", "told_at", "used_at")
+    __slots__ = ("due", "generation", "key", "limit", "others", "period", "row", "tick", "told", "told_at", "used_at")
 
     def __init__(self, row: int, generation: int, key: bytes, limit: int) -> None:
         self.row = row
@@ -33,6 +44,8 @@ class Total:
         self.told = self.period = 0
         self.others = 0
         self.told_at = -1e9
+        self.tick = TICK
+        """Seconds until it is told again."""
         self.used_at = 0.0
         self.due = 0.0
 
@@ -49,6 +62,9 @@ class Totals:
         self._chance = chance or random.Random()
         self._rows: dict[int, Total] = {}
         self._due: list[tuple[float, int]] = []
+        self._away = False
+        self._left: deque[Total] = deque()
+        """Rows that are still to be held, where the hub was lost, or to be told, where it was found."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -66,15 +82,23 @@ class Totals:
             self._rows[row] = total
         total.limit = limit
         total.used_at = now
-        self._schedule(total, now)
+        if self._away:
+            self._left.appendleft(total)
+        else:
+            self._schedule(total, now)
 
     def due(self) -> float | None:
         """When the next row is due."""
-        return self._due[0][0] if self._due else None
+        if self._left:
+            return 0.0
+        return self._due[0][0] if self._due and not self._away else None
 
     def reports(self, now: float, most: int = 1000) -> Iterator[tuple[Total, Period | Gauge]]:
         """What is to be told now."""
-        while self._due and self._due[0][0] <= now and most > 0:
+        self._find(now)
+        looks = LOOKS
+        while self._due and self._due[0][0] <= now and most > 0 and looks > 0:
+            looks -= 1
             due, number = heapq.heappop(self._due)
             total = self._rows.get(number)
             if total is None or total.due != due:
@@ -91,20 +115,32 @@ class Totals:
             else:
                 self._schedule(total, now)
 
+    def overdue(self, now: float) -> float:
+        """Seconds for which the row has waited to be told that waits for the longest time."""
+        return max(0.0, now - self._due[0][0]) if self._due else 0.0
+
     def _schedule(self, total: Total, now: float) -> None:
         due = max(now, self._worth(total, now))
+        if now - total.used_at <= IDLE:
+            # Workers do not say each time that they use it.
+            due = min(due, now + TICK)
         if not total.due or due < total.due:
             total.due = due
             heapq.heappush(self._due, (due, total.row))
 
     def _worth(self, total: Total, now: float) -> float:
-        """When the next report is due: soon where much has changed, else with the next tick."""
+        """When the next report is due: soon where much has changed, with the next tick where it was used; else rarely.
+
+        What is in use is said again before the others forget it, also where it is as it was.
+        """
         period, count = self._counted(total)
         changed = abs(count - total.told) if period == total.period else count
         left = total.limit - count - total.others
-        if changed and changed >= worth_telling(total.limit, left, self.hosts):
+        if total.told != NOTHING and changed and changed >= worth_telling(total.limit, left, self.hosts):
             return total.told_at + SOON
-        return total.told_at + TICK * self._chance.uniform(0.8, 1.2)
+        if changed or total.used_at > total.told_at:
+            return total.told_at + total.tick
+        return total.told_at + (AGAIN if count and not period else RARELY)
 
     # ---- the map
 
@@ -127,7 +163,7 @@ class Totals:
         total.period, count = self._counted(total)
         if count != total.told:
             total.used_at = now
-        total.told, total.told_at = count, now
+        total.told, total.told_at, total.tick = count, now, TICK * self._chance.uniform(0.8, 1.2)
         if self._is_quota(total):
             return Period(total.key, self.instance, total.period, count)
         return Gauge(total.key, self.instance, count, now, now + HOLDS)
@@ -152,16 +188,57 @@ class Totals:
         """Write what others have in use."""
         self.table.words[total.row + self._hub + at.GAUGE] = min(count, COUNT_MASK)
 
-    def lost(self, now: float, on_loss: OnLoss) -> None:
-        """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known."""
-        for total in self._rows.values():
-            if not self._is_quota(total) and on_loss != "full":
-                part = 0 if on_loss == "deny" else max(1, total.limit // max(1, self.hosts))
-                self._in_use_elsewhere(total, max(0, total.limit - part))
-            total.told_at = now
+    def lost(self, on_loss: OnLoss, most: int = LOOKS) -> None:
+        """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known.
 
-    def found(self, now: float) -> None:
-        """The hub is there again: tell it everything, at once."""
-        for total in self._rows.values():
-            total.told_at = -1e9
+        So many rows at a time: call it again and again, when some are due.
+        """
+        if not self._away:
+            self._turn(away=True)
+        for _ in range(min(most, len(self._left))):
+            total = self._left.popleft()
+            if self._rows.get(total.row) is total and self._is_there(total):
+                self._hold(total, on_loss)
+
+    def _turn(self, *, away: bool) -> None:
+        """The hub was lost, or found: all rows are to be looked at anew."""
+        self._away = away
+        self._left = deque(self._rows.values())
+
+    def away(self, total: Total, now: float, on_loss: OnLoss) -> None:
+        """The part of the hub that has this row did not answer; it is told again with the next tick."""
+        if self._is_there(total) and self._rows.get(total.row) is total:
+            self._hold(total, on_loss)
+            total.told, total.told_at = NOTHING, now
             self._schedule(total, now)
+
+    def _hold(self, total: Total, on_loss: OnLoss) -> None:
+        if not self._is_quota(total) and on_loss != "full":
+            part = 0 if on_loss == "deny" else max(1, total.limit // max(1, self.hosts))
+            self._in_use_elsewhere(total, max(0, total.limit - part))
+
+    def renew(self, has: Callable[[bytes], bool], now: float) -> None:
+        """Tell of these keys again, over the next seconds: who has them may not have heard the last of it."""
+        for total in self._rows.values():
+            if has(total.key):
+                total.told, total.told_at = NOTHING, now - total.tick + self._chance.uniform(0, SPREAD)
+                self._schedule(total, now)
+
+    def found(self) -> None:
+        """The hub is there again: it is to be told everything, at once of what has changed."""
+        self._turn(away=False)
+
+    def _find(self, now: float) -> None:
+        """Of the rows that the hub is to be told of again, see when the next ones are due."""
+        for _ in range(min(LOOKS, len(self._left))):
+            total = self._left.popleft()
+            if self._rows.get(total.row) is not total or not self._is_there(total):
+                continue
+            period, count = self._counted(total)
+            changed = (period, count) != (total.period, total.told)
+            later = 0.0 if changed else self._chance.uniform(0, SPREAD)
+            total.told, total.told_at = NOTHING, now - total.tick + later
+            self._schedule(total, now)
+
+    def _is_there(self, total: Total) -> bool:
+        return self.table.words[total.row + at.ROW_GENERATION] == total.generation

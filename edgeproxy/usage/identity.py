@@ -5,15 +5,18 @@
 
 Where the directory is not the one that was left (another machine id, another inode: a copy, a moved volume, a restored
 backup), somebody else may go on with the same counts. So everything is set aside, and the edge begins anew under an
-identity of its own; `adopt` goes on with what was set aside, `discard` drops it. Nothing here is done while an edge
-uses the directory. A process that is killed in the midst of it is followed by one that ends it: identity.json is moved
-last when a state is set aside, and a file of its own says what is being adopted.
+identity of its own. An edge that ships no usage has no identity.json, but is known to the hub by the instance in its
+control file: that says where the directory was, and where hosts share limits the same is done. `adopt` goes on with
+what was set aside, `discard` drops it. Nothing here is done while an edge uses the directory. A process that is killed
+in the midst of it is followed by one that ends it: identity.json is moved last when a state is set aside, and a file of
+its own says what is being adopted.
 """
 
 import os
 import re
 import secrets
 import shutil
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +75,11 @@ class Here(NamedTuple):
             machine = ""
         return cls(machine, state.stat().st_ino)
 
+    @property
+    def digest(self) -> int:
+        """64 bits for it."""
+        return int.from_bytes(blake2b(f"{self.machine} {self.inode}".encode(), digest_size=8).digest(), "little")
+
     def is_where(self, identity: Identity) -> bool:
         """Whether this is where the identity was made, or adopted."""
         return self == (identity.machine, identity.inode)
@@ -99,7 +107,18 @@ def write(state: Path, identity: Identity) -> None:
 
 def make(state: Path, now: float) -> Identity:
     """A new identity for the directory as it is now: what it counted so far, it counts. `now` is Unix time."""
-    identity = Identity(f"edge-{secrets.token_hex(8)}", *Here.of(state), int(now))
+    identity = Identity(_new_id(), *Here.of(state), int(now))
+    write(state, identity)
+    return identity
+
+
+def _new_id() -> str:
+    return f"edge-{secrets.token_hex(8)}"
+
+
+def _name(state: Path) -> Identity:
+    """An identity of nowhere for counts that never had one: so they can be set aside, and adopted."""
+    identity = Identity(_new_id(), "", 0, int((state / "control").stat().st_mtime))
     write(state, identity)
     return identity
 
@@ -110,11 +129,11 @@ def aside(state: Path) -> list[Path]:
     return sorted((path for path in found if (path / IDENTITY).exists()), key=_number)
 
 
-def settle(state: Path, folder: Path) -> Path | None:
+def settle(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
     """Before tables are made: set the state aside where it is not the one that was left. `folder` has the tables.
 
-    Returns where it is now, None where there was no need. Where another supervisor tends the tables it is at home.
-    Raises Unusable or OSError.
+    `shared`: limits are shared with other hosts, so that it matters without an identity too. Returns where it is now,
+    None where there was no need. Where another supervisor tends the tables it is at home. Raises Unusable or OSError.
     """
     if not state.exists():
         return None
@@ -124,12 +143,26 @@ def settle(state: Path, folder: Path) -> Path | None:
     try:
         _end_adopting(state, folder)
         identity = load(state)
-        if identity is None or Here.of(state).is_where(identity):
+        if identity is None and not (shared and _is_moved(state)):
+            return None
+        if identity is not None and Here.of(state).is_where(identity):
             return None
         refuse_used(state, folder)
+        if identity is None:
+            _name(state)
         return set_aside(state, folder)
     finally:
         lock.release()
+
+
+def _is_moved(state: Path) -> bool:
+    """Whether a directory without an identity has been elsewhere."""
+    if not (state / "control").exists():
+        return False
+    control = Control.open(state / "control")
+    place = control.place
+    control.close()
+    return place not in (0, Here.of(state).digest)
 
 
 def adopt(state: Path, folder: Path, name: str | None = None) -> Adopted:
@@ -148,7 +181,9 @@ def adopt(state: Path, folder: Path, name: str | None = None) -> Adopted:
             return Adopted(here, None, None)
         wanted = _named(state, name)
         if identity is None and (state / "control").exists():
-            raise Unusable(f"{state} has counts without an identity: serve with them once, and they have one")
+            if (state / SPOOL).exists():
+                raise Unusable(f"{state} has counts without an identity: serve with them once, and they have one")
+            identity = _name(state)
         put = None if identity is None else _target(state)
         said = {"name": wanted.name, "aside": None if put is None else put.name}
         write_whole(state / ADOPTING, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))

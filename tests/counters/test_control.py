@@ -59,6 +59,15 @@ def test_a_control_file_that_is_not_there_cannot_be_opened(tmp_path: Path) -> No
         Control.open(tmp_path / "control")
 
 
+def test_where_it_is_is_said_once(tmp_path: Path) -> None:
+    control = Control.prepare(tmp_path / "control")
+    assert control.place == 0
+    control.stay(7)
+    control.stay(8)
+    assert control.place == 7
+    control.close()
+
+
 def test_a_closed_control_file_is_unmapped(tmp_path: Path) -> None:
     Control.prepare(tmp_path / "control").close()
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()

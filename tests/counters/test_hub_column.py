@@ -89,11 +89,11 @@ def test_it_is_carried_only_to_a_table_that_has_none(tmp_path: Path, columns_aft
     assert (new.peek(new.key(b"gauge")) is None) == (carried == 3)
 
 
-def test_supervisors_that_start_are_counted_and_the_clock_can_be_moved(tmp_path: Path) -> None:
+def test_supervisors_that_tell_the_hub_are_counted_and_the_clock_can_be_moved(tmp_path: Path) -> None:
     starts = []
     for _ in range(2):
         store = Store.prepare(tmp_path, workers=1, people=10, addresses=10)
-        starts.append(store.start)
+        starts.append(store.control.start())
         store.control.move(123.5)
         assert store.offset == 123.5
         store.close()

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 
 KEY = {"Authorization": "Bearer key-of-acme"}
 LIMIT = 60
+CREDITS = 40
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def edges(tmp_path: Path, upstream: Upstream, redis: Redis) -> Iterator[list[Edge]]:
-    """Two hosts with two workers each."""
-    tier = {"limits": [{"rate": f"{LIMIT}/min"}]}
+def edges(tmp_path: Path, upstream: Upstream, redis: Redis, request: pytest.FixtureRequest) -> Iterator[list[Edge]]:
+    """Two hosts with two workers each. The parameter is what the tier has besides."""
+    tier = {"limits": [{"rate": f"{LIMIT}/min"}], **getattr(request, "param", {})}
     with ExitStack() as ends:
         made = []
         for number in (1, 2):
@@ -59,6 +60,21 @@ def test_a_limit_holds_for_both_together(edges: list[Edge]) -> None:
     samples = one.metrics()
     assert total(samples, "edge_hub_up") == 1
     assert total(samples, "edge_hub_hosts") == 2
+
+
+@pytest.mark.parametrize("edges", [{"burst_credits": {"earn": "1/h", "max": CREDITS}}], indirect=True)
+def test_credits_are_spent_once_by_both_together(edges: list[Edge]) -> None:
+    one, other = edges
+    passed = sum(asked(edge, 5) for _ in range(24) for edge in (one, other))
+    # What passes unheard, of the limit and of the credits, counts for more than it may.
+    assert (LIMIT + CREDITS) * 0.95 <= passed <= LIMIT + CREDITS + 12
+    assert asked(one, 10) + asked(other, 10) <= 3, "nor does more pass then"
+    spent = [total(edge.metrics(), "edge_burst_credits_spent_total") for edge in edges]
+    assert CREDITS <= sum(spent) <= CREDITS + 6
+    assert min(spent) > 0
+    for edge in edges:
+        used = {policy["name"]: policy["used"] for policy in edge.limits("acme")}
+        assert used["burst-credits"] >= CREDITS - 1, "each knows what both have spent"
 
 
 def test_what_one_has_used_up_the_other_knows(edges: list[Edge]) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.admission import Terms, admit, held_up, tell
+from edgeproxy.limits.admission import Terms, admit, affords, buy, held_up, lacking, report, sells, tell
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
-from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
@@ -40,7 +40,7 @@ class Sharing:
         self.told: list[Gate] = []
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
-        return Gate(table, counts, rule.limit, mode, self.told.append)
+        return Gate(table, counts, rule.depth or rule.limit, mode, self.told.append)
 
     def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> Told:
         return Told(counts, limit)
@@ -79,8 +79,8 @@ def passes(terms: Terms) -> bool:
     """Whether a request passes without asking, and is admitted then."""
     if held_up(terms, NOW) is not None:
         return False
-    refused = admit(terms, NOW)[0]
-    tell(terms, NOW, refused=refused)
+    refused, _, _, noted = admit(terms, NOW)
+    tell(terms, NOW, refused, noted)
     return not refused
 
 
@@ -109,7 +109,7 @@ def test_who_has_no_room_is_refused_without_asking(terms: Terms, table: LimitTab
     told = len(sharing.told)
     assert held_up(terms, NOW + 1) is None
     assert admit(terms, NOW + 1)[0]
-    tell(terms, NOW + 1, refused=True)
+    tell(terms, NOW + 1, True)
     assert len(sharing.told) == told + 1
     assert terms.gates[0][1].has_refused
 
@@ -133,7 +133,7 @@ def test_a_gate_knows_whether_the_table_has_its_row(terms: Terms, tmp_path: Path
 
 
 def test_a_refusal_by_something_else_is_not_the_gates(terms: Terms, sharing: Sharing) -> None:
-    tell(terms, NOW, refused=True)
+    tell(terms, NOW, True)
     assert not sharing.told
 
 
@@ -178,4 +178,235 @@ def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sh
         policy.charge(1)
         count += 1
     assert count == passed
+    close_all()
+
+
+# ---- burst credits
+
+CREDITS = Rule("burst-credits", 6, 60.0, "customer", "burst_credits", depth=20)
+ROUTE = Rule("route", 100, 60.0, "customer_route")
+
+
+class Stand:
+    """A plan's limit with credits beyond it, and a route's limit, on one of three hosts that have heard nothing."""
+
+    def __init__(self, policies: Policies, sharing: Sharing, mode: str = "bounded", plan: Rule = RULE) -> None:
+        self.sharing = sharing
+        self.plan, self.route = policies.of(plan, b"acme"), policies.of(ROUTE, b"acme")
+        self.credits = policies.of(CREDITS, b"acme")
+        gates = [policies.gate(rule, b"acme", mode) for rule in (plan, ROUTE, CREDITS)]
+        self.gates = [gate for gate in gates if gate is not None]
+        self.terms = Terms(
+            (self.plan, self.route),
+            bought_off=1,
+            credits=self.credits,
+            credits_gate=self.gates[2],
+            gates=((self.plan, self.gates[0]), (self.route, self.gates[1])),
+        )
+
+    def uses_up(self, *policies: Policy) -> None:
+        """As if it had been elsewhere: nothing of it is untold."""
+        for policy in policies:
+            policy.left(NOW)
+            policy.charge(policy.left(NOW))
+        for gate in self.gates:
+            if not gate.is_local and gate.row:
+                self.told(gate)
+
+    def told(self, gate: Gate) -> None:
+        """The hub knows of all that was counted."""
+        words, row = gate._words, gate.row
+        words[row + at.ROW_ACKNOWLEDGED] = gate._counts.cum
+
+    def left(self) -> list[int]:
+        return [policy.left(NOW) for policy in (self.plan, self.route, self.credits)]
+
+
+@pytest.fixture
+def stand(policies: Policies, sharing: Sharing) -> Stand:
+    stand = Stand(policies, sharing)
+    assert stand.left() == [5, 100, 20]
+    return stand
+
+
+def test_within_the_limit_nobody_asks_for_credits(stand: Stand) -> None:
+    assert held_up(stand.terms, NOW) is None
+    assert passes(stand.terms)
+    assert stand.left() == [4, 99, 20]
+    assert held_up(stand.terms, NOW) == (stand.plan, stand.gates[0]), "its own gate is the first"
+
+
+def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
+    stand.uses_up(stand.plan)
+    stand.sharing.told.clear()
+    assert passes(stand.terms)
+    assert passes(stand.terms)
+    assert stand.left() == [0, 98, 18]
+    assert stand.sharing.told == [stand.gates[1], stand.gates[2]], "and not the limit, to which nothing was charged"
+    assert held_up(stand.terms, NOW) == (stand.credits, stand.gates[2]), "two of twenty are all that pass unheard"
+    words = stand.gates[2]._words
+    words[stand.gates[2].row + stand.gates[2]._own + at.GIVEN] += 1
+    assert passes(stand.terms)
+    assert stand.gates[2].in_hand == 0
+
+
+def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:
+    stand.uses_up()
+    assert passes(stand.terms)
+    assert held_up(stand.terms, NOW) == (stand.plan, stand.gates[0])
+    shut = (stand.plan,)
+    assert sells(stand.terms, NOW, shut)
+    assert held_up(stand.terms, NOW, shut) is None
+    refused, shown, left, noted = admit(stand.terms, NOW, shut)
+    assert (refused, shown, left) == (False, stand.plan, 0)
+    assert noted is not None
+    assert noted.bought == shut
+    tell(stand.terms, NOW, refused, noted)
+    assert stand.left() == [4, 98, 19]
+    assert admit(stand.terms, NOW, shut)[0] is False
+    # Claims that come after all are for others: who is to pay asks for credits, as the hub knows only of those.
+    words = stand.gates[0]._words
+    words[stand.gates[0].row + stand.gates[0]._own + at.GIVEN] += 1
+    assert held_up(stand.terms, NOW) is None
+    assert held_up(stand.terms, NOW, shut) == (stand.credits, stand.gates[2])
+
+
+def test_two_limits_of_which_one_is_shut(policies: Policies, stand: Stand) -> None:
+    hour = policies.of(Rule("hour", 9, 3600.0), b"acme")
+    terms = Terms((hour, stand.plan), bought_off=2, credits=stand.credits)
+    refused, shown, left, noted = admit(terms, NOW, (stand.plan,))
+    assert (refused, shown, left) == (False, stand.plan, 0)
+    assert noted is not None
+    assert noted.bought == (stand.plan,)
+    assert (hour.left(NOW), stand.plan.left(NOW), stand.credits.left(NOW)) == (8, 5, 19)
+
+
+def test_claims_are_of_no_use_to_who_cannot_pay(stand: Stand) -> None:
+    stand.uses_up(stand.plan, stand.credits)
+    stand.sharing.told.clear()
+    assert held_up(stand.terms, NOW) is None
+    assert admit(stand.terms, NOW)[0]
+    tell(stand.terms, NOW, True)
+    assert [gate.has_refused for gate in stand.gates] == [True, False, True]
+    assert stand.sharing.told == [stand.gates[0], stand.gates[2]]
+
+
+def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
+    stand.uses_up(stand.plan, stand.route)
+    assert held_up(stand.terms, NOW) is None, "credits are not for routes' limits"
+    assert lacking(stand.terms, NOW) == (stand.plan, stand.route)
+    assert admit(stand.terms, NOW)[0]
+    tell(stand.terms, NOW, True)
+    assert [gate.has_refused for gate in stand.gates] == [True, True, False]
+
+
+def test_a_routes_limit_that_is_shut_is_not_bought_off(stand: Stand) -> None:
+    assert not sells(stand.terms, NOW, (stand.route,))
+    assert held_up(stand.terms, NOW, (stand.route,)) is None
+
+
+def test_the_other_limits_are_asked_for_before_credits(stand: Stand) -> None:
+    stand.uses_up(stand.plan)
+    stand.gates[1].mode = "strict"
+    assert held_up(stand.terms, NOW) == (stand.route, stand.gates[1])
+
+
+def test_who_sheds_load_lets_nobody_wait_for_credits(policies: Policies, sharing: Sharing) -> None:
+    credits = policies.of(CREDITS, b"acme")
+    gate = policies.gate(CREDITS, b"acme", "bounded")
+    assert gate is not None
+    terms = Terms(credits=credits, credits_gate=gate)
+    assert terms.shares
+    assert buy(terms, NOW)
+    assert sharing.told == [gate]
+    assert buy(terms, NOW)
+    assert not affords(terms, NOW)
+    assert not buy(terms, NOW)
+    assert buy(terms, NOW, alone=True), "nobody can be asked"
+    gate.mode = "strict"
+    assert not affords(terms, NOW, alone=True)
+    assert credits.left(NOW) == 17
+
+
+def test_credits_that_are_never_enough_have_no_gate(policies: Policies) -> None:
+    credits = policies.of(CREDITS, b"acme", 21)
+    terms = Terms(credits=credits, credits_gate=policies.gate(CREDITS, b"acme", "bounded"))
+    assert (terms.credits, terms.paying, terms.shares) == (None, (), False)
+
+
+# ---- what answers cost, and limits on trial
+
+
+@pytest.fixture
+def later(policies: Policies) -> Terms:
+    """A limit that is charged what answers say, one on trial, and one on trial that is charged what they say."""
+    rules = [
+        Rule(name, 5, 60.0, scope, mode=mode)
+        for name, scope, mode in (
+            ("tokens", "customer", "enforce"),
+            ("trial", "customer", "shadow"),
+            ("tokens-trial", "key", "shadow"),
+        )
+    ]
+    made = [policies.of(rule, b"acme") for rule in rules]
+    gates = [policies.gate(rule, b"acme", "eventual") for rule in rules]
+    told = {policy: gate for policy, gate in zip(made, gates, strict=True) if gate is not None}
+    return Terms(reported=(made[0],), shadows=(made[1],), trials=(made[2],), told=told)
+
+
+def test_what_is_charged_later_is_told_then(later: Terms, sharing: Sharing) -> None:
+    reported, shadow, trial = [later.told[each] for each in (*later.reported, *later.shadows, *later.trials)]
+    assert passes(later)
+    assert sharing.told == [shadow, reported, trial], "what others use must be known by the time it is charged"
+    assert [gate.has_refused for gate in (reported, shadow, trial)] == [True, False, True]
+    for gate in (reported, shadow, trial):
+        words = gate._words
+        words[gate.row + gate._heads + at.WARM_UNTIL] = int(NOW * 1000) + 3000
+        words[gate.row + gate._heads + at.THRESHOLDS] = 4
+        gate._quiet_until = 0.0
+    sharing.told.clear()
+    assert passes(later)
+    assert sharing.told == [], "it is known"
+    report(later, NOW, [3, 0])
+    assert sharing.told == [], "not yet worth telling"
+    report(later, NOW, [1, 4])
+    assert sharing.told == [reported, trial]
+
+
+def test_a_limit_that_is_used_up_by_what_answers_cost_asks_what_others_have_used(
+    later: Terms, sharing: Sharing
+) -> None:
+    assert passes(later)
+    tell(later, NOW, True)
+    reported = later.told[later.reported[0]]
+    reported.has_refused = False
+    tell(later, NOW, True)
+    assert not reported.has_refused, "it has not refused anybody"
+    report(later, NOW, [9, 0])
+    assert not passes(later)
+    assert reported.has_refused
+
+
+def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: Terms, sharing: Sharing) -> None:
+    shadow = later.told[later.shadows[0]]
+    for _ in range(5):
+        shadow._quiet_until = 0.0
+        assert passes(later)
+    shadow._quiet_until = 0.0
+    sharing.told.clear()
+    assert passes(later)
+    assert shadow not in sharing.told
+
+
+def test_without_a_row_nobody_is_told(tmp_path: Path, sharing: Sharing) -> None:
+    table = limits(make(tmp_path, PEOPLE._replace(columns=5, rows=1)), 0)
+    policies = Policies(table, sharing=sharing)
+    policies.of(RULE, b"first").left(NOW)
+    tokens = policies.of(RULE, b"second")
+    gate = policies.gate(RULE, b"second", "eventual")
+    assert gate is not None
+    terms = Terms(reported=(tokens,), told={tokens: gate})
+    assert passes(terms)
+    report(terms, NOW, [3])
+    assert sharing.told == []
     close_all()

@@ -213,7 +213,7 @@ class Schedule:
         over = [quota for place, quota in enumerate(process.bounds()) if isinstance(quota, Quota) and before[place] < 1]
         if hit or over or bought:
             assert noted is not None
-            assert (set(noted.shadows), list(noted.over), noted.credited) == (set(hit), over, bool(bought))
+            assert (set(noted.shadows), list(noted.over), bool(noted.bought)) == (set(hit), over, bool(bought))
         else:
             assert noted is None
 
@@ -429,7 +429,7 @@ def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Pat
     terms = process.terms
     answers = [admit(terms, START) for _ in range(8)]
     assert [refused for refused, *_ in answers] == [False] * 5 + [True] * 3
-    assert [noted is not None and noted.credited for *_, noted in answers[:5]] == [False] * 2 + [True] * 3
+    assert [noted is not None and noted.bought != () for *_, noted in answers[:5]] == [False] * 2 + [True] * 3
     assert [bound.left(START) for bound in process.bounds()] == [0, 1, 0]
     # Whichever is sooner: the next credit.
     assert denied(terms, START) == ((terms.policies[0],), 1)

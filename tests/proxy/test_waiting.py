@@ -1,16 +1,22 @@
 """Requests that wait until the hub was asked: what becomes of them, of what follows, and of who leaves meanwhile."""
 
+import asyncio
 import gc
 import json
+import socket
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from edgeproxy.channel import Channel
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.gate import Gate
+from edgeproxy.limits.gate import LONGEST, Gate
+from edgeproxy.proxy.worker import until_told
+from edgeproxy.tasks import Tasks
 from tests.proxy.asking import asks, is_limited, request
-from tests.proxy.transcript import KEY, Edge, chunks, get, head, ok
+from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
 from tests.proxy.wire import Wire
 
 LIMIT = 10
@@ -55,9 +61,20 @@ class Shared:
 
     def grants(self, gate: Gate, many: int = 1) -> None:
         """Claims come."""
+        self.gives(gate, many)
+        self.edge.worker.asking.heard()
+
+    def gives(self, gate: Gate, many: int = 1) -> None:
+        """An answer with so many claims is written, of which the worker is still to be told."""
         worker = self.edge.worker.store.people
         self.table.words[gate.row + worker.head_at + at.GIVEN] += many
-        self.edge.worker.asking.heard(None)
+        self.table.words[gate.row + at.ROW_SYNC] += 1
+
+    def says_unused(self, gate: Gate) -> None:
+        """The supervisor says that nobody has used the claims of this row for a while."""
+        table = self.table
+        place = ["people", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION]]
+        self.edge.worker.asking.unused([place])
 
     def wanted(self, gate: Gate) -> int:
         """Claims that the worker would like to have beyond those that it was given."""
@@ -106,6 +123,31 @@ async def test_without_an_answer_it_is_refused_in_time(edge: Edge, shared: Share
     assert edge.used()["basic"] == 1, "what is refused is not counted"
     assert not shared.gates()
     assert (await asks(client, "/v1/x", key="")).status == 401, "the connection goes on"
+
+
+async def test_the_time_that_it_waits_is_not_the_edges_own(edge: Edge, shared: Shared) -> None:
+    def seconds() -> dict[str, float]:
+        names = ("edge_request_seconds", "edge_overhead_seconds", "edge_upstream_seconds", "edge_limit_wait_seconds")
+        return {name: sum(words[-1] for words in edge.metrics(name).values()) / 1e9 for name in names}
+
+    upstream = await shared.begins()
+    before = seconds()
+    client = await edge.client()
+    await client.sends(request())
+    gate = await shared.waits()
+    for _ in range(2):  # The first answer is of no use to it.
+        began = monotonic()
+        await edge.until(lambda began=began: monotonic() > began + 0.02, "time passes")
+        shared.grants(gate, 0)
+    shared.grants(gate)
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    whole, own, its, wait = [after - before[name] for name, after in seconds().items()]
+    assert wait >= 0.04
+    assert own + its + wait == pytest.approx(whole, abs=1e-6)
+    (words,) = edge.metrics("edge_limit_wait_seconds").values()
+    assert sum(words[:-1]) == edge.count("edge_limit_waits_total", "basic") == 1, "it is one wait"
 
 
 async def test_who_leaves_waits_no_more(edge: Edge, shared: Shared, tmp_path: Path) -> None:
@@ -265,6 +307,35 @@ async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> No
     await client.gets_eof()
 
 
+@pytest.mark.parametrize("supervisor", ["answers", "dies"])
+async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
+    edge: Edge, shared: Shared, monkeypatch: pytest.MonkeyPatch, supervisor: str
+) -> None:
+    monkeypatch.setitem(LONGEST, "bounded", 60.0)
+    upstream = await shared.begins()
+    mine, its = [await Channel.over(end) for end in socket.socketpair()]
+    stop = asyncio.Event()
+    tasks = Tasks()
+    told = tasks.start("told", until_told(its, edge.worker, {"orphan_deadline": 0.0, "token": 1}, stop))
+    await mine.send({"type": "drain", "deadline": 5.0})
+    await stop.wait()
+    assert await told == 5.0
+    client = await edge.client()
+    await client.sends(request())
+    gate = await shared.waits()
+    if supervisor == "answers":
+        shared.gives(gate)
+        await mine.send({"type": "heard"})
+    else:
+        mine.close()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    mine.close()
+    its.close()
+    await edge.worker.tasks.cancel()
+
+
 async def test_a_reload_meanwhile_holds_from_the_next_request_on(edge: Edge, shared: Shared) -> None:
     edge.config["trusted_proxies"] = ["127.0.0.1/32"]
     upstream = await shared.begins()
@@ -297,6 +368,118 @@ async def test_one_claim_is_for_one_request_first_come_first_served(edge: Edge, 
         await upstream.sends(ok())
         assert (await client.gets_answer()).status == 200
     assert edge.used()["basic"] == 4
+
+
+async def test_an_answer_that_is_of_no_use_leaves_everybody_in_place(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    clients = []
+    for number in range(3):
+        clients.append(await edge.client())
+        await clients[-1].sends(request(f"/v1/{number}"))
+        gate = await shared.waits(number + 1)
+    waiting = edge.worker.asking._waiting
+    first, second, third = waiting[gate]
+    edge.worker.asking.heard()
+    assert list(waiting[gate]) == [first, second, third], "there is no news"
+    shared.grants(gate, 0)
+    again, *behind = waiting[gate]
+    assert again.who is first.who
+    assert behind == [second, third], "who is behind has not even been asked"
+    assert shared.wanted(gate) == gate.waiting == 3
+    shared.grants(gate, 3)
+    for number, client in enumerate(clients):
+        assert (await upstream.gets_request()).first == f"GET /v1/{number} HTTP/1.1"
+        await upstream.sends(ok())
+        assert (await client.gets_answer()).status == 200
+        if number < 2:
+            upstream = await edge.upstream.accepts()
+
+
+async def test_who_waits_for_another_row_is_not_woken(edge: Edge, shared: Shared) -> None:
+    edge.config["customers"]["free"] = {"tier": "basic"}
+    upstream = await shared.begins()
+    one, other = await edge.client(), await edge.client()
+    await one.sends(request("/v1/one"))
+    gate = await shared.waits()
+    await other.sends(request("/v1/passes", key=UNLIMITED))
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await other.gets_answer()).status == 200
+    await other.sends(request("/v1/other", key=UNLIMITED))
+    await edge.until(lambda: len(shared.gates()) == 2, "both wait")
+    (its,) = [each for each in shared.gates() if each is not gate]
+    waiting = edge.worker.asking._waiting
+    (before,) = waiting[its]
+    shared.grants(gate)
+    assert (await upstream.gets_request()).first == "GET /v1/one HTTP/1.1"
+    assert waiting[its][0] is before
+    await upstream.sends(ok())
+    assert (await one.gets_answer()).status == 200
+    shared.grants(its)
+    assert (await upstream.gets_request()).first == "GET /v1/other HTTP/1.1"
+    await upstream.sends(ok())
+    assert (await other.gets_answer()).status == 200
+
+
+async def test_claims_that_come_too_late_are_given_back(edge: Edge, shared: Shared) -> None:
+    await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/left"))
+    gate = await shared.waits()
+    client.aborts()
+    await edge.until(lambda: not shared.gates(), "nobody waits")
+    shared.grants(gate, 2)
+    await edge.settles()
+    assert gate.in_hand == 2
+    shared.says_unused(gate)
+    assert gate.in_hand == 0
+    assert edge.used()["basic"] == 1, "nothing is charged"
+
+
+async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: Shared) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    await client.sends(request("/v1/waits"))
+    gate = await shared.waits()
+    shared.says_unused(gate)
+    assert shared.wanted(gate) == 1
+    shared.grants(gate)
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    words = shared.table.words
+    for wrong in (["nothing", 1, 0, 0], ["people", 99, gate.row, 2], ["people", 1, gate.row, 99]):
+        words[gate.row + edge.worker.store.people.head_at + at.GIVEN] += 1
+        edge.worker.asking.unused([wrong])
+        assert gate.in_hand == 1, "it is another row, of another table"
+        shared.says_unused(gate)
+
+
+async def test_two_limits_are_asked_in_turn_and_what_a_third_refuses_gives_all_back(edge: Edge, shared: Shared) -> None:
+    limits = [{"name": name, "rate": f"{LIMIT}/{unit}"} for name, unit in (("basic", "min"), ("hourly", "h"))]
+    edge.config["tiers"]["basic"] = {"limits": limits, "concurrency": 1}
+    upstream = await shared.begins()
+    held, refused = await edge.client(), await edge.client()
+    gates = []
+    for client in (held, refused):
+        await client.sends(request())
+        for _ in limits:
+            gates.append(await shared.waits())
+            # For both requests: what is in hand of one limit while the other is asked is there for who comes next.
+            shared.grants(gates[-1])
+        if client is held:
+            await upstream.gets_request()
+    assert gates[0] is gates[2]
+    assert gates[1] is gates[3]
+    assert gates[0] is not gates[1]
+    is_limited(await refused.gets_answer(), "concurrency")
+    assert [gate.in_hand for gate in gates[:2]] == [1, 1]
+    for gate in gates[:2]:
+        shared.says_unused(gate)
+    assert [gate.in_hand for gate in gates[:2]] == [0, 0]
+    await upstream.sends(ok())
+    assert (await held.gets_answer()).status == 200
+    assert edge.used()["basic"] == edge.used()["hourly"] == 2
 
 
 async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: Edge, shared: Shared) -> None:

@@ -1,12 +1,13 @@
 """The state directory of a supervisor that starts."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.config.load import load
-from edgeproxy.config.models import Settings
+from edgeproxy.config.models import Hub, Settings
 from edgeproxy.config.units import MOST_WORKERS
 from edgeproxy.counters.control import Control
 from edgeproxy.counters.layout import MOST_COLUMNS
@@ -96,6 +97,40 @@ def test_a_directory_that_was_copied_is_set_aside(tmp_path: Path) -> None:
     assert identity.aside(copy / "state") == [copy / "state" / "aside.1"]
     assert store.control.instance != Control.open(tmp_path / "state" / "control").instance
     store.close()
+
+
+@pytest.mark.parametrize("tables", [None, "tables"])
+def test_a_copy_is_another_host_on_the_hub_though_it_ships_no_usage(tmp_path: Path, tables: str | None) -> None:
+    def instance(directory: Path) -> int:
+        shared = settings(directory, tables).model_copy(update={"hub": Hub(url="redis://127.0.0.1:9/0")})
+        with closing(state.prepare(shared)) as store:
+            return store.control.instance
+
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    first.mkdir()
+    made = instance(first)
+    assert instance(first) == made
+    shutil.copytree(first, copy)
+    another = instance(copy)
+    assert another != made, "who has the counts of another must not pass for it"
+    assert instance(copy) == another
+    assert instance(first) == made
+    (put,) = identity.aside(copy / "state")
+    # Where the other is gone for good, its counts go on.
+    identity.discard(copy / "state", copy / (tables or "state"), put.name)
+    shutil.rmtree(copy)
+    shutil.copytree(first, copy)
+    instance(copy)
+    identity.adopt(copy / "state", copy / (tables or "state"))
+    assert instance(copy) == made
+
+
+def test_a_copy_of_an_edge_that_shares_nothing_keeps_its_counts(tmp_path: Path) -> None:
+    state.prepare(settings(tmp_path)).close()
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "state", copy / "state")
+    state.prepare(settings(copy)).close()
+    assert not identity.aside(copy / "state")
 
 
 def test_a_copy_on_whose_tables_workers_count_is_not_touched(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.gate import LONGEST, UNUSED, Gate
+from edgeproxy.limits.gate import LONGEST, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.memory import Memory
@@ -25,6 +26,8 @@ LAYOUT = Layout("people", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, w
 NEWS = 0.0005
 """Seconds that a message takes between a worker and its supervisor."""
 DEADLINE = 1.0
+LOOK = 0.25
+"""Seconds between two looks for claims that nobody uses."""
 
 
 class World:
@@ -81,6 +84,8 @@ class Host:
         self.starts = itertools.count(1)
         self.table = limits(self.path)
         self.count = hosts
+        self.back_at = 0.0
+        """Until when it does not find a hub again that it has lost."""
         self.workers = [Worker(self, column) for column in range(WORKERS)]
         self.begin()
 
@@ -94,6 +99,16 @@ class Host:
         self.connection = object()
         self.wakes_at: float | None = None
         self.under_way: deque[float] = deque()
+        self.world.later(LOOK, self.look, self.shared)
+
+    def look(self, shared: Shared) -> None:
+        """Claims that nobody has used go back."""
+        if shared is self.shared:
+            for row, _ in shared.unused(self.world.now):
+                for worker in self.workers:
+                    self.world.later(NEWS, claims.give_back, worker.table, row)
+            self.wake_when_due()
+            self.world.later(LOOK, self.look, shared)
 
     def told_by_worker(self, use: Use) -> None:
         self.shared.use(use, self.world.now)
@@ -108,7 +123,7 @@ class Host:
             self.world.later(max(0.0, due - self.world.now), self.wake, due, self.connection)
 
     def wake(self, at_: float, connection: object) -> None:
-        if self.wakes_at != at_ or connection is not self.connection:
+        if self.wakes_at != at_ or connection is not self.connection or self.away:
             return
         self.wakes_at = None
         for row, report in self.shared.reports(self.world.now, self.seqs):
@@ -143,11 +158,11 @@ class Host:
             self.world.later(0.5, self.probe)
 
     def probe(self) -> None:
-        if self.world.linked:
+        if self.world.linked and self.world.now >= self.back_at:
             self.away = False
             self.wakes_at = None
             self.table.words[at.HOSTS] = self.count
-            self.shared.found(self.world.now)
+            self.shared.found()
             self.wake_when_due()
         else:
             self.shared.lost(self.world.now, self.world.on_loss)
@@ -215,12 +230,6 @@ class Worker:
         use = Use(gate.row, words[gate.row + at.ROW_GENERATION], self.terms[key], gate.has_refused)
         gate.has_refused = False
         self.world.later(NEWS, self.host.told_by_worker, use)
-        if gate.mode != "eventual":
-            self.world.later(UNUSED[gate.mode], self.unused, gate)
-
-    def unused(self, gate: Gate) -> None:
-        if not gate.waiting:
-            gate.give_back()
 
     def heard(self) -> None:
         """The supervisor has written an answer: who waits looks again."""

@@ -92,6 +92,27 @@ def test_while_the_hub_is_away_each_keeps_its_part(tmp_path: Path, seed: int) ->
     assert sum(moment > world.now - 20 for moment in world.passed) > 60, "after it, all goes on"
 
 
+def test_a_part_is_of_what_was_used_when_the_hub_last_answered(tmp_path: Path, seed: int) -> None:
+    world, of = World(tmp_path, seed), rule(600)
+    spread(world, of, "bounded", 0, 110, 200)
+    # The first window's requests are just over, and as many pass anew, of which no host knows the others'.
+    world.later(62, setattr, world, "linked", False)
+    world.run(110)
+    assert world.worst(MINUTE) <= 1.15 * 600
+
+
+@pytest.mark.parametrize("limit", [60, 600])
+def test_who_comes_back_first_leaves_the_others_their_parts(tmp_path: Path, seed: int, limit: int) -> None:
+    world, of = World(tmp_path, seed), rule(limit)
+    spread(world, of, "bounded", 0, 120, 20 * limit / MINUTE)
+    world.later(62, setattr, world, "linked", False)
+    world.later(92, setattr, world, "linked", True)
+    for number, host in enumerate(world.hosts):
+        host.back_at = world.now + 93 + 3 * number
+    world.run(120)
+    assert world.worst(MINUTE) <= 1.3 * limit
+
+
 def test_a_hub_that_forgot_everything_is_told_again(tmp_path: Path, seed: int) -> None:
     world, of = World(tmp_path, seed), rule(600)
     spread(world, of, "bounded", 0, 100, 30)

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.redis import (
+from edgeproxy.sync.calls import (
     GAUGE,
     PERIOD,
     RATE,
@@ -19,6 +18,7 @@ from edgeproxy.sync.redis import (
     rate_told,
     script,
 )
+from edgeproxy.sync.memory import Memory
 from edgeproxy.sync.report import Bucket, Cell, Gauge, Period, Report, Window
 
 KEYS = 60
@@ -73,7 +73,7 @@ def reports(chance: random.Random, key: bytes) -> list[Report]:
             used[host, of] = used.get((host, of), 0) + chance.randrange(4)
             changed[of] = Cell(of, used[host, of], chance.randrange(3))
         window = Window(chance.choice((5, 20)), cells, cell, tuple(changed.values()))
-        bucket = Bucket(10, chance.choice((0.5, 2.0)), chance.random() * 5)
+        bucket = Bucket(10, chance.choice((0.5, 2.0)), chance.random() * 5, chance.choice((0.0, 1.5)))
         made.append(
             Report(
                 key,

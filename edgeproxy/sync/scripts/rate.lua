@@ -1,16 +1,16 @@
 -- One host's report of a rate, and the answer: the same as sync/memory.py, which says it in Python.
 --
--- KEYS  totals: cell -> what all have in it, h<instance> -> when it last said something, c<instance> -> what it counted
---               ever, l, a -> the bucket's level, and when
+-- KEYS  totals: cell -> what all have in it, h<instance> -> when it last said something, l, a -> the bucket's
+--               level, and when, i<instance> -> its claims that are not spent, if any
 --       host:   s seq, b born, c cum, p spent, g claims; u<cell>, s<cell>, g<cell>: used, settled, granted
 -- ARGV  instance, seq, born, now, span, cum, spent, want, seconds to keep,
---       limit, cells, cell (cells 0: no window), depth, rate, level (depth 0: no bucket), then cell, used, settled …
+--       limit, cells, cell (cells 0: no window), depth, rate, level, own (depth 0: no bucket), then cell, used, settled …
 local totals, own = KEYS[1], KEYS[2]
 local instance, seq, born = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now, span = tonumber(ARGV[4]), tonumber(ARGV[5])
 local cum, spent, want = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local limit, cells, cell = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local depth, rate, level = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local depth, rate, level, fresh = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local BEHIND, FORGOTTEN = 2, 60
 local lowest = cell - cells
 
@@ -39,19 +39,20 @@ end
 
 local last = number(t, 'a')
 local latest = math.max(last, now)
-if depth > 0 then put(set, t, 'l', exact(math.max(0, number(t, 'l') - (latest - last) * rate))) end
-put(set, t, 'a', exact(latest))
-
-local heard = {}
+local heard, unspent = {}, 0
 for name, value in pairs(t) do
   local of = tonumber(name)
   if of then
     if cells > 0 and of < lowest - BEHIND then gone[#gone + 1] = name end
   elseif string.sub(name, 1, 1) == 'h' then
     heard[string.sub(name, 2)] = tonumber(value)
+  elseif string.sub(name, 1, 1) == 'i' then
+    unspent = unspent + tonumber(value)
   end
 end
 for _, name in ipairs(gone) do t[name] = nil end
+if depth > 0 then put(set, t, 'l', exact(math.max(unspent, number(t, 'l') - (latest - last) * rate))) end
+put(set, t, 'a', exact(latest))
 if cells > 0 then
   for name in pairs(h) do
     local of = tonumber(string.sub(name, 2))
@@ -66,7 +67,7 @@ if seq > number(h, 's') then
     put(own_set, h, 'p', whole(spent)); put(own_set, h, 'g', whole(spent))
   end
   if cells > 0 then
-    for i = 16, #ARGV, 3 do
+    for i = 17, #ARGV, 3 do
       local of, used, settled = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
       if tonumber(of) >= lowest - BEHIND then
         local more = math.max(0, used - number(h, 'u' .. of))
@@ -83,7 +84,7 @@ if seq > number(h, 's') then
       local poured = math.max(0, cum - number(h, 'c')) - math.max(0, spent - number(h, 'p'))
       put(set, t, 'l', exact(math.max(0, number(t, 'l') + poured)))
     else
-      put(set, t, 'l', exact(math.max(number(t, 'l'), level)))
+      put(set, t, 'l', exact(math.max(number(t, 'l'), level) + fresh))
     end
   end
   put(own_set, h, 'c', whole(math.max(cum, number(h, 'c'))))
@@ -109,19 +110,24 @@ if seq > number(h, 's') then
       if depth > 0 then put(set, t, 'l', exact(number(t, 'l') + granted)) end
     end
   end
+  if depth > 0 then
+    local own_unspent = number(h, 'g') - number(h, 'p')
+    if own_unspent ~= number(t, 'i' .. instance) then put(set, t, 'i' .. instance, whole(own_unspent)) end
+  end
   put(own_set, h, 's', whole(seq))
-  put(set, t, 'h' .. instance, exact(now)); put(set, t, 'c' .. instance, h['c'])
+  put(set, t, 'h' .. instance, exact(now))
   heard[instance] = now
 end
 
-local hosts, others = 0, 0
+local hosts = 0
 for of, at in pairs(heard) do
   if at < latest - span - FORGOTTEN then
-    gone[#gone + 1] = 'h' .. of; gone[#gone + 1] = 'c' .. of
-    set['h' .. of] = nil; set['c' .. of] = nil
-  else
-    if at >= latest - span then hosts = hosts + 1 end
-    if of ~= instance then others = others + number(t, 'c' .. of) end
+    for _, kind in ipairs({'h', 'i'}) do
+      gone[#gone + 1] = kind .. of
+      set[kind .. of] = nil
+    end
+  elseif at >= latest - span then
+    hosts = hosts + 1
   end
 end
 
@@ -153,5 +159,5 @@ if cells > 0 then
   end
 end
 local clock = redis.call('TIME')
-return {known and 1 or 0, hosts, number(h, 'g') - number(h, 'p'), foreign, claims, t['l'] or '0', t['a'], others,
+return {known and 1 or 0, hosts, number(h, 'g') - number(h, 'p'), foreign, claims, t['l'] or '0', t['a'],
         clock[1], clock[2]}

@@ -1,0 +1,51 @@
+"""How fast a supervisor may tell the hub: what of a core that takes, and how much is under way at once. Pure.
+
+A token bucket of CPU time: the supervisor has other things to do, and answers those who ask how it is. And a window of
+reports that are under way, as TCP has one: it grows by each answer that comes in good time, and halves when one is
+late, so that a thousand hosts which find their hub again do not bury it. Times are monotonic seconds.
+"""
+
+SHARE = 0.5
+"""Of a core, what telling the hub and taking its answers may take."""
+AT_ONCE = 0.005
+"""Seconds of it that may be saved up."""
+REPORTS = 100
+"""Reports in one go, while there is time; what they took is known afterwards."""
+FEWEST, MOST = 16, 2000
+"""Reports that may be under way: at first and at least, and at most."""
+LATE = 0.25
+"""Seconds beyond the quickest answer after which one is late."""
+
+
+class Pace:
+    """Of one supervisor."""
+
+    __slots__ = ("_at", "_credit", "_halved_at", "window")
+
+    def __init__(self, now: float) -> None:
+        self._credit = AT_ONCE
+        self._at = self._halved_at = now
+        self.window = FEWEST
+
+    def pause(self, now: float) -> float:
+        """Seconds until there is time again; 0: now."""
+        self._credit = min(AT_ONCE, self._credit + SHARE * (now - self._at))
+        self._at = now
+        return max(0.0, -self._credit / SHARE)
+
+    def spent(self, seconds: float) -> None:
+        """So much CPU time was spent."""
+        self._credit -= seconds
+
+    def answered(self, now: float, took: float, quickest: float) -> None:
+        """An answer came after `took` seconds; the quickest of the last minute took so many."""
+        if took <= quickest + LATE:
+            self.window = min(MOST, self.window + 1)
+        elif now - self._halved_at > took:
+            # Once for all that were under way together.
+            self._halved_at = now
+            self.window = max(FEWEST, self.window // 2)
+
+    def anew(self) -> None:
+        """The hub was away: what it can take now is not known."""
+        self.window = FEWEST

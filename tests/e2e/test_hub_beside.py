@@ -1,0 +1,118 @@
+"""Two supervisors on one state directory, as during an upgrade, and another host: one limit, told to the hub by one."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from redis import Redis as Client
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.control import Control
+from edgeproxy.counters.file import TableFile
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.counters.setup import file_name
+from tests.e2e.edge import Edge
+from tests.e2e.people import people
+from tests.e2e.upstream import Upstream
+from tests.supervisor.waiting import until
+from tests.sync.server import SERVER, Redis
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+KEY = {"Authorization": "Bearer key-of-acme"}
+LIMIT = 40
+SPEAKS = "told to the hub by this supervisor"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def edges(tmp_path: Path, upstream: Upstream, redis: Redis) -> Iterator[list[Edge]]:
+    """Two hosts; two supervisors on the first, each with a worker."""
+    with ExitStack() as ends:
+        made = []
+        for number in (1, 2):
+            said = people(acme="held") | {"hub": redis.url, "workers": 1}
+            said["tiers"] = {**said["tiers"], "held": {"limits": [{"rate": f"{LIMIT}/min", "sync": "strict"}]}}
+            made.append(ends.enter_context(closing(Edge(tmp_path / f"edge-{number}", upstream.port, **said))))
+        for edge in (made[0], *made):
+            edge.start()
+        until(lambda: len({pids(made[0]) for _ in range(20)}) == 2, "both supervisors of the first serve")
+        for edge in made:
+            until(lambda edge=edge: knows_both(edge), "both are on the hub")
+        yield made
+
+
+def pids(edge: Edge) -> tuple[int, ...]:
+    """The workers of whichever supervisor answers."""
+    return tuple(edge.worker_pids())
+
+
+def knows_both(edge: Edge) -> bool:
+    """Whether the host knows of both, whichever supervisor answers."""
+    return all(edge.status()["hub"].get("hosts") == 2 for _ in range(20))
+
+
+def asked(edges: list[Edge], times: int) -> int:
+    """How many of so many requests to each pass, several at once."""
+    with ThreadPoolExecutor(12) as clients:
+        answers = list(clients.map(lambda edge: edge.ask(fields=KEY).status, [*edges] * times))
+    assert set(answers) <= {200, 429}
+    return answers.count(200)
+
+
+class Books:
+    """What the hub has granted a host of the only rate ever, and what its columns were given."""
+
+    def __init__(self, edge: Edge, redis: Redis) -> None:
+        state = Path(edge.settings["state"])
+        control = Control.open(state / "control")
+        self._host = f"rl:*:h:{control.instance}"
+        name = file_name("people", control.generation("people"))
+        self._table = LimitTable(TableFile.open(state / name, kind="people", instance=control.instance))
+        self._redis = Client(port=redis.port)
+        control.close()
+
+    def granted(self) -> int:
+        (key,) = self._redis.keys(self._host)
+        return int(self._redis.hget(key, "g") or 0)
+
+    def given(self) -> int:
+        (row,) = self._table.rows()
+        layout = self._table.layout
+        heads = [row + layout.head(column) for column in range(layout.columns - 1)]
+        return sum(self._table.words[head + at.GIVEN] for head in heads)
+
+    def close(self) -> None:
+        self._redis.close()
+        self._table.file.close()
+
+
+def spoken(edge: Edge) -> int:
+    """How often a supervisor has begun to tell the hub."""
+    return edge.output.count(SPEAKS)
+
+
+def test_a_limit_holds_over_the_workers_of_both_and_who_is_left_takes_over(edges: list[Edge], redis: Redis) -> None:
+    one, _ = edges
+    assert spoken(one) == 1
+    passed = asked(edges, 12)
+    assert passed >= 12, "the workers of both are granted what they ask for"
+    with closing(Books(one, redis)) as books:
+        assert books.granted() > 0
+        until(lambda: books.given() == books.granted(), "what was granted is given, once")
+    older, newer = one.supervisors
+    older.send_signal(signal.SIGKILL)
+    until(lambda: spoken(one) == 2, "the other supervisor takes over")
+    until(lambda: len(one.supervisor.family()) == 2, "workers leave whose supervisor is gone")
+    assert newer.running
+    passed += sum(asked(edges, 12) for _ in range(5))
+    assert LIMIT * 0.9 <= passed <= LIMIT, "strict: nothing passes that was not granted, and nothing was granted twice"

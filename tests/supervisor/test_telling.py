@@ -1,0 +1,93 @@
+"""A supervisor with thousands of limits in use, and a real hub: all are told, and nothing else waits for that."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis as Client
+
+from edgeproxy.config.models import Hub
+from edgeproxy.counters.store import Store
+from edgeproxy.supervisor.agreeing import Agreeing
+from edgeproxy.tasks import Tasks
+from tests.counters.tables import WIDTH
+from tests.supervisor.waiting import turned
+from tests.sync.server import SERVER, Redis
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+MANY = 3000
+BUSY = 0.1
+"""Seconds of its own work for which a supervisor may keep others waiting here; mostly it is a tenth of that."""
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    server.kill()
+
+
+def used(store: Store, now: float) -> dict[str, Any]:
+    """What a worker says that uses many limits at once."""
+    table = store.people
+    rates = []
+    for number in range(MANY):
+        row, generation, _ = table.find(table.key(b"customer-%d" % number), WIDTH, now)
+        rates.append(["people", table.file.generation, row, generation, 100, 60.0, 28, 0, 0.0, "bounded", False])
+    return {"type": "uses", "rates": rates, "totals": []}
+
+
+async def stretches(found: list[float]) -> None:
+    """For how long this process works at a stretch; others who use the machine do not count."""
+    while True:
+        began = time.thread_time()
+        await asyncio.sleep(0)
+        found.append(time.thread_time() - began)
+        await asyncio.sleep(0.001)
+
+
+def test_thousands_of_limits_are_told_and_nothing_else_is_held_up(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        store = Store.prepare(tmp_path / "state", workers=1, people=2 * MANY, addresses=10, hub=True)
+        busy: list[float] = []
+        tasks = Tasks()
+        with closing(store), Client(port=redis.port) as client:
+
+            def told() -> int:
+                return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+            agreeing = Agreeing(store, Hub(url=redis.url), lambda _: None)
+            agreeing.begin()
+            try:
+                await turned(lambda: agreeing.report()["state"] == "up", "the hub is reached")
+                await turned(lambda: store.identity.held, "it speaks")
+                message = used(store, store.offset + time.monotonic())
+                tasks.start("stretches", stretches(busy))
+                agreeing.uses(message)
+                await turned(lambda: len(client.keys("rl:*:t")) == MANY, "all are told")
+                once = told()
+                assert once < 1.2 * MANY
+
+                # Another host has come: that is no reason to tell everything again.
+                client.zadd("rl:hosts", {"4711": time.time() + 5})
+                await turned(lambda: agreeing.report()["hosts"] == 2, "both know of each other")
+                assert told() - once < MANY / 2
+
+                # Who has lost the hub for a moment tells it everything again, and not at once.
+                agreeing.uses(message)
+                once = told()
+                client.client_kill_filter(_type="normal", skipme=True)
+                await turned(lambda: agreeing.report()["state"] == "away", "the hub is lost")
+                await turned(lambda: told() - once >= MANY, "all are told again")
+                await turned(lambda: agreeing.report()["behind_s"] < 3, "nothing is overdue")
+            finally:
+                await tasks.cancel()
+                await agreeing.end()
+        assert max(busy) < BUSY
+
+    asyncio.run(play())

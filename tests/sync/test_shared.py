@@ -1,0 +1,212 @@
+"""Which of many rows are told to the hub, and when: real tables, the reference of a hub, a clock of the test's own."""
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rule import Rule
+from edgeproxy.sync.memory import Memory
+from edgeproxy.sync.plan import ALONE, Terms
+from edgeproxy.sync.report import Report
+from edgeproxy.sync.shared import GOOD, SPREAD, Row, Shared, Use
+from tests.counters.tables import close_all, limits, make
+
+LAYOUT = Layout("people", rows=400, columns=3, ring=32, cells=28, width=HEADS)
+RULE = Rule("basic", 600, 60.0)
+TERMS = Terms(600, 60.0, LAYOUT.cells)
+STEP = 0.05
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    close_all()
+
+
+class Edge:
+    """A supervisor and one worker on a table; the hub answers at once. Times are edge time."""
+
+    def __init__(self, folder: Path, seed: int, hosts: int = 2) -> None:
+        path = make(folder, LAYOUT)
+        self.now = 50_000_000.0
+        self.hub = Memory()
+        self.shared = Shared(limits(path), 1, random.Random(seed))
+        self.shared.hosts = hosts
+        self.shared.table.words[at.HOSTS] = hosts
+        self._seqs = itertools.count(1 << 32)
+        self._worker = limits(path, 0)
+        self._policies = Policies(self._worker)
+        self.rows: dict[str, int] = {}
+        self._used: dict[str, Callable[[], None]] = {}
+
+    def count(self, name: str) -> None:
+        """A request is counted, and the supervisor is not told."""
+        policy = self._policies.of(RULE, name.encode())
+        policy.left(self.now)
+        policy.charge(1)
+        self._used[name] = lambda: policy.charge(1)
+        self.rows[name] = self._worker.readers[RULE.key(name.encode())].row  # type: ignore[attr-defined]
+
+    def use(self, name: str, *, refused: bool = False) -> None:
+        """The supervisor is told that it is used."""
+        row = self.rows[name]
+        generation = self._worker.words[row + at.ROW_GENERATION]
+        self.shared.use(Use(row, generation, TERMS, refused), self.now)
+
+    def wait(self, name: str) -> None:
+        """A request waits for a claim."""
+        head = self.rows[name] + LAYOUT.head(0)
+        self._worker.words[head + at.WANT] = self._worker.words[head + at.GIVEN] + 1
+
+    def told(self, most: int = 1000) -> list[str]:
+        """Whom the hub is told of now; it answers."""
+        names = {row: name for name, row in self.rows.items()}
+        said: list[tuple[Row, Report]] = list(self.shared.reports(self.now, self._seqs, most))
+        for row, report in said:
+            self.shared.answer(row, self.now, report.seq, self.hub.report(report))
+        return [names[row.row] for row, _ in said]
+
+    def over(self, seconds: float, most: int = 1000) -> Iterator[list[str]]:
+        """Step by step, whom the hub is told of in the next seconds."""
+        for _ in range(round(seconds / STEP)):
+            self.now += STEP
+            yield self.told(most)
+
+
+@pytest.fixture
+def edge(tmp_path: Path, seed: int) -> Edge:
+    return Edge(tmp_path, seed)
+
+
+def names(many: int) -> list[str]:
+    return [f"customer-{number}" for number in range(many)]
+
+
+def test_first_are_those_who_wait_then_those_that_matter_and_the_others_have_their_turn(edge: Edge) -> None:
+    for name in names(60):
+        edge.count(name)
+        edge.use(name)
+    assert len(edge.told()) == 60
+    # The hub's answers are good still, and the time of all has come.
+    edge.now += GOOD - 0.01
+    for name in names(60):
+        edge.count(name)
+    wait, matter = names(60)[20:40], names(60)[40:]
+    for name in wait:
+        edge.wait(name)
+        edge.use(name)
+    for name in matter:
+        edge.use(name, refused=True)
+    told = edge.told(16)
+    assert set(told[:12]) <= set(wait)
+    assert set(told[12:15]) <= set(matter)
+    assert set(told[15:]) <= set(names(20))
+    rest = [name for _ in range(4) for name in edge.told(16)]
+    assert len({*told, *rest}) == 60, "nobody twice as long as others have not been told of"
+
+
+def test_what_nobody_waits_for_is_told_in_the_order_in_which_it_was_due(edge: Edge) -> None:
+    for name in names(40):
+        edge.count(name)
+        edge.use(name)
+        edge.now += 0.02
+        edge.told()
+    for name in names(40):
+        edge.count(name)
+    edge.now += GOOD - 0.8 - 0.01
+    before = edge.shared.overdue(edge.now)
+    order = [name for _ in range(40) for name in edge.told(1)]
+    assert before > 0
+    assert len(order) == len(set(order))
+    assert edge.shared.overdue(edge.now) < before
+
+
+def test_what_no_other_host_uses_is_told_less_often_and_never_becomes_cold(edge: Edge) -> None:
+    edge.count("alone")
+    edge.count("shared")
+    edge.use("alone")
+    edge.use("shared")
+    other = iter(range(1, 1000))
+    told: Counter[str] = Counter()
+    for said in edge.over(24.0):
+        told.update(said)
+        edge.count("alone")
+        edge.count("shared")
+        seq = next(other)
+        key = edge.shared.table.stored_key(edge.rows["shared"])
+        edge.hub.report(Report(key, 2, seq, 1, edge.now, 60.0, seq))
+        for name in ("alone", "shared"):
+            words = edge.shared.table.words
+            warm_until = words[edge.rows[name] + LAYOUT.head(2) + at.WARM_UNTIL]
+            assert warm_until > edge.now * 1000 or not told[name]
+    assert 24 / ALONE * 0.8 <= told["alone"] <= 24 / ALONE * 1.3 + 1
+    assert told["shared"] >= 20
+
+
+def test_what_is_not_used_any_more_is_told_once_and_forgotten(edge: Edge) -> None:
+    for name in names(20):
+        edge.count(name)
+        edge.use(name)
+    told = Counter(name for said in edge.over(15.0) for name in said)
+    assert set(told.values()) == {1}
+    assert len(edge.shared) == 0
+
+
+def test_what_was_counted_without_word_is_told_before_it_becomes_cold(edge: Edge) -> None:
+    edge.count("quiet")
+    edge.use("quiet")
+    assert edge.told() == ["quiet"]
+    for _ in edge.over(1.5):
+        pass
+    edge.count("quiet")
+    told = [edge.now for said in edge.over(GOOD) if said]
+    assert len(told) == 1
+
+
+def test_a_hub_that_comes_back_is_told_first_of_what_was_counted_and_of_the_rest_little_by_little(edge: Edge) -> None:
+    for name in names(300):
+        edge.count(name)
+        edge.use(name)
+    assert len(edge.told()) == 300
+    edge.shared.lost(edge.now, "share", 1000)
+    edge.now += 1.0
+    for name in names(10):
+        edge.count(name)
+    edge.shared.found()
+    edge.hub.forget()
+    steps = list(edge.over(SPREAD + 2.0))
+    told = Counter(name for said in steps for name in said)
+    assert set(told) == set(names(300))
+    assert set(names(10)) <= {name for said in steps[:3] for name in said}
+    assert max(len(said) for said in steps[3:]) <= 40, "a second's worth would be 60"
+
+
+def test_so_many_rows_at_a_time_are_held_while_the_hub_is_away(edge: Edge) -> None:
+    for name in names(50):
+        edge.count(name)
+        edge.use(name)
+    edge.told()
+
+    def held() -> int:
+        words, ring = edge.shared.table.words, LAYOUT.rings + LAYOUT.ring * 2
+        return sum(any(words[row + ring : row + ring + LAYOUT.ring].tolist()) for row in edge.rows.values())
+
+    assert held() == 0
+    edge.shared.lost(edge.now, "share", 20)
+    assert held() == 20
+    assert edge.shared.due() == 0, "there is more to be done"
+    # Whoever is used meanwhile comes next.
+    edge.count("new")
+    edge.use("new")
+    edge.shared.lost(edge.now, "share", 1)
+    assert any(edge.shared.table.words[edge.rows["new"] + LAYOUT.rings + LAYOUT.ring * 2 :][: LAYOUT.ring].tolist())
+    edge.shared.lost(edge.now, "share", 1000)
+    assert held() == 51
+    assert (edge.shared.due() or 0) > edge.now

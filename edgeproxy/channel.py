@@ -11,7 +11,8 @@ A frame is its length in four bytes, big-endian, then a JSON object with a `type
 - `discard`: the one with this `number` is not wanted;
 - `certificates`: files of certificates have changed, can be used, and are to be loaded anew;
 - `drain`: finish within `deadline` seconds, and leave;
-- `heard`: answers of the hub are in the tables.
+- `heard`: answers of the hub are in the tables, or it was lost or reached;
+- `unused`: nobody has used the claims of these `rows` for a while, and they are to be given back.
 
 Up go also `ready`, `failed` and `left`, `uses` (rows of limits that other hosts share, proxy/asking.py), and `alive`
 every second. The end of the stream means that the other side is
@@ -21,6 +22,7 @@ gone.
 import asyncio
 import socket
 import struct
+from collections import deque
 from typing import Any, NamedTuple
 
 import orjson
@@ -102,12 +104,14 @@ class Outbox:
     """What is still to be sent over one channel, without anybody waiting for it: of each type the last message only.
 
     So what waits for a process that does not read is bounded, however long that goes on, and however much there is
-    to tell it; once it reads again it gets the truth of that moment.
+    to tell it; once it reads again it gets the truth of that moment. Of what is added each message counts, and whoever
+    adds it has to bound it.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._waiting: dict[str, dict[str, Any] | Frame] = {}
+        self._added: deque[dict[str, Any]] = deque()
         self._some = asyncio.Event()
 
     def put(self, message: dict[str, Any] | Frame) -> None:
@@ -115,13 +119,21 @@ class Outbox:
         self._waiting[type_of(message)] = message
         self._some.set()
 
+    def add(self, message: dict[str, Any]) -> None:
+        """Send this, after all others that were added, and in place of none."""
+        self._added.append(message)
+        self._some.set()
+
     async def deliver(self) -> None:
         """Send whatever is put in; ends when nobody is there to read it."""
         try:
             while True:
                 await self._some.wait()
-                while self._waiting:
-                    await self._channel.send(self._waiting.pop(next(iter(self._waiting))))
+                while self._waiting or self._added:
+                    if self._waiting:
+                        await self._channel.send(self._waiting.pop(next(iter(self._waiting))))
+                    if self._added:
+                        await self._channel.send(self._added.popleft())
                 self._some.clear()
         except ChannelClosed:
             pass

@@ -31,6 +31,10 @@ spool = typer.Typer(help="What was sealed for the collector, and is kept until i
 app.add_typer(spool, name="spool")
 quarantine = typer.Typer(help="Batches that a collector could not read, and keeps as they came.", no_args_is_help=True)
 app.add_typer(quarantine, name="quarantine")
+directory = typer.Typer(
+    help="Customers and keys in the hub, for edges with `directory: {from: hub}`.", no_args_is_help=True
+)
+app.add_typer(directory, name="directory")
 
 Said = TypeVar("Said")
 
@@ -43,6 +47,9 @@ ANSWER_TIMEOUT = 10.0
 """Seconds for the admin listener to answer."""
 PROBE_TIMEOUT = 3.0
 """The same for `probe`: less than what any health check waits."""
+
+SHOWN_MOST = 20
+"""Names of each kind that `directory push` prints."""
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 CollectorFile = Annotated[
@@ -215,7 +222,8 @@ def check(config: ConfigFile) -> None:
         typer.echo(f"warning: {told}: write https://", err=True)
     if settings is not None and settings.hub.is_exposed:
         told = f"the password for {settings.hub.name} can be read by all on the way"
-        typer.echo(f"warning: {told}: write rediss://", err=True)
+        instead = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
+        typer.echo(f"warning: {told}: write {instead}://", err=True)
     if settings is not None and settings.access_log is not None:
         from edgeproxy.proxy.log_file import unusable
 
@@ -256,6 +264,49 @@ def key_new(
     typer.echo("The key, shown only now, and the line for `keys` in edge.yaml:", err=True)
     typer.echo(secret)
     typer.echo(f'  - {{sha256: "{digest}", customer: {customer}}}')
+
+
+@directory.command("push")
+def directory_push(
+    config: Annotated[
+        Path,
+        typer.Option("-c", "--config", metavar="FILE", help="The hub, tiers, customers and keys, as in edge.yaml."),
+    ],
+    dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where more than half of the customers, or keys, would be gone.")
+    ] = False,
+) -> None:
+    """Have the hub know the customers and keys of FILE, and no others. Edges follow within seconds."""
+    from edgeproxy.config.load import load_people
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        settings = load_people(config, os.environ)
+    except ConfigErrors as errors:
+        _fail(str(errors), 2)
+    if not settings.hub.is_shared:
+        _fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
+    from edgeproxy.sync import pushing
+    from edgeproxy.sync.redis import Away
+
+    try:
+        done = pushing.run(settings, force=force, dry=dry)
+    except pushing.Refused as why:
+        _fail(f"{settings.hub.name}: {why}", 1)
+    except Away as why:
+        _fail(f"the hub {settings.hub.name} is away: {why}", 1)
+    for sign, names in (("+", done.added), ("~", done.changed), ("-", done.removed)):
+        for name in names[:SHOWN_MOST]:
+            typer.echo(f"{sign} {name}")
+        if len(names) > SHOWN_MOST:
+            typer.echo(f"{sign} and {len(names) - SHOWN_MOST} more")
+    counts = f"{len(done.added)} added, {len(done.changed)} changed, {len(done.removed)} removed"
+    there = f"version {done.version}: {done.customers} customers, {done.keys} keys"
+    if done.idle:
+        typer.echo(f"nothing to do: {there}")
+    else:
+        typer.echo(f"{'would push' if dry else 'pushed'}: {counts}; {there}")
 
 
 @app.command()
@@ -440,7 +491,6 @@ def _spool(state: Path) -> Path:
 
 
 LATER = {
-    "directory": "People of the files into the hub.",
     "import": "People of the files into the collector.",
     "billing": "Plans, invoices and their reconciliation.",
     "stripe-sandbox": "A Stripe to try with.",

@@ -195,3 +195,21 @@ def test_what_was_packed_is_the_same_message_and_stands_for_its_type() -> None:
         await tasks.cancel()
 
     between(scene)
+
+
+def test_of_what_is_added_each_is_sent_in_its_order() -> None:
+    async def scene(outbox: Outbox, other: Channel) -> None:
+        outbox.put({"type": "config"})
+        for n in range(3):
+            outbox.add({"type": "people", "n": n})
+            outbox.put({"type": "endpoints", "n": n})
+        outbox.add({"type": "forget"})
+        heard = [await other.receive() for _ in range(6)]
+        assert heard[0] == {"type": "config"}
+        assert [each for each in heard if each["type"] in ("people", "forget")] == [
+            *({"type": "people", "n": n} for n in range(3)),
+            {"type": "forget"},
+        ]
+        assert {"type": "endpoints", "n": 2} in heard
+
+    delivered(scene)

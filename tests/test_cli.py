@@ -124,16 +124,26 @@ def test_check_warns_of_a_token_that_others_can_read(tmp_path: Path, host: str, 
     assert result.stderr == (said if warned else "")
 
 
-@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1:6379", False), ("10.0.0.5:6379", True)])
-def test_check_warns_of_a_hubs_password_that_others_can_read(tmp_path: Path, host: str, warned: bool) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "host", "warned"),
+    [
+        ("redis", "127.0.0.1:6379/0", False),
+        ("redis", "10.0.0.5:6379/0", True),
+        ("redis+cluster", "127.0.0.1:7000,10.0.0.5:7001", True),
+    ],
+)
+def test_check_warns_of_a_hubs_password_that_others_can_read(
+    tmp_path: Path, scheme: str, host: str, warned: bool
+) -> None:
     path = tmp_path / "edge.yaml"
     path.write_text(
-        f"hub: redis://me:hush@{host}\n"
+        f"hub: {scheme}://me:hush@{host}\n"
         "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
     )
     result = run("check", "-c", str(path))
     assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
-    said = f"warning: the password for redis://me@{host}/0 can be read by all on the way: write rediss://\n"
+    instead = scheme.replace("redis", "rediss")
+    said = f"warning: the password for {scheme}://me@{host} can be read by all on the way: write {instead}://\n"
     assert result.stderr == (said if warned else "")
 
 
@@ -282,7 +292,6 @@ def test_key_new_wants_a_name() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["directory", "push", "-c", "x"],
         ["import", "-c", "x"],
         ["billing", "export", "--once"],
         ["stripe-sandbox", "--listen", "127.0.0.1:12111"],
@@ -307,6 +316,7 @@ def test_help_names_every_command_and_what_is_to_come() -> None:
         "status",
         "limits",
         "probe",
+        "directory",
         *cli.LATER,
     ):
         assert re.search(rf"\b{name}\b", text)
@@ -506,6 +516,7 @@ def test_an_edge_without_workers_is_not_well() -> None:
         },
         "tables": {"people": {"used": 1, "rows": 2}},
         "hub": {"url": "memory://", "state": "up", "age_s": 0},
+        "directory": None,
         "usage": {
             "unshipped": 1,
             "oldest_s": 0,

@@ -15,11 +15,12 @@ from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.limits.admission import Noted, Terms, admit, affords, buy, held_up, report, tell
+from edgeproxy.limits.admission import Noted, Terms, admit, affords, buy, held_up, lacking, report, sells, tell
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.policies import Policy
 from edgeproxy.proxy import answers, measures, tunnel
 from edgeproxy.proxy.deadlines import NEVER
+from edgeproxy.proxy.identity import Stranger
 from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.lane import is_billed
 from edgeproxy.proxy.router import NO_SITE
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from edgeproxy.http1.response import ResponseHead
     from edgeproxy.limits.gate import Gate
     from edgeproxy.proxy.client import Client
+    from edgeproxy.proxy.identity import Identity
     from edgeproxy.proxy.lane import Lane, Route
     from edgeproxy.proxy.measures import Count
     from edgeproxy.proxy.pool import Endpoint
@@ -60,12 +62,13 @@ class Exchange:
     __slots__ = (
         "answered",
         "arrived",
+        "asks",
+        "away",
+        "away_since",
         "bytes_in",
         "bytes_out",
         "client",
         "credentials",
-        "dialled",
-        "dials_since",
         "endpoint",
         "first",
         "gate",
@@ -99,6 +102,7 @@ class Exchange:
         "terms",
         "trace",
         "tried",
+        "waited",
         "whole",
     )
 
@@ -111,7 +115,10 @@ class Exchange:
         self.head = PLAIN
         self.minor = 1
         self.length = self.interims = self.status = self.bytes_in = self.bytes_out = 0
-        self.arrived = self.dials_since = self.dialled = 0.0
+        self.arrived = self.away_since = self.away = 0.0
+        """Since when it waits for a connection, or for the hub, and for how long it has: no time of the edge's own."""
+        self.waited: float | None = None
+        """For how long it has waited for claims, where it had to."""
         self.answered = self.streamed = self.whole = False
         self.tried: tuple[Endpoint, ...] = ()
         self.inward: tuple[Count, ...] = ()
@@ -126,10 +133,12 @@ class Exchange:
         self.shown: Policy | None = None
         self.gate: Gate | None = None
         """Where it waits until the hub has answered."""
+        self.asks: bytes | None = None
+        """The key for which it waits until the supervisor has said whose it is; its digest."""
         self.parked: tuple[bytes, int] | None = None
         """What had come of it when it began to wait, as `begin` was given it."""
-        self.held: Policy | None = None
-        """What refused it though there seemed to be room: other hosts have used it."""
+        self.held: tuple[Policy, ...] = ()
+        """What has no room for it though there seemed to be some: other hosts have used it."""
         self.terms: Terms | None = None
         """What is to be settled when it is over; None where there is nothing."""
         self.notes = self.method = self.path = self.first = self.rid = self.message = b""
@@ -148,7 +157,9 @@ class Exchange:
             return refusing
         if self.length > self.snapshot.longest_body:
             raise Refused(413, "The body is larger than this edge accepts")
-        self.find()
+        if self.find() is WAITS:
+            self.park(data, end)
+            return None
         return self.proceed(data, end)
 
     def proceed(self, data: bytes, end: int) -> Terms | None:
@@ -224,13 +235,17 @@ class Exchange:
         self.shown, self.left = guard, left - 1
         return None
 
-    def find(self) -> None:
-        """The route, then who asks on it: the lane."""
+    def find(self) -> Terms | None:
+        """The route, then who asks on it: the lane. WAITS where the supervisor has to be asked for whose the key is."""
         self.route = route = self.site.match(self.path, self.method)
         identity = self.identity
         if identity.valid_until < self.now:
-            identity = self.snapshot.directory.expired
+            known = self.snapshot.directory.anew(identity, route, self.now)
+            if known is None:
+                return self.inquire(identity)
+            identity = known
         self.lane = identity.lanes[route]
+        return None
 
     def admit(self) -> Terms | None:
         """All that holds the lane is charged, or nothing is. Returns the terms where any of it refuses."""
@@ -238,16 +253,19 @@ class Exchange:
         terms = lane.terms or self.client.address.terms(lane)
         bought = self.client.worker.overload.shedding and self.shed(terms)
         if terms.holds:
-            if terms.gates and (held := self.ask(terms)) is not None:
-                return held
-            refused, shown, left, noted = admit(terms, self.now)
+            if terms.gates:
+                if (held := self.ask(terms)) is not None:
+                    return held
+                refused, shown, left, noted = admit(terms, self.now, self.held)
+            else:
+                refused, shown, left, noted = admit(terms, self.now)
             if shown is not None:
                 self.shown, self.left = shown, left
-            if terms.gates or terms.totals:
-                tell(terms, self.now, refused=refused)
+            if terms.shares:
+                tell(terms, self.now, refused, noted)
             if refused:
                 return terms
-            if bought and buy(terms, self.now):
+            if bought and buy(terms, self.now, alone=self.client.worker.asking.alone):
                 self.client.worker.counts.credited(lane.tier)
             if terms.settles:
                 self.terms = terms
@@ -258,51 +276,92 @@ class Exchange:
         return None
 
     def ask(self, terms: Terms) -> Terms | None:
-        """Whether other hosts leave room for it: None where they do, else WAITS, or the terms where it is refused."""
-        held = held_up(terms, self.now)
-        if held is None:
-            return None
-        policy, gate = held
+        """Whether other hosts leave room for it: None where they do, or credits are to pay for what they do not; else
+        WAITS, or the terms where it is refused."""
         asking = self.client.worker.asking
-        if asking.alone and gate.mode != "strict":
-            return None
-        seconds = asking.left(gate, self.started)
-        if seconds <= 0 or asking.alone or gate.is_in_vain(self.now) or gate.waiting >= policy.left(self.now):
+        while (held := held_up(terms, self.now, self.held)) is not None:
+            policy, gate = held
+            if asking.alone and gate.mode != "strict":
+                return None
+            # What it waited for whose key it has is no part of this.
+            seconds = asking.left(gate, self.started + self.away - (self.waited or 0.0))
+            in_vain = seconds <= 0 or asking.alone or gate.is_in_vain(self.now)
+            # Who waits already keeps its place; who comes finds one while there may be room for all.
+            if not in_vain and (self.waited is not None or gate.waiting < policy.left(self.now)):
+                if self.waited is None:
+                    self.waited = 0.0
+                    self.client.worker.counts.limit_waits(policy.name)
+                asking.wait(gate, policy.cost, self, seconds)
+                self.gate = gate
+                return WAITS
             gate.refused(self.now)
-            self.shown, self.left, self.held = policy, 0, policy
-            return terms
-        if self.parked is None:
-            self.client.worker.counts.limit_waits(policy.name)
-        asking.wait(gate, policy.cost, self, seconds)
-        self.gate = gate
-        return WAITS
+            if policy is terms.credits:
+                self.held = lacking(terms, self.now, self.held)
+                self.shown, self.left = self.held[0], 0
+                return terms
+            self.held = (*self.held, policy)
+            if not sells(terms, self.now, self.held):
+                self.shown, self.left = policy, 0
+                return terms
+        return None
 
     def park(self, data: bytes, end: int) -> None:
         """Keep what has come of it until it goes on."""
         self.parked = data, end
+        self.away_since = monotonic()
         self.client.deadline = NEVER  # Waiting has an end of its own.
 
     def go_on(self) -> None:
-        """There is an answer of the hub, or the wait is over: decide anew."""
+        """There is an answer of the hub, or of the supervisor, or the wait is over: decide anew."""
         client, worker, parked = self.client, self.client.worker, self.parked
         assert parked is not None
         data, end = parked
-        self.gate = None
-        self.now = monotonic() + worker.offset
+        now = monotonic()
+        self.now = now + worker.offset
+        self.away += now - self.away_since
+        waited = None
+        if self.gate is not None and self.waited is not None:
+            self.waited = waited = self.waited + now - self.away_since
+        self.gate = self.asks = None
         # What has come meanwhile is of its body, or of requests to come.
         data, client.buffer = data + client.buffer, b""
         reason: Terms | EdgeError | None
         try:
-            reason = self.proceed(data, end)
+            reason = self.meet(data, end) if self.lane is None else self.proceed(data, end)
         except EdgeError as refusal:
             reason = refusal
+        if waited is not None and self.gate is None:
+            worker.counts.limit_waited(waited)
         if reason is not None:
             client.buffer = client.turn_away(self, reason, data, end)
             client.next()
-        elif self.gate is None:
+        elif self.gate is None and self.asks is None:
             if client.ended or client.stale:
                 self.whole = False  # What is to be done after it is done by `next`.
             client.resume()
+
+    def inquire(self, stranger: "Identity") -> Terms:
+        """Have the supervisor asked for whose the key is; raises Refused(503) where nobody says so in time."""
+        worker = self.client.worker
+        assert isinstance(stranger, Stranger)
+        if not worker.inquiry.ask(stranger.digest, self, worker.inquiry.left(self.started)):
+            worker.counts.auth_failure("untold")
+            why = "This edge cannot tell at the moment whose this API key is"
+            raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
+        self.asks = stranger.digest
+        return WAITS
+
+    def meet(self, data: bytes, end: int) -> Terms | None:
+        """From who asks on, as `begin`: once more where the supervisor had to be asked first."""
+        serving = self.client.worker.snapshot
+        if self.snapshot is not serving:
+            # The one before knows nobody any more, and nothing has come of the request but the guard's charge.
+            self.snapshot = serving
+            self.read(data, end)
+        if self.find() is WAITS:
+            self.park(data, end)
+            return None
+        return self.proceed(data, end)
 
     def stamp(self) -> None:
         """The head that the upstream gets: kept lines, stamps, request id and trace."""
@@ -378,7 +437,7 @@ class Exchange:
         server.idle_again(arrived)
         done = monotonic()
         total = done - self.started
-        self.route.observe(total, total - waited - self.dialled, waited)
+        self.route.observe(total, total - waited - self.away, waited)
         if self.snapshot.access is not None:
             self.status, self.bytes_out, self.arrived = status, len(data) - end - 4, arrived
             self.snapshot.access.over(self, server.endpoint)
@@ -397,7 +456,7 @@ class Exchange:
         worker, lane = self.client.worker, self.lane
         if not worker.overload.sheds(lane.priority):
             return False
-        if affords(terms, self.now):
+        if affords(terms, self.now, alone=worker.asking.alone):
             return True
         worker.counts.shed(lane.priority)
         why = lane.message or "There is more to do than this edge can"
@@ -408,7 +467,7 @@ class Exchange:
         lane, counts = self.lane, self.client.worker.counts
         for shadow in noted.shadows:
             counts.shadowed(lane.tier, shadow.name)
-        if noted.credited:
+        if noted.bought:
             counts.credited(lane.tier)
         lines = b""
         if noted.shadows:
@@ -594,7 +653,7 @@ class Exchange:
             server.write(self.message)
             self.sent_at = now = monotonic()
             # As far as the edge's own time is concerned, this was the upstream's.
-            self.dialled += now - self.dials_since
+            self.away += now - self.away_since
             client.deadline = now + (
                 server.endpoint.service.head_timeout if client.body is None else self.snapshot.body_idle
             )
@@ -634,7 +693,7 @@ class Exchange:
     def complete(self) -> None:
         """The answer has gone out whole."""
         # Once the head has gone up, a piecewise answer takes the time that its upstream takes.
-        own = self.sent_at - self.started - self.dialled
+        own = self.sent_at - self.started - self.away
         self.route.observe(monotonic() - self.started, own, self.arrived - self.sent_at)
         self.passed()
         self.over()
@@ -693,7 +752,7 @@ class Exchange:
     def abandon(self, *, cut: bool = False) -> None:
         """The client is gone: so is the reason to bother the upstream. `cut`: it was the edge that ended it."""
         server = self.server
-        if self.gate is not None:
+        if self.gate is not None or self.asks is not None:
             self.request_id()  # It waited, and had none yet.
         if cut:
             self.over(CUT)
@@ -724,6 +783,9 @@ class Exchange:
         if self.gate is not None:
             self.client.worker.asking.leave(self.gate, self)
             self.gate = None
+        if self.asks is not None:
+            self.client.worker.inquiry.leave(self.asks, self)
+            self.asks = None
         if self.terms is not None:
             if not self.answered:
                 self.reported(b"")

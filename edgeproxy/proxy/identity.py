@@ -1,16 +1,20 @@
 """Who asks: keys, the customers behind them, and the lanes that they may use.
 
 A key is looked up by its SHA-256. What a look-up gave is remembered with the key itself, within a bound, for as long as
-the configuration serves.
+the configuration serves. A key that is in none of its files may be in the directory (inquiry.py): then who has it is a
+stranger until that is known.
 """
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from time import monotonic
 from typing import TYPE_CHECKING
 
+from edgeproxy import log
 from edgeproxy.clock import EPOCH
-from edgeproxy.config.plans import ANONYMOUS, plan_of
+from edgeproxy.config.people import Person, customer_of, key_of
+from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in
 from edgeproxy.errors import Refused
 from edgeproxy.http1.lines import vouch
 from edgeproxy.proxy.lane import NOBODY, Lane, Route
@@ -22,12 +26,19 @@ if TYPE_CHECKING:
     from edgeproxy.config.people import People
     from edgeproxy.config.plans import Plan
     from edgeproxy.proxy.counts import Counts
+    from edgeproxy.proxy.inquiry import Inquiry
     from edgeproxy.proxy.terms import Tables
 
 REMEMBERED = 16_384
 """Identities kept at hand. A customer's counts live in the table, so dropping an identity loses nothing."""
 
-FOREVER = float("inf")
+FOREVER, UNMET = float("inf"), float("-inf")
+
+SOON = 1.0
+"""Seconds for which a stranger is still who they were while the supervisor is asked anew."""
+
+SILENCE = 60.0
+"""Seconds between two log lines about customers of the directory who cannot be served for the same reason."""
 
 
 class Lanes(dict[Route, Lane]):
@@ -52,8 +63,31 @@ class Identity:
         self.valid_until = valid_until
 
 
+class Stranger(Identity):
+    """One with a key that is in none of the files. `valid_until` is UNMET until it is known who that is."""
+
+    __slots__ = ("credentials", "digest", "expires", "person", "secret")
+
+    def __init__(self, secret: bytes, digest: bytes, credentials: bytes) -> None:
+        super().__init__(_unmet, UNMET)
+        self.secret, self.digest, self.credentials = secret, digest, credentials
+        self.person: Person | None = None
+        self.expires = FOREVER
+        """Edge time."""
+
+
+def name_of(stranger: Stranger) -> str | None:
+    """Who a stranger turned out to be."""
+    return None if stranger.person is None else stranger.person.name
+
+
+def _unmet(route: Route) -> Lane:
+    raise AssertionError("a stranger has no lanes before it is known who that is")
+
+
 class Directory:
-    """The people of a configuration, under its settings. `tables` are those in which their requests are counted."""
+    """The people of a configuration, under its settings. `tables` are those in which their requests are counted, and by
+    `inquiry` it is known who else there is."""
 
     def __init__(
         self,
@@ -61,6 +95,7 @@ class Directory:
         people: "People",
         tables: "Tables",
         counts: "Counts",
+        inquiry: "Inquiry | None" = None,
     ) -> None:
         self._people = people
         self._tables = tables
@@ -70,13 +105,17 @@ class Directory:
         self._signed = settings.stamp_secret is not None
         self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
+        self._inquiry = None if settings.directory is None else inquiry
+        self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
+        self._log = log.Seldom(SILENCE)
         self._region = b"X-Edge-Region: %b\r\n" % settings.region.encode()
         self.nobody = Identity(lambda route: self._open(route, "missing", "An API key is needed here"))
         self.unknown = Identity(lambda route: self._open(route, "unknown", "The API key is not known"))
         self.expired = Identity(lambda route: self._open(route, "expired", "The API key has expired"))
 
     def resolve(self, secret: bytes | None, credentials: bytes) -> Identity:
-        """The identity behind a key, or behind none; `unknown` itself where nobody has the key.
+        """The identity behind a key, or behind none; `unknown` itself where nobody has the key, and a Stranger where
+        others than the files may know it.
 
         `credentials` are the lines that the key came in.
         """
@@ -87,15 +126,70 @@ class Directory:
         if identity is not None:
             known.move_to_end(secret)
             return identity
-        key = self._people.key(hashlib.sha256(secret).digest())
+        digest = hashlib.sha256(secret).digest()
+        key = self._people.key(digest)
         if key is None:
-            return self.unknown
+            return self.unknown if self._inquiry is None else Stranger(secret, digest, credentials)
         valid_until = FOREVER if key.expires is None else key.expires - EPOCH
-        identity = known[secret] = Identity(lambda route: self._lane(key, route), valid_until)
+        identity = Identity(lambda route: self._lane(key, self._people.customer(key.customer), route), valid_until)
+        self._remember(secret, identity, credentials)
+        return identity
+
+    def _remember(self, secret: bytes, identity: Identity, credentials: bytes) -> None:
+        known = self._known
+        known[secret] = identity
         if len(known) > REMEMBERED:
             known.popitem(last=False)
         vouch(credentials)
+
+    def anew(self, identity: Identity, route: Route, now: float) -> Identity | None:
+        """Who it is on this route whose identity is not valid at edge time `now`; None where that has to be asked."""
+        inquiry = self._inquiry
+        if not isinstance(identity, Stranger) or inquiry is None:
+            return self.expired
+        if route.auth == "none":
+            return self.nobody
+        known = inquiry.known(identity.digest)
+        if known is None:
+            return self.unknown if inquiry.is_unknown(identity.digest) else None
+        person, at = known
+        assert person is not None
+        if self._people.has(person.name):
+            return self.unknown  # What the files say of a customer, they say whole.
+        before = self._known.get(identity.secret)
+        if isinstance(before, Stranger) and before.person == person:
+            identity = before
+        if identity.person != person:
+            self._meet(identity, person)
+            self._remember(identity.secret, identity, identity.credentials)
+        if identity.expires <= now:
+            return self.expired
+        left = at + self._ttl - monotonic()
+        if left <= 0:
+            inquiry.ask(identity.digest)
+            left = SOON
+        identity.valid_until = min(now + left, identity.expires)
         return identity
+
+    def _meet(self, stranger: Stranger, person: Person) -> None:
+        """It is known who a stranger is."""
+        stranger.person, stranger.expires = person, FOREVER
+        key: Key | None = None
+        try:
+            key = key_of(person, stranger.digest)
+        except ValueError:
+            pass  # Which each request is told.
+        stranger.lanes = Lanes(lambda route: self._lane_of(person, key, route))
+        if key is not None and key.expires is not None:
+            stranger.expires = key.expires - EPOCH
+
+    def forget(self, customers: Collection[str] | None) -> None:
+        """What was told of these customers is so no longer; None: of anybody who is not in the files."""
+        known = self._known
+        for secret, identity in tuple(known.items()):
+            if isinstance(identity, Stranger) and (customers is None or name_of(identity) in customers):
+                identity.valid_until = UNMET
+                del known[secret]
 
     def retire(self) -> "OrderedDict[bytes, Identity]":
         """Nobody is looked up here any more: let go of everything. What look-ups gave is left to the caller.
@@ -107,7 +201,27 @@ class Directory:
         del self._people, self.nobody, self.unknown, self.expired
         return known
 
-    def _lane(self, key: "Key", route: Route) -> Lane:
+    def _lane_of(self, person: Person, key: "Key | None", route: Route) -> Lane:
+        """The lane of somebody who is in none of the files; raises Refused as `_lane`, and 503 where it is not known
+        here what holds them: nobody is served without that. `key`: None where it is not understood."""
+        if route.auth == "none":
+            return self._anonymous(route)
+        try:
+            customer = customer_of(person.customer)
+        except ValueError:
+            key = None
+        if key is None:
+            why = "what is said of them is not understood by this version"
+        elif (missing := unknown_in(customer, self._tiers, self._meters)) is not None:
+            why = f"there is no {missing} here"
+        else:
+            return self._lane(key, customer, route)
+        self._counts.auth_failure("unserved")
+        self._log.error("customers of the directory are refused", why, such_as=person.name)
+        again = b"Retry-After: 30\r\n"
+        raise Refused(503, "This edge does not know the plan of this customer", close=False, fields=again)
+
+    def _lane(self, key: "Key", customer: "Customer", route: Route) -> Lane:
         """The lane of a key's customer; raises Refused where it may not be used, and says why.
 
         404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
@@ -115,7 +229,6 @@ class Directory:
         """
         if route.auth == "none":
             return self._anonymous(route)
-        customer = self._people.customer(key.customer)
         self._flagged(route, customer.tier, key.customer)
         if customer.paused is not None:
             self._counts.auth_failure("paused")

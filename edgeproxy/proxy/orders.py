@@ -40,11 +40,31 @@ class Orders:
             message = await self._channel.receive()
             if message["type"] == "drain":
                 return float(message["deadline"])
-            if message["type"] == "heard":
-                # Requests wait for it.
-                self._worker.asking.heard(None)
-            else:
+            if not self._is_urgent(message):
                 self._told.put_nowait(message)
+
+    async def until_gone(self) -> None:
+        """In a drain, what the hub says still matters to those who wait; until there is nobody to say it."""
+        try:
+            while True:
+                self._is_urgent(await self._channel.receive())
+        except ChannelClosed:
+            self._worker.asking.orphaned()
+            self._worker.inquiry.orphaned()
+
+    def _is_urgent(self, message: Message) -> bool:
+        """What is said of limits that hosts share, and of people, does not wait for its turn: requests wait for it."""
+        if message["type"] == "heard":
+            self._worker.asking.heard()
+        elif message["type"] == "unused":
+            self._worker.asking.unused(message["rows"])
+        elif message["type"] == "people":
+            self._worker.inquiry.answered(message)
+        elif message["type"] == "forget":
+            self._worker.succession.forget(message["customers"])
+        else:
+            return False
+        return True
 
     async def obey(self) -> None:
         """Do what is told, in turn; until cancelled, or nobody is there to answer to."""

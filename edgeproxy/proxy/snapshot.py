@@ -6,7 +6,7 @@ A request sees one snapshot from its start to its end; a new configuration is a 
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses
-from edgeproxy.proxy.identity import Directory, Identity
+from edgeproxy.proxy.identity import UNMET, Directory, Identity
 from edgeproxy.proxy.lane import NOBODY, Lane, Route
 from edgeproxy.proxy.memory import remember
 from edgeproxy.proxy.pool import Service
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeproxy.limits.policies import Sharing
     from edgeproxy.proxy.counts import Counts
     from edgeproxy.proxy.draft import Draft
+    from edgeproxy.proxy.inquiry import Inquiry
 
 Meaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] | None", RequestHead]
 """What a block of field lines means: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
@@ -49,10 +50,11 @@ class Snapshot:
         counts: "Counts",
         before: "Snapshot | None" = None,
         sharing: "Sharing | None" = None,
+        inquiry: "Inquiry | None" = None,
     ) -> None:
         """`before` is the snapshot that is served now: what the new one has in common with it is taken over as it is,
         with its connections, its memories and its records. Nothing else holds the other. `sharing` makes limits known
-        to other hosts, where they share them.
+        to other hosts, where they share them; by `inquiry` it is known who there is beside the files' people.
 
         Raises NoRow where a table has no room for what is to be counted.
         """
@@ -73,7 +75,7 @@ class Snapshot:
         self.router = Router(Route(route, self.services[route.upstream], counts) for route in settings.routes)
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [counts.usage(NOBODY, meter, NOBODY) for meter in settings.meters]
-        self.directory = Directory(settings, draft.people, self._tables, counts)
+        self.directory = Directory(settings, draft.people, self._tables, counts, inquiry)
         self.addresses = self._whom(settings, before)
         secret = settings.stamp_secret
         self.sign = None if secret is None else Signature(secret, settings.region)
@@ -138,7 +140,8 @@ class Snapshot:
         identity = self.directory.resolve(key, credentials)
         site = NO_SITE if host is None else self.router.site(host)
         meaning: Meaning = (identity, site, credentials, keep, length, trace, head)
-        if trace is None and identity is not self.directory.unknown and not is_personal(head):
+        known = identity is not self.directory.unknown and identity.valid_until != UNMET
+        if trace is None and known and not is_personal(head):
             remember(self.heads[trusted], block, meaning)
         return meaning
 
@@ -159,6 +162,11 @@ class Snapshot:
         """Twice a second: what has come to pass with time alone. `now` is of the monotonic clock."""
         for service in self.services.values():
             service.look(now)
+
+    def forget(self, customers: Collection[str] | None) -> None:
+        """What was told of these customers of the directory (None: of any) is so no longer."""
+        self.directory.forget(customers)
+        self._forget_heads()
 
     def retire(self) -> "OrderedDict[bytes, Identity]":
         """No request begins under it any more: let go of what only their beginnings need.

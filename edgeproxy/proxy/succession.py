@@ -6,7 +6,7 @@ configuration that they began with; what that one alone has is let go when the l
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -56,7 +56,7 @@ class Succession:
         """Make ready to serve this one, in place of another that was prepared. Raises NoRow, or Refused for it."""
         self.discard()
         worker = self._worker
-        snapshot = Snapshot(draft, worker.store, worker.counts, before=worker.snapshot)
+        snapshot = Snapshot(draft, worker.store, worker.counts, before=worker.snapshot, inquiry=worker.inquiry)
         self._prepared = Prepared(number, snapshot, listings)
 
     def discard(self, number: int | None = None) -> None:
@@ -84,6 +84,11 @@ class Succession:
             worker.dress_anew()
         worker.overload.changed()
         return True
+
+    def forget(self, customers: Collection[str] | None) -> None:
+        """What was told of these customers of the directory (None: of any) is so no longer."""
+        self._worker.inquiry.forget(customers)
+        self._worker.snapshot.forget(customers)
 
     def endpoints_changed(self, number: int, listings: Listings) -> bool:
         """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""

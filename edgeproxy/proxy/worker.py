@@ -39,6 +39,7 @@ from edgeproxy.proxy.draft import Draft
 from edgeproxy.proxy.entry import Entry
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.ids import Ids
+from edgeproxy.proxy.inquiry import Inquiry
 from edgeproxy.proxy.orders import Orders, why_not
 from edgeproxy.proxy.overload import Overload
 from edgeproxy.proxy.pool import Endpoint
@@ -97,6 +98,8 @@ class Worker:
         self.overload = Overload(self)
         self.asking = Asking(lambda _: True)
         """Who asks the hub, by way of the supervisor."""
+        self.inquiry = Inquiry(lambda _: True)
+        """Who asks the supervisor for people who are in no file."""
         self._clients: set[Client] = set()
         self._guests: set[Guest] = set()
         self.half_closed: set[Client] = set()
@@ -165,7 +168,7 @@ class Worker:
     def connect(self, exchange: Exchange) -> None:
         """Open a connection for this exchange and send its request over it."""
         exchange.client.deadline = NEVER  # The connection attempt has a deadline of its own.
-        exchange.dials_since = monotonic()
+        exchange.away_since = monotonic()
         self.tasks.start("connect", self._connect(exchange))
 
     async def _connect(self, exchange: Exchange) -> None:
@@ -360,8 +363,8 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     worker.succession.number = config["number"]
     try:
         draft = Draft(config.pop("settings"))
-        worker.asking = Asking(channel.offer)
-        worker.snapshot = Snapshot(draft, store, worker.counts, sharing=worker.asking)
+        worker.asking, worker.inquiry = Asking(channel.offer), Inquiry(channel.offer)
+        worker.snapshot = Snapshot(draft, store, worker.counts, sharing=worker.asking, inquiry=worker.inquiry)
         inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
         del draft
     except (Unusable, NoRow) as why:
@@ -402,11 +405,13 @@ async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], s
     worker.tasks.start("alive", orders.live())
     try:
         deadline = await orders.until_drain()
+        worker.tasks.start("the hub's answers", orders.until_gone())
         stop.set()
         return deadline
     except ChannelClosed:
         logger.warning("the supervisor is gone; serving on until another one serves")
     worker.asking.orphaned()
+    worker.inquiry.orphaned()
     leave_by = monotonic() + config["orphan_deadline"]
     while monotonic() < leave_by:
         token, age = worker.store.control.serving(monotonic())

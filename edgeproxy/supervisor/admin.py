@@ -13,8 +13,9 @@ from edgeproxy.counters.file import TableError
 from edgeproxy.http1.message import problem
 from edgeproxy.supervisor import sockets
 from edgeproxy.supervisor.exposition import CONTENT_TYPE, exposition
-from edgeproxy.supervisor.listings import Listings, UnknownCustomer
+from edgeproxy.supervisor.listings import Listings
 from edgeproxy.supervisor.reload import Reloads
+from edgeproxy.supervisor.standing import Unserved
 from edgeproxy.supervisor.status import Status
 
 PATIENCE = 2.0
@@ -84,11 +85,16 @@ def application(status: Status, listings: Listings, reloads: Reloads) -> web.App
         return _json({"rows": await listings.usage()})
 
     async def limits(request: web.Request) -> web.Response:
-        customer = request.match_info["customer"]
+        name = request.match_info["customer"]
         try:
+            customer = await status.known(name)
+            if customer is None:
+                return _problem(404, f"no customer is called {name!r} here")
             policies = await listings.limits(status.settings, customer)
-        except UnknownCustomer:
-            return _problem(404, f"no customer is called {customer!r} here")
+        except Unserved as why:
+            return _problem(404, str(why))
+        except ValueError:
+            return _problem(404, f"this version of edgeproxy does not understand what the directory says of {name!r}")
         return _json({"policies": policies})
 
     async def reload(_: web.Request) -> web.Response:

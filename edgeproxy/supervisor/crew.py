@@ -5,14 +5,14 @@ They change from one configuration to another together: all that serve `prepare`
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
 from edgeproxy import log
 from edgeproxy.channel import ChannelClosed, Frame, type_of
 from edgeproxy.supervisor import backoff
-from edgeproxy.supervisor.process import Process
+from edgeproxy.supervisor.process import Heed, Process
 from edgeproxy.supervisor.pulse import LOOKS, SILENCE
 from edgeproxy.tasks import Tasks
 
@@ -36,10 +36,11 @@ class Crew:
         config: Message,
         *,
         silence: float = SILENCE,
-        heed: Callable[[dict[str, Any]], None] = lambda _: None,
+        heed: Heed = lambda message, reply: None,
     ) -> None:
         """`silence` is how many seconds a worker that serves may say nothing until it is replaced; `heed` hears what
-        limits workers use that other hosts share."""
+        workers say that is not about themselves: which limits they use that other hosts share, whose keys they ask
+        for."""
         self._heed = heed
         self.restarts = 0
         """Workers started anew after one died."""
@@ -98,6 +99,11 @@ class Crew:
         """Tell all workers that there are. Nobody is waited for: see channel.Outbox."""
         for process in self.workers:
             process.outbox.put(message)
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Tell all workers that there are, after all else that was added, and in place of none of it."""
+        for process in self.workers:
+            process.outbox.add(message)
 
     def publish(self, message: Message) -> None:
         """Tell all workers, and those that start from now on, until another message of this type is published."""

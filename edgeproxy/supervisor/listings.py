@@ -15,7 +15,7 @@ from edgeproxy.config.models import Settings
 from edgeproxy.counters.store import Store, Tended
 from edgeproxy.counters.tallies import tally_key
 from edgeproxy.supervisor.exposition import Series
-from edgeproxy.supervisor.standing import Policy, standing
+from edgeproxy.supervisor.standing import Known, Policy, standing
 from edgeproxy.usage import seal
 
 DEAR = 0.05
@@ -28,10 +28,6 @@ CLIENTS = tally_key("edge_connections", "client")
 T = TypeVar("T")
 UsageRow = tuple[str, str, str, int]
 """Customer, meter, route, total."""
-
-
-class UnknownCustomer(LookupError):
-    """No customer of the configuration has this name."""
 
 
 class Listings:
@@ -84,10 +80,8 @@ class Listings:
 
         return await self.alone(lambda: {column: of(column) for column in columns})
 
-    async def limits(self, settings: Settings, customer: str) -> list[Policy]:
-        """The policies of this customer as they stand now; raises UnknownCustomer."""
-        if customer not in settings.customers:
-            raise UnknownCustomer(customer)
+    async def limits(self, settings: Settings, customer: Known) -> list[Policy]:
+        """The policies of this customer as they stand now; raises Unserved."""
         store = self._store
         return await self.alone(lambda: standing(store.limits, settings, customer, monotonic() + store.offset))
 

@@ -33,6 +33,7 @@ from edgeproxy.supervisor.changeover import Changeover
 from edgeproxy.supervisor.crew import Crew, Stillborn
 from edgeproxy.supervisor.listings import Listings
 from edgeproxy.supervisor.notify import Notify
+from edgeproxy.supervisor.people import People, Reply
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.process import WORKER
 from edgeproxy.supervisor.reload import Reloads
@@ -40,6 +41,8 @@ from edgeproxy.supervisor.serving import NOBODY, other_serves
 from edgeproxy.supervisor.status import Status
 from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.watch import watch
+from edgeproxy.sync.calls import Argument
+from edgeproxy.sync.redis import Away
 from edgeproxy.tasks import Tasks
 
 TICK = 1.0
@@ -71,8 +74,8 @@ class Supervisor:
         self._admin = admin
         self._token = secrets.randbits(64) or 1
         self._agreeing = Agreeing(store, settings.hub, self._tell) if settings.hub.is_shared else None
-        heed = ignore if self._agreeing is None else self._agreeing.uses
-        self._crew = Crew(settings.workers, command, listening, pack(self._config(1, settings)), heed=heed)
+        self._crew = Crew(settings.workers, command, listening, pack(self._config(1, settings)), heed=self._heed)
+        self._people = People(settings.state, settings, self._ask_hub, self._crew.add)
         prober = Prober(settings.upstreams)
         self._upstreams = Upstreams(settings.upstreams, self._crew.publish, prober)
         self._certificates = Certificates(settings, self._renew)
@@ -89,6 +92,7 @@ class Supervisor:
             self._upstreams,
             self._certificates,
             self._accounting,
+            self._people,
             self._agreeing,
         )
         self._notify = Notify()
@@ -126,6 +130,7 @@ class Supervisor:
             await self._leave()
 
     async def _begin(self) -> None:
+        await self._people.begin()
         await self._changeover.begin()
         self._tasks.start("certificates", self._certificates.watch())
 
@@ -135,10 +140,23 @@ class Supervisor:
             self._accounting.follow(settings.usage)
             if self._agreeing is not None:
                 await self._agreeing.follow(settings.hub)
+            await self._people.follow(settings)
         return whys
 
     def _tell(self, message: dict[str, Any]) -> None:
         self._crew.tell(message)
+
+    def _heed(self, message: dict[str, Any], reply: Reply) -> None:
+        """What a worker says that is not about itself."""
+        if message["type"] == "who":
+            self._people.asked(message, reply)
+        elif self._agreeing is not None:
+            self._agreeing.uses(message)
+
+    async def _ask_hub(self, *command: Argument) -> Any:
+        if self._agreeing is None:
+            raise Away("there is no hub until the edge is started anew")
+        return await self._agreeing.ask(*command)
 
     def _renew(self) -> None:
         self._changeover.renew()
@@ -202,6 +220,7 @@ class Supervisor:
         sockets.close(self._listening)
         await self._crew.drain(seconds)
         await self._accounting.end()
+        await self._people.end()
         if self._agreeing is not None:
             await self._agreeing.end()
         await self._tasks.cancel()
@@ -268,10 +287,6 @@ class Supervisor:
 
     def _other_serves(self) -> bool:
         return other_serves(self._token, *self._store.control.serving(monotonic()))
-
-
-def ignore(_: dict[str, Any]) -> None:
-    """What limits workers use matters to nobody else."""
 
 
 STORE_ORDER_KEPT = ("x86_64", "AMD64")

@@ -33,7 +33,30 @@ def _edge(status: Mapping[str, Any]) -> list[str]:
     if config["needs_restart"]:
         said.append(f"        waits for a restart: {', '.join(config['needs_restart'])}")
     said.append(f"hub     {hub['url']}, {hub['state']}")
-    return [*said, *_usage(usage)]
+    if "why" in hub:
+        said.append(f"        {hub['why']}")
+    said += [
+        f"        its node {node['node']} is away: {node['why']}" for node in hub.get("nodes", ()) if "why" in node
+    ]
+    return [*said, *_people(status["directory"]), *_usage(usage)]
+
+
+def _people(directory: Mapping[str, Any] | None) -> Iterator[str]:
+    """The customers from the hub, if there are to be any, then what is wrong with them."""
+    if directory is None:
+        return
+    number, age = directory["version"], directory["age_s"]
+    if number is None:
+        yield "people  none from the hub yet"
+    else:
+        counts = f"{directory['customers']} customers, {directory['keys']} keys"
+        yield f"people  version {number} of the directory: {counts}, as the hub had it {span(round(age))} ago"
+    if "why" in directory:
+        yield f"        not followed: {directory['why']}"
+    if directory["in_files"]:
+        yield f"        {directory['in_files']} of them are in the files too, which count"
+    for tier, count in directory["unknown_tiers"].items():
+        yield f"        {count} refused: there is no tier {tier} here"
 
 
 def _usage(usage: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,9 @@ from typing import Any
 from edgeproxy.channel import Channel, Outbox
 from edgeproxy.supervisor.pulse import Pulse
 
+Heed = Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]
+"""Hears what a worker says, and by what it can be answered."""
+
 WORKER = (sys.executable, "-m", "edgeproxy.proxy")
 """The command of a worker; `--channel FD --listen FD,FD` is added."""
 
@@ -49,8 +52,8 @@ class Process:
         """The one that it last could not be made ready to serve, and why."""
         self.dismissed = False
         """Whether it was told to leave, for it could not follow the others."""
-        self.heed: Callable[[dict[str, Any]], None] = lambda _: None
-        """Who hears what limits it uses that other hosts share."""
+        self.heed: Heed = lambda message, reply: None
+        """Who hears what it says that is not about itself."""
         self.welcome = False
         """Whether it was ready, and served the configuration that all should."""
         loop = asyncio.get_running_loop()
@@ -105,8 +108,8 @@ class Process:
             self.refused = message["number"], message["why"]
         elif kind == "committed":
             self.number = message["number"]
-        elif kind == "uses":
-            self.heed(message)
+        elif kind in ("uses", "who"):
+            self.heed(message, self.outbox.add)
         return kind
 
     def kill(self) -> None:

@@ -71,6 +71,8 @@ def plan(serving: Settings, loaded: Settings) -> Plan:
     if loaded.hub.is_shared != serving.hub.is_shared:
         # The tables have another layout then.
         waits = (*waits, "hub")
+        if loaded.directory != serving.directory:
+            waits = (*waits, "directory")
     return Plan(loaded.model_copy(update={field: getattr(serving, field) for field in waits}), waits)
 
 

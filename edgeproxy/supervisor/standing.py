@@ -5,11 +5,11 @@ Which they are, and by what each counts, is what workers go by too (proxy/terms.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from edgeproxy.config.models import Limit, Quota, Route, Settings
-from edgeproxy.config.plans import plan_of
+from edgeproxy.config.models import Customer, Limit, Quota, Route, Settings
+from edgeproxy.config.plans import plan_of, unknown_in
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import period_of
 from edgeproxy.limits.rule import Rule
@@ -24,14 +24,35 @@ Policy = dict[str, Any]
 """A line of `GET /limits/CUSTOMER`."""
 
 
-def standing(tables: Mapping[str, LimitTable], settings: Settings, customer: str, now: float) -> list[Policy]:
-    """The policies of a customer of the configuration at edge time `now`.
+class Known(NamedTuple):
+    """A customer, and the digests of the keys."""
+
+    name: str
+    customer: Customer
+    keys: list[bytes]
+
+
+class Unserved(LookupError):
+    """What holds a customer of the directory is not there: refused at every request. The text says what is missing."""
+
+
+def of_files(settings: Settings, customer: str) -> Known | None:
+    """A customer of the configuration; None where none has this name."""
+    found = settings.customers.get(customer)
+    if found is None:
+        return None
+    return Known(customer, found, [bytes.fromhex(key.sha256) for key in settings.keys if key.customer == customer])
+
+
+def standing(tables: Mapping[str, LimitTable], settings: Settings, who: Known, now: float) -> list[Policy]:
+    """The policies of a customer at edge time `now`; raises Unserved.
 
     First those of the plan that hold wherever the customer asks, then those of each route that the customer can use.
     """
-    known = settings.customers[customer]
+    customer, known, keys = who
+    if (missing := unknown_in(known, settings.tiers, settings.meters)) is not None:
+        raise Unserved(f"there is no {missing} here, which customer {customer} of the directory needs")
     plan = plan_of(settings.tiers[known.tier], known)
-    keys = [bytes.fromhex(key.sha256) for key in settings.keys if key.customer == customer]
     name = customer.encode()
     everywhere = [(True, limit) for limit in plan.limits if limit.scope not in BY_ROUTE]
     lines = [_rate(tables, each, now, key) for each, key in _applied(everywhere, "", name, keys)]

@@ -13,7 +13,9 @@ from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.exposition import Series
 from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.people import People
 from edgeproxy.supervisor.reload import Reloads
+from edgeproxy.supervisor.standing import Known, of_files
 from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.vitals import Vitals
 
@@ -34,6 +36,7 @@ class Status:
         upstreams: Upstreams,
         certificates: Certificates,
         accounting: Accounting,
+        people: People,
         agreeing: Agreeing | None = None,
     ) -> None:
         self.phase: Phase = "starting"
@@ -43,6 +46,7 @@ class Status:
         self._upstreams = upstreams
         self._certificates = certificates
         self._accounting = accounting
+        self._people = people
         self._agreeing = agreeing
         self.vitals = Vitals(crew, listings)
 
@@ -59,6 +63,11 @@ class Status:
         if self.phase == "starting":
             return f"starting: {crew.ready} of {crew.places} workers are ready"
         return None if crew.ready else f"none of {crew.places} workers is ready"
+
+    async def known(self, customer: str) -> Known | None:
+        """A customer, of the files or else of the directory; None where nobody has the name. Raises ValueError where
+        it is not understood what the directory says."""
+        return of_files(self.settings, customer) or await self._people.customer(customer)
 
     async def series(self) -> list[Series]:
         """Every metric of the edge: those of the tables, and the supervisor's own.
@@ -87,6 +96,7 @@ class Status:
             *await self._accounting.series(),
             *await self.vitals.series(),
             *(() if self._agreeing is None else self._agreeing.series()),
+            *self._people.series(),
             ("edge_worker_restarts_total", (), (self._crew.restarts,)),
             *self._reloads.series(),
         ]
@@ -103,6 +113,7 @@ class Status:
             "upstreams": self._upstreams.report(),
             "tables": self._listings.rows(),
             "hub": ALONE if self._agreeing is None else self._agreeing.report(),
+            "directory": self._people.report(),
             "usage": await self._accounting.report(),
         }
 

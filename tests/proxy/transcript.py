@@ -24,12 +24,13 @@ from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.store import Store
 from edgeproxy.proxy.asking import Asking
 from edgeproxy.proxy.draft import Draft
+from edgeproxy.proxy.inquiry import Inquiry
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.succession import Listings
 from edgeproxy.proxy.tls import Inward, Outward
 from edgeproxy.proxy.worker import Worker
-from edgeproxy.supervisor.standing import standing
+from edgeproxy.supervisor.standing import of_files, standing
 from edgeproxy.tasks import Tasks
 from tests.proxy.tls_wire import TlsWire
 from tests.proxy.wire import PATIENCE, Cut, Message, Wire, shown
@@ -173,6 +174,8 @@ class Edge:
         """Where it listens."""
         self.uses: list[dict[str, Any]] | None = None
         """What its supervisor is told of limits that other hosts share; None where none does."""
+        self.inquiries: list[dict[str, Any]] = []
+        """For which keys its supervisor is asked."""
         self._folder = folder
         self._supervisor: Store | None = None
         self._listening: socket.socket | None = None
@@ -235,8 +238,9 @@ class Edge:
         store = Store.join(settings.state)
         self.worker = Worker(store)
         self.worker.asking = Asking(self._hears)
-        sharing = self.worker.asking
-        self.worker.snapshot = Snapshot(draft(settings), store, self.worker.counts, sharing=sharing)
+        self.worker.inquiry = Inquiry(self._is_asked)
+        sharing, inquiry = self.worker.asking, self.worker.inquiry
+        self.worker.snapshot = Snapshot(draft(settings), store, self.worker.counts, sharing=sharing, inquiry=inquiry)
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
@@ -246,6 +250,10 @@ class Edge:
     def _hears(self, message: dict[str, Any]) -> bool:
         assert self.uses is not None
         self.uses.append(message)
+        return True
+
+    def _is_asked(self, message: dict[str, Any]) -> bool:
+        self.inquiries.append(message)
         return True
 
     async def prepares(self, listings: Listings | None = None) -> int:
@@ -371,7 +379,10 @@ class Edge:
     def used(self, customer: str = "acme") -> dict[str, int]:
         """Name of a policy -> what a customer has used of it, in all, as operators are told at this moment."""
         assert self._supervisor is not None
-        lines = standing(self._supervisor.limits, self.settings(), customer, self.now())
+        settings = self.settings()
+        who = of_files(settings, customer)
+        assert who is not None
+        lines = standing(self._supervisor.limits, settings, who, self.now())
         sums: Counter[str] = Counter()
         for line in lines:
             sums[line["name"]] += line["used"] or 0

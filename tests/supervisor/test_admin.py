@@ -24,6 +24,7 @@ from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.health import Target
 from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.people import People
 from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.status import Status
 from edgeproxy.supervisor.upstreams import Upstreams
@@ -88,6 +89,11 @@ def room(tmp_path: Path) -> Iterator[Room]:
 Client = TestClient[Any, Any]
 
 
+async def nobody(*command: object) -> Any:
+    """In the place of a hub."""
+    raise AssertionError(f"it was asked {command}")
+
+
 def ask(
     room: Room,
     scene: Callable[[Client, Status, Crew], Awaitable[None]],
@@ -118,7 +124,8 @@ def ask(
         reloads = Reloads(settings, read, applied)
         tasks.start("reload", reloads.run())
         accounting = Accounting(room.store, listings, settings.region, settings.usage)
-        status = Status(reloads, crew, listings, upstreams, certificates, accounting)
+        people = People(settings.state, settings, nobody, crew.add)
+        status = Status(reloads, crew, listings, upstreams, certificates, accounting, people)
         async with TestClient(TestServer(application(status, listings, reloads))) as client:
             await scene(client, status, crew)
         await upstreams.end()
@@ -459,6 +466,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
                 ],
             },
             "hub": {"url": "memory://", "state": "up", "age_s": 0},
+            "directory": None,
             "usage": {
                 "unshipped": 3,
                 "oldest_s": 0,

@@ -17,7 +17,7 @@ from edgeproxy.limits.admission import Terms, admit, report
 from edgeproxy.limits.policies import Policies
 from edgeproxy.proxy.identity import has_flag
 from edgeproxy.proxy.terms import Held, Tables
-from edgeproxy.supervisor.standing import Policy, standing
+from edgeproxy.supervisor.standing import Policy, of_files, standing
 
 KEYS = {"acme": ("one", "two"), "small": ("three",), "plain": ()}
 
@@ -93,7 +93,9 @@ class Room:
         return held.terms(b"\x7f\0\0\1")
 
     def standing(self, customer: str) -> list[Policy]:
-        return standing(self.store.limits, self.settings, customer, self.now)
+        who = of_files(self.settings, customer)
+        assert who is not None
+        return standing(self.store.limits, self.settings, who, self.now)
 
     def line(self, customer: str, name: str, **of: Any) -> Policy:
         """The only line of this name, and about this route or key."""

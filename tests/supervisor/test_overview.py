@@ -39,6 +39,7 @@ STATUS: dict[str, Any] = {
     },
     "tables": {"people": {"used": 1500, "rows": 200000}, "usage": {"used": 7, "rows": 10}},
     "hub": {"url": "memory://", "state": "up", "age_s": 0},
+    "directory": None,
     "usage": {
         "unshipped": 3,
         "oldest_s": 0,
@@ -194,3 +195,19 @@ def test_what_is_no_policy_is_not_shown_as_one(missing: str) -> None:
 )
 def test_times_are_told_by_their_two_largest_units(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+def test_the_customers_of_the_hub_are_told_with_their_age_and_with_what_is_wrong() -> None:
+    status = deepcopy(STATUS)
+    known = {"version": 7, "customers": 1000, "keys": 1200, "age_s": 65.4}
+    status["directory"] = {**known, "state": "current", "in_files": 0, "unknown_tiers": {}}
+    line = "people  version 7 of the directory: 1000 customers, 1200 keys, as the hub had it 1 min 5 s ago"
+    assert overview(status).splitlines()[3] == line
+    status["directory"] |= {"state": "behind", "why": "no answer", "in_files": 2, "unknown_tiers": {"gold": 3}}
+    assert overview(status).splitlines()[4:7] == [
+        "        not followed: no answer",
+        "        2 of them are in the files too, which count",
+        "        3 refused: there is no tier gold here",
+    ]
+    status["directory"] |= {"version": None, "age_s": None, "in_files": 0, "unknown_tiers": {}}
+    assert overview(status).splitlines()[3:5] == ["people  none from the hub yet", "        not followed: no answer"]

@@ -1,0 +1,351 @@
+"""Customers from the hub: the directory is followed there, kept on this host's disk, and told to workers who ask.
+
+Nobody waits for the hub. A worker that meets a key asks this supervisor, which looks into the file (cached.py); while
+the hub is away the file is what is known, with its age for all to see. A hub that has forgotten everything says nothing
+about customers: they stay until somebody pushes.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from edgeproxy import log
+from edgeproxy.config.models import Settings
+from edgeproxy.config.people import Person, customer_of
+from edgeproxy.supervisor.cached import Cached, Error, Held, Outdated, Survey, is_damage
+from edgeproxy.supervisor.exposition import Series
+from edgeproxy.supervisor.standing import Known
+from edgeproxy.sync import directory
+from edgeproxy.sync.directory import Ask, Unreadable
+from edgeproxy.sync.redis import Away
+from edgeproxy.tasks import Tasks
+
+EVERY = 2.0
+"""Seconds between two looks at the hub, a fifth of it more or less."""
+SOON = 0.2
+"""The same for an edge that knows nobody yet, and once after a look that came to nothing."""
+FIRST_LOOK = 3.0
+"""Seconds that such an edge waits for the directory before it serves."""
+NOTED = 60.0
+"""Seconds between two notes on disk of when the hub was last heard."""
+REST_MOST = 0.1
+"""Seconds of rest after looking keys up, which otherwise is as long as that took: a flood of unknown keys gets half of
+the time at most."""
+NAMED_MOST = 5
+"""Customers who are named in a line of the log."""
+
+Message = dict[str, Any]
+Reply = Callable[[Message], None]
+
+
+class People:
+    """The directory of one supervisor. `ask` asks the hub, `tell` tells all workers, each message after the others."""
+
+    def __init__(self, state: Path, settings: Settings, ask: Ask, tell: Callable[[Message], None]) -> None:
+        self._state = state
+        self._settings = settings
+        self._ask = ask
+        self._tell = tell
+        self._cached: Cached | None = None
+        self._held: Held | None = None
+        self._survey = Survey([], [], {})
+        self._noted = 0.0
+        self._damaged = False
+        self._why: str | None = "not read yet"
+        self._is_told = False
+        """Whether the log says so."""
+        self._changes = 0
+        """How often workers were told to forget."""
+        self._asked: list[tuple[list[str], Reply]] = []
+        self._lookups: Counter[str] = Counter()
+        self._wake = asyncio.Event()
+        self._looked = asyncio.Event()
+        """It is known who there is, or that this will take a while."""
+        self._reading = asyncio.Lock()
+        self._tasks = Tasks()
+        self._running = False
+        self._log = log.get()
+
+    # ---- its life
+
+    async def begin(self) -> None:
+        """Follow the directory, if the configuration has one; returns once somebody is known, or after a while."""
+        if self._settings.directory is None:
+            return
+        self._running = True
+        self._why, self._is_told = "not read yet", False
+        self._looked.clear()
+        self._tasks.start("directory", self._follow())
+        self._tasks.start("look keys up", self._answer())
+        try:
+            async with asyncio.timeout(FIRST_LOOK):
+                await self._looked.wait()
+        except TimeoutError:
+            if not self._running:
+                return  # A reload has taken it away meanwhile.
+            self._log.error("the directory was not read yet; its customers are served once it is", why=self._why)
+            self._looked.set()
+
+    async def follow(self, settings: Settings) -> None:
+        """Another configuration serves."""
+        self._settings = settings
+        if (settings.directory is not None) != self._running:
+            await self.end()
+            await self.begin()
+        elif self._running:
+            await self._look_around()
+
+    async def end(self) -> None:
+        """Follow it no more."""
+        self._running = False
+        await self._tasks.cancel()
+        self._reply(self._asked, None)
+        self._asked = []
+        if self._cached is not None:
+            self._cached.close()
+            self._cached = None
+        self._held = None
+
+    # ---- the hub
+
+    async def _follow(self) -> None:
+        """For ever, know what the hub has."""
+        while True:
+            try:
+                await self._look()
+            except (Away, ResponseError, Unreadable, Outdated, ValueError, Error, OSError) as why:
+                self._is_behind(str(why))
+                self._damaged |= is_damage(why)
+            else:
+                self._looked.set()
+            new_trouble = self._why is not None and not self._is_told
+            pause = SOON if self._held is None or new_trouble else EVERY
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+
+    async def _look(self) -> None:
+        """Take in what is new in the hub."""
+        cached = self._cached
+        if cached is not None and self._damaged:
+            await self._remake(cached)
+        if cached is None:
+            cached = self._cached = await asyncio.to_thread(Cached, self._state)
+            self._held = await asyncio.to_thread(cached.held)
+            await self._look_around()
+            if self._held is not None:
+                self._looked.set()
+        async with self._reading:
+            there = await asyncio.to_thread(cached.held)
+        if there is None or self._held is None or there.token != self._held.token:
+            # Another supervisor on this state directory has read it.
+            await self._take_over(there, None)
+        newest = await directory.last(self._ask)
+        held = self._held
+        if newest is None:
+            lost = "it has lost the directory, and what was known counts on" if held else "nobody has pushed to it"
+            self._is_behind(f"the hub has no directory: {lost}; see `edgeproxy directory push`")
+        elif held is None or newest.token != held.token:
+            await self._read(cached, held)
+        else:
+            await self._is_current(cached)
+
+    async def _read(self, cached: Cached, held: Held | None) -> None:
+        """Read the versions that follow the one held, and have them count, all at once."""
+        token = None if held is None else held.token
+        began = monotonic()
+        versions = directory.after(await directory.log(self._ask), token)
+        writing = await asyncio.to_thread(cached.write, token)
+        try:
+            for version in versions:
+                if version.whole:
+                    await asyncio.to_thread(writing.begin_whole)
+                async for part in directory.parts(self._ask, version):
+                    await asyncio.to_thread(writing.take, part)
+                if version.whole:
+                    await asyncio.to_thread(writing.end_whole)
+            if not versions:
+                raise Unreadable("the directory has changed while it was read")
+            last, now = versions[-1], time.time()
+            new = Held(last.token, last.number, last.at, now, last.customers, last.keys)
+            await asyncio.to_thread(writing.conclude, new)
+        except BaseException:
+            writing.drop()
+            raise
+        await self._take_over(new, writing.changed)
+        seconds = round(monotonic() - began, 3)
+        self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)
+        await self._is_current(cached)
+
+    async def _take_over(self, held: Held | None, changed: set[str] | None) -> None:
+        """This is what counts from here on. `changed`: the customers who are not as they were; None: any may be."""
+        if held == self._held:
+            return
+        self._held = held
+        self._changes += 1
+        self._tell({"type": "forget", "customers": None if changed is None else sorted(changed)})
+        await self._look_around()
+
+    async def _is_current(self, cached: Cached) -> None:
+        """The hub has what is known here."""
+        held = self._held
+        assert held is not None
+        now = time.time()
+        self._held = held._replace(heard_at=now)
+        if self._why is not None:
+            self._log.info("the directory is followed", version=held.number, customers=held.customers)
+            self._why = None
+        if monotonic() - self._noted > NOTED:
+            self._noted = monotonic()
+            await asyncio.to_thread(cached.heard, now)
+
+    def _is_behind(self, why: str) -> None:
+        """It cannot be known whether the hub has what is known here. That is worth a line of the log once it lasts."""
+        if why != self._why:
+            self._why, self._is_told = why, False
+            return
+        if self._is_told:
+            return
+        self._is_told = True
+        held = self._held
+        known = {} if held is None else {"version": held.number, "age_s": round(time.time() - held.heard_at)}
+        self._log.warning("the directory cannot be followed; what is known of it counts", why=why, **known)
+
+    async def _remake(self, cached: Cached) -> None:
+        """The file cannot be read: begin anew with what the hub has."""
+        self._log.error("the cached directory is damaged, and made anew")
+        async with self._reading:
+            await asyncio.to_thread(cached.remake)
+        self._damaged = False
+        await self._take_over(None, None)
+
+    async def _look_around(self) -> None:
+        """What the directory and the files say of the same, and what it needs of them and is not there: tell it."""
+        if self._cached is None or self._held is None:
+            return
+        settings = self._settings
+        digests = [bytes.fromhex(key.sha256) for key in settings.keys]
+        try:
+            survey = await asyncio.to_thread(self._cached.survey, settings.customers, digests, settings.tiers.keys())
+        except Error as why:
+            self._is_behind(str(why))  # Nobody is served otherwise for that.
+            return
+        before, self._survey = self._survey, survey
+        if survey.names and survey.names != before.names:
+            told = {"customers": len(survey.names), "such_as": survey.names[:NAMED_MOST]}
+            self._log.warning("customers are in the files and in the directory: what the files say counts", **told)
+        if survey.keys and survey.keys != before.keys:
+            shown = [digest.hex()[:8] for digest in survey.keys[:NAMED_MOST]]
+            self._log.warning("keys are in the files and in the directory: what the files say counts", such_as=shown)
+        if survey.tiers and survey.tiers != before.tiers:
+            self._log.warning("customers of the directory have tiers that are not here: refused", tiers=survey.tiers)
+
+    # ---- those who ask
+
+    def asked(self, message: Message, reply: Reply) -> None:
+        """A worker asks whose keys these are (proxy/inquiry.py); each question has one answer."""
+        if not self._running:
+            self._reply([(message["keys"], reply)], None)
+            return
+        self._asked.append((message["keys"], reply))
+        self._wake.set()
+
+    async def _answer(self) -> None:
+        """For ever, answer those who ask, all who do at a time."""
+        await self._looked.wait()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            asked, self._asked = self._asked, []
+            began, found = monotonic(), None
+            try:
+                found = await self._find({bytes.fromhex(key) for keys, _ in asked for key in keys})
+            finally:
+                self._reply(asked, found)
+            await asyncio.sleep(min(REST_MOST, monotonic() - began))
+
+    def _reply(self, asked: list[tuple[list[str], Reply]], found: dict[bytes, Person | None] | None) -> None:
+        for keys, reply in asked:
+            reply(self._said(keys, found))
+
+    async def _find(self, digests: Iterable[bytes]) -> dict[bytes, Person | None] | None:
+        """Whose keys these are in the version that counts; None where that cannot be said."""
+        while self._cached is not None and self._held is not None:
+            changes = self._changes
+            try:
+                async with self._reading:
+                    found = await asyncio.to_thread(self._cached.find, digests)
+            except Error as why:
+                self._is_behind(str(why))
+                self._damaged |= is_damage(why)
+                return None
+            if changes == self._changes:
+                return found
+            # Workers were told to forget meanwhile, and must not be told what was before.
+        return None
+
+    def _said(self, keys: list[str], found: dict[bytes, Person | None] | None) -> Message:
+        """The answer to a worker."""
+        known: dict[str, tuple[str, ...]] = {}
+        unknown: list[str] = []
+        for key in keys if found is not None else ():
+            person = (found or {}).get(bytes.fromhex(key))
+            if person is None:
+                unknown.append(key)
+            else:
+                known[key] = tuple(person)
+        untold = keys if found is None else []
+        self._lookups.update(known=len(known), unknown=len(unknown), untold=len(untold))
+        return {"type": "people", "known": known, "unknown": unknown, "untold": untold}
+
+    async def customer(self, name: str) -> Known | None:
+        """A customer of the directory; None where there is none. Raises ValueError where this edge cannot tell what
+        holds them: this version does not understand what is said of them."""
+        if self._cached is None or self._held is None:
+            return None
+        async with self._reading:
+            found = await asyncio.to_thread(self._cached.customer, name)
+        return None if found is None else Known(name, customer_of(found[0]), found[1])
+
+    # ---- for those who look
+
+    def report(self) -> dict[str, Any] | None:
+        """What `GET /status` says of it; moments are Unix seconds. None where there is no directory."""
+        if not self._running:
+            return None
+        said: dict[str, Any] = {"from": "hub", "state": "current" if self._why is None else "behind"}
+        held = self._held
+        if held is None:
+            said |= {"state": "unknown", "version": None, "customers": 0, "keys": 0, "pushed_at": None, "age_s": None}
+        else:
+            said |= {"version": held.number, "customers": held.customers, "keys": held.keys}
+            said |= {"pushed_at": held.pushed_at, "age_s": round(time.time() - held.heard_at, 3)}
+        survey = self._survey
+        said |= {"in_files": len(survey.names), "unknown_tiers": survey.tiers}
+        return said if self._why is None else said | {"why": self._why}
+
+    def series(self) -> list[Series]:
+        """Its metrics."""
+        if not self._running:
+            return []
+        held = self._held
+        customers, keys, number = (0, 0, 0) if held is None else (held.customers, held.keys, held.number)
+        unserved = sum(self._survey.tiers.values())
+        counted: list[Series] = [
+            ("edge_directory_lookups_total", (result,), (self._lookups[result],))
+            for result in ("known", "unknown", "untold")
+        ]
+        if held is not None:
+            counted.append(("edge_directory_age_seconds", (), (round(time.time() - held.heard_at),)))
+        return [
+            *counted,
+            ("edge_directory_customers", (), (customers,)),
+            ("edge_directory_keys", (), (keys,)),
+            ("edge_directory_version", (), (number,)),
+            ("edge_directory_unserved", (), (unserved,)),
+        ]

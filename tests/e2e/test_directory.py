@@ -1,0 +1,325 @@
+"""Customers through the hub: real edges, a real Redis, and `edgeproxy directory push`."""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.load import load_people
+from edgeproxy.supervisor.cached import FILE
+from edgeproxy.sync import pushing
+from edgeproxy.sync.redis import Link
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import Edge, total
+from tests.e2e.people import TIERS, UNLIMITED, key_line, key_of
+from tests.supervisor.waiting import until
+from tests.sync.server import SERVER, Redis
+from tests.sync.test_directory import told
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    server.kill()
+
+
+class Pusher:
+    """Whoever has the file of the customers."""
+
+    def __init__(self, folder: Path, hub: str) -> None:
+        self.file = folder / "people.yaml"
+        self.hub = hub
+
+    def writes(self, customers: dict[str, Any], keys: list[dict[str, object]] | None = None, **tiers: Any) -> None:
+        """Have these in the file, each with a key unless they are given; tiers besides the usual."""
+        said = {name: plan if isinstance(plan, dict) else {"tier": plan} for name, plan in customers.items()}
+        listed = [key_line(name) for name in said] if keys is None else keys
+        whole = {"hub": self.hub, "tiers": TIERS | tiers, "customers": said, "keys": listed}
+        self.file.write_text(json.dumps(whole))
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "edgeproxy", "directory", "push", "-c", str(self.file), "--force"]
+
+    def pushes(self, *given: Any, **tiers: Any) -> None:
+        """Push it, with these in it."""
+        self.writes(*given, **tiers)
+        pushing.run(load_people(self.file, {}), force=True, dry=False)
+
+
+@pytest.fixture
+def pusher(tmp_path: Path, redis: Redis) -> Pusher:
+    return Pusher(tmp_path, redis.url)
+
+
+def asks(edge: Edge, customer: str) -> int:
+    return edge.ask(fields={"Authorization": f"Bearer {key_of(customer)}"}).status
+
+
+def each(edge: Edge, customer: str, status: int, what: str) -> None:
+    """Wait until all workers answer so."""
+    until(lambda: {asks(edge, customer) for _ in range(8)} == {status}, what)
+
+
+def known(edge: Edge) -> dict[str, Any]:
+    """What `/status` says."""
+    found: dict[str, Any] = edge.status()["directory"]
+    return found
+
+
+def settings(redis: Redis) -> dict[str, Any]:
+    return {"hub": redis.url, "directory": {"from": "hub"}}
+
+
+def test_from_a_push_to_its_end(start_edge: StartEdge, redis: Redis, pusher: Pusher) -> None:
+    pusher.pushes({"dora": "basic", "eve": "free"})
+    edge = start_edge(**settings(redis))
+    assert [asks(edge, name) for name in ("dora", "eve", "fay", UNLIMITED)] == [200, 200, 401, 200]
+    assert edge.limit("dora")["used"] == 1
+    assert edge.usage() == {"dora": 1, "eve": 1, UNLIMITED: 1}
+
+    pusher.pushes({"dora": "pro", "eve": "free", "fay": {"tier": "own", "limits": [{"rate": "90/min"}]}})
+    each(edge, "fay", 200, "a new customer is served")
+    assert (edge.limit("dora")["limit"], edge.limit("fay")["limit"]) == (600, 90)
+    assert edge.limit("dora")["used"] == 1, "what was used before counts"
+
+    paused = {"tier": "free", "paused": {"why": "unpaid", "status": 402}}
+    pusher.pushes({"dora": "pro", "eve": paused}, [key_line("eve")])
+    each(edge, "dora", 401, "a key that was taken out is refused")
+    each(edge, "eve", 402, "who is paused is told so")
+    each(edge, "fay", 401, "who was removed is refused")
+    assert edge.limits("dora")[0]["limit"] == 600
+    told = known(edge)
+    assert {name: told[name] for name in ("state", "version", "customers", "keys")} == {
+        "state": "current",
+        "version": 3,
+        "customers": 2,
+        "keys": 1,
+    }
+    samples = edge.metrics()
+    assert total(samples, "edge_directory_customers") == 2
+    assert total(samples, "edge_directory_version") == 3
+    assert total(samples, "edge_directory_age_seconds") < 60
+    assert total(samples, "edge_directory_lookups_total", result="known") >= 3
+    assert total(samples, "edge_directory_lookups_total", result="unknown") >= 2
+
+
+def test_what_an_edge_knows_outlives_the_hub_and_its_own_processes(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher
+) -> None:
+    pusher.pushes({"dora": "basic"})
+    edge = start_edge(**settings(redis))
+    assert asks(edge, "dora") == 200
+    redis.kill()
+    until(lambda: known(edge)["state"] == "behind", "it is told that nobody is heard")
+    assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401]
+    edge.end()
+    edge.start()
+    told = known(edge)
+    assert (told["state"], told["version"]) == ("behind", 1)
+    assert told["age_s"] > 0
+    assert told["why"]
+    assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401]
+    redis.start()
+    until(lambda: "it has lost the directory" in known(edge)["why"], "the hub is there, and empty")
+    assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401], "which is no reason to forget anybody"
+    pusher.pushes({"dora": "basic", "eve": "free"})
+    each(edge, "eve", 200, "it goes on with the next push")
+    assert known(edge)["state"] == "current"
+
+
+def test_another_supervisor_and_another_worker_know_them_too(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher
+) -> None:
+    pusher.pushes({"dora": "free"})
+    edge = start_edge(**settings(redis))
+    each(edge, "dora", 200, "both workers know her")
+    worker = edge.worker_pids()[0]
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: worker not in edge.worker_pids() and len(edge.worker_pids()) == 2, "there is another worker")
+    each(edge, "dora", 200, "it knows her too")
+    # The supervisor dies: its workers go on with whom they know, and with nobody else, until there is another one.
+    os.kill(edge.supervisor.pid, signal.SIGKILL)
+    edge.supervisor.wait(10)
+    assert {asks(edge, "dora") for _ in range(8)} == {200}
+    until(lambda: asks(edge, "eve") == 503, "nobody can tell who that is")
+    edge.begin()
+    until(lambda: edge.ready() and asks(edge, "eve") == 401, "there is another supervisor")
+    pusher.pushes({"eve": "free"})
+    each(edge, "eve", 200, "it follows the hub")
+    each(edge, "dora", 401, "in everything")
+
+
+def test_two_supervisors_on_one_state_directory_follow_together(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher
+) -> None:
+    pusher.pushes({"dora": "free"})
+    edge = start_edge(**settings(redis))
+    before = edge.supervisor
+    edge.begin()
+    until(lambda: edge.output.count('"edge serving"') == 2, "both serve")
+    pusher.pushes({"eve": "free"})
+    each(edge, "eve", 200, "the workers of both know the new one")
+    each(edge, "dora", 401, "and not the one before")
+    assert before.wait_after(signal.SIGTERM, 20.0) == 0
+    assert asks(edge, "eve") == 200
+
+
+def test_the_files_count_where_both_know_a_name(start_edge: StartEdge, redis: Redis, pusher: Pusher) -> None:
+    pusher.pushes({UNLIMITED: "basic", "dora": "basic", "gil": "gold"}, gold={})
+    edge = start_edge(**settings(redis))
+    answer = edge.ask(fields={"Authorization": f"Bearer {key_of(UNLIMITED)}"})
+    assert answer.status == 200
+    assert "ratelimit" not in answer, "the file says that nothing holds them"
+    told = known(edge)
+    assert (told["in_files"], told["unknown_tiers"]) == (1, {"gold": 1})
+    assert "what the files say counts" in edge.output
+    # A tier that is not known here: refused, and told; served once it is there.
+    refused = edge.ask(fields={"Authorization": f"Bearer {key_of('gil')}"})
+    assert (refused.status, refused["retry-after"]) == (503, "30")
+    assert total(edge.metrics(), "edge_directory_unserved") == 1
+    assert total(edge.metrics(), "edge_auth_failures_total", reason="unserved") == 1
+    assert ask_limits(edge, "gil") == (404, "there is no tier gold here, which customer gil of the directory needs")
+    edge.reload(tiers=TIERS | {"gold": {}})
+    each(edge, "gil", 200, "the tier has come")
+    assert known(edge)["unknown_tiers"] == {}
+    assert edge.limits("gil") == []
+    # A reload takes the directory away, and brings it back.
+    del edge.settings["directory"]
+    assert edge.reload().status == 200
+    each(edge, "gil", 401, "nobody knows them now")
+    assert edge.status()["directory"] is None
+    assert edge.reload(directory={"from": "hub", "ttl": "1s"}).status == 200
+    each(edge, "gil", 200, "and now they are known again")
+
+
+def ask_limits(edge: Edge, customer: str) -> tuple[int, str]:
+    from tests.e2e.ask import ask
+
+    answer = ask(edge.admin, f"/limits/{customer}")
+    return answer.status, answer.json()["detail"]
+
+
+def test_a_push_that_is_killed_is_seen_whole_or_not_at_all(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher, seed: int
+) -> None:
+    """kill -9 at any moment: in the hub and on an edge's disk is the version before, or the one after."""
+    chance = random.Random(seed)
+    many = {f"c{n}": "free" for n in range(2000)}
+    pusher.pushes(many)
+    edge = start_edge(**settings(redis))
+    before, killed = "free", 0
+    for turn in range(3):
+        pushed = ("basic", "pro")[turn % 2]
+        pusher.writes(dict.fromkeys(many, pushed))
+        calls = scripts(redis)
+        process = subprocess.Popen(pusher.command, stdout=subprocess.DEVNULL)
+        # It spends its time with the file; what it does at the hub takes a moment, and that is the one meant.
+        until(lambda process=process, calls=calls: process.poll() is not None or scripts(redis) > calls, "it pushes")
+        time.sleep(chance.uniform(0, 0.01))
+        process.kill()
+        killed += process.wait() != 0
+        (there,) = set(asyncio.run(hub_tiers(redis)).values())
+        assert there in (before, pushed)
+        (here,) = tiers(edge)  # It may be some versions behind, and has one of them.
+        assert here in ("free", "basic", "pro")
+        before = there
+    assert killed
+    pusher.pushes(dict.fromkeys(many, "own"))
+    until(lambda: tiers(edge) == ("own",), "the last one counts")
+    assert asks(edge, "c7") == 200
+
+
+def scripts(redis: Redis) -> int:
+    """How many parts of directories, and versions, the hub was sent."""
+
+    async def asked() -> Any:
+        link = await Link.open(redis.url)
+        try:
+            return await link.ask("INFO", "commandstats")
+        finally:
+            await link.close()
+
+    found = [line for line in asyncio.run(asked()).splitlines() if line.startswith(b"cmdstat_eval:")]
+    return int(found[0].partition(b"calls=")[2].partition(b",")[0]) if found else 0
+
+
+async def hub_tiers(redis: Redis) -> dict[str, str]:
+    """The tier of each customer in the hub."""
+    link = await Link.open(redis.url)
+    try:
+        return await told(link.ask)
+    finally:
+        await link.close()
+
+
+def tiers(edge: Edge) -> tuple[str, ...]:
+    """The tiers that customers have on an edge's disk."""
+    with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE, timeout=10)) as db:
+        return tuple(sorted(tier for (tier,) in db.execute("SELECT DISTINCT tier FROM customers")))
+
+
+def test_a_flood_of_unknown_keys_keeps_nobody_out(start_edge: StartEdge, redis: Redis, pusher: Pusher) -> None:
+    pusher.pushes({"dora": "free", "eve": "free"})
+    edge = start_edge(**settings(redis))
+    each(edge, "dora", 200, "both workers know her")
+
+    async def flood() -> Counter[tuple[str, int]]:
+        met: Counter[tuple[str, int]] = Counter()
+        ends = asyncio.get_running_loop().time() + 2
+
+        async def sends(what: str, keys: Iterator[str]) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+            while asyncio.get_running_loop().time() < ends:
+                line = f"GET / HTTP/1.1\r\nHost: e\r\nX-API-Key: {next(keys)}\r\n\r\n"
+                writer.write(line.encode())
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split()[0])
+                await reader.readexactly(length)
+                met[what, int(head[9:12])] += 1
+            writer.close()
+
+        def guesses(number: int) -> Iterator[str]:
+            count = 0
+            while True:
+                count += 1
+                yield hashlib.sha256(b"%d %d" % (number, count)).hexdigest()
+
+        def hers() -> Iterator[str]:
+            while True:
+                yield key_of("dora")
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(sends("guess", guesses(number)))
+            group.create_task(sends("dora", hers()))
+            await asyncio.sleep(0.7)
+            # Whom no worker has met yet comes in meanwhile as well.
+            assert await asyncio.to_thread(asks, edge, "eve") in (200, 503)
+            told = await asyncio.to_thread(known, edge)
+            assert told["state"] == "current"
+        return met
+
+    met = asyncio.run(flood())
+    print(met)
+    assert {status for what, status in met if what == "dora"} == {200}
+    assert {status for what, status in met if what == "guess"} <= {401, 503}
+    assert met["dora", 200] > 50
+    assert met["guess", 401] > 500
+    each(edge, "eve", 200, "afterwards all is well")

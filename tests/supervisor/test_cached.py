@@ -1,0 +1,215 @@
+"""The directory on this host's disk: whole versions, by what people are looked up by."""
+
+import hashlib
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeproxy.config.people import Person, removed
+from edgeproxy.supervisor import cached
+from edgeproxy.supervisor.cached import FILE, Cached, Held, Outdated, is_damage
+
+
+def digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def line(name: str, tier: str = "t", *keys: str, **said: Any) -> bytes:
+    """A customer with these keys."""
+    found = {digest(key).hex(): {"scopes": [key]} for key in keys}
+    return orjson.dumps({"name": name, "customer": {"tier": tier, **said}, "keys": found})
+
+
+def held(number: int) -> Held:
+    return Held(f"token {number}", number, 1000.0, 2000.0, 0, 0)
+
+
+def write(there: Cached, number: int, *lines: bytes, whole: bool = False) -> set[str] | None:
+    """A version with these lines; the customers whose lines they were."""
+    writing = there.write(f"token {number - 1}" if number > 1 else None)
+    if whole:
+        writing.begin_whole()
+    writing.take(lines)
+    if whole:
+        writing.end_whole()
+    writing.conclude(held(number))
+    return writing.changed
+
+
+def who(there: Cached, key: str) -> str | None:
+    """Whose a key is."""
+    person = there.find([digest(key)])[digest(key)]
+    return None if person is None else person.name
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Cached:
+    return Cached(tmp_path)
+
+
+def test_who_was_written_is_found(there: Cached) -> None:
+    assert there.held() is None
+    assert write(there, 1, line("a", "gold", "a1", "a2", priority=3), line("b", "tin")) == {"a", "b"}
+    assert there.held() == held(1)
+    person = Person("a", '{"tier":"gold","priority":3}', '{"scopes":["a2"]}')
+    assert there.find([digest("a2"), digest("x")]) == {digest("a2"): person, digest("x"): None}
+    assert there.customer("a") == (person.customer, [digest("a1"), digest("a2")])
+    assert there.customer("b") == ('{"tier":"tin"}', [])
+    assert there.customer("c") is None
+
+
+def test_a_version_changes_those_it_names(there: Cached) -> None:
+    write(there, 1, line("a", "t", "a1", "a2"), line("b", "t", "b1"), line("c", "t", "c1"))
+    write(there, 2, line("a", "t", "a2", "a3"), removed("b"))
+    assert [who(there, key) for key in ("a1", "a2", "a3", "b1", "c1")] == [None, "a", "a", None, "c"]
+    assert there.customer("b") is None
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_key_may_go_from_one_customer_to_another(there: Cached, first: str) -> None:
+    write(there, 1, line("a", "t", "k"), line("b"))
+    news = [line("a"), line("b", "t", "k")]
+    write(there, 2, *(news if first == "a" else news[::-1]))
+    assert who(there, "k") == "b"
+
+
+def test_a_whole_version_is_all_that_there_is(there: Cached) -> None:
+    write(there, 1, line("a", "t", "a1"), line("b", "t", "b1"), line("c", "t", "c1"))
+    assert write(there, 2, line("b", "t", "b2"), line("c", "t", "c1"), whole=True) == {"a", "b"}
+    assert [who(there, key) for key in ("a1", "b1", "b2", "c1")] == [None, None, "b", "c"]
+    assert write(there, 3, line("d", "t", "b2"), line("c", "t", "c1"), whole=True) == {"b", "d"}
+    assert [who(there, key) for key in ("b2", "c1")] == ["d", "c"]
+    assert there.customer("b") is None
+    assert write(there, 4, whole=True) == {"c", "d"}
+    assert [who(there, key) for key in ("b2", "c1")] == [None, None]
+
+
+def test_it_is_told_who_has_changed_unless_they_are_many(there: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = [line(f"c{n}", "t", f"k{n}") for n in range(5)]
+    write(there, 1, *crowd)
+    assert write(there, 2, *crowd, line("d"), removed("e")) == {"d", "e"}
+    scoped = orjson.dumps({"name": "c1", "customer": {"tier": "t"}, "keys": {digest("k1").hex(): {}}})
+    assert write(there, 3, *crowd[:1], scoped, line("c2", "t", "k2", priority=1)) == {"c1", "c2"}
+    monkeypatch.setattr(cached, "NAMED_MOST", 4)
+    assert write(there, 4, *(line(f"n{n}") for n in range(4))) == {f"n{n}" for n in range(4)}
+    assert write(there, 5, *(line(f"m{n}") for n in range(5))) is None
+
+
+def test_nobody_sees_a_version_before_it_is_complete(there: Cached, tmp_path: Path) -> None:
+    write(there, 1, line("a", "t", "k"))
+    writing = there.write("token 1")
+    writing.take([line("b", "t", "k"), removed("a")])
+    another = Cached(tmp_path)
+    for each in (there, another):
+        assert (who(each, "k"), each.held()) == ("a", held(1))
+    writing.conclude(held(2))
+    for each in (there, another):
+        assert (who(each, "k"), each.held()) == ("b", held(2))
+    writing = there.write("token 2")
+    writing.begin_whole()
+    writing.end_whole()
+    writing.drop()
+    assert (who(another, "k"), another.held()) == ("b", held(2))
+
+
+def test_a_writer_that_is_killed_leaves_the_version_before(there: Cached, tmp_path: Path) -> None:
+    crowd = [line(f"c{n}", "t", f"k{n}") for n in range(500)]
+    write(there, 1, *crowd)
+    begins = (
+        "import sys, time; from pathlib import Path; from edgeproxy.supervisor.cached import Cached\n"
+        "writing = Cached(Path(sys.argv[1])).write('token 1'); writing.begin_whole(); writing.end_whole()\n"
+        "print('written', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", begins, str(tmp_path)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        assert who(there, "k7") == "c7"
+        writer.kill()
+    assert (who(there, "k7"), there.held()) == ("c7", held(1))
+    assert write(Cached(tmp_path), 2, removed("c7")) == {"c7"}
+    assert who(there, "k7") is None
+
+
+def test_what_follows_another_version_is_not_written(there: Cached, tmp_path: Path) -> None:
+    write(there, 1, line("a"))
+    for token in (None, "another"):
+        with pytest.raises(Outdated):
+            there.write(token)
+    write(Cached(tmp_path), 2, line("b"))
+    with pytest.raises(Outdated):
+        there.write("token 1")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"?", b"[]", b"{}", b'{"name":"a","customer":{}}', b'{"name":"a","customer":{"tier":"t"},"keys":{"zz":{}}}',
+     b'{"name":"../a","customer":{"tier":"t"},"keys":{}}'],
+)  # fmt: skip
+def test_a_line_that_is_none_spoils_the_version(there: Cached, odd: bytes) -> None:
+    writing = there.write(None)
+    with pytest.raises(ValueError, match=r"."):
+        writing.take([line("a"), odd])
+    writing.drop()
+    assert there.held() is None
+
+
+def test_it_is_told_what_the_files_have_and_what_they_lack(there: Cached) -> None:
+    write(there, 1, line("a", "gold", "a1"), line("b", "tin", "b1"), line("c", "tin"))
+    assert there.survey(["b", "x"], [digest("a1"), digest("x1")], {"gold"}) == (["b"], [digest("a1")], {"tin": 2})
+
+
+def test_when_the_hub_was_heard_is_kept(there: Cached, tmp_path: Path) -> None:
+    write(there, 1, line("a"))
+    there.heard(5000.0)
+    there.close()
+    assert Cached(tmp_path).held() == held(1)._replace(heard_at=5000.0)
+
+
+def test_nobody_else_may_read_the_file(there: Cached, tmp_path: Path) -> None:
+    write(there, 1, line("a"))
+    for file in tmp_path.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+
+def test_a_file_that_is_none_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
+    there = Cached(tmp_path)
+    assert there.held() is None
+    write(there, 1, line("a", "t", "k"))
+    assert who(there, "k") == "a"
+
+
+def test_a_file_of_another_layout_is_made_anew(there: Cached, tmp_path: Path) -> None:
+    write(there, 1, line("a"))
+    there.close()
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.execute(f"PRAGMA user_version = {cached.LAYOUT + 1}")
+    db.close()
+    assert Cached(tmp_path).held() is None
+
+
+def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: Cached, tmp_path: Path) -> None:
+    write(there, 1, *(line(f"c{n}", "t", f"k{n}") for n in range(3000)))
+    there.close()
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[8192:] = b"\x5a" * (len(content) - 8192)
+    (tmp_path / FILE).write_bytes(content)
+    there = Cached(tmp_path)
+    with pytest.raises(cached.Error) as found:
+        there.find([digest(f"k{n}") for n in range(3000)])
+    assert is_damage(found.value)
+    there.remake()
+    assert there.held() is None
+    write(there, 1, line("a", "t", "k"))
+    assert who(there, "k") == "a"
+
+
+def test_a_disk_without_a_file_system_to_write_to_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="gone"):
+        Cached(tmp_path / "gone")

@@ -166,6 +166,10 @@ class Shared:
         elif row.held is None:
             # At once: whatever this host's part is, it must not pass more.
             self._left.appendleft(row)
+        else:
+            # It is known, and there is nobody to tell: not with every request.
+            hub = table.layout.head(table.layout.columns - 1)
+            table.words[row.row + hub + at.WARM_UNTIL] = milliseconds(now + GOOD)
 
     def _enter(self, use: Use, now: float) -> Row:
         """Begin to take part. What is in the map of a supervisor before this one goes on."""
@@ -440,7 +444,7 @@ class Shared:
         # Of what has just not answered nobody is to wait for an answer.
         ask = plan.ask_from(now, left) if row.held is None else None
         allowed = NEVER if ask is None else max(0, ask - plan.acknowledged)
-        worth = worth_telling(plan.terms.most, left, plan.users(now))
+        worth = NEVER if row.held is not None else worth_telling(plan.terms.most, left, plan.users(now))
         words[hub + at.THRESHOLDS] = min(allowed, NEVER) << 32 | min(worth, NEVER)
         words[hub + at.NO_USE_UNTIL] = milliseconds(plan.no_use_until) if plan.no_use_until > now else 0
         words[hub + at.WARM_UNTIL] = milliseconds(now + GOOD)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.limits.rule import Rule
+from edgeproxy.sync.shared import GOOD, Use
 from tests.counters.tables import close_all
 from tests.sync.hosts import WORKERS, World
 
@@ -111,6 +112,20 @@ def test_who_comes_back_first_leaves_the_others_their_parts(tmp_path: Path, seed
         host.back_at = world.now + 93 + 3 * number
     world.run(120)
     assert world.worst(MINUTE) <= 1.3 * limit
+
+
+def test_while_the_hub_is_away_workers_do_not_tell_of_every_request(tmp_path: Path, seed: int) -> None:
+    world, of = World(tmp_path, seed), rule(60_000)
+    spread(world, of, "bounded", 0, 40, 600)
+    world.later(10, setattr, world, "linked", False)
+    world.run(20)
+    told: list[Use] = []
+    for host in world.hosts:
+        tell = host.told_by_worker
+        host.told_by_worker = lambda use, tell=tell: (told.append(use), tell(use))  # type: ignore[assignment,misc]
+    world.run(20)
+    assert len(world.passed) == world.asked
+    assert 0 < len(told) < 20 / GOOD * 2 * len(world.hosts) * WORKERS
 
 
 def test_a_hub_that_forgot_everything_is_told_again(tmp_path: Path, seed: int) -> None:

@@ -1,0 +1,32 @@
+"""Wall clocks that are wrong, for processes that are started with them (libfaketime); their monotonic ones are not."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+"""Of Debian's package faketime; None where it is not here."""
+SKEWS = {"eu": 0.5, "us": -0.5}
+"""Seconds by which these regions' clocks are ahead."""
+CLOCKS = "import time; print(time.time(), time.monotonic())"
+
+
+def ahead(seconds: float) -> dict[str, str]:
+    """The environment of a process whose wall clock is ahead by so much; raises OSError where it would not be."""
+    if LIBRARY is None:
+        raise OSError("there is no libfaketime on this machine")
+    environ = {
+        "LD_PRELOAD": str(LIBRARY),
+        "FAKETIME": f"{seconds:+g}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+    before = time.time() - time.monotonic()
+    command = [sys.executable, "-c", CLOCKS]
+    told = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=True, timeout=20)
+    wall, monotonic = map(float, told.stdout.split())
+    if not abs(wall - monotonic - before - seconds) < 0.1 or not abs(time.monotonic() - monotonic) < 10:
+        raise OSError(f"{LIBRARY} does not do what it should: {told.stdout}")
+    return environ

@@ -1,0 +1,127 @@
+"""Three regions share a limit, as closely as LIMITS section 9 has it: a part of what `scripts/regions` plays."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.edge import Edge
+from tests.e2e.people import key_of
+from tests.regions import clocks, latency
+from tests.regions.console import CUSTOMERS, Console
+from tests.regions.play import HEAD, LEAD, Found, line, notes, play, worst, wrongly
+from tests.regions.scenarios import CUT, MODES, SCENARIOS, WINDOW, Part, parts
+from tests.regions.world import World
+from tests.supervisor.waiting import until
+from tests.sync.server import SERVER
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+CUT_AT = 40.0
+"""Seconds after which the hub is cut off, and all else is over."""
+PLAYED = [
+    *parts([*SCENARIOS], [60, 600], ["bounded", "strict"]),
+    *parts(["steady", "waves", "flash"], [60, 600], ["bounded", "strict"], window=10.0),
+]
+
+
+def shown(found: list[Found]) -> list[str]:
+    """Print the table; what is wrong with it."""
+    print(HEAD, *map(line, found), sep="\n")
+    return [f"{one.part.customer}: {fault}" for one in found for fault in one.faults]
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[World]:
+    """The regions with everybody who plays a part or is asked by hand; their clocks a second apart, if that can be."""
+    customers = {**{part.customer: part.limits for part in PLAYED}, **CUSTOMERS}
+    with World(tmp_path_factory.mktemp("regions"), customers, seed=seed, prepare=skewed) as made:
+        for name in clocks.SKEWS if clocks.LIBRARY is not None else ():
+            for pid in made[name].edge.worker_pids():
+                assert "libfaketime" in Path(f"/proc/{pid}/maps").read_text(), "its clock is wrong"
+        yield made
+
+
+def skewed(region: str, edge: Edge) -> None:
+    """Set an edge's clock wrong."""
+    if clocks.LIBRARY is not None and region in clocks.SKEWS:
+        edge.environ |= clocks.ahead(clocks.SKEWS[region])
+
+
+@pytest.mark.timeout(200)
+def test_limits_hold_over_all_regions_also_while_the_hub_is_cut_off(regions: World, seed: int) -> None:
+    found = play(regions, PLAYED, CUT_AT + CUT + 5.0, seed=seed, cut_at=CUT_AT)
+    print(*notes(regions), sep="\n")
+    assert not shown(found)
+
+
+def test_what_is_typed_is_done(regions: World) -> None:
+    console = Console(regions)
+    assert all(f":{region.edge.port}/" in console.welcome() for region in regions)
+    assert "5 passed,    0 refused" in console.obey("ask 5 us")
+    assert console.obey("ask 2 globex").count("2 passed,    0 refused") == 3
+    assert "the link: cut" in console.obey("asia cut")
+    until(lambda: "away (on its own)" in console.status(), "the edge knows")
+    assert regions["asia"].edge.ask(key=key_of("acme")).status == 200, "and serves"
+    assert "400 ms" in console.obey("us slow 400")
+    console.obey("us heal")
+    console.obey("asia heal")
+    until(lambda: "away" not in console.status(), "it is back")
+    for unknown in ("help", "us", "us fly", "us slow", "us slow much", "ask", "ask many", "ask 1 nobody"):
+        assert "Type here" in console.obey(unknown)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("cut", [None, "hole", "cut"])
+def test_every_scenario(tmp_path: Path, seed: int, cut: str | None) -> None:
+    names = [name for name, one in SCENARIOS.items() if one.cut == (cut is not None)]
+    played = parts(names, [60, 600, 10_000], MODES)
+    with World(tmp_path, {part.customer: part.limits for part in played}, seed=seed) as regions:
+        found = play(regions, played, 2 * WINDOW + (LEAD + CUT + 6 if cut else 10), seed=seed, cut=cut or "hole")
+        print(*notes(regions), sep="\n")
+    assert not shown(found)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_the_hub_makes_no_difference_to_what_a_request_takes(tmp_path: Path, seed: int) -> None:
+    measured = latency.measure(tmp_path, 8, seed)
+    latency.table(measured, print)
+    assert not latency.faults(measured)
+
+
+@pytest.mark.skipif(clocks.LIBRARY is None, reason="there is no libfaketime on this machine")
+@pytest.mark.parametrize("seconds", [0.5, -0.5])
+def test_a_process_can_have_a_wrong_clock(seconds: float) -> None:
+    environ = clocks.ahead(seconds)  # It looks for itself.
+    assert environ["FAKETIME"] == f"{seconds:+g}s"
+
+
+def test_the_worst_window_is_found() -> None:
+    assert worst([], 60) == 0
+    assert worst([0.0, 59.9, 60.0, 100.0], 60) == 3, "a window has its beginning, and not its end"
+    assert worst([0.0, 60.0, 120.0], 60) == 1
+
+
+def test_a_refusal_is_wrong_where_the_window_and_a_cell_held_less() -> None:
+    passed = [float(number) for number in range(60)]
+    assert wrongly([59.5], passed, 60, 60) == 0
+    assert wrongly([61.0], passed, 60, 60) == 0, "a cell's time may be over before it is seen"
+    assert wrongly([63.0], passed, 60, 60) == 1
+
+
+def found(**changed: object) -> Found:
+    """A part that went well, but for this."""
+    part = Part("calm", 60)
+    good = Found(part, 60.0, 60, 100, 60.0, 90, 90, {}, 1, 0, 0.0, 10)
+    return Found(**{**good.__dict__, **changed})
+
+
+def test_what_is_outside_is_said() -> None:
+    assert not found().faults
+    assert "61 passed in a window" in found(worst=61).faults[0]
+    assert "2 of 100 were refused" in found(refused_wrongly=2).faults[0]
+    assert "the upstream 91" in found(arrived=91).faults[0]
+    assert "not answered" in found(lost={"none": 1}).faults[0]
+    assert "MISSED" in line(found(worst=61))

@@ -1,0 +1,211 @@
+"""The link between a region and its hub is as long as it says, and does what it is told."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from tests.e2e.ports import HOST
+from tests.regions.relay import Link
+from tests.supervisor.waiting import until
+
+PATIENCE = 10.0
+
+
+class Echo(threading.Thread):
+    """A hub that sends back what it gets, and keeps each piece as it came."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._listening = socket.create_server((HOST, 0))
+        self.port: int = self._listening.getsockname()[1]
+        self.pieces: list[bytes] = []
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                while piece := connection.recv(65536):
+                    self.pieces.append(piece)
+                    connection.sendall(piece)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+@pytest.fixture
+def hub() -> Iterator[Echo]:
+    echo = Echo()
+    yield echo
+    echo.close()
+
+
+@pytest.fixture
+def link(hub: Echo, seed: int) -> Iterator[Link]:
+    with Link(hub.port, 0.1, seed) as link:
+        yield link
+
+
+def reach(link: Link) -> socket.socket:
+    """A connection to the hub."""
+    made = socket.create_connection((HOST, link.port), timeout=PATIENCE)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def took(what: Callable[[], object]) -> float:
+    """Seconds."""
+    began = time.monotonic()
+    what()
+    return time.monotonic() - began
+
+
+def there_and_back(connection: socket.socket, data: bytes = b"ping") -> float:
+    """Seconds that this takes."""
+
+    def ask() -> None:
+        connection.sendall(data)
+        got = b""
+        while len(got) < len(data):
+            got += connection.recv(65536)
+        assert got == data
+
+    return took(ask)
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the connection is reset, rather than closed or silent."""
+    try:
+        connection.sendall(b"ping")
+        connection.recv(1)
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def test_a_round_trip_takes_as_long_as_it_should(link: Link) -> None:
+    with reach(link) as connection:
+        times = [there_and_back(connection) for _ in range(5)]
+    assert 0.1 <= min(times) < 0.15
+    assert link.bytes == [20, 20]
+
+
+def test_a_short_one_is_no_longer(hub: Echo) -> None:
+    with Link(hub.port, 0.001) as near, reach(near) as connection:
+        times = sorted(there_and_back(connection) for _ in range(100))
+    assert times[0] >= 0.001
+    assert times[10] < 0.003, "epoll's whole milliseconds would make it that"
+
+
+def test_what_is_sent_meanwhile_follows_at_its_own_distance_and_in_order(link: Link, hub: Echo) -> None:
+    sent = [b"%03d" % number for number in range(40)]
+    with reach(link) as connection:
+        began = time.monotonic()
+        for piece in sent:
+            connection.sendall(piece)
+            time.sleep(0.005)
+        sending = time.monotonic() - began
+        got = b""
+        while len(got) < 3 * len(sent):
+            got += connection.recv(65536)
+    assert got == b"".join(sent)
+    assert b"".join(hub.pieces) == got
+    assert len(hub.pieces) > len(sent) / 2, "pieces are not put together on the way"
+    assert time.monotonic() - began < sending + 0.25, "nor do they wait for each other"
+
+
+def test_much_arrives_whole(link: Link) -> None:
+    data = bytes(range(256)) * (16 << 10)
+    with reach(link) as connection:
+        sender = threading.Thread(target=connection.sendall, args=(data,))
+        sender.start()
+        got = bytearray()
+        while len(got) < len(data):
+            got += connection.recv(1 << 20)
+        sender.join(PATIENCE)
+    assert got == data
+
+
+def test_the_end_of_a_connection_comes_after_what_was_sent(link: Link, hub: Echo) -> None:
+    with reach(link) as connection:
+        connection.sendall(b"last words")
+    until(lambda: hub.pieces == [b"last words"], "they arrive")
+
+
+def test_cut_resets_and_refuses_until_it_is_healed(link: Link) -> None:
+    with reach(link) as connection:
+        there_and_back(connection)
+        link.cut()
+        assert ended(connection)
+        with pytest.raises(ConnectionRefusedError):
+            reach(link)
+    link.heal()
+    with reach(link) as connection:
+        assert there_and_back(connection) >= 0.1
+
+
+def test_a_hole_accepts_and_lets_nothing_through_and_what_was_sent_arrives_late(link: Link, hub: Echo) -> None:
+    with reach(link) as before:
+        there_and_back(before)
+        link.hole()
+        with reach(link) as after:
+            for connection in (before, after):
+                connection.sendall(b"hello")
+                connection.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    connection.recv(1)
+                connection.settimeout(PATIENCE)
+            assert hub.pieces == [b"ping"]
+            link.heal()
+            assert before.recv(5) == after.recv(5) == b"hello"
+
+
+def test_slow_is_for_what_comes_from_then_on(link: Link) -> None:
+    with reach(link) as connection:
+        link.slow(0.4)
+        assert 0.4 <= there_and_back(connection) < 0.6
+        link.heal()
+        assert there_and_back(connection) < 0.3
+
+
+def test_drop_loses_connections_again_and_again(link: Link) -> None:
+    link.drop(0.05)
+    for _ in range(3):
+        with reach(link) as connection:
+            until(partial(ended, connection), "it is lost")
+    link.heal()
+    with reach(link) as connection:
+        assert there_and_back(connection) < 0.3
+
+
+def test_calls_are_counted_by_whom_they_are_about_however_they_are_cut_up(link: Link) -> None:
+    call = b"*9\r\n$7\r\nEVALSHA\r\n...\r\n$25\r\nrl:{w60000000:acme}:t\r\n$27\r\nrl:{w60000000:acme}:h:77\r\n1\r\n"
+    with reach(link) as connection:
+        there_and_back(connection, call * 3)
+        cuts = range(1, len(call), 6)
+        for at in cuts:
+            for piece in (call[:at], call[at:]):
+                before = link.bytes[0]
+                connection.sendall(piece)
+                until(partial(heard, link, before + len(piece)), "the piece is there", seconds=PATIENCE)
+    assert link.calls == {"acme": 3 + len(cuts)}
+
+
+def heard(link: Link, many: int) -> bool:
+    """Whether so many bytes have come."""
+    return link.bytes[0] == many

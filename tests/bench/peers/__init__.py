@@ -1,10 +1,10 @@
 """What is measured, in the order in which it takes its turns."""
 
-from bench.peers.edge import Edge
+from bench.peers.edge import Edge, Hubbed
 from bench.peers.handmade import Handmade
 from bench.peers.nginx import Lua, Plain
 from bench.peers.peer import Peer
 
-PEERS: tuple[Peer, ...] = (Edge(), Plain(), Lua(), Handmade())
+PEERS: tuple[Peer, ...] = (Edge(), Hubbed(), Plain(), Lua(), Handmade())
 REFERENCE = Lua.name
 """The peer to which the others' CPU is set in proportion."""

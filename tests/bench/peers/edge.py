@@ -1,6 +1,9 @@
-"""edgeproxy itself, with one worker and everything on that the budgets name."""
+"""edgeproxy itself, with one worker and everything on that the budgets name: alone, and on a hub with another."""
 
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -11,6 +14,7 @@ from bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES
 from edgeproxy import __version__
 
 _ROOT = Path(__file__).parents[3]
+_AGREED_SECONDS = 20.0
 
 
 class Edge(Peer):
@@ -21,17 +25,50 @@ class Edge(Peer):
 
     def launch(self, place: Place) -> Running:
         port, admin, secure_port = ports.free(3)
-        # YAML is a superset of JSON.
-        configuration = place.folder / "edge.yaml"
-        configuration.write_text(json.dumps(settings(place, port, admin, secure_port), indent=1))
-        child = Child(
-            [place.python, "-m", "edgeproxy", "edge", "-c", configuration],
-            core=place.core,
-            log=place.folder / "output",
-            env={"PYTHONPATH": str(_ROOT)},
-            cwd=place.folder,
-        )
+        child = _started(place, settings(place, port, admin, secure_port))
         return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
+
+
+class Hubbed(Edge):
+    """The same on a hub, a Redis, with another edge: every limit but the address's is one that hosts share."""
+
+    name = "edgeproxy+hub"
+
+    def missing(self) -> str | None:
+        return None if shutil.which("redis-server") else "redis-server"
+
+    def launch(self, place: Place) -> Running:
+        port, admin, secure_port, redis, *others = ports.free(7)
+        # Where the bench itself is, off the proxy's core.
+        away = replace(place, folder=place.folder / "beside", core=min(os.sched_getaffinity(0)), certificate=None)
+        away.folder.mkdir()
+        server = ["redis-server", "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", away.folder]
+        hub = {"hub": f"redis://127.0.0.1:{redis}"}
+        beside = (
+            Child(server, core=away.core, log=place.folder / "redis"),
+            _started(away, settings(away, *others) | hub),
+        )
+        child = _started(place, settings(place, port, admin, secure_port) | hub)
+        running = Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, beside)
+        try:
+            child.wait_until(lambda: _hosts(admin) == 2, _AGREED_SECONDS, "knew of the other edge")
+        except BaseException:
+            running.stop()
+            raise
+        return running
+
+
+def _started(place: Place, configuration: dict[str, object]) -> Child:
+    # YAML is a superset of JSON.
+    file = place.folder / "edge.yaml"
+    file.write_text(json.dumps(configuration, indent=1))
+    return Child(
+        [place.python, "-m", "edgeproxy", "edge", "-c", file],
+        core=place.core,
+        log=place.folder / "output",
+        env={"PYTHONPATH": str(_ROOT)},
+        cwd=place.folder,
+    )
 
 
 def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str, object]:
@@ -62,3 +99,13 @@ def _counted(admin: int) -> int:
     with urlopen(f"http://127.0.0.1:{admin}/usage", timeout=10) as answer:
         rows = json.load(answer)["rows"]
     return sum(total for customer, meter, _, total in rows if (customer, meter) == (ACME.name, "requests"))
+
+
+def _hosts(admin: int) -> int:
+    """How many edges are on its hub, as it says itself; 0 while nobody says so."""
+    try:
+        with urlopen(f"http://127.0.0.1:{admin}/status", timeout=10) as answer:
+            hub = json.load(answer)["hub"]
+    except OSError:
+        return 0
+    return hub["hosts"] if hub["state"] == "up" else 0

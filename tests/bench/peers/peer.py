@@ -41,13 +41,16 @@ class Running:
     control: frozenset[int] = frozenset()
     secure_port: int = 0
     """Where it serves TLS, if it does."""
+    beside: tuple[Child, ...] = ()
+    """What it needs and is not measured: ends with it."""
 
     def workers(self) -> list[int]:
         """The processes that serve, and whatever else of it is not `control`."""
         return [pid for pid in tree(self.child.pid) if pid not in self.control]
 
     def stop(self) -> None:
-        self.child.stop()
+        for child in (self.child, *self.beside):
+            child.stop()
 
 
 class Peer(ABC):

@@ -56,6 +56,7 @@ class Counts:
         "oldest",
         "own",
         "own_at",
+        "row",
         "share",
         "sibling_at",
         "since",
@@ -89,16 +90,13 @@ class Counts:
         self.since = self.until = 0.0
         self.sync = -1
         self.sync_at = table.zero
+        self.row = 0
+        """The word at which the row begins in the table; 0 where it is `local`."""
 
     @property
     def local(self) -> bool:
         """The row is this process's own: the table has none to give."""
         return self._local is not None
-
-    @property
-    def row(self) -> int:
-        """The word at which the row begins, in the table where it is not `local`."""
-        return self._first - self._table.first_ring
 
     def look_again(self) -> None:
         """Other columns than before are to be read: sum anew at the next decision."""
@@ -251,6 +249,7 @@ class Counts:
     def _bind(self, place: LimitTable | LocalRow, row: int, generation: int) -> None:
         """Count in this row from now on. The numbers in it are loaded, never assumed."""
         self.words = place.words
+        self.row = row
         self._generation = generation
         self._generation_at = row + at.ROW_GENERATION
         self.sync_at = row + at.ROW_SYNC

@@ -8,6 +8,7 @@ worker writes how many it would like (WANT) and how many it has spent (USED), th
 from collections.abc import Callable
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.layout import GIVEN, HOSTS, THRESHOLDS, USED, WARM_UNTIL
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 
@@ -99,23 +100,22 @@ class Gate:
 
     def must_ask(self, now: float, cost: int) -> bool:
         """Whether a request that counts for `cost` has to wait for claims, at edge time `now`. After a decision."""
-        counts = self._counts
-        if counts.local:
+        row = self._counts.row
+        if not row:
             return False
-        words, row = self._words, counts.row
-        hub = row + self._heads
+        words, hub, own = self._words, row + self._heads, row + self._own
         counted = sum(words[row + self._cums : hub : self._width].tolist())
         self._untold = untold = counted - words[row + at.ROW_ACKNOWLEDGED]
-        if self.in_hand >= cost:
+        if words[own + GIVEN] - words[own + USED] >= cost:
             return False
         if self.mode == "strict":
             # Alone too: another host is known of with the next heartbeat, and will have let some through by then.
             return True
-        hosts = words[at.HOSTS]
+        hosts = words[HOSTS]
         if hosts <= 1 or hosts & at.AWAY or self.mode == "eventual":
             return False
-        if words[hub + at.WARM_UNTIL] > now * 1000:
-            allowed = words[hub + at.THRESHOLDS] >> 32
+        if words[hub + WARM_UNTIL] > now * 1000:
+            allowed = words[hub + THRESHOLDS] >> 32
         else:
             allowed = cold_allowance(self.most, hosts)
         return untold + cost > allowed
@@ -129,18 +129,17 @@ class Gate:
 
     def charged(self, now: float, cost: int) -> None:
         """A request passed, for which `must_ask` was false."""
-        counts = self._counts
-        if counts.local:
+        row = self._counts.row
+        if not row:
             return
-        words, row = self._words, counts.row
-        own = row + self._own
-        if words[own + at.GIVEN] - words[own + at.USED] >= cost:
-            words[own + at.USED] += cost
+        words, own = self._words, row + self._own
+        if words[own + GIVEN] - words[own + USED] >= cost:
+            words[own + USED] += cost
         if now < self._quiet_until:
             return
         hub = row + self._heads
-        worth = words[hub + at.THRESHOLDS] & NEVER
-        if self._untold + cost >= worth or words[hub + at.WARM_UNTIL] <= now * 1000:
+        worth = words[hub + THRESHOLDS] & NEVER
+        if self._untold + cost >= worth or words[hub + WARM_UNTIL] <= now * 1000:
             self._quiet_until = now + QUIET
             self._tell(self)
 

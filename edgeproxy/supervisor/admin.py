@@ -12,6 +12,7 @@ from edgeproxy.config.kinds import Address
 from edgeproxy.counters.file import TableError
 from edgeproxy.http1.message import problem
 from edgeproxy.supervisor import sockets
+from edgeproxy.supervisor.cached import Error
 from edgeproxy.supervisor.exposition import CONTENT_TYPE, exposition
 from edgeproxy.supervisor.listings import Listings
 from edgeproxy.supervisor.reload import Reloads
@@ -93,6 +94,8 @@ def application(status: Status, listings: Listings, reloads: Reloads) -> web.App
             policies = await listings.limits(status.settings, customer)
         except Unserved as why:
             return _problem(404, str(why))
+        except Error as why:
+            return _problem(503, f"the directory on this host's disk cannot be read: {why}")
         except ValueError:
             return _problem(404, f"this version of edgeproxy does not understand what the directory says of {name!r}")
         return _json({"policies": policies})

@@ -189,13 +189,8 @@ class Writing:
 
     def take(self, lines: Sequence[bytes]) -> None:
         """Take in these lines; raises ValueError where one is none."""
-        try:
-            said = [read_line(line) for line in lines]
-        except (LookupError, TypeError, AttributeError) as odd:
-            raise ValueError(f"a line of the directory is not understood: {odd!r}") from odd
+        said = [_read(line) for line in lines]
         for one in said:
-            if not NAME.fullmatch(one.name):
-                raise ValueError("a line of the directory has a name that is none")
             self._take(one)
         if self._whole:
             self._db.executemany("INSERT OR IGNORE INTO came VALUES (?)", [(one.name,) for one in said])
@@ -250,9 +245,24 @@ class Writing:
         self._db.close()
 
 
+def _read(line: bytes) -> Document:
+    """What a line says. It is read before it is known whether it is what was pushed: raises ValueError where it is not
+    such a line."""
+    try:
+        one = read_line(line)
+        fits = NAME.fullmatch(one.name) and isinstance(one.tier, str) and all(len(each) == DIGEST for each in one.keys)
+    except (ValueError, LookupError, TypeError, AttributeError) as odd:
+        raise ValueError(f"a line of the directory is not understood: {odd!r}") from odd
+    if not fits:
+        raise ValueError("a line of the directory has a name, a tier or a key that is none")
+    return one
+
+
 def is_damage(failure: Exception) -> bool:
-    """Whether it says that what is in the file makes no sense, and will not by waiting."""
-    return type(failure) is sqlite3.DatabaseError
+    """Whether it says that what is in the file makes no sense, or is gone with the file, and waiting will not help."""
+    return type(failure) is sqlite3.DatabaseError or (
+        isinstance(failure, sqlite3.OperationalError) and str(failure).startswith("no such table")
+    )
 
 
 def connected(path: Path) -> sqlite3.Connection:

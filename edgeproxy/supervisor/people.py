@@ -38,8 +38,14 @@ NOTED = 60.0
 REST_MOST = 0.1
 """Seconds of rest after looking keys up, which otherwise is as long as that took: a flood of unknown keys gets half of
 the time at most."""
+SILENCE = 60.0
+"""Seconds between two log lines about the same thing that must not happen."""
 NAMED_MOST = 5
 """Customers who are named in a line of the log."""
+PATIENT = 3
+"""Times that it cannot be read, not for want of a hub, until it is tried more rarely."""
+LONGEST = 30.0
+"""Seconds between two such attempts at most."""
 
 Message = dict[str, Any]
 Reply = Callable[[Message], None]
@@ -72,6 +78,7 @@ class People:
         self._tasks = Tasks()
         self._running = False
         self._log = log.get()
+        self._seldom = log.Seldom(SILENCE)
 
     # ---- its life
 
@@ -117,16 +124,25 @@ class People:
 
     async def _follow(self) -> None:
         """For ever, know what the hub has."""
+        in_vain = 0
         while True:
             try:
                 await self._look()
             except (Away, ResponseError, Unreadable, Outdated, ValueError, Error, OSError) as why:
-                self._is_behind(str(why))
-                self._damaged |= is_damage(why)
+                self._has_failed(why)
+                in_vain = 0 if isinstance(why, Away) else in_vain + 1
+            except Exception as unforeseen:  # It is followed for as long as the edge serves, whatever is in the hub.
+                self._seldom.error("the directory could not be read", repr(unforeseen), exc_info=unforeseen)
+                self._is_behind(repr(unforeseen))
+                in_vain += 1
             else:
                 self._looked.set()
+                in_vain = 0
             new_trouble = self._why is not None and not self._is_told
             pause = SOON if self._held is None or new_trouble else EVERY
+            if in_vain > PATIENT:
+                # What cannot be taken in would be read in full each time, by every edge.
+                pause = min(LONGEST, EVERY * 2 ** min(in_vain - PATIENT, 16))
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
 
     async def _look(self) -> None:
@@ -204,6 +220,11 @@ class People:
             self._noted = monotonic()
             await asyncio.to_thread(cached.heard, now)
 
+    def _has_failed(self, why: Exception) -> None:
+        """The hub, or what is on the disk, cannot be read."""
+        self._is_behind(str(why))
+        self._damaged |= is_damage(why)
+
     def _is_behind(self, why: str) -> None:
         """It cannot be known whether the hub has what is known here. That is worth a line of the log once it lasts."""
         if why != self._why:
@@ -265,6 +286,8 @@ class People:
             began, found = monotonic(), None
             try:
                 found = await self._find({bytes.fromhex(key) for keys, _ in asked for key in keys})
+            except Exception as unforeseen:  # Others will ask too.
+                self._seldom.error("keys could not be looked up", repr(unforeseen), exc_info=unforeseen)
             finally:
                 self._reply(asked, found)
             await asyncio.sleep(min(REST_MOST, monotonic() - began))
@@ -281,8 +304,7 @@ class People:
                 async with self._reading:
                     found = await asyncio.to_thread(self._cached.find, digests)
             except Error as why:
-                self._is_behind(str(why))
-                self._damaged |= is_damage(why)
+                self._has_failed(why)
                 return None
             if changes == self._changes:
                 return found
@@ -305,11 +327,16 @@ class People:
 
     async def customer(self, name: str) -> Known | None:
         """A customer of the directory; None where there is none. Raises ValueError where this edge cannot tell what
-        holds them: this version does not understand what is said of them."""
-        if self._cached is None or self._held is None:
+        holds them: this version does not understand what is said of them; and Error."""
+        cached = self._cached
+        if cached is None or self._held is None:
             return None
-        async with self._reading:
-            found = await asyncio.to_thread(self._cached.customer, name)
+        try:
+            async with self._reading:
+                found = await asyncio.to_thread(cached.customer, name)
+        except Error as why:
+            self._has_failed(why)
+            raise
         return None if found is None else Known(name, customer_of(found[0]), found[1])
 
     # ---- for those who look

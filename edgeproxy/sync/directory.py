@@ -45,6 +45,10 @@ class Version(NamedTuple):
     form: int = FORM
 
 
+KINDS: tuple[type | tuple[type, ...], ...] = (int, str, bool, int, int, str, int, int, (int, float), int)
+"""What each part of a line has to be: anybody may have written to the log who may write to the hub."""
+
+
 def parts_of(token: str) -> bytes:
     """Where the parts of a version are."""
     return b"dir:{people}:parts:%b" % token.encode()
@@ -60,7 +64,9 @@ def version_of(line: bytes) -> Version:
     try:
         version = Version(**orjson.loads(line))
     except (ValueError, TypeError):
-        raise Unreadable("the log of the directory has a line that this version of edgeproxy cannot read") from None
+        version = None
+    if version is None or not all(isinstance(said, kind) for said, kind in zip(version, KINDS, strict=True)):
+        raise Unreadable(f"{LOG.decode()} has a line that this version of edgeproxy cannot read")
     if version.form != FORM:
         raise Unreadable("the directory was pushed by a later version of edgeproxy, which this one cannot read")
     return version

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
-from redis.exceptions import ResponseError
+from redis.exceptions import MovedError, ResponseError
 
 from edgeproxy.config import models
 from edgeproxy.config.people import lines, removed
@@ -20,7 +20,7 @@ from edgeproxy.sync import directory
 from edgeproxy.sync.calls import script
 from edgeproxy.sync.cluster import link_to
 from edgeproxy.sync.directory import LOG, Ask, Unreadable, Version, line_of, log, parts_of
-from edgeproxy.sync.redis import Tls
+from edgeproxy.sync.redis import Tls, reason
 
 PART = 256 << 10
 """Bytes of a part, or somewhat more: an answer of the hub, for which requests may have to wait."""
@@ -64,8 +64,10 @@ async def push(settings: models.Written, *, force: bool = False, dry: bool = Fal
     link = await link_to(LOG, settings.hub.url, Tls(ca, cert, key, tls.verify), deadline=PATIENCE)
     try:
         return await change(link.ask, lines(settings), force=force, dry=dry)
+    except MovedError as elsewhere:
+        raise Refused("it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again") from elsewhere
     except ResponseError as no:
-        raise Refused(f"the hub refuses: {no}") from no
+        raise Refused(f"the hub refuses: {reason(no)}") from no
     except Unreadable as why:
         raise Refused(str(why)) from why
     finally:
@@ -121,12 +123,12 @@ async def _read(ask: Ask) -> tuple[list[Version], dict[str, bytes]]:
         for version in there:
             if version.whole:
                 known.clear()
-            async for part in directory.parts(ask, version):
-                for line in part:
-                    said = orjson.loads(line)
-                    known.pop(said["name"], None)
-                    if "customer" in said:
-                        known[said["name"]] = line
+            # Whether they are what was pushed is known at their end.
+            for line in [line async for part in directory.parts(ask, version) for line in part]:
+                said = orjson.loads(line)
+                known.pop(said["name"], None)
+                if "customer" in said:
+                    known[said["name"]] = line
     except Unreadable:
         if [one.token for one in await log(ask)] != [one.token for one in there]:
             raise Refused("somebody else has pushed meanwhile: nothing was changed, push again") from None

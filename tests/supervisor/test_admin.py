@@ -1,5 +1,6 @@
 """The admin listener's answers, over tables that are filled by a worker's own means."""
 
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -305,6 +306,20 @@ def test_an_unknown_customer_is_a_404(room: Room) -> None:
         problem = await body(client, "/limits/nobody", 404)
         assert problem["detail"] == "no customer is called 'nobody' here"
         assert problem.keys() == {"type", "title", "status", "detail", "instance"}
+
+    ask(room, scene)
+
+
+def test_a_directory_that_cannot_be_read_is_a_503(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(people: People, name: str) -> Any:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(People, "customer", broken)
+
+    async def scene(client: Client, status: Status, crew: Crew) -> None:
+        problem = await body(client, "/limits/nobody", 503)
+        assert problem["detail"].endswith("cannot be read: database disk image is malformed")
+        assert "policies" in await body(client, "/limits/acme")
 
     ask(room, scene)
 

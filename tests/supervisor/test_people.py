@@ -10,13 +10,15 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from edgeproxy.config.load import load
 from edgeproxy.config.models import Settings
 from edgeproxy.supervisor import cached, people
-from edgeproxy.supervisor.cached import Cached
+from edgeproxy.supervisor.cached import FILE, Cached, Error
 from edgeproxy.supervisor.people import People
 from edgeproxy.supervisor.standing import Known
+from edgeproxy.sync.directory import LOG
 from edgeproxy.sync.pushing import change
 from edgeproxy.sync.redis import Away, Link
 from tests.supervisor.waiting import turned
@@ -246,6 +248,53 @@ def test_a_version_whose_parts_are_lost_leaves_the_one_before(tmp_path: Path, re
     played(tmp_path, redis_port, scene)
 
 
+@pytest.mark.parametrize("field", ["number", "token", "parts", "sha256", "customers", "at"])
+def test_whatever_is_in_the_hub_it_is_followed_again_once_that_is_gone(
+    tmp_path: Path,
+    redis_port: int,  # noqa: F811
+    field: str,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        odd = orjson.loads(await room.hub("LINDEX", LOG, -1)) | {"token": "odd", field: []}
+        await room.hub("RPUSH", LOG, orjson.dumps(odd))
+        await turned(lambda: "has a line that" in room.said().get("why", ""), "it says what is wrong")
+        await room.hub("RPOP", LOG)
+        await turned(lambda: room.said()["state"] == "current", "it is followed")
+        await room.pushes(line("a"), line("b"))
+        await room.knows(2)
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_what_nobody_has_foreseen_ends_neither_what_follows_nor_what_answers(
+    tmp_path: Path,
+    redis_port: int,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        with monkeypatch.context() as broken:
+
+            def fail(*_: Any) -> None:
+                raise RuntimeError("unforeseen")
+
+            broken.setattr(Cached, "find", fail)
+            broken.setattr(Cached, "write", fail)
+            await room.pushes(line("a"), line("b"))
+            await turned(lambda: "unforeseen" in room.said().get("why", ""), "it says that it failed")
+            assert (await room.asks("a"))["untold"] == [digest("a")]
+        await room.knows(2)
+        assert set((await room.asks("a", "b"))["known"]) == {digest("a"), digest("b")}
+
+    with capture_logs() as said:
+        played(tmp_path, redis_port, scene)
+    told = [each["event"] for each in said if each["log_level"] == "error"]
+    assert sorted(told) == ["keys could not be looked up", "the directory could not be read"]
+
+
 def test_damage_on_the_disk_is_repaired_from_the_hub(
     tmp_path: Path,
     redis_port: int,  # noqa: F811
@@ -265,6 +314,47 @@ def test_damage_on_the_disk_is_repaired_from_the_hub(
         await turned(lambda: len(room.told) == 3, "it is read anew")
         await room.knows(1)
         assert (await room.asks("a"))["known"]
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_customer_of_whom_the_disk_does_not_tell_is_no_unknown_one(
+    tmp_path: Path,
+    redis_port: int,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+
+        def broken(there: Cached, name: str) -> Any:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Cached, "customer", broken)
+            with pytest.raises(Error, match="malformed"):
+                await room.people.customer("a")
+        await turned(lambda: len(room.told) == 3, "it is read anew")
+        await room.knows(1)
+        assert await room.people.customer("a") is not None
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_file_that_somebody_has_removed_is_made_anew(tmp_path: Path, redis_port: int) -> None:  # noqa: F811
+    def removed() -> None:
+        for file in tmp_path.glob(f"{FILE}*"):
+            file.unlink()
+
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        removed()
+        assert (await room.asks("a"))["known"]
+        await room.pushes(line("a"), line("b"))
+        await room.knows(2)
+        assert set((await room.asks("a", "b"))["known"]) == {digest("a"), digest("b")}
+        assert Cached(tmp_path).held() is not None
 
     played(tmp_path, redis_port, scene)
 

@@ -232,6 +232,11 @@ def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> Non
         await ask("LSET", parts_of(version.token), 0, lines(a="y")["a"])
         with pytest.raises(Unreadable, match="not what was pushed"):
             await told(ask)
+        for garbage in (b"garbage", b"5", b'{"name":[]}'):
+            await ask("LSET", parts_of(version.token), 0, garbage)
+            assert (await change(ask, lines(a="x"), dry=True)).added == ["a"]
+        assert (await change(ask, lines(a="x"))).version == 2
+        assert await told(ask) == {"a": "x"}
 
     played(redis_port, scene)
 
@@ -239,7 +244,8 @@ def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> Non
 def test_a_log_of_a_later_version_is_left_alone(redis_port: int) -> None:
     version = Version(1, "t", True, 0, 0, hashlib.sha256().hexdigest(), 0, 0, 1.5)
     assert version_of(line_of(version)) == version
-    for line in (line_of(version._replace(form=2)), b"{}", b"?", line_of(version)[:-1] + b',"more":1}'):
+    odd = [orjson.dumps(version._asdict() | {field: None}) for field in Version._fields]
+    for line in (line_of(version._replace(form=2)), b"{}", b"?", b"[]", line_of(version)[:-1] + b',"more":1}', *odd):
         with pytest.raises(Unreadable):
             version_of(line)
 
@@ -399,5 +405,13 @@ def test_in_a_cluster_one_node_has_it_all(tmp_path: Path) -> None:
             file.write_text(people(cluster.url, tier, 20))
             assert pushing.run(load_people(file, {}), force=False, dry=False).version == number
             assert set(asyncio.run(there()).values()) == {tier}
+        for node in cluster.nodes:
+            file.write_text(people(node.url, tier, 20))
+            came = push(file)
+            if came.returncode == 0:
+                assert came.stdout == "nothing to do: version 3: 20 customers, 20 keys\n"
+            else:
+                why = "it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again"
+                assert (came.returncode, came.stdout, came.stderr) == (1, "", f"{node.url}: {why}\n")
     finally:
         cluster.kill()

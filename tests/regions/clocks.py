@@ -10,7 +10,9 @@ LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 """Of Debian's package faketime; None where it is not here."""
 SKEWS = {"eu": 0.5, "us": -0.5}
 """Seconds by which these regions' clocks are ahead."""
-CLOCKS = "import time; print(time.time(), time.monotonic())"
+CLOCKS = "import time; time.sleep(1e-5); print(time.time(), time.monotonic())"
+SITE = Path(__file__).with_name("wrong_clock")
+"""What Python has to know first."""
 
 
 def ahead(seconds: float) -> dict[str, str]:
@@ -18,6 +20,7 @@ def ahead(seconds: float) -> dict[str, str]:
     if LIBRARY is None:
         raise OSError("there is no libfaketime on this machine")
     environ = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(SITE), os.environ.get("PYTHONPATH")))),
         "LD_PRELOAD": str(LIBRARY),
         "FAKETIME": f"{seconds:+g}s",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

@@ -117,6 +117,9 @@ class Carry:
         except NoRow as none:
             self._busy |= isinstance(none, TableBusy)
             return False
+        # Of what was counted there, the hub knows so much already.
+        acknowledged = target + at.ROW_ACKNOWLEDGED
+        self.new.words[acknowledged] = max(self.new.words[acknowledged], words[row + at.ROW_ACKNOWLEDGED])
         self.new.foreign(target, cells, head)
         return True
 

@@ -132,9 +132,14 @@ class TableFile:
         """Wait until the disk has all that was stored here until now."""
         self._map.flush()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed: of its words none can be read any more."""
+        return self._map.closed
+
     def close(self) -> None:
         """Unmap and close, once; all locks of this process on the file end."""
-        if not self._map.closed:
+        if not self.is_closed:
             self.words.release()
             self.bytes.release()
             self._map.close()

@@ -46,6 +46,8 @@ HEEDED = 100
 """Rows of which it is heard in a round that they are used, so that the admin listener has its turn."""
 CATCHING_UP = 0.010
 """Seconds by which the edge's clock is moved in a second."""
+BACK = 0.5
+"""Seconds from which on, where it is moved back, nothing is left to wait for a moment that was noted before."""
 JUMP = 5.0
 """Seconds from which on the hub's clock is followed at once."""
 
@@ -130,7 +132,7 @@ class Agreeing:
         if settings == self._settings:
             return
         before, self._settings = self._settings, settings
-        for known in self._tables.values():
+        for known in self._known():
             known.rates.tick = settings.sync
         if (before.url, before.tls) != (settings.url, settings.tls):
             self._running.cancel()
@@ -168,21 +170,34 @@ class Agreeing:
     def _heed(self, now: float) -> None:
         """Look at what workers use."""
         for _ in range(min(HEEDED, len(self._used))):
-            (kind, name, file, row), use = self._used.popitem(last=False)
-            known = self._table(name, file)
-            if known is None:
-                continue
-            if kind == "rates":
-                generation, *terms, refused = use[3:]
-                known.rates.use(Use(row, generation, _terms(*terms), bool(refused)), now)
-            else:
-                generation, limit = use[3:]
-                known.totals.use(row, generation, limit, now)
+            place, use = self._used.popitem(last=False)
+            try:
+                self._use(place, use[3:], now)
+            except (LookupError, TypeError, ValueError) as wrong:  # It is of another version.
+                self._log.error("what a worker says of a limit cannot be understood", said=use, why=repr(wrong))
+
+    def _use(self, place: tuple[str, str, int, int], said: list[Any], now: float) -> None:
+        kind, name, file, row = place
+        known = self._table(name, file)
+        if known is None:
+            return
+        if kind == "rates":
+            generation, *terms, refused = said
+            known.rates.use(Use(row, generation, _terms(*terms), bool(refused)), now)
+        else:
+            generation, limit = said
+            known.totals.use(row, generation, limit, now)
 
     def _follow_tables(self) -> None:
         """Say in those that are current how many hosts there are, also before anybody uses one of their rows."""
         for name, table in self._store.limits.items():
             self._table(name, table.file.generation)
+
+    def _known(self) -> list[Known]:
+        """The tables of which the hub is told, but for those that were removed since, whose maps are closed."""
+        for key in [key for key, known in self._tables.items() if known.table.file.is_closed]:
+            del self._tables[key]
+        return list(self._tables.values())
 
     def _table(self, name: str, file: int) -> Known | None:
         """What is known of a table; None where it has no column for the hub, or is gone."""
@@ -212,7 +227,7 @@ class Agreeing:
 
     def _renewed(self, has: Has) -> None:
         """These keys are in another server of the hub than before."""
-        for known in self._tables.values():
+        for known in self._known():
             known.rates.renew(has, self._now())
             known.totals.renew(has, self._now())
         self._wake.set()
@@ -220,7 +235,7 @@ class Agreeing:
     def _changed(self) -> None:
         """The hub was lost or reached, or knows of more or fewer hosts."""
         now, is_up = self._now(), self._hub.is_up
-        for known in self._tables.values():
+        for known in self._known():
             self._say_hosts(known)
             if is_up and not self._was_up:
                 known.rates.found()
@@ -236,7 +251,7 @@ class Agreeing:
 
     def _lost(self, now: float) -> None:
         """Hold the next rows to this host's part."""
-        for known in self._tables.values():
+        for known in self._known():
             known.rates.lost(now, self._settings.on_loss, REPORTS)
             known.totals.lost(self._settings.on_loss, REPORTS)
 
@@ -266,14 +281,14 @@ class Agreeing:
         """Seconds until something is to be done; 0 where something is already."""
         if self._used:
             return 0.0
-        kinds = [kind.due() for known in self._tables.values() for kind in (known.rates, known.totals)]
+        kinds = [kind.due() for known in self._known() for kind in (known.rates, known.totals)]
         return min([LONGEST, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
 
     def _report(self, now: float) -> None:
         """Tell the hub what is due next."""
         sent = monotonic()
         room = min(REPORTS, self._pace.window - self._under_way)
-        tables = list(self._tables.values())
+        tables = self._known()
         self._rounds += 1
         for number in range(len(tables)):
             # Where there is too much, each table is the first in turn.
@@ -346,7 +361,7 @@ class Agreeing:
             await asyncio.sleep(LOOK)
             self._rtt = self._hub.rtt
             self._follow_tables()
-            rows = [place for known in self._tables.values() if known.rates.has_claims for place in self._unused(known)]
+            rows = [place for known in self._known() if known.rates.has_claims for place in self._unused(known)]
             if rows:
                 self._spokesman.tell({"type": "unused", "rows": rows})
 
@@ -380,6 +395,11 @@ class Agreeing:
                 away = max(-CATCHING_UP * LONGEST, min(CATCHING_UP * LONGEST, away))
             self._clock_set = True
             self._store.control.move(here + away)
+            if away < -BACK:
+                for known in self._known():
+                    known.rates.restart(self._now())
+                    known.totals.found()
+                self._wake.set()
 
     # ---- for those who look
 
@@ -393,7 +413,7 @@ class Agreeing:
         if not heard:
             return 0.0
         now = self._now()
-        kinds = [kind for known in self._tables.values() for kind in (known.rates, known.totals)]
+        kinds = [kind for known in self._known() for kind in (known.rates, known.totals)]
         return max([monotonic() - heard, *[kind.overdue(now) for kind in kinds]])
 
     def series(self) -> list[Series]:
@@ -404,5 +424,5 @@ class Agreeing:
             ("edge_hub_errors_total", (), (self._errors + hub.errors,)),
             ("edge_hub_hosts", (), (hub.hosts,)),
             ("edge_limit_sync_age_seconds", (), (round(self._behind()),)),
-            ("edge_limits_shared", (), (sum(len(known.rates) + len(known.totals) for known in self._tables.values()),)),
+            ("edge_limits_shared", (), (sum(len(known.rates) + len(known.totals) for known in self._known()),)),
         ]

@@ -149,8 +149,8 @@ class Spokesman:
         try:
             while True:
                 self._to_workers(await channel.receive())
-        except ChannelClosed:
-            pass
+        except (ChannelClosed, ValueError, KeyError, TypeError):
+            pass  # Gone, or of a version that says other things.
         finally:
             passing.cancel()
             channel.close()

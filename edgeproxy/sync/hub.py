@@ -27,6 +27,7 @@ SAMPLED = 60.0
 """Seconds for which a sample of the hub's clock counts."""
 SAMPLES = 200
 """Samples that are kept at most, each the quickest of its part of these seconds."""
+MALFORMED = "it answered something else than was asked"
 TIMES = 3
 """How often something is asked that is said to be elsewhere."""
 
@@ -60,7 +61,7 @@ class Hub:
     """One hub. `run` keeps it reached; `changed` is called when it is lost or reached, and when hosts come and go.
 
     `renewed` is called when a part of a cluster is lost or reached, which may then be a server that has not heard what
-    was said last: with a function that tells of which rows' keys.
+    was said last, and when a server has forgotten everything: with a function that tells of which rows' keys.
     """
 
     def __init__(
@@ -164,6 +165,9 @@ class Hub:
             self._nodes.look()
             return
         self.heard_at = monotonic()
+        if answer[1] and link is node.link:
+            # It was there a moment ago: the server has been emptied.
+            self._renewed(lambda key: self._nodes.of(calls.named_by(key)) is node)
         if key == HOSTS:
             if link.number != self._sampled_over:
                 self._all_back_at = self.heard_at + HOST_KEPT
@@ -292,9 +296,15 @@ class Hub:
             if question.read is None:
                 answer.set_result(raw.result())
                 return
-            if link.number == self._sampled_over:
-                self._sampled(link, sent, raw.result())
-            answer.set_result(question.read(raw.result(), link.number))
+            try:
+                told = question.read(raw.result(), link.number)
+                if link.number == self._sampled_over:
+                    self._sampled(link, sent, raw.result())
+            except (LookupError, TypeError, ValueError):
+                self.errors += 1
+                answer.set_exception(Away(MALFORMED))
+                return
+            answer.set_result(told)
             return
         if isinstance(failure, AskError) and times:
             try:

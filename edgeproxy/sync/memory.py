@@ -106,6 +106,7 @@ class Memory:
 
     def _take(self, said: Report, rate: Rate, host: Host, known: bool) -> None:
         """Count what is new, and grant what there is room for."""
+        goes_on = known and said.born == host.born
         if said.born != host.born:
             host.born, host.cum, host.spent, host.claims = said.born, 0, said.spent, said.spent
         if said.window is not None:
@@ -118,7 +119,7 @@ class Memory:
                     host.settled[cell] = host.settled.get(cell, 0) + less
         spent = min(said.spent, host.claims)
         if said.bucket is not None:
-            if known:
+            if goes_on:
                 poured = max(0, said.cum - host.cum) - max(0, spent - host.spent)
                 rate.level = max(0.0, rate.level + poured)
             else:

@@ -7,6 +7,7 @@ from time import monotonic
 
 from redis.exceptions import ResponseError
 
+from edgeproxy import log
 from edgeproxy.config.kinds import HubUrl
 from edgeproxy.sync.breaker import Breaker
 from edgeproxy.sync.redis import Away, Link, Tls, reason
@@ -43,6 +44,9 @@ class Node:
             self.breaker.probe()
             try:
                 self.why = await self._live()
+            except Exception as unforeseen:  # Whatever it was, it is tried again.
+                log.get().error("a connection to the hub failed", node=self.at, exc_info=unforeseen)
+                self.why = repr(unforeseen)
             finally:
                 self.link = None
             self.tried = True

@@ -137,6 +137,8 @@ class Plan:
     born: int
     hosts: int = 1
     rtt: float = 0.0
+    width: float = 0.0
+    """Seconds of a cell, exactly as cells are numbered, which are many millions; 0: the span's part."""
     acknowledged: int = 0
     """Of what was ever counted, that of the last report that was answered."""
     told: int = 0
@@ -207,7 +209,7 @@ class Plan:
         """When there may be room again of which there is none now."""
         terms, moments = self.terms, []
         if terms.cells:
-            moments.append((cell + 1) * terms.span / terms.cells)
+            moments.append((cell + 1) * (self.width or terms.span / terms.cells))
         if terms.depth:
             moments.append(now + max(SOON, 1 / terms.rate))
         return min(moments)
@@ -286,7 +288,10 @@ class Plan:
 
     def _want(self, now: float, counted: Counted) -> int:
         """How many claims to ask for: for who waits, who will come before the answer does, and to keep in hand."""
-        kept = stock(self.terms.most, counted.left, self.hosts) if self.terms.mode == "strict" else 0
+        kept = 0
+        if self.terms.mode == "strict" and (counted.waiting or counted.cum != self.told):
+            # Where nothing is used any more nothing is kept either, once it was given back.
+            kept = stock(self.terms.most, counted.left, self.hosts)
         if not (counted.waiting or kept) or now < self.no_use_until:
             return 0
         ahead = counted.lately * (self.rtt + SOON) if counted.waiting else 0
@@ -320,7 +325,7 @@ class Plan:
 
     def answer(self, now: float, cell: int, seq: int, told: Told) -> int:
         """Take the answer to a report; returns how many claims it grants."""
-        sent = Sent(seq, self.acknowledged, self.spent, 0)
+        sent = Sent(0, self.acknowledged, self.spent, 0)
         while self._under_way and self._under_way[0].seq <= seq:
             sent = self._under_way.pop(0)
         self.acknowledged = sent.cum
@@ -346,7 +351,8 @@ class Plan:
             self.is_whole = True
             self.told_at = -1e9
         # By what is in hand: so a lost answer is made up for, and what a hub forgot is not given twice.
-        granted = max(0, told.claims - (self.claims - sent.spent))
+        # One that came after a later one, or after all is told anew, is of before what was spent since.
+        granted = max(0, told.claims - (self.claims - sent.spent)) if sent.seq == seq else 0
         self.claims += granted
         for known, said in ((self._granted, told.granted), (self._settled, told.settled)):
             for of, many in said.items():
@@ -366,7 +372,8 @@ class Plan:
         """Of what seems to be left of a window, what is kept for those others."""
         if now >= self._part_until:
             return 0
-        return max(0, self.terms.limit - self._part - sum(self.foreign.values()))
+        terms = self.terms
+        return max(0, terms.limit - terms.limit * self._part // terms.most - sum(self.foreign.values()))
 
     def lost(self) -> None:
         """The connection was lost, and with it the answers to what is under way."""

@@ -103,12 +103,18 @@ class Link:
         # What it waits with may miss that it is cancelled (asyncio.wait_for of Python 3.11).
         while not self.away.done():
             await self._filled.wait()
+            if self.away.done():
+                return  # It would be connected anew.
             self._filled.clear()
             outgoing, self._outgoing = self._outgoing, []
             try:
                 await self._connection.send_packed_command(outgoing, check_health=False)
             except (RedisError, OSError) as failure:
                 self.lose(reason(failure))
+                return
+            except AttributeError:
+                # Whoever reads has found it closed in the midst of this, and taken its writer away.
+                self.lose("it was closed")
                 return
 
     async def _read(self) -> None:

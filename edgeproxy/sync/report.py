@@ -37,8 +37,8 @@ class Bucket(NamedTuple):
     """A leaky bucket of `depth`, which drains `rate` a second. `level`: what the host takes it to be at `now`, but for
     its `own`, which it has counted since the hub last answered.
 
-    These two are looked at only where the hub does not know the host, so that what it counted long ago is not poured in
-    at once: the level may be what others say too, and its own is on top of it.
+    These two are looked at only where the hub does not know the host, or knows another row of it, so that what was
+    counted long ago is not poured in at once: the level may be what others say too, and its own is on top of it.
     """
 
     depth: int

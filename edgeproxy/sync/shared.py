@@ -6,6 +6,7 @@ owns this sends the reports and brings the answers. Times are edge time in secon
 """
 
 import heapq
+import itertools
 import math
 import random
 from collections import deque
@@ -24,7 +25,7 @@ from edgeproxy.sync.report import Report, Told
 LATELY = 0.25
 """Seconds over which it is seen how many requests come."""
 IDLE = 5.0
-"""Seconds without anything counted after which a row is no longer looked at."""
+"""Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
 GOOD = COLD
 """Seconds for which an answer is good."""
 SPREAD = 5.0
@@ -59,6 +60,14 @@ class Withheld(NamedTuple):
     def level_now(self, now: float, cum: int, rate: float) -> float:
         """What is in it now, nothing of it for others."""
         return max(0.0, self.level - (now - self.at) * rate) + cum - self.cum
+
+
+class Asleep(NamedTuple):
+    """A row that is not in use any more, of which the hub has been told, and that counts still."""
+
+    generation: int
+    terms: Terms
+    until: float
 
 
 class Row:
@@ -132,6 +141,9 @@ class Shared:
         """Seconds between two reports of a row in use, a fifth more or less."""
         self._chance = chance or random.Random()
         self._rows: dict[int, Row] = {}
+        self._asleep: dict[int, Asleep] = {}
+        self._woken: deque[int] = deque()
+        """Of these, the ones of which the hub is to be told again, as it may have forgotten them."""
         self._claimed: set[int] = set()
         """Rows of which there may be claims in columns, or wanted there."""
         self._due: tuple[list[tuple[float, int]], ...] = ([], [], [])
@@ -157,6 +169,7 @@ class Shared:
             return
         row = self._rows.get(use.row)
         if row is None or row.generation != use.generation:
+            self._asleep.pop(use.row, None)
             row = self._rows[use.row] = self._enter(use, now)
         row.plan.terms = use.terms
         row.refused |= use.refused
@@ -176,13 +189,14 @@ class Shared:
         words, layout = self.table.words, self.table.layout
         key = self.table.stored_key(use.row)
         born = words[use.row + at.ROW_BORN] << 10 | use.generation & 0x3FF
-        plan = Plan(key, use.terms, born, hosts=self.hosts, rtt=self.rtt)
+        cell = words[use.row + at.ROW_WIDTH]
+        plan = Plan(key, use.terms, born, hosts=self.hosts, rtt=self.rtt, width=cell / 1e6)
         heads = words[use.row + layout.head(0) : use.row + layout.head(layout.columns)].tolist()
         plan.claims = sum(heads[at.GIVEN :: layout.width][:-1])
         plan.spent = sum(heads[at.USED :: layout.width][:-1])
         plan.acknowledged = words[use.row + at.ROW_ACKNOWLEDGED]
         plan.others = heads[-layout.width + at.CUM]
-        row = Row(use.row, use.generation, words[use.row + at.ROW_WIDTH], plan)
+        row = Row(use.row, use.generation, cell, plan)
         row.given_at = now
         width = layout.width
         want, used, given = [heads[width + word : -width : width] for word in (at.WANT, at.USED, at.GIVEN)]
@@ -234,7 +248,7 @@ class Shared:
 
     def due(self) -> float | None:
         """When the next row is due."""
-        if self._left:
+        if self._left or self._woken:
             return 0.0
         return min([found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None], default=None)
 
@@ -282,9 +296,34 @@ class Shared:
             self._look(row, now + plan.step(now), IN_TURN)
         elif now - row.used_at > IDLE and not counted.waiting and not plan.in_hand and plan.is_through(counted):
             del self._rows[row.row]
+            self._sleep(row, now)
         else:
             self._schedule(row, now, counted)
         return report
+
+    def _sleep(self, row: Row, now: float) -> None:
+        """Keep in mind, as long as it counts, a row that is not looked at any more."""
+        self._asleep[row.row] = Asleep(row.generation, row.plan.terms, row.used_at + row.plan.terms.span)
+        # For each that comes two are looked at, so that those which count no more are never many.
+        for number in tuple(itertools.islice(self._asleep, 2)):
+            asleep = self._asleep.pop(number)
+            if asleep.until > now:
+                self._asleep[number] = asleep
+
+    def _awake(self, now: float) -> None:
+        """Of rows that are not in use, see that the next ones are told again."""
+        for _ in range(min(FOUND, len(self._woken))):
+            number = self._woken.popleft()
+            asleep = self._asleep.pop(number, None)
+            if asleep is None or asleep.until <= now:
+                continue
+            use = Use(number, asleep.generation, asleep.terms)
+            if self.table.words[number + at.ROW_GENERATION] == use.generation:
+                row = self._rows[number] = self._enter(use, now)
+                row.used_at = asleep.until - use.terms.span
+                row.times = self._times
+                row.plan.told = self._counted(row, now).cum
+                self._look(row, now + self._chance.uniform(0, SPREAD), IN_TURN)
 
     def overdue(self, now: float) -> float:
         """Seconds for which the row has waited to be told that waits for the longest time."""
@@ -331,7 +370,7 @@ class Shared:
 
     def answer(self, row: Row, now: float, seq: int, told: Told) -> bool:
         """Write an answer into the map; returns whether somebody may have waited for it."""
-        if not self._is_there(row):
+        if self._rows.get(row.row) is not row or not self._is_there(row):
             return False
         cell = cell_number(now, row.width)
         granted = row.plan.answer(now, cell, seq, told)
@@ -414,7 +453,10 @@ class Shared:
         ring = place + layout.rings + layout.ring * layout.hub
         there = words[ring : ring + layout.ring].tolist()
         if foreign or any(there):
-            by_slot = {cell % layout.ring: cell << SHIFT | min(count, MASK) for cell, count in foreign.items()}
+            # Those far ahead are of a clock that was wrong; they would take the places of others.
+            lowest = cell_number(now, row.width) - layout.cells
+            cells = range(lowest, lowest + layout.ring)
+            by_slot = {of % layout.ring: of << SHIFT | min(foreign[of], MASK) for of in foreign if of in cells}
             for slot, word in enumerate(there):
                 if (wanted := by_slot.get(slot, 0)) != word:
                     words[ring + slot] = wanted
@@ -467,8 +509,10 @@ class Shared:
                 break
             self._keep_up(row)
             row.due = 0.0
+            if self._rows.get(row.row) is not row:
+                continue  # Its place is another one's by now.
             if not self._is_there(row):
-                self._rows.pop(row.row, None)
+                del self._rows[row.row]
             else:
                 self._hold(row, now, on_loss)
                 # Buckets drain all the time; in a window it stands as long as the window is.
@@ -481,6 +525,7 @@ class Shared:
         self._times += 1
         self._due = [], [], []
         self._left = deque(self._rows.values())
+        self._woken.clear()
 
     def _hold(self, row: Row, now: float, on_loss: OnLoss) -> None:
         counted = self._counted(row, now)
@@ -501,7 +546,7 @@ class Shared:
 
     def away(self, row: Row, now: float, on_loss: OnLoss) -> None:
         """The part of the hub that has this row did not answer."""
-        if self.table.words[row.row + at.ROW_GENERATION] == row.generation:
+        if self._rows.get(row.row) is row and self._is_there(row):
             row.plan.lost()
             self._hold(row, now, on_loss)
             row.plan.told_at = now
@@ -513,6 +558,19 @@ class Shared:
             if has(row.plan.key):
                 row.plan.is_whole = True
                 self._look(row, now + self._chance.uniform(0, SPREAD), IN_TURN)
+        if not self._away:
+            self._woken.extend([number for number in self._asleep if has(self.table.stored_key(number))])
+
+    def restart(self, now: float) -> None:
+        """The clock was set back, and no moment that was noted means anything: begin as another supervisor would."""
+        rows = [row for row in self._rows.values() if self._is_there(row)]
+        self._rows = {row.row: self._enter(Use(row.row, row.generation, row.plan.terms), now) for row in rows}
+        for row in self._rows.values():
+            row.used_at = now
+        if self._away:
+            self._turn(away=True)
+        else:
+            self.found()
 
     def found(self) -> None:
         """The hub is there again, or another one: it is to be told everything.
@@ -520,9 +578,11 @@ class Shared:
         At once of what was counted meanwhile, over the next seconds of all else.
         """
         self._turn(away=False)
+        self._woken.extend(self._asleep)
 
     def _find(self, now: float) -> None:
         """Of the rows that the hub is to be told of again, see when the next ones are due."""
+        self._awake(now)
         for _ in range(min(FOUND, len(self._left))):
             row = self._left.popleft()
             if self._rows.get(row.row) is not row or not self._is_there(row):

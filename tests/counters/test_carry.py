@@ -429,3 +429,16 @@ def test_a_period_that_is_just_over_is_carried_for_the_clock_may_be_set_back(
     set_head(old, b"acme", 0, (500, MAY, 0, ended))
     assert Carry(old, new).slice(TODAY, NEVER) == (1, True)
     assert foreign_head(new, b"acme") == [500, MAY, 0, ended, 0, 0, 0]
+
+
+def test_what_the_hub_knows_of_a_row_it_knows_of_the_next(old: LimitTable, new: LimitTable) -> None:
+    count(old, b"acme", 0, CELL, 7)
+    old.words[claim(old, b"acme") + at.ROW_ACKNOWLEDGED] = 5
+    Carry(old, new).slice(NOW, NEVER)
+    row = new.peek(new.key(b"acme"))
+    assert row is not None
+    assert new.words[row + at.ROW_ACKNOWLEDGED] == 5
+    new.words[row + at.ROW_ACKNOWLEDGED] = 9
+    count(old, b"acme", 0, CELL, 7)
+    Carry(old, new).slice(NOW, NEVER)
+    assert new.words[row + at.ROW_ACKNOWLEDGED] == 9, "more than that was told from there"

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from redis import Redis as Client
 
+from edgeproxy.channel import LENGTH
 from edgeproxy.config.models import Hub
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor.agreeing import Agreeing
+from edgeproxy.supervisor.spokesman import SOCKET
 from tests.counters.tables import WIDTH
 from tests.supervisor.waiting import turned
 from tests.sync.server import SERVER, Redis
@@ -142,5 +144,80 @@ def test_one_supervisor_speaks_for_two_and_the_other_takes_over(tmp_path: Path, 
                     second.identity.release()
                     await turned(lambda: host.word(at.GIVEN) == 5, "it knows who was in use, and is heard by the hub")
                     assert host.at_hub("g") == 5, "what was granted before was not given again"
+
+    asyncio.run(play())
+
+
+def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.agreeing(host.first) as (agreeing, _):
+                await turned(lambda: agreeing._hub.is_up, "the hub is reached")
+                for said in (["people", 1, host.row], ["people", 1, host.row, 2, 3], ["nobody", 1, host.row, 2, True]):
+                    agreeing.uses({"type": "uses", "rates": [said], "totals": [said]})
+                    await turned(lambda: not agreeing._used, "it is looked at")
+                agreeing.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+
+    asyncio.run(play())
+
+
+def test_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            right = host.first.offset
+            host.first.control.move(right + 3600)
+            async with host.agreeing(host.first) as (agreeing, _):
+                agreeing.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+                await turned(lambda: abs(host.first.offset - right) < 60, "the hub's clock is followed")
+                agreeing.uses(host.wants(2))
+                await turned(lambda: host.word(at.GIVEN) == 5, "claims are given")
+
+    asyncio.run(play())
+
+
+def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.agreeing(host.first) as (agreeing, _):
+                agreeing.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+                host.worker.close()
+                later = Store.prepare(tmp_path, workers=2, people=10, addresses=10, hub=True)
+                now = host.first.offset + asyncio.get_running_loop().time()
+                row, generation, _ = later.people.find(later.people.key(b"other"), WIDTH, now)
+
+                def is_removed() -> bool:
+                    host.first.tend(host.first.offset + asyncio.get_running_loop().time())
+                    return host.table.file.is_closed
+
+                await turned(is_removed, "nobody counts in the old file any more")
+                agreeing._changed()
+                rate = ["people", later.people.file.generation, row, generation, LIMIT, 60.0, 28, 0, 0.0, "bounded", 0]
+                head = row + later.people.layout.head(0)
+                later.people.words[head + at.WANT] = 2
+                agreeing.uses({"type": "uses", "rates": [rate], "totals": []})
+                await turned(lambda: later.people.words[head + at.GIVEN] == 2, "claims are given in the new one")
+                later.close()
+
+    asyncio.run(play())
+
+
+def test_who_speaks_and_says_other_things_is_followed_by_the_next(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host, closing(host.prepared()) as before:
+            assert before.identity.try_acquire()
+            asked = 0
+
+            def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                nonlocal asked
+                asked += 1
+                writer.write(LENGTH.pack(1) + b"{")
+
+            async with await asyncio.start_unix_server(answer, tmp_path / SOCKET), host.agreeing(host.first):
+                await turned(lambda: asked > 1, "it is tried again")
+                before.identity.release()
+                await turned(lambda: host.first.identity.held, "it speaks itself")
 
     asyncio.run(play())

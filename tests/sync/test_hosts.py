@@ -146,3 +146,15 @@ def test_a_supervisor_that_starts_anew_counts_nothing_twice(tmp_path: Path, seed
     world.run(100)
     assert world.worst(MINUTE) <= 600
     assert world.refused <= 0.02 * world.asked, "nothing is counted that did not pass"
+
+
+def test_where_nothing_is_used_any_more_a_strict_host_keeps_nothing(tmp_path: Path, seed: int) -> None:
+    world, of = World(tmp_path, seed), rule(10)
+    for host in world.hosts[1:]:
+        world.later(0.0, host.workers[0].request, of, "strict")
+    world.run(3 * MINUTE)
+    assert [len(host.shared) for host in world.hosts] == [0] * len(world.hosts)
+    for number in range(12):
+        world.later(number, world.hosts[0].workers[0].request, of, "strict")
+    world.run(30)
+    assert world.worst(MINUTE) == 10, "the whole limit"

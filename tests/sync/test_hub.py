@@ -195,6 +195,51 @@ def test_scripts_that_redis_refuses_count_as_no_answer(tmp_path: Path) -> None:
         server.kill()
 
 
+def test_who_has_forgotten_everything_is_noticed(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+    renewed: list[bool] = []
+
+    async def play() -> None:
+        async with reached(server.url, renewed=lambda has: renewed.append(has(b"k"))) as hub:
+            beats = hub.heard_at
+            await until(lambda: hub.heard_at > beats)
+            assert renewed == []
+            await hub.ask("FLUSHALL", b"SYNC")
+            await until(lambda: renewed == [True])
+            beats = hub.heard_at
+            await until(lambda: hub.heard_at > beats)
+            assert renewed == [True]
+            assert hub.errors == 0
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        async with reached(server.url) as hub:
+            (node,) = hub._nodes.all
+            assert node.link is not None
+            other = (await node.link.ask("SCRIPT", "LOAD", "return 1")).decode()
+            node.link._shas[calls.RATE] = other
+            with pytest.raises(Away, match="something else than was asked"):
+                await asyncio.wait_for(hub.rate(report(1, 1)), 10)
+            assert hub.is_up
+            node.link._shas[calls.HEARTBEAT] = other
+            await until(lambda: not hub.is_up)
+            await until(lambda: hub.is_up)
+            assert (await hub.rate(report(2, 1))).hosts == 1
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
 LACKING = {
     "-evalsha": "^NOPERM .*evalsha",
     "-script": "^NOPERM .*script",

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.cells import cell_number, width_us
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.memory import Memory
 from edgeproxy.sync.plan import ALONE, Terms
-from edgeproxy.sync.report import Report
+from edgeproxy.sync.report import Cell, Report, Window
 from edgeproxy.sync.shared import GOOD, SPREAD, Row, Shared, Use
 from tests.counters.tables import close_all, limits, make
 
@@ -53,6 +54,10 @@ class Edge:
         policy.charge(1)
         self._used[name] = lambda: policy.charge(1)
         self.rows[name] = self._worker.readers[RULE.key(name.encode())].row  # type: ignore[attr-defined]
+
+    def left(self, name: str) -> int:
+        """What would still pass."""
+        return self._policies.of(RULE, name.encode()).left(self.now)
 
     def use(self, name: str, *, refused: bool = False) -> None:
         """The supervisor is told that it is used."""
@@ -210,3 +215,74 @@ def test_so_many_rows_at_a_time_are_held_while_the_hub_is_away(edge: Edge) -> No
     edge.shared.lost(edge.now, "share", 1000)
     assert held() == 51
     assert (edge.shared.due() or 0) > edge.now
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up(edge: Edge) -> None:
+    for name in names(20):
+        edge.count(name)
+        edge.use(name)
+    assert len(edge.told()) == 20
+    edge.now -= 3600.0
+    edge.shared.restart(edge.now)
+    told = {name for said in edge.over(SPREAD + 0.5) for name in said}
+    assert told == set(names(20))
+    edge.wait("customer-0")
+    edge.use("customer-0")
+    assert "customer-0" in [name for said in edge.over(0.5) for name in said]
+
+
+def test_what_is_said_of_moments_far_ahead_does_not_hide_what_counts_now(edge: Edge) -> None:
+    edge.count("customer")
+    edge.use("customer")
+    key = edge.shared.table.stored_key(edge.rows["customer"])
+    cell = cell_number(edge.now, width_us(RULE.window, LAYOUT.cells))
+    for instance, of in ((3, cell + 3 * LAYOUT.ring), (2, cell)):
+        window = Window(600, LAYOUT.cells, of, (Cell(of, 100 * instance, 0),))
+        edge.hub.report(Report(key, instance, 1, 1, edge.now, 60.0, 100 * instance, window=window))
+    assert edge.told() == ["customer"]
+    assert edge.left("customer") == 600 - 1 - 200
+
+
+def test_what_the_hub_refused_is_in_vain_until_the_next_cell(edge: Edge) -> None:
+    edge.count("customer")
+    edge.use("customer")
+    key = edge.shared.table.stored_key(edge.rows["customer"])
+    width = width_us(RULE.window, LAYOUT.cells)
+    cell = cell_number(edge.now, width)
+    window = Window(600, LAYOUT.cells, cell, (Cell(cell, 600, 0),))
+    edge.hub.report(Report(key, 2, 1, 1, edge.now, 60.0, 600, window=window))
+    edge.wait("customer")
+    assert edge.told() == ["customer"]
+    until = edge.shared.table.words[edge.rows["customer"] + LAYOUT.head(2) + at.NO_USE_UNTIL] / 1000
+    assert edge.now < until <= edge.now + width / 1e6
+    assert cell_number(until + 0.001, width) == cell + 1
+
+
+def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_uses_it(edge: Edge) -> None:
+    for name in names(50):
+        edge.count(name)
+        edge.use(name)
+    edge.told()
+    for _ in edge.over(15.0):
+        pass
+    assert len(edge.shared) == 0
+    edge.hub.forget()
+    edge.shared.lost(edge.now, "share")
+    edge.shared.found()
+    told = Counter(name for said in edge.over(SPREAD + 0.5) for name in said)
+    assert told == dict.fromkeys(names(50), 1)
+    for _ in edge.over(15.0):
+        pass
+    assert len(edge.shared) == 0
+    # Again, of those that are in one part of it.
+    keys = {edge.shared.table.stored_key(edge.rows[name]) for name in names(20)}
+    edge.shared.renew(lambda key: key in keys, edge.now)
+    told = Counter(name for said in edge.over(SPREAD + 0.5) for name in said)
+    assert told == dict.fromkeys(names(20), 1)
+    for _ in edge.over(RULE.window):
+        pass
+    edge.shared.found()
+    assert not [name for said in edge.over(SPREAD + 0.5) for name in said], "it counts no more"
+    edge.count("new")
+    edge.use("new")
+    assert edge.told() == ["new"]

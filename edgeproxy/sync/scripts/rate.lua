@@ -62,6 +62,7 @@ if cells > 0 then
 end
 
 if seq > number(h, 's') then
+  local goes_on = known and born == h['b']
   if born ~= h['b'] then
     put(own_set, h, 'b', born); put(own_set, h, 'c', '0')
     put(own_set, h, 'p', whole(spent)); put(own_set, h, 'g', whole(spent))
@@ -80,7 +81,7 @@ if seq > number(h, 's') then
   end
   spent = math.min(spent, number(h, 'g'))
   if depth > 0 then
-    if known then
+    if goes_on then
       local poured = math.max(0, cum - number(h, 'c')) - math.max(0, spent - number(h, 'p'))
       put(set, t, 'l', exact(math.max(0, number(t, 'l') + poured)))
     else

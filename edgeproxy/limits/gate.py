@@ -135,7 +135,7 @@ class Gate:
         words, own = self._words, row + self._own
         if words[own + GIVEN] - words[own + USED] >= cost:
             words[own + USED] += cost
-        if now < self._quiet_until:
+        if 0 < self._quiet_until - now <= QUIET:  # Further ahead the clock was set back.
             return
         hub = row + self._heads
         worth = words[hub + THRESHOLDS] & NEVER
@@ -146,7 +146,7 @@ class Gate:
     def refused(self, now: float) -> None:
         """A request was refused here: what others have used may be less by now."""
         self.has_refused = True
-        if now >= self._quiet_until and not self._counts.local:
+        if not (0 < self._quiet_until - now <= QUIET or self._counts.local):
             self._quiet_until = now + QUIET
             self._tell(self)
 
@@ -165,7 +165,7 @@ class Gate:
         counted = sum(words[row + self._cums : hub : self._width].tolist())
         # In another row it begins anew.
         told = max(words[row + at.ROW_ACKNOWLEDGED], self._told if self._told <= counted else 0)
-        is_cold = now >= self._quiet_until and words[hub + at.WARM_UNTIL] <= now * 1000
+        is_cold = not 0 < self._quiet_until - now <= QUIET and words[hub + at.WARM_UNTIL] <= now * 1000
         if is_cold or counted - told >= words[hub + at.THRESHOLDS] & NEVER:
             self._told = counted
             self._quiet_until = now + QUIET

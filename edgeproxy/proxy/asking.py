@@ -54,7 +54,7 @@ class Teller:
 
     def used(self, now: float) -> None:
         """Something was counted, at edge time `now`."""
-        if now >= self._quiet_until and (place := self._counts.place) is not None:
+        if not 0 < self._quiet_until - now <= QUIET and (place := self._counts.place) is not None:
             self._quiet_until = now + QUIET
             self._asking.tell_total(self._table, *place, self._limit)
 

@@ -260,6 +260,8 @@ class Agreeing:
         later = asyncio.get_running_loop().call_later
         while True:
             self._wake.clear()
+            if self._hub.is_up and not self._clock_set:
+                self._set_clock()  # Before anything is told: by a wrong clock it would be of another time.
             began, now = thread_time(), self._now()
             self._heed(now)
             if self._hub.is_up:
@@ -384,22 +386,25 @@ class Agreeing:
         """Every second, move the edge's clock towards the hub's; far from it, at once."""
         while True:
             await asyncio.sleep(LONGEST)
-            there = self._hub.offset
-            if there is None:
-                continue
-            here, wanted = self._store.offset, max(0.0, there - EPOCH)
-            away = wanted - here
-            if abs(away) > JUMP:
-                self._log.warning("the edge's clock follows the hub's", seconds=round(away, 3))
-            elif self._clock_set:
-                away = max(-CATCHING_UP * LONGEST, min(CATCHING_UP * LONGEST, away))
-            self._clock_set = True
-            self._store.control.move(here + away)
-            if away < -BACK:
-                for known in self._known():
-                    known.rates.restart(self._now())
-                    known.totals.found()
-                self._wake.set()
+            self._set_clock()
+
+    def _set_clock(self) -> None:
+        there = self._hub.offset
+        if there is None:
+            return
+        here, wanted = self._store.offset, max(0.0, there - EPOCH)
+        away = wanted - here
+        if abs(away) > JUMP:
+            self._log.warning("the edge's clock follows the hub's", seconds=round(away, 3))
+        elif self._clock_set:
+            away = max(-CATCHING_UP * LONGEST, min(CATCHING_UP * LONGEST, away))
+        self._clock_set = True
+        self._store.control.move(here + away)
+        if away < -BACK:
+            for known in self._known():
+                known.rates.restart(self._now())
+                known.totals.found()
+            self._wake.set()
 
     # ---- for those who look
 

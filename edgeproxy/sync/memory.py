@@ -6,6 +6,8 @@ from edgeproxy.sync.report import Bucket, Gauge, GaugeTold, Period, PeriodTold, 
 
 BEHIND = 2
 """Cells below a window that are kept, for hosts whose clocks are behind."""
+JUMP = 5.0
+"""Seconds from which on what is ahead is of a clock that was set back since."""
 FORGOTTEN = 60.0
 """Seconds beyond its span after which a host that says nothing is forgotten."""
 
@@ -88,6 +90,8 @@ class Memory:
         known = host is not None
         if host is None:
             host = self._hosts[said.key, said.instance] = Host(said.born, said.spent)
+        if rate.now > said.now + JUMP:
+            rate.now = said.now
         now = max(rate.now, said.now)
         if said.bucket is not None:
             rate.level = max(sum(rate.in_hand.values()), rate.level - (now - rate.now) * said.bucket.rate)
@@ -143,7 +147,7 @@ def _rooms(said: Report, rate: Rate) -> Iterable[int]:
     """How many claims suit the window, and the bucket."""
     window: Window | None = said.window
     if window is not None:
-        yield window.limit - sum(n for cell, n in rate.totals.items() if cell >= window.cell - window.cells)
+        yield window.limit - sum(n for cell, n in rate.totals.items() if abs(cell - window.cell) <= window.cells)
     bucket: Bucket | None = said.bucket
     if bucket is not None:
         yield int(bucket.depth - rate.level)
@@ -152,8 +156,8 @@ def _rooms(said: Report, rate: Rate) -> Iterable[int]:
 def _told(said: Report, rate: Rate, host: Host, known: bool) -> Told:
     foreign: dict[int, int] = {}
     if said.window is not None:
-        lowest = said.window.cell - said.window.cells
-        held = {cell: total - host.holds(cell) for cell, total in rate.totals.items() if cell >= lowest}
+        cell, cells = said.window.cell, said.window.cells
+        held = {of: total - host.holds(of) for of, total in rate.totals.items() if abs(of - cell) <= cells}
         foreign = {cell: count for cell, count in held.items() if count > 0}
     hosts = sum(at >= rate.now - said.span for at in rate.seen.values())
     granted, settled = dict(host.granted), dict(host.settled)

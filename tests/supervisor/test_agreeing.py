@@ -177,6 +177,25 @@ def test_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path, redis: Redis) ->
     asyncio.run(play())
 
 
+def test_nothing_is_told_by_a_clock_that_is_not_the_hubs(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            right = host.first.offset
+            host.first.control.move(right + 3600)
+            async with host.agreeing(host.first) as (agreeing, _):
+                agreeing.uses(host.wants(3))
+                await turned(lambda: host.at_hub("g") >= 3, "claims are granted")
+                now = asyncio.get_running_loop().time() + right
+            with Client(port=redis.port) as client:
+                (key,) = client.keys("rl:*:t")
+                cells = [int(name) for name in client.hkeys(key) if name.isdigit()]
+                width = host.table.words[host.row + at.ROW_WIDTH] / 1e6
+            assert cells
+            assert max(cells) < (now + 60) / width, "cells of an hour that is to come"
+
+    asyncio.run(play())
+
+
 def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:

@@ -11,8 +11,8 @@ local now, span = tonumber(ARGV[4]), tonumber(ARGV[5])
 local cum, spent, want = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local limit, cells, cell = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local depth, rate, level, fresh = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
-local BEHIND, FORGOTTEN = 2, 60
-local lowest = cell - cells
+local BEHIND, FORGOTTEN, JUMP = 2, 60, 5
+local lowest, highest = cell - cells, cell + cells  -- Beyond it is what was said before a clock was set back.
 
 local function whole(number) return string.format('%.0f', number) end
 local function exact(number) return string.format('%.17g', number) end
@@ -38,6 +38,7 @@ if not known then
 end
 
 local last = number(t, 'a')
+if last > now + JUMP then last = now end
 local latest = math.max(last, now)
 local heard, unspent = {}, 0
 for name, value in pairs(t) do
@@ -96,7 +97,7 @@ if seq > number(h, 's') then
       local counted = 0
       for name, value in pairs(t) do
         local of = tonumber(name)
-        if of and of >= lowest then counted = counted + tonumber(value) end
+        if of and of >= lowest and of <= highest then counted = counted + tonumber(value) end
       end
       granted = math.min(granted, limit - counted)
     end
@@ -146,7 +147,7 @@ local foreign, claims = {}, {}
 if cells > 0 then
   for name, value in pairs(t) do
     local of = tonumber(name)
-    if of and of >= lowest then
+    if of and of >= lowest and of <= highest then
       local theirs = tonumber(value) - number(h, 'u' .. name) - number(h, 'g' .. name) + number(h, 's' .. name)
       if theirs > 0 then foreign[#foreign + 1] = of; foreign[#foreign + 1] = theirs end
     end

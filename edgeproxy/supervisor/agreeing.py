@@ -426,6 +426,7 @@ class Agreeing:
         hub = self._hub
         return [
             ("edge_hub_up", (), (int(hub.is_up),)),
+            ("edge_hub_nodes_away", (), (hub.nodes_away,)),
             ("edge_hub_errors_total", (), (self._errors + hub.errors,)),
             ("edge_hub_hosts", (), (hub.hosts,)),
             ("edge_limit_sync_age_seconds", (), (round(self._behind()),)),

@@ -121,6 +121,11 @@ class Hub:
         return next((state for state in order if state in states), "open")
 
     @property
+    def nodes_away(self) -> int:
+        """How many of its nodes do not answer."""
+        return sum(node.link is None for node in self._nodes.all)
+
+    @property
     def rtt(self) -> float:
         """Seconds to the hub and back, of the quickest of the last minute's answers."""
         return min((sample.rtt for sample in self._samples), default=0.0)

@@ -301,6 +301,7 @@ def test_a_killed_primary_without_a_replica_takes_nobody_else_along(three: Clust
                 assert host.hub.hosts == 2
                 assert host.hub.offset == offset
                 assert [node["state"] for node in host.hub.status()["nodes"]].count("away") == 1
+                assert host.hub.nodes_away == 1
                 assert host.hub.errors == 1
                 assert all("Connection closed" in why or "Connect call failed" in why for why in host.away)
             clock.start()

@@ -14,6 +14,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import look
 from tests.limits.hammer import Record
+from tests.limits.windows import most_in_a_window
 
 WINDOW = 0.5
 SECONDS = 1.4
@@ -81,22 +82,6 @@ def start(state: Path, tmp_path: Path) -> Iterator[Start]:
     yield begin
     for hammer in started:
         hammer.kill()
-
-
-def most_in_a_window(times: list[float], window: float) -> int:
-    """How many of these moments lay in the fullest window."""
-    times = sorted(times)
-    most = first = 0
-    for last, moment in enumerate(times):
-        while times[first] <= moment - window:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
-
-
-def test_the_fullest_window_is_found() -> None:
-    assert most_in_a_window([0.0, 0.1, 0.5, 0.55, 0.61, 2.0], 0.5) == 3
-    assert most_in_a_window([], 0.5) == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

@@ -20,6 +20,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.limits.usage import look
 from tests.limits.hammer import Record
 from tests.limits.hammer_kinds import TURN, Task
+from tests.limits.windows import most_in_a_window
 
 WINDOW = 0.5
 SECONDS = 1.2
@@ -132,16 +133,6 @@ def assemble(tmp_path: Path) -> Iterator[Assemble]:
         yield lambda size, deaths=0: Gang(tmp_path, size, deaths, ends)
 
 
-def most_in_a_window(times: list[float], window: float) -> int:
-    """How many of these sorted moments lay in the fullest window."""
-    most = first = 0
-    for last, moment in enumerate(times):
-        while times[first] <= moment - window:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
-
-
 def fullest(times: list[float], rate: float, cost: int) -> float:
     """How full a bucket was at its fullest into which `cost` was poured at each of these sorted moments.
 
@@ -155,9 +146,7 @@ def fullest(times: list[float], rate: float, cost: int) -> float:
     return highest
 
 
-def test_the_fullest_window_and_the_fullest_bucket_are_found() -> None:
-    assert most_in_a_window([0.0, 0.1, 0.5, 0.55, 0.61, 2.0], 0.5) == 3
-    assert most_in_a_window([], 0.5) == 0
+def test_the_fullest_bucket_is_found() -> None:
     assert fullest([], 1.0, 1) == 0
     assert fullest([1.0, 1.0, 2.0, 10.0], 0.5, 2) == pytest.approx(5.5)
 

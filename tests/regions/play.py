@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from tests.e2e.edge import total
+from tests.limits.windows import most_in_a_window
 from tests.regions.load import Account, Clients, Load, sleep_until
 from tests.regions.scenarios import CUT, Part
 from tests.regions.world import WORKERS, World
@@ -63,16 +64,6 @@ class Found:
     def row(self) -> dict[str, Any]:
         """For a file."""
         return asdict(self) | {"faults": self.faults}
-
-
-def worst(moments: Sequence[float], window: float) -> int:
-    """The most of these (in order) in any window [t, t + window)."""
-    most = first = 0
-    for last, moment in enumerate(moments):
-        while moments[first] <= moment - window:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
 
 
 def wrongly(refused_at: Sequence[float], passed: Sequence[float], limit: int, window: float) -> int:
@@ -169,7 +160,7 @@ def _found(
     return Found(
         part,
         part.accept(hosts, WORKERS),
-        worst(passed, part.window),
+        most_in_a_window(passed, part.window),
         account.asked,
         lasted,
         answers.get("200", 0),

@@ -9,7 +9,7 @@ from tests.e2e.edge import Edge
 from tests.e2e.people import key_of
 from tests.regions import clocks, latency
 from tests.regions.console import CUSTOMERS, Console
-from tests.regions.play import HEAD, LEAD, Found, line, notes, play, worst, wrongly
+from tests.regions.play import HEAD, LEAD, Found, line, notes, play, wrongly
 from tests.regions.scenarios import CUT, MODES, SCENARIOS, WINDOW, Part, parts
 from tests.regions.world import World
 from tests.supervisor.waiting import until
@@ -96,12 +96,6 @@ def test_the_hub_makes_no_difference_to_what_a_request_takes(tmp_path: Path, see
 def test_a_process_can_have_a_wrong_clock(seconds: float) -> None:
     environ = clocks.ahead(seconds)  # It looks for itself.
     assert environ["FAKETIME"] == f"{seconds:+g}s"
-
-
-def test_the_worst_window_is_found() -> None:
-    assert worst([], 60) == 0
-    assert worst([0.0, 59.9, 60.0, 100.0], 60) == 3, "a window has its beginning, and not its end"
-    assert worst([0.0, 60.0, 120.0], 60) == 1
 
 
 def test_a_refusal_is_wrong_where_the_window_and_a_cell_held_less() -> None:

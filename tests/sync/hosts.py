@@ -19,6 +19,7 @@ from edgeproxy.sync.plan import Mode, OnLoss, Terms
 from edgeproxy.sync.report import Told
 from edgeproxy.sync.shared import Row, Shared, Use
 from tests.counters.tables import limits, make
+from tests.limits.windows import most_in_a_window
 
 ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2
@@ -64,13 +65,7 @@ class World:
 
     def worst(self, window: float) -> int:
         """The most that passed in any window."""
-        passed = sorted(self.passed)
-        most = first = 0
-        for last, moment in enumerate(passed):
-            while passed[first] <= moment - window:
-                first += 1
-            most = max(most, last - first + 1)
-        return most
+        return most_in_a_window(self.passed, window)
 
 
 class Host:

@@ -29,6 +29,12 @@ def cold_allowance(most: int, hosts: int) -> int:
     return int(max(1, 0.1 * most / max(1, hosts - 1), min(PAGE, most / 10)))
 
 
+def is_quiet(until: float, now: float) -> bool:
+    """Whether a row's use was told a moment ago, and need not be again until then. Further ahead than that it was noted
+    before the clock was set back."""
+    return 0 < until - now <= QUIET
+
+
 class Gate:
     """The gate before one row of a table with a hub's column. At most one for a row in a process."""
 
@@ -135,7 +141,7 @@ class Gate:
         words, own = self._words, row + self._own
         if words[own + GIVEN] - words[own + USED] >= cost:
             words[own + USED] += cost
-        if 0 < self._quiet_until - now <= QUIET:  # Further ahead the clock was set back.
+        if is_quiet(self._quiet_until, now):
             return
         hub = row + self._heads
         worth = words[hub + THRESHOLDS] & NEVER
@@ -146,7 +152,7 @@ class Gate:
     def refused(self, now: float) -> None:
         """A request was refused here: what others have used may be less by now."""
         self.has_refused = True
-        if not (0 < self._quiet_until - now <= QUIET or self._counts.local):
+        if not (is_quiet(self._quiet_until, now) or self._counts.local):
             self._quiet_until = now + QUIET
             self._tell(self)
 
@@ -165,7 +171,7 @@ class Gate:
         counted = sum(words[row + self._cums : hub : self._width].tolist())
         # In another row it begins anew.
         told = max(words[row + at.ROW_ACKNOWLEDGED], self._told if self._told <= counted else 0)
-        is_cold = not 0 < self._quiet_until - now <= QUIET and words[hub + at.WARM_UNTIL] <= now * 1000
+        is_cold = not is_quiet(self._quiet_until, now) and words[hub + at.WARM_UNTIL] <= now * 1000
         if is_cold or counted - told >= words[hub + at.THRESHOLDS] & NEVER:
             self._told = counted
             self._quiet_until = now + QUIET

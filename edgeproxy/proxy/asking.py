@@ -16,7 +16,7 @@ from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import LONGEST, QUIET, Gate
+from edgeproxy.limits.gate import LONGEST, QUIET, Gate, is_quiet
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
@@ -54,7 +54,7 @@ class Teller:
 
     def used(self, now: float) -> None:
         """Something was counted, at edge time `now`."""
-        if not 0 < self._quiet_until - now <= QUIET and (place := self._counts.place) is not None:
+        if not is_quiet(self._quiet_until, now) and (place := self._counts.place) is not None:
             self._quiet_until = now + QUIET
             self._asking.tell_total(self._table, *place, self._limit)
 

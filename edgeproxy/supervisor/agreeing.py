@@ -9,7 +9,6 @@ come. Of two supervisors on one state directory, as during an upgrade, one does 
 import asyncio
 import gc
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache, partial
 from time import monotonic, thread_time
@@ -26,6 +25,7 @@ from edgeproxy.counters.setup import file_name
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor.exposition import Series
 from edgeproxy.supervisor.spokesman import Spokesman
+from edgeproxy.supervisor.uses import Place, Uses, places
 from edgeproxy.sync.calls import Argument
 from edgeproxy.sync.hub import Has, Hub
 from edgeproxy.sync.pace import REPORTS, Pace
@@ -78,8 +78,7 @@ class Agreeing:
         self._log = log.get()
         self._tables: dict[Key, Known] = {}
         """Those of which the hub is told; none while another supervisor does that."""
-        self._used: OrderedDict[tuple[str, str, int, int], list[Any]] = OrderedDict()
-        """What workers have said that they use, and nobody has looked at yet: a kind, a table, its file, and a row."""
+        self._used = Uses()
         self._seqs = itertools.count()
         self._pace = Pace(monotonic())
         self._under_way = 0
@@ -100,10 +99,8 @@ class Agreeing:
             self._log.warning("the hub's password can be read on the way", hub=settings.name)
 
     def _connected(self, settings: models.Hub) -> Hub:
-        tls = settings.tls
-        ca, cert, key = [None if file is None else str(file) for file in (tls.ca, tls.cert, tls.key)]
-        files = Tls(ca, cert, key, tls.verify)
-        return Hub(settings.url, self._store.control.instance, self._changed, files, self._renewed)
+        tls = Tls.of(settings.tls)
+        return Hub(settings.url, self._store.control.instance, self._changed, tls, self._renewed)
 
     # ---- its life
 
@@ -158,25 +155,20 @@ class Agreeing:
         if not self._spokesman.speaks:
             self._spokesman.note(message)
             return
-        for kind in ("rates", "totals"):
-            for use in message[kind]:
-                key = (kind, *use[:3])
-                before = self._used.get(key)
-                if kind == "rates" and before is not None:
-                    use[-1] |= before[-1]  # Something was refused since it was last looked at.
-                self._used[key] = use
+        for place, use in places(message):
+            self._used.add(place, use)
         self._wake.set()
 
     def _heed(self, now: float) -> None:
         """Look at what workers use."""
         for _ in range(min(HEEDED, len(self._used))):
-            place, use = self._used.popitem(last=False)
+            place, use = self._used.take()
             try:
                 self._use(place, use[3:], now)
             except (LookupError, TypeError, ValueError) as wrong:  # It is of another version.
                 self._log.error("what a worker says of a limit cannot be understood", said=use, why=repr(wrong))
 
-    def _use(self, place: tuple[str, str, int, int], said: list[Any], now: float) -> None:
+    def _use(self, place: Place, said: list[Any], now: float) -> None:
         kind, name, file, row = place
         known = self._table(name, file)
         if known is None:

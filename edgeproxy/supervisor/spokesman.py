@@ -19,6 +19,7 @@ from typing import Any
 from edgeproxy import log
 from edgeproxy.channel import Channel, ChannelClosed, Outbox
 from edgeproxy.counters.store import Store
+from edgeproxy.supervisor.uses import Place, Uses, places
 from edgeproxy.tasks import Tasks
 
 SOCKET = "hub.sock"
@@ -39,9 +40,9 @@ class Spokesman:
         """This supervisor does, from here to its end."""
         self._store = store
         self._to_workers = tell
-        self._noted: dict[str, dict[tuple[Any, ...], list[Any]]] = {"rates": {}, "totals": {}}
+        self._noted = Uses()
         """What its workers use, and nobody was told yet."""
-        self._passed: dict[tuple[Any, ...], tuple[float, str, list[Any]]] = {}
+        self._passed: dict[Place, tuple[float, list[Any]]] = {}
         """What they used before this supervisor spoke, and when: one for a row."""
         self._some = asyncio.Event()
         self._others: dict[Channel, Outbox] = {}
@@ -59,31 +60,23 @@ class Spokesman:
             await asyncio.sleep(AGAIN)
         self.speaks = True
         since = monotonic() - LATELY
-        for key, (moment, kind, use) in self._passed.items():
+        for place, (moment, use) in self._passed.items():
             if moment >= since:
-                self._noted[kind].setdefault(key, use)
+                self._noted.add_older(place, use)
         self._passed.clear()
         self._log.info("limits that hosts share are told to the hub by this supervisor")
 
     def note(self, message: Message) -> None:
         """A worker uses rows of limits, and this supervisor does not speak yet."""
-        for kind, noted in self._noted.items():
-            for use in message[kind]:
-                before = noted.get(key := tuple(use[:3]))
-                if kind == "rates" and before is not None:
-                    use[-1] |= before[-1]  # Something was refused since it was last told.
-                noted[key] = use
-                self._passed[key] = monotonic(), kind, use
+        for place, use in places(message):
+            self._noted.add(place, use)
+            self._passed[place] = monotonic(), use
         self._some.set()
 
     def noted(self) -> Message:
         """What was noted since this was last asked."""
         self._some.clear()
-        message: Message = {"type": "uses"}
-        for kind, noted in self._noted.items():
-            message[kind] = list(noted.values())
-            noted.clear()
-        return message
+        return self._noted.message()
 
     async def listen(self, heed: Callable[[Message], None]) -> None:
         """Speak for the workers of other supervisors too: `heed` hears what they use."""

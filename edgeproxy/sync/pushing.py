@@ -59,9 +59,7 @@ async def push(settings: models.Written, *, force: bool = False, dry: bool = Fal
 
     With `force` also where more than half of the customers or keys would be gone; `dry`: nothing is changed.
     """
-    tls = settings.hub.tls
-    ca, cert, key = [None if file is None else str(file) for file in (tls.ca, tls.cert, tls.key)]
-    link = await link_to(LOG, settings.hub.url, Tls(ca, cert, key, tls.verify), deadline=PATIENCE)
+    link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=PATIENCE)
     try:
         return await change(link.ask, lines(settings), force=force, dry=dry)
     except MovedError as elsewhere:

@@ -16,6 +16,7 @@ from redis.asyncio.connection import Connection
 from redis.asyncio.connection import parse_url as parse
 from redis.exceptions import RedisError, ResponseError
 
+from edgeproxy.config.models import HubTls
 from edgeproxy.sync.calls import SCRIPTS, Argument, script
 from edgeproxy.tasks import Tasks
 
@@ -166,6 +167,12 @@ class Tls(NamedTuple):
     cert: str | None = None
     key: str | None = None
     verify: bool = True
+
+    @classmethod
+    def of(cls, said: HubTls) -> "Tls":
+        """What a configuration says of it."""
+        ca, cert, key = [None if file is None else str(file) for file in (said.ca, said.cert, said.key)]
+        return cls(ca, cert, key, said.verify)
 
 
 def connection_to(url: str, tls: Tls) -> Connection:

@@ -154,8 +154,8 @@ class Shared:
         self._left: deque[Row] = deque()
         """Rows that are still to be held, where the hub was lost, or to be told, where it was found."""
         self._first_ring, self._theirs = at.FOREIGN, layout.rings + layout.ring * hub
-        self._heads, self._heads_end = layout.heads, layout.head(layout.columns)
-        """In a row: where its rings begin, that of the hub, the heads, and what comes after them."""
+        self._heads, self._hub, self._heads_end = layout.heads, layout.head(hub), layout.head(layout.columns)
+        """In a row: where its rings begin, that of the hub, the heads, that of the hub, and what comes after them."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -181,8 +181,7 @@ class Shared:
             self._left.appendleft(row)
         else:
             # It is known, and there is nobody to tell: not with every request.
-            hub = table.layout.head(table.layout.columns - 1)
-            table.words[row.row + hub + at.WARM_UNTIL] = milliseconds(now + GOOD)
+            table.words[row.row + self._hub + at.WARM_UNTIL] = milliseconds(now + GOOD)
 
     def _enter(self, use: Use, now: float) -> Row:
         """Begin to take part. What is in the map of a supervisor before this one goes on."""
@@ -448,9 +447,7 @@ class Shared:
     def _write(self, row: Row, now: float, foreign: Mapping[int, int]) -> Counted:
         """The hub's column, and what its answer allows; what is counted in the row then."""
         words, layout, place, plan = self.table.words, self.table.layout, row.row, row.plan
-        assert layout.hub is not None
-        hub = place + layout.head(layout.hub)
-        ring = place + layout.rings + layout.ring * layout.hub
+        hub, ring = place + self._hub, place + self._theirs
         there = words[ring : ring + layout.ring].tolist()
         if foreign or any(there):
             # Those far ahead are of a clock that was wrong; they would take the places of others.
@@ -480,9 +477,7 @@ class Shared:
 
     def _allow(self, row: Row, now: float, left: int) -> None:
         """How much may be counted before the hub has to be asked, and before it should be told."""
-        words, layout, plan = self.table.words, self.table.layout, row.plan
-        assert layout.hub is not None
-        hub = row.row + layout.head(layout.hub)
+        words, plan, hub = self.table.words, row.plan, row.row + self._hub
         # Of what has just not answered nobody is to wait for an answer.
         ask = plan.ask_from(now, left) if row.held is None else None
         allowed = NEVER if ask is None else max(0, ask - plan.acknowledged)

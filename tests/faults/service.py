@@ -8,12 +8,11 @@ Whatever is asked with the field `X-Cost: N` is answered with that field.
 """
 
 import asyncio
-import threading
 from time import monotonic
-from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.e2e.ports import HOST
+from tests.threaded import Threaded
 
 PIECE = b"5\r\npiece\r\n"
 
@@ -56,35 +55,24 @@ class Under:
         return spans
 
 
-class Service:
+class Service(Threaded):
     """The thread, from `with` to its end. `under` is by customer, `-` where a request has none."""
 
     def __init__(self) -> None:
+        super().__init__("service")
         self.port = 0
         self.under: dict[str, Under] = {}
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="service")
 
     def of(self, customer: str) -> Under:
         """What this customer has, or had, under way."""
         return self.under.setdefault(customer, Under())
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
+    async def _begin(self) -> None:
+        self._server = await self._loop.create_server(lambda: Connection(self), HOST, 0, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
 
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(10)
-
-    async def _serve(self) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        server = await self._loop.create_server(lambda: Connection(self), HOST, 0, backlog=1024)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._over.wait()
-        server.close()
+    async def _end(self) -> None:
+        self._server.close()
 
 
 class Connection(asyncio.Protocol):

@@ -6,12 +6,11 @@ import re
 import selectors
 import socket
 import struct
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Self
 
 from tests.e2e.ports import HOST, Ports
+from tests.threaded import Threaded
 
 KEPT = 1 << 20
 """Bytes on their way in one direction, beyond which their sender has to wait."""
@@ -22,7 +21,7 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER by which the end of a connection is a reset."""
 
 
-class Link:
+class Link(Threaded):
     """The thread, from `with` to its end: a port, behind which the hub's is `rtt` seconds away, there and back.
 
     What comes goes on half of that later, piece by piece and in order. All else is done from outside, at any time,
@@ -33,6 +32,8 @@ class Link:
         """`target` is the hub's port."""
         self._ports = Ports(1)
         (self.port,) = self._ports.numbers
+        # epoll waits for whole milliseconds, which is a round trip of the nearest region.
+        super().__init__(f"link {self.port}", lambda: asyncio.SelectorEventLoop(selectors.SelectSelector()))
         self.state = "up"
         self.calls: Counter[str] = Counter()
         """Of the edge to the hub, by what is limited: the customer."""
@@ -43,19 +44,11 @@ class Link:
         self._target = target
         self._chance = random.Random(f"{seed} link")
         self._sides: set[Side] = set()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"link {self.port}", daemon=True)
 
     # ---- from outside
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(10)
+        super().__exit__()
         self._ports.close()
 
     def cut(self) -> None:
@@ -89,19 +82,12 @@ class Link:
 
     # ---- in its loop
 
-    def _run(self) -> None:
-        # epoll waits for whole milliseconds, which is a round trip of the nearest region.
-        made = asyncio.SelectorEventLoop(selectors.SelectSelector())
-        with asyncio.Runner(loop_factory=lambda: made) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+    async def _begin(self) -> None:
         self._server: asyncio.Server | None = None
         self._dropping: asyncio.TimerHandle | None = None
         await self._listen()
-        self._ready.set()
-        await self._over.wait()
+
+    async def _end(self) -> None:
         self._set("closed")
         await self._listen()
         self._reset()

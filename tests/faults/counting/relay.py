@@ -2,13 +2,12 @@
 
 import asyncio
 import random
-import threading
 from collections import Counter
 from collections.abc import Mapping
-from typing import Self
 
 from tests.e2e.load import content_length
 from tests.e2e.ports import HOST
+from tests.threaded import Threaded
 
 CALM = {"arrives": 1}
 STORMY = {
@@ -33,11 +32,12 @@ NO_DATABASE = b"HTTP/1.1 503 Service Unavailable\r\n" + SHORT
 SOMEBODY_ELSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html>Welcome"
 
 
-class Relay:
+class Relay(Threaded):
     """The thread, from `with` to its end. `fates` says what becomes of requests, and may be changed at any time."""
 
     def __init__(self, target: int, seed: object = 0) -> None:
         """`target` is the collector's port."""
+        super().__init__("relay")
         self.port = 0
         self.fates: Mapping[str, int] = CALM
         self.met: Counter[str] = Counter()
@@ -45,17 +45,6 @@ class Relay:
         self._target = target
         self._chance = random.Random(f"{seed} relay")
         self._later: list[bytes] = []
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="relay", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(10)
 
     def late(self) -> int:
         """What was kept arrives once more, whatever became of it meanwhile; returns how many these were."""
@@ -68,13 +57,12 @@ class Relay:
             await self._forwarded(request)
         return len(kept)
 
-    async def _serve(self) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connected, HOST, 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._over.wait()
-        server.close()
+    async def _begin(self) -> None:
+        self._server = await asyncio.start_server(self._connected, HOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _end(self) -> None:
+        self._server.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

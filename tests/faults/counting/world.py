@@ -119,8 +119,10 @@ class World:
             life.seal(trouble=0)
         await asyncio.gather(*(life.wire.late() for life in self.lives))
         for life in self.lives:
-            # The collector lacks what it had, and says so to who asks: with the next batch.
+            # A collector that was put back lacks what it had, and says so to who asks: with the next batch, which comes
+            # within a minute though nothing more is counted.
             life.count()
+            life.minute()
             life.seal(trouble=0)
             if life.id:
                 left.append(life)

@@ -19,6 +19,7 @@ class Terms:
     __slots__ = (
         "bought_off",
         "credits",
+        "doors",
         "gates",
         "holds",
         "metered",
@@ -86,6 +87,9 @@ class Terms:
         """What refuses beside the policies: each passes a request while it has room for one."""
         self.simple = not (credits or reported or shadows or trials or quotas)
         """There is nothing but rates and concurrency."""
+        before = dict(gates)
+        self.doors = tuple([(policy, before.get(policy)) for policy in policies]) if gates and self.simple else ()
+        """The policies, each with its gate if it has one; where that is all there is."""
         self.holds = bool(policies or slots or not self.simple)
         """There is anything at all that could refuse, or be charged."""
         self.settles = bool(slots or quotas or reported or trials)
@@ -159,6 +163,27 @@ def admit(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
         return True, shown, least if shown is None else least + shown.cost, None
     for policy in terms.policies:
         policy.charge(policy.cost)
+    return False, shown, least, None
+
+
+def admit_open(terms: Terms, now: float) -> Admission | None:
+    """`held_up`, `admit` and `tell` at once for who finds room and open gates: most of those whom other hosts' use
+    concerns. None, and nothing is charged, for all others. Wants `doors`."""
+    shown = None
+    least = 0
+    for policy, gate in terms.doors:
+        cost = policy.cost
+        left = policy.left(now) - cost
+        if left < 0 or (gate is not None and not gate.is_open(now, cost)):
+            return None
+        if shown is None or left < least:
+            shown, least = policy, left
+    if terms.slots and not _take(terms.slots, now):
+        return None
+    for policy in terms.policies:
+        policy.charge(policy.cost)
+    for total in terms.totals:
+        total.used(now)
     return False, shown, least, None
 
 

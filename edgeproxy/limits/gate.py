@@ -8,7 +8,7 @@ worker writes how many it would like (WANT) and how many it has spent (USED), th
 from collections.abc import Callable
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.layout import GIVEN, HOSTS, THRESHOLDS, USED, WARM_UNTIL
+from edgeproxy.counters.layout import GIVEN, HOSTS, ROW_SYNC, THRESHOLDS, USED, WARM_UNTIL
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 
@@ -44,11 +44,15 @@ class Gate:
         "_cums",
         "_heads",
         "_hub",
+        "_open_below",
         "_own",
         "_quiet_until",
+        "_seen",
+        "_seen_row",
         "_tell",
         "_told",
         "_untold",
+        "_warm_until",
         "_width",
         "_words",
         "has_refused",
@@ -75,12 +79,18 @@ class Gate:
         self._untold = 0
         self._quiet_until = 0.0
         self._told = 0
-        self.most = most
-        self.mode = mode
+        self._open_below = self._warm_until = self._seen_row = 0
+        self.hold_to(most, mode)
         self.has_refused = False
         """Something was refused since who is told last looked, who takes it back."""
         self.waiting = 0
         """Of costs, how much waits for claims in this process."""
+
+    def hold_to(self, most: int, mode: str) -> None:
+        """Its limit says this from now on."""
+        self.most = most
+        self.mode = mode
+        self._seen = -1  # The version of the row at which `_see` has looked; none is such.
 
     @property
     def row(self) -> int:
@@ -103,6 +113,31 @@ class Gate:
         """Another one once the hub's answer has been written into the row, or none came; or it was lost or reached."""
         words, row = self._words, self._counts.row
         return words[row + at.ROW_SYNC], words[row + self._heads + at.WARM_UNTIL], words[at.HOSTS]
+
+    def is_open(self, now: float, cost: int) -> bool:
+        """Whether a request that counts for `cost` may pass at edge time `now`, and that is all there is to it: nobody
+        is to be asked or told, and no claim is in hand. False proves nothing. After a decision.
+
+        For most requests it is so, and neither `must_ask` nor `charged` has anything to do.
+        """
+        row, words = self._counts.row, self._words
+        if words[row + ROW_SYNC] != self._seen or row != self._seen_row:
+            self._see(row)
+        counted: int = sum(words[row + self._cums : row + self._heads : self._width].tolist())
+        return counted + cost < self._open_below and now * 1000 < self._warm_until
+
+    def _see(self, row: int) -> None:
+        """Look at what the hub's last answer allows: whatever would allow less moves the row's version after it."""
+        words, hub, own = self._words, row + self._heads, row + self._own
+        self._seen, self._seen_row = words[row + ROW_SYNC], row
+        self._warm_until = words[hub + WARM_UNTIL]
+        if not row or self.mode == "strict" or words[own + GIVEN] != words[own + USED]:
+            self._open_below = 0
+            return
+        thresholds = words[hub + THRESHOLDS]
+        worth = thresholds & NEVER
+        untold = worth if self.mode == "eventual" else min(worth, (thresholds >> 32) + 1)
+        self._open_below = words[row + at.ROW_ACKNOWLEDGED] + untold
 
     def must_ask(self, now: float, cost: int) -> bool:
         """Whether a request that counts for `cost` has to wait for claims, at edge time `now`. After a decision."""

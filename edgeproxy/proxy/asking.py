@@ -93,7 +93,7 @@ class Asking:
         most = min(rule.limit, rule.depth) if bucket and cells else rule.depth if bucket else rule.limit
         if gate is None:
             gate = self._gates[key] = Gate(table, counts, most, mode, self.tell)
-        gate.most, gate.mode = most, mode
+        gate.hold_to(most, mode)
         rate = rule.limit / rule.window if bucket else 0.0
         # What was used matters to others until it has left the window, or drained.
         span = rule.window if cells else max(rule.window, rule.depth / rate)

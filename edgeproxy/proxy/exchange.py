@@ -15,7 +15,19 @@ from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.limits.admission import Noted, Terms, admit, affords, buy, held_up, lacking, report, sells, tell
+from edgeproxy.limits.admission import (
+    Noted,
+    Terms,
+    admit,
+    admit_open,
+    affords,
+    buy,
+    held_up,
+    lacking,
+    report,
+    sells,
+    tell,
+)
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.policies import Policy
 from edgeproxy.proxy import answers, measures, tunnel
@@ -253,16 +265,16 @@ class Exchange:
         terms = lane.terms or self.client.address.terms(lane)
         bought = self.client.worker.overload.shedding and self.shed(terms)
         if terms.holds:
-            if terms.gates:
-                if (held := self.ask(terms)) is not None:
+            admission = admit_open(terms, self.now) if terms.doors else None
+            if admission is None:
+                if terms.gates and (held := self.ask(terms)) is not None:
                     return held
-                refused, shown, left, noted = admit(terms, self.now, self.held)
-            else:
-                refused, shown, left, noted = admit(terms, self.now)
+                admission = admit(terms, self.now, self.held)
+                if terms.shares:
+                    tell(terms, self.now, admission[0], admission[3])
+            refused, shown, left, noted = admission
             if shown is not None:
                 self.shown, self.left = shown, left
-            if terms.shares:
-                tell(terms, self.now, refused, noted)
             if refused:
                 return terms
             if bought and buy(terms, self.now, alone=self.client.worker.asking.alone):

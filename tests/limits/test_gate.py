@@ -45,6 +45,7 @@ class Stand:
         words[hub + at.THRESHOLDS] = allowed << 32 | worth
         words[hub + at.WARM_UNTIL] = int(until * 1000)
         words[hub + at.NO_USE_UNTIL] = int(no_use * 1000)
+        words[self.gate.row + at.ROW_SYNC] += 1
 
     def give(self, claims: int) -> None:
         self.table.words[self.gate.row + self.table.head_at + at.GIVEN] += claims
@@ -94,6 +95,32 @@ def test_it_is_told_when_that_is_worth_it(stand: Stand) -> None:
     assert not stand.told
     assert stand.passes()
     assert stand.told == [stand.gate]
+
+
+def test_a_gate_is_open_where_there_is_nothing_to_ask_or_to_tell(stand: Stand) -> None:
+    stand.answer(allowed=5, worth=4)
+    assert [stand.gate.is_open(NOW, cost) for cost in (1, 3, 4)] == [True, True, False]
+    assert [stand.gate.is_open(now, 1) for now in (NOW + 2.999, NOW + 3)] == [True, False]
+    stand.answer(allowed=3, worth=9)
+    assert [stand.gate.is_open(NOW, cost) for cost in (3, 4)] == [True, False]
+    stand.gate.hold_to(600, "strict")
+    assert not stand.gate.is_open(NOW, 1)
+    stand.gate.hold_to(600, "eventual")
+    assert [stand.gate.is_open(NOW, cost) for cost in (8, 9)] == [True, False]
+    stand.give(1)
+    stand.answer()
+    assert not stand.gate.is_open(NOW, 1), "a claim is to be used"
+
+
+def test_what_was_seen_of_a_row_is_not_believed_of_another_in_its_place(stand: Stand) -> None:
+    stand.answer()
+    assert stand.gate.is_open(NOW, 1)
+    stand.policies.of(RULE, b"other").left(NOW)
+    words, other = stand.table.words, stand.table.peek(stand.table.key(RULE.key(b"other")))
+    assert other is not None
+    words[other + at.ROW_SYNC] = words[stand.gate.row + at.ROW_SYNC]
+    stand.counts.row = other
+    assert not stand.gate.is_open(NOW, 1)
 
 
 def test_what_other_workers_count_counts(stand: Stand) -> None:

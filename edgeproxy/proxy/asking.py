@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from edgeproxy.counters import claims
@@ -20,18 +20,7 @@ from edgeproxy.limits.gate import LONGEST, QUIET, Gate, is_quiet
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
-
-AGAIN = 0.002
-"""Seconds after which the supervisor is offered again what it did not take."""
-
-Message = dict[str, Any]
-
-
-class Waiter(Protocol):
-    """A request that waits."""
-
-    def go_on(self) -> None:
-        """There is an answer, or time is over: decide anew."""
+from edgeproxy.proxy.outbox import Message, Outbox, Waiter, wake
 
 
 class Waiting(NamedTuple):
@@ -64,7 +53,7 @@ class Asking:
 
     def __init__(self, offer: Callable[[Message], bool]) -> None:
         """`offer`: False where it was not taken, as the one before is still to be read."""
-        self._offer = offer
+        self._outbox = Outbox(offer, self._uses, self._taken)
         # Whoever has terms has their gates; subjects come and go, and nothing of them may stay here.
         self._gates: WeakValueDictionary[tuple[str, bytes], Gate] = WeakValueDictionary()
         self._said: WeakKeyDictionary[Gate, list[Any]] = WeakKeyDictionary()
@@ -74,13 +63,15 @@ class Asking:
         self._totals: dict[tuple[str, int], list[Any]] = {}
         self._waiting: dict[Gate, deque[Waiting]] = {}
         """The gates at which somebody waits, and who, in the order in which they came."""
-        self._is_due = False
-        self.alone = False
+
+    @property
+    def alone(self) -> bool:
         """The supervisor is gone: nobody can be asked, and what was last heard of others is what holds."""
+        return self._outbox.closed
 
     def orphaned(self) -> None:
         """The supervisor is gone."""
-        self.alone = True
+        self._outbox.closed = True
         self.heard()
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
@@ -105,25 +96,19 @@ class Asking:
     def tell(self, gate: Gate) -> None:
         """The supervisor should look at this row; it hears of it at the end of the loop's turn."""
         self._told[gate] = None
-        self._due()
+        self._outbox.due()
 
     def tell_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
         """The same of a quota, or of requests at once."""
         self._totals[table.name, row] = [table.name, table.file.generation, row, generation, limit]
-        self._due()
+        self._outbox.due()
 
     def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Teller":
         """Who tells of a quota, or of requests at once."""
         return Teller(self, table, counts, limit)
 
-    def _due(self) -> None:
-        if not (self._is_due or self.alone):
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self._send)
-
-    def _send(self) -> None:
-        if self.alone:
-            return
+    def _uses(self) -> Message:
+        """All of that, as one message."""
         rates = []
         for gate in self._told:
             if gate.is_local:
@@ -132,11 +117,9 @@ class Asking:
             row = gate.row
             generation = table.words[row + at.ROW_GENERATION]
             rates.append([table.name, table.file.generation, row, generation, *terms, gate.has_refused])
-        totals = list(self._totals.values())
-        if not self._offer({"type": "uses", "rates": rates, "totals": totals}):
-            asyncio.get_running_loop().call_later(AGAIN, self._send)
-            return
-        self._is_due = False
+        return {"type": "uses", "rates": rates, "totals": list(self._totals.values())}
+
+    def _taken(self) -> None:
         for gate in self._told:
             gate.has_refused = False
         self._told.clear()
@@ -183,11 +166,7 @@ class Asking:
                 break  # One who went on has made others leave.
             who = self._waiting[gate][0].who
             self.leave(gate, who)
-            try:
-                who.go_on()
-            except Exception as unforeseen:  # Others wait too, and the supervisor's next word must be heard.
-                said = {"message": "a request that waited for the hub failed", "exception": unforeseen}
-                asyncio.get_running_loop().call_exception_handler(said)
+            wake(who, "the hub")
             waiting = self._waiting.get(gate)
             if waiting and waiting[-1].who is who:
                 # It is the first still, and there is nothing for those behind it either.

@@ -9,9 +9,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from edgeproxy.config.people import Person
+from edgeproxy.proxy.outbox import Message, Outbox, Waiter, wake
 
 LONGEST = 1.0
 """Seconds that a request waits at most."""
@@ -23,17 +24,6 @@ UNKNOWN_FOR = 10.0
 """Seconds for which nobody is asked again for a key that nobody has. What changes in the directory is heard of."""
 MUTE = 0.5
 """Seconds for which a supervisor is not asked again that cannot tell."""
-AGAIN = 0.002
-"""Seconds after which the supervisor is offered again what it did not take."""
-
-Message = dict[str, Any]
-
-
-class Waiter(Protocol):
-    """A request that waits."""
-
-    def go_on(self) -> None:
-        """It is known by now whose the key is, or will not be: decide anew."""
 
 
 class Known(NamedTuple):
@@ -48,20 +38,18 @@ class Inquiry:
 
     def __init__(self, offer: Callable[[Message], bool]) -> None:
         """`offer`: False where it was not taken, as the one before is still to be read."""
-        self._offer = offer
+        self._outbox = Outbox(offer, self._questions, self._taken)
         self._known: OrderedDict[bytes, Known] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         """Keys that nobody has, until when that is believed; by their digest, as all here."""
         self._asked: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
         """What the supervisor was asked and has not answered, and who waits for that."""
         self._to_ask: list[bytes] = []
-        self._is_due = False
         self._mute_until = 0.0
-        self._alone = False
 
     def orphaned(self) -> None:
         """The supervisor is gone: who is known goes on, and nobody else can be."""
-        self._alone = True
+        self._outbox.closed = True
         for digest in tuple(self._asked):
             self._go_on(digest)
 
@@ -101,7 +89,7 @@ class Inquiry:
     def ask(self, digest: bytes, who: Waiter | None = None, seconds: float = LONGEST) -> bool:
         """Ask whose a key is, and have a request wait for that, for so long at most. False where there is no use in it:
         nobody can tell, or too much is asked for already."""
-        if self._alone or seconds <= 0 or monotonic() < self._mute_until:
+        if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
             return False
         waiting = self._asked.get(digest)
         if waiting is None:
@@ -109,20 +97,16 @@ class Inquiry:
                 return False
             waiting = self._asked[digest] = {}
             self._to_ask.append(digest)
-            if not self._is_due:
-                self._is_due = True
-                asyncio.get_running_loop().call_soon(self._send)
+            self._outbox.due()
         if who is not None:
             waiting[who] = asyncio.get_running_loop().call_later(seconds, self._over, digest, who)
         return True
 
-    def _send(self) -> None:
-        if self._alone:
-            return
-        if not self._offer({"type": "who", "keys": [digest.hex() for digest in self._to_ask]}):
-            asyncio.get_running_loop().call_later(AGAIN, self._send)
-            return
-        self._is_due = False
+    def _questions(self) -> Message:
+        """What the supervisor is to be asked, as one message."""
+        return {"type": "who", "keys": [digest.hex() for digest in self._to_ask]}
+
+    def _taken(self) -> None:
         self._to_ask.clear()
 
     def leave(self, digest: bytes, who: Waiter) -> None:
@@ -160,8 +144,4 @@ class Inquiry:
     def _go_on(self, digest: bytes) -> None:
         for who, over in self._asked.pop(digest, {}).items():
             over.cancel()
-            try:
-                who.go_on()
-            except Exception as unforeseen:  # Others wait too, and the supervisor's next word must be heard.
-                said = {"message": "a request that waited for its key failed", "exception": unforeseen}
-                asyncio.get_running_loop().call_exception_handler(said)
+            wake(who, "its key")

@@ -1,0 +1,57 @@
+"""What a worker says to its supervisor of requests under way, and how those go on that wait for the answer."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+AGAIN = 0.002
+"""Seconds after which the supervisor is offered again what it did not take."""
+
+Message = dict[str, Any]
+
+
+class Waiter(Protocol):
+    """A request that waits."""
+
+    def go_on(self) -> None:
+        """There is an answer, or time is over: decide anew."""
+
+
+class Outbox:
+    """One message at a time, of all that there is to say at the end of the loop's turn. `offer` sends it.
+
+    `message` makes it, anew each time that it is offered; `taken` hears that it is on its way.
+    """
+
+    def __init__(
+        self, offer: Callable[[Message], bool], message: Callable[[], Message], taken: Callable[[], None]
+    ) -> None:
+        """`offer`: False where it was not taken, as the one before is still to be read."""
+        self._offer, self._message, self._taken = offer, message, taken
+        self._is_due = False
+        self.closed = False
+        """The supervisor is gone, and nobody takes anything any more."""
+
+    def due(self) -> None:
+        """There is something to say."""
+        if not (self._is_due or self.closed):
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        if self.closed:
+            return
+        if not self._offer(self._message()):
+            asyncio.get_running_loop().call_later(AGAIN, self._send)
+            return
+        self._is_due = False
+        self._taken()
+
+
+def wake(who: Waiter, what: str) -> None:
+    """Have a request go on that waited for `what`. Others wait too, so that what goes wrong with it is only said."""
+    try:
+        who.go_on()
+    except Exception as unforeseen:
+        said = {"message": f"a request that waited for {what} failed", "exception": unforeseen}
+        asyncio.get_running_loop().call_exception_handler(said)

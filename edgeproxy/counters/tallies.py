@@ -186,9 +186,13 @@ class TallyTable:
         if total > self.words[place]:
             self.words[place] = total
 
-    def number(self, key: bytes, likely: int = 0) -> int | None:
-        """The number of the key's row; `likely` is looked at first."""
-        if likely < self.words[at.HIGH] and self.words[self._row(likely) + at.TALLY_HASH] and self._has(likely, key):
+    def number(self, key: bytes, likely: int | None = None) -> int | None:
+        """The number of the key's row; `likely` is looked at first.
+
+        Other than that, the row in which the key is counted now: after a power cut there may be one before it, to which
+        the disk knew no way.
+        """
+        if likely is not None and likely < self.words[at.HIGH] and self.words[self._row(likely) + at.TALLY_HASH] and self._has(likely, key):
             return likely
         return self.index.look(self.index.hash(key), lambda number: self._has(number, key))
 

@@ -445,6 +445,26 @@ def test_what_is_lost_and_cannot_be_put_back_is_told_of(edge: Edge) -> None:
     assert edge.sealer.seal(MINUTE + 3) == (0, 0, ())
 
 
+def test_a_name_that_has_a_second_row_since_a_power_cut_gets_back_what_either_had(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 5)
+    table, key = edge.store.usage, tally_key(*ACME)
+    # The disk had its row, and not the page of the index that leads there.
+    table.index.bury(table.index.hash(key), 0)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 10)
+    assert [(key, mark) for key, mark in table.marks()] == [(key, 1), (key, 1)]
+    # And the next time neither the new row nor what leads there.
+    table.index.bury(table.index.hash(key), 1)
+    start = table.layout.first_row + table.layout.row_words
+    table.words[start : start + table.layout.row_words] = memoryview(bytes(8 * table.layout.row_words)).cast("Q")
+    table.words[at.HIGH] = 1
+    edge.again(MINUTE + 15)
+    assert totals(edge.store) == {ACME: 2}
+    assert sums(edge.state / "spool") == {ACME: 2}
+
+
 def test_an_identity_whose_spool_is_gone_and_cannot_be_followed_is_left_for_another(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 5)

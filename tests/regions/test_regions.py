@@ -1,10 +1,12 @@
 """Three regions share a limit, as closely as LIMITS section 9 has it: a part of what `scripts/regions` plays."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from edgeproxy.limits.gate import LONGEST
 from tests.e2e.edge import Edge
 from tests.e2e.people import key_of
 from tests.regions import clocks, latency
@@ -19,6 +21,10 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 
 CUT_AT = 40.0
 """Seconds after which the hub is cut off, and all else is over."""
+STILL = 0.15
+"""Seconds longer than a request may wait that one took: then the machine stood still, and with it who keeps limits."""
+TIMES = 3
+"""How often it is played at most where that was so."""
 PLAYED = [
     *parts([*SCENARIOS], [60, 600], ["bounded", "strict"]),
     *parts(["steady", "waves", "flash"], [60, 600], ["bounded", "strict"], window=10.0),
@@ -31,11 +37,16 @@ def shown(found: list[Found]) -> list[str]:
     return [f"{one.part.customer}: {fault}" for one in found for fault in one.faults]
 
 
-@pytest.fixture(scope="module")
-def regions(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[World]:
+def stood_still(found: list[Found]) -> bool:
+    """Whether requests took longer than they could have on a machine that goes on all the time."""
+    return any(one.longest > LONGEST[one.part.mode] + STILL for one in found if one.part.mode in LONGEST)
+
+
+@contextmanager
+def world(folder: Path, seed: int) -> Iterator[World]:
     """The regions with everybody who plays a part or is asked by hand; their clocks a second apart, if that can be."""
     customers = {**{part.customer: part.limits for part in PLAYED}, **CUSTOMERS}
-    with World(tmp_path_factory.mktemp("regions"), customers, seed=seed, prepare=skewed) as made:
+    with World(folder, customers, seed=seed, prepare=skewed) as made:
         for name in clocks.SKEWS if clocks.LIBRARY is not None else ():
             for pid in made[name].edge.worker_pids():
                 assert "libfaketime" in Path(f"/proc/{pid}/maps").read_text(), "its clock is wrong"
@@ -48,11 +59,23 @@ def skewed(region: str, edge: Edge) -> None:
         edge.environ |= clocks.ahead(clocks.SKEWS[region])
 
 
-@pytest.mark.timeout(200)
-def test_limits_hold_over_all_regions_also_while_the_hub_is_cut_off(regions: World, seed: int) -> None:
-    found = play(regions, PLAYED, CUT_AT + CUT + 5.0, seed=seed, cut_at=CUT_AT)
-    print(*notes(regions), sep="\n")
-    assert not shown(found)
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[World]:
+    """One such world."""
+    with world(tmp_path_factory.mktemp("regions"), seed) as made:
+        yield made
+
+
+@pytest.mark.timeout(150 * TIMES)
+def test_limits_hold_over_all_regions_also_while_the_hub_is_cut_off(tmp_path: Path, seed: int) -> None:
+    for time in range(TIMES):
+        with world(tmp_path / str(time), seed) as regions:
+            found = play(regions, PLAYED, CUT_AT + CUT + 5.0, seed=seed, cut_at=CUT_AT)
+            print(*notes(regions), sep="\n")
+        faults = shown(found)
+        if not (faults and stood_still(found)):
+            break
+    assert not faults
 
 
 def test_what_is_typed_is_done(regions: World) -> None:
@@ -110,6 +133,11 @@ def found(**changed: object) -> Found:
     part = Part("calm", 60)
     good = Found(part, 60.0, 60, 100, 60.0, 90, 90, {}, 1, 0, 0.0, 10)
     return Found(**{**good.__dict__, **changed})
+
+
+def test_a_machine_that_stood_still_shows_in_what_requests_took() -> None:
+    assert not stood_still([found(longest=0.39), found(longest=1.0, part=Part("calm", 60, "eventual"))])
+    assert stood_still([found(), found(longest=0.41)])
 
 
 def test_what_is_outside_is_said() -> None:

@@ -236,8 +236,7 @@ def tell(terms: Terms, now: float, refused: bool, noted: Noted | None = None) ->
         return
     for policy, gate in terms.gates if terms.simple else _tell_at_length(terms, now, noted or Noted()):
         gate.charged(now, policy.cost)
-    for total in terms.totals:
-        total.used(now)
+    tell_totals(terms, now)
 
 
 def _tell_at_length(terms: Terms, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
@@ -265,6 +264,14 @@ def _tell_refused(terms: Terms, now: float) -> None:
         for policy in terms.reported:
             if policy.left(now) < 1:
                 terms.told[policy].refused(now)
+    if terms.totals and (not (short := lacking(terms, now)) or sells(terms, now, short)):
+        tell_totals(terms, now)
+
+
+def tell_totals(terms: Terms, now: float) -> None:
+    """Other hosts are to know of what is counted in quotas, and of requests at once, and this one of theirs."""
+    for total in terms.totals:
+        total.used(now)
 
 
 def _admit_at_length(terms: Terms, now: float, shut: tuple[Policy, ...]) -> Admission:

@@ -15,6 +15,7 @@ from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
+from edgeproxy.http1.response import has_date
 from edgeproxy.limits.admission import (
     Noted,
     Terms,
@@ -27,6 +28,7 @@ from edgeproxy.limits.admission import (
     report,
     sells,
     tell,
+    tell_totals,
 )
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.policies import Policy
@@ -506,6 +508,9 @@ class Exchange:
             terms.release()
             if terms.quotas:
                 terms.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
+                if terms.totals:
+                    # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
+                    tell_totals(terms, monotonic() + self.client.worker.offset)
 
     # ---- requests out of the ordinary
 
@@ -584,6 +589,8 @@ class Exchange:
             client.last, server.reusable = True, False
         if client.worker.draining or (endless and not chunked):
             client.last = True
+        if not has_date(head.keep):
+            head.keep += client.worker.date
         self.meter(head.status)
         self.reported(head.keep)
         if self.lane.measures is not None:

@@ -1,7 +1,7 @@
 """Quotas and requests at once, as hosts share them: a single number a host, absolute, beside those of the others.
 
 Nobody waits for an answer: what hosts count between two reports may exceed a limit, by what a report is worth telling
-at most on each. Read from the map, and written into the hub's column, as shared.py does with rates. No I/O. Times are
+at most on each. Read from the map, and written into the hub's column, as rate.py does with rates. No I/O. Times are
 edge time in seconds.
 """
 
@@ -9,9 +9,10 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.rows import COUNT_MASK, HAS_PERIODS, LimitTable
+from edgeproxy.counters.rows import COUNT_MASK, HAS_GAUGES, HAS_PERIODS, LimitTable
 from edgeproxy.sync.plan import SOON, TICK, OnLoss, worth_telling
 from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold
 
@@ -24,6 +25,8 @@ IDLE = 10.0
 """Seconds without a change after which a row is no longer looked at."""
 LOOKS = 500
 """Rows that are looked at in one go, at most."""
+LEFT_BEHIND = 5000
+"""The same of those that a supervisor before this one may have left behind."""
 SPREAD = 5.0
 """Seconds over which rows are told once the hub is there again that have not changed meanwhile."""
 
@@ -65,6 +68,8 @@ class Totals:
         self._away = False
         self._left: deque[Total] = deque()
         """Rows that are still to be held, where the hub was lost, or to be told, where it was found."""
+        self._left_behind: Iterator[int] | None = table.rows()
+        """What is in use elsewhere may stand in these by the word of another supervisor, and may be so no longer."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -89,12 +94,13 @@ class Totals:
 
     def due(self) -> float | None:
         """When the next row is due."""
-        if self._left:
+        if self._left or (self._left_behind is not None and not self._away):
             return 0.0
         return self._due[0][0] if self._due and not self._away else None
 
     def reports(self, now: float, most: int = 1000) -> Iterator[tuple[Total, Period | Gauge]]:
         """What is to be told now."""
+        self._look_behind(now)
         self._find(now)
         looks = LOOKS
         while self._due and self._due[0][0] <= now and most > 0 and looks > 0:
@@ -112,8 +118,23 @@ class Totals:
                 yield total, self._report(total, now)
             if now - total.used_at > IDLE and not total.told:
                 del self._rows[number]
+                if not self._is_quota(total):
+                    self._in_use_elsewhere(total, 0)  # Nobody would hear of it once that is over.
             else:
                 self._schedule(total, now)
+
+    def _look_behind(self, now: float) -> None:
+        """Ask anew what is in use elsewhere, where there is such a word in the map and none of its workers asks."""
+        if self._left_behind is None:
+            return
+        words = self.table.words
+        some = list(islice(self._left_behind, LEFT_BEHIND))
+        for row in some:
+            generation, elsewhere = words[row + at.ROW_GENERATION], words[row + self._hub + at.GAUGE] & COUNT_MASK
+            if words[row + at.ROW_STATE] & HAS_GAUGES and elsewhere and generation % 2 == 0 and row not in self._rows:
+                self.use(row, generation, elsewhere, now)
+        if len(some) < LEFT_BEHIND:
+            self._left_behind = None
 
     def overdue(self, now: float) -> float:
         """Seconds for which the row has waited to be told that waits for the longest time."""
@@ -131,7 +152,7 @@ class Totals:
     def _worth(self, total: Total, now: float) -> float:
         """When the next report is due: soon where much has changed, with the next tick where it was used; else rarely.
 
-        What is in use is said again before the others forget it, also where it is as it was.
+        What is in use is said again before the others forget it, also where it is as it was; and asked what others use.
         """
         period, count = self._counted(total)
         changed = abs(count - total.told) if period == total.period else count
@@ -140,7 +161,7 @@ class Totals:
             return total.told_at + SOON
         if changed or total.used_at > total.told_at:
             return total.told_at + total.tick
-        return total.told_at + (AGAIN if count and not period else RARELY)
+        return total.told_at + (AGAIN if not period and (count or total.others) else RARELY)
 
     # ---- the map
 
@@ -181,7 +202,7 @@ class Totals:
                 words[hub + at.CUM] = 0
                 words[hub + at.PERIOD] = told.period
             words[hub + at.CUM] = max(0, told.others)
-        else:
+        elif self._rows.get(total.row) is total:
             self._in_use_elsewhere(total, told.others)
 
     def _in_use_elsewhere(self, total: Total, count: int) -> None:
@@ -213,9 +234,10 @@ class Totals:
             self._schedule(total, now)
 
     def _hold(self, total: Total, on_loss: OnLoss) -> None:
-        if not self._is_quota(total) and on_loss != "full":
-            part = 0 if on_loss == "deny" else max(1, total.limit // max(1, self.hosts))
-            self._in_use_elsewhere(total, max(0, total.limit - part))
+        if not self._is_quota(total):
+            # What others had in use when they were last heard of is over soon, and nobody says when.
+            parts = {"deny": 0, "share": max(1, total.limit // max(1, self.hosts)), "full": total.limit}
+            self._in_use_elsewhere(total, max(0, total.limit - parts[on_loss]))
 
     def renew(self, has: Callable[[bytes], bool], now: float) -> None:
         """Tell of these keys again, over the next seconds: who has them may not have heard the last of it."""

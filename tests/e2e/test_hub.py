@@ -1,6 +1,7 @@
 """One limit over several hosts: real edges with workers, a real Redis as their hub."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,40 @@ def test_without_the_hub_each_keeps_its_part(edges: list[Edge], redis: Redis) ->
     redis.start()
     for edge in edges:
         until(lambda edge=edge: edge.status()["hub"]["state"] == "up", "the hub is back")
+
+
+def in_use(edge: Edge) -> int:
+    """How many requests of the customer are under way, as a host has it."""
+    return next(int(policy["used"]) for policy in edge.limits("acme") if policy["name"] == "concurrency")
+
+
+@pytest.mark.parametrize("edges", [{"concurrency": 2}], indirect=True)
+def test_who_moves_to_another_host_is_not_held_up_by_requests_that_are_over(edges: list[Edge]) -> None:
+    one, other = edges
+    with ThreadPoolExecutor(2) as threads:
+        slow = [threads.submit(one.ask, "/?wait=5000", fields=KEY) for _ in range(2)]
+        until(lambda: in_use(one) == 2, "both are under way")
+        asked(other, 1)
+        until(lambda: in_use(other) == 2, "the other host has heard of them")
+        assert asked(other, 3) == 0
+        assert [one.result().status for one in slow] == [200, 200]
+    until(lambda: asked(other, 1) == 1, "there is room", seconds=8.0)
+    one.ask(fields=KEY)
+    until(lambda: in_use(other) == 0, "it knows of nothing", seconds=8.0)
+
+
+QUOTA = {"limits": [], "quotas": [{"meter": "requests", "included": 3, "per": "day", "cap": "hard"}]}
+
+
+@pytest.mark.parametrize("edges", [QUOTA], indirect=True)
+def test_what_one_host_gives_back_of_a_quota_is_there_at_the_other(edges: list[Edge]) -> None:
+    one, other = edges
+    with ThreadPoolExecutor(2) as threads:
+        # They fail in the end, and are given back.
+        slow = [threads.submit(one.ask, "/?wait=5000&status=502", fields=KEY) for _ in range(2)]
+        until(lambda: one.limit("acme")["used"] == 2, "both are charged")
+        assert asked(other, 1) == 1
+        until(lambda: other.limit("acme")["used"] == 3, "the other host has heard of them")
+        assert asked(other, 2) == 0
+        assert {one.result().status for one in slow} == {502}
+    until(lambda: asked(other, 1) == 1, "there is room", seconds=8.0)

@@ -132,6 +132,25 @@ def test_a_gate_knows_whether_the_table_has_its_row(terms: Terms, tmp_path: Path
     assert not gate.is_local
 
 
+def test_who_is_refused_by_what_is_in_use_has_that_told(terms: Terms, table: LimitTable) -> None:
+    """What others use may be over: it is to be heard of."""
+    (total,) = terms.totals
+    assert isinstance(total, Told)
+    table.words[at.HOSTS] = 1
+    for _ in range(3):
+        assert passes(terms)
+    assert total.times == 3
+    assert not passes(terms)
+    assert total.times == 4
+    for _ in range(3):
+        terms.release()
+    assert passes(terms)
+    assert passes(terms)
+    assert total.times == 6
+    assert not passes(terms), "the limit is five"
+    assert total.times == 6, "what has room is not asked for"
+
+
 def test_a_refusal_by_something_else_is_not_the_gates(terms: Terms, sharing: Sharing) -> None:
     tell(terms, NOW, True)
     assert not sharing.told

@@ -12,13 +12,16 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import HAS_GAUGES, HAS_PERIODS
 from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.report import Period
-from edgeproxy.sync.totals import HOLDS, IDLE, RARELY, SPREAD, Totals
+from edgeproxy.sync.plan import OnLoss
+from edgeproxy.sync.report import Gauge, Period
+from edgeproxy.sync.totals import AGAIN, HOLDS, IDLE, RARELY, SPREAD, Totals
 from tests.counters.tables import WIDTH, close_all, limits, make
 
 QUOTAS = Layout("quotas", rows=400, columns=3, ring=1, cells=1, width=HEADS)
 HUB = QUOTAS.head(2)
 STEP = 0.05
+OTHER = 2
+"""Another host."""
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +138,65 @@ def test_while_the_hub_is_away_this_host_keeps_its_part_of_what_may_be_in_use(ed
     edge.totals.lost("share")
     assert all(edge.table.words[row + HUB + at.GAUGE] == 5 for row in rows)
     assert edge.totals.due() is None
+
+
+def elsewhere(edge: Edge, key: bytes, count: int) -> None:
+    """Another host says that it has so many requests under way, as the hub has it."""
+    edge.hub.gauge(Gauge(key, OTHER, count, edge.now, edge.now + HOLDS))
+
+
+def held(edge: Edge, row: int) -> int:
+    """What the map says that others have in use."""
+    return edge.table.words[row + HUB + at.GAUGE]
+
+
+def test_what_others_have_in_use_holds_no_longer_than_they_say_so(edge: Edge) -> None:
+    row = edge.in_use("g", 0)
+    elsewhere(edge, b"g", 3)
+    edge.use(row)
+    edge.told()
+    assert held(edge, row) == 3
+    list(edge.over(HOLDS + AGAIN + 0.5))
+    assert held(edge, row) == 0, "the other one has died"
+    edge.use(row)
+    assert sum(len(said) for said in edge.over(IDLE - 1)) <= 2, "and nobody asks on"
+    assert not any(edge.over(60.0))
+
+
+def test_what_others_use_is_nobodys_once_no_worker_asks(edge: Edge) -> None:
+    row = edge.in_use("g", 0)
+    elsewhere(edge, b"g", 3)
+    edge.use(row)
+    told = 0
+    for said in edge.over(IDLE + AGAIN + 2):
+        elsewhere(edge, b"g", 3)
+        told += len(said)
+    assert (held(edge, row), len(edge.totals)) == (0, 0)
+    assert told <= (IDLE + AGAIN + 2) / AGAIN + 1
+
+
+def test_what_a_supervisor_has_left_behind_is_asked_anew(edge: Edge) -> None:
+    rows = [edge.in_use(f"g-{number}", 0) for number in range(20)]
+    quota = edge.quota("q", 3)
+    for row in (*rows, quota):
+        edge.table.words[row + HUB + at.GAUGE] = 3
+    closing = rows.pop()
+    edge.table.words[closing + at.ROW_GENERATION] += 1
+    edge.totals = Totals(edge.table, 1, random.Random(1))
+    edge.totals.hosts = 2
+    elsewhere(edge, b"g-7", 1)
+    assert edge.totals.due() == 0
+    said = {key for step in edge.over(1.0) for key in step}
+    assert said == {b"g-%d" % number for number in range(19)}
+    assert [held(edge, row) for row in rows] == [int(number == 7) for number in range(19)]
+
+
+@pytest.mark.parametrize(("on_loss", "kept"), [("share", 5), ("deny", 0), ("full", 10)])
+def test_a_hub_that_is_away_says_nothing_of_what_others_use(edge: Edge, on_loss: OnLoss, kept: int) -> None:
+    row = edge.in_use("g", 1)
+    elsewhere(edge, b"g", 9)
+    edge.use(row, 10)
+    edge.told()
+    assert held(edge, row) == 9
+    edge.totals.lost(on_loss)
+    assert held(edge, row) == 10 - kept

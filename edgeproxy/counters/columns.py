@@ -15,6 +15,9 @@ from edgeproxy.counters.file import TableFile
 FLOCK = struct.Struct("@hhqqi0q")
 """struct flock: type, whence, start, length, process."""
 
+ORPHANS = 1 << 16
+"""The byte from which on there is a second one for each column: locked while its worker serves on by itself."""
+
 
 class NoFreeColumn(Exception):
     """Every column is taken: the worker cannot start."""
@@ -57,6 +60,12 @@ def borrowed(file: TableFile, column: int) -> Iterator[bool]:
             give_back((file,), column)
 
 
+def free(files: Sequence[TableFile]) -> int:
+    """How many columns are free in all of `files`."""
+    columns = min(file.layout.columns for file in files)
+    return sum(not any(is_held(file, column) for file in files) for column in range(columns))
+
+
 def held(file: TableFile) -> frozenset[int]:
     """The columns of `file` that others hold: locks taken through `file` itself do not show."""
     return frozenset(column for column in range(file.layout.columns) if is_held(file, column))
@@ -64,14 +73,35 @@ def held(file: TableFile) -> frozenset[int]:
 
 def is_held(file: TableFile, column: int) -> bool:
     """Whether another than `file` itself holds this column."""
-    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, column, 1, 0)
+    return _lock_of(file, column) != fcntl.F_UNLCK
+
+
+def declare_orphan(file: TableFile, column: int, *, last: bool) -> None:
+    """Say that this column's worker serves on without its supervisor, and whether that was the last one that served."""
+    _set(file, ORPHANS + column, fcntl.F_WRLCK if last else fcntl.F_RDLCK)
+
+
+def withdraw_orphan(file: TableFile, column: int) -> None:
+    """It takes no further connection."""
+    _set(file, ORPHANS + column, fcntl.F_UNLCK)
+
+
+def orphans(file: TableFile) -> dict[int, bool]:
+    """The columns of which others have said that, and whether the supervisor was the last one that served."""
+    kinds = {column: _lock_of(file, ORPHANS + column) for column in range(file.layout.columns)}
+    return {column: kind == fcntl.F_WRLCK for column, kind in kinds.items() if kind != fcntl.F_UNLCK}
+
+
+def _lock_of(file: TableFile, byte: int) -> int:
+    """The kind of lock that another than `file` itself has on a byte."""
+    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     kind: int = FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, asked))[0]
-    return kind != fcntl.F_UNLCK
+    return kind
 
 
-def _set(file: TableFile, column: int, kind: int) -> bool:
+def _set(file: TableFile, byte: int, kind: int) -> bool:
     try:
-        fcntl.fcntl(file.fd, fcntl.F_OFD_SETLK, FLOCK.pack(kind, os.SEEK_SET, column, 1, 0))
+        fcntl.fcntl(file.fd, fcntl.F_OFD_SETLK, FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
     except BlockingIOError:
         return False
     return True

@@ -59,6 +59,8 @@ class Store:
     """Where this worker's usage is counted; a supervisor has none."""
     connected: Occupancy
     """How many connections addresses have; a supervisor has none."""
+    _connections: TableFile
+    """Its file, the same for all workers whose columns may be each other's."""
 
     def __init__(self, state: Path, tables_dir: Path | None, control: Control) -> None:
         self.state = state
@@ -143,6 +145,7 @@ class Store:
         store.meters = Metrics(store.metrics)
         store.billing = UsageMeters(store.usage)
         store.connected = Occupancy(TallyTable(files[OCCUPANCY], column))
+        store._connections = files[OCCUPANCY]
         for table in store.limits.values():
             claims.settle_all(table, column)
         store.enter()
@@ -223,7 +226,28 @@ class Store:
         changed = [table.columns_changed() for table in self.limits.values()]
         return any(changed)
 
+    def serve_on(self, *, last: bool) -> bool:
+        """Say that this worker serves on without its supervisor; returns whether it should, for others may be enough.
+
+        As many go on as a supervisor has workers, so that the next one's find columns: those of the `last` supervisor
+        that served in any case, of others those in the lowest columns.
+        """
+        file, own = self._connections, self.column
+        assert own is not None
+        columns.declare_orphan(file, own, last=last)
+        before = [theirs or column < own for column, theirs in columns.orphans(file).items()]
+        return last or sum(before) < file.layout.columns // 2
+
+    def serve_no_longer(self) -> None:
+        """This worker takes no further connection."""
+        assert self.column is not None
+        columns.withdraw_orphan(self._connections, self.column)
+
     # ---- for supervisors
+
+    def free_columns(self) -> int:
+        """So many workers more would find a column each."""
+        return columns.free([self.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)])
 
     def tend(self, now: float) -> Tended:
         """One slice (about 20 ms at most) of housekeeping, by whoever holds the identity lock; call it every second.

@@ -89,7 +89,8 @@ class Worker:
         self.tasks = Tasks()
         self.offset = store.offset
         self.date = date_field()
-        """The Date line of answers of the edge's own (RFC 9110 section 6.6.1), made at every sweep."""
+        """The Date line of the edge's own answers, and of upstreams' that have none (RFC 9110 section 6.6.1), made at
+        every sweep."""
         self.draining = False
         self.introduced = asyncio.Event()
         """The supervisor has told of endpoints."""
@@ -357,7 +358,8 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     try:
         store = Store.join(Path(config["state"]), tables_dir=None if tables is None else Path(tables))
     except (NoFreeColumn, TableError) as failure:
-        await channel.send({"type": "failed", "why": str(failure)})
+        crowded = isinstance(failure, NoFreeColumn)
+        await channel.send({"type": "failed", "why": str(failure), "crowded": crowded})
         return 1
     worker = Worker(store)
     worker.succession.number = config["number"]
@@ -374,14 +376,19 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     if worker.snapshot.lacks_addresses():
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
         await worker.is_introduced(INTRODUCED)
-    await worker.listen(listening, inward)
+    if not stop.is_set():
+        await worker.listen(listening, inward)
     # What has been made up to here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     sys.setswitchinterval(TURN)
-    await channel.send({"type": "ready", "column": store.column})
+    try:
+        await channel.send({"type": "ready", "column": store.column})
+    except ChannelClosed:
+        pass  # Clients may have connected already.
     await stop.wait()
+    store.serve_no_longer()
     deadline = told.result() if told.done() else None
     await worker.drain(worker.snapshot.drain if deadline is None else deadline)
     try:
@@ -413,10 +420,13 @@ async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], s
     worker.asking.orphaned()
     worker.inquiry.orphaned()
     leave_by = monotonic() + config["orphan_deadline"]
-    while monotonic() < leave_by:
+    while monotonic() < leave_by and not stop.is_set():
         token, age = worker.store.control.serving(monotonic())
         if token not in (0, config["token"]) and age < HEARTBEAT_FRESH:
             logger.info("another supervisor serves; leaving")
+            break
+        if not worker.store.serve_on(last=token == config["token"]):
+            logger.info("enough others serve on without a supervisor; leaving")
             break
         await asyncio.sleep(ORPHAN_LOOK)
     stop.set()

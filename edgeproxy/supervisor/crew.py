@@ -5,7 +5,7 @@ They change from one configuration to another together: all that serve `prepare`
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -37,11 +37,13 @@ class Crew:
         *,
         silence: float = SILENCE,
         heed: Heed = lambda message, reply: None,
+        patient: Callable[[], bool] = lambda: False,
     ) -> None:
         """`silence` is how many seconds a worker that serves may say nothing until it is replaced; `heed` hears what
         workers say that is not about themselves: which limits they use that other hosts share, whose keys they ask
-        for."""
+        for. `patient`: who has the columns that a worker did not find will leave."""
         self._heed = heed
+        self._patient = patient
         self.restarts = 0
         """Workers started anew after one died."""
         self.number = 1
@@ -213,9 +215,11 @@ class Crew:
             ended = await self._live(place)
             if self._leaving.is_set():
                 return
+            crowded = ended.pop("crowded", False)
             early, wait = backoff.after(early, monotonic() - began)
             self._log.error("worker died", place=place, restart_in=wait, **ended)
-            self._mourn(place, str(ended["why"]))
+            if not (crowded and self._patient()):
+                self._mourn(place, str(ended["why"]))
             try:
                 await asyncio.wait_for(self._leaving.wait(), wait)
             except TimeoutError:
@@ -249,7 +253,8 @@ class Crew:
         code = await process.ended
         telling.cancel()
         process.channel.close()
-        return {"pid": process.pid, "exit": code, "why": process.why or reason(code)}
+        ended = {"pid": process.pid, "exit": code, "why": process.why or reason(code)}
+        return ended | {"crowded": process.crowded}
 
     def _heard(self, place: int, process: Process, kind: str) -> None:
         """A worker has said something of this type."""

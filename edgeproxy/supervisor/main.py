@@ -48,6 +48,9 @@ from edgeproxy.tasks import Tasks
 TICK = 1.0
 """Seconds between heartbeats and slices of housekeeping."""
 
+ROOM_LOOK = 0.25
+"""Seconds between two looks whether those have left who are in the way of the workers."""
+
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask the edge to drain and end."""
 
@@ -74,7 +77,14 @@ class Supervisor:
         self._admin = admin
         self._token = secrets.randbits(64) or 1
         self._agreeing = Agreeing(store, settings.hub, self._tell) if settings.hub.is_shared else None
-        self._crew = Crew(settings.workers, command, listening, pack(self._config(1, settings)), heed=self._heed)
+        self._crew = Crew(
+            settings.workers,
+            command,
+            listening,
+            pack(self._config(1, settings)),
+            heed=self._heed,
+            patient=store.identity.try_acquire,
+        )
         self._people = People(settings.state, settings, self._ask_hub, self._crew.add)
         prober = Prober(settings.upstreams)
         self._upstreams = Upstreams(settings.upstreams, self._crew.publish, prober)
@@ -131,8 +141,27 @@ class Supervisor:
 
     async def _begin(self) -> None:
         await self._people.begin()
+        await self._until_room()
         await self._changeover.begin()
         self._tasks.start("certificates", self._certificates.watch())
+
+    async def _until_room(self) -> None:
+        """Wait until each worker finds a column, where those that are lacking will be free some time.
+
+        So it is where no other supervisor lives, whose workers would stay: what has them then is workers that lost
+        theirs. Of these those leave that are too many, and each has the time of a drain for it.
+        """
+        places, status = self._crew.places, self._status
+        while (free := await self._listings.alone(self._store.free_columns)) < places:
+            if not self._store.identity.try_acquire():
+                break
+            if not status.lacking:
+                self._log.warning(
+                    "waiting until workers of supervisors that were killed have left", lacking=places - free
+                )
+            status.lacking = places - free
+            await asyncio.sleep(ROOM_LOOK)
+        status.lacking = 0
 
     async def _change(self, settings: Settings) -> Sequence[str]:
         whys = await self._changeover(settings)

@@ -43,6 +43,8 @@ class Process:
         """The column of the tables that it holds; None until it has said that it is ready."""
         self.why: str | None = None
         """What it said when it failed, or what is wrong with it."""
+        self.crowded = False
+        """Whether it failed because others have all columns."""
         self.pulse = Pulse()
         self.number = 0
         """The configuration that it serves, or will once it is ready."""
@@ -101,7 +103,7 @@ class Process:
             self.column = message["column"]
             self.pulse.beat()
         elif kind == "failed":
-            self.why = message["why"]
+            self.why, self.crowded = message["why"], message.get("crowded", False)
         elif kind == "prepared":
             self.prepared = message["number"]
         elif kind == "refused":

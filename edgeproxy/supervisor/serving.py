@@ -7,6 +7,8 @@ beats; until then they go on. Supervisors see by it that a newer one has taken o
   serves. So orphans of a dead one leave only when there is somebody in their place.
 - The one that has it beats every second. An older one beside it, alive and with workers of its own, does not
   beat and takes nothing back; its workers have their channel and stay.
+- The orphans of the one that has it go on in any case; of other orphans no more than make up one supervisor's workers
+  with them (store.serve_on), for the next supervisor's need columns too.
 - Where the heart stopped (the newest was killed, or drains), a supervisor that still serves takes over, so
   that the orphans of the newest leave in turn.
 - One that drains does not beat. Where another supervisor is there, it gives the claim back (to NOBODY), and

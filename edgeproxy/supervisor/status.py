@@ -40,6 +40,8 @@ class Status:
         agreeing: Agreeing | None = None,
     ) -> None:
         self.phase: Phase = "starting"
+        self.lacking = 0
+        """Columns that are lacking for the workers to be started."""
         self._reloads = reloads
         self._crew = crew
         self._listings = listings
@@ -61,8 +63,14 @@ class Status:
         if self.phase == "draining":
             return "draining"
         if self.phase == "starting":
-            return f"starting: {crew.ready} of {crew.places} workers are ready"
+            return f"starting: {crew.ready} of {crew.places} workers are ready{self._crowded()}"
         return None if crew.ready else f"none of {crew.places} workers is ready"
+
+    def _crowded(self) -> str:
+        """Why it takes longer, where it does."""
+        if not self.lacking:
+            return ""
+        return f"; {self.lacking} wait until workers of supervisors that were killed have finished and left"
 
     async def known(self, customer: str) -> Known | None:
         """A customer, of the files or else of the directory; None where nobody has the name. Raises ValueError where

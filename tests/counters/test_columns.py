@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters.columns import NoFreeColumn, give_back, held, is_held, take
+from edgeproxy.counters.columns import (
+    NoFreeColumn,
+    declare_orphan,
+    free,
+    give_back,
+    held,
+    is_held,
+    orphans,
+    take,
+    withdraw_orphan,
+)
 from edgeproxy.counters.file import TableFile
 from tests.counters.tables import PEOPLE, USAGE, make, opened
 
@@ -55,6 +65,32 @@ def test_a_reader_sees_who_holds_what_and_takes_nothing(paths: tuple[Path, Path]
     assert not is_held(reader, 1)
     give_back(files, column)
     assert held(reader) == frozenset()
+
+
+def test_a_column_is_counted_as_free_that_is_so_in_every_file(paths: tuple[Path, Path]) -> None:
+    files = both(paths)
+    assert free(files) == 4
+    take([opened(paths[0])])
+    for _ in range(2):
+        take([opened(paths[1])])
+    assert free(files) == 2
+
+
+def test_who_serves_on_without_a_supervisor_is_known_by_a_lock_of_its_own(paths: tuple[Path, Path]) -> None:
+    workers = [opened(paths[0]) for _ in range(3)]
+    columns = [take([file]) for file in workers]
+    declare_orphan(workers[0], columns[0], last=True)
+    declare_orphan(workers[1], columns[1], last=True)
+    declare_orphan(workers[1], columns[1], last=False)
+    reader = opened(paths[0])
+    assert orphans(reader) == {0: True, 1: False}
+    assert orphans(workers[0]) == {1: False}
+    assert held(reader) == {0, 1, 2}
+    withdraw_orphan(workers[1], columns[1])
+    assert orphans(reader) == {0: True}
+    workers[0].close()
+    assert orphans(reader) == {}
+    assert held(reader) == {1, 2}
 
 
 HOLDER = """

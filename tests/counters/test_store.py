@@ -49,6 +49,44 @@ def test_a_worker_that_leaves_gives_its_column_back(supervise: Supervise, work: 
     assert work().column == 0
 
 
+def test_a_supervisor_knows_for_how_many_workers_there_is_room(supervise: Supervise, work: Work) -> None:
+    supervisor = supervise(workers=2)
+    assert supervisor.free_columns() == 4
+    worker = work()
+    assert supervisor.free_columns() == 3
+    worker.close()
+    assert supervisor.free_columns() == 4
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker waits for others to see it: nothing is counted here."""
+    monkeypatch.setattr(store_module, "SEEN_BY_ALL", 0.0)
+
+
+@pytest.mark.usefixtures("unseen")
+def test_without_supervisors_as_many_workers_serve_on_as_one_has(supervise: Supervise, work: Work) -> None:
+    supervise(workers=2)
+    workers = [work() for _ in range(4)]
+    assert [worker.serve_on(last=False) for worker in workers] == [True, True, False, False]
+    # Whoever leaves makes room for who is still there.
+    workers[0].serve_no_longer()
+    assert [worker.serve_on(last=False) for worker in workers[1:]] == [True, True, False]
+
+
+@pytest.mark.usefixtures("unseen")
+def test_workers_of_the_supervisor_that_served_last_serve_on_in_any_column(supervise: Supervise, work: Work) -> None:
+    supervise(workers=2)
+    workers = [work() for _ in range(4)]
+    last = [False, False, True, True]
+    for _ in range(2):
+        served = [worker.serve_on(last=one) for worker, one in zip(workers, last, strict=True)]
+    assert served == [False, False, True, True]
+    workers[3].close()
+    served = [worker.serve_on(last=one) for worker, one in zip(workers[:3], last[:3], strict=True)]
+    assert served == [True, False, True]
+
+
 def test_a_worker_that_cannot_join_keeps_nothing_open(supervise: Supervise, work: Work) -> None:
     supervise(workers=1)
     work(), work()

@@ -36,6 +36,8 @@ class Asking:
         """When it was asked, when it was answered (seconds of the monotonic clock), and the status."""
         self.lost = 0
         """Requests that were not answered."""
+        self.refused = 0
+        """Attempts to connect that failed."""
         lines = {"Host": "asking.test", "X-API-Key": key_of(customer), **(fields or {})}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self._request = f"GET {path} HTTP/1.1\r\n{head}\r\n".encode()
@@ -70,6 +72,7 @@ class Asking:
             try:
                 reader, writer = await asyncio.open_connection(HOST, self._port)
             except OSError:
+                self.refused += 1
                 await asyncio.sleep(self._pause)
                 continue
             try:

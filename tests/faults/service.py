@@ -2,12 +2,15 @@
 
     /quick                 answered at once
     /hold?ms=20            answered after so many milliseconds
+    /held                  answered once the test lets go
     /stream?ms=2&n=50      a head, then so many pieces, one every so many milliseconds
 
 Whatever is asked with the field `X-Cost: N` is answered with that field.
 """
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from urllib.parse import parse_qsl, urlsplit
 
@@ -62,6 +65,14 @@ class Service(Threaded):
         super().__init__("service")
         self.port = 0
         self.under: dict[str, Under] = {}
+        self.held: list[Callable[[], None]] = []
+        """What answers those that are held."""
+
+    def let_go(self) -> None:
+        """Answer all that are held now."""
+        held, self.held = self.held, []
+        for answer in held:
+            self._loop.call_soon_threadsafe(answer)
 
     def of(self, customer: str) -> Under:
         """What this customer has, or had, under way."""
@@ -109,6 +120,8 @@ class Connection(asyncio.Protocol):
             self._stream(query["ms"] / 1000, query["n"])
         elif target.path == "/hold":
             self._timer = later(query["ms"] / 1000, self._answer, cost)
+        elif target.path == "/held":
+            self._service.held.append(partial(self._answer, cost))
         else:
             self._answer(cost)
 

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,11 +18,13 @@ import uvloop
 
 from edgeproxy.channel import Channel, ChannelClosed
 from edgeproxy.config.load import dump
+from edgeproxy.counters.columns import orphans
 from edgeproxy.counters.store import Store
 from tests.proxy.authority import Authority
 from tests.proxy.tls_wire import TlsWire
 from tests.proxy.transcript import Edge, get
 from tests.proxy.wire import Wire
+from tests.supervisor.waiting import until
 
 TOKEN = 7
 
@@ -48,6 +51,13 @@ class Process:
 
     async def begins(self, orphan_deadline: float = 60.0, *told: dict[str, Any]) -> dict[str, Any]:
         """Configure it, and tell it this right after; returns its first message."""
+        await self.is_configured(orphan_deadline)
+        for message in told:
+            await self.channel.send(message)
+        return await self.hears()
+
+    async def is_configured(self, orphan_deadline: float = 60.0) -> None:
+        """Tell it what to serve."""
         self.channel = await Channel.over(self._mine)
         await self.channel.send(
             {
@@ -60,9 +70,6 @@ class Process:
                 "orphan_deadline": orphan_deadline,
             }
         )
-        for message in told:
-            await self.channel.send(message)
-        return await self.hears()
 
     async def hears(self) -> dict[str, Any]:
         """What it says next, but for signs of life."""
@@ -163,6 +170,66 @@ def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Pr
         worker.supervisor.control.serve(TOKEN + 1, monotonic())
 
     uvloop.run(scene())
+    assert worker.ends()[0] == 0
+
+
+@pytest.fixture
+def untold(edge: Edge) -> Iterator[Process]:
+    """A worker that has to be told where its upstream is."""
+    edge.config["upstreams"]["api"]["endpoints"] = ["http://upstream.test:80"]
+    process = Process(edge)
+    yield process
+    process.close()
+    edge.upstream.listening.close()
+
+
+def test_where_its_supervisor_dies_before_it_is_ready_it_serves_on_all_the_same(untold: Process) -> None:
+    async def scene() -> None:
+        await untold.is_configured()
+        await untold.channel.send({"type": "endpoints", "number": 1, "services": {"api": []}})
+        untold.channel.close()
+        async with asyncio.timeout(30):
+            assert await untold.asks(get("/nowhere")) == 404
+        untold.supervisor.control.serve(TOKEN + 1, monotonic())
+
+    uvloop.run(scene())
+    assert untold.ends()[0] == 0
+
+
+def test_where_enough_others_serve_on_without_a_supervisor_it_leaves(worker: Process) -> None:
+    async def scene() -> None:
+        await worker.begins()
+        worker.channel.close()
+        assert await worker.asks(get("/nowhere")) == 404
+
+    uvloop.run(scene())
+    other = Store.join(worker.state)
+    assert other.serve_on(last=True)
+    code, written = worker.ends()
+    assert code == 0
+    assert "enough others serve on" in written
+    other.close()
+
+
+def test_others_know_that_its_supervisor_was_the_last_one_to_serve_until_it_drains(worker: Process, edge: Edge) -> None:
+    async def scene() -> None:
+        worker.supervisor.control.serve(TOKEN, monotonic())
+        await worker.begins()
+        worker.channel.close()
+
+    uvloop.run(scene())
+    with closing(Store.join(worker.state)) as other:
+        known = other.file("connections.1.tbl", "connections")
+        until(lambda: orphans(known) == {0: True}, "others know")
+        assert not other.serve_on(last=False)
+        with socket.create_connection(worker.address) as client:
+            client.sendall(get())
+            edge.upstream.listening.settimeout(20)
+            under_way, _ = edge.upstream.listening.accept()
+            worker.process.send_signal(signal.SIGTERM)
+            until(lambda: not orphans(known), "it has withdrawn")
+            assert other.live_columns() == {0, 1}
+            under_way.close()
     assert worker.ends()[0] == 0
 
 

@@ -4,7 +4,8 @@
 
 - `serves` answers every connection with a report of itself, says that it lives, and leaves when told to drain;
 - `deaf` serves, but does not hear of drains;
-- `fails` says why it cannot start; `dies` says nothing; `mute` lives on but never gets ready;
+- `fails` says why it cannot start, `crowded` that others have all columns; `dies` says nothing; `mute` lives on but
+  never gets ready;
 - `late` serves once it is told to `go`, not before, and leaves when told to drain;
 - `hangs up` is ready, then closes its channel and lives on; `babbles` sends what no channel carries.
 
@@ -83,8 +84,9 @@ async def live(end: socket.socket, listening: list[socket.socket]) -> int:
     behaviour = config["behaviour"]
     if behaviour == "dies":
         return 3
-    if behaviour == "fails":
-        await channel.send({"type": "failed", "why": "no free column in /state"})
+    if behaviour in ("fails", "crowded"):
+        crowded = {"crowded": True} if behaviour == "crowded" else {}
+        await channel.send({"type": "failed", "why": "no free column in /state", **crowded})
         return 1
     if behaviour == "babbles":
         end.send(b"\x00\x00\x00\x03{}}")

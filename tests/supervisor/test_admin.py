@@ -157,6 +157,9 @@ def test_readiness_says_why_not(room: Room, monkeypatch: pytest.MonkeyPatch) -> 
     async def scene(client: Client, status: Status, crew: Crew) -> None:
         why = "starting: 0 of 2 workers are ready"
         assert await readiness(client) == (503, {"ready": False, "reason": why})
+        status.lacking = 2
+        why += "; 2 wait until workers of supervisors that were killed have finished and left"
+        assert await readiness(client) == (503, {"ready": False, "reason": why})
         status.phase = "serving"
         why = "none of 2 workers is ready"
         assert await readiness(client) == (503, {"ready": False, "reason": why})

@@ -34,12 +34,14 @@ def run(
     places: int = 2,
     deadline: float = 5.0,
     silence: float = 60.0,
+    patient: Callable[[], bool] = lambda: False,
 ) -> list[int]:
     """Play `scene` with a started crew, drain it; the exit codes of those that the drain found alive."""
 
     async def play() -> list[int]:
         listening = sockets.bind_all([Address("127.0.0.1", 0), Address("127.0.0.1", 0)])
-        crew = Crew(places, STAND_IN, listening, {"type": "config", "behaviour": behaviour}, silence=silence)
+        config = {"type": "config", "behaviour": behaviour}
+        crew = Crew(places, STAND_IN, listening, config, silence=silence, patient=patient)
         crew.start()
         try:
             await scene(crew, sockets.address_of(listening[0]))
@@ -137,6 +139,19 @@ def test_where_no_worker_comes_up_the_crew_says_why(behaviour: str, why: str) ->
             await ready(crew)
 
     run(scene, behaviour)
+
+
+def test_where_workers_find_no_column_it_depends_on_who_has_them() -> None:
+    leaving = [True]
+
+    async def scene(crew: Crew, address: Address) -> None:
+        await turned(lambda: crew.restarts >= 2, "it is tried again")
+        assert not crew.first_ready.done()
+        leaving.clear()
+        with pytest.raises(Stillborn, match=r"^no free column in /state$"):
+            await ready(crew)
+
+    run(scene, "crowded", places=1, patient=lambda: bool(leaving))
 
 
 def test_a_command_that_cannot_be_run_is_told_as_such() -> None:

@@ -14,7 +14,7 @@ from tests.e2e.edge import Edge
 from tests.e2e.load import Account, Load, Plan
 from tests.e2e.people import UNLIMITED, people
 from tests.e2e.ports import HOST
-from tests.e2e.process import Process, kill
+from tests.e2e.process import kill
 from tests.e2e.upstream import Upstream
 from tests.faults.counting.relay import CALM, Relay
 from tests.faults.counting.stepping import CLOCK, FULL, OFFSET, said
@@ -84,13 +84,6 @@ class Counted(Edge):
         assert supervisor.wait(1) == -signal.SIGKILL, self.output[-2000:]
         assert said(where) in self.output
 
-    def begin(self, **settings: Any) -> Process:
-        # There are columns for the workers of two supervisors. Of two who died before either of them served, the
-        # workers would keep a third one out until their time is over.
-        if len(self.orphans()) > self.settings["workers"]:
-            self.kill_all()
-        return super().begin(**settings)
-
     def start(self, **settings: Any) -> Self:
         supervisor = self.begin(**settings)
         until(lambda: not supervisor.running or self.ready(), "the edge is ready", seconds=STARTED)
@@ -102,11 +95,6 @@ class Counted(Edge):
         code = self.supervisor.wait_after(signal.SIGTERM, STARTED)
         assert code == 0, f"exit code {code}: {self.supervisor.output[-3000:]}"
         until(lambda: not self.supervisor.family(), "nothing of the edge is left", seconds=STARTED)
-
-    def orphans(self) -> set[int]:
-        """Workers whose supervisors are dead, where all of them are."""
-        running = [one for one in self.supervisors if one.running]
-        return set() if running or not self.supervisors else self.supervisor.family()
 
     def kill_all(self) -> None:
         """kill -9 of the supervisor and all workers."""

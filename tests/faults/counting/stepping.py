@@ -102,6 +102,7 @@ def set_clock() -> None:
 
 def step_edge(step: Step) -> None:
     """An edge's supervisor."""
+    from edgeproxy.counters.control import Control
     from edgeproxy.counters.tallies import TallyTable
     from edgeproxy.usage import ship
     from edgeproxy.usage.seal import Sealer
@@ -136,6 +137,7 @@ def step_edge(step: Step) -> None:
     step.wrap(Http, "__call__", "send")
     step.wrap(Spool, "acknowledge", "acknowledge")
     step.wrap(Spool, "save", "save")
+    step.wrap(Control, "serve", "serve")
 
 
 def step_collector(step: Step) -> None:

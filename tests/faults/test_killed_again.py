@@ -1,0 +1,174 @@
+"""Supervisors killed one after another: no request is lost, each is counted once, and the last one soon serves."""
+
+import random
+import signal
+import socket
+from contextlib import closing
+from pathlib import Path
+
+from edgeproxy.counters.control import Control
+from tests.e2e.ask import ask
+from tests.e2e.conftest import StartEdge
+from tests.e2e.edge import COMMAND, Edge
+from tests.e2e.load import request
+from tests.e2e.people import people
+from tests.e2e.ports import HOST
+from tests.e2e.process import kill
+from tests.faults.asking import Asking, at_work
+from tests.faults.counting.site import stepping
+from tests.faults.counting.stepping import said
+from tests.faults.service import Service
+from tests.faults.storm import whole_crew
+from tests.faults.tables import in_use, shown
+from tests.supervisor.waiting import until
+
+SERVES = "before serve 1"
+"""The step at which all workers of a supervisor are ready, and nobody knows of it yet."""
+KILLS = 5
+MOMENTS = ('"event": "edge starting"', '"event": "worker ready"', '"event": "edge serving"', "")
+"""What a supervisor has said last when it is killed; or it serves for a while."""
+
+
+class Held:
+    """Requests that are under way for as long as the service wants, each over a connection of its own."""
+
+    def __init__(self, edge: Edge, customer: str, path: str, count: int) -> None:
+        self.wires = [socket.create_connection((HOST, edge.port), 60) for _ in range(count)]
+        for wire in self.wires:
+            wire.sendall(request(path, customer))
+
+    def answers(self) -> list[bytes]:
+        """Status and last bytes of each, once it is whole."""
+        return [_whole(wire) for wire in self.wires]
+
+
+def _whole(wire: socket.socket) -> bytes:
+    with wire:
+        answer = b""
+        while not answer.endswith((b"ok", b"0\r\n\r\n")):
+            more = wire.recv(65536)
+            if not more:
+                break
+            answer += more
+    return answer[9:12] + b" " + answer[-5:].strip().rpartition(b"\r\n")[2]
+
+
+def settings(**more: str) -> dict[str, object]:
+    """A customer whose requests at once are counted, and who has as many as there are here."""
+    described = people(acme="free")
+    described["customers"]["acme"]["concurrency"] = 1000
+    return {**described, **more}
+
+
+def killed(edge: Edge, *, lately: bool = True) -> None:
+    """kill -9 of the supervisor alone; where not `lately` it seems to be so long ago that nobody takes it for alive."""
+    kill(edge.supervisor.pid)
+    edge.supervisor.wait(10)
+    if not lately:
+        with closing(Control.open(Path(edge.settings["state"]) / "control")) as control:
+            control.serve(control.serving(0.0)[0], 0.0)
+
+
+def dies_before_it_serves(edge: Edge) -> None:
+    """Start a supervisor that is killed when its workers are ready, and before it has said so."""
+    before = edge.output.count(said(SERVES))
+    edge.command = stepping(SERVES, "edge")
+    supervisor = edge.begin()
+    edge.command = COMMAND
+    until(lambda: not supervisor.running, "it is killed", seconds=60)
+    assert edge.output.count(said(SERVES)) > before, edge.output[-3000:]
+
+
+def answers_more(asking: Asking, count: int = 10) -> None:
+    """Wait until so many requests more have been let through."""
+    wanted = asking.statuses[200] + count
+    until(lambda: asking.statuses[200] >= wanted, "requests are answered")
+
+
+def assert_whole(edge: Edge, *everyone: Asking, held: int = 0) -> None:
+    """One supervisor with its workers is there and nobody else, nothing was lost, and all was counted once."""
+    until(lambda: whole_crew(edge, set()), "all workers are there")
+    until(lambda: edge.supervisor.family() == {edge.supervisor.pid, *edge.worker_pids()}, "the others leave")
+    for asking in everyone:
+        assert (asking.lost, asking.refused, set(asking.statuses)) == (0, 0, {200}), (asking.lost, asking.statuses)
+    answered = sum(asking.statuses[200] for asking in everyone) + held
+    assert edge.usage()["acme"] == answered
+    until(lambda: shown(edge, "acme") == in_use(edge, "acme") == 0, "nothing is in use")
+    print(f"{answered} answered and counted")
+
+
+def test_of_those_that_died_before_they_served_the_workers_make_room(start_edge: StartEdge, service: Service) -> None:
+    edge = start_edge(port=service.port, **settings())
+    asking = Asking(edge.port, "acme", connections=4, pause=0.02)
+    with at_work(asking):
+        killed(edge, lately=False)
+        for _ in range(2):
+            dies_before_it_serves(edge)
+            answers_more(asking)
+        edge.start()
+        answers_more(asking)
+    assert_whole(edge, asking)
+
+
+def test_one_whose_workers_find_no_room_says_so_and_has_it_once_others_have_finished(
+    start_edge: StartEdge, service: Service
+) -> None:
+    edge = start_edge(port=service.port, **settings(drain="60s"))
+    asking = Asking(edge.port, "acme", connections=4, pause=0.02)
+    with at_work(asking):
+        held = Held(edge, "acme", "/held", 16)
+        until(lambda: service.of("acme").now >= 16, "they are under way")
+        until(lambda: all(worker["connections"] for worker in edge.status()["workers"]), "in both workers")
+        killed(edge)
+        edge.start()
+        killed(edge)
+        waits_for_room(edge)
+        # Whoever waits for it to be ready may lose patience, and start another one.
+        assert edge.supervisor.wait_after(signal.SIGTERM, 20) == 0
+        waits_for_room(edge)
+        answers_more(asking)
+        service.let_go()
+        assert held.answers() == [b"200 ok"] * 16
+        until(edge.ready, "it serves")
+        answers_more(asking)
+    assert_whole(edge, asking, held=16)
+
+
+def waits_for_room(edge: Edge) -> None:
+    """Start a supervisor, which says that it has to wait, and for whom."""
+    supervisor = edge.begin()
+
+    def says_so() -> bool:
+        assert supervisor.running, edge.output[-3000:]
+        try:
+            why = str(ask(edge.admin, "/readyz").json()["reason"])
+        except OSError:
+            return False
+        return why.startswith("starting: 0 of 2 workers are ready; ") and "killed" in why
+
+    until(says_so, "it waits")
+
+
+def test_whenever_they_are_killed_the_last_one_serves(start_edge: StartEdge, service: Service, seed: int) -> None:
+    draw = random.Random(seed)
+    edge = start_edge(port=service.port, **settings(drain="20s"))
+    asking = Asking(edge.port, "acme", connections=4, pause=0.02)
+    slow = Asking(edge.port, "acme", path="/hold?ms=700", connections=4)
+    held = []
+    with at_work(asking, slow):
+        for _ in range(KILLS):
+            held.append(Held(edge, "acme", "/stream?ms=40&n=50", 4))
+            answers_more(asking, draw.randrange(1, 30))
+            killed(edge, lately=draw.random() < 0.5)
+            moment = draw.choice(MOMENTS)
+            before = edge.output.count(moment)
+            edge.begin()
+            if moment:
+                until(lambda: edge.output.count(moment) > before, moment)  # noqa: B023
+            else:
+                until(edge.ready, "it serves")
+        killed(edge)
+        edge.start()
+        for each in held:
+            assert each.answers() == [b"200 0"] * 4
+    assert_whole(edge, asking, slow, held=4 * KILLS)

@@ -1,5 +1,7 @@
 """The metrics as Prometheus reads them: every family of `metrics.METRICS`, even if nothing was counted yet.
 
+A counter begins at 0. A gauge has no sample where nobody says how it is: an edge without a hub has none that is down.
+
 The only file that knows prometheus-client.
 """
 
@@ -42,9 +44,10 @@ class Presenter(Collector):
         self._found = found
 
     def collect(self) -> Iterator[Metric]:
-        """Every family; one without labels has a zero where nothing was counted."""
+        """Every family; one without labels that counts has a zero where nothing was counted."""
         for name, (kind, labels, text) in METRICS.items():
-            zero: Mapping[tuple[str, ...], Words] = {} if labels else {(): [0] * (len(BOUNDS) + 1)}
+            begins_at_zero = not labels and kind != "gauge"
+            zero: Mapping[tuple[str, ...], Words] = {(): [0] * (len(BOUNDS) + 1)} if begins_at_zero else {}
             rows = self._found[name] or zero
             yield FAMILIES[kind](name, text, labels, rows)
 

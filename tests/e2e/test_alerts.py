@@ -1,0 +1,123 @@
+"""The alerts by what real edges say of themselves: who is well raises none, however it is set up."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgeproxy.config.load import load_people
+from edgeproxy.sync import pushing
+from tests.collector.collector import EDGE, Collector
+from tests.e2e.ask import ask
+from tests.e2e.edge import Edge
+from tests.e2e.people import TIERS, UNLIMITED, key_line, key_of
+from tests.e2e.ports import HOST
+from tests.e2e.upstream import Upstream
+from tests.supervisor.waiting import until
+from tests.sync.server import SERVER, Redis
+
+pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
+
+RULES = Path(__file__).parents[2] / "config" / "prometheus" / "alerts.yml"
+SOON, LATE = 8, 40
+"""Minutes at which it is looked what fires: in between everything has passed that is forgotten at all."""
+
+Said = Mapping[str, float]
+"""What a scrape has, by its series as Prometheus writes them."""
+
+
+def scraped(port: int, job: str) -> Said:
+    """What Prometheus gets of this port."""
+    answer = ask(port, "/metrics")
+    assert answer.status == 200, answer
+    found = {f'up{{job="{job}", instance="a"}}': 1.0}
+    for family in text_string_to_metric_families(answer.body.decode()):
+        for sample in family.samples:
+            labels = sample.labels | {"job": job, "instance": "a"}
+            told = ", ".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
+            found[f"{sample.name}{{{told}}}"] = sample.value
+    return found
+
+
+def check_firing(folder: Path, before: Said, after: Said, *expected: str) -> None:
+    """Whether these alerts fire, and no others, of an edge that says `before` for a minute and then `after`."""
+    series = [{"series": name, "values": f"{before.get(name, '_')} {value}x{LATE}"} for name, value in after.items()]
+    fires = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in expected]
+    looks = [
+        {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": f"{at}m", "exp_samples": fires}
+        for at in (SOON, LATE)
+    ]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": looks}
+    file = folder / "scraped.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}))
+    done = subprocess.run(["promtool", "test", "rules", file], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def asked(edge: Edge) -> None:
+    """A few requests that are answered."""
+    fields = {"Authorization": f"Bearer {key_of(UNLIMITED)}"}
+    assert {edge.ask(fields=fields).status for _ in range(5)} == {200}
+
+
+@pytest.fixture
+def edge(tmp_path: Path, upstream: Upstream) -> Iterator[Edge]:
+    """An edge without anything beside it, not started yet."""
+    with closing(Edge(tmp_path / "edge", upstream.port, workers=1)) as made:
+        yield made
+
+
+def test_an_edge_that_is_well_raises_nothing_alone_or_with_a_collector(edge: Edge, tmp_path: Path) -> None:
+    edge.start()
+    before = scraped(edge.admin, "edgeproxy")
+    asked(edge)
+    check_firing(tmp_path, before, scraped(edge.admin, "edgeproxy"))
+
+    with closing(Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db")) as collector:
+        collector.start()
+        before = {**scraped(edge.admin, "edgeproxy"), **scraped(collector.port, "collector")}
+        usage = {"collector": f"http://{HOST}:{collector.port}", "token": EDGE, "every": "100ms"}
+        assert edge.reload(usage=usage).status == 200
+        asked(edge)
+        until(lambda: edge.status()["usage"]["watermark"] and not edge.status()["usage"]["unshipped"], "all is shipped")
+        check_firing(tmp_path, before, {**scraped(edge.admin, "edgeproxy"), **scraped(collector.port, "collector")})
+        edge.end()
+
+
+@pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+def test_an_edge_that_is_well_with_a_hub_raises_nothing_and_others_what_they_lack(edge: Edge, tmp_path: Path) -> None:
+    def state(of: str) -> Any:
+        return edge.status()[of]["state"]
+
+    with ExitStack() as ends:
+        redis = Redis(tmp_path)
+        ends.callback(redis.kill)
+        edge.start(hub=redis.url)
+        before = scraped(edge.admin, "edgeproxy")
+        asked(edge)
+        until(lambda: state("hub") == "up", "the hub is reached")
+        check_firing(tmp_path, before, well := scraped(edge.admin, "edgeproxy"))
+
+        assert edge.reload(directory={"from": "hub"}).status == 200
+        until(lambda: "nobody has pushed" in edge.status()["directory"].get("why", ""), "it has looked")
+        unread = scraped(edge.admin, "edgeproxy")
+        assert not [name for name in unread if name.startswith("edge_directory_age_seconds")], "nothing has an age yet"
+        check_firing(tmp_path, well, unread, "EdgeDirectoryBehind")
+
+        file = tmp_path / "people.yaml"
+        people = {"customers": {"dora": {"tier": "basic"}}, "keys": [key_line("dora")]}
+        file.write_text(yaml.safe_dump({"hub": redis.url, "tiers": TIERS, **people}))
+        pushing.run(load_people(file, {}), force=False, dry=False)
+        until(lambda: state("directory") == "current", "it knows the customers")
+        check_firing(tmp_path, well, known := scraped(edge.admin, "edgeproxy"))
+
+        redis.kill()
+        until(lambda: state("hub") == "away", "the hub is away")
+        check_firing(tmp_path, known, scraped(edge.admin, "edgeproxy"), "EdgeHubAway")

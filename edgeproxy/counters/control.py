@@ -2,7 +2,7 @@
 
 Words of 64 bits; those without a name are zero:
 
-    0 magic   1 instance   2 boot   3 offset   4 token   5 heartbeat   6 starts   7 place
+    0 magic   1 instance   2 boot   3 offset   4 token   5 heartbeat   6 starts   7 place   8 hosts
     16… generation of each table
 """
 
@@ -17,7 +17,7 @@ from edgeproxy.counters.file import TableError, write_whole
 
 MAGIC = int.from_bytes(b"edge.ctl", "little")
 SIZE = 4096
-THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS, PLACE = range(8)
+THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS, PLACE, HOSTS = range(9)
 GENERATIONS = {"people": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
 
 
@@ -92,6 +92,15 @@ class Control:
     def stay(self, place: int) -> None:
         """This is where the state directory is, unless somebody has said so already."""
         self._words[PLACE] = self.place or place
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts the hub knew when it was last asked, this one among them; 1 where it never was."""
+        return max(1, self._words[HOSTS])
+
+    def know(self, hosts: int) -> None:
+        """The hub knows so many hosts. For the holder of the identity lock."""
+        self._words[HOSTS] = hosts
 
     def generation(self, table: str) -> int:
         """The number of the file of this table (one of GENERATIONS) that is current; 0: none yet."""

@@ -38,6 +38,8 @@ SEALED, LOOKED = 23, 24
 what had grown (usage/seal.py)."""
 HOSTS, AWAY = 25, 1 << 32
 """Of tables with a hub's column: how many hosts the hub knows, this one among them; with AWAY while it is away."""
+ON_LOSS, FULL, SHARE, DENY = 26, 0, 1, 2
+"""Of the same: what this host lets through while the hub is away, all of a limit, its part, or nothing."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP words: columns that ever counted here, and those whose words may change at any time."""
@@ -66,6 +68,9 @@ THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = WANT, USED, GIVEN
 """In the place of claims, of the hub's column: how many counts that the hub does not know of may be there until it must
 be asked (the upper 32 bits), and until it should be told (the lower 32); until when asking is of no use, and until when
 its last answer is good (milliseconds of edge time)."""
+WITHHELD = UNTIL
+"""In the place of that, of the hub's column: how much of what stands in it nobody is known to have used. It keeps this
+host to its part, while the hub is away and for a while after that."""
 FORMER_HEADS = 4
 """Words of a head in files that have none for the foreign column, in which `width` is 0."""
 

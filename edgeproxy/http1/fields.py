@@ -32,6 +32,7 @@ class Kind(IntEnum):
     TE = auto()
     EXPECT = auto()
     VIA = auto()
+    MAX_FORWARDS = auto()
     BEARER = auto()
     """Authorization with a key of ours."""
     CREDENTIALS = auto()
@@ -43,6 +44,8 @@ class Kind(IntEnum):
     """An upstream's own RateLimit fields, kept apart: the edge's replace them where a rate policy applied."""
     SECURITY = auto()
     """Passed on; those that are missing may be added (security.py)."""
+    DATE = auto()
+    """Passed on; where it is missing it is added (RFC 9110 section 6.6.1)."""
 
 
 REQUEST: Final[dict[bytes, Kind]] = {
@@ -54,6 +57,7 @@ REQUEST: Final[dict[bytes, Kind]] = {
     b"te": Kind.TE,
     b"expect": Kind.EXPECT,
     b"via": Kind.VIA,
+    b"max-forwards": Kind.MAX_FORWARDS,
     b"keep-alive": Kind.HOP,
     b"proxy-connection": Kind.HOP,
     b"proxy-authorization": Kind.HOP,
@@ -96,6 +100,7 @@ RESPONSE: Final[dict[bytes, Kind]] = {
     b"ratelimit-remaining": Kind.RATE,
     b"ratelimit-reset": Kind.RATE,
     **dict.fromkeys(BITS, Kind.SECURITY),
+    b"date": Kind.DATE,
 }
 """Response fields that are more than a line to pass on. The last three RateLimit fields are those of earlier drafts."""
 
@@ -116,14 +121,14 @@ NOT_IN_TRAILERS: Final = frozenset(
         *REQUEST,
         *RESPONSE,
         # Request modifiers,
-        *(b"cache-control", b"pragma", b"max-forwards", b"range", b"if-match", b"if-none-match", b"if-range"),
+        *(b"cache-control", b"pragma", b"range", b"if-match", b"if-none-match", b"if-range"),
         *(b"if-modified-since", b"if-unmodified-since"),
         # authentication,
         *(b"cookie", b"set-cookie", b"www-authenticate", b"authentication-info"),
         # how the content is to be read,
         *(b"content-encoding", b"content-type", b"content-range", b"content-location"),
         # and what must be known before the content comes.
-        *(b"accept-ranges", b"age", b"date", b"expires", b"location", b"retry-after", b"vary"),
+        *(b"accept-ranges", b"age", b"expires", b"location", b"retry-after", b"vary"),
     )
 )
 """Names that are dropped from trailer sections (RFC 9110 section 6.5.1)."""

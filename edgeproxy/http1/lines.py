@@ -278,6 +278,7 @@ REQUEST_READERS: Final[dict[Kind, Reader]] = {
     Kind.TE: _plainly,
     Kind.EXPECT: _plainly,
     Kind.VIA: _plainly,
+    Kind.MAX_FORWARDS: _plainly,
     Kind.TRACESTATE: _plainly,
 }
 """How the line of each kind is read."""
@@ -289,6 +290,7 @@ RESPONSE_READERS: Final[dict[Kind, Reader]] = {
     Kind.CONNECTION: _connection,
     Kind.RATE: _apart,
     Kind.SECURITY: _security,
+    Kind.DATE: _plainly,
     Kind.CODING: _plainly,
     Kind.UPGRADE: _plainly,
 }

@@ -51,6 +51,9 @@ class RequestHead:
     """Expect: 100-continue."""
     trailers: bool = False
     """TE: trailers: the client wants trailer fields."""
+    forwards: int | None = None
+    """Max-Forwards, which is not in `keep` then; None where there is none, or it is no number. RFC 9110 section 7.6.2:
+    OPTIONS is forwarded with one less, and not at all with 0."""
     trace: tuple[bytes, bytes] | None = None
     """(trace-id, flags) of a valid traceparent, in hex digits."""
     request_id: bytes | None = None
@@ -170,6 +173,8 @@ def read_head(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, mino
         keep = [line for line in keep if grammar.name_of(line) not in named]
     _read_key(head, found, named)
     _read_expectation(head, found, minor)
+    if b"max-forwards" not in named and not _read_forwards(head, found):
+        keep += [field.line for field in found.get(Kind.MAX_FORWARDS, ())]
     if _read_trace(head, found):
         keep += [field.line for field in found.get(Kind.TRACESTATE, ())]
     if trusted:
@@ -275,6 +280,19 @@ def _read_expectation(head: RequestHead, found: Found, minor: int) -> None:
         raise Refused(417, "The only expectation that can be met is 100-continue")
     if expectations:
         head.expect, head.plain = True, False
+
+
+def _read_forwards(head: RequestHead, found: Found) -> bool:
+    """RFC 9110 section 7.6.2: whether there is one Max-Forwards, and a number in it."""
+    fields = found.get(Kind.MAX_FORWARDS, ())
+    if len(fields) != 1 or not fields[0].value.isdigit():
+        return False
+    # Of a number with more digits than 63 bits hold the first ones: it may be made less.
+    head.forwards, head.plain = int(fields[0].value.lstrip(b"0")[:DIGITS_MOST] or b"0"), False
+    return True
+
+
+DIGITS_MOST: Final = 18
 
 
 def _read_trace(head: RequestHead, found: Found) -> bool:

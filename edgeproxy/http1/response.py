@@ -8,12 +8,12 @@ from edgeproxy.http1.fields import NEVER_NAMED, Kind
 from edgeproxy.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, plain_status, response_field
 from edgeproxy.http1.security import ALL
 
-LENGTH, RATE, SECURITY = Kind.LENGTH, Kind.RATE, Kind.SECURITY
-ODD: Final = (0, -1, b"", b"", 0)
+DATE, LENGTH, RATE, SECURITY = Kind.DATE, Kind.LENGTH, Kind.RATE, Kind.SECURITY
+ODD: Final = (0, -1, b"", b"", 0, True)
 """What `read_plain_response` says of a head that is not plain."""
 recall = RESPONSE_LINES.get
 
-IN_PLACE: Final = frozenset((Kind.PASS, LENGTH, SECURITY))
+IN_PLACE: Final = frozenset((Kind.PASS, DATE, LENGTH, SECURITY))
 """Kinds whose lines are passed on, in their place."""
 
 
@@ -31,6 +31,9 @@ class ResponseHead:
     """The upstream's own RateLimit lines, each with its CRLF."""
     said: int = 0
     """What is said in it to browsers already, as security.py has it."""
+    dated: bool = False
+    """`keep` has a Date; where it has none, it is to get the time at which the response came (RFC 9110 section 6.6.1),
+    unless the status is 1xx."""
     bodiless: bool = False
     """1xx, 204 or 304: no body follows, whatever else is said here. (Nor does one follow the answer to a HEAD.)"""
     length: int = -1
@@ -42,8 +45,8 @@ class ResponseHead:
     """The value of Upgrade in lower case, where Connection names it: with 101, what is spoken from here on."""
 
 
-def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes, int]:
-    """(status, length, keep, rate, said) of a plain response's head; ODD where `read_response` must read it.
+def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes, int, bool]:
+    """(status, length, keep, rate, said, dated) of a plain response's head; ODD where `read_response` must read it.
 
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
     final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes
@@ -62,6 +65,7 @@ def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes, int]:
     rate = b""
     length = -1
     said = 0
+    dated = False
     del lines[0]
     for line in lines:
         field = recall(line)
@@ -69,6 +73,9 @@ def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes, int]:
             field = response_field(line)
         if field is PASSED:
             keep.append(line)
+        elif field.kind is DATE:
+            keep.append(field.line)
+            dated = True
         elif field.gone:
             pass
         elif field.kind is LENGTH and length < 0:
@@ -90,7 +97,7 @@ def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes, int]:
     elif length < 0:
         return ODD
     keep.append(b"")
-    return status, length, b"\r\n".join(keep), rate, said
+    return status, length, b"\r\n".join(keep), rate, said, dated
 
 
 def read_response(block: bytes) -> ResponseHead:
@@ -126,6 +133,7 @@ def read_response(block: bytes) -> ResponseHead:
     head.keep = b"\r\n".join([b"HTTP/1.1 %d %b" % (head.status, match[3] or b""), *keep, b""])
     head.rate = b"".join([field.tail for field in found.get(RATE, ()) if grammar.name_of(field.tail) not in named])
     head.said = _said(head, found, named)
+    head.dated = DATE in found and b"date" not in named
     return head
 
 

@@ -8,6 +8,7 @@ from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.policies import Policy, Total
 from edgeproxy.limits.quota import Quota
+from edgeproxy.limits.window import UNTIL_TRIED
 
 NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
 NOBODY: Mapping[Policy, Gate] = MappingProxyType({})
@@ -17,6 +18,7 @@ class Terms:
     """Everything that holds the requests of somebody on a route. Made once, used for every one of them."""
 
     __slots__ = (
+        "asks",
         "bought_off",
         "credits",
         "doors",
@@ -81,6 +83,8 @@ class Terms:
         """Of the reported, the shadows and the trials, all or none: the gates that only tell, and where nobody asks."""
         self.totals = totals
         """Those who tell other hosts of quotas and requests at once."""
+        self.asks = bool(gates or told)
+        """It is to be seen whether a request must ask first, or is refused as there is nobody to ask."""
         self.shares = bool(gates or self.paying or told or totals)
         """Other hosts are to know of something."""
         self.others: tuple[Bound, ...] = (*reported, *quotas, *slots)
@@ -191,27 +195,37 @@ def held_up(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Po
     """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
 
     `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
-    only for requests that are to be bought with them.
+    only for requests that are to be bought with them. What is charged later is refused only while the hub is away.
     """
     for policy, gate in terms.gates:
-        if policy.left(now) < policy.cost:
+        left = policy.left(now)
+        if left < policy.cost:
             if terms.credits is None:
                 return None
             break
-        if gate.must_ask(now, policy.cost):
+        if gate.must_ask(now, policy.cost, left):
             break
     else:
         if not shut:
-            return None
+            return _withheld(terms, now) if terms.told else None
     short = lacking(terms, now, shut)
     if short and not sells(terms, now, short):
         return None  # Claims are of no use to who is refused by something else.
     for policy, gate in terms.gates:
-        if policy not in short and gate.must_ask(now, policy.cost):
+        if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
             return policy, gate
     for credits, gate in terms.paying:
-        if short and gate.must_ask(now, credits.cost):
+        if short and gate.must_ask(now, credits.cost, credits.left(now)):
             return credits, gate
+    return _withheld(terms, now) if terms.told else None
+
+
+def _withheld(terms: Terms, now: float) -> tuple[Policy, Gate] | None:
+    """Of the rates that are charged later, the first of which this host may let nothing through."""
+    for policy in terms.reported:
+        left = policy.left(now)
+        if left >= 1 and terms.told[policy].is_withheld(now, left):
+            return policy, terms.told[policy]
     return None
 
 
@@ -373,7 +387,11 @@ def affords(terms: Terms, now: float, *, alone: bool = False) -> bool:
     credits = terms.credits
     if credits is None or terms.bought_off or credits.left(now) < credits.cost:
         return False
-    return not any(gate.must_ask(now, credits.cost) for _, gate in terms.paying if not alone or gate.mode == "strict")
+    return not any(
+        gate.must_ask(now, credits.cost, credits.left(now))
+        for _, gate in terms.paying
+        if not alone or gate.mode == "strict" or gate.is_away
+    )
 
 
 def buy(terms: Terms, now: float, *, alone: bool = False) -> bool:
@@ -385,6 +403,13 @@ def buy(terms: Terms, now: float, *, alone: bool = False) -> bool:
     for _, gate in terms.paying:
         gate.charged(now, credits.cost)
     return True
+
+
+def denied_at_gates(terms: Terms, held: tuple[Policy, ...]) -> Denied:
+    """What to tell the client of whom `held_up` said so, and who waited in vain or could not. Others may go on before
+    long; while the hub is away, and nothing passes without it, not before it is tried again."""
+    gates = (*terms.gates, *terms.told.items())
+    return Denied(held, UNTIL_TRIED if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
 def denied(terms: Terms, now: float) -> Denied:

@@ -9,7 +9,7 @@ from math import ceil, floor
 
 from edgeproxy.limits.levels import LevelCounts
 from edgeproxy.limits.rule import Rule
-from edgeproxy.limits.window import SlidingWindow
+from edgeproxy.limits.window import UNTIL_TRIED, SlidingWindow
 
 ROUNDING = 2.0**-10
 """Tokens that are made up for where levels were rounded: what fits exactly must fit."""
@@ -60,12 +60,14 @@ class TokenBucket(SlidingWindow):
     def drained(self, cost: int) -> int:
         """Whole seconds ≥ 1 until there is room for `cost`, or the bucket is empty. Call it after `left`."""
         counts = self._counts
+        if counts.is_shut:
+            return UNTIL_TRIED
         depth = max(1, self.depth // counts.share)
         too_much = counts.level + min(0, cost - depth)
         # Another worker may know the level of a debt with its rounding, which is more than is made up for.
         rounded = max(0.0, counts.level * COARSENESS - room(depth) + depth)
         # A little less, which is made up for, so that a float's last bit makes nobody wait for a second more.
-        return max(1, ceil((too_much + rounded - ROUNDING / 4) / counts.rate))
+        return max(1, ceil((too_much + rounded - ROUNDING / 4) / counts.rate * counts.parts))
 
     def _reset(self, now: float) -> int:
         counts = self._counts

@@ -2,6 +2,7 @@
 
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
+from edgeproxy.limits.window import UNTIL_TRIED
 
 
 class Concurrency:
@@ -29,4 +30,6 @@ class Concurrency:
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Seconds after which it may be worth a try: 1, for nobody knows; 0 where there is a slot now."""
-        return 1 if self._slots.is_full(self.limit, now) else 0
+        if not self._slots.is_full(self.limit, now):
+            return 0
+        return UNTIL_TRIED if self._slots.is_shut else 1

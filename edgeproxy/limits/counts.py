@@ -33,6 +33,7 @@ class Counts:
         "_foreign",
         "_generation",
         "_generation_at",
+        "_hub",
         "_key",
         "_local",
         "_locals",
@@ -78,6 +79,7 @@ class Counts:
         self._foreign = 0
         self._again = -1.0
         self._ring = table.layout.ring
+        self._hub = 0 if table.layout.hub is None else table.layout.head(table.layout.hub)
         self.cells = table.layout.cells
         self.width = width_us(window, self.cells)
         self._per_second = per_second(self.width)
@@ -97,6 +99,21 @@ class Counts:
     def local(self) -> bool:
         """The row is this process's own: the table has none to give."""
         return self._local is not None
+
+    @property
+    def withheld(self) -> int:
+        """How much of what is counted nobody has used: it keeps this host to its part while the hub is away."""
+        return self.words[self.row + self._hub + at.WITHHELD] if self.row and self._hub else 0
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing passes until the hub is there again."""
+        return self.withheld > 0 and self.words[self.row + self._hub + at.THRESHOLDS] == 0
+
+    @property
+    def parts(self) -> int:
+        """Of what drains from a bucket, this host has one part in so many: more than one while the hub is away."""
+        return max(1, self.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
 
     def look_again(self) -> None:
         """Other columns than before are to be read: sum anew at the next decision."""
@@ -198,13 +215,21 @@ class Counts:
         self._own_latest = max(own) >> SHIFT
 
     def live(self) -> dict[int, int]:
-        """What is counted in each cell that counts now, by all columns and from elsewhere."""
+        """What is counted in each cell that counts now, by all columns and from elsewhere; not what others are to have
+        while the hub is away, which leaves with no cell."""
         low = max(1, self.cell - self.cells << SHIFT)
         high = self.cell + AHEAD + 1 << SHIFT
         cells: dict[int, int] = {}
         for word in self.words[self._first - self._ring : self._end].tolist():
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
+        if withheld := self.withheld:
+            # It is the latest of what stands in the hub's column, the last.
+            for word in sorted(self.words[self._end - self._ring : self._end].tolist(), reverse=True):
+                if low <= word < high:
+                    some = min(withheld, word & MASK)
+                    cells[word >> SHIFT] -= some
+                    withheld -= some
         return cells
 
     # ---- where the row is

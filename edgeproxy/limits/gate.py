@@ -8,7 +8,7 @@ worker writes how many it would like (WANT) and how many it has spent (USED), th
 from collections.abc import Callable
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.layout import GIVEN, HOSTS, ROW_SYNC, THRESHOLDS, USED, WARM_UNTIL
+from edgeproxy.counters.layout import AWAY, GIVEN, HOSTS, ROW_SYNC, THRESHOLDS, USED, WARM_UNTIL
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 
@@ -16,7 +16,9 @@ QUIET = 0.025
 """Seconds between two times that one row's use is told."""
 NEVER = (1 << 32) - 1
 """As a threshold: nobody need ask, or tell."""
-LONGEST = {"bounded": 0.25, "strict": 0.5}
+HELD = NEVER << 32 | NEVER
+"""Both thresholds of a row that the supervisor holds to this host's part, while the hub is away."""
+LONGEST = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
 """Seconds that a request waits for claims at most."""
 UNUSED = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
 """Seconds after which claims that nobody used are given back; of what is eventual now they are from before."""
@@ -139,12 +141,14 @@ class Gate:
         untold = worth if self.mode == "eventual" else min(worth, (thresholds >> 32) + 1)
         self._open_below = words[row + at.ROW_ACKNOWLEDGED] + untold
 
-    def must_ask(self, now: float, cost: int) -> bool:
-        """Whether a request that counts for `cost` has to wait for claims, at edge time `now`. After a decision."""
-        row = self._counts.row
+    def must_ask(self, now: float, cost: int, left: int) -> bool:
+        """Whether a request that counts for `cost`, where so much is `left` at edge time `now`, has to wait for claims;
+        or is refused, where there is nobody to ask and it is more than this host may let through by itself. After a
+        decision."""
+        words, row = self._words, self._counts.row
         if not row:
-            return False
-        words, hub, own = self._words, row + self._heads, row + self._own
+            return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
+        hub, own = row + self._heads, row + self._own
         counted = sum(words[row + self._cums : hub : self._width].tolist())
         self._untold = untold = counted - words[row + at.ROW_ACKNOWLEDGED]
         if words[own + GIVEN] - words[own + USED] >= cost:
@@ -153,7 +157,9 @@ class Gate:
             # Alone too: another host is known of with the next heartbeat, and will have let some through by then.
             return True
         hosts = words[HOSTS]
-        if hosts <= 1 or hosts & at.AWAY or self.mode == "eventual":
+        if hosts >= AWAY:
+            return self._is_beyond(now, cost, left)
+        if hosts <= 1 or self.mode == "eventual":
             return False
         if words[hub + WARM_UNTIL] > now * 1000:
             allowed = words[hub + THRESHOLDS] >> 32
@@ -161,12 +167,45 @@ class Gate:
             allowed = cold_allowance(self.most, hosts)
         return untold + cost > allowed
 
+    def _is_beyond(self, now: float, cost: int, left: int) -> bool:
+        """While the hub is away: whether a request is more than may pass in a row of which the supervisor has not said
+        yet what this host's part is.
+
+        With `share` that is an equal part of what was left when the hub was last told, or what always passes of a limit
+        that nobody has heard of: never more than the supervisor will say (`held_to` of sync/plan.py).
+        """
+        words, counts, most = self._words, self._counts, self.most
+        if words[at.ON_LOSS] != at.SHARE:
+            return words[at.ON_LOSS] == at.DENY
+        hub, hosts = counts.row + self._heads, max(1, words[HOSTS] & ~AWAY)
+        if words[hub + THRESHOLDS] == HELD:
+            # It is held anew several times in a window. Where it was not, what stands for others may be gone.
+            window = counts.width * counts.cells / 1000
+            if now * 1000 < words[hub + WARM_UNTIL] + window / 2:
+                return False
+        # Of what the hub was not told of, some may be out of the window.
+        untold = max(0, min(self._untold, most - left))
+        room = left + untold
+        return untold + cost > max(room // hosts, cold_allowance(most, hosts) - (most - room))
+
+    def is_withheld(self, now: float, left: int) -> bool:
+        """Whether a request that is charged later is to be refused, as the hub is away; `left` of it now. For those
+        who never ask otherwise."""
+        return self.is_away and self.must_ask(now, 1, left)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the hub is, so that nobody can be asked."""
+        return self._words[HOSTS] >= AWAY
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing passes it until the hub is there again."""
+        return self.is_away and (self.mode == "strict" or self._words[at.ON_LOSS] == at.DENY)
+
     def is_in_vain(self, now: float) -> bool:
         """Whether there is nobody to ask, or the hub has just said that there is nothing left."""
-        counts = self._counts
-        return bool(
-            self._words[at.HOSTS] & at.AWAY or self._words[counts.row + self._heads + at.NO_USE_UNTIL] > now * 1000
-        )
+        return self.is_away or self._words[self._counts.row + self._heads + at.NO_USE_UNTIL] > now * 1000
 
     def charged(self, now: float, cost: int) -> None:
         """A request passed, for which `must_ask` was false."""

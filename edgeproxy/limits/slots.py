@@ -8,6 +8,7 @@ from threading import Lock
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import SHORTEST_US
+from edgeproxy.counters.layout import AWAY, HOSTS
 from edgeproxy.counters.rows import COUNT_MASK, FOREIGN_COLUMN, HAS_GAUGES, LimitTable, NoRow, TableFull, milliseconds
 from edgeproxy.limits.counts import AGAIN
 from edgeproxy.limits.local import Locals
@@ -75,6 +76,8 @@ class Slots:
             self._settle(now)
         if now > self._touched:
             self._touch(now)
+        if words[HOSTS] >= AWAY and (limit := self._without_hub(limit)) < 1:
+            return False
         self.used = used = self.used + 1
         if self._row < 0:
             if used <= max(1, limit // self._share):
@@ -110,6 +113,8 @@ class Slots:
         words = self._table.words
         if words[self._sync_at] != self._sync:
             self._settle(now)
+        if words[HOSTS] >= AWAY and (limit := self._without_hub(limit)) < 1:
+            return True
         if self._row < 0:
             return self.used >= max(1, limit // self._share)
         total = self.used + words[self._foreign_at]
@@ -117,10 +122,28 @@ class Slots:
             total += words[place] & COUNT_MASK
         return total >= limit and self._living() >= limit
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether none is left until the hub is there again."""
+        words = self._table.words
+        return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
+
     def look_again(self) -> None:
         """Other columns than before are to be read."""
         if self._row >= 0:
             self._look_at_columns()
+
+    def _without_hub(self, limit: int) -> int:
+        """What may be in use while the hub is away: of this host its part, whatever the hub's column says of others."""
+        table = self._table
+        words, hub = table.words, table.layout.hub
+        assert hub is not None
+        if words[at.ON_LOSS] == at.DENY:
+            return 0
+        if words[at.ON_LOSS] == at.FULL or self._row < 0:
+            return limit
+        part = max(1, limit // max(1, words[HOSTS] & ~AWAY))
+        return min(limit, part + (words[self._row + table.layout.head(hub) + at.GAUGE] & COUNT_MASK))
 
     def _living(self) -> int:
         """What is in use without what dead processes left: asked only where it matters, for it takes system calls."""

@@ -24,12 +24,13 @@ class Usage(NamedTuple):
     """What counts now, what would still pass, and whole seconds until the oldest that counts no longer does (0: none).
 
     Of a bucket `used` is its level, which is empty after `reset` seconds; of requests at once, those under way. Of a
-    hybrid both are the window's.
+    hybrid both are the window's. `held_back` is kept for other hosts, while the hub is away, and nobody has used it.
     """
 
     used: int
     remaining: int
     reset: int
+    held_back: int = 0
 
 
 def look(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
@@ -60,9 +61,13 @@ def _window(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage
     live = [word for word in table.words[row + at.FOREIGN : row + table.layout.heads].tolist() if low <= word < high]
     if not live:
         return Usage(0, rule.limit, 0)
-    used = sum([word & MASK for word in live])
+    counted = sum([word & MASK for word in live])
+    held_back = min(counted, _withheld(table, row))
+    if held_back == counted:
+        return Usage(0, max(0, rule.limit - counted), 0, held_back)
     oldest = min(cell, min(live) >> SHIFT)
-    return Usage(used, max(0, rule.limit - used), seconds_until_gone(oldest, cells, width, now))
+    reset = seconds_until_gone(oldest, cells, width, now)
+    return Usage(counted - held_back, max(0, rule.limit - counted), reset, held_back)
 
 
 def _bucket(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
@@ -73,8 +78,10 @@ def _bucket(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage
     level = level_in(_heads(table, row), table.layout.width, now, rate, scale).level
     # A worker makes up as much for what was rounded. What is used and what remains make up the depth, or more than it.
     level -= room(rule.depth) - rule.depth
-    used = max(0, ceil(level))
-    return Usage(used, max(0, rule.depth - used), ceil(level / rate) if used else 0)
+    filled = max(0, ceil(level))
+    held_back = min(filled, _withheld(table, row))
+    used = filled - held_back
+    return Usage(used, max(0, rule.depth - filled), ceil((level - held_back) / rate) if used else 0, held_back)
 
 
 def _hybrid(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
@@ -83,8 +90,12 @@ def _hybrid(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage
 
 
 def _concurrency(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
-    used = 0 if row is None else table.in_use(row)
-    return Usage(used, max(0, rule.limit - used), min(used, 1))
+    if row is None:
+        return Usage(0, rule.limit, 0)
+    taken = table.in_use(row)
+    held_back = min(taken, _withheld(table, row))
+    used = taken - held_back
+    return Usage(used, max(0, rule.limit - taken), min(used, 1), held_back)
 
 
 ALGORITHMS: dict[str, Callable[[LimitTable, int | None, Rule, float], Usage]] = {
@@ -95,6 +106,12 @@ ALGORITHMS: dict[str, Callable[[LimitTable, int | None, Rule, float], Usage]] = 
     "burst_credits": _bucket,
 }
 """How a row is looked at, by the name of its rule's algorithm."""
+
+
+def _withheld(table: LimitTable, row: int) -> int:
+    """What stands in the hub's column for other hosts, which nobody is known to have used."""
+    hub = table.layout.hub
+    return 0 if hub is None else table.words[row + table.layout.head(hub) + at.WITHHELD]
 
 
 def _heads(table: LimitTable, row: int) -> list[int]:

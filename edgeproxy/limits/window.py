@@ -12,6 +12,10 @@ from edgeproxy.limits.rule import Rule
 INSTANT = 1e-6
 """Seconds by which a moment is put off, so that rounding never makes it come early."""
 
+UNTIL_TRIED = 5
+"""Seconds after which to come back where nothing passes until the hub is there again: about when it is tried again
+(sync/breaker.py)."""
+
 
 def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
     """Whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of so many `cells`."""
@@ -32,7 +36,7 @@ class SlidingWindow:
         self._second = -1
         self._tail = b""
         self._asked: tuple[int, ...] = ()
-        self._passes = 0.0
+        self._passes: float | None = 0.0
 
     @property
     def name(self) -> str:
@@ -93,10 +97,11 @@ class SlidingWindow:
         if asked != self._asked:
             self._asked = asked
             self._passes = self._moment(cost - left)
-        return max(1, int(self._passes - now + INSTANT) + 1)
+        return UNTIL_TRIED if self._passes is None else max(1, int(self._passes - now + INSTANT) + 1)
 
-    def _moment(self, needed: int) -> float:
-        """When so many cells, the oldest first, have left the window that `needed` of the counts are gone."""
+    def _moment(self, needed: int) -> float | None:
+        """When so many cells, the oldest first, have left the window that `needed` of the counts are gone; None where
+        that is not before the hub is there again."""
         counts = self._counts
         leaves = counts.cell
         for cell, count in sorted(counts.live().items()):
@@ -104,7 +109,7 @@ class SlidingWindow:
             needed -= count
             if needed <= 0:
                 break
-        return leaves * counts.width / 1e6
+        return None if needed > 0 and counts.withheld else leaves * counts.width / 1e6
 
     def reset(self, now: float) -> int:
         """Whole seconds until the oldest that is counted no longer is; where nothing is, as if this request were."""
@@ -113,6 +118,8 @@ class SlidingWindow:
 
     def _reset(self, now: float) -> int:
         counts = self._counts
+        if counts.is_shut:
+            return UNTIL_TRIED
         return seconds_until_gone(counts.oldest, counts.cells, counts.width, now)
 
     def tail(self, now: float) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1 import message, security
-from edgeproxy.limits.admission import Denied, denied
+from edgeproxy.limits.admission import denied, denied_at_gates
 from edgeproxy.proxy.lane import NOBODY
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ def of(exchange: "Exchange", reason: "EdgeError | Terms", *, close: bool) -> byt
     if isinstance(reason, Fault):
         return _failed(exchange, reason, close)
     if isinstance(reason, Refused):
+        if reason.status == 204:
+            return _answer(exchange, 204, reason.fields, b"", close, reason.detail)
         body = message.problem(reason.status, reason.detail, exchange.request_id())
         return _answer(exchange, reason.status, reason.fields, body, close, reason.detail)
     assert not isinstance(reason, EdgeError)
@@ -37,7 +39,8 @@ def _failed(exchange: "Exchange", fault: Fault, close: bool) -> bytes:
 
 def _limited(exchange: "Exchange", terms: "Terms", close: bool) -> bytes:
     """429: something in these terms has no room. Retry-After is never earlier than when a retry can succeed."""
-    violated, retry_after = denied(terms, exchange.now) if not exchange.held else Denied(exchange.held, 1)
+    held = exchange.held
+    violated, retry_after = denied_at_gates(terms, held) if held else denied(terms, exchange.now)
     worker = exchange.client.worker
     names = tuple([policy.name for policy in violated])
     for counter in worker.counts.limited(_route(exchange), _tier(exchange), names):
@@ -62,7 +65,8 @@ def message_of(exchange: "Exchange") -> str | None:
 def _answer(exchange: "Exchange", status: int, fields: bytes, body: bytes, close: bool, why: str) -> bytes:
     worker = exchange.client.worker
     worker.counts.requests(_route(exchange), _tier(exchange), status).add(1)
-    parts = (message.PROBLEM, worker.date, fields, exchange.rate_fields(), exchange.notes, exchange.rid)
+    kind = message.PROBLEM if body else b""
+    parts = (kind, worker.date, fields, exchange.rate_fields(), exchange.notes, exchange.rid)
     fields = b"%b%b%b%b%bX-Request-Id: %b\r\n" % parts
     if exchange.snapshot.security_headers:
         fields += security.OWN[exchange.is_secure()]

@@ -15,7 +15,6 @@ from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.http1.response import has_date
 from edgeproxy.limits.admission import (
     Noted,
     Terms,
@@ -269,7 +268,7 @@ class Exchange:
         if terms.holds:
             admission = admit_open(terms, self.now) if terms.doors else None
             if admission is None:
-                if terms.gates and (held := self.ask(terms)) is not None:
+                if terms.asks and (held := self.ask(terms)) is not None:
                     return held
                 admission = admit(terms, self.now, self.held)
                 if terms.shares:
@@ -295,7 +294,7 @@ class Exchange:
         asking = self.client.worker.asking
         while (held := held_up(terms, self.now, self.held)) is not None:
             policy, gate = held
-            if asking.alone and gate.mode != "strict":
+            if asking.alone and gate.mode != "strict" and not gate.is_away:
                 return None
             # What it waited for whose key it has is no part of this.
             seconds = asking.left(gate, self.started + self.away - (self.waited or 0.0))
@@ -417,7 +416,7 @@ class Exchange:
         """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
         client = self.client
         arrived = monotonic()
-        status, _, keep, rate, said = plain
+        status, _, keep, rate, said, _ = plain
         # As `meter` does: a call less on the way of most answers.
         for counter in self.lane.counters[status]:
             counter.add(1)
@@ -536,14 +535,24 @@ class Exchange:
         self.path = target.partition(b"?")[0]
 
     def stamp_unusual(self) -> None:
-        """Request ids that a trusted proxy made, credentials that are to be passed on, signed stamps."""
+        """Request ids that a trusted proxy made, credentials that are to be passed on, signed stamps, Max-Forwards."""
         lane, head = self.lane, self.head
         if head.request_id is not None:
             self.rid = head.request_id
+        if head.forwards is not None:
+            self.count_forwards(head.forwards)
         if lane.forwards_key:
             self.keep = self.credentials + self.keep
         if self.snapshot.sign is not None:
             self.keep += self.snapshot.sign(self.rid, lane, self.now)
+
+    def count_forwards(self, left: int) -> None:
+        """RFC 9110 section 7.6.2: whoever asks how far its OPTIONS comes is answered here where it may not go on."""
+        if self.method == b"OPTIONS":
+            if not left:
+                raise Refused(204, "Max-Forwards ends here", close=False)
+            left -= 1
+        self.keep += b"Max-Forwards: %d\r\n" % left
 
     def interim(self, head: "ResponseHead") -> None:
         """A 1xx answer: passed on at once, to whom can be sent one (RFC 9110 section 15.2)."""
@@ -589,7 +598,7 @@ class Exchange:
             client.last, server.reusable = True, False
         if client.worker.draining or (endless and not chunked):
             client.last = True
-        if not has_date(head.keep):
+        if not head.dated:
             head.keep += client.worker.date
         self.meter(head.status)
         self.reported(head.keep)

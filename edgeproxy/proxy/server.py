@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.errors import Fault
 from edgeproxy.http1.chunked import Chunked, encode, finish, of_response
 from edgeproxy.http1.keep_alive import idle_at_most
-from edgeproxy.http1.response import ResponseHead, check_unfinished, read_plain_response, read_response
+from edgeproxy.http1.response import ODD, ResponseHead, check_unfinished, read_plain_response, read_response
 from edgeproxy.proxy.deadlines import EVERY, NEVER
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.measures import read_trailers
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 BLANK = b"\r\n\r\n"
 LONGEST_HEAD = 32 << 10
-Plain = tuple[int, int, bytes, bytes, int]
-"""(status, length, kept lines, the upstream's RateLimit lines, what it says to browsers) of a head; a length of -1
-where it needs care."""
-
-NEEDS_CARE: Plain = (0, -1, b"", b"", 0)
+Plain = tuple[int, int, bytes, bytes, int, bool]
+"""(status, length, kept lines, the upstream's RateLimit lines, what it says to browsers, whether it has a Date) of a
+head; a length of -1 where it needs care."""
 
 ANSWERS: dict[bytes, Plain] = {}
 """Heads of answers seen before, which mean what their bytes say and nothing else."""
+
+UNDATED: dict[bytes, Plain] = {}
+"""Those without Date, to which the time is still to be added at which they came."""
 
 # What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
 WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL = range(5)
@@ -103,7 +104,7 @@ class Server(asyncio.Protocol):
         block = data[: end + 2]
         plain = ANSWERS.get(block)
         if plain is None:
-            plain = understand(block)
+            plain = understand(block, self.worker.date)
         if exchange.whole and end + 4 + plain[1] == len(data):
             exchange.respond_whole(self, plain, data, end)
         else:
@@ -379,15 +380,23 @@ def too_much() -> Fault:
     return Fault("http_protocol_error", "The upstream sent more than its answer")
 
 
-def understand(block: bytes) -> Plain:
-    """What the head of an answer means, where it is plain; remembered."""
-    if len(block) > LONGEST_HEAD:
-        return NEEDS_CARE
-    try:
-        return remember(ANSWERS, block, read_plain_response(block))
-    except Fault:
-        # The reader that knows every rule will say so again, where there is somebody to hear it.
-        return NEEDS_CARE
+def understand(block: bytes, date: bytes) -> Plain:
+    """What the head of an answer means, where it is plain; remembered, but for the Date line that it gets if it has
+    none: `date`, with its CRLF."""
+    plain = UNDATED.get(block)
+    if plain is None:
+        if len(block) > LONGEST_HEAD:
+            return ODD
+        try:
+            plain = read_plain_response(block)
+        except Fault:
+            # The reader that knows every rule will say so again, where there is somebody to hear it.
+            return ODD
+        if plain[5]:
+            return remember(ANSWERS, block, plain)
+        remember(UNDATED, block, plain)
+    status, length, keep, rate, said, _ = plain
+    return status, length, keep + date, rate, said, True
 
 
 RELAY = {

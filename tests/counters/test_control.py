@@ -44,6 +44,13 @@ def test_workers_see_who_serves_and_since_when_it_is_silent(tmp_path: Path) -> N
     assert worker.serving(103.0) == ((1 << 64) - 1, 2.75)
 
 
+def test_how_many_hosts_the_hub_knew_is_there_for_the_next(tmp_path: Path) -> None:
+    control = Control.prepare(tmp_path / "control")
+    assert control.hosts == 1, "nobody has asked it"
+    control.know(3)
+    assert Control.prepare(tmp_path / "control").hosts == 3
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 4096, b"edge.ctl"])
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "control"

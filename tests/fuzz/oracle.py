@@ -228,8 +228,12 @@ class _Judge:
         if given is None or not given.headed or given.status != final.status:
             self._wrong(f"not what the upstream answered: {answer[:300]!r}")
             return
-        if added := _extra(final.fields, ADDED) - _extra(given.fields, ADDED):
-            self._wrong(f"fields that the upstream did not send: {dict(added)}")
+        if unsent := _extra(final.fields, ADDED) - _extra(given.fields, ADDED):
+            self._wrong(f"fields that the upstream did not send: {dict(unsent)}")
+        dates = given.all(b"date")
+        added = not dates and final.status != 101  # RFC 9110 section 6.6.1
+        if len(final.all(b"date")) != 1 if added else final.all(b"date") != dates:
+            self._wrong(f"neither the upstream's Date nor one that it lacked: {final.all(b'date')} for {dates}")
         head = set(SERIAL.findall(self._got[final.at : final.body_at]))  # What is behind it is compared below.
         if strange := head - set(SERIAL.findall(bytes(copy.sent[: given.body_at]))):
             self._wrong(f"bytes of another answer: {strange}")

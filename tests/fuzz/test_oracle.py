@@ -12,6 +12,7 @@ from tests.fuzz.record import Copy, Talk
 
 ONE, OTHER = b"q00000000000001z", b"q00000000000002z"
 SERIAL, STRANGE = b"r00000000000001z", b"r00000000000002z"
+DATE = b"Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n"
 
 
 def request(mark: bytes = ONE, body: bytes = b"") -> bytes:
@@ -23,6 +24,7 @@ def request(mark: bytes = ONE, body: bytes = b"") -> bytes:
 def answer(serial: bytes = SERIAL, fields: bytes = b"", length: int = 16, body: bytes | None = None) -> bytes:
     """What an upstream answers."""
     content = serial if body is None else body
+    fields = DATE + fields
     return b"HTTP/1.1 200 OK\r\nX-Answer: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (serial, length, fields, content)
 
 
@@ -92,6 +94,18 @@ def a_sound_answer_cut(scene: Scene) -> None:
 
 def a_field_of_another(scene: Scene) -> None:
     scene.gets(answer(fields=b"Set-Cookie: a=b\r\n"))
+
+
+def a_date_of_the_edges_own(scene: Scene) -> None:
+    scene.gets(answer().replace(b"1994", b"2026"))
+
+
+def two_dates(scene: Scene) -> None:
+    scene.gets(answer(fields=DATE))
+
+
+def no_date(scene: Scene) -> None:
+    scene.copy.sent[:] = scene.talk.got[:] = answer().replace(DATE, b"")
 
 
 def a_sound_request_refused(scene: Scene) -> None:
@@ -166,6 +180,9 @@ CASES: dict[Callable[[Scene], None], str] = {
     a_whole_answer_of_a_reset_one: "a whole answer was made of one that is not",
     a_sound_answer_cut: "a sound answer was cut",
     a_field_of_another: "fields that the upstream did not send",
+    a_date_of_the_edges_own: "neither the upstream's Date",
+    two_dates: "neither the upstream's Date",
+    no_date: "neither the upstream's Date",
     a_sound_request_refused: "a sound request was answered by the edge",
     an_unasked_request: "forwarded, but not asked for here",
     a_post_sent_twice: "doing it twice may do harm",

@@ -335,6 +335,32 @@ def test_http_1_0_knows_neither_upgrade_nor_expectations() -> None:
 # ---- what is continued
 
 
+@pytest.mark.parametrize(
+    ("value", "forwards"),
+    [("0", 0), ("000", 0), ("7", 7), ("0010", 10), ("9" * 18, 10**18 - 1), ("12" * 20, int("12" * 9))],
+)
+def test_max_forwards_is_apart_from_what_is_kept(value: str, forwards: int) -> None:
+    """RFC 9110 section 7.6.2: what is kept of a number too long to be counted is less than it, as it may be."""
+    head = head_of(f"Max-Forwards: {value}", "A: b")
+    assert (head.forwards, head.plain) == (forwards, False)
+    assert b"Max-Forwards" not in head.keep
+
+
+@pytest.mark.parametrize("lines", [["Max-Forwards:"], ["Max-Forwards: -1"], ["Max-Forwards: 1", "Max-Forwards: 2"]])
+def test_max_forwards_that_is_not_one_number_is_passed_on(lines: list[str]) -> None:
+    head = head_of(*lines)
+    assert (head.forwards, head.plain) == (None, True)
+    assert all(block(line) in head.keep for line in lines)
+
+
+def test_max_forwards_that_connection_names_is_not_passed_on() -> None:
+    """RFC 9110 section 7.6.1."""
+    for value in ("7", "a"):
+        head = head_of("Connection: max-forwards", f"Max-Forwards: {value}")
+        assert head.forwards is None
+        assert b"Max-Forwards" not in head.keep
+
+
 def test_via_is_continued_on_one_line() -> None:
     """RFC 9110 section 7.6.3."""
     head = head_of("Via: 1.0 fred", "Via:", "Via: 1.1 p.example")

@@ -78,7 +78,7 @@ def test_a_plain_head_is_read_by_either_reader(
     rule: str, head: list[str], status: int, length: int, kept: list[str]
 ) -> None:
     said = ALL if status == 304 else 0
-    assert read_plain_response(block(*head)) == (status, length, block(*kept), b"", said)
+    assert read_plain_response(block(*head)) == (status, length, block(*kept), b"", said, False)
     careful = read_response(block(*head))
     assert (careful.status, careful.keep, careful.rate, careful.said) == (status, block(*kept), b"", said)
     assert careful.bodiless == (status in (204, 304))
@@ -92,7 +92,7 @@ RATE = ["RateLimit-Policy: a", "RateLimit: b", "RateLimit-Limit: c", "RateLimit-
 def test_rate_limit_lines_of_the_upstream_are_kept_apart() -> None:
     head = block(OK, RATE[0], "X-RateLimit-Limit: 1", *RATE[1:], "Content-Length: 0")
     kept = block(OK, "X-RateLimit-Limit: 1", "Content-Length: 0")
-    assert read_plain_response(head) == (200, 0, kept, block(*RATE), 0)
+    assert read_plain_response(head) == (200, 0, kept, block(*RATE), 0, False)
     assert (read_response(head).keep, read_response(head).rate) == (kept, block(*RATE))
 
 
@@ -108,7 +108,7 @@ SAID = [
 @pytest.mark.parametrize(("head", "said"), SAID)
 def test_what_an_answer_says_to_browsers_is_passed_on_and_known(head: list[str], said: int) -> None:
     kept = block(OK, *(line.replace(" :", ":") for line in head), "Content-Length: 0")
-    assert read_plain_response(block(OK, *head, "Content-Length: 0")) == (200, 0, kept, b"", said)
+    assert read_plain_response(block(OK, *head, "Content-Length: 0")) == (200, 0, kept, b"", said, False)
     careful = read_response(block(OK, *head, "Content-Length: 0"))
     assert (careful.keep, careful.said) == (kept, said)
 
@@ -118,6 +118,26 @@ def test_what_connection_names_is_not_said() -> None:
     lines = ["X-Frame-Options: DENY", "X-XSS-Protection: 1", "Content-Length: 0"]
     careful = read_response(block(OK, "Connection: x-frame-options", *lines))
     assert (careful.keep, careful.said) == (block(OK, *lines[1:]), SET_AUDITOR)
+
+
+@pytest.mark.parametrize("line", ["Date: a", "date: a", "DATE:", "Date:a", "Date : a"])
+def test_a_date_is_passed_on_and_known(line: str) -> None:
+    kept = block(OK, "A: b", line.replace(" :", ":"), "Content-Length: 0")
+    assert read_plain_response(block(OK, "A: b", line, "Content-Length: 0")) == (200, 0, kept, b"", 0, True)
+    careful = read_response(block(OK, "A: b", line, "Content-Length: 0"))
+    assert (careful.keep, careful.dated) == (kept, True)
+
+
+@pytest.mark.parametrize("line", ["X-Date: a", "Dates: a", "A: Date: b", "Da_te: a"])
+def test_what_only_looks_like_a_date_is_none(line: str) -> None:
+    assert not read_plain_response(block(OK, line, "Content-Length: 0"))[5]
+    assert not read_response(block(OK, line, "Content-Length: 0")).dated
+
+
+def test_a_date_that_connection_names_is_not_passed_on() -> None:
+    """RFC 9110 section 7.6.1."""
+    careful = read_response(block(OK, "Connection: date", "Date: a", "A: b"))
+    assert (careful.keep, careful.dated) == (block(OK, "A: b"), False)
 
 
 SIZED = [OK, "Content-Length: 3"]
@@ -281,7 +301,7 @@ HEADS = st.tuples(st.sampled_from(FIRST), st.lists(st.sampled_from(LINES), max_s
 )
 
 
-def plainly(head: bytes) -> tuple[int, int, bytes, bytes, int] | str:
+def plainly(head: bytes) -> tuple[int, int, bytes, bytes, int, bool] | str:
     """What the quick reader says."""
     try:
         return read_plain_response(head)
@@ -306,7 +326,7 @@ def test_both_readers_agree(head: bytes) -> None:
     elif plain != ODD:
         assert careful is not None
         following = 0 if careful.bodiless else careful.length
-        assert plain == (careful.status, following, careful.keep, careful.rate, careful.said)
+        assert plain == (careful.status, following, careful.keep, careful.rate, careful.said, careful.dated)
         assert (careful.minor, careful.chunked, careful.close, careful.upgrade) == (1, False, False, None)
 
 

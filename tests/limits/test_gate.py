@@ -7,9 +7,10 @@ import pytest
 
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.cells import cell_number, pack
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import NEVER, QUIET, Gate, cold_allowance
+from edgeproxy.limits.gate import HELD, NEVER, QUIET, Gate, cold_allowance
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
 from tests.counters.tables import PEOPLE, close_all, limits, make
@@ -50,10 +51,35 @@ class Stand:
     def give(self, claims: int) -> None:
         self.table.words[self.gate.row + self.table.head_at + at.GIVEN] += claims
 
+    def lost(self, on_loss: int, hosts: int = 3) -> None:
+        """The hub is away."""
+        self.table.words[at.ON_LOSS] = on_loss
+        self.hosts(hosts | at.AWAY)
+
+    def others(self, count: int, now: float = NOW) -> None:
+        """So much is counted elsewhere."""
+        layout, words, row = self.table.layout, self.table.words, self.gate.row
+        cell = cell_number(now, words[row + at.ROW_WIDTH])
+        words[row + layout.rings + layout.ring * 4 + cell % layout.ring] = pack(cell, count)
+        words[row + at.ROW_SYNC] += 1
+
+    def held(self, part: int, now: float = NOW) -> None:
+        """The supervisor holds it to so much."""
+        self.answer(allowed=NEVER, worth=NEVER, until=now + 3)
+        self.others(600 - part, now)
+
+    def passed(self, now: float = NOW) -> int:
+        """How many requests pass in a row."""
+        count = 0
+        while self.policy.left(now) >= 1 and self.passes(now):
+            count += 1
+        return count
+
     def passes(self, now: float = NOW) -> bool:
         """Whether a request passes without asking; it is counted then."""
-        assert self.policy.left(now) >= 1
-        if self.gate.must_ask(now, 1):
+        left = self.policy.left(now)
+        assert left >= 1
+        if self.gate.must_ask(now, 1, left):
             return False
         self.policy.charge(1)
         self.gate.charged(now, 1)
@@ -142,6 +168,65 @@ def test_while_the_hub_is_away_nobody_waits_for_it(stand: Stand) -> None:
     assert stand.gate.is_in_vain(NOW)
 
 
+@pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 600), (at.SHARE, 200), (at.DENY, 0)])
+@pytest.mark.parametrize("mode", ["bounded", "eventual"])
+def test_while_the_hub_is_away_what_nobody_has_looked_at_goes_by_on_loss(
+    stand: Stand, on_loss: int, passed: int, mode: str
+) -> None:
+    stand.gate.hold_to(600, mode)
+    stand.lost(on_loss)
+    assert stand.passed() == passed
+    if passed < 600:
+        assert stand.gate.is_in_vain(NOW)
+        stand.told.clear()
+        stand.gate.refused(NOW + QUIET)
+        assert stand.told == [stand.gate], "the supervisor looks at it next"
+
+
+def test_a_part_is_of_what_was_left(stand: Stand) -> None:
+    stand.lost(at.FULL)
+    assert [stand.passes() for _ in range(60)] == [True] * 60
+    stand.answer(allowed=5, worth=4, until=NOW)
+    stand.others(120)
+    stand.lost(at.SHARE)
+    assert stand.passed() == (600 - 60 - 120) // 3
+
+
+def test_as_much_passes_as_of_any_limit_that_was_not_heard_of(stand: Stand) -> None:
+    stand.lost(at.SHARE, hosts=300)
+    assert stand.passed() == cold_allowance(600, 300) == 6
+
+
+def test_nobody_has_looked_for_long_and_each_window_has_its_part(stand: Stand) -> None:
+    stand.lost(at.SHARE)
+    assert [stand.passed(NOW + 100 * number) for number in range(5)] == [200] * 5
+
+
+def test_what_the_supervisor_holds_passes_its_part(stand: Stand) -> None:
+    stand.lost(at.SHARE)
+    stand.held(350)
+    assert [stand.passes() for _ in range(240)] == [True] * 240
+    # Nobody has used it for a while, and the supervisor comes by every quarter of a window only.
+    later = NOW + 3 + 15
+    assert not stand.gate.is_open(later, 1)
+    assert stand.passed(later) == 350 - 240
+
+
+def test_what_was_held_long_ago_is_not_any_more(stand: Stand) -> None:
+    stand.lost(at.SHARE)
+    stand.held(350)
+    assert stand.table.words[stand.gate.row + stand.table.layout.head(4) + at.THRESHOLDS] == HELD
+    assert stand.passed(NOW + 100) == 200
+
+
+def test_who_is_charged_later_is_refused_only_while_the_hub_is_away(stand: Stand) -> None:
+    assert not stand.gate.is_withheld(NOW, 600)
+    stand.lost(at.DENY)
+    assert stand.gate.is_withheld(NOW, 600)
+    stand.lost(at.SHARE)
+    assert not stand.gate.is_withheld(NOW, 600)
+
+
 def test_a_claim_lets_one_pass(stand: Stand) -> None:
     stand.answer(allowed=0)
     assert not stand.passes()
@@ -219,7 +304,11 @@ def test_without_a_row_everybody_counts_alone(tmp_path: Path) -> None:
     told: list[Gate] = []
     gate = Gate(table, counts, 600, "strict", told.append)
     table.words[at.HOSTS] = 3
-    assert not gate.must_ask(NOW, 1)
+    assert not gate.must_ask(NOW, 1, 1)
+    table.words[at.HOSTS] |= at.AWAY
+    assert not gate.must_ask(NOW, 1, 1), "it is held to its part of a part"
+    table.words[at.ON_LOSS] = at.DENY
+    assert gate.must_ask(NOW, 1, 1)
     gate.charged(NOW, 1)
     gate.refused(NOW)
     gate.leave(-1)

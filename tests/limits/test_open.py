@@ -11,7 +11,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.admission import Admission, Terms, admit, admit_open, held_up, tell
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import NEVER, Gate
+from edgeproxy.limits.gate import HELD, NEVER, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
@@ -100,7 +100,7 @@ class World:
     def answer(self, chance: random.Random) -> None:
         """As sync/shared.py writes it: the row's version is moved last."""
         words, layout = self.table.words, self.table.layout
-        hosts = chance.choice((1, 2, 3, 3 | at.AWAY))
+        hosts, on_loss = chance.choice((1, 2, 3, 3 | at.AWAY)), chance.choice((at.FULL, at.SHARE, at.DENY))
         for _, gate in self.terms.gates:
             drawn = (
                 [chance.random() for _ in range(3)],
@@ -117,7 +117,12 @@ class World:
             words[row + at.ROW_ACKNOWLEDGED] = int(counted * (0.5 + share / 2)) if share < 0.5 else counted
             words[hub + at.THRESHOLDS] = (NEVER if tight < 0.3 else int(tight * 30)) << 32 | worth
             words[hub + at.WARM_UNTIL] = int((self.now + 3 * warm) * 1000)
+            if hosts & at.AWAY:
+                # It is held to a part, or nothing that was answered holds any more.
+                words[hub + at.THRESHOLDS] = HELD if tight < 0.5 and on_loss != at.DENY else 0
+                words[hub + at.WARM_UNTIL] *= words[hub + at.THRESHOLDS] == HELD
             words[row + at.ROW_SYNC] += 1
+        words[at.ON_LOSS] = on_loss
         words[at.HOSTS] = hosts
 
     def sibling(self, chance: random.Random) -> None:

@@ -200,6 +200,49 @@ def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sh
     close_all()
 
 
+# ---- the hub is away
+
+
+@pytest.fixture
+def charged_later(policies: Policies) -> Terms:
+    """A limit that is charged what answers say, and nothing else."""
+    policy = policies.of(Rule("reported", 60, 60.0), b"acme")
+    gate = policies.gate(Rule("reported", 60, 60.0), b"acme", "bounded")
+    assert gate is not None
+    return Terms(reported=(policy,), told={policy: gate})
+
+
+@pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 60), (at.SHARE, 20), (at.DENY, 0)])
+def test_what_is_charged_later_passes_its_part(
+    charged_later: Terms, table: LimitTable, on_loss: int, passed: int
+) -> None:
+    assert held_up(charged_later, NOW) is None
+    table.words[at.ON_LOSS] = on_loss
+    table.words[at.HOSTS] |= at.AWAY
+    count = 0
+    while held_up(charged_later, NOW) is None and not admit(charged_later, NOW)[0]:
+        report(charged_later, NOW, [1])
+        count += 1
+    assert count == passed
+    if passed < 60:
+        ((policy, gate),) = charged_later.told.items()
+        assert held_up(charged_later, NOW) == (policy, gate)
+        assert gate.is_in_vain(NOW)
+        assert not sells(charged_later, NOW, (policy,))
+
+
+@pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 3), (at.SHARE, 1), (at.DENY, 0)])
+def test_of_requests_at_once_it_is_the_same(terms: Terms, table: LimitTable, on_loss: int, passed: int) -> None:
+    table.words[at.ON_LOSS] = on_loss
+    table.words[at.HOSTS] |= at.AWAY
+    (slots,) = terms.slots
+    assert [slots.take(NOW) for _ in range(5)].count(True) == passed
+    assert slots.retry_after(NOW) > 0
+    if passed:
+        slots.give_back()
+        assert slots.retry_after(NOW) == 0
+
+
 # ---- burst credits
 
 CREDITS = Rule("burst-credits", 6, 60.0, "customer", "burst_credits", depth=20)
@@ -322,6 +365,25 @@ def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
 def test_a_routes_limit_that_is_shut_is_not_bought_off(stand: Stand) -> None:
     assert not sells(stand.terms, NOW, (stand.route,))
     assert held_up(stand.terms, NOW, (stand.route,)) is None
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_while_the_hub_is_away_credits_buy_nothing_where_nothing_is_to_pass(
+    policies: Policies, sharing: Sharing, table: LimitTable, alone: bool
+) -> None:
+    stand = Stand(policies, sharing)
+    terms = Terms(credits=stand.credits, credits_gate=stand.gates[2])
+    assert affords(terms, NOW, alone=alone)
+    table.words[at.HOSTS] |= at.AWAY
+    table.words[at.ON_LOSS] = at.DENY
+    assert not affords(terms, NOW, alone=alone)
+    assert held_up(stand.terms, NOW) == (stand.plan, stand.gates[0])
+    assert held_up(stand.terms, NOW, (stand.plan,)) == (stand.route, stand.gates[1])
+    stand.uses_up(stand.plan)
+    stand.gates[1].mode = "strict"
+    words, gate = table.words, stand.gates[1]
+    words[gate.row + gate._own + at.GIVEN] += 1
+    assert held_up(stand.terms, NOW) == (stand.credits, stand.gates[2])
 
 
 def test_the_other_limits_are_asked_for_before_credits(stand: Stand) -> None:

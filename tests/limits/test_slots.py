@@ -590,3 +590,56 @@ def test_the_row_says_that_it_counts_what_is_in_use(start: Start, path: Path) ->
     row = table.peek(table.key(rule(2).key(SUBJECT)))
     assert row is not None
     assert table.words[row + at.ROW_STATE] & HAS_GAUGES
+
+
+# ---- the hub is away
+
+
+@pytest.mark.parametrize(
+    ("on_loss", "elsewhere", "passed"),
+    [
+        (at.FULL, 0, 6),
+        (at.FULL, 4, 2),
+        (at.SHARE, 0, 3),
+        (at.SHARE, 1, 3),
+        (at.SHARE, 3, 3),
+        (at.SHARE, 5, 1),
+        (at.DENY, 0, 0),
+        (at.DENY, 6, 0),
+    ],
+)
+def test_while_the_hub_is_away_this_host_has_its_part(
+    tmp_path: Path, on_loss: int, elsewhere: int, passed: int
+) -> None:
+    path = make(tmp_path, PEOPLE._replace(columns=9))
+    one, other = Process(path, 6), Process(path, 6)
+    words, layout = one.table.words, one.table.layout
+    for process in (one, other):
+        process.table.enter()
+        assert process.slots.take(START)
+        process.slots.give_back()
+    one.table.columns_changed()
+    place = one.slots._slots.place
+    assert place is not None
+    words[place[0] + layout.head(8) + at.GAUGE] = elsewhere
+    words[at.ON_LOSS], words[at.HOSTS] = on_loss, 2 | at.AWAY
+    taken = [process.slots.take(START) for _ in range(4) for process in (one, other)]
+    assert taken.count(True) == passed
+    assert one.slots.retry_after(START) == other.slots.retry_after(START) > 0
+    assert words[place[0] + layout.head(8) + at.GAUGE] == elsewhere
+    words[at.HOSTS] = 2
+    assert one.slots.take(START) == (passed + elsewhere < 6)
+
+
+@pytest.mark.parametrize("on_loss", [at.SHARE, at.DENY])
+def test_without_a_row_too(tmp_path: Path, on_loss: int) -> None:
+    path = make(tmp_path, PEOPLE._replace(rows=1, columns=9))
+    table = limits(path)
+    table.find(table.key(b"other"), 1000, START)
+    process = Process(path, 60, hosts=2)
+    process.table.enter()
+    table.words[at.ON_LOSS], table.words[at.HOSTS] = on_loss, 2 | at.AWAY
+    part = 60 // (2 * process.table.active)
+    assert [process.slots.take(START) for _ in range(60)].count(True) == (0 if on_loss == at.DENY else part)
+    assert process.slots.retry_after(START) > 0
+    assert process.full

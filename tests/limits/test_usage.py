@@ -265,4 +265,4 @@ def test_a_looker_finds_what_every_worker_does_of_a_quota(
             usage = look_at_quota(looker, "m", most, per, place, SUBJECT, now)
             for quota in workers:
                 left = quota.left(now)
-                assert usage == (most - left, max(0, left), quota.retry_after(now, max(1, left + 1)))
+                assert usage == (most - left, max(0, left), quota.retry_after(now, max(1, left + 1)), 0)

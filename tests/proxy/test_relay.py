@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.proxy.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 
 
 async def test_a_get_goes_through_and_its_answer_comes_back(edge: Edge) -> None:
@@ -272,6 +272,47 @@ async def test_a_target_in_absolute_form_is_forwarded_in_origin_form(edge: Edge)
     assert request.first == "GET /public/a?b HTTP/1.1"
     assert request["Host"] == "edge.test"
     assert answer.status == 200
+
+
+@pytest.mark.parametrize(("sent", "left"), [("1", "0"), ("10", "9"), ("007", "6"), ("9" * 30, "9" * 17 + "8")])
+async def test_options_goes_one_step_less_far_than_it_says(edge: Edge, sent: str, left: str) -> None:
+    """RFC 9110 section 7.6.2."""
+    asked = head("OPTIONS /public/ HTTP/1.1", "Host: edge.test", f"Max-Forwards: {sent}")
+    request, _ = await edge.passes(asked, ok())
+    assert request["Max-Forwards"] == left
+
+
+@pytest.mark.parametrize("sent", ["0", "000", "0" * 30])
+async def test_options_that_may_go_no_further_is_answered_here(edge: Edge, sent: str) -> None:
+    """RFC 9110 section 7.6.2: by who would have forwarded it, as if that were who was asked."""
+    edge.config["tiers"]["basic"]["concurrency"] = 1
+    fields = ("Host: edge.test", f"Authorization: Bearer {KEY}", f"Max-Forwards: {sent}")
+    asked = head("OPTIONS /v1/ HTTP/1.1", *fields)
+    client = await edge.client()
+    for _ in range(2):
+        await client.sends(asked)
+        answer = await client.gets_answer()
+        assert answer.first == "HTTP/1.1 204 No Content"
+        assert "RateLimit" in answer
+        assert "X-Request-Id" in answer
+        assert "Content-Type" not in answer
+        assert "Content-Length" not in answer
+        assert "Connection" not in answer
+    assert not edge.upstream.is_asked()
+    assert edge.count("edge_requests_total", "v1", "basic", "204") == 2
+    assert edge.usage() == {}
+
+
+@pytest.mark.parametrize("sent", ["", "-1", "1.5", "many"])
+async def test_max_forwards_that_is_no_number_limits_nothing(edge: Edge, sent: str) -> None:
+    asked = head("OPTIONS /public/ HTTP/1.1", "Host: edge.test", f"Max-Forwards: {sent}")
+    request, _ = await edge.passes(asked, ok())
+    assert request["Max-Forwards"] == sent
+
+
+async def test_max_forwards_of_other_methods_passes(edge: Edge) -> None:
+    request, _ = await edge.passes(get("/public/", "Max-Forwards: 0"), ok())
+    assert request["Max-Forwards"] == "0"
 
 
 async def test_options_star_is_forwarded_where_a_route_has_it(edge: Edge) -> None:

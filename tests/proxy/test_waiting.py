@@ -497,6 +497,46 @@ async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: 
     assert edge.count("edge_limit_waits_total", "basic") == 1
 
 
+def loses_the_hub(shared: Shared, on_loss: int) -> None:
+    """As its supervisor says it."""
+    shared.table.words[at.ON_LOSS] = on_loss
+    shared.table.words[at.HOSTS] = 2 | at.AWAY
+
+
+@pytest.mark.parametrize("sync", ["bounded", "eventual"])
+@pytest.mark.parametrize("limit", [{}, {"cost_header": "X-Cost"}], ids=["asked", "charged later"])
+async def test_where_nothing_is_to_pass_without_the_hub_the_first_is_refused_and_nobody_waits(
+    edge: Edge, shared: Shared, sync: str, limit: dict[str, str]
+) -> None:
+    edge.config["tiers"]["basic"]["limits"] = [{"name": "basic", "rate": f"{LIMIT}/min", "sync": sync, **limit}]
+    await edge.starts()
+    loses_the_hub(shared, at.DENY)
+    client = await edge.client()
+    is_limited(await asks(client), "basic")
+    assert edge.count("edge_limit_waits_total", "basic") == 0
+    await edge.until(lambda: edge.uses, "the supervisor hears of it")
+
+
+async def test_of_requests_at_once_the_first_is_refused_too(edge: Edge, shared: Shared) -> None:
+    edge.config["tiers"]["basic"]["limits"] = []
+    await edge.starts()
+    loses_the_hub(shared, at.DENY)
+    is_limited(await asks(await edge.client()), "concurrency")
+
+
+@pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 5), (at.SHARE, 5), (at.DENY, 0)])
+async def test_without_its_supervisor_it_keeps_to_what_was_said_for_a_hub_that_is_away(
+    edge: Edge, shared: Shared, on_loss: int, passed: int
+) -> None:
+    edge.config["tiers"]["basic"]["limits"][0]["rate"] = f"{LIMIT if on_loss else 5}/min"
+    edge.upstream.answers(lambda _: ok())
+    await edge.starts()
+    loses_the_hub(shared, on_loss)
+    edge.worker.asking.orphaned()
+    client = await edge.client()
+    assert [(await asks(client)).status for _ in range(8)] == [200] * passed + [429] * (8 - passed)
+
+
 async def test_addresses_that_come_no_more_leave_nothing_behind(edge: Edge, shared: Shared) -> None:
     edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "100/min"}]}
     edge.upstream.answers(lambda _: ok())

@@ -1,0 +1,157 @@
+"""Every answer of an upstream says when it was made, or else when the edge got it (RFC 9110 section 6.6.1)."""
+
+from email.utils import parsedate_to_datetime
+from time import time
+
+import pytest
+
+from edgeproxy.proxy import worker
+from tests.proxy.transcript import KEY, Edge, chunks, get, head, ok
+
+THEN = "Tue, 15 Nov 1994 08:12:31 GMT"
+NOW, LATER = "Sat, 21 Nov 2026 02:00:00 GMT", "Sat, 21 Nov 2026 02:00:01 GMT"
+OK = "HTTP/1.1 200 OK"
+FIVE = "Content-Length: 5"
+CHUNKED = "Transfer-Encoding: chunked"
+HINTS = head("HTTP/1.1 103 Early Hints", "Link: </a>")
+
+ANSWERS = {
+    # the lines of an answer, and its body
+    "with a length": ((OK, FIVE), b"hello"),
+    "longer than what is copied": ((OK, "Content-Length: 70000"), b"x" * 70_000),
+    "in chunks": ((OK, CHUNKED), chunks(b"abc", b"de")),
+    "no content": (("HTTP/1.1 204 No Content",), b""),
+    "no content, which has a length": (("HTTP/1.1 204 No Content", "Content-Length: 0"), b""),
+    "not modified": (("HTTP/1.1 304 Not Modified", 'ETag: "a"'), b""),
+    "an error": (("HTTP/1.1 503 Service Unavailable", FIVE), b"hello"),
+    "of a server that closes": ((OK, "Connection: close", FIVE), b"hello"),
+    "of a server of old": (("HTTP/1.0 200 OK", FIVE), b"hello"),
+    "with a field of a like name": ((OK, "X-Date: 1", FIVE), b"hello"),
+    "with a body that looks like a date": ((OK, "Content-Length: 11"), b"\r\nDate: 1\r\n"),
+}
+
+
+def is_at(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """It is so late whenever the edge looks at the clock."""
+    monkeypatch.setattr(worker, "date_field", f"Date: {when}\r\n".encode)
+
+
+@pytest.fixture(autouse=True)
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_at(monkeypatch, NOW)
+
+
+async def dates(edge: Edge, *pieces: bytes, to: str = "GET") -> list[str]:
+    """The Date lines of the answer that a client gets where the upstream sends these pieces, one after the other."""
+    client = await edge.client()
+    await client.sends(head(f"{to} /public/ HTTP/1.1", "Host: edge.test"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    for piece in pieces:
+        await upstream.sends(piece)
+        await edge.settles()
+    answer = await client.gets_answer(to)
+    client.closes()
+    upstream.closes()
+    return answer.all("Date")
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_an_answer_without_a_date_gets_the_time_at_which_it_came(edge: Edge, name: str) -> None:
+    lines, body = ANSWERS[name]
+    whole = head(*lines) + body
+    assert await dates(edge, whole) == [NOW]
+    assert await dates(edge, whole[:20], whole[20:]) == [NOW]
+    assert await dates(edge, head(*lines), body) == [NOW]
+    assert await dates(edge, head(*lines), to="HEAD") == [NOW]
+
+
+@pytest.mark.parametrize("field", [f"Date: {THEN}", f"date: {THEN}", f"DATE:{THEN}", f"Date : {THEN}"])
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_the_upstreams_own_date_stays_alone(edge: Edge, name: str, field: str) -> None:
+    (first, *lines), body = ANSWERS[name]
+    for dated in (head(first, field, *lines), head(first, *lines, field)):
+        assert await dates(edge, dated + body) == [THEN]
+        assert await dates(edge, dated, body) == [THEN]
+        assert await dates(edge, dated, to="HEAD") == [THEN]
+
+
+@pytest.mark.parametrize("value", ["", "0", "yesterday"])
+async def test_a_date_that_is_none_is_the_upstreams_own_affair(edge: Edge, value: str) -> None:
+    """It may be replaced, but need not be."""
+    assert await dates(edge, ok(b"hello", f"Date: {value}")) == [value]
+    assert await dates(edge, head(OK, CHUNKED, f"Date: {value}") + chunks(b"a")) == [value]
+
+
+async def test_a_date_for_the_connection_alone_is_replaced(edge: Edge) -> None:
+    """RFC 9110 section 7.6.1."""
+    assert await dates(edge, ok(b"hello", "Connection: Date", f"Date: {THEN}")) == [NOW]
+
+
+async def test_an_answer_that_ends_with_its_connection_gets_a_date(edge: Edge) -> None:
+    for version in ("1.1", "1.0"):
+        client = await edge.client()
+        await client.sends(head(f"GET /public/ HTTP/{version}", "Host: edge.test"))
+        upstream = await edge.upstream.accepts()
+        await upstream.gets_request()
+        await upstream.sends(head(OK) + b"hello")
+        upstream.closes()
+        answer = await client.gets_answer()
+        assert (answer["Date"], answer.body) == (NOW, b"hello")
+
+
+async def test_what_was_seen_before_gets_the_time_of_each_answer(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [await dates(edge, ok()) for _ in range(2)] == [[NOW]] * 2
+    is_at(monkeypatch, LATER)
+    await edge.until(lambda: LATER.encode() in edge.worker.date)
+    assert [await dates(edge, ok()) for _ in range(2)] == [[LATER]] * 2
+    assert await dates(edge, ok(b"hello", f"Date: {NOW}")) == [NOW]
+
+
+async def test_it_is_the_time_of_day(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    before = int(time()) - 1  # What the edge knows of the time may be half a second old.
+    (date,) = await dates(edge, ok())
+    assert before <= parsedate_to_datetime(date).timestamp() <= time()
+
+
+async def test_an_interim_answer_has_none(edge: Edge) -> None:
+    """A 1xx answer needs none; the one behind it gets it."""
+    for answered in (ok(), head(OK, CHUNKED) + chunks(b"hello")):
+        client = await edge.client()
+        await client.sends(get())
+        upstream = await edge.upstream.accepts()
+        await upstream.gets_request()
+        await upstream.sends(HINTS + answered)
+        assert "Date" not in await client.gets_answer()
+        assert (await client.gets_answer())["Date"] == NOW
+        upstream.closes()
+
+
+async def test_a_switch_of_protocols_has_none(edge: Edge) -> None:
+    client = await edge.client()
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
+    await client.sends(get("/public/ws", *upgrade, "Sec-WebSocket-Key: a"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", *upgrade) + b"hello")
+    answer = await client.gets_head()
+    assert (answer.status, answer.all("Date")) == (101, [])
+    await client.gets(b"hello")
+    client.closes()
+    await upstream.gets_eof()
+    upstream.closes()
+
+
+async def test_it_stands_beside_all_that_an_answer_gets(edge: Edge) -> None:
+    """RateLimit fields of old and new, fields for browsers, a field that is counted and hidden."""
+    edge.config |= {"legacy_headers": True, "security_headers": True}
+    edge.config["meters"] = {"tokens": {"count": "response_header", "header": "X-Tokens"}}
+    for lines, body in ((OK, FIVE), b"hello"), ((OK, CHUNKED), chunks(b"hello")):
+        answered = head(*lines, "X-RateLimit-Limit: 1", "X-Tokens: 3") + body
+        _, answer = await edge.passes(get("/v1/", f"Authorization: Bearer {KEY}"), answered)
+        assert answer["Date"] == NOW
+        assert (answer["X-RateLimit-Limit"], answer["X-Frame-Options"]) == ("60", "SAMEORIGIN")
+        assert "RateLimit" in answer
+        assert "X-Tokens" not in answer
+    assert edge.usage()["acme", "tokens", "v1"] == 6

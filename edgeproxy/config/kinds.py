@@ -17,12 +17,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 OWN_FIELDS = frozenset(
     (
-        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"),
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "date"),
         *("content-length", "transfer-encoding", "proxy-authenticate", "proxy-authentication-info"),
         *("x-request-id", "ratelimit", "ratelimit-policy", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"),
     )
 )
-"""Fields of answers by which upstreams report nothing: of the connection, of framing, and those the edge sets."""
+"""Fields of answers by which upstreams report nothing: of the connection, of framing, and those the edge sets or adds.
+"""
 TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 """What hosts have beside the names of IANA: it is not the same on each of them, or counts leap seconds."""
@@ -360,7 +361,8 @@ def read_digest(value: object, hint: str = A_DIGEST) -> str:
     digest = text(value, hint)
     if not DIGEST.fullmatch(digest):
         raise wrong(f"has {len(digest)} characters that are not a SHA-256", hint)
-    return digest.lower()
+    lower = digest.lower()
+    return digest if lower == digest else lower  # Nobody needs a million of them twice.
 
 
 def read_folder(value: object) -> str:

@@ -7,10 +7,11 @@ part can know, such as whether a tier exists, is checked by `references.py`; `un
 still to come.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
 
 from edgeproxy.config import kinds, units
 
@@ -205,6 +206,12 @@ class Customer(Part):
     """Why the customer is not served for now; by default they are."""
     regions: Regions | None = None
     """Where the customer is served; by default everywhere."""
+
+
+@lru_cache(1024)
+def alike(customer: Customer) -> Customer:
+    """The first of customers of whom the same is said: a million may have a tier, and nothing else."""
+    return customer
 
 
 class Key(Part):
@@ -592,7 +599,7 @@ class Written(Part):
     """What is counted for billing; by default `requests`."""
     tiers: dict[Name, Tier] = {}
     """Plans by name. `anonymous` holds requests without a key, by address."""
-    customers: dict[Name, Customer] = {}
+    customers: dict[Name, Annotated[Customer, AfterValidator(alike)]] = {}
     """Who pays, by name."""
     keys: tuple[Key, ...] = ()
     """The keys that customers send."""

@@ -22,6 +22,8 @@ DEEPEST = 24
 """Levels of lists and mappings in one file."""
 MOST_ALIASED = 100_000
 """Values that all aliases of one file may stand for; those of a bomb stand for billions."""
+TEXTS = 1024
+"""Texts that are remembered while a file is read, for those that come again: names of fields and of tiers mostly."""
 
 NOTHING = {"", "~", "null", "Null", "NULL"}
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -45,11 +47,11 @@ def parse(content: bytes, file: int, environ: Mapping[str, str], report: Report)
     Raises Unreadable where it is not YAML, or not a mapping. What is wrong but leaves the rest readable (fields
     that are there twice, empty values, unset variables) is reported, and the tree does without it.
     """
-    text = decode(content)
+    decode(content)
     try:
-        return Builder(text, file, environ, report).top()
+        return Builder(content, file, environ, report).top()
     except yaml.MarkedYAMLError as error:
-        raise broken(error, text) from None
+        raise broken(error, decode(content)) from None
 
 
 def decode(content: bytes) -> str:
@@ -87,8 +89,8 @@ def broken(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
 class Builder:
     """Makes a tree of the events of one file."""
 
-    def __init__(self, text: str, file: int, environ: Mapping[str, str], report: Report) -> None:
-        self._next = Events(text).get_event
+    def __init__(self, content: bytes, file: int, environ: Mapping[str, str], report: Report) -> None:
+        self._next = Events(content).get_event  # Which would make a copy of text.
         self._file = file
         self._environ = environ
         self._report = report
@@ -97,6 +99,9 @@ class Builder:
         """What each anchor stands for, and how many values that is; None where its end was not seen yet."""
         self._values = 0
         self._aliased = 0
+        self._texts: dict[str, str] = {}
+        """The first of texts that are alike: others with the same characters are not kept."""
+        self._marked = 0
 
     def top(self) -> Table:
         """The only document of the file; an empty one says nothing."""
@@ -163,7 +168,9 @@ class Builder:
     def _resolved(self, event: Event) -> str | None:
         text: str = event.value
         if "${" not in text:
-            return text
+            if len(self._texts) >= TEXTS:
+                self._texts.clear()
+            return self._texts.setdefault(text, text)
         try:
             return resolve(text, self._environ)
         except Unresolved as problem:
@@ -210,7 +217,10 @@ class Builder:
                 table.put(key, value, mark)
 
     def _mark(self, event: Event) -> int:
-        return int(self._file << 32 | event.start_mark.line + 1)
+        mark: int = self._file << 32 | event.start_mark.line + 1
+        if mark != self._marked:
+            self._marked = mark
+        return self._marked  # One number for all that is in a line.
 
     def _say(self, event: Event, what: str, hint: str) -> None:
         self._report(self._mark(event), tuple(self._path), what, hint)

@@ -86,23 +86,32 @@ class Person(NamedTuple):
 
 def lines(settings: Written) -> dict[str, bytes]:
     """The line of each customer in the directory, with the keys. What is said alike has the same bytes."""
-    keys: dict[str, dict[str, Any]] = defaultdict(dict)
+    keys: dict[str, list[Key]] = defaultdict(list)
     for key in settings.keys:
-        said = key.model_dump(mode="json", exclude={"sha256", "customer"}, exclude_defaults=True)
-        if "scopes" in said:
-            said["scopes"] = sorted(said["scopes"])
-        keys[key.customer][key.sha256] = said
+        keys[key.customer].append(key)
     made = {}
     for name, customer in settings.customers.items():
         said = customer.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        line = {"name": name, "customer": said, "keys": keys[name]}
-        made[name] = orjson.dumps(line, option=orjson.OPT_SORT_KEYS)
+        line = {"name": name, "customer": said, "keys": {key.sha256: _of_key(key) for key in keys.pop(name, ())}}
+        made[name] = _line(line)
     return made
+
+
+def _of_key(key: Key) -> dict[str, Any]:
+    said = key.model_dump(mode="json", exclude={"sha256", "customer"}, exclude_defaults=True)
+    if "scopes" in said:
+        said["scopes"] = sorted(said["scopes"])
+    return said
 
 
 def removed(name: str) -> bytes:
     """The line by which a customer is gone."""
-    return orjson.dumps({"name": name})
+    return _line({"name": name})
+
+
+def _line(said: dict[str, Any]) -> bytes:
+    # A copy, as what orjson gives holds on to the 4 KiB that it was written in.
+    return bytes(memoryview(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)))
 
 
 def read_line(line: bytes) -> Document:

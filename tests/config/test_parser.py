@@ -1,5 +1,7 @@
 """One file as a tree."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,20 @@ def test_everything_knows_its_line():
         [Mark.of(mark).line for mark in node.marks] for node in (tree, tree["b"], tree["b"]["d"], tree["b"]["d"][1])
     ]
     assert lines == [[1, 2], [3, 4], [5, 7], [7, 8]]
+
+
+def test_a_large_file_takes_some_six_times_its_size():
+    many = 2000
+    text = "keys:\n" + "".join(f"  - {{sha256: {n:064x}, customer: customer-{n}}}\n" for n in range(many))
+    content = text.encode()
+    tracemalloc.start()
+    try:
+        tree, _ = read(content)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(tree["keys"]) == many
+    assert most < 6.5 * len(content)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "\n\n", "\ufeff", "~", "null"])

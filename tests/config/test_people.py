@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import tracemalloc
 
 import orjson
 import pytest
@@ -94,6 +95,26 @@ def test_what_is_said_alike_has_the_same_bytes(loaded):
     assert one == other
     keys = {KEYS[0]: {"scopes": ["a", "b", "c"]}}
     assert orjson.loads(one["c"]) == {"name": "c", "customer": {"tier": "t", "priority": 3}, "keys": keys}
+
+
+def test_a_crowd_takes_little_memory(loaded):
+    """Of a million customers with a tier and a key each, and nothing else, a machine has room for all."""
+    many = 500
+    names = [f"customer-{n:07d}" for n in range(many)]
+    customers = "".join(f"  {name}: {{tier: basic}}\n" for name in names)
+    keys = "".join(f"  - {{sha256: {hashlib.sha256(name.encode()).hexdigest()}, customer: {name}}}\n" for name in names)
+    text = f"tiers: {{basic: {{}}}}\ncustomers:\n{customers}keys:\n{keys}"
+    tracemalloc.start()
+    try:
+        settings = loaded(text)
+        loading = tracemalloc.get_traced_memory()[0]
+        told = lines(settings)
+        telling = tracemalloc.get_traced_memory()[0] - loading
+    finally:
+        tracemalloc.stop()
+    assert len(told) == many
+    assert loading / many < 1000
+    assert telling / many < 2 * max(map(len, told.values()))
 
 
 def test_a_line_may_say_that_a_customer_is_gone():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from edgeproxy.plural import counted
+
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
     from edgeproxy.config.models import Settings
@@ -302,11 +304,13 @@ def directory_push(
         if len(names) > SHOWN_MOST:
             typer.echo(f"{sign} and {len(names) - SHOWN_MOST} more")
     counts = f"{len(done.added)} added, {len(done.changed)} changed, {len(done.removed)} removed"
-    there = f"version {done.version}: {done.customers} customers, {done.keys} keys"
+    there = f"version {done.version}: {counted(done.customers, 'customer')}, {counted(done.keys, 'key')}"
     if done.idle:
         typer.echo(f"nothing to do: {there}")
     else:
         typer.echo(f"{'would push' if dry else 'pushed'}: {counts}; {there}")
+    if done.refused:
+        _fail(f"{settings.hub.name}: it would be refused: {done.refused}", 1)
 
 
 @app.command()
@@ -412,7 +416,8 @@ def spool_verify(config: ConfigFile) -> None:
         typer.echo(note, err=True)
     if verdict.problems:
         _fail("\n".join(verdict.problems), 1)
-    typer.echo(f"OK: {verdict.batches} batches with {verdict.rows} rows of {mine.id}, each following the one before")
+    read = f"{counted(verdict.batches, 'batch')} with {counted(verdict.rows, 'row')}"
+    typer.echo(f"OK: {read} of {mine.id}, each following the one before")
 
 
 def _audited(state: Path, folder: Path, mine: "Identity") -> "Verdict":
@@ -536,7 +541,7 @@ def summary_of_collector(settings: "CollectorSettings") -> str:
 
 def _counted(sizes: Mapping[str, Sized]) -> str:
     """How many there are of each: `2 keys, 1 tier`."""
-    return ", ".join(f"{len(some)} {name}{'' if len(some) == 1 else 's'}" for name, some in sizes.items())
+    return ", ".join(counted(len(some), name) for name, some in sizes.items())
 
 
 def main() -> None:

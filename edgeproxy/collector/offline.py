@@ -12,6 +12,7 @@ import uvloop
 from edgeproxy.collector import quarantine
 from edgeproxy.collector.database import LOST, Database, Unusable, reason
 from edgeproxy.config.collector import Settings
+from edgeproxy.plural import counted
 
 Said = tuple[int, str]
 
@@ -67,7 +68,7 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
                 body = await quarantine.nothing(connection, edge, seq)
         done = await quarantine.replay(database, edge, seq, body)
         told = done.told()
-        what = f"{done.rows} rows with a total of {done.total} in the minute {told['minute']}"
+        what = f"{counted(done.rows, 'row')} with a total of {done.total} in the minute {told['minute']}"
         return f"batch {seq} of {edge} {'was counted before' if done.again else 'is counted'}: {what}"
 
     return _at(settings, count)

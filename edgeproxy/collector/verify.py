@@ -32,6 +32,7 @@ from edgeproxy.collector.schema import (
     ledger,
     series,
 )
+from edgeproxy.plural import counted
 
 Cells = dict[tuple[int, int], int]
 """Values by the Unix second at which a minute (hour, day) begins, and the number of a series."""
@@ -51,8 +52,8 @@ class Sums(NamedTuple):
     def __str__(self) -> str:
         gone = f" ({self.dropped} of them dropped)" if self.dropped else ""
         return (
-            f"{self.edges} edges, {self.batches} batches{gone}, {self.gaps} gaps, {self.quarantined} quarantined; "
-            f"total {self.total}"
+            f"{counted(self.edges, 'edge')}, {counted(self.batches, 'batch')}{gone}, {counted(self.gaps, 'gap')}, "
+            f"{self.quarantined} quarantined; total {self.total}"
         )
 
 

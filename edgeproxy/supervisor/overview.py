@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from edgeproxy.plural import counted
+
 MIB = 1 << 20
 
 
@@ -49,7 +51,7 @@ def _people(directory: Mapping[str, Any] | None) -> Iterator[str]:
     if number is None:
         yield "people  none from the hub yet"
     else:
-        counts = f"{directory['customers']} customers, {directory['keys']} keys"
+        counts = f"{counted(directory['customers'], 'customer')}, {counted(directory['keys'], 'key')}"
         yield f"people  version {number} of the directory: {counts}, as the hub had it {span(round(age))} ago"
     if "why" in directory:
         yield f"        not followed: {directory['why']}"
@@ -65,7 +67,8 @@ def _usage(usage: Mapping[str, Any]) -> Iterator[str]:
     yield f"usage   {usage['unshipped']} unshipped{oldest}, {usage['spool_bytes']} bytes in the spool"
     shipping, sealing = usage["shipping"], usage["sealing"]
     if usage["edge"] is not None:
-        yield f"        {usage['edge']}, batch {usage['watermark']} acknowledged, {usage['batches']} wait"
+        wait = "waits" if usage["batches"] == 1 else "wait"
+        yield f"        {usage['edge']}, batch {usage['watermark']} acknowledged, {usage['batches']} {wait}"
     if shipping["why"]:
         yield f"        shipping is {shipping['state']} since {moment(shipping['since'])}: {shipping['why']}"
     if sealing is not None:
@@ -123,6 +126,8 @@ def _policy(policy: Mapping[str, Any]) -> tuple[Any, ...]:
         how.append(policy["cap"])
     if policy["mode"] != "enforce":
         how.append(policy["mode"])
+    if "held_back" in policy:
+        how.append(f"{policy['held_back']} held back")
     return (
         policy["name"],
         *("" if count is None else count for count in counts),

@@ -49,6 +49,10 @@ KINDS: tuple[type | tuple[type, ...], ...] = (int, str, bool, int, int, str, int
 """What each part of a line has to be: anybody may have written to the log who may write to the hub."""
 
 
+MOST = 1 << 53
+"""Of what a line counts."""
+
+
 def parts_of(token: str) -> bytes:
     """Where the parts of a version are."""
     return b"dir:{people}:parts:%b" % token.encode()
@@ -65,11 +69,16 @@ def version_of(line: bytes) -> Version:
         version = Version(**orjson.loads(line))
     except (ValueError, TypeError):
         version = None
-    if version is None or not all(isinstance(said, kind) for said, kind in zip(version, KINDS, strict=True)):
+    if version is None or not all(_is(said, kind) for said, kind in zip(version, KINDS, strict=True)):
         raise Unreadable(f"{LOG.decode()} has a line that this version of edgeproxy cannot read")
     if version.form != FORM:
         raise Unreadable("the directory was pushed by a later version of edgeproxy, which this one cannot read")
     return version
+
+
+def _is(said: Any, kind: Any) -> bool:
+    """Whether a part of a line is of this kind; nobody has pushed what cannot be counted, or kept in a file."""
+    return isinstance(said, kind) and (kind is not int or 0 <= said < MOST)
 
 
 async def last(ask: Ask) -> Version | None:

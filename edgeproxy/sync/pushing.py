@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -17,6 +17,7 @@ from redis.exceptions import MovedError, ResponseError
 from edgeproxy.config import models
 from edgeproxy.config.people import lines, removed
 from edgeproxy.sync import directory
+from edgeproxy.sync.bounds import no_answer
 from edgeproxy.sync.calls import script
 from edgeproxy.sync.cluster import link_to
 from edgeproxy.sync.directory import LOG, Ask, Unreadable, Version, line_of, log, parts_of
@@ -32,6 +33,8 @@ READABLE = 600
 """Seconds for which parts that are not needed any more can still be read by who has begun to."""
 PATIENCE = 10.0
 """Seconds that an answer may take."""
+
+LOST = "the hub has lost what was sent, or this took too long: nothing was changed, push again"
 
 
 class Refused(Exception):
@@ -52,12 +55,15 @@ class Done:
     """The one that is so now, or would be."""
     idle: bool = False
     """Everything was so already."""
+    refused: str | None = None
+    """Why it would be refused without `force`, where it was only tried."""
 
 
 async def push(settings: models.Written, *, force: bool = False, dry: bool = False) -> Done:
     """Push the people of a file to its hub. Raises Refused, and Away.
 
-    With `force` also where more than half of the customers or keys would be gone; `dry`: nothing is changed.
+    With `force` also where more than half of the customers or keys would be gone; `dry`: nothing is changed, and what
+    would be refused is told as what it would change.
     """
     link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=PATIENCE)
     try:
@@ -74,20 +80,20 @@ async def push(settings: models.Written, *, force: bool = False, dry: bool = Fal
 
 async def change(ask: Ask, wanted: Mapping[str, bytes], *, force: bool = False, dry: bool = False) -> Done:
     """`push` of these lines, by customer."""
-    there, before = await _read(ask)
+    there = await log(ask)
+    before = await _read(ask, there, wanted)
     gone = [name for name in before if name not in wanted]
     added = [name for name in wanted if name not in before]
-    changed = [name for name, line in wanted.items() if name in before and before[name] != line]
-    keys = {name: _keys(line) for name, line in wanted.items()}
+    changed = [name for name, line in wanted.items() if before.get(name, line) != line]
     number = there[-1].number if there else 0
-    count = sum(map(len, keys.values()))
-    done = Done(added, changed, gone, len(wanted), count, number + 1)
+    done = Done(added, changed, gone, len(wanted), sum(len(_keys(line)) for line in wanted.values()), number + 1)
     if there and not (added or changed or gone) and len(before) == there[-1].customers:
         return replace(done, version=number, idle=True)
-    if there and not force:
-        _guard(there[-1], before, wanted, keys)
+    why = _doubt(there[-1], before, wanted, done) if there and not force else None
     if dry:
-        return done
+        return replace(done, refused=why)
+    if why is not None:
+        raise Refused(why)
     news = [wanted[name] for name in (*added, *changed)] + [removed(name) for name in gone]
     size = sum(map(len, news))
     # What there is to read for those who have nothing must not become much more than what there is to know.
@@ -96,42 +102,56 @@ async def change(ask: Ask, wanted: Mapping[str, bytes], *, force: bool = False, 
     return done
 
 
-def _keys(line: bytes) -> set[str]:
+def _keys(line: bytes) -> Collection[str]:
     """The SHA-256 of each key of a customer."""
-    return set(orjson.loads(line)["keys"])
+    keys: dict[str, object] = orjson.loads(line)["keys"]
+    return keys.keys()
 
 
-def _guard(
-    last: Version, before: Mapping[str, bytes], wanted: Mapping[str, bytes], keys: Mapping[str, set[str]]
-) -> None:
-    """Raise Refused where it looks as if the file were another one than was meant."""
-    had = {digest for line in before.values() for digest in _keys(line)}
-    lost = len(had.difference(*keys.values())) if before else last.keys - sum(map(len, keys.values()))
-    gone = sum(name not in wanted for name in before) if before else last.customers - len(wanted)
+def _doubt(last: Version, before: Mapping[str, bytes], wanted: Mapping[str, bytes], done: Done) -> str | None:
+    """Why it looks as if the file were another one than was meant; None where it does not."""
+    if before:
+        # A key that is lost was one of these, and is with none of those: all others keep theirs.
+        had = {digest for name in (*done.changed, *done.removed) for digest in _keys(before[name])}
+        has = {digest for name in (*done.added, *done.changed) for digest in _keys(wanted[name])}
+        gone, lost = len(done.removed), len(had - has)
+    else:
+        gone, lost = last.customers - done.customers, last.keys - done.keys
     for what, less, of in (("customers", gone, last.customers), ("keys", lost, last.keys)):
         if less * 2 > of:
-            raise Refused(f"{less} of {of} {what} would be gone; if that is meant, say --force")
+            return f"{less} of {of} {what} would be gone; if that is meant, say --force"
+    return None
 
 
-async def _read(ask: Ask) -> tuple[list[Version], dict[str, bytes]]:
-    """The log, and the line of each customer; none of these where some part is lost: then all are pushed anew."""
-    there = await log(ask)
+async def _read(ask: Ask, there: list[Version], wanted: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The line of each customer in these versions, `wanted`'s own where they are alike; no line at all where some part
+    is lost: then all are pushed anew."""
     known: dict[str, bytes] = {}
     try:
         for version in there:
             if version.whole:
                 known.clear()
-            # Whether they are what was pushed is known at their end.
-            for line in [line async for part in directory.parts(ask, version) for line in part]:
-                said = orjson.loads(line)
-                known.pop(said["name"], None)
-                if "customer" in said:
-                    known[said["name"]] = line
+            async for part in directory.parts(ask, version):
+                _take(known, part, wanted)
     except Unreadable:
         if [one.token for one in await log(ask)] != [one.token for one in there]:
             raise Refused("somebody else has pushed meanwhile: nothing was changed, push again") from None
-        return there, {}
-    return there, known
+        return {}
+    return known
+
+
+def _take(known: dict[str, bytes], lines: Iterable[bytes], wanted: Mapping[str, bytes]) -> None:
+    """Take in what these lines say; raises Unreadable where one is none. Whether they are what was pushed is known at
+    their version's end."""
+    for line in lines:
+        try:
+            said = orjson.loads(line)
+            name, is_gone = said["name"], "customer" not in said
+            known.pop(name, None)
+        except (ValueError, LookupError, TypeError) as odd:
+            raise Unreadable(f"a line of the directory is not understood: {odd!r}") from odd
+        if not is_gone:
+            known[name] = line if wanted.get(name) != line else wanted[name]
 
 
 async def _write(ask: Ask, there: list[Version], told: Sequence[bytes], whole: bool, done: Done) -> None:
@@ -141,7 +161,8 @@ async def _write(ask: Ask, there: list[Version], told: Sequence[bytes], whole: b
     for part in _parts(told):
         number, size = number + 1, size + len(part)
         digest.update(part)
-        await ask("EVAL", script("stage"), 1, here, STAGED, part)
+        if await ask("EVAL", script("stage"), 1, here, STAGED, part) != number:
+            raise Refused(LOST)
     version = Version(
         done.version, token, whole, number, size, digest.hexdigest(), done.customers, done.keys, time.time()
     )
@@ -151,8 +172,10 @@ async def _write(ask: Ask, there: list[Version], told: Sequence[bytes], whole: b
     answer = await ask("EVAL", script("commit"), len(keys), *keys, before, line_of(version), number, READABLE)
     if answer == 0:
         raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
-    if answer < 0:
-        raise Refused("the hub has lost what was sent, or this took too long: nothing was changed, push again")
+    if answer == -1:
+        raise Refused(LOST)
+    if answer != 1:
+        raise Refused(no_answer(answer, "the last step"))
 
 
 def _parts(told: Sequence[bytes]) -> Iterator[bytes]:

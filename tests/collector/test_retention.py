@@ -139,7 +139,7 @@ def test_batches_are_dropped_but_for_the_last_and_those_that_need_somebody(
             (9, digest_of(chain, 7), 5, NOON // 60 * 60)
         ]
         await books.check()
-        assert str(await books.verify()) == "1 edges, 6 batches (5 of them dropped), 1 gaps, 1 quarantined; total 42"
+        assert str(await books.verify()) == "1 edge, 6 batches (5 of them dropped), 1 gap, 1 quarantined; total 42"
         # What is mended after all is dropped in its time.
         assert (await books.ship(torn)).verdict is Verdict.MEND
         await books.check()

@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Collector,
         yield collector, folder / "ledger.db"
 
 
-AGREES = "2 edges, 5 batches, 1 gaps, 1 quarantined; total 35"
+AGREES = "2 edges, 5 batches, 1 gap, 1 quarantined; total 35"
 
 
 def test_what_agrees(whole: tuple[Collector, Path]) -> None:
@@ -158,7 +158,7 @@ def found(file: Path) -> str:
 
 
 def test_what_is_left_of_older_ones_agrees(aged: Path) -> None:
-    assert found(aged) == "1 edges, 12 batches (8 of them dropped), 0 gaps, 0 quarantined; total 81"
+    assert found(aged) == "1 edge, 12 batches (8 of them dropped), 0 gaps, 0 quarantined; total 81"
 
 
 def of(unit: str, day: int, at: int = 0) -> str:

@@ -168,6 +168,8 @@ trial              0      60    60        0 s  1 min    customer                
 
 def test_a_customers_policies_are_a_table() -> None:
     assert limits(POLICIES) == LIMITS
+    held_back = {**POLICIES[0], "held_back": 30}
+    assert limits([held_back]).splitlines()[-1].endswith("30 held back")
 
 
 @pytest.mark.parametrize("missing", LINE)
@@ -209,5 +211,7 @@ def test_the_customers_of_the_hub_are_told_with_their_age_and_with_what_is_wrong
         "        2 of them are in the files too, which count",
         "        3 refused: there is no tier gold here",
     ]
+    status["directory"] |= {"customers": 1, "keys": 1}
+    assert "the directory: 1 customer, 1 key, as" in overview(status)
     status["directory"] |= {"version": None, "age_s": None, "in_files": 0, "unknown_tiers": {}}
     assert overview(status).splitlines()[3:5] == ["people  none from the hub yet", "        not followed: no answer"]

@@ -176,10 +176,11 @@ def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: 
 def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: dict[str, str], why: str) -> None:
     async def scene(ask: directory.Ask) -> None:
         await change(ask, lines(a="x", b="x", c="x"))
-        for dry in (True, False):
-            with pytest.raises(Refused) as refused:
-                await change(ask, lines(**wanted), dry=dry)
-            assert str(refused.value) == why
+        would = await change(ask, lines(**wanted), dry=True)
+        assert (would.refused, would.removed) == (why, [name for name in "abc" if name not in wanted])
+        with pytest.raises(Refused) as refused:
+            await change(ask, lines(**wanted))
+        assert str(refused.value) == why
         assert len(await told(ask)) == 3
         await change(ask, lines(**wanted), force=True)
         assert await told(ask) == wanted
@@ -196,6 +197,18 @@ def test_a_file_without_its_keys_is_refused_too(redis_port: int) -> None:
         with pytest.raises(Refused, match="2 of 2 keys would be gone"):
             await change(ask, keyless)
         assert (await change(ask, lines(a="x") | {"b": keyless["b"]})).keys == 1
+
+    played(redis_port, scene)
+
+
+def test_a_key_that_another_customer_has_now_is_not_lost(redis_port: int) -> None:
+    async def scene(ask: directory.Ask) -> None:
+        await change(ask, lines(a="x", b="x"))
+        keys: dict[str, dict[str, str]] = {key("a"): {}, key("b"): {}}
+        both = orjson.dumps({"customer": {"tier": "x"}, "keys": keys, "name": "c"})
+        keyless = {name: orjson.dumps({"customer": {"tier": "x"}, "keys": {}, "name": name}) for name in "ab"}
+        done = await change(ask, {**keyless, "c": both})
+        assert (done.added, done.changed, done.keys) == (["c"], ["a", "b"], 2)
 
     played(redis_port, scene)
 
@@ -236,6 +249,20 @@ def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> Non
             await ask("LSET", parts_of(version.token), 0, garbage)
             assert (await change(ask, lines(a="x"), dry=True)).added == ["a"]
         assert (await change(ask, lines(a="x"))).version == 2
+        assert await told(ask) == {"a": "x"}
+
+    played(redis_port, scene)
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"5", b'{"name":[]}', b'{"customer":{}}'])
+def test_lines_that_nobody_understands_are_pushed_anew(redis_port: int, garbage: bytes) -> None:
+    """Also where they are what was pushed."""
+
+    async def scene(ask: directory.Ask) -> None:
+        await ask("RPUSH", parts_of("t"), garbage)
+        odd = Version(4, "t", True, 1, len(garbage), hashlib.sha256(garbage).hexdigest(), 1, 1, 1.5)
+        await ask("RPUSH", LOG, line_of(odd))
+        assert (await change(ask, lines(a="x"))).version == 5
         assert await told(ask) == {"a": "x"}
 
     played(redis_port, scene)
@@ -316,9 +343,13 @@ def test_the_command_says_what_it_did(redis_port: int, tmp_path: Path) -> None:
     refused = push(file)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == f"{url}: 2 of 3 customers would be gone; if that is meant, say --force\n"
-    would = push(file, "--dry-run", "--force").stdout.splitlines()
-    assert would[:3] == ["~ c0", "- c1", "- c2"]
-    assert would[3].startswith("would push: 0 added, 1 changed, 2 removed")
+    would = push(file, "--dry-run", "--force")
+    counts = "0 added, 1 changed, 2 removed; version 2: 1 customer, 1 key"
+    assert would.stdout.splitlines() == ["~ c0", "- c1", "- c2", f"would push: {counts}"]
+    assert (would.returncode, would.stderr) == (0, "")
+    unforced = push(file, "--dry-run")
+    assert (unforced.returncode, unforced.stdout) == (1, would.stdout)
+    assert unforced.stderr == refused.stderr.replace(f"{url}:", f"{url}: it would be refused:")
     assert push(file, "--force").stdout.splitlines()[3].startswith("pushed: 0 added, 1 changed, 2 removed; version 2")
 
 

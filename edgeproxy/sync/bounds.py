@@ -1,0 +1,127 @@
+"""What a node may answer at most, and whether it is an answer of Redis at all, looked at before the parser has it: that
+makes room for an array as soon as it has read how long it is to be.
+
+Of the protocol (RESP, its versions 2 and 3) only what Redis answers to commands; what passes here the parser reads in
+the same way. Pure.
+"""
+
+import re
+from typing import Any
+
+ELEMENTS = 1 << 16
+"""Of an array, at most: a cluster has 16384 slots, each of which may be a node's."""
+DEPTH = 8
+"""Arrays in arrays."""
+BYTES = 64 << 20
+"""Of a string, and of a whole answer: the largest is a part of the directory."""
+LINE = 16384
+"""Bytes of a line, such as an error's."""
+SHORT = 24
+"""Bytes of a string that is looked at together with what is before and after it, such as a number."""
+SHOWN = 60
+"""Characters of an answer that are shown of it."""
+
+KINDS = b"+-:$=*%~_#,("
+_NUMBERS = rb":-?\d{1,19}\r\n"
+_HEAD = rb"[*%~]\d{1,5}\r\n"
+_SHORT = [
+    b"%d(?:%b)" % (tens, b"|".join([b"%d\r\n.{%d}" % (ones, 10 * tens + ones) for ones in range(10)]))
+    for tens in (1, 2)
+]
+_SHORT += [b"%d\r\n.{%d}" % (length, length) for length in range(10)]
+_OTHERS = rb"[$=](?:%b)\r\n|[$*]-1\r\n|[+\-,(_#][^\r\n]{0,%d}\r\n" % (b"|".join(_SHORT), LINE)
+_VALUES = re.compile(rb"(?:%b|%b|%b)++" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
+_EACH = re.compile(rb"((?:%b)+|%b)|%b" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
+"""Each value, of numbers as many as come together."""
+_STRING = re.compile(rb"[$=](\d{1,8})\r\n")
+
+
+class Bounds:
+    """Of one connection, which is of no use any more once `look` has raised."""
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+        """How many elements are still to come of each array that has begun, the outermost first."""
+        self._string = 0
+        """Bytes to come of a string."""
+        self._rest = b""
+        """The beginning of a line."""
+        self._size = 0
+        """Bytes since the last answer was complete, or somewhat more."""
+
+    def look(self, data: bytes) -> None:
+        """Look at what has come next; raises ValueError, which says what it was, where it is not to be parsed."""
+        self._size += len(data)
+        data = self._rest + data if self._rest else data
+        self._rest = b""
+        at, end = 0, len(data)
+        while at < end:
+            if self._string:
+                step = min(self._string, end - at)
+                self._string -= step
+                at += step
+                if not self._string:
+                    self._complete(1)
+            elif (values := _VALUES.match(data, at)) is not None:
+                for some in _EACH.findall(data, at, values.end()):
+                    if not some:
+                        self._complete(1)
+                    elif some.startswith(b":"):
+                        self._complete(some.count(b":"))
+                    else:
+                        self._begin(some)
+                at = values.end()
+            elif (string := _STRING.match(data, at)) is not None:
+                self._string = int(string[1]) + 2
+                if self._string > BYTES:
+                    raise _odd(data, at)
+                at = string.end()
+            elif data[at] not in KINDS or b"\n" in data[at : at + LINE] or end - at > LINE:
+                raise _odd(data, at)
+            else:
+                self._rest = data[at:]
+                break
+        if self._size > BYTES:
+            raise ValueError(f"it answers with more than {BYTES >> 20} MiB")
+
+    def _begin(self, head: bytes) -> None:
+        """An array begins, or the like; of a map both halves count."""
+        elements = int(head[1:]) * (2 if head.startswith(b"%") else 1)
+        if elements > ELEMENTS:
+            raise _odd(head, 0)
+        if not elements:
+            self._complete(1)
+            return
+        self._open.append(elements)
+        if len(self._open) > DEPTH:
+            raise ValueError(f"it answers with arrays in arrays, more than {DEPTH} deep")
+
+    def _complete(self, values: int) -> None:
+        """So many values are complete, and the arrays that end with them."""
+        arrays = self._open
+        while arrays:
+            if arrays[-1] > values:
+                arrays[-1] -= values
+                return
+            # With its last value an array is one that is complete.
+            values -= arrays.pop() - 1
+        self._size = 0
+
+
+def _odd(data: bytes, at: int) -> ValueError:
+    return ValueError(no_answer(data[at : at + LINE].partition(b"\r\n")[0]))
+
+
+def no_answer(came: Any, asked: str | None = None) -> str:
+    """What to say of a node where this came, which is no answer to what was asked."""
+    return f"it answered {shown(came)}{'' if asked is None else f' to {asked}'}: is it a Redis?"
+
+
+def shown(answer: Any) -> str:
+    """An answer in a few characters, for people."""
+    if isinstance(answer, bytes):
+        text = answer[:SHOWN].decode("ascii", "backslashreplace")
+        return repr(text) if len(text) <= SHOWN and text.isprintable() else repr(answer[: SHOWN // 4])
+    if isinstance(answer, list):
+        return f"an array of {len(answer)}"
+    return repr(answer)[:SHOWN]

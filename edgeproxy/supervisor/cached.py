@@ -7,6 +7,7 @@ at any moment leaves one of the two. Losing it costs a read of the whole directo
 
 import os
 import sqlite3
+import threading
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ LAYOUT = 1
 BUSY = 10.0
 """Seconds that another supervisor on the same state directory may take to write a version."""
 DIGEST = 32
+JOURNAL = 4 << 20
+"""Bytes that the write-ahead log keeps on the disk; a version with everybody in it makes it as large as the file."""
 NAMED_MOST = 1000
 """Customers who are named when they have changed; of more it is only said that there are some."""
 
@@ -65,12 +68,14 @@ class Survey(NamedTuple):
 
 
 class Cached:
-    """The file. Whatever is done with it may take long, and belongs into a thread; of `held`, `find` and
-    `customer` one at a time."""
+    """The file. Whatever is done with it may take long, and belongs into a thread."""
 
     def __init__(self, state: Path) -> None:
         """Raises Error, or OSError."""
         self._path = state / FILE
+        self._one = threading.Lock()
+        """Who holds it uses the connection. A thread goes on when nobody waits for it any more, and a connection that
+        is closed under it ends the process."""
         try:
             self._db = self._opened()
         except sqlite3.OperationalError:
@@ -103,30 +108,35 @@ class Cached:
 
     def remake(self) -> None:
         """What is there cannot be read: begin with nothing."""
-        self._db.close()
-        self._remove()
-        self._db = self._opened()
+        with self._one:
+            self._db.close()
+            self._remove()
+            self._db = self._opened()
 
     def close(self) -> None:
         """It is needed no more."""
-        self._db.close()
+        with self._one:
+            self._db.close()
 
     def held(self) -> Held | None:
         """The version; None where there never was one."""
-        return version(self._db)
+        with self._one:
+            return version(self._db)
 
     def find(self, digests: Iterable[bytes]) -> dict[bytes, Person | None]:
         """Whose these keys are; None where nobody has one."""
         sql = "SELECT c.name, c.said, k.said FROM keys k JOIN customers c ON c.name = k.customer WHERE k.digest = ?"
         found: dict[bytes, Person | None] = {}
-        for digest in digests:
-            row = self._db.execute(sql, (digest,)).fetchone()
-            found[digest] = None if row is None else Person(*row)
+        with self._one:
+            for digest in digests:
+                row = self._db.execute(sql, (digest,)).fetchone()
+                found[digest] = None if row is None else Person(*row)
         return found
 
     def customer(self, name: str) -> tuple[str, list[bytes]] | None:
         """What is said of a customer, and the digests of the keys; None where there is none of this name."""
-        row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
+        with self._one:
+            row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
         return None if row is None else (row[0], split(row[1]))
 
     def heard(self, at: float) -> None:
@@ -173,6 +183,8 @@ class Writing:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._one = threading.Lock()
+        """As that of Cached."""
         self._whole = False
         self._changed: set[str] = set()
 
@@ -183,17 +195,19 @@ class Writing:
 
     def begin_whole(self) -> None:
         """What comes is all that there is: who does not come is gone."""
-        self._whole = True
-        self._db.execute("DROP TABLE IF EXISTS temp.came")
-        self._db.execute("CREATE TEMP TABLE came (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        with self._one:
+            self._whole = True
+            self._db.execute("DROP TABLE IF EXISTS temp.came")
+            self._db.execute("CREATE TEMP TABLE came (name TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def take(self, lines: Sequence[bytes]) -> None:
         """Take in these lines; raises ValueError where one is none."""
-        said = [_read(line) for line in lines]
-        for one in said:
-            self._take(one)
-        if self._whole:
-            self._db.executemany("INSERT OR IGNORE INTO came VALUES (?)", [(one.name,) for one in said])
+        with self._one:
+            said = [_read(line) for line in lines]
+            for one in said:
+                self._take(one)
+            if self._whole:
+                self._db.executemany("INSERT OR IGNORE INTO came VALUES (?)", [(one.name,) for one in said])
 
     def _take(self, one: Document) -> None:
         db, name = self._db, one.name
@@ -226,23 +240,26 @@ class Writing:
     def end_whole(self) -> None:
         """All that there is has come."""
         stayed = "SELECT name, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
-        for name, keys in self._db.execute(stayed).fetchall():
-            if len(self._changed) <= NAMED_MOST:
-                self._changed.add(name)
-            self._unlock(name, split(keys))
-            self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
-        self._whole = False
+        with self._one:
+            for name, keys in self._db.execute(stayed).fetchall():
+                if len(self._changed) <= NAMED_MOST:
+                    self._changed.add(name)
+                self._unlock(name, split(keys))
+                self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
+            self._whole = False
 
     def conclude(self, held: Held) -> None:
         """All of it was taken in: from here on it is what is so."""
-        self._db.execute("DELETE FROM version")
-        self._db.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?)", held)
-        self._db.execute("COMMIT")
-        self._db.close()
+        with self._one:
+            self._db.execute("DELETE FROM version")
+            self._db.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?)", held)
+            self._db.execute("COMMIT")
+            self._db.close()
 
     def drop(self) -> None:
         """Nothing of it counts."""
-        self._db.close()
+        with self._one:
+            self._db.close()
 
 
 def _read(line: bytes) -> Document:
@@ -271,6 +288,7 @@ def connected(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA journal_size_limit = {JOURNAL}")
     except BaseException:
         db.close()
         raise

@@ -24,7 +24,7 @@ from edgeproxy.supervisor.exposition import Series
 from edgeproxy.supervisor.standing import Known
 from edgeproxy.sync import directory
 from edgeproxy.sync.directory import Ask, Unreadable
-from edgeproxy.sync.redis import Away
+from edgeproxy.sync.redis import Away, reason
 from edgeproxy.tasks import Tasks
 
 EVERY = 2.0
@@ -32,7 +32,9 @@ EVERY = 2.0
 SOON = 0.2
 """The same for an edge that knows nobody yet, and once after a look that came to nothing."""
 FIRST_LOOK = 3.0
-"""Seconds that such an edge waits for the directory before it serves."""
+"""Seconds that such an edge waits for the directory, or for more of it to come, before it serves."""
+FIRST_READ = 45.0
+"""Seconds after which it waits for no more: service managers give an edge a minute to begin."""
 NOTED = 60.0
 """Seconds between two notes on disk of when the hub was last heard."""
 REST_MOST = 0.1
@@ -66,15 +68,20 @@ class People:
         self._damaged = False
         self._why: str | None = "not read yet"
         self._is_told = False
-        """Whether the log says so."""
+        """Whether the log says so, or is not to."""
+        self._told_at = -SILENCE
+        """When the log said why it is behind, since it was current."""
         self._changes = 0
         """How often workers were told to forget."""
+        self._parts = 0
+        """How many parts of versions were read."""
+        self._under_way: str | None = None
+        """What is being read."""
         self._asked: list[tuple[list[str], Reply]] = []
         self._lookups: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
         """It is known who there is, or that this will take a while."""
-        self._reading = asyncio.Lock()
         self._tasks = Tasks()
         self._running = False
         self._log = log.get()
@@ -83,7 +90,8 @@ class People:
     # ---- its life
 
     async def begin(self) -> None:
-        """Follow the directory, if the configuration has one; returns once somebody is known, or after a while."""
+        """Follow the directory, if the configuration has one; returns once it is known who there is, or after a while
+        in which nothing came."""
         if self._settings.directory is None:
             return
         self._running = True
@@ -91,14 +99,19 @@ class People:
         self._looked.clear()
         self._tasks.start("directory", self._follow())
         self._tasks.start("look keys up", self._answer())
-        try:
-            async with asyncio.timeout(FIRST_LOOK):
-                await self._looked.wait()
-        except TimeoutError:
-            if not self._running:
-                return  # A reload has taken it away meanwhile.
-            self._log.error("the directory was not read yet; its customers are served once it is", why=self._why)
-            self._looked.set()
+        until = monotonic() + FIRST_READ
+        while not self._looked.is_set():
+            read = self._parts
+            try:
+                async with asyncio.timeout(FIRST_LOOK):
+                    await self._looked.wait()
+            except TimeoutError:
+                if not self._running:
+                    return  # A reload has taken it away meanwhile.
+                if self._parts == read or monotonic() > until:
+                    told = "the directory was not read yet; its customers are served once it is"
+                    self._log.error(told, why=self._under_way or self._why)
+                    self._looked.set()
 
     async def follow(self, settings: Settings) -> None:
         """Another configuration serves."""
@@ -115,10 +128,9 @@ class People:
         await self._tasks.cancel()
         self._reply(self._asked, None)
         self._asked = []
-        if self._cached is not None:
-            self._cached.close()
-            self._cached = None
-        self._held = None
+        cached, self._cached, self._held = self._cached, None, None
+        if cached is not None:
+            await asyncio.to_thread(cached.close)
 
     # ---- the hub
 
@@ -156,8 +168,7 @@ class People:
             await self._look_around()
             if self._held is not None:
                 self._looked.set()
-        async with self._reading:
-            there = await asyncio.to_thread(cached.held)
+        there = await asyncio.to_thread(cached.held)
         if there is None or self._held is None or there.token != self._held.token:
             # Another supervisor on this state directory has read it.
             await self._take_over(there, None)
@@ -179,10 +190,12 @@ class People:
         writing = await asyncio.to_thread(cached.write, token)
         try:
             for version in versions:
+                self._under_way = f"version {version.number} is being read"
                 if version.whole:
                     await asyncio.to_thread(writing.begin_whole)
                 async for part in directory.parts(self._ask, version):
                     await asyncio.to_thread(writing.take, part)
+                    self._parts += 1
                 if version.whole:
                     await asyncio.to_thread(writing.end_whole)
             if not versions:
@@ -191,8 +204,10 @@ class People:
             new = Held(last.token, last.number, last.at, now, last.customers, last.keys)
             await asyncio.to_thread(writing.conclude, new)
         except BaseException:
-            writing.drop()
+            await asyncio.to_thread(writing.drop)
             raise
+        finally:
+            self._under_way = None
         await self._take_over(new, writing.changed)
         seconds = round(monotonic() - began, 3)
         self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)
@@ -215,14 +230,14 @@ class People:
         self._held = held._replace(heard_at=now)
         if self._why is not None:
             self._log.info("the directory is followed", version=held.number, customers=held.customers)
-            self._why = None
+            self._why, self._told_at = None, -SILENCE
         if monotonic() - self._noted > NOTED:
             self._noted = monotonic()
             await asyncio.to_thread(cached.heard, now)
 
     def _has_failed(self, why: Exception) -> None:
         """The hub, or what is on the disk, cannot be read."""
-        self._is_behind(str(why))
+        self._is_behind(reason(why) if isinstance(why, ResponseError) else str(why))
         self._damaged |= is_damage(why)
 
     def _is_behind(self, why: str) -> None:
@@ -232,7 +247,10 @@ class People:
             return
         if self._is_told:
             return
-        self._is_told = True
+        self._is_told, now = True, monotonic()
+        if now - self._told_at < SILENCE:
+            return  # A hub that is no Redis may give another reason each time.
+        self._told_at = now
         held = self._held
         known = {} if held is None else {"version": held.number, "age_s": round(time.time() - held.heard_at)}
         self._log.warning("the directory cannot be followed; what is known of it counts", why=why, **known)
@@ -240,8 +258,7 @@ class People:
     async def _remake(self, cached: Cached) -> None:
         """The file cannot be read: begin anew with what the hub has."""
         self._log.error("the cached directory is damaged, and made anew")
-        async with self._reading:
-            await asyncio.to_thread(cached.remake)
+        await asyncio.to_thread(cached.remake)
         self._damaged = False
         await self._take_over(None, None)
 
@@ -301,8 +318,7 @@ class People:
         while self._cached is not None and self._held is not None:
             changes = self._changes
             try:
-                async with self._reading:
-                    found = await asyncio.to_thread(self._cached.find, digests)
+                found = await asyncio.to_thread(self._cached.find, digests)
             except Error as why:
                 self._has_failed(why)
                 return None
@@ -332,8 +348,7 @@ class People:
         if cached is None or self._held is None:
             return None
         try:
-            async with self._reading:
-                found = await asyncio.to_thread(cached.customer, name)
+            found = await asyncio.to_thread(cached.customer, name)
         except Error as why:
             self._has_failed(why)
             raise
@@ -354,7 +369,7 @@ class People:
             said |= {"pushed_at": held.pushed_at, "age_s": round(time.time() - held.heard_at, 3)}
         survey = self._survey
         said |= {"in_files": len(survey.names), "unknown_tiers": survey.tiers}
-        return said if self._why is None else said | {"why": self._why}
+        return said if self._why is None else said | {"why": self._under_way or self._why}
 
     def series(self) -> list[Series]:
         """Its metrics."""

@@ -5,6 +5,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +139,39 @@ def test_a_writer_that_is_killed_leaves_the_version_before(there: Cached, tmp_pa
     assert who(there, "k7") is None
 
 
+class HeldUp(list[bytes]):
+    """Lines, or digests, that nobody gets to the end of before `go_on`."""
+
+    def __init__(self, *given: bytes) -> None:
+        super().__init__(given)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for one in super().__iter__():
+            yield one
+            self.begun.set()
+            assert self.go_on.wait(10)
+
+
+@pytest.mark.parametrize("ends", ["drop", "close", "remake"])
+def test_nothing_is_closed_under_a_thread_that_uses_it(there: Cached, ends: str) -> None:
+    """It would end the process: threads go on when nobody waits for them any more."""
+    write(there, 1, line("a", "t", "k"))
+    writing = there.write("token 1")
+    given = HeldUp(*([line("b"), line("c")] if ends == "drop" else [digest("k"), digest("x")]))
+    uses: Callable[[Any], Any] = writing.take if ends == "drop" else there.find
+    end: Callable[[], None] = writing.drop if ends == "drop" else getattr(there, ends)
+    with ThreadPoolExecutor(2) as threads:
+        used = threads.submit(uses, given)
+        assert given.begun.wait(10)
+        ended = threads.submit(end)
+        with pytest.raises(TimeoutError):
+            ended.result(0.1)
+        given.go_on.set()
+        used.result(10)
+        ended.result(10)
+
+
 def test_what_follows_another_version_is_not_written(there: Cached, tmp_path: Path) -> None:
     write(there, 1, line("a"))
     for token in (None, "another"):
@@ -171,6 +207,18 @@ def test_when_the_hub_was_heard_is_kept(there: Cached, tmp_path: Path) -> None:
     there.heard(5000.0)
     there.close()
     assert Cached(tmp_path).held() == held(1)._replace(heard_at=5000.0)
+
+
+def test_the_log_of_a_large_version_leaves_the_disk(
+    there: Cached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached, "JOURNAL", 64 << 10)
+    write(there, 1, *(line(f"c{n}", "t", f"k{n}", message="x" * 1000) for n in range(5000)), whole=True)
+    journal = tmp_path / f"{FILE}-wal"
+    assert journal.stat().st_size > 4 << 20
+    write(there, 2, line("c1", "u", "k1"))
+    assert journal.stat().st_size <= 64 << 10
+    assert who(there, "k4999") == "c4999"
 
 
 def test_nobody_else_may_read_the_file(there: Cached, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from edgeproxy.supervisor import cached, people
 from edgeproxy.supervisor.cached import FILE, Cached, Error
 from edgeproxy.supervisor.people import People
 from edgeproxy.supervisor.standing import Known
+from edgeproxy.sync import pushing
 from edgeproxy.sync.directory import LOG
 from edgeproxy.sync.pushing import change
 from edgeproxy.sync.redis import Away, Link
@@ -81,12 +83,12 @@ class Room:
         )
 
 
-def played(folder: Path, port: int, scene: Callable[[Room], Awaitable[None]]) -> None:
+def played(folder: Path, port: int, scene: Callable[[Room], Awaitable[None]], kind: type[Room] = Room) -> None:
     @asynccontextmanager
     async def room() -> AsyncIterator[Room]:
         link = await Link.open(f"redis://127.0.0.1:{port}/0")
         await link.ask("FLUSHALL")
-        made = Room(folder, link.ask)
+        made = kind(folder, link.ask)
         try:
             yield made
         finally:
@@ -124,6 +126,18 @@ def test_workers_are_told_who_and_whom_to_forget(tmp_path: Path, redis_port: int
         assert isinstance(found, Known)
         assert (found.name, found.customer.tier, found.keys) == ("c", "t", [bytes.fromhex(digest("c"))])
         assert await room.people.customer("x") is None
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_right_that_the_edges_user_lacks_is_told_as_such(tmp_path: Path, redis_port: int) -> None:  # noqa: F811
+    async def scene(room: Room) -> None:
+        await room.hub("ACL", "SETUSER", "without", "on", ">s3cret", "~*", "+@all", "-lindex")
+        edges = await Link.open(f"redis://without:s3cret@127.0.0.1:{redis_port}/0")
+        room.hub = edges.ask
+        await room.people.begin()
+        assert re.search("^NOPERM .*lindex", room.said()["why"])
+        await edges.close()
 
     played(tmp_path, redis_port, scene)
 
@@ -201,6 +215,55 @@ def test_nobody_can_be_told_of_before_anything_was_read(tmp_path: Path, redis_po
         assert room.people.series() == []
 
     played(tmp_path, redis_port, scene)
+
+
+class Slow(Room):
+    """One with a hub that gives a part of a version now and then."""
+
+    seconds = 0.3
+
+    async def ask(self, *command: Any) -> Any:
+        if command[0] == "LINDEX" and command[1] != LOG:
+            await asyncio.sleep(self.seconds)
+        return await super().ask(*command)
+
+
+def test_an_edge_waits_for_a_directory_that_takes_long_to_read(
+    tmp_path: Path,
+    redis_port: int,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever has a key would be refused until it is read."""
+    monkeypatch.setattr(pushing, "PART", 1)
+    monkeypatch.setattr(people, "FIRST_LOOK", 2.0)
+
+    async def scene(room: Room) -> None:
+        await room.pushes(*(line(f"c{n}") for n in range(8)))
+        began = asyncio.get_running_loop().time()
+        await room.people.begin()
+        assert room.said()["version"] == 1
+        assert asyncio.get_running_loop().time() - began > people.FIRST_LOOK
+        assert (await room.asks("c7"))["known"]
+
+    played(tmp_path, redis_port, scene, Slow)
+
+
+def test_it_waits_for_no_longer_than_an_edge_may_take_to_begin(
+    tmp_path: Path,
+    redis_port: int,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pushing, "PART", 1)
+    monkeypatch.setattr(people, "FIRST_READ", 0.0)
+
+    async def scene(room: Room) -> None:
+        await room.pushes(*(line(f"c{n}") for n in range(3)))
+        await room.people.begin()
+        assert (room.said()["version"], room.said()["why"]) == (None, "version 1 is being read")
+        assert (await room.asks("c2"))["untold"]
+        await room.knows(1)
+
+    played(tmp_path, redis_port, scene, Slow)
 
 
 def test_who_asks_when_it_ends_is_answered(

@@ -192,7 +192,12 @@ class TallyTable:
         Other than that, the row in which the key is counted now: after a power cut there may be one before it, to which
         the disk knew no way.
         """
-        if likely is not None and likely < self.words[at.HIGH] and self.words[self._row(likely) + at.TALLY_HASH] and self._has(likely, key):
+        if (
+            likely is not None
+            and likely < self.words[at.HIGH]
+            and self.words[self._row(likely) + at.TALLY_HASH]
+            and self._has(likely, key)
+        ):
             return likely
         return self.index.look(self.index.hash(key), lambda number: self._has(number, key))
 

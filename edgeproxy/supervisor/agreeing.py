@@ -1,6 +1,6 @@
 """Agreeing with other hosts on limits: what workers use is told to the hub, what others use is written into the map.
 
-A worker says which rows it uses; the rest is read from the map (sync/shared.py, sync/totals.py). Nobody waits for the
+A worker says which rows it uses; the rest is read from the map (sync/rate.py, sync/totals.py). Nobody waits for the
 hub: reports go out when they are due, as far as there is time for them (sync/pace.py), answers are written when they
 come. Of two supervisors on one state directory, as during an upgrade, one does so for the workers of both
 (spokesman.py).
@@ -30,6 +30,7 @@ from edgeproxy.sync.calls import Argument
 from edgeproxy.sync.hub import Has, Hub
 from edgeproxy.sync.pace import REPORTS, Pace
 from edgeproxy.sync.plan import Terms
+from edgeproxy.sync.rate import ON_LOSS
 from edgeproxy.sync.redis import Tls
 from edgeproxy.sync.report import GaugeTold, Period, PeriodTold, Report, Told
 from edgeproxy.sync.shared import Row, Shared, Use
@@ -93,6 +94,8 @@ class Agreeing:
         self._is_heard = False
         self._clock_set = False
         self._errors = 0
+        self._since = monotonic()
+        """When this began, or a hub that was there before had answered last."""
         self._tasks = Tasks()
         self._hub = self._connected(settings)
         if settings.is_exposed:
@@ -100,7 +103,8 @@ class Agreeing:
 
     def _connected(self, settings: models.Hub) -> Hub:
         tls = Tls.of(settings.tls)
-        return Hub(settings.url, self._store.control.instance, self._changed, tls, self._renewed)
+        control = self._store.control
+        return Hub(settings.url, control.instance, self._changed, tls, self._renewed, hosts=control.hosts)
 
     # ---- its life
 
@@ -131,10 +135,13 @@ class Agreeing:
         before, self._settings = self._settings, settings
         for known in self._known():
             known.rates.tick = settings.sync
+            self._say_hosts(known)
+        self._wake.set()
         if (before.url, before.tls) != (settings.url, settings.tls):
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
             self._errors += self._hub.errors
+            self._since = max(self._since, self._hub.heard_at)
             self._hub = self._connected(settings)
             self._changed()
             self._running = self._tasks.start("hub", self._hub.run())
@@ -212,8 +219,13 @@ class Agreeing:
     # ---- the hub
 
     def _say_hosts(self, known: Known) -> None:
-        hub = self._hub
-        known.table.words[at.HOSTS] = hub.hosts | (0 if hub.is_up else at.AWAY)
+        hub, words = self._hub, known.table.words
+        words[at.ON_LOSS] = ON_LOSS[self._settings.on_loss]
+        if hub.is_up:
+            self._store.control.know(hub.hosts)
+        if hub.tried or not words[at.HOSTS]:
+            # Else what a supervisor before this one knew of it is good still.
+            words[at.HOSTS] = hub.hosts | (0 if hub.is_up else at.AWAY)
         known.rates.hosts = known.totals.hosts = hub.hosts
         known.rates.rtt = hub.rtt
 
@@ -237,8 +249,9 @@ class Agreeing:
         self._was_up = is_up
         if not is_up:
             self._clock_set = False
-            self._lost(now)
-            self._tell_heard()
+            if self._hub.tried:
+                self._lost(now)
+                self._tell_heard()
         self._wake.set()
 
     def _lost(self, now: float) -> None:
@@ -258,7 +271,7 @@ class Agreeing:
             self._heed(now)
             if self._hub.is_up:
                 self._report(now)
-            else:
+            elif self._hub.tried:
                 self._lost(now)
             self._pace.spent(thread_time() - began)
             await asyncio.sleep(TURN)
@@ -405,10 +418,8 @@ class Agreeing:
         return self._hub.status() | {"behind_s": round(self._behind(), 3)}
 
     def _behind(self) -> float:
-        """Seconds since the hub should have heard, or have been heard, at the latest."""
-        heard = self._hub.heard_at
-        if not heard:
-            return 0.0
+        """Seconds since the hub should have heard, or have been heard, at the latest; at first since the start."""
+        heard = self._hub.heard_at or self._since
         now = self._now()
         kinds = [kind for known in self._known() for kind in (known.rates, known.totals)]
         return max([monotonic() - heard, *[kind.overdue(now) for kind in kinds]])

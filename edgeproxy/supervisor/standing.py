@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.config.models import Customer, Limit, Quota, Route, Settings
 from edgeproxy.config.plans import plan_of, unknown_in
+from edgeproxy.counters.layout import AWAY, DENY, HOSTS, ON_LOSS
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import period_of
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import Usage, look, look_at_quota
 from edgeproxy.proxy.identity import has_flag
-from edgeproxy.proxy.terms import Applied, applied, concurrency_rule, credits_rule, whom
+from edgeproxy.proxy.terms import Applied, applied, concurrency_rule, credits_rule, credits_sync, whom
 
 BY_ROUTE = ("route", "customer_route")
 """Scopes of limits that each route has apart."""
@@ -59,11 +60,11 @@ def standing(tables: Mapping[str, LimitTable], settings: Settings, who: Known, n
     table, scope, subject = whom("customer", "", name)
     if plan.concurrency is not None:
         rule = concurrency_rule(plan.concurrency, scope)
-        usage = look(tables[table], rule, subject, now)
+        usage = _looked(tables[table], rule, subject, now)
         lines.append(_line(rule.name, scope, rule.limit, 0, usage, rule.algorithm))
     if plan.burst_credits is not None:
         rule = credits_rule(plan.burst_credits, scope)
-        usage = look(tables[table], rule, subject, now)
+        usage = _looked(tables[table], rule, subject, now, credits_sync(plan))
         # What can be saved up, and how long that takes.
         window = rule.depth * rule.window / rule.limit
         lines.append(_line(rule.name, scope, rule.depth, window, usage, rule.algorithm))
@@ -105,13 +106,21 @@ def _rate(tables: Mapping[str, LimitTable], each: Applied, now: float, key: byte
     """The line of a limit of a plan, or of a route."""
     limit, rule = each.limit, each.rule
     # What each address has used of it is not told: there may be as many as there are addresses.
-    usage = None if limit.scope == "ip" else look(tables[each.table], rule, each.subject, now)
+    usage = None if limit.scope == "ip" else _looked(tables[each.table], rule, each.subject, now, limit.sync)
     line = _line(rule.name, limit.scope, rule.limit, rule.window, usage, rule.algorithm, rule.mode)
     if rule.depth:
         line["burst"] = rule.depth
     if key is not None:
         line["key"] = key.hex()[:8]
     return line
+
+
+def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
+    """What is used of a rule; nothing remains, whatever stands in the map, where nothing passes without the hub."""
+    usage, words = look(table, rule, subject, now), table.words
+    if words[HOSTS] < AWAY or rule.mode == "shadow" or not (sync == "strict" or words[ON_LOSS] == DENY):
+        return usage
+    return usage._replace(remaining=0, held_back=usage.held_back + usage.remaining)
 
 
 def _quota(table: LimitTable, quota: Quota, scope: str, subject: bytes, now: float) -> Policy:
@@ -124,7 +133,7 @@ def _quota(table: LimitTable, quota: Quota, scope: str, subject: bytes, now: flo
 def _line(
     name: str, scope: str, limit: int, window: float, usage: Usage | None, algorithm: str, mode: str = "enforce"
 ) -> Policy:
-    return {
+    line: Policy = {
         "name": name,
         "scope": scope,
         "limit": limit,
@@ -135,3 +144,6 @@ def _line(
         "mode": mode,
         "algorithm": algorithm,
     }
+    if usage is not None and usage.held_back:
+        line["held_back"] = usage.held_back
+    return line

@@ -4,15 +4,28 @@ What the scripts do, memory.py says in Python; which node is asked, and how, is 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
+from edgeproxy.clock import EPOCH
+from edgeproxy.sync.bounds import no_answer
+from edgeproxy.sync.memory import JUMP
 from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
 
 KEPT_LONGER = 60
 """Seconds for which a key outlives what it says."""
 DAY = 86400
+COUNT = 1 << 53
+"""The largest number that is exact in a script."""
+HOSTS = 1_000_000
+"""That a hub may have, at most."""
+PERIOD_MOST = 1 << 22
+"""The number of a day, or a month, of a calendar, at most."""
+LATEST = EPOCH + (1 << 30)
+"""What a clock may say at most, in Unix seconds: until then, in 2059, levels have ticks (limits/levels.py)."""
+ROUNDED = 0.001
+"""Seconds by which a moment may be another one for having been written down."""
 
 Argument = bytes | str | float
 
@@ -48,9 +61,20 @@ def rate_call(said: Report) -> tuple[list[bytes], list[Argument]]:
     return [b"%b:t" % named, b"%b:h:%d" % (named, said.instance)], given
 
 
-def rate_told(answer: Sequence[Any]) -> Told:
-    """What rate.lua says."""
-    known, hosts, in_hand, foreign, claims, level, now = answer[:7]
+def rate_told(answer: Any, said: Report) -> Told:
+    """What rate.lua says to a report; raises ValueError where that is no answer of it."""
+    known, hosts, in_hand, foreign, claims, level, now = _of(answer, 7, RATE)
+    if (
+        type(foreign) is not list
+        or type(claims) is not list
+        or len(foreign) % 2
+        or len(claims) % 3
+        or not _are_counts([known, hosts, in_hand, *foreign, *claims])
+        or not (_is_number(level) and _is_number(now))
+        or hosts > HOSTS
+        or not said.now - ROUNDED <= float(now) <= said.now + JUMP + ROUNDED
+    ):
+        raise ValueError(no_answer(answer, f"the script {RATE}"))
     return Told(
         bool(known),
         hosts,
@@ -68,9 +92,13 @@ def period_call(said: Period) -> tuple[list[bytes], list[Argument]]:
     return [b"%b:q" % named_by(said.key)], [said.instance, said.period, said.amount, 35 * DAY]
 
 
-def period_told(answer: Sequence[Any]) -> PeriodTold:
-    """What period.lua says."""
-    return PeriodTold(answer[0], answer[1])
+def period_told(answer: Any, said: Period) -> PeriodTold:
+    """What period.lua says; raises ValueError where that is no answer of it."""
+    period, others = _of(answer, 2, PERIOD)
+    # What others counted may be less than nothing: where the hub has forgotten what is given back since.
+    if not _are_counts([period]) or type(others) is not int or not said.period <= period <= PERIOD_MOST:
+        raise ValueError(no_answer(answer, f"the script {PERIOD}"))
+    return PeriodTold(period, others)
 
 
 def gauge_call(said: Gauge) -> tuple[list[bytes], list[Argument]]:
@@ -79,14 +107,52 @@ def gauge_call(said: Gauge) -> tuple[list[bytes], list[Argument]]:
     return [b"%b:g" % named_by(said.key)], [said.instance, said.amount, _exact(said.now), _exact(said.until), kept]
 
 
-def gauge_told(answer: Sequence[Any]) -> GaugeTold:
-    """What gauge.lua says."""
-    return GaugeTold(answer[0], answer[1])
+def gauge_told(answer: Any) -> GaugeTold:
+    """What gauge.lua says; raises ValueError where that is no answer of it."""
+    others, hosts = _of(answer, 2, GAUGE)
+    if not _are_counts([others, hosts]) or hosts > HOSTS:
+        raise ValueError(no_answer(answer, f"the script {GAUGE}"))
+    return GaugeTold(others, hosts)
+
+
+def heartbeat_told(answer: Any) -> tuple[int, bool]:
+    """What heartbeat.lua says: how many hosts there are, and whether this one was not known. Raises ValueError where
+    that is no answer of it."""
+    hosts, is_new = _of(answer, 2, HEARTBEAT)
+    if not _are_counts([hosts, is_new]) or not 1 <= hosts <= HOSTS:
+        raise ValueError(no_answer(answer, f"the script {HEARTBEAT}"))
+    return hosts, bool(is_new)
 
 
 def clock_of(answer: Sequence[Any]) -> float:
-    """The hub's clock in an answer of any script, Unix seconds."""
-    return int(answer[-2]) + int(answer[-1]) / 1e6
+    """The hub's clock in an answer of any script, Unix seconds; raises ValueError where it cannot be right."""
+    seconds, rest = answer[-2:]
+    if not all(type(said) is bytes and said.isdigit() for said in (seconds, rest)):
+        raise ValueError(no_answer(answer, "a script"))
+    clock = int(seconds) + int(rest) / 1e6
+    if not EPOCH <= clock < LATEST:
+        raise ValueError(f"its clock is wrong: it says {int(clock)}, in Unix seconds")
+    return clock
+
+
+def _of(answer: Any, some: int, script: str) -> Any:
+    """The first of an answer, of which there are so `some` and the two of the hub's clock."""
+    if type(answer) is not list or len(answer) != some + 2:
+        raise ValueError(no_answer(answer, f"the script {script}"))
+    return answer[:some]
+
+
+def _are_counts(numbers: Iterable[Any]) -> bool:
+    """Whether they are whole numbers, exact and not below 0."""
+    return all(type(number) is int and 0 <= number <= COUNT for number in numbers)
+
+
+def _is_number(said: Any) -> bool:
+    """Whether it is a number as scripts write it, not below 0."""
+    try:
+        return type(said) is bytes and 0 <= float(said) <= COUNT
+    except ValueError:
+        return False
 
 
 def _exact(number: float) -> str:

@@ -16,9 +16,10 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, ResponseError
 
 from edgeproxy.config.kinds import CLUSTERS, Address, HubUrl, split_address
+from edgeproxy.sync.bounds import no_answer
 from edgeproxy.sync.breaker import Breaker
 from edgeproxy.sync.node import Node
-from edgeproxy.sync.redis import DEADLINE, HOSTS, Away, Link, Tls, reason
+from edgeproxy.sync.redis import DEADLINE, HOSTS, UNREADABLE, Away, Link, Tls, reason
 from edgeproxy.tasks import Tasks
 
 LOOK = 10.0
@@ -99,10 +100,15 @@ class Range(NamedTuple):
 
 
 def ranges(answer: Sequence[Any], asked: str) -> list[Range]:
-    """What CLUSTER SLOTS says. `asked`: the host that says so, which is where a node is that does not know its own."""
+    """What CLUSTER SLOTS says. `asked`: the host that says so, which is where a node is that does not know its own.
+
+    Raises one of `redis.UNREADABLE` where it is no answer to that.
+    """
     found = []
     for first, last, (host, port, *_), *_ in answer:
         name = (host or b"").decode()
+        if not (0 <= first <= last < SLOTS and 0 < port < 1 << 16):
+            raise ValueError("there are no such slots, or ports")
         found.append(Range(first, last, Address(asked if name in ("", "?") else name.lower(), port)))
     return found
 
@@ -243,9 +249,14 @@ async def _slots_by_seeds(url: HubUrl, tls: Tls, deadline: float = DEADLINE) -> 
 async def _slots(link: Link, host: str) -> list[Range]:
     """Who has which slots, as one node says; raises Away where it does not know."""
     try:
-        found = ranges(await link.ask("CLUSTER", "SLOTS"), host)
+        answer = await link.ask("CLUSTER", "SLOTS")
     except ResponseError as no:
         raise Away(NO_CLUSTER if "cluster support disabled" in str(no) else reason(no)) from no
+    try:
+        found = ranges(answer, host)
+    except UNREADABLE as failure:
+        link.lose(why := no_answer(answer, "CLUSTER SLOTS"))
+        raise Away(why) from failure
     if not found:
         raise Away("no node of the cluster has any slots")
     return found

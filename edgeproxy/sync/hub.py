@@ -27,7 +27,10 @@ SAMPLED = 60.0
 """Seconds for which a sample of the hub's clock counts."""
 SAMPLES = 200
 """Samples that are kept at most, each the quickest of its part of these seconds."""
-MALFORMED = "it answered something else than was asked"
+WHYS = 3
+"""Different reasons for which something is away that are logged at once since it was lost."""
+SELDOM = 60.0
+"""Seconds between two lines about others: some say something else each time."""
 TIMES = 3
 """How often something is asked that is said to be elsewhere."""
 
@@ -58,7 +61,8 @@ class Question(NamedTuple):
 
 
 class Hub:
-    """One hub. `run` keeps it reached; `changed` is called when it is lost or reached, and when hosts come and go.
+    """One hub. `run` keeps it reached; `changed` is called when it is lost or reached, or was tried in vain for the
+    first time, and when hosts come and go.
 
     `renewed` is called when a part of a cluster is lost or reached, which may then be a server that has not heard what
     was said last, and when a server has forgotten everything: with a function that tells of which rows' keys.
@@ -71,7 +75,10 @@ class Hub:
         changed: Callable[[], None],
         tls: Tls | None = None,
         renewed: Callable[[Has], None] = lambda has: None,
+        *,
+        hosts: int = 1,
     ) -> None:
+        """`hosts`: as many as are known of, until it says."""
         self.name = without_password(url)
         self._instance = instance
         self._changed = changed
@@ -80,22 +87,26 @@ class Hub:
         self._sampled_over = 0
         """The number of the link over which the samples came."""
         self._log = log.get()
-        self._logged: dict[str, set[str]] = {}
-        """Why something is away, as far as it was logged since it was lost; by node, and "" for all of it."""
+        self._logged: dict[str, dict[str, float]] = {}
+        """Why something is away, as far as it was logged since it was lost, and when; by node, and "" for all of it."""
         self.is_up = False
         """Whether some of it answers."""
-        self.hosts = 1
+        self.tried = False
+        """Whether it is known that it does, or does not."""
+        self.hosts = hosts
         """Hosts that the hub knows, this one among them; once it is reached again no fewer at first than before, as
         others may have lost it too, and come back later."""
         self._all_back_at = 0.0
         self.heard_at = 0.0
         """Monotonic time of its last answer."""
         self.errors = 0
-        """How often it or a node of it was lost, or refused something."""
+        """How often it or a node of it was lost, tried in vain, or refused something."""
         tls = tls or Tls()
-        self._is_cluster = HubUrl.of(url).scheme in CLUSTERS
+        parts = HubUrl.of(url)
+        self._named = len(parts.where)
+        self._is_cluster = parts.scheme in CLUSTERS
         self._nodes: Nodes = (
-            Cluster(url, tls, partial(self._made, tls), self._follow)
+            Cluster(url, tls, partial(self._made, tls), self._searched)
             if self._is_cluster
             else One(url, partial(self._made, tls))
         )
@@ -122,8 +133,9 @@ class Hub:
 
     @property
     def nodes_away(self) -> int:
-        """How many of its nodes do not answer."""
-        return sum(node.link is None for node in self._nodes.all)
+        """How many of its nodes do not answer; as long as it is not known which there are, all that the URL names."""
+        nodes = self._nodes.all
+        return sum(node.link is None for node in nodes) if nodes else self._named
 
     @property
     def rtt(self) -> float:
@@ -169,15 +181,19 @@ class Hub:
                 self._nodes.elsewhere(node, elsewhere)
             self._nodes.look()
             return
+        try:
+            hosts, is_new = calls.heartbeat_told(answer)
+            clock = calls.clock_of(answer)
+        except ValueError as odd:
+            raise Away(str(odd)) from odd
         self.heard_at = monotonic()
-        if answer[1] and link is node.link:
+        if is_new and link is node.link:
             # It was there a moment ago: the server has been emptied.
             self._renewed(lambda key: self._nodes.of(calls.named_by(key)) is node)
         if key == HOSTS:
             if link.number != self._sampled_over:
                 self._all_back_at = self.heard_at + HOST_KEPT
-            self._sampled(link, sent, answer)
-            hosts = answer[0]
+            self._sampled(link, sent, clock)
             if self.heard_at < self._all_back_at:
                 hosts = max(hosts, self.hosts)
             if hosts != self.hosts:
@@ -188,6 +204,7 @@ class Hub:
     def _node_changed(self, node: Node) -> None:
         """A node was reached, lost, or tried in vain."""
         if node.link is None:
+            self.errors += 1
             self._nodes.look()
         if not self._is_cluster:
             self._follow()
@@ -198,6 +215,12 @@ class Hub:
         if turned and was_up and self.is_up:
             self._renewed(lambda key: self._nodes.of(calls.named_by(key)) is node)
 
+    def _searched(self) -> None:
+        """It was asked which nodes there are."""
+        if self._nodes.why is not None:
+            self.errors += 1
+        self._follow()
+
     def _follow(self) -> None:
         """Whether it is up follows from its nodes. At first each of them is to be tried, lest some seem to be away."""
         nodes = self._nodes.all
@@ -205,31 +228,35 @@ class Hub:
         self.is_up = any(node.link for node in nodes) and (was_up or all(node.tried for node in nodes))
         if was_up and not self.is_up:
             self._samples.clear()
+        was_tried = self.tried
         if self.is_up or all(node.tried for node in nodes):
+            self.tried = True
             self._say("", self.why, "the hub", hosts=self.hosts)
-        if was_up != self.is_up:
+        if (was_up, was_tried) != (self.is_up, self.tried):
             self._changed()
 
     def _say(self, of: str, why: str | None, what: str, **more: Any) -> bool:
         """Log that something is away and why, once until it is there again, and then that; what is new of it.
 
+        Where that is more and more it is logged seldom: who is no Redis may give another reason each time.
         Returns whether it is new that it is there, or is not.
         """
         logged = self._logged.get(of)
-        was_there = logged == set()
+        was_there = logged == {}
         if why is None:
             if not was_there:
-                self._logged[of] = set()
+                self._logged[of] = {}
                 self._log.info(f"{what} is reached", hub=self.name, **more)
             return not was_there
-        if was_there:
-            self.errors += 1
-        if logged is None or why not in logged:
-            self._logged[of] = {why, *(logged or ())}
+        logged, now = self._logged.setdefault(of, {}), monotonic()
+        if why not in logged and (len(logged) < WHYS or now - max(logged.values()) >= SELDOM):
+            logged[why] = now
+            if len(logged) > WHYS:
+                del logged[min(logged, key=lambda said: logged[said])]
             self._log.error(f"{what} is away", hub=self.name, **(more | {"why": why}))
         return was_there
 
-    def _sampled(self, link: Link, sent: float, answer: Any) -> None:
+    def _sampled(self, link: Link, sent: float, clock: float) -> None:
         """Take the clock of an answer; samples of another link are those of another clock, perhaps."""
         at = now = monotonic()
         if link.number != self._sampled_over:
@@ -240,7 +267,7 @@ class Hub:
             if now - sent >= self._samples[-1].rtt:
                 return
             at = self._samples.pop().at
-        self._samples.append(Sample(calls.clock_of(answer) - (sent + now) / 2, now - sent, at))
+        self._samples.append(Sample(clock - (sent + now) / 2, now - sent, at))
         while self._samples[0].at < now - SAMPLED:
             self._samples.popleft()
 
@@ -249,12 +276,14 @@ class Hub:
     def rate(self, said: Report) -> "asyncio.Future[Told]":
         """Report a rate."""
         keys, given = calls.rate_call(said)
-        return self._run(calls.RATE, keys, given, _rate_told)
+        return self._run(
+            calls.RATE, keys, given, lambda answer, where: calls.rate_told(answer, said)._replace(where=where)
+        )
 
     def period(self, said: Period) -> "asyncio.Future[PeriodTold]":
         """Report a quota."""
         keys, given = calls.period_call(said)
-        return self._run(calls.PERIOD, keys, given, lambda answer, _: calls.period_told(answer))
+        return self._run(calls.PERIOD, keys, given, lambda answer, _: calls.period_told(answer, said))
 
     def gauge(self, said: Gauge) -> "asyncio.Future[GaugeTold]":
         """Report what is in use."""
@@ -297,18 +326,20 @@ class Hub:
         if answer.done():
             return  # Nobody waits for it any more.
         if failure is None:
-            self.heard_at = monotonic()
             if question.read is None:
+                self.heard_at = monotonic()
                 answer.set_result(raw.result())
                 return
             try:
-                told = question.read(raw.result(), link.number)
-                if link.number == self._sampled_over:
-                    self._sampled(link, sent, raw.result())
-            except (LookupError, TypeError, ValueError):
-                self.errors += 1
-                answer.set_exception(Away(MALFORMED))
+                told, clock = question.read(raw.result(), link.number), calls.clock_of(raw.result())
+            except ValueError as odd:
+                # Nothing of it counts, nor what it answers after that: it mixes up answers, or is no Redis.
+                link.lose(str(odd))
+                answer.set_exception(Away(str(odd)))
                 return
+            self.heard_at = monotonic()
+            if link.number == self._sampled_over:
+                self._sampled(link, sent, clock)
             answer.set_result(told)
             return
         if isinstance(failure, AskError) and times:
@@ -326,10 +357,6 @@ class Hub:
             self._nodes.look()
             failure = Away(reason(failure))
         answer.set_exception(failure)
-
-
-def _rate_told(answer: Any, where: int) -> Told:
-    return calls.rate_told(answer)._replace(where=where)
 
 
 def _node_status(node: Node) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from edgeproxy.sync.redis import Away, Link, Tls, reason
 
 HEARTBEAT = 2.0
 """Seconds between two heartbeats, a fifth more or less: the hub counts hosts by them, and hosts find who is gone."""
+SILENCE = 60.0
+"""Seconds between two log lines about what must not happen."""
 
 Beat = Callable[["Node", Link], Awaitable[None]]
 """A heartbeat over a link; raises Away, or ResponseError, where the node is of no use."""
@@ -37,6 +39,7 @@ class Node:
         self.tried = False
         """Whether it was tried to the end once."""
         self.breaker = Breaker()
+        self._seldom = log.Seldom(SILENCE)
 
     async def run(self) -> None:
         """Reach it, for ever, whenever it is away."""
@@ -45,7 +48,7 @@ class Node:
             try:
                 self.why = await self._live()
             except Exception as unforeseen:  # Whatever it was, it is tried again.
-                log.get().error("a connection to the hub failed", node=self.at, exc_info=unforeseen)
+                self._seldom.error("a connection to the hub failed", self.at, exc_info=unforeseen)
                 self.why = repr(unforeseen)
             finally:
                 self.link = None

@@ -4,19 +4,24 @@ The one file that knows Redis. What is asked and answered is in calls.py.
 """
 
 import asyncio
+import hashlib
 import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
+from types import NoneType
 from typing import Any, NamedTuple
 
 from hiredis import pack_command
+from redis._parsers import _AsyncHiredisParser
 from redis.asyncio.connection import Connection
 from redis.asyncio.connection import parse_url as parse
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as Lost
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from edgeproxy.config.models import HubTls
+from edgeproxy.sync.bounds import SHOWN, Bounds, no_answer
 from edgeproxy.sync.calls import SCRIPTS, Argument, script
 from edgeproxy.tasks import Tasks
 
@@ -28,7 +33,15 @@ HOST_KEPT = 10.0
 """Seconds after its last heartbeat for which a host counts as one of them."""
 HOSTS = b"rl:hosts"
 """A sorted set of instances by the hub's time of their last heartbeat, seconds."""
-
+ANSWERS: dict[str, tuple[type, ...]] = {
+    "EVALSHA": (list,),
+    "EVAL": (int,),
+    "LINDEX": (bytes, NoneType),
+    "LRANGE": (list,),
+}
+"""What Redis answers to each command that edges send, if it is no error."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What the library raises where an answer, or a part of it, is not what it must be."""
 
 LINKS = itertools.count(1)
 
@@ -46,7 +59,7 @@ class Link:
     def __init__(self, connection: Connection, shas: dict[str, str]) -> None:
         self._connection = connection
         self._shas = shas
-        self._asked: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._asked: deque[tuple[asyncio.Future[Any], float, Argument]] = deque()
         self._outgoing: list[bytes] = []
         self._filled = asyncio.Event()
         self._tasks = Tasks()
@@ -62,11 +75,8 @@ class Link:
         try:
             async with asyncio.timeout(2 * deadline) as limit:
                 await connection.connect()  # type: ignore[no-untyped-call]
-                shas = {}
-                for name in SCRIPTS:
-                    await connection.send_command("SCRIPT", "LOAD", script(name))
-                    shas[name] = (await connection.read_response(disable_decoding=True)).decode()
-        except (RedisError, OSError, TimeoutError, ValueError) as failure:
+                shas = {name: await _loaded(connection, script(name)) for name in SCRIPTS}
+        except (RedisError, OSError, TimeoutError, *UNREADABLE) as failure:
             await _close(connection)
             told = f"no answer within {2 * deadline:g} s" if limit.expired() else reason(failure)
             raise Away(told) from failure
@@ -89,7 +99,7 @@ class Link:
         if self.away.done():
             answer.set_exception(Away(self.away.result()))
             return answer
-        self._asked.append((answer, monotonic()))
+        self._asked.append((answer, monotonic(), command[0]))
         self._outgoing.append(pack_command(command))  # type: ignore[arg-type]  # Of any number of them.
         self._filled.set()
         return answer
@@ -101,7 +111,6 @@ class Link:
         await _close(self._connection)
 
     async def _write(self) -> None:
-        # What it waits with may miss that it is cancelled (asyncio.wait_for of Python 3.11).
         while not self.away.done():
             await self._filled.wait()
             if self.away.done():
@@ -127,13 +136,17 @@ class Link:
                 answer = await self._connection.read_response(disable_decoding=True, timeout=math.inf)
             except ResponseError as no:
                 answer = no
-            except (RedisError, OSError) as failure:
+            except (RedisError, OSError, *UNREADABLE) as failure:
                 self.lose(reason(failure))
                 return
             if not self._asked:
                 self.lose("it answered what was not asked")
                 return
-            waiting, _ = self._asked.popleft()
+            waiting, _, asked = self._asked[0]
+            if not isinstance(answer, Exception) and type(answer) not in ANSWERS.get(str(asked), (type(answer),)):
+                self.lose(no_answer(answer, str(asked)))
+                return
+            self._asked.popleft()
             if waiting.done():
                 continue
             if isinstance(answer, Exception):
@@ -155,7 +168,7 @@ class Link:
             self.away.set_result(why)
         self._filled.set()
         while self._asked:
-            waiting, _ = self._asked.popleft()
+            waiting, _, _ = self._asked.popleft()
             if not waiting.done():
                 waiting.set_exception(Away(why))
 
@@ -182,8 +195,47 @@ def connection_to(url: str, tls: Tls) -> Connection:
     if kind is not Connection:
         options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
         options |= {"ssl_cert_reqs": "required" if tls.verify else "none", "ssl_check_hostname": tls.verify}
-    made: Connection = kind(**options, socket_connect_timeout=DEADLINE, health_check_interval=0)
+    options |= {"socket_connect_timeout": DEADLINE, "health_check_interval": 0, "parser_class": BoundedParser}
+    # How long things may take is said here. What the library waits with while it sends, asyncio.wait_for of Python
+    # 3.11, may miss that it is cancelled.
+    made: Connection = kind(**options | {"socket_timeout": None})
     return made
+
+
+class BoundedParser(_AsyncHiredisParser):
+    """hiredis, which is given only what is an answer, and no larger one than is to be expected."""
+
+    __slots__ = ("_bounds",)
+
+    def on_connect(self, connection: Connection) -> None:
+        """Begin with the answers of a new connection."""
+        super().on_connect(connection)  # type: ignore[no-untyped-call]
+        self._bounds = Bounds()
+
+    async def read_from_socket(self) -> bool:
+        """Take in what comes next; raises InvalidResponse, and Lost where it is closed."""
+        stream, reader = self._stream, self._reader
+        assert stream is not None
+        assert reader is not None
+        data = await stream.read(self._read_size)
+        if not data:
+            raise Lost("Connection closed by server.")
+        try:
+            self._bounds.look(data)
+        except ValueError as odd:
+            raise InvalidResponse(str(odd)) from odd
+        reader.feed(data)
+        return True
+
+
+async def _loaded(connection: Connection, text: bytes) -> str:
+    """Load a script; its SHA-1, by which it is run. Raises Away where it is not the one that comes."""
+    await connection.send_command("SCRIPT", "LOAD", text)
+    answer = await connection.read_response(disable_decoding=True)
+    sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+    if answer != sha.encode():
+        raise Away(no_answer(answer, "SCRIPT LOAD"))
+    return sha
 
 
 async def _close(connection: Connection) -> None:
@@ -195,6 +247,8 @@ async def _close(connection: Connection) -> None:
 
 def reason(failure: BaseException) -> str:
     """What a failure says, in one line: an error of Redis with the code before it by which people know it."""
+    if isinstance(failure, UNREADABLE):
+        return f"it answered what cannot be read ({str(failure)[:SHOWN]}): is it a Redis?"
     text = str(failure).partition("\n")[0] or type(failure).__name__
     code = getattr(failure, "status_code", None)
     return text if code in (None, "ERR") or text.startswith(code) else f"{code} {text}"

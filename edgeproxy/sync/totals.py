@@ -66,6 +66,8 @@ class Totals:
         self._rows: dict[int, Total] = {}
         self._due: list[tuple[float, int]] = []
         self._away = False
+        self._on_loss: OnLoss | None = None
+        """What was said last of a hub that is away."""
         self._left: deque[Total] = deque()
         """Rows that are still to be held, where the hub was lost, or to be told, where it was found."""
         self._left_behind: Iterator[int] | None = table.rows()
@@ -205,16 +207,19 @@ class Totals:
         elif self._rows.get(total.row) is total:
             self._in_use_elsewhere(total, told.others)
 
-    def _in_use_elsewhere(self, total: Total, count: int) -> None:
+    def _in_use_elsewhere(self, total: Total, count: int, *, withheld: bool = False) -> None:
         """Write what others have in use."""
-        self.table.words[total.row + self._hub + at.GAUGE] = min(count, COUNT_MASK)
+        words, hub = self.table.words, total.row + self._hub
+        words[hub + at.GAUGE] = min(count, COUNT_MASK)
+        words[hub + at.WITHHELD] = words[hub + at.GAUGE] if withheld else 0
 
     def lost(self, on_loss: OnLoss, most: int = LOOKS) -> None:
         """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known.
 
         So many rows at a time: call it again and again, when some are due.
         """
-        if not self._away:
+        if not self._away or on_loss != self._on_loss:
+            self._on_loss = on_loss
             self._turn(away=True)
         for _ in range(min(most, len(self._left))):
             total = self._left.popleft()
@@ -237,7 +242,7 @@ class Totals:
         if not self._is_quota(total):
             # What others had in use when they were last heard of is over soon, and nobody says when.
             parts = {"deny": 0, "share": max(1, total.limit // max(1, self.hosts)), "full": total.limit}
-            self._in_use_elsewhere(total, max(0, total.limit - parts[on_loss]))
+            self._in_use_elsewhere(total, max(0, total.limit - parts[on_loss]), withheld=True)
 
     def renew(self, has: Callable[[bytes], bool], now: float) -> None:
         """Tell of these keys again, over the next seconds: who has them may not have heard the last of it."""

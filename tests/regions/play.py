@@ -134,7 +134,7 @@ def notes(world: World) -> list[str]:
     for region in world:
         samples = region.edge.metrics()
         for metric, what in (
-            ("edge_hub_errors_total", "lost the hub, or was refused by it"),
+            ("edge_hub_errors_total", "lost the hub, did not reach it, or was refused by it"),
             ("edge_table_full_total", "counted without a row of the table"),
             ("edge_worker_restarts_total", "started a worker anew"),
         ):

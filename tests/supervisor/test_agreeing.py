@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -87,6 +88,100 @@ class Host:
         for store in (self.worker, self.first):
             store.close()
         self._client.close()
+
+
+def test_a_hub_that_was_never_reached_is_not_told_of_as_well(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path / "state", redis)) as host:
+            secured = Redis(tmp_path, "--requirepass", "s3cret")
+            agreeing = Agreeing(host.first, Hub(url=f"redis://:wrong@127.0.0.1:{secured.port}/0"), lambda said: None)
+            made = monotonic()
+
+            def told(name: str) -> int:
+                (value,) = [words[0] for of, _, words in agreeing.series() if of == name]
+                return value
+
+            try:
+                agreeing.begin()
+                await turned(lambda: told("edge_hub_errors_total") >= 2, "each attempt is an error")
+                assert (told("edge_hub_up"), told("edge_hub_nodes_away")) == (0, 1)
+                await turned(lambda: told("edge_limit_sync_age_seconds") >= 1, "it has not been heard for so long")
+                asked = monotonic()
+                assert agreeing.report()["behind_s"] >= asked - made - 0.001
+                await agreeing.follow(Hub(url=f"redis://:s3cret@127.0.0.1:{secured.port}/0"))
+                await turned(lambda: told("edge_hub_up") == 1, "it is reached")
+                assert monotonic() - agreeing.report()["behind_s"] > asked, "from now on since its last answer"
+                heard, errors = agreeing._hub.heard_at, told("edge_hub_errors_total")
+                assert errors >= 2
+                await agreeing.follow(Hub(url=f"redis://:wrong@127.0.0.1:{secured.port}/0"))
+                await turned(lambda: told("edge_hub_errors_total") > errors, "it is tried by another password")
+                now = monotonic()
+                assert agreeing.report()["behind_s"] >= now - heard - 0.001, "since the one before has answered"
+            finally:
+                await agreeing.end()
+                secured.kill()
+
+    asyncio.run(play())
+
+
+NOBODY = "redis://127.0.0.1:1/0"
+"""A hub that refuses connections."""
+
+
+def test_how_many_hosts_there_are_is_known_without_the_hub_too(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path / "one", redis)) as one, closing(Host(tmp_path / "two", redis)) as two:
+            words = one.table.words
+            async with two.agreeing(two.first), one.agreeing(one.first):
+                await turned(lambda: words[at.HOSTS] == 2, "each knows of the other")
+            # Another supervisor, on the same tables and on others; of the hub nobody hears any more.
+            for workers in (1, 2):
+                store = Store.prepare(tmp_path / "one", workers=workers, people=10, addresses=10, hub=True)
+                agreeing = Agreeing(store, Hub(url=NOBODY, on_loss="deny"), lambda said: None)
+                assert one.first.identity.held
+                one.first.identity.release()
+                agreeing.begin()
+                words = store.people.words
+                await turned(lambda words=words: words[at.HOSTS] == 2 | at.AWAY, "it goes by two hosts")
+                assert words[at.ON_LOSS] == at.DENY
+                assert agreeing.report()["hosts"] == 2
+                await agreeing.follow(Hub(url=NOBODY, on_loss="share"))
+                assert (words[at.HOSTS], words[at.ON_LOSS]) == (2 | at.AWAY, at.SHARE)
+                await agreeing.end()
+                store.close()
+                assert one.first.identity.try_acquire()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("said", [0, 3])
+def test_until_the_hub_was_tried_it_is_as_a_supervisor_before_this_one_said(
+    tmp_path: Path, redis: Redis, said: int
+) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            words = host.table.words
+            words[at.HOSTS] = said
+            host.first.control.know(3)
+            hangs = asyncio.Event()
+
+            async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                hangs.set()
+                await reader.read()
+                writer.close()
+
+            async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                agreeing = Agreeing(host.first, Hub(url=f"redis://127.0.0.1:{port}/0"), lambda said: None)
+                agreeing.begin()
+                await turned(lambda: hangs.is_set() and agreeing._tables, "it is being tried")
+                before, is_tried = words[at.HOSTS], agreeing._hub.tried
+                assert before == (3 if said else 3 | at.AWAY) or is_tried
+                await turned(lambda: agreeing._hub.tried, "it did not answer in time")
+                assert words[at.HOSTS] == 3 | at.AWAY
+                await agreeing.end()
+
+    asyncio.run(play())
 
 
 def test_claims_that_come_when_nobody_waits_go_back(tmp_path: Path, redis: Redis) -> None:

@@ -16,6 +16,7 @@ from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.memory import Memory
 from edgeproxy.sync.plan import Mode, OnLoss, Terms
+from edgeproxy.sync.rate import ON_LOSS
 from edgeproxy.sync.report import Told
 from edgeproxy.sync.shared import Row, Shared, Use
 from tests.counters.tables import limits, make
@@ -89,6 +90,7 @@ class Host:
         self.seqs = itertools.count(next(self.starts) << 32)
         self.shared = Shared(self.table, self.instance, self.world.random)
         self.shared.hosts, self.shared.rtt = self.count, self.rtt
+        self.table.words[at.ON_LOSS] = ON_LOSS[self.world.on_loss]
         self.table.words[at.HOSTS] = self.count
         self.away = False
         self.connection = object()
@@ -195,7 +197,7 @@ class Worker:
             self.rules[key] = rule
         if left < 1:
             self.refuse(gate)
-        elif gate.must_ask(now, 1):
+        elif gate.must_ask(now, 1, left):
             if gate.is_in_vain(now) or len(self.waiting[key]) >= left:
                 self.refuse(gate)
             else:
@@ -234,11 +236,12 @@ class Worker:
             policy = self.policies.of(rule, b"acme")
             now = self.world.now
             while waiting:
-                if policy.left(now) < 1 or (gate.must_ask(now, 1) and gate.is_in_vain(now)):
+                left = policy.left(now)
+                if left < 1 or (gate.must_ask(now, 1, left) and gate.is_in_vain(now)):
                     waiting.popleft()
                     gate.leave(1)
                     self.refuse(gate)
-                elif gate.must_ask(now, 1):
+                elif gate.must_ask(now, 1, left):
                     break
                 else:
                     since = waiting.popleft()

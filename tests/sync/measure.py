@@ -142,7 +142,7 @@ class Customer:
         left = self.policy.left(now)
         if left < 1:
             gate.refused(now)
-        elif gate.must_ask(now, 1):
+        elif gate.must_ask(now, 1, left):
             seconds = worker.asking.left(gate, since or time.monotonic())
             if gate.is_in_vain(now) or gate.waiting >= left or seconds <= 0:
                 gate.refused(now)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.shared import GOOD, Use
+from edgeproxy.sync.plan import Mode, OnLoss
+from edgeproxy.sync.rate import GOOD
+from edgeproxy.sync.shared import Use
 from tests.counters.tables import close_all
 from tests.sync.hosts import WORKERS, World
 
@@ -91,6 +93,30 @@ def test_while_the_hub_is_away_each_keeps_its_part(tmp_path: Path, seed: int) ->
     world.run(150)
     assert world.worst(MINUTE) <= 1.25 * 600
     assert sum(moment > world.now - 20 for moment in world.passed) > 60, "after it, all goes on"
+
+
+@pytest.mark.parametrize(("on_loss", "most"), [("full", 60), ("share", 20), ("deny", 0)])
+@pytest.mark.parametrize("mode", ["bounded", "eventual"])
+def test_who_comes_while_the_hub_is_away_passes_no_more_than_a_part(
+    tmp_path: Path, seed: int, on_loss: OnLoss, most: int, mode: Mode
+) -> None:
+    world, known, new = World(tmp_path, seed, on_loss=on_loss), rule(60), Rule("new", 60, 90.0)
+    spread(world, known, mode, 0, 10, 12)
+    world.later(4, setattr, world, "linked", False)
+    world.run(11)
+    assert all(host.away for host in world.hosts)
+    if on_loss == "deny":
+        world.later(1, spread, world, known, mode, 0, 60, 50)
+    world.passed.clear()
+    world.waits.clear()
+    for host in world.hosts:
+        # All at once, before any supervisor hears of it.
+        for number in range(100):
+            world.later(10, host.workers[number % WORKERS].request, new, mode)
+    spread(world, new, mode, 10.1, 80, 20)
+    world.run(80)
+    assert 0.9 * 3 * most <= len(world.passed) <= 3 * (most + 2 * (WORKERS - 1) * (most > 0))
+    assert world.waits == []
 
 
 def test_a_part_is_of_what_was_used_when_the_hub_last_answered(tmp_path: Path, seed: int) -> None:

@@ -52,11 +52,11 @@ def test_a_killed_server_is_away_at_once_and_reached_again(tmp_path: Path) -> No
                 await hub.rate(report(2, 4))
             await until(lambda: not hub.is_up)
             assert hub.why
+            assert hub.errors == 1
             server.start()
             await until(lambda: hub.is_up)
             assert (await hub.rate(report(3, 5))).known is False, "it has forgotten everything"
             assert (await hub.rate(report(4, 5))).known is True
-            assert hub.errors == 1
 
     try:
         played(play)
@@ -226,12 +226,12 @@ def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(tmp_pat
             assert node.link is not None
             other = (await node.link.ask("SCRIPT", "LOAD", "return 1")).decode()
             node.link._shas[calls.RATE] = other
-            with pytest.raises(Away, match="something else than was asked"):
+            with pytest.raises(Away, match="it answered 1 to EVALSHA: is it a Redis"):
                 await asyncio.wait_for(hub.rate(report(1, 1)), 10)
-            assert hub.is_up
+            await until(lambda: hub.errors == 1 and hub.is_up)
+            assert node.link is not None
             node.link._shas[calls.HEARTBEAT] = other
-            await until(lambda: not hub.is_up)
-            await until(lambda: hub.is_up)
+            await until(lambda: hub.errors == 2 and hub.is_up)
             assert (await hub.rate(report(2, 1))).hosts == 1
 
     try:
@@ -280,6 +280,7 @@ def test_a_user_with_the_rights_of_the_documentation_and_one_without(tmp_path: P
             async with tried(url) as hub:
                 await until(lambda hub=hub: hub.why != "not reached yet")  # type: ignore[misc]
                 assert not hub.is_up
+                assert hub.errors
                 assert hub.why is not None
                 assert re.search(said, hub.why), hub.why
         await operator.close()
@@ -311,6 +312,7 @@ def test_why_it_is_away_is_said(tmp_path: Path, commands: list[str], why: str) -
             async with tried(server.url) as hub:
                 await until(lambda: why in (hub.why or ""))
                 assert not hub.is_up
+                assert (hub.errors > 0, hub.nodes_away) == (True, 1)
                 assert hub.status()["why"] == hub.why
         assert [line["why"] for line in lines if line["log_level"] == "error"][-1].startswith(why)
         await operator.close()
@@ -339,8 +341,9 @@ def test_who_accepts_and_never_answers_is_tried_by_one_connection_and_why_is_log
         with capture_logs() as lines:
             async with tried(f"redis://127.0.0.1:{port}/0") as hub:
                 await until(lambda: times == 2)
-                assert hub.breaker == "half-open"
+                assert (hub.breaker, hub.errors) == ("half-open", 1)
                 await until(lambda: hub.breaker == "open")
+                assert hub.errors == 2, "each attempt counts once"
                 assert hub.why == "no answer within 2 s"
                 with pytest.raises(Away, match="no answer within 2 s"):
                     await hub.rate(report(1, 1))

@@ -26,8 +26,8 @@ def _closed() -> Iterator[None]:
 
 def left(world: World, worker: Worker) -> tuple[int, bool]:
     """What would still pass under the rule, and whether the next request would have to wait."""
-    gate = worker.gates[RULE.stem]
-    return worker.policies.of(RULE, b"acme").left(world.now), gate.must_ask(world.now, 1)
+    gate, passes = worker.gates[RULE.stem], worker.policies.of(RULE, b"acme").left(world.now)
+    return passes, gate.must_ask(world.now, 1, passes)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_rates(server: Server, seed: int) -> None:
         hub = Memory()
         for said in reports(chance, b"rate-%d" % number):
             expected = hub.report(said)
-            assert rate_told(server.run(RATE, rate_call(said))) == plain(expected), said
+            assert rate_told(server.run(RATE, rate_call(said)), said) == plain(expected), said
 
 
 def plain(told: Told) -> Told:
@@ -104,12 +104,12 @@ def test_what_a_clock_that_was_ahead_has_left_takes_no_room(server: Server) -> N
         bucket = Bucket(20, 0.5, 0.0, 20.0 if hour else 0.0)
         for key, kind in ((b"window", (window, None)), (b"bucket", (None, bucket))):
             said = Report(key, instance, 1, 1, now, 60.0, 20 if hour else 0, 0, 0 if hour else 5, *kind)
-            told = rate_told(server.run(RATE, rate_call(said)))
+            told = rate_told(server.run(RATE, rate_call(said)), said)
             assert told == plain(hub.report(said))
             if instance == 2 and key == b"window":
                 assert (told.claims, told.foreign) == (5, {})
     later = Report(b"bucket", 2, 2, 1, 50_000_100.0, 60.0, 0, 0, 5, None, Bucket(20, 0.5, 0.0, 0.0))
-    told = rate_told(server.run(RATE, rate_call(later)))
+    told = rate_told(server.run(RATE, rate_call(later)), later)
     assert told == plain(hub.report(later))
     assert told.claims == 5, "it drains again"
 
@@ -119,7 +119,7 @@ def test_quotas(server: Server, seed: int) -> None:
     for _ in range(400):
         key, period = b"quota-%d" % chance.randrange(3), chance.randrange(1, 4)
         said = Period(key, chance.randrange(3), period, chance.randrange(9))
-        assert period_told(server.run(PERIOD, period_call(said))) == hub.period(said), said
+        assert period_told(server.run(PERIOD, period_call(said)), said) == hub.period(said), said
 
 
 def test_what_is_in_use(server: Server, seed: int) -> None:

@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, width_us
 from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.gate import HELD, UNUSED, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.plan import ALONE, Terms
-from edgeproxy.sync.report import Cell, Report, Window
-from edgeproxy.sync.shared import GOOD, SPREAD, Row, Shared, Use
+from edgeproxy.sync.plan import ALONE, Counted, OnLoss, Terms
+from edgeproxy.sync.rate import GOOD, ON_LOSS
+from edgeproxy.sync.report import Bucket, Cell, Report, Window
+from edgeproxy.sync.shared import SPREAD, Row, Shared, Use
 from tests.counters.tables import close_all, limits, make
 
 LAYOUT = Layout("people", rows=400, columns=3, ring=32, cells=28, width=HEADS)
@@ -38,14 +42,20 @@ class Edge:
         path = make(folder, LAYOUT)
         self.now = 50_000_000.0
         self.hub = Memory()
-        self.shared = Shared(limits(path), 1, random.Random(seed))
-        self.shared.hosts = hosts
-        self.shared.table.words[at.HOSTS] = hosts
-        self._seqs = itertools.count(1 << 32)
+        self._table, self._seed, self._hosts = limits(path), seed, hosts
+        self._starts = itertools.count(1)
+        self.begin()
         self._worker = limits(path, 0)
         self._policies = Policies(self._worker)
         self.rows: dict[str, int] = {}
         self._used: dict[str, Callable[[], None]] = {}
+
+    def begin(self) -> None:
+        """The supervisor starts, perhaps after another."""
+        self.shared = Shared(self._table, 1, random.Random(self._seed))
+        self.shared.hosts = self._hosts
+        self._table.words[at.HOSTS] = self._hosts
+        self._seqs = itertools.count(next(self._starts) << 32)
 
     def count(self, name: str) -> None:
         """A request is counted, and the supervisor is not told."""
@@ -65,9 +75,9 @@ class Edge:
         generation = self._worker.words[row + at.ROW_GENERATION]
         self.shared.use(Use(row, generation, TERMS, refused), self.now)
 
-    def wait(self, name: str) -> None:
+    def wait(self, name: str, column: int = 0) -> None:
         """A request waits for a claim."""
-        head = self.rows[name] + LAYOUT.head(0)
+        head = self.rows[name] + LAYOUT.head(column)
         self._worker.words[head + at.WANT] = self._worker.words[head + at.GIVEN] + 1
 
     def told(self, most: int = 1000) -> list[str]:
@@ -217,6 +227,96 @@ def test_so_many_rows_at_a_time_are_held_while_the_hub_is_away(edge: Edge) -> No
     assert (edge.shared.due() or 0) > edge.now
 
 
+def test_what_is_counted_while_a_row_is_held_makes_its_part_no_larger(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge.count("new")
+    edge.use("new")
+    (row,) = edge.shared._rows.values()
+    read = row.counted
+
+    def counted(self: Row, now: float) -> Counted:
+        """Another request is counted after the sums were read, and before the cells are."""
+        found = read(now)
+        edge._used["new"]()
+        return found._replace(cells={of: count + 1 for of, count in found.cells.items()}, left=found.left - 1)
+
+    monkeypatch.setattr(Row, "counted", counted)
+    edge.shared.lost(edge.now, "share", 1)
+    assert row.held == 300, "half of it, and not all"
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
+def test_what_is_said_anew_while_the_hub_is_away_is_done(edge: Edge, algorithm: str) -> None:
+    rule = Rule("basic", 600, 600.0, algorithm=algorithm, depth=600)
+    policy = Policies(edge._worker).of(rule, b"acme")
+    policy.left(edge.now)
+    policy.charge(100)
+    counts = edge._worker.readers[rule.key(b"acme")]
+    assert isinstance(counts, Counts)
+    cells = LAYOUT.cells if algorithm == "sliding_window" else 0
+    terms = Terms(600, 600.0, cells, 0 if cells else 600, 0.0 if cells else 1.0)
+    edge.shared.use(Use(counts.row, edge._worker.words[counts.row + at.ROW_GENERATION], terms), edge.now)
+    edge.rows["acme"] = counts.row
+    key, cell = edge.shared.table.stored_key(counts.row), cell_number(edge.now, width_us(600.0, LAYOUT.cells))
+    window = Window(600, cells, cell, (Cell(cell, 100, 0),)) if cells else None
+    bucket = None if cells else Bucket(600, 1.0, 0.0, 100.0)
+    edge.hub.report(Report(key, 2, 1, 1, edge.now, 600.0, 100, window=window, bucket=bucket))
+    assert edge.told() == ["acme"]
+    # Half of what there is, or of what is left of a bucket; nothing; all that is left.
+    for on_loss, left in (("share", 200), ("deny", 0), ("full", 400), ("share", 200), ("full", 400)):
+        edge.shared.lost(edge.now, on_loss)  # type: ignore[arg-type]
+        assert max(0, policy.left(edge.now)) == pytest.approx(left, abs=1), on_loss
+
+
+def test_what_an_answer_has_allowed_is_over_in_all_rows_at_once(edge: Edge) -> None:
+    for name in names(50):
+        edge.count(name)
+        edge.use(name)
+    edge.told()
+    words, hub = edge.shared.table.words, LAYOUT.head(2)
+    before = [words[row + at.ROW_SYNC] for row in edge.rows.values()]
+    assert all(words[row + hub + at.WARM_UNTIL] > edge.now * 1000 for row in edge.rows.values())
+    edge.shared.lost(edge.now, "share", 1)
+    warm = [row for row in edge.rows.values() if words[row + hub + at.WARM_UNTIL]]
+    assert [words[row + hub + at.THRESHOLDS] for row in warm] == [HELD]
+    moved = zip(before, [words[row + at.ROW_SYNC] for row in edge.rows.values()], strict=True)
+    assert all(now > then for then, now in moved)
+
+
+@pytest.mark.parametrize(("on_loss", "is_whole"), [("share", True), ("deny", True), ("deny", False)])
+def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: OnLoss, is_whole: bool) -> None:
+    bucket = Rule("basic", 600, 60.0, algorithm="token_bucket", depth=20)
+    worker = Policies(edge._worker)
+    policy = worker.of(bucket, b"acme")
+    policy.left(edge.now)
+    counts = edge._worker.readers[bucket.key(b"acme")]
+    assert isinstance(counts, Counts)
+    gate = Gate(edge._worker, counts, 20, "bounded", lambda gate: None)
+    words, generation = edge._worker.words, edge._worker.words[gate.row + at.ROW_GENERATION]
+    edge.shared.use(Use(gate.row, generation, Terms(0, 60.0, 0, 20, 10.0)), edge.now)
+    edge.rows["acme"] = gate.row
+    assert edge.told() == ["acme"]
+    (row,) = edge.shared._rows.values()
+    if is_whole:
+        words[at.HOSTS], words[at.ON_LOSS] = 2 | at.AWAY, ON_LOSS[on_loss]
+    passed = 0
+    for number in range(200):
+        edge.now += STEP
+        if is_whole:
+            edge.shared.lost(edge.now, on_loss)
+        elif number % 20 == 0:
+            # The part of the hub that has it does not answer, second by second.
+            edge.shared.away(row, edge.now, on_loss)
+        left = policy.left(edge.now)
+        if left >= 1 and (gate.is_open(edge.now, 1) or not gate.must_ask(edge.now, 1, left)):
+            policy.charge(1)
+            passed += 1
+        elif left >= 1:
+            assert gate.is_in_vain(edge.now)
+    assert passed == 0 if on_loss == "deny" else 50 <= passed <= 65
+
+
 def test_a_clock_that_is_set_back_holds_nothing_up(edge: Edge) -> None:
     for name in names(20):
         edge.count(name)
@@ -256,6 +356,28 @@ def test_what_the_hub_refused_is_in_vain_until_the_next_cell(edge: Edge) -> None
     until = edge.shared.table.words[edge.rows["customer"] + LAYOUT.head(2) + at.NO_USE_UNTIL] / 1000
     assert edge.now < until <= edge.now + width / 1e6
     assert cell_number(until + 0.001, width) == cell + 1
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_claims_that_nobody_uses_are_given_back_also_where_another_supervisor_got_them(edge: Edge, column: int) -> None:
+    edge.count("customer")
+    edge.use("customer")
+    edge.told()
+    edge.wait("customer", column)
+    edge.now += 1.0
+    edge.use("customer")
+    assert edge.told() == ["customer"]
+    assert claims.in_hand(edge.shared.table, edge.rows["customer"], column) == 1
+    edge.begin()
+    edge.use("customer")
+    edge.told()
+    edge.now += max(UNUSED.values())
+    assert [row for row, _ in edge.shared.unused(edge.now)] == [edge.rows["customer"]]
+    claims.settle(edge.shared.table, edge.rows["customer"], column)
+    assert edge.shared.unused(edge.now) == []
+    for _ in edge.over(15.0):
+        pass
+    assert len(edge.shared) == 0, "it is in use no more"
 
 
 def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_uses_it(edge: Edge) -> None:

@@ -138,6 +138,11 @@ def test_while_the_hub_is_away_this_host_keeps_its_part_of_what_may_be_in_use(ed
     edge.totals.lost("share")
     assert all(edge.table.words[row + HUB + at.GAUGE] == 5 for row in rows)
     assert edge.totals.due() is None
+    # Somebody says otherwise, and again.
+    edge.totals.lost("deny")
+    assert all(edge.table.words[row + HUB + at.GAUGE] == 10 for row in rows)
+    edge.totals.lost("full")
+    assert all(edge.table.words[row + HUB + at.GAUGE] == 0 for row in rows)
 
 
 def elsewhere(edge: Edge, key: bytes, count: int) -> None:

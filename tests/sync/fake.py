@@ -1,0 +1,76 @@
+"""Servers that are not the Redis that they seem to be: each command is answered as a test says."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import hiredis
+
+from edgeproxy.sync import calls
+
+Answers = Callable[[list[bytes]], bytes | None]
+"""What is answered to a command, given its words; None: what Redis does."""
+NAMES = {hashlib.sha1(calls.script(name)).hexdigest().encode(): name.encode() for name in calls.SCRIPTS}
+"""The scripts by their SHA-1."""
+
+
+def clock(now: float | None = None) -> bytes:
+    """The hub's clock as the end of an answer, two of its elements."""
+    seconds, rest = divmod(int((time.time() if now is None else now) * 1e6), 1_000_000)
+    return bulk(b"%d" % seconds) + bulk(b"%d" % rest)
+
+
+def bulk(text: bytes) -> bytes:
+    """A string in an answer."""
+    return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+def well(command: list[bytes]) -> bytes:
+    """What a Redis says of which there is nothing to say: it is a hub of one host, on which nothing was counted."""
+    name = b" ".join(command[:2]).upper()
+    if name.startswith(b"HELLO"):
+        return b"%1\r\n" + bulk(b"proto") + b":3\r\n"
+    if name == b"SCRIPT LOAD":
+        return bulk(hashlib.sha1(command[2]).hexdigest().encode())
+    if name.startswith(b"EVALSHA"):
+        script = NAMES[command[1]].decode()
+        edge_time = bulk(command[8]) if script == calls.RATE else b""
+        said = {
+            calls.HEARTBEAT: b"*4\r\n:1\r\n:0\r\n",
+            calls.RATE: b"*9\r\n:1\r\n:1\r\n:0\r\n*0\r\n*0\r\n" + bulk(b"0") + edge_time,
+            calls.PERIOD: b"*4\r\n:7\r\n:0\r\n",
+            calls.GAUGE: b"*4\r\n:0\r\n:1\r\n",
+        }[script]
+        return said + clock()
+    return b"+OK\r\n"
+
+
+@asynccontextmanager
+async def fake(answers: Answers) -> AsyncIterator[str]:
+    """Such a server; its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        try:
+            while data := await reader.read(65536):
+                commands.feed(data)
+                while (command := commands.gets()) is not False:
+                    said = answers(command)
+                    writer.write(well(command) if said is None else said)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+
+
+def to(script: str, said: bytes) -> Answers:
+    """Only this script is answered so."""
+    return lambda command: said if NAMES.get(command[1]) == script.encode() else None

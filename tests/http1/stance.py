@@ -344,6 +344,16 @@ DIFFERENT_REQUESTS: Final = (
         GET + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n",
     ),
     Different(
+        frozenset(("upgrade",)),
+        "RFC 9112 appendix C.2.2: Proxy-Connection means nothing; llhttp takes its upgrade for Connection's",
+        lambda ours, theirs: (
+            theirs.upgrade
+            and b"upgrade" in members(ours, b"proxy-connection")
+            and b"upgrade" not in members(ours, b"connection")
+        ),
+        GET + b"Proxy-Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ),
+    Different(
         frozenset(("keep_alive",)),
         "RFC 9112 appendix C.2.2: Proxy-Connection means nothing; llhttp takes it for Connection",
         lambda ours, theirs: bool(named(ours, b"proxy-connection")),

@@ -77,6 +77,7 @@ class Agreeing:
         self._settings = settings
         self._spokesman = Spokesman(store, tell)
         self._log = log.get()
+        self._seldom = log.Seldom(60.0)
         self._tables: dict[Key, Known] = {}
         """Those of which the hub is told; none while another supervisor does that."""
         self._used = Uses()
@@ -143,6 +144,9 @@ class Agreeing:
             self._errors += self._hub.errors
             self._since = max(self._since, self._hub.heard_at)
             self._hub = self._connected(settings)
+            for known in self._known():
+                # What was known is of another hub: until this one is reached nobody waits for it.
+                known.table.words[at.HOSTS] |= at.AWAY
             self._changed()
             self._running = self._tasks.start("hub", self._hub.run())
 
@@ -256,9 +260,16 @@ class Agreeing:
 
     def _lost(self, now: float) -> None:
         """Hold the next rows to this host's part."""
-        for known in self._known():
-            known.rates.lost(now, self._settings.on_loss, REPORTS)
-            known.totals.lost(self._settings.on_loss, REPORTS)
+        try:
+            for known in self._known():
+                known.rates.lost(now, self._settings.on_loss, REPORTS)
+                known.totals.lost(self._settings.on_loss, REPORTS)
+        except Exception as unforeseen:
+            self._is_wrong(unforeseen)
+
+    def _is_wrong(self, unforeseen: Exception) -> None:
+        """A fault with one row must not end it for all others."""
+        self._seldom.error("a fault while limits were shared", repr(unforeseen), exc_info=unforeseen)
 
     async def _run(self) -> None:
         """For ever, tell the hub what is due; while it is away, hold this host to its part."""
@@ -270,7 +281,10 @@ class Agreeing:
             began, now = thread_time(), self._now()
             self._heed(now)
             if self._hub.is_up:
-                self._report(now)
+                try:
+                    self._report(now)
+                except Exception as unforeseen:
+                    self._is_wrong(unforeseen)
             elif self._hub.tried:
                 self._lost(now)
             self._pace.spent(thread_time() - began)

@@ -18,6 +18,8 @@ KEPT_LONGER = 60
 DAY = 86400
 COUNT = 1 << 53
 """The largest number that is exact in a script."""
+LEVEL = 1 << 50
+"""More than a bucket's level, and than a time: the map has room for so much."""
 HOSTS = 1_000_000
 """That a hub may have, at most."""
 PERIOD_MOST = 1 << 22
@@ -150,7 +152,7 @@ def _are_counts(numbers: Iterable[Any]) -> bool:
 def _is_number(said: Any) -> bool:
     """Whether it is a number as scripts write it, not below 0."""
     try:
-        return type(said) is bytes and 0 <= float(said) <= COUNT
+        return type(said) is bytes and 0 <= float(said) < LEVEL
     except ValueError:
         return False
 

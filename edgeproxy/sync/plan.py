@@ -115,13 +115,15 @@ class Due(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A report that was sent: its seq, what was counted ever, claims spent ever, claims asked for, if it was whole."""
+    """A report that was sent: its seq, what was counted ever, claims spent ever, claims asked for, if it was whole, and
+    claims in hand that the hub has forgotten, asked for on top of that."""
 
     seq: int
     cum: int
     spent: int
     want: int
     whole: bool = False
+    forgotten: int = 0
 
 
 @dataclass(slots=True)
@@ -174,6 +176,8 @@ class Plan:
     _said: dict[int, tuple[int, int]] = field(default_factory=dict)
     _granted: dict[int, int] = field(default_factory=dict)
     _settled: dict[int, int] = field(default_factory=dict)
+    _forgotten: int = 0
+    """Claims in hand of which the hub does not know any more."""
     _under_way: list["Sent"] = field(default_factory=list)
     """Reports without an answer yet, oldest first."""
 
@@ -280,7 +284,10 @@ class Plan:
         self.told = counted.cum
         self.told_at = now
         self._tick = tick
-        self._under_way.append(Sent(seq, counted.cum, counted.spent, want, self.is_whole))
+        # It would take what it grants for those that are in hand already.
+        forgotten = self._forgotten if want and not any(sent.forgotten for sent in self._under_way) else 0
+        self._under_way.append(Sent(seq, counted.cum, counted.spent, want, self.is_whole, forgotten))
+        want += forgotten
         self.is_whole = False
         return Report(
             self.key, instance, seq, self.born, now, terms.span, counted.cum, counted.spent, want, window, bucket
@@ -352,12 +359,15 @@ class Plan:
             self.told_at = -1e9
         # By what is in hand: so a lost answer is made up for, and what a hub forgot is not given twice.
         # One that came after a later one, or after all is told anew, is of before what was spent since.
-        granted = max(0, told.claims - (self.claims - sent.spent)) if sent.seq == seq else 0
+        granted = 0
+        if sent.seq == seq:
+            more = told.claims - (self.claims - sent.spent)
+            granted, self._forgotten = max(0, more), max(0, -more)
         self.claims += granted
         for known, said in ((self._granted, told.granted), (self._settled, told.settled)):
             for of, many in said.items():
                 known[of] = max(many, known.get(of, 0))
-        if granted < sent.want:
+        if granted < sent.want and (sent.forgotten or not self._forgotten):
             self.no_use_until = self._some_again(now, cell)
         return granted
 

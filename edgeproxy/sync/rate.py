@@ -67,7 +67,7 @@ class Rate:
         "_cells_of",
         "_counts",
         "_foreign",
-        "_on_loss",
+        "_held_by",
         "_parts",
         "_width",
         "_withheld",
@@ -99,7 +99,7 @@ class Rate:
         """When claims were last given."""
         self.held: int | None = None
         """What this host may use while the hub is away."""
-        self._on_loss: OnLoss | None = None
+        self._held_by: tuple[OnLoss, Terms] | None = None
         """What that goes by."""
         self._cells: dict[int, int] = {}
         """What was counted in each cell, as of this sum of all counts, and this present cell."""
@@ -188,11 +188,24 @@ class Rate:
         self._withheld = None
         if granted:
             self._give(granted, now)
-        foreign = self.plan.foreign
+        return granted, self._write_others(now)
+
+    @property
+    def withholds(self) -> bool:
+        """Whether something stands in the hub's column for others that nobody is known to have used."""
+        return self._parts.words[self.row + self._parts.hub + at.WITHHELD] > 0
+
+    def withhold(self, now: float) -> None:
+        """Nothing more is heard of it for now: see that no more stands there for others than should by now."""
+        self._write_others(now)
+
+    def _write_others(self, now: float) -> Counted:
+        """What is known of others, and what is kept for those who may still come back; returns what is counted."""
+        foreign, cell = self.plan.foreign, cell_number(now, self._width)
         withheld = self.plan.withheld(now) if self.plan.terms.cells else 0
         if withheld:
             foreign = {**foreign, cell: foreign.get(cell, 0) + withheld}
-        return granted, self._write(now, foreign, withheld)
+        return self._write(now, foreign, withheld)
 
     def _give(self, granted: int, now: float) -> None:
         """Claims go to the columns that wait for them; what is left over to the first of those, for who comes next."""
@@ -270,13 +283,14 @@ class Rate:
 
     def hold(self, now: float, hosts: int, on_loss: OnLoss) -> None:
         """Hold it to this host's part. Call it again and again: buckets drain, and windows move on."""
-        if self.held is not None and on_loss != self._on_loss:
-            # Somebody says otherwise since. The others are as they were last heard of.
-            self.held = self._withheld = None
-            self.plan.others += AFRESH
-            self._write(now, self.plan.foreign, 0)
-        self._on_loss = on_loss
-        counted, terms = self.counted(now), self.plan.terms
+        terms = self.plan.terms
+        is_other = self.held is not None and self._held_by != (on_loss, terms)
+        is_forgotten = False
+        if is_other or (self.held is None and on_loss == "full" and self.withholds):
+            # Somebody says otherwise since.
+            is_forgotten = self._forget(now)
+        self._held_by = on_loss, terms
+        counted = self.counted(now)
         own = sum(counted.cells.values())
         foreign = max(0, terms.limit - own - counted.left) if terms.cells else 0
         if self.held is None:
@@ -285,11 +299,11 @@ class Rate:
             parts, known = self._parts, self.plan.acknowledged
             heads = parts.words[self.row + parts.heads : self.row + parts.hub].tolist()
             own = max(0, min(known, own - max(0, sum(heads[at.CUM :: parts.stride]) - known)))
-            self.held = held_to(terms, hosts, own, foreign, on_loss)
+            self.held = held_to(terms, hosts, 0 if is_forgotten else own, foreign, on_loss)
         if on_loss == "full" and terms.mode != "strict":
             self._allow(now, counted.left)
         else:
-            theirs = terms.limit - terms.limit * self.held // terms.most
+            theirs = max(0, terms.limit - terms.limit * self.held // terms.most)
             withheld = theirs if terms.cells else 0
             if terms.depth:
                 poured = self._pour(now, counted, 1 - self.held / terms.most)
@@ -297,6 +311,18 @@ class Rate:
                 if not terms.cells and self._withheld is not None:
                     withheld = max(0, math.ceil(counted.level + poured - self._withheld.level))
             self._write(now, {cell_number(now, self._width): theirs} if terms.cells else {}, withheld)
+
+    def _forget(self, now: float) -> bool:
+        """It is held to no part any more, and the others are as they were last heard of; returns whether they never
+        were, as this supervisor found the hub away. What of a bucket is for others is known then, if it is alone."""
+        plan, never = self.plan, self.plan.answered_at < 0
+        if never and plan.terms.depth:
+            withheld = 0 if plan.terms.cells else self._parts.words[self.row + self._parts.hub + at.WITHHELD]
+            plan.level = max(0.0, self.counted(now).level - withheld), now
+        self.held = self._withheld = None
+        plan.others += AFRESH
+        self._write(now, plan.foreign, 0)
+        return never
 
     def _pour(self, now: float, counted: Counted, theirs: float) -> int:
         """What is to be poured into a bucket for the other hosts, whose part of it is `theirs`, while the hub is away.

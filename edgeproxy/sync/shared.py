@@ -213,8 +213,13 @@ class Shared:
             report = row.report(now, self.instance, next(seqs), counted, tick)
             self._look(row, now + plan.step(now), IN_TURN)
         elif now - row.used_at > IDLE and not counted.waiting and not plan.in_hand and plan.is_through(counted):
-            del self._rows[row.row]
-            self._sleep(row, now)
+            if row.withholds:
+                row.withhold(now)
+            if row.withholds:
+                self._look(row, now + self.tick, IN_TURN)  # It is over soon, and nobody would hear of it.
+            else:
+                del self._rows[row.row]
+                self._sleep(row, now)
         else:
             self._schedule(row, now, counted)
         return report

@@ -89,6 +89,8 @@ class Totals:
             self._rows[row] = total
         total.limit = limit
         total.used_at = now
+        if total.told == NOTHING:
+            total.told_at = min(total.told_at, now - total.tick)  # It has its turn in some seconds, and is wanted now.
         if self._away:
             self._left.appendleft(total)
         else:

@@ -73,4 +73,4 @@ def test_a_flipped_bit_stops_shipping_until_somebody_owns_up_to_it(site: Site) -
     assert spool(edge, "verify")[0] == 0
     code, told = checked(collector)
     assert code == 0
-    assert " 1 gaps" in told
+    assert " 1 gap," in told

@@ -3,6 +3,7 @@ soon. A supervisor's rows, a worker's policies, and who only looks, on one table
 
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,110 @@ def test_who_is_refused_at_a_gate(host: Host, on_loss: OnLoss, mode: Mode, is_aw
     terms = Terms((policy, other), gates=((policy, gate),))
     assert denied_at_gates(terms, (policy,)) == ((policy,), seconds)
     assert denied_at_gates(terms, (other,)) == ((other,), 1)
+
+
+# ---- what is said otherwise while the hub is away
+
+
+def says(host: Host, rule: Rule, *, limit: int = 60, window: float = 60.0) -> Policy:
+    """A worker uses the row, whose rule says this now."""
+    changed = replace(rule, limit=limit, depth=min(rule.depth, limit))
+    policy = host.policies.of(changed, NAME)
+    policy.left(host.now)
+    host._held.append(policy)
+    row = host.row(rule)
+    cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
+    terms = plan.Terms(limit, window, cells, changed.depth, limit / window if rule.depth else 0.0)
+    host.shared.use(Use(row, host.table.words[row + at.ROW_GENERATION], terms), host.now)
+    host.after(1.0)
+    return policy
+
+
+def begins_anew(host: Host) -> None:
+    """Another supervisor takes over while the hub is away."""
+    host.shared = Shared(host.table, 1, random.Random(2))
+    host.shared.hosts = 2
+
+
+@pytest.mark.parametrize("rule", [WINDOW, BUCKET, HYBRID], ids=lambda rule: rule.algorithm)
+@pytest.mark.parametrize("on_loss", ["share", "full", "deny"])
+def test_a_limit_that_is_lowered_while_the_hub_is_away_is_held_to_its_new_part(
+    host: Host, rule: Rule, on_loss: OnLoss
+) -> None:
+    host.use(rule, 3)
+    host.after(1.0)
+    host.lost(on_loss)
+    host.after(30.0)
+    policy = says(host, rule, limit=10)
+    host.after(60.0)
+    most = {"share": 10, "full": 10, "deny": 0}[on_loss]
+    assert policy.left(host.now) <= most
+    assert host.row(rule) in host.shared._rows, "and goes on to be"
+
+
+def test_a_limit_that_is_raised_while_the_hub_is_away_has_its_part_of_the_new_one(host: Host) -> None:
+    host.use(WINDOW, 3)
+    host.others(WINDOW, 20)
+    host.lost("share")
+    host.after(2.0)
+    policy = says(host, WINDOW, limit=600)
+    host.after(70.0)
+    assert policy.left(host.now) == 300
+
+
+def test_a_supervisor_that_never_heard_of_others_does_not_take_them_for_none(host: Host) -> None:
+    host.use(WINDOW, 10)
+    host.others(WINDOW, 50)
+    host.lost("share")
+    host.after(1.0)
+    begins_anew(host)
+    assert says(host, WINDOW).left(host.now) == 20
+    host.lost("deny")
+    assert says(host, WINDOW).left(host.now) <= 0
+    host.lost("share")
+    assert says(host, WINDOW).left(host.now) == 20, "of an equal part of 30"
+
+
+def test_what_was_used_of_a_bucket_outlives_a_supervisor_and_another_on_loss(host: Host) -> None:
+    slow = Rule("bucket", 60, 3600.0, algorithm="token_bucket", depth=60)
+    policy = host.policies.of(slow, NAME)
+    host._held.append(policy)
+    policy.left(host.now)
+    policy.charge(50)
+    says(host, slow, window=3600.0)
+    host.lost("share")
+    host.after(1.0)
+    begins_anew(host)
+    for on_loss in ("share", "full", "share", "deny", "full"):
+        host.lost(on_loss)  # type: ignore[arg-type]
+        assert says(host, slow, window=3600.0).left(host.now) <= 10
+
+
+@pytest.mark.parametrize("on_loss", ["deny", "share"])
+def test_started_anew_with_full_nothing_is_kept_for_others_any_more(host: Host, on_loss: OnLoss) -> None:
+    host.use(WINDOW, 2)
+    host.others(WINDOW, 5)
+    host.lost(on_loss)
+    host.after(1.0)
+    begins_anew(host)
+    host.lost("full")
+    assert says(host, WINDOW).left(host.now) >= 53
+
+
+def test_nothing_is_kept_for_others_once_they_had_time_to_come_back_though_nobody_asks(host: Host) -> None:
+    long = Rule("basic", 60, 3600.0)
+    policy = host.policies.of(long, NAME)
+    host._held.append(policy)
+    policy.left(host.now)
+    policy.charge(5)
+    says(host, long, window=3600.0)
+    host.others(long, 5)
+    says(host, long, window=3600.0)
+    host.lost("share")
+    host.after(30.0)
+    assert host.looked(long).held_back == 30
+    host.found()
+    assert host.looked(long).held_back == 25, "five of them are known of now"
+    host.after(20.0)
+    assert host.looked(long).held_back == 0
+    assert len(host.shared) == 0, "it sleeps"

@@ -16,6 +16,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor.agreeing import Agreeing
 from edgeproxy.supervisor.spokesman import SOCKET
+from edgeproxy.sync.shared import Shared
 from tests.counters.tables import WIDTH
 from tests.supervisor.waiting import turned
 from tests.sync.server import SERVER, Redis
@@ -251,6 +252,36 @@ def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redi
                 for said in (["people", 1, host.row], ["people", 1, host.row, 2, 3], ["nobody", 1, host.row, 2, True]):
                     agreeing.uses({"type": "uses", "rates": [said], "totals": [said]})
                     await turned(lambda: not agreeing._used, "it is looked at")
+                agreeing.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("fault", ["reports", "lost"])
+def test_a_fault_with_one_row_ends_nothing(
+    tmp_path: Path, redis: Redis, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.agreeing(host.first) as (agreeing, _):
+                await turned(lambda: agreeing._hub.is_up and agreeing._tables, "the hub is reached")
+                faults: list[object] = []
+
+                def faulty(*given: object) -> None:
+                    faults.append(given)
+                    raise ValueError("a row that nobody thought of")
+
+                with monkeypatch.context() as patched:
+                    patched.setattr(Shared, fault, faulty)
+                    agreeing.uses(host.wants(3))
+                    if fault == "lost":
+                        await agreeing.follow(Hub(url=NOBODY))
+                        assert host.table.words[at.HOSTS] & at.AWAY, "at once, as another hub is meant"
+                    await turned(lambda: faults, "it has happened")
+                if fault == "lost":
+                    await agreeing.follow(Hub(url=redis.url))
+                await turned(lambda: agreeing._hub.is_up, "the hub is reached")
                 agreeing.uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
 

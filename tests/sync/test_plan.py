@@ -1,8 +1,10 @@
 """What a host makes of answers of the hub: in what order they come, and what it holds back for others."""
 
+import itertools
+
 from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.plan import RETURNING, Counted, Plan, Terms
-from edgeproxy.sync.report import Bucket, Report, Told
+from edgeproxy.sync.plan import RETURNING, Counted, Plan, Terms, stock
+from edgeproxy.sync.report import Bucket, Cell, Report, Told, Window
 
 NOW = 50_000_000.0
 CELL = 1_000_000
@@ -49,3 +51,60 @@ def test_another_row_of_a_host_that_has_counted_for_long_is_not_poured_into_the_
     # In the next table's file, which says what was counted in this one too.
     assert report(2, 2, 100_003, 50.0, 3.0) == 53
     assert report(3, 2, 100_004, 53.0, 1.0) == 54
+
+
+class Strict:
+    """One host that keeps claims in hand, with its hub, request by request."""
+
+    def __init__(self) -> None:
+        self.terms = Terms(60_000, 3600.0, 60, mode="strict")
+        self.plan = Plan(b"k", self.terms, 1, width=60.0)
+        self.hub = Memory()
+        self.now, self.cum, self.spent = 1_000_000.0, 0, 0
+        self._seqs = itertools.count(1)
+
+    def asks(self, requests: int) -> int:
+        """So many pass with claims in hand, or wait for some; how many claims come."""
+        self.now += 1.0
+        cell = int(self.now // 60)
+        waiting = max(0, requests - (self.plan.claims - self.spent))
+        self.cum += requests - waiting
+        self.spent += requests - waiting
+        left = self.terms.limit - self.cum
+        counted = Counted({cell: self.cum}, self.cum, left, self.spent, waiting, False, 20.0)
+        seq = next(self._seqs)
+        told = self.hub.report(self.plan.report(self.now, cell, 7, seq, counted))
+        return self.plan.answer(self.now, cell, seq, told)
+
+
+def test_claims_that_a_hub_forgot_are_known_to_it_again_before_it_is_taken_to_have_none_left() -> None:
+    strict = Strict()
+    assert strict.asks(1) > 1000
+    strict.asks(20)
+    for _ in range(3):
+        strict.hub = Memory()
+        for _ in range(4):
+            strict.asks(20)
+            assert strict.plan.no_use_until < strict.now
+        in_hand = strict.plan.claims - strict.spent
+        assert in_hand >= stock(60_000, 59_000, 1) - 20, "as before"
+        # Nobody used them, and they were given back.
+        strict.spent = strict.plan.claims
+        strict.asks(0)
+        for _ in range(4):
+            strict.asks(20)
+            assert strict.plan.no_use_until < strict.now
+        assert strict.plan.claims - strict.spent >= in_hand
+
+
+def test_what_a_hub_that_forgot_cannot_grant_again_is_not_asked_for_at_once() -> None:
+    strict = Strict()
+    strict.asks(1)
+    strict.hub = Memory()
+    cell = int(strict.now // 60)
+    key, window = strict.plan.key, Window(60_000, 60, cell, (Cell(cell, 59_990, 0),))
+    strict.hub.report(Report(key, 8, 1, 1, strict.now, 3600.0, 59_990, window=window))
+    for _ in range(3):
+        strict.asks(3)
+    assert strict.asks(5000) == 0
+    assert strict.plan.no_use_until > strict.now

@@ -205,3 +205,19 @@ def test_a_hub_that_is_away_says_nothing_of_what_others_use(edge: Edge, on_loss:
     assert held(edge, row) == 9
     edge.totals.lost(on_loss)
     assert held(edge, row) == 10 - kept
+
+
+def test_what_is_asked_for_when_the_hub_is_back_need_not_wait_for_its_turn(edge: Edge) -> None:
+    rows = [edge.in_use(f"g-{number}", 0) for number in range(20)]
+    for row in rows:
+        edge.use(row, 10)
+    edge.told()
+    edge.totals.lost("deny")
+    edge.totals.found()
+    edge.told()
+    for row in rows:
+        assert held(edge, row) == 10
+        edge.use(row, 10)
+    edge.now += STEP
+    edge.told()
+    assert [held(edge, row) for row in rows] == [0] * 20

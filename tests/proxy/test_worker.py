@@ -103,12 +103,17 @@ class Process:
         self.supervisor.close()
 
 
-@pytest.fixture
-def worker(edge: Edge) -> Iterator[Process]:
+def lived(edge: Edge) -> Iterator[Process]:
+    """A worker with the configuration of this edge, until the test is over."""
     process = Process(edge)
     yield process
     process.close()
     edge.upstream.listening.close()
+
+
+@pytest.fixture
+def worker(edge: Edge) -> Iterator[Process]:
+    yield from lived(edge)
 
 
 def test_it_serves_until_it_is_told_to_leave_and_counts_for_all_to_see(worker: Process) -> None:
@@ -177,10 +182,7 @@ def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Pr
 def untold(edge: Edge) -> Iterator[Process]:
     """A worker that has to be told where its upstream is."""
     edge.config["upstreams"]["api"]["endpoints"] = ["http://upstream.test:80"]
-    process = Process(edge)
-    yield process
-    process.close()
-    edge.upstream.listening.close()
+    yield from lived(edge)
 
 
 def test_where_its_supervisor_dies_before_it_is_ready_it_serves_on_all_the_same(untold: Process) -> None:

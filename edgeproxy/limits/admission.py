@@ -171,14 +171,17 @@ def admit(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
 
 
 def admit_open(terms: Terms, now: float) -> Admission | None:
-    """`held_up`, `admit` and `tell` at once for who finds room and open gates: most of those whom other hosts' use
-    concerns. None, and nothing is charged, for all others. Wants `doors`."""
+    """`held_up`, `admit` and `tell` at once for who finds open gates, and room or none: most of those whom other hosts'
+    use concerns. None, and nothing is charged, for all others. Wants `doors`."""
     shown = None
     least = 0
     for policy, gate in terms.doors:
         cost = policy.cost
         left = policy.left(now) - cost
-        if left < 0 or (gate is not None and not gate.is_open(now, cost)):
+        if left < 0:
+            tell(terms, now, True)
+            return True, policy, max(0, left + cost), None
+        if gate is not None and not gate.is_open(now, cost):
             return None
         if shown is None or left < least:
             shown, least = policy, left

@@ -1,0 +1,92 @@
+"""Links in Markdown, and mentions of pages elsewhere: each leads to a file and a heading that are there."""
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
+MENTION = re.compile(r"\b(?:docs/[\w./-]+|README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|SECURITY)\.md(?:#[\w-]+)?")
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+
+
+def tracked() -> list[Path]:
+    """The text files of the repository, those included that are not committed yet."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [path for path in map(ROOT.joinpath, listed.stdout.split("\n")[:-1]) if path.is_file()]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    found: set[str] = set()
+    times: Counter[str] = Counter()
+    for heading in HEADING.findall(FENCE.sub("", page.read_text())):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        anchor = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        found.add(f"{anchor}-{times[anchor]}" if times[anchor] else anchor)
+        times[anchor] += 1
+    return found
+
+
+def broken(target: str, beside: Path) -> str | None:
+    """Why a link leads nowhere; None where it does."""
+    name, _, anchor = target.partition("#")
+    page = beside / name if name else beside
+    if not page.exists():
+        return f"{target}: there is no such file"
+    if anchor and anchor not in anchors(page):
+        return f"{target}: the page has no such heading"
+    return None
+
+
+def faults(path: Path) -> Iterator[str]:
+    """The links and mentions of a file that lead nowhere, each with its place."""
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        return
+    if path.suffix == ".md":
+        # Blanked, so that lines keep their numbers.
+        text = FENCE.sub(lambda fence: "\n" * fence[0].count("\n"), text)
+    for match in MENTION.finditer(text) if path.suffix != ".md" else LINK.finditer(text):
+        target = match[1] if path.suffix == ".md" else match[0]
+        if re.match(r"[a-z]+:", target):
+            continue
+        beside = ROOT if path.suffix != ".md" else path if target.startswith("#") else path.parent
+        why = broken(target, beside)
+        if why is not None:
+            yield f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}: {why}"
+
+
+def test_every_link_and_mention_of_a_page_leads_somewhere() -> None:
+    found = [fault for path in tracked() if path != Path(__file__) for fault in faults(path)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("page.md", "[a](other.md) [b](#one) [c](other.md#two-words)\n# One\n", 0),
+        ("page.md", "[a](absent.md)", 1),
+        ("page.md", "[a](other.md#three)", 1),
+        ("page.md", "[a](#two)\n# One\n```\n# Two\n```\n", 1),
+        ("page.md", "```\n[a](absent.md)\n```\n", 0),
+        ("code.py", "# docs/absent.md says why\n", 1),
+        ("code.py", "# docs/limits.md#absent\n", 1),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, found: int
+) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "limits.md").write_text("# Limits\n")
+    (tmp_path / "other.md").write_text("# Other\n\n## Two `words`\n")
+    (tmp_path / name).write_text(text)
+    assert len(list(faults(tmp_path / name))) == found

@@ -1,5 +1,5 @@
-# An edge in a container, or a collector: docs/operations.md says how they are run, deploy/compose.yaml runs both beside
-# an API.
+# An edge in a container, or a collector: docs/operations/start.md says how they are run, and deploy/compose.yaml runs both
+# beside an API.
 #
 #   docker build -t edgeproxy .
 #   docker run --read-only -v "$PWD/edge.yaml:/etc/edgeproxy/edge.yaml:ro" -v edge-state:/var/lib/edgeproxy \

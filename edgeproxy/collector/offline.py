@@ -79,7 +79,7 @@ def backed_up(settings: Settings, to: Path) -> Said:
 
     async def copy(database: Database) -> str:
         if not database.is_sqlite:
-            raise No(f"{database.name} is backed up by pg_dump or pg_basebackup: see docs/operations.md")
+            raise No(f"{database.name} is backed up by pg_dump or pg_basebackup: see docs/operations/backup.md")
         try:
             return f"{to} has {database.copy(to)} bytes"
         except (sqlite3.Error, OSError) as failure:

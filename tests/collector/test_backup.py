@@ -60,7 +60,7 @@ class Edge:
 
 
 def backup(collector: Collector, request: pytest.FixtureRequest, tmp_path: Path) -> Restore:
-    """Back up as docs/operations.md says, while the collector runs; how to restore it once it has ended."""
+    """Back up as docs/operations/backup.md says, while the collector runs; how to restore it once it has ended."""
     if collector.settings["database"].startswith("postgresql"):
         server: Postgresql = request.getfixturevalue("postgresql")
         dumped = server.dump(collector.settings["database"])

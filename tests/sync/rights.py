@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 RIGHTS = re.compile(r"^ACL SETUSER edge on >PASSWORD (.*)$", re.MULTILINE)
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+HUB = Path(__file__).parents[2] / "docs" / "operations" / "hub.md"
 
 
 def documented() -> list[str]:
     """The rights of the hub's user that the documentation names."""
-    found = RIGHTS.search(OPERATIONS.read_text())
+    found = RIGHTS.search(HUB.read_text())
     assert found is not None
     return found[1].split()

@@ -14,9 +14,8 @@ A frame is its length in four bytes, big-endian, then a JSON object with a `type
 - `heard`: answers of the hub are in the tables, or it was lost or reached;
 - `unused`: nobody has used the claims of these `rows` for a while, and they are to be given back.
 
-Up go also `ready`, `failed` and `left`, `uses` (rows of limits that other hosts share, proxy/asking.py), and `alive`
-every second. The end of the stream means that the other side is
-gone.
+Up go also `ready`, `failed` and `left`, `uses` (rows of limits that other hosts share, proxy/claim_waiter.py), and
+`alive` every second. The end of the stream means that the other side is gone.
 """
 
 import asyncio

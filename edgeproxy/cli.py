@@ -256,7 +256,7 @@ def key_new(
     import secrets
     import string
 
-    from edgeproxy.config.kinds import A_NAME, NAME
+    from edgeproxy.config.parsers import A_NAME, NAME
 
     if not NAME.fullmatch(customer):
         _fail(f"--customer: {customer!r} is not a name, {A_NAME}", 2)
@@ -289,12 +289,12 @@ def directory_push(
         _fail(str(errors), 2)
     if not settings.hub.is_shared:
         _fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
-    from edgeproxy.sync import pushing
-    from edgeproxy.sync.redis import Away
+    from edgeproxy.directory import push
+    from edgeproxy.hub.redis import Away
 
     try:
-        done = pushing.run(settings, force=force, dry=dry)
-    except pushing.Refused as why:
+        done = push.run(settings, force=force, dry=dry)
+    except push.Refused as why:
         _fail(f"{settings.hub.name}: {why}", 1)
     except Away as why:
         _fail(f"the hub {settings.hub.name} is away: {why}", 1)
@@ -573,7 +573,7 @@ def _load_collector(path: Path) -> "CollectorSettings":
 
 def _admin(config: Path | None, admin: str | None) -> str:
     """The URL of the admin listener that is asked: as given, else as configured, else the usual one."""
-    from edgeproxy.config.kinds import AN_ADDRESS, split_address
+    from edgeproxy.config.parsers import AN_ADDRESS, split_address
 
     address = split_address(admin or ADMIN)
     if admin is None and config is not None:

@@ -4,6 +4,7 @@ Workers add to them in the memory map, the supervisor presents the map; both loo
 that is not in this table cannot be counted.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -12,6 +13,12 @@ BUCKETS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0,
 )  # fmt: skip
 """Upper bounds in seconds of every histogram's buckets; a last one without a bound follows."""
+
+Words = Sequence[int]
+"""[value], or of a histogram each bucket's own count and then the sum in nanoseconds."""
+
+Series = tuple[str, tuple[str, ...], Words]
+"""Name, label values, words."""
 
 
 class Metric(NamedTuple):

@@ -10,6 +10,9 @@ import shutil
 import pytest
 from hypothesis import settings
 
+pytest.register_assert_rewrite("tests.support")
+pytest_plugins = ["tests.support.collector_fixtures", "tests.support.redis_fixtures"]
+
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)
 settings.register_profile("soak", parent=settings.get_profile("ci"), max_examples=5000)

@@ -20,12 +20,12 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.config.kinds import Address
 from edgeproxy.config.models import Listener, Settings
-from tests.authority import Authority
-from tests.e2e.edge import Edge
+from edgeproxy.config.parsers import Address
 from tests.supervisor.edges import held_port
-from tests.supervisor.waiting import until
+from tests.support.authority import Authority
+from tests.support.edge import Edge
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = str(ROOT / "config" / "edge.yaml")

@@ -20,16 +20,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.collector.fleet import Standing
 from edgeproxy.collector.main import DRAIN
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.load import load, load_collector
+from edgeproxy.ledger.edges import EdgeStanding
 from edgeproxy.metrics import METRICS
-from tests.collector.collector import sha256
-from tests.e2e.ask import ask
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.process import Process
-from tests.supervisor.waiting import until
+from tests.support.ask import ask
+from tests.support.collector import sha256
+from tests.support.ports import HOST, Ports
+from tests.support.process import Process
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
@@ -353,7 +353,7 @@ def told_by_collector() -> dict[str, tuple[str, ...]]:
     """The samples of a collector and their labels."""
     metrics = Metrics()
     metrics.expiry = lambda: {"collector.pem": 0.0}
-    standing = Standing(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
+    standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
     families = text_string_to_metric_families(metrics.exposition(True, standing).decode())
     return {sample.name: tuple(sample.labels) for family in families for sample in family.samples}
 

@@ -6,7 +6,7 @@ import pytest
 import uvloop
 
 from edgeproxy.tasks import in_thread
-from tests.supervisor.waiting import turned
+from tests.support.waiting import turned
 
 
 def test_what_work_returns_or_raises_is_heard() -> None:

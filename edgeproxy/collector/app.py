@@ -9,14 +9,15 @@ import orjson
 from aiohttp import web
 
 from edgeproxy import log
-from edgeproxy.collector import auth, export, fleet, quarantine, queries
-from edgeproxy.collector.arrival import SEQ, Named, arrive, inflate, named
-from edgeproxy.collector.chain import Verdict
-from edgeproxy.collector.database import LOST, Database, reason
-from edgeproxy.collector.ingest import Ingest, Outcome, Unavailable
+from edgeproxy.collector import auth, export
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
-from edgeproxy.collector.names import Names
 from edgeproxy.config.collector import Settings
+from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.ledger import edges, quarantine, queries
+from edgeproxy.ledger.arrival import SEQ, Named, arrive, inflate, named
+from edgeproxy.ledger.chain import Verdict
+from edgeproxy.ledger.ingest import Ingest, Outcome, Unavailable
+from edgeproxy.ledger.names import Names
 from edgeproxy.usage.batch import LARGEST, MOST_BYTES, BadBatch
 
 SLOWEST_BODY = 30.0
@@ -103,7 +104,7 @@ class Service:
 
     async def _region(self, said: Named) -> str | None:
         async with self._database.reading() as connection:
-            return await fleet.region_of(connection, said.edge)
+            return await edges.region_of(connection, said.edge)
 
     # ---- questions
 
@@ -131,7 +132,7 @@ class Service:
         """How each edge is."""
         auth.may_read_all(self._tokens.holder(request.headers.get("Authorization")))
         async with self._database.reading(whole=True) as connection:
-            return answer(200, {"edges": await fleet.listing(connection, time.time())})
+            return answer(200, {"edges": await edges.listing(connection, time.time())})
 
     async def change_edge(self, request: web.Request) -> web.Response:
         """Say that an edge is gone for good, `{retired: true}`, or that it is not."""
@@ -141,7 +142,7 @@ class Service:
             raise queries.BadQuery('send {"retired": true}, or false')
         edge = request.match_info["edge"]
         async with self._database.writing() as connection:
-            watermark = await fleet.retire(connection, edge, retired=said["retired"])
+            watermark = await edges.retire(connection, edge, retired=said["retired"])
         if watermark is None:
             return problem(404, f"there is no edge {edge[:64]!r}")
         log.get().info("edge retired" if said["retired"] else "edge serves again", edge=edge, watermark=watermark)
@@ -218,7 +219,7 @@ class Service:
         standing = None
         try:
             async with asyncio.timeout(PATIENCE), self._database.reading(whole=True) as connection:
-                standing = await fleet.standing(connection)
+                standing = await edges.standing(connection)
         except Exception as failure:  # Whatever it is, the rest is to be told.
             log.get().warning("what edges are like is not known now", why=reason(failure))
         told = self._metrics.exposition(standing is not None and self._unable() is None, standing)

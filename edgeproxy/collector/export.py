@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import web
 
 from edgeproxy import log
-from edgeproxy.collector.database import Database, reason
-from edgeproxy.collector.queries import Asked, stream
+from edgeproxy.database.database import Database, reason
+from edgeproxy.ledger.queries import Asked, stream
 
 TYPE = "text/csv"
 AT_ONCE = 2

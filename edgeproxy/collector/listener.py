@@ -13,7 +13,7 @@ from aiohttp import web
 from edgeproxy import log
 from edgeproxy.config.certificates import Facts, Unusable, read, read_authorities, worry
 from edgeproxy.config.collector import Tls
-from edgeproxy.config.signs import sign
+from edgeproxy.config.file_signatures import sign
 from edgeproxy.tasks import in_thread
 
 BACKLOG = 1024

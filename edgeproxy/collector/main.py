@@ -11,20 +11,20 @@ import uvloop
 from aiohttp import web
 
 from edgeproxy import __version__, log
-from edgeproxy.collector import queries
 from edgeproxy.collector.app import Service
-from edgeproxy.collector.database import LOST, Database, Unusable, reason
-from edgeproxy.collector.evidence import Broken
-from edgeproxy.collector.ingest import Ingest
 from edgeproxy.collector.listener import BACKLOG, Listener
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.names import Names
 from edgeproxy.collector.reload import Reload
 from edgeproxy.collector.upkeep import Upkeep
-from edgeproxy.collector.verify import verify
 from edgeproxy.config.certificates import Unusable as BadCertificate
 from edgeproxy.config.collector import Settings
-from edgeproxy.config.kinds import Address
+from edgeproxy.config.parsers import Address
+from edgeproxy.database.database import LOST, Database, Unusable, reason
+from edgeproxy.ledger import queries
+from edgeproxy.ledger.chain_audit import Broken
+from edgeproxy.ledger.ingest import Ingest
+from edgeproxy.ledger.names import Names
+from edgeproxy.ledger.verify import verify
 from edgeproxy.tasks import Tasks
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)

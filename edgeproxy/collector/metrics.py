@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from edgeproxy.collector.chain import Verdict
-from edgeproxy.collector.fleet import Standing
+from edgeproxy.ledger.chain import Verdict
+from edgeproxy.ledger.edges import EdgeStanding
 from edgeproxy.metrics import BUCKETS
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -20,7 +20,7 @@ class Metrics:
     """The metrics of one collector. Labels are from here and from the configuration, never from requests.
 
     Of edges, whose names no configuration has, it names those that shipped by a token of it, and of these no more than
-    `Standing` does.
+    `EdgeStanding` does.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,28 @@ class Metrics:
             "collector_unknown_names", "Names with usage that the configuration lacks", ("kind",), registry=registry
         )
 
-    def exposition(self, ready: bool, standing: Standing | None) -> bytes:
+    def queued(self, batches: int) -> None:
+        """Set how many batches wait for a transaction."""
+        self.waiting.set(batches)
+
+    def committed(self, seconds: float) -> None:
+        """Observe how long a transaction took."""
+        self.commit_seconds.observe(seconds)
+
+    def failed(self) -> None:
+        """Count a transaction that failed."""
+        self.failures.inc()
+
+    def settled(self, verdict: Verdict, rows: int) -> None:
+        """Count a batch by its verdict, and the rows of it that were counted."""
+        self.batches.labels(verdict.value).inc()
+        self.rows.inc(rows)
+
+    def unknown_names(self, kind: str, count: int) -> None:
+        """Set how many names of this kind have usage that the configuration lacks."""
+        self.unknown.labels(kind).set(count)
+
+    def exposition(self, ready: bool, standing: EdgeStanding | None) -> bytes:
         """The text of `GET /metrics`; what is not known of edges now is not there, rather than as it was."""
         now = time.time()
         families = [family("collector_ready", "Whether it takes batches now, as /readyz says", int(ready))]
@@ -78,7 +99,7 @@ class Given(CollectorRegistry):
         return iter(self._families)
 
 
-def of_edges(standing: Standing, now: float) -> list[GaugeMetricFamily]:
+def of_edges(standing: EdgeStanding, now: float) -> list[GaugeMetricFamily]:
     """What is told of edges."""
     lags = {edge: max(0.0, now - until) for edge, until in standing.until.items()}
     return [

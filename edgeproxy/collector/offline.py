@@ -9,9 +9,9 @@ from pathlib import Path
 
 import uvloop
 
-from edgeproxy.collector import quarantine
-from edgeproxy.collector.database import LOST, Database, Unusable, reason
 from edgeproxy.config.collector import Settings
+from edgeproxy.database.database import LOST, Database, Unusable, reason
+from edgeproxy.ledger import quarantine
 from edgeproxy.plural import counted
 
 Said = tuple[int, str]

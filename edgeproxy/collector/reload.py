@@ -8,11 +8,11 @@ from edgeproxy import log
 from edgeproxy.collector.app import Service
 from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.names import Names
 from edgeproxy.config.certificates import Unusable
 from edgeproxy.config.collector import Settings, Written
 from edgeproxy.config.load import load_collector
 from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.ledger.names import Names
 from edgeproxy.tasks import in_thread
 
 LIVE = {"tls", "tokens", "meters", "tiers", "customers", "keys", "flags"}

@@ -8,11 +8,11 @@ import asyncio
 import time
 
 from edgeproxy import log
-from edgeproxy.collector import rollup
-from edgeproxy.collector.database import LOST, Database, reason
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.retention import Retention
 from edgeproxy.config.collector import Retention as Kept
+from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.ledger import rollup
+from edgeproxy.ledger.retention import Retention
 
 EVERY = 10.0
 """Seconds between looks for something to do."""

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import kinds, references, unsupported
+from edgeproxy.config import parsers, references, unsupported
 from edgeproxy.config.check import Kind
 from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Name, Part, Tier
 from edgeproxy.config.references import Fault, Once
@@ -52,7 +52,7 @@ def read_database(value: object) -> str:
 
 def read_digest(value: object) -> str:
     """The SHA-256 of a token, as that of a key."""
-    return kinds.read_digest(value, A_DIGEST)
+    return parsers.read_digest(value, A_DIGEST)
 
 
 def read_kept(value: object) -> float | None:
@@ -106,7 +106,7 @@ class Retention(Part):
 class Written(Part):
     """What operators write in collector.yaml and the files that it includes."""
 
-    listen: Address = kinds.Address("127.0.0.1", 9100)
+    listen: Address = parsers.Address("127.0.0.1", 9100)
     """Where edges, services and readers connect: HOST:PORT."""
     tls: Tls | None = None
     """The certificate that they are shown; without it they connect in the clear."""

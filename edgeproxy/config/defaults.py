@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from edgeproxy.config.kinds import NAME
+from edgeproxy.config.parsers import NAME
 from edgeproxy.config.tree import Items, Table, Value
 
 LONGEST = 64

@@ -8,8 +8,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from edgeproxy.config.kinds import GIVEN
 from edgeproxy.config.nearest import nearest, suggestion
+from edgeproxy.config.parsers import GIVEN
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.units import shown
 

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from edgeproxy.config import people
+from edgeproxy.config import customers
+from edgeproxy.config.customers import Customers
+from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.models import Hub, Pushed, Settings, Written
-from edgeproxy.config.people import People
 from edgeproxy.config.problems import ConfigErrors, Problem
-from edgeproxy.config.signs import Sign
 
 if TYPE_CHECKING:
     from edgeproxy.config import collector
@@ -27,7 +27,7 @@ class Loaded(NamedTuple, Generic[S]):
     """None where there are problems, and of a part, which makes no settings."""
     problems: list[Problem]
     """Every one, in the order of files and lines."""
-    signs: dict[str, Sign]
+    signs: dict[str, FileSignature]
     """All files that were read, or should have been, as they were then."""
 
 
@@ -139,15 +139,15 @@ def dump(settings: Settings) -> bytes:
     """
     told = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
     rest = told.model_dump_json(by_alias=True, exclude={"customers", "keys", "usage"}).encode()
-    return b"\n".join((rest, *people.dump(settings)))
+    return b"\n".join((rest, *customers.dump(settings)))
 
 
-def restore(dumped: bytes) -> tuple[Settings, People]:
+def restore(dumped: bytes) -> tuple[Settings, Customers]:
     """The settings that were dumped, without customers and keys, and these.
 
     Can be done in a thread while others have work to do: nothing in it takes long by itself.
     """
-    known = People()
+    known = Customers()
     with unswept():
         begin = dumped.find(b"\n") + 1
         settings = Settings.model_validate_json(dumped[: begin - 1] if begin else dumped)

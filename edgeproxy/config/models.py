@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
 
-from edgeproxy.config import kinds, units
+from edgeproxy.config import parsers, units
 
-Name = Annotated[str, BeforeValidator(kinds.read_name)]
-Scope = Annotated[str, BeforeValidator(kinds.read_scope)]
-Folder = Annotated[Path, BeforeValidator(kinds.read_folder)]
-File = Annotated[Path, BeforeValidator(kinds.read_file)]
+Name = Annotated[str, BeforeValidator(parsers.read_name)]
+Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
+Folder = Annotated[Path, BeforeValidator(parsers.read_folder)]
+File = Annotated[Path, BeforeValidator(parsers.read_file)]
 Duration = Annotated[float, BeforeValidator(units.read_duration)]
 Wait = Annotated[float, BeforeValidator(units.read_wait)]
 Moment = Annotated[float, BeforeValidator(units.read_moment)]
@@ -26,14 +26,14 @@ Bytes = Annotated[int, BeforeValidator(units.read_bytes)]
 Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
 Count = Annotated[int, BeforeValidator(units.Whole(1, units.LARGEST_COUNT))]
 Priority = Annotated[int, BeforeValidator(units.Whole(0, 1000))]
-Sentence = Annotated[str, BeforeValidator(kinds.read_sentence)]
-FieldName = Annotated[str, BeforeValidator(kinds.read_field_name)]
+Sentence = Annotated[str, BeforeValidator(parsers.read_sentence)]
+FieldName = Annotated[str, BeforeValidator(parsers.read_field_name)]
 Switch = Annotated[bool, BeforeValidator(units.read_switch)]
 Share = Annotated[float, BeforeValidator(units.read_share)]
 Sample = Annotated[float, BeforeValidator(units.read_sample)]
 Rate = Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)]
-Address = Annotated[kinds.Address, BeforeValidator(kinds.read_address), PlainSerializer(str)]
-Network = Annotated[kinds.Network, BeforeValidator(kinds.read_network), PlainSerializer(str)]
+Address = Annotated[parsers.Address, BeforeValidator(parsers.read_address), PlainSerializer(str)]
+Network = Annotated[parsers.Network, BeforeValidator(parsers.read_network), PlainSerializer(str)]
 
 
 class Part(BaseModel):
@@ -111,7 +111,7 @@ class Quota(Part):
     """How much of it is included."""
     cap: Literal["soft", "hard"] = "soft"
     """What happens above: soft lets requests pass and marks them, hard refuses them."""
-    timezone: Annotated[str, BeforeValidator(kinds.read_timezone)] = "UTC"
+    timezone: Annotated[str, BeforeValidator(parsers.read_timezone)] = "UTC"
     """Whose midnight begins a day or a month, such as Europe/Berlin."""
 
     @property
@@ -151,7 +151,7 @@ class Tier(Part):
     """How many requests a customer may have under way at once, or `none` for any number."""
     quotas: tuple[Quota, ...] = ()
     """What is included in a day or a month; none: anything."""
-    burst_credits: Annotated[BurstCredits | None, BeforeValidator(kinds.read_unless_off)] = None
+    burst_credits: Annotated[BurstCredits | None, BeforeValidator(parsers.read_unless_off)] = None
     """What may be saved up for later; by default, and where it says `off`, nothing."""
     priority: Priority = 0
     """Who is turned away first while there is too much to do: those of the lowest."""
@@ -179,9 +179,9 @@ class Regions(Part):
 
 OwnConcurrency = Annotated[int | Literal["none"], BeforeValidator(units.read_own_concurrency)]
 OwnCredits = Annotated[
-    Annotated[BurstCredits, Tag(kinds.GIVEN)] | Annotated[Literal["off"], Tag(kinds.OFF[0])],
-    Discriminator(kinds.given_or_off),
-    BeforeValidator(kinds.read_or_off),
+    Annotated[BurstCredits, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
+    Discriminator(parsers.given_or_off),
+    BeforeValidator(parsers.read_or_off),
 ]
 
 
@@ -217,7 +217,7 @@ def alike(customer: Customer) -> Customer:
 class Key(Part):
     """A secret that a customer sends, of which only the hash is known here."""
 
-    sha256: Annotated[str, BeforeValidator(kinds.read_digest)]
+    sha256: Annotated[str, BeforeValidator(parsers.read_digest)]
     """The SHA-256 of the key in hex (lower case once read); `edgeproxy key new` prints it."""
     customer: Name
     """Whose key it is."""
@@ -230,7 +230,7 @@ class Key(Part):
 class Endpoint(Part):
     """One address of an upstream."""
 
-    url: Annotated[str, BeforeValidator(kinds.read_origin)]
+    url: Annotated[str, BeforeValidator(parsers.read_origin)]
     """http://HOST:PORT or https://HOST:PORT, once read always with the port."""
     weight: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = 1
     """Its share of the requests, relative to the other endpoints'."""
@@ -272,7 +272,7 @@ class Timeouts(Part):
 class Health(Part):
     """How endpoints are probed. Two failures in a row take one out, two passes bring it back."""
 
-    path: Annotated[str, BeforeValidator(kinds.read_target)]
+    path: Annotated[str, BeforeValidator(parsers.read_target)]
     """What is asked with GET; any answer of 2xx or 3xx is a pass."""
     every: Duration = 5.0
     """Between two probes of an endpoint, and the longest that one may take."""
@@ -312,7 +312,7 @@ class UpstreamTls(Part):
     """The edge's own certificate, with those between it and its root, where the upstream asks for one."""
     key: File | None = None
     """The private key of `cert`."""
-    server_name: Annotated[str, BeforeValidator(kinds.read_server_name)] | None = None
+    server_name: Annotated[str, BeforeValidator(parsers.read_server_name)] | None = None
     """The name that the upstream's certificate must have; by default the host of the endpoint."""
     verify: Switch = True
     """Whether the upstream has to prove who it is."""
@@ -325,7 +325,7 @@ class CollectorTls(UpstreamTls):
     """A file with the certificates of those who vouch for the collector; by default the system's."""
     cert: File | None = None
     """The edge's own certificate, with those between it and its root, where the collector asks for one."""
-    server_name: Annotated[str, BeforeValidator(kinds.read_server_name)] | None = None
+    server_name: Annotated[str, BeforeValidator(parsers.read_server_name)] | None = None
     """The name that the collector's certificate must have; by default the host of its URL."""
     verify: Switch = True
     """Whether the collector has to prove who it is."""
@@ -334,9 +334,9 @@ class CollectorTls(UpstreamTls):
 class Usage(Part):
     """Where usage is shipped."""
 
-    collector: Annotated[str, BeforeValidator(kinds.read_collector)]
+    collector: Annotated[str, BeforeValidator(parsers.read_collector)]
     """http://HOST:PORT or https://HOST:PORT, once read always with the port."""
-    token: Annotated[str | None, BeforeValidator(kinds.read_token)] = Field(default=None, repr=False)
+    token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(default=None, repr=False)
     """By which the collector knows that an edge ships; one of its tokens with the role `edge`."""
     every: Annotated[float, BeforeValidator(units.Time(0.1, 60.0))] = 5.0
     """After which time what was counted is sealed, and shipped; also at the end of each minute."""
@@ -346,7 +346,7 @@ class Usage(Part):
     @property
     def is_exposed(self) -> bool:
         """Whether the token can be read by those on the way: it goes to another host, and not over TLS."""
-        return self.token is not None and self.collector.startswith("http://") and not kinds.is_here(self.collector)
+        return self.token is not None and self.collector.startswith("http://") and not parsers.is_here(self.collector)
 
 
 class HubTls(Part):
@@ -365,7 +365,7 @@ class HubTls(Part):
 class Hub(Part):
     """Where hosts agree on limits."""
 
-    url: Annotated[str, BeforeValidator(kinds.read_hub_url)] = Field(default=kinds.MEMORY, repr=False)
+    url: Annotated[str, BeforeValidator(parsers.read_hub_url)] = Field(default=parsers.MEMORY, repr=False)
     """memory:// is this host alone, redis:// a Redis, redis+cluster:// a Redis Cluster of which some nodes are named.
 
     rediss:// and rediss+cluster:// are the same over TLS. Once read with every port and the database.
@@ -380,18 +380,18 @@ class Hub(Part):
     @property
     def is_shared(self) -> bool:
         """Whether other hosts may take part."""
-        return self.url != kinds.MEMORY
+        return self.url != parsers.MEMORY
 
     @property
     def name(self) -> str:
         """The URL without its password, for people and for processes that do not connect to it."""
-        return kinds.without_password(self.url)
+        return parsers.without_password(self.url)
 
     @property
     def is_exposed(self) -> bool:
         """Whether the password can be read by those on the way: it goes to another host, and not over TLS."""
         plain = self.url.startswith(("redis://", "redis+cluster://"))
-        return plain and kinds.has_password(self.url) and not kinds.is_hub_here(self.url)
+        return plain and parsers.has_password(self.url) and not parsers.is_hub_here(self.url)
 
 
 class Directory(Part):
@@ -406,7 +406,7 @@ class Directory(Part):
 class Upstream(Part):
     """A service behind the edge."""
 
-    endpoints: Annotated[tuple[Annotated[Endpoint, BeforeValidator(kinds.read_endpoint)], ...], Field(min_length=1)]
+    endpoints: Annotated[tuple[Annotated[Endpoint, BeforeValidator(parsers.read_endpoint)], ...], Field(min_length=1)]
     """Where the service listens; requests are shared among its endpoints."""
     timeouts: Timeouts = Timeouts()
     """How long the upstream may take."""
@@ -418,7 +418,7 @@ class Upstream(Part):
     """How its endpoints are probed; by default not."""
     retry: Retry = Retry()
     """When a request is sent again."""
-    eject: Annotated[Eject | None, BeforeValidator(kinds.read_unless_off)] = Eject()
+    eject: Annotated[Eject | None, BeforeValidator(parsers.read_unless_off)] = Eject()
     """When an endpoint is left out for a while; `off`: never."""
     breaker: Breaker | None = None
     """When it is asked no more; by default it is always asked."""
@@ -431,11 +431,13 @@ class Route(Part):
 
     name: Name | None = None
     """What usage and metrics call the route; by default host/path as written here."""
-    host: Annotated[str, BeforeValidator(kinds.read_host)] | None = None
+    host: Annotated[str, BeforeValidator(parsers.read_host)] | None = None
     """The host that is asked for: exact, or *.suffix; by default any."""
-    path: Annotated[str, BeforeValidator(kinds.read_path)]
+    path: Annotated[str, BeforeValidator(parsers.read_path)]
     """An exact path, or /v1/* for all that begins with /v1/."""
-    methods: Annotated[frozenset[Annotated[str, BeforeValidator(kinds.read_method)]], Field(min_length=1)] | None = None
+    methods: Annotated[frozenset[Annotated[str, BeforeValidator(parsers.read_method)]], Field(min_length=1)] | None = (
+        None
+    )
     """The methods of the route; by default all."""
     upstream: Name
     """Where its requests go."""
@@ -556,7 +558,7 @@ class Listener(Part):
 class AccessLog(Part):
     """Where requests are logged."""
 
-    file: Annotated[Path, BeforeValidator(kinds.read_log)]
+    file: Annotated[Path, BeforeValidator(parsers.read_log)]
     """Where to: a line of JSON for each request is added to this file."""
     sample: Sample = 1.0
     """The share of requests that are logged, such as 1%."""
@@ -568,8 +570,9 @@ class Written(Part):
     region: Name = "local"
     """A label such as eu-west, which upstreams see; many edges may share one."""
     listen: Annotated[
-        tuple[Annotated[Listener, BeforeValidator(kinds.read_listener)], ...], BeforeValidator(kinds.read_one_or_more)
-    ] = (Listener(address=kinds.Address("127.0.0.1", 8080)),)
+        tuple[Annotated[Listener, BeforeValidator(parsers.read_listener)], ...],
+        BeforeValidator(parsers.read_one_or_more),
+    ] = (Listener(address=parsers.Address("127.0.0.1", 8080)),)
     """Where clients connect: HOST:PORT, {address, tls}, or a list of these."""
     admin: Address | None = None
     """Where operators ask for health, metrics and usage; not for the public. By default nowhere."""
@@ -579,7 +582,7 @@ class Written(Part):
     """Where tables and what else must be kept are."""
     trusted_proxies: tuple[Network, ...] = ()
     """Only these may set X-Forwarded-*; by default nobody."""
-    hub: Annotated[Hub, BeforeValidator(kinds.read_hub)] = Hub()
+    hub: Annotated[Hub, BeforeValidator(parsers.read_hub)] = Hub()
     """Where hosts agree on limits: memory:// (this host alone), redis://HOST:PORT, or {url, sync, on_loss, tls}."""
     usage: Usage | None = None
     """Where usage is shipped; by default it stays in the tables."""
@@ -589,11 +592,11 @@ class Written(Part):
     """The coarse limit for each address, before any key is looked at; by default none."""
     security_headers: Switch = False
     """Whether answers get the headers by which browsers protect their users, where the upstream did not set them."""
-    access_log: Annotated[AccessLog | None, BeforeValidator(kinds.read_access_log)] = None
+    access_log: Annotated[AccessLog | None, BeforeValidator(parsers.read_access_log)] = None
     """Where requests are logged: `off`, a file, or {file, sample}."""
     legacy_headers: Switch = False
     """Whether answers have X-RateLimit-Limit, -Remaining and -Reset beside the RateLimit fields."""
-    stamp_secret: Annotated[str | None, BeforeValidator(kinds.read_secret)] = Field(default=None, repr=False)
+    stamp_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
     """With it, upstreams get X-Edge-Signature, by which they know that the edge sent a request."""
     meters: dict[Name, Meter] = {"requests": Meter(count="requests")}
     """What is counted for billing; by default `requests`."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import kinds, units
+from edgeproxy.config import parsers, units
 from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.plans import ANONYMOUS
 from edgeproxy.config.problems import Steps
@@ -73,7 +73,7 @@ def unknown_names(tree: Table) -> Iterator[Fault]:
     """Names of customers, tiers, meters, upstreams and flags that are used, and defined nowhere."""
     for path, name, defined in _names(tree):
         known = tree.get(defined, METERS if defined == "meters" else Table())
-        if isinstance(known, Table) and isinstance(name, str) and name not in known and kinds.NAME.fullmatch(name):
+        if isinstance(known, Table) and isinstance(name, str) and name not in known and parsers.NAME.fullmatch(name):
             hint = suggestion(name, known, f"define it in {defined}")
             yield Fault(path, f"there is no {defined[:-1]} {name}", hint)
 
@@ -230,7 +230,7 @@ def _meters(tree: Table) -> Iterator[Fault]:
             for name in [name for name in ("header", "pass") if name in meter]:
                 hint = "write count: response_header, or leave it out"
                 yield Fault((*path, name), f"is of what upstreams report, not of {what}", hint)
-        elif isinstance(header, str) and header.lower() in kinds.OWN_FIELDS:
+        elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
             hint = "have upstreams report it in a field of its own, such as X-Usage-Tokens"
             yield Fault((*path, "header"), f"{header} is for the edge itself, and is not looked at", hint)
 
@@ -257,14 +257,14 @@ def _regions(tree: Table) -> Iterator[Fault]:
 
 def _listeners(tree: Table) -> Iterator[Fault]:
     """Each address once, whoever is to connect there."""
-    before: list[tuple[kinds.Address, Steps]] = []
+    before: list[tuple[parsers.Address, Steps]] = []
     for path, listener in [*_listening(tree), (("admin",), tree.get("admin"))]:
         written = listener.get("address") if isinstance(listener, Table) else listener
-        address = kinds.split_address(written) if isinstance(written, str) else None
+        address = parsers.split_address(written) if isinstance(written, str) else None
         if address is None or not address.port:
             continue
         for other, first in before:
-            if kinds.overlap(address, other):
+            if parsers.overlap(address, other):
                 what = f"is {address} like" if other == address else f"is {address}, which overlaps {other} at"
                 yield Fault(path, what, "listen at another port", first)
                 break
@@ -305,7 +305,7 @@ def _upstreams(tree: Table) -> Iterator[Fault]:
         for index, endpoint in enumerate(endpoints if isinstance(endpoints, Items) else ()):
             where = (*path, "endpoints", index)
             try:
-                url = kinds.read_origin(endpoint.get("url") if isinstance(endpoint, Table) else endpoint)
+                url = parsers.read_origin(endpoint.get("url") if isinstance(endpoint, Table) else endpoint)
             except PydanticCustomError:
                 plain = False  # Nobody knows what it was meant to be.
                 continue
@@ -332,7 +332,7 @@ def _hub(tree: Table) -> Iterator[Fault]:
     hub = tree.get("hub")
     tls = hub.get("tls") if isinstance(hub, Table) else None
     if isinstance(hub, Table) and isinstance(tls, Table) and tls:
-        url = hub.get("url", kinds.MEMORY)
+        url = hub.get("url", parsers.MEMORY)
         scheme = url.lower().partition("://")[0] if isinstance(url, str) else None
         plain = f"a hub of {scheme}://" if scheme in ("memory", "redis", "redis+cluster") else None
         instead = "rediss+cluster://" if scheme == "redis+cluster" else "rediss://"
@@ -341,9 +341,9 @@ def _hub(tree: Table) -> Iterator[Fault]:
 
 def _directory(tree: Table) -> Iterator[Fault]:
     """A hub to read it from."""
-    hub = tree.get("hub", kinds.MEMORY)
-    url = hub.get("url", kinds.MEMORY) if isinstance(hub, Table) else hub
-    if isinstance(tree.get("directory"), Table) and isinstance(url, str) and url.lower() == kinds.MEMORY:
+    hub = tree.get("hub", parsers.MEMORY)
+    url = hub.get("url", parsers.MEMORY) if isinstance(hub, Table) else hub
+    if isinstance(tree.get("directory"), Table) and isinstance(url, str) and url.lower() == parsers.MEMORY:
         yield Fault(("directory",), "has no hub to be read from", "write hub: redis://HOST:PORT, which edges share")
 
 
@@ -353,7 +353,7 @@ def _spoken(path: Steps, tls: Table, plain: str | None, scheme: str = "https://"
         yield Fault(path, f"says nothing to {plain}", f"write {scheme} there, or leave it out")
     yield from _pair(path, tls)
     verify = tls.get("verify")
-    if "ca" in tls and isinstance(verify, str) and verify.lower() in kinds.OFF:
+    if "ca" in tls and isinstance(verify, str) and verify.lower() in parsers.OFF:
         yield Fault((*path, "verify"), "false leaves ca unread", "leave one of them out")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from edgeproxy.config import kinds, models, units
+from edgeproxy.config import models, parsers, units
 
 Schema = dict[str, Any]
 
@@ -62,7 +62,7 @@ def always(schema: Schema) -> Callable[[Schema], Schema]:
     return lambda _: copy.deepcopy(schema)
 
 
-NAME = text(kinds.NAME.pattern)
+NAME = text(parsers.NAME.pattern)
 ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
 URL = r"https?://[^/?#@\s]+/?"
 ORIGIN = text(URL, "http://10.0.0.5:9001")
@@ -74,7 +74,7 @@ HUB = text(
     "redis://localhost:6379/0",
     "redis+cluster://10.0.0.5:7000,10.0.0.6:7000",
 )
-LOG = text(rf"(?!({'|'.join(kinds.NO_LOGS)})$).*[^/]", "var/access.log")
+LOG = text(rf"(?!({'|'.join(parsers.NO_LOGS)})$).*[^/]", "var/access.log")
 OFF = words("off", False)
 """`off` is a switch to readers of YAML 1.1."""
 TIME = text(rf"{units.NUMBER} ?({'|'.join(units.SECONDS)})", "250ms", "5s", "2min")
@@ -84,38 +84,38 @@ AT_ONCE = any_of({"const": "none"}, number(units.some_at_once.lowest, units.some
 WORKERS = any_of({"const": "auto"}, number(units.some_workers.lowest, units.some_workers.highest))
 
 FORMS: dict[Hashable, Form] = {
-    kinds.read_name: Form(always(NAME)),
-    kinds.read_scope: Form(always(text(kinds.SCOPE.pattern, "read"))),
-    kinds.read_address: Form(always(ADDRESS)),
-    kinds.read_network: Form(always(text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
-    kinds.read_host: Form(always(text(r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))),
-    kinds.read_path: Form(always(text(kinds.PATH.pattern, "/v1/orders", "/v1/*"))),
-    kinds.read_method: Form(always(words(*kinds.METHODS))),
-    kinds.read_origin: Form(always(ORIGIN)),
-    kinds.read_collector: Form(always(text(URL, "http://127.0.0.1:9100"))),
-    kinds.read_hub_url: Form(always(HUB)),
-    kinds.read_hub: Form(lambda inner: any_of(HUB, inner), lambda hub: hub.url),
-    kinds.read_target: Form(always(text(kinds.TARGET.pattern, "/healthz"))),
-    kinds.read_server_name: Form(always(text(r"[A-Za-z0-9_.:-]+", "api.internal"))),
-    kinds.read_file: Form(always(text(".+", "certs/edge.pem"))),
-    kinds.read_log: Form(always(LOG)),
-    kinds.read_unless_off: Form(lambda inner: any_of(OFF, inner), lambda _: None),
-    kinds.read_or_off: Form(lambda inner: inner),
-    kinds.read_field_name: Form(always(text(kinds.FIELD_NAME.pattern, "X-Cost"))),
-    kinds.read_sentence: Form(always(text(r"[\s\S]*\S[\s\S]*"))),
-    kinds.read_timezone: Form(
-        always(text(rf"(?!({kinds.NO_TIMEZONES.pattern})$){kinds.TIMEZONE.pattern}", "UTC", "Europe/Berlin"))
+    parsers.read_name: Form(always(NAME)),
+    parsers.read_scope: Form(always(text(parsers.SCOPE.pattern, "read"))),
+    parsers.read_address: Form(always(ADDRESS)),
+    parsers.read_network: Form(always(text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
+    parsers.read_host: Form(always(text(r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))),
+    parsers.read_path: Form(always(text(parsers.PATH.pattern, "/v1/orders", "/v1/*"))),
+    parsers.read_method: Form(always(words(*parsers.METHODS))),
+    parsers.read_origin: Form(always(ORIGIN)),
+    parsers.read_collector: Form(always(text(URL, "http://127.0.0.1:9100"))),
+    parsers.read_hub_url: Form(always(HUB)),
+    parsers.read_hub: Form(lambda inner: any_of(HUB, inner), lambda hub: hub.url),
+    parsers.read_target: Form(always(text(parsers.TARGET.pattern, "/healthz"))),
+    parsers.read_server_name: Form(always(text(r"[A-Za-z0-9_.:-]+", "api.internal"))),
+    parsers.read_file: Form(always(text(".+", "certs/edge.pem"))),
+    parsers.read_log: Form(always(LOG)),
+    parsers.read_unless_off: Form(lambda inner: any_of(OFF, inner), lambda _: None),
+    parsers.read_or_off: Form(lambda inner: inner),
+    parsers.read_field_name: Form(always(text(parsers.FIELD_NAME.pattern, "X-Cost"))),
+    parsers.read_sentence: Form(always(text(r"[\s\S]*\S[\s\S]*"))),
+    parsers.read_timezone: Form(
+        always(text(rf"(?!({parsers.NO_TIMEZONES.pattern})$){parsers.TIMEZONE.pattern}", "UTC", "Europe/Berlin"))
     ),
-    kinds.read_access_log: Form(lambda inner: any_of(OFF, LOG, inner), lambda _: "off"),
-    kinds.read_digest: Form(always(text(kinds.DIGEST.pattern))),
-    kinds.read_folder: Form(always(text(".+", "var/edge"))),
-    kinds.read_secret: Form(always({"type": "string"}), lambda _: None),
-    kinds.read_token: Form(always(text(f"|{kinds.TOKEN.pattern}")), lambda _: None),
-    kinds.read_one_or_more: Form(
+    parsers.read_access_log: Form(lambda inner: any_of(OFF, LOG, inner), lambda _: "off"),
+    parsers.read_digest: Form(always(text(parsers.DIGEST.pattern))),
+    parsers.read_folder: Form(always(text(".+", "var/edge"))),
+    parsers.read_secret: Form(always({"type": "string"}), lambda _: None),
+    parsers.read_token: Form(always(text(f"|{parsers.TOKEN.pattern}")), lambda _: None),
+    parsers.read_one_or_more: Form(
         lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), lambda members: str(members[0].address)
     ),
-    kinds.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
-    kinds.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
+    parsers.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
+    parsers.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
     units.read_wait: Form(always(TIME), units.brief),
     units.read_duration: Form(always(TIME), units.brief),
     units.read_share: Form(always(text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),

@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeproxy.config.parser import Unreadable, parse
+from edgeproxy.config.file_signatures import FileSignature, sign
 from edgeproxy.config.problems import Problem, Steps, dotted
-from edgeproxy.config.signs import Sign, sign
 from edgeproxy.config.tree import Items, Mark, Table, Value
+from edgeproxy.config.yaml_reader import Unreadable, parse
 
 JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags", "tokens")
 PEOPLE = {"meters", "tiers", "customers", "keys", "flags"}
@@ -26,7 +26,7 @@ class Source:
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.files: list[str] = []
-        self.signs: dict[str, Sign] = {}
+        self.signs: dict[str, FileSignature] = {}
         """Each file as it was just before it was read: what changes from then on shows by another one."""
         self.tree = Table()
         self.whole = True

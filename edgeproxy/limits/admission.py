@@ -11,10 +11,10 @@ from edgeproxy.limits.quota import Quota
 from edgeproxy.limits.window import UNTIL_TRIED
 
 NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
-NOBODY: Mapping[Policy, Gate] = MappingProxyType({})
+NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
 
 
-class Terms:
+class LimitSet:
     """Everything that holds the requests of somebody on a route. Made once, used for every one of them."""
 
     __slots__ = (
@@ -54,7 +54,7 @@ class Terms:
         quotas: tuple[Quota, ...] = (),
         metered: Mapping[str, tuple[Quota, ...]] = NOTHING,
         gates: tuple[tuple[Policy, Gate], ...] = (),
-        told: Mapping[Policy, Gate] = NOBODY,
+        told: Mapping[Policy, Gate] = NO_GATES,
         totals: tuple[Total, ...] = (),
     ) -> None:
         if credits is not None and credits.cost > credits.most:
@@ -147,7 +147,7 @@ Admission = tuple[bool, Policy | None, int, Noted | None]
 """(whether it is refused, the policy closest to refusal, what that has left, what else is to be said)."""
 
 
-def admit(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
+def admit(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
     """One synchronous decision at edge time `now`, and the charge. `shut`: see `held_up`; only where credits pay.
 
     Shown is, of the rates with the least left, the first (None without rates), and what it has left after this
@@ -170,7 +170,7 @@ def admit(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
     return False, shown, least, None
 
 
-def admit_open(terms: Terms, now: float) -> Admission | None:
+def admit_fast(terms: LimitSet, now: float) -> Admission | None:
     """`held_up`, `admit` and `tell` at once for who finds open gates, and room or none: most of those whom other hosts'
     use concerns. None, and nothing is charged, for all others. Wants `doors`."""
     shown = None
@@ -194,7 +194,7 @@ def admit_open(terms: Terms, now: float) -> Admission | None:
     return False, shown, least, None
 
 
-def held_up(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
+def blocking_gate(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
     """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
 
     `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
@@ -212,7 +212,7 @@ def held_up(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Po
         if not shut:
             return _withheld(terms, now) if terms.told else None
     short = lacking(terms, now, shut)
-    if short and not sells(terms, now, short):
+    if short and not credits_cover(terms, now, short):
         return None  # Claims are of no use to who is refused by something else.
     for policy, gate in terms.gates:
         if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
@@ -223,7 +223,7 @@ def held_up(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Po
     return _withheld(terms, now) if terms.told else None
 
 
-def _withheld(terms: Terms, now: float) -> tuple[Policy, Gate] | None:
+def _withheld(terms: LimitSet, now: float) -> tuple[Policy, Gate] | None:
     """Of the rates that are charged later, the first of which this host may let nothing through."""
     for policy in terms.reported:
         left = policy.left(now)
@@ -232,12 +232,12 @@ def _withheld(terms: Terms, now: float) -> tuple[Policy, Gate] | None:
     return None
 
 
-def lacking(terms: Terms, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
+def lacking(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
     """The rates that have no room for a request, those that are `shut` among them."""
     return tuple([policy for policy in terms.policies if policy in shut or policy.left(now) < policy.cost])
 
 
-def sells(terms: Terms, now: float, short: tuple[Policy, ...]) -> bool:
+def credits_cover(terms: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
     """Whether credits buy passage where these have no room: they are of the customer's plan, and there are enough."""
     credits = terms.credits
     if credits is None or credits.left(now) < credits.cost:
@@ -246,7 +246,7 @@ def sells(terms: Terms, now: float, short: tuple[Policy, ...]) -> bool:
     return all(policy in plan for policy in short)
 
 
-def tell(terms: Terms, now: float, refused: bool, noted: Noted | None = None) -> None:
+def tell(terms: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
     """After `admit`: other hosts are to know of what was charged, or why it was not."""
     if refused:
         _tell_refused(terms, now)
@@ -256,7 +256,7 @@ def tell(terms: Terms, now: float, refused: bool, noted: Noted | None = None) ->
     tell_totals(terms, now)
 
 
-def _tell_at_length(terms: Terms, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
+def _tell_at_length(terms: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
     """Tell of what nobody asks for; returns the gates of what was charged."""
     if terms.told:
         for policy in terms.shadows:
@@ -269,7 +269,7 @@ def _tell_at_length(terms: Terms, now: float, noted: Noted) -> tuple[tuple[Polic
     return terms.gates
 
 
-def _tell_refused(terms: Terms, now: float) -> None:
+def _tell_refused(terms: LimitSet, now: float) -> None:
     """What has no room here may have some again: others know."""
     for policy, gate in terms.gates:
         if policy.left(now) < policy.cost:
@@ -281,17 +281,17 @@ def _tell_refused(terms: Terms, now: float) -> None:
         for policy in terms.reported:
             if policy.left(now) < 1:
                 terms.told[policy].refused(now)
-    if terms.totals and (not (short := lacking(terms, now)) or sells(terms, now, short)):
+    if terms.totals and (not (short := lacking(terms, now)) or credits_cover(terms, now, short)):
         tell_totals(terms, now)
 
 
-def tell_totals(terms: Terms, now: float) -> None:
+def tell_totals(terms: LimitSet, now: float) -> None:
     """Other hosts are to know of what is counted in quotas, and of requests at once, and this one of theirs."""
     for total in terms.totals:
         total.used(now)
 
 
-def _admit_at_length(terms: Terms, now: float, shut: tuple[Policy, ...]) -> Admission:
+def _admit_at_length(terms: LimitSet, now: float, shut: tuple[Policy, ...]) -> Admission:
     """The same where there is more than rates and concurrency."""
     shown = None
     least = has = 0
@@ -360,7 +360,7 @@ def _take(slots: tuple[Concurrency, ...], now: float) -> bool:
     return True
 
 
-def report(terms: Terms, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
+def report(terms: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
     """Charge what the upstream says that a request has cost, whatever is left. Returns what each then has left.
 
     `costs`: of each that is reported to, then of each trial; None: it does not say. A trial of which nothing is left
@@ -381,7 +381,7 @@ def report(terms: Terms, now: float, costs: Sequence[int | None]) -> dict[Policy
     return left
 
 
-def affords(terms: Terms, now: float, *, alone: bool = False) -> bool:
+def affords(terms: LimitSet, now: float, *, alone: bool = False) -> bool:
     """Whether there are credits enough to pass while the edge sheds load.
 
     Where a plan has limits they are for what goes beyond these, and for nothing else. Who sheds load lets nobody wait:
@@ -397,7 +397,7 @@ def affords(terms: Terms, now: float, *, alone: bool = False) -> bool:
     )
 
 
-def buy(terms: Terms, now: float, *, alone: bool = False) -> bool:
+def buy(terms: LimitSet, now: float, *, alone: bool = False) -> bool:
     """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough."""
     credits = terms.credits
     if credits is None or not affords(terms, now, alone=alone):
@@ -408,14 +408,14 @@ def buy(terms: Terms, now: float, *, alone: bool = False) -> bool:
     return True
 
 
-def denied_at_gates(terms: Terms, held: tuple[Policy, ...]) -> Denied:
+def denied_at_gates(terms: LimitSet, held: tuple[Policy, ...]) -> Denied:
     """What to tell the client of whom `held_up` said so, and who waited in vain or could not. Others may go on before
     long; while the hub is away, and nothing passes without it, not before it is tried again."""
     gates = (*terms.gates, *terms.told.items())
     return Denied(held, UNTIL_TRIED if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
-def denied(terms: Terms, now: float) -> Denied:
+def denied(terms: LimitSet, now: float) -> Denied:
     """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
 
     Where nothing refuses any more it is a slot that another worker has given back since, or that two wanted at once;

@@ -14,7 +14,7 @@ INSTANT = 1e-6
 
 UNTIL_TRIED = 5
 """Seconds after which to come back where nothing passes until the hub is there again: about when it is tried again
-(sync/breaker.py)."""
+(hub/breaker.py)."""
 
 
 def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:

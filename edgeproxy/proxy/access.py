@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from edgeproxy.clock import EPOCH
-from edgeproxy.config.kinds import Address
+from edgeproxy.config.parsers import Address
 from edgeproxy.errors import Refused
 from edgeproxy.http1.path import resolve
 from edgeproxy.http1.request_line import read_request_line
+from edgeproxy.proxy.bounded_cache import keep
 from edgeproxy.proxy.log_file import LogFile
-from edgeproxy.proxy.memory import keep
 
 if TYPE_CHECKING:
     from edgeproxy.config import models
     from edgeproxy.proxy.exchange import Exchange
-    from edgeproxy.proxy.lane import Lane
     from edgeproxy.proxy.pool import Endpoint
+    from edgeproxy.proxy.route_binding import RouteBinding
 
 TOGETHER = 64 << 10
 """Bytes of lines that are handed over at once; fewer at the next sweep."""
@@ -32,7 +32,7 @@ PATH_LONGEST, HOST_LONGEST = 2048, 255
 """Characters that are logged, so that a line stays below what a pipe takes in one piece."""
 
 REMEMBERED = 4096
-"""Lanes, and endpoints, whose part of a line is kept."""
+"""Route bindings, and endpoints, whose part of a line is kept."""
 
 SAFE = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
 """What stands in JSON for itself."""
@@ -60,7 +60,7 @@ class AccessLog:
         self._size = 0
         self._second = -1
         self._date = b""
-        self._lanes: dict[Lane, bytes] = {}
+        self._bindings: dict[RouteBinding, bytes] = {}
         self._endpoints: dict[Endpoint, bytes] = {}
         ending: dict[str, Any] = {"region": region}
         if settings.sample < 1.0:
@@ -105,8 +105,8 @@ class AccessLog:
         return self._to.lost()
 
     def forget(self) -> None:
-        """Drop what is remembered of lanes and endpoints: there are others from now on."""
-        self._lanes.clear()
+        """Drop what is remembered of route bindings and endpoints: there are others from now on."""
+        self._bindings.clear()
         self._endpoints.clear()
 
     def end(self) -> None:
@@ -141,16 +141,16 @@ class AccessLog:
 
     def _answered(self, exchange: "Exchange") -> bytes:
         """With what, and as whose request on which route, as far as that was known."""
-        lane, status = exchange.lane, exchange.status
-        if lane is None:
+        binding, status = exchange.binding, exchange.status
+        if binding is None:
             known: dict[str, Any] = {"status": status} if status else {}
             if exchange.route is not None:
                 known["route"] = exchange.route.label
             return members(known)
-        whose = self._lanes.get(lane)
+        whose = self._bindings.get(binding)
         if whose is None:
-            names = {"route": lane.route.label, "customer": lane.customer, "tier": lane.tier}
-            whose = keep(self._lanes, lane, members(names), REMEMBERED)
+            names = {"route": binding.route.label, "customer": binding.customer, "tier": binding.tier}
+            whose = keep(self._bindings, binding, members(names), REMEMBERED)
         return b',"status":%d%b' % (status, whose) if status else whose
 
     def _upstream(self, exchange: "Exchange", endpoint: "Endpoint") -> bytes:
@@ -197,7 +197,7 @@ def understood(
 
 def unasked(exchange: "Exchange") -> bytes:
     """The upstream where a request failed for it that never got that far: its breaker is open, or nobody is up."""
-    if exchange.lane is None or exchange.status < 502:
+    if exchange.binding is None or exchange.status < 502:
         return b""
     return members({"upstream": exchange.route.service.name})
 

@@ -9,19 +9,19 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeproxy.limits.admission import Terms
+from edgeproxy.limits.admission import LimitSet
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
-    from edgeproxy.proxy.lane import Lane
+    from edgeproxy.proxy.route_binding import RouteBinding
 
 REMEMBERED = 16_384
 """Addresses whose limits are kept at hand; the counts themselves live in the table."""
 
 LANES = 16
-"""Lanes of an address whose terms are kept at hand; few use more."""
+"""Route bindings of an address whose terms are kept at hand; few use more."""
 
 V6_PREFIX = 64
 """Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses."""
@@ -39,19 +39,19 @@ class Address:
         self.text = text
         self.guard = guard
         self._subject = subject
-        self._terms: dict[Lane, Terms] = {}
+        self._terms: dict[RouteBinding, LimitSet] = {}
 
-    def terms(self, lane: "Lane") -> Terms:
-        """What holds this address on a lane whose terms differ by address."""
-        terms = self._terms.get(lane)
+    def terms(self, binding: "RouteBinding") -> LimitSet:
+        """What holds this address on a route binding whose terms differ by address."""
+        terms = self._terms.get(binding)
         if terms is None:
             if len(self._terms) >= LANES:
                 self._terms.clear()
-            terms = self._terms[lane] = lane.held.terms(self._subject)
+            terms = self._terms[binding] = binding.held.terms(self._subject)
         return terms
 
     def forget(self) -> None:
-        """Lanes of another configuration come."""
+        """Route bindings of another configuration come."""
         self._terms.clear()
 
 
@@ -73,8 +73,8 @@ class Addresses:
         """Whether it would be the same if it were made of these."""
         return (self._trusted, self._guard) == (tuple(trusted), guard)
 
-    def forget_lanes(self) -> None:
-        """Lanes of another configuration come."""
+    def forget_bindings(self) -> None:
+        """Route bindings of another configuration come."""
         for address in self._known.values():
             address.forget()
 

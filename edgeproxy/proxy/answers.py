@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1 import message, security
 from edgeproxy.limits.admission import denied, denied_at_gates
-from edgeproxy.proxy.lane import NOBODY
+from edgeproxy.proxy.route_binding import NO_LABEL
 
 if TYPE_CHECKING:
-    from edgeproxy.limits.admission import Terms
+    from edgeproxy.limits.admission import LimitSet
     from edgeproxy.proxy.exchange import Exchange
 
 
-def of(exchange: "Exchange", reason: "EdgeError | Terms", *, close: bool) -> bytes:
+def of(exchange: "Exchange", reason: "EdgeError | LimitSet", *, close: bool) -> bytes:
     """The answer to a request that an upstream failed, a rule refused, or one of the limits in these terms."""
     if isinstance(reason, Fault):
         return _failed(exchange, reason, close)
@@ -37,7 +37,7 @@ def _failed(exchange: "Exchange", fault: Fault, close: bool) -> bytes:
     return _answer(exchange, fault.status, fields, body, close, fault.error)
 
 
-def _limited(exchange: "Exchange", terms: "Terms", close: bool) -> bytes:
+def _limited(exchange: "Exchange", terms: "LimitSet", close: bool) -> bytes:
     """429: something in these terms has no room. Retry-After is never earlier than when a retry can succeed."""
     held = exchange.held
     violated, retry_after = denied_at_gates(terms, held) if held else denied(terms, exchange.now)
@@ -59,7 +59,7 @@ def _limited(exchange: "Exchange", terms: "Terms", close: bool) -> bytes:
 
 def message_of(exchange: "Exchange") -> str | None:
     """What the operator has to say to those who are refused."""
-    return None if exchange.lane is None else exchange.lane.message
+    return None if exchange.binding is None else exchange.binding.message
 
 
 def _answer(exchange: "Exchange", status: int, fields: bytes, body: bytes, close: bool, why: str) -> bytes:
@@ -78,8 +78,8 @@ def _answer(exchange: "Exchange", status: int, fields: bytes, body: bytes, close
 
 
 def _route(exchange: "Exchange") -> str:
-    return NOBODY if exchange.route is None else exchange.route.label
+    return NO_LABEL if exchange.route is None else exchange.route.label
 
 
 def _tier(exchange: "Exchange") -> str:
-    return NOBODY if exchange.lane is None else exchange.lane.tier
+    return NO_LABEL if exchange.binding is None else exchange.binding.tier

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1.request_line import check_unfinished
-from edgeproxy.limits.admission import Terms
+from edgeproxy.limits.admission import LimitSet
 from edgeproxy.proxy import answers
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.measures import adding
+from edgeproxy.proxy.metering import adding
 from edgeproxy.proxy.reset import reset, unacknowledged, was_reset
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Client(asyncio.Protocol):
             # The head that was late is dealt with; the next has a deadline of its own.
             data, deadline = rest, 0.0
 
-    def turn_away(self, exchange: Exchange, reason: EdgeError | Terms, data: bytes, end: int) -> bytes:
+    def turn_away(self, exchange: Exchange, reason: EdgeError | LimitSet, data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
         head = exchange.head
         after = end + 4 + exchange.length
@@ -238,8 +238,8 @@ class Client(asyncio.Protocol):
     def begin_body(self, exchange: Exchange, data: bytes) -> None:
         """`data` follows the head: the body, or the part of it that is there, goes with the head in one write."""
         head = exchange.head
-        if exchange.lane.measures is not None:
-            exchange.inward = adding(exchange, exchange.lane.measures.admitted)
+        if exchange.binding.measures is not None:
+            exchange.inward = adding(exchange, exchange.binding.measures.admitted)
         if head.close:
             self.last = True
         if head.chunked:

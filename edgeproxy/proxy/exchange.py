@@ -16,39 +16,39 @@ from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
 from edgeproxy.limits.admission import (
+    LimitSet,
     Noted,
-    Terms,
     admit,
-    admit_open,
+    admit_fast,
     affords,
+    blocking_gate,
     buy,
-    held_up,
+    credits_cover,
     lacking,
     report,
-    sells,
     tell,
     tell_totals,
 )
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
+from edgeproxy.limits.limit_set import cost_in
 from edgeproxy.limits.policies import Policy
-from edgeproxy.proxy import answers, measures, tunnel
+from edgeproxy.proxy import answers, metering, tunnel
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.identity import Stranger
 from edgeproxy.proxy.ids import continued
-from edgeproxy.proxy.lane import is_billed
+from edgeproxy.proxy.route_binding import is_billed
 from edgeproxy.proxy.router import NO_SITE
-from edgeproxy.proxy.terms import cost_in
 
 if TYPE_CHECKING:
     from edgeproxy.http1.response import ResponseHead
     from edgeproxy.limits.gate import Gate
     from edgeproxy.proxy.client import Client
     from edgeproxy.proxy.identity import Identity
-    from edgeproxy.proxy.lane import Lane, Route
-    from edgeproxy.proxy.measures import Count
+    from edgeproxy.proxy.metering import Count
     from edgeproxy.proxy.pool import Endpoint
+    from edgeproxy.proxy.route_binding import Route, RouteBinding
     from edgeproxy.proxy.router import Site
-    from edgeproxy.proxy.server import Plain, Server
+    from edgeproxy.proxy.upstream_connection import Plain, UpstreamConnection
 
 
 INTERIMS_MOST = 32
@@ -62,7 +62,7 @@ UNANSWERED = 599
 
 CUT = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
-WAITS = Terms()
+WAITS = LimitSet()
 """In the place of terms that refuse: it has to wait until the hub was asked."""
 
 NO_HOST = b"Host: localhost\r\n"
@@ -78,6 +78,7 @@ class Exchange:
         "asks",
         "away",
         "away_since",
+        "binding",
         "bytes_in",
         "bytes_out",
         "client",
@@ -91,7 +92,6 @@ class Exchange:
         "interims",
         "inward",
         "keep",
-        "lane",
         "left",
         "length",
         "message",
@@ -139,10 +139,10 @@ class Exchange:
         """What the bytes of the bodies, and of a tunnel, are added to before they are passed on."""
         # None until the step that finds them; what comes after that step need not ask.
         self.route: Route = None  # type: ignore[assignment]
-        self.lane: Lane = None  # type: ignore[assignment]
+        self.binding: RouteBinding = None  # type: ignore[assignment]
         self.endpoint: Endpoint = None  # type: ignore[assignment]
         self.site: Site[Route]
-        self.server: Server | None = None
+        self.server: UpstreamConnection | None = None
         self.shown: Policy | None = None
         self.gate: Gate | None = None
         """Where it waits until the hub has answered."""
@@ -152,13 +152,13 @@ class Exchange:
         """What had come of it when it began to wait, as `begin` was given it."""
         self.held: tuple[Policy, ...] = ()
         """What has no room for it though there seemed to be some: other hosts have used it."""
-        self.terms: Terms | None = None
+        self.terms: LimitSet | None = None
         """What is to be settled when it is over; None where there is nothing."""
         self.notes = self.method = self.path = self.first = self.rid = self.message = b""
 
     # ---- the steps of an ordinary request
 
-    def begin(self, data: bytes, end: int) -> Terms | None:
+    def begin(self, data: bytes, end: int) -> LimitSet | None:
         """From the head to the upstream: `end` is where its blank line begins in `data`.
 
         Returns the terms of which a limit refuses, if one does; raises Refused for any other reason not to forward,
@@ -175,7 +175,7 @@ class Exchange:
             return None
         return self.proceed(data, end)
 
-    def proceed(self, data: bytes, end: int) -> Terms | None:
+    def proceed(self, data: bytes, end: int) -> LimitSet | None:
         """From admission on, as `begin`: once more where the hub had to be asked first."""
         refusing = self.admit()
         if refusing is not None:
@@ -231,7 +231,7 @@ class Exchange:
             path = target.partition(b"?")[0]
         self.path = path
 
-    def guard(self) -> Terms | None:
+    def guard(self) -> LimitSet | None:
         """The coarse limit of the address, charged alone and before any key is looked at."""
         client = self.client
         if client.trusted:
@@ -242,14 +242,14 @@ class Exchange:
         left = guard.left(self.now)
         if left < 1:
             self.shown, self.left = guard, 0
-            return Terms((guard,))
+            return LimitSet((guard,))
         guard.charge()
         # What an answer tells of, unless a policy of the customer's held the request as well.
         self.shown, self.left = guard, left - 1
         return None
 
-    def find(self) -> Terms | None:
-        """The route, then who asks on it: the lane. WAITS where the supervisor has to be asked for whose the key is."""
+    def find(self) -> LimitSet | None:
+        """The route, then the binding of who asks on it; WAITS where the supervisor is asked whose the key is."""
         self.route = route = self.site.match(self.path, self.method)
         identity = self.identity
         if identity.valid_until < self.now:
@@ -257,16 +257,16 @@ class Exchange:
             if known is None:
                 return self.inquire(identity)
             identity = known
-        self.lane = identity.lanes[route]
+        self.binding = identity.bindings[route]
         return None
 
-    def admit(self) -> Terms | None:
-        """All that holds the lane is charged, or nothing is. Returns the terms where any of it refuses."""
-        lane = self.lane
-        terms = lane.terms or self.client.address.terms(lane)
+    def admit(self) -> LimitSet | None:
+        """All that holds the route binding is charged, or nothing is. Returns the terms where any of it refuses."""
+        binding = self.binding
+        terms = binding.terms or self.client.address.terms(binding)
         bought = self.client.worker.overload.shedding and self.shed(terms)
         if terms.holds:
-            admission = admit_open(terms, self.now) if terms.doors else None
+            admission = admit_fast(terms, self.now) if terms.doors else None
             if admission is None:
                 if terms.asks and (held := self.ask(terms)) is not None:
                     return held
@@ -279,20 +279,20 @@ class Exchange:
             if refused:
                 return terms
             if bought and buy(terms, self.now, alone=self.client.worker.asking.alone):
-                self.client.worker.counts.credited(lane.tier)
+                self.client.worker.counts.credited(binding.tier)
             if terms.settles:
                 self.terms = terms
             if noted is not None:
                 self.notes = self.note(noted)
-        for counter in lane.admitted:
+        for counter in binding.admitted:
             counter.add(1)
         return None
 
-    def ask(self, terms: Terms) -> Terms | None:
+    def ask(self, terms: LimitSet) -> LimitSet | None:
         """Whether other hosts leave room for it: None where they do, or credits are to pay for what they do not; else
         WAITS, or the terms where it is refused."""
         asking = self.client.worker.asking
-        while (held := held_up(terms, self.now, self.held)) is not None:
+        while (held := blocking_gate(terms, self.now, self.held)) is not None:
             policy, gate = held
             if asking.alone and gate.mode != "strict" and not gate.is_away:
                 return None
@@ -313,7 +313,7 @@ class Exchange:
                 self.shown, self.left = self.held[0], 0
                 return terms
             self.held = (*self.held, policy)
-            if not sells(terms, self.now, self.held):
+            if not credits_cover(terms, self.now, self.held):
                 self.shown, self.left = policy, 0
                 return terms
         return None
@@ -338,9 +338,9 @@ class Exchange:
         self.gate = self.asks = None
         # What has come meanwhile is of its body, or of requests to come.
         data, client.buffer = data + client.buffer, b""
-        reason: Terms | EdgeError | None
+        reason: LimitSet | EdgeError | None
         try:
-            reason = self.meet(data, end) if self.lane is None else self.proceed(data, end)
+            reason = self.meet(data, end) if self.binding is None else self.proceed(data, end)
         except EdgeError as refusal:
             reason = refusal
         if waited is not None and self.gate is None:
@@ -353,18 +353,18 @@ class Exchange:
                 self.whole = False  # What is to be done after it is done by `next`.
             client.resume()
 
-    def inquire(self, stranger: "Identity") -> Terms:
+    def inquire(self, stranger: "Identity") -> LimitSet:
         """Have the supervisor asked for whose the key is; raises Refused(503) where nobody says so in time."""
         worker = self.client.worker
         assert isinstance(stranger, Stranger)
-        if not worker.inquiry.ask(stranger.digest, self, worker.inquiry.left(self.started)):
+        if not worker.key_lookup.ask(stranger.digest, self, worker.key_lookup.left(self.started)):
             worker.counts.auth_failure("untold")
             why = "This edge cannot tell at the moment whose this API key is"
             raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
         self.asks = stranger.digest
         return WAITS
 
-    def meet(self, data: bytes, end: int) -> Terms | None:
+    def meet(self, data: bytes, end: int) -> LimitSet | None:
         """From who asks on, as `begin`: once more where the supervisor had to be asked first."""
         serving = self.client.worker.snapshot
         if self.snapshot is not serving:
@@ -379,17 +379,17 @@ class Exchange:
     def stamp(self) -> None:
         """The head that the upstream gets: kept lines, stamps, request id and trace."""
         self.rid, closing, span = self.client.worker.ids.next(self.now + EPOCH)
-        if self.head is not PLAIN or self.lane.unusual:
+        if self.head is not PLAIN or self.binding.unusual:
             self.stamp_unusual()
         if self.trace is not None:
             closing = continued(self.trace, span)
-        self.message = b"".join((self.first, self.keep, self.lane.stamps, self.client.forwarded, self.rid, closing))
+        self.message = b"".join((self.first, self.keep, self.binding.stamps, self.client.forwarded, self.rid, closing))
 
     def select(self) -> None:
         """The endpoint that the request goes to. Raises Fault where there is none that may be asked."""
         service = self.route.service
         try:
-            prefer = self.lane.prefer
+            prefer = self.binding.prefer
             self.endpoint = endpoint = service.select() if prefer is None else service.select_in(prefer)
         except Fault as fault:
             self.client.worker.counts.upstream_error(service.name, fault.error)
@@ -412,19 +412,19 @@ class Exchange:
                 return
         client.worker.connect(self)
 
-    def respond_whole(self, server: "Server", plain: "Plain", data: bytes, end: int) -> None:
+    def respond_whole(self, server: "UpstreamConnection", plain: "Plain", data: bytes, end: int) -> None:
         """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
         client = self.client
         arrived = monotonic()
         status, _, keep, rate, said, _ = plain
         # As `meter` does: a call less on the way of most answers.
-        for counter in self.lane.counters[status]:
+        for counter in self.binding.counters[status]:
             counter.add(1)
-        terms, measured = self.terms, self.lane.measures
+        terms, measured = self.terms, self.binding.measures
         if terms is not None:
             self.reported(keep)
         if measured is not None:
-            keep = measures.read_whole(self, measured, status, keep, len(data) - end - 4)
+            keep = metering.read_whole(self, measured, status, keep, len(data) - end - 4)
         if terms is not None:
             self.settle(status)
         rate = (self.rate_fields() or rate) + self.notes
@@ -461,27 +461,27 @@ class Exchange:
 
     # ---- what holds a request, beyond the ordinary
 
-    def shed(self, terms: Terms) -> bool:
+    def shed(self, terms: LimitSet) -> bool:
         """The worker has too much to do: raise Refused(503) for as many as must wait, the lowest priority first.
 
         True where burst credits are to buy passage, once nothing else refuses: those of a plan without limits do.
         """
-        worker, lane = self.client.worker, self.lane
-        if not worker.overload.sheds(lane.priority):
+        worker, binding = self.client.worker, self.binding
+        if not worker.overload.sheds(binding.priority):
             return False
         if affords(terms, self.now, alone=worker.asking.alone):
             return True
-        worker.counts.shed(lane.priority)
-        why = lane.message or "There is more to do than this edge can"
+        worker.counts.shed(binding.priority)
+        why = binding.message or "There is more to do than this edge can"
         raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
 
     def note(self, noted: Noted) -> bytes:
         """The fields that an answer has besides: which limits would have refused, which soft quotas are passed."""
-        lane, counts = self.lane, self.client.worker.counts
+        binding, counts = self.binding, self.client.worker.counts
         for shadow in noted.shadows:
-            counts.shadowed(lane.tier, shadow.name)
+            counts.shadowed(binding.tier, shadow.name)
         if noted.bought:
-            counts.credited(lane.tier)
+            counts.credited(binding.tier)
         lines = b""
         if noted.shadows:
             lines = b"X-Edge-Shadow: %b\r\n" % b", ".join([b'"%b"' % each.name.encode() for each in noted.shadows])
@@ -492,7 +492,7 @@ class Exchange:
     def reported(self, head: bytes) -> None:
         """Charge what the upstream's answer says that the request has cost; what it does not say is what was asked."""
         terms = self.terms
-        headers = self.lane.held.headers
+        headers = self.binding.held.headers
         if terms is not None and headers:
             costs = [cost_in(head, field) for field in headers]
             # As of now: the answer may have taken longer than a window.
@@ -536,15 +536,15 @@ class Exchange:
 
     def stamp_unusual(self) -> None:
         """Request ids that a trusted proxy made, credentials that are to be passed on, signed stamps, Max-Forwards."""
-        lane, head = self.lane, self.head
+        binding, head = self.binding, self.head
         if head.request_id is not None:
             self.rid = head.request_id
         if head.forwards is not None:
             self.count_forwards(head.forwards)
-        if lane.forwards_key:
+        if binding.forwards_key:
             self.keep = self.credentials + self.keep
         if self.snapshot.sign is not None:
-            self.keep += self.snapshot.sign(self.rid, lane, self.now)
+            self.keep += self.snapshot.sign(self.rid, binding, self.now)
 
     def count_forwards(self, left: int) -> None:
         """RFC 9110 section 7.6.2: whoever asks how far its OPTIONS comes is answered here where it may not go on."""
@@ -560,7 +560,7 @@ class Exchange:
         if self.interims > INTERIMS_MOST:
             raise Fault("http_protocol_error", "The upstream sent too many interim answers")
         if self.minor:
-            keep, measured = head.keep, self.lane.measures
+            keep, measured = head.keep, self.binding.measures
             self.client.write((keep if measured is None else measured.hide(keep)) + b"\r\n")
 
     def probe(self) -> bytes:
@@ -579,14 +579,14 @@ class Exchange:
         self.heard(101)
         self.meter(101)
         self.reported(head.keep)
-        if self.lane.measures is not None:
-            head.keep = measures.read_head(self, self.lane.measures, 101, head.keep)
+        if self.binding.measures is not None:
+            head.keep = metering.read_head(self, self.binding.measures, 101, head.keep)
         client = self.client
         client.last = True
         client.deadline = self.arrived + tunnel.IDLE
         self.send_head(head, b"Connection: upgrade\r\nUpgrade: websocket\r\n")
 
-    def respond(self, server: "Server", head: "ResponseHead") -> bool:
+    def respond(self, server: "UpstreamConnection", head: "ResponseHead") -> bool:
         """The head of an answer that is relayed piece by piece. True where it is to be chunked for the client."""
         self.heard(head.status)
         client = self.client
@@ -602,8 +602,8 @@ class Exchange:
             head.keep += client.worker.date
         self.meter(head.status)
         self.reported(head.keep)
-        if self.lane.measures is not None:
-            head.keep = measures.read_head(self, self.lane.measures, head.status, head.keep)
+        if self.binding.measures is not None:
+            head.keep = metering.read_head(self, self.binding.measures, head.status, head.keep)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"
@@ -659,12 +659,12 @@ class Exchange:
 
     def meter(self, status: int) -> None:
         """Count an answer, for billing and for Prometheus; before its head is written: what is received, counts."""
-        for counter in self.lane.counters[status]:
+        for counter in self.binding.counters[status]:
             counter.add(1)
 
     # ---- connecting
 
-    def connected(self, server: "Server") -> None:
+    def connected(self, server: "UpstreamConnection") -> None:
         """A new connection is there: send what there is of the request, unless nobody waits for it any more."""
         client = self.client
         if client.exchange is not self:
@@ -812,7 +812,7 @@ class Exchange:
             self.client.worker.asking.leave(self.gate, self)
             self.gate = None
         if self.asks is not None:
-            self.client.worker.inquiry.leave(self.asks, self)
+            self.client.worker.key_lookup.leave(self.asks, self)
             self.asks = None
         if self.terms is not None:
             if not self.answered:

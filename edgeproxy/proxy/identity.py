@@ -1,8 +1,8 @@
-"""Who asks: keys, the customers behind them, and the lanes that they may use.
+"""Who asks: keys, the customers behind them, and the route bindings that they may use.
 
 A key is looked up by its SHA-256. What a look-up gave is remembered with the key itself, within a bound, for as long as
-the configuration serves. A key that is in none of its files may be in the directory (inquiry.py): then who has it is a
-stranger until that is known.
+the configuration serves. A key that is in none of its files may be in the directory (key_lookup.py): then who has it is
+a stranger until that is known.
 """
 
 import hashlib
@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
-from edgeproxy.config.people import Person, customer_of, key_of
+from edgeproxy.config.directory import KeyOwner, customer_of, key_of
 from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in
 from edgeproxy.errors import Refused
 from edgeproxy.http1.lines import vouch
-from edgeproxy.proxy.lane import NOBODY, Lane, Route
+from edgeproxy.limits.limit_set import Held
+from edgeproxy.proxy.route_binding import NO_LABEL, Route, RouteBinding
 from edgeproxy.proxy.router import no_route
-from edgeproxy.proxy.terms import Held
 
 if TYPE_CHECKING:
+    from edgeproxy.config.customers import Customers
     from edgeproxy.config.models import Customer, Flag, Key, Settings
-    from edgeproxy.config.people import People
     from edgeproxy.config.plans import Plan
-    from edgeproxy.proxy.counts import Counts
-    from edgeproxy.proxy.inquiry import Inquiry
-    from edgeproxy.proxy.terms import Tables
+    from edgeproxy.limits.limit_set import Tables
+    from edgeproxy.proxy.key_lookup import KeyLookup
+    from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
 REMEMBERED = 16_384
 """Identities kept at hand. A customer's counts live in the table, so dropping an identity loses nothing."""
@@ -41,25 +41,25 @@ SILENCE = 60.0
 """Seconds between two log lines about customers of the directory who cannot be served for the same reason."""
 
 
-class Lanes(dict[Route, Lane]):
-    """An identity's lane on each route, made when first used. What it may not use raises Refused every time."""
+class RouteBindings(dict[Route, RouteBinding]):
+    """An identity's binding on each route, made when first used. What it may not use raises Refused every time."""
 
-    def __init__(self, make: Callable[[Route], Lane]) -> None:
+    def __init__(self, make: Callable[[Route], RouteBinding]) -> None:
         super().__init__()
         self._make = make
 
-    def __missing__(self, route: Route) -> Lane:
-        self[route] = lane = self._make(route)
-        return lane
+    def __missing__(self, route: Route) -> RouteBinding:
+        self[route] = binding = self._make(route)
+        return binding
 
 
 class Identity:
     """One who asks. `valid_until` is edge time: after it, the identity must be looked up anew."""
 
-    __slots__ = ("lanes", "valid_until")
+    __slots__ = ("bindings", "valid_until")
 
-    def __init__(self, make: Callable[[Route], Lane], valid_until: float = FOREVER) -> None:
-        self.lanes = Lanes(make)
+    def __init__(self, make: Callable[[Route], RouteBinding], valid_until: float = FOREVER) -> None:
+        self.bindings = RouteBindings(make)
         self.valid_until = valid_until
 
 
@@ -71,7 +71,7 @@ class Stranger(Identity):
     def __init__(self, secret: bytes, digest: bytes, credentials: bytes) -> None:
         super().__init__(_unmet, UNMET)
         self.secret, self.digest, self.credentials = secret, digest, credentials
-        self.person: Person | None = None
+        self.person: KeyOwner | None = None
         self.expires = FOREVER
         """Edge time."""
 
@@ -81,21 +81,21 @@ def name_of(stranger: Stranger) -> str | None:
     return None if stranger.person is None else stranger.person.name
 
 
-def _unmet(route: Route) -> Lane:
-    raise AssertionError("a stranger has no lanes before it is known who that is")
+def _unmet(route: Route) -> RouteBinding:
+    raise AssertionError("a stranger has no route bindings before it is known who that is")
 
 
 class Directory:
     """The people of a configuration, under its settings. `tables` are those in which their requests are counted, and by
-    `inquiry` it is known who else there is."""
+    `key lookup` it is known who else there is."""
 
     def __init__(
         self,
         settings: "Settings",
-        people: "People",
+        people: "Customers",
         tables: "Tables",
-        counts: "Counts",
-        inquiry: "Inquiry | None" = None,
+        counts: "WorkerMetrics",
+        key_lookup: "KeyLookup | None" = None,
     ) -> None:
         self._people = people
         self._tables = tables
@@ -105,7 +105,7 @@ class Directory:
         self._signed = settings.stamp_secret is not None
         self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
-        self._inquiry = None if settings.directory is None else inquiry
+        self._key_lookup = None if settings.directory is None else key_lookup
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
         self._log = log.Seldom(SILENCE)
         self._region = b"X-Edge-Region: %b\r\n" % settings.region.encode()
@@ -129,9 +129,9 @@ class Directory:
         digest = hashlib.sha256(secret).digest()
         key = self._people.key(digest)
         if key is None:
-            return self.unknown if self._inquiry is None else Stranger(secret, digest, credentials)
+            return self.unknown if self._key_lookup is None else Stranger(secret, digest, credentials)
         valid_until = FOREVER if key.expires is None else key.expires - EPOCH
-        identity = Identity(lambda route: self._lane(key, self._people.customer(key.customer), route), valid_until)
+        identity = Identity(lambda route: self._binding(key, self._people.customer(key.customer), route), valid_until)
         self._remember(secret, identity, credentials)
         return identity
 
@@ -144,14 +144,14 @@ class Directory:
 
     def anew(self, identity: Identity, route: Route, now: float) -> Identity | None:
         """Who it is on this route whose identity is not valid at edge time `now`; None where that has to be asked."""
-        inquiry = self._inquiry
-        if not isinstance(identity, Stranger) or inquiry is None:
+        key_lookup = self._key_lookup
+        if not isinstance(identity, Stranger) or key_lookup is None:
             return self.expired
         if route.auth == "none":
             return self.nobody
-        known = inquiry.known(identity.digest)
+        known = key_lookup.known(identity.digest)
         if known is None:
-            return self.unknown if inquiry.is_unknown(identity.digest) else None
+            return self.unknown if key_lookup.is_unknown(identity.digest) else None
         person, at = known
         assert person is not None
         if self._people.has(person.name):
@@ -166,12 +166,12 @@ class Directory:
             return self.expired
         left = at + self._ttl - monotonic()
         if left <= 0:
-            inquiry.ask(identity.digest)
+            key_lookup.ask(identity.digest)
             left = SOON
         identity.valid_until = min(now + left, identity.expires)
         return identity
 
-    def _meet(self, stranger: Stranger, person: Person) -> None:
+    def _meet(self, stranger: Stranger, person: KeyOwner) -> None:
         """It is known who a stranger is."""
         stranger.person, stranger.expires = person, FOREVER
         key: Key | None = None
@@ -179,7 +179,7 @@ class Directory:
             key = key_of(person, stranger.digest)
         except ValueError:
             pass  # Which each request is told.
-        stranger.lanes = Lanes(lambda route: self._lane_of(person, key, route))
+        stranger.bindings = RouteBindings(lambda route: self._lane_of(person, key, route))
         if key is not None and key.expires is not None:
             stranger.expires = key.expires - EPOCH
 
@@ -194,16 +194,16 @@ class Directory:
     def retire(self) -> "OrderedDict[bytes, Identity]":
         """Nobody is looked up here any more: let go of everything. What look-ups gave is left to the caller.
 
-        Identities hold the directory, for their lanes. It holds them no longer, so that the memory of all is free as
-        soon as the last request of them is over, and nobody has to search for it.
+        Identities hold the directory, for their route bindings. It holds them no longer, so that the memory of all is
+        free as soon as the last request of them is over, and nobody has to search for it.
         """
         known, self._known = self._known, OrderedDict()
         del self._people, self.nobody, self.unknown, self.expired
         return known
 
-    def _lane_of(self, person: Person, key: "Key | None", route: Route) -> Lane:
-        """The lane of somebody who is in none of the files; raises Refused as `_lane`, and 503 where it is not known
-        here what holds them: nobody is served without that. `key`: None where it is not understood."""
+    def _lane_of(self, person: KeyOwner, key: "Key | None", route: Route) -> RouteBinding:
+        """The binding of a customer who is in none of the files; raises Refused as `_binding`, and 503 where their
+        limits are not known here: nobody is served without them. `key`: None where it is not understood."""
         if route.auth == "none":
             return self._anonymous(route)
         try:
@@ -215,14 +215,14 @@ class Directory:
         elif (missing := unknown_in(customer, self._tiers, self._meters)) is not None:
             why = f"there is no {missing} here"
         else:
-            return self._lane(key, customer, route)
+            return self._binding(key, customer, route)
         self._counts.auth_failure("unserved")
         self._log.error("customers of the directory are refused", why, such_as=person.name)
         again = b"Retry-After: 30\r\n"
         raise Refused(503, "This edge does not know the plan of this customer", close=False, fields=again)
 
-    def _lane(self, key: "Key", customer: "Customer", route: Route) -> Lane:
-        """The lane of a key's customer; raises Refused where it may not be used, and says why.
+    def _binding(self, key: "Key", customer: "Customer", route: Route) -> RouteBinding:
+        """The route binding of a key's customer; raises Refused where it may not be used, and says why.
 
         404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
         route asks for scopes that the key lacks or the customer is not served in this region.
@@ -262,8 +262,8 @@ class Directory:
             self._counts.auth_failure("region")
             raise Refused(403, f"This customer is not served in the region {self._edge_region}", close=False)
 
-    def _open(self, route: Route, reason: str, why: str) -> Lane:
-        """The lane without a key; raises Refused: 401 where the route wants one, 404 where it has a flag."""
+    def _open(self, route: Route, reason: str, why: str) -> RouteBinding:
+        """The route binding without a key; raises Refused: 401 where the route wants one, 404 where it has a flag."""
         # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
         keyless = route.auth == "optional" and reason == "missing" and not route.scopes
         if route.auth == "none" or keyless:
@@ -275,15 +275,15 @@ class Directory:
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
         raise Refused(401, why, close=False, fields=fields)
 
-    def _anonymous(self, route: Route) -> Lane:
-        """The lane of those who need no key: held by address where there is a tier for them."""
+    def _anonymous(self, route: Route) -> RouteBinding:
+        """The route binding of those who need no key: held by address where there is a tier for them."""
         settings = self._tiers.get(ANONYMOUS)
-        tier = NOBODY if settings is None else ANONYMOUS
+        tier = NO_LABEL if settings is None else ANONYMOUS
         self._flagged(route, tier, None)
         plan = None if settings is None else plan_of(settings, None)
         stamps = b"" if settings is None else b"X-Customer-Tier: anonymous\r\n"
         held = Held(self._tables, route.settings, plan, self._meters, None)
-        return self._make(route, NOBODY, tier, plan, held, stamps)
+        return self._make(route, NO_LABEL, tier, plan, held, stamps)
 
     def _make(
         self,
@@ -294,9 +294,9 @@ class Directory:
         held: Held,
         stamps: bytes,
         prefer: str | None = None,
-    ) -> Lane:
-        anonymous = customer == NOBODY
-        return Lane(
+    ) -> RouteBinding:
+        anonymous = customer == NO_LABEL
+        return RouteBinding(
             route,
             customer,
             tier,

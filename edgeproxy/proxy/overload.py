@@ -68,7 +68,7 @@ MEMORY = 1.0
 TRACE = 0.1
 """Requests below which a priority is forgotten altogether."""
 
-NOBODY = float("-inf")
+SHED_NONE = float("-inf")
 """Below any priority."""
 
 COMPLAIN = 10.0
@@ -121,7 +121,7 @@ class Shedding:
         """Requests by priority since the last sample."""
         self._recent: dict[int, float] = {0: 1.0}
         """Requests by priority of the last second or so; before any is known, as if there had been an ordinary one."""
-        self._line, self._part, self._debt = NOBODY, 0.0, 0.0
+        self._line, self._part, self._debt = SHED_NONE, 0.0, 0.0
         """All below this priority is shed, and this part of the priority itself; what of it is due by now."""
         self.change(lag, requests)
 
@@ -194,7 +194,7 @@ class Shedding:
     def _draw_line(self) -> None:
         """The share as a line between priorities."""
         if not self.share:
-            self._line = NOBODY
+            self._line = SHED_NONE
             return
         recent = self._recent
         rest = self.share * sum(recent.values())
@@ -267,5 +267,5 @@ class Overload:
 
     def _under_way(self) -> int:
         """Requests that are under way in this worker. A tunnel is none any more, however long it stands."""
-        services = self._worker.succession.services()
+        services = self._worker.generations.services()
         return sum(each.outstanding for service in services for each in service.endpoints) - self._worker.tunnels

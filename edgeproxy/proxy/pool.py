@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeproxy import log
-from edgeproxy.config import kinds
+from edgeproxy.config import parsers
 from edgeproxy.errors import Fault
 from edgeproxy.proxy.balance import draw
 from edgeproxy.proxy.breaker import Breaker
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import Endpoint as EndpointSettings
     from edgeproxy.config.models import Upstream
     from edgeproxy.counters.meters import Counter, Histogram, SharedGauge
-    from edgeproxy.proxy.server import Server
+    from edgeproxy.proxy.upstream_connection import UpstreamConnection
 
 Pair = tuple["Endpoint", "Endpoint"]
 
@@ -63,7 +63,7 @@ class Endpoint:
         """How far away: 0 for the edge's own region, and more for each region further down the list."""
         # Last in, first out: the connection used last is the one least likely to have been closed meanwhile,
         # and the others are left to grow old and be closed.
-        self.idle: list[Server] = []
+        self.idle: list[UpstreamConnection] = []
         self.most = service.pool
         """Idle connections that are kept at most."""
         self.outstanding = 0
@@ -101,21 +101,21 @@ class Endpoint:
         """A request has ended in a fault of the upstream, or in a status of 500 and above."""
         self.service.failed(self, now)
 
-    def release(self, server: "Server") -> bool:
+    def release(self, server: "UpstreamConnection") -> bool:
         """Keep an idle connection for later; False where enough are kept, and the caller closes it."""
         if len(self.idle) >= self.most:
             return False
         self.idle.append(server)
         return True
 
-    def forget(self, server: "Server") -> None:
+    def forget(self, server: "UpstreamConnection") -> None:
         """An idle connection is closed or closing: nobody is to be given it."""
         try:
             self.idle.remove(server)
         except ValueError:
             pass
 
-    def retire(self) -> "list[Server]":
+    def retire(self) -> "list[UpstreamConnection]":
         """The address is no longer one of the service: keep no connection. Returns those that were, to be closed."""
         idle, self.idle, self.most = self.idle, [], 0
         return idle
@@ -192,7 +192,7 @@ class Service:
         self._pairs_in: dict[str, Callable[[], Pair]] = {}
         """The same for the regions that were asked for since."""
         # A name has no address until the supervisor tells it; an address is its own.
-        literal = [[each.settings.host] if kinds.is_address(each.settings.host) else [] for each in self._origins]
+        literal = [[each.settings.host] if parsers.is_address(each.settings.host) else [] for each in self._origins]
         self.update([{"addresses": addresses, "up": addresses} for addresses in literal])
 
     # ---- the choice
@@ -267,13 +267,13 @@ class Service:
 
     # ---- what is learnt of endpoints
 
-    def update(self, listing: Iterable[Mapping[str, Any]]) -> "list[Server]":
+    def update(self, listing: Iterable[Mapping[str, Any]]) -> "list[UpstreamConnection]":
         """Take over which addresses there are: of each configured endpoint, in order, `addresses` and `up`.
 
         An address that remains keeps its connections and its record. Returns the idle connections to those that are
         gone, to be closed; what is in use to them is closed when its exchange is over.
         """
-        gone: list[Server] = []
+        gone: list[UpstreamConnection] = []
         changed = False
         for origin, now in zip(self._origins, listing, strict=True):
             for address in [each for each in origin.known if each not in now["addresses"]]:
@@ -294,7 +294,7 @@ class Service:
             self._changed()
         return gone
 
-    def retire(self) -> "list[Server]":
+    def retire(self) -> "list[UpstreamConnection]":
         """No request begins with the service any more; what has begun goes on. Returns idle connections, to be closed.
 
         What is in use is closed when its exchange is over.

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import grammar, lines
 from edgeproxy.http1.request import RequestHead, read_fields
+from edgeproxy.limits.limit_set import Tables
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses
+from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.identity import UNMET, Directory, Identity
-from edgeproxy.proxy.lane import NOBODY, Lane, Route
-from edgeproxy.proxy.memory import remember
 from edgeproxy.proxy.pool import Service
+from edgeproxy.proxy.route_binding import NO_LABEL, Route, RouteBinding
 from edgeproxy.proxy.router import NO_SITE, Router, Site
-from edgeproxy.proxy.terms import Tables
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Settings, Upstream
     from edgeproxy.counters.store import Store
     from edgeproxy.limits.policies import Sharing
-    from edgeproxy.proxy.counts import Counts
-    from edgeproxy.proxy.draft import Draft
-    from edgeproxy.proxy.inquiry import Inquiry
+    from edgeproxy.proxy.key_lookup import KeyLookup
+    from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
 Meaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] | None", RequestHead]
 """What a block of field lines means: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
@@ -45,16 +45,16 @@ class Snapshot:
 
     def __init__(
         self,
-        draft: "Draft",
+        draft: "PreparedConfiguration",
         store: "Store",
-        counts: "Counts",
+        counts: "WorkerMetrics",
         before: "Snapshot | None" = None,
         sharing: "Sharing | None" = None,
-        inquiry: "Inquiry | None" = None,
+        key_lookup: "KeyLookup | None" = None,
     ) -> None:
         """`before` is the snapshot that is served now: what the new one has in common with it is taken over as it is,
         with its connections, its memories and its records. Nothing else holds the other. `sharing` makes limits known
-        to other hosts, where they share them; by `inquiry` it is known who there is beside the files' people.
+        to other hosts, where they share them; by `key lookup` it is known who there is beside the files' people.
 
         Raises NoRow where a table has no room for what is to be counted.
         """
@@ -74,8 +74,8 @@ class Snapshot:
         self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
         self.router = Router(Route(route, self.services[route.upstream], counts) for route in settings.routes)
         # Where usage is counted when the table has no row left; these must have theirs before that.
-        self.unnamed = [counts.usage(NOBODY, meter, NOBODY) for meter in settings.meters]
-        self.directory = Directory(settings, draft.people, self._tables, counts, inquiry)
+        self.unnamed = [counts.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
+        self.directory = Directory(settings, draft.people, self._tables, counts, key_lookup)
         self.addresses = self._whom(settings, before)
         secret = settings.stamp_secret
         self.sign = None if secret is None else Signature(secret, settings.region)
@@ -197,10 +197,10 @@ class Signature:
         self._keyed = hmac.new(secret.encode(), digestmod=hashlib.sha256)
         self._region = region
 
-    def __call__(self, request_id: bytes, lane: Lane, now: float) -> bytes:
+    def __call__(self, request_id: bytes, binding: RouteBinding, now: float) -> bytes:
         """The line for a request at this edge time, with its CRLF."""
         unix = int(now + EPOCH)
         signed = self._keyed.copy()
         signed.update(b"%d.%b" % (unix, request_id))
-        signed.update(f".{lane.customer}.{lane.tier}.{self._region}".encode())
+        signed.update(f".{binding.customer}.{binding.tier}.{self._region}".encode())
         return b"X-Edge-Signature: t=%d,v1=%b\r\n" % (unix, signed.hexdigest().encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.config import certificates
-from edgeproxy.proxy.hello import HTTP10, HTTP11
+from edgeproxy.proxy.client_hello import HTTP10, HTTP11
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import ListenerTls, UpstreamTls

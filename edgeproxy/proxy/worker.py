@@ -28,25 +28,25 @@ from edgeproxy.counters.file import TableError
 from edgeproxy.counters.index import NoRow
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Fault
+from edgeproxy.proxy.acceptor import Acceptor, TlsHandshake
 from edgeproxy.proxy.access import AccessLog
-from edgeproxy.proxy.asking import Asking
+from edgeproxy.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.proxy.client import Client
-from edgeproxy.proxy.counts import Counts
+from edgeproxy.proxy.connection_limits import ConnectionLimits
+from edgeproxy.proxy.control_handler import ControlHandler, why_not
 from edgeproxy.proxy.deadlines import NEVER, Deadlines
 from edgeproxy.proxy.dial import HandshakeFailed, dial
-from edgeproxy.proxy.door import Door, Guest
-from edgeproxy.proxy.draft import Draft
-from edgeproxy.proxy.entry import Entry
 from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.generations import Generations
 from edgeproxy.proxy.ids import Ids
-from edgeproxy.proxy.inquiry import Inquiry
-from edgeproxy.proxy.orders import Orders, why_not
+from edgeproxy.proxy.key_lookup import KeyLookup
 from edgeproxy.proxy.overload import Overload
 from edgeproxy.proxy.pool import Endpoint
-from edgeproxy.proxy.server import Server
+from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.proxy.snapshot import Snapshot
-from edgeproxy.proxy.succession import Succession
 from edgeproxy.proxy.tls import Inward, Outward, Unusable, fault_of, why_of
+from edgeproxy.proxy.upstream_connection import UpstreamConnection
+from edgeproxy.proxy.worker_metrics import WorkerMetrics
 from edgeproxy.tasks import Tasks
 
 COMPLAIN = 10.0
@@ -82,8 +82,8 @@ class Worker:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.counts = Counts(store)
-        self.entry = Entry(self)
+        self.counts = WorkerMetrics(store)
+        self.entry = ConnectionLimits(self)
         self.ids = Ids()
         self.deadlines = Deadlines()
         self.tasks = Tasks()
@@ -95,20 +95,20 @@ class Worker:
         self.introduced = asyncio.Event()
         """The supervisor has told of endpoints."""
         self.snapshot: Snapshot
-        self.succession = Succession(self)
+        self.generations = Generations(self)
         self.overload = Overload(self)
-        self.asking = Asking(lambda _: True)
+        self.asking = ClaimWaiter(lambda _: True)
         """Who asks the hub, by way of the supervisor."""
-        self.inquiry = Inquiry(lambda _: True)
+        self.key_lookup = KeyLookup(lambda _: True)
         """Who asks the supervisor for people who are in no file."""
         self._clients: set[Client] = set()
-        self._guests: set[Guest] = set()
+        self._guests: set[TlsHandshake] = set()
         self.half_closed: set[Client] = set()
         """Those who have closed their side, and may or may not still wait for an answer."""
         self._upstream_connections = 0
         self.tunnels = 0
         """How many of those are half of a tunnel."""
-        self._listening: list[tuple[asyncio.Server, socket.socket, Door]] = []
+        self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
         self._inward: list[Inward] = []
         self._empty = asyncio.Event()
         self._empty.set()
@@ -134,7 +134,7 @@ class Worker:
         self.deadlines.everybody.discard(client)
         self._over(client.subject)
 
-    def greets(self, guest: Guest) -> None:
+    def greets(self, guest: TlsHandshake) -> None:
         """A client's TLS handshake begins."""
         self._guests.add(guest)
         self.deadlines.everybody.add(guest)
@@ -142,7 +142,7 @@ class Worker:
         if self.draining:
             guest.drain()
 
-    def greeted(self, guest: Guest, *, gone: bool = False) -> None:
+    def greeted(self, guest: TlsHandshake, *, gone: bool = False) -> None:
         """It has ended: in a client, or in nothing."""
         self._guests.discard(guest)
         self.deadlines.everybody.discard(guest)
@@ -154,12 +154,12 @@ class Worker:
         if not self._clients and not self._guests:
             self._empty.set()
 
-    def reached(self, server: Server) -> None:
+    def reached(self, server: UpstreamConnection) -> None:
         """A connection to an upstream is open."""
         self._upstream_connections += 1
         self.deadlines.everybody.add(server)
 
-    def lost(self, server: Server) -> None:
+    def lost(self, server: UpstreamConnection) -> None:
         """A connection to an upstream is gone."""
         self._upstream_connections -= 1
         if server.tunnel is not None:
@@ -179,7 +179,7 @@ class Worker:
             service = endpoint.service
             try:
                 async with asyncio.timeout(service.connect_timeout):
-                    server = Server(self, endpoint)
+                    server = UpstreamConnection(self, endpoint)
                     tls = exchange.snapshot.outward[service.name] if endpoint.scheme == "https" else None
                     await dial(endpoint, server, tls)
             except TimeoutError:
@@ -223,7 +223,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._inward = [each for each in inward if each is not None]
         for each, tls in zip_longest(listening, inward):
-            door = Door(self, tls)
+            door = Acceptor(self, tls)
             # The loop closes the socket that it is given; this one is for what is queued when it has done so.
             queue = each.dup()
             queue.setblocking(False)
@@ -257,14 +257,14 @@ class Worker:
         self._listening.clear()
         # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
         await asyncio.sleep(0)
-        inside: list[Client | Guest] = [*self._clients, *self._guests]
+        inside: list[Client | TlsHandshake] = [*self._clients, *self._guests]
         for each in inside:
             each.drain()
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         except TimeoutError:
-            cut: list[Client | Guest] = [*self._clients, *self._guests]
+            cut: list[Client | TlsHandshake] = [*self._clients, *self._guests]
             self._log.warning("connections cut at the end of the drain", connections=len(cut))
             for each in cut:
                 each.abort()
@@ -277,7 +277,7 @@ class Worker:
 
     def certificates_changed(self) -> None:
         """Load all certificates anew; where one cannot be used, what there was stays."""
-        loaded: list[Inward | Outward] = [*self._inward, *self.succession.outward()]
+        loaded: list[Inward | Outward] = [*self._inward, *self.generations.outward()]
         for each in loaded:
             try:
                 each.load()
@@ -309,7 +309,7 @@ class Worker:
         if access is not None:
             access.flush()
             self.mourn_lines(access)
-        self.succession.look()
+        self.generations.look()
 
     def dress_anew(self) -> None:
         """Another configuration is served, which may think otherwise of those who are connected."""
@@ -326,7 +326,7 @@ class Worker:
     def end_logs(self) -> None:
         """Write what access logs still hold."""
         until = monotonic() + LAST_LINES
-        for access in self.succession.logs():
+        for access in self.generations.logs():
             access.close(max(0.0, until - monotonic()))
             self.mourn_lines(access)
 
@@ -362,11 +362,11 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         await channel.send({"type": "failed", "why": str(failure), "crowded": crowded})
         return 1
     worker = Worker(store)
-    worker.succession.number = config["number"]
+    worker.generations.number = config["number"]
     try:
-        draft = Draft(config.pop("settings"))
-        worker.asking, worker.inquiry = Asking(channel.offer), Inquiry(channel.offer)
-        worker.snapshot = Snapshot(draft, store, worker.counts, sharing=worker.asking, inquiry=worker.inquiry)
+        draft = PreparedConfiguration(config.pop("settings"))
+        worker.asking, worker.key_lookup = ClaimWaiter(channel.offer), KeyLookup(channel.offer)
+        worker.snapshot = Snapshot(draft, store, worker.counts, sharing=worker.asking, key_lookup=worker.key_lookup)
         inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
         del draft
     except (Unusable, NoRow) as why:
@@ -407,7 +407,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
 async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], stop: asyncio.Event) -> float | None:
     """Wait until this worker is to leave; returns the seconds that it has for it, None where nobody said."""
     logger = log.get()
-    orders = Orders(channel, worker)
+    orders = ControlHandler(channel, worker)
     worker.tasks.start("orders", orders.obey())
     worker.tasks.start("alive", orders.live())
     try:
@@ -418,7 +418,7 @@ async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], s
     except ChannelClosed:
         logger.warning("the supervisor is gone; serving on until another one serves")
     worker.asking.orphaned()
-    worker.inquiry.orphaned()
+    worker.key_lookup.orphaned()
     leave_by = monotonic() + config["orphan_deadline"]
     while monotonic() < leave_by and not stop.is_set():
         token, age = worker.store.control.serving(monotonic())

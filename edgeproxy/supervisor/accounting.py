@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from edgeproxy import log
 from edgeproxy.config.models import Usage
 from edgeproxy.counters.store import Store
-from edgeproxy.supervisor.exposition import Series
-from edgeproxy.supervisor.listings import Listings
+from edgeproxy.metrics import Series
 from edgeproxy.supervisor.shipping import Shipping
+from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.tasks import Tasks, in_thread
 from edgeproxy.usage import identity, seal
 from edgeproxy.usage.answer import RESULTS
@@ -56,9 +56,9 @@ class Facts(NamedTuple):
 class Accounting:
     """One supervisor's part in it. `begin` before workers are started, `end` once they have left."""
 
-    def __init__(self, store: Store, listings: Listings, region: str, usage: Usage | None) -> None:
+    def __init__(self, store: Store, table_reader: TableReader, region: str, usage: Usage | None) -> None:
         self._store = store
-        self._listings = listings
+        self._table_reader = table_reader
         self._region = region
         self._usage = usage
         self._sealer: Sealer | None = None
@@ -153,7 +153,7 @@ class Accounting:
         if usage is None:
             self._close()
         elif self._sealer is None and self._store.identity.held:
-            self._sealer = await self._listings.alone(partial(Sealer.open, self._store, self._region, time.time()))
+            self._sealer = await self._table_reader.alone(partial(Sealer.open, self._store, self._region, time.time()))
             self._tell_opened(self._sealer)
         if usage is not None and self._sealer is not None and self._shipping is None:
             self._shipping = Shipping(self._sealer.spool, usage)
@@ -178,7 +178,7 @@ class Accounting:
 
     async def _seal(self, sealer: Sealer) -> tuple[str, ...]:
         """Seal what has grown. Only tables are kept from others meanwhile, and only while they are read or marked."""
-        alone = self._listings.alone
+        alone = self._table_reader.alone
         found = await alone(partial(sealer.look, time.time()))
         for part in found.parts:
             self._waits = time.monotonic()
@@ -275,8 +275,8 @@ class Accounting:
         What is being sealed at the moment may be in it twice.
         """
         if self._usage is None:
-            return sum((await self._listings.meters()).values()), 0
-        unsealed, until = await self._listings.unsealed()
+            return sum((await self._table_reader.meters()).values()), 0
+        unsealed, until = await self._table_reader.unsealed()
         since = [moment for moment, units in ((pending.since, pending.values), (until, unsealed)) if moment and units]
         return pending.values + unsealed, max(0, int(time.time() - min(since))) if since else 0
 

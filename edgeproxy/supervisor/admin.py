@@ -8,16 +8,16 @@ import orjson
 from aiohttp import web
 
 from edgeproxy import log
-from edgeproxy.config.kinds import Address
+from edgeproxy.config.parsers import Address
 from edgeproxy.counters.file import TableError
+from edgeproxy.directory.cache import Error
 from edgeproxy.http1.message import problem
 from edgeproxy.supervisor import sockets
-from edgeproxy.supervisor.cached import Error
 from edgeproxy.supervisor.exposition import CONTENT_TYPE, exposition
-from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.limit_report import Unserved
 from edgeproxy.supervisor.reload import Reloads
-from edgeproxy.supervisor.standing import Unserved
 from edgeproxy.supervisor.status import Status
+from edgeproxy.supervisor.table_reader import TableReader
 
 PATIENCE = 2.0
 """Seconds that a client has to take its answer once the supervisor ends."""
@@ -40,11 +40,11 @@ class Admin:
         """Where it listens, or will."""
         return sockets.address_of(self._socket)
 
-    async def open(self, status: Status, listings: Listings, reloads: Reloads) -> None:
+    async def open(self, status: Status, table_reader: TableReader, reloads: Reloads) -> None:
         """Answer from here on; nothing happens where it does so already."""
         if self._runner is not None:
             return
-        made = application(status, listings, reloads)
+        made = application(status, table_reader, reloads)
         self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=PATIENCE)
         await self._runner.setup()
         self._site = web.SockSite(self._runner, self._socket)
@@ -63,7 +63,7 @@ class Admin:
         self._socket.close()
 
 
-def application(status: Status, listings: Listings, reloads: Reloads) -> web.Application:
+def application(status: Status, table_reader: TableReader, reloads: Reloads) -> web.Application:
     """The answers of the admin listener (DESIGN section 6)."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -83,7 +83,7 @@ def application(status: Status, listings: Listings, reloads: Reloads) -> web.App
         return _json(await status.report())
 
     async def usage(_: web.Request) -> web.Response:
-        return _json({"rows": await listings.usage()})
+        return _json({"rows": await table_reader.usage()})
 
     async def limits(request: web.Request) -> web.Response:
         name = request.match_info["customer"]
@@ -91,7 +91,7 @@ def application(status: Status, listings: Listings, reloads: Reloads) -> web.App
             customer = await status.known(name)
             if customer is None:
                 return _problem(404, f"no customer is called {name!r} here")
-            policies = await listings.limits(status.settings, customer)
+            policies = await table_reader.limits(status.settings, customer)
         except Unserved as why:
             return _problem(404, str(why))
         except Error as why:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from edgeproxy import log
 from edgeproxy.config.certificates import Facts, Unusable, authorities, pairs, read, read_authorities, worry
+from edgeproxy.config.file_signatures import FileSignature, sign
 from edgeproxy.config.models import Written
-from edgeproxy.config.signs import Sign, sign
-from edgeproxy.supervisor.exposition import Series
+from edgeproxy.metrics import Series
 from edgeproxy.tasks import in_thread
 
 EVERY = 2.0
@@ -37,7 +37,7 @@ class Held:
         """Why the files as they are now cannot be used; empty where they can."""
         self._files = files
         self._check = check
-        self._used: list[Sign] = []
+        self._used: list[FileSignature] = []
 
     def look(self) -> bool:
         """Whether the files are others than those in use, and can be used. Reads files: call it in a thread."""

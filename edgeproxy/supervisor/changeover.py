@@ -12,9 +12,9 @@ from edgeproxy import log
 from edgeproxy.channel import Frame, pack
 from edgeproxy.config.models import Settings
 from edgeproxy.supervisor.certificates import Certificates
-from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.upstreams import Upstreams
+from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import in_thread
 
 FIRST_LOOK = 2.0
@@ -37,18 +37,18 @@ class Changeover:
         self,
         settings: Settings,
         config: Callable[[int, Settings], dict[str, Any]],
-        crew: Crew,
+        workers: Workers,
         upstreams: Upstreams,
         certificates: Certificates,
         prober: Prober,
     ) -> None:
         self._serving = settings
         self._config = config
-        self._crew = crew
+        self._workers = workers
         self._upstreams = upstreams
         self._certificates = certificates
         self._prober = prober
-        self._number = crew.number
+        self._number = workers.number
         """Of the configuration that was offered last."""
         self._begun = asyncio.Event()
         self._renewed = False
@@ -59,14 +59,14 @@ class Changeover:
         """Start the workers, once it is known what they have to be told."""
         await self._certificates.look()
         await self._upstreams.begin(FIRST_LOOK)
-        self._crew.start()
+        self._workers.start()
         self._begun.set()
 
     def renew(self) -> None:
         """Certificates have changed, and can be used."""
         self._renewed = True
         self._prober.renew()
-        self._crew.tell({"type": "certificates"})
+        self._workers.tell({"type": "certificates"})
 
     async def __call__(self, settings: Settings) -> list[str]:
         """Have everything serve `settings`; why it does not, where it does not: then nothing has changed.
@@ -79,15 +79,15 @@ class Changeover:
         try:
             whys = await self._change(settings)
         finally:
-            if self._crew.number != self._number:
-                self._crew.discard(self._number)
+            if self._workers.number != self._number:
+                self._workers.discard(self._number)
                 self._upstreams.drop()
             self._prober.follow(self._serving.upstreams)
         if whys:
             return whys
         if self._renewed:
             self.renew()  # Some of what was being loaded may have been read before they had changed.
-        if late := await self._crew.settle(CHANGING):
+        if late := await self._workers.settle(CHANGING):
             self._log.warning("workers still serve the configuration before", pids=late)
         return []
 
@@ -97,10 +97,10 @@ class Changeover:
         await in_thread("load certificates for probes", follow)
         services = await self._upstreams.consider(settings.upstreams, FIRST_LOOK)
         config, prepare = await asyncio.to_thread(self._pack, settings, services)
-        whys = await self._crew.prepare(self._number, prepare, PREPARING + len(prepare.data) / A_SECOND)
+        whys = await self._workers.prepare(self._number, prepare, PREPARING + len(prepare.data) / A_SECOND)
         if not whys:
             # In one step with what the workers have just said.
-            self._crew.commit(self._number, config)
+            self._workers.commit(self._number, config)
             self._upstreams.adopt(self._number)
             self._certificates.adopt(certificates)
             self._serving = settings

@@ -14,16 +14,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from edgeproxy.metrics import BUCKETS, METRICS
+from edgeproxy.metrics import BUCKETS, METRICS, Series, Words
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 BOUNDS = (*map(floatToGoString, BUCKETS), "+Inf")
-
-Words = Sequence[int]
-"""[value], or of a histogram each bucket's own count and then the sum in nanoseconds."""
-
-Series = tuple[str, tuple[str, ...], Words]
-"""Name, label values, words."""
 
 
 def exposition(series: Iterable[Series]) -> bytes:

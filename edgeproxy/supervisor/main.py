@@ -20,29 +20,29 @@ import uvloop
 from edgeproxy import log
 from edgeproxy.channel import pack
 from edgeproxy.config import load
-from edgeproxy.config.kinds import Address
+from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.models import Settings
-from edgeproxy.config.signs import Sign
+from edgeproxy.config.parsers import Address
 from edgeproxy.counters.store import Store
+from edgeproxy.directory.follower import Follower, Reply
+from edgeproxy.hub.calls import Argument
+from edgeproxy.hub.redis import Away
 from edgeproxy.supervisor import sockets, state
 from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.admin import Admin
-from edgeproxy.supervisor.agreeing import Agreeing
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.changeover import Changeover
-from edgeproxy.supervisor.crew import Crew, Stillborn
-from edgeproxy.supervisor.listings import Listings
-from edgeproxy.supervisor.notify import Notify
-from edgeproxy.supervisor.people import People, Reply
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.process import WORKER
 from edgeproxy.supervisor.reload import Reloads
-from edgeproxy.supervisor.serving import NOBODY, other_serves
+from edgeproxy.supervisor.serving import NO_SUPERVISOR, other_serves
 from edgeproxy.supervisor.status import Status
+from edgeproxy.supervisor.systemd import Systemd
+from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.watch import watch
-from edgeproxy.sync.calls import Argument
-from edgeproxy.sync.redis import Away
+from edgeproxy.supervisor.workers import Stillborn, Workers
+from edgeproxy.sync.coordinator import Coordinator
 from edgeproxy.tasks import Tasks
 
 TICK = 1.0
@@ -69,15 +69,15 @@ class Supervisor:
         admin: Admin | None,
         config_path: Path | None,
         command: Sequence[str],
-        watched: Mapping[str, Sign] | None = None,
+        watched: Mapping[str, FileSignature] | None = None,
     ) -> None:
         self._config_path = config_path
         self._store = store
         self._listening = listening
         self._admin = admin
         self._token = secrets.randbits(64) or 1
-        self._agreeing = Agreeing(store, settings.hub, self._tell) if settings.hub.is_shared else None
-        self._crew = Crew(
+        self._coordinator = Coordinator(store, settings.hub, self._tell) if settings.hub.is_shared else None
+        self._workers = Workers(
             settings.workers,
             command,
             listening,
@@ -85,27 +85,29 @@ class Supervisor:
             heed=self._heed,
             patient=store.identity.try_acquire,
         )
-        self._people = People(settings.state, settings, self._ask_hub, self._crew.add)
+        self._people = Follower(settings.state, settings, self._ask_hub, self._workers.add)
         prober = Prober(settings.upstreams)
-        self._upstreams = Upstreams(settings.upstreams, self._crew.publish, prober)
+        self._upstreams = Upstreams(settings.upstreams, self._workers.publish, prober)
         self._certificates = Certificates(settings, self._renew)
-        self._changeover = Changeover(settings, self._config, self._crew, self._upstreams, self._certificates, prober)
+        self._changeover = Changeover(
+            settings, self._config, self._workers, self._upstreams, self._certificates, prober
+        )
         read = None if config_path is None else partial(load.attempt, config_path, os.environ, also=state.log_faults)
         self._reloads = Reloads(settings, read, self._change, heed=self._reloading, signs=watched)
         self._watched = watched is not None
-        self._listings = Listings(store)
-        self._accounting = Accounting(store, self._listings, settings.region, settings.usage)
+        self._table_reader = TableReader(store)
+        self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage)
         self._status = Status(
             self._reloads,
-            self._crew,
-            self._listings,
+            self._workers,
+            self._table_reader,
             self._upstreams,
             self._certificates,
             self._accounting,
             self._people,
-            self._agreeing,
+            self._coordinator,
         )
-        self._notify = Notify()
+        self._systemd = Systemd()
         self._tasks = Tasks()
         self._stop = asyncio.Event()
         self._log = log.get()
@@ -118,22 +120,22 @@ class Supervisor:
             config=None if self._config_path is None else str(self._config_path),
             listen=[str(sockets.address_of(one)) for one in self._listening],
             admin=None if self._admin is None else str(self._admin.address),
-            workers=self._crew.places,
+            workers=self._workers.places,
             state=str(self._reloads.serving.state),
         )
         if self._admin is not None and not self._admin.shared:
-            await self._admin.open(self._status, self._listings, self._reloads)
+            await self._admin.open(self._status, self._table_reader, self._reloads)
         await self._accounting.begin()
-        if self._agreeing is not None:
-            self._agreeing.begin()
+        if self._coordinator is not None:
+            self._coordinator.begin()
         self._tasks.start("heartbeat", self._beat())
         self._tasks.start("tend", self._tend())
         self._tasks.start("reload", self._reloads.run())
         if self._watched:
             self._tasks.start("watch", watch(self._reloads))
         self._tasks.start("vitals", self._status.vitals.watch())
-        if self._notify.watchdog is not None:
-            self._tasks.start("watchdog", self._live(self._notify.watchdog))
+        if self._systemd.watchdog is not None:
+            self._tasks.start("watchdog", self._live(self._systemd.watchdog))
         try:
             return await self._until_stopped()
         finally:
@@ -151,8 +153,8 @@ class Supervisor:
         So it is where no other supervisor lives, whose workers would stay: what has them then is workers that lost
         theirs. Of these those leave that are too many, and each has the time of a drain for it.
         """
-        places, status = self._crew.places, self._status
-        while (free := await self._listings.alone(self._store.free_columns)) < places:
+        places, status = self._workers.places, self._status
+        while (free := await self._table_reader.alone(self._store.free_columns)) < places:
             if not self._store.identity.try_acquire():
                 break
             if not status.lacking:
@@ -167,25 +169,25 @@ class Supervisor:
         whys = await self._changeover(settings)
         if not whys:
             self._accounting.follow(settings.usage)
-            if self._agreeing is not None:
-                await self._agreeing.follow(settings.hub)
+            if self._coordinator is not None:
+                await self._coordinator.follow(settings.hub)
             await self._people.follow(settings)
         return whys
 
     def _tell(self, message: dict[str, Any]) -> None:
-        self._crew.tell(message)
+        self._workers.tell(message)
 
     def _heed(self, message: dict[str, Any], reply: Reply) -> None:
         """What a worker says that is not about itself."""
         if message["type"] == "who":
             self._people.asked(message, reply)
-        elif self._agreeing is not None:
-            self._agreeing.uses(message)
+        elif self._coordinator is not None:
+            self._coordinator.uses(message)
 
     async def _ask_hub(self, *command: Argument) -> Any:
-        if self._agreeing is None:
+        if self._coordinator is None:
             raise Away("there is no hub until the edge is started anew")
-        return await self._agreeing.ask(*command)
+        return await self._coordinator.ask(*command)
 
     def _renew(self) -> None:
         self._changeover.renew()
@@ -195,9 +197,9 @@ class Supervisor:
         """Tell the service manager, which knows by itself that an edge that starts or drains does not serve yet."""
         if self._status.phase == "serving":
             if under_way:
-                self._notify.reloading()
+                self._systemd.reloading()
             else:
-                self._notify.ready(self._said())
+                self._systemd.ready(self._said())
 
     def _config(self, number: int, settings: Settings) -> dict[str, Any]:
         """What a worker begins with."""
@@ -220,19 +222,19 @@ class Supervisor:
         await asyncio.wait([begun, stop], return_when=asyncio.FIRST_COMPLETED)
         if begun.done():
             begun.result()
-        await asyncio.wait([self._crew.first_ready, stop], return_when=asyncio.FIRST_COMPLETED)
-        if self._crew.first_ready.done():
+        await asyncio.wait([self._workers.first_ready, stop], return_when=asyncio.FIRST_COMPLETED)
+        if self._workers.first_ready.done():
             try:
-                self._crew.first_ready.result()
+                self._workers.first_ready.result()
             except Stillborn as failure:
                 complain(f"no worker could start: {failure}")
                 return 1
             self._status.phase = "serving"
             self._store.control.serve(self._token, monotonic())
             if self._admin is not None:
-                await self._admin.open(self._status, self._listings, self._reloads)
-            self._notify.ready(self._said())
-            self._log.info("edge serving", workers=self._crew.ready)
+                await self._admin.open(self._status, self._table_reader, self._reloads)
+            self._systemd.ready(self._said())
+            self._log.info("edge serving", workers=self._workers.ready)
         await stop
         return 0
 
@@ -240,18 +242,18 @@ class Supervisor:
         self._status.phase = "draining"
         self._reloads.end()
         seconds = self._reloads.serving.drain
-        self._notify.stopping(self._said())
+        self._systemd.stopping(self._said())
         self._log.info("edge draining", seconds=seconds)
         if self._admin is not None and self._other_serves():
             await self._admin.step_back()
         self._hand_back()
         # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
         sockets.close(self._listening)
-        await self._crew.drain(seconds)
+        await self._workers.drain(seconds)
         await self._accounting.end()
         await self._people.end()
-        if self._agreeing is not None:
-            await self._agreeing.end()
+        if self._coordinator is not None:
+            await self._coordinator.end()
         await self._tasks.cancel()
         await self._upstreams.end()
         if self._admin is not None:
@@ -265,7 +267,7 @@ class Supervisor:
         """
         control = self._store.control
         if control.serving(monotonic())[0] == self._token and not self._store.identity.try_acquire():
-            control.serve(NOBODY, monotonic())
+            control.serve(NO_SUPERVISOR, monotonic())
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -279,7 +281,7 @@ class Supervisor:
     async def _beat(self) -> None:
         """Every second, say that this supervisor serves, unless a newer one does."""
         while True:
-            self._notify.status(self._said())
+            self._systemd.status(self._said())
             if self._status.phase == "serving" and not self._other_serves():
                 self._store.control.serve(self._token, monotonic())
             await asyncio.sleep(TICK)
@@ -287,12 +289,12 @@ class Supervisor:
     async def _live(self, every: float) -> None:
         """For ever, tell the service manager that the loop runs."""
         while True:
-            self._notify.alive()
+            self._systemd.alive()
             await asyncio.sleep(every)
 
     def _said(self) -> str:
         """How it is, in a line."""
-        return f"{self._status.phase}: {self._crew.ready} of {self._crew.places} workers ready"
+        return f"{self._status.phase}: {self._workers.ready} of {self._workers.places} workers ready"
 
     async def _tend(self) -> None:
         """Every second, look after the tables, if no other supervisor does."""
@@ -300,7 +302,7 @@ class Supervisor:
         said = ""
         while True:
             try:
-                tended = await self._listings.tend()
+                tended = await self._table_reader.tend()
             except OSError as failure:
                 if str(failure) != said:
                     said = str(failure)
@@ -327,7 +329,7 @@ def run(
     config_path: Path | None,
     *,
     command: Sequence[str] = WORKER,
-    watched: Mapping[str, Sign] | None = None,
+    watched: Mapping[str, FileSignature] | None = None,
 ) -> int:
     """Be the supervisor of this configuration until told to stop; returns the exit code of the process.
 
@@ -370,7 +372,7 @@ async def _serve(
     admin: Admin | None,
     config_path: Path | None,
     command: Sequence[str],
-    watched: Mapping[str, Sign] | None,
+    watched: Mapping[str, FileSignature] | None,
 ) -> int:
     # A coroutine of its own: what a supervisor is made of wants a running loop.
     return await Supervisor(settings, store, listening, admin, config_path, command, watched).serve()

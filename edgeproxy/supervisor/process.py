@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgeproxy.channel import Channel, Outbox
-from edgeproxy.supervisor.pulse import Pulse
+from edgeproxy.supervisor.heartbeat import Heartbeat
 
 Heed = Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]
 """Hears what a worker says, and by what it can be answered."""
@@ -45,7 +45,7 @@ class Process:
         """What it said when it failed, or what is wrong with it."""
         self.crowded = False
         """Whether it failed because others have all columns."""
-        self.pulse = Pulse()
+        self.heartbeat = Heartbeat()
         self.number = 0
         """The configuration that it serves, or will once it is ready."""
         self.prepared = 0
@@ -98,10 +98,10 @@ class Process:
         """Take note of what the worker says, and give the message's type: see channel.py."""
         kind: str = message["type"]
         if kind == "alive":
-            self.pulse.beat()
+            self.heartbeat.beat()
         elif kind == "ready":
             self.column = message["column"]
-            self.pulse.beat()
+            self.heartbeat.beat()
         elif kind == "failed":
             self.why, self.crowded = message["why"], message.get("crowded", False)
         elif kind == "prepared":

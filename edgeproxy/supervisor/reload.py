@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from edgeproxy import log
+from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded
 from edgeproxy.config.models import Settings
-from edgeproxy.config.signs import Sign
-from edgeproxy.supervisor.exposition import Series
+from edgeproxy.metrics import Series
 from edgeproxy.tasks import in_thread
 
 Result = Literal["ok", "unchanged", "refused", "failed"]
@@ -97,7 +97,7 @@ class Reloads:
         apply: Callable[[Settings], Awaitable[Sequence[str]]],
         *,
         heed: Callable[[bool], None] = lambda _: None,
-        signs: Mapping[str, Sign] | None = None,
+        signs: Mapping[str, FileSignature] | None = None,
     ) -> None:
         self.serving = settings
         """The configuration that serves."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from edgeproxy import log
-from edgeproxy.config.kinds import is_address
+from edgeproxy.config.parsers import is_address
 from edgeproxy.tasks import Tasks, in_thread
 
 EVERY = 5.0

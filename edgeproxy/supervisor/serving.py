@@ -11,19 +11,19 @@ beats; until then they go on. Supervisors see by it that a newer one has taken o
   with them (store.serve_on), for the next supervisor's need columns too.
 - Where the heart stopped (the newest was killed, or drains), a supervisor that still serves takes over, so
   that the orphans of the newest leave in turn.
-- One that drains does not beat. Where another supervisor is there, it gives the claim back (to NOBODY), and
+- One that drains does not beat. Where another supervisor is there, it gives the claim back (to NO_SUPERVISOR), and
   the other serves again within a second.
 """
 
 from edgeproxy.proxy.worker import HEARTBEAT_FRESH
 
-NOBODY = 0
+NO_SUPERVISOR = 0
 """The token of none."""
 
 
 def other_serves(own: int, token: int, age: float) -> bool:
     """Whether another supervisor than `own` serves, by what the control file says.
 
-    `token` names the one that wrote there last, or is NOBODY; `age` is the seconds since its last heartbeat.
+    `token` names the one that wrote there last, or is NO_SUPERVISOR; `age` is the seconds since its last heartbeat.
     """
-    return token not in (NOBODY, own) and age < HEARTBEAT_FRESH
+    return token not in (NO_SUPERVISOR, own) and age < HEARTBEAT_FRESH

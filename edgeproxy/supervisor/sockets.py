@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
-from edgeproxy.config.kinds import Address
+from edgeproxy.config.parsers import Address
 
 
 class Unavailable(Exception):

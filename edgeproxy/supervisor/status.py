@@ -4,20 +4,21 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import edgeproxy
+from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.models import Route, Settings, Tier
 from edgeproxy.counters.file import KINDS
-from edgeproxy.proxy.terms import CONCURRENCY
+from edgeproxy.directory.follower import Follower
+from edgeproxy.limits.limit_set import CONCURRENCY
+from edgeproxy.metrics import Series
 from edgeproxy.supervisor.accounting import Accounting
-from edgeproxy.supervisor.agreeing import Agreeing
 from edgeproxy.supervisor.certificates import Certificates
-from edgeproxy.supervisor.crew import Crew
-from edgeproxy.supervisor.exposition import Series
-from edgeproxy.supervisor.listings import Listings
-from edgeproxy.supervisor.people import People
+from edgeproxy.supervisor.limit_report import of_files
 from edgeproxy.supervisor.reload import Reloads
-from edgeproxy.supervisor.standing import Known, of_files
+from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.vitals import Vitals
+from edgeproxy.supervisor.workers import Workers
+from edgeproxy.sync.coordinator import Coordinator
 
 ALONE = {"url": "memory://", "state": "up", "age_s": 0}
 """What is said of the hub where limits are this host's alone."""
@@ -31,26 +32,26 @@ class Status:
     def __init__(
         self,
         reloads: Reloads,
-        crew: Crew,
-        listings: Listings,
+        workers: Workers,
+        table_reader: TableReader,
         upstreams: Upstreams,
         certificates: Certificates,
         accounting: Accounting,
-        people: People,
-        agreeing: Agreeing | None = None,
+        people: Follower,
+        coordinator: Coordinator | None = None,
     ) -> None:
         self.phase: Phase = "starting"
         self.lacking = 0
         """Columns that are lacking for the workers to be started."""
         self._reloads = reloads
-        self._crew = crew
-        self._listings = listings
+        self._workers = workers
+        self._table_reader = table_reader
         self._upstreams = upstreams
         self._certificates = certificates
         self._accounting = accounting
         self._people = people
-        self._agreeing = agreeing
-        self.vitals = Vitals(crew, listings)
+        self._coordinator = coordinator
+        self.vitals = Vitals(workers, table_reader)
 
     @property
     def settings(self) -> Settings:
@@ -59,12 +60,12 @@ class Status:
 
     def unready(self) -> str | None:
         """Why the edge is not ready to be sent requests; None where it is."""
-        crew = self._crew
+        workers = self._workers
         if self.phase == "draining":
             return "draining"
         if self.phase == "starting":
-            return f"starting: {crew.ready} of {crew.places} workers are ready{self._crowded()}"
-        return None if crew.ready else f"none of {crew.places} workers is ready"
+            return f"starting: {workers.ready} of {workers.places} workers are ready{self._crowded()}"
+        return None if workers.ready else f"none of {workers.places} workers is ready"
 
     def _crowded(self) -> str:
         """Why it takes longer, where it does."""
@@ -72,7 +73,7 @@ class Status:
             return ""
         return f"; {self.lacking} wait until workers of supervisors that were killed have finished and left"
 
-    async def known(self, customer: str) -> Known | None:
+    async def known(self, customer: str) -> KnownCustomer | None:
         """A customer, of the files or else of the directory; None where nobody has the name. Raises ValueError where
         it is not understood what the directory says."""
         return of_files(self.settings, customer) or await self._people.customer(customer)
@@ -98,14 +99,14 @@ class Status:
             ),
             *(("edge_burst_credits_spent_total", (name,), (0,)) for name, tier in settings.tiers.items()),
             *(("edge_shed_total", (str(priority),), (0,)) for priority in priorities(settings)),
-            *await self._listings.series(),
+            *await self._table_reader.series(),
             *self._upstreams.series(),
             *self._certificates.series(),
             *await self._accounting.series(),
             *await self.vitals.series(),
-            *(() if self._agreeing is None else self._agreeing.series()),
+            *(() if self._coordinator is None else self._coordinator.series()),
             *self._people.series(),
-            ("edge_worker_restarts_total", (), (self._crew.restarts,)),
+            ("edge_worker_restarts_total", (), (self._workers.restarts,)),
             *self._reloads.series(),
         ]
 
@@ -119,8 +120,8 @@ class Status:
             "config": self._reloads.report(),
             "workers": await self.vitals.report(),
             "upstreams": self._upstreams.report(),
-            "tables": self._listings.rows(),
-            "hub": ALONE if self._agreeing is None else self._agreeing.report(),
+            "tables": self._table_reader.rows(),
+            "hub": ALONE if self._coordinator is None else self._coordinator.report(),
             "directory": self._people.report(),
             "usage": await self._accounting.report(),
         }

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from edgeproxy.config.models import Upstream
+from edgeproxy.metrics import Series
 from edgeproxy.supervisor import resolver
-from edgeproxy.supervisor.exposition import Series
 from edgeproxy.supervisor.health import Ask, Health, Target, Terms, usable
 from edgeproxy.supervisor.resolver import LookUp, Resolver
 from edgeproxy.tasks import Tasks

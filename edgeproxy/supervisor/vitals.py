@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from edgeproxy import log
-from edgeproxy.supervisor.crew import Crew
-from edgeproxy.supervisor.exposition import Series
-from edgeproxy.supervisor.listings import Listings
+from edgeproxy.metrics import Series
+from edgeproxy.supervisor.table_reader import TableReader
+from edgeproxy.supervisor.workers import Workers
 
 EVERY = 5.0
 """Seconds between two looks for what runs out."""
@@ -50,9 +50,9 @@ def vitals(pids: Iterable[int]) -> dict[int, Vital]:
 class Vitals:
     """Those of one supervisor's workers."""
 
-    def __init__(self, crew: Crew, listings: Listings) -> None:
-        self._crew = crew
-        self._listings = listings
+    def __init__(self, workers: Workers, table_reader: TableReader) -> None:
+        self._workers = workers
+        self._table_reader = table_reader
         self._said: set[int] = set()
         """The workers of which it was said that they run out of descriptors."""
         self._log = log.get()
@@ -76,7 +76,7 @@ class Vitals:
 
     async def series(self) -> list[Series]:
         """The metrics of workers that serve: where there is none of them, nobody serves, whoever is being started."""
-        serving = {worker.pid for worker in self._crew.workers if worker.ready}
+        serving = {worker.pid for worker in self._workers.workers if worker.ready}
         found: list[Series] = [("edge_descriptor_limit", (), (resource.getrlimit(resource.RLIMIT_NOFILE)[0],))]
         for worker in await self.report():
             if worker["pid"] not in serving:
@@ -94,9 +94,9 @@ class Vitals:
 
         `config` is the number of the configuration that it serves, the same for all but in the midst of a reload.
         """
-        workers = self._crew.by_place
+        workers = self._workers.by_place
         columns = [worker.column for worker in workers.values() if worker.column is not None]
-        connections = await self._listings.connections(columns)
+        connections = await self._table_reader.connections(columns)
         found = await self._vitals()
         unknown = Vital(0, 0, 0)
         return [
@@ -113,4 +113,4 @@ class Vitals:
         ]
 
     async def _vitals(self) -> dict[int, Vital]:
-        return await asyncio.to_thread(vitals, [worker.pid for worker in self._crew.workers])
+        return await asyncio.to_thread(vitals, [worker.pid for worker in self._workers.workers])

@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from edgeproxy.config.signs import Sign, sign
+from edgeproxy.config.file_signatures import FileSignature, sign
 from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.tasks import in_thread
 
 EVERY = 0.5
 """Seconds between two looks."""
 
-Signs = Mapping[str, Sign]
+Signs = Mapping[str, FileSignature]
 
 
 class Settling:

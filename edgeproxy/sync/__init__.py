@@ -1,1 +1,1 @@
-"""Edges agreeing on limits: what to tell the hub and when (pure), and the hub's drivers."""
+"""Hosts agreeing on limits: what the hub is told and when (pure), and the coordinator that tells it."""

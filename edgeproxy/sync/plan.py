@@ -4,15 +4,15 @@ A rate in use is told of every second, give or take, or less often where no othe
 answered for a while; sooner the closer it is to its limit. Told of are absolute counts, without waiting for the answer
 to the last report. In between a host may let through a small part of what is left; then requests wait for a claim,
 unless nobody else uses the rate. LIMITS sections 4, 5, 7 and 8 are where the rules and their constants come from;
-tests/regions/simulate.py is where they are tried. Times are edge time in seconds.
+loadtest/regions/simulate.py is where they are tried. Times are edge time in seconds.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
 from edgeproxy.limits.gate import cold_allowance
-from edgeproxy.sync.report import Bucket, Cell, Report, Told, Window
 
 TICK = 1.0
 """Seconds between two reports of a rate in use, a fifth more or less."""
@@ -45,7 +45,7 @@ Mode = Literal["bounded", "eventual", "strict"]
 OnLoss = Literal["share", "full", "deny"]
 
 
-class Terms(NamedTuple):
+class RateTerms(NamedTuple):
     """What a rate says. `limit` in `cells` cells of a window of `span` seconds, 0 cells: no window.
 
     `depth` of a bucket that drains `rate` a second, 0: no bucket.
@@ -97,7 +97,7 @@ def stock(most: int, left: int, hosts: int) -> int:
     return int(max(1, 0.05 * most / hosts)) if left > most / 2 else 0
 
 
-def held_to(terms: Terms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -> int:
+def held_to(terms: RateTerms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -> int:
     """What this host may use of a rate while the hub is away; `own` and `foreign` were used at its last answer."""
     if terms.mode == "strict" or on_loss == "deny":
         return 0
@@ -135,7 +135,7 @@ class Plan:
     """
 
     key: bytes
-    terms: Terms
+    terms: RateTerms
     born: int
     hosts: int = 1
     rtt: float = 0.0

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number
 from edgeproxy.counters.rows import LimitTable, milliseconds
+from edgeproxy.hub.report import Report, Told
 from edgeproxy.limits.gate import HELD, NEVER
 from edgeproxy.limits.levels import level_in, scale_of
-from edgeproxy.sync.plan import AFRESH, COLD, Counted, OnLoss, Plan, Terms, held_to, worth_telling
-from edgeproxy.sync.report import Report, Told
+from edgeproxy.sync.plan import AFRESH, COLD, Counted, OnLoss, Plan, RateTerms, held_to, worth_telling
 
 LATELY = 0.25
 """Seconds over which it is seen how many requests come."""
@@ -79,7 +79,7 @@ class Rate:
         "row",
     )
 
-    def __init__(self, parts: Parts, row: int, generation: int, terms: Terms, now: float) -> None:
+    def __init__(self, parts: Parts, row: int, generation: int, terms: RateTerms, now: float) -> None:
         words, stride = parts.words, parts.stride
         self._parts = parts
         self.row = row
@@ -99,7 +99,7 @@ class Rate:
         """When claims were last given."""
         self.held: int | None = None
         """What this host may use while the hub is away."""
-        self._held_by: tuple[OnLoss, Terms] | None = None
+        self._held_by: tuple[OnLoss, RateTerms] | None = None
         """What that goes by."""
         self._cells: dict[int, int] = {}
         """What was counted in each cell, as of this sum of all counts, and this present cell."""

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
+from edgeproxy.hub.report import Report, Told
 from edgeproxy.limits.gate import UNUSED
-from edgeproxy.sync.plan import IN_TURN, TICK, Counted, OnLoss, Terms
+from edgeproxy.sync.plan import IN_TURN, TICK, Counted, OnLoss, RateTerms
 from edgeproxy.sync.rate import GOOD, Parts, Rate
-from edgeproxy.sync.report import Report, Told
 
 IDLE = 5.0
 """Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
@@ -38,7 +38,7 @@ class Use(NamedTuple):
 
     row: int
     generation: int
-    terms: Terms
+    terms: RateTerms
     refused: bool = False
 
 
@@ -46,7 +46,7 @@ class Asleep(NamedTuple):
     """A row that is not in use any more, of which the hub has been told, and that counts still."""
 
     generation: int
-    terms: Terms
+    terms: RateTerms
     until: float
 
 

@@ -13,8 +13,8 @@ from itertools import islice
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import COUNT_MASK, HAS_GAUGES, HAS_PERIODS, LimitTable
+from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold
 from edgeproxy.sync.plan import SOON, TICK, OnLoss, worth_telling
-from edgeproxy.sync.report import Gauge, GaugeTold, Period, PeriodTold
 
 HOLDS = 5.0
 """Seconds for which others take something to be in use that they were told of: a host that dies lets go of it then."""

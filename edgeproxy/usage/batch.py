@@ -41,7 +41,7 @@ SHOWN = 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ROUTE = re.compile(rf"[!-~]{{1,{LONGEST_ROUTE}}}")
 HASH = re.compile(r"[0-9a-f]{64}")
-NOBODY = "-"
+ANONYMOUS = "-"
 """The customer of requests without a key."""
 
 Row = tuple[str, str, str, int]
@@ -215,7 +215,7 @@ def _faults_of_rows(rows: tuple[Row, ...]) -> list[str]:
             # By name first: names recur, and what was found of them is remembered.
             if not (_named(customer) and _named(meter) and _routed(route) and type(value) is int):
                 break
-            if not 0 < value <= LARGEST or meter == NOBODY:
+            if not 0 < value <= LARGEST or meter == ANONYMOUS:
                 break
         else:
             return []
@@ -223,7 +223,7 @@ def _faults_of_rows(rows: tuple[Row, ...]) -> list[str]:
         pass  # Something that cannot be remembered: a list or a mapping.
     faults = []
     for index, (customer, meter, route, value) in enumerate(rows):
-        if not _is_name(customer) and customer != NOBODY:
+        if not _is_name(customer) and customer != ANONYMOUS:
             faults.append(f"has a customer in row {index} that is no name")
         if not _is_name(meter):
             faults.append(f"has a meter in row {index} that is no name")
@@ -246,7 +246,7 @@ def _is_name(value: Any) -> bool:
 
 @lru_cache(1 << 16)
 def _named(value: Any) -> bool:
-    return value == NOBODY or _is_name(value)
+    return value == ANONYMOUS or _is_name(value)
 
 
 @lru_cache(1 << 16)

@@ -11,7 +11,7 @@ the last segment say was counted is then put back (`_restore`): who sealed it sh
 was not sealed yet, the disk may have nothing.
 
 Only who holds the identity lock seals, one call at a time. `look`, `mark` and `recover` want the tables to be left
-alone meanwhile (supervisor/listings.py); `append` waits for the disk and touches no table.
+alone meanwhile (supervisor/table_reader.py); `append` waits for the disk and touches no table.
 """
 
 import errno
@@ -34,12 +34,12 @@ from edgeproxy.counters.store import IDENTITY, Store
 from edgeproxy.counters.tallies import COUNTER, TallyTable, names
 from edgeproxy.usage import identity
 from edgeproxy.usage.batch import (
+    ANONYMOUS,
     FIRST,
     LARGEST,
     MINUTE,
     MOST_ROWS,
     NAME,
-    NOBODY,
     ROUTE,
     Batch,
     Row,
@@ -381,5 +381,5 @@ def _name(key: bytes) -> tuple[str, str, str] | None:
         customer, meter, route = names(key)
     except ValueError:
         return None
-    named = (customer == NOBODY or NAME.fullmatch(customer)) and NAME.fullmatch(meter) and ROUTE.fullmatch(route)
+    named = (customer == ANONYMOUS or NAME.fullmatch(customer)) and NAME.fullmatch(meter) and ROUTE.fullmatch(route)
     return (customer, meter, route) if named else None

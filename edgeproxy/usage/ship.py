@@ -1,7 +1,7 @@
 """Shipping: what was sealed goes to the collector, in order, one batch at a time, until it says that it has it.
 
 The watermark is the last batch that the collector has acknowledged. What comes behind it is sent, and sent again for as
-long as it takes; what was sent twice is counted once (collector/chain.py). A collector that was restored from a backup
+long as it takes; what was sent twice is counted once (ledger/chain.py). A collector that was restored from a backup
 asks for what it lacks, and the watermark goes back; what is gone here by then becomes a gap batch.
 
 What is to be shipped says backlog.py, what an answer means, answer.py; how it gets there, transport.py.

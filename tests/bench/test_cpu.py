@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from bench.measure import cpu
-from bench.measure.cpu import Spent
+from loadtest.bench.measure import cpu
+from loadtest.bench.measure.cpu import Spent
 
 
 def test_schedstat_is_time_on_the_core_and_time_waited_for_it() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import kinds
-from bench.measure.kinds import KINDS, PLENTY, Kind, Worker
-from bench.measure.tables import two_workers
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.admission import admit
+from loadtest.bench.measure import kinds
+from loadtest.bench.measure.kinds import KINDS, PLENTY, Kind, Worker
+from loadtest.bench.measure.tables import two_workers
 
 NOW = 60_000_000.0
 Stores = tuple[Store, Store]

@@ -1,6 +1,6 @@
 """Which latencies are of use."""
 
-from bench.measure.latency import Latency, undisturbed
+from loadtest.bench.measure.latency import Latency, undisturbed
 
 
 def latency(round_: int, *, waited: float = 0.0, late: float = 0.1) -> Latency:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.machine import Interpreter, interpreter
+from loadtest.bench.machine import Interpreter, interpreter
 
 CASES = {
     "'--enable-optimizations' '--with-lto' '--enable-shared'": "PGO + LTO",

@@ -1,6 +1,6 @@
 """Memory as the kernel writes it."""
 
-from bench.measure.memory import Footprint, parse
+from loadtest.bench.measure.memory import Footprint, parse
 
 ROLLUP = """\
 557f225f4000-7ffea0e6c000 ---p 00000000 00:00 0                          [rollup]

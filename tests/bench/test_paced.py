@@ -2,7 +2,7 @@
 
 import math
 
-from bench.load.paced import quantile
+from loadtest.bench.load.paced import quantile
 
 
 def test_a_quantile_is_a_value_that_was_measured() -> None:

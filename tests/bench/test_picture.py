@@ -5,12 +5,12 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from edgeproxy.limits.rule import ALGORITHMS
-from tests.bench.picture.__main__ import PICTURE
-from tests.bench.picture.drawing import COLOURS, INK, drawing
-from tests.bench.picture.traffic import MINUTE, PHASES, PLANS, Outcome, outcomes, table
+from loadtest.bench.picture.__main__ import PICTURE
+from loadtest.bench.picture.drawing import COLOURS, INK, drawing
+from loadtest.bench.picture.traffic import MINUTE, PHASES, PLANS, Outcome, outcomes, table
 
 PAGE = PICTURE.with_suffix(".md")
-AGAIN = "draw it anew: .venv/bin/python -m tests.bench.picture"
+AGAIN = "draw it anew: .venv/bin/python -m loadtest.bench.picture"
 DEEP = {"token_bucket": 60, "hybrid": 6}
 LEAST_CONTRAST = 4.5
 """Of text on its ground: WCAG 2.2, 1.4.3."""

@@ -1,8 +1,8 @@
 """When a slice does not count: the answers were not right."""
 
-from bench.load.wrk import Load
-from bench.measure.slice import fault
-from bench.scenario import SCENARIOS
+from loadtest.bench.load.wrk import Load
+from loadtest.bench.measure.slice import fault
+from loadtest.bench.scenario import SCENARIOS
 
 SMALL, REFUSED, LARGE = SCENARIOS["small"], SCENARIOS["429"], SCENARIOS["64k"]
 

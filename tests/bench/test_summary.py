@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.measure.slice import Slice
-from bench.report.summary import costs, proportion
+from loadtest.bench.measure.slice import Slice
+from loadtest.bench.report.summary import costs, proportion
 
 
 def slice_of(round_: int, peer: str, microseconds: float, scenario: str = "small", wrong: str = "") -> Slice:

@@ -10,20 +10,20 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from edgeproxy.collector import ingest, rollup
-from edgeproxy.collector.arrival import Arrival, Named, arrive
-from edgeproxy.collector.chain import Verdict
-from edgeproxy.collector.database import Database
-from edgeproxy.collector.ingest import Ingest, Outcome
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.names import Names
-from edgeproxy.collector.retention import Retention
-from edgeproxy.collector.rollup import Rolled
-from edgeproxy.collector.schema import DAY, HOUR, MINUTE, days, hours, ledger, series
-from edgeproxy.collector.verify import Sums, verify
 from edgeproxy.config.collector import Retention as Kept
+from edgeproxy.database.database import Database
+from edgeproxy.database.schema import DAY, HOUR, MINUTE, days, hours, ledger, series
+from edgeproxy.ledger import ingest, rollup
+from edgeproxy.ledger.arrival import Arrival, Named, arrive
+from edgeproxy.ledger.chain import Verdict
+from edgeproxy.ledger.ingest import Ingest, Outcome
+from edgeproxy.ledger.names import Names
+from edgeproxy.ledger.retention import Retention
+from edgeproxy.ledger.rollup import Rolled
+from edgeproxy.ledger.verify import Sums, verify
 from edgeproxy.usage.batch import Batch, body, digest
-from tests.collector.chains import NOON
+from tests.support.chains import NOON
 
 Cell = tuple[int, str, str, str, str]
 """When a minute (hour, day) begins, region, customer, meter, route."""

@@ -15,8 +15,8 @@ import aiohttp
 import zstandard
 
 from edgeproxy.usage.batch import FIRST, Batch, body, digest, headers
-from tests.collector.collector import EDGE, Collector
-from tests.collector.postgresql import Postgresql
+from tests.support.collector import EDGE, Collector
+from tests.support.postgresql import Postgresql
 
 BEGIN = int(time.time()) // 60 * 60
 """The minute in which this begins: what is of hours that are rolled up takes longer, as it is added to these too."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from edgeproxy.usage.answer import Reply
 from edgeproxy.usage.batch import Batch, body
 from edgeproxy.usage.transport import Http
-from tests.authority import Authority, Pair
-from tests.collector.collector import EDGE, READ, Collector
-from tests.e2e.ask import Answer, answer_of
-from tests.e2e.ports import HOST
+from tests.support.ask import Answer, answer_of
+from tests.support.authority import Authority, Pair
+from tests.support.collector import EDGE, READ, Collector
+from tests.support.ports import HOST
 
 NAME = "collector.test"
 

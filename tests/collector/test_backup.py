@@ -16,11 +16,11 @@ from edgeproxy.usage.batch import body
 from edgeproxy.usage.ship import Shipper
 from edgeproxy.usage.spool import Spool
 from edgeproxy.usage.transport import Http
-from tests.collector.chains import Chain
-from tests.collector.collector import EDGE, Collector, checked
-from tests.collector.conftest import StartCollector
-from tests.collector.postgresql import Postgresql
-from tests.e2e.ports import HOST
+from tests.support.chains import Chain
+from tests.support.collector import EDGE, Collector, checked
+from tests.support.collector_fixtures import StartCollector
+from tests.support.ports import HOST
+from tests.support.postgresql import Postgresql
 
 Restore = Callable[[], None]
 

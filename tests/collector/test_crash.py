@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.usage.batch import MINUTE, Batch, Row
-from tests.collector.chains import Chain
-from tests.collector.collector import Collector, checked
-from tests.collector.conftest import StartCollector
-from tests.collector.postgresql import Postgresql
-from tests.supervisor.waiting import until
+from tests.support.chains import Chain
+from tests.support.collector import Collector, checked
+from tests.support.collector_fixtures import StartCollector
+from tests.support.postgresql import Postgresql
+from tests.support.waiting import until
 
 EDGES = 6
 PATIENCE = 90.0

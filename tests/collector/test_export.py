@@ -12,8 +12,8 @@ from aiohttp import web
 
 from edgeproxy.collector import export
 from edgeproxy.collector.export import Exports
-from edgeproxy.collector.queries import Asked
-from tests.e2e.ports import HOST
+from edgeproxy.ledger.queries import Asked
+from tests.support.ports import HOST
 
 QUESTION = Asked(None, None, 0, 60, ("route",))
 ROWS = [{"route": "x" * 255, "value": 1}] * 2000

@@ -16,12 +16,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from edgeproxy.collector.database import Database, Unusable
-from edgeproxy.collector.schema import REVISION, metadata
-from tests.collector.chains import ROWS, Chain
-from tests.collector.collector import COMMAND, Collector
-from tests.collector.conftest import StartCollector
-from tests.e2e.ports import HOST
+from edgeproxy.database.database import Database, Unusable
+from edgeproxy.database.schema import REVISION, metadata
+from tests.support.chains import ROWS, Chain
+from tests.support.collector import COMMAND, Collector
+from tests.support.collector_fixtures import StartCollector
+from tests.support.ports import HOST
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,7 +123,7 @@ def test_migrations_make_what_the_schema_says(database: str) -> None:
 
 def test_the_schema_says_which_revision_it_is() -> None:
     config = Config()
-    config.set_main_option("script_location", "edgeproxy.collector:migrations")
+    config.set_main_option("script_location", "edgeproxy.database:migrations")
     assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
 
 

@@ -18,14 +18,14 @@ from edgeproxy import cli
 from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.main import bind
 from edgeproxy.config.collector import Tls
-from edgeproxy.config.kinds import Address
-from tests.authority import Authority
-from tests.collector.chains import Chain
-from tests.collector.collector import READ, Collector, sha256
+from edgeproxy.config.parsers import Address
 from tests.collector.secured import NAME, Secured, serial_at
-from tests.e2e.ask import answer_of
-from tests.e2e.ports import HOST
-from tests.supervisor.waiting import until
+from tests.support.ask import answer_of
+from tests.support.authority import Authority
+from tests.support.chains import Chain
+from tests.support.collector import READ, Collector, sha256
+from tests.support.ports import HOST
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from itertools import count
 import pytest
 from sqlalchemy import event
 
-from edgeproxy.collector.schema import DAY, HOUR, batches, days, hours, ledger
+from edgeproxy.database.schema import DAY, HOUR, batches, days, hours, ledger
 from tests.collector.books import Books, Cell, Clock, clock, of_days
-from tests.collector.chains import NOON, Chain
-from tests.collector.collector import checked
-from tests.collector.conftest import StartCollector
-from tests.supervisor.waiting import until
+from tests.support.chains import NOON, Chain
+from tests.support.collector import checked
+from tests.support.collector_fixtures import StartCollector
+from tests.support.waiting import until
 
 __all__ = ["clock"]
 FORK = multiprocessing.get_context("fork")

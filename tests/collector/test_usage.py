@@ -12,13 +12,13 @@ from urllib.parse import urlencode
 
 import pytest
 
-from edgeproxy.collector.queries import BadQuery, asked
+from edgeproxy.ledger.queries import BadQuery, asked
 from edgeproxy.usage.batch import Row
-from tests.collector.chains import Chain
-from tests.collector.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
-from tests.e2e.ask import Answer, ask
-from tests.e2e.ports import HOST
-from tests.supervisor.waiting import until
+from tests.support.ask import Answer, ask
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from tests.support.ports import HOST
+from tests.support.waiting import until
 
 DAY = "2026-03-10"
 """A day of which only these tests ship anything, like the one after it."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.collector.collector import Collector
-from tests.collector.postgresql import Postgresql, programs
 from tests.collector.year import drawn, fill, measured
+from tests.support.collector import Collector
+from tests.support.postgresql import Postgresql, programs
 
 CUSTOMERS = 10_000
 MOST = 100.0

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import asyncpg
 
-from edgeproxy.collector.database import FILLED, Database
-from tests.collector.collector import Collector
-from tests.collector.postgresql import Postgresql
+from edgeproxy.database.database import FILLED, Database
+from tests.support.collector import Collector
+from tests.support.postgresql import Postgresql
 
 YEAR = 2026
 PACES = ((2, 1), (60, 10), (1_000, 100))

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from edgeproxy.config import certificates, load
 from edgeproxy.config.certificates import LARGEST, Facts, Unusable, read, read_authorities, worry
 from edgeproxy.config.problems import ConfigErrors
-from tests.authority import Authority, Pair, private
 from tests.config.conftest import LEAST
+from tests.support.authority import Authority, Pair, private
 
 DAY = 86400.0
 LISTENER = "listen: [{address: 127.0.0.1:8443, tls: {cert: a.pem, key: a.key}}]\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.config.kinds import A_LISTENER, A_LOG, A_NAME, AN_ORIGIN
+from edgeproxy.config.parsers import A_LISTENER, A_LOG, A_NAME, AN_ORIGIN
 from edgeproxy.config.units import A_SHARE, A_TIME
 from tests.config.conftest import LEAST
 

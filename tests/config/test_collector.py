@@ -7,11 +7,11 @@ import pytest
 from edgeproxy.config import collector, load
 from edgeproxy.config.collector import A_DATABASE, SSL_MODES
 from edgeproxy.config.explain import EXAMPLES
-from edgeproxy.config.kinds import Address
 from edgeproxy.config.models import Part
+from edgeproxy.config.parsers import Address
 from edgeproxy.config.problems import ConfigErrors
-from tests.authority import Authority
 from tests.config.conftest import LEAST, write
+from tests.support.authority import Authority
 
 A, B = "a" * 64, "b" * 64
 TOKENS = f"tokens: [{{sha256: {A}, role: edge}}]\n"

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from edgeproxy.config.kinds import Address
 from edgeproxy.config.models import (
     BurstCredits,
     Certificate,
@@ -23,6 +22,7 @@ from edgeproxy.config.models import (
     Regions,
     Route,
 )
+from edgeproxy.config.parsers import Address
 from edgeproxy.config.plans import plan_of
 from edgeproxy.config.units import Rate, cores
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.kinds import Address
 from edgeproxy.config.load import dump, restore
 from edgeproxy.config.models import Listener, UpstreamTls
+from edgeproxy.config.parsers import Address
 from edgeproxy.config.problems import ConfigErrors
 from edgeproxy.config.quick import load_quick
 

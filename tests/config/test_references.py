@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.config import kinds
+from edgeproxy.config import parsers
 from edgeproxy.http1.fields import RESPONSE, Kind
 from tests.config.conftest import LEAST
 
@@ -262,7 +262,7 @@ def test_nothing_else_is(problems, what):
 def test_the_fields_of_the_edge_itself_are_those_that_are_read_or_dropped_in_answers():
     """The two tables are in rooms of which the lower must not know the other."""
     own = {name.decode() for name, kind in RESPONSE.items() if kind is not Kind.SECURITY}
-    assert own == kinds.OWN_FIELDS
+    assert own == parsers.OWN_FIELDS
 
 
 def test_the_meters_of_a_part_may_be_elsewhere(problems):

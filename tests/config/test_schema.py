@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import kinds, units
+from edgeproxy.config import parsers, units
 from edgeproxy.config.schema import FORMS, schema
 
 ROOT = Path(__file__).parents[2]
@@ -349,30 +349,30 @@ TRIED = {
     units.read_body: ["none", "5MiB", "5MB", "5", "all"],
     units.read_rate: ["60/min", "1/10s", "1 / 10 s", "60", "1/", "1/sec", "1e3/h"],
     units.read_moment: ["2027-01-01", "2027-01-01T00:00:00Z", "2027-01-01T00:00:00", "soon", "2027-1-1"],
-    kinds.read_name: ["a", "a b", "-a", "a" * 64, "a" * 65, ""],
-    kinds.read_scope: ["read", "a:b", "a b", ""],
-    kinds.read_path: ["/", "/v1/*", "v1", "/a b", "/é"],
-    kinds.read_digest: ["ab" * 32, "AB" * 32, "ab", "g" * 64],
-    kinds.read_address: ["a:80", "[::1]:80", "80", ":80", "a", "::1:80"],
-    kinds.read_origin: ["http://a", "http://a:1/", "a:1", "http://a/b", "https://a", "http://u@a", "ftp://a"],
-    kinds.read_collector: ["http://a", "https://a:1/", "a:1", "http://a/b", "http://u@a", "http://a?b", "ftp://a"],
-    kinds.read_hub_url: [
+    parsers.read_name: ["a", "a b", "-a", "a" * 64, "a" * 65, ""],
+    parsers.read_scope: ["read", "a:b", "a b", ""],
+    parsers.read_path: ["/", "/v1/*", "v1", "/a b", "/é"],
+    parsers.read_digest: ["ab" * 32, "AB" * 32, "ab", "g" * 64],
+    parsers.read_address: ["a:80", "[::1]:80", "80", ":80", "a", "::1:80"],
+    parsers.read_origin: ["http://a", "http://a:1/", "a:1", "http://a/b", "https://a", "http://u@a", "ftp://a"],
+    parsers.read_collector: ["http://a", "https://a:1/", "a:1", "http://a/b", "http://u@a", "http://a?b", "ftp://a"],
+    parsers.read_hub_url: [
         *("memory://", "memory://a", "redis://a", "rediss://[::1]:1/2", "redis://u:p@a@b:6379/15", "redis://:p@a/"),
         *("redis+cluster://a", "redis://", "redis://u@", "redis://a/b", "redis://a/0/1", "redis://a?b", "redis://a#b"),
         *("redis+cluster://u:p@a:1,[::1]:2,b/", "rediss+cluster://a,", "redis+cluster://a/0", "redis+cluster://"),
     ],
-    kinds.read_token: ["", "a", "a.b-c~+/=", "a b", "é", "a" * 1001],
-    kinds.read_target: ["/", "/healthz?x=y", "healthz", "/a b", "/a#b", "", "/é"],
-    kinds.read_server_name: ["a", "A.example", "10.0.0.5", "::1", "a b", "https://a", ""],
-    kinds.read_file: ["a", "/a/b.pem", ""],
-    kinds.read_log: ["a", "on", "only", "/dev/stdout", "stdout", "stdout.log", "-", "a/", ""],
+    parsers.read_token: ["", "a", "a.b-c~+/=", "a b", "é", "a" * 1001],
+    parsers.read_target: ["/", "/healthz?x=y", "healthz", "/a b", "/a#b", "", "/é"],
+    parsers.read_server_name: ["a", "A.example", "10.0.0.5", "::1", "a b", "https://a", ""],
+    parsers.read_file: ["a", "/a/b.pem", ""],
+    parsers.read_log: ["a", "on", "only", "/dev/stdout", "stdout", "stdout.log", "-", "a/", ""],
     units.read_share: ["20%", "0%", "100%", "101%", "0.5 %", "100.0%", "100.1%", "20", ".5%", "1e1%", ""],
     units.read_sample: ["1%", "0%", "0.0 %", "00%", "0.01%", "100%", "101%", "1"],
-    kinds.read_field_name: ["X-Cost", "X Cost", "", "X:", "a" * 65],
-    kinds.read_sentence: ["a", " a b\n", "", " ", "\n"],
-    kinds.read_timezone: ["UTC", "Europe/Berlin", "a b", "", "localtime", "right/UTC", "Etc/GMT+5", "/UTC"],
-    kinds.read_host: ["a.example", "*.example", "a:80", ""],
-    kinds.read_network: ["10.0.0.0/8", "::1", "x", ""],
+    parsers.read_field_name: ["X-Cost", "X Cost", "", "X:", "a" * 65],
+    parsers.read_sentence: ["a", " a b\n", "", " ", "\n"],
+    parsers.read_timezone: ["UTC", "Europe/Berlin", "a b", "", "localtime", "right/UTC", "Etc/GMT+5", "/UTC"],
+    parsers.read_host: ["a.example", "*.example", "a:80", ""],
+    parsers.read_network: ["10.0.0.0/8", "::1", "x", ""],
 }
 
 

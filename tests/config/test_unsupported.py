@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.config.kinds import A_HUB
+from edgeproxy.config.parsers import A_HUB
 from edgeproxy.config.unsupported import LATER
 from tests.config.conftest import LEAST
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 pytest.register_assert_rewrite(
-    "tests.contract.stage", "tests.contract.play", "tests.contract.upstream", "tests.proxy.wire"
+    "tests.contract.stage", "tests.contract.play", "tests.contract.upstream", "tests.support.wire"
 )
 
 from tests.contract.play import Play, several  # noqa: E402

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.contract.case import FROM_ANYBODY
 from tests.contract.upstream import Endpoint, check_fields
-from tests.proxy.wire import Message, Wire
+from tests.support.wire import Message, Wire
 
 MOST = 64 << 20
 """Bytes after which somebody who should have stopped has not."""

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Answered, Asked, Broken, Fault, get, lines
 from tests.contract.play import Play, Scene
 from tests.contract.upstream import Endpoint, Recorder, check_fields, check_seen, meanwhile
-from tests.e2e.edge import Edge
-from tests.e2e.people import key_line, people
-from tests.proxy.wire import PATIENCE, Cut, Message, Wire
-from tests.proxy.wire import shown as shown_bytes
-from tests.supervisor.waiting import turned
+from tests.support.customers import key_line, people
+from tests.support.edge import Edge
+from tests.support.waiting import turned
+from tests.support.wire import PATIENCE, Cut, Message, Wire
+from tests.support.wire import shown as shown_bytes
 
 T = TypeVar("T")
 

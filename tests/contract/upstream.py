@@ -9,8 +9,8 @@ from typing import Any
 
 from edgeproxy.tasks import Tasks
 from tests.contract.case import Seen, lines
-from tests.e2e.ports import HOST
-from tests.proxy.wire import PATIENCE, Cut, Message, Wire
+from tests.support.ports import HOST
+from tests.support.wire import PATIENCE, Cut, Message, Wire
 
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 
 from edgeproxy.counters.store import Store
-from tests.counters.tables import close_all
+from tests.support.tables import close_all
 
 
 @pytest.fixture(autouse=True)

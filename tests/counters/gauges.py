@@ -12,7 +12,7 @@ from pathlib import Path
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.columns import take
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
-from tests.counters.tables import WIDTH, opened
+from tests.support.tables import WIDTH, opened
 
 
 def use(table: LimitTable, key: bytes, count: int, now: float = 1000.0) -> int:

@@ -6,7 +6,7 @@ import pytest
 from edgeproxy.counters.base import Base, Fold, Sums, add, stamp
 from edgeproxy.counters.file import TableError
 from edgeproxy.counters.tallies import COUNTER, HISTOGRAM
-from tests.counters.tables import METRICS, USAGE, make, tallies
+from tests.support.tables import METRICS, USAGE, make, tallies
 
 ROWS: Sums = {b"acme\0requests\0v1": (COUNTER, [5]), b"edge\0\xc3\xa9": (HISTOGRAM, [1, 2, 3])}
 

@@ -10,7 +10,7 @@ from edgeproxy.counters.columns import give_back, take
 from edgeproxy.counters.reclaim import HINDSIGHT
 from edgeproxy.counters.rows import HAS_FOREIGN, HAS_GAUGES, HAS_PERIODS, LimitTable
 from tests.counters.gauges import process, use
-from tests.counters.tables import (
+from tests.support.tables import (
     FORMER,
     PEOPLE,
     QUOTAS,

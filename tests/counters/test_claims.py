@@ -6,7 +6,7 @@ from edgeproxy.counters import claims, columns
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.store import Store
-from tests.counters.tables import PEOPLE, claim, limits, make, opened
+from tests.support.tables import PEOPLE, claim, limits, make, opened
 
 SHARED = PEOPLE._replace(columns=5)
 

@@ -18,7 +18,7 @@ from edgeproxy.counters.columns import (
     withdraw_orphan,
 )
 from edgeproxy.counters.file import TableFile
-from tests.counters.tables import PEOPLE, USAGE, make, opened
+from tests.support.tables import PEOPLE, USAGE, make, opened
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from edgeproxy.counters.columns import take
-from tests.counters.tables import opened
+from tests.support.tables import opened
 files = [opened(Path(path)) for path in sys.argv[1:]]
 print(take(files), flush=True)
 sys.stdin.read()

@@ -9,7 +9,7 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.file import TableError, TableFile, write_whole
-from tests.counters.tables import FORMER, INSTANCE, PEOPLE, QUOTAS, USAGE, make, opened
+from tests.support.tables import FORMER, INSTANCE, PEOPLE, QUOTAS, USAGE, make, opened
 
 KINDS = (PEOPLE, QUOTAS, FORMER, USAGE)
 
@@ -126,7 +126,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from edgeproxy.counters.file import TableError
-from tests.counters.tables import PEOPLE, make
+from tests.support.tables import PEOPLE, make
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     make(Path(sys.argv[1]), PEOPLE._replace(rows=1000))

@@ -12,7 +12,7 @@ from edgeproxy.counters.columns import take
 from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from tests.counters.gauges import Process, process, use
-from tests.counters.tables import PEOPLE, WIDTH, limits, make, opened
+from tests.support.tables import PEOPLE, WIDTH, limits, make, opened
 
 KEY = b"acme"
 BORN = 1000.0

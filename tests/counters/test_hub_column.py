@@ -12,7 +12,7 @@ from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.setup import layouts
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tending import UNHELD, Tending
-from tests.counters.tables import PEOPLE, WIDTH, claim, limits, make, opened
+from tests.support.tables import PEOPLE, WIDTH, claim, limits, make, opened
 
 NOW = 5000.0
 CELL = cell_number(NOW, WIDTH)

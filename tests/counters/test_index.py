@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.index import EMPTY, FIRST, ROW_BITS, TOMBSTONE, Index
-from tests.counters.tables import PEOPLE, fresh, make, opened
+from tests.support.tables import PEOPLE, fresh, make, opened
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from edgeproxy.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
 from edgeproxy.counters.rows import TableFull
 from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.metrics import BUCKETS, METRICS
-from tests.counters import tables
-from tests.counters.tables import USAGE, make, opened, tallies
+from tests.support import tables
+from tests.support.tables import USAGE, make, opened, tallies
 
 
 @pytest.fixture

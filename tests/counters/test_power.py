@@ -9,7 +9,7 @@ from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import tally_key
 from tests.counters.conftest import Supervise
-from tests.counters.tables import number_of
+from tests.support.tables import number_of
 
 Work = Callable[[], Store]
 NOW = 5e7

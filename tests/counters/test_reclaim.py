@@ -7,7 +7,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import SHORTEST_US, cell_number, pack
 from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, IDLE, Reclaim
 from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
-from tests.counters.tables import PEOPLE, QUOTAS, WIDTH, claim, limits, make, number_of
+from tests.support.tables import PEOPLE, QUOTAS, WIDTH, claim, limits, make, number_of
 
 BORN = 1000.0
 WINDOW = 28 * WIDTH / 1e6

@@ -16,7 +16,7 @@ from edgeproxy.counters.rows import (
     TableBusy,
     TableFull,
 )
-from tests.counters.tables import PEOPLE, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
+from tests.support.tables import PEOPLE, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from edgeproxy.counters.setup import (
 )
 from edgeproxy.counters.store import Store
 from tests.counters.conftest import Supervise
-from tests.counters.tables import WIDTH, claim, count_as_formerly
+from tests.support.tables import WIDTH, claim, count_as_formerly
 
 FIRST = [f"{kind}.1.tbl" for kind in ("addresses", "connections", "metrics", "people", "quotas", "usage")]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import TableBusy, TableFull
 from edgeproxy.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, names, tally_key
-from tests.counters.tables import METRICS, USAGE, make, opened, tallies
+from tests.support.tables import METRICS, USAGE, make, opened, tallies
 
 PART = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=200)
 

@@ -14,7 +14,7 @@ from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.counters.tending import UNHELD
 from tests.counters.conftest import Supervise
 from tests.counters.gauges import use
-from tests.counters.tables import claim
+from tests.support.tables import claim
 
 Work = Callable[[], Store]
 NOW = 5e7

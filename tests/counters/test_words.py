@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 from time import monotonic
 
-from tests.counters.tables import PEOPLE, make, opened
+from tests.support.tables import PEOPLE, make, opened
 
 WRITER = """
 import select, sys
 from pathlib import Path
-from tests.counters.tables import opened
+from tests.support.tables import opened
 words = opened(Path(sys.argv[1])).words
 print("ready", flush=True)
 n = 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tests.e2e.ask import Answer
+from tests.support.ask import Answer
 
 STAMPED = frozenset(
     (

@@ -14,8 +14,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.e2e.process import Process
-from tests.supervisor.waiting import until
+from tests.support.process import Process
+from tests.support.waiting import until
 
 FLAGS = (
     "--headless",

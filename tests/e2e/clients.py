@@ -13,8 +13,8 @@ import aiohttp
 import httpx
 import requests
 
-from tests.e2e.ask import PATIENCE, Answer, answer_of
-from tests.e2e.ports import HOST
+from tests.support.ask import PATIENCE, Answer, answer_of
+from tests.support.ports import HOST
 
 Fields = Mapping[str, str]
 Send = Callable[..., Answer]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.e2e.alike", "tests.e2e.edge", "tests.e2e.ask")
+pytest.register_assert_rewrite("tests.e2e.alike")
 
-from tests.e2e.edge import Edge  # noqa: E402
 from tests.e2e.services import Httpbin, Nginx  # noqa: E402
-from tests.e2e.upstream import Upstream  # noqa: E402
+from tests.support.edge import Edge  # noqa: E402
+from tests.support.upstream import Upstream  # noqa: E402
 
 StartEdge = Callable[..., Edge]
 

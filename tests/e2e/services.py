@@ -6,10 +6,10 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.e2e.ask import ask
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.process import Process
-from tests.supervisor.waiting import until
+from tests.support.ask import ask
+from tests.support.ports import HOST, Ports
+from tests.support.process import Process
+from tests.support.waiting import until
 
 LARGE = 20 << 20
 """Bytes of the largest body: more than the edge and all socket buffers on the way can hold."""

@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.e2e.ask import ask
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge, total
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.ask import ask
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge, total
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 KEY = key_of(UNLIMITED)
 

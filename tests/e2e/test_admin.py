@@ -4,11 +4,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e.ask import Wire, ask
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge, total
-from tests.e2e.people import UNLIMITED, key_of, people
-from tests.supervisor.waiting import until
+from tests.support.ask import Wire, ask
+from tests.support.customers import UNLIMITED, key_of, people
+from tests.support.edge import Edge, total
+from tests.support.waiting import until
 
 ROUTES = [
     {"name": "open", "path": "/open/*", "upstream": "api", "auth": "none"},

@@ -13,15 +13,15 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy.config.load import load_people
-from edgeproxy.sync import pushing
-from tests.collector.collector import EDGE, Collector
-from tests.e2e.ask import ask
-from tests.e2e.edge import Edge
-from tests.e2e.people import TIERS, UNLIMITED, key_line, key_of
-from tests.e2e.ports import HOST
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
-from tests.sync.server import SERVER, Redis
+from edgeproxy.directory import push
+from tests.support.ask import ask
+from tests.support.collector import EDGE, Collector
+from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
+from tests.support.edge import Edge
+from tests.support.ports import HOST
+from tests.support.redis import SERVER, Redis
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
 
@@ -114,7 +114,7 @@ def test_an_edge_that_is_well_with_a_hub_raises_nothing_and_others_what_they_lac
         file = tmp_path / "people.yaml"
         people = {"customers": {"dora": {"tier": "basic"}}, "keys": [key_line("dora")]}
         file.write_text(yaml.safe_dump({"hub": redis.url, "tiers": TIERS, **people}))
-        pushing.run(load_people(file, {}), force=False, dry=False)
+        push.run(load_people(file, {}), force=False, dry=False)
         until(lambda: state("directory") == "current", "it knows the customers")
         check_firing(tmp_path, well, known := scraped(edge.admin, "edgeproxy"))
 

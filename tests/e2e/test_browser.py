@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.e2e.edge import Edge
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST, Ports
 from tests.e2e.site import ASSETS, IMAGES, SCRIPTS, SHEETS, Site
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
 
 pytestmark = pytest.mark.chromium
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.alike import STAMPED, assert_alike
-from tests.e2e.ask import Answer
 from tests.e2e.clients import CLIENTS, Send
-from tests.e2e.edge import Edge
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST
 from tests.e2e.services import LARGE, TEXT, Httpbin, Nginx
-from tests.e2e.upstream import content
+from tests.support.ask import Answer
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge
+from tests.support.ports import HOST
+from tests.support.upstream import content
 
 ASKED = {"Host": "api.test", "User-Agent": "tests/1", "X-Own": 'a, "b"; c=1'}
 KEYED = {**ASKED, "X-API-Key": key_of(UNLIMITED)}

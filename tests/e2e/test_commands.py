@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.ask import ask
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import START, Edge
-from tests.e2e.people import key_of, people
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.process import ROOT, Process
 from tests.e2e.services import answers
 from tests.e2e.structured import parse_list
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.ask import ask
+from tests.support.customers import key_of, people
+from tests.support.edge import START, Edge
+from tests.support.ports import HOST, Ports
+from tests.support.process import ROOT, Process
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 
 def edgeproxy(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

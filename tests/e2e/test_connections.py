@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ask import Wire
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.load import Load, Plan
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.upstream import Upstream, content
+from tests.support.ask import Wire
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge
+from tests.support.load import Load, Plan
+from tests.support.upstream import Upstream, content
 
 FIELDS = b"Host: api.test\r\nX-API-Key: %b\r\n" % key_of(UNLIMITED).encode()
 

@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.load import load_people
-from edgeproxy.supervisor.cached import FILE
-from edgeproxy.sync import pushing
-from edgeproxy.sync.redis import Link
+from edgeproxy.directory import push
+from edgeproxy.directory.cache import FILE
+from edgeproxy.hub.redis import Link
+from tests.directory.test_versions import told
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge, total
-from tests.e2e.people import TIERS, UNLIMITED, key_line, key_of
-from tests.supervisor.waiting import until
-from tests.sync.server import SERVER, Redis
-from tests.sync.test_directory import told
+from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
+from tests.support.edge import Edge, total
+from tests.support.redis import SERVER, Redis
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
@@ -60,7 +60,7 @@ class Pusher:
     def pushes(self, *given: Any, **tiers: Any) -> None:
         """Push it, with these in it."""
         self.writes(*given, **tiers)
-        pushing.run(load_people(self.file, {}), force=True, dry=False)
+        push.run(load_people(self.file, {}), force=True, dry=False)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_the_files_count_where_both_know_a_name(start_edge: StartEdge, redis: Re
 
 
 def ask_limits(edge: Edge, customer: str) -> tuple[int, str]:
-    from tests.e2e.ask import ask
+    from tests.support.ask import ask
 
     answer = ask(edge.admin, f"/limits/{customer}")
     return answer.status, answer.json()["detail"]

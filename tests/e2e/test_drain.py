@@ -12,15 +12,15 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed
 
-from tests.e2e.ask import Wire, ask
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.load import Load, Plan
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.process import kill
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.ask import Wire, ask
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge
+from tests.support.load import Load, Plan
+from tests.support.ports import HOST, Ports
+from tests.support.process import kill
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 ASKED = f"GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: {key_of(UNLIMITED)}\r\n\r\n".encode()
 

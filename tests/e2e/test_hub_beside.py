@@ -14,11 +14,11 @@ from edgeproxy.counters.control import Control
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.setup import file_name
-from tests.e2e.edge import Edge
-from tests.e2e.people import people
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
-from tests.sync.server import SERVER, Redis
+from tests.support.customers import people
+from tests.support.edge import Edge
+from tests.support.redis import SERVER, Redis
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.edge import START, Edge, total
-from tests.e2e.people import key_of, people
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
-from tests.sync.server import SERVER, Cluster, Redis
+from tests.support.customers import key_of, people
+from tests.support.edge import START, Edge, total
+from tests.support.redis import SERVER, Cluster, Redis
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

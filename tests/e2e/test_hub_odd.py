@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ask import Answer
-from tests.e2e.edge import Edge, total
-from tests.e2e.people import people
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.ask import Answer
+from tests.support.customers import people
+from tests.support.edge import Edge, total
+from tests.support.threaded import Threaded
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 from tests.sync.fake import Answers, fake
-from tests.threaded import Threaded
 
 LIMIT = 60
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ask import Answer
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.load import Load, Plan
-from tests.e2e.people import UNLIMITED, key_of, people
 from tests.e2e.structured import parse_list
 from tests.e2e.test_refusals import assert_problem
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.ask import Answer
+from tests.support.customers import UNLIMITED, key_of, people
+from tests.support.edge import Edge
+from tests.support.load import Load, Plan
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 WORKERS = 2
 

@@ -3,13 +3,13 @@
 from contextlib import ExitStack
 from typing import Any
 
-from tests.e2e.ask import Answer, Wire
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.people import key_line, key_of
-from tests.e2e.process import kill
 from tests.e2e.structured import parse_list
-from tests.supervisor.waiting import until
+from tests.support.ask import Answer, Wire
+from tests.support.customers import key_line, key_of
+from tests.support.edge import Edge
+from tests.support.process import kill
+from tests.support.waiting import until
 
 OPEN = b"POST /open HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\nContent-Length: 2\r\n\r\n" % key_of("acme").encode()
 """A request that is under way for as long as its body does not come."""

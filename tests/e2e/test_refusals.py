@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.ask import Answer, Wire, say
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.people import UNLIMITED, key_line, key_of, people
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.upstream import Upstream
+from tests.support.ask import Answer, Wire, say
+from tests.support.customers import UNLIMITED, key_line, key_of, people
+from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
+from tests.support.upstream import Upstream
 
 KEY = key_of(UNLIMITED).encode()
 

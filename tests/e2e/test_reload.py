@@ -12,16 +12,16 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.e2e.ask import Wire, ask
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import COMMAND, Edge, total
-from tests.e2e.load import Load, Plan
-from tests.e2e.people import UNLIMITED, key_line, key_of, people
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.process import Process, kill
 from tests.e2e.site import Site
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until, within
+from tests.support.ask import Wire, ask
+from tests.support.customers import UNLIMITED, key_line, key_of, people
+from tests.support.edge import COMMAND, Edge, total
+from tests.support.load import Load, Plan
+from tests.support.ports import HOST, Ports
+from tests.support.process import Process, kill
+from tests.support.upstream import Upstream
+from tests.support.waiting import until, within
 
 RELOADS = 50
 FLIP = b"GET /flip HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\n\r\n" % key_of(UNLIMITED).encode()

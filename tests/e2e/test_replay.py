@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import total
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST
-from tests.e2e.process import ROOT
-from tests.e2e.upstream import Upstream
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import total
+from tests.support.ports import HOST
+from tests.support.process import ROOT
+from tests.support.upstream import Upstream
 
 RECORDED = ROOT.parent / "shared" / "data" / "access.log.gz"
 """10,000 requests in Apache's combined format, where they are at hand. Its addresses are people's: never shown."""

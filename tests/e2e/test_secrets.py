@@ -13,12 +13,12 @@ import pytest
 
 from edgeproxy.config.load import load
 from edgeproxy.config.problems import ConfigErrors
-from tests.authority import Authority
-from tests.e2e.ask import PATIENCE, ask
-from tests.e2e.edge import Edge, total
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.ask import PATIENCE, ask
+from tests.support.authority import Authority
+from tests.support.edge import Edge, total
+from tests.support.ports import HOST, Ports
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 SECRET = "hush-6b1f"
 """What all keys have in them, and nothing else has."""

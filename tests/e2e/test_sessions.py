@@ -11,11 +11,11 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.e2e.ask import PATIENCE
 from tests.e2e.clients import LONG, own_session
-from tests.e2e.edge import Edge
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST
+from tests.support.ask import PATIENCE
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge
+from tests.support.ports import HOST
 
 FIELDS = {"X-API-Key": key_of(UNLIMITED)}
 Visit = Callable[[str, Sequence[str]], tuple[list[Any], int]]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.collector.collector import EDGE, Collector, checked
-from tests.e2e.edge import Edge, total
-from tests.e2e.people import people
-from tests.e2e.ports import HOST
-from tests.e2e.process import kill
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.collector import EDGE, Collector, checked
+from tests.support.customers import people
+from tests.support.edge import Edge, total
+from tests.support.ports import HOST
+from tests.support.process import kill
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 KEY = {"Authorization": "Bearer key-of-acme"}
 

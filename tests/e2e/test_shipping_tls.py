@@ -4,14 +4,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.authority import Authority
-from tests.collector.collector import EDGE
 from tests.collector.secured import NAME, Secured
-from tests.e2e.edge import Edge
-from tests.e2e.people import people
-from tests.e2e.ports import HOST
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.authority import Authority
+from tests.support.collector import EDGE
+from tests.support.customers import people
+from tests.support.edge import Edge
+from tests.support.ports import HOST
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 
 def test_an_edge_ships_over_tls_once_each_believes_the_other(upstream: Upstream, tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ import pytest
 import websockets
 from aiohttp import web
 
-from tests.e2e.ask import PATIENCE, Wire
 from tests.e2e.clients import own_session
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.upstream import content
+from tests.support.ask import PATIENCE, Wire
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
+from tests.support.upstream import content
 
 KEY = {"X-API-Key": key_of(UNLIMITED)}
 HOARD = 16 << 20

@@ -14,12 +14,12 @@ import httpx
 import pytest
 import requests
 
-from tests.e2e.edge import Edge, total
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST, Ports
-from tests.e2e.upstream import Upstream
 from tests.proxy.authority import Authority
-from tests.supervisor.waiting import until
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge, total
+from tests.support.ports import HOST, Ports
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 KEYED = {"X-API-Key": key_of(UNLIMITED)}
 

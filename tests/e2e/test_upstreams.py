@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.authority import Authority, Pair
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import COMMAND, Edge, total
-from tests.e2e.ports import HOST
-from tests.supervisor.waiting import until
+from tests.support.authority import Authority, Pair
+from tests.support.edge import COMMAND, Edge, total
+from tests.support.ports import HOST
+from tests.support.waiting import until
 
 OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
 HEALTH = {"path": "/healthz", "every": "200ms"}
@@ -340,7 +340,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
     made = Hosts(tmp_path)
     if not made.works():
         pytest.skip("this machine gives no process a hosts file of its own (unshare --mount)")
-    monkeypatch.setattr("tests.e2e.edge.COMMAND", (*made.command, *COMMAND))
+    monkeypatch.setattr("tests.support.edge.COMMAND", (*made.command, *COMMAND))
     return made
 
 

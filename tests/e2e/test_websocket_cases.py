@@ -20,10 +20,10 @@ import pytest
 import websockets
 from aiohttp import web
 
-from tests.e2e.edge import Edge
 from tests.e2e.frames import CLOSE, COMPRESSED, CONTINUATION, Deflate, Frame, close, fragments, read
-from tests.e2e.ports import HOST, Ports
 from tests.e2e.websocket_cases import GROUPS, Case, Chops, Compressed, Event, Heard
+from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
 
 SERVERS = ("websockets", "aiohttp")
 NOT_PASSED = {"websockets": {"7.1.5"}, "aiohttp": {"7.9.5"}}

@@ -9,9 +9,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from tests.e2e.load import content_length
-from tests.e2e.people import key_of
-from tests.e2e.ports import HOST
+from tests.support.customers import key_of
+from tests.support.load import content_length
+from tests.support.ports import HOST
 
 ANSWERED = 10.0
 """Seconds within which there is an answer, however busy the machine is."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import start_edge
-from tests.e2e.upstream import Upstream
 from tests.faults.service import Service
+from tests.support.upstream import Upstream
 
 pytest.register_assert_rewrite("tests.faults.storm", "tests.faults.counting")
 

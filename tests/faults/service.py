@@ -14,8 +14,8 @@ from functools import partial
 from time import monotonic
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.e2e.ports import HOST
-from tests.threaded import Threaded
+from tests.support.ports import HOST
+from tests.support.threaded import Threaded
 
 PIECE = b"5\r\npiece\r\n"
 

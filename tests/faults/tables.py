@@ -8,8 +8,8 @@ from edgeproxy.counters.control import Control
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.setup import file_name
-from edgeproxy.proxy.terms import concurrency_rule
-from tests.e2e.edge import Edge
+from edgeproxy.limits.limit_set import concurrency_rule
+from tests.support.edge import Edge
 
 
 @contextmanager

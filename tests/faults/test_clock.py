@@ -13,12 +13,12 @@ from edgeproxy.clock import EPOCH
 from edgeproxy.counters.control import Control
 from edgeproxy.counters.store import Store
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.people import people
 from tests.faults.asking import Asking
 from tests.faults.service import Service
 from tests.faults.tables import in_use, shown
-from tests.supervisor.waiting import turned
+from tests.support.customers import people
+from tests.support.edge import Edge
+from tests.support.waiting import turned
 
 HOUR = 3600.0
 WORKERS = 2

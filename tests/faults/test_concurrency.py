@@ -9,15 +9,15 @@ from collections import Counter
 from time import monotonic
 
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.load import request
-from tests.e2e.people import people
-from tests.e2e.ports import HOST
-from tests.e2e.process import kill
 from tests.faults.service import Service
 from tests.faults.storm import whole_crew
 from tests.faults.tables import in_use, shown
-from tests.supervisor.waiting import until
+from tests.support.customers import people
+from tests.support.edge import Edge
+from tests.support.load import request
+from tests.support.ports import HOST
+from tests.support.process import kill
+from tests.support.waiting import until
 
 CLIENTS = 10_000
 KILLS = 10
@@ -46,9 +46,9 @@ class Aborting:
         """One client after another, some at the same time, until there were enough and `stop` is set."""
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
-                group.create_task(self._lane(stop))
+                group.create_task(self._binding(stop))
 
-    async def _lane(self, stop: threading.Event) -> None:
+    async def _binding(self, stop: threading.Event) -> None:
         while self.left < CLIENTS or not stop.is_set():
             self.left += 1
             await asyncio.sleep(self._chance.random() * PAUSE)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge, total
-from tests.e2e.people import key_of, people
-from tests.e2e.ports import HOST
 from tests.e2e.test_streaming import memory_of
 from tests.faults.asking import Asking, at_work
 from tests.faults.service import Service
-from tests.supervisor.waiting import until
+from tests.support.customers import key_of, people
+from tests.support.edge import Edge, total
+from tests.support.ports import HOST
+from tests.support.waiting import until
 
 WORKERS = 2
 EXCESS = 2 * (WORKERS - 1)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ask import Wire
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.load import Account, Load, Plan, request
-from tests.e2e.people import people
-from tests.e2e.upstream import Upstream
-from tests.supervisor.waiting import until
+from tests.support.ask import Wire
+from tests.support.customers import people
+from tests.support.edge import Edge
+from tests.support.load import Account, Load, Plan, request
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 LIMITS = {"small": 60, "middle": 600, "large": 10_000}
 PROCESSES = 4

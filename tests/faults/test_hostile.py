@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST
-from tests.e2e.upstream import Upstream
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge
+from tests.support.ports import HOST
+from tests.support.upstream import Upstream
 
 SECONDS, LONG = 5.0, 60.0
 CONNECTIONS = 8

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import StartEdge
-from tests.e2e.people import UNLIMITED, people
-from tests.e2e.upstream import Upstream
 from tests.faults.storm import Storm
+from tests.support.customers import UNLIMITED, people
+from tests.support.upstream import Upstream
 
 LIMIT = 600
 WINDOW = 55.0

@@ -7,20 +7,20 @@ from contextlib import closing
 from pathlib import Path
 
 from edgeproxy.counters.control import Control
-from tests.e2e.ask import ask
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import COMMAND, Edge
-from tests.e2e.load import request
-from tests.e2e.people import people
-from tests.e2e.ports import HOST
-from tests.e2e.process import kill
 from tests.faults.asking import Asking, at_work
 from tests.faults.counting.site import stepping
 from tests.faults.counting.stepping import said
 from tests.faults.service import Service
 from tests.faults.storm import whole_crew
 from tests.faults.tables import in_use, shown
-from tests.supervisor.waiting import until
+from tests.support.ask import ask
+from tests.support.customers import people
+from tests.support.edge import COMMAND, Edge
+from tests.support.load import request
+from tests.support.ports import HOST
+from tests.support.process import kill
+from tests.support.waiting import until
 
 SERVES = "before serve 1"
 """The step at which all workers of a supervisor are ready, and nobody knows of it yet."""

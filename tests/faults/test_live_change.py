@@ -8,12 +8,12 @@ from time import monotonic
 from typing import Any
 
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.people import people
 from tests.faults.asking import Asking
 from tests.faults.service import Service
 from tests.faults.tables import in_use, shown
-from tests.supervisor.waiting import turned
+from tests.support.customers import people
+from tests.support.edge import Edge
+from tests.support.waiting import turned
 
 WORKERS = 2
 EXCESS = 2 * (WORKERS - 1)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ask import PATIENCE, Wire
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge, total
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST
 from tests.e2e.test_streaming import memory_of, send_until_stalled
-from tests.supervisor.waiting import until
+from tests.support.ask import PATIENCE, Wire
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge, total
+from tests.support.ports import HOST
+from tests.support.waiting import until
 
 MIB = 1 << 20
 FLOOD = 200 * MIB

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-from tests.e2e.ask import ask
 from tests.e2e.conftest import StartEdge
-from tests.e2e.people import UNLIMITED, key_of
-from tests.e2e.ports import HOST
-from tests.e2e.process import kill
-from tests.supervisor.waiting import until
+from tests.support.ask import ask
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.ports import HOST
+from tests.support.process import kill
+from tests.support.waiting import until
 
 METERS = {"in": {"count": "bytes_in"}, "out": {"count": "bytes_out"}}
 ENOUGH = 500_000

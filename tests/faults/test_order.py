@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ask import PATIENCE, Wire
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.load import request
-from tests.e2e.people import UNLIMITED
+from tests.support.ask import PATIENCE, Wire
+from tests.support.customers import UNLIMITED
+from tests.support.edge import Edge
+from tests.support.load import request
 
 REQUESTS = 1500
 

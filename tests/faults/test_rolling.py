@@ -7,13 +7,13 @@ from time import monotonic
 from typing import Any
 
 from tests.e2e.conftest import StartEdge
-from tests.e2e.edge import Edge
-from tests.e2e.people import people
-from tests.e2e.process import kill
 from tests.faults.asking import Asking, at_work
 from tests.faults.service import Service
 from tests.faults.tables import in_use, shown
-from tests.supervisor.waiting import until
+from tests.support.customers import people
+from tests.support.edge import Edge
+from tests.support.process import kill
+from tests.support.waiting import until
 
 LIMIT = 300
 AT_ONCE = 2

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.edge import total
-from tests.e2e.process import ROOT
-from tests.faults.soak.course import Course
-from tests.faults.soak.kinds import KINDS
-from tests.faults.soak.report import report
-from tests.faults.soak.site import Site
-from tests.faults.soak.tally import ODD
-from tests.faults.soak.verdict import Outcome
-from tests.faults.soak.watch import Watch, vitals
-from tests.supervisor.waiting import until
+from loadtest.soak.course import Course
+from loadtest.soak.kinds import KINDS
+from loadtest.soak.report import report
+from loadtest.soak.site import Site
+from loadtest.soak.tally import ODD
+from loadtest.soak.verdict import Outcome
+from loadtest.soak.watch import Watch, vitals
+from tests.support.edge import total
+from tests.support.process import ROOT
+from tests.support.waiting import until
 
 SHORT, LONG = 100.0, 1200.0
 """Seconds of the course; the load begins before it and ends after it."""

@@ -11,11 +11,11 @@ import pytest
 from edgeproxy.usage.batch import read
 from edgeproxy.usage.segment import Record, records
 from edgeproxy.usage.spool import segments
-from tests.collector.collector import checked
-from tests.e2e.process import ROOT
 from tests.faults.counting.relay import CALM, DOWN
 from tests.faults.counting.site import Counted, Site
-from tests.supervisor.waiting import until
+from tests.support.collector import checked
+from tests.support.process import ROOT
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.counting.relay import CALM, DOWN, STORMY
 from tests.faults.counting.site import Counted, Site
-from tests.supervisor.waiting import until
+from tests.support.waiting import until
 from tests.usage.edge import batches
 
 HOUR = 3600.0

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.collector.postgresql import Postgresql, programs
 from tests.faults.counting.relay import STORMY
 from tests.faults.counting.site import Site, stepping
 from tests.faults.counting.stepping import COLLECTOR_STEPS, EDGE_STEPS, boundaries, said
-from tests.supervisor.waiting import until
+from tests.support.postgresql import Postgresql, programs
+from tests.support.waiting import until
 
 FEW = 3
 """Boundaries that are drawn of each process where not all of them are tried: each costs a start."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import ROOT
 from tests.faults.counting.course import Course
 from tests.faults.counting.site import Site
+from tests.support.process import ROOT
 
 SHORT, LONG = 60.0, 1800.0
 """Seconds."""

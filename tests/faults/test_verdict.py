@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.soak.account import Account, How, Seen, Trouble
-from tests.faults.soak.course import Calm
-from tests.faults.soak.fault import Deed, Fault, Held
-from tests.faults.soak.kinds import COMER, DETOUR, KINDS, LIMITED
-from tests.faults.soak.report import report
-from tests.faults.soak.tally import ODD
-from tests.faults.soak.verdict import GRACE, Outcome, explanation
-from tests.faults.soak.watch import Vitals, Watch, trend
+from loadtest.soak.account import Account, How, Seen, Trouble
+from loadtest.soak.course import Calm
+from loadtest.soak.fault import Deed, Fault, Held
+from loadtest.soak.kinds import COMER, DETOUR, KINDS, LIMITED
+from loadtest.soak.report import report
+from loadtest.soak.tally import ODD
+from loadtest.soak.verdict import GRACE, Outcome, explanation
+from loadtest.soak.watch import Vitals, Watch, trend
 
 AT = 10.0
 FAULTS = {

@@ -5,7 +5,6 @@ import socket
 import struct
 from collections.abc import Callable
 
-from tests.e2e.ports import HOST
 from tests.fuzz.conversation import (
     AwaitAnswers,
     AwaitGo,
@@ -18,6 +17,7 @@ from tests.fuzz.conversation import (
     StopReading,
 )
 from tests.fuzz.record import Talk
+from tests.support.ports import HOST
 
 READ = 1 << 18
 RESET = struct.pack("ii", 1, 0)

@@ -7,7 +7,7 @@ import pytest
 
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
-from tests.counters.tables import close_all, limits, make
+from tests.support.tables import close_all, limits, make
 
 Worker = Callable[[int], LimitTable]
 

@@ -15,9 +15,9 @@ from edgeproxy.limits.bucket import ROUNDING, Hybrid, TokenBucket, room
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.window import SlidingWindow
-from tests.counters.tables import claim, fresh, limits, make, number_of
 from tests.limits.conftest import Worker
 from tests.limits.reference import ExactBucket, ExactWindow, ask
+from tests.support.tables import claim, fresh, limits, make, number_of
 
 PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=at.HEADS)
 ADDRESSES = Layout("addresses", 5, 8, ring=16, cells=13, width=at.HEADS)

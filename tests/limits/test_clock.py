@@ -11,8 +11,8 @@ from edgeproxy.counters.cells import width_us
 from edgeproxy.counters.layout import Layout
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
-from tests.counters.tables import claim, fresh, limits, make, number_of
 from tests.limits.reference import ExactWindow, ask
+from tests.support.tables import claim, fresh, limits, make, number_of
 
 PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=at.HEADS)
 START = 51_000_000.0

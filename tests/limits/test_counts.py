@@ -10,8 +10,8 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import counted
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
-from tests.counters.tables import claim, fresh, limits
 from tests.limits.conftest import Worker
+from tests.support.tables import claim, fresh, limits
 
 START = 51_000_000.0
 RULE = Rule("basic", 10, 60.0)

@@ -13,7 +13,7 @@ from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import HELD, NEVER, QUIET, Gate, cold_allowance
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
-from tests.counters.tables import PEOPLE, close_all, limits, make
+from tests.support.tables import PEOPLE, close_all, limits, make
 
 NOW = 5000.0
 SHARED = PEOPLE._replace(columns=5)

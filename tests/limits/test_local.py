@@ -8,7 +8,7 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits import local
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
-from tests.counters.tables import claim, limits, make, number_of
+from tests.support.tables import claim, limits, make, number_of
 
 START = 51_000_000.0
 RULE = Rule("basic", 21, 60.0)

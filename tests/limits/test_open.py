@@ -9,14 +9,14 @@ import pytest
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.admission import Admission, Terms, admit, admit_open, held_up, tell
+from edgeproxy.limits.admission import Admission, LimitSet, admit, admit_fast, blocking_gate, tell
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import HELD, NEVER, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
-from tests.counters.tables import PEOPLE, close_all, limits, make
+from tests.support.tables import PEOPLE, close_all, limits, make
 
 STORIES = 60
 STEPS = 400
@@ -64,7 +64,7 @@ class World:
         if len(doors) > 1 and chance.random() < 0.3:
             doors.pop(chance.randrange(len(doors)))
         at_once = (self.policies.concurrency(AT_ONCE, b"acme"),) if chance.random() < 0.5 else ()
-        self.terms = Terms(tuple(held), slots=at_once, gates=tuple(doors), totals=(self.at_once,))
+        self.terms = LimitSet(tuple(held), slots=at_once, gates=tuple(doors), totals=(self.at_once,))
         self.under_way = 0
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
@@ -80,11 +80,11 @@ class World:
 
     def request(self) -> Admission | str:
         terms = self.terms
-        admission = admit_open(terms, self.now) if self.short else None
+        admission = admit_fast(terms, self.now) if self.short else None
         if admission is not None:
             self.shortly += 1
         else:
-            if (held := held_up(terms, self.now)) is not None:
+            if (held := blocking_gate(terms, self.now)) is not None:
                 return held[0].name
             admission = admit(terms, self.now)
             tell(terms, self.now, admission[0], admission[3])

@@ -15,8 +15,8 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import Period, period_of
 from edgeproxy.limits.policies import Policies, quota_key
 from edgeproxy.limits.quota import Quota, counted_in
-from tests.counters.tables import claim, fresh, limits, make, number_of
 from tests.limits.reference import ExactQuota
+from tests.support.tables import claim, fresh, limits, make, number_of
 
 QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEADS)
 SUBJECT = b"acme"

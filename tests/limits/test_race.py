@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.reclaim import Reclaim
-from tests.counters.tables import limits, make, opened, taken
+from tests.support.tables import limits, make, opened, taken
 
 WORKER = """
 import random, sys
@@ -17,7 +17,7 @@ from time import sleep
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import look
-from tests.counters.tables import limits, opened
+from tests.support.tables import limits, opened
 number = int(sys.argv[3])
 table, clock = limits(Path(sys.argv[1]), number), opened(Path(sys.argv[2])).words
 policies, rule, chance = Policies(table), Rule("basic", 1 << 20, 1.0), random.Random(int(sys.argv[4]) + number)

@@ -8,14 +8,24 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.admission import Terms, admit, affords, buy, held_up, lacking, report, sells, tell
+from edgeproxy.limits.admission import (
+    LimitSet,
+    admit,
+    affords,
+    blocking_gate,
+    buy,
+    credits_cover,
+    lacking,
+    report,
+    tell,
+)
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
-from tests.counters.tables import PEOPLE, QUOTAS, close_all, limits, make
+from tests.support.tables import PEOPLE, QUOTAS, close_all, limits, make
 
 NOW = 5000.0
 RULE = Rule("basic", 5, 60.0)
@@ -65,32 +75,32 @@ def policies(table: LimitTable, sharing: Sharing) -> Policies:
 
 
 @pytest.fixture
-def terms(policies: Policies) -> Terms:
+def terms(policies: Policies) -> LimitSet:
     policy = policies.of(RULE, b"acme")
     gate = policies.gate(RULE, b"acme", "bounded")
     assert gate is not None
     slots = policies.concurrency(AT_ONCE, b"acme")
     total = policies.total(slots)
     assert total is not None
-    return Terms((policy,), slots=(slots,), gates=((policy, gate),), totals=(total,))
+    return LimitSet((policy,), slots=(slots,), gates=((policy, gate),), totals=(total,))
 
 
-def passes(terms: Terms) -> bool:
+def passes(terms: LimitSet) -> bool:
     """Whether a request passes without asking, and is admitted then."""
-    if held_up(terms, NOW) is not None:
+    if blocking_gate(terms, NOW) is not None:
         return False
     refused, _, _, noted = admit(terms, NOW)
     tell(terms, NOW, refused, noted)
     return not refused
 
 
-def test_who_must_ask_is_held_up_at_its_gate(terms: Terms) -> None:
+def test_who_must_ask_is_held_up_at_its_gate(terms: LimitSet) -> None:
     assert passes(terms)
-    held = held_up(terms, NOW)
+    held = blocking_gate(terms, NOW)
     assert held == terms.gates[0], "a fifth of a limit of five is all that passes unheard"
 
 
-def test_what_passes_is_told(terms: Terms, sharing: Sharing) -> None:
+def test_what_passes_is_told(terms: LimitSet, sharing: Sharing) -> None:
     assert passes(terms)
     assert sharing.told == [terms.gates[0][1]]
     (total,) = terms.totals
@@ -100,14 +110,14 @@ def test_what_passes_is_told(terms: Terms, sharing: Sharing) -> None:
     assert total.counts.place is not None
 
 
-def test_who_has_no_room_is_refused_without_asking(terms: Terms, table: LimitTable, sharing: Sharing) -> None:
+def test_who_has_no_room_is_refused_without_asking(terms: LimitSet, table: LimitTable, sharing: Sharing) -> None:
     table.words[at.HOSTS] = 1
     for _ in range(5):
         assert passes(terms)
         terms.release()
     table.words[at.HOSTS] = 3
     told = len(sharing.told)
-    assert held_up(terms, NOW + 1) is None
+    assert blocking_gate(terms, NOW + 1) is None
     assert admit(terms, NOW + 1)[0]
     tell(terms, NOW + 1, True)
     assert len(sharing.told) == told + 1
@@ -118,21 +128,21 @@ def test_who_is_refused_by_another_limit_does_not_ask(policies: Policies, sharin
     wide, narrow = RULE, Rule("narrow", 1, 1.0)
     held = [(policies.of(rule, b"acme"), policies.gate(rule, b"acme", "strict")) for rule in (wide, narrow)]
     gates = tuple([(policy, gate) for policy, gate in held if gate is not None])
-    terms = Terms(tuple([policy for policy, _ in gates]), gates=gates)
-    assert held_up(terms, NOW) == gates[0]
+    terms = LimitSet(tuple([policy for policy, _ in gates]), gates=gates)
+    assert blocking_gate(terms, NOW) == gates[0]
     gates[1][0].left(NOW)
     gates[1][0].charge(1)
-    assert held_up(terms, NOW) is None
+    assert blocking_gate(terms, NOW) is None
     assert admit(terms, NOW)[0]
 
 
-def test_a_gate_knows_whether_the_table_has_its_row(terms: Terms, tmp_path: Path, sharing: Sharing) -> None:
+def test_a_gate_knows_whether_the_table_has_its_row(terms: LimitSet, tmp_path: Path, sharing: Sharing) -> None:
     ((policy, gate),) = terms.gates
     policy.left(NOW)
     assert not gate.is_local
 
 
-def test_who_is_refused_by_what_is_in_use_has_that_told(terms: Terms, table: LimitTable) -> None:
+def test_who_is_refused_by_what_is_in_use_has_that_told(terms: LimitSet, table: LimitTable) -> None:
     """What others use may be over: it is to be heard of."""
     (total,) = terms.totals
     assert isinstance(total, Told)
@@ -151,7 +161,7 @@ def test_who_is_refused_by_what_is_in_use_has_that_told(terms: Terms, table: Lim
     assert total.times == 6, "what has room is not asked for"
 
 
-def test_a_refusal_by_something_else_is_not_the_gates(terms: Terms, sharing: Sharing) -> None:
+def test_a_refusal_by_something_else_is_not_the_gates(terms: LimitSet, sharing: Sharing) -> None:
     tell(terms, NOW, True)
     assert not sharing.told
 
@@ -204,35 +214,35 @@ def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sh
 
 
 @pytest.fixture
-def charged_later(policies: Policies) -> Terms:
+def charged_later(policies: Policies) -> LimitSet:
     """A limit that is charged what answers say, and nothing else."""
     policy = policies.of(Rule("reported", 60, 60.0), b"acme")
     gate = policies.gate(Rule("reported", 60, 60.0), b"acme", "bounded")
     assert gate is not None
-    return Terms(reported=(policy,), told={policy: gate})
+    return LimitSet(reported=(policy,), told={policy: gate})
 
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 60), (at.SHARE, 20), (at.DENY, 0)])
 def test_what_is_charged_later_passes_its_part(
-    charged_later: Terms, table: LimitTable, on_loss: int, passed: int
+    charged_later: LimitSet, table: LimitTable, on_loss: int, passed: int
 ) -> None:
-    assert held_up(charged_later, NOW) is None
+    assert blocking_gate(charged_later, NOW) is None
     table.words[at.ON_LOSS] = on_loss
     table.words[at.HOSTS] |= at.AWAY
     count = 0
-    while held_up(charged_later, NOW) is None and not admit(charged_later, NOW)[0]:
+    while blocking_gate(charged_later, NOW) is None and not admit(charged_later, NOW)[0]:
         report(charged_later, NOW, [1])
         count += 1
     assert count == passed
     if passed < 60:
         ((policy, gate),) = charged_later.told.items()
-        assert held_up(charged_later, NOW) == (policy, gate)
+        assert blocking_gate(charged_later, NOW) == (policy, gate)
         assert gate.is_in_vain(NOW)
-        assert not sells(charged_later, NOW, (policy,))
+        assert not credits_cover(charged_later, NOW, (policy,))
 
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 3), (at.SHARE, 1), (at.DENY, 0)])
-def test_of_requests_at_once_it_is_the_same(terms: Terms, table: LimitTable, on_loss: int, passed: int) -> None:
+def test_of_requests_at_once_it_is_the_same(terms: LimitSet, table: LimitTable, on_loss: int, passed: int) -> None:
     table.words[at.ON_LOSS] = on_loss
     table.words[at.HOSTS] |= at.AWAY
     (slots,) = terms.slots
@@ -258,7 +268,7 @@ class Stand:
         self.credits = policies.of(CREDITS, b"acme")
         gates = [policies.gate(rule, b"acme", mode) for rule in (plan, ROUTE, CREDITS)]
         self.gates = [gate for gate in gates if gate is not None]
-        self.terms = Terms(
+        self.terms = LimitSet(
             (self.plan, self.route),
             bought_off=1,
             credits=self.credits,
@@ -292,10 +302,10 @@ def stand(policies: Policies, sharing: Sharing) -> Stand:
 
 
 def test_within_the_limit_nobody_asks_for_credits(stand: Stand) -> None:
-    assert held_up(stand.terms, NOW) is None
+    assert blocking_gate(stand.terms, NOW) is None
     assert passes(stand.terms)
     assert stand.left() == [4, 99, 20]
-    assert held_up(stand.terms, NOW) == (stand.plan, stand.gates[0]), "its own gate is the first"
+    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0]), "its own gate is the first"
 
 
 def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
@@ -305,7 +315,7 @@ def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
     assert passes(stand.terms)
     assert stand.left() == [0, 98, 18]
     assert stand.sharing.told == [stand.gates[1], stand.gates[2]], "and not the limit, to which nothing was charged"
-    assert held_up(stand.terms, NOW) == (stand.credits, stand.gates[2]), "two of twenty are all that pass unheard"
+    assert blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2]), "two of twenty are all that pass unheard"
     words = stand.gates[2]._words
     words[stand.gates[2].row + stand.gates[2]._own + at.GIVEN] += 1
     assert passes(stand.terms)
@@ -315,10 +325,10 @@ def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
 def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:
     stand.uses_up()
     assert passes(stand.terms)
-    assert held_up(stand.terms, NOW) == (stand.plan, stand.gates[0])
+    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
     shut = (stand.plan,)
-    assert sells(stand.terms, NOW, shut)
-    assert held_up(stand.terms, NOW, shut) is None
+    assert credits_cover(stand.terms, NOW, shut)
+    assert blocking_gate(stand.terms, NOW, shut) is None
     refused, shown, left, noted = admit(stand.terms, NOW, shut)
     assert (refused, shown, left) == (False, stand.plan, 0)
     assert noted is not None
@@ -329,13 +339,13 @@ def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:
     # Claims that come after all are for others: who is to pay asks for credits, as the hub knows only of those.
     words = stand.gates[0]._words
     words[stand.gates[0].row + stand.gates[0]._own + at.GIVEN] += 1
-    assert held_up(stand.terms, NOW) is None
-    assert held_up(stand.terms, NOW, shut) == (stand.credits, stand.gates[2])
+    assert blocking_gate(stand.terms, NOW) is None
+    assert blocking_gate(stand.terms, NOW, shut) == (stand.credits, stand.gates[2])
 
 
 def test_two_limits_of_which_one_is_shut(policies: Policies, stand: Stand) -> None:
     hour = policies.of(Rule("hour", 9, 3600.0), b"acme")
-    terms = Terms((hour, stand.plan), bought_off=2, credits=stand.credits)
+    terms = LimitSet((hour, stand.plan), bought_off=2, credits=stand.credits)
     refused, shown, left, noted = admit(terms, NOW, (stand.plan,))
     assert (refused, shown, left) == (False, stand.plan, 0)
     assert noted is not None
@@ -346,7 +356,7 @@ def test_two_limits_of_which_one_is_shut(policies: Policies, stand: Stand) -> No
 def test_claims_are_of_no_use_to_who_cannot_pay(stand: Stand) -> None:
     stand.uses_up(stand.plan, stand.credits)
     stand.sharing.told.clear()
-    assert held_up(stand.terms, NOW) is None
+    assert blocking_gate(stand.terms, NOW) is None
     assert admit(stand.terms, NOW)[0]
     tell(stand.terms, NOW, True)
     assert [gate.has_refused for gate in stand.gates] == [True, False, True]
@@ -355,7 +365,7 @@ def test_claims_are_of_no_use_to_who_cannot_pay(stand: Stand) -> None:
 
 def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
     stand.uses_up(stand.plan, stand.route)
-    assert held_up(stand.terms, NOW) is None, "credits are not for routes' limits"
+    assert blocking_gate(stand.terms, NOW) is None, "credits are not for routes' limits"
     assert lacking(stand.terms, NOW) == (stand.plan, stand.route)
     assert admit(stand.terms, NOW)[0]
     tell(stand.terms, NOW, True)
@@ -363,8 +373,8 @@ def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
 
 
 def test_a_routes_limit_that_is_shut_is_not_bought_off(stand: Stand) -> None:
-    assert not sells(stand.terms, NOW, (stand.route,))
-    assert held_up(stand.terms, NOW, (stand.route,)) is None
+    assert not credits_cover(stand.terms, NOW, (stand.route,))
+    assert blocking_gate(stand.terms, NOW, (stand.route,)) is None
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -372,31 +382,31 @@ def test_while_the_hub_is_away_credits_buy_nothing_where_nothing_is_to_pass(
     policies: Policies, sharing: Sharing, table: LimitTable, alone: bool
 ) -> None:
     stand = Stand(policies, sharing)
-    terms = Terms(credits=stand.credits, credits_gate=stand.gates[2])
+    terms = LimitSet(credits=stand.credits, credits_gate=stand.gates[2])
     assert affords(terms, NOW, alone=alone)
     table.words[at.HOSTS] |= at.AWAY
     table.words[at.ON_LOSS] = at.DENY
     assert not affords(terms, NOW, alone=alone)
-    assert held_up(stand.terms, NOW) == (stand.plan, stand.gates[0])
-    assert held_up(stand.terms, NOW, (stand.plan,)) == (stand.route, stand.gates[1])
+    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
+    assert blocking_gate(stand.terms, NOW, (stand.plan,)) == (stand.route, stand.gates[1])
     stand.uses_up(stand.plan)
     stand.gates[1].mode = "strict"
     words, gate = table.words, stand.gates[1]
     words[gate.row + gate._own + at.GIVEN] += 1
-    assert held_up(stand.terms, NOW) == (stand.credits, stand.gates[2])
+    assert blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2])
 
 
 def test_the_other_limits_are_asked_for_before_credits(stand: Stand) -> None:
     stand.uses_up(stand.plan)
     stand.gates[1].mode = "strict"
-    assert held_up(stand.terms, NOW) == (stand.route, stand.gates[1])
+    assert blocking_gate(stand.terms, NOW) == (stand.route, stand.gates[1])
 
 
 def test_who_sheds_load_lets_nobody_wait_for_credits(policies: Policies, sharing: Sharing) -> None:
     credits = policies.of(CREDITS, b"acme")
     gate = policies.gate(CREDITS, b"acme", "bounded")
     assert gate is not None
-    terms = Terms(credits=credits, credits_gate=gate)
+    terms = LimitSet(credits=credits, credits_gate=gate)
     assert terms.shares
     assert buy(terms, NOW)
     assert sharing.told == [gate]
@@ -411,7 +421,7 @@ def test_who_sheds_load_lets_nobody_wait_for_credits(policies: Policies, sharing
 
 def test_credits_that_are_never_enough_have_no_gate(policies: Policies) -> None:
     credits = policies.of(CREDITS, b"acme", 21)
-    terms = Terms(credits=credits, credits_gate=policies.gate(CREDITS, b"acme", "bounded"))
+    terms = LimitSet(credits=credits, credits_gate=policies.gate(CREDITS, b"acme", "bounded"))
     assert (terms.credits, terms.paying, terms.shares) == (None, (), False)
 
 
@@ -419,7 +429,7 @@ def test_credits_that_are_never_enough_have_no_gate(policies: Policies) -> None:
 
 
 @pytest.fixture
-def later(policies: Policies) -> Terms:
+def later(policies: Policies) -> LimitSet:
     """A limit that is charged what answers say, one on trial, and one on trial that is charged what they say."""
     rules = [
         Rule(name, 5, 60.0, scope, mode=mode)
@@ -432,10 +442,10 @@ def later(policies: Policies) -> Terms:
     made = [policies.of(rule, b"acme") for rule in rules]
     gates = [policies.gate(rule, b"acme", "eventual") for rule in rules]
     told = {policy: gate for policy, gate in zip(made, gates, strict=True) if gate is not None}
-    return Terms(reported=(made[0],), shadows=(made[1],), trials=(made[2],), told=told)
+    return LimitSet(reported=(made[0],), shadows=(made[1],), trials=(made[2],), told=told)
 
 
-def test_what_is_charged_later_is_told_then(later: Terms, sharing: Sharing) -> None:
+def test_what_is_charged_later_is_told_then(later: LimitSet, sharing: Sharing) -> None:
     reported, shadow, trial = [later.told[each] for each in (*later.reported, *later.shadows, *later.trials)]
     assert passes(later)
     assert sharing.told == [shadow, reported, trial], "what others use must be known by the time it is charged"
@@ -455,7 +465,7 @@ def test_what_is_charged_later_is_told_then(later: Terms, sharing: Sharing) -> N
 
 
 def test_a_limit_that_is_used_up_by_what_answers_cost_asks_what_others_have_used(
-    later: Terms, sharing: Sharing
+    later: LimitSet, sharing: Sharing
 ) -> None:
     assert passes(later)
     tell(later, NOW, True)
@@ -468,7 +478,7 @@ def test_a_limit_that_is_used_up_by_what_answers_cost_asks_what_others_have_used
     assert reported.has_refused
 
 
-def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: Terms, sharing: Sharing) -> None:
+def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: LimitSet, sharing: Sharing) -> None:
     shadow = later.told[later.shadows[0]]
     for _ in range(5):
         shadow._quiet_until = 0.0
@@ -486,7 +496,7 @@ def test_without_a_row_nobody_is_told(tmp_path: Path, sharing: Sharing) -> None:
     tokens = policies.of(RULE, b"second")
     gate = policies.gate(RULE, b"second", "eventual")
     assert gate is not None
-    terms = Terms(reported=(tokens,), told={tokens: gate})
+    terms = LimitSet(reported=(tokens,), told={tokens: gate})
     assert passes(terms)
     report(terms, NOW, [3])
     assert sharing.told == []

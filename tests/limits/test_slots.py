@@ -21,7 +21,7 @@ from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import KEPT
-from tests.counters.tables import claim, fresh, limits, make, number_of, opened
+from tests.support.tables import claim, fresh, limits, make, number_of, opened
 
 PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=at.HEADS)
 START = 51_000_000.0
@@ -292,7 +292,7 @@ from edgeproxy.counters import columns
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
-from tests.counters.tables import opened
+from tests.support.tables import opened
 file, inside, limit = opened(Path(sys.argv[1])), opened(Path(sys.argv[2])).words, 2
 column = columns.take([file])
 table = LimitTable(file, column)

@@ -16,8 +16,8 @@ from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import Usage, look, look_at_quota
 from edgeproxy.limits.window import SlidingWindow
-from tests.counters.tables import fresh, limits, opened
 from tests.limits.conftest import Worker
+from tests.support.tables import fresh, limits, opened
 
 START = 51_000_000.0
 SUBJECT = b"acme"

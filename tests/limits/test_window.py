@@ -11,8 +11,8 @@ from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
-from tests.counters.tables import fresh, limits, make
 from tests.limits.conftest import Worker
+from tests.support.tables import fresh, limits, make
 
 PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=HEADS)
 START = 51_000_000.0

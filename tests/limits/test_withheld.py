@@ -13,7 +13,8 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, width_us
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.admission import Terms, denied_at_gates
+from edgeproxy.hub.report import Cell, Gauge, Report, Window
+from edgeproxy.limits.admission import LimitSet, denied_at_gates
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
@@ -22,13 +23,12 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import Usage, look
 from edgeproxy.limits.window import UNTIL_TRIED
 from edgeproxy.sync import plan
-from edgeproxy.sync.memory import Memory
 from edgeproxy.sync.plan import Mode, OnLoss
 from edgeproxy.sync.rate import ON_LOSS
-from edgeproxy.sync.report import Cell, Gauge, Report, Window
 from edgeproxy.sync.shared import Shared, Use
 from edgeproxy.sync.totals import Totals
-from tests.counters.tables import limits, make, opened
+from tests.support.memory_hub import Memory
+from tests.support.tables import limits, make, opened
 
 LAYOUT = Layout("people", rows=20, columns=3, ring=32, cells=28, width=HEADS)
 START = 51_000_000.0
@@ -263,7 +263,7 @@ def test_who_is_refused_at_a_gate(host: Host, on_loss: OnLoss, mode: Mode, is_aw
     gate = Gate(host.worker, counts, 60, mode, lambda gate: None)
     host.lost(on_loss)
     host.table.words[at.HOSTS] = 2 | (at.AWAY if is_away else 0)
-    terms = Terms((policy, other), gates=((policy, gate),))
+    terms = LimitSet((policy, other), gates=((policy, gate),))
     assert denied_at_gates(terms, (policy,)) == ((policy,), seconds)
     assert denied_at_gates(terms, (other,)) == ((other,), 1)
 

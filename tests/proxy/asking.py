@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from tests.proxy.test_refusals import is_problem
-from tests.proxy.transcript import KEY, Edge, head
-from tests.proxy.wire import Message, Wire
+from tests.support.transcript import KEY, Edge, head
+from tests.support.wire import Message, Wire
 
 
 def request(path: str = "/v1/x", *fields: str, key: str = KEY, method: str = "GET") -> bytes:

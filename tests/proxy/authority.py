@@ -4,7 +4,7 @@ import os
 import ssl
 from pathlib import Path
 
-from tests import authority
+from tests.support import authority
 
 
 class Authority(authority.Authority):

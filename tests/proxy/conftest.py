@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.proxy import deadlines
-from tests.proxy.transcript import Edge
+from tests.support.transcript import Edge
 
 
 @pytest.fixture

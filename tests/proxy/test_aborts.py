@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from tests.proxy.transcript import Edge, chunks, get, head, ok, post
-from tests.proxy.wire import RESET, Wire
+from tests.support.transcript import Edge, chunks, get, head, ok, post
+from tests.support.wire import RESET, Wire
 
 MIB = 1 << 20
 

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from edgeproxy.proxy.access import PATH_LONGEST
-from tests.proxy.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Message
+from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.wire import Message
 
 ALWAYS = {"time", "client", "bytes_in", "bytes_out", "seconds", "region"}
 """Fields of every line."""

@@ -24,14 +24,14 @@ class Asked:
 
 
 class Held:
-    """Stands where all that holds a lane is: the terms for an address are its subject, made anew each time."""
+    """Stands where all that holds a route binding is: the terms for an address are its subject, made anew each time."""
 
     def terms(self, subject: bytes) -> list[bytes]:
         return [subject]
 
 
 class Lane:
-    """The one thing of a lane that an address wants."""
+    """The one thing of a route binding that an address wants."""
 
     def __init__(self) -> None:
         self.held = Held()
@@ -169,28 +169,28 @@ def test_an_address_has_the_guard_of_its_subject() -> None:
 
 
 def test_what_holds_an_address_on_a_lane_is_made_once_for_its_subject() -> None:
-    found, lane = addresses().of("192.0.2.1"), Lane()
-    terms = found.terms(lane)
+    found, binding = addresses().of("192.0.2.1"), Lane()
+    terms = found.terms(binding)
     assert terms == [subject_of("192.0.2.1")]
-    assert found.terms(lane) is terms
+    assert found.terms(binding) is terms
     assert found.terms(Lane()) is not terms
 
 
 def test_the_lanes_that_an_address_remembers_are_bounded() -> None:
-    found, lane = addresses().of("192.0.2.1"), Lane()
-    terms = found.terms(lane)
+    found, binding = addresses().of("192.0.2.1"), Lane()
+    terms = found.terms(binding)
     for _ in range(address.LANES - 1):
         found.terms(Lane())
-    assert found.terms(lane) is terms
+    assert found.terms(binding) is terms
     found.terms(Lane())
-    assert found.terms(lane) is not terms
+    assert found.terms(binding) is not terms
 
 
 def test_lanes_of_another_configuration_are_not_remembered() -> None:
-    some, lane = addresses(), Lane()
-    terms = some.of("192.0.2.1").terms(lane)
-    some.forget_lanes()
-    assert some.of("192.0.2.1").terms(lane) is not terms
+    some, binding = addresses(), Lane()
+    terms = some.of("192.0.2.1").terms(binding)
+    some.forget_bindings()
+    assert some.of("192.0.2.1").terms(binding) is not terms
 
 
 def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:

@@ -8,8 +8,8 @@ from time import monotonic
 
 import pytest
 
-from tests.proxy.transcript import Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Wire
+from tests.support.transcript import Edge, chunks, get, head, ok, post
+from tests.support.wire import Wire
 
 MIB = 1 << 20
 SIZES = pytest.mark.parametrize("size", [64 << 10, 5 * MIB], ids=["64KiB", "5MiB"])

@@ -8,8 +8,8 @@ from edgeproxy.counters.store import Store
 from edgeproxy.errors import Fault
 from edgeproxy.proxy.breaker import Breaker
 from tests.proxy.test_faults import asked, is_fault
-from tests.proxy.transcript import Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Wire
+from tests.support.transcript import Edge, chunks, get, head, ok, post
+from tests.support.wire import Wire
 
 
 def limited(edge: Edge, pending: int = 1) -> None:

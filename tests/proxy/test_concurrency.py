@@ -13,8 +13,8 @@ from tests.proxy.test_backpressure import narrow
 from tests.proxy.test_caps import Second
 from tests.proxy.test_drain import Drain
 from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends, tunnel
-from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
-from tests.proxy.wire import Wire
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
+from tests.support.wire import Wire
 
 MIB = 1 << 20
 WITH_KEY = f"X-API-Key: {KEY}"

@@ -7,7 +7,7 @@ import pytest
 from tests.proxy.asking import asked, asks, is_limited, request
 from tests.proxy.test_limits import left
 from tests.proxy.test_people import Shedding
-from tests.proxy.transcript import KEY, UNLIMITED, Edge, digest, head, ok
+from tests.support.transcript import KEY, UNLIMITED, Edge, digest, head, ok
 
 WITH_KEY = f"X-API-Key: {KEY}"
 

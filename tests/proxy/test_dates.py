@@ -6,7 +6,7 @@ from time import time
 import pytest
 
 from edgeproxy.proxy import worker
-from tests.proxy.transcript import KEY, Edge, chunks, get, head, ok
+from tests.support.transcript import KEY, Edge, chunks, get, head, ok
 
 THEN = "Tue, 15 Nov 1994 08:12:31 GMT"
 NOW, LATER = "Sat, 21 Nov 2026 02:00:00 GMT", "Sat, 21 Nov 2026 02:00:01 GMT"

@@ -12,8 +12,8 @@ from tests.e2e.frames import BINARY, TEXT, close, frame
 from tests.proxy.authority import Authority
 from tests.proxy.test_backpressure import narrow
 from tests.proxy.test_tunnel import SWITCH, UPGRADE, tunnel
-from tests.proxy.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Wire
+from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.wire import Wire
 
 
 @pytest.fixture(autouse=True)

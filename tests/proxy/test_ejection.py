@@ -3,8 +3,8 @@
 import pytest
 
 from tests.proxy.test_faults import is_fault
-from tests.proxy.transcript import Edge, Upstream, chunks, get, head, ok
-from tests.proxy.wire import Message, Wire
+from tests.support.transcript import Edge, Upstream, chunks, get, head, ok
+from tests.support.wire import Message, Wire
 
 BROKEN = head("HTTP/1.1 503 Service Unavailable", "Content-Length: 0")
 BROKEN_IN_PIECES = head("HTTP/1.1 500 Internal Server Error", "Transfer-Encoding: chunked") + chunks(b"oh")

@@ -9,7 +9,7 @@ import uvloop
 
 from tests.proxy.test_faults import is_fault
 from tests.proxy.test_worker import Process, worker
-from tests.proxy.transcript import Edge, get, ok, post
+from tests.support.transcript import Edge, get, ok, post
 
 __all__ = ["worker"]
 

@@ -7,8 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.proxy.test_refusals import is_problem
-from tests.proxy.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Message, Wire
+from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.wire import Message, Wire
 
 
 def is_fault(answer: Message, status: int, error: str) -> None:

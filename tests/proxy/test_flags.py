@@ -9,8 +9,8 @@ import pytest
 from edgeproxy.config.models import Flag
 from edgeproxy.proxy.identity import has_flag
 from tests.proxy.asking import asks
-from tests.proxy.transcript import EXPIRED, KEY, UNLIMITED, Edge, digest, get, ok, post
-from tests.proxy.wire import Message, Wire
+from tests.support.transcript import EXPIRED, KEY, UNLIMITED, Edge, digest, get, ok, post
+from tests.support.wire import Message, Wire
 
 NEW = {"name": "new", "path": "/new/*", "upstream": "api", "flag": "new-api"}
 

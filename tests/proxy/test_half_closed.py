@@ -3,8 +3,8 @@
 import pytest
 
 from edgeproxy.proxy import client as client_module
-from tests.proxy.transcript import Edge, get, head, ok
-from tests.proxy.wire import Wire
+from tests.support.transcript import Edge, get, head, ok
+from tests.support.wire import Wire
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

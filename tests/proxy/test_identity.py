@@ -7,8 +7,8 @@ import pytest
 from edgeproxy.errors import Refused
 from edgeproxy.proxy import identity
 from edgeproxy.proxy.identity import Directory
-from edgeproxy.proxy.lane import Route
-from tests.proxy.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
+from edgeproxy.proxy.route_binding import Route
+from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
 
 
 async def directory(edge: Edge) -> Directory:
@@ -27,7 +27,7 @@ def line(key: str) -> bytes:
 def refusal(people: Directory, key: str | None, leads: Route) -> Refused:
     who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
     with pytest.raises(Refused) as raised:
-        who.lanes[leads]
+        who.bindings[leads]
     return raised.value
 
 
@@ -67,33 +67,33 @@ async def test_unknown_keys_are_not_remembered(edge: Edge) -> None:
 async def test_a_lane_is_made_once_for_each_route(edge: Edge) -> None:
     people = await directory(edge)
     who = people.resolve(KEY.encode(), line(KEY))
-    lane = who.lanes[route(edge, "/v1/x")]
-    assert who.lanes[route(edge, "/v1/y")] is lane
-    assert who.lanes[route(edge, "/maybe/y")] is not lane
-    assert (lane.customer, lane.tier) == ("acme", "basic")
+    binding = who.bindings[route(edge, "/v1/x")]
+    assert who.bindings[route(edge, "/v1/y")] is binding
+    assert who.bindings[route(edge, "/maybe/y")] is not binding
+    assert (binding.customer, binding.tier) == ("acme", "basic")
 
 
 async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
     people = await directory(edge)
     for key in (KEY, None, "whoever", EXPIRED):
         who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
-        lane = who.lanes[route(edge, "/public/x")]
-        assert (lane.customer, lane.tier, lane.priority, lane.message) == ("-", "-", 0, None)
-        # Without a tier for them nothing holds them, and one lane does for all addresses.
-        assert lane.terms is not None
-        assert not lane.terms.holds
+        binding = who.bindings[route(edge, "/public/x")]
+        assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
+        # Without a tier for them nothing holds them, and one route binding does for all addresses.
+        assert binding.terms is not None
+        assert not binding.terms.holds
 
 
 async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tier(edge: Edge) -> None:
     edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "2/min"}], "priority": 3, "message": "Get a key"}
     people = await directory(edge)
-    lane = people.nobody.lanes[route(edge, "/public/x")]
-    assert (lane.customer, lane.tier, lane.priority, lane.message) == ("-", "anonymous", 3, "Get a key")
-    assert lane.terms is None
+    binding = people.nobody.bindings[route(edge, "/public/x")]
+    assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "anonymous", 3, "Get a key")
+    assert binding.terms is None
 
 
 async def test_refusals_are_made_anew_each_time(edge: Edge) -> None:
-    """What is not allowed today is not remembered as a lane."""
+    """What is not allowed today is not remembered as a route binding."""
     people = await directory(edge)
     for _ in range(2):
         assert refusal(people, None, route(edge, "/v1/x")).status == 401
@@ -111,7 +111,7 @@ async def test_a_route_wants_all_of_its_scopes(edge: Edge) -> None:
     leads = route(edge, "/read/x")
     assert "write" in refusal(people, READER, leads).detail
     assert "read" in refusal(people, UNLIMITED, leads).detail
-    assert people.resolve(b"both", line("both")).lanes[leads].customer == "free"
+    assert people.resolve(b"both", line("both")).bindings[leads].customer == "free"
 
 
 async def test_a_key_ends_at_its_time_whatever_is_remembered_of_it(edge: Edge) -> None:

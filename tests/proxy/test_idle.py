@@ -2,12 +2,12 @@
 
 import pytest
 
-from edgeproxy.proxy.server import Server
+from edgeproxy.proxy.upstream_connection import UpstreamConnection
 from tests.proxy.test_faults import asked
-from tests.proxy.transcript import Edge, chunks, get, head, ok
+from tests.support.transcript import Edge, chunks, get, head, ok
 
 
-async def kept_after(edge: Edge, *answers: bytes) -> Server:
+async def kept_after(edge: Edge, *answers: bytes) -> UpstreamConnection:
     """The one connection that the edge keeps, after these answers over it."""
     client, upstream = await asked(edge)
     await upstream.sends(answers[0])

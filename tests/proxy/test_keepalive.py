@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.proxy.transcript import Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Wire
+from tests.support.transcript import Edge, chunks, get, head, ok, post
+from tests.support.wire import Wire
 
 
 async def exchanged(client: Wire, upstream: Wire, answer: bytes = b"") -> None:

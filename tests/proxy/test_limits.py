@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
-from tests.proxy.wire import Message, Wire
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
+from tests.support.wire import Message, Wire
 
 LEFT = re.compile(r'"([A-Za-z0-9_-]+)";r=(\d+);t=(\d+)')
 CELL = 60 / 28

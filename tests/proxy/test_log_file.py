@@ -16,7 +16,7 @@ import pytest
 
 from edgeproxy.proxy import log_file
 from edgeproxy.proxy.log_file import LogFile, pieces, unusable
-from tests.supervisor.waiting import until
+from tests.support.waiting import until
 
 PATIENCE = 10.0
 

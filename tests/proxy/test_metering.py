@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.metrics import BUCKETS
-from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
 
 ALL_METERS = {
     "answered": {"count": "requests"},

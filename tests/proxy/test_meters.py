@@ -7,7 +7,7 @@ import pytest
 
 from tests.proxy.asking import asked, asks, is_limited, request
 from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends, tunnel
-from tests.proxy.transcript import KEY, Edge, chunks, get, head, ok, post
+from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 
 WITH_KEY = f"X-API-Key: {KEY}"
 BYTES = {"in": {"count": "bytes_in"}, "out": {"count": "bytes_out"}}

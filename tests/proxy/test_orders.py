@@ -12,9 +12,9 @@ import pytest
 
 from edgeproxy.channel import Channel
 from edgeproxy.config.load import dump
-from edgeproxy.proxy import orders
+from edgeproxy.proxy import control_handler
 from tests.proxy.test_worker import Process
-from tests.proxy.transcript import KEY, Edge, digest, get
+from tests.support.transcript import KEY, Edge, digest, get
 
 
 @pytest.fixture
@@ -136,11 +136,11 @@ async def test_it_gives_signs_of_life_and_none_while_nobody_reads(
 
 
 async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "ALIVE", 0.0)
+    monkeypatch.setattr(control_handler, "ALIVE", 0.0)
     mine, theirs = socket.socketpair()
     channel = await Channel.over(theirs)
     await edge.client()
-    task = edge.worker.tasks.start("alive", orders.Orders(channel, edge.worker).live())
+    task = edge.worker.tasks.start("alive", control_handler.Orders(channel, edge.worker).live())
     transport = channel._writer.transport
     await edge.until(transport.get_write_buffer_size, "the other side takes no more")
     held = transport.get_write_buffer_size()

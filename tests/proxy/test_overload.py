@@ -34,8 +34,8 @@ from edgeproxy.proxy.overload import (
     Shedding,
 )
 from tests.proxy.test_tunnel import ends, tunnel
-from tests.proxy.transcript import UNLIMITED, Edge, get, ok
-from tests.proxy.wire import PATIENCE
+from tests.support.transcript import UNLIMITED, Edge, get, ok
+from tests.support.wire import PATIENCE
 
 LAG = 0.05
 MANY = 4000

@@ -9,7 +9,7 @@ import pytest
 from tests.proxy.asking import asked, asks, is_limited, request
 from tests.proxy.test_limits import left
 from tests.proxy.test_refusals import is_problem
-from tests.proxy.transcript import KEY, READER, UNLIMITED, Edge, digest, get, head, ok
+from tests.support.transcript import KEY, READER, UNLIMITED, Edge, digest, get, head, ok
 
 PAUSED = {"why": "The invoice of May is unpaid"}
 

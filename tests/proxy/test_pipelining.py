@@ -5,8 +5,8 @@ from time import monotonic
 
 import pytest
 
-from tests.proxy.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Message
+from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.wire import Message
 
 
 def echo(request: Message) -> bytes:

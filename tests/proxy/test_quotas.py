@@ -9,7 +9,7 @@ import pytest
 from edgeproxy.clock import EPOCH
 from tests.proxy.asking import asked, asks, is_limited, request
 from tests.proxy.test_tunnel import UPGRADE, ends, tunnel
-from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
 
 WITH_KEY = f"X-API-Key: {KEY}"
 DAY = 86_400

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from tests.proxy.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Message
+from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.wire import Message
 
 
 def is_problem(answer: Message, status: int) -> dict[str, object]:

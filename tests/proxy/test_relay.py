@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 
 
 async def test_a_get_goes_through_and_its_answer_comes_back(edge: Edge) -> None:

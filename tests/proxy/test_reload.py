@@ -14,17 +14,17 @@ import pytest
 from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses
 from edgeproxy.proxy.identity import Directory, Identity
-from edgeproxy.proxy.lane import Lane, Route
 from edgeproxy.proxy.log_file import LogFile
 from edgeproxy.proxy.pool import Endpoint, Service
+from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import Router
 from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.tls import Outward
 from tests.proxy.authority import Authority
 from tests.proxy.test_limits import left
 from tests.proxy.test_tunnel import tunnel
-from tests.proxy.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, digest, get, head, ok, post
-from tests.proxy.wire import Message, Wire
+from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, digest, get, head, ok, post
+from tests.support.wire import Message, Wire
 
 
 async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
@@ -143,7 +143,7 @@ async def test_a_tunnel_stays_open_though_nothing_of_it_is_configured_any_more(e
     client.closes()
     await upstream.gets_eof()
     upstream.closes()
-    await edge.until(lambda: not edge.worker.succession._services, "what only the tunnel needed is let go")
+    await edge.until(lambda: not edge.worker.generations._services, "what only the tunnel needed is let go")
 
 
 # ---- who may ask
@@ -521,18 +521,18 @@ async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge:
     outward = worker.snapshot.outward["api"]
     edge.config["upstreams"]["api"]["pool"] = 7
     await edge.prepares()
-    prepared = worker.succession._prepared
+    prepared = worker.generations._prepared
     assert prepared is not None
     assert prepared.snapshot.outward["api"] is outward
     edge.config["upstreams"]["api"]["tls"] = {"ca": str(authority.file), "server_name": "127.0.0.1"}
     number = await edge.prepares()
-    prepared = worker.succession._prepared
+    prepared = worker.generations._prepared
     assert prepared is not None
     other = prepared.snapshot.outward["api"]
     contexts = {outward.context, other.context}
     worker.certificates_changed()
     assert not contexts & {outward.context, other.context}, "files of both are read anew"
-    assert worker.succession.commit(number)
+    assert worker.generations.commit(number)
     context = outward.context
     worker.certificates_changed()
     assert outward.context is not context, "a request that is under way may still need it"
@@ -551,44 +551,44 @@ def listing(address: str, up: bool = True) -> list[dict[str, Any]]:
 async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["endpoints"] = [f"http://localhost:{edge.upstream.port}"]
     client = await edge.client()
-    succession = edge.worker.succession
-    assert succession.endpoints_changed(1, {"api": listing("127.0.0.1")})
+    generations = edge.worker.generations
+    assert generations.endpoints_changed(1, {"api": listing("127.0.0.1")})
     edge.config["upstreams"]["next"] = edge.config["upstreams"]["api"] | {"pool": 3}
     edge.config["routes"].append({"path": "/next/*", "upstream": "next", "auth": "none"})
     number = await edge.prepares({"api": listing("127.0.0.2"), "next": listing("127.0.0.3")})
     services = edge.worker.snapshot.services
     assert [each.address for each in services["api"].endpoints] == ["127.0.0.1"], "it is served as it is"
-    assert not succession.endpoints_changed(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
-    assert not succession.endpoints_changed(number + 1, {"api": listing("127.0.0.9")})
-    assert succession.endpoints_changed(1, {"api": listing("127.0.0.1", up=False)})
+    assert not generations.endpoints_changed(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
+    assert not generations.endpoints_changed(number + 1, {"api": listing("127.0.0.9")})
+    assert generations.endpoints_changed(1, {"api": listing("127.0.0.1", up=False)})
     await client.sends(get())
     assert (await client.gets_answer()).status == 503
-    assert succession.commit(number)
+    assert generations.commit(number)
     services = edge.worker.snapshot.services
     # What was told last of an upstream that both have is what is true of it.
     assert [(each.address, each.up) for each in services["api"].endpoints] == [("127.0.0.1", False)]
     assert [each.address for each in services["next"].endpoints] == ["127.0.0.5"]
-    assert not succession.endpoints_changed(1, {"next": listing("127.0.0.9")})
-    assert succession.endpoints_changed(number, {"api": listing("127.0.0.1")})
+    assert not generations.endpoints_changed(1, {"next": listing("127.0.0.9")})
+    assert generations.endpoints_changed(number, {"api": listing("127.0.0.1")})
 
 
 async def test_only_what_was_prepared_is_served_and_the_last_of_that(answering: Edge) -> None:
     client = await answering.client()
-    succession = answering.worker.succession
-    assert not succession.commit(1)
-    assert not succession.commit(2)
+    generations = answering.worker.generations
+    assert not generations.commit(1)
+    assert not generations.commit(2)
     answering.config["routes"][0]["auth"] = "none"
     number = await answering.prepares()
     assert (await asks(client, key="")).status == 401, "it is only prepared"
-    succession.discard(number + 1)
-    succession.discard(number)
-    assert not succession.commit(number)
+    generations.discard(number + 1)
+    generations.discard(number)
+    assert not generations.commit(number)
     assert (await asks(client, key="")).status == 401
     await answering.prepares()
     answering.config["routes"][0]["auth"] = "optional"
     answering.config["routes"][1]["auth"] = "required"
-    assert succession.commit(await answering.prepares())
-    assert not succession.commit(number)
+    assert generations.commit(await answering.prepares())
+    assert not generations.commit(number)
     assert (await asks(client, key="")).status == 200
     assert (await asks(client, "/public/", key="")).status == 401
 
@@ -611,7 +611,7 @@ async def lines(edge: Edge, file: Path, n: int) -> list[dict[str, Any]]:
 
 def threads(edge: Edge) -> list[LogFile]:
     """The files that are open for lines."""
-    return [log._to for log in edge.worker.succession.logs() if log._to._thread is not None]
+    return [log._to for log in edge.worker.generations.logs() if log._to._thread is not None]
 
 
 async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge: Edge, tmp_path: Path) -> None:
@@ -625,15 +625,15 @@ async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge
     await other.sends(get("/nowhere"))
     await other.gets_answer()
     assert [line["path"] for line in await lines(edge, new, 1)] == ["/nowhere"]
-    assert edge.worker.succession.logs() == [edge.worker.snapshot.access, before]
+    assert edge.worker.generations.logs() == [edge.worker.snapshot.access, before]
     await upstream.sends(ok())
     await client.gets_answer()
     assert [line["path"] for line in await lines(edge, old, 1)] == ["/public/"]
-    await edge.until(lambda: edge.worker.succession.logs() == [edge.worker.snapshot.access])
+    await edge.until(lambda: edge.worker.generations.logs() == [edge.worker.snapshot.access])
     assert len(threads(edge)) == 1
     edge.config["access_log"] = "off"
     await edge.reloads()
-    await edge.until(lambda: not edge.worker.succession.logs())
+    await edge.until(lambda: not edge.worker.generations.logs())
     await other.sends(get("/nowhere"))
     await other.gets_answer()
     await lines(edge, new, 1)
@@ -649,14 +649,27 @@ async def test_a_log_that_stays_the_same_is_the_same(edge: Edge, tmp_path: Path)
         edge.config["legacy_headers"] = n == 0
         await edge.reloads()
     assert edge.worker.snapshot.access is log
-    assert edge.worker.succession.logs() == [log]
+    assert edge.worker.generations.logs() == [log]
     found = await lines(edge, tmp_path / "access.log", 3)
     assert [line["path"] for line in found] == ["/nowhere/0", "/nowhere/1", "/nowhere/2"]
 
 
 # ---- what is left of those before
 
-MADE = (Snapshot, Directory, Identity, Lane, Route, Router, Service, Endpoint, Addresses, AccessLog, LogFile, Outward)
+MADE = (
+    Snapshot,
+    Directory,
+    Identity,
+    RouteBinding,
+    Route,
+    Router,
+    Service,
+    Endpoint,
+    Addresses,
+    AccessLog,
+    LogFile,
+    Outward,
+)
 """What a configuration consists of, while it is served."""
 
 
@@ -695,7 +708,7 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
         edge.config["per_ip"] = {"rate": f"{1000 + n}/s"}
         await edge.prepares()
         await edge.reloads()
-    await edge.until(lambda: len(edge.worker.succession.logs()) == 2, "only the first and the last are needed")
+    await edge.until(lambda: len(edge.worker.generations.logs()) == 2, "only the first and the last are needed")
     two = there()
     for made in (Snapshot, Service, Endpoint, Addresses, AccessLog, Outward):
         name = made.__name__
@@ -703,12 +716,12 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
     await upstream.sends(ok())
     await client.gets_answer()
     await upstream.gets_eof()
-    succession = edge.worker.succession
-    await edge.until(lambda: not (succession._before or succession._services or succession._logs))
+    generations = edge.worker.generations
+    await edge.until(lambda: not (generations._before or generations._services or generations._logs))
     await edge.settles()
     last = there()
     # Under the first one a customer was known, and on a route; under the last nobody is.
-    assert last == one | {"Lane": one["Lane"] - 1, "Identity": one["Identity"] - 1}
+    assert last == one | {"RouteBinding": one["RouteBinding"] - 1, "Identity": one["Identity"] - 1}
 
 
 @pytest.mark.usefixtures("uncollected")
@@ -719,8 +732,8 @@ async def test_what_was_prepared_and_not_wanted_is_gone_as_well(edge: Edge) -> N
     edge.config["per_ip"] = {"rate": "1000/s"}
     number = await edge.prepares()
     assert there()["Service"] == one["Service"] + 1
-    edge.worker.succession.discard(number)
-    await edge.until(lambda: not edge.worker.succession._services)
+    edge.worker.generations.discard(number)
+    await edge.until(lambda: not edge.worker.generations._services)
     assert there() == one
 
 
@@ -728,13 +741,13 @@ async def test_what_was_prepared_and_not_wanted_is_gone_as_well(edge: Edge) -> N
 async def test_a_log_that_goes_on_does_not_hold_what_it_logged_before(answering: Edge, tmp_path: Path) -> None:
     answering.config["access_log"] = str(tmp_path / "access.log")
     client = await answering.client()
-    none = there()["Lane"]
+    none = there()["RouteBinding"]
     await asks(client)
     await lines(answering, tmp_path / "access.log", 1)
-    assert there()["Lane"] == none + 1
+    assert there()["RouteBinding"] == none + 1
     answering.config["legacy_headers"] = True
     await answering.reloads()
-    await answering.until(lambda: there()["Lane"] == none)
+    await answering.until(lambda: there()["RouteBinding"] == none)
 
 
 @pytest.mark.usefixtures("uncollected")
@@ -749,9 +762,9 @@ async def test_addresses_that_stay_known_hold_nothing_of_what_was_before(answeri
         number = await answering.prepares()
         assert left(await asks(client, "/public/x", key=""))[:2] == ("anonymous", 999 - 2 * n)
         assert left(await asks(client))[:2] == ("basic", 998 - 2 * n)
-        assert there()["Lane"] == none["Lane"] + 2
-        assert answering.worker.succession.commit(number)
-        await answering.until(lambda: there()["Lane"] == 0)
+        assert there()["RouteBinding"] == none["RouteBinding"] + 2
+        assert answering.worker.generations.commit(number)
+        await answering.until(lambda: there()["RouteBinding"] == 0)
         assert (there()["Snapshot"], there()["Route"]) == (none["Snapshot"], none["Route"])
     assert answering.worker.snapshot.addresses is addresses
 

@@ -6,10 +6,10 @@ import pytest
 
 from edgeproxy.proxy import worker
 from edgeproxy.proxy.pool import Endpoint
-from edgeproxy.proxy.server import Server
+from edgeproxy.proxy.upstream_connection import UpstreamConnection
 from tests.proxy.test_faults import is_fault
-from tests.proxy.transcript import Edge, get, head, ok, post
-from tests.proxy.wire import Wire
+from tests.support.transcript import Edge, get, head, ok, post
+from tests.support.wire import Wire
 
 
 async def kept(edge: Edge) -> tuple[Wire, Wire]:
@@ -223,7 +223,7 @@ async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_
     await edge.starts()
     dial = worker.dial
 
-    async def closed(endpoint: Endpoint, server: Server, *others: Any) -> None:
+    async def closed(endpoint: Endpoint, server: UpstreamConnection, *others: Any) -> None:
         await dial(endpoint, server, *others)
         if endpoint is edge.endpoint(0):
             server.transport.abort()

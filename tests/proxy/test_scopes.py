@@ -8,8 +8,8 @@ import pytest
 
 from tests.proxy.asking import asked, asks, is_limited
 from tests.proxy.test_limits import left
-from tests.proxy.transcript import KEY, UNLIMITED, Edge, digest, ok
-from tests.proxy.wire import Wire
+from tests.support.transcript import KEY, UNLIMITED, Edge, digest, ok
+from tests.support.wire import Wire
 
 SECOND = "second-key-of-acme"
 OTHER = "key-of-other"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.proxy.authority import Authority
-from tests.proxy.transcript import KEY, Edge, chunks, get, head, ok
-from tests.proxy.wire import Message
+from tests.support.transcript import KEY, Edge, chunks, get, head, ok
+from tests.support.wire import Message
 
 PLAIN = {
     "X-Content-Type-Options": "nosniff",

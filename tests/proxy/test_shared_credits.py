@@ -6,7 +6,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.limits.gate import Gate
 from tests.proxy.asking import asks, is_limited, request
 from tests.proxy.test_waiting import LIMIT, Shared
-from tests.proxy.transcript import Edge, ok
+from tests.support.transcript import Edge, ok
 
 UNHEARD = 2
 """Credits that are spent before anything was heard of another host."""

@@ -3,9 +3,9 @@
 import pytest
 
 from edgeproxy.http1.lines import REQUEST_LINES
-from edgeproxy.proxy import memory
+from edgeproxy.proxy import bounded_cache
 from edgeproxy.proxy.snapshot import Snapshot
-from tests.proxy.transcript import KEY, UNLIMITED, Edge
+from tests.support.transcript import KEY, UNLIMITED, Edge
 
 TRACE = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -28,7 +28,7 @@ async def test_ordinary_blocks_are_remembered_with_their_meaning(edge: Edge) -> 
 
 @pytest.mark.parametrize(
     "lines",
-    [(TRACE,), ("X-API-Key: nobody",), ("Authorization: Bearer nobody",), ("X-A: " + "x" * memory.LONGEST,)],
+    [(TRACE,), ("X-API-Key: nobody",), ("Authorization: Bearer nobody",), ("X-A: " + "x" * bounded_cache.LONGEST,)],
     ids=["trace", "unknown key", "unknown bearer", "long"],
 )
 async def test_what_is_new_each_time_or_made_up_is_not_remembered(edge: Edge, lines: tuple[str, ...]) -> None:
@@ -48,9 +48,9 @@ async def test_what_a_trusted_proxy_says_of_one_client_is_not_remembered(edge: E
 
 async def test_a_flood_of_blocks_is_forgotten_again(edge: Edge) -> None:
     made = await snapshot(edge)
-    for n in range(memory.MOST * 3):
+    for n in range(bounded_cache.MOST * 3):
         made.understand(block(f"X-A: {n}"), False)
-    assert len(made.heads[False]) <= memory.MOST
+    assert len(made.heads[False]) <= bounded_cache.MOST
 
 
 async def test_nothing_is_remembered_of_anybody_once_no_request_begins_under_it(edge: Edge) -> None:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.proxy.transcript import KEY, Edge, chunks, get, head, ok, post
-from tests.proxy.wire import Message, Wire
+from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
+from tests.support.wire import Message, Wire
 
 NEW_EACH_TIME = re.compile(
     rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}|(?<=traceparent: 00-)[0-9a-f-]{49}|(?<=;[rt]=)\d+"

@@ -8,8 +8,8 @@ import uuid
 
 import pytest
 
-from tests.proxy.transcript import KEY, READER, UNLIMITED, Edge, get, head, ok, post
-from tests.proxy.wire import Message
+from tests.support.transcript import KEY, READER, UNLIMITED, Edge, get, head, ok, post
+from tests.support.wire import Message
 
 TRACE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 SECRET = "a secret of the edge and its upstreams"

@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.config.models import BurstCredits, Limit, RouteLimit
 from edgeproxy.config.units import LARGEST_COUNT
-from edgeproxy.proxy.terms import Applied, applied, concurrency_rule, cost_in, credits_rule, field, rule_of, whom
+from edgeproxy.limits.limit_set import Applied, applied, concurrency_rule, cost_in, credits_rule, field, rule_of, whom
 
 DIGEST = bytes(range(32))
 ADDRESS = bytes((192, 0, 2, 1))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.proxy.door import Guest
-from edgeproxy.proxy.hello import NO_APPLICATION_PROTOCOL
+from edgeproxy.proxy.acceptor import TlsHandshake
+from edgeproxy.proxy.client_hello import NO_APPLICATION_PROTOCOL
 from tests.proxy.authority import Authority
-from tests.proxy.transcript import Edge, chunks, get, head, ok, post
-from tests.proxy.wire import PATIENCE, Wire
+from tests.support.transcript import Edge, chunks, get, head, ok, post
+from tests.support.wire import PATIENCE, Wire
 
 MIB = 1 << 20
 
@@ -43,7 +43,7 @@ async def exchanged(edge: Edge, client: Wire, request: bytes, answer: bytes) -> 
     upstream.closes()
 
 
-async def guests(edge: Edge) -> list[Guest]:
+async def guests(edge: Edge) -> list[TlsHandshake]:
     """Those whose handshake is under way, once there is one."""
     await edge.until(lambda: edge.worker._guests)
     return list(edge.worker._guests)
@@ -390,7 +390,7 @@ async def test_damaged_handshakes_hurt_nobody(secure: Edge, authority: Authority
 async def test_a_handshake_that_stands_still_does_not_hold_up_a_drain(
     secure: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeproxy.proxy.door.LAST_MOMENT", 0.05)
+    monkeypatch.setattr("edgeproxy.proxy.acceptor.LAST_MOMENT", 0.05)
     silent = await secure.client()
     await secure.until(lambda: secure.count("edge_connections", "client"))
     async with asyncio.timeout(PATIENCE):

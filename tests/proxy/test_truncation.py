@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tests.proxy.authority import Authority
-from tests.proxy.transcript import Edge, head
-from tests.proxy.wire import Wire
+from tests.support.transcript import Edge, head
+from tests.support.wire import Wire
 
 MIB = 1 << 20
 LARGE = bytes(6 * MIB)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.transcript import KEY, Edge, get, head, ok
-from tests.proxy.wire import Message
+from tests.support.transcript import KEY, Edge, get, head, ok
+from tests.support.wire import Message
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from tests.proxy.test_backpressure import narrow
-from tests.proxy.transcript import KEY, Edge, get, head, ok
-from tests.proxy.wire import Wire
+from tests.support.transcript import KEY, Edge, get, head, ok
+from tests.support.wire import Wire
 
 UPGRADE = (
     "Connection: Upgrade",

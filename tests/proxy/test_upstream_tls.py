@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.proxy.authority import Authority
-from tests.proxy.transcript import Edge, get, head, ok, post
-from tests.proxy.wire import PATIENCE, Message
+from tests.support.transcript import Edge, get, head, ok, post
+from tests.support.wire import PATIENCE, Message
 
 MIB = 1 << 20
 

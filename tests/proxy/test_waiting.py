@@ -16,8 +16,8 @@ from edgeproxy.limits.gate import LONGEST, Gate
 from edgeproxy.proxy.worker import until_told
 from edgeproxy.tasks import Tasks
 from tests.proxy.asking import asks, is_limited, request
-from tests.proxy.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
-from tests.proxy.wire import Wire
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
+from tests.support.wire import Wire
 
 LIMIT = 10
 PASSES = 1

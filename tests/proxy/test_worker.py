@@ -22,9 +22,9 @@ from edgeproxy.counters.columns import orphans
 from edgeproxy.counters.store import Store
 from tests.proxy.authority import Authority
 from tests.proxy.tls_wire import TlsWire
-from tests.proxy.transcript import Edge, get
-from tests.proxy.wire import Wire
-from tests.supervisor.waiting import until
+from tests.support.transcript import Edge, get
+from tests.support.waiting import until
+from tests.support.wire import Wire
 
 TOKEN = 7
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 
-from tests.proxy.wire import PATIENCE, READ, Wire
+from tests.support.wire import PATIENCE, READ, Wire
 
 
 class TlsWire(Wire):

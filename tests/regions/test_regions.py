@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.limits.gate import LONGEST
-from tests.e2e.edge import Edge
-from tests.e2e.people import key_of
-from tests.regions import clocks, latency
-from tests.regions.console import CUSTOMERS, Console
-from tests.regions.play import HEAD, LEAD, Found, line, notes, play, wrongly
-from tests.regions.scenarios import CUT, MODES, SCENARIOS, WINDOW, Part, parts
-from tests.regions.world import World
-from tests.supervisor.waiting import until
-from tests.sync.server import SERVER
+from loadtest.regions import clocks, latency
+from loadtest.regions.console import CUSTOMERS, Console
+from loadtest.regions.play import HEAD, LEAD, Found, line, notes, play, wrongly
+from loadtest.regions.scenarios import CUT, MODES, SCENARIOS, WINDOW, Part, parts
+from loadtest.regions.world import World
+from tests.support.customers import key_of
+from tests.support.edge import Edge
+from tests.support.redis import SERVER
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

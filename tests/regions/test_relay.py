@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from tests.e2e.ports import HOST
-from tests.regions.relay import Link
-from tests.supervisor.waiting import until
+from loadtest.regions.relay import Link
+from tests.support.ports import HOST
+from tests.support.waiting import until
 
 PATIENCE = 10.0
 

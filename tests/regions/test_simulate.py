@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.limits.gate import cold_allowance
 from edgeproxy.sync.plan import TICK, Mode, allowance
-from tests.regions.simulate import SCENARIOS, Found, Way, World, average, play, round_trips, window
+from loadtest.regions.simulate import SCENARIOS, Found, Way, World, average, play, round_trips, window
 
 HOSTS = 6
 

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.supervisor.waiting import until
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,14 +18,14 @@ from edgeproxy.config.models import CollectorTls, Usage
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor import accounting
 from edgeproxy.supervisor.accounting import OTHER, Accounting
-from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.usage import identity
 from edgeproxy.usage.batch import read
 from edgeproxy.usage.seal import Look, Sealer
 from edgeproxy.usage.ship import Shipper
-from tests.authority import Authority, Pair
 from tests.supervisor.test_probe import serving
-from tests.supervisor.waiting import turned
+from tests.support.authority import Authority, Pair
+from tests.support.waiting import turned
 
 TOKEN = "edge-token"
 
@@ -84,7 +84,7 @@ class Room:
 
     def accounting(self, usage: Usage | None, store: Store | None = None) -> Accounting:
         store = store or self.store
-        return Accounting(store, Listings(store), "here", usage)
+        return Accounting(store, TableReader(store), "here", usage)
 
 
 @pytest.fixture

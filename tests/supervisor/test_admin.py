@@ -16,22 +16,22 @@ from edgeproxy.config.load import Loaded, attempt, load
 from edgeproxy.config.models import Settings
 from edgeproxy.counters.file import KINDS
 from edgeproxy.counters.store import Store
+from edgeproxy.directory.follower import Follower
+from edgeproxy.limits.limit_set import rule_of
 from edgeproxy.limits.policies import Policies
 from edgeproxy.metrics import METRICS
-from edgeproxy.proxy.terms import rule_of
 from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.admin import application
 from edgeproxy.supervisor.certificates import Certificates
-from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.health import Target
-from edgeproxy.supervisor.listings import Listings
-from edgeproxy.supervisor.people import People
 from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.status import Status
+from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.supervisor.upstreams import Upstreams
+from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import Tasks
-from tests.authority import Authority
 from tests.supervisor.scraped import families, value
+from tests.support.authority import Authority
 
 CONFIG = """
 region: eu-west
@@ -97,7 +97,7 @@ async def nobody(*command: object) -> Any:
 
 def ask(
     room: Room,
-    scene: Callable[[Client, Status, Crew], Awaitable[None]],
+    scene: Callable[[Client, Status, Workers], Awaitable[None]],
     read: Callable[[], Loaded] | None = None,
     apply: Sequence[str] = (),
 ) -> None:
@@ -111,9 +111,9 @@ def ask(
 
     async def play() -> None:
         settings = room.settings
-        listings = Listings(room.store)
-        crew = Crew(settings.workers, ["/nonexistent/worker"], (), {})
-        upstreams = Upstreams(settings.upstreams, crew.publish, ill)
+        table_reader = TableReader(room.store)
+        workers = Workers(settings.workers, ["/nonexistent/worker"], (), {})
+        upstreams = Upstreams(settings.upstreams, workers.publish, ill)
         certificates = Certificates(settings, lambda: None)
         await certificates.look()
         await upstreams.begin(20.0)
@@ -124,11 +124,11 @@ def ask(
 
         reloads = Reloads(settings, read, applied)
         tasks.start("reload", reloads.run())
-        accounting = Accounting(room.store, listings, settings.region, settings.usage)
-        people = People(settings.state, settings, nobody, crew.add)
-        status = Status(reloads, crew, listings, upstreams, certificates, accounting, people)
-        async with TestClient(TestServer(application(status, listings, reloads))) as client:
-            await scene(client, status, crew)
+        accounting = Accounting(room.store, table_reader, settings.region, settings.usage)
+        people = Follower(settings.state, settings, nobody, workers.add)
+        status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people)
+        async with TestClient(TestServer(application(status, table_reader, reloads))) as client:
+            await scene(client, status, workers)
         await upstreams.end()
         await tasks.cancel()
 
@@ -142,7 +142,7 @@ async def body(client: Client, path: str, status: int = 200) -> Any:
 
 
 def test_the_edge_is_alive(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         answer = await client.get("/healthz")
         assert (answer.status, await answer.text()) == (200, "ok")
 
@@ -154,7 +154,7 @@ def test_readiness_says_why_not(room: Room, monkeypatch: pytest.MonkeyPatch) -> 
         answer = await client.get("/readyz")
         return answer.status, await answer.json()
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         why = "starting: 0 of 2 workers are ready"
         assert await readiness(client) == (503, {"ready": False, "reason": why})
         status.lacking = 2
@@ -163,7 +163,7 @@ def test_readiness_says_why_not(room: Room, monkeypatch: pytest.MonkeyPatch) -> 
         status.phase = "serving"
         why = "none of 2 workers is ready"
         assert await readiness(client) == (503, {"ready": False, "reason": why})
-        monkeypatch.setattr(Crew, "ready", 1)
+        monkeypatch.setattr(Workers, "ready", 1)
         assert await readiness(client) == (200, {"ready": True, "reason": None})
         status.phase = "draining"
         assert await readiness(client) == (503, {"ready": False, "reason": "draining"})
@@ -181,7 +181,7 @@ def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> No
     worker.billing.counter("umbrella", "requests", "v1").add(4)
     room.charge("acme", 1)
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         answer = await client.get("/metrics")
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
         found = families(text=await answer.text())
@@ -201,7 +201,7 @@ def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> No
 
 
 def test_what_may_be_counted_is_zero_before_it_was(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         found = families(text=await (await client.get("/metrics")).text())
         assert [value(found["edge_connections"], side=side) for side in ("client", "upstream")] == [0, 0]
         assert value(found["edge_usage_counted_total"], meter="requests") == 0
@@ -226,7 +226,7 @@ def test_what_may_be_counted_is_zero_before_it_was(room: Room) -> None:
 
 
 def test_upstreams_and_certificates_are_among_the_metrics(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         found = families(text=await (await client.get("/metrics")).text())
         endpoints = found["edge_upstream_endpoints"]
         assert [value(endpoints, upstream="api", state=state) for state in ("up", "down")] == [1, 0]
@@ -241,7 +241,7 @@ def test_a_table_that_cannot_be_read_is_named(room: Room) -> None:
     damaged = room.store.state / "usage.0.tbl"
     damaged.write_text("nothing")
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         for path in ("/usage", "/status", "/metrics"):
             assert (await body(client, path, 500))["detail"].startswith(f"{damaged}: is 7 bytes long")
         assert (await client.get("/healthz")).status == 200
@@ -255,7 +255,7 @@ def test_a_dead_workers_connections_are_not_counted(room: Room) -> None:
     room.worker = Store.join(room.store.state)
     room.worker.meters.gauge("edge_connections", "client").set(1)
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         found = families(text=await (await client.get("/metrics")).text())
         assert value(found["edge_connections"], side="client") == 1
 
@@ -266,7 +266,7 @@ def test_usage_lists_every_row_in_order(room: Room) -> None:
     for customer, route, n in (("umbrella", "v1", 2), ("acme", "v2", 5), ("acme", "v1", 3)):
         room.worker.billing.counter(customer, "requests", route).add(n)
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         rows = [["acme", "requests", "v1", 3], ["acme", "requests", "v2", 5], ["umbrella", "requests", "v1", 2]]
         assert await body(client, "/usage") == {"rows": rows}
 
@@ -276,7 +276,7 @@ def test_usage_lists_every_row_in_order(room: Room) -> None:
 def test_limits_show_what_is_used_of_each_policy_of_a_tier(room: Room) -> None:
     room.charge("acme", 3)
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         minute, hour = (await body(client, "/limits/acme"))["policies"]
         assert 1 <= minute.pop("reset_s") <= 60 + 60 / 28 + 1
         assert minute == {
@@ -295,7 +295,7 @@ def test_limits_show_what_is_used_of_each_policy_of_a_tier(room: Room) -> None:
 
 
 def test_own_limits_are_shown_in_place_of_the_tiers(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         (own,) = (await body(client, "/limits/umbrella"))["policies"]
         assert (own["name"], own["used"], own["remaining"], own["reset_s"]) == ("own", 0, 7, 0)
         assert await body(client, "/limits/free") == {"policies": []}
@@ -305,7 +305,7 @@ def test_own_limits_are_shown_in_place_of_the_tiers(room: Room) -> None:
 
 
 def test_an_unknown_customer_is_a_404(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         problem = await body(client, "/limits/nobody", 404)
         assert problem["detail"] == "no customer is called 'nobody' here"
         assert problem.keys() == {"type", "title", "status", "detail", "instance"}
@@ -314,12 +314,12 @@ def test_an_unknown_customer_is_a_404(room: Room) -> None:
 
 
 def test_a_directory_that_cannot_be_read_is_a_503(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(people: People, name: str) -> Any:
+    async def broken(people: Follower, name: str) -> Any:
         raise sqlite3.DatabaseError("database disk image is malformed")
 
-    monkeypatch.setattr(People, "customer", broken)
+    monkeypatch.setattr(Follower, "customer", broken)
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         problem = await body(client, "/limits/nobody", 503)
         assert problem["detail"].endswith("cannot be read: database disk image is malformed")
         assert "policies" in await body(client, "/limits/acme")
@@ -328,7 +328,7 @@ def test_a_directory_that_cannot_be_read_is_a_503(room: Room, monkeypatch: pytes
 
 
 def test_unknown_paths_and_methods_are_problems(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         assert "/metrics" in (await body(client, "/nothing", 404))["detail"]
         answer = await client.post("/usage")
         assert (answer.status, answer.content_type) == (405, "application/problem+json")
@@ -338,7 +338,7 @@ def test_unknown_paths_and_methods_are_problems(room: Room) -> None:
 
 
 def test_a_reload_answers_with_what_came_of_it(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         before = status.settings.sha256
         answer = await client.post("/reload")
         assert (answer.status, await answer.json()) == (200, {"result": "unchanged", "needs_restart": []})
@@ -368,7 +368,7 @@ def test_a_reload_that_is_refused_is_a_422_and_known_until_a_good_one(room: Room
         counted = {result: value(found["edge_config_reloads_total"], result=result) for result in results}
         return {**counted, "well": value(found["edge_config_ok"])}
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         assert await series(client) == {"ok": 0, "unchanged": 0, "refused": 0, "failed": 0, "well": 1}
         began = time.time()
         room.path.write_text(f"{good}drain: 5\nnonsense: 1\n")
@@ -403,7 +403,7 @@ def test_a_reload_that_is_refused_is_a_422_and_known_until_a_good_one(room: Room
 
 
 def test_a_reload_that_workers_do_not_take_is_a_422_too(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         before = status.settings
         room.path.write_text(room.path.read_text() + "drain: 5s\n")
         answer = await client.post("/reload")
@@ -415,7 +415,7 @@ def test_a_reload_that_workers_do_not_take_is_a_422_too(room: Room) -> None:
 
 
 def test_without_a_file_there_is_nothing_to_reload_and_nothing_is_wrong(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         answer = await client.post("/reload")
         assert answer.status == 422
         assert "without a file" in (await answer.json())["errors"][0]
@@ -425,7 +425,7 @@ def test_without_a_file_there_is_nothing_to_reload_and_nothing_is_wrong(room: Ro
 
 
 def test_a_reload_must_be_posted_and_not_while_the_edge_drains(room: Room) -> None:
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         assert (await client.get("/reload")).status == 405
         status.phase = "draining"
         assert (await client.post("/reload")).status == 503
@@ -439,7 +439,7 @@ def test_a_failure_of_the_supervisors_own_is_a_500(room: Room, monkeypatch: pyte
 
     monkeypatch.setattr(Store, "usage_totals", broken)
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         problem = await body(client, "/usage", 500)
         assert problem["detail"] == "the supervisor failed to answer; its log says more"
 
@@ -450,7 +450,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
     room.worker.billing.counter("acme", "requests", "v1").add(3)
     began = time.time()
 
-    async def scene(client: Client, status: Status, crew: Crew) -> None:
+    async def scene(client: Client, status: Status, workers: Workers) -> None:
         report = await body(client, "/status")
         assert began <= report["config"].pop("loaded_at") <= time.time()
         assert began <= report["usage"]["shipping"].pop("since") <= time.time()
@@ -508,11 +508,11 @@ def test_the_connections_of_one_worker_are_those_of_its_column(room: Room) -> No
     other.meters.gauge("edge_connections", "client").set(2)
 
     async def scene() -> None:
-        listings = Listings(room.store)
+        table_reader = TableReader(room.store)
         ours, others = room.worker.column, other.column
         assert ours is not None
         assert others is not None
-        assert await listings.connections([ours, others]) == {ours: 4, others: 2}
+        assert await table_reader.connections([ours, others]) == {ours: 4, others: 2}
 
     uvloop.run(scene())
     other.close()
@@ -523,14 +523,14 @@ def test_sums_over_large_tables_are_kept_for_a_while(room: Room, monkeypatch: py
     counter.add(1)
 
     async def scene() -> None:
-        listings = Listings(room.store)
-        assert await listings.meters() == {"requests": 1}
+        table_reader = TableReader(room.store)
+        assert await table_reader.meters() == {"requests": 1}
         counter.add(1)
-        assert await listings.meters() == {"requests": 2}
-        monkeypatch.setattr("edgeproxy.supervisor.listings.DEAR", 0.0)
-        monkeypatch.setattr("edgeproxy.supervisor.listings.KEPT", 1e9)
-        assert await listings.meters() == {"requests": 2}
+        assert await table_reader.meters() == {"requests": 2}
+        monkeypatch.setattr("edgeproxy.supervisor.table_reader.DEAR", 0.0)
+        monkeypatch.setattr("edgeproxy.supervisor.table_reader.KEPT", 1e9)
+        assert await table_reader.meters() == {"requests": 2}
         counter.add(1)
-        assert await listings.meters() == {"requests": 2}
+        assert await table_reader.meters() == {"requests": 2}
 
     uvloop.run(scene())

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from edgeproxy.config.models import Settings
 from edgeproxy.supervisor.certificates import REMIND, Certificates
 from edgeproxy.tasks import Tasks
-from tests.authority import Authority, Pair
-from tests.supervisor.waiting import turned
+from tests.support.authority import Authority, Pair
+from tests.support.waiting import turned
 
 DAY = 86400
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from edgeproxy.config.models import UpstreamTls
 from edgeproxy.supervisor.health import Health, Standing, Target, Terms, usable
 from edgeproxy.tasks import Tasks
-from tests.supervisor.waiting import turned, within
+from tests.support.waiting import turned, within
 
 OFTEN, SELDOM = Terms("/", 0.01, UpstreamTls()), Terms("/", 1000.0, UpstreamTls())
 ONE = Target("api", "http://a:80", "10.0.0.1", OFTEN)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.supervisor import edges
 from tests.supervisor.edges import Host, host
-from tests.supervisor.waiting import until
+from tests.support.waiting import until
 
 SILENCE = 2.5
 """Seconds of silence in these tests, after which a worker is taken to hang; workers speak every second."""

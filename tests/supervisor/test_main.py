@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.config.quick import load_quick
 from edgeproxy.supervisor import main
 from tests.supervisor.edges import Edge, Host, Load, host
-from tests.supervisor.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from edgeproxy.config.models import Endpoint, Health, Upstream, UpstreamTls
 from edgeproxy.supervisor.health import Target, Terms
 from edgeproxy.supervisor.probe import BODY, Prober, probe
-from tests.authority import Authority, Pair
-from tests.supervisor.waiting import within
+from tests.support.authority import Authority, Pair
+from tests.support.waiting import within
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

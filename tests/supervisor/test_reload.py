@@ -1,4 +1,4 @@
-"""Reloads: what they decide, one after another, and how a crew changes from one configuration to another."""
+"""Reloads: what they decide, one after another, and how a workers changes from one configuration to another."""
 
 import asyncio
 import os
@@ -13,23 +13,23 @@ import uvloop
 from structlog.testing import capture_logs
 
 from edgeproxy.channel import pack
-from edgeproxy.config.kinds import Address
+from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded, attempt, load
 from edgeproxy.config.models import Settings
-from edgeproxy.config.signs import Sign
+from edgeproxy.config.parsers import Address
 from edgeproxy.supervisor import sockets
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.changeover import Changeover
-from edgeproxy.supervisor.crew import Crew
 from edgeproxy.supervisor.health import Target
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.reload import Outcome, Reloads, plan, troubled
 from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.watch import Settling, watch
+from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import Tasks
-from tests.authority import Authority
-from tests.supervisor.test_crew import STAND_IN, ask, ready
-from tests.supervisor.waiting import turned, within
+from tests.supervisor.test_workers import STAND_IN, ask, ready
+from tests.support.authority import Authority
+from tests.support.waiting import turned, within
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -83,9 +83,9 @@ def test_trouble_lasts_from_its_first_day_until_a_good_end() -> None:
     assert troubled(None, Outcome("ok"), 3.0) is None
 
 
-A: dict[str, Sign] = {"edge.yaml": (1, 1, 1, 1)}
-B: dict[str, Sign] = {"edge.yaml": (1, 1, 2, 2)}
-C: dict[str, Sign] = {"edge.yaml": None}
+A: dict[str, FileSignature] = {"edge.yaml": (1, 1, 1, 1)}
+B: dict[str, FileSignature] = {"edge.yaml": (1, 1, 2, 2)}
+C: dict[str, FileSignature] = {"edge.yaml": None}
 
 
 @pytest.mark.parametrize(
@@ -318,15 +318,15 @@ def test_a_certificate_that_comes_after_the_file_that_names_it_is_waited_for(fil
     play(file, scene)
 
 
-# ---- a crew that changes over
+# ---- a workers that changes over
 
 
-def crew(scene: Callable[[Crew, Address], Awaitable[None]], behaviour: str = "serves") -> list[int]:
-    """Play `scene` with a crew of two stand-ins; the exit codes of those that the drain found alive."""
+def workers(scene: Callable[[Workers, Address], Awaitable[None]], behaviour: str = "serves") -> list[int]:
+    """Play `scene` with a workers of two stand-ins; the exit codes of those that the drain found alive."""
 
     async def run() -> list[int]:
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
-        made = Crew(2, STAND_IN, listening, first(behaviour), silence=60.0)
+        made = Workers(2, STAND_IN, listening, first(behaviour), silence=60.0)
         made.start()
         try:
             await within(30, scene(made, sockets.address_of(listening[0])))
@@ -356,7 +356,7 @@ async def served(address: Address, wanted: dict[int, list[int]]) -> None:
 
 
 def test_all_prepare_and_then_all_serve_it() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         pids = [process.pid for process in made.workers]
         assert await made.prepare(2, offer(2), 10) == []
@@ -366,11 +366,11 @@ def test_all_prepare_and_then_all_serve_it() -> None:
         assert made.ready == 2
         await served(address, {pid: [1, 2] for pid in pids})
 
-    assert crew(scene) == [0, 0]
+    assert workers(scene) == [0, 0]
 
 
 def test_where_one_refuses_none_serves_it() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         pids = [process.pid for process in made.workers]
         whys = await made.prepare(2, offer(2, refuse=pids[:1]), 10)
@@ -381,11 +381,11 @@ def test_where_one_refuses_none_serves_it() -> None:
         assert await made.settle(10) == []
         await served(address, {pid: [1, 3] for pid in pids})
 
-    assert crew(scene) == [0, 0]
+    assert workers(scene) == [0, 0]
 
 
 def test_where_one_is_silent_none_serves_it() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         silent, other = made.workers
         whys = await made.prepare(2, offer(2, ignore=[silent.pid]), 0.2)
@@ -393,11 +393,11 @@ def test_where_one_is_silent_none_serves_it() -> None:
         made.discard(2)
         await served(address, {silent.pid: [1], other.pid: [1]})
 
-    assert crew(scene) == [0, 0]
+    assert workers(scene) == [0, 0]
 
 
 def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         dies, other = made.workers
         assert await made.prepare(2, offer(2, die=[dies.pid]), 10) == []
@@ -413,11 +413,11 @@ def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> N
         assert answers[other.pid] == [1, 2]
         assert answers[new][-1] == 2
 
-    assert crew(scene) == [0, 0]
+    assert workers(scene) == [0, 0]
 
 
 def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         hanging = made.workers[0]
         os.kill(hanging.pid, signal.SIGSTOP)
@@ -430,11 +430,11 @@ def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
         assert await made.settle(10) == []
         await turned(lambda: made.ready == 2, "it is replaced")
 
-    assert crew(scene) == [0, 0]
+    assert workers(scene) == [0, 0]
 
 
 def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.put({"type": "go"})
@@ -447,11 +447,11 @@ def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> N
         await turned(lambda: made.ready == 2, "the other is ready")
         await served(address, {one.pid: [1, 2], other.pid: [1, 2]})
 
-    assert crew(scene, "late") == [0, 0]
+    assert workers(scene, "late") == [0, 0]
 
 
 def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.put({"type": "go"})
@@ -468,11 +468,11 @@ def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
             answer = await ask(address)
             told = [message["type"] for message in answer["told"] if answer["pid"] == other.pid]
 
-    assert crew(scene, "late") == [0, 0]
+    assert workers(scene, "late") == [0, 0]
 
 
 def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.put({"type": "go"})
@@ -489,11 +489,11 @@ def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
         assert other.ended.result() == 0
         await served(address, {one.pid: [1, 2], made.workers[1].pid: [2]})
 
-    assert crew(scene, "late") == [0, 0]
+    assert workers(scene, "late") == [0, 0]
 
 
 def test_one_that_cannot_follow_is_replaced() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.put({"type": "go"})
@@ -507,11 +507,11 @@ def test_one_that_cannot_follow_is_replaced() -> None:
         new = made.workers[1]
         await served(address, {one.pid: [1, 2], new.pid: [2]})
 
-    assert crew(scene, "late") == [0, 0]
+    assert workers(scene, "late") == [0, 0]
 
 
 def test_a_drain_ends_what_is_being_prepared() -> None:
-    async def scene(made: Crew, address: Address) -> None:
+    async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         pids = [process.pid for process in made.workers]
         offered = Tasks().start("offer", made.prepare(2, offer(2, ignore=pids), 60))
@@ -520,7 +520,7 @@ def test_a_drain_ends_what_is_being_prepared() -> None:
         assert await offered == ["the edge is draining"]
         await drained
 
-    crew(scene)
+    workers(scene)
 
 
 # ---- all that changes over
@@ -552,7 +552,7 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
     async def run() -> None:
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
         address = sockets.address_of(listening[0])
-        made = Crew(1, STAND_IN, listening, pack(config(1, one)))
+        made = Workers(1, STAND_IN, listening, pack(config(1, one)))
         upstreams = Upstreams(one.upstreams, made.publish, probe)
         prober = Prober(one.upstreams)
         changeover = Changeover(one, config, made, upstreams, Certificates(one, lambda: None), prober)

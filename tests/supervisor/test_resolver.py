@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from edgeproxy.supervisor import resolver
 from edgeproxy.supervisor.resolver import Resolver, System, has_route, ordered, within_reach
 from edgeproxy.tasks import Tasks
-from tests.supervisor.waiting import turned, within
+from tests.support.waiting import turned, within
 
 
 class Names:

@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from edgeproxy.config.kinds import Address
+from edgeproxy.config.parsers import Address
 from edgeproxy.supervisor import sockets
 
 HERE = Address("127.0.0.1", 0)

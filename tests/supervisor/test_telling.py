@@ -12,11 +12,11 @@ from redis import Redis as Client
 
 from edgeproxy.config.models import Hub
 from edgeproxy.counters.store import Store
-from edgeproxy.supervisor.agreeing import Agreeing
+from edgeproxy.sync.coordinator import Coordinator
 from edgeproxy.tasks import Tasks
-from tests.counters.tables import WIDTH
-from tests.supervisor.waiting import turned
-from tests.sync.server import SERVER, Redis
+from tests.support.redis import SERVER, Redis
+from tests.support.tables import WIDTH
+from tests.support.waiting import turned
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
@@ -61,33 +61,33 @@ def test_thousands_of_limits_are_told_and_nothing_else_is_held_up(tmp_path: Path
             def told() -> int:
                 return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
 
-            agreeing = Agreeing(store, Hub(url=redis.url), lambda _: None)
-            agreeing.begin()
+            coordinator = Coordinator(store, Hub(url=redis.url), lambda _: None)
+            coordinator.begin()
             try:
-                await turned(lambda: agreeing.report()["state"] == "up", "the hub is reached")
+                await turned(lambda: coordinator.report()["state"] == "up", "the hub is reached")
                 await turned(lambda: store.identity.held, "it speaks")
                 message = used(store, store.offset + time.monotonic())
                 tasks.start("stretches", stretches(busy))
-                agreeing.uses(message)
+                coordinator.uses(message)
                 await turned(lambda: len(client.keys("rl:*:t")) == MANY, "all are told")
                 once = told()
                 assert once < 1.2 * MANY
 
                 # Another host has come: that is no reason to tell everything again.
                 client.zadd("rl:hosts", {"4711": time.time() + 5})
-                await turned(lambda: agreeing.report()["hosts"] == 2, "both know of each other")
+                await turned(lambda: coordinator.report()["hosts"] == 2, "both know of each other")
                 assert told() - once < MANY / 2
 
                 # Who has lost the hub for a moment tells it everything again, and not at once.
-                agreeing.uses(message)
+                coordinator.uses(message)
                 once = told()
                 client.client_kill_filter(_type="normal", skipme=True)
-                await turned(lambda: agreeing.report()["state"] == "away", "the hub is lost")
+                await turned(lambda: coordinator.report()["state"] == "away", "the hub is lost")
                 await turned(lambda: told() - once >= MANY, "all are told again")
-                await turned(lambda: agreeing.report()["behind_s"] < 3, "nothing is overdue")
+                await turned(lambda: coordinator.report()["behind_s"] < 3, "nothing is overdue")
             finally:
                 await tasks.cancel()
-                await agreeing.end()
+                await coordinator.end()
         assert max(busy) < BUSY
 
     asyncio.run(play())

@@ -10,7 +10,7 @@ import uvloop
 from edgeproxy.config.models import Upstream
 from edgeproxy.supervisor.health import Target
 from edgeproxy.supervisor.upstreams import Upstreams
-from tests.supervisor.waiting import turned, within
+from tests.support.waiting import turned, within
 
 Told = list[dict[str, Any]]
 

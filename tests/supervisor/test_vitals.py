@@ -12,31 +12,31 @@ from typing import Any
 import uvloop
 from structlog.testing import capture_logs
 
-from edgeproxy.config.kinds import Address
+from edgeproxy.config.parsers import Address
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor import sockets
-from edgeproxy.supervisor.crew import Crew
-from edgeproxy.supervisor.listings import Listings
+from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.supervisor.vitals import Vitals, vital
-from tests.supervisor.test_crew import STAND_IN, importable, ready
-from tests.supervisor.waiting import turned, within
+from edgeproxy.supervisor.workers import Workers
+from tests.supervisor.test_workers import STAND_IN, importable, ready
+from tests.support.waiting import turned, within
 
 __all__ = ["importable"]
 
 
-def play(tmp_path: Path, scene: Callable[[Crew, Vitals], Awaitable[None]], behaviour: str = "serves") -> None:
+def play(tmp_path: Path, scene: Callable[[Workers, Vitals], Awaitable[None]], behaviour: str = "serves") -> None:
     """Play `scene` with the vitals of two stand-ins."""
 
     async def run() -> None:
         store = Store.prepare(tmp_path / "state", workers=2, people=100, addresses=100)
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
-        crew = Crew(2, STAND_IN, listening, {"type": "config", "behaviour": behaviour})
-        crew.start()
+        workers = Workers(2, STAND_IN, listening, {"type": "config", "behaviour": behaviour})
+        workers.start()
         try:
-            await scene(crew, Vitals(crew, Listings(store)))
+            await scene(workers, Vitals(workers, TableReader(store)))
         finally:
             sockets.close(listening)
-            await within(30, crew.drain(1.0))
+            await within(30, workers.drain(1.0))
             store.close()
 
     uvloop.run(run())
@@ -63,8 +63,8 @@ def test_of_a_process_that_is_gone_nothing_is_known() -> None:
 
 
 def test_workers_are_known_by_their_places_whoever_holds_them(tmp_path: Path) -> None:
-    async def scene(crew: Crew, vitals: Vitals) -> None:
-        await within(20, crew.first_ready)
+    async def scene(workers: Workers, vitals: Vitals) -> None:
+        await within(20, workers.first_ready)
         first = await vitals.report()
         assert [worker["place"] for worker in first] == [0, 1]
         for worker in first:
@@ -72,7 +72,7 @@ def test_workers_are_known_by_their_places_whoever_holds_them(tmp_path: Path) ->
             assert worker["descriptors"] >= 3
             assert worker["connections"] == 0
         os.kill(first[0]["pid"], signal.SIGKILL)
-        await turned(lambda: crew.restarts == 1 and crew.ready == 2, "a new worker is ready")
+        await turned(lambda: workers.restarts == 1 and workers.ready == 2, "a new worker is ready")
         second = await vitals.report()
         assert [worker["place"] for worker in second] == [0, 1]
         assert second[0]["pid"] != first[0]["pid"]
@@ -89,16 +89,16 @@ def test_workers_are_known_by_their_places_whoever_holds_them(tmp_path: Path) ->
 
 
 def test_where_no_worker_lives_there_is_nothing_to_tell(tmp_path: Path) -> None:
-    async def scene(crew: Crew, vitals: Vitals) -> None:
-        await turned(lambda: crew.restarts >= 1 and not crew.workers, "both are dead")
+    async def scene(workers: Workers, vitals: Vitals) -> None:
+        await turned(lambda: workers.restarts >= 1 and not workers.workers, "both are dead")
         assert await vitals.report() == []
 
     play(tmp_path, scene, "dies")
 
 
 def test_who_is_being_started_is_no_sign_of_an_edge_that_serves(tmp_path: Path) -> None:
-    async def scene(crew: Crew, vitals: Vitals) -> None:
-        await turned(lambda: len(crew.workers) == 2, "both are started")
+    async def scene(workers: Workers, vitals: Vitals) -> None:
+        await turned(lambda: len(workers.workers) == 2, "both are started")
         assert len(await vitals.report()) == 2
         assert [name for name, _, _ in await vitals.series()] == ["edge_descriptor_limit"]
 
@@ -106,9 +106,9 @@ def test_who_is_being_started_is_no_sign_of_an_edge_that_serves(tmp_path: Path) 
 
 
 def test_a_worker_that_runs_out_of_descriptors_is_told_of_once(tmp_path: Path) -> None:
-    async def scene(crew: Crew, vitals: Vitals) -> None:
-        await ready(crew)
-        scarce, other = crew.workers
+    async def scene(workers: Workers, vitals: Vitals) -> None:
+        await ready(workers)
+        scarce, other = workers.workers
         _, most = resource.prlimit(scarce.pid, resource.RLIMIT_NOFILE)
         used = vital(scarce.pid)
         assert used is not None
@@ -126,6 +126,6 @@ def test_a_worker_that_runs_out_of_descriptors_is_told_of_once(tmp_path: Path) -
         assert await said(used.descriptors) == []
         assert await said(used.descriptors * 2) == []
         assert len(await said(used.descriptors)) == 1
-        assert other in crew.workers
+        assert other in workers.workers
 
     play(tmp_path, scene)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import hiredis
 
-from edgeproxy.sync import calls
+from edgeproxy.hub import calls
 
 Answers = Callable[[list[bytes]], bytes | None]
 """What is answered to a command, given its words; None: what Redis does."""

@@ -11,16 +11,16 @@ from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
+from edgeproxy.hub.report import Told
 from edgeproxy.limits.gate import LONGEST, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.plan import Mode, OnLoss, Terms
+from edgeproxy.sync.plan import Mode, OnLoss, RateTerms
 from edgeproxy.sync.rate import ON_LOSS
-from edgeproxy.sync.report import Told
 from edgeproxy.sync.shared import Row, Shared, Use
-from tests.counters.tables import limits, make
 from tests.limits.windows import most_in_a_window
+from tests.support.memory_hub import Memory
+from tests.support.tables import limits, make
 
 ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2
@@ -174,7 +174,7 @@ class Worker:
         self.table: LimitTable = limits(host.path, column)
         self.policies = Policies(self.table, hosts=host.count)
         self.gates: dict[bytes, Gate] = {}
-        self.terms: dict[bytes, Terms] = {}
+        self.terms: dict[bytes, RateTerms] = {}
         self.rules: dict[bytes, Rule] = {}
         self.waiting: dict[bytes, deque[float]] = {}
 
@@ -190,7 +190,7 @@ class Worker:
             counts = self.table.readers[rule.key(b"acme")]
             gate = self.gates[key] = Gate(self.table, counts, policy.most, mode, self.tell)  # type: ignore[arg-type]
             cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
-            self.terms[key] = Terms(
+            self.terms[key] = RateTerms(
                 rule.limit, rule.window, cells, rule.depth, rule.limit / rule.window if rule.depth else 0.0, mode
             )
             self.waiting[key] = deque()

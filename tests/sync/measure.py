@@ -34,10 +34,10 @@ from edgeproxy.counters.store import Store
 from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.policies import Policies, Policy
 from edgeproxy.limits.rule import Rule
-from edgeproxy.proxy.asking import Asking
-from edgeproxy.supervisor.agreeing import Agreeing
+from edgeproxy.proxy.claim_waiter import ClaimWaiter
+from edgeproxy.sync.coordinator import Coordinator
 from edgeproxy.tasks import Tasks
-from tests.sync.server import Redis
+from tests.support.redis import Redis
 
 SPAWN = multiprocessing.get_context("spawn")
 LOOKS = 0.005
@@ -77,7 +77,7 @@ async def _supervise(store: Store, settings: Hub, line: socket.socket, control: 
             while True:
                 message = await channel.receive()
                 if message["type"] == "uses":
-                    agreeing.uses(message)
+                    coordinator.uses(message)
         except ChannelClosed:
             ended.set()
 
@@ -97,20 +97,20 @@ async def _supervise(store: Store, settings: Hub, line: socket.socket, control: 
                 "memory": memory(),
                 "late": [1000 * late[len(late) * of // 1000] if late else 0.0 for of in (500, 990, 999)],
                 "latest": 1000 * max(late, default=0.0),
-                "series": {name: values[0] for name, _, values in agreeing.series()},
-                "hub": agreeing.report(),
+                "series": {name: values[0] for name, _, values in coordinator.series()},
+                "hub": coordinator.report(),
             }
         )
         late.clear()
 
-    agreeing = Agreeing(store, settings, outbox.put)
+    coordinator = Coordinator(store, settings, outbox.put)
     loop.add_reader(control.fileno(), asked)
     tasks.start("to the worker", outbox.deliver())
     tasks.start("from the worker", hear())
     tasks.start("looks", look())
-    agreeing.begin()
+    coordinator.begin()
     await ended.wait()
-    await agreeing.end()
+    await coordinator.end()
     await tasks.cancel()
     store.close()
 
@@ -171,7 +171,7 @@ class Worker:
     """One worker."""
 
     store: Store
-    asking: Asking
+    asking: ClaimWaiter
     asked: int = 0
     passed: int = 0
     waits: int = 0
@@ -201,7 +201,7 @@ def work(state: Path, load: Load, line: socket.socket, control: Connection) -> N
 
 async def _work(store: Store, load: Load, line: socket.socket, control: Connection) -> None:
     channel, tasks = await Channel.over(line), Tasks()
-    worker = Worker(store, Asking(channel.offer))
+    worker = Worker(store, ClaimWaiter(channel.offer))
 
     async def hear() -> None:
         try:

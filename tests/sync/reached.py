@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from edgeproxy.sync.hub import Has, Hub
-from edgeproxy.sync.redis import Tls
+from edgeproxy.hub.hub import Has, Hub
+from edgeproxy.hub.redis import Tls
 
 PATIENCE = 15.0
 

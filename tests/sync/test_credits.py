@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters import layout as at
-from edgeproxy.limits.admission import Terms, admit, held_up, report, sells, tell
+from edgeproxy.limits.admission import LimitSet, admit, blocking_gate, credits_cover, report, tell
 from edgeproxy.limits.gate import LONGEST, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync import plan
 from edgeproxy.sync.plan import Mode, OnLoss
 from edgeproxy.sync.shared import Use
-from tests.counters.tables import close_all, limits
+from tests.support.tables import close_all, limits
 from tests.sync.hosts import LAYOUT, NEWS, WORKERS, Host, World
 
 MINUTE = 60.0
@@ -49,7 +49,9 @@ class Customers:
         self.said: dict[Gate, plan.Terms] = {}
         basic, credits = policies.of(BASIC, SUBJECT, cost), policies.of(CREDITS, SUBJECT, cost)
         gates = [self.gate(rule, mode) for rule in (BASIC, CREDITS)]
-        self.terms = Terms((basic,), bought_off=1, credits=credits, credits_gate=gates[1], gates=((basic, gates[0]),))
+        self.terms = LimitSet(
+            (basic,), bought_off=1, credits=credits, credits_gate=gates[1], gates=((basic, gates[0]),)
+        )
         self.waiting: list[tuple[Gate, Waiting]] = []
 
     def gate(self, rule: Rule, mode: Mode) -> Gate:
@@ -75,7 +77,7 @@ class Customers:
             world.asked += 1
             one = Waiting(now)
         shut = one.shut
-        while (held := held_up(terms, now, shut)) is not None:  # type: ignore[arg-type]
+        while (held := blocking_gate(terms, now, shut)) is not None:  # type: ignore[arg-type]
             policy, gate = held
             left = one.since + LONGEST[gate.mode] - now
             if left > 1e-9 and not gate.is_in_vain(now) and gate.waiting < policy.left(now):
@@ -85,7 +87,7 @@ class Customers:
                 one.shut = shut
                 return
             gate.refused(now)
-            if policy is terms.credits or not sells(terms, now, (policy,)):
+            if policy is terms.credits or not credits_cover(terms, now, (policy,)):
                 world.refused += 1
                 return
             shut = (*shut, policy)
@@ -233,7 +235,7 @@ class Reporting(Customers):
         policies = Policies(self.table, hosts=host.count)
         self.said = {}
         tokens = policies.of(TOKENS, SUBJECT)
-        self.terms = Terms(reported=(tokens,), told={tokens: self.gate(TOKENS, "eventual")})
+        self.terms = LimitSet(reported=(tokens,), told={tokens: self.gate(TOKENS, "eventual")})
         self.waiting = []
         self.spent: list[tuple[float, int]] = []
 

@@ -9,7 +9,7 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.plan import Mode, OnLoss
 from edgeproxy.sync.rate import GOOD
 from edgeproxy.sync.shared import Use
-from tests.counters.tables import close_all
+from tests.support.tables import close_all
 from tests.sync.hosts import WORKERS, World
 
 MINUTE = 60.0

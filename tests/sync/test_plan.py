@@ -2,9 +2,9 @@
 
 import itertools
 
-from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.plan import RETURNING, Counted, Plan, Terms, stock
-from edgeproxy.sync.report import Bucket, Cell, Report, Told, Window
+from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
+from edgeproxy.sync.plan import RETURNING, Counted, Plan, RateTerms, stock
+from tests.support.memory_hub import Memory
 
 NOW = 50_000_000.0
 CELL = 1_000_000
@@ -16,7 +16,7 @@ def told(claims: int) -> Told:
 
 
 def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:
-    plan = Plan(b"k", Terms(LIMIT, 60.0, 28), 1, hosts=2)
+    plan = Plan(b"k", RateTerms(LIMIT, 60.0, 28), 1, hosts=2)
 
     def report(seq: int, waiting: int, spent: int) -> None:
         plan.report(NOW, CELL, 1, seq, Counted({}, spent, LIMIT, spent, waiting))
@@ -34,7 +34,7 @@ def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:
 
 
 def test_of_a_window_with_a_bucket_the_same_part_is_kept_for_others_as_while_the_hub_was_away() -> None:
-    plan = Plan(b"k", Terms(LIMIT, 60.0, 28, depth=60, rate=10.0), 1, hosts=2)
+    plan = Plan(b"k", RateTerms(LIMIT, 60.0, 28, depth=60, rate=10.0), 1, hosts=2)
     plan.found(NOW, 30)
     assert plan.withheld(NOW) == LIMIT // 2
     assert plan.withheld(NOW + RETURNING) == 0
@@ -57,7 +57,7 @@ class Strict:
     """One host that keeps claims in hand, with its hub, request by request."""
 
     def __init__(self) -> None:
-        self.terms = Terms(60_000, 3600.0, 60, mode="strict")
+        self.terms = RateTerms(60_000, 3600.0, 60, mode="strict")
         self.plan = Plan(b"k", self.terms, 1, width=60.0)
         self.hub = Memory()
         self.now, self.cum, self.spent = 1_000_000.0, 0, 0

@@ -12,20 +12,20 @@ from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, width_us
 from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import HELD, UNUSED, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.memory import Memory
-from edgeproxy.sync.plan import ALONE, Counted, OnLoss, Terms
+from edgeproxy.sync.plan import ALONE, Counted, OnLoss, RateTerms
 from edgeproxy.sync.rate import GOOD, ON_LOSS
-from edgeproxy.sync.report import Bucket, Cell, Report, Window
 from edgeproxy.sync.shared import SPREAD, Row, Shared, Use
-from tests.counters.tables import close_all, limits, make
+from tests.support.memory_hub import Memory
+from tests.support.tables import close_all, limits, make
 
 LAYOUT = Layout("people", rows=400, columns=3, ring=32, cells=28, width=HEADS)
 RULE = Rule("basic", 600, 60.0)
-TERMS = Terms(600, 60.0, LAYOUT.cells)
+TERMS = RateTerms(600, 60.0, LAYOUT.cells)
 STEP = 0.05
 
 
@@ -255,7 +255,7 @@ def test_what_is_said_anew_while_the_hub_is_away_is_done(edge: Edge, algorithm: 
     counts = edge._worker.readers[rule.key(b"acme")]
     assert isinstance(counts, Counts)
     cells = LAYOUT.cells if algorithm == "sliding_window" else 0
-    terms = Terms(600, 600.0, cells, 0 if cells else 600, 0.0 if cells else 1.0)
+    terms = RateTerms(600, 600.0, cells, 0 if cells else 600, 0.0 if cells else 1.0)
     edge.shared.use(Use(counts.row, edge._worker.words[counts.row + at.ROW_GENERATION], terms), edge.now)
     edge.rows["acme"] = counts.row
     key, cell = edge.shared.table.stored_key(counts.row), cell_number(edge.now, width_us(600.0, LAYOUT.cells))
@@ -294,7 +294,7 @@ def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: 
     assert isinstance(counts, Counts)
     gate = Gate(edge._worker, counts, 20, "bounded", lambda gate: None)
     words, generation = edge._worker.words, edge._worker.words[gate.row + at.ROW_GENERATION]
-    edge.shared.use(Use(gate.row, generation, Terms(0, 60.0, 0, 20, 10.0)), edge.now)
+    edge.shared.use(Use(gate.row, generation, RateTerms(0, 60.0, 0, 20, 10.0)), edge.now)
     edge.rows["acme"] = gate.row
     assert edge.told() == ["acme"]
     (row,) = edge.shared._rows.values()

@@ -11,11 +11,11 @@ import pytest
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import HAS_GAUGES, HAS_PERIODS
-from edgeproxy.sync.memory import Memory
+from edgeproxy.hub.report import Gauge, Period
 from edgeproxy.sync.plan import OnLoss
-from edgeproxy.sync.report import Gauge, Period
 from edgeproxy.sync.totals import AGAIN, HOLDS, IDLE, RARELY, SPREAD, Totals
-from tests.counters.tables import WIDTH, close_all, limits, make
+from tests.support.memory_hub import Memory
+from tests.support.tables import WIDTH, close_all, limits, make
 
 QUOTAS = Layout("quotas", rows=400, columns=3, ring=1, cells=1, width=HEADS)
 HUB = QUOTAS.head(2)

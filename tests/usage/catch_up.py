@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeproxy.usage.ship import Shipper
 from edgeproxy.usage.spool import Spool
 from edgeproxy.usage.transport import Http
-from tests.collector.collector import EDGE, Collector
+from tests.support.collector import EDGE, Collector
 from tests.usage.peer import append
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from edgeproxy.collector.app import verdict_of
-from edgeproxy.collector.arrival import Arrival, Named, arrive
-from edgeproxy.collector.chain import Mark, Settled, Verdict, judge, moved
-from edgeproxy.collector.ingest import STATES, Outcome
+from edgeproxy.ledger.arrival import Arrival, Named, arrive
+from edgeproxy.ledger.chain import Mark, Settled, Verdict, judge, moved
+from edgeproxy.ledger.ingest import STATES, Outcome
 from edgeproxy.usage.answer import Reply
 from edgeproxy.usage.batch import FIRST, Batch, Row, body, digest
 from edgeproxy.usage.segment import Mark as RowMark

@@ -16,8 +16,8 @@ from edgeproxy.usage.batch import Batch, body, digest
 from edgeproxy.usage.ship import Shipper
 from edgeproxy.usage.spool import Spool
 from edgeproxy.usage.transport import Http
-from tests.authority import Authority
-from tests.collector.collector import EDGE, Collector, checked
+from tests.support.authority import Authority
+from tests.support.collector import EDGE, Collector, checked
 from tests.usage.edge import NOW, acknowledge
 from tests.usage.peer import append
 

@@ -6,7 +6,7 @@ import re
 from tests.contract.case import Answered, Asked, Fault, Whole
 from tests.contract.stage import connect, dribble
 from tests.contract.upstream import Endpoint, Recorder, meanwhile
-from tests.proxy.wire import Cut, Message, Wire
+from tests.support.wire import Cut, Message, Wire
 
 SILENCE = 0.6
 """Seconds after which a proxy that has said nothing is not going to."""

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.e2e.ports import HOST
-from tests.e2e.process import Process
+from tests.support.ports import HOST
+from tests.support.process import Process
 
 NGINX_CONF = """
 daemon off;

@@ -11,8 +11,8 @@ from tests.contract.beside.observe import expected_of, observe_answered, observe
 from tests.contract.beside.peers import PEERS
 from tests.contract.case import Answered, Asked
 from tests.contract.upstream import Endpoint, Recorder
-from tests.e2e.ports import HOST, Ports
-from tests.supervisor.waiting import until
+from tests.support.ports import HOST, Ports
+from tests.support.waiting import until
 
 BATCH = 150
 """Rows for which one proxy is started; each has two sockets open all the while."""

@@ -1,7 +1,7 @@
 """What upstreams are told of a request, and that no client can tell it in the edge's name: DESIGN section 6."""
 
 from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, get
-from tests.e2e.people import key_of
+from tests.support.customers import key_of
 
 KEY = f"X-API-Key: {key_of('acme')}"
 H = f"Host: {HOST}"

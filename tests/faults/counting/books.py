@@ -16,14 +16,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.app import verdict_of
-from edgeproxy.collector.arrival import arrive, named
-from edgeproxy.collector.database import Database
-from edgeproxy.collector.ingest import Ingest, Unavailable
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.names import Names
-from edgeproxy.collector.queries import asked, usage
-from edgeproxy.collector.schema import batches, ledger, series
-from edgeproxy.collector.verify import Sums, verify
+from edgeproxy.database.database import Database
+from edgeproxy.database.schema import batches, ledger, series
+from edgeproxy.ledger.arrival import arrive, named
+from edgeproxy.ledger.ingest import Ingest, Unavailable
+from edgeproxy.ledger.names import Names
+from edgeproxy.ledger.queries import asked, usage
+from edgeproxy.ledger.verify import Sums, verify
 from edgeproxy.tasks import Tasks
 
 Name = tuple[str, str, str]

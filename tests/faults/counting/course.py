@@ -16,13 +16,13 @@ from statistics import median
 from edgeproxy.usage import identity
 from edgeproxy.usage.segment import Record, records
 from edgeproxy.usage.spool import segments
-from tests.collector.collector import verified
-from tests.e2e.process import ROOT, kill
 from tests.faults.counting.relay import CALM, DOWN, STORMY
 from tests.faults.counting.site import Counted, Site, stepping
 from tests.faults.counting.stepping import COLLECTOR_STEPS, EDGE_STEPS, boundaries, said
 from tests.faults.storm import whole_crew
-from tests.supervisor.waiting import until
+from tests.support.collector import verified
+from tests.support.process import ROOT, kill
+from tests.support.waiting import until
 
 WEIGHTS = {
     "a worker killed": 4,

@@ -5,9 +5,9 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 
-from tests.e2e.load import content_length
-from tests.e2e.ports import HOST
-from tests.threaded import Threaded
+from tests.support.load import content_length
+from tests.support.ports import HOST
+from tests.support.threaded import Threaded
 
 CALM = {"arrives": 1}
 STORMY = {

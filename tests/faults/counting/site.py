@@ -9,16 +9,16 @@ from typing import Any, Self
 
 from edgeproxy.usage import identity
 from edgeproxy.usage.batch import MINUTE
-from tests.collector.collector import EDGE, Collector, checked
-from tests.e2e.edge import Edge
-from tests.e2e.load import Account, Load, Plan
-from tests.e2e.people import UNLIMITED, people
-from tests.e2e.ports import HOST
-from tests.e2e.process import kill
-from tests.e2e.upstream import Upstream
 from tests.faults.counting.relay import CALM, Relay
 from tests.faults.counting.stepping import CLOCK, FULL, OFFSET, said
-from tests.supervisor.waiting import until
+from tests.support.collector import EDGE, Collector, checked
+from tests.support.customers import UNLIMITED, people
+from tests.support.edge import Edge
+from tests.support.load import Account, Load, Plan
+from tests.support.ports import HOST
+from tests.support.process import kill
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
 from tests.usage.edge import batches
 
 EVERY = 0.2

@@ -145,8 +145,8 @@ def step_collector(step: Step) -> None:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from edgeproxy.collector import app
-    from edgeproxy.collector.database import Database
-    from edgeproxy.collector.ingest import Ingest
+    from edgeproxy.database.database import Database
+    from edgeproxy.ledger.ingest import Ingest
 
     class Stepped(Database):
         @asynccontextmanager

@@ -1,0 +1,85 @@
+"""What the directory says of a customer: a line of JSON with the keys, as it is pushed, kept and looked up."""
+
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import orjson
+
+from edgeproxy.config.models import Customer, Key, Written
+
+
+class Document(NamedTuple):
+    """What a line of the directory says of a customer. The texts are JSON."""
+
+    name: str
+    tier: str
+    customer: str | None
+    """What the file says under the name; None: there is no such customer any more."""
+    keys: dict[bytes, str]
+    """By the SHA-256 of each key, what the file says of it."""
+
+
+class KeyOwner(NamedTuple):
+    """Whose a key is that was looked up in the directory: the customer's name, and what is said of both, in JSON."""
+
+    name: str
+    customer: str
+    key: str
+
+
+def lines(settings: Written) -> dict[str, bytes]:
+    """The line of each customer in the directory, with the keys. What is said alike has the same bytes."""
+    keys: dict[str, list[Key]] = defaultdict(list)
+    for key in settings.keys:
+        keys[key.customer].append(key)
+    made = {}
+    for name, customer in settings.customers.items():
+        said = customer.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        line = {"name": name, "customer": said, "keys": {key.sha256: _of_key(key) for key in keys.pop(name, ())}}
+        made[name] = _line(line)
+    return made
+
+
+def _of_key(key: Key) -> dict[str, Any]:
+    said = key.model_dump(mode="json", exclude={"sha256", "customer"}, exclude_defaults=True)
+    if "scopes" in said:
+        said["scopes"] = sorted(said["scopes"])
+    return said
+
+
+def removed(name: str) -> bytes:
+    """The line by which a customer is gone."""
+    return _line({"name": name})
+
+
+def _line(said: dict[str, Any]) -> bytes:
+    # A copy, as what orjson gives holds on to the 4 KiB that it was written in.
+    return bytes(memoryview(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)))
+
+
+def read_line(line: bytes) -> Document:
+    """What a line says; raises ValueError, LookupError, TypeError or AttributeError where it is none."""
+    said = orjson.loads(line)
+    customer = said.get("customer")
+    if customer is None:
+        return Document(said["name"], "", None, {})
+    keys = {bytes.fromhex(digest): orjson.dumps(key).decode() for digest, key in said["keys"].items()}
+    return Document(said["name"], customer["tier"], orjson.dumps(customer).decode(), keys)
+
+
+def customer_of(said: str) -> Customer:
+    """The customer of a document, or of a person; raises ValueError where this version does not understand it."""
+    return Customer.model_validate_json(said)
+
+
+def key_of(person: KeyOwner, digest: bytes) -> Key:
+    """The key by which a person was found; raises ValueError where this version does not understand it."""
+    return Key.model_validate({"sha256": digest.hex(), "customer": person.name, **orjson.loads(person.key)})
+
+
+class KnownCustomer(NamedTuple):
+    """A customer of the files or the directory, with the SHA-256 of each key."""
+
+    name: str
+    customer: Customer
+    keys: list[bytes]

@@ -1,0 +1,1 @@
+"""The database of the collector: SQLite or PostgreSQL, its tables, transactions and migrations."""

@@ -1,0 +1,438 @@
+"""The collector's database: SQLite or PostgreSQL, from one code. The one file that knows which it is.
+
+Writing goes over one connection at a time, `writing`, whose transactions see all that was committed before them.
+Reading, `reading`, waits for nobody.
+"""
+
+import os
+import sqlite3
+from calendar import monthrange
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from edgeproxy.database.schema import DAY, REVISION, days, dropped, edges, hours, ledger, series
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds until a server must have answered."""
+STATEMENT_TIMEOUT = 60.0
+"""Seconds that a statement may take on PostgreSQL."""
+LOCK_TIMEOUT = 30.0
+"""Seconds that a transaction on SQLite waits for another process to end its own."""
+READERS = 4
+"""Connections for reading."""
+OLDEST = 150000
+"""The oldest PostgreSQL, as the server numbers it."""
+MIGRATING = 7305_0001
+"""The advisory lock of PostgreSQL under which tables are made and changed."""
+ROLLING = 7305_0002
+"""That of `rollup`. At a lock of its row those who read it would pass by whoever waits to change it."""
+PARTITIONING = 7305_0003
+"""That under which partitions are made and dropped."""
+SHORT_WAIT = "500ms"
+"""How long a partition that is to be dropped is waited for; meanwhile whoever comes after must wait too."""
+
+VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
+"""Where Alembic keeps the revision."""
+
+LOST = (sa.exc.OperationalError, sa.exc.InterfaceError, OSError, TimeoutError)
+"""What says that the database cannot be had now, whatever it was asked."""
+AWAY = ("08", "53", "57P")
+"""How the SQLSTATE of what says so of PostgreSQL begins: no connection, no resources, the server starts or ends."""
+LOCKED = "55P03"
+"""The SQLSTATE of a lock that was waited for too long."""
+TOO_MUCH = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
+"""What says that a sum is too large: the limit of a minute; beyond 63 bits SQLite's strict tables, and PostgreSQL."""
+
+
+FILLED = 50
+"""Percent of a page of the ledger that are filled. A row grows a dozen times in its minute, mostly in one transaction
+with all others of its page, so that a page holds two versions of each: with 70 the months became 40 % larger.
+"""
+MOST_THERE = 500_000
+"""Rows of the ledger of which is remembered that they are there, some 100 bytes each."""
+MINUTES_THERE = 3
+"""The latest minutes of which this is remembered: edges are in one minute and the one before."""
+
+Month = tuple[int, int]
+"""Year and month, of UTC."""
+
+
+class Unusable(Exception):
+    """The database cannot be used: a sentence for who started the collector."""
+
+
+class LedgerChanged(OSError):
+    """Somebody else than collectors has changed the ledger; what was remembered of it is forgotten."""
+
+
+class Database:
+    """An open database with the tables of `schema.py`, made by `connect`."""
+
+    def __init__(self, url: str) -> None:
+        given = make_url(url)
+        self.name = given.render_as_string(hide_password=True)
+        """The URL, without its password."""
+        self.is_sqlite = given.get_backend_name() == "sqlite"
+        self.has_partitions = not self.is_sqlite
+        """Whether the ledger has a partition for each month (`drop_month`)."""
+        self._given = given
+        self._add = {table.name: self._adding(table) for table in (ledger, hours, days, dropped)}
+        self._months: set[Month] = set()
+        """Those that have a partition, as far as is known."""
+        self._there: dict[int, set[int]] = {}
+        """The series that have a row in a minute, as far as is known; only of the latest minutes. PostgreSQL only."""
+        if self.is_sqlite:
+            self._writer = _sqlite(given, "BEGIN IMMEDIATE", 1)
+            self._reader = _sqlite(given, "BEGIN", READERS)
+        else:
+            self._writer = _postgresql(given, 1)
+            self._reader = _postgresql(given, READERS)
+
+    @classmethod
+    async def connect(cls, url: str, *, as_it_is: bool = False) -> "Database":
+        """Open the database, make its tables or bring them up to date; raises Unusable.
+
+        With `as_it_is` it must be there and up to date already, and is not changed.
+        """
+        database = cls(url)
+        if as_it_is and database.is_sqlite and not database._is_there():
+            raise Unusable(f"{database.name} is not there")
+        try:
+            await (database._look() if as_it_is else database._prepare())
+        except BaseException as failure:
+            await database.close()
+            if isinstance(failure, Unusable):
+                raise
+            if isinstance(failure, Exception):
+                raise Unusable(f"{database.name} cannot be used: {reason(failure)}") from failure
+            raise
+        return database
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    async def _prepare(self) -> None:
+        if self.is_sqlite:
+            assert self._given.database is not None
+            Path(self._given.database).parent.mkdir(parents=True, exist_ok=True)
+        async with self._writer.begin() as connection:
+            if not self.is_sqlite:
+                version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
+                if int(version) < OLDEST:
+                    raise Unusable(
+                        f"{self.name} is PostgreSQL {int(version) // 10000}, and 15 is the oldest that will do"
+                    )
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATING)))
+            if await connection.run_sync(_revision) != REVISION:
+                from edgeproxy.database.migrate import Later, upgrade
+
+                try:
+                    await connection.run_sync(upgrade)
+                except Later as failure:
+                    raise Unusable(f"{self.name} was made by a later version: {failure}") from failure
+
+    def _is_there(self) -> bool:
+        return os.path.exists(self._given.database or "")
+
+    async def _look(self) -> None:
+        async with self._reader.connect() as connection:
+            revision = await connection.run_sync(_revision)
+        if revision != REVISION:
+            raise Unusable(f"{self.name} is of revision {revision}, not {REVISION}: start the collector on it first")
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end, and rolled back where anything is raised."""
+        try:
+            async with self._writer.begin() as connection:
+                yield connection
+        except BaseException:
+            self._months.clear()  # Some may have been made by what is rolled back.
+            self._there.clear()
+            raise
+
+    @asynccontextmanager
+    async def reading(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads; with `whole`, all that it reads is of one moment."""
+        async with self._reader.connect() as connection:
+            if whole and not self.is_sqlite:  # SQLite knows no other way.
+                await connection.execution_options(isolation_level="REPEATABLE READ")
+            async with connection.begin():
+                yield connection
+
+    def copy(self, to: Path) -> int:
+        """Write what is in a database of SQLite at this moment to a new file, whoever writes meanwhile; its bytes.
+
+        It is there whole or not at all. Raises sqlite3.Error and OSError.
+        """
+        part = to.with_name(f"{to.name}.part")
+        part.unlink(missing_ok=True)
+        try:
+            source = sqlite3.connect(self._given.database or "", timeout=LOCK_TIMEOUT)
+            with closing(source), closing(sqlite3.connect(part)) as target:
+                source.backup(target)  # In one step: one that rests in between begins anew after each commit.
+            with part.open("rb") as copied:
+                os.fsync(copied.fileno())
+            os.link(part, to)  # Where there is one by now, it stays.
+        finally:
+            part.unlink(missing_ok=True)
+        return to.stat().st_size
+
+    async def begin_edges(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
+        """Make rows of edges that are new, unless another collector has made them meanwhile."""
+        await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(found))
+
+    async def begin_series(self, connection: AsyncConnection, found: Sequence[Sequence[str]]) -> None:
+        """Make series that are new: [edge, region, customer, meter, route] each."""
+        names = [column.name for column in series.columns if column.name != "id"]
+        insert = self._insert(series)
+        rows: Any = [dict(zip(names, one, strict=True)) for one in found]
+        if not self.is_sqlite:
+            lists = {name: sa.bindparam(name, type_=ARRAY(sa.Text())) for name in names}
+            insert = insert.from_select(names, _unnested(lists))
+            rows = {name: [row[name] for row in rows] for name in names}
+        await connection.execute(insert.on_conflict_do_nothing(), rows)
+
+    async def hold_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
+        """Until the transaction ends nobody else changes what is rolled up; with `alone`, nobody counts either."""
+        if not self.is_sqlite:  # There only one writes.
+            lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
+            await connection.execute(sa.select(lock(ROLLING)))
+
+    async def add(self, connection: AsyncConnection, table: sa.Table, grown: Mapping[int, Mapping[int, int]]) -> None:
+        """Add to a table of sums: by how much each series has grown in each minute (hour, day), then by series."""
+        rows = [(one, time, value) for time, values in grown.items() for one, value in values.items()]
+        if not rows:
+            return
+        if self.is_sqlite:
+            # Past SQLAlchemy, which would look at every value of every row once more: that takes half of the time.
+            await connection.exec_driver_sql(self._add[table.name], rows)
+            return
+        if table is ledger:
+            await self._partition(connection, grown)
+            for minute, values in grown.items():
+                rows = [(one, minute, value) for one, value in (await self._grow(connection, minute, values)).items()]
+                await self._upsert(connection, table, rows)
+                self._remember(minute, values)
+            return
+        await self._upsert(connection, table, rows)
+
+    async def _upsert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[int, int, int]]) -> None:
+        """Add these rows to a table of sums of PostgreSQL, whether they are there or not."""
+        if rows:
+            columns = map(_text, zip(*rows, strict=True))
+            await connection.execute(self._add[table.name], dict(zip(table.columns.keys(), columns, strict=True)))
+
+    async def _grow(self, connection: AsyncConnection, minute: int, values: Mapping[int, int]) -> Mapping[int, int]:
+        """Let those rows of a minute grow that are known to be there, which takes three quarters of the CPU that it
+        takes to look whether they are; the rest is returned.
+        """
+        there = self._there.get(minute, set())
+        old = {one: value for one, value in values.items() if one in there}
+        if old:
+            own = {"of": minute, "those": _text(old), "by": _text(old.values())}
+            if (await connection.execute(GROW, own)).rowcount != len(old):
+                # Another database than a moment ago: a restored one, maybe. Who sends it again finds it as it is now.
+                raise LedgerChanged(f"the ledger lacks rows of the minute {minute} that it had")
+        return {one: value for one, value in values.items() if one not in there} if old else values
+
+    def _remember(self, minute: int, series: Iterable[int]) -> None:
+        """These series have a row in this minute."""
+        self._there.setdefault(minute, set()).update(series)
+        while len(self._there) > MINUTES_THERE or sum(map(len, self._there.values())) > MOST_THERE:
+            del self._there[min(self._there)]
+
+    def _adding(self, table: sa.Table) -> Any:
+        """The statement that adds to a table of sums."""
+        insert = self._insert(table)
+        names = table.columns.keys()
+        if not self.is_sqlite:
+            texts = {name: sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in names}
+            insert = insert.from_select(names, _unnested(texts))
+        statement = insert.on_conflict_do_update(
+            index_elements=list(table.primary_key),
+            set_={"value": table.c.value + insert.excluded.value},
+        )
+        if not self.is_sqlite:
+            return statement
+        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
+        assert compiled.positiontup == names
+        return str(compiled)
+
+    async def _partition(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
+        """Make the partitions of these minutes that are not there yet."""
+        wanted = {_month(minute) for minute in minutes}
+        if wanted <= self._months:
+            return
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITIONING)))
+        there = await _partitions(connection)
+        for month in sorted(wanted - there):
+            name, (since, until) = _name(month), _span(month)
+            # Attached, as making it in one step would wait for all who read the ledger, and they for it.
+            for statement in (
+                f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {FILLED})",
+                f"ALTER TABLE ledger ATTACH PARTITION {name} FOR VALUES FROM ({since}) TO ({until})",
+            ):
+                await connection.exec_driver_sql(statement)
+        self._months = there | wanted
+
+    def droppable(self, second: int) -> int:
+        """The Unix second before which minutes can be dropped, where those before `second` are no longer kept."""
+        return _span(_month(second))[0] if self.has_partitions else second - second % DAY
+
+    async def drop_month(self, before: int) -> bool:
+        """Drop the oldest partition of the ledger that ends there or earlier.
+
+        False where there is none, or somebody uses the ledger, for whom nobody else shall wait.
+        """
+        async with self.writing() as connection:
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITIONING)))
+            old = sorted(month for month in await _partitions(connection) if _span(month)[1] <= before)
+            if not old:
+                return False
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{SHORT_WAIT}'")
+            try:
+                await connection.exec_driver_sql(f"DROP TABLE {_name(old[0])}")
+            except sa.exc.DBAPIError as failure:
+                if getattr(failure.orig, "sqlstate", None) != LOCKED:
+                    raise
+                await connection.rollback()
+                return False
+            self._months.discard(old[0])
+        return True
+
+    def _insert(self, table: sa.Table) -> Any:
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+
+async def _partitions(connection: AsyncConnection) -> set[Month]:
+    """The months that have a partition."""
+    names = await connection.exec_driver_sql(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'ledger'::regclass"
+    )
+    return {(int(year), int(month)) for _, year, month in (name.split("_") for name in names.scalars())}
+
+
+def _month(second: int) -> Month:
+    """The month of UTC that a Unix second is in."""
+    at = datetime.fromtimestamp(second, UTC)
+    return at.year, at.month
+
+
+def _span(month: Month) -> tuple[int, int]:
+    """The Unix second at which a month begins, and that at which the next one does."""
+    begin = int(datetime(*month, 1, tzinfo=UTC).timestamp())
+    return begin, begin + monthrange(*month)[1] * DAY
+
+
+def _name(month: Month) -> str:
+    """The table that is a month's partition."""
+    return f"ledger_{month[0]:04}_{month[1]:02}"
+
+
+def is_too_much(failure: Exception) -> bool:
+    """Whether the database could not hold a number."""
+    return isinstance(failure, sa.exc.DBAPIError) and any(said in str(failure.orig) for said in TOO_MUCH)
+
+
+def reason(failure: Exception) -> str:
+    """What a driver says, in a line."""
+    said = getattr(failure, "orig", None) or failure
+    return str(said).partition("\n")[0].rpartition("'>: ")[2] or type(said).__name__
+
+
+def _unnested(arrays: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    """The rows that arrays make, one for each column: one statement for any number of rows."""
+    made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
+    return sa.select(*made.render_derived().columns)
+
+
+def _text(numbers: Iterable[int]) -> str:
+    """An array for PostgreSQL, as text: the driver looks at each number of a list three times, which takes longer than
+    all the rest.
+    """
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _growing() -> sa.Update:
+    """The statement that lets rows of one minute grow which are there, on PostgreSQL."""
+    texts = [sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in ("those", "by")]
+    grown = sa.func.unnest(*texts).table_valued("series", "value", name="grown").render_derived()
+    return (
+        sa.update(ledger)
+        # The minute as one value, by which the planner finds the partition.
+        .where(ledger.c.minute == sa.bindparam("of"), ledger.c.series == grown.c.series)
+        .values(value=ledger.c.value + grown.c.value)
+    )
+
+
+GROW = _growing()
+
+
+def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
+    """Connections to a file. `begin` begins a transaction: one that reads and then writes must not wait in between."""
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"),
+        connect_args={"timeout": LOCK_TIMEOUT},
+        pool_size=connections,
+        max_overflow=0,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # So that the driver begins no transaction of its own.
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"query_only={int(begin == 'BEGIN')}"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begins(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _postgresql(url: URL, connections: int) -> AsyncEngine:
+    mode = url.query.get("sslmode")
+    engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg", query={"ssl": mode} if mode else {}),
+        connect_args={
+            "timeout": CONNECT_TIMEOUT,
+            "command_timeout": STATEMENT_TIMEOUT,
+            # What was acknowledged must be on disk, whatever the server does for others.
+            "server_settings": {"application_name": "edgeproxy collector", "synchronous_commit": "on"},
+        },
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+    )
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def tell_lost(context: Any) -> Exception | None:
+        """What a server says that starts or ends is LOST, and no fault of ours."""
+        said = context.original_exception
+        if not str(getattr(said, "sqlstate", None)).startswith(AWAY):
+            return None
+        return sa.exc.OperationalError(context.statement, context.parameters, said)
+
+    return engine
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    """Of which revision the tables are; None where there are none yet."""
+    if not sa.inspect(connection).has_table(VERSION.name):
+        return None
+    return connection.execute(sa.select(VERSION.c.version_num)).scalar_one_or_none()

@@ -1,0 +1,146 @@
+"""The tables of the collector's database. What changes here needs a migration (`migrations/versions/`).
+
+Times are Unix seconds, `received` Unix milliseconds. The types are those that strict tables of SQLite have.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.schema import SchemaItem
+
+REVISION = "0002"
+"""Of which revision these tables are: that of the last migration."""
+WHOLE = BigInteger().with_variant(Integer(), "sqlite")
+
+COUNTED, GAP, QUARANTINED = "counted", "gap", "quarantined"
+"""What a batch can be: its rows are in the ledger; it owned up to others that are gone; nobody could read it."""
+PLAIN, ZSTD = "identity", "zstd"
+"""How `body` is kept."""
+MINUTE, HOUR, DAY = 60, 3600, 86400
+LARGEST = (1 << 63) - 1
+"""The largest whole number of either database."""
+MOST = LARGEST * MINUTE // DAY
+"""What a series may come to in a minute: so many that a day of such minutes can be held too."""
+
+metadata = MetaData(naming_convention={"uq": "%(table_name)s_key", "pk": "%(table_name)s_pkey"})
+
+edges = Table(
+    "edges",
+    metadata,
+    Column("edge", Text, primary_key=True),
+    Column("region", Text),  # None where nothing of it could be read yet.
+    Column("seq", WHOLE, nullable=False),  # The watermark: up to here all is settled.
+    Column("hash", Text),  # Of the last body; None after a gap, when nobody knows it.
+    Column("since", WHOLE),  # Of the last batch that could be read.
+    Column("until", WHOLE),
+    Column("received", WHOLE, nullable=False),
+    Column("latest", WHOLE),  # The latest minute that it has in the ledger, or had.
+    Column("retired", WHOLE),  # Its watermark when somebody said that it is gone for good; with a later one it is back.
+    sqlite_strict=True,
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("edge", Text, primary_key=True),
+    Column("seq", WHOLE, primary_key=True, autoincrement=False),
+    Column("last", WHOLE, nullable=False),  # The seq itself; of a gap its end.
+    Column("hash", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("rows", WHOLE, nullable=False),
+    Column("since", WHOLE),
+    Column("until", WHOLE),
+    Column("why", Text),  # Of a gap; or why nobody could read it.
+    Column("received", WHOLE, nullable=False),
+    Column("coding", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # As it came where it could not be read.
+    Column("replay", LargeBinary),  # The body that was counted in its place, compressed (quarantine.py).
+    sqlite_strict=True,
+)
+Index(
+    "batches_odd",
+    batches.c.state,
+    batches.c.edge,
+    batches.c.seq,
+    sqlite_where=batches.c.state != COUNTED,
+    postgresql_where=batches.c.state != COUNTED,
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("id", WHOLE, primary_key=True, autoincrement=True),
+    Column("edge", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("customer", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    UniqueConstraint("edge", "region", "customer", "meter", "route"),
+    Index("series_customer_meter", "customer", "meter"),
+    sqlite_strict=True,
+)
+
+
+def sums(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
+    """A table of what each series comes to in each `unit` of time, which is known by the Unix second it begins with."""
+    return Table(
+        name,
+        metadata,
+        Column("series", WHOLE, primary_key=True, autoincrement=False),
+        Column(unit, WHOLE, primary_key=True, autoincrement=False),
+        Column("value", WHOLE, nullable=False),
+        *more,
+        sqlite_with_rowid=False,
+        sqlite_strict=True,
+        **options,
+    )
+
+
+# On PostgreSQL a month is a partition, made by `Database.add`.
+ledger = sums(
+    "ledger",
+    "minute",
+    CheckConstraint(f"value <= {MOST}", name="ledger_most"),
+    postgresql_partition_by="RANGE (minute)",
+)
+
+# What the minutes that are rolled up come to, by hour and by day of UTC; a day has what there is of it so far.
+hours = sums("hours", "hour")
+days = sums("days", "day", postgresql_with={"fillfactor": 70})  # A row grows with each of its hours.
+
+# One row. Rolled up are all hours before `hour`, and of `hour` the series up to `series`: each count of these is in
+# `hours` and `days`, those of later ones in `ledger` alone. What is older than what is kept is in the coarser tables
+# only: `ledger` has the minutes from `minutes_from` on, `hours` the hours from `hours_from` on, `days` all days.
+rollup = Table(
+    "rollup",
+    metadata,
+    Column("hour", WHOLE, nullable=False),
+    Column("series", WHOLE, nullable=False),
+    Column("minutes_from", WHOLE, nullable=False),
+    Column("hours_from", WHOLE, nullable=False),
+    sqlite_strict=True,
+)
+
+# Of an edge whose batches were dropped for their age: how far, and what those came to, which is no longer in `batches`.
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("edge", Text, primary_key=True),
+    Column("seq", WHOLE, nullable=False),  # Those up to here are dropped where they were counted.
+    Column("hash", Text),  # Of the last of these; None after a gap, when nobody knows it.
+    Column("batches", WHOLE, nullable=False),  # How many were dropped.
+    Column("minute", WHOLE, nullable=False),  # The latest that these have rows of; -1 where they have none.
+    sqlite_strict=True,
+)
+dropped = sums("dropped", "day", postgresql_with={"fillfactor": 70})

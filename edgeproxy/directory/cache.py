@@ -1,0 +1,306 @@
+"""The directory on this host's disk: customers and keys by what they are looked up by, in the last version that was
+read whole. It is in the state directory, so an edge that starts while the hub is away knows who it knew.
+
+SQLite with a write-ahead log: who looks somebody up sees the version before until the next one is complete, and a kill
+at any moment leaves one of the two. Losing it costs a read of the whole directory.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeproxy import log
+from edgeproxy.config.directory import Document, KeyOwner, read_line
+from edgeproxy.config.parsers import NAME
+
+FILE = "directory.db"
+LAYOUT = 1
+"""Of the file. One that has another is made anew."""
+BUSY = 10.0
+"""Seconds that another supervisor on the same state directory may take to write a version."""
+DIGEST = 32
+JOURNAL = 4 << 20
+"""Bytes that the write-ahead log keeps on the disk; a version with everybody in it makes it as large as the file."""
+NAMED_MOST = 1000
+"""Customers who are named when they have changed; of more it is only said that there are some."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS version (
+    token TEXT, number INTEGER, pushed_at REAL, heard_at REAL, customers INTEGER, keys INTEGER);
+CREATE TABLE IF NOT EXISTS customers (
+    name TEXT PRIMARY KEY, tier TEXT, said TEXT, keys BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS keys (
+    digest BLOB PRIMARY KEY, customer TEXT, said TEXT) WITHOUT ROWID;
+"""
+
+Error = sqlite3.Error
+"""The disk is full, or does not answer as it should."""
+
+
+class Held(NamedTuple):
+    """The version that is here. Moments are Unix seconds."""
+
+    token: str
+    number: int
+    pushed_at: float
+    heard_at: float
+    """When the hub last had it as what is so; written now and then."""
+    customers: int
+    keys: int
+
+
+class Outdated(Exception):
+    """Another supervisor has written a version meanwhile."""
+
+
+class Survey(NamedTuple):
+    """What a version means to a configuration."""
+
+    names: list[str]
+    """Customers that the files have as well."""
+    keys: list[bytes]
+    """Keys that the files have as well."""
+    tiers: dict[str, int]
+    """Tiers that the files do not have, and how many customers have each."""
+
+
+class Cache:
+    """The file. Whatever is done with it may take long, and belongs into a thread."""
+
+    def __init__(self, state: Path) -> None:
+        """Raises Error, or OSError."""
+        self._path = state / FILE
+        self._one = threading.Lock()
+        """Who holds it uses the connection. A thread goes on when nobody waits for it any more, and a connection that
+        is closed under it ends the process."""
+        try:
+            self._db = self._opened()
+        except sqlite3.OperationalError:
+            raise  # The disk, or another one who holds it: what is there may be well.
+        except sqlite3.DatabaseError as damage:
+            log.get().error("the cached directory is damaged, and made anew", file=str(self._path), why=str(damage))
+            self._remove()
+            self._db = self._opened()
+
+    def _opened(self) -> sqlite3.Connection:
+        """The file with its tables, those of another layout made anew."""
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        db = connected(self._path)
+        try:
+            (layout,) = db.execute("PRAGMA user_version").fetchone()
+            if layout not in (0, LAYOUT):
+                db.close()
+                self._remove()
+                return self._opened()
+            if layout != LAYOUT:
+                db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {LAYOUT}; COMMIT")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+    def remake(self) -> None:
+        """What is there cannot be read: begin with nothing."""
+        with self._one:
+            self._db.close()
+            self._remove()
+            self._db = self._opened()
+
+    def close(self) -> None:
+        """It is needed no more."""
+        with self._one:
+            self._db.close()
+
+    def held(self) -> Held | None:
+        """The version; None where there never was one."""
+        with self._one:
+            return version(self._db)
+
+    def find(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None]:
+        """Whose these keys are; None where nobody has one."""
+        sql = "SELECT c.name, c.said, k.said FROM keys k JOIN customers c ON c.name = k.customer WHERE k.digest = ?"
+        found: dict[bytes, KeyOwner | None] = {}
+        with self._one:
+            for digest in digests:
+                row = self._db.execute(sql, (digest,)).fetchone()
+                found[digest] = None if row is None else KeyOwner(*row)
+        return found
+
+    def customer(self, name: str) -> tuple[str, list[bytes]] | None:
+        """What is said of a customer, and the digests of the keys; None where there is none of this name."""
+        with self._one:
+            row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
+        return None if row is None else (row[0], split(row[1]))
+
+    def heard(self, at: float) -> None:
+        """The hub has, at this moment, what is here."""
+        db = connected(self._path)
+        try:
+            db.execute("UPDATE version SET heard_at = ?", (at,))
+        finally:
+            db.close()
+
+    def survey(self, names: Iterable[str], digests: Iterable[bytes], tiers: Collection[str]) -> Survey:
+        """What there is beside the customers, keys and tiers of the files."""
+        customer, key = "SELECT 1 FROM customers WHERE name = ?", "SELECT 1 FROM keys WHERE digest = ?"
+        grouped = "SELECT tier, COUNT(*) FROM customers GROUP BY tier ORDER BY tier"
+        db = connected(self._path)
+        try:
+            return Survey(
+                [name for name in names if db.execute(customer, (name,)).fetchone()],
+                [digest for digest in digests if db.execute(key, (digest,)).fetchone()],
+                {tier: count for tier, count in db.execute(grouped) if tier not in tiers},
+            )
+        finally:
+            db.close()
+
+    def write(self, token: str | None) -> "Writing":
+        """Begin to write what follows the version of this token (None: there is none).
+
+        Raises Outdated where that is not the version here any more, and Error.
+        """
+        db = connected(self._path)
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            there = version(db)
+            if (None if there is None else there.token) != token:
+                raise Outdated("another supervisor has read the directory meanwhile")
+        except BaseException:
+            db.close()
+            raise
+        return Writing(db)
+
+
+class Writing:
+    """A version that is being written: nobody sees anything of it before `conclude`, or ever where it is dropped."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._one = threading.Lock()
+        """As that of Cache."""
+        self._whole = False
+        self._changed: set[str] = set()
+
+    @property
+    def changed(self) -> set[str] | None:
+        """The customers who are not as they were; None where they are too many to be named."""
+        return None if len(self._changed) > NAMED_MOST else self._changed
+
+    def begin_whole(self) -> None:
+        """What comes is all that there is: who does not come is gone."""
+        with self._one:
+            self._whole = True
+            self._db.execute("DROP TABLE IF EXISTS temp.came")
+            self._db.execute("CREATE TEMP TABLE came (name TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def take(self, lines: Sequence[bytes]) -> None:
+        """Take in these lines; raises ValueError where one is none."""
+        with self._one:
+            said = [_read(line) for line in lines]
+            for one in said:
+                self._take(one)
+            if self._whole:
+                self._db.executemany("INSERT OR IGNORE INTO came VALUES (?)", [(one.name,) for one in said])
+
+    def _take(self, one: Document) -> None:
+        db, name = self._db, one.name
+        row = db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
+        given = (one.customer, b"".join(one.keys))
+        if row == given and all(self._key(digest) == (name, said) for digest, said in one.keys.items()):
+            return
+        if len(self._changed) <= NAMED_MOST:
+            self._changed.add(name)
+        if row is not None:
+            self._unlock(name, [digest for digest in split(row[1]) if digest not in one.keys])
+        if one.customer is None:
+            db.execute("DELETE FROM customers WHERE name = ?", (name,))
+            return
+        db.execute("INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?)", (name, one.tier, *given))
+        rows = [(digest, name, key) for digest, key in one.keys.items()]
+        db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", rows)
+
+    def _key(self, digest: bytes) -> tuple[str, str] | None:
+        """Whose a key is, and what is said of it."""
+        sql = "SELECT customer, said FROM keys WHERE digest = ?"
+        found: tuple[str, str] | None = self._db.execute(sql, (digest,)).fetchone()
+        return found
+
+    def _unlock(self, name: str, digests: Iterable[bytes]) -> None:
+        """These are a customer's keys no more, unless another one's line has taken them over already."""
+        gone = [(digest, name) for digest in digests]
+        self._db.executemany("DELETE FROM keys WHERE digest = ? AND customer = ?", gone)
+
+    def end_whole(self) -> None:
+        """All that there is has come."""
+        stayed = "SELECT name, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
+        with self._one:
+            for name, keys in self._db.execute(stayed).fetchall():
+                if len(self._changed) <= NAMED_MOST:
+                    self._changed.add(name)
+                self._unlock(name, split(keys))
+                self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
+            self._whole = False
+
+    def conclude(self, held: Held) -> None:
+        """All of it was taken in: from here on it is what is so."""
+        with self._one:
+            self._db.execute("DELETE FROM version")
+            self._db.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?)", held)
+            self._db.execute("COMMIT")
+            self._db.close()
+
+    def drop(self) -> None:
+        """Nothing of it counts."""
+        with self._one:
+            self._db.close()
+
+
+def _read(line: bytes) -> Document:
+    """What a line says. It is read before it is known whether it is what was pushed: raises ValueError where it is not
+    such a line."""
+    try:
+        one = read_line(line)
+        fits = NAME.fullmatch(one.name) and isinstance(one.tier, str) and all(len(each) == DIGEST for each in one.keys)
+    except (ValueError, LookupError, TypeError, AttributeError) as odd:
+        raise ValueError(f"a line of the directory is not understood: {odd!r}") from odd
+    if not fits:
+        raise ValueError("a line of the directory has a name, a tier or a key that is none")
+    return one
+
+
+def is_damage(failure: Exception) -> bool:
+    """Whether it says that what is in the file makes no sense, or is gone with the file, and waiting will not help."""
+    return type(failure) is sqlite3.DatabaseError or (
+        isinstance(failure, sqlite3.OperationalError) and str(failure).startswith("no such table")
+    )
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """A connection on which every statement is a transaction, unless one was begun."""
+    db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA journal_size_limit = {JOURNAL}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def version(db: sqlite3.Connection) -> Held | None:
+    """The version in a file."""
+    row = db.execute("SELECT token, number, pushed_at, heard_at, customers, keys FROM version").fetchone()
+    return None if row is None else Held(*row)
+
+
+def split(digests: bytes) -> list[bytes]:
+    """The digests that were joined."""
+    return [digests[at : at + DIGEST] for at in range(0, len(digests), DIGEST)]

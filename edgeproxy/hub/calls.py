@@ -1,0 +1,162 @@
+"""What a report is as a call of a script, and how the scripts' answers read. Pure.
+
+What the scripts do, tests/support/memory_hub.py says in Python; which node is asked, and how, is redis.py's.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from typing import Any
+
+from edgeproxy.clock import EPOCH
+from edgeproxy.hub.bounds import no_answer
+from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
+
+KEPT_LONGER = 60
+"""Seconds for which a key outlives what it says."""
+DAY = 86400
+COUNT = 1 << 53
+"""The largest number that is exact in a script."""
+LEVEL = 1 << 50
+"""More than a bucket's level, and than a time: the map has room for so much."""
+HOSTS = 1_000_000
+"""That a hub may have, at most."""
+PERIOD_MOST = 1 << 22
+"""The number of a day, or a month, of a calendar, at most."""
+LATEST = EPOCH + (1 << 30)
+"""What a clock may say at most, in Unix seconds: until then, in 2059, levels have ticks (limits/levels.py)."""
+JUMP = 5.0
+"""Seconds from which on what is ahead is of a clock that was set back since (scripts/rate.lua)."""
+ROUNDED = 0.001
+"""Seconds by which a moment may be another one for having been written down."""
+
+Argument = bytes | str | float
+
+RATE, PERIOD, GAUGE, HEARTBEAT = "rate", "period", "gauge", "heartbeat"
+SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
+
+
+def script(name: str) -> bytes:
+    """The text of a script."""
+    return files("edgeproxy.hub").joinpath(f"scripts/{name}.lua").read_bytes()
+
+
+def named_by(key: bytes) -> bytes:
+    """What the names begin with of all that the hub has of a row's key, which puts it into one slot of a cluster.
+
+    What is within the braces does, if it is something; and a digest may begin with the one that closes.
+    """
+    return b"rl:{%b}" % (b"%" + key if key.startswith(b"}") else key)
+
+
+def rate_call(said: Report) -> tuple[list[bytes], list[Argument]]:
+    """Keys and arguments of rate.lua."""
+    window, bucket = said.window, said.bucket
+    kept = math.ceil(said.span * 1.1) + KEPT_LONGER
+    given: list[Argument] = [said.instance, said.seq, said.born, _exact(said.now), _exact(said.span)]
+    given += [said.cum, said.spent, said.want, kept]
+    given += (0, 0, 0) if window is None else (window.limit, window.cells, window.cell)
+    given += (0, 0, 0, 0) if bucket is None else (bucket.depth, *map(_exact, bucket[1:]))
+    if window is not None:
+        for cell in window.changed:
+            given += cell
+    named = named_by(said.key)
+    return [b"%b:t" % named, b"%b:h:%d" % (named, said.instance)], given
+
+
+def rate_told(answer: Any, said: Report) -> Told:
+    """What rate.lua says to a report; raises ValueError where that is no answer of it."""
+    known, hosts, in_hand, foreign, claims, level, now = _of(answer, 7, RATE)
+    if (
+        type(foreign) is not list
+        or type(claims) is not list
+        or len(foreign) % 2
+        or len(claims) % 3
+        or not _are_counts([known, hosts, in_hand, *foreign, *claims])
+        or not (_is_number(level) and _is_number(now))
+        or hosts > HOSTS
+        or not said.now - ROUNDED <= float(now) <= said.now + JUMP + ROUNDED
+    ):
+        raise ValueError(no_answer(answer, f"the script {RATE}"))
+    return Told(
+        bool(known),
+        hosts,
+        in_hand,
+        dict(zip(foreign[::2], foreign[1::2], strict=True)),
+        dict(zip(claims[::3], claims[1::3], strict=True)),
+        {cell: settled for cell, settled in zip(claims[::3], claims[2::3], strict=True) if settled},
+        float(level),
+        float(now),
+    )
+
+
+def period_call(said: Period) -> tuple[list[bytes], list[Argument]]:
+    """Keys and arguments of period.lua; kept for longer than the longest month."""
+    return [b"%b:q" % named_by(said.key)], [said.instance, said.period, said.amount, 35 * DAY]
+
+
+def period_told(answer: Any, said: Period) -> PeriodTold:
+    """What period.lua says; raises ValueError where that is no answer of it."""
+    period, others = _of(answer, 2, PERIOD)
+    # What others counted may be less than nothing: where the hub has forgotten what is given back since.
+    if not _are_counts([period]) or type(others) is not int or not said.period <= period <= PERIOD_MOST:
+        raise ValueError(no_answer(answer, f"the script {PERIOD}"))
+    return PeriodTold(period, others)
+
+
+def gauge_call(said: Gauge) -> tuple[list[bytes], list[Argument]]:
+    """Keys and arguments of gauge.lua."""
+    kept = math.ceil(said.until - said.now) + KEPT_LONGER
+    return [b"%b:g" % named_by(said.key)], [said.instance, said.amount, _exact(said.now), _exact(said.until), kept]
+
+
+def gauge_told(answer: Any) -> GaugeTold:
+    """What gauge.lua says; raises ValueError where that is no answer of it."""
+    others, hosts = _of(answer, 2, GAUGE)
+    if not _are_counts([others, hosts]) or hosts > HOSTS:
+        raise ValueError(no_answer(answer, f"the script {GAUGE}"))
+    return GaugeTold(others, hosts)
+
+
+def heartbeat_told(answer: Any) -> tuple[int, bool]:
+    """What heartbeat.lua says: how many hosts there are, and whether this one was not known. Raises ValueError where
+    that is no answer of it."""
+    hosts, is_new = _of(answer, 2, HEARTBEAT)
+    if not _are_counts([hosts, is_new]) or not 1 <= hosts <= HOSTS:
+        raise ValueError(no_answer(answer, f"the script {HEARTBEAT}"))
+    return hosts, bool(is_new)
+
+
+def clock_of(answer: Sequence[Any]) -> float:
+    """The hub's clock in an answer of any script, Unix seconds; raises ValueError where it cannot be right."""
+    seconds, rest = answer[-2:]
+    if not all(type(said) is bytes and said.isdigit() for said in (seconds, rest)):
+        raise ValueError(no_answer(answer, "a script"))
+    clock = int(seconds) + int(rest) / 1e6
+    if not EPOCH <= clock < LATEST:
+        raise ValueError(f"its clock is wrong: it says {int(clock)}, in Unix seconds")
+    return clock
+
+
+def _of(answer: Any, some: int, script: str) -> Any:
+    """The first of an answer, of which there are so `some` and the two of the hub's clock."""
+    if type(answer) is not list or len(answer) != some + 2:
+        raise ValueError(no_answer(answer, f"the script {script}"))
+    return answer[:some]
+
+
+def _are_counts(numbers: Iterable[Any]) -> bool:
+    """Whether they are whole numbers, exact and not below 0."""
+    return all(type(number) is int and 0 <= number <= COUNT for number in numbers)
+
+
+def _is_number(said: Any) -> bool:
+    """Whether it is a number as scripts write it, not below 0."""
+    try:
+        return type(said) is bytes and 0 <= float(said) < LEVEL
+    except ValueError:
+        return False
+
+
+def _exact(number: float) -> str:
+    return repr(float(number))

@@ -1,0 +1,268 @@
+"""The nodes of a hub, and who has a key: one Redis has them all, a Redis Cluster each in the node of its slot.
+
+A cluster is asked where its slots are by whichever node answers: again whenever a node says that a key is elsewhere, or
+is away, and every now and then. Of each primary there is one Node; replicas are left alone until they are primaries.
+"""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError, ResponseError
+
+from edgeproxy.config.parsers import CLUSTERS, Address, HubUrl, split_address
+from edgeproxy.hub.bounds import no_answer
+from edgeproxy.hub.breaker import Breaker
+from edgeproxy.hub.node import Node
+from edgeproxy.hub.redis import DEADLINE, HOSTS, UNREADABLE, Away, Link, Tls, reason
+from edgeproxy.tasks import Tasks
+
+LOOK = 10.0
+"""Seconds after which a cluster is asked where its slots are, half of it more or less."""
+LOOK_FOR_LOST = 1.0
+"""The same while a node is away: a replica may have taken its place."""
+LOOK_AT_MOST = 0.2
+"""Seconds between two times at least."""
+A_PART = "it is one node of a Redis Cluster: write redis+cluster:// as the hub's URL"
+NO_CLUSTER = "it is no Redis Cluster: write redis:// as the hub's URL"
+
+Make = Callable[[str], Node]
+"""A node of a URL, which nobody has tried to reach yet."""
+
+
+class Nodes(Protocol):
+    """Where the keys of a hub are."""
+
+    why: str | None
+    """Why it is not known which nodes there are; None where it is known."""
+
+    @property
+    def all(self) -> Sequence[Node]:
+        """Every node that is known."""
+
+    def of(self, key: bytes) -> Node | None:
+        """Who has this key; None where nobody does."""
+
+    def heartbeat(self, node: Node) -> bytes:
+        """The key that a node's heartbeat is written to."""
+
+    def elsewhere(self, node: Node, said: AskError) -> Node | None:
+        """Who has what this node has not, by its word; None where that is nobody who is known. Raises Away."""
+
+    def look(self) -> None:
+        """A node was lost, or will not have a key: see soon which there are."""
+
+    async def run(self) -> None:
+        """Keep them reached, for ever."""
+
+
+class One:
+    """One Redis."""
+
+    def __init__(self, url: str, make: Make) -> None:
+        self.why: str | None = None
+        self._node = make(url)
+        self.all: Sequence[Node] = (self._node,)
+
+    def of(self, key: bytes) -> Node:
+        """The one."""
+        return self._node
+
+    def heartbeat(self, node: Node) -> bytes:
+        """The key of the hosts."""
+        return HOSTS
+
+    def elsewhere(self, node: Node, said: AskError) -> None:
+        """It is a part of a cluster, and of no use by itself."""
+        if node.link is not None:
+            node.link.lose(A_PART)
+        raise Away(A_PART)
+
+    def look(self) -> None:
+        """There is no other."""
+
+    async def run(self) -> None:
+        """Keep it reached."""
+        await self._node.run()
+
+
+class Range(NamedTuple):
+    """Slots, from the first to the last, and the primary that has them."""
+
+    first: int
+    last: int
+    at: Address
+
+
+def ranges(answer: Sequence[Any], asked: str) -> list[Range]:
+    """What CLUSTER SLOTS says. `asked`: the host that says so, which is where a node is that does not know its own.
+
+    Raises one of `redis.UNREADABLE` where it is no answer to that.
+    """
+    found = []
+    for first, last, (host, port, *_), *_ in answer:
+        name = (host or b"").decode()
+        if not (0 <= first <= last < SLOTS and 0 < port < 1 << 16):
+            raise ValueError("there are no such slots, or ports")
+        found.append(Range(first, last, Address(asked if name in ("", "?") else name.lower(), port)))
+    return found
+
+
+class Cluster:
+    """A Redis Cluster, of which some nodes are known to begin with. `url`: redis[s]+cluster://HOST:PORT,HOST:PORT."""
+
+    def __init__(self, url: str, tls: Tls, make: Make, changed: Callable[[], None]) -> None:
+        """`changed` is called when there are other nodes than before, or it is not known which."""
+        self._url = HubUrl.of(url)
+        self._tls = tls
+        self._make = make
+        self._changed = changed
+        self._nodes: dict[str, Node] = {}
+        """By HOST:PORT."""
+        self._owners: list[Node | None] = [None] * SLOTS
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._tasks = Tasks()
+        self._stale = asyncio.Event()
+        self.why: str | None = "not reached yet"
+
+    @property
+    def all(self) -> Sequence[Node]:
+        """The primaries that have slots."""
+        return tuple(self._nodes.values())
+
+    def of(self, key: bytes) -> Node | None:
+        """The primary of the key's slot."""
+        return self._owners[key_slot(key)]
+
+    def heartbeat(self, node: Node) -> bytes:
+        """The key of the hosts where the node has that, else one like it that it has."""
+        keys = itertools.chain([HOSTS], (b"%b:%d" % (HOSTS, number) for number in range(SLOTS)))
+        return next((key for key in keys if self.of(key) is node), HOSTS)
+
+    def elsewhere(self, node: Node, said: AskError) -> Node | None:
+        """The node that has the key, from now on where it has MOVED there."""
+        self.look()
+        there = self._nodes.get(str(Address((said.host or _host(node.at)).lower(), said.port)))
+        if there is not None and isinstance(said, MovedError):
+            self._owners[said.slot_id] = there
+        return there
+
+    def look(self) -> None:
+        """See soon who has what."""
+        self._stale.set()
+
+    async def run(self) -> None:
+        """Find the nodes, and keep them reached."""
+        breaker = Breaker()
+        try:
+            while True:
+                self._stale.clear()
+                breaker.probe()
+                try:
+                    self._take(await self._found())
+                except Away as away:
+                    self.why = str(away)
+                    self._changed()
+                    await asyncio.sleep(breaker.open(monotonic()))
+                    continue
+                breaker.close(monotonic())
+                self.why = None
+                self._changed()
+                pause = LOOK if all(node.link for node in self.all) else LOOK_FOR_LOST
+                try:
+                    async with asyncio.timeout(pause * random.uniform(0.5, 1.5)):
+                        await self._stale.wait()
+                except TimeoutError:
+                    pass
+                await asyncio.sleep(LOOK_AT_MOST * random.uniform(1.0, 1.5))
+        finally:
+            await self._tasks.cancel()
+
+    async def _found(self) -> list[Range]:
+        """Who has which slots, by the first that says so. Raises Away, with what the last one said."""
+        told = Away("no node answers")
+        for node in random.sample(self.all, len(self.all)):
+            try:
+                if node.link is not None:
+                    return await _slots(node.link, _host(node.at))
+            except Away as away:
+                told = away
+        # Who is known and away is tried by its Node. Those named in the URL may lead elsewhere by now.
+        try:
+            return await _slots_by_seeds(self._url, self._tls)
+        except Away as away:
+            raise Away(f"{told}; {away}" if self.all else str(away)) from away
+
+    def _take(self, found: Sequence[Range]) -> None:
+        """These have the slots now."""
+        there = {str(one.at) for one in found}
+        for at in [at for at in self._nodes if at not in there]:
+            del self._nodes[at]
+            self._running.pop(at).cancel()
+        for at in there - self._nodes.keys():
+            node = self._nodes[at] = self._make(_node(self._url, at))
+            self._running[at] = self._tasks.start(f"hub node {at}", node.run())
+        owners: list[Node | None] = [None] * SLOTS
+        for first, last, where in found:
+            owners[first : last + 1] = [self._nodes[str(where)]] * (last + 1 - first)
+        self._owners = owners
+
+
+async def link_to(key: bytes, url: str, tls: Tls, *, deadline: float = DEADLINE) -> Link:
+    """A connection of one's own to the node of a hub that has this key; raises Away."""
+    parts = HubUrl.of(url)
+    if parts.scheme not in CLUSTERS:
+        return await Link.open(url, tls, deadline=deadline)
+    slot = key_slot(key)
+    for first, last, at in await _slots_by_seeds(parts, tls, deadline):
+        if first <= slot <= last:
+            return await Link.open(_node(parts, str(at)), tls, deadline=deadline)
+    raise Away(f"no node of the cluster has slot {slot}")
+
+
+def _node(url: HubUrl, at: str) -> str:
+    """The URL of one node of a cluster."""
+    who = f"{url.who}@" if url.who else ""
+    return f"{CLUSTERS[url.scheme]}://{who}{at}/0"
+
+
+async def _slots_by_seeds(url: HubUrl, tls: Tls, deadline: float = DEADLINE) -> list[Range]:
+    """Who has which slots, by the first node of the URL that says so. Raises Away, with what the last one said."""
+    told = Away("it has no node")
+    for seed in random.sample(url.where, len(url.where)):
+        try:
+            link = await Link.open(_node(url, seed), tls, deadline=deadline)
+            try:
+                return await _slots(link, _host(seed))
+            finally:
+                await link.close()
+        except Away as away:
+            told = Away(f"{seed}: {away}")
+    raise told
+
+
+async def _slots(link: Link, host: str) -> list[Range]:
+    """Who has which slots, as one node says; raises Away where it does not know."""
+    try:
+        answer = await link.ask("CLUSTER", "SLOTS")
+    except ResponseError as no:
+        raise Away(NO_CLUSTER if "cluster support disabled" in str(no) else reason(no)) from no
+    try:
+        found = ranges(answer, host)
+    except UNREADABLE as failure:
+        link.lose(why := no_answer(answer, "CLUSTER SLOTS"))
+        raise Away(why) from failure
+    if not found:
+        raise Away("no node of the cluster has any slots")
+    return found
+
+
+def _host(at: str) -> str:
+    address = split_address(at)
+    assert address is not None
+    return address.host

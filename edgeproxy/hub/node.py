@@ -1,0 +1,83 @@
+"""One Redis of a hub: reached, lost and reached again, by one connection at a time."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from redis.exceptions import ResponseError
+
+from edgeproxy import log
+from edgeproxy.config.parsers import HubUrl
+from edgeproxy.hub.breaker import Breaker
+from edgeproxy.hub.redis import Away, Link, Tls, reason
+
+HEARTBEAT = 2.0
+"""Seconds between two heartbeats, a fifth more or less: the hub counts hosts by them, and hosts find who is gone."""
+SILENCE = 60.0
+"""Seconds between two log lines about what must not happen."""
+
+Beat = Callable[["Node", Link], Awaitable[None]]
+"""A heartbeat over a link; raises Away, or ResponseError, where the node is of no use."""
+
+
+class Node:
+    """One node. `run` keeps it reached; `changed` is called when it was reached, lost, or tried in vain."""
+
+    def __init__(self, url: str, tls: Tls, beat: Beat, changed: Callable[["Node"], None]) -> None:
+        """`url`: redis:// or rediss://, as `config.kinds` reads it."""
+        self.at = HubUrl.of(url).where[0]
+        """HOST:PORT."""
+        self._url = url
+        self._tls = tls
+        self._beat = beat
+        self._changed = changed
+        self.link: Link | None = None
+        """The connection to it, where there is one."""
+        self.why = "not reached yet"
+        """Why there is none."""
+        self.tried = False
+        """Whether it was tried to the end once."""
+        self.breaker = Breaker()
+        self._seldom = log.Seldom(SILENCE)
+
+    async def run(self) -> None:
+        """Reach it, for ever, whenever it is away."""
+        while True:
+            self.breaker.probe()
+            try:
+                self.why = await self._live()
+            except Exception as unforeseen:  # Whatever it was, it is tried again.
+                self._seldom.error("a connection to the hub failed", self.at, exc_info=unforeseen)
+                self.why = repr(unforeseen)
+            finally:
+                self.link = None
+            self.tried = True
+            pause = self.breaker.open(monotonic())
+            self._changed(self)
+            await asyncio.sleep(pause)
+
+    async def _live(self) -> str:
+        """From one attempt to the loss that follows; why it is away then."""
+        try:
+            link = await Link.open(self._url, self._tls)
+        except Away as away:
+            return str(away)
+        try:
+            await self._beat(self, link)
+            self.link, self.tried = link, True
+            self.breaker.close(monotonic())
+            self._changed(self)
+            while not link.away.done():
+                await asyncio.wait([link.away], timeout=HEARTBEAT * random.uniform(0.8, 1.2))
+                await self._beat(self, link)
+        except Away as away:
+            return str(away)
+        except ResponseError as no:
+            # It is there and will not be written to, or has lost the scripts: reached anew it has them again.
+            link.lose(reason(no))
+            return reason(no)
+        finally:
+            self.link = None
+            await link.close()
+        return link.away.result()

@@ -1,0 +1,254 @@
+"""The hub in Redis: one connection to a node, over which reports go out as they come and answers come back in order.
+
+The one file that knows Redis. What is asked and answered is in calls.py.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import math
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+from types import NoneType
+from typing import Any, NamedTuple
+
+from hiredis import pack_command
+from redis._parsers import _AsyncHiredisParser
+from redis.asyncio.connection import Connection
+from redis.asyncio.connection import parse_url as parse
+from redis.exceptions import ConnectionError as Lost
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
+
+from edgeproxy.config.models import HubTls
+from edgeproxy.hub.bounds import SHOWN, Bounds, no_answer
+from edgeproxy.hub.calls import SCRIPTS, Argument, script
+from edgeproxy.tasks import Tasks
+
+DEADLINE = 1.0
+"""Seconds that an answer may take; then the hub is away."""
+TURN = 50
+"""Answers in one turn of the event loop, at most."""
+HOST_KEPT = 10.0
+"""Seconds after its last heartbeat for which a host counts as one of them."""
+HOSTS = b"rl:hosts"
+"""A sorted set of instances by the hub's time of their last heartbeat, seconds."""
+ANSWERS: dict[str, tuple[type, ...]] = {
+    "EVALSHA": (list,),
+    "EVAL": (int,),
+    "LINDEX": (bytes, NoneType),
+    "LRANGE": (list,),
+}
+"""What Redis answers to each command that edges send, if it is no error."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What the library raises where an answer, or a part of it, is not what it must be."""
+
+LINKS = itertools.count(1)
+
+
+class Away(Exception):
+    """The hub cannot be had now; the text says why."""
+
+
+class Link:
+    """One connection to one node. Made by `open`; once `away` it stays so, and another is to be opened.
+
+    Answers are awaited in order: `ask` returns a future, which raises Away where none comes.
+    """
+
+    def __init__(self, connection: Connection, shas: dict[str, str]) -> None:
+        self._connection = connection
+        self._shas = shas
+        self._asked: deque[tuple[asyncio.Future[Any], float, Argument]] = deque()
+        self._outgoing: list[bytes] = []
+        self._filled = asyncio.Event()
+        self._tasks = Tasks()
+        self.number = next(LINKS)
+        """Which connection it is: another one may lead to a server that knows less than the one before."""
+        self.away: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Resolves to why, once the node does not answer any more."""
+
+    @classmethod
+    async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = DEADLINE) -> "Link":
+        """A connection to the node of this URL (redis:// or rediss://), with the scripts loaded; raises Away."""
+        connection = connection_to(url, tls or Tls())
+        try:
+            async with asyncio.timeout(2 * deadline) as limit:
+                await connection.connect()  # type: ignore[no-untyped-call]
+                shas = {name: await _loaded(connection, script(name)) for name in SCRIPTS}
+        except (RedisError, OSError, TimeoutError, *UNREADABLE) as failure:
+            await _close(connection)
+            told = f"no answer within {2 * deadline:g} s" if limit.expired() else reason(failure)
+            raise Away(told) from failure
+        except BaseException:
+            await _close(connection)
+            raise
+        link = cls(connection, shas)
+        link._tasks.start("hub answers", link._read())
+        link._tasks.start("hub questions", link._write())
+        link._tasks.start("hub deadline", link._watch(deadline))
+        return link
+
+    def run(self, name: str, keys: Sequence[bytes | str], given: Sequence[Argument]) -> "asyncio.Future[Any]":
+        """Run a script; its answer."""
+        return self.ask("EVALSHA", self._shas[name], len(keys), *keys, *given)
+
+    def ask(self, *command: Argument) -> "asyncio.Future[Any]":
+        """Send a command; its answer, or ResponseError."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.away.done():
+            answer.set_exception(Away(self.away.result()))
+            return answer
+        self._asked.append((answer, monotonic(), command[0]))
+        self._outgoing.append(pack_command(command))  # type: ignore[arg-type]  # Of any number of them.
+        self._filled.set()
+        return answer
+
+    async def close(self) -> None:
+        """End it; whoever still waits hears that it is away."""
+        self.lose("closed")
+        await self._tasks.cancel()
+        await _close(self._connection)
+
+    async def _write(self) -> None:
+        while not self.away.done():
+            await self._filled.wait()
+            if self.away.done():
+                return  # It would be connected anew.
+            self._filled.clear()
+            outgoing, self._outgoing = self._outgoing, []
+            try:
+                await self._connection.send_packed_command(outgoing, check_health=False)
+            except (RedisError, OSError) as failure:
+                self.lose(reason(failure))
+                return
+            except AttributeError:
+                # Whoever reads has found it closed in the midst of this, and taken its writer away.
+                self.lose("it was closed")
+                return
+
+    async def _read(self) -> None:
+        for number in itertools.count(1):
+            if not number % TURN:
+                # Who waited takes a while with what there was to read, and others want their turn too.
+                await asyncio.sleep(0)
+            try:
+                answer = await self._connection.read_response(disable_decoding=True, timeout=math.inf)
+            except ResponseError as no:
+                answer = no
+            except (RedisError, OSError, *UNREADABLE) as failure:
+                self.lose(reason(failure))
+                return
+            if not self._asked:
+                self.lose("it answered what was not asked")
+                return
+            waiting, _, asked = self._asked[0]
+            if not isinstance(answer, Exception) and type(answer) not in ANSWERS.get(str(asked), (type(answer),)):
+                self.lose(no_answer(answer, str(asked)))
+                return
+            self._asked.popleft()
+            if waiting.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
+
+    async def _watch(self, deadline: float) -> None:
+        """Lose the node once the oldest question has waited for too long."""
+        while True:
+            await asyncio.sleep(deadline / 4)
+            if self._asked and monotonic() - self._asked[0][1] > deadline:
+                self.lose(f"no answer within {deadline:g} s")
+                return
+
+    def lose(self, why: str) -> None:
+        """It is of no use any more; whoever still waits hears that it is away."""
+        if not self.away.done():
+            self.away.set_result(why)
+        self._filled.set()
+        while self._asked:
+            waiting, _, _ = self._asked.popleft()
+            if not waiting.done():
+                waiting.set_exception(Away(why))
+
+
+class Tls(NamedTuple):
+    """TLS towards a node of rediss://: files, and whether it has to prove who it is."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    verify: bool = True
+
+    @classmethod
+    def of(cls, said: HubTls) -> "Tls":
+        """What a configuration says of it."""
+        ca, cert, key = [None if file is None else str(file) for file in (said.ca, said.cert, said.key)]
+        return cls(ca, cert, key, said.verify)
+
+
+def connection_to(url: str, tls: Tls) -> Connection:
+    """A connection that has not been made yet. Of the URL: user, password, host, port and database."""
+    options = dict(parse(url))
+    kind: Any = options.pop("connection_class", Connection)
+    if kind is not Connection:
+        options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+        options |= {"ssl_cert_reqs": "required" if tls.verify else "none", "ssl_check_hostname": tls.verify}
+    options |= {"socket_connect_timeout": DEADLINE, "health_check_interval": 0, "parser_class": BoundedParser}
+    # How long things may take is said here. What the library waits with while it sends, asyncio.wait_for of Python
+    # 3.11, may miss that it is cancelled.
+    made: Connection = kind(**options | {"socket_timeout": None})
+    return made
+
+
+class BoundedParser(_AsyncHiredisParser):
+    """hiredis, which is given only what is an answer, and no larger one than is to be expected."""
+
+    __slots__ = ("_bounds",)
+
+    def on_connect(self, connection: Connection) -> None:
+        """Begin with the answers of a new connection."""
+        super().on_connect(connection)  # type: ignore[no-untyped-call]
+        self._bounds = Bounds()
+
+    async def read_from_socket(self) -> bool:
+        """Take in what comes next; raises InvalidResponse, and Lost where it is closed."""
+        stream, reader = self._stream, self._reader
+        assert stream is not None
+        assert reader is not None
+        data = await stream.read(self._read_size)
+        if not data:
+            raise Lost("Connection closed by server.")
+        try:
+            self._bounds.look(data)
+        except ValueError as odd:
+            raise InvalidResponse(str(odd)) from odd
+        reader.feed(data)
+        return True
+
+
+async def _loaded(connection: Connection, text: bytes) -> str:
+    """Load a script; its SHA-1, by which it is run. Raises Away where it is not the one that comes."""
+    await connection.send_command("SCRIPT", "LOAD", text)
+    answer = await connection.read_response(disable_decoding=True)
+    sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+    if answer != sha.encode():
+        raise Away(no_answer(answer, "SCRIPT LOAD"))
+    return sha
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await connection.disconnect(nowait=True)
+    except (RedisError, OSError):
+        pass
+
+
+def reason(failure: BaseException) -> str:
+    """What a failure says, in one line: an error of Redis with the code before it by which people know it."""
+    if isinstance(failure, UNREADABLE):
+        return f"it answered what cannot be read ({str(failure)[:SHOWN]}): is it a Redis?"
+    text = str(failure).partition("\n")[0] or type(failure).__name__
+    code = getattr(failure, "status_code", None)
+    return text if code in (None, "ERR") or text.startswith(code) else f"{code} {text}"

@@ -1,0 +1,111 @@
+"""How edges are: how far each has come, how far behind it is, what it lacks; and those that are gone for good.
+
+An edge is retired by hand, up to the watermark that it has then. Nothing of what it counted is lost, and with the first
+batch after it the edge is back.
+"""
+
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.database.schema import GAP, QUARANTINED, batches, edges
+from edgeproxy.ledger.queries import written
+from edgeproxy.usage.batch import NAME
+
+MOST_LISTED = 1000
+"""Gaps and quarantined batches that are listed."""
+MOST_SHOWN = 200
+"""Edges that metrics name: those that are most behind, and those that have most gaps."""
+
+SERVING = edges.c.retired.is_(None) | (edges.c.retired != edges.c.seq)
+"""Which edges are not retired."""
+
+
+class EdgeStanding(NamedTuple):
+    """How edges are, in figures. Retired ones count in `gaps` and `quarantined` alone."""
+
+    edges: int
+    retired: int
+    gaps: int
+    quarantined: int
+    until: dict[str, int]
+    """The Unix second that an edge has come to, of the MOST_SHOWN that are most behind, these first."""
+    gaps_of: dict[str, int]
+    """How many gaps an edge has, of the MOST_SHOWN that have most, and of those in `until`."""
+
+    @property
+    def unshown(self) -> int:
+        """Edges of which nothing is said, as others are worse."""
+        return self.edges - len(self.gaps_of)
+
+
+async def standing(connection: AsyncConnection) -> EdgeStanding:
+    """The figures of this moment."""
+    serving = sa.func.coalesce(sa.func.sum(sa.case((SERVING, 1), else_=0)), 0)
+    count, active = (await connection.execute(sa.select(sa.func.count(), serving).select_from(edges))).one()
+    states = sa.select(batches.c.state, sa.func.count()).where(batches.c.state.in_([GAP, QUARANTINED]))
+    odd: dict[str, int] = {row[0]: row[1] for row in await connection.execute(states.group_by(batches.c.state))}
+    behind = sa.select(edges.c.edge, edges.c.until).where(SERVING, edges.c.until.is_not(None))
+    ordered = behind.order_by(edges.c.until, edges.c.edge).limit(MOST_SHOWN)
+    until: dict[str, int] = {row[0]: row[1] for row in await connection.execute(ordered)}
+    gaps = sa.func.count().label("gaps")
+    most = (
+        sa.select(batches.c.edge, gaps)
+        .join(edges, edges.c.edge == batches.c.edge)
+        .where(batches.c.state == GAP, SERVING)
+        .group_by(batches.c.edge)
+        .order_by(gaps.desc(), batches.c.edge)
+        .limit(MOST_SHOWN)
+    )
+    gaps_of = dict.fromkeys(until, 0) | {row[0]: row[1] for row in await connection.execute(most)}
+    return EdgeStanding(active, count - active, odd.get(GAP, 0), odd.get(QUARANTINED, 0), until, gaps_of)
+
+
+async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any]]:
+    """How each edge is: its watermark, its last batch, how far it is behind, and what it lacks."""
+    found = (await connection.execute(sa.select(edges).order_by(edges.c.edge))).all()
+    told = {
+        row.edge: {
+            "edge": row.edge,
+            "region": row.region,
+            "watermark": row.seq,
+            "last": None
+            if row.until is None
+            else {"from": written(row.since), "to": written(row.until), "received": written(row.received // 1000)},
+            "lag_s": None if row.until is None else max(0, round(now - row.until)),
+            "retired": row.retired == row.seq,
+            "gaps": [],
+            "quarantined": [],
+        }
+        for row in found
+    }
+    columns = batches.c
+    odd = await connection.execute(
+        sa.select(columns.edge, columns.seq, columns.last, columns.state, columns.why)
+        .where(columns.state.in_([GAP, QUARANTINED]))
+        .order_by(columns.edge, columns.seq.desc())
+        .limit(MOST_LISTED)
+    )
+    for edge, seq, last, state, why in odd:
+        if state == GAP:
+            told[edge]["gaps"].append({"from_seq": seq, "to_seq": last, "why": why})
+        else:
+            told[edge]["quarantined"].append({"seq": seq, "why": why})
+    return list(told.values())
+
+
+async def region_of(connection: AsyncConnection, edge: str) -> str | None:
+    """The region of an edge; None where nothing of it could be read yet."""
+    found = await connection.execute(sa.select(edges.c.region).where(edges.c.edge == edge))
+    return found.scalar_one_or_none()
+
+
+async def retire(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
+    """Say that an edge is gone for good, or that it is not; its watermark, None where there is no such edge."""
+    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
+        return None
+    watermark = edges.c.seq if retired else sa.null()
+    changed = sa.update(edges).where(edges.c.edge == edge).values(retired=watermark).returning(edges.c.seq)
+    found: int | None = (await connection.execute(changed)).scalar_one_or_none()
+    return found

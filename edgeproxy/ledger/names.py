@@ -1,0 +1,60 @@
+"""Names with usage that the configuration does not know: kept, and flagged."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from edgeproxy import log
+from edgeproxy.ledger.queries import Asked
+from edgeproxy.usage.batch import ANONYMOUS
+
+MOST = 10_000
+"""Unknown names of a kind that are remembered."""
+SHOWN = 5
+"""Names that are said at once."""
+
+
+class NamesMetrics(Protocol):
+    """What is reported of unknown names, to whoever presents metrics."""
+
+    def unknown_names(self, kind: str, count: int) -> None:
+        """So many names of this kind (`customer` or `meter`) are unknown."""
+
+
+class Names:
+    """The customers and meters of a configuration, and those that are seen beside them."""
+
+    def __init__(self, customers: Iterable[str], meters: Iterable[str], metrics: NamesMetrics) -> None:
+        self._known: dict[str, frozenset[str]] = {}
+        self._unknown: dict[str, set[str]] = {"customer": set(), "meter": set()}
+        self._metrics = metrics
+        self._log = log.get()
+        self.know(customers, meters)
+
+    def know(self, customers: Iterable[str], meters: Iterable[str]) -> None:
+        """These are known, and no others."""
+        self._known = {"customer": frozenset((*customers, ANONYMOUS)), "meter": frozenset(meters)}
+        for kind, seen in self._unknown.items():
+            seen.difference_update(self._known[kind])
+            self._metrics.unknown_names(kind, len(seen))
+
+    def found(self, customers: Iterable[str], meters: Iterable[str]) -> None:
+        """Names that have usage; those that are not known are said, once each."""
+        for kind, some in (("customer", customers), ("meter", meters)):
+            seen = self._unknown[kind]
+            new = sorted(set(some) - self._known[kind] - seen)[: MOST - len(seen)]
+            if new:
+                seen.update(new)
+                self._metrics.unknown_names(kind, len(seen))
+                about = {"kind": kind, "names": new[:SHOWN], "more": max(0, len(new) - SHOWN)}
+                self._log.warning("usage of names that the configuration lacks", **about)
+
+    def unknown_in(self, question: Asked, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+        """The names in an answer that the configuration lacks, by kind; kinds without any are left out."""
+        said: dict[str, set[str]] = {"customer": set(), "meter": set()}
+        for kind, asked in (("customer", question.customer), ("meter", question.meter)):
+            if asked is not None:
+                said[kind].add(asked)
+            if kind in question.by:
+                said[kind].update(row[kind] for row in rows)
+        unknown = {kind: sorted(some - self._known[kind]) for kind, some in said.items()}
+        return {kind: some for kind, some in unknown.items() if some}

@@ -1,0 +1,271 @@
+"""What the ledger says: usage grouped by any of its dimensions, whole or page by page.
+
+Rows are in the order of their fields, and the next page begins after the last row of the one before: what is counted
+meanwhile shows where it belongs, and no row comes twice or is passed over.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.database.schema import DAY, HOUR, MINUTE, ledger, series
+from edgeproxy.ledger import rollup
+from edgeproxy.ledger.rollup import Rolled
+from edgeproxy.ledger.sources import NotKept, Source, sources
+from edgeproxy.usage.batch import LATEST, LONGEST_ROUTE
+
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.\d{1,9})?([Zz]|[+-]\d\d:\d\d))?")
+LIMIT = re.compile(r"[1-9]\d{0,5}")
+PARAMETERS = ("customer", "meter", "from", "to", "by", "limit", "cursor", "format")
+FORMATS = ("json", "csv")
+MOST_ROWS = 100_000
+"""Rows of a page, and of one by default."""
+TOGETHER = 2000
+"""Rows that a stream fetches at once."""
+HALF: sa.ColumnElement[int] = sa.literal_column("32")
+"""Bits. Sums may be larger than any whole number that databases have, so the halves of values are summed apart."""
+
+SIXTY = tuple(f"{number:02}" for number in range(60))
+CLOCK = tuple(f"T{hour:02}:{minute}:" for hour in range(24) for minute in SIXTY)
+"""The minutes of a day, as they are written."""
+SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
+NAMES = {"customer": series.c.customer, "meter": series.c.meter, "route": series.c.route, "region": series.c.region}
+DIMENSIONS = (*SECONDS, *NAMES)
+
+Key = tuple[int | str, ...]
+"""The fields of a row but for its value: Unix seconds and names."""
+
+
+class BadQuery(Exception):
+    """What was asked cannot be answered: a sentence for who asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question: whose usage of what, of minutes that begin from `since` on and before `until`, and how grouped.
+
+    Of the rows after the one with the fields `after` the first `limit`; None where nobody said how many.
+    """
+
+    customer: str | None
+    meter: str | None
+    since: int
+    until: int
+    by: tuple[str, ...]
+    limit: int | None = None
+    after: Key | None = None
+
+    def cursor(self, after: Key) -> str:
+        """What asks for the rows after this one of the same question, whenever that is."""
+        said = orjson.dumps([self._digest(), self.since, self.until, *after])
+        return base64.urlsafe_b64encode(said).rstrip(b"=").decode()
+
+    def following(self, cursor: str, *, since: int | None, until: int | None) -> "Asked":
+        """This question after a cursor, of its times unless others are given; raises BadQuery."""
+        try:
+            digest, *times, after = _read_cursor(cursor)
+            if len(after) != len(self.by) or not self.by:
+                raise ValueError
+            for name, field in zip(self.by, after, strict=True):
+                if name in SECONDS:
+                    if type(field) is not int or not 0 <= field <= LATEST:
+                        raise ValueError
+                elif not isinstance(field, str) or not is_name(field):
+                    raise ValueError
+        except (ValueError, binascii.Error):
+            raise BadQuery("cursor: is none that was given here as next for such a question") from None
+        if digest != self._digest() or times != [
+            t if a is None else a for t, a in zip(times, (since, until), strict=True)
+        ]:
+            raise BadQuery("cursor: is of another question; customer, meter, from, to and by must stay as they were")
+        return replace(self, since=times[0], until=times[1], after=tuple(after))
+
+    def _digest(self) -> str:
+        return hashlib.sha256(orjson.dumps([self.customer, self.meter, self.by])).hexdigest()[:16]
+
+    @property
+    def seconds(self) -> int:
+        """How far apart the times are that rows are told apart by; a DAY where they are not."""
+        return min((SECONDS[name] for name in self.by if name in SECONDS), default=DAY)
+
+
+def asked(query: Mapping[str, str], now: float) -> Asked:
+    """The question of a query string; by default of the month so far. Raises BadQuery."""
+    unknown = [name for name in query if name not in PARAMETERS]
+    if unknown:
+        raise BadQuery(f"{unknown[0][:40]!r} is not known here, there are {', '.join(PARAMETERS)}")
+    by = tuple(filter(None, query.get("by", "").split(",")))
+    for dimension in by:
+        if dimension not in DIMENSIONS:
+            raise BadQuery(f"by: {dimension[:40]!r} is not known, there are {', '.join(DIMENSIONS)}")
+    if len(set(by)) < len(by):
+        raise BadQuery("by: names something twice")
+    for name in ("customer", "meter"):
+        if name in query and not is_name(query[name]):
+            raise BadQuery(f"{name}: {query[name][:40]!r} is no name")
+    if query.get("format", "json") not in FORMATS:
+        raise BadQuery(f"format: {query['format'][:40]!r} is not known, there are {', '.join(FORMATS)}")
+    limit = query.get("limit")
+    if limit is not None and not (LIMIT.fullmatch(limit) and int(limit) <= MOST_ROWS):
+        raise BadQuery(f"limit: {limit[:40]!r} is no whole number from 1 to {MOST_ROWS}")
+    month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    since = moment("from", query["from"]) if "from" in query else None
+    until = moment("to", query["to"]) if "to" in query else None
+    question = Asked(
+        query.get("customer"),
+        query.get("meter"),
+        int(month.timestamp()) if since is None else since,
+        LATEST if until is None else until,
+        by,
+        None if limit is None else int(limit),
+    )
+    if "cursor" in query:
+        question = question.following(query["cursor"], since=since, until=until)
+    if question.until < question.since:
+        raise BadQuery("to: is before from")
+    return question
+
+
+def is_name(said: str) -> bool:
+    """Whether there can be usage under it."""
+    return 1 <= len(said) <= LONGEST_ROUTE and said.isascii() and said.isprintable()
+
+
+def _read_cursor(cursor: str) -> tuple[str, int, int, list[Any]]:
+    """Digest, since, until and the fields; raises ValueError and binascii.Error."""
+    padded = cursor + "=" * (-len(cursor) % 4)
+    said = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
+    if not isinstance(said, list) or len(said) < 3:
+        raise ValueError
+    digest, since, until, *after = said
+    if not isinstance(digest, str) or not all(type(time) is int and 0 <= time <= LATEST for time in (since, until)):
+        raise ValueError
+    return digest, since, until, after
+
+
+def moment(name: str, written: str) -> int:
+    """The Unix second of a time of RFC 3339, or of a date; what is between two seconds is the later one."""
+    # In a query + is a space, unless it was written as %2B.
+    match = MOMENT.fullmatch(written.replace(" ", "+") if "T" in written.upper() else written)
+    try:
+        if match is None:
+            raise ValueError
+        day, clock, zone = match.groups()
+        zone = "+00:00" if zone in (None, "Z", "z") else zone
+        at = datetime.fromisoformat(f"{day}T{clock or '00:00:00'}{zone}").timestamp()
+    except (ValueError, OverflowError):
+        raise BadQuery(f"{name}: {written[:40]!r} is no time such as 2027-01-01T12:00:00Z, and no date") from None
+    return int(at) + (1 if re.search(r"\.\d*[1-9]", written) else 0)
+
+
+def written(second: int) -> str:
+    """A Unix second as RFC 3339."""
+    day, rest = divmod(second, DAY)
+    return f"{_date(day)}{CLOCK[rest // MINUTE]}{SIXTY[rest % MINUTE]}Z"
+
+
+@lru_cache(1024)
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY, UTC).strftime("%Y-%m-%d")
+
+
+async def usage(connection: AsyncConnection, question: Asked) -> dict[str, Any]:
+    """`{total, rows}` of a transaction that reads one moment; raises BadQuery.
+
+    `total` is that of the whole question, however many of its rows these are; where there are more, `next` is the
+    cursor that asks for them.
+    """
+    rolled = await rollup.read(connection)
+    limit = MOST_ROWS if question.limit is None else question.limit
+    found = (await connection.execute(statement_of(question, rolled).limit(limit + 1))).all() if question.by else []
+    page = found[:limit]
+    rows = shown(question.by, page)
+    if question.by and len(found) <= limit and question.after is None:
+        total = sum(row["value"] for row in rows)
+    else:
+        # Without groups it is a question of days, as far as there are any, whatever its rows are.
+        whole = (await connection.execute(statement_of(replace(question, by=(), after=None), rolled))).all()
+        (grouped,) = shown((), whole)
+        total = grouped["value"]
+        if not question.by and total:
+            rows = [grouped]
+    more = {"next": question.cursor(tuple(page[-1][:-2]))} if len(found) > limit else {}
+    return {"total": total, "rows": rows, **more}
+
+
+async def stream(connection: AsyncConnection, question: Asked) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """All rows of a question, some at a time; raises BadQuery before the first."""
+    statement = statement_of(question, await rollup.read(connection))
+    async with connection.stream(statement, execution_options={"yield_per": TOGETHER}) as result:
+        async for some in result.partitions():
+            rows = shown(question.by, some)
+            yield rows if question.by else [row for row in rows if row["value"]]
+
+
+def shown(by: Sequence[str], found: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Rows as they are shown, of their fields and the sums of the halves of their values."""
+    if not found:
+        return []
+    *fields, high, low = zip(*found, strict=True)  # Column by column, as there may be a hundred thousand.
+    told = [map(written, field) if name in SECONDS else field for name, field in zip(by, fields, strict=True)]
+    values = [((upper or 0) << 32) + (lower or 0) for upper, lower in zip(high, low, strict=True)]
+    names = (*by, "value")
+    return [dict(zip(names, row, strict=True)) for row in zip(*told, values, strict=True)]
+
+
+def statement_of(question: Asked, rolled: Rolled) -> sa.Select[Any]:
+    """Its rows in order, with the sums of both halves of their values; raises BadQuery."""
+    since = question.since
+    if question.after is not None and question.by[0] in SECONDS:
+        since = max(since, int(question.after[0]))  # Nothing before it is asked for.
+    try:
+        taken = sources(question.seconds, since, question.until, rolled)
+    except NotKept as gone:
+        raise BadQuery(str(gone).format(written(gone.since))) from None
+    if not taken:
+        taken = [Source(ledger, 0, 0)]
+    parts = [_part(source, question, rolled) for source in taken]
+    part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
+    keys = [part.c[name] for name in question.by]
+    value = part.c.value
+    halves = (value.op(">>")(HALF), value.op("&")((1 << 32) - 1))
+    # Cast, as what PostgreSQL makes of sums is ten times as dear to read, and the sums of halves are no larger.
+    statement = sa.select(*keys, *(sa.cast(sa.func.sum(half), sa.BigInteger) for half in halves))
+    if question.after is not None:
+        last = [sa.literal(field, key.type) for field, key in zip(question.after, keys, strict=True)]
+        statement = statement.where(sa.tuple_(*keys) > sa.tuple_(*last))
+    return statement.group_by(*keys).order_by(*keys)
+
+
+def _part(source: Source, question: Asked, rolled: Rolled) -> sa.Select[Any]:
+    """What a table has of it, each row by itself: its fields and its value."""
+    times = {name: (source.time - source.time % seconds) for name, seconds in SECONDS.items()}
+    keys: Iterable[sa.ColumnElement[Any]] = [{**times, **NAMES}[name].label(name) for name in question.by]
+    table = source.table
+    statement = (
+        sa.select(*keys, table.c.value)
+        .select_from(table.join(series, series.c.id == table.c.series))
+        .where(source.condition(rolled))
+    )
+    if question.customer is not None:
+        statement = statement.where(series.c.customer == question.customer)
+    if question.meter is not None:
+        statement = statement.where(series.c.meter == question.meter)
+    return statement
+
+
+async def names(connection: AsyncConnection) -> tuple[set[str], set[str]]:
+    """The customers and the meters that have usage."""
+    customers = await connection.execute(sa.select(series.c.customer).distinct())
+    meters = await connection.execute(sa.select(series.c.meter).distinct())
+    return set(customers.scalars()), set(meters.scalars())

@@ -1,0 +1,151 @@
+"""What happens at accept: who may come in, TLS where the listener has it, and then a Client.
+
+Everybody is counted before a byte is read, so that neither a handshake nor a Client is spent on those who are too
+many. There is one door for each listening socket, and nothing in it for each connection.
+"""
+
+import asyncio
+import ssl
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edgeproxy.clock import EPOCH
+from edgeproxy.http1 import message, security
+from edgeproxy.proxy import tls
+from edgeproxy.proxy.client import LAST_MOMENT, LINGER, Client
+from edgeproxy.proxy.client_hello import NO_APPLICATION_PROTOCOL, SPOKEN, is_whole, offers
+from edgeproxy.proxy.connection_limits import LINGERING_MOST, TooMany
+from edgeproxy.proxy.deadlines import NEVER
+from edgeproxy.proxy.tls_transport import TlsTransport
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.worker import Worker
+
+
+class Acceptor(asyncio.Protocol):
+    """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
+
+    def __init__(self, worker: "Worker", inward: tls.Inward | None = None) -> None:
+        self._worker = worker
+        self._inward = inward
+
+    def opens(self) -> "Acceptor":
+        """Somebody knocks: the first protocol of the connection."""
+        return self
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        worker, inward = self._worker, self._inward
+        peername = transport.get_extra_info("peername")
+        if peername is None:
+            # Gone already. Nobody would read an answer, and nobody could be told who had asked.
+            transport.abort()
+            return
+        peer = peername[0]
+        comer: asyncio.Protocol
+        try:
+            subject = worker.entry.admit(peer)
+        except TooMany as refusal:
+            if inward is not None:
+                # Nothing can be said without a handshake, which is what is to be saved.
+                transport.abort()
+                return
+            comer = TurnedAway(worker, peer, refusal)
+        else:
+            comer = (
+                Client(worker, peer, subject) if inward is None else TlsHandshake(worker, peer, subject, inward.context)
+            )
+        transport.set_protocol(comer)
+        comer.connection_made(transport)
+
+
+class TlsHandshake(TlsTransport):
+    """A connection in its TLS handshake; then the transport of a Client."""
+
+    __slots__ = ("_greeted", "_hello", "_peer", "_worker", "subject")
+
+    def __init__(self, worker: "Worker", peer: str, subject: bytes, context: ssl.SSLContext) -> None:
+        super().__init__(context, server_side=True)
+        self._worker, self._peer, self.subject = worker, peer, subject
+        self._greeted = False
+        self._hello: bytes | None = b""
+        """What has come of the first record; None once it is whole."""
+        self.deadline = monotonic() + worker.snapshot.header_timeout
+        worker.greets(self)
+
+    def drain(self) -> None:
+        """The worker is about to leave: a handshake has no longer than an idle connection for a last request."""
+        self.deadline = min(self.deadline, monotonic() + LAST_MOMENT)
+
+    def greeted(self, data: bytes) -> bool:
+        """The first record: is it worth a handshake? OpenSSL says nothing before it has all of it either."""
+        self._greeted = True
+        if self._hello is not None:
+            hello = self._hello + data
+            if not is_whole(hello):
+                self._hello = hello
+                return True
+            self._hello = None
+            protocols = offers(hello)
+            if protocols is not None and SPOKEN.isdisjoint(protocols):
+                self.refuse(NO_APPLICATION_PROTOCOL, "no application protocol in common")
+                return False
+        return True
+
+    def established(self) -> Client:
+        """TLS is there: what comes from now on are requests."""
+        self._worker.greeted(self)
+        return Client(self._worker, self._peer, self.subject, secure=True)
+
+    def failed(self, why: BaseException | None) -> None:
+        """There will be no client. Who came and went without a word is nobody's failure."""
+        if self._greeted or why is not None:
+            self._worker.entry.handshake_failed(tls.why_of(why))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._app is None:
+            self._worker.greeted(self, gone=True)
+        super().connection_lost(exc)
+
+
+class TurnedAway(asyncio.Protocol):
+    """A connection that is one too many: it gets an answer, whatever it asks, and nothing it sends is kept."""
+
+    __slots__ = ("_peer", "_refusal", "_transport", "_worker", "deadline")
+
+    def __init__(self, worker: "Worker", peer: str, refusal: TooMany) -> None:
+        self._worker, self._peer, self._refusal = worker, peer, refusal
+        self.deadline = monotonic() + LINGER
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        worker, refusal = self._worker, self._refusal
+        snapshot, now = worker.snapshot, monotonic() + worker.offset
+        rid = worker.ids.bare(now + EPOCH)
+        fields = b"%b%bRetry-After: 1\r\nX-Request-Id: %b\r\n" % (message.PROBLEM, worker.date, rid)
+        if snapshot.security_headers:
+            fields += security.OWN[False]
+        body = message.problem(refusal.status, refusal.detail, rid)
+        if snapshot.access is not None:
+            snapshot.access.turned_away(now, rid, self._peer, refusal.status, refusal.detail, len(body))
+        transport.write(message.answer(refusal.status, fields, body, close=True))
+        if len(worker.entry.lingering) < LINGERING_MOST:
+            worker.entry.lingering.add(self)
+            worker.deadlines.everybody.add(self)
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Whatever it is."""
+
+    def eof_received(self) -> bool:
+        return False
+
+    def timed_out(self) -> None:
+        """It was given long enough to read its answer."""
+        self.deadline = NEVER
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._worker.entry.lingering.discard(self)
+        self._worker.deadlines.everybody.discard(self)

@@ -1,0 +1,77 @@
+"""How many connections there may be: of the whole edge, and from one address, counted in all workers together.
+
+A connection counts from accept to its end. Both bounds are never passed; two workers that see the last place free at
+the same moment may both refuse it. An address is one of IPv4, or a /64 of IPv6; a trusted proxy has no bound of its
+own, since it carries the connections of many.
+"""
+
+from typing import TYPE_CHECKING
+
+from edgeproxy import log
+from edgeproxy.proxy.address import subject_of
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.acceptor import TurnedAway
+    from edgeproxy.proxy.worker import Worker
+
+EXEMPT = b""
+"""In the place of an address that has no bound."""
+
+LINGERING_MOST = 256
+"""Connections turned away that are read on for a moment, lest a reset destroy their answer; more are closed at once."""
+
+COMPLAIN = 10.0
+"""Seconds between two log lines about one kind of refusal."""
+
+
+class TooMany(Exception):
+    """One more is one too many; `reason` is the metric's, `status` and `detail` are for an answer."""
+
+    def __init__(self, reason: str, status: int, detail: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.detail = detail
+
+
+class ConnectionLimits:
+    """Who is let in by one worker, and who was turned away."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        self._inside = worker.counts.clients()
+        self._by_address = worker.store.connected
+        self._log = log.Seldom(COMPLAIN)
+        self.lingering: set[TurnedAway] = set()
+        """Those who were turned away and have still to take their answer."""
+
+    def admit(self, peer: str) -> bytes:
+        """Count one more connection of this peer; returns what it counts for, which `leave` is to be told at its end.
+
+        Raises TooMany, and has counted that.
+        """
+        snapshot = self._worker.snapshot
+        subject = EXEMPT if snapshot.addresses.trusts(peer) else subject_of(peer)
+        if not self._inside.claim(snapshot.connections):
+            self._say("total", "all addresses", snapshot.connections)
+            raise TooMany("total", 503, "This edge has as many connections as it takes")
+        if subject and not self._by_address.claim(subject, snapshot.connections_per_ip):
+            self._inside.add(-1)
+            self._say("address", peer, snapshot.connections_per_ip)
+            raise TooMany("address", 429, "This address has as many connections as one may have")
+        return subject
+
+    def _say(self, reason: str, about: str, most: int) -> None:
+        self._worker.counts.connection_refused(reason)
+        self._log.error("connections refused", about, most=most)
+
+    def leave(self, subject: bytes) -> None:
+        """A connection is over that `admit` returned this for."""
+        self._inside.add(-1)
+        if subject:
+            self._by_address.leave(subject)
+
+    def handshake_failed(self, why: str) -> None:
+        """A TLS handshake came to nothing."""
+        self._worker.counts.handshake_failed()
+        self._log.error("TLS handshake failed", why)

@@ -1,0 +1,177 @@
+"""One configuration after another: what is served, what is prepared to come next, and what is not quite over.
+
+A new one is prepared beside the requests and takes over between two of them. Requests that have begun end under the
+configuration that they began with; what that one alone has is let go when the last of them is over.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from edgeproxy.proxy.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.access import AccessLog
+    from edgeproxy.proxy.identity import Identity
+    from edgeproxy.proxy.pool import Service
+    from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.proxy.tls import Outward
+    from edgeproxy.proxy.worker import Worker
+
+AT_ONCE = 128
+"""Identities that are freed at once, which takes a third of a millisecond; of sixteen thousand it would take fifty."""
+
+Listings = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Where each service can be reached, as `Snapshot.endpoints_changed` takes it."""
+
+
+class Prepared:
+    """A snapshot that may be served next."""
+
+    def __init__(self, number: int, snapshot: Snapshot, table_reader: Listings) -> None:
+        self.number = number
+        self.snapshot = snapshot
+        self.table_reader = dict(table_reader)
+        """What is known of endpoints. It counts from the commit on: until then some of its services are others'."""
+
+
+class Generations:
+    """The snapshots of one worker. `number` is that of the configuration that is served."""
+
+    def __init__(self, worker: "Worker", number: int = 1) -> None:
+        self._worker = worker
+        self.number = number
+        self._prepared: Prepared | None = None
+        self._before: list[ref[Snapshot]] = []
+        """Those that were served before, oldest first; each is there for as long as a request of it is under way."""
+        self._services: list[Service] = []
+        self._logs: list[AccessLog] = []
+        """What those have and the one that is served has not."""
+
+    # ---- the next one
+
+    def prepare(self, number: int, draft: "PreparedConfiguration", table_reader: Listings) -> None:
+        """Make ready to serve this one, in place of another that was prepared. Raises NoRow, or Refused for it."""
+        self.discard()
+        worker = self._worker
+        snapshot = Snapshot(draft, worker.store, worker.counts, before=worker.snapshot, key_lookup=worker.key_lookup)
+        self._prepared = Prepared(number, snapshot, table_reader)
+
+    def discard(self, number: int | None = None) -> None:
+        """What was prepared, under this number if one is given, is not going to be served."""
+        prepared = self._prepared
+        if prepared is not None and number in (None, prepared.number):
+            self._prepared = None
+            self._retire(prepared.snapshot)
+
+    def commit(self, number: int) -> bool:
+        """Serve it from the next request on; False where it was not prepared."""
+        prepared, worker = self._prepared, self._worker
+        if prepared is None or prepared.number != number:
+            return False
+        before, now = worker.snapshot, prepared.snapshot
+        worker.snapshot, self.number, self._prepared = now, number, None
+        now.endpoints_changed(prepared.table_reader)
+        self._before.append(ref(before))
+        self._retire(before)
+        if now.access is not None:
+            now.access.forget()
+        if now.addresses is before.addresses:
+            now.addresses.forget_bindings()
+        else:
+            worker.dress_anew()
+        worker.overload.changed()
+        return True
+
+    def forget(self, customers: Collection[str] | None) -> None:
+        """What was told of these customers of the directory (None: of any) is so no longer."""
+        self._worker.key_lookup.forget(customers)
+        self._worker.snapshot.forget(customers)
+
+    def endpoints_changed(self, number: int, table_reader: Listings) -> bool:
+        """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""
+        prepared, serving = self._prepared, self._worker.snapshot
+        if number == self.number:
+            serving.endpoints_changed(table_reader)
+            if prepared is not None:
+                services = prepared.snapshot.services
+                prepared.table_reader |= {
+                    name: listing
+                    for name, listing in table_reader.items()
+                    if name in services and services[name] is serving.services.get(name)
+                }
+            return True
+        if prepared is not None and number == prepared.number:
+            prepared.table_reader = dict(table_reader)
+        return False
+
+    # ---- those before
+
+    def look(self) -> None:
+        """Twice a second: what those before have logged, and what of theirs nobody needs any more."""
+        if not (self._before or self._services or self._logs):
+            return
+        self._before = [each for each in self._before if each() is not None]
+        needed = list(self._living())
+        self._logs = [log for log in self._logs if not self._is_over(log, needed)]
+        over = [each for each in self._services if not any(one.services.get(each.name) is each for one in needed)]
+        for service in over:
+            self._services.remove(service)
+            service.dissolve()
+
+    def _is_over(self, log: "AccessLog", needed: Sequence[Snapshot]) -> bool:
+        """Write what there is; whether that was the last of it."""
+        if any(each.access is log for each in needed):
+            log.flush()
+            over = False
+        else:
+            log.end()
+            over = log.ended
+        self._worker.mourn_lines(log)
+        return over
+
+    def logs(self) -> list["AccessLog"]:
+        """All that are open, that of the snapshot that is served first."""
+        access = self._worker.snapshot.access
+        return self._logs if access is None else [access, *self._logs]
+
+    def services(self) -> list["Service"]:
+        """All that requests may be under way to."""
+        return [*self._worker.snapshot.services.values(), *self._services]
+
+    def outward(self) -> list["Outward"]:
+        """How the edge speaks TLS with all upstreams that anybody may still ask."""
+        found = {id(each): each for snapshot in self._living() for each in snapshot.outward.values()}
+        return list(found.values())
+
+    def _living(self) -> Iterator[Snapshot]:
+        yield self._worker.snapshot
+        if self._prepared is not None:
+            yield self._prepared.snapshot
+        for each in self._before:
+            snapshot = each()
+            if snapshot is not None:
+                yield snapshot
+
+    def _retire(self, snapshot: Snapshot) -> None:
+        """No request begins with it any more."""
+        serving = self._worker.snapshot
+        known = snapshot.retire()
+        if known:
+            self._worker.tasks.start("let go of keys", _empty(known))
+        for name, service in snapshot.services.items():
+            if serving.services.get(name) is not service:
+                self._services.append(service)
+                for server in service.retire():
+                    server.close()
+        if snapshot.access is not None and snapshot.access is not serving.access:
+            self._logs.append(snapshot.access)
+
+
+async def _empty(known: OrderedDict[bytes, "Identity"]) -> None:
+    while known:
+        for _ in range(min(AT_ONCE, len(known))):
+            known.popitem()
+        await asyncio.sleep(0)

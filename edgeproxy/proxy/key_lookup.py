@@ -1,0 +1,147 @@
+"""Keys that are in none of the edge's files: whose they are is asked of the supervisor, and remembered.
+
+A request with such a key waits here when it is the first: for a second at most, with all others that have the key, of
+which the supervisor is asked once. So much may be asked for at a time and no more, so that who sends keys that nobody
+has keeps neither the supervisor nor this worker from those who have one.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from time import monotonic
+from typing import NamedTuple
+
+from edgeproxy.config.directory import KeyOwner
+from edgeproxy.proxy.outbox import Message, Outbox, Waiter, wake
+
+LONGEST = 1.0
+"""Seconds that a request waits at most."""
+AT_ONCE = 1024
+"""Keys that are asked for at a time; as many again may be that were known before."""
+REMEMBERED = 16_384
+"""Keys of which it is remembered whose they are, and as many of which it is that nobody has them."""
+UNKNOWN_FOR = 10.0
+"""Seconds for which nobody is asked again for a key that nobody has. What changes in the directory is heard of."""
+MUTE = 0.5
+"""Seconds for which a supervisor is not asked again that cannot tell."""
+
+
+class Known(NamedTuple):
+    """Whose a key is, and the monotonic time at which that was told. None: it was known, and is to be asked anew."""
+
+    person: KeyOwner | None
+    at: float
+
+
+class KeyLookup:
+    """What one worker knows of the directory. `offer` sends its supervisor a message."""
+
+    def __init__(self, offer: Callable[[Message], bool]) -> None:
+        """`offer`: False where it was not taken, as the one before is still to be read."""
+        self._outbox = Outbox(offer, self._questions, self._taken)
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        """Keys that nobody has, until when that is believed; by their digest, as all here."""
+        self._asked: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
+        """What the supervisor was asked and has not answered, and who waits for that."""
+        self._to_ask: list[bytes] = []
+        self._mute_until = 0.0
+
+    def orphaned(self) -> None:
+        """The supervisor is gone: who is known goes on, and nobody else can be."""
+        self._outbox.closed = True
+        for digest in tuple(self._asked):
+            self._go_on(digest)
+
+    # ---- what is known
+
+    def known(self, digest: bytes) -> Known | None:
+        """Whose a key is, as it was last told; None where it has to be asked."""
+        known = self._known.get(digest)
+        if known is None or known.person is None:
+            return None
+        self._known.move_to_end(digest)
+        return known
+
+    def is_unknown(self, digest: bytes) -> bool:
+        """Whether it was told a moment ago that nobody has this key."""
+        until = self._unknown.get(digest)
+        if until is None:
+            return False
+        if until > monotonic():
+            return True
+        del self._unknown[digest]
+        return False
+
+    def forget(self, customers: Collection[str] | None) -> None:
+        """What was told of these customers is so no longer; None: of anybody."""
+        self._unknown.clear()
+        for digest, (person, _) in self._known.items():
+            if person is not None and (customers is None or person.name in customers):
+                self._known[digest] = Known(None, 0.0)
+
+    # ---- who is asked for
+
+    def left(self, since: float) -> float:
+        """Seconds that a request may still wait that has come at `since` (monotonic)."""
+        return since + LONGEST - monotonic()
+
+    def ask(self, digest: bytes, who: Waiter | None = None, seconds: float = LONGEST) -> bool:
+        """Ask whose a key is, and have a request wait for that, for so long at most. False where there is no use in it:
+        nobody can tell, or too much is asked for already."""
+        if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
+            return False
+        waiting = self._asked.get(digest)
+        if waiting is None:
+            if len(self._asked) >= (2 * AT_ONCE if digest in self._known else AT_ONCE):
+                return False
+            waiting = self._asked[digest] = {}
+            self._to_ask.append(digest)
+            self._outbox.due()
+        if who is not None:
+            waiting[who] = asyncio.get_running_loop().call_later(seconds, self._over, digest, who)
+        return True
+
+    def _questions(self) -> Message:
+        """What the supervisor is to be asked, as one message."""
+        return {"type": "who", "keys": [digest.hex() for digest in self._to_ask]}
+
+    def _taken(self) -> None:
+        self._to_ask.clear()
+
+    def leave(self, digest: bytes, who: Waiter) -> None:
+        """A request that waits is gone."""
+        over = self._asked.get(digest, {}).pop(who, None)
+        if over is not None:
+            over.cancel()
+
+    def _over(self, digest: bytes, who: Waiter) -> None:
+        self.leave(digest, who)
+        who.go_on()
+
+    def answered(self, message: Message) -> None:
+        """The supervisor's answer: who waits for it goes on."""
+        now = monotonic()
+        if message["untold"]:
+            self._mute_until = now + MUTE
+        told = list(map(bytes.fromhex, message["untold"]))
+        for key, person in message["known"].items():
+            digest = bytes.fromhex(key)
+            told.append(digest)
+            self._known[digest] = Known(KeyOwner(*person), now)
+            self._known.move_to_end(digest)
+        for key in message["unknown"]:
+            digest = bytes.fromhex(key)
+            told.append(digest)
+            self._known.pop(digest, None)
+            self._unknown[digest] = now + UNKNOWN_FOR
+        for memory in (self._known, self._unknown):
+            while len(memory) > REMEMBERED:
+                memory.popitem(last=False)
+        for digest in told:
+            self._go_on(digest)
+
+    def _go_on(self, digest: bytes) -> None:
+        for who, over in self._asked.pop(digest, {}).items():
+            over.cancel()
+            wake(who, "its key")

@@ -1,0 +1,152 @@
+"""Routes and route bindings: what of a request is settled before it comes.
+
+A route binding is a customer on a route: its policies, its stamps and its counters, ready to be used. It takes the
+place of five look-ups a request.
+"""
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from edgeproxy.proxy.metering import Costs, Count, Metering
+
+if TYPE_CHECKING:
+    from edgeproxy.config.models import Meter
+    from edgeproxy.config.models import Route as RouteSettings
+    from edgeproxy.counters.meters import Histogram
+    from edgeproxy.limits.admission import LimitSet
+    from edgeproxy.limits.limit_set import Held
+    from edgeproxy.proxy.pool import Service
+    from edgeproxy.proxy.worker_metrics import WorkerMetrics
+
+NO_LABEL = "-"
+"""What stands for the customer, the tier or the route where there is none."""
+
+KNOWN_STATUSES = frozenset(status.value for status in HTTPStatus)
+
+
+class Route:
+    """One route: how it is found, where it leads, and the histograms of its requests."""
+
+    __slots__ = (
+        "auth",
+        "flagged",
+        "host",
+        "label",
+        "methods",
+        "overhead",
+        "path",
+        "scopes",
+        "seconds",
+        "service",
+        "settings",
+    )
+
+    def __init__(self, settings: "RouteSettings", service: "Service", counts: "WorkerMetrics") -> None:
+        self.settings = settings
+        self.host = None if settings.host is None else settings.host.encode()
+        self.path = settings.path.encode()
+        self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
+        self.auth = settings.auth
+        self.flagged = settings.flag is not None
+        self.scopes = settings.scopes
+        self.label = settings.label
+        self.service = service
+        self.seconds: Histogram = counts.request_seconds(self.label)
+        self.overhead: Histogram = counts.overhead_seconds()
+
+    def observe(self, total: float, own: float, waited: float) -> None:
+        """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
+        self.seconds.observe(total)
+        self.overhead.observe(own)
+        self.service.seconds.observe(waited)
+
+
+class RouteBinding:
+    """A customer on a route. `customer` and `tier` are names, `held` is all that holds the customer's requests."""
+
+    __slots__ = (
+        "admitted",
+        "counters",
+        "customer",
+        "forwards_key",
+        "held",
+        "measures",
+        "message",
+        "prefer",
+        "priority",
+        "route",
+        "stamps",
+        "terms",
+        "tier",
+        "unusual",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        customer: str,
+        tier: str,
+        held: "Held",
+        stamps: bytes,
+        counts: "WorkerMetrics",
+        meters: dict[str, "Meter"],
+        *,
+        priority: int = 0,
+        message: str | None = None,
+        prefer: str | None = None,
+        forwards_key: bool = False,
+        signed: bool = False,
+    ) -> None:
+        self.route = route
+        self.customer = customer
+        self.tier = tier
+        self.held = held
+        self.terms: LimitSet | None = None if held.by_address else held.terms()
+        """None where each address has its own."""
+        self.priority, self.message = priority, message
+        self.prefer = prefer
+        """The region whose endpoints are asked first."""
+        self.stamps = stamps
+        self.forwards_key = forwards_key
+        self.unusual = forwards_key or signed
+        usage: list[tuple[str, Count]] = []
+        others = {}
+        for name, meter in meters.items():
+            if meter.count == "requests":
+                usage.append((meter.when, counts.usage(customer, name, route.label)))
+            elif meter.count == "cost":
+                counter, cost = counts.usage(customer, name, route.label), route.settings.cost
+                usage.append((meter.when, counter if cost == 1 else Costs(counter, cost)))
+            else:
+                others[name] = meter
+        self.admitted = tuple(counter for when, counter in usage if when == "admitted")
+        self.counters = Statuses(counts, route.label, tier, usage)
+        self.measures: Metering | None = None
+        """What is counted beside requests and what they cost, if anything is."""
+        if others:
+            self.measures = Metering(others, lambda name: counts.usage(customer, name, route.label), is_billed)
+
+
+class Statuses(dict[int, tuple[Count, ...]]):
+    """The counters that an answer of each status adds to, made when the status is first seen."""
+
+    def __init__(self, counts: "WorkerMetrics", route: str, tier: str, usage: list[tuple[str, Count]]) -> None:
+        super().__init__()
+        self._counts, self._route, self._tier, self._usage = counts, route, tier, usage
+
+    def __missing__(self, status: int) -> tuple[Count, ...]:
+        billed = [counter for when, counter in self._usage if is_billed(when, status)]
+        self[status] = counters = (self._counts.requests(self._route, self._tier, status), *billed)
+        return counters
+
+
+def is_billed(when: str, status: int) -> bool:
+    """Whether a meter counts an upstream's answer of this status; `admitted` is counted before there is one."""
+    if when == "answered":
+        return status < 500
+    return when == "success" and 200 <= status < 400
+
+
+def code_label(status: int) -> str:
+    """The status as a label: unregistered ones by their class, so that upstreams cannot make labels at will."""
+    return str(status) if status in KNOWN_STATUSES else f"{status // 100}xx"

@@ -1,0 +1,407 @@
+"""A connection to an upstream: answers out of bytes, relayed as they come.
+
+It serves one exchange at a time and is kept for the next where the answer's end was unmistakable.
+"""
+
+import asyncio
+import ssl
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edgeproxy.errors import Fault
+from edgeproxy.http1.chunked import Chunked, encode, finish, of_response
+from edgeproxy.http1.keep_alive import idle_at_most
+from edgeproxy.http1.response import ODD, ResponseHead, check_unfinished, read_plain_response, read_response
+from edgeproxy.proxy.bounded_cache import remember
+from edgeproxy.proxy.deadlines import EVERY, NEVER
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.metering import read_trailers
+from edgeproxy.proxy.reset import was_reset
+from edgeproxy.proxy.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.pool import Endpoint
+    from edgeproxy.proxy.worker import Worker
+
+BLANK = b"\r\n\r\n"
+LONGEST_HEAD = 32 << 10
+Plain = tuple[int, int, bytes, bytes, int, bool]
+"""(status, length, kept lines, the upstream's RateLimit lines, what it says to browsers, whether it has a Date) of a
+head; a length of -1 where it needs care."""
+
+ANSWERS: dict[bytes, Plain] = {}
+"""Heads of answers seen before, which mean what their bytes say and nothing else."""
+
+UNDATED: dict[bytes, Plain] = {}
+"""Those without Date, to which the time is still to be added at which they came."""
+
+# What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
+WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL = range(5)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an endpoint of a service."""
+
+    __slots__ = (
+        "_decoder",
+        "_left",
+        "_paused",
+        "_rechunk",
+        "_state",
+        "buffer",
+        "deadline",
+        "ended",
+        "endpoint",
+        "exchange",
+        "full",
+        "idle",
+        "reusable",
+        "reused",
+        "transport",
+        "tunnel",
+        "worker",
+        "write",
+    )
+
+    def __init__(self, worker: "Worker", endpoint: "Endpoint") -> None:
+        self.worker = worker
+        self.endpoint = endpoint
+        self.exchange: Exchange | None = None
+        self.buffer = b""
+        self.reusable = True
+        self.reused = False
+        """It has answered before."""
+        self.idle = endpoint.service.idle_timeout
+        """Seconds for which it is kept idle."""
+        self.ended = False
+        self.tunnel: Tunnel | None = None
+        """What it is a part of once it has left HTTP behind."""
+        self.deadline = NEVER
+        self._state = WAITING
+        self.full = self._paused = self._rechunk = False
+
+    @property
+    def rechunks(self) -> bool:
+        """Whether an answer is under way that the client gets in chunks, each written whole."""
+        return self._rechunk and self._state in (CHUNKED, UNTIL_CLOSE)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # Typed as what it does: uvloop's transports have no asyncio class among their bases.
+        self.transport, self.write = transport, transport.write
+        self.worker.reached(self)
+
+    # ---- answers
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if self._state or exchange is None or self.buffer:
+            self.more(data)
+            return
+        end = data.find(BLANK)
+        if end < 0:
+            self.incomplete(data)
+            return
+        block = data[: end + 2]
+        plain = ANSWERS.get(block)
+        if plain is None:
+            plain = understand(block, self.worker.date)
+        if exchange.whole and end + 4 + plain[1] == len(data):
+            exchange.respond_whole(self, plain, data, end)
+        else:
+            self.begin_answer(data, end)
+
+    def begin_answer(self, data: bytes, end: int) -> None:
+        """An answer that did not come whole in one read, or whose head needs care."""
+        exchange = self.exchange
+        assert exchange is not None
+        try:
+            while True:
+                if end > LONGEST_HEAD:
+                    raise too_long()
+                head = read_response(data[: end + 2])
+                rest = data[end + 4 :]
+                if head.status == 101:
+                    self.switch(head, rest)
+                    return
+                if head.status >= 200:
+                    break
+                exchange.interim(head)
+                data = rest
+                end = data.find(BLANK)
+                if end < 0:
+                    self.incomplete(data)
+                    return
+            if 0 <= head.length < len(rest) and not exchange.bodiless(head.status):
+                raise too_much()
+        except Fault as fault:
+            exchange.fail(fault)
+            return
+        if not self.reused:
+            self.learn(data[: end + 2])
+        self.reusable = not head.close
+        self._rechunk = exchange.respond(self, head)
+        if exchange.bodiless(head.status):
+            # One that says of no body where it would end may be about to send it, against the rules, until it closes.
+            framed = head.bodiless or head.chunked or head.length >= 0
+            self.reusable = self.reusable and framed and not rest
+            self.finished()
+        else:
+            self.begin_body(head, rest)
+
+    def begin_body(self, head: ResponseHead, data: bytes) -> None:
+        """How the answer's body ends (RFC 9112 section 6.3), and the part of it that came with the head."""
+        if head.chunked:
+            self._state, self._decoder = CHUNKED, Chunked(of_response)
+        elif head.length >= 0:
+            self._state, self._left = SIZED, head.length
+            if not head.length:
+                self.finished()
+                return
+        else:
+            self._state, self.reusable = UNTIL_CLOSE, False
+        if data:
+            self.more(data)
+
+    def incomplete(self, data: bytes) -> None:
+        """The answer's head is not whole yet; it fails now where nothing that could follow would make it one."""
+        try:
+            if len(data) > LONGEST_HEAD:
+                raise too_long()
+            check_unfinished(data)
+        except Fault as fault:
+            assert self.exchange is not None
+            self.exchange.fail(fault)
+        else:
+            self.buffer = data
+
+    def more(self, data: bytes) -> None:
+        """Bytes that are not the first of an answer."""
+        exchange = self.exchange
+        if exchange is None:
+            # Nobody asked: whatever this is, it must not be taken for the next request's answer.
+            self.endpoint.forget(self)
+            self.transport.abort()
+        elif self._state == WAITING:
+            data, self.buffer = self.buffer + data, b""
+            self.data_received(data)
+        else:
+            exchange.client.deadline = monotonic() + self.endpoint.service.idle_timeout
+            RELAY[self._state](self, exchange, data)
+
+    def relay_sized(self, exchange: Exchange, data: bytes) -> None:
+        """A piece of a body of known length."""
+        if len(data) > self._left:
+            exchange.fail(too_much())
+            return
+        self._left -= len(data)
+        exchange.bytes_out += len(data)
+        for counter in exchange.outward:
+            counter.add(len(data))
+        exchange.client.write(data)
+        if not self._left:
+            self.finished()
+
+    def relay_chunked(self, exchange: Exchange, data: bytes) -> None:
+        """A piece of a chunked body: chunked again for the client, or bare for one that knows no chunks."""
+        decoder = self._decoder
+        try:
+            parts = decoder.feed(data)
+        except Fault as fault:
+            exchange.fail(fault)
+            return
+        if decoder.rest:
+            exchange.fail(too_much())
+            return
+        size = sum(map(len, parts))
+        exchange.bytes_out += size
+        for counter in exchange.outward:
+            counter.add(size)
+        trailers = read_trailers(exchange, decoder.trailers) if decoder.done else []
+        if self._rechunk:
+            end = finish(trailers) if decoder.done else b""
+            if parts or end:
+                exchange.client.write(encode(parts) + end)
+        elif parts:
+            exchange.client.write(b"".join(parts))
+        if decoder.done:
+            self.finished()
+
+    def relay_until_close(self, exchange: Exchange, data: bytes) -> None:
+        """A piece of a body that ends with its connection."""
+        exchange.bytes_out += len(data)
+        for counter in exchange.outward:
+            counter.add(len(data))
+        exchange.client.write(encode([data]) if self._rechunk else data)
+
+    def relay_tunnel(self, exchange: Exchange, data: bytes) -> None:
+        """Bytes of a protocol that is not ours."""
+        assert self.tunnel is not None
+        self.tunnel.down(data)
+
+    def switch(self, head: ResponseHead, rest: bytes) -> None:
+        """101: from here on the two connections are one tunnel (RFC 9110 section 7.8)."""
+        exchange = self.exchange
+        assert exchange is not None
+        client = exchange.client
+        asked = exchange.head.upgrade
+        if asked is None or head.upgrade not in (None, asked) or client.body is not None:
+            raise Fault("http_upgrade_failed", "The upstream switched protocols unasked")
+        self._state, self.reusable = TUNNEL, False
+        tunnel = self.tunnel = Tunnel(exchange)
+        self.worker.tunnels += 1
+        exchange.switch(head)
+        if client.buffer:
+            tunnel.up(client.buffer)
+            client.buffer = b""
+        if client.ended:
+            self.end()
+        client.resume()
+        if rest:
+            tunnel.down(rest)
+        if self.worker.draining:
+            tunnel.leave()
+
+    def finished(self) -> None:
+        """The answer is complete: the connection is free for the next request, or closed."""
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None
+        self._state = WAITING
+        self.resume()
+        if self.full:
+            # Answered before the request was taken: whoever came next would wait behind what is left of it.
+            self.reusable = False
+        self.idle_again(monotonic())
+        exchange.complete()
+
+    def learn(self, block: bytes) -> None:
+        """The first answer's head, as bytes: for how long does this server keep a connection that is idle?"""
+        self.reused = True
+        self.idle = min(self.idle, idle_at_most(block))
+        if self.idle <= EVERY:
+            # Nobody would look at it before it is over.
+            self.reusable = False
+
+    def idle_again(self, now: float) -> None:
+        """Keep the connection for later where that is safe."""
+        if self.reusable and not self.transport.is_closing() and self.endpoint.release(self):
+            self.deadline = now + self.idle
+        else:
+            self.close()
+
+    # ---- flow control
+
+    def pause(self) -> None:
+        """Read no more for now: the client does not take it."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.full = True
+        if self.exchange is not None:
+            # An answer written in one piece does not come by `next`, where the client is read again.
+            self.exchange.whole = False
+            self.exchange.client.pause()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self.exchange is not None:
+            self.exchange.client.resume()
+
+    # ---- ends
+
+    def end(self) -> None:
+        """The client has closed its side of a tunnel: so does this one."""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def close(self) -> None:
+        """Close once everything written has gone, or nobody has taken it for too long."""
+        self.exchange = None
+        self.deadline = monotonic() + self.endpoint.service.idle_timeout
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once; nothing more is wanted of this connection."""
+        self.exchange = None
+        self.transport.abort()
+
+    def timed_out(self) -> None:
+        self.deadline = NEVER
+        if self.exchange is None:
+            self.endpoint.forget(self)
+            self.transport.abort()  # Not closed: it may be closing already, and wait for what nobody takes.
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if exchange is None:
+            # Between this and connection_lost nobody must be given a connection that is closing.
+            self.endpoint.forget(self)
+        elif was_reset(self.transport):
+            pass
+        elif self._state == UNTIL_CLOSE:
+            self.ended = True
+        elif self._state == TUNNEL:
+            self.ended = True
+            exchange.client.transport.write_eof()
+            return not exchange.client.ended
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.worker.lost(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            self.endpoint.forget(self)
+        elif self._state == UNTIL_CLOSE and self.ended:
+            if self._rechunk:
+                exchange.client.write(finish())
+            exchange.complete()
+        elif self._state == TUNNEL:
+            exchange.end_tunnel()
+        elif isinstance(exc, ssl.SSLError) and not self.reused:
+            exchange.fail(self.worker.tls_broke(exchange, self.endpoint, exc))
+        else:
+            exchange.lost(fresh=not self.reused, begun=bool(self.buffer))
+
+
+def too_long() -> Fault:
+    """An answer's head is longer than any that is read."""
+    return Fault("http_response_header_section_size", "The upstream's answer has a head that is too long")
+
+
+def too_much() -> Fault:
+    """An answer goes on behind its end: one of the two is wrong, and where it is passed on already, it is cut off."""
+    return Fault("http_protocol_error", "The upstream sent more than its answer")
+
+
+def understand(block: bytes, date: bytes) -> Plain:
+    """What the head of an answer means, where it is plain; remembered, but for the Date line that it gets if it has
+    none: `date`, with its CRLF."""
+    plain = UNDATED.get(block)
+    if plain is None:
+        if len(block) > LONGEST_HEAD:
+            return ODD
+        try:
+            plain = read_plain_response(block)
+        except Fault:
+            # The reader that knows every rule will say so again, where there is somebody to hear it.
+            return ODD
+        if plain[5]:
+            return remember(ANSWERS, block, plain)
+        remember(UNDATED, block, plain)
+    status, length, keep, rate, said, _ = plain
+    return status, length, keep + date, rate, said, True
+
+
+RELAY = {
+    SIZED: UpstreamConnection.relay_sized,
+    CHUNKED: UpstreamConnection.relay_chunked,
+    UNTIL_CLOSE: UpstreamConnection.relay_until_close,
+    TUNNEL: UpstreamConnection.relay_tunnel,
+}

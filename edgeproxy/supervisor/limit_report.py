@@ -1,0 +1,144 @@
+"""How a customer stands: every policy that can hold the customer's requests, and what is used of it.
+
+Which they are, and by what each counts, is what workers go by too (limits/limit_set.py); what is used is what they
+would find (limits/usage.py).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from edgeproxy.config.directory import KnownCustomer
+from edgeproxy.config.models import Limit, Quota, Route, Settings
+from edgeproxy.config.plans import plan_of, unknown_in
+from edgeproxy.counters.layout import AWAY, DENY, HOSTS, ON_LOSS
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.calendar import period_of
+from edgeproxy.limits.limit_set import Applied, applied, concurrency_rule, credits_rule, credits_sync, whom
+from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.usage import Usage, look, look_at_quota
+from edgeproxy.proxy.identity import has_flag
+
+BY_ROUTE = ("route", "customer_route")
+"""Scopes of limits that each route has apart."""
+
+Policy = dict[str, Any]
+"""A line of `GET /limits/CUSTOMER`."""
+
+
+class Unserved(LookupError):
+    """What holds a customer of the directory is not there: refused at every request. The text says what is missing."""
+
+
+def of_files(settings: Settings, customer: str) -> KnownCustomer | None:
+    """A customer of the configuration; None where none has this name."""
+    found = settings.customers.get(customer)
+    if found is None:
+        return None
+    return KnownCustomer(
+        customer, found, [bytes.fromhex(key.sha256) for key in settings.keys if key.customer == customer]
+    )
+
+
+def limit_report(tables: Mapping[str, LimitTable], settings: Settings, who: KnownCustomer, now: float) -> list[Policy]:
+    """The policies of a customer at edge time `now`; raises Unserved.
+
+    First those of the plan that hold wherever the customer asks, then those of each route that the customer can use.
+    """
+    customer, known, keys = who
+    if (missing := unknown_in(known, settings.tiers, settings.meters)) is not None:
+        raise Unserved(f"there is no {missing} here, which customer {customer} of the directory needs")
+    plan = plan_of(settings.tiers[known.tier], known)
+    name = customer.encode()
+    everywhere = [(True, limit) for limit in plan.limits if limit.scope not in BY_ROUTE]
+    lines = [_rate(tables, each, now, key) for each, key in _applied(everywhere, "", name, keys)]
+    table, scope, subject = whom("customer", "", name)
+    if plan.concurrency is not None:
+        rule = concurrency_rule(plan.concurrency, scope)
+        usage = _looked(tables[table], rule, subject, now)
+        lines.append(_line(rule.name, scope, rule.limit, 0, usage, rule.algorithm))
+    if plan.burst_credits is not None:
+        rule = credits_rule(plan.burst_credits, scope)
+        usage = _looked(tables[table], rule, subject, now, credits_sync(plan))
+        # What can be saved up, and how long that takes.
+        window = rule.depth * rule.window / rule.limit
+        lines.append(_line(rule.name, scope, rule.depth, window, usage, rule.algorithm))
+    lines += [_quota(tables["quotas"], quota, scope, subject, now) for quota in plan.quotas]
+    # Routes that are one but for their methods may share a label, and so their lines.
+    on_routes: dict[tuple[Rule, bytes, str], Policy] = {}
+    for route in settings.routes:
+        if not _can_use(settings, route, known.tier, customer):
+            continue
+        limits = [*((True, limit) for limit in plan.limits), *((False, limit) for limit in route.limits)]
+        for each, key in _applied(limits, route.label, name, keys):
+            if each.limit.scope in BY_ROUTE or not each.of_plan:
+                line = _rate(tables, each, now, key)
+                on_routes[each.rule, each.subject, route.label] = {**line, "route": route.label}
+    return [*lines, *on_routes.values()]
+
+
+def _can_use(settings: Settings, route: Route, tier: str, customer: str) -> bool:
+    """Whether a customer may be known on a route: where none is, or the route is not there for them, nothing holds."""
+    if route.auth == "none":
+        return False
+    return route.flag is None or has_flag(route.flag, settings.flags[route.flag], tier, customer)
+
+
+def _applied(
+    limits: Iterable[tuple[bool, Limit]], route: str, customer: bytes, keys: list[bytes]
+) -> Iterator[tuple[Applied, bytes | None]]:
+    """These limits as they hold a customer: those by key once for each key, which stands beside them."""
+    limits = list(limits)
+    for each in applied(limits, lambda scope: whom(scope, route, customer)):
+        if each.limit.scope != "key":
+            yield each, None
+            continue
+        for key in keys:
+            yield each._replace(subject=whom("key", route, customer, key)[2]), key
+
+
+def _rate(tables: Mapping[str, LimitTable], each: Applied, now: float, key: bytes | None) -> Policy:
+    """The line of a limit of a plan, or of a route."""
+    limit, rule = each.limit, each.rule
+    # What each address has used of it is not told: there may be as many as there are addresses.
+    usage = None if limit.scope == "ip" else _looked(tables[each.table], rule, each.subject, now, limit.sync)
+    line = _line(rule.name, limit.scope, rule.limit, rule.window, usage, rule.algorithm, rule.mode)
+    if rule.depth:
+        line["burst"] = rule.depth
+    if key is not None:
+        line["key"] = key.hex()[:8]
+    return line
+
+
+def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
+    """What is used of a rule; nothing remains, whatever stands in the map, where nothing passes without the hub."""
+    usage, words = look(table, rule, subject, now), table.words
+    if words[HOSTS] < AWAY or rule.mode == "shadow" or not (sync == "strict" or words[ON_LOSS] == DENY):
+        return usage
+    return usage._replace(remaining=0, held_back=usage.held_back + usage.remaining)
+
+
+def _quota(table: LimitTable, quota: Quota, scope: str, subject: bytes, now: float) -> Policy:
+    zone = ZoneInfo(quota.timezone)
+    _, since, until = period_of(now, quota.per, zone)
+    usage = look_at_quota(table, quota.name, quota.included, quota.per, zone, subject, now)
+    return {**_line(quota.name, scope, quota.included, until - since, usage, "quota"), "cap": quota.cap}
+
+
+def _line(
+    name: str, scope: str, limit: int, window: float, usage: Usage | None, algorithm: str, mode: str = "enforce"
+) -> Policy:
+    line: Policy = {
+        "name": name,
+        "scope": scope,
+        "limit": limit,
+        "window_s": window,
+        "used": None if usage is None else usage.used,
+        "remaining": None if usage is None else usage.remaining,
+        "reset_s": None if usage is None else usage.reset,
+        "mode": mode,
+        "algorithm": algorithm,
+    }
+    if usage is not None and usage.held_back:
+        line["held_back"] = usage.held_back
+    return line

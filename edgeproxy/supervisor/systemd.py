@@ -1,0 +1,63 @@
+"""What systemd is told of the edge (sd_notify(3)): that it is ready, reloads or stops, how it is, and that it lives.
+
+Where NOTIFY_SOCKET is not set nobody asked, and nothing is said. Nobody is waited for either: what the service
+manager does not take at once is lost, as an edge serves with or without it.
+"""
+
+import os
+import socket
+from collections.abc import MutableMapping
+from time import CLOCK_MONOTONIC, clock_gettime_ns
+
+
+class Systemd:
+    """The line to the service manager."""
+
+    def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
+        """Takes what concerns it out of `environ`: workers are not to speak for the edge."""
+        named = environ.pop("NOTIFY_SOCKET", "")
+        watchdog = environ.pop("WATCHDOG_USEC", "")
+        pid = environ.pop("WATCHDOG_PID", "")
+        self._to: str | None = None
+        if named.startswith(("/", "@")):
+            # The name of an abstract socket begins with a NUL, which no variable can hold.
+            self._to = "\0" + named[1:] if named.startswith("@") else named
+        self._status = ""
+        self.watchdog: float | None = None
+        """Seconds between two calls of `alive`, half of what is allowed; None where nobody watches."""
+        if self._to and watchdog.isdecimal() and int(watchdog) and pid in ("", str(os.getpid())):
+            self.watchdog = int(watchdog) / 2e6
+
+    def ready(self, status: str) -> None:
+        """It serves, for the first time or with the configuration after a reload."""
+        self._send("READY=1", status)
+
+    def reloading(self) -> None:
+        """A reload begins; `ready` ends it, whatever came of it."""
+        self._send("RELOADING=1", "reloading", f"MONOTONIC_USEC={clock_gettime_ns(CLOCK_MONOTONIC) // 1000}")
+
+    def stopping(self, status: str) -> None:
+        """It drains, and ends."""
+        self._send("STOPPING=1", status)
+
+    def status(self, status: str) -> None:
+        """How it is, in a line, if that is news."""
+        if status != self._status:
+            self._send("", status)
+
+    def alive(self) -> None:
+        """The event loop runs."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, state: str, status: str = "", *more: str) -> None:
+        if self._to is None:
+            return
+        if status:
+            self._status = status
+        said = [state, *more, f"STATUS={status}" if status else ""]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            try:
+                end.setblocking(False)
+                end.sendto("\n".join(filter(None, said)).encode(), self._to)
+            except OSError:
+                pass

@@ -1,0 +1,166 @@
+"""Which supervisor of a state directory tells the hub what limits its workers use: the holder of the identity lock.
+
+Two supervisors share a directory while one takes over from the other, and with it the rows of the tables. If both told
+the hub of them, it would be asked twice for who waits once, and what it granted once would be given twice. So only one
+does, for the workers of both. The other passes on to it what its workers use, and to them what it says, over a socket
+in the state directory; and takes over once the lock is free.
+
+    hub.sock         what is said there is what workers and their supervisor say to each other (channel.py)
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from edgeproxy import log
+from edgeproxy.channel import Channel, ChannelClosed, Outbox
+from edgeproxy.counters.store import Store
+from edgeproxy.sync.pending_reports import PendingReports, Place, places
+from edgeproxy.tasks import Tasks
+
+SOCKET = "hub.sock"
+AGAIN = 0.1
+"""Seconds between two looks whether the lock is free, or whether there is somebody to pass things on to."""
+BACKLOG = 8
+LATELY = 10.0
+"""Seconds after which what a worker used matters no more to who takes over."""
+
+Message = dict[str, Any]
+
+
+class Leader:
+    """One supervisor's part in it. `tell` sends all of its workers a message."""
+
+    def __init__(self, store: Store, tell: Callable[[Message], None]) -> None:
+        self.speaks = False
+        """This supervisor does, from here to its end."""
+        self._store = store
+        self._to_workers = tell
+        self._noted = PendingReports()
+        """What its workers use, and nobody was told yet."""
+        self._passed: dict[Place, tuple[float, list[Any]]] = {}
+        """What they used before this supervisor spoke, and when: one for a row."""
+        self._some = asyncio.Event()
+        self._others: dict[Channel, Outbox] = {}
+        """Supervisors for whose workers this one speaks."""
+        self._server: asyncio.Server | None = None
+        self._tasks = Tasks()
+        self._log = log.get()
+
+    async def until_it_speaks(self) -> None:
+        """Have another speak for these workers as long as there is one."""
+        while not self._store.identity.try_acquire():
+            channel = await self._reach()
+            if channel is not None:
+                await self._by_way_of(channel)
+            await asyncio.sleep(AGAIN)
+        self.speaks = True
+        since = monotonic() - LATELY
+        for place, (moment, use) in self._passed.items():
+            if moment >= since:
+                self._noted.add_older(place, use)
+        self._passed.clear()
+        self._log.info("limits that hosts share are told to the hub by this supervisor")
+
+    def note(self, message: Message) -> None:
+        """A worker uses rows of limits, and this supervisor does not speak yet."""
+        for place, use in places(message):
+            self._noted.add(place, use)
+            self._passed[place] = monotonic(), use
+        self._some.set()
+
+    def noted(self) -> Message:
+        """What was noted since this was last asked."""
+        self._some.clear()
+        return self._noted.message()
+
+    async def listen(self, heed: Callable[[Message], None]) -> None:
+        """Speak for the workers of other supervisors too: `heed` hears what they use."""
+        path = self._store.state / SOCKET
+        try:
+            path.unlink(missing_ok=True)  # Of whoever spoke before, who has ended.
+            listening = socket.socket(socket.AF_UNIX)
+            _at(self._store.state, listening.bind)
+            path.chmod(0o600)
+            self._server = await asyncio.start_unix_server(
+                lambda reader, writer: self._hear(Channel(reader, writer), heed), sock=listening, backlog=BACKLOG
+            )
+        except OSError as failure:
+            why = failure.strerror or str(failure)
+            self._log.error("workers of another supervisor could not share limits", socket=str(path), why=why)
+
+    def tell(self, message: Message) -> None:
+        """Tell all workers, those of the others too."""
+        self._to_workers(message)
+        for outbox in self._others.values():
+            outbox.put(message)
+
+    async def end(self) -> None:
+        """Speak for nobody any more."""
+        if self._server is not None:
+            self._server.close()
+        for channel in tuple(self._others):
+            channel.close()
+        await self._tasks.cancel()
+
+    # ---- who speaks
+
+    async def _hear(self, channel: Channel, heed: Callable[[Message], None]) -> None:
+        """Another supervisor, for as long as it is there."""
+        outbox = self._others[channel] = Outbox(channel)
+        delivering = self._tasks.start("tell another supervisor", outbox.deliver())
+        try:
+            while True:
+                heed(await channel.receive())
+        except (ChannelClosed, ValueError, KeyError, TypeError):
+            pass  # Gone, or of a version that says other things.
+        finally:
+            del self._others[channel]
+            delivering.cancel()
+            channel.close()
+
+    # ---- who has another speak
+
+    async def _reach(self) -> Channel | None:
+        """Who speaks; None where nobody can be reached."""
+        end = socket.socket(socket.AF_UNIX)
+        end.setblocking(False)
+        try:
+            _at(self._store.state, end.connect)
+        except OSError:
+            end.close()
+            return None
+        return await Channel.over(end)
+
+    async def _by_way_of(self, channel: Channel) -> None:
+        """Pass things on to it, and on from it, until it is gone."""
+        passing = self._tasks.start("pass on what limits workers use", self._pass_on(channel))
+        try:
+            while True:
+                self._to_workers(await channel.receive())
+        except (ChannelClosed, ValueError, KeyError, TypeError):
+            pass  # Gone, or of a version that says other things.
+        finally:
+            passing.cancel()
+            channel.close()
+
+    async def _pass_on(self, channel: Channel) -> None:
+        try:
+            while True:
+                await self._some.wait()
+                await channel.send(self.noted())
+        except ChannelClosed:
+            pass
+
+
+def _at(state: Path, do: Callable[[str], None]) -> None:
+    """Do something with the socket in a directory, however long the way there: its address has room for 107 bytes."""
+    folder = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        do(f"/proc/self/fd/{folder}/{SOCKET}")
+    finally:
+        os.close(folder)

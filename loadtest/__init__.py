@@ -1,0 +1,1 @@
+"""What exercises a running edge: benchmarks, regions on one machine, soak runs."""

@@ -1,0 +1,127 @@
+"""`python -m bench`: check the peers, measure them in turn, report. See `scripts/bench --help`."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+from types import FrameType
+
+from loadtest.bench import machine
+from loadtest.bench.load import wrk
+from loadtest.bench.measure import latency, memory, micro, policies, preflight, rounds, tls
+from loadtest.bench.nginx import binary as nginx_binary
+from loadtest.bench.options import Options, parse
+from loadtest.bench.peers import PEERS
+from loadtest.bench.peers.edge import Edge
+from loadtest.bench.peers.peer import Peer
+from loadtest.bench.report.results import Results
+from loadtest.bench.report.text import text
+from loadtest.bench.stage import Stage
+from loadtest.bench.upstream.echo import Echo
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when edgeproxy was measured and all answers were right, 1 when not, 2 when nothing can be measured here."""
+    options = parse(argv)
+    if lacking := _lacking(options):
+        say(lacking)
+        return 2
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        results = Results(machine.this(), machine.interpreter(options.python), options)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        say(f"--python: {options.python} does not answer as a Python does")
+        return 2
+    if results.machine.load > 0.5:
+        say(f"the load average is {results.machine.load}: something else is at work here, figures will be high")
+    # The bench itself stays off the proxy's core.
+    os.sched_setaffinity(0, {options.load_core})
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgeproxy-bench-") as folder, Stage(options, Path(folder)) as stage:
+            _measure(stage, results)
+    except KeyboardInterrupt:
+        say("interrupted; what was measured until now is not reported")
+        return 130
+    path = results.save()
+    print(text(results))
+    print(f"\n{path}")
+    wanted = Edge.name in options.only
+    measured = Edge.name in results.versions and Edge.name not in results.left_out
+    return 1 if any(each.wrong for each in results.slices) or (wanted and not measured) else 0
+
+
+def say(line: str) -> None:
+    """What is going on, for whoever waits."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _lacking(options: Options) -> str | None:
+    """Why nothing can be measured on this machine."""
+    packages = [name for name, path in (("nginx", nginx_binary()), ("wrk", wrk.binary())) if path is None]
+    if packages:
+        return f"the upstream and the load need {' and '.join(packages)}: apt-get install {' '.join(packages)}"
+    cores = os.sched_getaffinity(0)
+    if not {options.proxy_core, options.load_core} <= cores:
+        return f"cores {options.proxy_core} and {options.load_core} are wanted, there are {sorted(cores)} (--cores)"
+    return None
+
+
+def _measure(stage: Stage, results: Results) -> None:
+    parts = stage.options.parts
+    peers = [peer for peer in PEERS if peer.name in stage.options.only and _fit(stage, peer, results)]
+    if "cpu" in parts:
+        results.slices, failures = rounds.run(stage, peers, say)
+        results.left_out.update(failures)
+    if "latency" in parts:
+        results.latencies, failures = latency.run(stage, peers, say)
+        results.left_out.update(failures)
+    if "memory" in parts:
+        results.memory, failures = memory.run(stage, peers, say)
+        results.left_out.update(failures)
+    if "tls" in parts:
+        results.tls, failures = tls.run(stage, peers, say)
+        results.left_out.update(failures)
+    if "micro" in parts and Edge.name in stage.options.only:
+        say("limit decisions")
+        try:
+            results.decisions = micro.run(stage)
+        except RuntimeError as error:
+            results.left_out["limit decisions"] = str(error)
+    if "policies" in parts and Edge.name in stage.options.only:
+        say("kinds of policies")
+        try:
+            results.policies = policies.run(stage)
+        except RuntimeError as error:
+            results.left_out["policies"] = str(error)
+
+
+def _fit(stage: Stage, peer: Peer, results: Results) -> bool:
+    """Whether `peer` is here and does what it must."""
+    if package := peer.missing():
+        results.left_out[peer.name] = f"not here: install {package}"
+        return False
+    say(f"checking {peer.name}")
+    try:
+        with stage.serving(peer) as running:
+            preflight.check_relay(running)
+        if peer.does_job:
+            with Echo() as echo, stage.serving(peer, (echo.port,)) as running:
+                preflight.check_job(running, echo)
+        results.versions[peer.name] = peer.version(stage.place(peer))
+    except (OSError, RuntimeError, HTTPException, preflight.Wrong) as error:
+        results.left_out[peer.name] = f"does not do its job: {error}"
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,74 @@
+"""wrk: the load generator that keeps a proxy busy. Its requests are Lua strings that we write for it."""
+
+import json
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.bench.child import output
+from loadtest.bench.scenario import CHANGES, Scenario
+
+_DONE = """
+done = function(summary, latency, requests)
+    local e = summary.errors
+    io.write(string.format('RESULT {"requests": %d, "microseconds": %d, "bytes": %d, "refused": %d, "failed": %d}\\n',
+        summary.requests, summary.duration, summary.bytes, e.status, e.connect + e.read + e.write + e.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw: whole answers, in how long; bytes with their heads; how many had a status of 400 or above."""
+
+    requests: int
+    microseconds: int
+    bytes: int
+    refused: int
+    failed: int
+
+
+def binary() -> str | None:
+    return shutil.which("wrk")
+
+
+def version() -> str:
+    path = binary()
+    if path is None:
+        return "wrk is not installed"
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    return (said.stdout or said.stderr).splitlines()[0].split(" Copyright")[0]
+
+
+def script(scenario: Scenario, seed: int) -> str:
+    """The Lua of this scenario; what changes is drawn from `seed`, so that no two slices send the same."""
+    pieces = [json.dumps(piece) for piece in scenario.text().split(CHANGES)]
+    if len(pieces) == 1:
+        return f"local fixed = {pieces[0]}\nrequest = function() return fixed end\n{_DONE}"
+    joined = " .. n .. ".join(pieces)
+    return (
+        f"math.randomseed({seed})\n"
+        "request = function()\n"
+        '    local n = string.format("%06x%06x", math.random(0, 16777215), math.random(0, 16777215))\n'
+        f"    return {joined}\n"
+        f"end\n{_DONE}"
+    )
+
+
+def run(
+    scenario: Scenario, port: int, *, seconds: int, connections: int, core: int, folder: Path, scheme: str = "http"
+) -> Load:
+    """Ask `port` as fast as it answers. Raises RuntimeError when wrk fails."""
+    path = binary()
+    if path is None:
+        raise RuntimeError("wrk is not installed")
+    lua = folder / f"{scenario.name}.lua"
+    lua.write_text(script(scenario, time.time_ns() // 1000))
+    argv = [path, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(lua), f"{scheme}://127.0.0.1:{port}/"]
+    said = output(core, argv, seconds=seconds + 20)
+    for line in said.splitlines():
+        if line.startswith("RESULT "):
+            return Load(**json.loads(line.removeprefix("RESULT ")))
+    raise RuntimeError(f"wrk gave no result: {said.strip()[-300:]}")

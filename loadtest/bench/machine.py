@@ -1,0 +1,91 @@
+"""What the figures were measured on and with: without it they mean nothing."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.bench import nginx
+from loadtest.bench.load import wrk
+
+_ASK = """
+import json, platform, sysconfig
+from importlib.metadata import PackageNotFoundError, version
+def of(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+print(json.dumps({
+    "version": platform.python_version(),
+    "configured": sysconfig.get_config_var("CONFIG_ARGS") or "",
+    "uvloop": of("uvloop"),
+    "aiohttp": of("aiohttp"),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """`configured` are the arguments of its ./configure."""
+
+    path: str
+    version: str
+    configured: str
+    uvloop: str
+    aiohttp: str
+
+    @property
+    def pgo(self) -> bool:
+        """Built with profile-guided optimisation, which is worth about 1 µs a request."""
+        return self._debian or "--enable-optimizations" in self.configured
+
+    @property
+    def lto(self) -> bool:
+        return self._debian or "--with-lto" in self.configured
+
+    @property
+    def _debian(self) -> bool:
+        """Debian's and Ubuntu's packages are built with both, by make targets that leave no trace in the arguments."""
+        return "/usr/share/python-wheels" in self.configured
+
+    def __str__(self) -> str:
+        built = " + ".join(name for name, is_so in (("PGO", self.pgo), ("LTO", self.lto)) if is_so)
+        return f"Python {self.version}, {built or 'plain build (no PGO, no LTO)'}, uvloop {self.uvloop}"
+
+
+@dataclass(frozen=True)
+class Machine:
+    cpu: str
+    cores: int
+    kernel: str
+    nginx: str
+    wrk: str
+    load: float
+
+
+def interpreter(path: Path) -> Interpreter:
+    """Asks the interpreter at `path` itself; raises CalledProcessError where it does not run."""
+    asked = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, timeout=30, check=True)
+    return Interpreter(path=str(path), **json.loads(asked.stdout))
+
+
+def this() -> Machine:
+    """`load` is the load average of the last minute: above 0.3 somebody else is at work here."""
+    return Machine(
+        cpu=cpu_model(Path("/proc/cpuinfo").read_text()),
+        cores=os.cpu_count() or 1,
+        kernel=platform.release(),
+        nginx=nginx.version() if nginx.binary() else "not installed",
+        wrk=wrk.version(),
+        load=round(os.getloadavg()[0], 2),
+    )
+
+
+def cpu_model(cpuinfo: str) -> str:
+    """The model in the text of /proc/cpuinfo."""
+    found = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    return found[1] if found else platform.machine()

@@ -1,0 +1,117 @@
+"""Added latency at half load: the same rate straight to the upstream and through a peer, one after the other."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from loadtest.bench.child import output
+from loadtest.bench.load.paced import WARM_UP_SECONDS, Pace
+from loadtest.bench.measure import cpu
+from loadtest.bench.measure.slice import take
+from loadtest.bench.peers.peer import Peer
+from loadtest.bench.scenario import SCENARIOS, SMALL_ANSWER
+from loadtest.bench.stage import Stage
+
+_PROGRAM = Path(__file__).parents[1] / "load" / "paced.py"
+_WAITED_AT_MOST = 0.003
+_LATE_AT_MOST_MS = 0.3
+_SCENARIO = SCENARIOS["small"]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one peer in one round at `rate` requests a second: `p50`, `p99` and the generator's own `late`, in ms.
+
+    `busy` is the share of its core that the peer used, `waited` the share of the time that it waited for others.
+    """
+
+    round: int
+    peer: str
+    rate: float
+    busy: float
+    waited: float
+    direct: dict[str, float]
+    through: dict[str, float]
+
+    @property
+    def disturbed(self) -> bool:
+        """The proxy or the generator was kept from its core so often that p99 says nothing about the proxy."""
+        return self.waited > _WAITED_AT_MOST or max(self.direct["late"], self.through["late"]) > _LATE_AT_MOST_MS
+
+    def added(self, quantile: str) -> float:
+        """ms over direct at `p50` or `p99`."""
+        return self.through[quantile] - self.direct[quantile]
+
+
+def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Latency], dict[str, str]]:
+    """The latencies, and by name why a peer has none."""
+    found: list[Latency] = []
+    failures: dict[str, str] = {}
+    rounds = 1 if stage.options.quick else 3
+    for peer in peers:
+        say(f"latency: {peer.name}")
+        try:
+            found += _of_peer(stage, peer, rounds)
+        except (OSError, RuntimeError, ValueError) as error:
+            failures[peer.name] = f"latency: {error}"
+    return found, failures
+
+
+def undisturbed(latencies: Sequence[Latency], peer: str) -> list[Latency]:
+    """The peer's rounds that were not disturbed; all of them where none was."""
+    own = [each for each in latencies if each.peer == peer]
+    return [each for each in own if not each.disturbed] or own
+
+
+def _of_peer(stage: Stage, peer: Peer, rounds: int) -> list[Latency]:
+    options = stage.options
+    with stage.serving(peer) as running:
+        capacity = median(
+            take(
+                0,
+                peer.name,
+                running,
+                _SCENARIO,
+                stage.upstream,
+                seconds=1,
+                connections=options.connections,
+                core=options.load_core,
+                folder=stage.folder,
+            ).rate
+            for _ in range(2)
+        )
+        rate = capacity / 2
+        latencies = []
+        for number in range(1, rounds + 1):
+            direct = _pace(stage, stage.upstream.ports[0], rate)
+            before = cpu.of_processes(running.workers())
+            through = _pace(stage, running.port, rate)
+            spent = cpu.between(before, cpu.of_processes(running.workers()))
+            busy, waited = (nanoseconds / 1e9 / (through.seconds + WARM_UP_SECONDS) for nanoseconds in spent)
+            latencies.append(Latency(number, peer.name, rate, busy, waited, _in_ms(direct), _in_ms(through)))
+    return latencies
+
+
+def _pace(stage: Stage, port: int, rate: float) -> Pace:
+    options = stage.options
+    settings: dict[str, Any] = {
+        "port": port,
+        "connections": options.connections,
+        "request": _SCENARIO.text(),
+        "ending": SMALL_ANSWER.decode(),
+        "rate": rate,
+        "seconds": 1 if options.quick else 2,
+    }
+    said = output(options.load_core, [sys.executable, _PROGRAM, json.dumps(settings)], seconds=30)
+    pace = Pace(**json.loads(said))
+    if pace.wrong or pace.unanswered:
+        raise RuntimeError(f"{pace.wrong} wrong and {pace.unanswered} missing answers of {pace.requests}")
+    return pace
+
+
+def _in_ms(pace: Pace) -> dict[str, float]:
+    return {name: value * 1000 for name, value in asdict(pace).items() if name in ("p50", "p99", "late")}

@@ -1,0 +1,104 @@
+"""Memory of what serves: idle, and with many idle connections that have each had one answer."""
+
+import resource
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.bench.peers.peer import Peer, Running
+from loadtest.bench.scenario import SCENARIOS, SMALL_ANSWER
+from loadtest.bench.stage import Stage
+
+CONNECTIONS = 2000
+_ADDRESSES = 8
+"""They come from several addresses, as a bound on connections per address would otherwise stop them."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes: resident, proportional share, private (proc_pid_smaps(5)). The kernel's own buffers are not in it."""
+
+    rss: int
+    pss: int
+    private: int
+
+    def __add__(self, other: "Footprint") -> "Footprint":
+        return Footprint(self.rss + other.rss, self.pss + other.pss, self.private + other.private)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of the processes that serve; `connection` is bytes for each idle connection, `control` the others' memory."""
+
+    peer: str
+    idle: Footprint
+    control: Footprint
+    connection: float
+
+
+def parse(smaps_rollup: str) -> Footprint:
+    """The text of `/proc/PID/smaps_rollup`."""
+    kib: dict[str, int] = {}
+    for line in smaps_rollup.splitlines():
+        name, _, rest = line.partition(":")
+        if rest.endswith("kB"):
+            kib[name] = int(rest.split()[0])
+    private = kib["Private_Clean"] + kib["Private_Dirty"]
+    return Footprint(*(each << 10 for each in (kib["Rss"], kib["Pss"], private)))
+
+
+def of_processes(pids: Iterable[int]) -> Footprint:
+    total = Footprint(0, 0, 0)
+    for pid in pids:
+        total += parse(Path(f"/proc/{pid}/smaps_rollup").read_text())
+    return total
+
+
+def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Memory], dict[str, str]]:
+    """The memory of each peer, and by name why one has none."""
+    _allow_files(2 * CONNECTIONS)
+    found: list[Memory] = []
+    failures: dict[str, str] = {}
+    for peer in peers:
+        say(f"memory: {peer.name}")
+        try:
+            with stage.serving(peer) as running:
+                found.append(_of_peer(peer.name, running))
+        except (OSError, RuntimeError) as error:
+            failures[peer.name] = f"memory: {error}"
+    return found, failures
+
+
+def _of_peer(name: str, running: Running) -> Memory:
+    idle, control = of_processes(running.workers()), of_processes(running.control)
+    connections: list[socket.socket] = []
+    try:
+        for number in range(CONNECTIONS):
+            connections.append(_connected(running.port, f"127.0.0.{number % _ADDRESSES + 1}"))
+        full = of_processes(running.workers())
+    finally:
+        for connection in connections:
+            connection.close()
+    return Memory(name, idle, control, (full.private - idle.private) / CONNECTIONS)
+
+
+def _connected(port: int, source: str) -> socket.socket:
+    """A connection from the address `source` that has had its first answer."""
+    sock = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(source, 0))
+    sock.sendall(SCENARIOS["small"].text().encode())
+    answer = b""
+    while not answer.endswith(SMALL_ANSWER):
+        piece = sock.recv(65536)
+        if not piece:
+            sock.close()
+            raise RuntimeError(f"closed a connection: {answer[:200]!r}")
+        answer += piece
+    return sock
+
+
+def _allow_files(count: int) -> None:
+    """Raise this process's bound on open files to `count`, as far as its hard bound lets it; children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard < 0 else min(count, hard), hard))

@@ -1,0 +1,96 @@
+"""What can be asked of `scripts/bench`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.bench.peers import PEERS
+from loadtest.bench.scenario import SCENARIOS
+
+PARTS = ("cpu", "latency", "memory", "micro", "policies", "tls")
+_NAMES = tuple(peer.name for peer in PEERS)
+
+
+@dataclass(frozen=True)
+class Options:
+    """`seconds` are of one slice; `json` is None for a file named after the time."""
+
+    rounds: int
+    seconds: int
+    connections: int
+    only: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    parts: tuple[str, ...]
+    python: Path
+    json: Path | None
+    quick: bool
+    proxy_core: int
+    load_core: int
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Exits with 2 and a line that says what is wrong where they are unusable."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="What a request costs through edgeproxy and its peers, on one core, in one run.",
+        epilog="Figures of different runs differ by the machine's mood; the ratios within a round do not.",
+    )
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s and four scenarios: under 90 s")
+    parser.add_argument("--rounds", type=_count, help="how often each peer takes its turn (default 5)")
+    parser.add_argument("--seconds", type=_count, help="length of a slice (default 2)")
+    parser.add_argument("--connections", type=_count, default=64, help="kept alive by the load (default %(default)s)")
+    parser.add_argument("--only", type=_names(_NAMES), metavar="PEER,…", help=f"of {', '.join(_NAMES)}")
+    parser.add_argument(
+        "--scenarios", type=_names(tuple(SCENARIOS)), metavar="NAME,…", help=f"of {', '.join(SCENARIOS)}"
+    )
+    parser.add_argument("--parts", type=_names(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--python", type=Path, help="interpreter for edgeproxy and aiohttp (default: the bench's own)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="default bench-results/TIME.json")
+    parser.add_argument("--cores", type=_cores, default=(0, 1), metavar="PROXY,LOAD", help="default 0,1")
+    given = parser.parse_args(argv)
+    proxy_core, load_core = given.cores
+    python = given.python or Path(sys.executable)
+    if not python.is_file():
+        parser.error(f"--python: {python} is not there")
+    return Options(
+        rounds=given.rounds or (2 if given.quick else 5),
+        seconds=given.seconds or (1 if given.quick else 2),
+        connections=given.connections,
+        only=given.only or _NAMES,
+        scenarios=given.scenarios or (("small", "rich", "vary", "429") if given.quick else tuple(SCENARIOS)),
+        parts=given.parts or PARTS,
+        # Not resolved: the interpreter of a virtual environment is a link, and knows by its path where it belongs.
+        python=python.absolute(),
+        json=given.json,
+        quick=given.quick,
+        proxy_core=proxy_core,
+        load_core=load_core,
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError("a whole number from 1 to 1000")
+    return number
+
+
+def _cores(text: str) -> tuple[int, int]:
+    proxy, load = map(int, text.split(","))
+    if proxy == load:
+        raise argparse.ArgumentTypeError("two different cores")
+    return proxy, load
+
+
+def _names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    """A reader of comma-separated names out of `known`."""
+
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(known)}")
+        return names
+
+    return read

@@ -1,0 +1,111 @@
+"""edgeproxy itself, with one worker and everything on that the budgets name: alone, and on a hub with another."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+from edgeproxy import __version__
+from loadtest.bench import ports
+from loadtest.bench.child import Child
+from loadtest.bench.peers.peer import Peer, Place, Running
+from loadtest.bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES
+
+_ROOT = Path(__file__).parents[3]
+_AGREED_SECONDS = 20.0
+
+
+class Edge(Peer):
+    name = "edgeproxy"
+
+    def version(self, place: Place) -> str:
+        return __version__
+
+    def launch(self, place: Place) -> Running:
+        port, admin, secure_port = ports.free(3)
+        child = _started(place, settings(place, port, admin, secure_port))
+        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
+
+
+class Hubbed(Edge):
+    """The same on a hub, a Redis, with another edge: every limit but the address's is one that hosts share."""
+
+    name = "edgeproxy+hub"
+
+    def missing(self) -> str | None:
+        return None if shutil.which("redis-server") else "redis-server"
+
+    def launch(self, place: Place) -> Running:
+        port, admin, secure_port, redis, *others = ports.free(7)
+        # Where the bench itself is, off the proxy's core.
+        away = replace(place, folder=place.folder / "beside", core=min(os.sched_getaffinity(0)), certificate=None)
+        away.folder.mkdir()
+        server = ["redis-server", "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", away.folder]
+        hub = {"hub": f"redis://127.0.0.1:{redis}"}
+        beside = (
+            Child(server, core=away.core, log=place.folder / "redis"),
+            _started(away, settings(away, *others) | hub),
+        )
+        child = _started(place, settings(place, port, admin, secure_port) | hub)
+        running = Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, beside)
+        try:
+            child.wait_until(lambda: _hosts(admin) == 2, _AGREED_SECONDS, "knew of the other edge")
+        except BaseException:
+            running.stop()
+            raise
+        return running
+
+
+def _started(place: Place, configuration: dict[str, object]) -> Child:
+    # YAML is a superset of JSON.
+    file = place.folder / "edge.yaml"
+    file.write_text(json.dumps(configuration, indent=1))
+    return Child(
+        [place.python, "-m", "edgeproxy", "edge", "-c", file],
+        core=place.core,
+        log=place.folder / "output",
+        env={"PYTHONPATH": str(_ROOT)},
+        cwd=place.folder,
+    )
+
+
+def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str, object]:
+    """What would be its edge.yaml: limits that are charged but not reached, and one customer with a small one."""
+    listen: list[object] = [f"127.0.0.1:{port}"]
+    if place.certificate is not None:
+        cert, key = map(str, place.certificate)
+        listen.append({"address": f"127.0.0.1:{secure_port}", "tls": {"cert": cert, "key": key}})
+    return {
+        "region": REGION,
+        "listen": listen,
+        "admin": f"127.0.0.1:{admin}",
+        "workers": 1,
+        "state": str(place.folder / "state"),
+        "per_ip": {"rate": f"{ADDRESS_RATE}/s"},
+        "tiers": {
+            each.tier: {"limits": [{"rate": f"{each.limit}/min"}], "concurrency": each.at_once} for each in CUSTOMERS
+        },
+        "customers": {each.name: {"tier": each.tier} for each in CUSTOMERS},
+        "keys": [{"sha256": each.key_sha256, "customer": each.name} for each in CUSTOMERS],
+        "upstreams": {"api": {"endpoints": [f"http://127.0.0.1:{upstream}" for upstream in place.upstreams]}},
+        "routes": [{"name": route, "path": f"/{route}/*", "upstream": "api"} for route in ROUTES],
+        "tables": {"people": 1000, "addresses": 1000},
+    }
+
+
+def _counted(admin: int) -> int:
+    with urlopen(f"http://127.0.0.1:{admin}/usage", timeout=10) as answer:
+        rows = json.load(answer)["rows"]
+    return sum(total for customer, meter, _, total in rows if (customer, meter) == (ACME.name, "requests"))
+
+
+def _hosts(admin: int) -> int:
+    """How many edges are on its hub, as it says itself; 0 while nobody says so."""
+    try:
+        with urlopen(f"http://127.0.0.1:{admin}/status", timeout=10) as answer:
+            hub = json.load(answer)["hub"]
+    except OSError:
+        return 0
+    return hub["hosts"] if hub["state"] == "up" else 0

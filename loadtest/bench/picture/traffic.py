@@ -1,0 +1,140 @@
+"""The same requests for each algorithm, and what each admits of them, decided by the edge's own code."""
+
+import heapq
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from edgeproxy.config.models import Meter, Route, Tier
+from edgeproxy.config.plans import plan_of
+from edgeproxy.counters.store import Store
+from edgeproxy.limits.admission import LimitSet, admit
+from edgeproxy.limits.limit_set import Held, Tables
+from edgeproxy.limits.policies import Policies
+
+BEGIN = 60_000_000.0
+"""Edge time at which it begins, after no request at all."""
+ANSWERED_AFTER = 1.0
+"""Seconds that each request is under way."""
+MINUTE = 60.0
+
+
+class Phase(NamedTuple):
+    """`requests` evenly spread over `seconds` from `since` on (seconds after the beginning)."""
+
+    what: str
+    since: float
+    seconds: float
+    requests: int
+
+    @property
+    def until(self) -> float:
+        """When it is over."""
+        return self.since + self.seconds
+
+    def times(self) -> list[float]:
+        """When each request comes."""
+        return [self.since + self.seconds * number / self.requests for number in range(self.requests)]
+
+
+PHASES = (
+    Phase("80 in 2 s", 10.0, 2.0, 80),
+    Phase("30 in 1 s", 40.0, 1.0, 30),
+    Phase("3 a second, 2 min", 110.0, 120.0, 360),
+)
+END = 300.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tier as it is written in tiers.yaml, and what the picture says of it."""
+
+    name: str
+    tier: str
+    said: tuple[str, ...]
+
+
+PLANS = (
+    Plan("sliding_window", "{limits: [{name: basic, rate: 60/min}]}", ("60/min",)),
+    Plan(
+        "token_bucket",
+        "{limits: [{name: basic, rate: 60/min, algorithm: token_bucket}]}",
+        ("60/min", "burst: 60 (default)"),
+    ),
+    Plan("hybrid", "{limits: [{name: basic, rate: 60/min, algorithm: hybrid}]}", ("60/min", "burst: 6 (default)")),
+    Plan(
+        "burst_credits",
+        "{limits: [{name: basic, rate: 60/min}], burst_credits: {earn: 10/min, max: 30}}",
+        ("earn: 10/min, max: 30", "on a window of 60/min"),
+    ),
+    Plan("concurrency", "{concurrency: 2}", ("2 at once,", "each takes 1 s")),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The times of a plan's requests (seconds after the beginning) that were admitted."""
+
+    plan: Plan
+    admitted: tuple[float, ...]
+
+    def of(self, phase: Phase) -> int:
+        """How many of a phase's requests were admitted."""
+        return self.between(phase.since, phase.until)
+
+    def between(self, since: float, until: float) -> int:
+        """How many were admitted from one moment to just before another."""
+        return sum(since <= time < until for time in self.admitted)
+
+    def last_minute(self, now: float) -> int:
+        """How many were admitted in the minute that ends with this moment."""
+        return sum(now - MINUTE < time <= now for time in self.admitted)
+
+    @property
+    def most(self) -> int:
+        """The most that were admitted in any minute."""
+        return max(map(self.last_minute, self.admitted))
+
+
+def outcomes() -> list[Outcome]:
+    """What each plan admits of all requests of all phases."""
+    times = sorted(time for phase in PHASES for time in phase.times())
+    with tempfile.TemporaryDirectory(prefix="edgeproxy-picture-") as folder:
+        supervisor = Store.prepare(Path(folder), workers=1, people=100, addresses=100)
+        worker = Store.join(Path(folder))
+        tables = Tables(*(Policies(worker.limits[kind]) for kind in ("people", "addresses", "quotas")))
+        route, meters = Route(path="/*", upstream="api"), {"requests": Meter(count="requests")}
+        found = []
+        for plan in PLANS:
+            tier = plan_of(Tier.model_validate(yaml.safe_load(plan.tier)), None)
+            terms = Held(tables, route, tier, meters, plan.name.encode()).terms()
+            found.append(Outcome(plan, tuple(_admitted(terms, times))))
+        worker.close()
+        supervisor.close()
+    return found
+
+
+def _admitted(terms: LimitSet, times: Sequence[float]) -> Iterator[float]:
+    under_way: list[float] = []
+    for time in times:
+        while under_way and under_way[0] <= time:
+            heapq.heappop(under_way)
+            terms.release()
+        refused, *_ = admit(terms, BEGIN + time)
+        if not refused:
+            heapq.heappush(under_way, time + ANSWERED_AFTER)
+            yield time
+
+
+def table(found: Sequence[Outcome]) -> str:
+    """The figures, as the rows of a table in Markdown."""
+    asked = " | ".join([phase.what for phase in PHASES])
+    rows = [f"| admitted of | {asked} | most in any minute |", "|---|" + "---:|" * (len(PHASES) + 1)]
+    for outcome in found:
+        counts = " | ".join(str(outcome.of(phase)) for phase in PHASES)
+        rows.append(f"| `{outcome.plan.name}` | {counts} | {outcome.most} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,81 @@
+"""What edgeproxy may cost, and whether it did: the budgets of the design in a literal table."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from loadtest.bench.peers import REFERENCE
+from loadtest.bench.peers.edge import Edge
+from loadtest.bench.peers.handmade import Handmade
+from loadtest.bench.report.results import Results
+from loadtest.bench.report.summary import proportion
+
+_EDGE = Edge.name
+_TO_REFERENCE = {"small": (1.05, 1.15), "rich": (1.05, 1.15), "vary": (1.4, 1.5), "64k": (1.0, 1.0)}
+"""CPU in proportion to the reference, on a PGO build and on a plain one."""
+_TO_HANDMADE = 0.2
+_REFUSED_TO_FORWARDED = 0.6
+_ADDED_MS = {"p50": 0.2, "p99": 1.0}
+_WORKER_BYTES = 60 << 20
+_CONNECTION_BYTES = 8 << 10
+_DECISION_US = 0.5
+_NEW_CELL_US = 4.0
+_STRANGER_US = 12.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    what: str
+    budget: float
+    found: float
+
+    @property
+    def kept(self) -> bool:
+        return self.found <= self.budget
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """One for each budget of which something was measured; none of latencies that were all disturbed."""
+    return [*_cpu(results), *_latency(results), *_memory(results), *_decision(results), *_window(results)]
+
+
+def _cpu(results: Results) -> Iterator[Verdict]:
+    plain = not results.python.pgo
+    for scenario, budgets in _TO_REFERENCE.items():
+        found = proportion(results.slices, (_EDGE, scenario), (REFERENCE, scenario))
+        if found is not None:
+            yield Verdict(f"CPU, {scenario}, × {REFERENCE}", budgets[plain], found)
+    found = proportion(results.slices, (_EDGE, "small"), (Handmade.name, "small"))
+    if found is not None:
+        yield Verdict(f"CPU, small, × {Handmade.name}", _TO_HANDMADE, found)
+    found = proportion(results.slices, (_EDGE, "429"), (_EDGE, "small"))
+    if found is not None:
+        yield Verdict("CPU, 429, × small", _REFUSED_TO_FORWARDED, found)
+
+
+def _latency(results: Results) -> Iterator[Verdict]:
+    own = [each for each in results.latencies if each.peer == _EDGE and not each.disturbed]
+    if own:
+        for quantile, budget in _ADDED_MS.items():
+            yield Verdict(f"added latency {quantile}, ms", budget, median(each.added(quantile) for each in own))
+
+
+def _memory(results: Results) -> Iterator[Verdict]:
+    for each in results.memory:
+        if each.peer == _EDGE:
+            yield Verdict("memory of an idle worker, MiB", _WORKER_BYTES / 2**20, each.idle.rss / 2**20)
+            yield Verdict("memory of an idle connection, KiB", _CONNECTION_BYTES / 2**10, each.connection / 2**10)
+
+
+def _decision(results: Results) -> Iterator[Verdict]:
+    for each in results.decisions:
+        if each.budgeted:
+            yield Verdict(f"{each.what}, µs", _DECISION_US, each.microseconds)
+
+
+def _window(results: Results) -> Iterator[Verdict]:
+    for each in results.policies:
+        if each.what == "sliding_window":
+            if each.new_cell is not None:
+                yield Verdict("first decision in a new cell, µs", _NEW_CELL_US, each.new_cell)
+            yield Verdict("first sight of a subject, µs", _STRANGER_US, each.stranger)

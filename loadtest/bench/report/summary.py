@@ -1,0 +1,63 @@
+"""Medians, best slices and ratios of what was measured."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from loadtest.bench.measure.slice import Slice
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU in µs a request of one peer in one scenario.
+
+    `ratio` is the median over the rounds of its proportion to the reference *in the same round*, None where that
+    was not measured. Of `slices` slices `disturbed` shared their core, `idle` were not kept busy.
+    """
+
+    peer: str
+    scenario: str
+    median: float
+    best: float
+    control: float
+    ratio: float | None
+    rate: float
+    slices: int
+    disturbed: int
+    idle: int
+
+
+def costs(slices: Sequence[Slice], reference: str) -> list[Cost]:
+    """One for each peer and scenario that has a right slice, in the order of the first."""
+    right = [each for each in slices if not each.wrong]
+    yardsticks = {(each.round, each.scenario): each.cpu for each in right if each.peer == reference}
+    pairs = dict.fromkeys((each.peer, each.scenario) for each in right)
+    return [_cost([each for each in right if (each.peer, each.scenario) == pair], yardsticks) for pair in pairs]
+
+
+def _cost(slices: Sequence[Slice], yardsticks: dict[tuple[int, str], float]) -> Cost:
+    ratios = [
+        each.cpu / yardsticks[each.round, each.scenario] for each in slices if (each.round, each.scenario) in yardsticks
+    ]
+    return Cost(
+        peer=slices[0].peer,
+        scenario=slices[0].scenario,
+        median=median(each.cpu for each in slices),
+        best=min(each.cpu for each in slices),
+        control=median(each.control for each in slices),
+        ratio=median(ratios) if ratios else None,
+        rate=median(each.rate for each in slices),
+        slices=len(slices),
+        disturbed=sum(each.disturbed for each in slices),
+        idle=sum(each.idle for each in slices),
+    )
+
+
+def proportion(slices: Iterable[Slice], of: tuple[str, str], to: tuple[str, str]) -> float | None:
+    """The median over the rounds of one (peer, scenario) in proportion to another in the same round."""
+    by_round: dict[int, dict[tuple[str, str], float]] = {}
+    for each in slices:
+        if not each.wrong:
+            by_round.setdefault(each.round, {})[each.peer, each.scenario] = each.cpu
+    found = [these[of] / these[to] for these in by_round.values() if of in these and to in these]
+    return median(found) if found else None

@@ -1,0 +1,150 @@
+"""The report on standard output."""
+
+from statistics import median
+
+from loadtest.bench.measure.latency import undisturbed
+from loadtest.bench.peers import REFERENCE
+from loadtest.bench.peers.edge import Edge
+from loadtest.bench.report.budgets import verdicts
+from loadtest.bench.report.results import Results
+from loadtest.bench.report.summary import Cost, costs
+from loadtest.bench.report.table import table
+
+
+def text(results: Results) -> str:
+    """All that was found, in Markdown."""
+    sections = (_head, _cpu, _latency, _memory, _tls, _decisions, _policies, _budgets)
+    parts = [section(results) for section in sections]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(results: Results) -> str:
+    machine, options = results.machine, results.options
+    lines = [
+        f"{machine.cpu}, {machine.cores} cores, Linux {machine.kernel}, load {machine.load} at the start",
+        f"{results.python}",
+        f"configured with: {results.python.configured or 'unknown'}",
+        f"{machine.wrk}; {machine.nginx}",
+        f"{options.rounds} rounds of {options.seconds} s, {options.connections} connections,"
+        f" proxy on core {options.proxy_core}, load and upstream on core {options.load_core}",
+        *(f"{name}: {version}" for name, version in results.versions.items()),
+        *(f"left out: {name}: {why}" for name, why in results.left_out.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _cpu(results: Results) -> str:
+    found = {(each.peer, each.scenario): each for each in costs(results.slices, REFERENCE)}
+    if not found:
+        return ""
+    scenarios = list(dict.fromkeys(scenario for _, scenario in found))
+    rows = [["µs", *scenarios]]
+    for peer in dict.fromkeys(peer for peer, _ in found):
+        rows.append([peer, *(_cost(found.get((peer, scenario))) for scenario in scenarios)])
+    apart = [each.control for each in found.values() if each.peer == Edge.name]
+    lines = [
+        f"CPU a request: median (best) ratio to {REFERENCE} in the same round",
+        table(rows),
+        f"{len(results.slices)} slices: {sum(each.disturbed for each in found.values())} shared their core with others,"
+        f" {sum(each.idle for each in found.values())} were not kept busy by the load.",
+    ]
+    if apart:
+        lines.append(f"The supervisor of {Edge.name}, not in the table: {median(apart):.2f} µs a request.")
+    lines += [f"wrong: round {s.round}, {s.peer}, {s.scenario}: {s.wrong}" for s in results.slices if s.wrong]
+    return "\n".join(lines)
+
+
+def _cost(cost: Cost | None) -> str:
+    if cost is None:
+        return "–"
+    ratio = "" if cost.ratio is None else f" {cost.ratio:.2f}"
+    return f"{cost.median:.1f} ({cost.best:.1f}){ratio}"
+
+
+def _latency(results: Results) -> str:
+    if not results.latencies:
+        return ""
+    rows = [["ms", "requests/s", "busy", "waited", "direct p50", "direct p99", "p50", "p99", "added p50", "added p99"]]
+    for peer in dict.fromkeys(each.peer for each in results.latencies):
+        own = undisturbed(results.latencies, peer)
+        rows.append(
+            [
+                peer,
+                f"{own[0].rate:.0f}",
+                f"{median(each.busy for each in own):.0%}",
+                f"{median(each.waited for each in own):.1%}",
+                *(f"{median(each.direct[q] for each in own):.3f}" for q in ("p50", "p99")),
+                *(f"{median(each.through[q] for each in own):.3f}" for q in ("p50", "p99")),
+                *(f"{median(each.added(q) for each in own):.3f}" for q in ("p50", "p99")),
+            ]
+        )
+    lines = ["Latency at half of each one's own capacity, open loop, from the moment a request was due", table(rows)]
+    disturbed = [each.peer for each in results.latencies if each.disturbed]
+    if disturbed:
+        lines.append(
+            f"{len(disturbed)} of {len(results.latencies)} were disturbed ({', '.join(dict.fromkeys(disturbed))});"
+            " p99 is of use only where a round was not, and then it is that round's."
+        )
+    return "\n".join(lines)
+
+
+def _memory(results: Results) -> str:
+    if not results.memory:
+        return ""
+    rows = [["memory", "RSS MiB", "PSS MiB", "private MiB", "KiB/connection", "control RSS MiB"]]
+    for each in results.memory:
+        sizes = (each.idle.rss, each.idle.pss, each.idle.private)
+        rows.append(
+            [
+                each.peer,
+                *(f"{size / 2**20:.1f}" for size in sizes),
+                f"{each.connection / 2**10:.1f}",
+                f"{each.control.rss / 2**20:.1f}" if each.control.rss else "–",
+            ]
+        )
+    return f"Memory of what serves, idle, and for each idle connection\n{table(rows)}"
+
+
+def _tls(results: Results) -> str:
+    if not results.tls:
+        return ""
+    relayed = list(dict.fromkeys(name for each in results.tls for name in each.relay))
+    rows = [["TLS 1.3", "full", "resumed", "KiB/connection", *(f"{name}: TLS (plain)" for name in relayed)]]
+    for each in results.tls:
+        rows.append(
+            [
+                f"{each.peer}, {each.certificate}",
+                f"{each.full:.0f}",
+                f"{each.resumed:.0f}",
+                f"{each.connection / 2**10:.1f}" if each.connection else "–",
+                *("{:.1f} ({:.1f})".format(*each.relay[name]) if name in each.relay else "–" for name in relayed),
+            ]
+        )
+    what = "CPU in µs: a connection with a handshake, one request and its end; then a request of a kept one"
+    return f"{what}\n{table(rows)}"
+
+
+def _decisions(results: Results) -> str:
+    if not results.decisions:
+        return ""
+    rows = [["decision", "µs"], *([each.what, f"{each.microseconds:.2f}"] for each in results.decisions)]
+    return f"Limit decisions, in this process\n{table(rows)}"
+
+
+def _policies(results: Results) -> str:
+    if not results.policies:
+        return ""
+    rows = [["CPU µs", "alone", "in turns", "refused", "new cell", "new subject"]]
+    for each in results.policies:
+        figures = (each.alone, each.turns, each.refused, each.new_cell, each.stranger)
+        rows.append([each.what, *("–" if figure is None else f"{figure:.2f}" for figure in figures)])
+    return f"Policies by kind: check, charge and settlement of one request, 2 workers\n{table(rows)}"
+
+
+def _budgets(results: Results) -> str:
+    found = verdicts(results)
+    if not found:
+        return ""
+    rows = [["budget", "at most", "found", ""]]
+    rows += [[each.what, f"{each.budget:g}", f"{each.found:.2f}", "kept" if each.kept else "MISSED"] for each in found]
+    return f"edgeproxy's budgets on a {'PGO' if results.python.pgo else 'plain'} build\n{table(rows)}"

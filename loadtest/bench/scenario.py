@@ -1,0 +1,75 @@
+"""The kinds of request that are measured, in a literal table."""
+
+from dataclasses import dataclass
+
+from loadtest.bench.people import ACME, TINY, Customer
+
+SMALL_ANSWER = b'{"orders": [{"id": 1042, "state": "shipped", "total": "18.90"}, {"id": 1043, "state": "open"}]}\n'
+CHANGES = "{n}"
+"""Stands for twelve hexadecimal digits that are others in each request, at random as in real ids."""
+
+_HOST = ("Host", "api.example.com")
+_BROWSER = (
+    _HOST,
+    ("Connection", "keep-alive"),
+    ("sec-ch-ua", '"Chromium";v="126", "Google Chrome";v="126", "Not-A.Brand";v="8"'),
+    ("sec-ch-ua-mobile", "?0"),
+    ("sec-ch-ua-platform", '"Linux"'),
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+    ),
+    ("Accept", "application/json, text/plain, */*"),
+    ("Sec-Fetch-Site", "same-origin"),
+    ("Sec-Fetch-Mode", "cors"),
+    ("Referer", "https://shop.example.com/account/orders"),
+    ("Accept-Encoding", "gzip, deflate, br"),
+    ("Accept-Language", "en-GB,en;q=0.9,de;q=0.8"),
+)
+_CHANGING = (
+    ("Cookie", "session=8c1f04e2b7; cart=42; seen={n}"),
+    ("Origin", "https://shop.example.com"),
+    ("traceparent", "00-4bf92f35{n}{n}-00f0{n}-01"),
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One kind of request. `answer` is the length of the right body, `passes` whether the upstream gets it."""
+
+    name: str
+    what: str
+    target: str = "/v1/small"
+    fields: tuple[tuple[str, str], ...] = (_HOST,)
+    customer: Customer = ACME
+    method: str = "GET"
+    body: bytes = b""
+    answer: int = len(SMALL_ANSWER)
+    passes: bool = True
+
+    def text(self) -> str:
+        """The request as it is sent, with CHANGES where it differs from one to the next."""
+        fields = [*self.fields, ("Authorization", f"Bearer {self.customer.key}")]
+        if self.body:
+            fields += [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(self.body)))]
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        return f"{self.method} {self.target} HTTP/1.1\r\n{lines}\r\n{self.body.decode('latin-1')}"
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("small", "2 fields that recur"),
+        Scenario("rich", "14 fields that recur", fields=(*_BROWSER, ("Cookie", "session=8c1f04e2b7; cart=42"))),
+        Scenario(
+            "vary",
+            "16 fields, of which two and the query change in each request",
+            target="/v1/small?cursor={n}",
+            fields=(*_BROWSER, *_CHANGING),
+        ),
+        Scenario("429", "a key over its limit", customer=TINY, passes=False, answer=0),
+        Scenario("64k", "64 KiB answers", target="/v1/64k", answer=64 << 10),
+        Scenario("1m", "1 MiB answers", target="/v1/1m", answer=1 << 20),
+        Scenario("post10k", "10 KiB request bodies", method="POST", body=b"x" * (10 << 10)),
+    )
+}

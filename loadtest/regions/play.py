@@ -1,0 +1,192 @@
+"""Playing scenarios on a world, and what came of each: what the upstream was asked is what was let through."""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from time import monotonic
+from typing import Any
+
+from loadtest.regions.load import Account, Clients, Load, sleep_until
+from loadtest.regions.scenarios import CUT, Part
+from loadtest.regions.world import WORKERS, World
+from tests.limits.windows import most_in_a_window
+from tests.support.edge import total
+
+SETTLED = 2.0
+"""Seconds until the clients have started."""
+BETWEEN = 1.0
+"""Seconds between two bursts."""
+LEAD = 2.0
+"""Seconds more than a window for which there is load before the hub is cut."""
+CELLS = 28
+"""Of a window: a refusal may be wrong by one."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a part. `worst`: the most that passed in any window."""
+
+    part: Part
+    accept: float | None
+    worst: int
+    asked: int
+    seconds: float
+    passed: int
+    arrived: int
+    """At the upstream: as many as passed, or the measurement is wrong."""
+    lost: dict[str, int]
+    """Requests without an answer, or with one that is neither 200 nor 429, by status."""
+    refused_wrongly: int
+    """Although the last window and a cell held less than the limit."""
+    waited: int
+    longest: float
+    """Seconds until an answer at most, the wait and all else in it."""
+    calls: int
+    """To the hub, of all hosts."""
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with it; nothing where it is as it should be."""
+        said = []
+        if self.accept is not None and self.worst > self.accept:
+            said.append(f"{self.worst} passed in a window, {self.accept:g} may")
+        allowed = self.part.played.false_denials
+        # With `strict` a request may wait in vain; and less than one is not to be seen.
+        if allowed is not None and self.part.mode != "strict" and self.refused_wrongly > max(1, allowed * self.asked):
+            said.append(f"{self.refused_wrongly} of {self.asked} were refused although there was room")
+        if self.arrived != self.passed:
+            said.append(f"clients had {self.passed} answers, the upstream {self.arrived} requests")
+        if self.lost:
+            said.append(f"not answered, or wrongly: {self.lost}")
+        return said
+
+    def row(self) -> dict[str, Any]:
+        """For a file."""
+        return asdict(self) | {"faults": self.faults}
+
+
+def wrongly(refused_at: Sequence[float], passed: Sequence[float], limit: int, window: float) -> int:
+    """How many were refused while the last window and a cell held less than the limit."""
+    span = window * (1 + 1 / CELLS)
+    return sum(bisect_right(passed, at) - bisect_left(passed, at - span) < limit for at in refused_at)
+
+
+def play(
+    world: World,
+    together: Sequence[Part],
+    seconds: float,
+    *,
+    seed: object,
+    cut: str = "hole",
+    cut_at: float | None = None,
+) -> list[Found]:
+    """Play these at the same time, for so long; bursts one after the other.
+
+    Where the hub is cut off in one of them it is so for all in the manner of `cut` (cut or hole), after `cut_at`
+    seconds, which are a window's and a little; the others are over then.
+    """
+    edges = [region.edge for region in world]
+    if cut_at is None:
+        cut_at = max(part.window for part in together) + LEAD
+    is_cut = any(part.played.cut for part in together)
+    loads: list[Load] = []
+    turn = 0.0
+    for part in together:
+        later = turn if part.played.brief else 0.0
+        lasts = cut_at if is_cut and not part.played.cut else seconds
+        asked = [
+            Load(part.customer, edges[one.host].port, later + one.begin, later + one.end, one.rate)
+            for one in part.loads(len(edges), lasts)
+        ]
+        loads += asked
+        if part.played.brief:
+            turn = max(load.end for load in asked) + BETWEEN
+    closely = [part.customer for part in together if part.played.false_denials is not None]
+    before = calls(world)
+    begin = monotonic() + SETTLED
+    clients = Clients(world.folder, loads, begin, closely, seed)
+    if is_cut:
+        sleep_until(begin + cut_at)
+        for region in world:
+            getattr(region.link, cut)()
+        sleep_until(begin + cut_at + CUT)
+        for region in world:
+            region.link.heal()
+    accounts = clients.accounts()
+    arrivals = world.upstream.arrivals()
+    told = calls(world)
+    samples = [edge.metrics() for edge in edges]
+    found = []
+    for part in together:
+        name = part.customer
+        of_it = [load for load in loads if load.customer == name]
+        lasted = max(load.end for load in of_it) - min(load.begin for load in of_it)
+        waited = sum(total(sample, "edge_limit_waits_total", policy=name) for sample in samples)
+        passed = sorted(arrivals.get(name, []))
+        found.append(_found(part, len(edges), accounts[name], passed, int(waited), told[name] - before[name], lasted))
+    return found
+
+
+def notes(world: World) -> list[str]:
+    """What befell the edges meanwhile that explains a figure: a machine that stands still loses its hub."""
+    said = []
+    for region in world:
+        samples = region.edge.metrics()
+        for metric, what in (
+            ("edge_hub_errors_total", "lost the hub, did not reach it, or was refused by it"),
+            ("edge_table_full_total", "counted without a row of the table"),
+            ("edge_worker_restarts_total", "started a worker anew"),
+        ):
+            if times := total(samples, metric):
+                said.append(f"{region.name} {what}, times: {times:.0f}")
+        if (at := region.edge.output.find("Traceback")) >= 0:
+            said.append(f"{region.name} wrote: {region.edge.output[at : at + 3000]}")
+    return said
+
+
+def calls(world: World) -> Counter[str]:
+    """All calls to the hub so far, by customer."""
+    return sum((region.link.calls for region in world), Counter())
+
+
+def _found(
+    part: Part, hosts: int, account: Account, passed: list[float], waited: int, calls: int, lasted: float
+) -> Found:
+    answers = account.answers
+    lost = {status: count for status, count in answers.items() if status not in ("200", "429")}
+    if account.lost:
+        lost["none"] = account.lost
+    return Found(
+        part,
+        part.accept(hosts, WORKERS),
+        most_in_a_window(passed, part.window),
+        account.asked,
+        lasted,
+        answers.get("200", 0),
+        len(passed),
+        lost,
+        wrongly(account.refused_at, passed, part.limit, part.window),
+        waited,
+        account.longest,
+        calls,
+    )
+
+
+HEAD = (
+    f"{'scenario':31} {'mode':8} {'L':>6} {'asked/s':>8} {'worst/L':>8} {'accept':>7} {'':6} "
+    f"{'waited':>7} {'longest':>8} {'calls/s':>8}"
+)
+
+
+def line(found: Found) -> str:
+    """A row of the table."""
+    part = found.part
+    limit = part.limit
+    accept = "" if found.accept is None else f"{found.accept / limit:.3f}"
+    verdict = "MISSED" if found.faults else "" if found.accept is None else "ok"
+    return (
+        f"{part.played.name:31} {part.mode:8} {limit:6} {found.asked / found.seconds:8.1f} "
+        f"{found.worst / limit:8.3f} {accept:>7} {verdict:6} {100 * found.waited / max(1, found.asked):5.1f} % "
+        f"{1000 * found.longest:5.0f} ms {found.calls / found.seconds:8.1f}"
+    )

@@ -1,0 +1,118 @@
+"""What is done when: drawn from a seed. Each deed is done at least once where there is time for it.
+
+First everything happens, then for a while only what leaves all processes of the edge alive, so that it can be seen
+what they hold as time goes on, then everything again.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from loadtest.soak.fault import Deed
+from loadtest.soak.reloads import Reloads
+from loadtest.soak.site import LASTING, Site
+
+WEIGHTS = {
+    Deed.RELOAD: 6,
+    Deed.BAD_RELOAD: 2,
+    Deed.KILL_WORKER: 4,
+    Deed.HANG_WORKER: 1,
+    Deed.KILL_SUPERVISOR: 2,
+    Deed.ROLL: 2,
+}
+CALM = (Deed.RELOAD, Deed.BAD_RELOAD)
+"""The deeds that end no process."""
+BETWEEN = (0.0, 3.0)
+"""Seconds between two deeds on the edge."""
+ENDPOINTS = (3.0, 8.0)
+"""Seconds between two deeds on endpoints; more than one stays ejected for."""
+OUTAGES = 0.2
+"""How many of these are outages."""
+RETRIES = 11.0
+"""Seconds after an outage until the retries that it cost are forgotten (proxy/retries.py), and others may be had."""
+HASTE = 0.5
+"""How often a reload comes while a killed worker's successor is still on its way up."""
+PARTS = (0.4, 0.7)
+"""Where the calm begins and where it ends, as shares of the whole."""
+
+
+@dataclass
+class Calm:
+    """When no process ended."""
+
+    began: float = 0.0
+    ended: float = 0.0
+
+
+class Course:
+    """The deeds of one soak."""
+
+    def __init__(self, site: Site, seed: int, seconds: float) -> None:
+        self.calm = Calm()
+        self._site, self._seconds = site, seconds
+        self._draw, self._draw_endpoints = random.Random(f"{seed} edge"), random.Random(f"{seed} endpoints")
+        self._reloads = Reloads(site)
+        self._over = threading.Event()
+        self._failures: list[BaseException] = []
+        self._deeds: dict[Deed, Callable[[random.Random], None]] = {
+            Deed.RELOAD: self._reloads.good,
+            Deed.BAD_RELOAD: self._reloads.bad,
+            Deed.KILL_WORKER: self._kill_worker,
+            Deed.HANG_WORKER: self._hang_worker,
+            Deed.KILL_SUPERVISOR: site.kill_supervisor,
+            Deed.ROLL: site.roll,
+        }
+
+    def run(self) -> None:
+        """All of it; raises what went wrong with a deed."""
+        endpoints = threading.Thread(target=self._endpoints, name="endpoints", daemon=True)
+        endpoints.start()
+        try:
+            begun = monotonic()
+            calm, again, end = (begun + share * self._seconds for share in (*PARTS, 1.0))
+            self._several(list(WEIGHTS), calm)
+            self._site.settle()
+            self.calm.began = monotonic()
+            self._several(list(CALM), max(again, self.calm.began + (again - calm)))
+            self.calm.ended = monotonic()
+            self._several(list(WEIGHTS), end, each=False)
+            self._reloads.repair()
+            self._site.settle()
+        finally:
+            self._over.set()
+            endpoints.join(60)
+        if self._failures:
+            raise self._failures[0]
+
+    def _several(self, deeds: list[Deed], until: float, *, each: bool = True) -> None:
+        """Each of these once, however long that takes, and then any until that moment."""
+        due = self._draw.sample(deeds, len(deeds)) if each else []
+        while (due or monotonic() < until) and not self._failures:
+            deed = due.pop() if due else self._draw.choices(deeds, [WEIGHTS[each] for each in deeds])[0]
+            self._deeds[deed](self._draw)
+            self._over.wait(self._draw.uniform(*BETWEEN))
+
+    def _kill_worker(self, draw: random.Random) -> None:
+        self._site.kill_worker(draw)
+        if draw.random() < HASTE:
+            self._reloads.good(draw)
+        self._site.settle()
+
+    def _hang_worker(self, draw: random.Random) -> None:
+        self._site.hang_worker(draw)
+        self._site.settle()
+
+    def _endpoints(self) -> None:
+        """One of them now and then, or all; the second time it is all of them, so that this happens in any case."""
+        draw, times = self._draw_endpoints, 0
+        wait = draw.uniform(*ENDPOINTS)
+        try:
+            while not self._over.wait(wait):
+                times += 1
+                outage = times == 2 or draw.random() < OUTAGES
+                self._site.restart(draw, tuple(self._site.services) if outage else (draw.choice(LASTING),))
+                wait = draw.uniform(*ENDPOINTS) + RETRIES * outage
+        except BaseException as failure:
+            self._failures.append(failure)

@@ -1,0 +1,249 @@
+"""The edge, its endpoints and its clients, and everything that is done to them. Each deed is written down."""
+
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import orjson
+
+from loadtest.soak import sockets
+from loadtest.soak.account import Account
+from loadtest.soak.fault import Deed, Fault, Held
+from loadtest.soak.kinds import API, BULK, COMER, DETOUR, KINDS, LIMITED
+from loadtest.soak.service import HEALTH
+from loadtest.soak.tally import Tally
+from loadtest.soak.traffic import Plan
+from tests.faults.storm import whole_crew
+from tests.support.ask import ask
+from tests.support.authority import Authority
+from tests.support.customers import key_line
+from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
+from tests.support.process import Process, kill
+from tests.support.waiting import until
+
+WORKERS = 2
+DRAIN = 12
+"""Seconds; no stream is meant to last half as long."""
+LATE = 3.0
+"""Seconds that the end of an old edge may take beyond its drain."""
+PROBED = 1.0
+"""Seconds between two probes of an endpoint."""
+LASTING, GUEST = ("a", "b"), "c"
+"""The endpoints that are killed now and then, and the one that reloads add and take away."""
+LIMITS = ("100/10s", "150/10s", "60/10s")
+
+
+class Site:
+    """All of it, from `open` to `close`. Deeds on the edge come from one thread, those on endpoints from another."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.faults: list[Fault] = []
+        self.held = {COMER: Held(), DETOUR: Held()}
+        self.well = threading.Lock()
+        """Held while the edge may still take an endpoint that is up for one that is down."""
+        self._ends = ExitStack()
+        self._ports = Ports(4)
+        self._ends.callback(self._ports.close)
+        self.secure_port, *numbers = self._ports.numbers
+        self.services = dict(zip((*LASTING, GUEST), numbers, strict=True))
+        self.tallies = {name: Tally(folder / f"{name}.tally") for name in self.services}
+        self._running: dict[str, Process] = {}
+        self._hand = ThreadPoolExecutor(1)
+        """Starts endpoints: they are ended together with the thread that started them (PR_SET_PDEATHSIG)."""
+        self._ends.callback(self._hand.shutdown)
+        self._authority = Authority(folder)
+        self.edge = Edge(folder / "edge", 0, **self._settings())
+        self._ends.callback(self.edge.close)
+        self._clients: Process | None = None
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "drain": f"{DRAIN}s",
+            "workers": WORKERS,
+            "upstreams": {API: self._upstream(*LASTING, GUEST), BULK: self._upstream(*LASTING)},
+            "routes": [
+                {"name": kind.name, "path": f"/{kind.name}/*", "upstream": kind.upstream} for kind in KINDS.values()
+            ],
+            "tiers": {"free": {"limits": []}},
+            "customers": {
+                name: {"tier": "free", **({"limits": [{"rate": LIMITS[0]}]} if name == LIMITED else {})}
+                for name in KINDS
+            },
+            "keys": [key_line(name) for name in KINDS],
+        }
+
+    def _upstream(self, *names: str) -> dict[str, Any]:
+        return {
+            "endpoints": [f"http://{HOST}:{self.services[name]}" for name in names],
+            "health": {"path": HEALTH, "every": f"{PROBED:g}s"},
+            "timeouts": {"idle": "10s"},
+            "eject": {"errors": 5, "for": "2s"},
+        }
+
+    # ---- life
+
+    def open(self) -> "Site":
+        """Start everything but the clients."""
+        for name in self.services:
+            self._hand.submit(self._start_service, name).result()
+            self._ends.callback(self._stop_service, name)
+        pair = self._authority.issue(HOST)
+        secure = {"address": f"{HOST}:{self.secure_port}", "tls": {"cert": str(pair.cert), "key": str(pair.key)}}
+        self.edge.start(listen=[self.edge.settings["listen"], secure])
+        for held in self.held.values():
+            held.turn(0, True)
+        return self
+
+    def close(self) -> None:
+        """End everything."""
+        if self._clients is not None:
+            self._clients.stop()
+        self._ends.close()
+
+    def load(self) -> None:
+        """Start the clients; returns once every kind of traffic has arrived."""
+        told = self.folder / "account.json"
+        plan = Plan(self.edge.port, self.secure_port, str(self._authority.file), self.seed, str(told))
+        command = [sys.executable, "-m", "loadtest.soak.traffic", orjson.dumps(asdict(plan)).decode()]
+        self._clients = Process(command, self.folder / "clients.log")
+        until(lambda: all(self.given(name) for name in KINDS), "every kind of traffic arrives")
+
+    def unload(self) -> Account:
+        """Let the clients end what they have begun; their account."""
+        assert self._clients is not None
+        assert self._clients.running, self._clients.output
+        assert self._clients.wait_after(signal.SIGTERM, 40) == 0, self._clients.output
+        assert not self._clients.output
+        return Account.read(self.folder / "account.json")
+
+    def given(self, name: str) -> int:
+        """Answers of all endpoints together to this customer."""
+        return sum(tally.given(name) for tally in self.tallies.values())
+
+    def received(self, name: str) -> int:
+        """Requests of this customer that came to an endpoint."""
+        return sum(tally.received(name) for tally in self.tallies.values())
+
+    def go_on(self, requests: int) -> None:
+        """Wait until so many answers more were given."""
+        wanted = sum(map(self.given, KINDS)) + requests
+        until(lambda: sum(map(self.given, KINDS)) >= wanted, f"{requests} answers more", seconds=30)
+
+    def kin(self) -> set[int]:
+        """All processes of the edge, of supervisors and workers that are on their way out too."""
+        return self.edge.supervisor.family()
+
+    def settle(self) -> None:
+        """Wait until there is one supervisor, with all of its workers, and nothing else of the edge."""
+
+        def settled() -> bool:
+            return whole_crew(self.edge, set()) and self.kin() == {self.edge.supervisor.pid, *self.edge.worker_pids()}
+
+        until(settled, "only the new ones", seconds=DRAIN + LATE)
+
+    # ---- deeds
+
+    @contextmanager
+    def deed(self, deed: Deed, endpoints: frozenset[str] = frozenset(), note: str = "") -> Iterator[Fault]:
+        """Write down that this is done from the beginning of the block to its end, unless the block says otherwise."""
+        fault = Fault(deed, monotonic(), endpoints=endpoints, note=note)
+        self.faults.append(fault)
+        yield fault
+        fault.ended = min(fault.ended, monotonic())
+
+    def kill_worker(self, draw: random.Random) -> None:
+        """kill -9 of one worker, which stands still before that, so that it is known whom it serves.
+
+        Another one comes in its place; who is in a hurry need not wait for that, see `settle`.
+        """
+        pid = draw.choice(self.edge.worker_pids())
+        with self.deed(Deed.KILL_WORKER) as fault:
+            sockets.stop(pid)
+            fault.ports = sockets.clients(pid, (self.edge.port, self.secure_port))
+            kill(pid)
+
+    def hang_worker(self, draw: random.Random) -> None:
+        """A worker stands still until its supervisor has another one in its place."""
+        pid = draw.choice(self.edge.worker_pids())
+        with self.deed(Deed.HANG_WORKER) as fault:
+            sockets.stop(pid)
+            fault.ports = sockets.clients(pid, (self.edge.port, self.secure_port))
+            until(lambda: sockets.state(pid) in "ZX", "the worker that hangs is ended", seconds=30)
+
+    def kill_supervisor(self, draw: random.Random) -> None:
+        """kill -9 of the supervisor; workers serve on, and leave once another one serves."""
+        with self.deed(Deed.KILL_SUPERVISOR) as fault:
+            with self.well:
+                orphans = set(self.edge.worker_pids())
+                kill(self.edge.supervisor.pid)
+                self.edge.supervisor.wait(10)
+            self.go_on(draw.randrange(20, 300))
+            assert self.kin() == orphans
+            self.edge.start()
+            self.settle()
+            fault.note = f"{len(orphans)} workers served on and left"
+
+    def roll(self, _: random.Random) -> None:
+        """A new edge beside the old one, which then drains."""
+        with self.deed(Deed.ROLL) as fault:
+            old = self.edge.supervisor
+            served = self.edge.output.count('"event": "edge serving"')
+            self.edge.begin()
+            until(lambda: self.edge.output.count('"event": "edge serving"') > served, "the new one serves")
+            began = monotonic()
+            code = old.wait_after(signal.SIGTERM, DRAIN + LATE)
+            assert code == 0, f"the old one ended with {code}"
+            fault.note = f"exit code 0 after {monotonic() - began:.1f} s"
+            self.settle()
+
+    def restart(self, draw: random.Random, names: tuple[str, ...]) -> None:
+        """kill -9 of these endpoints, which come back on the same ports, and are known to be back when it ends."""
+        with self.well, self.deed(Deed.OUTAGE if len(names) > 1 else Deed.RESTART, frozenset(names)) as fault:
+            for name in names:
+                self._stop_service(name)
+            down = monotonic() + draw.uniform(0, 2.5)
+            until(lambda: monotonic() >= down, "it has been down for long enough")
+            for name in names:
+                self._hand.submit(self._start_service, name).result()
+            fault.note = f"{', '.join(names)}: {monotonic() - fault.began:.1f} s"
+            if len(names) == 1:
+                fault.ended = monotonic()  # while the edge does not know yet, the other one is there
+            until(self._all_up, "the edge knows that it is back", seconds=30)
+
+    def _all_up(self) -> bool:
+        try:
+            upstreams = self.edge.status()["upstreams"]
+        except (OSError, AssertionError):  # no supervisor at this moment
+            return False
+        return all(known["up"] for each in upstreams.values() for entry in each for known in entry["addresses"])
+
+    # ---- endpoints
+
+    def _start_service(self, name: str) -> None:
+        port = self.services[name]
+        command = [sys.executable, "-m", "loadtest.soak.service", name, port, self.folder / f"{name}.tally"]
+        log = self.folder / f"{name}.log"
+        self._running[name] = process = Process([str(part) for part in command], log)
+        until(lambda: _answers(port) or not process.running, f"{name} listens")
+        assert process.running, process.output
+
+    def _stop_service(self, name: str) -> None:
+        kill(self._running[name].pid)
+        self._running[name].wait(10)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return ask(port, HEALTH).status == 200
+    except OSError:
+        return False

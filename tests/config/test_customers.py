@@ -1,0 +1,128 @@
+"""Customers and keys as workers have them: as text, and whole again for who asks."""
+
+import gc
+import hashlib
+import tracemalloc
+
+import orjson
+import pytest
+
+from edgeproxy.config.directory import Document, KeyOwner, customer_of, key_of, lines, read_line, removed
+from edgeproxy.config.load import dump, restore
+from edgeproxy.config.plans import plan_of
+
+KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
+
+
+def people_of(loaded):
+    settings = loaded(
+        f"""\
+tiers: {{basic: {{limits: [{{rate: 60/min}}]}}}}
+customers:
+  plain: {{tier: basic}}
+  free: {{tier: basic, limits: []}}
+  own: {{tier: basic, limits: [{{rate: 7/301ms}}, {{name: daily, rate: 1000/day}}]}}
+  rich:
+    tier: basic
+    limits: [{{rate: 5/s, algorithm: hybrid, burst: 9, scope: key, mode: shadow, cost_header: X-Cost}}]
+    concurrency: 5
+    quotas: [{{meter: requests, per: month, included: 9007199254740991, cap: hard, timezone: Europe/Berlin}}]
+    burst_credits: {{earn: 10/min, max: 600}}
+    priority: 7
+    message: "Say hello to süd@example.com"
+    paused: {{why: unpaid, status: 402}}
+    regions: {{allow: [eu-west, eu-north], prefer: eu-west}}
+  poor: {{tier: basic, concurrency: none, quotas: [], burst_credits: off, priority: 0, paused: {{why: gone}}}}
+  {KEYS[0]}: {{tier: basic}}
+keys:
+  - {{sha256: {KEYS[0]}, customer: own, scopes: [read, "a:b/c"], expires: 2027-01-01T00:00:00.25Z}}
+  - {{sha256: {KEYS[1]}, customer: plain, scopes: []}}
+  - {{sha256: {KEYS[2]}, customer: {KEYS[0]}}}
+"""
+    )
+    return settings, restore(dump(settings))[1]
+
+
+def test_customers_are_as_they_were(loaded):
+    settings, people = people_of(loaded)
+    for name, customer in settings.customers.items():
+        assert people.customer(name) == customer
+        assert plan_of(settings.tiers["basic"], people.customer(name)) == plan_of(settings.tiers["basic"], customer)
+    assert people.customer("plain").limits is None
+    assert people.customer("free").limits == ()
+    assert [(limit.name, limit.count) for limit in people.customer("own").limits] == [("basic", 7), ("daily", 1000)]
+
+
+def test_keys_are_as_they_were(loaded):
+    settings, people = people_of(loaded)
+    for key in settings.keys:
+        assert people.key(bytes.fromhex(key.sha256)) == key
+    assert people.key(hashlib.sha256(b"somebody").digest()) is None
+    assert len(people) == 9
+
+
+def test_none_of_them_is_anything_that_the_garbage_collector_goes_through(loaded):
+    _, people = people_of(loaded)
+    gc.collect()
+    assert not any(gc.is_tracked(value) for known in vars(people).values() for value in known.values())
+    assert not any(gc.is_tracked(known) for known in vars(people).values())
+
+
+def test_it_is_known_who_is_there(loaded):
+    _, people = people_of(loaded)
+    assert [people.has(name) for name in ("plain", KEYS[0], KEYS[1], "nobody")] == [True, True, False, False]
+
+
+# ---- the directory
+
+
+def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
+    settings, _ = people_of(loaded)
+    told = lines(settings)
+    assert told.keys() == settings.customers.keys()
+    for name, customer in settings.customers.items():
+        said = read_line(told[name])
+        assert (said.name, said.tier) == (name, "basic")
+        assert customer_of(said.customer) == customer
+        keys = [key_of(KeyOwner(name, said.customer, key), digest) for digest, key in said.keys.items()]
+        assert keys == [key for key in settings.keys if key.customer == name]
+
+
+def test_what_is_said_alike_has_the_same_bytes(loaded):
+    said = "tiers: {t: {}}\ncustomers: {c: %s}\nkeys: [{sha256: %s, customer: c, scopes: %s}]\n"
+    one = lines(loaded(said % ("{tier: t, priority: 3}", KEYS[0], "[b, a, c]")))
+    other = lines(loaded(said % ("{priority: 3, tier: t}", KEYS[0].upper(), "[c, b, a]")))
+    assert one == other
+    keys = {KEYS[0]: {"scopes": ["a", "b", "c"]}}
+    assert orjson.loads(one["c"]) == {"name": "c", "customer": {"tier": "t", "priority": 3}, "keys": keys}
+
+
+def test_a_crowd_takes_little_memory(loaded):
+    """Of a million customers with a tier and a key each, and nothing else, a machine has room for all."""
+    many = 500
+    names = [f"customer-{n:07d}" for n in range(many)]
+    customers = "".join(f"  {name}: {{tier: basic}}\n" for name in names)
+    keys = "".join(f"  - {{sha256: {hashlib.sha256(name.encode()).hexdigest()}, customer: {name}}}\n" for name in names)
+    text = f"tiers: {{basic: {{}}}}\ncustomers:\n{customers}keys:\n{keys}"
+    tracemalloc.start()
+    try:
+        settings = loaded(text)
+        loading = tracemalloc.get_traced_memory()[0]
+        told = lines(settings)
+        telling = tracemalloc.get_traced_memory()[0] - loading
+    finally:
+        tracemalloc.stop()
+    assert len(told) == many
+    assert loading / many < 1000
+    assert telling / many < 2 * max(map(len, told.values()))
+
+
+def test_a_line_may_say_that_a_customer_is_gone():
+    assert read_line(removed("c")) == Document("c", "", None, {})
+
+
+def test_what_this_version_does_not_understand_is_an_error():
+    with pytest.raises(ValueError, match="later"):
+        customer_of('{"tier": "t", "later": 1}')
+    with pytest.raises(ValueError, match="later"):
+        key_of(KeyOwner("c", "", '{"later": 1}'), bytes(32))

@@ -1,0 +1,68 @@
+"""Files that change in all the ways in which files do, and what is known of them after loading."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.file_signatures import sign
+from edgeproxy.config.load import attempt
+from edgeproxy.config.references import Fault
+
+LEAST = """\
+upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}
+routes: [{path: /*, upstream: api}]
+"""
+
+
+def test_a_file_is_another_one_once_it_was_written_replaced_removed_or_its_link_was_turned(tmp_path: Path) -> None:
+    one, two, link = (tmp_path / name for name in ("one", "two", "link"))
+    one.write_text("a")
+    two.write_text("a")
+    link.symlink_to("one")
+    seen = [sign(link)]
+    assert seen[0] == sign(one) == sign(str(one))
+    (tmp_path / "new").symlink_to("two")
+    (tmp_path / "new").rename(link)
+    seen.append(sign(link))
+    two.write_text("ab")
+    seen.append(sign(link))
+    one.rename(two)
+    seen.append(sign(link))
+    two.unlink()
+    seen.append(sign(link))
+    assert seen[-1] is None
+    assert len({*seen[:-1]} - {None}) == 3
+    assert seen[3] == seen[0], "the very same file"
+
+
+def test_loading_tells_every_file_as_it_was_then_whatever_comes_of_it(folder: Path) -> None:
+    Path("edge.yaml").write_text(f"include: [a.yaml, gone.yaml]\n{LEAST}")
+    Path("a.yaml").write_text("tiers: {t: {}}\n")
+    loaded = attempt(Path("edge.yaml"), {})
+    assert loaded.settings is None
+    assert [problem.field for problem in loaded.problems] == ["include.1"]
+    assert loaded.signs == {"edge.yaml": sign("edge.yaml"), "a.yaml": sign("a.yaml"), "gone.yaml": None}
+    Path("gone.yaml").write_text("tiers: {u: {}}\n")
+    again = attempt(Path("edge.yaml"), {})
+    assert again.settings is not None
+    assert again.signs["gone.yaml"] == sign("gone.yaml") is not None
+
+
+@pytest.mark.parametrize(("more", "asked"), [("", 1), ("drain: 5\n", 0)])
+def test_what_else_is_wrong_is_looked_for_where_nothing_is(folder: Path, more: str, asked: int) -> None:
+    Path("edge.yaml").write_text(f"{LEAST}access_log: log\n{more}")
+    found = []
+
+    def also(written):
+        found.append(written)
+        yield Fault(("access_log",), "is full", "name another file")
+
+    loaded = attempt(Path("edge.yaml"), {}, also=also)
+    assert len(found) == asked
+    assert loaded.settings is None
+    said = [str(problem) for problem in loaded.problems]
+    if asked:
+        assert said == ["edge.yaml:3: access_log: is full, name another file"]
+        assert attempt(Path("edge.yaml"), {}, also=lambda _: []).settings is not None
+    else:
+        assert len(said) == 1

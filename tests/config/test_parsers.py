@@ -1,0 +1,529 @@
+"""Words with a form."""
+
+import ipaddress
+import zoneinfo
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
+
+from edgeproxy.config import parsers
+from edgeproxy.config.parsers import Address
+
+
+def refusal(reader, value):
+    """What is wrong with the value, and what would be right."""
+    with pytest.raises(PydanticCustomError) as caught:
+        reader(value)
+    return caught.value.context["what"], caught.value.context["hint"]
+
+
+@pytest.mark.parametrize("name", ["a", "7", "007", "acme", "Acme_Corp-2", "a" * 64])
+def test_names(name):
+    assert parsers.read_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-", "_a", "a b", "a.b", "é", "a" * 65, "a\n", "٣"])
+def test_what_is_no_name_is_refused(name):
+    what, hint = refusal(parsers.read_name, name)
+    assert what.endswith("is not a name")
+    assert hint == parsers.A_NAME
+
+
+def test_scopes_may_have_signs_in_them():
+    assert parsers.read_scope("orders:read/all") == "orders:read/all"
+    assert refusal(parsers.read_scope, "a b") == ("'a b' is not a scope", parsers.A_SCOPE)
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("0.0.0.0:0", Address("0.0.0.0", 0)),
+        ("[::]:8080", Address("::", 8080)),
+        ("[2001:DB8:0::1]:65535", Address("2001:db8::1", 65535)),
+        ("LocalHost:80", Address("localhost", 80)),
+    ],
+)
+def test_addresses(written, address):
+    assert parsers.read_address(written) == address
+    assert parsers.read_address(address) is address
+    assert parsers.read_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "8080",
+        ":8080",
+        "127.0.0.1",
+        "127.0.0.1:65536",
+        "127.0.0.1:http",
+        "::1:80",
+        "[::1]",
+        "[::x]:80",
+        "1.2.3:80",
+        "a b:80",
+        "127.0.0.1:٣",
+        "256.0.0.1:80",
+        "http://a:80",
+    ],
+)
+def test_what_is_no_address_is_refused(written):
+    assert refusal(parsers.read_address, written) == (
+        f"{written!r} is not an address with a port",
+        "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
+    )
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_every_ip_address_is_read_as_it_was_written(ip, port):
+    address = Address(str(ip), port)
+    assert parsers.read_address(str(address)) == address
+
+
+def test_networks():
+    assert parsers.read_network("10.0.0.0/8") == ipaddress.ip_network("10.0.0.0/8")
+    assert parsers.read_network("10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
+    assert parsers.read_network("fd00::/8") == ipaddress.ip_network("fd00::/8")
+    assert refusal(parsers.read_network, "10.0.0.1/8") == (
+        "'10.0.0.1/8' has bits below its prefix",
+        "the network is 10.0.0.0/8",
+    )
+    assert refusal(parsers.read_network, "10.0.0.0/33") == (
+        "'10.0.0.0/33' is not an address or a network",
+        parsers.A_NETWORK,
+    )
+
+
+def test_hosts_are_in_lower_case_without_a_trailing_dot():
+    assert parsers.read_host("API.Example.com.") == "api.example.com"
+    assert parsers.read_host("*.Example.com") == "*.example.com"
+    assert parsers.read_host("127.0.0.1") == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["", "*", "a..b", "a:80", "-a", "a.*.b", "**.a", "é.com", "a" * 64, "a." * 127 + "a"])
+def test_what_is_no_host_is_refused(host):
+    what, hint = refusal(parsers.read_host, host)
+    assert what.endswith("is not a host name")
+    assert hint == "a name such as api.example.com, or *.example.com, without a port"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/*", "/v1", "/v1/", "/v1/*", "//a//b", "/a;v=1/~x", "/...", "/a..b", "/.well-known/*"]
+)
+def test_paths(path):
+    assert parsers.read_path(path) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "what", "hint"),
+    [
+        ("v1", "'v1' does not begin with /", parsers.A_PATH),
+        ("", "'' does not begin with /", parsers.A_PATH),
+        ("/a b", "'/a b' has a space, or another character that no request's path has", parsers.A_PATH),
+        ("/é", "'/é' has a space, or another character that no request's path has", parsers.A_PATH),
+        ("/<a>", "'/<a>' has a space, or another character that no request's path has", parsers.A_PATH),
+        ("/%41", "'/%41' has %", "write the character itself, or let a prefix end before it"),
+        ("/a?b", "'/a?b' has ?", "routes look at paths, not at queries"),
+        ("/a#b", "'/a#b' has #", "a request's path never has one"),
+        ("/a\\b", "'/a\\\\b' has \\", "write /"),
+        ("/a*", "'/a*' has *", "only a last /* stands for all that follows"),
+        ("/*/a", "'/*/a' has *", "only a last /* stands for all that follows"),
+        ("/a/../b", "'/a/../b' has a dot segment", "write the path that it leads to"),
+        ("/./*", "'/./*' has a dot segment", "write the path that it leads to"),
+        ("/a/..;x", "'/a/..;x' has a dot segment", "write the path that it leads to"),
+    ],
+)
+def test_what_is_no_path_is_refused_with_the_reason(path, what, hint):
+    assert refusal(parsers.read_path, path) == (what, hint)
+
+
+def test_methods_are_those_that_are_forwarded():
+    assert parsers.read_method("PATCH") == "PATCH"
+    assert refusal(parsers.read_method, "get") == ("'get' is not a method that the edge forwards", "write GET")
+    assert refusal(parsers.read_method, "CONNECT") == (
+        "'CONNECT' is not a method that the edge forwards",
+        "one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "origin"),
+    [
+        ("http://10.0.0.5:9001", "http://10.0.0.5:9001"),
+        ("http://API.internal/", "http://api.internal:80"),
+        ("http://[::1]:9001", "http://[::1]:9001"),
+        ("https://API.internal", "https://api.internal:443"),
+        ("HTTPS://10.0.0.5:9443/", "https://10.0.0.5:9443"),
+        ("https://[::1]", "https://[::1]:443"),
+    ],
+)
+def test_origins_have_a_port(written, origin):
+    assert parsers.read_origin(written) == parsers.read_origin(origin) == origin
+
+
+@pytest.mark.parametrize(
+    ("written", "what", "hint"),
+    [
+        ("10.0.0.5:9001", "'10.0.0.5:9001' is not an http or https URL", parsers.AN_ORIGIN),
+        ("ftp://a", "'ftp://a' is not an http or https URL", parsers.AN_ORIGIN),
+        ("http://", "'http://' is not an http or https URL", parsers.AN_ORIGIN),
+        ("https://", "'https://' is not an http or https URL", parsers.AN_ORIGIN),
+        ("https:/a", "'https:/a' is not an http or https URL", parsers.AN_ORIGIN),
+        ("https://me:secret@a", "has a user or a password", parsers.AN_ORIGIN),
+        ("http://a:x", "'http://a:x' is not a URL", parsers.AN_ORIGIN),
+        ("http://[a", "'http://[a' is not a URL", parsers.AN_ORIGIN),
+        ("http://me:secret@a", "has a user or a password", parsers.AN_ORIGIN),
+        ("http://a/v1", "'http://a/v1' has a path", f"{parsers.AN_ORIGIN}: what is requested is what is forwarded"),
+        ("http://a?b", "'http://a?b' has a path", f"{parsers.AN_ORIGIN}: what is requested is what is forwarded"),
+        ("http://a:0", "'http://a:0' has no host, or a port that cannot be", parsers.AN_ORIGIN),
+        ("http://:80", "'http://:80' has no host, or a port that cannot be", parsers.AN_ORIGIN),
+        ("http://a_b c", "'http://a_b c' has no host, or a port that cannot be", parsers.AN_ORIGIN),
+    ],
+)
+def test_what_is_no_origin_is_refused_with_the_reason(written, what, hint):
+    assert refusal(parsers.read_origin, written) == (what, hint)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("http://127.0.0.1:9100", "http://127.0.0.1:9100"),
+        ("https://Collector.Example/", "https://collector.example:443"),
+        ("http://[::1]", "http://[::1]:80"),
+    ],
+)
+def test_a_collector_has_a_port_once_read(written, read):
+    assert parsers.read_collector(written) == parsers.read_collector(read) == read
+
+
+def test_where_batches_go_at_a_collector_is_not_for_the_operator_to_say():
+    assert refusal(parsers.read_collector, "http://a/v1/batches") == (
+        "'http://a/v1/batches' has a path",
+        "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT: the edge knows where batches go",
+    )
+    assert refusal(parsers.read_collector, "https://me:secret@a") == ("has a user or a password", parsers.A_COLLECTOR)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("memory://", "memory://"),
+        ("Memory://", "memory://"),
+        ("redis://Redis.Example", "redis://redis.example:6379/0"),
+        ("REDISS://10.0.0.5:7000/", "rediss://10.0.0.5:7000/0"),
+        ("redis://localhost:6379/015", "redis://localhost:6379/15"),
+        ("redis://[::1]", "redis://[::1]:6379/0"),
+        ("redis://@h", "redis://h:6379/0"),
+        ("redis://me@h", "redis://me@h:6379/0"),
+        ("redis://:p@h", "redis://:p@h:6379/0"),
+        ("rediss://Me:P%2Fa:s@s@h/1", "rediss://Me:P%2Fa:s@s@h:6379/1"),
+        ("redis+cluster://Redis.Example", "redis+cluster://redis.example:6379"),
+        ("Redis+Cluster://a:7000,b,[::1]:7001,[::2]/", "redis+cluster://a:7000,b:6379,[::1]:7001,[::2]:6379"),
+        ("rediss+cluster://me:p,q@a,10.0.0.5:7000", "rediss+cluster://me:p,q@a:6379,10.0.0.5:7000"),
+    ],
+)
+def test_a_hub_has_a_port_and_a_database_once_read(written, read):
+    assert parsers.read_hub_url(written) == parsers.read_hub_url(read) == read
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("", "is not the URL of a hub"),
+        ("memory", "is not the URL of a hub"),
+        ("memory://a", "is not the URL of a hub"),
+        ("redis:h", "is not the URL of a hub"),
+        ("redis://", "is not the URL of a hub"),
+        ("http://h", "is not the URL of a hub"),
+        ("redis://h:x", "has no host, or a port that cannot be"),
+        ("redis://[h", "has no host, or a port that cannot be"),
+        ("redis://a,b", "has no host, or a port that cannot be"),
+        ("redis+cluster://", "is not the URL of a hub"),
+        ("redis+cluster://a,", "has no host, or a port that cannot be"),
+        ("redis+cluster://a/0", "has a path, and a cluster has no databases"),
+        ("redis+cluster://a?tls=true", "has a ? or a #"),
+        ("redis://h/a", "has a path that is not the number of a database"),
+        ("redis://h/0/", "has a path that is not the number of a database"),
+        ("redis://h/123456", "has a path that is not the number of a database"),
+        ("redis://h:0", "has no host, or a port that cannot be"),
+        ("redis://h?db=1", "has a ? or a #"),
+        ("redis://h#1", "has a ? or a #"),
+        ("redis://a b", "has no host, or a port that cannot be"),
+    ],
+)
+def test_what_is_no_hub_is_refused_with_the_reason(written, what):
+    assert refusal(parsers.read_hub_url, written) == (what, parsers.A_HUB)
+
+
+def test_a_node_of_a_cluster_is_named_once():
+    assert refusal(parsers.read_hub_url, "redis+cluster://A,a:6379") == ("names a node twice", "leave one of them out")
+
+
+@pytest.mark.parametrize(
+    "written", ["redi://:p@h", "redis://:a/b@h", "redis://u:1/b@h", "redis://:?@h", "redis://:1/@h"]
+)
+def test_who_writes_a_password_is_told_how(written):
+    assert (
+        refusal(parsers.read_hub_url, written)[1] == f"{parsers.A_HUB}: in a password %2F for /, %3F for ?, %23 for #"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "named", "secret"),
+    [
+        ("memory://", "memory://", False),
+        ("redis://h:6379/0", "redis://h:6379/0", False),
+        ("redis://me@h:6379/0", "redis://me@h:6379/0", False),
+        ("redis://me:@h:6379/0", "redis://me@h:6379/0", False),
+        ("redis://:p@h:6379/0", "redis://h:6379/0", True),
+        ("rediss://me:p:q@r@[::1]:6379/1", "rediss://me@[::1]:6379/1", True),
+        ("redis+cluster://me:p,q@a:1,[::1]:2", "redis+cluster://me@a:1,[::1]:2", True),
+        ("redis+cluster://:p@a:1,b:2", "redis+cluster://a:1,b:2", True),
+        ("rediss+cluster://a:1,b:2", "rediss+cluster://a:1,b:2", False),
+    ],
+)
+def test_a_url_is_named_without_its_password(url, named, secret):
+    assert (parsers.without_password(url), parsers.has_password(url)) == (named, secret)
+
+
+@pytest.mark.parametrize(
+    ("origin", "here"),
+    [
+        ("http://127.0.0.1:9100", True),
+        ("http://127.9.9.9:80", True),
+        ("http://[::1]:80", True),
+        ("http://localhost:80", True),
+        ("http://collector.localhost:80", True),
+        ("http://10.0.0.5:9100", False),
+        ("http://[::2]:80", False),
+        ("http://localhost.example:80", False),
+    ],
+)
+def test_a_loopback_address_is_here(origin, here):
+    assert parsers.is_here(origin) is here
+
+
+def test_a_token_is_one_word_and_is_not_shown():
+    assert [parsers.read_token(written) for written in (None, "", "a.b-c")] == [None, None, "a.b-c"]
+    for written in ("a secret", "secret\n", "sécret", "s" * 1001):
+        what, hint = refusal(parsers.read_token, written)
+        assert what == "has characters that no token has"
+        assert "cret" not in what + hint
+    assert refusal(parsers.read_token, ["a"])[0] == "is not a single value"
+
+
+@pytest.mark.parametrize("name", ["X-Cost", "x-usage_tokens", "A", "cost!#$%&'*+.^_`|~9"])
+def test_names_of_fields(name):
+    assert parsers.read_field_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "X Cost", "X-Cost:", "(x)", "é", "a" * 65, "a\n"])
+def test_what_is_no_name_of_a_field_is_refused(name):
+    assert refusal(parsers.read_field_name, name) == (
+        f"{parsers.shown(name)} is not the name of a field",
+        parsers.A_FIELD_NAME,
+    )
+
+
+def test_sentences_are_in_one_line():
+    assert parsers.read_sentence("  Schreib an\n\tsüd@example.com \n") == "Schreib an süd@example.com"
+    assert parsers.read_sentence("x" * parsers.MOST_OF_A_SENTENCE) == "x" * 500
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("", "has 0 characters"),
+        (" \n", "has 0 characters"),
+        ("x" * 501, "has 501 characters"),
+        ("a\x07b", r"'a\x07b' has characters that cannot be printed"),
+        ("a\ud800", r"'a\ud800' has characters that cannot be printed"),
+        (["a"], "is not a single value"),
+    ],
+)
+def test_what_is_no_sentence_is_refused(written, what):
+    assert refusal(parsers.read_sentence, written) == (what, parsers.A_SENTENCE)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
+def test_time_zones(zone):
+    assert parsers.read_timezone(zone) == zone
+
+
+@pytest.mark.parametrize(
+    ("zone", "hint"),
+    [
+        ("Europe/Berln", "did you mean Europe/Berlin?"),
+        ("+02:00", parsers.A_TIMEZONE),
+        ("Europe", None),
+        ("leapseconds", parsers.A_TIMEZONE),
+        ("../UTC", "did you mean UTC?"),
+        ("/usr/share/zoneinfo/UTC", parsers.A_TIMEZONE),
+        ("localtime", parsers.A_TIMEZONE),
+        ("posixrules", parsers.A_TIMEZONE),
+        ("right/UTC", None),
+        ("posix/UTC", None),
+        ("Factory", None),
+        ("U\0TC", None),
+        ("", parsers.A_TIMEZONE),
+    ],
+)
+def test_what_is_no_time_zone_on_every_host_is_refused(zone, hint):
+    what, instead = refusal(parsers.read_timezone, zone)
+    assert what == f"{zone!r} is not a time zone"
+    assert instead == hint or hint is None
+
+
+def test_every_zone_of_iana_has_the_form_of_one():
+    zones = [zone for zone in zoneinfo.available_timezones() if zone not in ("Factory", "localtime", "posixrules")]
+    assert len(zones) > 400
+    assert [parsers.read_timezone(zone) for zone in zones] == zones
+
+
+@pytest.fixture
+def only_in(monkeypatch):
+    """`only_in(folder)`: time zones are looked for in this folder, or in none, and in `tzdata`."""
+    monkeypatch.setattr(parsers, "ZoneInfo", zoneinfo.ZoneInfo.no_cache)
+    yield lambda *folder: zoneinfo.reset_tzpath(to=folder)
+    zoneinfo.reset_tzpath()
+
+
+def test_time_zones_are_known_where_the_system_has_none(only_in):
+    only_in()
+    assert parsers.read_timezone("Europe/Berlin") == "Europe/Berlin"
+    assert refusal(parsers.read_timezone, "Europe/Berln")[1] == "did you mean Europe/Berlin?"
+
+
+def test_a_file_that_is_beside_the_time_zones_is_none(only_in, tmp_path):
+    (tmp_path / "leapseconds").write_text("# Leap seconds")
+    (tmp_path / "Moon").mkdir()
+    only_in(str(tmp_path))
+    for zone in ("leapseconds", "Moon"):
+        assert refusal(parsers.read_timezone, zone)[0] == f"{zone!r} is not a time zone"
+
+
+def test_digests_are_in_lower_case_and_errors_do_not_show_them():
+    assert parsers.read_digest("AB" * 32) == "ab" * 32
+    assert refusal(parsers.read_digest, "ek_live_oops") == (
+        "has 12 characters that are not a SHA-256",
+        parsers.A_DIGEST,
+    )
+
+
+def test_folders_are_paths():
+    assert parsers.read_folder("var/edge") == "var/edge"
+    assert refusal(parsers.read_folder, "") == ("'' is not a path", parsers.A_FOLDER)
+    assert refusal(parsers.read_folder, "a\0b") == (r"'a\x00b' is not a path", parsers.A_FOLDER)
+
+
+def test_files_are_paths():
+    assert parsers.read_file("certs/edge.pem") == "certs/edge.pem"
+    assert refusal(parsers.read_file, "") == ("'' is not a path", parsers.A_FILE)
+    assert refusal(parsers.read_file, "a\nb") == (r"'a\nb' is not a path", parsers.A_FILE)
+    assert refusal(parsers.read_file, ["a"]) == ("is not a single value", parsers.A_FILE)
+
+
+@pytest.mark.parametrize("file", ["access.log", "/dev/stdout", "var/log/on", "-x", "1"])
+def test_logs_are_files(file):
+    assert parsers.read_log(file) == file
+
+
+def test_paths_that_were_read_already_pass():
+    for reader in (parsers.read_folder, parsers.read_file, parsers.read_log):
+        assert reader(Path("var/x")) == "var/x"
+
+
+@pytest.mark.parametrize("file", ["true", "Yes", "on", "off", "-", "stdout", "var/log/"])
+def test_what_only_looks_like_a_log_is_refused(file):
+    assert refusal(parsers.read_log, file) == (f"{file!r} is not a file to write to", parsers.A_LOG)
+    assert refusal(parsers.read_log, "") == ("'' is not a path", parsers.A_LOG)
+
+
+@pytest.mark.parametrize("target", ["/", "/healthz", "/a?b=c&d", "/%41/..;x", "//"])
+def test_what_a_probe_asks_for(target):
+    assert parsers.read_target(target) == target
+
+
+@pytest.mark.parametrize("target", ["", "healthz", "http://a/healthz", "/a b", "/a#b", "/é", "/a\r\nX: y", "*"])
+def test_what_cannot_be_asked_for_is_refused(target):
+    assert refusal(parsers.read_target, target) == (f"{target!r} is not a path that can be asked for", parsers.A_TARGET)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("API.Internal.", "api.internal"),
+        ("localhost", "localhost"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("::1", "::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+    ],
+)
+def test_the_name_of_a_server_is_a_host_or_an_ip_address(written, name):
+    assert parsers.read_server_name(written) == parsers.read_server_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "*.a.example", "https://a", "a:443", "[::1]", "a b", "é"])
+def test_what_is_no_name_of_a_server_is_refused(name):
+    assert refusal(parsers.read_server_name, name) == (f"{name!r} is not a host name", parsers.A_SERVER_NAME)
+
+
+def test_an_empty_secret_is_none():
+    assert parsers.read_secret("s") == "s"
+    assert parsers.read_secret("") is None
+    assert parsers.read_secret(None) is None
+    assert refusal(parsers.read_secret, ["s"])[0] == "is not a single value"
+
+
+def test_a_form_is_described_in_words():
+    percent = parsers.Form("[0-9]+%", "a share such as 20%")
+    assert percent("20%") == "20%"
+    assert refusal(percent, "20") == ("'20' has another form", "a share such as 20%")
+
+
+def test_what_may_stand_alone_or_as_a_url():
+    assert parsers.read_one_or_more("a") == ("a",)
+    assert parsers.read_one_or_more(["a", "b"]) == ["a", "b"]
+    assert parsers.read_listener("a:1") == {"address": "a:1"}
+    assert parsers.read_listener({"address": "a:1"}) == {"address": "a:1"}
+    assert parsers.read_endpoint("http://a") == {"url": "http://a"}
+    assert parsers.read_endpoint(["x"]) == ["x"]
+
+
+def test_a_url_is_no_listener():
+    assert refusal(parsers.read_listener, "https://a:443") == ("'https://a:443' is a URL", parsers.A_LISTENER)
+
+
+@pytest.mark.parametrize("word", ["off", "Off", "false", "no", "NO"])
+def test_parts_are_switched_off_in_yamls_words(word):
+    assert parsers.read_unless_off(word) is None
+    assert parsers.read_access_log(word) is None
+
+
+def test_what_is_not_switched_off_is_left_to_its_reader():
+    assert parsers.read_unless_off({"errors": "5"}) == {"errors": "5"}
+    assert parsers.read_unless_off("on") == "on"
+    assert parsers.read_unless_off(None) is None
+    assert parsers.read_access_log("access.log") == {"file": "access.log"}
+    assert parsers.read_access_log({"file": "access.log"}) == {"file": "access.log"}
+    assert parsers.read_access_log(["x"]) == ["x"]
+    assert parsers.read_or_off({"earn": "1/s"}) == {"earn": "1/s"}
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "false", "no"])
+def test_what_is_switched_off_for_one_alone_says_so(word):
+    assert parsers.read_or_off(word) == "off"
+    assert parsers.given_or_off("off") == "off"
+    assert parsers.given_or_off({"earn": "1/s"}) == parsers.given_or_off("on") == parsers.GIVEN
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [("10.0.0.1", True), ("::1", True), ("api.internal", False), ("10.0.0.256", False), ("1.2.3", False)],
+)
+def test_an_ip_address_is_told_from_a_name(host: str, known: bool) -> None:
+    assert parsers.is_address(host) is known

@@ -1,0 +1,45 @@
+"""When a node that is away is tried again."""
+
+import random
+
+from edgeproxy.hub.breaker import FIRST, LONGEST, STEADY, Breaker
+
+
+def test_pauses_grow_while_attempts_are_in_vain_and_differ_from_host_to_host(seed: int) -> None:
+    chance = random.Random(seed)
+    breakers = [Breaker(chance) for _ in range(100)]
+    assert {breaker.state for breaker in breakers} == {"open"}
+    for times in range(10):
+        pauses = []
+        for breaker in breakers:
+            breaker.probe()
+            assert breaker.state == "half-open"
+            pauses.append(breaker.open(1000.0 + times))
+            assert breaker.state == "open"
+        mean = min(LONGEST, FIRST * 2**times)
+        assert mean * 0.5 <= min(pauses) < mean * 0.75
+        assert mean * 1.25 < max(pauses) <= mean * 1.5
+
+
+def test_what_comes_back_and_falls_again_has_not_come_back() -> None:
+    breaker, now = Breaker(random.Random(1)), 1000.0
+    pauses = []
+    for _ in range(8):
+        breaker.probe()
+        breaker.close(now)
+        assert breaker.state == "closed"
+        now += STEADY / 2
+        pauses.append(breaker.open(now))
+    assert pauses[0] <= FIRST * 1.5
+    assert pauses[-1] >= LONGEST / 2
+
+
+def test_what_has_stayed_is_tried_soon_when_it_is_lost() -> None:
+    breaker = Breaker(random.Random(1))
+    for _ in range(2000):
+        breaker.open(1000.0)
+    breaker.probe()
+    breaker.close(1000.0)
+    assert breaker.open(1000.0 + STEADY) <= FIRST * 1.5
+    breaker.probe()
+    assert breaker.open(1001.0 + STEADY) <= FIRST * 3, "and then it grows anew"

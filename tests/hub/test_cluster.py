@@ -1,0 +1,430 @@
+"""A hub of several nodes: keys are found wherever they are, and what a node loses is told again."""
+
+import itertools
+from asyncio import Future
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+
+from edgeproxy.config.parsers import Address
+from edgeproxy.counters import layout as at
+from edgeproxy.hub.calls import rate_call
+from edgeproxy.hub.cluster import A_PART, NO_CLUSTER, Range, link_to, ranges
+from edgeproxy.hub.hub import Hub
+from edgeproxy.hub.redis import HOSTS, Away, Link, Tls
+from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rule import Rule
+from edgeproxy.sync.plan import RateTerms
+from edgeproxy.sync.shared import Row, Shared, Use
+from tests.support.authority import Authority
+from tests.support.redis import SERVER, SLOTS, Cluster, Redis, free_port
+from tests.support.tables import close_all, limits, make
+from tests.support.waiting import turned
+from tests.sync.hosts import LAYOUT
+from tests.sync.reached import played, reached, tried
+from tests.sync.rights import documented
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+RULE = Rule("basic", 600, 60.0)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three primaries."""
+    cluster = Cluster(tmp_path_factory.mktemp("three"))
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    close_all()
+
+
+def report(key: bytes, seq: int, used: int, instance: int = 1) -> Report:
+    window = Window(10, 28, 1000, (Cell(1000, used, 0),))
+    return Report(key, instance, seq, 1, 2142.0, 60.0, used, window=window)
+
+
+def totals_of(key: bytes) -> bytes:
+    return rate_call(report(key, 1, 1))[0][0]
+
+
+class Host:
+    """A supervisor and a worker that have one row for each customer, on a real hub. Nobody is ever refused."""
+
+    def __init__(self, folder: Path, hub: Hub, instance: int, customers: list[bytes]) -> None:
+        folder.mkdir()
+        path = make(folder, LAYOUT)
+        self.hub = hub
+        self.table, self._worker = limits(path), limits(path, 0)
+        self._policies = Policies(self._worker, hosts=2)
+        self._seqs = itertools.count(1 << 32)
+        self.shared = Shared(self.table, instance)
+        self.shared.hosts = 2
+        self.used = {customer: self._policies.of(RULE, customer) for customer in customers}
+        self.counted: Counter[bytes] = Counter()
+        self.away: Counter[str] = Counter()
+        """Reports that had no answer, by why."""
+
+    @staticmethod
+    def now() -> float:
+        return 50_000_000 + monotonic()
+
+    def count(self, customer: bytes) -> None:
+        """A request passes."""
+        assert self.used[customer].left(self.now()) >= 1
+        self.used[customer].charge(1)
+        self.counted[customer] += 1
+        row = self._worker.readers[RULE.key(customer)].row
+        terms = RateTerms(RULE.limit, RULE.window, LAYOUT.cells)
+        self.shared.use(Use(row, self.table.words[row + at.ROW_GENERATION], terms), self.now())
+
+    def turn(self) -> None:
+        """Tell the hub what is due."""
+        for row, said in self.shared.reports(self.now(), self._seqs):
+            self.hub.rate(said).add_done_callback(partial(self._answered, row, said))
+
+    def _answered(self, row: Row, said: Report, answer: Any) -> None:
+        if answer.exception() is not None:
+            self.away[str(answer.exception())] += 1
+            self.shared.away(row, self.now(), "share")
+        else:
+            self.shared.answer(row, self.now(), said.seq, answer.result())
+
+    def held(self) -> set[bytes]:
+        """The customers whose limit this host keeps for itself just now."""
+        held = {row.plan.key for row in self.shared._rows.values() if row.held is not None}
+        return {customer for customer in self.used if RULE.key(customer) in held}
+
+
+class Pair:
+    """Two hosts on a cluster, and what it has been told by them."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster, self._folder = cluster, folder
+        self.hosts: list[Host] = []
+        self.customers = [f"{folder.name}-{number}".encode() for number in range(12)]
+
+    async def __aenter__(self) -> "Pair":
+        self._ends = AsyncExitStack()
+        for instance in (1, 2):
+            hub = await self._ends.enter_async_context(reached(self.cluster.url, instance, renewed=self._renewed))
+            self.hosts.append(Host(self._folder / f"host-{instance}", hub, instance, self.customers))
+        await turned(lambda: all(host.hub.hosts == 2 for host in self.hosts), "both are on the hub")
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        await self._ends.aclose()
+
+    def _renewed(self, has: Callable[[bytes], bool]) -> None:
+        for host in self.hosts:
+            host.shared.renew(has, host.now())
+
+    def count(self) -> None:
+        """A request at each host for every customer."""
+        for host in self.hosts:
+            for customer in self.customers:
+                host.count(customer)
+
+    def turn(self) -> bool:
+        for host in self.hosts:
+            host.turn()
+        return True
+
+    def at_hub(self, customer: bytes) -> int:
+        """What all have counted, by the word of the node that has it; -1 where it cannot be asked just now."""
+        key = totals_of(RULE.key(customer))
+        try:
+            flat = self.cluster.tell(self.cluster.owner(key), "HGETALL", key)
+        except RedisError:
+            return -1
+        return sum(int(count) for cell, count in zip(flat[::2], flat[1::2], strict=True) if cell.isdigit())
+
+    def counted(self, customer: bytes) -> int:
+        return sum(host.counted[customer] for host in self.hosts)
+
+    def is_told(self, customers: list[bytes] | None = None) -> bool:
+        """Whether the hub has every count, and each once."""
+        self.turn()
+        return all(self.at_hub(customer) == self.counted(customer) for customer in customers or self.customers)
+
+    async def told(self, customers: list[bytes] | None = None) -> None:
+        await turned(lambda: self.is_told(customers), "the hub has every count")
+
+    def customers_of(self, node: Redis) -> list[bytes]:
+        """Those whose counts are in this node."""
+        there = [one for one in self.customers if self.cluster.owner(totals_of(RULE.key(one))) is node]
+        assert there
+        return there
+
+
+# ---- where keys are
+
+
+def test_each_key_is_in_its_node_and_the_clock_is_that_of_one(three: Cluster) -> None:
+    async def play() -> None:
+        async with reached(three.url) as one, reached(three.url, 2) as other:
+            keys = [b"agree-%d" % number for number in range(30)]
+            assert {(await one.rate(report(key, 1, 3))).known for key in keys} == {False}
+            told = [await other.rate(report(key, 1, 1, 2)) for key in keys]
+            assert {(sum(each.foreign.values()), each.hosts) for each in told} == {(3, 2)}
+            assert len({each.where for each in told}) == 3, "all nodes have taken part"
+            await one.period(Period(b"q", 1, 7, 5))
+            assert await other.period(Period(b"q", 2, 7, 1)) == (7, 5)
+            await one.gauge(Gauge(b"g", 1, 3, 1000.0, 1005.0))
+            assert await other.gauge(Gauge(b"g", 2, 1, 1001.0, 1006.0)) == (3, 2)
+            await one.ask("RPUSH", b"dir:{people}:log", "x")
+            assert await other.ask("LRANGE", b"dir:{people}:log", 0, -1) == [b"x"]
+            await turned(lambda: one.hosts == other.hosts == 2, "each knows of the other")
+            clock = one._nodes.of(HOSTS)
+            assert clock is not None
+            assert clock.link is not None
+            assert clock.link.number == one._sampled_over
+            assert one.status()["breaker"] == "closed"
+            assert [node["state"] for node in one.status()["nodes"]] == ["up"] * 3
+            assert one.errors == other.errors == 0
+
+    played(play)
+
+
+def test_a_key_whose_digest_begins_with_a_brace_is_in_one_slot() -> None:
+    for key in (b"}" + bytes(15), b"}{}", b"a}b", b"{}", b"{"):
+        assert len({key_slot(bytes(each)) for each in rate_call(report(key, 1, 1))[0]}) == 1, key
+
+
+@pytest.mark.parametrize("host", [None, b"", b"?"])
+def test_a_node_that_does_not_know_where_it_is_is_where_it_was_asked(host: bytes | None) -> None:
+    answer = [[0, 99, [host, 7000, b"id", []]], [100, 200, [b"Other", 7001, b"id"], [b"replica", 7002, b"id"]]]
+    assert ranges(answer, "here") == [Range(0, 99, Address("here", 7000)), Range(100, 200, Address("other", 7001))]
+
+
+# ---- keys that go elsewhere
+
+
+def moving(cluster: Cluster, slot: int, source: Redis, target: Redis) -> None:
+    """As redis-cli --cluster reshard does it, up to where all keys are there."""
+    cluster.tell(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.name(source))
+    cluster.tell(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.name(target))
+    while keys := cluster.tell(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+        cluster.tell(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+
+
+def moved(cluster: Cluster, slot: int, target: Redis) -> None:
+    """The slot is there, and all are told."""
+    for node in (target, *(node for node in cluster.nodes if node is not target)):
+        cluster.tell(node, "CLUSTER", "SETSLOT", slot, "NODE", cluster.name(target))
+
+
+def test_a_key_is_followed_while_its_slot_is_on_its_way_and_once_it_is_there(three: Cluster) -> None:
+    for node in three.nodes:
+        three.tell(node, "ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
+
+    async def play() -> None:
+        async with reached(three.url.replace("//", "//edge:s3cret@")) as hub:
+            key = totals_of(b"wanders")
+            source = three.owner(key)
+            target = next(node for node in three.nodes if node is not source)
+            there = {node.at: node.link.number for node in hub._nodes.all if node.link}[f"127.0.0.1:{target.port}"]
+            before = await hub.rate(report(b"wanders", 1, 1))
+            assert before.where != there
+            moving(three, key_slot(key), source, target)
+            asked = await hub.rate(report(b"wanders", 2, 2))
+            assert (asked.known, asked.where) == (True, there), "ASK"
+            with pytest.raises(Away, match="TRYAGAIN"):
+                await hub.rate(report(b"wanders", 1, 1, instance=7))
+            moved(three, key_slot(key), target)
+            answers = [hub.rate(report(b"wanders", seq, seq)) for seq in range(3, 50)]
+            told = [await answer for answer in answers]
+            assert {(each.known, each.where) for each in told} == {(True, there)}, "MOVED"
+            assert hub._nodes.of(key).at == f"127.0.0.1:{target.port}"
+            assert hub.is_up
+
+    played(play)
+
+
+def test_slots_move_while_hosts_count(three: Cluster, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with Pair(three, tmp_path) as pair:
+            pair.count()
+            await pair.told()
+            for customer in pair.customers[:6]:
+                key = totals_of(RULE.key(customer))
+                source = three.owner(key)
+                target = next(node for node in three.nodes if node is not source)
+                pair.count()
+                pair.turn()
+                moving(three, key_slot(key), source, target)
+                pair.count()
+                pair.turn()
+                moved(three, key_slot(key), target)
+            await pair.told()
+            assert all(host.hub.is_up for host in pair.hosts)
+
+    played(play)
+
+
+# ---- nodes that go
+
+
+def test_a_killed_primary_without_a_replica_takes_nobody_else_along(three: Cluster, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with Pair(three, tmp_path) as pair:
+            pair.count()
+            await pair.told()
+            for host in pair.hosts:
+                host.away.clear()
+            clock = three.owner(HOSTS)
+            offsets = [host.hub.offset for host in pair.hosts]
+            gone = pair.customers_of(clock)
+            others = [customer for customer in pair.customers if customer not in gone]
+            clock.kill()
+            pair.count()
+            await turned(
+                lambda: pair.turn() and all(host.held() == set(gone) for host in pair.hosts), "held to its part"
+            )
+            pair.count()
+            await pair.told(others)
+            for host, offset in zip(pair.hosts, offsets, strict=True):
+                assert host.hub.is_up
+                assert host.hub.hosts == 2
+                assert host.hub.offset == offset
+                assert [node["state"] for node in host.hub.status()["nodes"]].count("away") == 1
+                assert host.hub.nodes_away == 1
+                assert host.hub.errors >= 1, "that it was lost, and each attempt since then"
+                assert all("Connection closed" in why or "Connect call failed" in why for why in host.away)
+            clock.start()
+            await pair.told()
+            await turned(lambda: pair.turn() and not any(host.held() for host in pair.hosts), "nobody is held")
+            await turned(lambda: three.tell(clock, "ZCARD", HOSTS) == 2, "the hosts are counted there again")
+
+    played(play)
+
+
+def test_what_the_replica_of_a_killed_primary_has_not_heard_is_told_again(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, replicas=1)
+
+    async def play() -> None:
+        async with Pair(cluster, tmp_path) as pair:
+            pair.count()
+            await pair.told()
+            primary = cluster.owner(HOSTS)
+            assert pair.customers_of(primary)
+            # From here on the replica hears no more: what comes is behind more than a connection takes.
+            replica = cluster.replica(primary)
+            replica.stop()
+            cluster.tell(primary, "SET", b"{rl:hosts}:junk", bytes(64 << 20))
+            pair.count()
+            await pair.told()
+            primary.kill()
+            replica.go_on()
+            await turned(lambda: pair.turn() and cluster.owner(HOSTS) is not primary, "the replica is the primary")
+            await pair.told()
+            assert all(host.hub.is_up for host in pair.hosts)
+            await turned(lambda: all(host.hub.hosts == 2 for host in pair.hosts), "hosts are counted there")
+
+    try:
+        played(play)
+    finally:
+        cluster.kill()
+
+
+def test_a_cluster_that_is_away_as_a_whole_is_found_again(three: Cluster) -> None:
+    async def play() -> None:
+        async with reached(three.url) as hub:
+            assert (await hub.rate(report(b"whole", 1, 1))).hosts == 1
+            for node in three.nodes:
+                node.kill()
+            await turned(lambda: not hub.is_up, "it is away")
+            with pytest.raises(Away, match=r"Connection closed|Connect call failed"):
+                await hub.rate(report(b"whole", 2, 2))
+            assert hub.why
+            assert hub.offset is None
+            for node in three.nodes:
+                node.start()
+            await turned(lambda: hub.is_up and all(node.link for node in hub._nodes.all), "it is back")
+            assert (await hub.rate(report(b"whole", 3, 3))).known is False, "it has forgotten everything"
+
+    played(play)
+
+
+def test_one_of_the_nodes_that_are_named_has_to_answer(three: Cluster) -> None:
+    living = f"127.0.0.1:{three.nodes[1].port}"
+    dead = f"127.0.0.1:{free_port()}"
+
+    async def play() -> None:
+        async with reached(f"redis+cluster://{dead},{living}") as hub:
+            assert len(hub.status()["nodes"]) == 3
+        for number in range(9):
+            key = b"dir:{%d}:log" % number
+            link = await link_to(key, f"redis+cluster://{living},{dead}", Tls())
+            assert await link.ask("LLEN", key) == 0
+            await link.close()
+        with pytest.raises(Away, match=dead):
+            await link_to(b"k", f"redis+cluster://{dead}", Tls())
+        async with tried(f"redis+cluster://{dead}") as hub:
+            await turned(lambda: dead in (hub.why or ""), "it says who does not answer")
+            assert hub.status()["nodes"] == []
+
+    played(play)
+
+
+# ---- what is no cluster, and TLS
+
+
+def test_one_redis_and_a_cluster_are_not_mistaken_for_each_other(three: Cluster, redis_port: int) -> None:
+    async def play() -> None:
+        async with tried(f"redis+cluster://127.0.0.1:{redis_port}") as hub:
+            await turned(lambda: NO_CLUSTER in (hub.why or ""), "it is no cluster")
+            assert not hub.is_up
+            assert (hub.errors > 0, hub.nodes_away) == (True, 1)
+        for node in three.nodes:
+            async with tried(node.url) as hub:
+                if three.owner(HOSTS) is node:
+                    await turned(lambda hub=hub: hub.is_up, "it has the key of the hosts")  # type: ignore[misc]
+                    for number in range(30):
+                        hub.rate(report(b"%d" % number, 1, 1)).add_done_callback(Future.exception)
+                await turned(lambda hub=hub: hub.why == A_PART, "it is a part of a cluster")  # type: ignore[misc]
+                assert not hub.is_up
+
+    played(play)
+
+
+def test_a_cluster_of_one_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    issued = authority.issue("localhost")
+    files = ("--tls-cert-file", str(issued.cert), "--tls-key-file", str(issued.key), "--tls-auth-clients", "no")
+    port = free_port()
+    given = ("--port", "0", "--tls-port", str(port), "--tls-ca-cert-file", str(authority.file), "--tls-cluster", "yes")
+    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--requirepass", "s3cret")
+    server = Redis(tmp_path, *files, *given, *cluster)
+    tls = Tls(ca=str(authority.file))
+
+    async def play() -> None:
+        operator = await Link.open(f"rediss://:s3cret@localhost:{port}/0", tls)
+        await operator.ask("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+        await operator.close()
+        # The node knows no address of its own: it is where the URL says.
+        async with reached(f"rediss+cluster://:s3cret@localhost:{port}", tls=tls) as hub:
+            assert (await hub.rate(report(b"k", 1, 1))).hosts == 1
+            assert hub.status()["nodes"] == [{"node": f"localhost:{port}", "state": "up", "breaker": "closed"}]
+            assert "s3cret" not in str(hub.status())
+        async with tried(f"redis+cluster://:s3cret@localhost:{port}") as hub:
+            await turned(lambda: hub.why != "not reached yet", "it is tried")
+            assert not hub.is_up
+
+    try:
+        played(play)
+    finally:
+        server.kill()

@@ -1,0 +1,389 @@
+"""The hub in a real Redis: reached, lost, and reached again; what is asked of it meanwhile is told that it is away."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from edgeproxy.hub import calls
+from edgeproxy.hub.redis import Away, Link, Tls
+from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
+from tests.support.authority import Authority
+from tests.support.redis import SERVER, Redis, free_port
+from tests.sync.reached import played, reached, tried, until
+from tests.sync.rights import documented
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+
+def report(seq: int, used: int, instance: int = 1) -> Report:
+    window = Window(10, 28, 1000, (Cell(1000, used, 0),))
+    return Report(b"k", instance, seq, 1, 2142.0, 60.0, used, window=window)
+
+
+def test_answers_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        async with reached(server.url) as hub:
+            answers = [hub.rate(report(seq, seq, instance=1 + seq % 2)) for seq in range(1, 501)]
+            told = [await answer for answer in answers]
+            # Each sees what the other had said by then.
+            assert [sum(one.foreign.values()) for one in told] == [seq - 1 for seq in range(1, 501)]
+            assert hub.hosts == 1
+            assert 0 < hub.rtt < 1
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_a_killed_server_is_away_at_once_and_reached_again(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        async with reached(server.url) as hub:
+            assert (await hub.rate(report(1, 3))).known is False
+            server.kill()
+            with pytest.raises(Away):
+                await hub.rate(report(2, 4))
+            await until(lambda: not hub.is_up)
+            assert hub.why
+            assert hub.errors == 1
+            server.start()
+            await until(lambda: hub.is_up)
+            assert (await hub.rate(report(3, 5))).known is False, "it has forgotten everything"
+            assert (await hub.rate(report(4, 5))).known is True
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_a_server_that_hangs_is_away_after_a_second(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        async with reached(server.url) as hub:
+            server.stop()
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(Away, match="no answer within 1 s"):
+                await hub.rate(report(1, 3))
+            assert asyncio.get_running_loop().time() - began < 3
+            server.go_on()
+            await until(lambda: hub.is_up)
+
+    try:
+        played(play)
+    finally:
+        server.go_on()
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("refuses", "passes"),
+    [("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"), ("SCRIPT FLUSH", "PING")],
+)
+def test_a_server_that_refuses_is_away_until_it_does_not(tmp_path: Path, refuses: str, passes: str) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        operator = await Link.open(server.url)
+        async with reached(server.url) as hub:
+            await operator.ask(*refuses.split())
+            with pytest.raises(Away):
+                await hub.rate(report(1, 3))
+            await until(lambda: not hub.is_up)
+            await operator.ask(*passes.split())
+            await until(lambda: hub.is_up)
+            assert (await hub.rate(report(2, 3))).known is False
+            heard = hub.heard_at
+            await until(lambda: hub.heard_at > heard)
+        await operator.close()
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_hosts_are_counted_by_their_heartbeats(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        async with reached(server.url, 1) as one, reached(server.url, 2) as other:
+            await until(lambda: one.hosts == 2)
+            assert other.hosts == 2
+            assert abs((one.offset or 0) - (other.offset or 1)) < 0.05
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_quotas_and_what_is_in_use(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        async with reached(server.url) as hub:
+            await hub.period(Period(b"q", 1, 7, 5))
+            assert await hub.period(Period(b"q", 2, 7, 1)) == (7, 5)
+            await hub.gauge(Gauge(b"g", 1, 3, 1000.0, 1005.0))
+            assert await hub.gauge(Gauge(b"g", 2, 1, 1001.0, 1006.0)) == (3, 2)
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_a_password_of_the_url_is_used_and_never_shown(tmp_path: Path) -> None:
+    server = Redis(tmp_path, "--requirepass", "s3cret")
+
+    async def play() -> None:
+        with pytest.raises(Away, match=r"(?i)auth"):
+            await Link.open(server.url)
+        async with reached(f"redis://:s3cret@127.0.0.1:{server.port}/0") as hub:
+            assert (await hub.rate(report(1, 1))).hosts == 1
+            assert "s3cret" not in hub.name
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    issued = authority.issue("localhost")
+    files = ("--tls-cert-file", str(issued.cert), "--tls-key-file", str(issued.key), "--tls-auth-clients", "no")
+    port = free_port()
+    server = Redis(tmp_path, *files, "--port", "0", "--tls-port", str(port), "--tls-ca-cert-file", str(authority.file))
+
+    async def play() -> None:
+        with pytest.raises(Away, match=r"(?i)certificate"):
+            await Link.open(f"rediss://localhost:{port}/0")
+        async with reached(f"rediss://localhost:{port}/0", tls=Tls(ca=str(authority.file))) as hub:
+            assert (await hub.rate(report(1, 1))).hosts == 1
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_scripts_that_redis_refuses_count_as_no_answer(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        async with reached(server.url) as hub:
+            link = await Link.open(server.url)
+            await link.ask("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(Away, match="read only replica"):
+                await hub.rate(report(1, 1))
+            assert hub.errors >= 1
+            await link.close()
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_who_has_forgotten_everything_is_noticed(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+    renewed: list[bool] = []
+
+    async def play() -> None:
+        async with reached(server.url, renewed=lambda has: renewed.append(has(b"k"))) as hub:
+            beats = hub.heard_at
+            await until(lambda: hub.heard_at > beats)
+            assert renewed == []
+            await hub.ask("FLUSHALL", b"SYNC")
+            await until(lambda: renewed == [True])
+            beats = hub.heard_at
+            await until(lambda: hub.heard_at > beats)
+            assert renewed == [True]
+            assert hub.errors == 0
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        async with reached(server.url) as hub:
+            (node,) = hub._nodes.all
+            assert node.link is not None
+            other = (await node.link.ask("SCRIPT", "LOAD", "return 1")).decode()
+            node.link._shas[calls.RATE] = other
+            with pytest.raises(Away, match="it answered 1 to EVALSHA: is it a Redis"):
+                await asyncio.wait_for(hub.rate(report(1, 1)), 10)
+            await until(lambda: hub.errors == 1 and hub.is_up)
+            assert node.link is not None
+            node.link._shas[calls.HEARTBEAT] = other
+            await until(lambda: hub.errors == 2 and hub.is_up)
+            assert (await hub.rate(report(2, 1))).hosts == 1
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+LACKING = {
+    "-evalsha": "^NOPERM .*evalsha",
+    "-script": "^NOPERM .*script",
+    "resetkeys": "^NOPERM .*key",
+    "-zadd": "^The user executing the script can't run this command",
+}
+"""What is said to a user without this right."""
+
+
+def test_the_rights_of_the_documentation_are_those_of_the_scripts() -> None:
+    called = {
+        name.lower() for each in calls.SCRIPTS for name in re.findall(rb"redis\.call\('([A-Z]+)'", calls.script(each))
+    }
+    assert sorted(documented()) == sorted(
+        ["~rl:*", "+evalsha", "+script|load", "+cluster|slots", "+asking", *(f"+{name.decode()}" for name in called)]
+    )
+
+
+def test_a_user_with_the_rights_of_the_documentation_and_one_without(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+    url = f"redis://edge:s3cret@127.0.0.1:{server.port}/0"
+
+    async def play() -> None:
+        operator = await Link.open(server.url)
+        await operator.ask("ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
+        async with reached(url) as hub:
+            changed = Window(10, 28, 1000, (Cell(1000, 3, 0), Cell(971, 1, 0)))
+            for seq in (1, 2):
+                await hub.rate(Report(b"k", 1, seq, 1, 2142.0, 60.0, 4, want=1, window=changed, bucket=Bucket(5, 1, 0)))
+                await hub.rate(Report(b"k", 1, 9, 2, 2542.0, 60.0, 4, window=Window(10, 28, 1100)))
+                await hub.period(Period(b"q", seq, seq, 5))
+                await hub.gauge(Gauge(b"g", seq, 2 - seq, 1000.0 + 10 * seq, 1005.0 + 10 * seq))
+            heard = hub.heard_at
+            await until(lambda: hub.heard_at > heard + 1)
+            assert hub.errors == 0
+        for rule, said in LACKING.items():
+            await operator.ask("ACL", "SETUSER", "edge", *documented(), rule)
+            async with tried(url) as hub:
+                await until(lambda hub=hub: hub.why != "not reached yet")  # type: ignore[misc]
+                assert not hub.is_up
+                assert hub.errors
+                assert hub.why is not None
+                assert re.search(said, hub.why), hub.why
+        await operator.close()
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("commands", "why"),
+    [
+        (["CONFIG SET maxmemory 1"], "OOM"),
+        (["REPLICAOF 127.0.0.1 1"], "READONLY You can't write against a read only replica"),
+        (["CONFIG SET requirepass other"], "NOAUTH"),
+        (["CONFIG SET save 3600_1", "BGSAVE"], "MISCONF"),
+    ],
+)
+def test_why_it_is_away_is_said(tmp_path: Path, commands: list[str], why: str) -> None:
+    server = Redis(tmp_path, "--dbfilename", "occupied")
+    (tmp_path / "occupied" / "by").mkdir(parents=True)
+
+    async def play() -> None:
+        operator = await Link.open(server.url)
+        for command in commands:
+            await operator.ask(*(word.replace("_", " ") for word in command.split()))
+        with capture_logs() as lines:
+            async with tried(server.url) as hub:
+                await until(lambda: why in (hub.why or ""))
+                assert not hub.is_up
+                assert (hub.errors > 0, hub.nodes_away) == (True, 1)
+                assert hub.status()["why"] == hub.why
+        assert [line["why"] for line in lines if line["log_level"] == "error"][-1].startswith(why)
+        await operator.close()
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_who_accepts_and_never_answers_is_tried_by_one_connection_and_why_is_logged_once() -> None:
+    async def play() -> None:
+        there, most, times = 0, 0, 0
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal there, most, times
+            there, times = there + 1, times + 1
+            most = max(most, there)
+            while await reader.read(1000):
+                pass
+            there -= 1
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        with capture_logs() as lines:
+            async with tried(f"redis://127.0.0.1:{port}/0") as hub:
+                await until(lambda: times == 2)
+                assert (hub.breaker, hub.errors) == ("half-open", 1)
+                await until(lambda: hub.breaker == "open")
+                assert hub.errors == 2, "each attempt counts once"
+                assert hub.why == "no answer within 2 s"
+                with pytest.raises(Away, match="no answer within 2 s"):
+                    await hub.rate(report(1, 1))
+        assert most == 1
+        assert [line["why"] for line in lines if line["log_level"] == "error"] == ["no answer within 2 s"]
+        server.close()
+
+    played(play)
+
+
+def test_the_state_of_the_breaker_is_in_the_status(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        with capture_logs() as lines:
+            async with reached(server.url) as hub:
+                said = hub.status()
+                assert (said["state"], said["breaker"], said["hosts"]) == ("up", "closed", 1)
+                assert not {"why", "nodes"} & said.keys()
+                server.kill()
+                await until(lambda: not hub.is_up)
+                states = [hub.breaker]
+                while states.count("half-open") < 2:
+                    await asyncio.sleep(0)
+                    if hub.breaker != states[-1]:
+                        states.append(hub.breaker)
+                assert set(states) == {"open", "half-open"}
+                assert hub.status()["state"] == "away"
+                server.start()
+                await until(lambda: hub.status()["breaker"] == "closed")
+        whys = [line["why"] for line in lines if line["event"] == "the hub is away"]
+        assert len(whys) == len(set(whys)) <= 2, "that it was lost, and that nobody is there: once each"
+        assert sum(line["event"] == "the hub is reached" for line in lines) == 2
+
+    try:
+        played(play)
+    finally:
+        server.kill()
+
+
+def test_every_script_is_shipped() -> None:
+    for name in calls.SCRIPTS:
+        assert b"redis.call" in calls.script(name)

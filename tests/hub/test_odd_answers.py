@@ -1,0 +1,315 @@
+"""Who answers what is no answer is no hub: nothing of it counts, why is said, and it is tried again."""
+
+import asyncio
+import random
+import re
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
+
+from edgeproxy.clock import EPOCH
+from edgeproxy.directory import push, versions
+from edgeproxy.hub import breaker, calls
+from edgeproxy.hub.redis import Away, Link
+from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
+from tests.sync.fake import Answers, bulk, clock, fake, to
+from tests.sync.reached import played, reached, tried, until
+
+SAID = Report(b"k", 1, 1, 1, 2142.0, 60.0, 3, window=Window(10, 28, 1000, (Cell(1000, 3, 0),)))
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again at once."""
+    monkeypatch.setattr(breaker, "FIRST", 0.01)
+    monkeypatch.setattr(breaker, "LONGEST", 0.02)
+
+
+def all_alike(said: bytes) -> Answers:
+    return lambda command: said
+
+
+HEADS = b"*1000000000\r\n"
+FIRST: list[tuple[str, Answers, str]] = [
+    ("OK", all_alike(b"+OK\r\n"), "answered 'OK' to SCRIPT LOAD: is it a Redis?"),
+    ("web", all_alike(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"), "'HTTP/1.1 400 Bad Request': is it"),
+    ("arrays", all_alike(HEADS * 1000), r"'\*1000000000': is it a Redis"),
+    ("maps", all_alike(b"%40000\r\n" * 1000), "'%40000': is it a Redis"),
+    ("deep", all_alike(b"*1\r\n" * 1000), "arrays in arrays"),
+    ("long", all_alike(b"$2000000000\r\n" + b"a" * 1000), r"'\$2000000000': is it a Redis"),
+    ("line", all_alike(b"+" + b"a" * 100_000), "'a*': is it a Redis|'.a*': is it a Redis"),
+    ("moved to nowhere", all_alike(b"-MOVED\r\n"), "cannot be read"),
+    ("key", all_alike(b"%1\r\n*0\r\n:1\r\n"), "cannot be read"),
+    ("other script", lambda command: bulk(b"0" * 40) if command[0] == b"SCRIPT" else None, "'0000.* to SCRIPT LOAD"),
+    ("push", all_alike(b">1\r\n:1\r\n"), "'>1': is it a Redis"),
+]
+
+
+@pytest.mark.parametrize(("answers", "why"), [case[1:] for case in FIRST], ids=[case[0] for case in FIRST])
+def test_what_is_no_redis_is_away(answers: Answers, why: str) -> None:
+    async def play() -> None:
+        async with fake(answers) as url, tried(url) as hub:
+            with capture_logs() as lines:
+                await until(lambda: hub.errors >= 5)
+            assert (hub.is_up, hub.hosts, hub.offset, hub.breaker == "closed") == (False, 1, None, False)
+            assert hub.why is not None
+            assert "is it a Redis?" in hub.why or "deep" in hub.why
+            with pytest.raises(Away, match=why):
+                await hub.rate(SAID)
+            assert [line["event"] for line in lines] == ["the hub is away"]
+
+    played(play)
+
+
+@pytest.mark.parametrize("user", ["", "edge:s3cret@", ":s3cret@"])
+def test_a_hub_that_greets_wrongly_is_away(user: str) -> None:
+    async def play() -> None:
+        async with fake(all_alike(b"+OK\r\n")) as url, tried(url.replace("//", f"//{user}")) as hub:
+            await until(lambda: hub.errors >= 2)
+            assert "is it a Redis?" in (hub.why or "")
+
+    played(play)
+
+
+BEATS = {
+    "OK": b"+OK\r\n",
+    "a string": bulk(b"OK"),
+    "a number": b":1\r\n",
+    "nothing": b"$-1\r\n",
+    "too short": b"*2\r\n:1\r\n:0\r\n",
+    "too long": b"*5\r\n:1\r\n:0\r\n:0\r\n" + clock(),
+    "bytes as hosts": b"*4\r\n" + bulk(b"1") + b":0\r\n" + clock(),
+    "no host": b"*4\r\n:0\r\n:0\r\n" + clock(),
+    "fewer than none": b"*4\r\n:-1\r\n:0\r\n" + clock(),
+    "more than there are": b"*4\r\n:4294967297\r\n:0\r\n" + clock(),
+    "an array as hosts": b"*4\r\n*0\r\n:0\r\n" + clock(),
+    "numbers as clock": b"*4\r\n:1\r\n:0\r\n:1735689600\r\n:0\r\n",
+    "no clock": b"*4\r\n:1\r\n:0\r\n" + bulk(b"OK") + bulk(b"OK"),
+    "an error inside": b"*4\r\n-ERR no\r\n:0\r\n" + clock(),
+    "1970": b"*4\r\n:1\r\n:0\r\n" + clock(79.0),
+    "2100": b"*4\r\n:1\r\n:0\r\n" + clock(4102444800.0),
+}
+
+
+@pytest.mark.parametrize("said", BEATS.values(), ids=BEATS)
+def test_a_heartbeat_that_is_answered_otherwise_is_none(said: bytes) -> None:
+    async def play() -> None:
+        async with fake(to(calls.HEARTBEAT, said)) as url, tried(url) as hub:
+            await until(lambda: hub.errors >= 2)
+            assert (hub.is_up, hub.hosts, hub.offset, hub.heard_at) == (False, 1, None, 0.0)
+            assert "is it a Redis?" in (hub.why or "") or "its clock is wrong" in (hub.why or "")
+
+    played(play)
+
+
+def array(*parts: bytes | int) -> bytes:
+    """An answer of a script; numbers are numbers."""
+    return b"*%d\r\n" % len(parts) + b"".join(b":%d\r\n" % part if isinstance(part, int) else part for part in parts)
+
+
+def rate(**other: Any) -> bytes:
+    """A rate's answer with something else in it."""
+    said = {"known": 1, "hosts": 2, "claims": 0, "foreign": array(1000, 5), "granted": array(1000, 3, 1)}
+    said |= {"level": bulk(b"0"), "now": bulk(b"2142.5"), "seconds": bulk(b"1800000000"), "rest": bulk(b"5")}
+    assert other.keys() <= said.keys()
+    return array(*(said | other).values())
+
+
+RATES = {
+    "text": bulk(b"OK"),
+    "hosts": rate(hosts=-1),
+    "many hosts": rate(hosts=1 << 40),
+    "claims": rate(claims=-1),
+    "half a cell": rate(foreign=array(1000)),
+    "no cells": rate(foreign=bulk(b"none")),
+    "a cell of text": rate(foreign=array(1000, bulk(b"5"))),
+    "less than nothing": rate(foreign=array(1000, -5)),
+    "two thirds": rate(granted=array(1000, 3)),
+    "a claim of nothing": rate(granted=array(1000, b"$-1\r\n", 1)),
+    "no level": rate(level=bulk(b"OK")),
+    "a level of nan": rate(level=bulk(b"nan")),
+    "an infinite level": rate(level=bulk(b"inf")),
+    "a number as level": rate(level=5),
+    "yesterday": rate(now=bulk(b"2.5")),
+    "tomorrow": rate(now=bulk(b"90000")),
+    "no clock": rate(seconds=bulk(b"OK")),
+    "no more of a clock": rate(rest=5),
+    "before there were edges": rate(seconds=bulk(b"%d" % (EPOCH - 1))),
+}
+TOTALS = {
+    "text": bulk(b"OK"),
+    "short": array(1),
+    "before": array(6, 0),
+    "long after": array(1 << 30, 0),
+    "a text": array(7, bulk(b"x")),
+}
+GAUGES = {"text": bulk(b"OK"), "less than nothing": array(-1, 1), "many": array(1, 1 << 40), "short": array(1)}
+OTHERS = [
+    *[(calls.RATE, what, said) for what, said in RATES.items()],
+    *[(calls.PERIOD, what, said.replace(b"*2", b"*4", 1) + clock()) for what, said in TOTALS.items()],
+    *[(calls.GAUGE, what, said.replace(b"*2", b"*4", 1) + clock()) for what, said in GAUGES.items()],
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [(script, said) for script, _, said in OTHERS],
+    ids=[f"{script}, {what}" for script, what, _ in OTHERS],
+)
+def test_a_report_that_is_answered_otherwise_is_not_heard_and_its_node_is_away(script: str, said: bytes) -> None:
+    async def play() -> None:
+        answered = {True: said}
+
+        def answers(command: list[bytes]) -> bytes | None:
+            return to(script, answered.pop(True))(command) if True in answered and to(script, b"x")(command) else None
+
+        async with fake(answers) as url, reached(url) as hub:
+            offset, asked = hub.offset, {calls.RATE: lambda: hub.rate(SAID), calls.PERIOD: lambda: hub.period(PERIOD)}
+            ask = asked.get(script, lambda: hub.gauge(GAUGE))
+            with pytest.raises(Away):
+                await ask()
+            assert (hub.errors, hub.hosts, hub.offset) in ((0, 1, offset), (1, 1, None))
+            await until(lambda: hub.errors == 1 and hub.is_up)
+            await ask()
+
+    played(play)
+
+
+PERIOD, GAUGE = Period(b"q", 1, 7, 5), Gauge(b"g", 1, 3, 1000.0, 1005.0)
+
+
+def test_answers_that_are_right_are_read() -> None:
+    async def play() -> None:
+        async with fake(to(calls.RATE, rate())) as url, reached(url) as hub:
+            told = await hub.rate(SAID)
+            assert (told.known, told.hosts, told.foreign, told.granted, told.now) == (
+                True,
+                2,
+                {1000: 5},
+                {1000: 3},
+                2142.5,
+            )
+            assert await hub.period(PERIOD) == (7, 0)
+            assert await hub.gauge(GAUGE) == (0, 1)
+
+    played(play)
+
+
+@pytest.mark.parametrize("said", [b"+OK\r\n", b":5\r\n", b"*1\r\n+OK\r\n", b"%1\r\n+a\r\n+b\r\n"])
+def test_a_directory_that_is_answered_otherwise_is_none(said: bytes) -> None:
+    def answers(command: list[bytes]) -> bytes | None:
+        return said if command[0] in (b"LINDEX", b"LRANGE") else None
+
+    async def play() -> None:
+        for read in (versions.last, versions.log):
+            async with fake(answers) as url, reached(url) as hub:
+                with pytest.raises((Away, versions.Unreadable)):
+                    await read(hub.ask)
+                if not said.startswith((b"*", b"+")):
+                    await until(lambda hub=hub: hub.errors == 1)  # type: ignore[misc]
+
+    played(play)
+
+
+LINE = versions.Version(1, "a" * 32, True, 1, 10, "b" * 64, 1, 1, 1.8e9)
+
+
+@pytest.mark.parametrize("other", [{"number": -1}, {"parts": 1 << 60}, {"size": -5}, {"customers": "1"}, {"at": "now"}])
+def test_a_line_of_the_directory_with_what_nobody_pushes_is_not_read(other: dict[str, Any]) -> None:
+    assert versions.version_of(versions.line_of(LINE)) == LINE
+    with pytest.raises(versions.Unreadable):
+        versions.version_of(versions.line_of(LINE._replace(**other)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "commit", "why"),
+    [
+        (b":7\r\n", b":1\r\n", "has lost what was sent"),
+        (b":1\r\n", b":0\r\n", "somebody else has pushed"),
+        (b":1\r\n", b":-1\r\n", "has lost what was sent"),
+        (b":1\r\n", b":79\r\n", "answered 79 to the last step"),
+    ],
+)
+def test_a_push_that_is_answered_otherwise_is_none(stage: bytes, commit: bytes, why: str) -> None:
+    def answers(command: list[bytes]) -> bytes | None:
+        said = {calls.script("stage"): stage, calls.script("commit"): commit}
+        return b"*0\r\n" if command[0] == b"LRANGE" else said.get(command[1]) if command[0] == b"EVAL" else None
+
+    async def play() -> None:
+        async with fake(answers) as url:
+            link = await Link.open(url)
+            with pytest.raises(push.Refused, match=why):
+                await push.change(link.ask, {"acme": b'{"customer":{"tier":"x"},"keys":{},"name":"acme"}'})
+            await link.close()
+
+    played(play)
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        b"+OK\r\n",
+        array(5),
+        array(array(0, 16384, array(bulk(b"127.0.0.1"), 1))),
+        array(array(9, 5, array(bulk(b"127.0.0.1"), 1))),
+        array(array(0, 16383, array(bulk(b"127.0.0.1"), 0))),
+        array(array(0, 16383, array(bulk(b"\xff"), 1))),
+        array(array(0, 16383, array(5, 1))),
+        array(array(bulk(b"0"), bulk(b"5"), array(bulk(b"127.0.0.1"), 1))),
+    ],
+)
+def test_a_cluster_that_says_where_no_slots_are_is_away_and_asked_again(slots: bytes) -> None:
+    asked = 0
+
+    def answers(command: list[bytes]) -> bytes | None:
+        nonlocal asked
+        asked += command[0] == b"CLUSTER"
+        return slots if command[0] == b"CLUSTER" else None
+
+    async def play() -> None:
+        async with fake(answers) as url, tried(url.replace("redis:", "redis+cluster:").removesuffix("/0")) as hub:
+            await until(lambda: asked >= 3)
+            assert not hub.is_up
+            assert re.search("to CLUSTER SLOTS: is it a Redis", hub.why or "")
+            assert hub.errors >= 2
+
+    played(play)
+
+
+def test_who_gives_another_reason_each_time_is_logged_a_few_times(seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def play() -> None:
+        async with fake(lambda command: chance.randbytes(4096)) as url:
+            with capture_logs() as lines:
+                async with tried(url) as hub:
+                    await until(lambda: hub.errors >= 20)
+            assert [line["event"] for line in lines] == ["the hub is away"] * len(lines)
+            assert 1 <= len(lines) <= 3
+
+    played(play)
+
+
+def test_an_error_is_an_answer() -> None:
+    async def play() -> None:
+        async with fake(lambda command: b"-ERR no\r\n" if command[0] == b"LINDEX" else None) as url:
+            link = await Link.open(url)
+            with pytest.raises(ResponseError, match="no"):
+                await link.ask("LINDEX", b"x", -1)
+            assert not link.away.done()
+            await link.close()
+
+    played(play)
+
+
+def test_what_comes_unasked_is_no_answer() -> None:
+    async def play() -> None:
+        async with fake(lambda command: b":1\r\n:2\r\n" if command[0] == b"PING" else None) as url:
+            link = await Link.open(url)
+            assert await link.ask("PING") == 1
+            assert await asyncio.wait_for(link.away, 10) == "it answered what was not asked"
+            await link.close()
+
+    played(play)

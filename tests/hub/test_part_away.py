@@ -1,0 +1,89 @@
+"""The part of a hub that has a row does not answer, and the rest does: this row alone goes by `on_loss`."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import HAS_GAUGES
+from edgeproxy.limits.rule import Rule
+from edgeproxy.sync.plan import OnLoss
+from edgeproxy.sync.totals import Totals
+from tests.support.tables import WIDTH, close_all, limits, make
+from tests.sync.hosts import LAYOUT, Worker, World
+
+RULE = Rule("basic", 60, 60.0)
+OTHER = Rule("other", 60, 90.0)
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    close_all()
+
+
+def left(world: World, worker: Worker) -> tuple[int, bool]:
+    """What would still pass under the rule, and whether the next request would have to wait."""
+    gate, passes = worker.gates[RULE.stem], worker.policies.of(RULE, b"acme").left(world.now)
+    return passes, gate.must_ask(world.now, 1, passes)
+
+
+@pytest.mark.parametrize(
+    ("on_loss", "mode", "expected"),
+    [
+        ("share", "bounded", 20),
+        ("share", "strict", -10),
+        ("full", "bounded", 40),
+        ("full", "strict", -10),
+        ("deny", "bounded", -10),
+    ],
+)
+def test_nobody_waits_for_a_part_that_is_away(
+    tmp_path: Path, seed: int, on_loss: OnLoss, mode: str, expected: int
+) -> None:
+    world = World(tmp_path, seed, (0.001, 0.001))
+    workers = [host.workers[0] for host in world.hosts]
+    for rule in (RULE, OTHER):
+        for worker in workers:
+            for number in range(10):
+                world.later(number, worker.request, rule, mode)
+    world.run(12)
+    one = world.hosts[0]
+    (row,) = (row for row in one.shared._rows.values() if row.plan.key == RULE.key(b"acme"))
+    other = workers[0].policies.of(OTHER, b"acme").left(world.now)
+    assert 38 <= other <= 41, "but for a claim in hand, and what the other host counted last"
+    one.shared.away(row, world.now, on_loss)
+    # Its own ten are used of what it is held to: half of sixty, none, or all that the others have not used.
+    held = left(world, workers[0])[0]
+    assert expected <= held <= expected + 1
+    if expected > 0:
+        # However many pass until its next turn, and however long nobody has answered.
+        for _ in range(held):
+            assert left(world, workers[0])[1] is False
+            workers[0].request(RULE, mode)  # type: ignore[arg-type]
+            world.now += 0.1
+            one.shared.away(row, world.now, on_loss)
+        assert left(world, workers[0])[0] <= 0
+        assert not workers[0].waiting[RULE.stem]
+    assert workers[0].policies.of(OTHER, b"acme").left(world.now) == other, "the other row is as it was"
+
+
+@pytest.mark.parametrize(("on_loss", "elsewhere"), [("share", 5), ("deny", 10), ("full", 0)])
+def test_of_what_may_be_in_use_at_once_it_keeps_its_part_and_tells_of_it_again(
+    tmp_path: Path, seed: int, on_loss: OnLoss, elsewhere: int
+) -> None:
+    table, now = limits(make(tmp_path, LAYOUT)), 50_000_000.0
+    totals = Totals(table, 1, random.Random(seed))
+    totals.hosts = 2
+    row, generation, _ = table.find(table.key(b"acme"), WIDTH, now, HAS_GAUGES)
+    totals.use(row, generation, 10, now)
+    ((total, _),) = totals.reports(now)
+    totals.away(total, now, on_loss)
+    assert table.words[row + LAYOUT.head(LAYOUT.columns - 1) + at.GAUGE] == elsewhere
+    for _ in range(3):
+        assert list(totals.reports(now + 0.5)) == [], "not at once, again and again"
+        now += 1.25
+        assert len(list(totals.reports(now))) == 1
+        totals.away(total, now, on_loss)

@@ -1,0 +1,141 @@
+"""The scripts in a real Redis say what the hub in memory says, whatever hosts report in whatever order."""
+
+import random
+from typing import Any
+
+import pytest
+import redis
+
+from edgeproxy.hub.calls import (
+    GAUGE,
+    PERIOD,
+    RATE,
+    gauge_call,
+    gauge_told,
+    period_call,
+    period_told,
+    rate_call,
+    rate_told,
+    script,
+)
+from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Told, Window
+from tests.support.memory_hub import Memory
+
+KEYS = 60
+STEPS = 40
+
+
+class Server:
+    """The scripts in Redis."""
+
+    def __init__(self, port: int) -> None:
+        self.client: Any = redis.Redis(port=port)
+        self.client.flushall()
+        self.scripts = {name: self.client.register_script(script(name)) for name in (RATE, PERIOD, GAUGE)}
+
+    def run(self, name: str, call: tuple[list[bytes], list[Any]]) -> Any:
+        return self.scripts[name](keys=call[0], args=call[1])
+
+
+@pytest.fixture
+def server(redis_port: int) -> Server:
+    return Server(redis_port)
+
+
+def test_rates(server: Server, seed: int) -> None:
+    chance = random.Random(seed)
+    for number in range(KEYS):
+        hub = Memory()
+        for said in reports(chance, b"rate-%d" % number):
+            expected = hub.report(said)
+            assert rate_told(server.run(RATE, rate_call(said)), said) == plain(expected), said
+
+
+def plain(told: Told) -> Told:
+    """Without the cells of which nothing was settled: the script leaves them out."""
+    return told._replace(settled={cell: many for cell, many in told.settled.items() if many})
+
+
+def reports(chance: random.Random, key: bytes) -> list[Report]:
+    """What three hosts may say of a rate, late, twice, and with clocks that differ, also after a row began anew."""
+    kind = chance.choice(("window", "bucket", "both"))
+    cells = chance.choice((3, 28))
+    now = 50_000_000.0
+    seqs, cums, spents = [0] * 3, [0] * 3, [0] * 3
+    used: dict[tuple[int, int], int] = {}
+    made = []
+    for _ in range(STEPS):
+        host = chance.randrange(3)
+        now += chance.choice((0, 0.1, 1, 5, 90, 0, 0.1, 1, 5, 90, -400))
+        cell = int(now / 2) + chance.choice((0, 0, 1, -1))
+        seqs[host] += chance.choice((0, 1, 1, 1))
+        cums[host] += chance.randrange(5)
+        spents[host] += chance.randrange(3)
+        changed = {}
+        for _ in range(chance.randrange(4)):
+            of = cell - chance.randrange(cells + 4)
+            used[host, of] = used.get((host, of), 0) + chance.randrange(4)
+            changed[of] = Cell(of, used[host, of], chance.randrange(3))
+        window = Window(chance.choice((5, 20)), cells, cell, tuple(changed.values()))
+        bucket = Bucket(10, chance.choice((0.5, 2.0)), chance.random() * 5, chance.choice((0.0, 1.5)))
+        made.append(
+            Report(
+                key,
+                host + 1,
+                seqs[host],
+                chance.choice((1, 1, 1, 1, 2)),
+                now + chance.choice((0, -0.3)),
+                float(cells * 2),
+                cums[host],
+                spents[host],
+                chance.choice((0, 0, 3, 10)),
+                None if kind == "bucket" else window,
+                None if kind == "window" else bucket,
+            )
+        )
+    return made
+
+
+def test_what_a_clock_that_was_ahead_has_left_takes_no_room(server: Server) -> None:
+    hub = Memory()
+    for hour, instance in ((3600.0, 1), (0.0, 2)):
+        now = 50_000_000.0 + hour
+        window = Window(20, 28, int(now), (Cell(int(now), 20, 0),) if hour else ())
+        bucket = Bucket(20, 0.5, 0.0, 20.0 if hour else 0.0)
+        for key, kind in ((b"window", (window, None)), (b"bucket", (None, bucket))):
+            said = Report(key, instance, 1, 1, now, 60.0, 20 if hour else 0, 0, 0 if hour else 5, *kind)
+            told = rate_told(server.run(RATE, rate_call(said)), said)
+            assert told == plain(hub.report(said))
+            if instance == 2 and key == b"window":
+                assert (told.claims, told.foreign) == (5, {})
+    later = Report(b"bucket", 2, 2, 1, 50_000_100.0, 60.0, 0, 0, 5, None, Bucket(20, 0.5, 0.0, 0.0))
+    told = rate_told(server.run(RATE, rate_call(later)), later)
+    assert told == plain(hub.report(later))
+    assert told.claims == 5, "it drains again"
+
+
+def test_quotas(server: Server, seed: int) -> None:
+    chance, hub = random.Random(seed), Memory()
+    for _ in range(400):
+        key, period = b"quota-%d" % chance.randrange(3), chance.randrange(1, 4)
+        said = Period(key, chance.randrange(3), period, chance.randrange(9))
+        assert period_told(server.run(PERIOD, period_call(said)), said) == hub.period(said), said
+
+
+def test_what_is_in_use(server: Server, seed: int) -> None:
+    chance, hub, now = random.Random(seed), Memory(), 50_000_000.0
+    for _ in range(400):
+        now += chance.choice((0, 0.5, 3))
+        until = now + chance.choice((2.0, 5.0))
+        said = Gauge(b"gauge-%d" % chance.randrange(3), chance.randrange(3), chance.randrange(4), now, until)
+        assert gauge_told(server.run(GAUGE, gauge_call(said))) == hub.gauge(said), said
+
+
+def test_every_key_has_an_end(server: Server) -> None:
+    window = Window(5, 28, 1000, (Cell(1000, 1, 0),))
+    server.run(RATE, rate_call(Report(b"k", 1, 1, 1, 2000.0, 60.0, 1, window=window)))
+    server.run(PERIOD, period_call(Period(b"k", 1, 3, 1)))
+    server.run(GAUGE, gauge_call(Gauge(b"k", 1, 1, 2000.0, 2005.0)))
+    keys = server.client.keys()
+    assert sorted(keys) == [b"rl:{k}:g", b"rl:{k}:h:1", b"rl:{k}:q", b"rl:{k}:t"]
+    assert all(server.client.ttl(key) > 0 for key in keys)

@@ -1,0 +1,322 @@
+"""`POST /v1/batches`, as the contract has it, on both databases."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import orjson
+import pytest
+import zstandard
+
+from edgeproxy.database.schema import MOST
+from edgeproxy.usage.batch import FIRST, LARGEST, MOST_BYTES, Gap, body, digest, headers
+from tests.support.ask import Wire
+from tests.support.chains import NOON, ROWS, Chain
+from tests.support.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked
+from tests.support.waiting import until
+
+
+def test_batches_in_order_are_counted_and_move_the_watermark(collector: Collector) -> None:
+    before = collector.metric("collector_batches_total", result="counted"), collector.metric("collector_rows_total")
+    chain = Chain()
+    for seq in (1, 2, 3):
+        answer = collector.post(chain.next())
+        assert (answer.status, answer.json()) == (200, {"watermark": seq})
+    assert collector.counted(chain) == chain.total == 21
+    assert collector.metric("collector_batches_total", result="counted") == before[0] + 3
+    assert collector.metric("collector_rows_total") == before[1] + 6
+
+
+def test_the_same_batch_again_is_counted_once(collector: Collector) -> None:
+    chain = Chain()
+    first, second = chain.next(), chain.next()
+    for batch, watermark in ((first, 1), (first, 1), (second, 2), (first, 2), (second, 2)):
+        answer = collector.post(batch)
+        assert (answer.status, answer.json()) == (200, {"watermark": watermark})
+    assert collector.counted(chain) == chain.total
+
+
+def test_another_batch_with_a_seq_that_is_settled_is_a_fork(collector: Collector) -> None:
+    chain = Chain()
+    first = chain.next()
+    collector.post(first)
+    answer = collector.post(first._replace(rows=ROWS[:1]))
+    assert (answer.status, answer.json()["error"]) == (409, "fork")
+    assert collector.counted(chain) == chain.total
+
+
+def test_a_batch_after_one_that_is_missing_is_told_which_is_expected(collector: Collector) -> None:
+    chain = Chain()
+    assert collector.post(chain.next()).status == 200
+    chain.next()
+    for batch in (chain.next(), chain.next()._replace(prev="f" * 64)):
+        answer = collector.post(batch)
+        assert answer.status == 409
+        assert answer.json()["expected"] == 2
+    assert collector.post(chain.made[1]).json() == {"watermark": 2}
+
+
+def test_a_batch_that_follows_another_one_than_the_last_breaks_the_chain(collector: Collector) -> None:
+    chain = Chain()
+    answer = collector.post(chain.next()._replace(prev="f" * 64))
+    assert (answer.status, answer.json()["error"]) == (409, "chain")
+    assert collector.post(chain.made[0]).status == 200
+    answer = collector.post(chain.next()._replace(prev=FIRST))
+    assert (answer.status, answer.json()["error"]) == (409, "chain")
+    assert collector.post(chain.made[1]).status == 200
+    assert collector.counted(chain) == chain.total
+
+
+def test_a_body_that_nobody_can_read_is_set_aside_and_the_watermark_moves(collector: Collector) -> None:
+    chain = Chain()
+    collector.post(chain.next())
+    broken = b'{"edge": '
+    fields = {"Edge-Id": chain.edge, "Edge-Seq": "2", "Edge-Hash": digest(broken)}
+    for _ in range(2):
+        answer = collector.post(broken, fields=fields)
+        assert (answer.status, answer.json()["watermark"]) == (422, 2)
+    assert collector.post(broken + b" ", fields={**fields, "Edge-Hash": digest(broken + b" ")}).status == 409
+    after = chain.next()._replace(seq=3, prev=digest(broken))
+    assert collector.post(after).json() == {"watermark": 3}
+    edges = collector.edges()
+    assert [one["seq"] for one in edges[chain.edge]["quarantined"]] == [2]
+    assert collector.metric("collector_quarantined_batches") == sum(len(edge["quarantined"]) for edge in edges.values())
+    assert collector.counted(chain) == 14
+
+
+def test_a_batch_that_was_set_aside_is_counted_when_it_comes_whole(collector: Collector) -> None:
+    chain = Chain()
+    first, second = chain.next(), chain.next()
+    fields = headers(first, body(first))
+    assert collector.post(b"torn", fields=fields).status == 422
+    assert collector.post(second).status == 200
+    for _ in range(2):
+        assert collector.post(first).json() == {"watermark": 2}
+    assert collector.counted(chain) == chain.total
+    edge = collector.edges()[chain.edge]
+    assert edge["quarantined"] == []
+    assert edge["last"]["from"] == "2026-09-21T12:00:05Z"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"Edge-Hash": "0" * 64}, {"Edge-Id": "another"}, {"Content-Encoding": "br"}, {"Content-Encoding": "zstd"}],
+)
+def test_a_body_that_is_not_what_its_headers_say_is_set_aside(collector: Collector, changed: dict[str, str]) -> None:
+    chain = Chain()
+    answer = collector.post(chain.next(), fields=changed)
+    assert (answer.status, answer.json()["watermark"]) == (422, 1)
+    assert collector.counted(chain) == 0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Edge-Id": ""},
+        {"Edge-Id": "a b"},
+        {"Edge-Seq": ""},
+        {"Edge-Seq": "0"},
+        {"Edge-Seq": "1.0"},
+        {"Edge-Seq": str(LARGEST + 1)},
+        {"Edge-Hash": ""},
+        {"Edge-Hash": "0" * 63},
+    ],
+)
+def test_without_whole_headers_nothing_moves(collector: Collector, changed: dict[str, str]) -> None:
+    chain = Chain()
+    answer = collector.post(chain.next(), fields=changed)
+    assert (answer.status, answer.json()["error"]) == (422, "headers")
+    assert "watermark" not in answer.json()
+    assert chain.edge not in collector.edges()
+    assert collector.post(chain.made[0]).status == 200
+
+
+def test_a_gap_owns_up_to_what_is_gone(collector: Collector) -> None:
+    chain = Chain()
+    collector.post(chain.next())
+    gap = chain.next(gap=Gap(2, 5, "the disk was damaged"))
+    for _ in range(2):
+        assert collector.post(gap).json() == {"watermark": 5}
+    # Nobody knows the hash of what is gone: the next batch's is taken as it is, and the one after it must follow it.
+    chain.prev = "e" * 64
+    assert collector.post(chain.next()).json() == {"watermark": 6}
+    assert collector.post(chain.next()._replace(prev="d" * 64)).json()["error"] == "chain"
+    assert collector.post(chain.made[-1]).json() == {"watermark": 7}
+    late = Chain(chain.edge, chain.region)
+    late.next()
+    assert collector.post(late.next()._replace(seq=3)).json()["error"] == "fork"
+    edges = collector.edges()
+    assert edges[chain.edge]["gaps"] == [{"from_seq": 2, "to_seq": 5, "why": "the disk was damaged"}]
+    assert collector.metric("collector_gaps") == sum(len(edge["gaps"]) for edge in edges.values())
+    assert collector.counted(chain) == chain.total
+
+
+def test_a_gap_need_not_know_what_was_before(collector: Collector) -> None:
+    chain = Chain()
+    collector.post(chain.next())
+    wrong = chain.next(gap=Gap(2, 2, "lost"))._replace(prev="a" * 64)
+    assert collector.post(wrong).json()["error"] == "chain"
+    assert collector.post(wrong._replace(prev=FIRST)).json() == {"watermark": 2}
+
+
+@pytest.mark.parametrize("last", [2, 5])
+def test_a_gap_that_came_broken_is_taken_when_it_comes_whole(collector: Collector, last: int) -> None:
+    chain = Chain()
+    collector.post(chain.next())
+    gap = chain.next(gap=Gap(2, last, "the disk was damaged"))._replace(prev=FIRST)
+    assert collector.post(b"torn", fields=headers(gap, body(gap))).status == 422
+    for _ in range(2):
+        assert collector.post(gap).json() == {"watermark": last}
+    chain.prev = "e" * 64
+    assert collector.post(chain.next()).json() == {"watermark": last + 1}
+    edge = collector.edges()[chain.edge]
+    assert (edge["gaps"], edge["quarantined"]) == ([{"from_seq": 2, "to_seq": last, "why": "the disk was damaged"}], [])
+    assert collector.counted(chain) == chain.total
+    assert checked(collector)[0] == 0
+
+
+def test_zstd_is_inflated_within_a_bound(collector: Collector) -> None:
+    chain = Chain()
+    batch = chain.next()
+    squeeze = zstandard.ZstdCompressor(19)
+    fields = headers(batch, body(batch)) | {"Content-Encoding": "zstd"}
+    assert collector.post(squeeze.compress(body(batch)), fields=fields).json() == {"watermark": 1}
+    bomb = squeeze.compress(bytes(1 << 30))
+    assert len(bomb) < 64 << 10
+    answer = collector.post(bomb, fields={**fields, "Edge-Seq": "2", "Edge-Hash": "b" * 64})
+    assert (answer.status, answer.json()["watermark"]) == (422, 2)
+    assert "larger than 16 MiB" in answer.json()["detail"]
+    assert collector.process is not None
+    status = Path(f"/proc/{collector.process.pid}/status").read_text()
+    (peak,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+    assert peak < 300_000, "KiB"
+
+
+def test_a_body_that_is_too_long_does_not_stop_its_edge(collector: Collector) -> None:
+    chain = Chain()
+    fields = headers(chain.next(), b"")
+    answer = collector.post(bytes(MOST_BYTES + 1), fields=fields)
+    assert (answer.status, answer.json()["watermark"]) == (422, 1)
+
+
+def test_what_no_database_can_hold_is_set_aside_alone(collector: Collector) -> None:
+    large, other = Chain(), Chain()
+    most = ("acme", "requests", "v1", MOST)
+    assert collector.post(large.next(most)).status == 200
+    assert collector.post(other.next()).status == 200
+    answer = collector.post(large.next(most))
+    assert (answer.status, answer.json()["watermark"]) == (422, 2)
+    assert collector.post(large.next(most, most, seconds=60)).status == 422
+    assert collector.post(large.next(seconds=60)).json() == {"watermark": 4}
+    assert collector.counted(large, other) == MOST + 7 + 7
+
+
+def test_late_batches_land_in_the_minute_that_they_belong_to(collector: Collector) -> None:
+    chain = Chain()
+    late = Chain(since=NOON - 86400 * 40 + 59)
+    collector.post(chain.next())
+    assert collector.post(late.next(seconds=86400)).status == 200
+    rows = [[*row.values()] for row in collector.usage(by="region,minute")["rows"]]
+    assert [late.region, "2026-08-12T12:00:00Z", 7] in rows
+    assert [chain.region, "2026-09-21T12:00:00Z", 7] in rows
+
+
+def test_unknown_names_are_kept_and_flagged(collector: Collector) -> None:
+    chain = Chain()
+    stranger = f"customer-of-{chain.edge}"
+    before = collector.metric("collector_unknown_names", kind="customer")
+    for _ in range(2):
+        assert collector.post(chain.next((stranger, "tokens", "v1", 5), *ROWS)).status == 200
+    assert collector.counted(chain) == chain.total == 24
+    assert collector.usage(customer=stranger, by="customer,meter") == {
+        "total": 10,
+        "rows": [{"customer": stranger, "meter": "tokens", "value": 10}],
+        "unknown": {"customer": [stranger], "meter": ["tokens"]},
+    }
+    assert stranger in collector.usage(by="customer")["unknown"]["customer"]
+    assert "unknown" not in collector.usage(customer="acme", by="meter")
+    assert collector.metric("collector_unknown_names", kind="customer") == before + 1
+    assert collector.output.count(stranger) == 1
+
+
+def test_who_may_ship(collector: Collector) -> None:
+    before = collector.metric("collector_denied_total")
+    chain, other, far = Chain("bound"), Chain(region="eu-bound"), Chain()
+    first = chain.next()
+    for token, status in ((None, 401), ("", 401), ("x", 401), (READ, 403), (ADMIN, 403), (SERVICE, 403)):
+        answer = collector.post(first, token=token)
+        assert answer.status == status
+        assert answer["content-type"] == "application/problem+json"
+        assert ("www-authenticate" in answer) == (status == 401)
+    assert collector.post(first, token=ONE).status == 200
+    assert collector.post(other.next(), token=ONE).status == 403
+    assert collector.post(other.made[0], token=REGIONAL).status == 200
+    assert collector.post(far.next(), token=REGIONAL).status == 403
+    assert collector.post(far.made[0]).status == 200
+    broken = {"Edge-Id": far.edge, "Edge-Seq": "2", "Edge-Hash": "a" * 64}
+    assert collector.post(b"x", token=REGIONAL, fields=broken).status == 403
+    assert collector.post(b"x", fields=broken).status == 422
+    assert collector.metric("collector_denied_total") == before + 9
+
+
+def test_hostile_requests_change_nothing(collector: Collector, seed: int) -> None:
+    chance = random.Random(seed)
+    chain = Chain()
+    collector.post(chain.next())
+    good = body(chain.next())
+    fields = headers(chain.made[1], good)
+    for _ in range(40):
+        content = bytearray(good)
+        content[chance.randrange(len(good))] ^= 1 << chance.randrange(8)
+        answer = collector.post(bytes(content), fields={**fields, "Edge-Seq": str(chance.choice([0, 1, 9, 1 << 40]))})
+        assert answer.status in (409, 422)
+    assert collector.post(chain.made[1]).json() == {"watermark": 2}
+    assert collector.counted(chain) == chain.total
+    assert "a fault in the collector" not in collector.output
+
+
+def test_what_waits_is_bounded_and_senders_are_asked_to_come_back(collector: Collector) -> None:
+    """Bodies that are announced and do not come hold what there is; then there is room again."""
+    fields = {"Edge-Id": "e", "Edge-Seq": "1", "Edge-Hash": "0" * 64, "Authorization": f"Bearer {EDGE}"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    head = f"POST /v1/batches HTTP/1.1\r\nHost: c\r\n{lines}Content-Length: {MOST_BYTES}\r\n\r\n".encode()
+    chain = Chain()
+    with Wire(collector.port) as one, Wire(collector.port) as two:
+        one.send(head)
+        two.send(head)
+
+        def refused() -> bool:
+            answer = collector.post(chain.made[-1] if chain.made else chain.next())
+            return answer.status == 429 and 1 <= int(answer["retry-after"]) <= 30
+
+        until(refused, "there is no room")
+    until(lambda: collector.post(chain.made[-1]).status == 200, "there is room again")
+    assert collector.metric("collector_busy_total") >= 1
+
+
+def test_many_edges_at_once_share_transactions(collector: Collector) -> None:
+    chains = [Chain() for _ in range(16)]
+
+    def figures() -> tuple[float, float]:
+        counted = collector.metric("collector_batches_total", result="counted")
+        return counted, collector.metric("collector_commit_seconds_count")
+
+    before = figures()
+
+    def ship(chain: Chain) -> None:
+        for _ in range(5):
+            batch = chain.next()
+            assert collector.post(batch).status == 200
+            assert collector.post(batch).status == 200
+
+    with ThreadPoolExecutor(len(chains)) as pool:
+        list(pool.map(ship, chains))
+    assert collector.counted(*chains) == sum(chain.total for chain in chains)
+    counted, commits = (now - then for now, then in zip(figures(), before, strict=True))
+    assert counted == 80
+    assert commits < 160
+
+
+def test_other_paths_and_methods_say_what_there_is(collector: Collector) -> None:
+    assert "/v1/batches" in orjson.loads(collector.get("/nowhere").body)["detail"]
+    assert collector.get("/v1/batches").status == 405

@@ -1,0 +1,269 @@
+"""How a customer stands: which policies are listed, and that they say what workers go by."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.load import load
+from edgeproxy.config.models import Settings
+from edgeproxy.config.plans import plan_of
+from edgeproxy.counters.store import Store
+from edgeproxy.limits.admission import LimitSet, admit, report
+from edgeproxy.limits.limit_set import Held, Tables
+from edgeproxy.limits.policies import Policies
+from edgeproxy.proxy.identity import has_flag
+from edgeproxy.supervisor.limit_report import Policy, limit_report, of_files
+
+KEYS = {"acme": ("one", "two"), "small": ("three",), "plain": ()}
+
+CONFIG = """
+meters: {{requests: {{count: requests}}, wins: {{count: requests, when: success}}}}
+tiers:
+  gold:
+    limits:
+      - {{rate: 600/min}}
+      - {{name: smooth, rate: 10/s, algorithm: token_bucket, burst: 40}}
+      - {{name: each-key, rate: 50/h, scope: key}}
+      - {{name: each-ip, rate: 100/h, scope: ip}}
+      - {{name: each-route, rate: 40/min, scope: customer_route}}
+      - {{name: everybody, rate: 1000/min, scope: route, algorithm: hybrid, burst: 30}}
+      - {{name: trial, rate: 5/min, mode: shadow}}
+      - {{name: dear, rate: 500/h, cost_header: X-Cost}}
+    concurrency: 4
+    quotas:
+      - {{meter: requests, per: month, included: 1000}}
+      - {{meter: wins, per: day, included: 20, cap: hard, timezone: Europe/Berlin}}
+    burst_credits: {{earn: 1/s, max: 90}}
+  free: {{}}
+customers:
+  acme: {{tier: gold}}
+  small: {{tier: gold, limits: [{{name: own, rate: 7/10s}}], concurrency: none, quotas: [], burst_credits: off}}
+  plain: {{tier: free}}
+keys: [{keys}]
+upstreams: {{api: {{endpoints: [http://127.0.0.1:9]}}}}
+flags: {{new: {{customers: [acme]}}}}
+routes:
+  - {{name: v1, path: /v1/*, upstream: api}}
+  - {{name: export, path: /export/*, upstream: api, cost: 3, limits: [
+      {{rate: 9/min}}, {{name: lesser, rate: 8/min, scope: customer}}, {{name: looser, rate: 60/h, scope: key}},
+      {{name: anyone, rate: 90/h, scope: ip}}]}}
+  - {{name: new, path: /new/*, upstream: api, flag: new, limits: [{{rate: 11/h, mode: shadow}}]}}
+  - {{name: open, path: /open/*, upstream: api, auth: none, limits: [{{rate: 12/h}}]}}
+  - {{name: either, path: /either/*, upstream: api, auth: optional, limits: [{{rate: 2/s, scope: route}}]}}
+"""
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Room:
+    """A configuration, a supervisor's side of its tables, and two workers'."""
+
+    def __init__(self, folder: Path) -> None:
+        lines = [f'{{sha256: "{digest(key)}", customer: {name}}}' for name, keys in KEYS.items() for key in keys]
+        self.path = folder / "edge.yaml"
+        self.path.write_text(CONFIG.format(keys=", ".join(lines)))
+        self.settings: Settings = load(self.path, {})
+        self.store = Store.prepare(folder / "state", workers=2, people=100, addresses=100)
+        self.workers = [Store.join(folder / "state") for _ in range(2)]
+        self.now = monotonic() + self.store.offset
+        self._tables = [Tables(*map(Policies, (w.people, w.addresses, w.quotas))) for w in self.workers]
+
+    def close(self) -> None:
+        for store in (*self.workers, self.store):
+            store.close()
+
+    def terms(self, customer: str, route: str, key: str = "one", worker: int = 0) -> LimitSet | None:
+        """What holds a customer on a route in a worker; None where nobody is known there."""
+        settings = self.settings
+        known = settings.customers[customer]
+        (on,) = (each for each in settings.routes if each.label == route)
+        flagged = on.flag is not None and not has_flag(on.flag, settings.flags[on.flag], known.tier, customer)
+        if on.auth == "none" or flagged:
+            return None
+        plan = plan_of(settings.tiers[known.tier], known)
+        sha256 = hashlib.sha256(key.encode()).digest()
+        held = Held(self._tables[worker], on, plan, settings.meters, customer.encode(), sha256)
+        return held.terms(b"\x7f\0\0\1")
+
+    def limit_report(self, customer: str) -> list[Policy]:
+        who = of_files(self.settings, customer)
+        assert who is not None
+        return limit_report(self.store.limits, self.settings, who, self.now)
+
+    def line(self, customer: str, name: str, **of: Any) -> Policy:
+        """The only line of this name, and about this route or key."""
+        (found,) = (
+            line
+            for line in self.standing(customer)
+            if line["name"] == name and all(line.get(what) == which for what, which in of.items())
+        )
+        return found
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    made = Room(tmp_path)
+    yield made
+    made.close()
+
+
+def test_everything_that_can_hold_a_customer_is_listed(room: Room) -> None:
+    one, two = digest("one")[:8], digest("two")[:8]
+    listed = [
+        (
+            line["name"],
+            line["scope"],
+            line["limit"],
+            line["mode"],
+            line["algorithm"],
+            line.get("route"),
+            line.get("key"),
+        )
+        for line in room.standing("acme")
+    ]
+    assert listed == [
+        ("gold", "customer", 600, "enforce", "sliding_window", None, None),
+        ("smooth", "customer", 10, "enforce", "token_bucket", None, None),
+        ("each-key", "key", 50, "enforce", "sliding_window", None, one),
+        ("each-key", "key", 50, "enforce", "sliding_window", None, two),
+        ("each-ip", "ip", 100, "enforce", "sliding_window", None, None),
+        ("trial", "customer", 5, "shadow", "sliding_window", None, None),
+        ("dear", "customer", 500, "enforce", "sliding_window", None, None),
+        ("concurrency", "customer", 4, "enforce", "concurrency", None, None),
+        ("burst-credits", "customer", 90, "enforce", "burst_credits", None, None),
+        ("requests-month", "customer", 1000, "enforce", "quota", None, None),
+        ("wins-day", "customer", 20, "enforce", "quota", None, None),
+        ("each-route", "customer_route", 40, "enforce", "sliding_window", "v1", None),
+        ("everybody", "route", 1000, "enforce", "hybrid", "v1", None),
+        # Of gold and lesser, which are one but for their counts, the lesser holds here; the same of each-ip and anyone,
+        # of each-route and export, and of each-key and looser.
+        ("everybody", "route", 1000, "enforce", "hybrid", "export", None),
+        ("lesser", "customer", 8, "enforce", "sliding_window", "export", None),
+        ("anyone", "ip", 90, "enforce", "sliding_window", "export", None),
+        ("export", "customer_route", 9, "enforce", "sliding_window", "export", None),
+        ("each-route", "customer_route", 40, "enforce", "sliding_window", "new", None),
+        ("everybody", "route", 1000, "enforce", "hybrid", "new", None),
+        ("new", "customer_route", 11, "shadow", "sliding_window", "new", None),
+        ("each-route", "customer_route", 40, "enforce", "sliding_window", "either", None),
+        ("everybody", "route", 1000, "enforce", "hybrid", "either", None),
+        ("either", "route", 2, "enforce", "sliding_window", "either", None),
+    ]
+    assert room.store.people.rows_in_use == 0
+
+
+def test_a_line_has_the_fields_that_are_promised(room: Room) -> None:
+    gold = room.line("acme", "gold")
+    assert gold == {
+        "name": "gold",
+        "scope": "customer",
+        "limit": 600,
+        "window_s": 60.0,
+        "used": 0,
+        "remaining": 600,
+        "reset_s": 0,
+        "mode": "enforce",
+        "algorithm": "sliding_window",
+    }
+    assert room.line("acme", "smooth")["burst"] == room.line("acme", "smooth")["remaining"] == 40
+    assert room.line("acme", "everybody", route="v1")["burst"] == 30
+    address = room.line("acme", "each-ip")
+    assert (address["used"], address["remaining"], address["reset_s"]) == (None, None, None)
+    assert (address["limit"], address["window_s"]) == (100, 3600.0)
+    month, day = room.line("acme", "requests-month"), room.line("acme", "wins-day")
+    assert 28 * 86400 <= month["window_s"] <= 31 * 86400
+    assert month["cap"], day["cap"] == ("soft", "hard")
+    assert 1 <= month["reset_s"] <= month["window_s"] + 1
+    assert day["window_s"] in (82800, 86400, 90000)
+    # What can be saved up, and how long it takes to earn.
+    credits = room.line("acme", "burst-credits")
+    assert (credits["limit"], credits["window_s"], credits["remaining"]) == (90, 90.0, 90)
+    at_once = room.line("acme", "concurrency")
+    assert (at_once["limit"], at_once["window_s"], at_once["reset_s"]) == (4, 0, 0)
+
+
+def test_a_customers_own_replace_the_tiers_and_those_of_routes_stay(room: Room) -> None:
+    names = [line["name"] for line in room.standing("small")]
+    assert names == ["own", "export", "lesser", "looser", "anyone", "either"]
+    assert [line["name"] for line in room.standing("plain")] == ["export", "lesser", "anyone", "either"]
+
+
+def test_a_request_counts_where_it_is_listed_and_nowhere_else(room: Room) -> None:
+    terms = room.terms("acme", "export", "two")
+    assert terms is not None
+    assert not admit(terms, room.now)[0]
+    two = digest("two")[:8]
+    used = {(line["name"], line.get("route"), line.get("key")): line["used"] for line in room.standing("acme")}
+    assert {of: count for of, count in used.items() if count} == {
+        # What it costs is for the plan's. Those of the route count requests, in a row that is gold's too.
+        ("smooth", None, None): 3,
+        ("each-key", None, two): 3,
+        ("everybody", "export", None): 3,
+        ("trial", None, None): 3,
+        ("gold", None, None): 1,
+        ("lesser", "export", None): 1,
+        ("export", "export", None): 1,
+        ("concurrency", None, None): 1,
+        ("requests-month", None, None): 1,
+        ("wins-day", None, None): 1,
+    }
+    report(terms, room.now, [30])
+    terms.release()
+    assert room.line("acme", "dear")["used"] == 30
+    assert room.line("acme", "concurrency")["used"] == 0
+
+
+def test_what_is_listed_is_what_each_worker_decides(room: Room, seed: int) -> None:
+    random = Random(seed)
+    for _ in range(120):
+        customer = random.choice(["acme", "small"])
+        key = random.choice(KEYS[customer])
+        terms = room.terms(customer, random.choice(["v1", "export", "new", "either"]), key, random.randrange(2))
+        if terms is not None and not admit(terms, room.now)[0]:
+            if terms.reported:
+                report(terms, room.now, [random.randrange(40)])
+            if random.random() < 0.5:
+                terms.release()
+        room.now += random.expovariate(3)
+    for customer, keys in KEYS.items():
+        for key in keys:
+            for route in ("v1", "export", "new", "either"):
+                for worker in range(2):
+                    assert_agrees(room, customer, key, route, worker)
+
+
+def assert_agrees(room: Room, customer: str, key: str, route: str, worker: int) -> None:
+    """Everything that holds a request in this worker is listed, with what the worker would let pass."""
+    terms = room.terms(customer, route, key, worker)
+    if terms is None:
+        return
+    lines = {
+        line["name"]: line
+        for line in room.standing(customer)
+        if line.get("route", route) == route and line.get("key", digest(key)[:8]) == digest(key)[:8]
+    }
+    held = [*terms.policies, *terms.reported, *terms.shadows, *terms.quotas]
+    for bound in [*held, *([terms.credits] if terms.credits is not None else [])]:
+        line = lines[bound.name]
+        if line["scope"] != "ip":
+            assert line["remaining"] == max(0, bound.left(room.now)), (bound.name, line)
+    for slot in terms.slots:
+        line = lines[slot.name]
+        assert (line["remaining"] == 0) == (slot.retry_after(room.now) > 0)
+
+
+def test_a_route_by_two_methods_is_listed_once(room: Room) -> None:
+    text = room.path.read_text()
+    twice = "routes:\n" + "".join(
+        f"  - {{path: /a, upstream: api, methods: [{method}], limits: [{{rate: 3/min}}]}}\n"
+        for method in ("GET", "POST")
+    )
+    room.path.write_text(text[: text.index("routes:")] + twice.replace("{rate", "{name: a, rate"))
+    room.settings = load(room.path, {})
+    assert [line["route"] for line in room.standing("plain")] == ["/a"]

@@ -1,0 +1,301 @@
+"""Workers as processes: stand-ins in a worker's place, which behave as each test wants."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from edgeproxy.config.parsers import Address
+from edgeproxy.supervisor import sockets
+from edgeproxy.supervisor.workers import Stillborn, Workers
+from tests.support.waiting import turned, within
+
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def run(
+    scene: Callable[[Workers, Address], Awaitable[None]],
+    behaviour: str = "serves",
+    places: int = 2,
+    deadline: float = 5.0,
+    silence: float = 60.0,
+    patient: Callable[[], bool] = lambda: False,
+) -> list[int]:
+    """Play `scene` with a started workers, drain it; the exit codes of those that the drain found alive."""
+
+    async def play() -> list[int]:
+        listening = sockets.bind_all([Address("127.0.0.1", 0), Address("127.0.0.1", 0)])
+        config = {"type": "config", "behaviour": behaviour}
+        workers = Workers(places, STAND_IN, listening, config, silence=silence, patient=patient)
+        workers.start()
+        try:
+            await scene(workers, sockets.address_of(listening[0]))
+        finally:
+            living = workers.workers
+            sockets.close(listening)
+            await within(30, workers.drain(deadline))
+        assert not workers.workers
+        return [process.ended.result() for process in living]
+
+    return uvloop.run(play())
+
+
+async def ask(address: Address) -> dict[str, Any]:
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    body: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return body
+
+
+async def ready(workers: Workers) -> None:
+    await within(20, asyncio.shield(workers.first_ready))
+
+
+async def told(workers: Workers, address: Address, wanted: dict[int, list[str]]) -> None:
+    """Wait until each of these workers, by pid, has heard messages of these types, by the order in which it did."""
+    heard: dict[int, list[str]] = {}
+
+    async def all_have() -> None:
+        while heard != wanted:
+            answer = await ask(address)
+            heard[answer["pid"]] = [message["type"] for message in answer["told"]]
+
+    await within(20, all_have())
+
+
+def test_workers_serve_on_shared_sockets_and_leave_when_drained() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        pids = {process.pid for process in workers.workers}
+        assert len(pids) == 2
+        assert (await ask(address))["pid"] in pids
+
+    assert run(scene) == [0, 0]
+
+
+def test_a_worker_inherits_its_channel_and_the_sockets_and_nothing_else() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        told = await ask(address)
+        assert len(told["inherited"]) == 3  # the channel and two sockets
+        assert told["session"] == told["pid"]
+
+    with socket.socketpair()[0] as leak:
+        os.set_inheritable(leak.fileno(), True)
+        run(scene)
+
+
+def test_a_killed_worker_is_replaced_while_the_other_serves() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        killed, other = workers.workers
+        os.kill(killed.pid, signal.SIGKILL)
+        await turned(killed.ended.done, "the killed worker's end is seen")
+        assert killed.ended.result() == -signal.SIGKILL
+        assert (await ask(address))["pid"] == other.pid
+        await turned(lambda: workers.ready == 2, "a new worker is ready")
+        assert killed.pid not in {process.pid for process in workers.workers}
+        assert workers.restarts == 1
+
+    assert run(scene) == [0, 0]
+
+
+def test_no_zombie_is_left_by_a_killed_worker() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        killed = workers.workers[0]
+        killed.kill()
+        await turned(killed.ended.done, "the killed worker's end is seen")
+        with pytest.raises(ProcessLookupError):
+            os.kill(killed.pid, 0)
+        killed.kill()  # nobody is hit where it is gone
+
+    run(scene)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "why"), [("fails", "no free column in /state"), ("dies", "it ended with code 3")]
+)
+def test_where_no_worker_comes_up_the_crew_says_why(behaviour: str, why: str) -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        with pytest.raises(Stillborn, match=f"^{why}$"):
+            await ready(workers)
+
+    run(scene, behaviour)
+
+
+def test_where_workers_find_no_column_it_depends_on_who_has_them() -> None:
+    leaving = [True]
+
+    async def scene(workers: Workers, address: Address) -> None:
+        await turned(lambda: workers.restarts >= 2, "it is tried again")
+        assert not workers.first_ready.done()
+        leaving.clear()
+        with pytest.raises(Stillborn, match=r"^no free column in /state$"):
+            await ready(workers)
+
+    run(scene, "crowded", places=1, patient=lambda: bool(leaving))
+
+
+def test_a_command_that_cannot_be_run_is_told_as_such() -> None:
+    async def scene() -> None:
+        workers = Workers(1, ["/nonexistent/worker"], (), {"type": "config"})
+        workers.start()
+        with pytest.raises(Stillborn, match=r"it could not be started: .*No such file"):
+            await ready(workers)
+        await within(5, workers.drain(1.0))
+
+    uvloop.run(scene())
+
+
+def test_workers_that_die_young_are_started_ever_more_slowly() -> None:
+    starts: list[float] = []
+
+    async def scene(workers: Workers, address: Address) -> None:
+        now = asyncio.get_running_loop().time
+        for n in range(4):
+            await turned(lambda n=n: workers.restarts >= n, f"restart {n}")
+            starts.append(now())
+        assert starts[2] - starts[1] >= 0.2
+        assert starts[3] - starts[2] >= 0.4
+
+    run(scene, "dies", places=1)
+
+
+def test_a_worker_deaf_to_drains_is_killed_a_second_after_the_deadline() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+
+    assert run(scene, "deaf", deadline=0.5) == [-signal.SIGKILL] * 2
+
+
+def test_a_worker_that_never_got_ready_does_not_hold_up_a_drain() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await turned(lambda: len(workers.workers) == 2, "both are started")
+        assert workers.ready == 0
+
+    assert run(scene, "mute", deadline=600.0) == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.parametrize("behaviour", ["hangs up", "babbles"])
+def test_a_worker_that_cannot_be_talked_to_is_replaced(behaviour: str) -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await turned(lambda: workers.workers, "one is started")
+        first = workers.workers[0]
+        await turned(lambda: workers.restarts > 0, "it was replaced")
+        assert first.ended.result() == -signal.SIGKILL
+
+    run(scene, behaviour, places=1, deadline=0.1)
+
+
+def test_a_worker_that_ends_by_itself_is_replaced_too() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        workers.workers[0].channel.close()  # the stand-in takes this for its supervisor's death, and leaves
+        await turned(lambda: workers.restarts == 1 and workers.ready == 2, "a new worker is ready")
+
+    run(scene)
+
+
+def test_what_was_published_before_they_start_is_the_first_that_workers_hear() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        workers.publish({"type": "endpoints", "services": {"a": 1}})
+        await ready(workers)
+        pids = [process.pid for process in workers.workers]
+        await told(workers, address, {pid: ["endpoints"] for pid in pids})
+
+    assert run(scene) == [0, 0]
+
+
+def test_all_workers_are_told_and_one_that_starts_anew_only_what_is_published() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        workers.publish({"type": "endpoints", "services": {"a": 1}})
+        pids = [process.pid for process in workers.workers]
+        await told(workers, address, {pid: ["endpoints"] for pid in pids})
+        workers.tell({"type": "certificates"})
+        workers.publish({"type": "endpoints", "services": {"a": 2}})
+        await told(workers, address, {pid: ["endpoints", "certificates", "endpoints"] for pid in pids})
+        killed, other = workers.workers
+        killed.kill()
+        await turned(lambda: workers.restarts == 1 and workers.ready == 2, "a new worker is ready")
+        (new,) = {process.pid for process in workers.workers} - {other.pid}
+        await told(workers, address, {other.pid: ["endpoints", "certificates", "endpoints"], new: ["endpoints"]})
+        while (answer := await ask(address))["pid"] != new:
+            pass
+        assert answer["told"] == [{"type": "endpoints", "services": {"a": 2}}]
+
+    assert run(scene) == [0, 0]
+
+
+def test_a_worker_that_hears_nothing_holds_up_nobody() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        stopped, other = workers.workers
+        os.kill(stopped.pid, signal.SIGSTOP)
+        for n in range(100):
+            workers.publish({"type": "endpoints", "n": n, "text": "x" * 100_000})
+            await asyncio.sleep(0)
+        waiting = stopped.channel._writer.transport.get_write_buffer_size()
+        assert 0 < waiting < 400_000
+
+        async def newest() -> None:
+            while True:
+                answer = await ask(address)
+                if answer["pid"] == other.pid and answer["told"] and answer["told"][-1]["n"] == 99:
+                    return
+
+        await within(20, newest())
+
+    assert run(scene, deadline=0.2) == [-signal.SIGKILL, 0]
+
+
+def test_a_worker_that_hangs_is_replaced(capfd: pytest.CaptureFixture[str]) -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        hanging, other = workers.workers
+        os.kill(hanging.pid, signal.SIGSTOP)
+        await turned(lambda: workers.restarts == 1 and workers.ready == 2, "a new worker is ready")
+        assert hanging.ended.result() == -signal.SIGKILL
+        assert other in workers.workers
+
+    assert run(scene, silence=0.5) == [0, 0]
+    (died,) = [line for line in "".join(capfd.readouterr()).splitlines() if "worker died" in line]
+    assert "it said nothing for 0.5 s" in died
+
+
+def test_a_worker_that_hangs_does_not_hold_up_a_drain() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        os.kill(workers.workers[0].pid, signal.SIGSTOP)
+
+    assert run(scene, silence=0.5, deadline=600.0) == [-signal.SIGKILL, 0]
+
+
+def test_time_in_which_the_supervisor_did_not_run_is_nobodys_silence() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await ready(workers)
+        for _ in range(3):
+            time.sleep(0.8)  # noqa: ASYNC251, the loop is to stand still
+            answers = {(await ask(address))["pid"] for _ in range(4)}
+            assert answers <= {process.pid for process in workers.workers}
+        assert workers.restarts == 0
+
+    assert run(scene, silence=0.5) == [0, 0]

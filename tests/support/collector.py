@@ -1,0 +1,185 @@
+"""A real collector: a process of its own, from a configuration file, on a port of its own."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgeproxy.collector.main import check_ledger
+from edgeproxy.config.load import load_collector
+from edgeproxy.usage.batch import Batch, body, headers
+from tests.support.ask import Answer, ask
+from tests.support.chains import Chain
+from tests.support.ports import HOST, Ports
+from tests.support.process import ROOT, Process, kill
+from tests.support.waiting import until
+
+COMMAND = (sys.executable, "-m", "edgeproxy", "collector", "-c")
+START = 30.0
+"""Seconds within which a collector is ready."""
+EDGE, READ, ADMIN, SERVICE = "edge-token", "read-token", "admin-token", "service-token"
+"""Tokens of these roles."""
+ONE, REGIONAL, OWN = "one-edge-token", "one-region-token", "one-customer-token"
+"""Tokens that are bound: to the edge `bound`, the region `eu-bound`, the customer `bound`."""
+
+
+def sha256(token: str) -> str:
+    """What a configuration knows of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def checked(collector: "Collector") -> tuple[int, str]:
+    """What `edgeproxy verify` finds, as check_ledger has it: `verified` without a process."""
+    return check_ledger(load_collector(collector.file, os.environ))
+
+
+def verified(collector: "Collector") -> tuple[int, str]:
+    """The exit code of `edgeproxy verify`, and what it said."""
+    command = [sys.executable, "-m", "edgeproxy", "verify", "-c", collector.file]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+class Collector:
+    """A collector on a database. It can be ended, or killed, and started again on what is there."""
+
+    def __init__(self, folder: Path, database: str, **settings: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self.file = folder / "collector.yaml"
+        self._ports = Ports(1)
+        (self.port,) = self._ports.numbers
+        self.process: Process | None = None
+        self.command: tuple[str, ...] = COMMAND
+        """What starts it; may be changed between two starts."""
+        roles = {EDGE: "edge", READ: "read", ADMIN: "admin", SERVICE: "service"}
+        self.settings: dict[str, Any] = {
+            "listen": f"{HOST}:{self.port}",
+            "database": database,
+            "tokens": [
+                *({"sha256": sha256(token), "role": role} for token, role in roles.items()),
+                {"sha256": sha256(ONE), "role": "edge", "edge": "bound"},
+                {"sha256": sha256(REGIONAL), "role": "edge", "region": "eu-bound"},
+                {"sha256": sha256(OWN), "customer": "bound"},
+            ],
+            "tiers": {"basic": {}},
+            "customers": {name: {"tier": "basic"} for name in ("acme", "bolt", "bound")},
+            "retention": {"minutes": "forever"},  # Tests ask for minutes of any time.
+            **settings,
+        }
+
+    # ---- life
+
+    def start(self) -> "Collector":
+        """Start it; returns once it is ready."""
+        process = self.begin()
+        until(lambda: not process.running or self.ready(), "the collector is ready", seconds=START)
+        assert process.running, process.output
+        return self
+
+    def begin(self) -> Process:
+        """`start` without waiting."""
+        self.write()
+        self.process = Process([*self.command, self.file], self._folder / "log")
+        return self.process
+
+    def write(self) -> None:
+        """Write its configuration."""
+        self.file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+
+    def ready(self) -> bool:
+        """Whether `/readyz` says so."""
+        try:
+            return ask(self.port, "/readyz").status == 200
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        """SIGTERM: it must leave with code 0."""
+        assert self.process is not None
+        code = self.process.wait_after(signal.SIGTERM, 20.0)
+        assert code == 0, f"exit code {code}: {self.process.output}"
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        kill(self.process.pid)
+        self.process.wait(10.0)
+
+    def close(self) -> None:
+        """`end` where it still runs."""
+        try:
+            if self.process is not None and self.process.running:
+                self.end()
+        finally:
+            if self.process is not None:
+                for pid in self.process.family():
+                    kill(pid)
+                print(self.process.output[-20_000:])  # shown where the test failed
+            self._ports.close()
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it has used."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def database(self) -> Path:
+        """The file of a database of SQLite."""
+        return Path(self.settings["database"].removeprefix("sqlite:///"))
+
+    @property
+    def output(self) -> str:
+        """What it wrote."""
+        assert self.process is not None
+        return self.process.output
+
+    # ---- what it is asked
+
+    def post(
+        self, batch: Batch | bytes, *, token: str | None = EDGE, fields: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Ship a batch, or any bytes; `fields` replace its headers."""
+        sent = batch if isinstance(batch, bytes) else body(batch)
+        said = {} if isinstance(batch, bytes) else headers(batch, sent)
+        if token is not None:
+            said["Authorization"] = f"Bearer {token}"
+        return ask(self.port, "/v1/batches", method="POST", fields={**said, **(fields or {})}, body=sent)
+
+    def get(self, path: str, *, token: str | None = READ, **query: str) -> Answer:
+        """Ask for something."""
+        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return ask(self.port, f"{path}?{urlencode(query)}" if query else path, fields=fields)
+
+    def usage(self, *, token: str = READ, **query: str) -> dict[str, Any]:
+        """What the ledger says, by default of all times."""
+        answer = self.get("/v1/usage", token=token, **{"from": "1970-01-01", **query})
+        assert answer.status == 200, answer
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def counted(self, *chains: Chain) -> int:
+        """What the ledger has of the regions of these."""
+        rows = self.usage(by="region")["rows"]
+        return sum(row["value"] for row in rows if row["region"] in {chain.region for chain in chains})
+
+    def edges(self) -> dict[str, dict[str, Any]]:
+        """How the edges are, by their names."""
+        answer = self.get("/v1/edges")
+        assert answer.status == 200, answer
+        return {edge["edge"]: edge for edge in answer.json()["edges"]}
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a sample of `/metrics`."""
+        families = text_string_to_metric_families(ask(self.port, "/metrics").body.decode())
+        (value,) = [s.value for family in families for s in family.samples if s.name == name and s.labels == labels]
+        return value

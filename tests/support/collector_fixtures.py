@@ -1,0 +1,68 @@
+"""Fixtures: collectors on both databases."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.collector import Collector
+from tests.support.postgresql import Postgresql, programs
+
+StartCollector = Callable[..., Collector]
+KINDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """A PostgreSQL server that all tests share, each with databases of its own."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not on this machine")
+    with closing(Postgresql()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqlite_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """A collector on SQLite that tests share, see `collector`."""
+    folder = tmp_path_factory.mktemp("sqlite")
+    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as made:
+        yield made.start()
+
+
+@pytest.fixture(scope="session")
+def postgresql_collector(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> Iterator[Collector]:
+    """The same on PostgreSQL."""
+    with closing(Collector(tmp_path_factory.mktemp("postgresql") / "collector", postgresql.database())) as made:
+        yield made.start()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def collector(request: pytest.FixtureRequest) -> Collector:
+    """A collector that runs, on each kind of database. It takes a second and a half of CPU to start one, so tests share
+    it: each ships under names of its own (`Chain()`) and asks for these, and none ends it.
+    """
+    shared: Collector = request.getfixturevalue(f"{request.param}_collector")
+    return shared
+
+
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/data/ledger.db"
+    server: Postgresql = request.getfixturevalue("postgresql")
+    return server.database()
+
+
+@pytest.fixture
+def start_collector(tmp_path: Path, database: str) -> Iterator[StartCollector]:
+    """Start a collector of a test's own on the test's database: `start_collector(**settings)`."""
+    with ExitStack() as ends:
+
+        def start(**settings: Any) -> Collector:
+            made = ends.enter_context(closing(Collector(tmp_path / "collector", database, **settings)))
+            return made.start()
+
+        yield start

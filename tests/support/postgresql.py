@@ -1,0 +1,170 @@
+"""A real PostgreSQL server of the tests' own, on a port of its own."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.ports import HOST, Ports
+from tests.support.waiting import until
+
+OLDEST = 15
+PLACES = "/usr/lib/postgresql/*/bin"
+"""Where Debian and Ubuntu have it, a directory for each version."""
+USER = "postgres"
+"""Whose processes they are where the tests run as root, for which PostgreSQL does not start."""
+
+
+@cache
+def programs() -> Path | None:
+    """The directory of a PostgreSQL that is new enough; None where there is none."""
+    named = shutil.which("postgres")
+    found = [Path(named).resolve().parent] if named else []
+    found += sorted(Path("/").glob(PLACES.lstrip("/")), key=lambda place: place.parent.name, reverse=True)
+    for place in found:
+        if not (place / "initdb").exists():
+            continue
+        said = subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+        if int(said.split()[2].partition(".")[0]) >= OLDEST and _owner() is not None:
+            return place
+    return None
+
+
+@cache
+def _owner() -> tuple[int, int] | None:
+    """The user and the group that it runs as; None where root has nobody to run it as."""
+    if os.getuid() != 0:
+        return os.getuid(), os.getgid()
+    try:
+        known = pwd.getpwnam(USER)
+    except KeyError:
+        return None
+    return known.pw_uid, known.pw_gid
+
+
+class Postgresql:
+    """A server that runs; anybody may connect from this host. Only where it is `durable` does it wait for the disk."""
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
+        found, owner = programs(), _owner()
+        assert found is not None, "the fixture skips where there is none"
+        assert owner is not None
+        self._programs, self._owner = found, owner
+        self._numbers = count(1)
+        # Not in a directory of pytest's: whoever it runs as could not get there.
+        self._kept = TemporaryDirectory(prefix="edgeproxy-postgresql-", ignore_cleanup_errors=True)
+        self._folder = Path(self._kept.name)
+        if os.getuid() == 0:
+            os.chown(self._folder, *owner)
+        options = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync")
+        self._run("initdb", *options, "-D", "data")
+        self._ports = Ports(1)
+        (self.port,) = self._ports.numbers
+        self.start()
+
+    def start(self) -> None:
+        """Start the server on what is there; returns once it takes connections."""
+        # Right after a kill -9 what the old one has started may still be there, and the new one leaves at once.
+        until(self._starts, "PostgreSQL takes connections", seconds=60)
+
+    def _starts(self) -> bool:
+        self._launch()
+        until(lambda: self._server.poll() is not None or self._answers(), "PostgreSQL has started", seconds=60)
+        return self._server.poll() is None
+
+    def _launch(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [
+                    *(self._programs / "postgres", "-D", "data", "-p", str(self.port)),
+                    *("-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="),
+                    *("-c", "shared_buffers=64MB", "-c", "max_wal_size=1GB", "-c", f"fsync={self._fsync}"),
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **self._as_owner(),
+            )
+
+    def database(self) -> str:
+        """The URL of a new database."""
+        name = f"ledger{next(self._numbers)}"
+        self._run("createdb", "-h", HOST, "-p", str(self.port), "-U", "postgres", name)
+        return f"postgresql://postgres@{HOST}:{self.port}/{name}"
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the server has used, and all that it has started, also what has ended since."""
+        own = str(self._server.pid)
+        found = {}
+        for place in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                found[place.parent.name] = place.read_text().rpartition(")")[2].split()
+        ticks = [sum(map(int, fields[11:13])) for pid, fields in found.items() if own in (pid, fields[1])]
+        ended = sum(map(int, found[own][13:15]))
+        return (sum(ticks) + ended) / os.sysconf("SC_CLK_TCK")
+
+    def dump(self, url: str) -> Path:
+        """A backup of a database, by pg_dump."""
+        file = self._folder / f"{url.rpartition('/')[2]}.dump"
+        self._run("pg_dump", "--format=custom", f"--file={file}", url)
+        return file
+
+    def restore(self, file: Path, url: str) -> None:
+        """Put a backup into a database that is empty."""
+        self._run("pg_restore", "--exit-on-error", "--no-owner", f"--dbname={url}", str(file))
+
+    def size(self) -> int:
+        """Bytes of all that it keeps."""
+        return sum(place.stat().st_size for place in self._folder.rglob("*") if place.is_file())
+
+    def restart(self) -> None:
+        """End it in order and start it again, with nothing in memory of what is on disk: neither its own nor the
+        system's.
+        """
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(60)
+        for place in self._folder.rglob("*"):
+            if place.is_file():
+                descriptor = os.open(place, os.O_RDONLY)
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(descriptor)
+        self.start()
+
+    def kill(self) -> None:
+        """kill -9 of the server; those that it has started end by themselves."""
+        self._server.kill()
+        self._server.wait(30)
+
+    def close(self) -> None:
+        """End it at once, with all connections."""
+        self._server.send_signal(signal.SIGQUIT)
+        try:
+            self._server.wait(30)
+        finally:
+            self._server.kill()
+            self._ports.close()
+            self._kept.cleanup()
+
+    def _answers(self) -> bool:
+        return self._run("pg_isready", "-h", HOST, "-p", str(self.port), check=False) == 0
+
+    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
+        command: Sequence[str | Path] = [self._programs / program, *arguments]
+        done = subprocess.run(
+            command, cwd=self._folder, capture_output=True, text=True, check=False, **self._as_owner()
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done.returncode
+
+    def _as_owner(self) -> dict[str, int]:
+        return {"user": self._owner[0], "group": self._owner[1]} if os.getuid() == 0 else {}

@@ -1,0 +1,174 @@
+"""A Redis of a test's own: on a port of its own, killed, stopped and started again at will."""
+
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.crc import key_slot
+
+from tests.support.waiting import until
+
+SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+class Redis:
+    """A server that keeps nothing on disk."""
+
+    def __init__(self, folder: Path, *arguments: str, port: int | None = None) -> None:
+        assert SERVER is not None
+        self.port = free_port() if port is None else port
+        self._command = [SERVER, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *arguments]
+        self._process: subprocess.Popen[str] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it was started, and not killed since."""
+        return self._process is not None
+
+    def setting(self, name: str) -> str:
+        """What it was started with."""
+        return self._command[self._command.index(f"--{name}") + 1]
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        listening = [] if "--tls-port" in self._command else ["--port", str(self.port)]
+        self._process = subprocess.Popen([*self._command, *listening], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert any("eady to accept connections" in line for line in self._process.stdout), "the server did not start"
+
+    def kill(self) -> None:
+        """kill -9; nothing happens where it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+    def stop(self) -> None:
+        """Let it hang."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it run again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+SLOTS = 16384
+
+
+class Cluster:
+    """A Redis Cluster of three primaries, each with as many replicas; nothing on disk but who is who."""
+
+    def __init__(self, folder: Path, *arguments: str, replicas: int = 0) -> None:
+        self.nodes: list[Redis] = []
+        try:
+            self._start(folder, arguments, replicas)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _start(self, folder: Path, arguments: Sequence[str], replicas: int) -> None:
+        for number in range(3 * (1 + replicas)):
+            home = folder / f"node-{number}"
+            home.mkdir()
+            settings = {
+                "cluster-enabled": "yes",
+                "cluster-port": str(free_port()),
+                "cluster-node-timeout": "1000",
+                "cluster-require-full-coverage": "no",
+                "repl-diskless-sync-delay": "0",
+                "repl-ping-replica-period": "1",
+            }
+            given = [part for name, value in settings.items() for part in (f"--{name}", value)]
+            self.nodes.append(Redis(home, *given, *arguments))
+        first = self.nodes[0]
+        for number, node in enumerate(self.nodes):
+            self.tell(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if number < 3:
+                self.tell(node, "CLUSTER", "ADDSLOTSRANGE", SLOTS * number // 3, SLOTS * (number + 1) // 3 - 1)
+        bus = self.nodes[0].setting("cluster-port")
+        for node in self.nodes[1:]:
+            self.tell(node, "CLUSTER", "MEET", "127.0.0.1", first.port, bus)
+        until(lambda: all(map(self._is_known, self.nodes)), "all have met")
+        for number, node in enumerate(self.nodes[3:]):
+            self.tell(node, "CLUSTER", "REPLICATE", self.name(self.nodes[number % 3]))
+        until(lambda: all(map(self._is_well, self.nodes)), "the cluster is up")
+
+    def _is_well(self, node: Redis) -> bool:
+        told = self.text(node, "INFO", "replication")
+        linked = "role:master" in told or "master_link_status:up" in told
+        return linked and len(self._primaries(node)) == 3 and "cluster_state:ok" in self.text(node, "CLUSTER", "INFO")
+
+    def _primaries(self, node: Redis) -> dict[tuple[int, int], int]:
+        """By slots, the ports of those who have them, as a node knows it."""
+        return {(first, last): primary[1] for first, last, primary, *_ in self.tell(node, "CLUSTER", "SLOTS")}
+
+    def _is_known(self, node: Redis) -> bool:
+        lines = self.text(node, "CLUSTER", "NODES").splitlines()
+        return len(lines) == len(self.nodes) and not any("handshake" in line for line in lines)
+
+    def name(self, node: Redis) -> str:
+        """Its id in the cluster."""
+        return self.text(node, "CLUSTER", "MYID")
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:3])
+
+    def text(self, node: Redis, *command: Any) -> str:
+        told: str = self.tell(node, *command).decode()
+        return told
+
+    def tell(self, node: Redis, *command: Any) -> Any:
+        """A command to one node, as an operator; its answer as it comes."""
+        connection = redis.Connection(port=node.port, protocol=2, socket_timeout=10)
+        try:
+            connection.connect()
+            connection.send_command(*command)
+            return connection.read_response()
+        finally:
+            connection.disconnect()
+
+    def owner(self, key: bytes) -> Redis:
+        """The node that has a key now, by the word of the first that is alive."""
+        slot, asked = key_slot(key), self._alive()
+        port = next(port for (first, last), port in self._primaries(asked).items() if first <= slot <= last)
+        return next(node for node in self.nodes if node.port == port)
+
+    def primaries(self) -> list[Redis]:
+        """Those who have slots now, and are alive."""
+        ports = set(self._primaries(self._alive()).values())
+        return [node for node in self.nodes if node.port in ports and node.is_alive]
+
+    def _alive(self) -> Redis:
+        return next(node for node in self.nodes if node.is_alive)
+
+    def replica(self, primary: Redis) -> Redis:
+        """The replica that a primary began with."""
+        return self.nodes[3 + self.nodes.index(primary)]
+
+    def kill(self) -> None:
+        """kill -9 for all."""
+        for node in self.nodes:
+            node.kill()

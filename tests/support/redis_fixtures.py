@@ -1,0 +1,17 @@
+"""Fixtures: a real Redis, where there is one on this machine."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.redis import SERVER, Redis
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server that all share."""
+    if SERVER is None:
+        pytest.skip("there is no redis-server on this machine")
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    yield server.port
+    server.kill()

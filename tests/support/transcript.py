@@ -1,0 +1,460 @@
+"""A stage for transcripts: a real worker on real sockets, with scripted clients before it and upstreams behind it.
+
+A test reads as what each side sends and gets. When it is over the stage checks what every test promises without
+saying so: nothing was sent that nobody looked at, nothing is outstanding, no connection, task or error is left.
+"""
+
+import asyncio
+import hashlib
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import uvloop
+import yaml
+
+from edgeproxy.config.load import dump, load
+from edgeproxy.config.models import Settings
+from edgeproxy.counters import layout as at
+from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.counters.store import Store
+from edgeproxy.proxy.claim_waiter import ClaimWaiter
+from edgeproxy.proxy.generations import Listings
+from edgeproxy.proxy.key_lookup import KeyLookup
+from edgeproxy.proxy.pool import Endpoint
+from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
+from edgeproxy.proxy.snapshot import Snapshot
+from edgeproxy.proxy.tls import Inward, Outward
+from edgeproxy.proxy.worker import Worker
+from edgeproxy.supervisor.limit_report import limit_report, of_files
+from edgeproxy.tasks import Tasks
+from tests.proxy.tls_wire import TlsWire
+from tests.support.wire import PATIENCE, Cut, Message, Wire, shown
+
+KEY = "key-of-acme"
+"""A key of the customer `acme`, who may send 60 requests a minute."""
+UNLIMITED = "key-of-free"
+"""A key of the customer `free`, whose tier has no limits."""
+READER = "key-with-scope"
+"""A key of `free` with the scope `read`."""
+EXPIRED = "key-of-old"
+
+
+def digest(key: str) -> str:
+    """A key as the configuration has it."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def draft(settings: Settings, serving: Mapping[str, Outward] | None = None) -> PreparedConfiguration:
+    """These settings as they reach a worker."""
+    return PreparedConfiguration(dump(settings).decode(), serving)
+
+
+def head(*lines: str) -> bytes:
+    """The head of a message, from its lines."""
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1")
+
+
+def get(path: str = "/public/", *fields: str) -> bytes:
+    """A GET without anything special."""
+    return head(f"GET {path} HTTP/1.1", "Host: edge.test", *fields)
+
+
+def post(body: bytes, path: str = "/public/", *fields: str) -> bytes:
+    """A POST with a length."""
+    return head(f"POST {path} HTTP/1.1", "Host: edge.test", f"Content-Length: {len(body)}", *fields) + body
+
+
+def ok(body: bytes = b"hello", *fields: str) -> bytes:
+    """An ordinary answer with a length."""
+    return head("HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *fields) + body
+
+
+def chunks(*pieces: bytes, trailers: tuple[str, ...] = ()) -> bytes:
+    """A whole chunked body."""
+    payload = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return payload + b"0\r\n" + "".join(f"{line}\r\n" for line in (*trailers, "")).encode()
+
+
+class Upstream:
+    """A service's endpoint: a listening socket whose connections a test takes one by one."""
+
+    def __init__(self) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.listening.setblocking(False)
+        self.port: int = self.listening.getsockname()[1]
+        self.wires: list[Wire] = []
+        self.requests: list[Message] = []
+        """What came while it answered by itself."""
+        self.tls: ssl.SSLContext | None = None
+        """How it speaks TLS, if it does."""
+        self.answer: Callable[[Message], bytes] = lambda request: ok()
+        """How it answers by itself."""
+        self._tasks: Tasks | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
+
+    async def accepts(self) -> Wire:
+        """The next connection that the edge opens."""
+        async with asyncio.timeout(PATIENCE):
+            end, _ = await asyncio.get_running_loop().sock_accept(self.listening)
+        wire = self._wire(end)
+        if isinstance(wire, TlsWire):
+            await wire.shakes_hands()
+        return wire
+
+    def _wire(self, end: socket.socket) -> Wire:
+        self.wires.append(Wire(end) if self.tls is None else TlsWire(end, self.tls, server_side=True))
+        return self.wires[-1]
+
+    def refuses(self) -> None:
+        """Be there no longer."""
+        self.listening.close()
+
+    def answers(self, answer: Callable[[Message], bytes]) -> None:
+        """From now on take every connection, and answer every request by itself."""
+        self.answer = answer
+        if self._tasks is None:
+            self._tasks = Tasks()
+
+    def begins(self) -> None:
+        """Take connections, if it is to answer by itself. Needs a loop."""
+        if self._tasks is not None and not self._tasks._running:
+            self._tasks.start("upstream", self._accept(self._tasks))
+
+    async def rests(self) -> None:
+        """Answer no more."""
+        if self._tasks is not None:
+            await self._tasks.cancel()
+
+    async def _accept(self, tasks: Tasks) -> None:
+        while True:
+            end, _ = await asyncio.get_running_loop().sock_accept(self.listening)
+            tasks.start("upstream connection", self._answer(self._wire(end)))
+
+    async def _answer(self, wire: Wire) -> None:
+        try:
+            if isinstance(wire, TlsWire):
+                await wire.shakes_hands()
+            while await wire.has_more():
+                request = await wire.gets_request()
+                self.requests.append(request)
+                await wire.sends(self.answer(request))
+        except (ConnectionError, Cut, ssl.SSLError):
+            pass
+        wire.closes()
+
+    def is_asked(self) -> bool:
+        """Whether a connection is there that nobody accepted; it is then accepted and closed."""
+        try:
+            end, _ = self.listening.accept()
+        except OSError:
+            return False
+        end.close()
+        return True
+
+
+class Edge:
+    """The stage. `config` may be changed until something is asked of the edge; then it starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self.upstream = Upstream()
+        self.upstreams = [self.upstream]
+        self.clients: list[Wire] = []
+        self.errors: list[dict[str, Any]] = []
+        self.worker: Worker
+        self.address: tuple[str, int]
+        """Where it listens."""
+        self.uses: list[dict[str, Any]] | None = None
+        """What its supervisor is told of limits that other hosts share; None where none does."""
+        self.inquiries: list[dict[str, Any]] = []
+        """For which keys its supervisor is asked."""
+        self._folder = folder
+        self._supervisor: Store | None = None
+        self._listening: socket.socket | None = None
+        self.config: dict[str, Any] = {
+            "region": "test",
+            "listen": "127.0.0.1:0",
+            "workers": 1,
+            "state": str(folder / "state"),
+            "tables": {"people": 1000, "addresses": 1000},
+            "tiers": {"basic": {"limits": [{"rate": "60/min"}]}, "free": {"limits": []}},
+            "customers": {"acme": {"tier": "basic"}, "free": {"tier": "free"}},
+            "keys": [
+                {"sha256": digest(KEY), "customer": "acme"},
+                {"sha256": digest(UNLIMITED), "customer": "free"},
+                {"sha256": digest(READER), "customer": "free", "scopes": ["read"]},
+                {"sha256": digest(EXPIRED), "customer": "free", "expires": "2025-06-01"},
+            ],
+            # A machine that runs many tests at once stands still for a second now and then.
+            "upstreams": {"api": {"endpoints": [self.upstream.url], "timeouts": {"connect": "10s"}}},
+            "routes": [
+                {"name": "v1", "path": "/v1/*", "upstream": "api"},
+                {"name": "public", "path": "/public/*", "upstream": "api", "auth": "none"},
+                {"name": "maybe", "path": "/maybe/*", "upstream": "api", "auth": "optional"},
+                {"name": "read", "path": "/read/*", "upstream": "api", "scopes": ["read"]},
+                {"name": "get", "path": "/get/*", "upstream": "api", "auth": "none", "methods": ["GET", "HEAD"]},
+            ],
+        }
+
+    # ---- the stage
+
+    def adds_endpoint(self, upstream: str = "api") -> Upstream:
+        """One more endpoint of a service."""
+        added = Upstream()
+        self.upstreams.append(added)
+        self.config["upstreams"].setdefault(upstream, {"endpoints": []})["endpoints"].append(added.url)
+        return added
+
+    def settings(self) -> Settings:
+        """What `config` says."""
+        file = self._folder / "edge.yaml"
+        file.write_text(yaml.safe_dump(self.config))
+        return load(file, {})
+
+    async def starts(self) -> None:
+        """Serve, as `config` says."""
+        for upstream in self.upstreams:
+            upstream.begins()
+        if self._listening is not None:
+            return
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.errors.append(context))
+        settings = self.settings()
+        tables = settings.tables
+        self._supervisor = Store.prepare(
+            settings.state,
+            workers=1,
+            people=tables.people,
+            addresses=tables.addresses,
+            hub=self.uses is not None,
+        )
+        store = Store.join(settings.state)
+        self.worker = Worker(store)
+        self.worker.asking = ClaimWaiter(self._hears)
+        self.worker.key_lookup = KeyLookup(self._is_asked)
+        sharing, key_lookup = self.worker.asking, self.worker.key_lookup
+        self.worker.snapshot = Snapshot(
+            draft(settings), store, self.worker.counts, sharing=sharing, key_lookup=key_lookup
+        )
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listening.setblocking(False)
+        self.address = self._listening.getsockname()
+        inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
+        await self.worker.listen([self._listening], inward)
+
+    def _hears(self, message: dict[str, Any]) -> bool:
+        assert self.uses is not None
+        self.uses.append(message)
+        return True
+
+    def _is_asked(self, message: dict[str, Any]) -> bool:
+        self.inquiries.append(message)
+        return True
+
+    async def prepares(self, table_reader: Listings | None = None) -> int:
+        """Be ready to serve what `config` says now, with this told of endpoints; returns its number."""
+        generations = self.worker.generations
+        made = await asyncio.to_thread(draft, self.settings(), self.worker.snapshot.outward)
+        generations.prepare(generations.number + 1, made, table_reader or {})
+        return generations.number + 1
+
+    async def reloads(self) -> None:
+        """Serve what `config` says now."""
+        assert self.worker.generations.commit(await self.prepares())
+
+    async def client(self, address: str = "127.0.0.1", receives: int = 0) -> Wire:
+        """A new client's connection, from this address. Its kernel holds `receives` bytes for it, if that is said."""
+        await self.starts()
+        end = socket.socket()
+        end.setblocking(False)
+        if receives:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        end.bind((address, 0))
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.get_running_loop().sock_connect(end, self.address)
+        self.clients.append(Wire(end))
+        return self.clients[-1]
+
+    async def secure_client(
+        self, context: ssl.SSLContext, name: str | None = "edge.test", session: ssl.SSLSession | None = None
+    ) -> TlsWire:
+        """A new client's connection after its handshake; what that raises where it comes to nothing, this does."""
+        plain = await self.client()
+        self.clients.remove(plain)
+        wire = TlsWire(plain._end, context, name=name, session=session)
+        self.clients.append(wire)
+        await wire.shakes_hands()
+        return wire
+
+    async def passes(self, request: bytes, answer: bytes, to: str = "GET") -> tuple[Message, Message]:
+        """One exchange over new connections: (what the upstream got, what the client got)."""
+        client = await self.client()
+        await client.sends(request)
+        upstream = await self.upstream.accepts()
+        received = await upstream.gets_request()
+        await upstream.sends(answer)
+        answered = await client.gets_answer(to)
+        client.closes()
+        upstream.closes()
+        return received, answered
+
+    async def refuses(self, request: bytes, to: str = "GET") -> Message:
+        """The answer to a request that the edge does not forward."""
+        client = await self.client()
+        await client.sends(request)
+        answer = await client.gets_answer(to)
+        await self.settles()
+        assert not self.upstream.is_asked(), "forwarded"
+        client.closes()
+        return answer
+
+    async def settles(self) -> None:
+        """Let everything happen that is already on its way."""
+        for _ in range(40):
+            await asyncio.sleep(0)
+
+    def passes_time(self, seconds: float) -> None:
+        """Edge time goes on by so much, as when a supervisor publishes another offset; limits then look at it."""
+        assert self._supervisor is not None
+        control = self._supervisor.control
+        control.begin_boot(control.boot, control.offset + seconds)
+        self.worker.offset = self.worker.store.offset
+
+    def now(self) -> float:
+        """Edge time."""
+        return monotonic() + self.worker.offset
+
+    async def until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Wait for a condition."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition():  # noqa: ASYNC110, the edge tells nobody what a test waits for
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            raise AssertionError(f"it never came to pass: {what or condition}") from None
+
+    # ---- what the edge counted and holds
+
+    def endpoint(self, n: int = 0, route: str = "/public/x") -> Endpoint:
+        """The edge's side of the n-th endpoint of a route's service."""
+        found = self.worker.snapshot.router.site(None).match(route.encode(), b"GET")
+        return found.service.endpoints[n]
+
+    def endpoints(self) -> list[Endpoint]:
+        """All of them."""
+        routes = self.config["routes"]
+        router = self.worker.snapshot.router
+        sites = {route.get("host", "").replace("*", "x").encode() or None for route in routes}
+        services = {
+            found.service for route in routes for site in sites if (found := _match(router, site, route)) is not None
+        }
+        return [endpoint for service in services for endpoint in service.endpoints]
+
+    def usage(self) -> dict[tuple[str, str, str], int]:
+        """(customer, meter, route) -> what is billed, as the supervisor reads it in the map at this moment."""
+        assert self._supervisor is not None
+        return {(customer, meter, route): n for customer, meter, route, n in self._supervisor.usage_totals() if n}
+
+    def metrics(self, name: str) -> dict[tuple[str, ...], list[int]]:
+        """label values -> words of a metric, as the supervisor reads it in the map at this moment."""
+        assert self._supervisor is not None
+        totals = self._supervisor.metric_totals()
+        return {labels: words for each, labels, words in totals if each == name and any(words)}
+
+    def count(self, name: str, *labels: str) -> int:
+        """A counter or a gauge."""
+        return sum(self.metrics(name).get(labels, [0]))
+
+    def in_use(self) -> int:
+        """How many slots of all customers and addresses are taken, as the supervisor reads it in the map."""
+        assert self._supervisor is not None
+        tables = (self._supervisor.people, self._supervisor.addresses)
+        return sum(table.in_use(row) for table in tables for row in table.rows() if has_gauges(table, row))
+
+    def used(self, customer: str = "acme") -> dict[str, int]:
+        """Name of a policy -> what a customer has used of it, in all, as operators are told at this moment."""
+        assert self._supervisor is not None
+        settings = self.settings()
+        who = of_files(settings, customer)
+        assert who is not None
+        lines = limit_report(self._supervisor.limits, settings, who, self.now())
+        sums: Counter[str] = Counter()
+        for line in lines:
+            sums[line["name"]] += line["used"] or 0
+        return dict(sums)
+
+    # ---- the end
+
+    async def stops(self) -> None:
+        """End everything, and check what every test promises."""
+        if self._listening is None:
+            return
+        worker = self.worker
+        await self.settles()
+        for upstream in self.upstreams:
+            await upstream.rests()
+        unread = [wire.has() for wire in self.clients if wire.open]
+        unread += [wire.has() for upstream in self.upstreams for wire in upstream.wires if wire.open]
+        unexpected = [upstream.port for upstream in self.upstreams if upstream.is_asked()]
+        for wire in self.clients:
+            wire.closes()
+        try:
+            await self.until(lambda: not worker._clients, "every client's connection is gone")
+            await self.until(lambda: not worker.tasks._running, "no task is left")
+            retired = [endpoint for service in worker.generations._services for endpoint in service.endpoints]
+            outstanding = [endpoint.outstanding for endpoint in (*self.endpoints(), *retired)]
+            slots = self.in_use()
+            idle = sum(len(endpoint.idle) for endpoint in self.endpoints())
+            watched = len(worker.deadlines.everybody)
+            for upstream in self.upstreams:
+                for wire in upstream.wires:
+                    wire.closes()
+            await self.until(lambda: not worker.deadlines.everybody, "every upstream connection is gone")
+            assert not any(outstanding), f"outstanding requests: {outstanding}"
+            assert not slots, f"slots that nobody gave back: {slots}"
+            assert self.metrics("edge_upstream_pending") == {}, "requests wait for an answer, and nobody for them"
+            assert idle <= watched, "connections that are gone are offered for use"
+            assert worker._upstream_connections == 0
+            assert not any(endpoint.idle for endpoint in self.endpoints())
+            assert not self.errors, self.errors
+            assert not any(unread), f"sent, and no test looked: {[shown(each) for each in unread if each]}"
+            assert not unexpected, f"the edge opened connections that no test accepted, to {unexpected}"
+        finally:
+            await self._ends()
+        assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
+
+    async def _ends(self) -> None:
+        for server, queue, _ in self.worker._listening:
+            server.close()
+            queue.close()
+        self.worker.deadlines.stop()
+        self.worker.overload.stop()
+        await self.worker.tasks.cancel()
+        for client in tuple(self.worker._clients):
+            client.transport.abort()
+        for upstream in self.upstreams:
+            upstream.listening.close()
+        await self.settles()
+        self.worker.store.close()
+        assert self._supervisor is not None
+        self._supervisor.close()
+
+
+def has_gauges(table: LimitTable, row: int) -> bool:
+    """Whether a row says what is in use now."""
+    return bool(table.words[row + at.ROW_STATE] & HAS_GAUGES)
+
+
+def _match(router: Any, site: bytes | None, route: dict[str, Any]) -> Any:
+    methods = route.get("methods") or ["GET"]
+    try:
+        return router.site(site).match(route["path"].replace("*", "x").encode(), methods[0].encode())
+    except Exception:
+        return None

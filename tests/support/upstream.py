@@ -1,0 +1,225 @@
+"""An upstream that does as the request says, keeps count of all that it is sent, and outlives the edge.
+
+It runs as a process of its own (`python -m tests.support.upstream`). The parser is llhttp, which is not the edge's, so
+what the edge forwards is read by somebody else. A request's query steers its answer:
+
+    status=503    of this status              wait=20       after so many milliseconds
+    size=1000     with so many bytes          chunked=1     in chunks
+    echo=1        with what was received, as JSON
+
+Paths under /-/ are the tests' own questions, asked directly and not counted.
+"""
+
+import asyncio
+import hashlib
+import sys
+import time
+from collections import Counter
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import httptools
+import orjson
+import uvloop
+
+from tests.support.ask import ask
+from tests.support.ports import HOST
+from tests.support.process import Process
+from tests.support.waiting import until
+
+OWN = "/-/"
+SINGLE = (b"x-request-id", b"host", b"content-length", b"transfer-encoding", b"x-customer-id")
+"""Fields of which a request may have one at most; the first two it must have."""
+
+
+FILL = (bytes(range(256)) * 4)[:1016]
+
+
+class Log:
+    """What the upstream was sent and what it answered, by the customer's stamp (`-` without one)."""
+
+    def __init__(self) -> None:
+        self.received: Counter[str] = Counter()
+        self.billable: Counter[str] = Counter()
+        """Answers below 500; counted before they are written, so never fewer than anybody received."""
+        self.arrivals: dict[str, list[float]] = {}
+        """Monotonic seconds of each request."""
+        self.paths: Counter[str] = Counter()
+        self.odd: list[str] = []
+        """Requests that the edge must never forward, and why."""
+        self.requests: Counter[str] = Counter()
+        """How often each request id was seen."""
+
+    def shown(self) -> dict[str, Any]:
+        twice = {rid: count for rid, count in self.requests.items() if count > 1}
+        return {
+            "received": self.received,
+            "billable": self.billable,
+            "paths": self.paths,
+            "odd": self.odd,
+            "twice": twice,
+        }
+
+
+class Connection(asyncio.Protocol):
+    """One connection of the edge, requests one after another."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._parser = httptools.HttpRequestParser(self)
+        self._busy = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._body = hashlib.sha256()
+        self._length = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as asked:
+            # This service switches to nothing: what follows the request is the next one.
+            self._parser = httptools.HttpRequestParser(self)
+            if rest := data[asked.args[0] :]:
+                self.data_received(rest)
+        except httptools.HttpParserError as unreadable:
+            self._log.odd.append(f"unreadable: {unreadable!r}, {data[:200]!r}")
+            self.transport.abort()
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if any(name.lower() == b"expect" for name, _ in self._fields):
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, part: bytes) -> None:
+        self._body.update(part)
+        self._length += len(part)
+
+    def on_message_complete(self) -> None:
+        self._method, self._version = self._parser.get_method(), self._parser.get_http_version()
+        path = urlsplit(self._target).path.decode("latin-1")
+        query = dict(parse_qsl(urlsplit(self._target).query.decode("latin-1")))
+        if path.startswith(OWN):
+            self._answer(200, orjson.dumps(self._told(path, query)))
+        else:
+            self._serve(path, query)
+        self._clear()
+
+    def _told(self, path: str, query: dict[str, str]) -> object:
+        if path == "/-/arrivals":
+            return self._log.arrivals.get(query["customer"], [])
+        return self._log.shown()
+
+    def _serve(self, path: str, query: dict[str, str]) -> None:
+        log = self._log
+        names = Counter(name.lower() for name, _ in self._fields)
+        for name in SINGLE:
+            if names[name] > 1 or (name in SINGLE[:2] and not names[name]):
+                log.odd.append(f"{names[name]} times {name.decode()}: {self._target!r} {self._fields!r}")
+        if self._busy:
+            log.odd.append(f"a request before the answer to the last one: {self._target!r}")
+        fields = {name.lower(): value for name, value in self._fields}
+        customer = fields.get(b"x-customer-id", b"-").decode("latin-1")
+        log.received[customer] += 1
+        log.paths[path] += 1
+        log.arrivals.setdefault(customer, []).append(time.monotonic())
+        log.requests[fields.get(b"x-request-id", b"").decode("latin-1")] += 1
+        status = int(query.get("status", 200))
+        body = self._echo() if "echo" in query else content(int(query.get("size", 2)))
+
+        def answer() -> None:
+            self._busy = False
+            if status < 500:
+                log.billable[customer] += 1
+            self._answer(status, body, chunked="chunked" in query)
+
+        if "wait" in query:
+            self._busy = True
+            asyncio.get_running_loop().call_later(int(query["wait"]) / 1000, answer)
+        else:
+            answer()
+
+    def _echo(self) -> bytes:
+        fields = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in self._fields]
+        return orjson.dumps(
+            {
+                "method": self._method.decode(),
+                "version": self._version,
+                "target": self._target.decode("latin-1"),
+                "fields": fields,
+                "length": self._length,
+                "sha256": self._body.hexdigest(),
+            }
+        )
+
+    def _answer(self, status: int, body: bytes, *, chunked: bool = False) -> None:
+        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: %d\r\n" % len(body)
+        bodiless = status in (204, 304)
+        head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, HTTPStatus(status).phrase.encode(), framing * (not bodiless))
+        if bodiless or self._method == b"HEAD":
+            self.transport.write(head)
+        elif chunked:
+            self.transport.writelines([head, *chunks(body), b"0\r\n\r\n"])
+        else:
+            self.transport.write(head + body)
+
+
+def content(size: int) -> bytes:
+    """The bytes of an answer of this size: no KiB of them is like another."""
+    return b"".join(b"%07d %b" % (number, FILL) for number in range(size // 1024 + 1))[:size]
+
+
+def chunks(body: bytes) -> list[bytes]:
+    """The body in chunks of some 50,000 bytes."""
+    parts = [body[at : at + 50_001] for at in range(0, len(body), 50_001)]
+    return [b"%x\r\n%b\r\n" % (len(part), part) for part in parts]
+
+
+async def serve(told: Path) -> None:
+    """Listen on a free port and write its number to `told`; until killed or terminated."""
+    log = Log()
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(log), HOST, 0, backlog=4096)
+    fresh = told.with_suffix(".new")
+    fresh.write_text(str(server.sockets[0].getsockname()[1]))
+    fresh.rename(told)
+    await server.serve_forever()
+
+
+class Upstream(Process):
+    """The running process, and what it knows."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        told = folder / "port"
+        super().__init__([sys.executable, "-m", "tests.support.upstream", told], folder / "log")
+        until(lambda: told.exists() or not self.running, "the upstream listens")
+        assert self.running, self.output
+        self.port = int(told.read_text())
+
+    def seen(self) -> dict[str, Any]:
+        """`received` and `billable` by customer, `paths`, `odd` requests, request ids seen `twice`."""
+        told: dict[str, Any] = ask(self.port, "/-/seen").json()
+        return told
+
+    def arrivals(self, customer: str) -> list[float]:
+        """When each request of this customer came, in seconds of the monotonic clock."""
+        told: list[float] = ask(self.port, f"/-/arrivals?customer={customer}").json()
+        return told
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(Path(sys.argv[1])))

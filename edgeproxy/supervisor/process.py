@@ -20,8 +20,9 @@ from edgeproxy.supervisor.heartbeat import Heartbeat
 Heed = Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]
 """Hears what a worker says, and by what it can be answered."""
 
-WORKER = (sys.executable, "-m", "edgeproxy.proxy")
-"""The command of a worker; `--channel FD --listen FD,FD` is added."""
+WORKER = (sys.executable, "-P", "-m", "edgeproxy.proxy")
+"""The command of a worker; `--channel FD --listen FD,FD` is added. -P: a file of the directory in which an operator
+starts the edge, such as a json.py, is no module of it."""
 
 
 ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}

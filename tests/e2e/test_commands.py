@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,27 @@ def test_an_address_that_is_taken_is_said_and_nothing_is_started(
     done = edgeproxy("edge", "-c", str(taken))
     assert done.returncode == 2
     assert str(upstream.port) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "hostile"),
+    [
+        ([Path(sys.executable).parent / "edgeproxy"], ["ssl.py", "orjson.py", "edgeproxy/__init__.py"]),
+        ([sys.executable, "-m", "edgeproxy"], ["ssl.py", "orjson.py"]),
+    ],
+)
+def test_files_of_the_directory_in_which_it_is_started_are_no_modules(
+    tmp_path: Path, upstream: Upstream, command: list[str | Path], hostile: list[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    for name in hostile:
+        (theirs / name).parent.mkdir(parents=True, exist_ok=True)
+        (theirs / name).write_text(f"raise SystemExit('{name} was imported')")
+    edge = Edge(tmp_path / "edge", upstream.port)
+    edge.command = ("/usr/bin/env", f"--chdir={theirs}", *map(str, command), "edge", "-c")
+    with closing(edge.start()):
+        assert edge.ask().status == 401
+        assert "was imported" not in edge.output
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("edge*.yaml")), ids=lambda path: path.name)

@@ -66,12 +66,11 @@ def free_addresses(*wanted: str) -> list[str]:
 
 def start_httpbin() -> tuple[Process, str]:
     """httpbin under gunicorn, on port 9001 or the next free one; the process and its URL."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    with free_socket("127.0.0.1:9001") as listening, (LOGS / "httpbin.log").open("wb") as log:
+    with free_socket("127.0.0.1:9001") as listening:
         server: list[str | Path] = [BIN / "python", "-m", "gunicorn", "--bind", f"fd://{listening.fileno()}"]
         shape = ["--worker-class", "gthread", "--threads", "16", "--keep-alive", "75", "--no-control-socket"]
         command = [*server, *shape, "httpbin:app"]
-        process = Process("httpbin", command, environ=os.environ, output=log, keep=[listening.fileno()])
+        process = Process("httpbin", command, environ=os.environ, log=LOGS / "httpbin.log", keep=[listening.fileno()])
         return process, f"http://{name_of(listening)}"
 
 
@@ -80,7 +79,7 @@ def start_collector(**settings: str) -> tuple[Process, str]:
     (listen,) = free_addresses(os.environ.get("COLLECTOR_LISTEN", "127.0.0.1:9100"))
     environ = {**os.environ, **settings, "COLLECTOR_LISTEN": listen}
     command = [BIN / "edgeproxy", "collector", "-c", "config/collector.yaml"]
-    return Process("the collector", command, environ=environ), f"http://{listen}"
+    return Process("the collector", command, environ=environ, log=LOGS / "collector.log"), f"http://{listen}"
 
 
 def start_edge(api: str, collector: str, **settings: str) -> tuple[Process, str, str]:
@@ -90,7 +89,7 @@ def start_edge(api: str, collector: str, **settings: str) -> tuple[Process, str,
     ours = {"EDGE_LISTEN": listen, "EDGE_ADMIN": admin, "API_URL": api, "COLLECTOR_URL": collector}
     command = [BIN / "edgeproxy", "edge", "-c", "config/edge.yaml"]
     return (
-        Process("the edge", command, environ={**os.environ, **settings, **ours}),
+        Process("the edge", command, environ={**os.environ, **settings, **ours}, log=LOGS / "edge.log"),
         f"http://{listen}",
         f"http://{admin}",
     )
@@ -106,7 +105,7 @@ def await_ready(url: str, processes: Sequence[Process]) -> None:
                 return
         except OSError:  # refused, not yet 200, or silent
             if dead := died(processes, 0.05):
-                raise Unserved(f"{dead.name} ended before it served") from None
+                raise Unserved(dead.obituary()) from None
     raise Unserved(f"{url} was not ready within {START:.0f} s")
 
 
@@ -116,7 +115,7 @@ def show(edge: str, admin: str, collector: str, api: str) -> None:
     print("To try, in another terminal:\n")
     for stop in stops(edge, admin, collector):
         print(f"# {stop.shows}\n{stop.line}\n")
-    print(f"httpbin's log is {LOGS / 'httpbin.log'}. Ctrl-C ends it all.", flush=True)
+    print(f"Their logs are in {LOGS}. Ctrl-C ends it all.", flush=True)
 
 
 def check(edge: str, admin: str, collector: str) -> bool:
@@ -172,7 +171,7 @@ def serve(*, checking: bool) -> bool:
             return check(edge, admin, collector)
         show(edge, admin, collector, api)
         if dead := died(started):
-            raise Unserved(f"{dead.name} ended by itself")
+            raise Unserved(dead.obituary())
         return True
 
 

@@ -6,7 +6,9 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+
+TAIL = 4096
+"""Bytes at the end of a log in which its last line is looked for."""
 
 
 class Process:
@@ -21,17 +23,21 @@ class Process:
         command: Sequence[str | Path],
         *,
         environ: Mapping[str, str],
-        output: IO[bytes] | None = None,
+        log: Path,
         keep: Sequence[int] = (),
     ) -> None:
-        """Start `command`; its output goes to `output` or to ours; descriptors in `keep` stay open in it."""
+        """Start `command`; its output goes to the file `log`, made anew; descriptors in `keep` stay open in it."""
         self.name = name
+        self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)  # Another demonstration may be writing to the one that was there.
+        self._written = log.open("w+b")
         self._child = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *command],
             env=environ,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=self._written,
+            stderr=self._written,
             pass_fds=keep,
             process_group=0,
         )
@@ -39,13 +45,23 @@ class Process:
 
     def end(self, patience: float) -> None:
         """SIGTERM to the child; once it is dead, or after `patience` seconds, SIGKILL to its whole group."""
-        self._child.terminate()
+        # Not Popen.terminate: that waits for a child that is dead, and then its number is no longer its group's.
+        signal.pidfd_send_signal(self._ending, signal.SIGTERM)
         try:
             died([self], patience)
         finally:
-            # The child is not yet waited for, so its number still is its group's and nobody else's.
             os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
+
+    def obituary(self) -> str:
+        """How a dead child ended, and the last line that it wrote, as one line."""
+        ended = os.waitid(os.P_PIDFD, self._ending, os.WEXITED | os.WNOWAIT)
+        assert ended is not None, "it is dead, so this does not wait"
+        how = "with exit code" if ended.si_code == os.CLD_EXITED else "by signal"
+        size = os.fstat(self._written.fileno()).st_size
+        written = os.pread(self._written.fileno(), TAIL, max(0, size - TAIL)).decode(errors="replace").strip()
+        last = written.splitlines()[-1].strip() if written else "it wrote nothing"
+        return f"{self.name} ended {how} {ended.si_status}: {last} (all that it wrote: {self._log})"
 
     def fileno(self) -> int:
         """A descriptor that is readable once the child is dead."""

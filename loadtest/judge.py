@@ -1,0 +1,389 @@
+"""From what was measured to a verdict: pure. A run is invalid where the generator spoilt it, whatever else it shows."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan
+from typing import NamedTuple
+
+from loadtest import conservation, limits, record
+from loadtest.record import NO_REGION, PerSecond, Request, Times
+from loadtest.workload import BAD_KEY, DIRECT, Workload
+
+PASS, FAIL, INVALID = "pass", "fail", "invalid"
+EXIT_CODES = {PASS: 0, FAIL: 1, INVALID: 3}
+LAG_SHARE = 1 / 8
+"""Of a latency threshold: how late the generator may be at the same percentile."""
+GRACE = 1.0
+"""Seconds after the loss of a region in which what is lost there has an account of its own."""
+JUDGED = 95.0
+"""The percentile of all latency thresholds."""
+
+HOME, MOVED, IN_GRACE = "home", "moved", "grace"
+RESPONSE, SERVICE, LAG, REFUSED, FAILED, LOST = "response", "service", "lag", "refused", "failed", "lost"
+
+MEASURED = {"answered": RESPONSE, "failed": FAILED, "lost": LOST}
+TIMED = (RESPONSE, LOST)
+"""What latency is judged by: what was never answered, for as long as it was waited for, too."""
+
+Key = tuple[str, str, str, str]
+"""Of a histogram: region, kind of requests, what was measured, home or moved."""
+
+
+class Loss(NamedTuple):
+    """A region that was lost from one moment to another, in seconds after the beginning of the run."""
+
+    region: str
+    begin: float
+    end: float
+
+
+class Finding(NamedTuple):
+    """Why a run did not pass: the verdict that it makes, and what to say."""
+
+    verdict: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.text}" if self.verdict == FAIL else self.text
+
+
+@dataclass
+class Evidence:
+    """All that is known of a run. Times are seconds after its beginning, warm-up included."""
+
+    workload: Workload
+    seconds: float
+    """Of the whole schedule."""
+    rows: bytes
+    """Of `record`."""
+    due: Sequence[int]
+    """Requests of the schedule, by second."""
+    due_judged: int
+    """Those of them that are due after the warm-up."""
+    workers: int = 1
+    lost_workers: Sequence[tuple[int, float]] = ()
+    """Numbers of those that fell silent, and when."""
+    gave_up: Sequence[int] = ()
+    """Numbers of those that were too late to go on."""
+    losses: Sequence[Loss] = ()
+    cuts: Sequence[limits.Span] = ()
+    """When the hub was away."""
+    distance: float = 0.0
+    """Seconds to another region and back."""
+    accounts: conservation.Accounts | None = None
+    """None where the ledger cannot be asked."""
+    fresh: bool = True
+    """Whether nobody had used any limit before."""
+
+
+@dataclass
+class Verdict:
+    """What came of a run: the findings, and the figures that the report shows."""
+
+    verdict: str
+    findings: list[Finding]
+    p95: dict[str, float]
+    """Of home clients by region, in seconds."""
+    histograms: dict[Key, Times]
+    counts: Counter[str]
+    regions: dict[str, PerSecond]
+    """Response times of home clients, also those of `direct` under that name."""
+    lag: PerSecond
+    series: dict[str, list[int]]
+    """By second: due, started, answered, refused, failed."""
+    worst: dict[str, limits.Worst] = field(default_factory=dict)
+    """By customer of a limited tier."""
+    false_429: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By tier: refused although there was room, and all its requests."""
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Judge a run."""
+    found = _measure(evidence)
+    invalid = list(_of_generator(evidence, found))
+    failed = [*_of_latency(evidence, found), *_of_answers(evidence, found), *_of_limits(evidence, found)]
+    failed += _of_conservation(evidence)
+    found.findings = [Finding(INVALID, text) for text in invalid] + [Finding(FAIL, text) for text in failed]
+    found.verdict = INVALID if invalid else FAIL if failed else PASS
+    return found
+
+
+# ---- what became of each request
+
+
+def outcome(kind: str, status: int, limited: bool) -> str:
+    """answered, refused (a 429 of a limit), lost (sent, and no answer) or failed."""
+    if status < 100:
+        return "failed" if status == record.UNREACHABLE else "lost"
+    if kind == BAD_KEY:
+        return "answered" if status == 401 else "failed"
+    if status == 429 and limited:
+        return "refused"
+    return "answered" if 200 <= status < 400 else "failed"
+
+
+def place(one: Request, home: str, losses: Sequence[Loss]) -> str:
+    """home, moved, or grace: due while its region was being lost, or under way then."""
+    for loss in losses:
+        if home == loss.region and one.due <= loss.begin + GRACE and one.end >= loss.begin:
+            return IN_GRACE
+    return HOME if one.asked in (one.home, NO_REGION) else MOVED
+
+
+def _measure(evidence: Evidence) -> Verdict:
+    """One pass over all requests."""
+    workload = evidence.workload
+    regions, kinds = [*workload.regions], [*workload.kinds]
+    histograms: defaultdict[Key, Times] = defaultdict(Times)
+    per_region: defaultdict[str, PerSecond] = defaultdict(PerSecond)
+    lag, counts = PerSecond(), Counter[str]()
+    length = len(evidence.due)
+    series = {name: [0] * length for name in ("started", "answered", "refused", "failed")}
+    series["due"] = list(evidence.due)
+    for one in record.unpacked(evidence.rows):
+        home, kind = regions[one.home], kinds[one.kind]
+        what, where = outcome(kind, one.status, kind in workload.limits), place(one, home, evidence.losses)
+        second = min(int(one.due), length - 1)
+        series["started"][second] += 1
+        series["answered" if what == "answered" else "refused" if what == "refused" else "failed"][second] += 1
+        if one.due < workload.warm_up:
+            continue
+        counts["started"] += 1
+        counts[what if where != IN_GRACE else f"{what} in grace"] += 1
+        region = DIRECT if kind == DIRECT else home
+        histograms[region, kind, LAG, where].add(one.lag)
+        lag.add(one.due, one.lag)
+        if what == "refused":
+            histograms[region, kind, REFUSED, where].add(one.response)
+            continue
+        histograms[region, kind, MEASURED[what], where].add(one.response)
+        histograms[region, kind, SERVICE, where].add(one.service)
+        if where == HOME and kind != BAD_KEY and what != "failed":
+            per_region[region].add(one.due, one.response)
+    counts["due"] = evidence.due_judged
+    return Verdict(PASS, [], {}, dict(histograms), counts, dict(per_region), lag, series)
+
+
+def total(histograms: Mapping[Key, Times], region: str | None, what: Sequence[str], where: str | None = None) -> Times:
+    """All histograms of a region (None: of any but `direct`) in one. Answers to bad keys are left out."""
+    merged = Times()
+    for (its_region, kind, its_what, its_place), times in histograms.items():
+        wanted = its_region == region or (region is None and its_region != DIRECT)
+        if wanted and its_what in what and kind != BAD_KEY and where in (None, its_place):
+            merged.merge(times)
+    return merged
+
+
+# ---- thresholds
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds, as findings have them."""
+    return (
+        "nothing answered"
+        if isnan(seconds)
+        else f"{1000 * seconds:.3g} ms"
+        if seconds < 0.1
+        else f"{1000 * seconds:.0f} ms"
+    )
+
+
+def percent(share: float) -> str:
+    """A share, as findings have it."""
+    return f"{100 * share:.3g} %"
+
+
+def _of_generator(evidence: Evidence, found: Verdict) -> Iterator[str]:
+    """What makes a run invalid."""
+    for number, at in evidence.lost_workers:
+        yield f"generator: worker {number} was lost, {at:.0f} s after the beginning"
+    for number in evidence.gave_up:
+        yield f"generator: worker {number} was too late to go on"
+    threshold = evidence.workload.thresholds.p95 * LAG_SHARE
+    by_worker: defaultdict[int, PerSecond] = defaultdict(PerSecond)
+    for one in record.unpacked(evidence.rows):
+        if one.due >= evidence.workload.warm_up:
+            by_worker[one.worker].add(one.due, one.lag)
+    for number, lag in sorted(by_worker.items()):
+        late = record.quantile(lag.between(0, len(evidence.due)), JUDGED)
+        if late > threshold:
+            begin, end = lag.above(JUDGED, threshold) or (0, 0)
+            yield f"generator: late, p95 {ms(late)}, worker {number}, {begin} s to {end} s"
+    due, started = found.counts["due"], found.counts["started"]
+    if started < evidence.workload.thresholds.started * due:
+        yield f"generator: started {started} of {due} requests, {percent(started / due)}"
+
+
+def _of_latency(evidence: Evidence, found: Verdict) -> Iterator[str]:
+    """p95 of home clients region by region, and of those that moved."""
+    thresholds = evidence.workload.thresholds
+    for region in evidence.workload.regions:
+        p95 = found.p95[region] = total(found.histograms, region, TIMED, HOME).percentile(JUDGED)
+        if isnan(p95):
+            yield f"p95 {region}: nothing was answered"
+        elif p95 > thresholds.p95:
+            yield f"p95 {region} {ms(p95)} > {ms(thresholds.p95)}{_when(found, region, thresholds.p95)}"
+        moved = total(found.histograms, region, TIMED, MOVED).percentile(JUDGED)
+        may = thresholds.moved_p95.at(evidence.distance)
+        if moved > may:
+            yield f"p95 of clients moved from {region} {ms(moved)} > {ms(may)}"
+
+
+def _when(found: Verdict, region: str, threshold: float) -> str:
+    """In which seconds, and what that says of the upstream."""
+    span = found.regions[region].above(JUDGED, threshold)
+    if span is None:
+        return ""
+    said = f", {span[0]} s to {span[1]} s"
+    if DIRECT in found.regions:
+        direct = record.quantile(found.regions[DIRECT].between(*span), JUDGED)
+        if not isnan(direct):
+            said += f"; direct {ms(direct)}, so {'not ' * (direct <= threshold)}the upstream"
+    return said
+
+
+def _of_answers(evidence: Evidence, found: Verdict) -> Iterator[str]:
+    """Errors, requests that were lost, and what was answered at all."""
+    thresholds, counts = evidence.workload.thresholds, found.counts
+    due = max(counts["due"], 1)
+    errors = counts["failed"] + counts["lost"]
+    if errors > thresholds.error_rate * due:
+        yield f"error_rate {percent(errors / due)} > {percent(thresholds.error_rate)}: {_statuses(evidence)}"
+    if counts["lost"] > thresholds.lost:
+        yield f"lost {counts['lost']} > {thresholds.lost}: sent and never answered{_where_lost(evidence)}"
+    answered = counts["answered"] + counts["refused"] + counts["failed"]
+    answered += sum(counts[f"{what} in grace"] for what in ("answered", "refused", "failed", "lost"))
+    if answered < thresholds.achieved * due:
+        yield f"achieved {percent(answered / due)} < {percent(thresholds.achieved)} of what was due was answered"
+
+
+NO_STATUS = {
+    record.UNREACHABLE: "not connected",
+    record.BROKEN: "broken off",
+    record.TIMED_OUT: "timed out",
+    record.UNFINISHED: "unfinished",
+}
+
+
+def _wrong(evidence: Evidence, wanted: Sequence[str]) -> Iterator[tuple[Request, str, str]]:
+    """Judged requests with these outcomes outside any grace, with their region and kind."""
+    workload = evidence.workload
+    regions, kinds = [*workload.regions], [*workload.kinds]
+    for one in record.unpacked(evidence.rows):
+        home, kind = regions[one.home], kinds[one.kind]
+        if one.due < workload.warm_up or place(one, home, evidence.losses) == IN_GRACE:
+            continue
+        if outcome(kind, one.status, kind in workload.limits) in wanted:
+            yield one, home, kind
+
+
+def _statuses(evidence: Evidence) -> str:
+    """The most frequent errors, with what and where they were."""
+    found = Counter(
+        f"{NO_STATUS.get(one.status, one.status)} {kind} {home}"
+        for one, home, kind in _wrong(evidence, ("failed", "lost"))
+    )
+    return ", ".join(f"{count} × {what}" for what, count in found.most_common(3))
+
+
+def _where_lost(evidence: Evidence) -> str:
+    found = [(one.due, home) for one, home, _ in _wrong(evidence, ("lost",))]
+    regions = sorted({home for _, home in found})
+    return f" in {', '.join(regions)}, due {min(found)[0]:.1f} s to {max(found)[0]:.1f} s" if found else ""
+
+
+def _of_limits(evidence: Evidence, found: Verdict) -> Iterator[str]:
+    """Limits as their clients saw them, and 429s that were not due."""
+    workload = evidence.workload
+    kinds, hosts = [*workload.kinds], len(workload.regions)
+    people: defaultdict[tuple[str, int], limits.Asked] = defaultdict(lambda: limits.Asked([], [], []))
+    asked, regions = Counter[str](), [*workload.regions]
+    refused_at: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for one in record.unpacked(evidence.rows):
+        kind = kinds[one.kind]
+        if kind not in workload.limits:
+            continue
+        asked[kind] += 1
+        its = people[kind, one.person]
+        if one.status == 429:
+            its.refused.append((one.sent, one.end))
+            refused_at[kind, one.person].append(regions[one.asked] if one.asked < len(regions) else DIRECT)
+        elif one.status >= 100:
+            its.admitted.append((one.sent, one.end))
+        elif one.status != record.UNREACHABLE:
+            its.unsure.append((one.sent, one.end))
+    moved = [(loss.begin, loss.end + GRACE) for loss in evidence.losses]
+    false: Counter[str] = Counter()
+    falsely_at: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    over: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for (kind, person), its in sorted(people.items()):
+        limit, window = workload.limits[kind]
+        wrong = set(limits.false_refusals(its, limit, window))
+        if not evidence.fresh:
+            wrong = {span for span in wrong if span[0] > window * (1 + 1 / limits.CELLS)}
+        false[kind] += sum(span in wrong for span in its.refused)
+        falsely_at[kind].update(
+            at for at, span in zip(refused_at[kind, person], its.refused, strict=True) if span in wrong
+        )
+        worst = limits.worst(
+            its,
+            limit,
+            window,
+            hosts,
+            seconds=evidence.seconds,
+            share=workload.thresholds.limit_error,
+            moved=moved,
+            cut=evidence.cuts,
+        )
+        if worst is not None:
+            name = f"{kind}-{person}"
+            found.worst[name] = worst
+            if worst.admitted > worst.accepted:
+                text = f"{name} {worst.admitted} of {limit}, {worst.accepted:g} may, from {worst.begin:.1f} s on"
+                over[kind].append((worst.admitted / worst.accepted, text))
+    for kind, several in over.items():
+        yield f"limit_error {max(several)[1]}; {len(several)} {kind} customers above what is accepted"
+    for kind, count in asked.items():
+        found.false_429[kind] = false[kind], count
+        if false[kind] > max(1, workload.thresholds.false_429 * count):
+            where = ", ".join(f"{number} in {region}" for region, number in falsely_at[kind].most_common())
+            share, may = percent(false[kind] / count), percent(workload.thresholds.false_429)
+            yield f"false_429 {kind} {share} > {may} were refused although there was room: {where}"
+
+
+def _of_conservation(evidence: Evidence) -> Iterator[str]:
+    if evidence.accounts is None or not evidence.workload.thresholds.conserved:
+        return
+    rows = list(conservation.breaches(evidence.accounts))
+    if rows:
+        answered, ledger, upstream = conservation.totals(evidence.accounts)
+        most = max(rows, key=lambda row: abs(row.answered - row.ledger) + abs(row.upstream - row.ledger))
+        yield (
+            f"conserved: {len(rows)} customers differ, such as {most.customer}: {most.why}; "
+            f"answered {answered}, ledger {ledger}, upstream {upstream}"
+        )
+
+
+def accounted(evidence: Evidence, names: Mapping[str, str]) -> tuple[Counter[str], Counter[str]]:
+    """Billable answers that clients got, and requests sent without an answer, by customer.
+
+    `names`: of kinds whose customer is always the same one.
+    """
+    answered: Counter[str] = Counter()
+    unanswered: Counter[str] = Counter()
+    kinds = [*evidence.workload.kinds]
+    for one in record.unpacked(evidence.rows):
+        kind = kinds[one.kind]
+        if kind in (DIRECT, BAD_KEY):
+            continue
+        name = names.get(kind) or f"{kind}-{one.person}"
+        if 200 <= one.status < 400:
+            answered[name] += 1
+        elif record.UNREACHABLE < one.status < 100:
+            unanswered[name] += 1
+    return answered, unanswered

@@ -1,0 +1,88 @@
+"""The schedule of arrivals: pure, from a seed, the same for any number of workers."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+
+class Phase(NamedTuple):
+    """For `seconds` the rate (requests/s) changes linearly from `rate` to `end_rate`."""
+
+    seconds: float
+    rate: float
+    end_rate: float
+
+
+class Recorded(NamedTuple):
+    """Requests of an access log: `(seconds after the beginning, person, method, bytes of the answer)`, in order."""
+
+    seconds: float
+    requests: Sequence[tuple[float, int, str, int]]
+
+
+class Kind(NamedTuple):
+    """A share (any unit) of the requests, from so many customers or addresses, of which `at_once` are due together."""
+
+    share: float
+    people: int
+    at_once: int = 1
+
+
+class Arrival(NamedTuple):
+    """One request, whose intended start is `due` seconds after the beginning of the run. `size` 0: the usual one."""
+
+    due: float
+    region: str
+    kind: str
+    person: int
+    method: str = "GET"
+    size: int = 0
+
+
+def arrivals(
+    phases: Sequence[Phase | Recorded], regions: Mapping[str, float], kinds: Mapping[str, Kind], seed: object
+) -> Iterator[Arrival]:
+    """Yield all arrivals in order: a Poisson process whose rate may change (thinning: Lewis and Shedler, 1979).
+
+    `regions` maps names to weights. Of a recorded phase the moments are as they are, and each person is given a
+    region and a kind for good.
+    """
+    rng = random.Random(f"{seed} arrivals")
+    region_names, region_weights = [*regions], [*regions.values()]
+    kind_names = [*kinds]
+    # Those who come together are one event of the process.
+    kind_weights = [kind.share / kind.at_once for kind in kinds.values()]
+    events_a_request = sum(kind_weights) / sum(kind.share for kind in kinds.values())
+    begin = 0.0
+    for phase in phases:
+        if isinstance(phase, Recorded):
+            known: dict[int, tuple[str, str, int]] = {}
+            for at, person, method, size in phase.requests:
+                if person not in known:
+                    its = random.Random(f"{seed} person {person}")
+                    (region,) = its.choices(region_names, region_weights)
+                    (kind,) = its.choices(kind_names, [one.share for one in kinds.values()])
+                    known[person] = region, kind, its.randrange(kinds[kind].people)
+                yield Arrival(begin + at, *known[person], method, size)
+        else:
+            at, max_rate = 0.0, max(phase.rate, phase.end_rate)
+            while (at := at + rng.expovariate(max_rate * events_a_request)) < phase.seconds:
+                rate = phase.rate + (phase.end_rate - phase.rate) * at / phase.seconds
+                if rng.random() * max_rate < rate:
+                    (region,) = rng.choices(region_names, region_weights)
+                    (kind,) = rng.choices(kind_names, kind_weights)
+                    person = rng.randrange(kinds[kind].people)
+                    for _ in range(kinds[kind].at_once):
+                        yield Arrival(begin + at, region, kind, person)
+        begin += phase.seconds
+
+
+def share(schedule: Iterator[Arrival], worker: int, workers: int) -> Iterator[Arrival]:
+    """What worker number `worker` (from 0) of `workers` starts."""
+    return islice(schedule, worker, None, workers)
+
+
+def length(phases: Sequence[Phase | Recorded]) -> float:
+    """Seconds from the beginning of the first phase to the end of the last."""
+    return sum(phase.seconds for phase in phases)

@@ -1,0 +1,67 @@
+"""Limits as their clients see them: which 429s were due, and how full the fullest window was."""
+
+import pytest
+
+from loadtest.limits import Asked, Span, accepted, false_refusals, worst
+
+WINDOW = 28.0
+"""Of which a cell is a second."""
+
+
+def at(*moments: float) -> list[Span]:
+    return [(moment, moment + 0.1) for moment in moments]
+
+
+@pytest.mark.parametrize(
+    ("admitted", "refused", "due"),
+    [
+        ((0, 1, 2), 10, True),
+        ((0, 1), 10, False),
+        ((0, 1, 10.05), 10, True),  # admitted while the refused one was under way
+        ((0, 1, 10.2), 10, False),
+        ((0, 1, 2), 28.95, True),  # within the window and a cell
+        ((0, 1, 2), 29.2, False),
+    ],
+)
+def test_a_429_is_due_where_the_window_may_have_been_full(
+    admitted: tuple[float, ...], refused: float, due: bool
+) -> None:
+    asked = Asked(at(*admitted), at(refused), [])
+    assert (not false_refusals(asked, 3, WINDOW)) == due
+
+
+def test_a_request_without_an_answer_may_have_been_admitted() -> None:
+    assert false_refusals(Asked(at(0, 1), at(10), at(5)), 3, WINDOW) == []
+
+
+def test_the_worst_window_is_held_to_its_own_row() -> None:
+    burst = at(*(number / 100 for number in range(90)))  # 90 at once, from idle
+    again = at(*(100 + number / 100 for number in range(90)))  # and later
+    first = worst(Asked(burst, [], []), 60, 60.0, 3, seconds=60)
+    assert first is not None
+    assert (first.admitted, first.accepted) == (90, 90)
+    later = worst(Asked(burst + again, [], []), 60, 60.0, 3, seconds=200)
+    assert later is not None
+    assert (later.admitted, later.accepted) == (90, 63)
+    assert later.begin > 100
+    cut = worst(Asked(burst + again, [], []), 60, 60.0, 3, seconds=200, cut=[(90, 120)])
+    assert cut is not None
+    assert cut.accepted == 75
+
+
+@pytest.mark.parametrize(
+    ("limit", "demand", "flags", "may"),
+    [
+        (60, 3, {}, 63),
+        (600, 3, {}, 618),
+        (600, 20, {}, 630),
+        (60, 20, {}, 64),
+        (60, 3, {"first": True}, 90),
+        (600, 3, {"first": True}, 690),
+        (600, 3, {"moved": True}, 642),
+        (600, 3, {"cut": True}, 750),
+        (600, 20, {"cut": True}, 780),
+    ],
+)
+def test_what_is_accepted(limit: int, demand: float, flags: dict[str, bool], may: float) -> None:
+    assert accepted(limit, 3, demand, **{"first": False, "moved": False, "cut": False, **flags}) == pytest.approx(may)

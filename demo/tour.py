@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 BURST = 200
 ADMITTED = range(60, 63)
-"""Of a burst on the basic tier: its 60 a minute, and with two workers at most two more (LIMITS section 3)."""
+"""Of a burst on the basic tier: its 60 a minute, and with two workers at most two more
+(docs/design/limits.md#decisions)."""
 
 STAMPS = (
     "X-Request-Id", "Traceparent", "X-Edge-Region", "X-Customer-Id", "X-Customer-Tier",

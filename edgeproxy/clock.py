@@ -2,7 +2,7 @@
 
 Two clocks: `monotonic` for spans and deadlines, and *edge time*, seconds since 2025-01-01T00:00:00Z, in which
 cells are numbered. Edge time is `monotonic() + offset`, where the offset is published by the supervisor
-(LIMITS section 1): a step of the wall clock changes nothing until the supervisor says so.
+(docs/design/limits.md#clock): a step of the wall clock changes nothing until the supervisor says so.
 """
 
 import time

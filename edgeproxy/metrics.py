@@ -1,4 +1,4 @@
-"""Every metric of the edge in one literal table: its name, kind, labels and meaning (DESIGN section 6).
+"""Every metric of the edge in one literal table: its name, kind, labels and meaning (docs/design/contract.md#metrics).
 
 Workers add to them in the memory map, the supervisor presents the map; both look names up here, so a metric
 that is not in this table cannot be counted.

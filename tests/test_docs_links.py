@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
 MENTION = re.compile(r"\b(?:docs/[\w./-]+|README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|SECURITY)\.md(?:#[\w-]+)?")
+MODULE = re.compile(r"`([\w./-]+\.(?:py|lua))`")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
@@ -67,6 +68,13 @@ def faults(path: Path) -> Iterator[str]:
 def test_every_link_and_mention_of_a_page_leads_somewhere() -> None:
     found = [fault for path in tracked() if path != Path(__file__) for fault in faults(path)]
     assert not found, "\n".join(found)
+
+
+def test_every_module_that_a_page_names_is_there() -> None:
+    paths = tracked()
+    for page in (path for path in paths if path.suffix == ".md" and path.name != "CHANGELOG.md"):
+        for name in MODULE.findall(page.read_text()):
+            assert any(f"/{path.relative_to(ROOT)}".endswith(f"/{name}") for path in paths), f"{page.name}: {name}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The collector's answers over HTTP (DESIGN section 6, Collector)."""
+"""The collector's answers over HTTP (docs/design/contract.md#collector)."""
 
 import asyncio
 import time

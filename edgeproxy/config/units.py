@@ -18,9 +18,9 @@ BYTES = {"B": 1.0, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
 LONGEST = 400 * 86400.0
 """Seconds: a year and a month, the longest window or time."""
 SHORTEST_WINDOW = 0.3
-"""Seconds: a window has 28 cells of at least 10 ms (LIMITS section 1)."""
+"""Seconds: a window has 28 cells of at least 10 ms (docs/design/limits.md#cells)."""
 LARGEST_COUNT = (1 << 28) - 1
-"""What a cell can count up to (LIMITS section 2)."""
+"""What a cell can count up to (docs/design/limits.md#cells)."""
 
 NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?"
 QUANTITY = re.compile(rf"({NUMBER}) ?([A-Za-z]*)")

@@ -1,8 +1,8 @@
 """Cells: slices of a window, numbered from 2025-01-01, each a word `cell << 28 | count` in slot `cell % ring`.
 
 A window of W seconds is C cells of w = W / C. The ring has R slots, R ≥ C + 3, since a reader counts the cells
-c − C … c + 2 (LIMITS section 1): the oldest in full, and two ahead for writers whose clock is a little ahead.
-C and R are in the header of the table's file: 28 of 32 for people, 13 of 16 for addresses.
+c − C … c + 2: the oldest in full, and two ahead for writers whose clock is a little ahead. Why it is so:
+docs/design/limits.md#cells. C and R are in the header of the table's file: 28 of 32 for people, 13 of 16 for addresses.
 """
 
 SHIFT = 28

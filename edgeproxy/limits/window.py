@@ -1,8 +1,8 @@
 """The sliding window: never more than L in any window of W, never refused while the last W + w hold less than L.
 
 W is the window, w = W / C one of its cells. The oldest cell counts in full: weighting it would let more than L
-through (LIMITS section 1). Requests that are refused are not counted. Several workers that decide at the same
-moment may exceed L by two each, less two (LIMITS section 3).
+through (docs/design/limits.md#cells). Requests that are refused are not counted. Several workers that decide at the
+same moment may exceed L by two each, less two (docs/design/limits.md#decisions).
 """
 
 from edgeproxy.counters.cells import MASK

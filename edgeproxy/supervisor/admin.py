@@ -64,7 +64,7 @@ class Admin:
 
 
 def application(status: Status, table_reader: TableReader, reloads: Reloads) -> web.Application:
-    """The answers of the admin listener (DESIGN section 6)."""
+    """The answers of the admin listener (docs/design/contract.md#admin-listener)."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok")

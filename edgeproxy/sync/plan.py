@@ -3,8 +3,10 @@
 A rate in use is told of every second, give or take, or less often where no other host uses it; at once when nobody has
 answered for a while; sooner the closer it is to its limit. Told of are absolute counts, without waiting for the answer
 to the last report. In between a host may let through a small part of what is left; then requests wait for a claim,
-unless nobody else uses the rate. LIMITS sections 4, 5, 7 and 8 are where the rules and their constants come from;
-loadtest/regions/simulate.py is where they are tried. Times are edge time in seconds.
+unless nobody else uses the rate. Times are edge time in seconds.
+
+The rules are those of docs/design/limits.md#reports, #claims and #when-the-hub-is-away; docs/design/limits.md#constants
+says where each constant comes from, and loadtest/regions/simulate.py is where they are tried.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What an answer to a batch means (DESIGN section 6, Collector). Pure.
+"""What an answer to a batch means (docs/design/contract.md#batches). Pure.
 
 answer                       said with it              what follows
 -------------------------    ----------------------    ------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The scenarios of LIMITS section 9: what is asked of whom, and the most that may pass of it."""
+"""The scenarios of docs/design/limits.md#what-is-accepted: what is asked of whom, and the most that may pass of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Many hosts on one limit, simulated event by event: the real planner and the real hub, on a network that takes time.
 
-    python -m loadtest.regions.simulate                              the scenarios of LIMITS section 9, six hosts
+    python -m loadtest.regions.simulate                              the accepted scenarios, six hosts
     python -m loadtest.regions.simulate --hosts 1000 --limits 600    the same with that many hosts
     python -m loadtest.regions.simulate --hosts 1000 --on 3          of which three are used
     python -m loadtest.regions.simulate --mode delta --tick 1        the usual way elsewhere, see Delta

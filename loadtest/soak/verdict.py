@@ -127,7 +127,7 @@ class Outcome:
         return self.watch.falls + needless + blind + [repr(failure) for failure in self.watch.failures]
 
     def sums(self) -> list[str]:
-        """DESIGN section 7, for each kind of traffic.
+        """For each kind of traffic, docs/design/counting.md#proof-obligations:
 
         answered <= counted <= answered + lost, and counted <= given <= counted + lost + retries. So where no request
         of a kind was lost, what clients got is what is counted; and where it cannot be sent twice, what was given.

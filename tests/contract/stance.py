@@ -22,7 +22,7 @@ STANCES = (
     # ---- stricter with clients
     Stance(
         "Only the methods of RFC 9110 and PATCH pass",
-        "DESIGN 6 has 501 for what is unknown. WebDAV behind this edge is a decision of its own, not an accident",
+        "docs/design/contract.md#requests has 501 for others. WebDAV behind this edge is a decision, no accident",
         (
             ("start_line-a method of WebDAV is not known", "200 | PROPFIND /", "200 | PROPFIND /"),
             ("start_line-a method in lower case is another method", "400 | closed", "200 | get /"),
@@ -31,7 +31,7 @@ STANCES = (
     ),
     Stance(
         "Versions above 1.1 are 505",
-        "DESIGN 5. RFC 9110 section 2.5 would have HTTP/1.2 taken for 1.1; nobody speaks it",
+        "docs/design/contract.md#requests. RFC 9110 section 2.5 would have HTTP/1.2 taken for 1.1; nobody speaks it",
         (("start_line-a later minor version", "200 | GET /", "200 | GET /"),),
     ),
     Stance(
@@ -61,7 +61,7 @@ STANCES = (
     ),
     Stance(
         "A path is forwarded in the one form in which it was routed",
-        "DESIGN 5: otherwise /public/../admin is public to the edge and admin to the service",
+        "docs/design/contract.md#requests: otherwise /public/../admin is public to the edge and admin to the service",
         (
             ("targets-two dots", "200 | GET /a/../b", "200 | GET /a/../b"),
             ("targets-an escaped letter", "200 | GET /%61dmin", "200 | GET /%61dmin"),

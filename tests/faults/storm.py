@@ -167,7 +167,8 @@ class Storm:
         return "\n".join(lines)
 
     def assert_counted(self) -> None:
-        """DESIGN section 7: answered to clients <= counted <= given by the upstream, with equality without kills."""
+        """Answered to clients <= counted <= given by the upstream, with equality without kills
+        (docs/design/counting.md#proof-obligations)."""
         for customer in [UNLIMITED, *([self.steady] if self.steady else [])]:
             answered, counted, given = self.answered(customer), self.counted(customer), self.billable(customer)
             assert answered <= counted <= given, customer

@@ -33,7 +33,8 @@ def load_arrives(upstream: Upstream, requests: int) -> None:
 
 
 def assert_equal(accounts: list[Account], edge: Edge, upstream: Upstream) -> None:
-    """DESIGN section 7, where nothing was killed: what clients received, what is counted and what was given."""
+    """Where nothing was killed: what clients received, what is counted and what was given
+    (docs/design/counting.md#proof-obligations)."""
     received = sum(account.answered(UNLIMITED) for account in accounts)
     counted = edge.usage()[UNLIMITED]
     given = upstream.seen()["billable"][UNLIMITED]

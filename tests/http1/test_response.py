@@ -62,7 +62,13 @@ PLAIN = [
         0,
         [OK, "Content-Length: 0"],
     ),
-    ("DESIGN 6 X-Request-Id", [OK, "X-Request-Id: theirs", "Content-Length: 0"], 200, 0, [OK, "Content-Length: 0"]),
+    (
+        "docs/design/contract.md#stamps",
+        [OK, "X-Request-Id: theirs", "Content-Length: 0"],
+        200,
+        0,
+        [OK, "Content-Length: 0"],
+    ),
     (
         "RFC 9110 5.3 order",
         [OK, "Set-Cookie: a", "Content-Length: 0", "Set-Cookie: b"],

@@ -65,7 +65,7 @@ class ExactBucket(Log):
         self.depth = depth
 
     def level(self, now: float) -> Fraction:
-        """The most that came since any moment, beyond what has drained since then (LIMITS section 3)."""
+        """The most that came since any moment, beyond what has drained since then (docs/design/limits.md#decisions)."""
         level = came = Fraction(0)
         for moment, cost in reversed(self.entries):
             came += cost

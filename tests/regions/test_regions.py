@@ -1,4 +1,4 @@
-"""Three regions share a limit, as closely as LIMITS section 9 has it: a part of what `scripts/regions` plays."""
+"""Three regions share a limit as closely as docs/design/limits.md#what-is-accepted says: part of `scripts/regions`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

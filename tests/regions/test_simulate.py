@@ -1,4 +1,4 @@
-"""The simulated figures: LIMITS section 9 with six hosts, and what docs/regions.md says of many."""
+"""The simulated figures: docs/design/limits.md#what-is-accepted with six hosts, docs/regions.md with many."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def simulated(
         ("burst everywhere", 30, 90),
         ("burst host by host", 33, 90),
         ("burst at one host", 0, 0),
-        # LIMITS accepts 4.2 at L = 60; it is 4.6 over forty seeds, and was before there were many hosts.
+        # Accepted would be 4.2 at L = 60; it is 4.6 over forty seeds, and was before there were many hosts.
         ("client moves", 5, 42),
     ],
 )

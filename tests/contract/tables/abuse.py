@@ -100,7 +100,7 @@ SLOW: tuple[Play, ...] = (
     # ---- clients that do not read
     play(
         "a client that never reads",
-        "DESIGN 8",
+        "docs/design/contract.md#connections",
         client.sends(get()),
         upstream.gets_request("GET / HTTP/1.1"),
         upstream.sends(lines(OK, "Content-Length: 1000000000")),
@@ -110,7 +110,7 @@ SLOW: tuple[Play, ...] = (
     ),
     play(
         "a client that never reads a stream",
-        "DESIGN 8",
+        "docs/design/contract.md#connections",
         client.sends(get()),
         upstream.gets_request("GET / HTTP/1.1"),
         upstream.sends(lines(OK, CHUNKED)),
@@ -181,7 +181,7 @@ SLOW: tuple[Play, ...] = (
     ),
     play(
         "an upstream that takes no body",
-        "DESIGN 8",
+        "docs/design/contract.md#connections",
         client.sends(lines("POST / HTTP/1.1", H, "Content-Length: 1000000000")),
         client.sends_until_full(b"x" * 65536),
         client.gets_answer(504),

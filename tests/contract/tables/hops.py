@@ -89,7 +89,7 @@ HOPS_OF_REQUESTS = (
     dropped("Upgrade", "RFC 9110 7.8", "Upgrade: foo/2", lacks=("Upgrade",)),
     dropped(
         "hop-by-hop fields with underscores",
-        "DESIGN 6",
+        "docs/design/contract.md#stamps",
         "Keep_Alive: timeout=5",
         "Proxy_Connection: keep-alive",
         lacks=("Keep_Alive", "Proxy_Connection"),
@@ -188,7 +188,7 @@ HOPS_OF_ANSWERS = (
     answered(
         "Upgrade in the answer", "RFC 9110 7.8", "Connection: Upgrade", "Upgrade: h2c", lacks=("Connection", "Upgrade")
     ),
-    answered("the upstream's request id is not ours", "DESIGN 6", "X-Request-Id: theirs"),
+    answered("the upstream's request id is not ours", "docs/design/contract.md#stamps", "X-Request-Id: theirs"),
     answered("Via of the answer", "RFC 9110 7.6.3", "Via: 1.1 inner", has=("Via: 1.1 inner",)),
     answered("a field without a value", "RFC 9110 5.5", "X-Empty:", has=("X-Empty:",)),
     answered("bytes above ASCII in an answer", "RFC 9110 5.5", "X-Name: \xe9\xff", has=("X-Name: \xe9\xff",)),

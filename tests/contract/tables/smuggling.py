@@ -380,7 +380,7 @@ ENDS = (
     ),
     forwarded(
         "a host that routes elsewhere, in other fields",
-        "DESIGN 6",
+        "docs/design/contract.md#stamps",
         get("/x", "X-Forwarded-Host: internal.test", "X-Host: internal.test", "Forwarded: host=internal.test"),
         Seen("GET /x HTTP/1.1", has=(H, f"X-Forwarded-Host: {HOST}"), lacks=("Forwarded",)),
     ),

@@ -1,7 +1,9 @@
-"""What upstreams are told of a request, and that no client can tell it in the edge's name: DESIGN section 6."""
+"""The stamps that upstreams get, and that no client can set them: docs/design/contract.md#stamps."""
 
 from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, get
 from tests.support.customers import key_of
+
+STAMPS = "docs/design/contract.md#stamps"
 
 KEY = f"X-API-Key: {key_of('acme')}"
 H = f"Host: {HOST}"
@@ -65,7 +67,7 @@ def forged(name: str, value: str, spelling: str, path: str) -> Asked:
     line = f"{SPELLINGS[spelling](name)}: {value}"
     fields = (line, KEY) if path.startswith("/keyed/") else (line,)
     title = f"{name} {spelling} on {'a route with keys' if KEY in fields else 'an open route'}"
-    return Asked(title, "DESIGN 6", get(path, *fields), (seen_as(name, path),), (200,))
+    return Asked(title, STAMPS, get(path, *fields), (seen_as(name, path),), (200,))
 
 
 def named(name: str) -> Asked:
@@ -79,7 +81,7 @@ def trusted(
 ) -> Asked:
     """A trusted proxy says something of its client."""
     seen = Seen("GET /t HTTP/1.1", has=has, lacks=lacks)
-    return Asked(name, "DESIGN 6", get("/t", *fields), (seen,), (200,), has=answer, source=FROM_TRUSTED)
+    return Asked(name, STAMPS, get("/t", *fields), (seen,), (200,), has=answer, source=FROM_TRUSTED)
 
 
 SPOOFING = (
@@ -105,34 +107,34 @@ SPOOFING = (
     ),
     Asked(
         "several forwarders of one name",
-        "DESIGN 6",
+        STAMPS,
         get("/x", "X-Forwarded-For: 203.0.113.66", "x-forwarded-for: 10.0.0.1", "X_Forwarded_For: 10.0.0.2"),
         (Seen("GET /x HTTP/1.1", has=(f"X-Forwarded-For: {FROM_ANYBODY}",), lacks=("X_Forwarded_For",)),),
         (200,),
     ),
     Asked(
         "a key does not pass",
-        "DESIGN 6",
+        STAMPS,
         get("/keyed/k", KEY),
         (Seen("GET /keyed/k HTTP/1.1", lacks=("X-API-Key", "Authorization")),),
         (200,),
     ),
     Asked(
         "a bearer key does not pass",
-        "DESIGN 6",
+        STAMPS,
         get("/keyed/k", f"Authorization: Bearer {key_of('acme')}"),
         (Seen("GET /keyed/k HTTP/1.1", has=("X-Customer-Id: acme",), lacks=("X-API-Key", "Authorization")),),
         (200,),
     ),
-    Asked("a key that is nobody's", "DESIGN 6", get("/keyed/k", "X-API-Key: nobody"), (), (401,)),
+    Asked("a key that is nobody's", STAMPS, get("/keyed/k", "X-API-Key: nobody"), (), (401,)),
     Asked(
         "a key with underscores in its name is none",
-        "DESIGN 6",
+        STAMPS,
         get("/keyed/k", f"X_API_Key: {key_of('acme')}"),
         (),
         (401,),
     ),
-    Asked("no key, but a customer", "DESIGN 6", get("/keyed/k", "X-Customer-Id: acme"), (), (401,)),
+    Asked("no key, but a customer", STAMPS, get("/keyed/k", "X-Customer-Id: acme"), (), (401,)),
     Asked(
         "another scheme is the upstream's affair",
         "RFC 9110 11.6.2",

@@ -12,7 +12,7 @@ def first(line: bytes) -> bytes:
 
 
 LONGEST = b"GET /" + b"a" * (8192 - len(b"GET / HTTP/1.1")) + b" HTTP/1.1"
-"""A request line of 8 KiB without its CRLF, which is what DESIGN section 6 lets pass."""
+"""A request line of 8 KiB without its CRLF, which is what docs/design/contract.md#requests lets pass."""
 
 START_LINE = (
     # ---- methods

@@ -375,7 +375,7 @@ STREAMS: tuple[Play, ...] = (
     ),
     play(
         "a client that aborts before the answer frees its upstream at once",
-        "DESIGN 5",
+        "docs/design/contract.md#connections",
         client.sends(get()),
         upstream.gets_request("GET / HTTP/1.1"),
         client.aborts(),
@@ -383,7 +383,7 @@ STREAMS: tuple[Play, ...] = (
     ),
     play(
         "a client that aborts within a stream frees its upstream at once",
-        "DESIGN 5",
+        "docs/design/contract.md#connections",
         client.sends(get()),
         upstream.gets_request("GET / HTTP/1.1"),
         upstream.sends(lines(OK, CHUNKED) + b"2\r\nhe\r\n"),
@@ -394,7 +394,7 @@ STREAMS: tuple[Play, ...] = (
     ),
     play(
         "a client that aborts within its body frees its upstream at once",
-        "DESIGN 5",
+        "docs/design/contract.md#connections",
         client.sends(lines("POST / HTTP/1.1", H, "Content-Length: 100") + b"he"),
         upstream.gets_head("POST / HTTP/1.1"),
         upstream.gets(b"he"),
@@ -403,7 +403,7 @@ STREAMS: tuple[Play, ...] = (
     ),
     play(
         "a client that aborts when no more of its body is taken frees its upstream at once",
-        "DESIGN 5",
+        "docs/design/contract.md#connections",
         client.sends(lines("POST / HTTP/1.1", H, "Content-Length: 1000000000")),
         upstream.gets_head("POST / HTTP/1.1"),
         client.sends_until_full(b"x" * 65536),
@@ -412,7 +412,7 @@ STREAMS: tuple[Play, ...] = (
     ),
     play(
         "a client that asks on and on, and never reads, is read no further",
-        "DESIGN 8",
+        "docs/design/contract.md#connections",
         client.sends_until_full(get("/1", "X-Pad: " + "p" * 4000)),
         upstream.gets_head("GET /1 HTTP/1.1"),
         client.aborts(),

@@ -193,7 +193,7 @@ TUNNELS: tuple[Play, ...] = (
     ),
     play(
         "no more is taken than the other side takes",
-        "DESIGN 8",
+        "docs/design/contract.md#connections",
         *opened(),
         client.sends_until_full(b"x" * 65536),
         client.aborts(),

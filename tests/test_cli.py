@@ -20,6 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.cli import commands, running
 from edgeproxy.config.models import Listener, Settings
 from edgeproxy.config.parsers import Address
 from tests.supervisor.edges import held_port
@@ -317,10 +318,10 @@ def test_help_names_every_command_and_what_is_to_come() -> None:
         "limits",
         "probe",
         "directory",
-        *cli.LATER,
+        *commands.LATER,
     ):
         assert re.search(rf"\b{name}\b", text)
-    assert text.count("Not supported yet") == len(cli.LATER)
+    assert text.count("Not supported yet") == len(commands.LATER)
 
 
 # ---- what asks a running edge
@@ -414,7 +415,7 @@ def test_probe_says_why_an_edge_is_not_ready() -> None:
 
 
 def test_probe_fails_where_nobody_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "PROBE_TIMEOUT", 0.1)
+    monkeypatch.setattr(running, "PROBE_TIMEOUT", 0.1)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         result = run("probe", "--admin", f"127.0.0.1:{silent.getsockname()[1]}")
     assert result.exit_code == 1
@@ -560,7 +561,7 @@ def test_the_admin_listener_must_be_known(tmp_path: Path, broken: str) -> None:
     ],
 )
 def test_listeners_everywhere_are_asked_here(admin: str | None, url: str) -> None:
-    assert cli._admin(None, admin) == url
+    assert running.admin_url(None, admin) == url
 
 
 def test_main_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,81 @@
+"""All commands of `edgeproxy`, in the order in which `--help` lists them."""
+
+from collections.abc import Callable
+
+import typer
+
+from edgeproxy.cli import configuration, directory, keys, ledger, running, serve, spool
+from edgeproxy.cli.outcome import fail
+
+app = typer.Typer(
+    name="edgeproxy",
+    help="An HTTP edge proxy that knows customers by API key, limits them by tier and counts every request.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS = (
+    serve.edge,
+    serve.quick,
+    serve.collector,
+    ledger.verify,
+    ledger.backup,
+    configuration.check,
+    configuration.schema,
+    running.status,
+    running.limits,
+    running.probe,
+)
+"""Commands by the names of their functions."""
+
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "key": ("API keys.", {"new": keys.new}),
+    "spool": (
+        "What was sealed for the collector, and is kept until it has it.",
+        {"ls": spool.ls, "verify": spool.verify, "adopt": spool.adopt, "discard": spool.discard},
+    ),
+    "quarantine": (
+        "Batches that a collector could not read, and keeps as they came.",
+        {"ls": ledger.quarantine_ls, "show": ledger.quarantine_show, "replay": ledger.quarantine_replay},
+    ),
+    "directory": (
+        "Customers and keys in the hub, for edges with `directory: {from: hub}`.",
+        {"push": directory.push},
+    ),
+}
+"""Groups of commands: what each is about, and its commands by name."""
+
+LATER = {
+    "import": "people of the files into the collector.",
+    "billing": "plans, invoices and their reconciliation.",
+    "stripe-sandbox": "a Stripe to try with.",
+}
+"""Commands that a later version brings, whatever their arguments will be."""
+
+
+def _refuse_later(name: str, about: str) -> None:
+    @app.command(
+        name,
+        help=f"Not supported yet: {about}",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def refuse() -> None:
+        fail(f"{name} is not supported yet", 2)
+
+
+for _command in COMMANDS:
+    app.command()(_command)
+for _name, (_about, _commands) in GROUPS.items():
+    _group = typer.Typer(help=_about, no_args_is_help=True)
+    for _command_name, _command in _commands.items():
+        _group.command(_command_name)(_command)
+    app.add_typer(_group, name=_name)
+for _name, _about in LATER.items():
+    _refuse_later(_name, _about)
+
+
+def main() -> None:
+    """Run the command `edgeproxy`."""
+    app(prog_name="edgeproxy")

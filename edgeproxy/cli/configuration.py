@@ -1,0 +1,87 @@
+"""Commands about configuration files: `check` and `schema`."""
+
+import os
+from collections.abc import Mapping, Sized
+from typing import TYPE_CHECKING
+
+import typer
+
+from edgeproxy.cli.files import ConfigFile
+from edgeproxy.cli.outcome import fail
+from edgeproxy.plural import counted
+
+if TYPE_CHECKING:
+    from edgeproxy.config.collector import Settings as CollectorSettings
+    from edgeproxy.config.models import Settings
+
+
+def check(config: ConfigFile) -> None:
+    """Check FILE and what it includes, and print every problem with its place."""
+    import time
+
+    from edgeproxy.config import certificates, collector, load
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        settings = load.check(config, os.environ)
+    except ConfigErrors as errors:
+        fail(str(errors), 1)
+    if isinstance(settings, collector.Settings):
+        for worry in certificates.worries_of([settings.tls] if settings.tls else [], time.time()):
+            typer.echo(f"warning: the certificate {worry}", err=True)
+        typer.echo(f"OK: {summary_of_collector(settings)}")
+        return
+    for worry in certificates.worries(settings, time.time()) if settings else ():
+        typer.echo(f"warning: the certificate {worry}", err=True)
+    if settings is not None and settings.usage is not None and settings.usage.is_exposed:
+        told = f"the token for {settings.usage.collector} can be read by all on the way"
+        typer.echo(f"warning: {told}: write https://", err=True)
+    if settings is not None and settings.hub.is_exposed:
+        told = f"the password for {settings.hub.name} can be read by all on the way"
+        instead = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
+        typer.echo(f"warning: {told}: write {instead}://", err=True)
+    if settings is not None and settings.access_log is not None:
+        from edgeproxy.proxy.log_file import unusable
+
+        file = settings.access_log.file
+        # The state directory is made when the edge starts.
+        why = None if file.parent == settings.state else unusable(file)
+        if why is not None:
+            typer.echo(f"warning: the access log {file} cannot be written from here: {why}", err=True)
+    typer.echo(f"OK: {summary(settings)}" if settings else "OK: a part, which another file has to include")
+
+
+def schema() -> None:
+    """Print the JSON Schema of edge.yaml, for editors."""
+    import json
+
+    from edgeproxy.config.schema import schema
+
+    typer.echo(json.dumps(schema(), indent=2))
+
+
+def summary(settings: "Settings") -> str:
+    """A configuration in a line."""
+    sizes = {
+        "route": settings.routes,
+        "upstream": settings.upstreams,
+        "tier": settings.tiers,
+        "customer": settings.customers,
+        "key": settings.keys,
+    }
+    listening = ", ".join(str(listener.address) for listener in settings.listen)
+    return f"region {settings.region} on {listening}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+
+
+def summary_of_collector(settings: "CollectorSettings") -> str:
+    """The collector's configuration in a line, without the password of its database."""
+    import re
+
+    database = re.sub(r"//[^/@]*@", "//", settings.database)
+    sizes = {"token": settings.tokens, "tier": settings.tiers, "customer": settings.customers}
+    return f"collector on {settings.listen}, {database}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+
+
+def _counted(sizes: Mapping[str, Sized]) -> str:
+    """How many there are of each: `2 keys, 1 tier`."""
+    return ", ".join(counted(len(some), name) for name, some in sizes.items())

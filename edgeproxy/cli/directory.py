@@ -1,0 +1,57 @@
+"""Commands about customers and keys in the hub: `directory push`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.outcome import fail
+from edgeproxy.plural import counted
+
+SHOWN_MOST = 20
+"""Names of each kind that `directory push` prints."""
+
+
+def push(
+    config: Annotated[
+        Path,
+        typer.Option("-c", "--config", metavar="FILE", help="The hub, tiers, customers and keys, as in edge.yaml."),
+    ],
+    dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where more than half of the customers, or keys, would be gone.")
+    ] = False,
+) -> None:
+    """Have the hub know the customers and keys of FILE, and no others. Edges follow within seconds."""
+    from edgeproxy.config.load import load_people
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        settings = load_people(config, os.environ)
+    except ConfigErrors as errors:
+        fail(str(errors), 2)
+    if not settings.hub.is_shared:
+        fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
+    from edgeproxy.directory import push as pushing
+    from edgeproxy.hub.redis import Away
+
+    try:
+        done = pushing.run(settings, force=force, dry=dry)
+    except pushing.Refused as why:
+        fail(f"{settings.hub.name}: {why}", 1)
+    except Away as why:
+        fail(f"the hub {settings.hub.name} is away: {why}", 1)
+    for sign, names in (("+", done.added), ("~", done.changed), ("-", done.removed)):
+        for name in names[:SHOWN_MOST]:
+            typer.echo(f"{sign} {name}")
+        if len(names) > SHOWN_MOST:
+            typer.echo(f"{sign} and {len(names) - SHOWN_MOST} more")
+    counts = f"{len(done.added)} added, {len(done.changed)} changed, {len(done.removed)} removed"
+    there = f"version {done.version}: {counted(done.customers, 'customer')}, {counted(done.keys, 'key')}"
+    if done.idle:
+        typer.echo(f"nothing to do: {there}")
+    else:
+        typer.echo(f"{'would push' if dry else 'pushed'}: {counts}; {there}")
+    if done.refused:
+        fail(f"{settings.hub.name}: it would be refused: {done.refused}", 1)

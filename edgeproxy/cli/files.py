@@ -1,0 +1,40 @@
+"""The configuration files that commands take: their options, and loading them with every problem printed."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeproxy.cli.outcome import fail
+
+if TYPE_CHECKING:
+    from edgeproxy.config.collector import Settings as CollectorSettings
+    from edgeproxy.config.models import Settings
+
+ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
+CollectorFile = Annotated[
+    Path, typer.Option("-c", "--config", metavar="FILE", help="The collector's configuration: collector.yaml.")
+]
+
+
+def load_file(path: Path, *, files: bool = True) -> "Settings":
+    """The settings of a file, see config.load; where they cannot be used, prints every problem and exits."""
+    from edgeproxy.config.load import load
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        return load(path, os.environ, files=files)
+    except ConfigErrors as errors:
+        fail(str(errors), 2)
+
+
+def load_collector_file(path: Path) -> "CollectorSettings":
+    """The same of a collector's file."""
+    from edgeproxy.config.load import load_collector
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        return load_collector(path, os.environ)
+    except ConfigErrors as errors:
+        fail(str(errors), 2)

@@ -1,0 +1,73 @@
+"""Commands about the collector's database: `verify`, `backup`, `quarantine ls | show | replay`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.files import CollectorFile, load_collector_file
+from edgeproxy.cli.outcome import fail, say
+
+EdgeName = Annotated[str, typer.Argument(metavar="EDGE", help="The edge that shipped it.")]
+BatchSeq = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The number of the batch.")]
+
+
+def verify(config: CollectorFile) -> None:
+    """Hold the ledger against the batches, and these against each edge's chain; exit code 1 at the first break."""
+    settings = load_collector_file(config)
+    from edgeproxy.collector.main import check_ledger
+
+    code, said = check_ledger(settings)
+    if code:
+        fail(said, code)
+    typer.echo(f"OK: {said}")
+
+
+def backup(
+    config: CollectorFile,
+    to: Annotated[Path, typer.Argument(metavar="TO", help="The file to make; it must not be there.")],
+) -> None:
+    """Copy the collector's database of SQLite, as it is at one moment; a collector may run meanwhile."""
+    from edgeproxy.collector import offline
+
+    say(offline.backed_up(load_collector_file(config), to))
+
+
+def quarantine_ls(config: CollectorFile) -> None:
+    """List what is in quarantine."""
+    from edgeproxy.collector import offline
+
+    say(offline.listed(load_collector_file(config)))
+
+
+def quarantine_show(
+    config: CollectorFile,
+    edge: EdgeName,
+    seq: BatchSeq,
+    body: Annotated[
+        Path | None, typer.Option("--body", metavar="FILE", help="Write its body there, uncompressed if it can be.")
+    ] = None,
+) -> None:
+    """Tell what is known of a batch in quarantine, or of one that was replayed."""
+    from edgeproxy.collector import offline
+
+    say(offline.shown(load_collector_file(config), edge, seq, body))
+
+
+def quarantine_replay(
+    config: CollectorFile,
+    edge: EdgeName,
+    seq: BatchSeq,
+    body: Annotated[
+        Path | None, typer.Option("--body", metavar="FILE", help="Count this body in its place, once put right.")
+    ] = None,
+    nothing: Annotated[
+        bool, typer.Option("--nothing", help="Nobody will know what was in it: it counts nothing.")
+    ] = False,
+) -> None:
+    """Count a batch in quarantine after all, once, however often this is said; a collector may run meanwhile."""
+    if nothing and body is not None:
+        fail("--nothing: there is a --body", 2)
+    from edgeproxy.collector import offline
+
+    say(offline.replayed(load_collector_file(config), edge, seq, body, nothing=nothing))

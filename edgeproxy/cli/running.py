@@ -1,0 +1,144 @@
+"""Commands that ask a running edge, by its admin listener: `status`, `limits`, `probe`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from edgeproxy.cli.files import load_file
+from edgeproxy.cli.outcome import fail
+
+Answer = TypeVar("Answer")
+
+ADMIN = "127.0.0.1:9090"
+"""Where an edge is asked unless an option says otherwise."""
+ANSWER_TIMEOUT = 10.0
+"""Seconds for the admin listener to answer."""
+PROBE_TIMEOUT = 3.0
+"""Seconds for it to answer `probe`: less than what any health check waits."""
+
+AdminFile = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration that names the admin listener.")
+]
+AdminAddress = Annotated[
+    str | None, typer.Option("--admin", metavar="HOST:PORT", help=f"The admin listener; by default {ADMIN}.")
+]
+
+
+def status(config: AdminFile = None, admin: AdminAddress = None) -> None:
+    """Ask a running edge how it is."""
+    said, workers = ask(admin_url(config, admin), "/status", _status)
+    typer.echo(said)
+    if not workers:
+        fail("no worker is running", 1)
+
+
+def _status(answer: Any) -> tuple[str, int]:
+    """What `/status` answers, for people, and how many workers run."""
+    from edgeproxy.supervisor.overview import overview
+
+    return overview(answer), len(answer["workers"])
+
+
+def limits(
+    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="A name under `customers`.")],
+    config: AdminFile = None,
+    admin: AdminAddress = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the edge answers, as it is.")] = False,
+) -> None:
+    """Ask a running edge what a customer has used of each limit, and when it is free again."""
+    import json
+    from urllib.parse import quote
+
+    answer, page = ask(admin_url(config, admin), f"/limits/{quote(customer, safe='')}", _limits)
+    typer.echo(json.dumps(answer, indent=2) if as_json else page or f"{customer} has no limits")
+
+
+def _limits(answer: Any) -> tuple[Any, str]:
+    """What `/limits/CUSTOMER` answers, and the same for people; nothing where nothing holds the customer."""
+    from edgeproxy.supervisor.overview import limits
+
+    return answer, limits(answer["policies"]) if answer["policies"] else ""
+
+
+def probe(
+    config: AdminFile = None,
+    admin: AdminAddress = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask whether it is alive, be it ready or not.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Ask over TLS, whoever answers: a collector that has it.")] = False,
+) -> None:
+    """Ask a running edge whether it is ready, or by its address a collector: exit code 0 if it serves, 1 if not.
+
+    For health checks.
+    """
+    url, path = admin_url(config, admin), "/healthz" if live else "/readyz"
+    fetch(url.replace("http:", "https:", 1) if tls else url, path, PROBE_TIMEOUT)
+    typer.echo("alive" if live else "ready")
+
+
+def admin_url(config: Path | None, admin: str | None) -> str:
+    """The URL of the admin listener that is asked: as given, else as configured, else the usual one."""
+    from edgeproxy.config.parsers import AN_ADDRESS, split_address
+
+    address = split_address(admin or ADMIN)
+    if admin is None and config is not None:
+        address = load_file(config, files=False).admin
+        if address is None:
+            fail(f"{config} has no admin listener: say --admin HOST:PORT", 2)
+    if address is None:
+        fail(f"--admin: {admin!r} is not an address with a port, {AN_ADDRESS}", 2)
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return f"http://{address._replace(host=anywhere.get(address.host, address.host))}"
+
+
+def ask(url: str, path: str, read: Callable[[Any], Answer]) -> Answer:
+    """What `read` makes of the admin listener's answer; exits with what is in the way of it."""
+    import json
+
+    body = fetch(url, path, ANSWER_TIMEOUT)
+    try:
+        return read(json.loads(body))
+    except (ValueError, LookupError, TypeError):
+        fail(f"{url}{path} does not answer as an edge does", 1)
+
+
+def fetch(url: str, path: str, seconds: float) -> bytes:
+    """The body of the admin listener's answer within `seconds`; exits where that is not 200, saying why.
+
+    Over https:// nobody has to prove who they are: it is asked whether they are well.
+    """
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import BaseHandler, HTTPSHandler, ProxyHandler, build_opener
+
+    handlers: list[BaseHandler] = [ProxyHandler({})]
+    if url.startswith("https:"):
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        handlers.append(HTTPSHandler(context=context))
+    directly = build_opener(*handlers)
+    try:
+        with directly.open(url + path, timeout=seconds) as answer:
+            body: bytes = answer.read()
+            return body
+    except HTTPError as refusal:
+        with refusal:
+            fail(_detail(refusal.read()) or f"{url}{path} answered {refusal.code} {refusal.reason}", 1)
+    except OSError as failure:
+        fail(f"nobody answers at {url}: {getattr(failure, 'reason', failure)}", 1)
+    except HTTPException:
+        fail(f"{url}{path} does not answer as an edge does", 1)
+
+
+def _detail(body: bytes) -> str | None:
+    """What an error says to people (RFC 9457), or why an edge is not ready; None where it is not an edge's."""
+    import json
+
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return None
+    return problem.get("detail") or problem.get("reason") if isinstance(problem, dict) else None

@@ -1,0 +1,64 @@
+"""Commands that serve until they are told to end: `edge`, `quick`, `collector`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.files import CollectorFile, ConfigFile, load_collector_file
+from edgeproxy.cli.outcome import fail
+
+
+def edge(
+    config: ConfigFile,
+    watch: Annotated[bool, typer.Option("--watch", help="Reload whenever FILE, or what it includes, changes.")] = False,
+) -> None:
+    """Serve what FILE says, until SIGTERM or SIGINT. SIGHUP reloads it."""
+    import signal
+
+    from edgeproxy.config.load import attempt
+
+    # Until the supervisor heeds it: what changes in FILE from here on is not missed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    loaded = attempt(config, os.environ)
+    if loaded.settings is None:
+        fail("\n".join(map(str, loaded.problems)), 2)
+    from edgeproxy.supervisor.main import run
+
+    raise typer.Exit(run(loaded.settings, config, watched=loaded.signs if watch else None))
+
+
+def quick(
+    to: Annotated[str, typer.Option(metavar="URL", help="The upstream: http://HOST:PORT, or https://.")],
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect.")] = "127.0.0.1:8080",
+    admin: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The admin listener; none unless set.")] = None,
+    rate: Annotated[str | None, typer.Option(metavar="RATE", help="A limit for each address, such as 100/s.")] = None,
+) -> None:
+    """Serve one upstream without a configuration, open to all, until SIGTERM or SIGINT. Counts end with it."""
+    from tempfile import TemporaryDirectory
+
+    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.quick import load_quick
+
+    with TemporaryDirectory(prefix="edgeproxy-quick-", ignore_cleanup_errors=True) as state:
+        try:
+            settings = load_quick(to, listen=listen, admin=admin, rate=rate, state=Path(state))
+        except ConfigErrors as errors:
+            fail(str(errors), 2)
+        from edgeproxy.supervisor.main import run
+
+        code = run(settings, None)
+    raise typer.Exit(code)
+
+
+def collector(config: CollectorFile) -> None:
+    """Take and keep what edges have counted, as FILE says, until SIGTERM or SIGINT. SIGHUP reloads it."""
+    import signal
+
+    # Until the collector heeds it: what changes in FILE from here on is not missed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    settings = load_collector_file(config)
+    from edgeproxy.collector.main import run
+
+    raise typer.Exit(run(settings, config))

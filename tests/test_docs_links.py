@@ -1,4 +1,4 @@
-"""Links in Markdown, and mentions of pages elsewhere: each leads to a file and a heading that are there."""
+"""Links in Markdown, mentions of pages elsewhere, and what pages say to run: each leads to something that is there."""
 
 import re
 import subprocess
@@ -13,6 +13,8 @@ FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
 MENTION = re.compile(r"\b(?:docs/[\w./-]+|README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|SECURITY)\.md(?:#[\w-]+)?")
 MODULE = re.compile(r"`([\w./-]+\.(?:py|lua))`")
+PATH = re.compile(r"(?<![\w/.:-])(?:\./)?((?:tests|loadtest|edgeproxy|scripts|demo|deploy|requirements)/[\w./-]*\w)")
+RUN = re.compile(r"python -m ((?:tests|loadtest|demo|edgeproxy)[\w.]*\w)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
@@ -72,9 +74,24 @@ def test_every_link_and_mention_of_a_page_leads_somewhere() -> None:
 
 def test_every_module_that_a_page_names_is_there() -> None:
     paths = tracked()
-    for page in (path for path in paths if path.suffix == ".md" and path.name != "CHANGELOG.md"):
+    for page in pages():
         for name in MODULE.findall(page.read_text()):
             assert any(f"/{path.relative_to(ROOT)}".endswith(f"/{name}") for path in paths), f"{page.name}: {name}"
+
+
+def test_every_path_and_command_that_a_page_names_is_there() -> None:
+    for page in pages():
+        text = page.read_text()
+        for name in PATH.findall(text):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+        for name in RUN.findall(text):
+            place = ROOT / name.replace(".", "/")
+            assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), f"{page.name}: {name}"
+
+
+def pages() -> list[Path]:
+    """Those that say how things are now."""
+    return [path for path in tracked() if path.suffix == ".md" and path.name != "CHANGELOG.md"]
 
 
 @pytest.mark.parametrize(

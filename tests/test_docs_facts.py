@@ -1,0 +1,66 @@
+"""Pages against the code: metrics are there with these labels, and all are named; algorithms, scopes, sizes of rows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.models import Limit
+from edgeproxy.counters.setup import layouts
+from edgeproxy.ledger.edges import EdgeStanding
+from edgeproxy.limits.local import KEPT
+from edgeproxy.metrics import METRICS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+LIMITS = (DOCS / "limits.md").read_text()
+CONTRACT = (DOCS / "design" / "contract.md").read_text()
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+NAMED = re.compile(r"\b((?:edge|collector)_[a-z_]*[a-z])\b(_\*)?(?:`|\{([^}`]*)\}|\b)")
+
+
+def told() -> dict[str, tuple[str, ...]]:
+    """The metrics of edge and collector, and their labels."""
+    metrics = Metrics()
+    metrics.expiry = lambda: {"collector.pem": 0.0}
+    metrics.unknown.labels("customer")
+    standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
+    lines = metrics.exposition(True, standing).decode().splitlines()
+    names = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
+    names = [name for name in names if not name.endswith("_created")]  # When a counter began, as the library adds.
+    labels = dict(re.findall(r"^(\w+?)(?:_bucket|_sum|_count)?\{(\w+)=", "\n".join(lines), re.MULTILINE))
+    collector = {name: (labels[name],) if name in labels else () for name in names}
+    return {name: metric.labels for name, metric in METRICS.items()} | collector
+
+
+TOLD = told()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_metrics_that_a_page_names_are_there_with_these_labels(page: Path) -> None:
+    for name, several, labels in NAMED.findall(page.read_text()):
+        if several:
+            assert any(metric.startswith(name) for metric in TOLD), name
+        else:
+            assert name in TOLD, name
+            named = {label.partition("=")[0] for label in labels.split(",") if label}
+            assert named <= set(TOLD[name]), f"{name}{{{labels}}}"
+
+
+def test_the_contract_names_every_metric() -> None:
+    assert TOLD.keys() == {name for name, several, _ in NAMED.findall(CONTRACT) if not several}
+
+
+@pytest.mark.parametrize("field", ["algorithm", "scope"])
+def test_every_algorithm_and_scope_is_explained(field: str) -> None:
+    annotation = Limit.model_fields[field].annotation
+    for value in annotation.__args__:  # type: ignore[union-attr]
+        assert f"`{value}`" in LIMITS, value
+
+
+def test_sizes_are_those_of_the_tables() -> None:
+    prose = " ".join(LIMITS.split())
+    people, addresses, quotas = (layout.row_words * 8 for layout in layouts(2, 100, 100)[:3])
+    assert f"with two workers {people}, {addresses} and {quotas} bytes" in prose
+    assert f"Each worker remembers {KEPT:,} of those" in prose

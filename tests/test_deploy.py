@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.collector.main import DRAIN
+from edgeproxy.collector.main import DRAIN_SECONDS
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.load import load, load_collector
 from edgeproxy.ledger.edges import EdgeStanding
@@ -281,7 +281,7 @@ def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     assert collector["healthcheck"]["test"][1:3] == ["edgeproxy", "probe"]
     assert collector["healthcheck"]["test"][-1].endswith(f":{settings.listen.port}")
     assert "collector" not in edge["depends_on"]
-    assert int(collector["stop_grace_period"].removesuffix("s")) > DRAIN
+    assert int(collector["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS
 
 
 # ---- the units
@@ -323,7 +323,7 @@ def test_the_unit_of_the_collector_starts_it_reloads_it_and_tries_again_whatever
     assert result.exit_code == 2
     assert "/etc/edgeproxy/collector.yaml cannot be read" in result.stderr
     assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
-    assert int(found["TimeoutStopSec"][0].removesuffix("s")) > DRAIN
+    assert int(found["TimeoutStopSec"][0].removesuffix("s")) > DRAIN_SECONDS
     assert found["Restart"] == ["always"]
     assert "RestartPreventExitStatus" not in found, "the database of another host may not be there yet"
     assert found["User"] != unit()["User"], "whoever has the edge has not the ledger"

@@ -9,7 +9,7 @@ import typer
 from edgeproxy.cli.outcome import fail
 from edgeproxy.plural import counted
 
-SHOWN_MOST = 20
+NAMES_SHOWN_MAX = 20
 """Names of each kind that `directory push` prints."""
 
 
@@ -43,10 +43,10 @@ def push(
     except Away as why:
         fail(f"the hub {settings.hub.name} is away: {why}", 1)
     for sign, names in (("+", done.added), ("~", done.changed), ("-", done.removed)):
-        for name in names[:SHOWN_MOST]:
+        for name in names[:NAMES_SHOWN_MAX]:
             typer.echo(f"{sign} {name}")
-        if len(names) > SHOWN_MOST:
-            typer.echo(f"{sign} and {len(names) - SHOWN_MOST} more")
+        if len(names) > NAMES_SHOWN_MAX:
+            typer.echo(f"{sign} and {len(names) - NAMES_SHOWN_MAX} more")
     counts = f"{len(done.added)} added, {len(done.changed)} changed, {len(done.removed)} removed"
     there = f"version {done.version}: {counted(done.customers, 'customer')}, {counted(done.keys, 'key')}"
     if done.idle:

@@ -7,7 +7,7 @@ import typer
 from edgeproxy.cli.outcome import fail
 
 KEY_PREFIX = "ek_live_"
-KEY_LENGTH = 40
+KEY_CHARACTERS = 40
 """Random letters and digits of a key, 238 bits."""
 
 
@@ -24,7 +24,7 @@ def new(
     if not NAME.fullmatch(customer):
         fail(f"--customer: {customer!r} is not a name, {A_NAME}", 2)
     alphabet = string.ascii_letters + string.digits
-    secret = KEY_PREFIX + "".join(secrets.choice(alphabet) for _ in range(KEY_LENGTH))
+    secret = KEY_PREFIX + "".join(secrets.choice(alphabet) for _ in range(KEY_CHARACTERS))
     digest = hashlib.sha256(secret.encode()).hexdigest()
     typer.echo("The key, shown only now, and the line for `keys` in edge.yaml:", err=True)
     typer.echo(secret)

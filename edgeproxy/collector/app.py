@@ -20,11 +20,11 @@ from edgeproxy.ledger.ingest import Ingest, Outcome, Unavailable
 from edgeproxy.ledger.names import Names
 from edgeproxy.usage.batch import LARGEST, MOST_BYTES, BadBatch
 
-SLOWEST_BODY = 30.0
+BODY_SECONDS_MAX = 30.0
 """Seconds that a body may take to arrive."""
-PATIENCE = 2.0
+READY_TIMEOUT = 2.0
 """Seconds within which the database answers, if it is well."""
-LATER = {"Retry-After": "1"}
+RETRY_LATER = {"Retry-After": "1"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -203,7 +203,7 @@ class Service:
         why = self._unable()
         if why is None:
             try:
-                async with asyncio.timeout(PATIENCE), self._database.reading() as connection:
+                async with asyncio.timeout(READY_TIMEOUT), self._database.reading() as connection:
                     await connection.exec_driver_sql("SELECT 1")
             except LOST as failure:
                 why = f"the database does not answer: {reason(failure)}"
@@ -218,7 +218,7 @@ class Service:
         """For Prometheus."""
         standing = None
         try:
-            async with asyncio.timeout(PATIENCE), self._database.reading(whole=True) as connection:
+            async with asyncio.timeout(READY_TIMEOUT), self._database.reading(whole=True) as connection:
                 standing = await edges.standing(connection)
         except Exception as failure:  # Whatever it is, the rest is to be told.
             log.get().warning("what edges are like is not known now", why=reason(failure))
@@ -238,12 +238,12 @@ class Service:
         except export.Busy:
             return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
         except TooSlow:
-            return problem(408, f"the body did not arrive within {SLOWEST_BODY:g} s", {"Connection": "close"})
+            return problem(408, f"the body did not arrive within {BODY_SECONDS_MAX:g} s", {"Connection": "close"})
         except Unavailable:
-            return problem(503, "the database cannot be used now", LATER)
+            return problem(503, "the database cannot be used now", RETRY_LATER)
         except LOST as failure:
             log.get().error("the database cannot be used", path=request.path, why=reason(failure))
-            return problem(503, "the database cannot be used now", LATER)
+            return problem(503, "the database cannot be used now", RETRY_LATER)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
@@ -281,7 +281,7 @@ async def body_of(request: web.Request) -> bytes:
     """The body as it comes, cut off where it is longer than any may be; raises TooSlow."""
     pieces, size = [], 0
     try:
-        async with asyncio.timeout(SLOWEST_BODY):
+        async with asyncio.timeout(BODY_SECONDS_MAX):
             async for piece in request.content.iter_any():
                 pieces.append(piece)
                 size += len(piece)

@@ -42,7 +42,7 @@ def may_ship(token: Token, edge: str) -> None:
 
 
 def may_ship_from(token: Token, region: str | None) -> None:
-    """The same of the region of an edge; None: not known to be anywhere. Raises Denied."""
+    """Raise Denied unless batches of this region may be sent with the token; None: the edge has no region yet."""
     if token.region is not None and region not in (None, token.region):
         raise Denied(403, "the token is bound to another region")
 

@@ -16,11 +16,11 @@ from edgeproxy.database.database import Database, reason
 from edgeproxy.ledger.queries import Asked, stream
 
 TYPE = "text/csv"
-AT_ONCE = 2
+EXPORTS_AT_ONCE = 2
 """Exports: fewer than there are connections for reading."""
-SLOWEST = 30.0
+WRITE_SECONDS_MAX = 30.0
 """Seconds within which a piece must have been taken."""
-LONGEST = 600.0
+EXPORT_SECONDS_MAX = 600.0
 """Seconds that an export may take."""
 HEADERS = {
     "Content-Type": f"{TYPE}; charset=utf-8; header=present",
@@ -48,7 +48,7 @@ class Exports:
         Where it cannot be brought to its end the connection is cut off within the body, so that nobody takes a part for
         the whole.
         """
-        if self._under_way >= AT_ONCE:
+        if self._under_way >= EXPORTS_AT_ONCE:
             raise Busy
         self._under_way += 1
         try:
@@ -61,7 +61,7 @@ class Exports:
         response.enable_chunked_encoding()
         try:
             async with (
-                asyncio.timeout(LONGEST),
+                asyncio.timeout(EXPORT_SECONDS_MAX),
                 self._database.reading(whole=True) as connection,
                 aclosing(stream(connection, question)) as pieces,
             ):
@@ -70,7 +70,7 @@ class Exports:
                 await response.write(line((*question.by, "value")))
                 while some is not None:
                     body = b"".join(line(row.values()) for row in some)
-                    async with asyncio.timeout(SLOWEST):
+                    async with asyncio.timeout(WRITE_SECONDS_MAX):
                         await response.write(body)
                     some = await anext(pieces, None)
                 await response.write_eof()

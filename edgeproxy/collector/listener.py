@@ -17,9 +17,9 @@ from edgeproxy.config.file_signatures import sign
 from edgeproxy.tasks import in_thread
 
 BACKLOG = 1024
-EVERY = 2.0
+CHECK_SECONDS = 2.0
 """Seconds between two looks at the files."""
-REMIND = 86400.0
+REMINDER_SECONDS = 86400.0
 """Seconds between two log lines about a certificate that expires."""
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
@@ -37,7 +37,7 @@ class Listener:
         self._signs: list[object] = []
         self._said = ""
         """What was last said of files that cannot be used."""
-        self._reminded = -REMIND
+        self._reminded = -REMINDER_SECONDS
         self._log = log.get()
         self.facts: Facts | None = None
         """Of the certificate that is shown."""
@@ -59,7 +59,7 @@ class Listener:
         if before is not None:
             await before.stop()
 
-    async def watch(self, every: float = EVERY) -> None:
+    async def watch(self, every: float = CHECK_SECONDS) -> None:
         """Look at the files again and again."""
         while True:
             await asyncio.sleep(every)
@@ -80,7 +80,7 @@ class Listener:
             self._log.error("changed certificates cannot be used; the old ones stay", why=why)
         self._said = why
         what = None if self.facts is None else worry(self.facts, time.time())
-        if what is not None and time.monotonic() - self._reminded >= REMIND:
+        if what is not None and time.monotonic() - self._reminded >= REMINDER_SECONDS:
             self._reminded = time.monotonic()
             self._log.warning("certificate needs attention", file=str(self._tls.cert), certificate=what)
 

@@ -28,7 +28,7 @@ from edgeproxy.ledger.verify import verify
 from edgeproxy.tasks import Tasks
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-DRAIN = 30.0
+DRAIN_SECONDS = 30.0
 """Seconds that requests under way have once it is asked to end."""
 
 
@@ -111,7 +111,7 @@ async def collect(
     runner = web.AppRunner(
         service.application(),
         access_log=None,
-        shutdown_timeout=DRAIN,
+        shutdown_timeout=DRAIN_SECONDS,
         auto_decompress=False,  # Bodies are inflated within a bound (arrival.py).
     )
     await runner.setup()
@@ -133,7 +133,7 @@ async def collect(
     # Without the queue nothing is of use, and whoever looks after the process should know.
     await asyncio.wait([stopped, settling], return_when=asyncio.FIRST_COMPLETED)
     service.unready = "draining"
-    logger.info("collector draining", seconds=DRAIN)
+    logger.info("collector draining", seconds=DRAIN_SECONDS)
     await runner.cleanup()
     ingest.end()
     await settling

@@ -14,11 +14,11 @@ from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.retention import Retention
 
-EVERY = 10.0
+CHECK_SECONDS = 10.0
 """Seconds between looks for something to do."""
-ROUND = 600.0
+ROUND_SECONDS = 600.0
 """Seconds between rounds of looking for what is too old."""
-REST = 3.0
+REST_SECONDS = 3.0
 """Rests after what was done, for so many times as long as it took."""
 
 
@@ -45,7 +45,7 @@ class Upkeep:
                 self._log.error("roll-up and retention failed, and go on later", why=reason(failure))
                 if not isinstance(failure, LOST):
                     self._log.error("a fault in the collector", exc_info=failure)
-            await asyncio.sleep(REST * (time.monotonic() - began) if busy else EVERY)
+            await asyncio.sleep(REST_SECONDS * (time.monotonic() - began) if busy else CHECK_SECONDS)
 
     async def step(self, now: float) -> bool:
         """Do the next little; False where there is nothing for now."""
@@ -53,7 +53,7 @@ class Upkeep:
             return True
         if time.monotonic() >= self._round:
             await self._retention.begin(now)
-            self._round = time.monotonic() + ROUND
+            self._round = time.monotonic() + ROUND_SECONDS
         more = await self._retention.step(now)
         self._metrics.unproven.set(len(self._retention.broken))
         return more

@@ -30,15 +30,15 @@ LOCK_TIMEOUT = 30.0
 """Seconds that a transaction on SQLite waits for another process to end its own."""
 READERS = 4
 """Connections for reading."""
-OLDEST = 150000
+POSTGRESQL_VERSION_MIN = 150000
 """The oldest PostgreSQL, as the server numbers it."""
-MIGRATING = 7305_0001
+MIGRATION_LOCK = 7305_0001
 """The advisory lock of PostgreSQL under which tables are made and changed."""
-ROLLING = 7305_0002
+ROLLUP_LOCK = 7305_0002
 """That of `rollup`. At a lock of its row those who read it would pass by whoever waits to change it."""
-PARTITIONING = 7305_0003
+PARTITION_LOCK = 7305_0003
 """That under which partitions are made and dropped."""
-SHORT_WAIT = "500ms"
+PARTITION_LOCK_TIMEOUT = "500ms"
 """How long a partition that is to be dropped is waited for; meanwhile whoever comes after must wait too."""
 
 VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
@@ -54,13 +54,13 @@ TOO_MUCH = ("ledger_most", "cannot store REAL value in INTEGER column", "out of 
 """What says that a sum is too large: the limit of a minute; beyond 63 bits SQLite's strict tables, and PostgreSQL."""
 
 
-FILLED = 50
+LEDGER_FILL_PERCENT = 50
 """Percent of a page of the ledger that are filled. A row grows a dozen times in its minute, mostly in one transaction
 with all others of its page, so that a page holds two versions of each: with 70 the months became 40 % larger.
 """
-MOST_THERE = 500_000
+ROWS_REMEMBERED_MAX = 500_000
 """Rows of the ledger of which is remembered that they are there, some 100 bytes each."""
-MINUTES_THERE = 3
+MINUTES_REMEMBERED = 3
 """The latest minutes of which this is remembered: edges are in one minute and the one before."""
 
 Month = tuple[int, int]
@@ -130,11 +130,11 @@ class Database:
         async with self._writer.begin() as connection:
             if not self.is_sqlite:
                 version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
-                if int(version) < OLDEST:
+                if int(version) < POSTGRESQL_VERSION_MIN:
                     raise Unusable(
                         f"{self.name} is PostgreSQL {int(version) // 10000}, and 15 is the oldest that will do"
                     )
-                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATING)))
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             if await connection.run_sync(_revision) != REVISION:
                 from edgeproxy.database.migrate import Later, upgrade
 
@@ -209,7 +209,7 @@ class Database:
         """Until the transaction ends nobody else changes what is rolled up; with `alone`, nobody counts either."""
         if not self.is_sqlite:  # There only one writes.
             lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
-            await connection.execute(sa.select(lock(ROLLING)))
+            await connection.execute(sa.select(lock(ROLLUP_LOCK)))
 
     async def add(self, connection: AsyncConnection, table: sa.Table, grown: Mapping[int, Mapping[int, int]]) -> None:
         """Add to a table of sums: by how much each series has grown in each minute (hour, day), then by series."""
@@ -251,7 +251,7 @@ class Database:
     def _remember(self, minute: int, series: Iterable[int]) -> None:
         """These series have a row in this minute."""
         self._there.setdefault(minute, set()).update(series)
-        while len(self._there) > MINUTES_THERE or sum(map(len, self._there.values())) > MOST_THERE:
+        while len(self._there) > MINUTES_REMEMBERED or sum(map(len, self._there.values())) > ROWS_REMEMBERED_MAX:
             del self._there[min(self._there)]
 
     def _adding(self, table: sa.Table) -> Any:
@@ -276,13 +276,13 @@ class Database:
         wanted = {_month(minute) for minute in minutes}
         if wanted <= self._months:
             return
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITIONING)))
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
         there = await _partitions(connection)
         for month in sorted(wanted - there):
             name, (since, until) = _name(month), _span(month)
             # Attached, as making it in one step would wait for all who read the ledger, and they for it.
             for statement in (
-                f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {FILLED})",
+                f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})",
                 f"ALTER TABLE ledger ATTACH PARTITION {name} FOR VALUES FROM ({since}) TO ({until})",
             ):
                 await connection.exec_driver_sql(statement)
@@ -298,11 +298,11 @@ class Database:
         False where there is none, or somebody uses the ledger, for whom nobody else shall wait.
         """
         async with self.writing() as connection:
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITIONING)))
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
             old = sorted(month for month in await _partitions(connection) if _span(month)[1] <= before)
             if not old:
                 return False
-            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{SHORT_WAIT}'")
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PARTITION_LOCK_TIMEOUT}'")
             try:
                 await connection.exec_driver_sql(f"DROP TABLE {_name(old[0])}")
             except sa.exc.DBAPIError as failure:

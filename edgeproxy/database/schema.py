@@ -21,16 +21,16 @@ from sqlalchemy.schema import SchemaItem
 
 REVISION = "0002"
 """Of which revision these tables are: that of the last migration."""
-WHOLE = BigInteger().with_variant(Integer(), "sqlite")
+INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
 COUNTED, GAP, QUARANTINED = "counted", "gap", "quarantined"
 """What a batch can be: its rows are in the ledger; it owned up to others that are gone; nobody could read it."""
 PLAIN, ZSTD = "identity", "zstd"
 """How `body` is kept."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
-LARGEST = (1 << 63) - 1
+INTEGER_MAX = (1 << 63) - 1
 """The largest whole number of either database."""
-MOST = LARGEST * MINUTE // DAY
+MINUTE_VALUE_MAX = INTEGER_MAX * MINUTE // DAY
 """What a series may come to in a minute: so many that a day of such minutes can be held too."""
 
 metadata = MetaData(naming_convention={"uq": "%(table_name)s_key", "pk": "%(table_name)s_pkey"})
@@ -40,13 +40,14 @@ edges = Table(
     metadata,
     Column("edge", Text, primary_key=True),
     Column("region", Text),  # None where nothing of it could be read yet.
-    Column("seq", WHOLE, nullable=False),  # The watermark: up to here all is settled.
+    Column("seq", INTEGER, nullable=False),  # The watermark: up to here all is settled.
     Column("hash", Text),  # Of the last body; None after a gap, when nobody knows it.
-    Column("since", WHOLE),  # Of the last batch that could be read.
-    Column("until", WHOLE),
-    Column("received", WHOLE, nullable=False),
-    Column("latest", WHOLE),  # The latest minute that it has in the ledger, or had.
-    Column("retired", WHOLE),  # Its watermark when somebody said that it is gone for good; with a later one it is back.
+    Column("since", INTEGER),  # Of the last batch that could be read.
+    Column("until", INTEGER),
+    Column("received", INTEGER, nullable=False),
+    Column("latest", INTEGER),  # The latest minute that it has in the ledger, or had.
+    # Its watermark when it was retired; with a later one it is back.
+    Column("retired", INTEGER),
     sqlite_strict=True,
 )
 
@@ -54,15 +55,15 @@ batches = Table(
     "batches",
     metadata,
     Column("edge", Text, primary_key=True),
-    Column("seq", WHOLE, primary_key=True, autoincrement=False),
-    Column("last", WHOLE, nullable=False),  # The seq itself; of a gap its end.
+    Column("seq", INTEGER, primary_key=True, autoincrement=False),
+    Column("last", INTEGER, nullable=False),  # The seq itself; of a gap its end.
     Column("hash", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("rows", WHOLE, nullable=False),
-    Column("since", WHOLE),
-    Column("until", WHOLE),
+    Column("rows", INTEGER, nullable=False),
+    Column("since", INTEGER),
+    Column("until", INTEGER),
     Column("why", Text),  # Of a gap; or why nobody could read it.
-    Column("received", WHOLE, nullable=False),
+    Column("received", INTEGER, nullable=False),
     Column("coding", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),  # As it came where it could not be read.
     Column("replay", LargeBinary),  # The body that was counted in its place, compressed (quarantine.py).
@@ -80,7 +81,7 @@ Index(
 series = Table(
     "series",
     metadata,
-    Column("id", WHOLE, primary_key=True, autoincrement=True),
+    Column("id", INTEGER, primary_key=True, autoincrement=True),
     Column("edge", Text, nullable=False),
     Column("region", Text, nullable=False),
     Column("customer", Text, nullable=False),
@@ -97,9 +98,9 @@ def sums(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
     return Table(
         name,
         metadata,
-        Column("series", WHOLE, primary_key=True, autoincrement=False),
-        Column(unit, WHOLE, primary_key=True, autoincrement=False),
-        Column("value", WHOLE, nullable=False),
+        Column("series", INTEGER, primary_key=True, autoincrement=False),
+        Column(unit, INTEGER, primary_key=True, autoincrement=False),
+        Column("value", INTEGER, nullable=False),
         *more,
         sqlite_with_rowid=False,
         sqlite_strict=True,
@@ -111,7 +112,7 @@ def sums(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
 ledger = sums(
     "ledger",
     "minute",
-    CheckConstraint(f"value <= {MOST}", name="ledger_most"),
+    CheckConstraint(f"value <= {MINUTE_VALUE_MAX}", name="ledger_most"),
     postgresql_partition_by="RANGE (minute)",
 )
 
@@ -125,10 +126,10 @@ days = sums("days", "day", postgresql_with={"fillfactor": 70})  # A row grows wi
 rollup = Table(
     "rollup",
     metadata,
-    Column("hour", WHOLE, nullable=False),
-    Column("series", WHOLE, nullable=False),
-    Column("minutes_from", WHOLE, nullable=False),
-    Column("hours_from", WHOLE, nullable=False),
+    Column("hour", INTEGER, nullable=False),
+    Column("series", INTEGER, nullable=False),
+    Column("minutes_from", INTEGER, nullable=False),
+    Column("hours_from", INTEGER, nullable=False),
     sqlite_strict=True,
 )
 
@@ -137,10 +138,10 @@ checkpoints = Table(
     "checkpoints",
     metadata,
     Column("edge", Text, primary_key=True),
-    Column("seq", WHOLE, nullable=False),  # Those up to here are dropped where they were counted.
+    Column("seq", INTEGER, nullable=False),  # Those up to here are dropped where they were counted.
     Column("hash", Text),  # Of the last of these; None after a gap, when nobody knows it.
-    Column("batches", WHOLE, nullable=False),  # How many were dropped.
-    Column("minute", WHOLE, nullable=False),  # The latest that these have rows of; -1 where they have none.
+    Column("batches", INTEGER, nullable=False),  # How many were dropped.
+    Column("minute", INTEGER, nullable=False),  # The latest that these have rows of; -1 where they have none.
     sqlite_strict=True,
 )
 dropped = sums("dropped", "day", postgresql_with={"fillfactor": 70})

@@ -19,12 +19,12 @@ from edgeproxy.config.parsers import NAME
 FILE = "directory.db"
 LAYOUT = 1
 """Of the file. One that has another is made anew."""
-BUSY = 10.0
+LOCK_SECONDS = 10.0
 """Seconds that another supervisor on the same state directory may take to write a version."""
-DIGEST = 32
-JOURNAL = 4 << 20
+DIGEST_BYTES = 32
+JOURNAL_BYTES = 4 << 20
 """Bytes that the write-ahead log keeps on the disk; a version with everybody in it makes it as large as the file."""
-NAMED_MOST = 1000
+NAMED_MAX = 1000
 """Customers who are named when they have changed; of more it is only said that there are some."""
 
 TABLES = """
@@ -191,7 +191,7 @@ class Writing:
     @property
     def changed(self) -> set[str] | None:
         """The customers who are not as they were; None where they are too many to be named."""
-        return None if len(self._changed) > NAMED_MOST else self._changed
+        return None if len(self._changed) > NAMED_MAX else self._changed
 
     def begin_whole(self) -> None:
         """What comes is all that there is: who does not come is gone."""
@@ -215,7 +215,7 @@ class Writing:
         given = (one.customer, b"".join(one.keys))
         if row == given and all(self._key(digest) == (name, said) for digest, said in one.keys.items()):
             return
-        if len(self._changed) <= NAMED_MOST:
+        if len(self._changed) <= NAMED_MAX:
             self._changed.add(name)
         if row is not None:
             self._unlock(name, [digest for digest in split(row[1]) if digest not in one.keys])
@@ -242,7 +242,7 @@ class Writing:
         stayed = "SELECT name, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
         with self._one:
             for name, keys in self._db.execute(stayed).fetchall():
-                if len(self._changed) <= NAMED_MOST:
+                if len(self._changed) <= NAMED_MAX:
                     self._changed.add(name)
                 self._unlock(name, split(keys))
                 self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
@@ -267,7 +267,11 @@ def _read(line: bytes) -> Document:
     such a line."""
     try:
         one = read_line(line)
-        fits = NAME.fullmatch(one.name) and isinstance(one.tier, str) and all(len(each) == DIGEST for each in one.keys)
+        fits = (
+            NAME.fullmatch(one.name)
+            and isinstance(one.tier, str)
+            and all(len(each) == DIGEST_BYTES for each in one.keys)
+        )
     except (ValueError, LookupError, TypeError, AttributeError) as odd:
         raise ValueError(f"a line of the directory is not understood: {odd!r}") from odd
     if not fits:
@@ -284,11 +288,11 @@ def is_damage(failure: Exception) -> bool:
 
 def connected(path: Path) -> sqlite3.Connection:
     """A connection on which every statement is a transaction, unless one was begun."""
-    db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA journal_size_limit = {JOURNAL}")
+        db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
     except BaseException:
         db.close()
         raise
@@ -303,4 +307,4 @@ def version(db: sqlite3.Connection) -> Held | None:
 
 def split(digests: bytes) -> list[bytes]:
     """The digests that were joined."""
-    return [digests[at : at + DIGEST] for at in range(0, len(digests), DIGEST)]
+    return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]

@@ -26,26 +26,26 @@ from edgeproxy.hub.redis import Away, reason
 from edgeproxy.metrics import Series
 from edgeproxy.tasks import Tasks
 
-EVERY = 2.0
+POLL_SECONDS = 2.0
 """Seconds between two looks at the hub, a fifth of it more or less."""
-SOON = 0.2
-"""The same for an edge that knows nobody yet, and once after a look that came to nothing."""
-FIRST_LOOK = 3.0
+FIRST_POLL_SECONDS = 0.2
+"""Seconds until the next look of an edge that knows no customer yet, and once after a look that failed."""
+PROGRESS_SECONDS = 3.0
 """Seconds that such an edge waits for the directory, or for more of it to come, before it serves."""
-FIRST_READ = 45.0
+FIRST_READ_SECONDS = 45.0
 """Seconds after which it waits for no more: service managers give an edge a minute to begin."""
-NOTED = 60.0
+NOTE_SECONDS = 60.0
 """Seconds between two notes on disk of when the hub was last heard."""
-REST_MOST = 0.1
+REST_SECONDS_MAX = 0.1
 """Seconds of rest after looking keys up, which otherwise is as long as that took: a flood of unknown keys gets half of
 the time at most."""
-SILENCE = 60.0
+LOG_QUIET_SECONDS = 60.0
 """Seconds between two log lines about the same thing that must not happen."""
-NAMED_MOST = 5
+NAMES_LOGGED_MAX = 5
 """Customers who are named in a line of the log."""
-PATIENT = 3
+FAILURES_BEFORE_BACKOFF = 3
 """Times that it cannot be read, not for want of a hub, until it is tried more rarely."""
-LONGEST = 30.0
+POLL_SECONDS_MAX = 30.0
 """Seconds between two such attempts at most."""
 
 Message = dict[str, Any]
@@ -68,7 +68,7 @@ class Follower:
         self._why: str | None = "not read yet"
         self._is_told = False
         """Whether the log says so, or is not to."""
-        self._told_at = -SILENCE
+        self._told_at = -LOG_QUIET_SECONDS
         """When the log said why it is behind, since it was current."""
         self._changes = 0
         """How often workers were told to forget."""
@@ -84,7 +84,7 @@ class Follower:
         self._tasks = Tasks()
         self._running = False
         self._log = log.get()
-        self._seldom = log.Seldom(SILENCE)
+        self._seldom = log.Seldom(LOG_QUIET_SECONDS)
 
     # ---- its life
 
@@ -98,11 +98,11 @@ class Follower:
         self._looked.clear()
         self._tasks.start("directory", self._follow())
         self._tasks.start("look keys up", self._answer())
-        until = monotonic() + FIRST_READ
+        until = monotonic() + FIRST_READ_SECONDS
         while not self._looked.is_set():
             read = self._parts
             try:
-                async with asyncio.timeout(FIRST_LOOK):
+                async with asyncio.timeout(PROGRESS_SECONDS):
                     await self._looked.wait()
             except TimeoutError:
                 if not self._running:
@@ -150,10 +150,10 @@ class Follower:
                 self._looked.set()
                 in_vain = 0
             new_trouble = self._why is not None and not self._is_told
-            pause = SOON if self._held is None or new_trouble else EVERY
-            if in_vain > PATIENT:
+            pause = FIRST_POLL_SECONDS if self._held is None or new_trouble else POLL_SECONDS
+            if in_vain > FAILURES_BEFORE_BACKOFF:
                 # What cannot be taken in would be read in full each time, by every edge.
-                pause = min(LONGEST, EVERY * 2 ** min(in_vain - PATIENT, 16))
+                pause = min(POLL_SECONDS_MAX, POLL_SECONDS * 2 ** min(in_vain - FAILURES_BEFORE_BACKOFF, 16))
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
 
     async def _look(self) -> None:
@@ -229,8 +229,8 @@ class Follower:
         self._held = held._replace(heard_at=now)
         if self._why is not None:
             self._log.info("the directory is followed", version=held.number, customers=held.customers)
-            self._why, self._told_at = None, -SILENCE
-        if monotonic() - self._noted > NOTED:
+            self._why, self._told_at = None, -LOG_QUIET_SECONDS
+        if monotonic() - self._noted > NOTE_SECONDS:
             self._noted = monotonic()
             await asyncio.to_thread(cached.heard, now)
 
@@ -247,7 +247,7 @@ class Follower:
         if self._is_told:
             return
         self._is_told, now = True, monotonic()
-        if now - self._told_at < SILENCE:
+        if now - self._told_at < LOG_QUIET_SECONDS:
             return  # A hub that is no Redis may give another reason each time.
         self._told_at = now
         held = self._held
@@ -274,10 +274,10 @@ class Follower:
             return
         before, self._survey = self._survey, survey
         if survey.names and survey.names != before.names:
-            told = {"customers": len(survey.names), "such_as": survey.names[:NAMED_MOST]}
+            told = {"customers": len(survey.names), "such_as": survey.names[:NAMES_LOGGED_MAX]}
             self._log.warning("customers are in the files and in the directory: what the files say counts", **told)
         if survey.keys and survey.keys != before.keys:
-            shown = [digest.hex()[:8] for digest in survey.keys[:NAMED_MOST]]
+            shown = [digest.hex()[:8] for digest in survey.keys[:NAMES_LOGGED_MAX]]
             self._log.warning("keys are in the files and in the directory: what the files say counts", such_as=shown)
         if survey.tiers and survey.tiers != before.tiers:
             self._log.warning("customers of the directory have tiers that are not here: refused", tiers=survey.tiers)
@@ -306,7 +306,7 @@ class Follower:
                 self._seldom.error("keys could not be looked up", repr(unforeseen), exc_info=unforeseen)
             finally:
                 self._reply(asked, found)
-            await asyncio.sleep(min(REST_MOST, monotonic() - began))
+            await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))
 
     def _reply(self, asked: list[tuple[list[str], Reply]], found: dict[bytes, KeyOwner | None] | None) -> None:
         for keys, reply in asked:

@@ -23,15 +23,15 @@ from edgeproxy.hub.calls import script
 from edgeproxy.hub.cluster import link_to
 from edgeproxy.hub.redis import Tls, reason
 
-PART = 256 << 10
+PART_BYTES = 256 << 10
 """Bytes of a part, or somewhat more: an answer of the hub, for which requests may have to wait."""
-VERSIONS = 64
+VERSIONS_KEPT = 64
 """Lines of the log, at most; then all is pushed anew."""
-STAGED = 600
+STAGED_SECONDS = 600
 """Seconds for which the parts of a push that was cut off stay, after the last of them."""
-READABLE = 600
+READABLE_SECONDS = 600
 """Seconds for which parts that are not needed any more can still be read by who has begun to."""
-PATIENCE = 10.0
+RETRY_SECONDS = 10.0
 """Seconds that an answer may take."""
 
 LOST = "the hub has lost what was sent, or this took too long: nothing was changed, push again"
@@ -65,7 +65,7 @@ async def push(settings: models.Written, *, force: bool = False, dry: bool = Fal
     With `force` also where more than half of the customers or keys would be gone; `dry`: nothing is changed, and what
     would be refused is told as what it would change.
     """
-    link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=PATIENCE)
+    link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=RETRY_SECONDS)
     try:
         return await change(link.ask, lines(settings), force=force, dry=dry)
     except MovedError as elsewhere:
@@ -97,7 +97,7 @@ async def change(ask: Ask, wanted: Mapping[str, bytes], *, force: bool = False, 
     news = [wanted[name] for name in (*added, *changed)] + [removed(name) for name in gone]
     size = sum(map(len, news))
     # What there is to read for those who have nothing must not become much more than what there is to know.
-    whole = not before or len(there) >= VERSIONS or size + sum(one.size for one in there[1:]) > there[0].size
+    whole = not before or len(there) >= VERSIONS_KEPT or size + sum(one.size for one in there[1:]) > there[0].size
     await _write(ask, there, list(wanted.values()) if whole else news, whole, done)
     return done
 
@@ -161,7 +161,7 @@ async def _write(ask: Ask, there: list[Version], told: Sequence[bytes], whole: b
     for part in _parts(told):
         number, size = number + 1, size + len(part)
         digest.update(part)
-        if await ask("EVAL", script("stage"), 1, here, STAGED, part) != number:
+        if await ask("EVAL", script("stage"), 1, here, STAGED_SECONDS, part) != number:
             raise Refused(LOST)
     version = Version(
         done.version, token, whole, number, size, digest.hexdigest(), done.customers, done.keys, time.time()
@@ -169,7 +169,7 @@ async def _write(ask: Ask, there: list[Version], told: Sequence[bytes], whole: b
     leaving = [parts_of(one.token) for one in there] if whole else []
     keys = [LOG, here, *leaving]
     before = line_of(there[-1]) if there else b""
-    answer = await ask("EVAL", script("commit"), len(keys), *keys, before, line_of(version), number, READABLE)
+    answer = await ask("EVAL", script("commit"), len(keys), *keys, before, line_of(version), number, READABLE_SECONDS)
     if answer == 0:
         raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
     if answer == -1:
@@ -185,7 +185,7 @@ def _parts(told: Sequence[bytes]) -> Iterator[bytes]:
     for line in told:
         part.append(line)
         size += len(line) + 1
-        if size >= PART:
+        if size >= PART_BYTES:
             yield b"\n".join(part)
             part, size = [], 0
     if part:

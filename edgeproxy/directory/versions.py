@@ -49,7 +49,7 @@ KINDS: tuple[type | tuple[type, ...], ...] = (int, str, bool, int, int, str, int
 """What each part of a line has to be: anybody may have written to the log who may write to the hub."""
 
 
-MOST = 1 << 53
+INTEGER_MAX = 1 << 53
 """Of what a line counts."""
 
 
@@ -78,7 +78,7 @@ def version_of(line: bytes) -> Version:
 
 def _is(said: Any, kind: Any) -> bool:
     """Whether a part of a line is of this kind; nobody has pushed what cannot be counted, or kept in a file."""
-    return isinstance(said, kind) and (kind is not int or 0 <= said < MOST)
+    return isinstance(said, kind) and (kind is not int or 0 <= said < INTEGER_MAX)
 
 
 async def last(ask: Ask) -> Version | None:

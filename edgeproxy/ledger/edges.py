@@ -13,9 +13,9 @@ from edgeproxy.database.schema import GAP, QUARANTINED, batches, edges
 from edgeproxy.ledger.queries import written
 from edgeproxy.usage.batch import NAME
 
-MOST_LISTED = 1000
+LISTED_MAX = 1000
 """Gaps and quarantined batches that are listed."""
-MOST_SHOWN = 200
+SHOWN_MAX = 200
 """Edges that metrics name: those that are most behind, and those that have most gaps."""
 
 SERVING = edges.c.retired.is_(None) | (edges.c.retired != edges.c.seq)
@@ -30,9 +30,9 @@ class EdgeStanding(NamedTuple):
     gaps: int
     quarantined: int
     until: dict[str, int]
-    """The Unix second that an edge has come to, of the MOST_SHOWN that are most behind, these first."""
+    """The Unix second that an edge has come to, of the SHOWN_MAX that are most behind, these first."""
     gaps_of: dict[str, int]
-    """How many gaps an edge has, of the MOST_SHOWN that have most, and of those in `until`."""
+    """How many gaps an edge has, of the SHOWN_MAX that have most, and of those in `until`."""
 
     @property
     def unshown(self) -> int:
@@ -47,7 +47,7 @@ async def standing(connection: AsyncConnection) -> EdgeStanding:
     states = sa.select(batches.c.state, sa.func.count()).where(batches.c.state.in_([GAP, QUARANTINED]))
     odd: dict[str, int] = {row[0]: row[1] for row in await connection.execute(states.group_by(batches.c.state))}
     behind = sa.select(edges.c.edge, edges.c.until).where(SERVING, edges.c.until.is_not(None))
-    ordered = behind.order_by(edges.c.until, edges.c.edge).limit(MOST_SHOWN)
+    ordered = behind.order_by(edges.c.until, edges.c.edge).limit(SHOWN_MAX)
     until: dict[str, int] = {row[0]: row[1] for row in await connection.execute(ordered)}
     gaps = sa.func.count().label("gaps")
     most = (
@@ -56,7 +56,7 @@ async def standing(connection: AsyncConnection) -> EdgeStanding:
         .where(batches.c.state == GAP, SERVING)
         .group_by(batches.c.edge)
         .order_by(gaps.desc(), batches.c.edge)
-        .limit(MOST_SHOWN)
+        .limit(SHOWN_MAX)
     )
     gaps_of = dict.fromkeys(until, 0) | {row[0]: row[1] for row in await connection.execute(most)}
     return EdgeStanding(active, count - active, odd.get(GAP, 0), odd.get(QUARANTINED, 0), until, gaps_of)
@@ -85,7 +85,7 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
         sa.select(columns.edge, columns.seq, columns.last, columns.state, columns.why)
         .where(columns.state.in_([GAP, QUARANTINED]))
         .order_by(columns.edge, columns.seq.desc())
-        .limit(MOST_LISTED)
+        .limit(LISTED_MAX)
     )
     for edge, seq, last, state, why in odd:
         if state == GAP:

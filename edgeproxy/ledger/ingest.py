@@ -24,14 +24,14 @@ from edgeproxy.ledger.chain_audit import hash_before
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.writer import Ledger, TooMuch
 
-MOST_TOGETHER = 50_000
+TRANSACTION_ROWS_MAX = 50_000
 """Rows that one transaction takes, unless a single batch has more."""
-MOST_WAITING = 32 << 20
+WAITING_BYTES_MAX = 32 << 20
 """Bytes of batches that are held at once; beyond it senders are asked to come back. Each takes some ten in memory."""
-SLOWEST = 1.0
+RETRY_SECONDS_MIN = 1.0
 """Seconds after which senders are asked to come back at the earliest."""
-LONGEST = 30.0
-"""The same at the latest."""
+RETRY_SECONDS_MAX = 30.0
+"""Seconds after which senders are asked to come back at the latest."""
 
 
 class Outcome(NamedTuple):
@@ -93,7 +93,7 @@ class Ingest:
 
         Who holds `already` all that is held gets whatever it wants: one batch always fits.
         """
-        if self._held > already and self._held + size > MOST_WAITING:
+        if self._held > already and self._held + size > WAITING_BYTES_MAX:
             return False
         self._held += size
         return True
@@ -104,15 +104,15 @@ class Ingest:
 
     def back_in(self) -> int:
         """Seconds after which there should be room again."""
-        seconds = self._held / self._speed if self._speed else SLOWEST
-        return math.ceil(min(max(seconds, SLOWEST), LONGEST))
+        seconds = self._held / self._speed if self._speed else RETRY_SECONDS_MIN
+        return math.ceil(min(max(seconds, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX))
 
     def failing(self) -> str | None:
         """Why nothing can be settled now, as far as that is known; None where it can.
 
         Only the next batch can tell whether it is over, so that a while later it is anybody's guess.
         """
-        if self._failed is None or time.monotonic() - self._failed[0] > LONGEST:
+        if self._failed is None or time.monotonic() - self._failed[0] > RETRY_SECONDS_MAX:
             return None
         return self._failed[1]
 
@@ -145,7 +145,7 @@ class Ingest:
         """What the next transaction settles."""
         taken = [self._queue.popleft()]
         rows = weight(taken[0].arrival)
-        while self._queue and rows + weight(self._queue[0].arrival) <= MOST_TOGETHER:
+        while self._queue and rows + weight(self._queue[0].arrival) <= TRANSACTION_ROWS_MAX:
             taken.append(self._queue.popleft())
             rows += weight(taken[-1].arrival)
         self._metrics.queued(len(self._queue))

@@ -7,9 +7,9 @@ from edgeproxy import log
 from edgeproxy.ledger.queries import Asked
 from edgeproxy.usage.batch import ANONYMOUS
 
-MOST = 10_000
+REMEMBERED_MAX = 10_000
 """Unknown names of a kind that are remembered."""
-SHOWN = 5
+NAMES_LOGGED_MAX = 5
 """Names that are said at once."""
 
 
@@ -41,11 +41,11 @@ class Names:
         """Names that have usage; those that are not known are said, once each."""
         for kind, some in (("customer", customers), ("meter", meters)):
             seen = self._unknown[kind]
-            new = sorted(set(some) - self._known[kind] - seen)[: MOST - len(seen)]
+            new = sorted(set(some) - self._known[kind] - seen)[: REMEMBERED_MAX - len(seen)]
             if new:
                 seen.update(new)
                 self._metrics.unknown_names(kind, len(seen))
-                about = {"kind": kind, "names": new[:SHOWN], "more": max(0, len(new) - SHOWN)}
+                about = {"kind": kind, "names": new[:NAMES_LOGGED_MAX], "more": max(0, len(new) - NAMES_LOGGED_MAX)}
                 self._log.warning("usage of names that the configuration lacks", **about)
 
     def unknown_in(self, question: Asked, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:

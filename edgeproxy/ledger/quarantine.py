@@ -21,7 +21,7 @@ from edgeproxy.ledger.queries import written
 from edgeproxy.ledger.writer import Ledger, TooMuch, What
 from edgeproxy.usage.batch import FIRST, LARGEST, NAME, BadBatch, Batch, body, digest, read
 
-MOST_LISTED = 1000
+LISTED_MAX = 1000
 """Batches that are listed at once."""
 UNKNOWN = "unknown"
 """The region of an edge of which nothing could be read yet."""
@@ -49,12 +49,12 @@ class Replayed(NamedTuple):
     """The series that it began."""
 
     def told(self) -> dict[str, Any]:
-        """The same for who asked."""
+        """Return this as the JSON object of an answer."""
         return {"rows": self.rows, "total": self.total, "minute": written(self.minute), "again": self.again}
 
 
 async def listing(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
-    """`{count, batches}`: what is in quarantine, all or of one edge; the first MOST_LISTED by edge and seq."""
+    """`{count, batches}`: what is in quarantine, all or of one edge; the first LISTED_MAX by edge and seq."""
     if edge is not None and not _can_be(edge):
         return {"count": 0, "batches": []}
     columns = batches.c
@@ -66,7 +66,7 @@ async def listing(connection: AsyncConnection, edge: str | None = None) -> dict[
         )
         .where(there)
         .order_by(columns.edge, columns.seq)
-        .limit(MOST_LISTED)
+        .limit(LISTED_MAX)
     )
     names = ("edge", "seq", "received", "size", "coding", "why")
     rows = [dict(zip(names, row, strict=True)) for row in found]

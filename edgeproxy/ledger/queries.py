@@ -28,9 +28,9 @@ MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.\d{1,9})?([Z
 LIMIT = re.compile(r"[1-9]\d{0,5}")
 PARAMETERS = ("customer", "meter", "from", "to", "by", "limit", "cursor", "format")
 FORMATS = ("json", "csv")
-MOST_ROWS = 100_000
+ROWS_MAX = 100_000
 """Rows of a page, and of one by default."""
-TOGETHER = 2000
+ROWS_PER_FETCH = 2000
 """Rows that a stream fetches at once."""
 HALF: sa.ColumnElement[int] = sa.literal_column("32")
 """Bits. Sums may be larger than any whole number that databases have, so the halves of values are summed apart."""
@@ -116,8 +116,8 @@ def asked(query: Mapping[str, str], now: float) -> Asked:
     if query.get("format", "json") not in FORMATS:
         raise BadQuery(f"format: {query['format'][:40]!r} is not known, there are {', '.join(FORMATS)}")
     limit = query.get("limit")
-    if limit is not None and not (LIMIT.fullmatch(limit) and int(limit) <= MOST_ROWS):
-        raise BadQuery(f"limit: {limit[:40]!r} is no whole number from 1 to {MOST_ROWS}")
+    if limit is not None and not (LIMIT.fullmatch(limit) and int(limit) <= ROWS_MAX):
+        raise BadQuery(f"limit: {limit[:40]!r} is no whole number from 1 to {ROWS_MAX}")
     month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     since = moment("from", query["from"]) if "from" in query else None
     until = moment("to", query["to"]) if "to" in query else None
@@ -186,7 +186,7 @@ async def usage(connection: AsyncConnection, question: Asked) -> dict[str, Any]:
     cursor that asks for them.
     """
     rolled = await rollup.read(connection)
-    limit = MOST_ROWS if question.limit is None else question.limit
+    limit = ROWS_MAX if question.limit is None else question.limit
     found = (await connection.execute(statement_of(question, rolled).limit(limit + 1))).all() if question.by else []
     page = found[:limit]
     rows = shown(question.by, page)
@@ -206,7 +206,7 @@ async def usage(connection: AsyncConnection, question: Asked) -> dict[str, Any]:
 async def stream(connection: AsyncConnection, question: Asked) -> AsyncGenerator[list[dict[str, Any]], None]:
     """All rows of a question, some at a time; raises BadQuery before the first."""
     statement = statement_of(question, await rollup.read(connection))
-    async with connection.stream(statement, execution_options={"yield_per": TOGETHER}) as result:
+    async with connection.stream(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
         async for some in result.partitions():
             rows = shown(question.by, some)
             yield rows if question.by else [row for row in rows if row["value"]]

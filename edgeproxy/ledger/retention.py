@@ -25,18 +25,18 @@ from edgeproxy.ledger import rollup
 from edgeproxy.ledger.chain_audit import Broken, Walk, What, add, checkpoint_of, series_of
 from edgeproxy.usage.batch import Batch
 
-LOOKED_AT = 200
+BATCHES_PER_STEP = 200
 """Batches of an edge that are looked at in one go."""
-MOST_ROWS = 20_000
+ROWS_PER_STEP = 20_000
 """Rows that the batches have which are dropped together; and rows of the ledger, roughly, that are."""
-UNUSED = 120.0
+UNUSED_SERIES_SECONDS = 120.0
 """Seconds until partitions go that are no longer asked for: who reads may have begun before."""
 
 
 class Retention:
     """What is to be dropped. `step` does a little of it, in short transactions."""
 
-    def __init__(self, database: Database, kept: Kept, *, unused: float = UNUSED) -> None:
+    def __init__(self, database: Database, kept: Kept, *, unused: float = UNUSED_SERIES_SECONDS) -> None:
         self._database = database
         self._kept = kept
         self._unused = unused
@@ -151,11 +151,11 @@ async def _droppable(connection: AsyncConnection, edge: str, seq: int, before: i
     """The next batches after a checkpoint, and those before it that were counted since: not too many at once."""
     columns = batches.c
     which = sa.select(columns.seq, columns.last, columns.rows, columns.received).where(columns.edge == edge)
-    late = which.where(columns.seq <= seq, columns.state == COUNTED, columns.received < before).limit(LOOKED_AT)
+    late = which.where(columns.seq <= seq, columns.state == COUNTED, columns.received < before).limit(BATCHES_PER_STEP)
     found = list((await connection.execute(late)).all())
     if not found:
         tip = sa.select(edges.c.seq).where(edges.c.edge == edge).scalar_subquery()
-        next_ = which.where(columns.seq > seq, columns.last < tip).order_by(columns.seq).limit(LOOKED_AT)
+        next_ = which.where(columns.seq > seq, columns.last < tip).order_by(columns.seq).limit(BATCHES_PER_STEP)
         for row in await connection.execute(next_):
             if row.received >= before:
                 break
@@ -163,7 +163,7 @@ async def _droppable(connection: AsyncConnection, edge: str, seq: int, before: i
     taken: list[int] = []
     rows = 0
     for row in found:
-        if taken and rows + row.rows > MOST_ROWS:
+        if taken and rows + row.rows > ROWS_PER_STEP:
             break
         rows += row.rows
         taken.append(row.seq)
@@ -218,8 +218,8 @@ class Sweep:
             gone = (await connection.execute(which)).rowcount
         if until == before:
             self._above = found[-1][0]
-        if gone < MOST_ROWS // 2:
+        if gone < ROWS_PER_STEP // 2:
             self._size = min(2 * self._size, 4096)
-        elif gone > MOST_ROWS:
+        elif gone > ROWS_PER_STEP:
             self._size = max(self._size // 2, 1)
         return True

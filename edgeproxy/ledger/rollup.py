@@ -18,7 +18,7 @@ from edgeproxy.database.schema import DAY, HOUR, days, edges, hours, ledger, rol
 
 GRACE = 300
 """Seconds after the end of an hour until it is rolled up; most of what comes late has come by then."""
-SERIES = 2000
+SERIES_PER_STEP = 2000
 """Series of a slice; fully used they have sixty minutes each."""
 
 AN_HOUR = 20
@@ -65,12 +65,12 @@ async def read(connection: AsyncConnection) -> Rolled:
 
 
 async def held(database: Database, connection: AsyncConnection, *, alone: bool = False) -> Rolled:
-    """The same, and nobody changes it until the transaction ends; with `alone`, nobody counts until then either."""
+    """Return what is rolled up and lock it until the transaction ends; with `alone`, ingest waits for that too."""
     await database.hold_rollup(connection, alone=alone)
     return await read(connection)
 
 
-async def step(database: Database, now: float, *, size: int = SERIES) -> bool:
+async def step(database: Database, now: float, *, size: int = SERIES_PER_STEP) -> bool:
     """Roll up the next slice of what ended long enough ago; False where nothing is left.
 
     A slice is so many series of an hour, or where it has fewer, of as many hours as have these.

@@ -222,7 +222,7 @@ def named(what: What) -> str:
 
 
 def summed(cells: Cells, unit: int) -> Cells:
-    """The same by the hour or day, of `unit` seconds."""
+    """Add cells up by the hour or day: `unit` is its length in seconds."""
     found: Cells = defaultdict(int)
     for (time, number), value in cells.items():
         found[time - time % unit, number] += value

@@ -7,11 +7,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.database.database import Database
-from edgeproxy.database.schema import MOST, days, edges, hours, ledger, series
+from edgeproxy.database.schema import MINUTE_VALUE_MAX, days, edges, hours, ledger, series
 from edgeproxy.ledger import rollup
 from edgeproxy.usage.batch import Batch
 
-MOST_REMEMBERED = 1_000_000
+SERIES_REMEMBERED_MAX = 1_000_000
 """Series whose numbers are remembered, some 200 bytes each; those of edges that were quiet longest are forgotten."""
 
 Where = tuple[str, str]
@@ -21,7 +21,7 @@ What = tuple[str, str, str]
 
 
 class TooMuch(Exception):
-    """What one minute of a series would have come to is more than the ledger can hold (MOST)."""
+    """What one minute of a series would have come to is more than the ledger can hold (MINUTE_VALUE_MAX)."""
 
 
 class Ledger:
@@ -50,7 +50,7 @@ class Ledger:
             if batch.rows:
                 latest[batch.edge] = max(batch.minute, latest.get(batch.edge, 0))
         highest = max((max(values.values()) for values in grown.values() if values), default=0)
-        if highest > MOST:
+        if highest > MINUTE_VALUE_MAX:
             raise TooMuch
         if highest:
             rolled = await rollup.held(self._database, connection)
@@ -107,6 +107,6 @@ class Ledger:
 
     def _make_room(self) -> None:
         size = sum(map(len, self._known.values()))
-        while size > MOST_REMEMBERED and len(self._known) > 1:
+        while size > SERIES_REMEMBERED_MAX and len(self._known) > 1:
             _, gone = self._known.popitem(last=False)
             size -= len(gone)

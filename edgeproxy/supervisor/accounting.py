@@ -25,13 +25,13 @@ from edgeproxy.usage.seal import Sealer
 from edgeproxy.usage.ship import Standing
 from edgeproxy.usage.spool import Broken, Pending, segments, watermark
 
-WAIT, IDLE = 1.0, 60.0
+RETRY_SECONDS, IDLE_SEAL_SECONDS = 1.0, 60.0
 """Seconds between two looks whether this supervisor may seal now, and, where nothing is to be sealed, at the disk."""
-LAST = 5.0
+LAST_SHIPPING_SECONDS = 5.0
 """Seconds that shipping gets at the end; what has not arrived by then waits in the spool for the next start."""
-LAST_SEAL = 10.0
+LAST_SEAL_SECONDS = 10.0
 """Seconds that the disk gets at the end to take what was counted last; it stays in the tables otherwise."""
-SLOW = 10.0
+SLOW_SEAL_SECONDS = 10.0
 """Seconds from which on it is told that the disk does not answer."""
 OTHER = "another supervisor tends this state directory; this one seals and ships once that has ended"
 NUMBER = re.compile(r"[0-9]+")
@@ -98,11 +98,11 @@ class Accounting:
         self._ending = True
         self._wake.set()
         if self._running is not None:
-            _, late = await asyncio.wait([self._running], timeout=LAST_SEAL)
+            _, late = await asyncio.wait([self._running], timeout=LAST_SEAL_SECONDS)
             if late:
                 self._log.error("the disk does not take what was counted last; it stays in the tables")
         if self._shipping is not None:
-            if not await self._shipping.finish(LAST):
+            if not await self._shipping.finish(LAST_SHIPPING_SECONDS):
                 left = self._shipping.standing.pending
                 self._log.warning("batches wait for the next start", batches=left.batches, units=left.values)
             await self._shipping.end()
@@ -125,9 +125,9 @@ class Accounting:
                 await self._pause()
 
     async def _pause(self) -> None:
-        usage, seconds = self._usage, IDLE
+        usage, seconds = self._usage, IDLE_SEAL_SECONDS
         if usage is not None:
-            seconds = WAIT if self._sealer is None else seal.pause(time.time(), usage.every)
+            seconds = RETRY_SECONDS if self._sealer is None else seal.pause(time.time(), usage.every)
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
         except TimeoutError:
@@ -265,7 +265,7 @@ class Accounting:
     def _sealing(self) -> Trouble | None:
         """Why nothing is sealed; None where all is well."""
         waited = 0.0 if self._waits is None else time.monotonic() - self._waits
-        if self._trouble is None and waited > SLOW:
+        if self._trouble is None and waited > SLOW_SEAL_SECONDS:
             return Trouble(f"the disk has not answered for {waited:.0f} s", time.time() - waited)
         return self._trouble
 

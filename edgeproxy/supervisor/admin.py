@@ -19,7 +19,7 @@ from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.status import Status
 from edgeproxy.supervisor.table_reader import TableReader
 
-PATIENCE = 2.0
+READY_TIMEOUT = 2.0
 """Seconds that a client has to take its answer once the supervisor ends."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -45,7 +45,7 @@ class Admin:
         if self._runner is not None:
             return
         made = application(status, table_reader, reloads)
-        self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=PATIENCE)
+        self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=READY_TIMEOUT)
         await self._runner.setup()
         self._site = web.SockSite(self._runner, self._socket)
         await self._site.start()

@@ -1,8 +1,8 @@
 """How long to wait before a worker is replaced: not at all after a long life, longer after each short one."""
 
-FIRST = 0.1
-LONGEST = 5.0
-LONG_LIFE = 10.0
+FIRST_WAIT_SECONDS = 0.1
+MAX_WAIT_SECONDS = 5.0
+LONG_LIFE_SECONDS = 10.0
 """Seconds of life after which a death says nothing against starting at once."""
 
 
@@ -12,7 +12,7 @@ def after(early: int, lived: float) -> tuple[int, float]:
     `early` is what this function returned for the death before, 0 at first; `lived` is in seconds. The waits
     after early deaths are 0.1, 0.2, 0.4 … and never more than 5 s.
     """
-    if lived >= LONG_LIFE:
+    if lived >= LONG_LIFE_SECONDS:
         return 0, 0.0
     # The exponent is held down so that a worker that has been failing for a year does not overflow a float.
-    return early + 1, min(LONGEST, FIRST * 2 ** min(early, 16))
+    return early + 1, min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(early, 16))

@@ -17,9 +17,9 @@ from edgeproxy.config.models import Written
 from edgeproxy.metrics import Series
 from edgeproxy.tasks import in_thread
 
-EVERY = 2.0
+CHECK_SECONDS = 2.0
 """Seconds between two looks."""
-REMIND = 86400.0
+REMINDER_SECONDS = 86400.0
 """Seconds between two log lines about one certificate that expires."""
 
 
@@ -30,7 +30,7 @@ class Held:
         self.cert = cert
         """The certificate that can expire."""
         self.key = (files, check)
-        """The same for files that are used in the same way."""
+        """Equal for files that are used in the same way."""
         self.facts: Facts | None = None
         """Of the certificate that is in use."""
         self.why = ""
@@ -65,7 +65,7 @@ class Certificates:
         self._reminded: dict[Held, float] = {}
         self._log = log.get()
 
-    async def watch(self, every: float = EVERY) -> None:
+    async def watch(self, every: float = CHECK_SECONDS) -> None:
         """Look at the files again and again. `look` once before any worker loads them: that is what changes show by."""
         while True:
             await asyncio.sleep(every)
@@ -104,7 +104,7 @@ class Certificates:
         what = None if held.facts is None else worry(held.facts, now)
         if what is None:
             self._reminded.pop(held, None)
-        elif now - self._reminded.get(held, -REMIND) >= REMIND:
+        elif now - self._reminded.get(held, -REMINDER_SECONDS) >= REMINDER_SECONDS:
             self._reminded[held] = now
             self._log.warning("certificate needs attention", file=str(held.cert), certificate=what)
 

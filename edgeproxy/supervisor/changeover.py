@@ -17,16 +17,16 @@ from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import in_thread
 
-FIRST_LOOK = 2.0
+FIRST_LOOKUP_SECONDS = 2.0
 """Seconds that workers wait at most for the addresses of upstreams, and for how these are."""
 
-PREPARING = 15.0
+PREPARE_SECONDS = 15.0
 """Seconds that workers have to make ready: longer than it takes until one that hangs is replaced."""
 
-A_SECOND = 1_000_000
+PREPARED_BYTES_PER_SECOND = 1_000_000
 """Bytes of configuration for which they have a second more."""
 
-CHANGING = 10.0
+COMMIT_SECONDS = 10.0
 """Seconds that are waited for workers to serve what they have prepared; they will, be it later."""
 
 
@@ -58,7 +58,7 @@ class Changeover:
     async def begin(self) -> None:
         """Start the workers, once it is known what they have to be told."""
         await self._certificates.look()
-        await self._upstreams.begin(FIRST_LOOK)
+        await self._upstreams.begin(FIRST_LOOKUP_SECONDS)
         self._workers.start()
         self._begun.set()
 
@@ -87,7 +87,7 @@ class Changeover:
             return whys
         if self._renewed:
             self.renew()  # Some of what was being loaded may have been read before they had changed.
-        if late := await self._workers.settle(CHANGING):
+        if late := await self._workers.settle(COMMIT_SECONDS):
             self._log.warning("workers still serve the configuration before", pids=late)
         return []
 
@@ -95,9 +95,10 @@ class Changeover:
         certificates = await self._certificates.consider(settings)
         follow = partial(self._prober.follow, self._serving.upstreams, settings.upstreams)
         await in_thread("load certificates for probes", follow)
-        services = await self._upstreams.consider(settings.upstreams, FIRST_LOOK)
+        services = await self._upstreams.consider(settings.upstreams, FIRST_LOOKUP_SECONDS)
         config, prepare = await asyncio.to_thread(self._pack, settings, services)
-        whys = await self._workers.prepare(self._number, prepare, PREPARING + len(prepare.data) / A_SECOND)
+        within = PREPARE_SECONDS + len(prepare.data) / PREPARED_BYTES_PER_SECOND
+        whys = await self._workers.prepare(self._number, prepare, within)
         if not whys:
             # In one step with what the workers have just said.
             self._workers.commit(self._number, config)

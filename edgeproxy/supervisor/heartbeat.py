@@ -4,10 +4,10 @@ Silence is counted in looks, which the supervisor takes as often, and not by a c
 not run, stopped or on a host that was suspended, the workers may have spoken, and it did not hear.
 """
 
-SILENCE = 10.0
+HUNG_SECONDS = 10.0
 """Seconds of silence after which a worker that serves is taken to hang."""
 
-LOOKS = 10
+CHECKS_PER_HUNG_TIME = 10
 """Looks in that time, so that a hanging worker is found at most a tenth later."""
 
 
@@ -22,8 +22,8 @@ class Heartbeat:
         self._missed = 0
 
     def look(self) -> bool:
-        """To be called LOOKS times in the longest silence allowed: whether that has passed without a beat."""
+        """Return whether the worker hangs. To be called CHECKS_PER_HUNG_TIME times in HUNG_SECONDS."""
         if self._missed is None:
             return False
         self._missed += 1
-        return self._missed > LOOKS
+        return self._missed > CHECKS_PER_HUNG_TIME

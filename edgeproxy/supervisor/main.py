@@ -45,16 +45,16 @@ from edgeproxy.supervisor.workers import Stillborn, Workers
 from edgeproxy.sync.coordinator import Coordinator
 from edgeproxy.tasks import Tasks
 
-TICK = 1.0
+TICK_SECONDS = 1.0
 """Seconds between heartbeats and slices of housekeeping."""
 
-ROOM_LOOK = 0.25
+COLUMN_CHECK_SECONDS = 0.25
 """Seconds between two looks whether those have left who are in the way of the workers."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask the edge to drain and end."""
 
-ORPHAN_DEADLINE = 600.0
+ORPHAN_SECONDS = 600.0
 """Seconds that a worker serves on without a supervisor, where no other comes to serve; none can come to `quick`."""
 
 
@@ -162,7 +162,7 @@ class Supervisor:
                     "waiting until workers of supervisors that were killed have left", lacking=places - free
                 )
             status.lacking = places - free
-            await asyncio.sleep(ROOM_LOOK)
+            await asyncio.sleep(COLUMN_CHECK_SECONDS)
         status.lacking = 0
 
     async def _change(self, settings: Settings) -> Sequence[str]:
@@ -213,7 +213,7 @@ class Supervisor:
             "hosts": 1,
             "workers": settings.workers,
             "token": self._token,
-            "orphan_deadline": ORPHAN_DEADLINE if self._config_path else 0.0,
+            "orphan_deadline": ORPHAN_SECONDS if self._config_path else 0.0,
         }
 
     async def _until_stopped(self) -> int:
@@ -284,7 +284,7 @@ class Supervisor:
             self._systemd.status(self._said())
             if self._status.phase == "serving" and not self._other_serves():
                 self._store.control.serve(self._token, monotonic())
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK_SECONDS)
 
     async def _live(self, every: float) -> None:
         """For ever, tell the service manager that the loop runs."""
@@ -314,7 +314,7 @@ class Supervisor:
                     self._log.info("tending the tables of this state directory")
                 if tended.folded or tended.removed:
                     self._log.info("table files retired", folded=tended.folded, removed=tended.removed)
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK_SECONDS)
 
     def _other_serves(self) -> bool:
         return other_serves(self._token, *self._store.control.serving(monotonic()))

@@ -15,9 +15,9 @@ from edgeproxy.config.models import Endpoint, Upstream, UpstreamTls
 from edgeproxy.proxy.tls import Outward, Unusable, why_of
 from edgeproxy.supervisor.health import Target
 
-LONGEST = 5.0
+PROBE_SECONDS_MAX = 5.0
 """Seconds that a probe may take, where the next one is not due before."""
-BODY = 64 * 1024
+BODY_BYTES_MAX = 64 * 1024
 """Bytes of an answer's body that are read before its connection is closed."""
 AGENT = "edgeproxy-health"
 
@@ -61,7 +61,7 @@ class Prober:
     async def __call__(self, target: Target) -> str | None:
         """Why this address is not well; None where it is."""
         endpoint, terms = Endpoint(url=target.url), target.terms
-        seconds = min(terms.every, LONGEST)
+        seconds = min(terms.every, PROBE_SECONDS_MAX)
         if endpoint.scheme == "http":
             return await probe(endpoint, target.address, terms.path, seconds)
         tls = self._tls.get(terms.tls)
@@ -124,7 +124,7 @@ async def probe(
                 server_hostname=None if tls is None else tls.server_name,
             ) as answer,
         ):
-            left = BODY
+            left = BODY_BYTES_MAX
             while left > 0 and (piece := await answer.content.read(left)):
                 left -= len(piece)
             return None if 200 <= answer.status < 400 else f"status {answer.status}"

@@ -16,13 +16,13 @@ from edgeproxy import log
 from edgeproxy.config.parsers import is_address
 from edgeproxy.tasks import Tasks, in_thread
 
-EVERY = 5.0
+LOOKUP_SECONDS = 5.0
 """Seconds between two look-ups of a name, give or take a tenth."""
-AGAIN = 1.0
-"""The same while no address is known yet."""
-PATIENCE = 10.0
+FIRST_RETRY_SECONDS = 1.0
+"""Seconds between two look-ups of a name that has no address yet."""
+LOOKUP_TIMEOUT = 10.0
 """Seconds after which a look-up counts as failed."""
-SILENCE = 60.0
+LOG_QUIET_SECONDS = 60.0
 """Seconds between two log lines about one name that cannot be looked up."""
 
 LookUp = Callable[[str], Awaitable[Iterable[str]]]
@@ -56,7 +56,7 @@ class Resolver:
         look_up: LookUp | None = None,
         *,
         failed: Callable[[str], None] = lambda _: None,
-        every: float = EVERY,
+        every: float = LOOKUP_SECONDS,
     ) -> None:
         self._names: dict[str, Name] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
@@ -65,7 +65,7 @@ class Resolver:
         self._look_up = look_up or System()
         self._every = every
         self._log = log.get()
-        self._seldom = log.Seldom(SILENCE)
+        self._seldom = log.Seldom(LOG_QUIET_SECONDS)
         self._know(hosts)
 
     def __getitem__(self, host: str) -> Name:
@@ -103,14 +103,15 @@ class Resolver:
         while True:
             await self._look(name)
             # Not all at once, for the name server's sake.
-            await asyncio.sleep((self._every if name.addresses else min(self._every, AGAIN)) * random.uniform(0.9, 1.1))
+            pause = self._every if name.addresses else min(self._every, FIRST_RETRY_SECONDS)
+            await asyncio.sleep(pause * random.uniform(0.9, 1.1))
 
     async def _look(self, name: Name) -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
                 found = ordered(await self._look_up(name.host))
         except (OSError, UnicodeError) as failure:  # TimeoutError is an OSError.
-            why = getattr(failure, "strerror", None) or str(failure) or f"no answer within {PATIENCE:g} s"
+            why = getattr(failure, "strerror", None) or str(failure) or f"no answer within {LOOKUP_TIMEOUT:g} s"
             self._failed(name, why)
         except Exception as unforeseen:
             # The name would never be looked up again.

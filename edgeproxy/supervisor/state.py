@@ -71,7 +71,7 @@ def refuse_log(settings: Settings) -> None:
 
 
 def log_faults(settings: Written) -> Iterator[Fault]:
-    """The same for a configuration whose places in its files are known."""
+    """Yield a fault, with its place in the file, where the access log cannot be written."""
     if (why := why_no_log(settings)) is not None:
         yield Fault(("access_log",), why, "name a file that the edge can write to")
 

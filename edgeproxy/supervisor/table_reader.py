@@ -19,9 +19,9 @@ from edgeproxy.metrics import Series
 from edgeproxy.supervisor.limit_report import Policy, limit_report
 from edgeproxy.usage import seal
 
-DEAR = 0.05
+EXPENSIVE_SECONDS = 0.05
 """Seconds of CPU that reading takes from which sums over all usage are kept for a while."""
-KEPT = 10.0
+KEPT_SECONDS = 10.0
 """For how many times as long as they took to read: so scraping takes a tenth of a core at most."""
 
 CLIENTS = tally_key("edge_connections", "client")
@@ -94,7 +94,7 @@ class TableReader:
     async def _kept(self, kept: "Kept[T]") -> T:
         if monotonic() >= kept.until:
             kept.value, took = await self.alone(kept.timed)
-            kept.until = monotonic() + took * KEPT if took > DEAR else 0.0
+            kept.until = monotonic() + took * KEPT_SECONDS if took > EXPENSIVE_SECONDS else 0.0
         return kept.value
 
 

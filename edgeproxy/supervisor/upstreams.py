@@ -18,7 +18,7 @@ from edgeproxy.supervisor.health import Ask, Health, Target, Terms, usable
 from edgeproxy.supervisor.resolver import LookUp, Resolver
 from edgeproxy.tasks import Tasks
 
-SOON = 0.05
+GATHER_SECONDS = 0.05
 """Seconds that a change waits for others."""
 
 Message = dict[str, Any]
@@ -40,7 +40,7 @@ class Upstreams:
         look_up: LookUp | None = None,
         *,
         number: int = 1,
-        every: float = resolver.EVERY,
+        every: float = resolver.LOOKUP_SECONDS,
     ) -> None:
         self._upstreams = upstreams
         self._considered: Mapping[str, Upstream] = {}
@@ -177,7 +177,7 @@ class Upstreams:
         """Something is new: a name's addresses, or how one of them is."""
         self._news.set()
         if self._told is not None and self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(SOON, self._tell_now)
+            self._telling = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._tell_now)
 
     def _tell_now(self) -> None:
         self._telling = None

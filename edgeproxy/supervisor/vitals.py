@@ -14,10 +14,10 @@ from edgeproxy.metrics import Series
 from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.supervisor.workers import Workers
 
-EVERY = 5.0
+SAMPLE_SECONDS = 5.0
 """Seconds between two looks for what runs out."""
 
-SCARCE, EASY = 0.9, 0.8
+DESCRIPTORS_SCARCE, DESCRIPTORS_AMPLE = 0.9, 0.8
 """Of the descriptors that a process may have: from where on that is said, and below which it may be said again."""
 
 PAGE = resource.getpagesize()
@@ -60,7 +60,7 @@ class Vitals:
     async def watch(self) -> None:
         """For ever, look for what runs out."""
         while True:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(SAMPLE_SECONDS)
             await self.look()
 
     async def look(self) -> None:
@@ -68,10 +68,10 @@ class Vitals:
         found = await self._vitals()
         self._said &= found.keys()
         for pid, one in found.items():
-            if one.descriptors >= SCARCE * one.limit and pid not in self._said:
+            if one.descriptors >= DESCRIPTORS_SCARCE * one.limit and pid not in self._said:
                 self._said.add(pid)
                 self._log.warning("worker runs out of descriptors", pid=pid, open=one.descriptors, limit=one.limit)
-            elif one.descriptors < EASY * one.limit:
+            elif one.descriptors < DESCRIPTORS_AMPLE * one.limit:
                 self._said.discard(pid)
 
     async def series(self) -> list[Series]:

@@ -12,7 +12,7 @@ from edgeproxy.config.file_signatures import FileSignature, sign
 from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.tasks import in_thread
 
-EVERY = 0.5
+CHECK_SECONDS = 0.5
 """Seconds between two looks."""
 
 Signs = Mapping[str, FileSignature]
@@ -38,7 +38,7 @@ class Settling:
         return True
 
 
-async def watch(reloads: Reloads, every: float = EVERY) -> None:
+async def watch(reloads: Reloads, every: float = CHECK_SECONDS) -> None:
     """Look at the files that were read last again and again, and reload what has changed."""
     settling = Settling()
     while True:

@@ -12,16 +12,16 @@ from typing import Any
 from edgeproxy import log
 from edgeproxy.channel import ChannelClosed, Frame, type_of
 from edgeproxy.supervisor import backoff
-from edgeproxy.supervisor.heartbeat import LOOKS, SILENCE
+from edgeproxy.supervisor.heartbeat import CHECKS_PER_HUNG_TIME, HUNG_SECONDS
 from edgeproxy.supervisor.process import Heed, Process
 from edgeproxy.tasks import Tasks
 
 Message = dict[str, Any] | Frame
 
-LAST_WORDS = 1.0
+LAST_WORDS_SECONDS = 1.0
 """Seconds that a worker gets to end by itself after its channel has ended, and all get beyond the drain."""
 
-LEFT_BEHIND = 30.0
+LEFT_BEHIND_SECONDS = 30.0
 """Seconds that a worker gets to leave which cannot follow the others to another configuration."""
 
 
@@ -35,7 +35,7 @@ class Workers:
         listening: Sequence[socket.socket],
         config: Message,
         *,
-        silence: float = SILENCE,
+        silence: float = HUNG_SECONDS,
         heed: Heed = lambda message, reply: None,
         patient: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -189,7 +189,7 @@ class Workers:
         process.dismissed = True
         process.why = why
         self._log.error("worker cannot be reloaded, replacing it", pid=process.pid, why=why)
-        process.outbox.put({"type": "drain", "deadline": LEFT_BEHIND})
+        process.outbox.put({"type": "drain", "deadline": LEFT_BEHIND_SECONDS})
 
     # ---- the end
 
@@ -201,7 +201,7 @@ class Workers:
         self._leaving.set()
         self._news.set()
         self.tell({"type": "drain", "deadline": deadline})
-        await self._until_empty(LAST_WORDS)
+        await self._until_empty(LAST_WORDS_SECONDS)
         self._kill([process for process in self.workers if not process.ready])
         await self._until_empty(deadline)
         self._kill(self.workers)
@@ -248,7 +248,7 @@ class Workers:
             # Gone, about to go, or talking nonsense; the first two end by themselves.
             pass
         if not self._leaving.is_set():
-            await asyncio.wait([process.ended], timeout=LAST_WORDS)
+            await asyncio.wait([process.ended], timeout=LAST_WORDS_SECONDS)
             process.kill()
         code = await process.ended
         telling.cancel()
@@ -268,7 +268,7 @@ class Workers:
     async def _feel(self) -> None:
         """Kill workers that hang, in a drain too: whoever waits for them waits for nothing."""
         while True:
-            await asyncio.sleep(self._silence / LOOKS)
+            await asyncio.sleep(self._silence / CHECKS_PER_HUNG_TIME)
             for process in self.workers:
                 if process.ready and process.heartbeat.look():
                     process.why = f"it said nothing for {self._silence:g} s"

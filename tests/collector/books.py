@@ -100,7 +100,7 @@ class Books:
                 self.counted[batch.minute, batch.region, customer, meter, route] += value
         return outcome
 
-    async def roll_up(self, *, size: int = rollup.SERIES) -> None:
+    async def roll_up(self, *, size: int = rollup.SERIES_PER_STEP) -> None:
         """All that is due."""
         while await rollup.step(self.database, self.clock.now, size=size):
             pass

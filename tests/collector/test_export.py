@@ -66,7 +66,7 @@ async def endless() -> AsyncGenerator[list[dict[str, Any]], None]:
 def test_an_export_that_fails_is_cut_off_within_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with served(monkeypatch, failing) as (port, _), aiohttp.ClientSession() as client:
-            for _ in range(export.AT_ONCE + 1):  # Its place is free again.
+            for _ in range(export.EXPORTS_AT_ONCE + 1):  # Its place is free again.
                 answer = await client.get(f"http://{HOST}:{port}/")
                 assert answer.status == 200
                 with pytest.raises(aiohttp.ClientError):

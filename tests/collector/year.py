@@ -19,7 +19,7 @@ from pathlib import Path
 
 import asyncpg
 
-from edgeproxy.database.database import FILLED, Database
+from edgeproxy.database.database import LEDGER_FILL_PERCENT, Database
 from tests.support.collector import Collector
 from tests.support.postgresql import Postgresql
 
@@ -78,7 +78,7 @@ async def fill(
         since, until = month(number)
         name = f"ledger_{YEAR}_{number:02}"
         await connection.execute(
-            f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {FILLED})"
+            f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})"
         )
         about = {"paces": " ".join(bounds), "rest": REST, "minutes": (until - since) // 60}
         await connection.execute(MINUTES.format(name=name, since=since, **about))

@@ -10,7 +10,7 @@ from alembic.config import Config
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.database.database import Database
-from edgeproxy.database.schema import DAY, HOUR, MOST
+from edgeproxy.database.schema import DAY, HOUR, MINUTE_VALUE_MAX
 from edgeproxy.usage.batch import body, digest
 from tests.collector.books import Books, Cell, Clock, clock
 from tests.support.chains import NOON, Chain
@@ -85,7 +85,7 @@ def test_what_revision_1_had_is_there_after_revision_2(database: str, clock: Clo
             assert found == ["ledger_2026_09", "ledger_2026_10", "ledger_2027_10"]
         # The limit of a minute is that of the tables that are made anew.
         chain.since = NOON
-        most = ("acme", "requests", "v1", MOST)
+        most = ("acme", "requests", "v1", MINUTE_VALUE_MAX)
         await books.ship(chain.next(most))
         await books.ship(chain.next(most))
         await books.check()

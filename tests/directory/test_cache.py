@@ -99,7 +99,7 @@ def test_it_is_told_who_has_changed_unless_they_are_many(there: Cache, monkeypat
     assert write(there, 2, *crowd, line("d"), removed("e")) == {"d", "e"}
     scoped = orjson.dumps({"name": "c1", "customer": {"tier": "t"}, "keys": {digest("k1").hex(): {}}})
     assert write(there, 3, *crowd[:1], scoped, line("c2", "t", "k2", priority=1)) == {"c1", "c2"}
-    monkeypatch.setattr(cache, "NAMED_MOST", 4)
+    monkeypatch.setattr(cache, "NAMED_MAX", 4)
     assert write(there, 4, *(line(f"n{n}") for n in range(4))) == {f"n{n}" for n in range(4)}
     assert write(there, 5, *(line(f"m{n}") for n in range(5))) is None
 
@@ -212,7 +212,7 @@ def test_when_the_hub_was_heard_is_kept(there: Cache, tmp_path: Path) -> None:
 def test_the_log_of_a_large_version_leaves_the_disk(
     there: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "JOURNAL", 64 << 10)
+    monkeypatch.setattr(cache, "JOURNAL_BYTES", 64 << 10)
     write(there, 1, *(line(f"c{n}", "t", f"k{n}", message="x" * 1000) for n in range(5000)), whole=True)
     journal = tmp_path / f"{FILE}-wal"
     assert journal.stat().st_size > 4 << 20

@@ -102,9 +102,9 @@ def played(folder: Path, port: int, scene: Callable[[Room], Awaitable[None]], ki
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "EVERY", 0.02)
-    monkeypatch.setattr(follower, "SOON", 0.02)
-    monkeypatch.setattr(follower, "FIRST_LOOK", 0.3)
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(follower, "FIRST_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(follower, "PROGRESS_SECONDS", 0.3)
 
 
 def test_workers_are_told_who_and_whom_to_forget(tmp_path: Path, redis_port: int) -> None:
@@ -145,7 +145,7 @@ def test_where_many_have_changed_everybody_is_forgotten(
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "NAMED_MOST", 3)
+    monkeypatch.setattr(cache, "NAMED_MAX", 3)
 
     async def scene(room: Room) -> None:
         crowd = [line(f"c{n}") for n in range(50)]
@@ -232,15 +232,15 @@ def test_an_edge_waits_for_a_directory_that_takes_long_to_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whoever has a key would be refused until it is read."""
-    monkeypatch.setattr(push, "PART", 1)
-    monkeypatch.setattr(follower, "FIRST_LOOK", 2.0)
+    monkeypatch.setattr(push, "PART_BYTES", 1)
+    monkeypatch.setattr(follower, "PROGRESS_SECONDS", 2.0)
 
     async def scene(room: Room) -> None:
         await room.pushes(*(line(f"c{n}") for n in range(8)))
         began = asyncio.get_running_loop().time()
         await room.people.begin()
         assert room.said()["version"] == 1
-        assert asyncio.get_running_loop().time() - began > follower.FIRST_LOOK
+        assert asyncio.get_running_loop().time() - began > follower.PROGRESS_SECONDS
         assert (await room.asks("c7"))["known"]
 
     played(tmp_path, redis_port, scene, Slow)
@@ -251,8 +251,8 @@ def test_it_waits_for_no_longer_than_an_edge_may_take_to_begin(
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(push, "PART", 1)
-    monkeypatch.setattr(follower, "FIRST_READ", 0.0)
+    monkeypatch.setattr(push, "PART_BYTES", 1)
+    monkeypatch.setattr(follower, "FIRST_READ_SECONDS", 0.0)
 
     async def scene(room: Room) -> None:
         await room.pushes(*(line(f"c{n}") for n in range(3)))

@@ -92,7 +92,7 @@ def test_what_was_pushed_is_read(redis_port: int) -> None:
 
 
 def test_only_what_changed_is_sent(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "PART", 1000)
+    monkeypatch.setattr(push, "PART_BYTES", 1000)
 
     async def scene(ask: versions.Ask) -> None:
         many = {f"c{n}": "x" for n in range(200)}
@@ -131,13 +131,13 @@ def test_what_has_to_be_read_stays_within_what_there_is_to_know(redis_port: int)
         assert left
         for version in seen:
             ttl = await ask("TTL", parts_of(version.token))
-            assert 0 < ttl <= push.READABLE if version in left else ttl == -1
+            assert 0 < ttl <= push.READABLE_SECONDS if version in left else ttl == -1
 
     played(redis_port, scene)
 
 
 def test_the_log_is_bounded(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "VERSIONS", 3)
+    monkeypatch.setattr(push, "VERSIONS_KEPT", 3)
 
     async def scene(ask: versions.Ask) -> None:
         many = {f"c{n}": "0" for n in range(50)}
@@ -297,7 +297,7 @@ def test_what_an_interrupted_push_leaves_behind_goes_away_by_itself(redis_port: 
         with pytest.raises(Cut):
             await change(until_commit, lines(a="x"))
         (left,) = await ask("KEYS", "*")
-        assert 0 < await ask("TTL", left) <= push.STAGED
+        assert 0 < await ask("TTL", left) <= push.STAGED_SECONDS
         assert await versions.last(ask) is None
 
         async def lost(*command: Any) -> Any:

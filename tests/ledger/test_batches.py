@@ -8,7 +8,7 @@ import orjson
 import pytest
 import zstandard
 
-from edgeproxy.database.schema import MOST
+from edgeproxy.database.schema import MINUTE_VALUE_MAX
 from edgeproxy.usage.batch import FIRST, LARGEST, MOST_BYTES, Gap, body, digest, headers
 from tests.support.ask import Wire
 from tests.support.chains import NOON, ROWS, Chain
@@ -201,14 +201,14 @@ def test_a_body_that_is_too_long_does_not_stop_its_edge(collector: Collector) ->
 
 def test_what_no_database_can_hold_is_set_aside_alone(collector: Collector) -> None:
     large, other = Chain(), Chain()
-    most = ("acme", "requests", "v1", MOST)
+    most = ("acme", "requests", "v1", MINUTE_VALUE_MAX)
     assert collector.post(large.next(most)).status == 200
     assert collector.post(other.next()).status == 200
     answer = collector.post(large.next(most))
     assert (answer.status, answer.json()["watermark"]) == (422, 2)
     assert collector.post(large.next(most, most, seconds=60)).status == 422
     assert collector.post(large.next(seconds=60)).json() == {"watermark": 4}
-    assert collector.counted(large, other) == MOST + 7 + 7
+    assert collector.counted(large, other) == MINUTE_VALUE_MAX + 7 + 7
 
 
 def test_late_batches_land_in_the_minute_that_they_belong_to(collector: Collector) -> None:

@@ -15,7 +15,7 @@ from edgeproxy.database.database import Database
 from edgeproxy.database.schema import COUNTED, GAP, batches
 from edgeproxy.database.schema import edges as edges_table
 from edgeproxy.ledger import edges
-from edgeproxy.ledger.edges import MOST_SHOWN, EdgeStanding
+from edgeproxy.ledger.edges import SHOWN_MAX, EdgeStanding
 from edgeproxy.usage.batch import Gap
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
@@ -87,7 +87,7 @@ def test_who_may_retire_an_edge_and_how(collector: Collector) -> None:
 
 
 def test_metrics_name_those_that_are_worst_and_count_the_rest(database: str) -> None:
-    most = MOST_SHOWN + 50
+    most = SHOWN_MAX + 50
 
     def row(number: int) -> dict[str, Any]:
         return {"edge": f"e{number:04}", "seq": 1, "received": 0, "since": number, "until": number}
@@ -108,12 +108,12 @@ def test_metrics_name_those_that_are_worst_and_count_the_rest(database: str) -> 
 
     found = asyncio.run(look())
     assert list(found.until)[:2] == ["e0000", "e0001"]
-    assert len(found.until) == MOST_SHOWN
-    assert (found.edges, found.gaps, found.unshown) == (most, 3, most - MOST_SHOWN - 1)
+    assert len(found.until) == SHOWN_MAX
+    assert (found.edges, found.gaps, found.unshown) == (most, 3, most - SHOWN_MAX - 1)
     assert (found.gaps_of[f"e{most - 1:04}"], found.gaps_of["e0001"], found.gaps_of["e0002"]) == (2, 1, 0)
     text = Metrics().exposition(True, found).decode()
-    assert text.count("collector_edge_lag_seconds{") == MOST_SHOWN
-    assert text.count("collector_edge_gaps{") == MOST_SHOWN + 1
+    assert text.count("collector_edge_lag_seconds{") == SHOWN_MAX
+    assert text.count("collector_edge_gaps{") == SHOWN_MAX + 1
     names = [family.name for family in text_string_to_metric_families(text)]
     assert len(names) == len(set(names))
 

@@ -4,7 +4,7 @@ import asyncio
 
 import sqlalchemy as sa
 
-from edgeproxy.database.database import FILLED
+from edgeproxy.database.database import LEDGER_FILL_PERCENT
 from edgeproxy.database.schema import COUNTED, DAY, GAP, HOUR, QUARANTINED, batches, checkpoints, days, hours, ledger
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.ledger.retention import Sweep
@@ -78,7 +78,7 @@ def test_a_partition_is_made_for_each_month_that_comes(database: str, clock: Clo
                 found = await connection.exec_driver_sql(
                     "SELECT reloptions FROM pg_class WHERE relname = 'ledger_2026_09'"
                 )
-                assert found.scalar_one() == [f"fillfactor={FILLED}"]
+                assert found.scalar_one() == [f"fillfactor={LEDGER_FILL_PERCENT}"]
         await other.close()
         await books.close()
 

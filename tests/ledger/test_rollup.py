@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.database.schema import DAY, HOUR, MOST, days, edges, hours, ledger
+from edgeproxy.database.schema import DAY, HOUR, MINUTE_VALUE_MAX, days, edges, hours, ledger
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.ledger.rollup import GRACE, Rolled
@@ -92,14 +92,14 @@ def test_what_a_day_of_the_most_comes_to_can_be_held(database: str, clock: Clock
         chain = Chain(since=NOON)
         for minute in range(3):
             chain.since = NOON + 60 * minute
-            assert (await books.ship(chain.next(("acme", "bytes_in", "v1", MOST)))).verdict is Verdict.COUNT
+            assert (await books.ship(chain.next(("acme", "bytes_in", "v1", MINUTE_VALUE_MAX)))).verdict is Verdict.COUNT
         chain.since = NOON
         more = await books.ship(chain.next(("acme", "bytes_in", "v1", 1)))
         assert more.verdict is Verdict.QUARANTINE
         clock.now = NOON + DAY
         await books.roll_up()
         await books.check()
-        assert MOST * 1440 < 1 << 63
+        assert MINUTE_VALUE_MAX * 1440 < 1 << 63
         await books.close()
 
     asyncio.run(run())

@@ -128,7 +128,7 @@ def test_what_was_counted_last_is_delivered_at_the_end(room: Room) -> None:
 
 
 def test_without_a_collector_the_end_is_not_put_off_for_long(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounting, "LAST", 0.1)
+    monkeypatch.setattr(accounting, "LAST_SHIPPING_SECONDS", 0.1)
 
     async def scene() -> None:
         nobody = Collecting()
@@ -172,8 +172,8 @@ def test_one_supervisor_seals_and_another_takes_over_once_it_may(room: Room) -> 
 def test_a_disk_that_does_not_answer_is_told_of_and_does_not_keep_the_edge_from_ending(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accounting, "SLOW", 0.05)
-    monkeypatch.setattr(accounting, "LAST_SEAL", 0.1)
+    monkeypatch.setattr(accounting, "SLOW_SEAL_SECONDS", 0.05)
+    monkeypatch.setattr(accounting, "LAST_SEAL_SECONDS", 0.1)
     answers, append = threading.Event(), Sealer.append
 
     def hangs(*given: Any) -> Any:

@@ -527,8 +527,8 @@ def test_sums_over_large_tables_are_kept_for_a_while(room: Room, monkeypatch: py
         assert await table_reader.meters() == {"requests": 1}
         counter.add(1)
         assert await table_reader.meters() == {"requests": 2}
-        monkeypatch.setattr("edgeproxy.supervisor.table_reader.DEAR", 0.0)
-        monkeypatch.setattr("edgeproxy.supervisor.table_reader.KEPT", 1e9)
+        monkeypatch.setattr("edgeproxy.supervisor.table_reader.EXPENSIVE_SECONDS", 0.0)
+        monkeypatch.setattr("edgeproxy.supervisor.table_reader.KEPT_SECONDS", 1e9)
         assert await table_reader.meters() == {"requests": 2}
         counter.add(1)
         assert await table_reader.meters() == {"requests": 2}

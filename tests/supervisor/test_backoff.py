@@ -1,4 +1,4 @@
-from edgeproxy.supervisor.backoff import FIRST, LONG_LIFE, LONGEST, after
+from edgeproxy.supervisor.backoff import FIRST_WAIT_SECONDS, LONG_LIFE_SECONDS, MAX_WAIT_SECONDS, after
 
 
 def waits(*lives: float) -> list[float]:
@@ -11,7 +11,7 @@ def waits(*lives: float) -> list[float]:
 
 
 def test_a_worker_that_lived_long_is_replaced_at_once() -> None:
-    assert waits(LONG_LIFE, 3600.0) == [0.0, 0.0]
+    assert waits(LONG_LIFE_SECONDS, 3600.0) == [0.0, 0.0]
 
 
 def test_each_early_death_doubles_the_wait_up_to_the_longest() -> None:
@@ -19,8 +19,13 @@ def test_each_early_death_doubles_the_wait_up_to_the_longest() -> None:
 
 
 def test_a_long_life_starts_the_series_anew() -> None:
-    assert waits(0.0, 0.0, LONG_LIFE, 0.0) == [FIRST, 2 * FIRST, 0.0, FIRST]
+    assert waits(0.0, 0.0, LONG_LIFE_SECONDS, 0.0) == [
+        FIRST_WAIT_SECONDS,
+        2 * FIRST_WAIT_SECONDS,
+        0.0,
+        FIRST_WAIT_SECONDS,
+    ]
 
 
 def test_a_year_of_early_deaths_does_not_overflow() -> None:
-    assert after(10_000_000, 0.0) == (10_000_001, LONGEST)
+    assert after(10_000_000, 0.0) == (10_000_001, MAX_WAIT_SECONDS)

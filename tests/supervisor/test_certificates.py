@@ -10,7 +10,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from edgeproxy.config.models import Settings
-from edgeproxy.supervisor.certificates import REMIND, Certificates
+from edgeproxy.supervisor.certificates import REMINDER_SECONDS, Certificates
 from edgeproxy.tasks import Tasks
 from tests.support.authority import Authority, Pair
 from tests.support.waiting import turned
@@ -228,7 +228,7 @@ def test_who_is_about_to_expire_is_spoken_of_once_a_day(authority: Authority, mo
         (line,) = logs
         assert (line["log_level"], line["file"]) == ("warning", str(soon.cert))
         assert line["certificate"].startswith("expires in 13 days, on ")
-        now = time.time() + REMIND
+        now = time.time() + REMINDER_SECONDS
         monkeypatch.setattr(time, "time", lambda: now)
         watched.look()
         assert logs[1]["certificate"].startswith("expires in 12 days, on ")

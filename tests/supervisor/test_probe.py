@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from edgeproxy.config.models import Endpoint, Health, Upstream, UpstreamTls
 from edgeproxy.supervisor.health import Target, Terms
-from edgeproxy.supervisor.probe import BODY, Prober, probe
+from edgeproxy.supervisor.probe import BODY_BYTES_MAX, Prober, probe
 from tests.support.authority import Authority, Pair
 from tests.support.waiting import within
 
@@ -128,7 +128,7 @@ def test_a_body_is_read_up_to_a_bound() -> None:
     async def scene(server: Server) -> None:
         assert await asked(server) is None
 
-    endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * (BODY + 1)
+    endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * (BODY_BYTES_MAX + 1)
     play(scene, Server(endless, closes=False))
 
 

@@ -134,7 +134,7 @@ def test_a_name_that_nobody_knows_counts_as_asked_and_is_tried_again_soon() -> N
 
 
 def test_a_look_up_without_end_counts_as_failed_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolver, "PATIENCE", 0.05)
+    monkeypatch.setattr(resolver, "LOOKUP_TIMEOUT", 0.05)
 
     async def scene(made: Resolver, learned: list[int]) -> None:
         await turned(lambda: made["b"].addresses, "the other one is known")

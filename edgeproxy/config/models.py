@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
 
 from edgeproxy.config import parsers, units
+from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
@@ -68,7 +69,7 @@ class Limit(Rated):
 
     name: Name
     """A label that clients see; by default the tier's name, then <tier>-2 and so on."""
-    algorithm: Literal["sliding_window", "token_bucket", "hybrid"] = "sliding_window"
+    algorithm: AlgorithmName = DEFAULT_ALGORITHM
     """How requests are counted: in a window that slides with the time, in a bucket that the rate empties, or both."""
     burst: Count | None = None
     """How deep the bucket is. By default a token_bucket holds the rate's count, and a hybrid a tenth of it."""
@@ -83,12 +84,11 @@ class Limit(Rated):
 
     @property
     def depth(self) -> int:
-        """What the bucket holds; 0 for a sliding_window, which has none."""
-        if self.algorithm == "sliding_window":
+        """What the bucket holds; 0 where the algorithm has none."""
+        default = DEFAULT_DEPTHS[self.algorithm]
+        if default is None:
             return 0
-        if self.burst is not None:
-            return self.burst
-        return self.count if self.algorithm == "token_bucket" else max(1, self.count // 10)
+        return default(self.count) if self.burst is None else self.burst
 
 
 class RouteLimit(Limit):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, units
+from edgeproxy.config.algorithms import BUCKETLESS, BUCKETS, DEFAULT_ALGORITHM
 from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.plans import ANONYMOUS
 from edgeproxy.config.problems import Steps
@@ -195,9 +196,11 @@ def _limits(tree: Table) -> Iterator[Fault]:
                 if keyless and subject in ("customer", "key", "ip"):
                     subject = ADDRESS
                 yield from _limit(where, limit, subject, limits, names)
-                if "burst" in limit and limit.get("algorithm", "sliding_window") == "sliding_window":
-                    what = "is the depth of a bucket, which a sliding_window has not"
-                    yield Fault((*where, "burst"), what, "write algorithm: token_bucket or hybrid, or leave it out")
+                algorithm = limit.get("algorithm", DEFAULT_ALGORITHM)
+                if "burst" in limit and algorithm in BUCKETLESS:
+                    what = f"is the depth of a bucket, which a {algorithm} has not"
+                    hint = f"write algorithm: {' or '.join(BUCKETS)}, or leave it out"
+                    yield Fault((*where, "burst"), what, hint)
                 if limit.get("sync") == "strict" and "cost_header" in limit:
                     what = "cannot be kept where costs are known only afterwards"
                     yield Fault((*where, "sync"), what, "leave it out, or leave out cost_header")
@@ -208,7 +211,7 @@ def _limit(path: Steps, limit: Table, subject: Value, limits: Once, names: Once)
     name = limit.get("name")
     if isinstance(name, str) and (first := names.again(name, path)):
         yield Fault(path, f"is called {name} like the one at", "give one of them another name", first)
-    kind = [subject, limit.get("algorithm", "sliding_window"), limit.get("mode", "enforce")]
+    kind = [subject, limit.get("algorithm", DEFAULT_ALGORITHM), limit.get("mode", "enforce")]
     try:
         window = units.read_rate(limit.get("rate")).seconds
     except PydanticCustomError:

@@ -6,7 +6,8 @@ from typing import NamedTuple, Protocol
 
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.gate import Gate
-from edgeproxy.limits.policies import Policy, Total
+from edgeproxy.limits.policies import Total
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.quota import Quota
 from edgeproxy.limits.window import UNTIL_TRIED
 

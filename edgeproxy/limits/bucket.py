@@ -8,7 +8,7 @@ same as GCRA of ITU-T I.371). With N workers that decide at the same moment it m
 from math import ceil, floor
 
 from edgeproxy.limits.levels import LevelCounts
-from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.policy import RuleTerms
 from edgeproxy.limits.window import UNTIL_TRIED, SlidingWindow
 
 ROUNDING = 2.0**-10
@@ -18,13 +18,13 @@ COARSENESS = 2.0**-22
 
 
 class TokenBucket(SlidingWindow):
-    """One rule as it applies to one subject: a Policy (see policies.py, which says what its methods return)."""
+    """One rule as it applies to one subject: a Policy (see policy.py, which says what its methods return)."""
 
     __slots__ = ("_room", "depth", "rate")
 
     _counts: LevelCounts
 
-    def __init__(self, rule: Rule, counts: LevelCounts, cost: int = 1) -> None:
+    def __init__(self, rule: RuleTerms, counts: LevelCounts, cost: int = 1) -> None:
         super().__init__(rule, counts, cost)
         self.rate = rule.limit / rule.window
         """Tokens a second."""

@@ -2,7 +2,7 @@
 
 import re
 
-from edgeproxy.limits.policies import Policy
+from edgeproxy.limits.policy import Policy
 
 LEGACY = re.compile(rb"(?i)\r\nX-RateLimit-(?:Limit|Remaining|Reset):[^\r\n]*")
 

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.config.units import LARGEST_COUNT
 from edgeproxy.limits.admission import LimitSet
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 
 if TYPE_CHECKING:

@@ -1,66 +1,19 @@
 """The policies that apply to subjects: one object per rule and subject, one count per row, for a whole process."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from edgeproxy.counters.layout import AWAY, HOSTS
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.bucket import Hybrid, TokenBucket
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
-from edgeproxy.limits.levels import LevelCounts
 from edgeproxy.limits.local import Locals
-from edgeproxy.limits.quota import Quota, QuotaCounts
+from edgeproxy.limits.policy import Policy
+from edgeproxy.limits.quota import Quota, QuotaCounts, quota_key
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
-from edgeproxy.limits.window import SlidingWindow
-
-
-class Policy(Protocol):
-    """One limit as it applies to one subject. `now` is edge time in seconds, a float; costs are counts ≥ 1."""
-
-    @property
-    def name(self) -> str:
-        """The label of the limit: what a refusal names."""
-
-    @property
-    def cost(self) -> int:
-        """What a request counts for."""
-
-    @property
-    def limit(self) -> int:
-        """What may be charged in a window."""
-
-    @property
-    def most(self) -> int:
-        """What passes at once where nothing is used: a cost above it never does."""
-
-    @property
-    def prefix(self) -> bytes:
-        """The RateLimit lines up to the number that is left."""
-
-    def left(self, now: float) -> int:
-        """How much may still be charged; negative where the limit was lowered below what is used.
-
-        Always call it before `charge`, with no await between the two, and with a `now` read for this decision.
-        """
-
-    def charge(self, cost: int = 1) -> None:
-        """Count `cost`, whatever is left, in the cell that `left` looked at."""
-
-    def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds until `cost` passes if nothing else comes: never early, late by ≤ a cell + 1 s. 0: now."""
-
-    def reset(self, now: float) -> int:
-        """Whole seconds ≥ 1 until the oldest that is counted no longer is: the `t` of the RateLimit field."""
-
-    def tail(self, now: float) -> bytes:
-        """What follows the number in the RateLimit lines, `;t=12` and CRLF; made once a second.
-
-        The two field lines are `policy.prefix + b"%d" % left + policy.tail(now)`, where `left` is not negative.
-        """
 
 
 class Sharing(Protocol):
@@ -123,16 +76,17 @@ class Policies:
         return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 
     def of(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
-        """The policy of `subject` under `rule`, for requests that count for `cost`.
+        """The policy of `subject` under `rule`, a rate, for requests that count for `cost`.
 
         Touches the table only at its first decision.
         """
         key = rule.key(subject)
-        reader, policy = RATES[rule.algorithm]
+        rate = rule.kind.rate
+        assert rate is not None
         counts = self._table.readers.get(key)
         if not isinstance(counts, Counts):
-            counts = self._table.readers[key] = reader(self._table, key, rule.window, self._locals)
-        return policy(rule, counts, cost)
+            counts = self._table.readers[key] = rate.counts(self._table, key, rule.window, self._locals)
+        return rate.policy(rule, counts, cost)
 
     def concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
         """How many requests of `subject` may be under way at once."""
@@ -163,17 +117,3 @@ class Policies:
         if not isinstance(counts, QuotaCounts):
             counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)
         return Quota(name, included, hard=hard, when=when, counts=counts, cost=cost)
-
-
-RATES: dict[str, tuple[type[Counts], Callable[[Rule, Any, int], Policy]]] = {
-    "sliding_window": (Counts, SlidingWindow),
-    "token_bucket": (LevelCounts, TokenBucket),
-    "hybrid": (LevelCounts, Hybrid),
-    "burst_credits": (LevelCounts, TokenBucket),
-}
-"""By the name of an algorithm: how its rows are read, and what decides on that."""
-
-
-def quota_key(name: str, zone: ZoneInfo, subject: bytes) -> bytes:
-    """The key of a quota's row; its name says the meter and the kind of period."""
-    return b"q%b:%b:%b" % (name.encode(), str(zone).encode(), subject)

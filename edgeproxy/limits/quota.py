@@ -31,6 +31,11 @@ def counted_in(now: float, per: str, zone: ZoneInfo, periods: Iterable[int]) -> 
     return Period(period.number + 1, period.since, period_of(period.until, per, zone).until)
 
 
+def quota_key(name: str, zone: ZoneInfo, subject: bytes) -> bytes:
+    """The key of a quota's row; its name says the meter and the kind of period."""
+    return b"q%b:%b:%b" % (name.encode(), str(zone).encode(), subject)
+
+
 class QuotaCounts:
     """The count of one quota of one subject: at most one object per row in a process."""
 

@@ -2,17 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from edgeproxy.limits.kinds import KINDS, Kind
+
 SCOPES = {"customer": b"c", "key": b"k", "ip": b"i", "route": b"r", "customer_route": b"x", "guard": b"g"}
 """Whom a limit counts by, and the letter for it in a row's key. `guard` is the coarse limit per address."""
-
-ALGORITHMS = {
-    "sliding_window": b"s",
-    "token_bucket": b"t",
-    "hybrid": b"h",
-    "concurrency": b"c",
-    "burst_credits": b"b",
-}
-"""How a limit is counted, and the letter for it in a row's key. Credits are a token bucket in a row of its own."""
 
 MODES = {"enforce": b"e", "shadow": b"s"}
 
@@ -41,17 +34,29 @@ class Rule:
     """What the keys of all rows under this rule begin with."""
 
     def __post_init__(self) -> None:
-        lasting = self.algorithm != "concurrency"
-        bucket = self.algorithm in ("token_bucket", "hybrid", "burst_credits")
-        if self.limit < 1 or (lasting and self.window <= 0) or (bucket and self.depth < 1):
+        rate = self.kind.rate
+        if self.limit < 1 or (rate and (self.window <= 0 or (rate.has_bucket and self.depth < 1))):
             raise ValueError(f"{self.name}: a limit of {self.limit} in {self.window} s lets nothing through")
         name = self.name.encode()
         # The window there is in whole seconds.
         seconds = max(1, -int(-self.window // 1))
         prefix = b'RateLimit-Policy: "%b";q=%d;w=%d\r\nRateLimit: "%b";r=' % (name, self.limit, seconds, name)
-        kind = SCOPES[self.scope] + ALGORITHMS[self.algorithm] + MODES[self.mode]
+        letters = SCOPES[self.scope] + self.kind.letter + MODES[self.mode]
         object.__setattr__(self, "prefix", prefix)
-        object.__setattr__(self, "stem", b"%b%d:" % (kind, round(self.window * 1_000_000)))
+        object.__setattr__(self, "stem", b"%b%d:" % (letters, round(self.window * 1_000_000)))
+
+    @property
+    def kind(self) -> Kind:
+        """What its algorithm is."""
+        return KINDS[self.algorithm]
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used."""
+        rate = self.kind.rate
+        if rate is None or not rate.has_bucket:
+            return self.limit
+        return min(self.limit, self.depth) if rate.has_window else self.depth
 
     def key(self, subject: bytes) -> bytes:
         """The key of the row in which `subject` (a customer's name, an address, …) is counted under this rule."""

@@ -4,39 +4,19 @@ Who looks needs no column, claims no row and changes nothing, and finds what a w
 has a row for the subject, for what a worker counts alone while a table is full nobody else can see.
 """
 
-from collections.abc import Callable
-from math import ceil
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number, width_us
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.bucket import room
-from edgeproxy.limits.levels import level_in, scale_of
-from edgeproxy.limits.policies import quota_key
-from edgeproxy.limits.quota import counted_in
+from edgeproxy.limits.quota import counted_in, quota_key
+from edgeproxy.limits.row_usage import Usage, heads_of
 from edgeproxy.limits.rule import Rule
-from edgeproxy.limits.window import seconds_until_gone
-
-
-class Usage(NamedTuple):
-    """What counts now, what would still pass, and whole seconds until the oldest that counts no longer does (0: none).
-
-    Of a bucket `used` is its level, which is empty after `reset` seconds; of requests at once, those under way. Of a
-    hybrid both are the window's. `held_back` is kept for other hosts, while the hub is away, and nobody has used it.
-    """
-
-    used: int
-    remaining: int
-    reset: int
-    held_back: int = 0
 
 
 def look(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
     """What `subject` has used of `rule` at edge time `now`."""
     row = table.peek(table.key(rule.key(subject)))
-    return ALGORITHMS[rule.algorithm](table, row, rule, now)
+    return rule.kind.usage(table, row, rule, now)
 
 
 def look_at_quota(
@@ -44,77 +24,8 @@ def look_at_quota(
 ) -> Usage:
     """What `subject` has used of a quota in the present `day` or `month` of a time zone, which ends after `reset`."""
     row = table.peek(table.key(quota_key(name, zone, subject)))
-    heads, width = [] if row is None else _heads(table, row), table.layout.width
+    heads, width = [] if row is None else heads_of(table, row), table.layout.width
     counts = list(zip(heads[at.PERIOD :: width], heads[at.CUM :: width], strict=True))
     number, _, until = counted_in(now, per, zone, [period for period, _ in counts])
     used = sum(count for period, count in counts if period == number)
     return Usage(used, max(0, included - used), max(1, int(until - now) + 1))
-
-
-def _window(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
-    if row is None:
-        return Usage(0, rule.limit, 0)
-    cells = table.layout.cells
-    width = width_us(rule.window, cells)
-    cell = cell_number(now, width)
-    low, high = bounds(cell, cells)
-    live = [word for word in table.words[row + at.FOREIGN : row + table.layout.heads].tolist() if low <= word < high]
-    if not live:
-        return Usage(0, rule.limit, 0)
-    counted = sum([word & MASK for word in live])
-    held_back = min(counted, _withheld(table, row))
-    if held_back == counted:
-        return Usage(0, max(0, rule.limit - counted), 0, held_back)
-    oldest = min(cell, min(live) >> SHIFT)
-    reset = seconds_until_gone(oldest, cells, width, now)
-    return Usage(counted - held_back, max(0, rule.limit - counted), reset, held_back)
-
-
-def _bucket(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
-    if row is None:
-        return Usage(0, rule.depth, 0)
-    rate = rule.limit / rule.window
-    scale = scale_of(width_us(rule.window, table.layout.cells))
-    level = level_in(_heads(table, row), table.layout.width, now, rate, scale).level
-    # A worker makes up as much for what was rounded. What is used and what remains make up the depth, or more than it.
-    level -= room(rule.depth) - rule.depth
-    filled = max(0, ceil(level))
-    held_back = min(filled, _withheld(table, row))
-    used = filled - held_back
-    return Usage(used, max(0, rule.depth - filled), ceil((level - held_back) / rate) if used else 0, held_back)
-
-
-def _hybrid(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
-    window = _window(table, row, rule, now)
-    return window._replace(remaining=min(window.remaining, _bucket(table, row, rule, now).remaining))
-
-
-def _concurrency(table: LimitTable, row: int | None, rule: Rule, now: float) -> Usage:
-    if row is None:
-        return Usage(0, rule.limit, 0)
-    taken = table.in_use(row)
-    held_back = min(taken, _withheld(table, row))
-    used = taken - held_back
-    return Usage(used, max(0, rule.limit - taken), min(used, 1), held_back)
-
-
-ALGORITHMS: dict[str, Callable[[LimitTable, int | None, Rule, float], Usage]] = {
-    "sliding_window": _window,
-    "token_bucket": _bucket,
-    "hybrid": _hybrid,
-    "concurrency": _concurrency,
-    "burst_credits": _bucket,
-}
-"""How a row is looked at, by the name of its rule's algorithm."""
-
-
-def _withheld(table: LimitTable, row: int) -> int:
-    """What stands in the hub's column for other hosts, which nobody is known to have used."""
-    hub = table.layout.hub
-    return 0 if hub is None else table.words[row + table.layout.head(hub) + at.WITHHELD]
-
-
-def _heads(table: LimitTable, row: int) -> list[int]:
-    """The words of all heads of a row, the foreign column's first."""
-    layout = table.layout
-    return table.words[row + layout.heads : row + layout.head(layout.columns)].tolist()

@@ -7,7 +7,7 @@ same moment may exceed L by two each, less two (docs/design/limits.md#decisions)
 
 from edgeproxy.counters.cells import MASK
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.policy import RuleTerms
 
 INSTANT = 1e-6
 """Seconds by which a moment is put off, so that rounding never makes it come early."""
@@ -23,11 +23,11 @@ def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
 
 
 class SlidingWindow:
-    """One rule as it applies to one subject: a Policy (see policies.py, which says what its methods return)."""
+    """One rule as it applies to one subject: a Policy (see policy.py, which says what its methods return)."""
 
     __slots__ = ("_asked", "_counts", "_passes", "_second", "_tail", "cost", "limit", "prefix", "rule")
 
-    def __init__(self, rule: Rule, counts: Counts, cost: int = 1) -> None:
+    def __init__(self, rule: RuleTerms, counts: Counts, cost: int = 1) -> None:
         self.rule = rule
         self.cost = cost
         self.limit = rule.limit

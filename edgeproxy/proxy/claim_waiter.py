@@ -79,16 +79,16 @@ class ClaimWaiter:
         key = table.name, rule.key(subject)
         self._tables[table.name] = table
         gate = self._gates.get(key)
-        bucket = rule.algorithm != "sliding_window"
-        cells = 0 if rule.algorithm in ("token_bucket", "burst_credits") else table.layout.cells
-        most = min(rule.limit, rule.depth) if bucket and cells else rule.depth if bucket else rule.limit
+        kind = rule.kind.rate
+        assert kind is not None
         if gate is None:
-            gate = self._gates[key] = Gate(table, counts, most, mode, self.tell)
-        gate.hold_to(most, mode)
-        rate = rule.limit / rule.window if bucket else 0.0
+            gate = self._gates[key] = Gate(table, counts, rule.most, mode, self.tell)
+        gate.hold_to(rule.most, mode)
+        cells = table.layout.cells if kind.has_window else 0
+        rate = rule.limit / rule.window if kind.has_bucket else 0.0
         # What was used matters to others until it has left the window, or drained.
         span = rule.window if cells else max(rule.window, rule.depth / rate)
-        self._said[gate] = [table, rule.limit, span, cells, rule.depth if bucket else 0, rate, mode]
+        self._said[gate] = [table, rule.limit, span, cells, rule.depth if kind.has_bucket else 0, rate, mode]
         return gate
 
     # ---- what the supervisor is told

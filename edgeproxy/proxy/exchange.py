@@ -31,7 +31,7 @@ from edgeproxy.limits.admission import (
 )
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.limit_set import cost_in
-from edgeproxy.limits.policies import Policy
+from edgeproxy.limits.policy import Policy
 from edgeproxy.proxy import answers, metering, tunnel
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.identity import Stranger

@@ -15,8 +15,9 @@ from edgeproxy.counters.layout import AWAY, DENY, HOSTS, ON_LOSS
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import period_of
 from edgeproxy.limits.limit_set import Applied, applied, concurrency_rule, credits_rule, credits_sync, whom
+from edgeproxy.limits.row_usage import Usage
 from edgeproxy.limits.rule import Rule
-from edgeproxy.limits.usage import Usage, look, look_at_quota
+from edgeproxy.limits.usage import look, look_at_quota
 from edgeproxy.proxy.identity import has_flag
 
 BY_ROUTE = ("route", "customer_route")

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from edgeproxy.limits.rule import ALGORITHMS
+from edgeproxy.limits.kinds import KINDS
 from loadtest.bench.picture.__main__ import PICTURE
 from loadtest.bench.picture.drawing import COLOURS, INK, drawing
 from loadtest.bench.picture.traffic import MINUTE, PHASES, PLANS, Outcome, outcomes, table
@@ -30,7 +30,7 @@ def test_the_table_beneath_it_too(found: list[Outcome]) -> None:
 
 
 def test_every_algorithm_is_in_it() -> None:
-    assert {plan.name for plan in PLANS} == ALGORITHMS.keys() == COLOURS.keys()
+    assert {plan.name for plan in PLANS} == KINDS.keys() == COLOURS.keys()
 
 
 @pytest.mark.parametrize("name", [plan.name for plan in PLANS])

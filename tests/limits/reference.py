@@ -8,7 +8,7 @@ from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from edgeproxy.clock import EPOCH
-from edgeproxy.limits.policies import Policy
+from edgeproxy.limits.policy import Policy
 
 
 def ask(policy: Policy, now: float, cost: int = 1) -> bool:

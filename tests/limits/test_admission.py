@@ -4,7 +4,8 @@ import pytest
 
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.admission import LimitSet, admit, denied
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 from tests.limits.conftest import Worker
 

@@ -12,7 +12,8 @@ from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.bucket import ROUNDING, Hybrid, TokenBucket, room
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.window import SlidingWindow
 from tests.limits.conftest import Worker

@@ -8,7 +8,8 @@ from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import counted
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 from tests.limits.conftest import Worker
 from tests.support.tables import claim, fresh, limits

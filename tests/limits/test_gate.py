@@ -11,7 +11,8 @@ from edgeproxy.counters.cells import cell_number, pack
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import HELD, NEVER, QUIET, Gate, cold_allowance
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 from tests.support.tables import PEOPLE, close_all, limits, make
 

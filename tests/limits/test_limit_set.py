@@ -17,7 +17,8 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.admission import LimitSet, admit, buy, denied, report
 from edgeproxy.limits.bucket import ROUNDING
 from edgeproxy.limits.concurrency import Concurrency
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.quota import Quota
 from edgeproxy.limits.rule import Rule
 from tests.limits.reference import ExactBucket, ExactWindow

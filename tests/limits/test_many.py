@@ -8,7 +8,8 @@ import pytest
 
 from edgeproxy.counters.layout import PAGE
 from edgeproxy.counters.store import Store
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 
 START = 51_000_000.0

@@ -13,8 +13,8 @@ from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, Reclaim
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import Period, period_of
-from edgeproxy.limits.policies import Policies, quota_key
-from edgeproxy.limits.quota import Quota, counted_in
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.quota import Quota, counted_in, quota_key
 from tests.limits.reference import ExactQuota
 from tests.support.tables import claim, fresh, limits, make, number_of
 

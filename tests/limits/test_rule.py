@@ -1,6 +1,7 @@
 import pytest
 
-from edgeproxy.limits.rule import ALGORITHMS, MODES, SCOPES, Rule
+from edgeproxy.limits.kinds import KINDS
+from edgeproxy.limits.rule import MODES, SCOPES, Rule
 
 BUCKETS = ("token_bucket", "hybrid", "burst_credits")
 
@@ -32,8 +33,8 @@ def test_a_bucket_whose_depth_is_changed_keeps_its_usage(algorithm: str) -> None
 
 
 def test_every_algorithm_counts_a_subject_apart() -> None:
-    rules = [Rule("basic", 60, 60.0, algorithm=algorithm, depth=10) for algorithm in ALGORITHMS]
-    assert len({rule.key(b"acme") for rule in rules}) == len(ALGORITHMS)
+    rules = [Rule("basic", 60, 60.0, algorithm=algorithm, depth=10) for algorithm in KINDS]
+    assert len({rule.key(b"acme") for rule in rules}) == len(KINDS)
 
 
 def test_requests_at_once_have_no_window() -> None:
@@ -52,7 +53,8 @@ def test_a_window_and_a_subject_cannot_be_taken_for_each_other() -> None:
 
 
 def test_every_word_has_a_letter_of_its_own() -> None:
-    for table in (SCOPES, ALGORITHMS, MODES):
+    kinds = {name: kind.letter for name, kind in KINDS.items()}
+    for table in (SCOPES, kinds, MODES):
         assert len(set(table.values())) == len(table)
         assert all(len(letter) == 1 for letter in table.values())
 

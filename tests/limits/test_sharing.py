@@ -21,7 +21,8 @@ from edgeproxy.limits.admission import (
 )
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots

@@ -12,9 +12,11 @@ from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.bucket import room
 from edgeproxy.limits.calendar import period_of
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
+from edgeproxy.limits.row_usage import Usage
 from edgeproxy.limits.rule import Rule
-from edgeproxy.limits.usage import Usage, look, look_at_quota
+from edgeproxy.limits.usage import look, look_at_quota
 from edgeproxy.limits.window import SlidingWindow
 from tests.limits.conftest import Worker
 from tests.support.tables import fresh, limits, opened

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from edgeproxy.counters.cells import MASK, cell_number, width_us
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 from tests.limits.conftest import Worker
 from tests.support.tables import fresh, limits, make

@@ -18,9 +18,11 @@ from edgeproxy.limits.admission import LimitSet, denied_at_gates
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
+from edgeproxy.limits.row_usage import Usage
 from edgeproxy.limits.rule import Rule
-from edgeproxy.limits.usage import Usage, look
+from edgeproxy.limits.usage import look
 from edgeproxy.limits.window import UNTIL_TRIED
 from edgeproxy.sync import plan
 from edgeproxy.sync.plan import Mode, OnLoss

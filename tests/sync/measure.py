@@ -32,7 +32,8 @@ from edgeproxy.channel import Channel, ChannelClosed, Outbox
 from edgeproxy.config.models import Hub
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.gate import Gate
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.sync.coordinator import Coordinator

@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.admission import LimitSet, admit, denied, report
-from edgeproxy.limits.policies import Policies, Policy
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 from loadtest.bench.measure.tables import two_workers
 

@@ -66,7 +66,7 @@ class Host:
             policy.charge(count)
         row = self.row(rule)
         cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
-        terms = plan.Terms(rule.limit, 60.0, cells, rule.depth, 1.0 if rule.depth else 0.0, mode)
+        terms = plan.RateTerms(rule.limit, 60.0, cells, rule.depth, 1.0 if rule.depth else 0.0, mode)
         self.shared.use(Use(row, self.table.words[row + at.ROW_GENERATION], terms, refused=refused), self.now)
         self.after(0.0)
         self._held.append(policy)
@@ -281,7 +281,7 @@ def says(host: Host, rule: Rule, *, limit: int = 60, window: float = 60.0) -> Po
     host._held.append(policy)
     row = host.row(rule)
     cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
-    terms = plan.Terms(limit, window, cells, changed.depth, limit / window if rule.depth else 0.0)
+    terms = plan.RateTerms(limit, window, cells, changed.depth, limit / window if rule.depth else 0.0)
     host.shared.use(Use(row, host.table.words[row + at.ROW_GENERATION], terms), host.now)
     host.after(1.0)
     return policy

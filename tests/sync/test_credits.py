@@ -46,7 +46,7 @@ class Customers:
         self.host, self.world = host, host.world
         self.table = limits(host.path, column)
         policies = Policies(self.table, hosts=host.count)
-        self.said: dict[Gate, plan.Terms] = {}
+        self.said: dict[Gate, plan.RateTerms] = {}
         basic, credits = policies.of(BASIC, SUBJECT, cost), policies.of(CREDITS, SUBJECT, cost)
         gates = [self.gate(rule, mode) for rule in (BASIC, CREDITS)]
         self.terms = LimitSet(
@@ -61,7 +61,7 @@ class Customers:
         cells = 0 if rule.depth else LAYOUT.cells
         rate = rule.limit / rule.window if rule.depth else 0.0
         span = rule.depth / rate if rate else rule.window
-        self.said[gate] = plan.Terms(rule.limit, span, cells, rule.depth, rate, mode)
+        self.said[gate] = plan.RateTerms(rule.limit, span, cells, rule.depth, rate, mode)
         return gate
 
     def tell(self, gate: Gate) -> None:

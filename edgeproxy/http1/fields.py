@@ -5,6 +5,7 @@ from typing import Final
 
 from edgeproxy.http1.grammar import TOKEN
 from edgeproxy.http1.security import BITS
+from edgeproxy.http1.stamps import STAMPS
 
 
 class Kind(IntEnum):
@@ -75,10 +76,7 @@ REQUEST: Final[dict[bytes, Kind]] = {
     b"x-forwarded-port": Kind.ORIGIN,
     b"x-real-ip": Kind.ORIGIN,
     b"forwarded": Kind.ORIGIN,
-    b"x-customer-id": Kind.STAMP,
-    b"x-customer-tier": Kind.STAMP,
-    b"x-edge-region": Kind.STAMP,
-    b"x-edge-signature": Kind.STAMP,
+    **{name.lower(): Kind.STAMP for name in STAMPS},
 }
 """Request fields that are more than a line to pass on. Their underscore spellings never pass at all."""
 

@@ -16,6 +16,7 @@ from edgeproxy.clock import EPOCH
 from edgeproxy.config.directory import KeyOwner, customer_of, key_of
 from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in
 from edgeproxy.errors import Refused
+from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import vouch
 from edgeproxy.limits.limit_set import Held
 from edgeproxy.proxy.route_binding import NO_LABEL, Route, RouteBinding
@@ -108,7 +109,6 @@ class Directory:
         self._key_lookup = None if settings.directory is None else key_lookup
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
         self._log = log.Seldom(SILENCE)
-        self._region = b"X-Edge-Region: %b\r\n" % settings.region.encode()
         self.nobody = Identity(lambda route: self._open(route, "missing", "An API key is needed here"))
         self.unknown = Identity(lambda route: self._open(route, "unknown", "The API key is not known"))
         self.expired = Identity(lambda route: self._open(route, "expired", "The API key has expired"))
@@ -240,14 +240,10 @@ class Directory:
         self._fence(customer)
         tier = customer.tier
         plan = plan_of(self._tiers[tier], customer)
-        stamps = b"X-Customer-Id: %b\r\nX-Customer-Tier: %b\r\n" % (
-            key.customer.encode(),
-            tier.encode(),
-        )
         digest = bytes.fromhex(key.sha256)
         held = Held(self._tables, route.settings, plan, self._meters, key.customer.encode(), digest)
         prefer = None if customer.regions is None else customer.regions.prefer
-        return self._make(route, key.customer, tier, plan, held, stamps, prefer)
+        return self._make(route, key.customer, tier, plan, held, prefer)
 
     def _flagged(self, route: Route, tier: str, customer: str | None) -> None:
         """Raise Refused(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
@@ -281,9 +277,8 @@ class Directory:
         tier = NO_LABEL if settings is None else ANONYMOUS
         self._flagged(route, tier, None)
         plan = None if settings is None else plan_of(settings, None)
-        stamps = b"" if settings is None else b"X-Customer-Tier: anonymous\r\n"
         held = Held(self._tables, route.settings, plan, self._meters, None)
-        return self._make(route, NO_LABEL, tier, plan, held, stamps)
+        return self._make(route, NO_LABEL, tier, plan, held)
 
     def _make(
         self,
@@ -292,16 +287,16 @@ class Directory:
         tier: str,
         plan: "Plan | None",
         held: Held,
-        stamps: bytes,
         prefer: str | None = None,
     ) -> RouteBinding:
         anonymous = customer == NO_LABEL
+        who = stamps.Binding(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
         return RouteBinding(
             route,
             customer,
             tier,
             held,
-            self._region + stamps,
+            stamps.lines(who),
             self._counts,
             self._meters,
             priority=0 if plan is None else plan.priority,

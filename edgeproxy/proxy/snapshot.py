@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.clock import EPOCH
-from edgeproxy.http1 import grammar, lines
+from edgeproxy.http1 import grammar, lines, stamps
 from edgeproxy.http1.request import RequestHead, read_fields
 from edgeproxy.limits.limit_set import Tables
 from edgeproxy.limits.policies import Policies
@@ -196,6 +196,7 @@ class Signature:
     def __init__(self, secret: str, region: str) -> None:
         self._keyed = hmac.new(secret.encode(), digestmod=hashlib.sha256)
         self._region = region
+        self._opening = stamps.opening(b"X-Edge-Signature")
 
     def __call__(self, request_id: bytes, binding: RouteBinding, now: float) -> bytes:
         """The line for a request at this edge time, with its CRLF."""
@@ -203,4 +204,4 @@ class Signature:
         signed = self._keyed.copy()
         signed.update(b"%d.%b" % (unix, request_id))
         signed.update(f".{binding.customer}.{binding.tier}.{self._region}".encode())
-        return b"X-Edge-Signature: t=%d,v1=%b\r\n" % (unix, signed.hexdigest().encode())
+        return b"%bt=%d,v1=%b\r\n" % (self._opening, unix, signed.hexdigest().encode())

@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 
+from edgeproxy.http1 import stamps
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, get, head, ok, post
 from tests.support.wire import Message
 
@@ -122,6 +123,20 @@ async def test_stamps_that_a_client_sends_never_pass(edge: Edge, spelling: str, 
     assert b"203.0.113.66" not in request.raw
     assert b"mars" not in request.raw
     assert answer["X-Request-Id"] != "mine"
+
+
+async def test_no_client_can_send_what_the_edge_adds(edge: Edge) -> None:
+    """A stamp that is written past the table in http1/stamps.py could be forged: it is found by what arrives."""
+    edge.config["stamp_secret"] = SECRET
+    key = f"X-API-Key: {KEY}"
+    request, _ = await passes(edge, key)
+    added = set(names(request)) - {"host"}
+    assert {name.decode().lower() for name in stamps.STAMPS} <= added
+    added.remove("via")  # RFC 9110 section 7.6.3: continued.
+    for forged in (added, [name.replace("-", "_") for name in added if "-" in name]):
+        request, _ = await passes(edge, key, *[f"{name}: forged" for name in forged])
+        assert b"forged" not in request.raw
+        assert {*names(request)} == {*added, "host", "via"}
 
 
 async def test_other_names_with_underscores_pass(edge: Edge) -> None:

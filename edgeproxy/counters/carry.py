@@ -9,7 +9,7 @@ other hosts count is left out where the younger hears of it from the hub itself.
 from time import perf_counter
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number
+from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number, milliseconds
 from edgeproxy.counters.reclaim import HINDSIGHT
 from edgeproxy.counters.rows import (
     FOREIGN_COLUMN,
@@ -20,7 +20,6 @@ from edgeproxy.counters.rows import (
     NoRow,
     RowKey,
     TableBusy,
-    milliseconds,
 )
 
 ROUND = 256

@@ -5,6 +5,8 @@ c − C … c + 2: the oldest in full, and two ahead for writers whose clock is 
 docs/design/limits.md#cells. C and R are in the header of the table's file: 28 of 32 for people, 13 of 16 for addresses.
 """
 
+from collections.abc import Iterable
+
 SHIFT = 28
 MASK = (1 << SHIFT) - 1
 """The largest count of a word; counts saturate there."""
@@ -48,3 +50,18 @@ def unpack(word: int) -> tuple[int, int]:
 def bounds(cell: int, cells: int) -> tuple[int, int]:
     """The words that count at `cell` in a window of `cells`: those w with low ≤ w < high."""
     return max(1, cell - cells << SHIFT), cell + AHEAD + 1 << SHIFT
+
+
+def counts(words: Iterable[int], cell: int, cells: int) -> dict[int, int]:
+    """What these words hold of each cell that counts at `cell` in a window of `cells`."""
+    low, high = bounds(cell, cells)
+    found: dict[int, int] = {}
+    for word in words:
+        if low <= word < high:
+            found[word >> SHIFT] = found.get(word >> SHIFT, 0) + (word & MASK)
+    return found
+
+
+def milliseconds(now: float) -> int:
+    """Edge time (seconds) as a word; what is before 2025 counts as its beginning."""
+    return max(0, int(now * 1000))

@@ -133,6 +133,24 @@ class TableFile:
         self._map.flush()
 
     @property
+    def last_sealed(self) -> int:
+        """Of a table of usage: the last batch whose marks are all in it; 0: none is."""
+        return self.words[at.SEALED]
+
+    @last_sealed.setter
+    def last_sealed(self, seq: int) -> None:
+        self.words[at.SEALED] = seq
+
+    @property
+    def looked_until(self) -> int:
+        """Of a table of usage: the Unix second up to which it was looked for what had grown."""
+        return self.words[at.LOOKED]
+
+    @looked_until.setter
+    def looked_until(self, until: int) -> None:
+        self.words[at.LOOKED] = until
+
+    @property
     def is_closed(self) -> bool:
         """Whether it was closed: of its words none can be read any more."""
         return self._map.closed

@@ -37,9 +37,11 @@ SEALED, LOOKED = 23, 24
 """Of tables of usage: the last batch whose marks are all in the map, and the Unix second up to which it was looked for
 what had grown (usage/seal.py)."""
 HOSTS, AWAY = 25, 1 << 32
-"""Of tables with a hub's column: how many hosts the hub knows, this one among them; with AWAY while it is away."""
+"""Of tables with a hub's column: how many hosts the hub knows, this one among them; with AWAY, a bit, while the hub
+cannot be reached."""
 ON_LOSS, FULL, SHARE, DENY = 26, 0, 1, 2
-"""Of the same: what this host lets through while the hub is away, all of a limit, its part, or nothing."""
+"""Of tables with a hub's column: what this host lets through while the hub is away, all of a limit, its part, or
+nothing."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP words: columns that ever counted here, and those whose words may change at any time."""
@@ -47,6 +49,8 @@ BITMAP = 8
 SEEN = 64
 """A word per column: 32 bits that its worker chose by chance, and the columns' version that it knows of."""
 OWNER_SHIFT = 32
+COUNT_MASK = (1 << OWNER_SHIFT) - 1
+"""The part of a gauge's word below its owner: the count."""
 HEADER = PAGE // WORD
 MOST_COLUMNS = BITMAP * 64 - SEEN
 
@@ -57,20 +61,27 @@ ROW_KEY = 8
 KEY_BYTES = 64
 FOREIGN = 16
 HEADS = 7
+# The head of a column. What a word is called depends on the kind of row, and on whether the column is the hub's:
+#
+#     word                 0     1        2          3          4            5              6
+#     rate                 CUM   LEVEL    SEEN_CUM   UNTIL      WANT         USED           GIVEN
+#     rate, the hub's      CUM   LEVEL    SEEN_CUM   WITHHELD   THRESHOLDS   NO_USE_UNTIL   WARM_UNTIL
+#     concurrency                GAUGE               UNTIL
+#     concurrency, hub's         GAUGE               WITHHELD
+#     quota                CUM   PERIOD              UNTIL
+#     quota, the hub's     CUM   PERIOD
 CUM, LEVEL, SEEN_CUM, UNTIL, WANT, USED, GIVEN = range(HEADS)
-"""The head of a column: what it ever counted; of a bucket its level, and the counts of all columns that this level
-knows of (limits/levels.py); until when the row is wanted though nothing is counted in it any more (milliseconds of edge
-time); of claims the wanted, used and given."""
-GAUGE, PERIOD = LEVEL, LEVEL
-"""In the place of a level: of concurrency the owner and how much it has in use (limits/slots.py), of a quota the
-calendar period in which CUM was counted (limits/quota.py)."""
-THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = WANT, USED, GIVEN
-"""In the place of claims, of the hub's column: how many counts that the hub does not know of may be there until it must
-be asked (the upper 32 bits), and until it should be told (the lower 32); until when asking is of no use, and until when
-its last answer is good (milliseconds of edge time)."""
-WITHHELD = UNTIL
-"""In the place of that, of the hub's column: how much of what stands in it nobody is known to have used. It keeps this
-host to its part, while the hub is away and for a while after that."""
+"""What the column ever counted; of a bucket its level, and the counts of all columns that this level knows of
+(limits/levels.py); until when the row is wanted though nothing is counted in it any more (milliseconds of edge time);
+claims that are wanted, used and given, each a sum that only grows (claims.py)."""
+WITHHELD, THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = range(3, HEADS)
+"""How much of what stands in the hub's column nobody is known to have used; the counts that the hub may not know of
+until it must be asked (the upper 32 bits) and until it should be told (the lower 32); until when asking is of no use,
+and until when the hub's last answer is good (milliseconds of edge time). See hub_column.py."""
+GAUGE = 1
+"""Of concurrency: the owner's number above OWNER_SHIFT, and how much it has in use (limits/slots.py)."""
+PERIOD = 1
+"""Of a quota: the number of the calendar period in which CUM was counted (limits/quota.py)."""
 FORMER_HEADS = 4
 """Words of a head in files that have none for the foreign column, in which `width` is 0."""
 

@@ -10,8 +10,8 @@ both.
 from time import perf_counter
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import SHIFT, bounds, cell_number
-from edgeproxy.counters.rows import HAS_GAUGES, HAS_PERIODS, LimitTable, milliseconds
+from edgeproxy.counters.cells import SHIFT, bounds, cell_number, milliseconds
+from edgeproxy.counters.rows import HAS_GAUGES, HAS_PERIODS, LimitTable
 
 IDLE = 60.0
 """Seconds beyond its window for which a row is kept."""

@@ -13,9 +13,11 @@ from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import pack
+from edgeproxy.counters.cells import counts, milliseconds, pack
 from edgeproxy.counters.columns import is_held
 from edgeproxy.counters.file import TableFile
+from edgeproxy.counters.heads import Heads
+from edgeproxy.counters.hub_column import HubColumn
 from edgeproxy.counters.index import ROW_BITS, TOMBSTONE, Index, NoRow, TableBusy, TableFull
 
 __all__ = ["LimitTable", "NoRow", "RowKey", "TableBusy", "TableFull"]
@@ -33,8 +35,6 @@ KINDS_OF_ROWS = HAS_GAUGES | HAS_PERIODS
 
 
 FOREIGN_COLUMN = -1
-COUNT_MASK = (1 << at.OWNER_SHIFT) - 1
-"""The count of a gauge's word, beside its owner."""
 
 PATIENCE = 0.02
 """Seconds to wait for the flock. Who claims a row holds it for microseconds, unless the machine is busy with others."""
@@ -66,6 +66,8 @@ class LimitTable:
         self.words = file.words
         self.layout = layout = file.layout
         self.column = column
+        self.hub = None if layout.hub is None else HubColumn(file.words, layout, layout.hub)
+        """What other hosts count; None where limits are this host's alone."""
         self.index = Index(file)
         self._bytes = file.bytes
         self._first = layout.first_row
@@ -218,12 +220,12 @@ class LimitTable:
     def in_use(self, row: int, *, without: int | None = None) -> int:
         """What the gauges of a row say, of processes that run and of what is in use elsewhere; `without` a column."""
         words, layout = self.words, self.layout
-        total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & COUNT_MASK
+        total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & at.COUNT_MASK
         for column in range(layout.columns):
             word = words[row + layout.head(column) + at.GAUGE]
-            living = word & COUNT_MASK and word >> at.OWNER_SHIFT == self.owner_of(column) and self.is_living(column)
+            living = word & at.COUNT_MASK and word >> at.OWNER_SHIFT == self.owner_of(column) and self.is_living(column)
             if living and column != without:
-                total += word & COUNT_MASK
+                total += word & at.COUNT_MASK
         return total
 
     def wanted_until(self, row: int) -> float:
@@ -231,6 +233,65 @@ class LimitTable:
         first, layout = row + self.layout.heads + at.UNTIL, self.layout
         words = self.words[first : first + layout.width * layout.columns + 1].tolist()
         return max(words[:: layout.width]) / 1000
+
+    # ---- reading a row, which begins at the word `row`
+
+    def has(self, row: int, generation: int) -> bool:
+        """Whether the row is still that of the key whose row it was at this generation."""
+        return self.words[row + at.ROW_GENERATION] == generation
+
+    def generation(self, row: int) -> int:
+        """Another one once the row is another key's; odd while the row is about to be freed."""
+        return self.words[row + at.ROW_GENERATION]
+
+    def sync_version(self, row: int) -> int:
+        """Another one whenever its readers have reason to look anew."""
+        return self.words[row + at.ROW_SYNC]
+
+    def announce(self, row: int) -> None:
+        """Have all readers of the row look anew. For the supervisor that tells the hub, after what it has written."""
+        self.words[row + at.ROW_SYNC] += 1
+
+    def cell_width(self, row: int) -> int:
+        """Microseconds of a cell of the row."""
+        return self.words[row + at.ROW_WIDTH]
+
+    def born(self, row: int) -> int:
+        """When the key got the row, milliseconds of edge time."""
+        return self.words[row + at.ROW_BORN]
+
+    def counts_gauges(self, row: int) -> bool:
+        """Whether the row counts what is in use now (limits/slots.py)."""
+        return bool(self.words[row + at.ROW_STATE] & HAS_GAUGES)
+
+    def counts_periods(self, row: int) -> bool:
+        """Whether the row counts in calendar periods (limits/quota.py)."""
+        return bool(self.words[row + at.ROW_STATE] & HAS_PERIODS)
+
+    def acknowledged(self, row: int) -> int:
+        """How much of what this host counted in the row the hub has been told of, and has said so."""
+        return self.words[row + at.ROW_ACKNOWLEDGED]
+
+    def acknowledge(self, row: int, counted: int) -> None:
+        """The hub knows of so much. For the supervisor that tells the hub."""
+        self.words[row + at.ROW_ACKNOWLEDGED] = counted
+
+    def heads(self, row: int) -> Heads:
+        """The heads of all columns, read at once."""
+        layout = self.layout
+        words = self.words[row + layout.heads : row + layout.head(layout.columns)].tolist()
+        return Heads(words, layout.width, self.hub is not None)
+
+    def counts(self, row: int, cell: int) -> dict[int, int]:
+        """What all columns have counted in each cell that counts at `cell`, the foreign and the hub's included."""
+        words = self.words[row + at.FOREIGN : row + self.layout.heads].tolist()
+        return counts(words, cell, self.layout.cells)
+
+    def own_counts(self, row: int, cell: int) -> dict[int, int]:
+        """What this host has counted in each cell that counts at `cell`: `counts` without the hub's column."""
+        layout = self.layout
+        end = layout.heads if layout.hub is None else layout.rings + layout.ring * layout.hub
+        return counts(self.words[row + at.FOREIGN : row + end].tolist(), cell, layout.cells)
 
     # ---- for whoever tends the table
 
@@ -387,8 +448,3 @@ class LimitTable:
     def is_living(self, column: int) -> bool:
         """Whether a running process has this column; costs a system call. The hub's is nobody's, and always counts."""
         return column in (self.column, self.layout.hub) or is_held(self.file, column)
-
-
-def milliseconds(now: float) -> int:
-    """Edge time as a word; what is before 2025 counts as its beginning."""
-    return max(0, int(now * 1000))

@@ -7,8 +7,9 @@ row's sync version moves, or other columns than before are to be read.
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import AHEAD, MASK, SHIFT, per_second, width_us
+from edgeproxy.counters.local_row import LocalRow
 from edgeproxy.counters.rows import HAS_FOREIGN, LimitTable, NoRow, TableFull
-from edgeproxy.limits.local import LocalRow, Locals
+from edgeproxy.limits.local import Locals
 
 AGAIN = 1.0
 """Seconds after which a full table is asked again for a row."""

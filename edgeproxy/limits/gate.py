@@ -7,17 +7,15 @@ worker writes how many it would like (WANT) and how many it has spent (USED), th
 
 from collections.abc import Callable
 
+from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.hub_column import NEVER
 from edgeproxy.counters.layout import AWAY, GIVEN, HOSTS, ROW_SYNC, THRESHOLDS, USED, WARM_UNTIL
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 
 QUIET = 0.025
 """Seconds between two times that one row's use is told."""
-NEVER = (1 << 32) - 1
-"""As a threshold: nobody need ask, or tell."""
-HELD = NEVER << 32 | NEVER
-"""Both thresholds of a row that the supervisor holds to this host's part, while the hub is away."""
 LONGEST = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
 """Seconds that a request waits for claims at most."""
 UNUSED = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
@@ -51,6 +49,7 @@ class Gate:
         "_quiet_until",
         "_seen",
         "_seen_row",
+        "_table",
         "_tell",
         "_told",
         "_untold",
@@ -69,7 +68,10 @@ class Gate:
         `tell` has the supervisor look at the row: there is something that the hub should hear of, or be asked for.
         """
         layout = table.layout
+        assert table.hub is not None
         assert layout.hub is not None
+        self._table = table
+        self._hub = table.hub
         self._counts = counts
         self._words = table.words
         self._width = layout.width
@@ -107,14 +109,15 @@ class Gate:
     @property
     def in_hand(self) -> int:
         """Claims that this process was given and has not spent."""
-        own = self._counts.row + self._own
-        return self._words[own + at.GIVEN] - self._words[own + at.USED]
+        column = self._table.column
+        assert column is not None
+        return claims.in_hand(self._table, self._counts.row, column)
 
     @property
-    def news(self) -> tuple[int, ...]:
+    def news(self) -> tuple[float, ...]:
         """Another one once the hub's answer has been written into the row, or none came; or it was lost or reached."""
-        words, row = self._words, self._counts.row
-        return words[row + at.ROW_SYNC], words[row + self._heads + at.WARM_UNTIL], words[at.HOSTS]
+        hub, row = self._hub, self._counts.row
+        return self._table.sync_version(row), hub.warm_until(row), hub.hosts, hub.is_away
 
     def is_open(self, now: float, cost: int) -> bool:
         """Whether a request that counts for `cost` may pass at edge time `now`, and that is all there is to it: nobody
@@ -147,7 +150,7 @@ class Gate:
         decision."""
         words, row = self._words, self._counts.row
         if not row:
-            return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
+            return self.is_away and self._hub.on_loss == "deny"
         hub, own = row + self._heads, row + self._own
         counted = sum(words[row + self._cums : hub : self._width].tolist())
         self._untold = untold = counted - words[row + at.ROW_ACKNOWLEDGED]
@@ -174,15 +177,15 @@ class Gate:
         With `share` that is an equal part of what was left when the hub was last told, or what always passes of a limit
         that nobody has heard of: never more than the supervisor will say (`held_to` of sync/plan.py).
         """
-        words, counts, most = self._words, self._counts, self.most
-        if words[at.ON_LOSS] != at.SHARE:
-            return words[at.ON_LOSS] == at.DENY
-        hub, hosts = counts.row + self._heads, max(1, words[HOSTS] & ~AWAY)
-        if words[hub + THRESHOLDS] == HELD:
+        hub, counts, most = self._hub, self._counts, self.most
+        if hub.on_loss != "share":
+            return hub.on_loss == "deny"
+        if hub.is_held(counts.row):
             # It is held anew several times in a window. Where it was not, what stands for others may be gone.
-            window = counts.width * counts.cells / 1000
-            if now * 1000 < words[hub + WARM_UNTIL] + window / 2:
+            window = counts.width * counts.cells / 1e6
+            if hub.is_warm(counts.row, now - window / 2):
                 return False
+        hosts = hub.hosts
         # Of what the hub was not told of, some may be out of the window.
         untold = max(0, min(self._untold, most - left))
         room = left + untold
@@ -201,11 +204,11 @@ class Gate:
     @property
     def is_shut(self) -> bool:
         """Whether nothing passes it until the hub is there again."""
-        return self.is_away and (self.mode == "strict" or self._words[at.ON_LOSS] == at.DENY)
+        return self.is_away and (self.mode == "strict" or self._hub.on_loss == "deny")
 
     def is_in_vain(self, now: float) -> bool:
         """Whether there is nobody to ask, or the hub has just said that there is nothing left."""
-        return self.is_away or self._words[self._counts.row + self._heads + at.NO_USE_UNTIL] > now * 1000
+        return self.is_away or self._hub.asking_is_vain(self._counts.row, now)
 
     def charged(self, now: float, cost: int) -> None:
         """A request passed, for which `must_ask` was false."""
@@ -232,7 +235,8 @@ class Gate:
 
     def expects(self, now: float) -> None:
         """A request passed that is charged only when it has been answered: what others use is to be known by then."""
-        if not self._counts.local and self._words[self.row + self._heads + at.WARM_UNTIL] <= now * 1000:
+        counts = self._counts
+        if not counts.local and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
             self.refused(now)
 
     def counted(self, now: float) -> None:
@@ -263,5 +267,4 @@ class Gate:
     def _want(self, more: int) -> None:
         self.waiting += more
         if not self._counts.local:
-            own = self._counts.row + self._own
-            self._words[own + at.WANT] = self._words[own + at.GIVEN] + self.waiting
+            claims.want(self._table, self._counts.row, self.waiting)

@@ -13,9 +13,9 @@ tokens, not seconds, so that what is used stays used when the rate or the depth 
 from typing import NamedTuple
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.local_row import LocalRow
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.local import LocalRow
 
 REACH_AHEAD = 1.0
 """Seconds that a level may lie ahead of the reader's clock; one further ahead is of a clock that was set back."""

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from edgeproxy.counters.layout import AWAY, HOSTS
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.counts import Counts
@@ -60,8 +59,8 @@ class Policies:
 
     def look_for_hosts(self) -> None:
         """See how many hosts there are now, as the supervisor has it from the hub."""
-        if self._table.layout.hub is not None:
-            self._locals.hosts = max(1, self._table.words[HOSTS] & ~AWAY)
+        if self._table.hub is not None:
+            self._locals.hosts = self._table.hub.hosts
 
     def gate(self, rule: Rule, subject: bytes, mode: str) -> Gate | None:
         """The gate before the row of a policy that was made by `of`; None where no other host shares it."""

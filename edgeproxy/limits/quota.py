@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from zoneinfo import ZoneInfo
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import SHORTEST_US
-from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, NoRow, TableFull, milliseconds
+from edgeproxy.counters.cells import SHORTEST_US, milliseconds
+from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, NoRow, TableFull
 from edgeproxy.limits.calendar import Period, period_of
 from edgeproxy.limits.counts import AGAIN
 from edgeproxy.limits.local import Locals

@@ -3,8 +3,7 @@
 from math import ceil
 from typing import NamedTuple
 
-from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number, width_us
+from edgeproxy.counters.cells import cell_number, width_us
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.bucket import room
 from edgeproxy.limits.levels import level_in, scale_of
@@ -31,15 +30,12 @@ def usage_of_window(table: LimitTable, row: int | None, rule: RuleTerms, now: fl
     cells = table.layout.cells
     width = width_us(rule.window, cells)
     cell = cell_number(now, width)
-    low, high = bounds(cell, cells)
-    live = [word for word in table.words[row + at.FOREIGN : row + table.layout.heads].tolist() if low <= word < high]
-    if not live:
-        return Usage(0, rule.limit, 0)
-    counted = sum([word & MASK for word in live])
+    counts = table.counts(row, cell)
+    counted = sum(counts.values())
     held_back = min(counted, _withheld(table, row))
     if held_back == counted:
         return Usage(0, max(0, rule.limit - counted), 0, held_back)
-    oldest = min(cell, min(live) >> SHIFT)
+    oldest = min(cell, *counts)
     reset = seconds_until_gone(oldest, cells, width, now)
     return Usage(counted - held_back, max(0, rule.limit - counted), reset, held_back)
 
@@ -49,7 +45,8 @@ def usage_of_bucket(table: LimitTable, row: int | None, rule: RuleTerms, now: fl
         return Usage(0, rule.depth, 0)
     rate = rule.limit / rule.window
     scale = scale_of(width_us(rule.window, table.layout.cells))
-    level = level_in(heads_of(table, row), table.layout.width, now, rate, scale).level
+    heads = table.heads(row)
+    level = level_in(heads.each, heads.width, now, rate, scale).level
     # A worker makes up as much for what was rounded. What is used and what remains make up the depth, or more than it.
     level -= room(rule.depth) - rule.depth
     filled = max(0, ceil(level))
@@ -74,11 +71,4 @@ def usage_of_concurrency(table: LimitTable, row: int | None, rule: RuleTerms, no
 
 def _withheld(table: LimitTable, row: int) -> int:
     """What stands in the hub's column for other hosts, which nobody is known to have used."""
-    hub = table.layout.hub
-    return 0 if hub is None else table.words[row + table.layout.head(hub) + at.WITHHELD]
-
-
-def heads_of(table: LimitTable, row: int) -> list[int]:
-    """The words of all heads of a row, the foreign column's first."""
-    layout = table.layout
-    return table.words[row + layout.heads : row + layout.head(layout.columns)].tolist()
+    return 0 if table.hub is None else table.hub.withheld(row)

@@ -7,9 +7,9 @@ column is nobody's, whoever takes the column next, and counts no more from the m
 from threading import Lock
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import SHORTEST_US
-from edgeproxy.counters.layout import AWAY, HOSTS
-from edgeproxy.counters.rows import COUNT_MASK, FOREIGN_COLUMN, HAS_GAUGES, LimitTable, NoRow, TableFull, milliseconds
+from edgeproxy.counters.cells import SHORTEST_US, milliseconds
+from edgeproxy.counters.layout import AWAY, COUNT_MASK, HOSTS
+from edgeproxy.counters.rows import FOREIGN_COLUMN, HAS_GAUGES, LimitTable, NoRow, TableFull
 from edgeproxy.limits.counts import AGAIN
 from edgeproxy.limits.local import Locals
 

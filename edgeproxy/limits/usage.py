@@ -6,10 +6,9 @@ has a row for the subject, for what a worker counts alone while a table is full 
 
 from zoneinfo import ZoneInfo
 
-from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.quota import counted_in, quota_key
-from edgeproxy.limits.row_usage import Usage, heads_of
+from edgeproxy.limits.row_usage import Usage
 from edgeproxy.limits.rule import Rule
 
 
@@ -24,8 +23,7 @@ def look_at_quota(
 ) -> Usage:
     """What `subject` has used of a quota in the present `day` or `month` of a time zone, which ends after `reset`."""
     row = table.peek(table.key(quota_key(name, zone, subject)))
-    heads, width = [] if row is None else heads_of(table, row), table.layout.width
-    counts = list(zip(heads[at.PERIOD :: width], heads[at.CUM :: width], strict=True))
+    counts = [] if row is None else table.heads(row).periods(elsewhere=True)
     number, _, until = counted_in(now, per, zone, [period for period, _ in counts])
     used = sum(count for period, count in counts if period == number)
     return Usage(used, max(0, included - used), max(1, int(until - now) + 1))

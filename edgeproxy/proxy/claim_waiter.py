@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from edgeproxy.counters import claims
-from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import LONGEST, QUIET, Gate, is_quiet
@@ -29,7 +28,7 @@ class Waiting(NamedTuple):
     who: Waiter
     cost: int
     over: asyncio.TimerHandle
-    news: tuple[int, ...]
+    news: tuple[float, ...]
 
 
 class Teller:
@@ -115,7 +114,7 @@ class ClaimWaiter:
                 continue  # Its row is gone since, and the table has no other.
             table, *terms = self._said[gate]
             row = gate.row
-            generation = table.words[row + at.ROW_GENERATION]
+            generation = table.generation(row)
             rates.append([table.name, table.file.generation, row, generation, *terms, gate.has_refused])
         return {"type": "uses", "rates": rates, "totals": list(self._totals.values())}
 
@@ -179,5 +178,5 @@ class ClaimWaiter:
             table = self._tables.get(name)
             if table is None or table.file.generation != file:
                 continue  # Workers that have been here for longer count there.
-            if table.words[row + at.ROW_GENERATION] == generation:
+            if table.has(row, generation):
                 claims.give_back(table, row)

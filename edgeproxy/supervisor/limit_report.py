@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.models import Limit, Quota, Route, Settings
 from edgeproxy.config.plans import plan_of, unknown_in
-from edgeproxy.counters.layout import AWAY, DENY, HOSTS, ON_LOSS
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import period_of
 from edgeproxy.limits.limit_set import Applied, applied, concurrency_rule, credits_rule, credits_sync, whom
@@ -113,8 +112,8 @@ def _rate(tables: Mapping[str, LimitTable], each: Applied, now: float, key: byte
 
 def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
     """What is used of a rule; nothing remains, whatever stands in the map, where nothing passes without the hub."""
-    usage, words = look(table, rule, subject, now), table.words
-    if words[HOSTS] < AWAY or rule.mode == "shadow" or not (sync == "strict" or words[ON_LOSS] == DENY):
+    usage, hub = look(table, rule, subject, now), table.hub
+    if hub is None or not hub.is_away or rule.mode == "shadow" or not (sync == "strict" or hub.on_loss == "deny"):
         return usage
     return usage._replace(remaining=0, held_back=usage.held_back + usage.remaining)
 

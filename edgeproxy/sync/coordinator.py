@@ -18,8 +18,8 @@ from edgeproxy import log
 from edgeproxy.clock import EPOCH
 from edgeproxy.config import models
 from edgeproxy.counters import columns
-from edgeproxy.counters import layout as at
 from edgeproxy.counters.file import TableError
+from edgeproxy.counters.hub_column import HubColumn
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.setup import file_name
 from edgeproxy.counters.store import Store
@@ -32,7 +32,6 @@ from edgeproxy.sync.leader import Leader
 from edgeproxy.sync.pace import REPORTS, Pace
 from edgeproxy.sync.pending_reports import PendingReports, Place, places
 from edgeproxy.sync.plan import RateTerms
-from edgeproxy.sync.rate import ON_LOSS
 from edgeproxy.sync.shared import Row, Shared, Use
 from edgeproxy.sync.totals import Total, Totals
 from edgeproxy.tasks import Tasks
@@ -61,6 +60,7 @@ class Known(NamedTuple):
     """The rows of a table that are in use."""
 
     table: LimitTable
+    hub_column: HubColumn
     rates: Shared
     totals: Totals
 
@@ -146,7 +146,7 @@ class Coordinator:
             self._hub = self._connected(settings)
             for known in self._known():
                 # What was known is of another hub: until this one is reached nobody waits for it.
-                known.table.words[at.HOSTS] |= at.AWAY
+                known.hub_column.say_away()
             self._changed()
             self._running = self._tasks.start("hub", self._hub.run())
 
@@ -212,10 +212,10 @@ class Coordinator:
                     table = LimitTable(self._store.file(file_name(name, file), name))
             except TableError:
                 return None
-            if table.layout.hub is None:
+            if table.hub is None:
                 return None
             instance = self._store.control.instance
-            known = self._tables[name, file] = Known(table, Shared(table, instance), Totals(table, instance))
+            known = self._tables[name, file] = Known(table, table.hub, Shared(table, instance), Totals(table, instance))
             known.rates.tick = self._settings.sync
             self._say_hosts(known)
         return known
@@ -223,13 +223,13 @@ class Coordinator:
     # ---- the hub
 
     def _say_hosts(self, known: Known) -> None:
-        hub, words = self._hub, known.table.words
-        words[at.ON_LOSS] = ON_LOSS[self._settings.on_loss]
+        hub, column = self._hub, known.hub_column
+        column.on_loss = self._settings.on_loss
         if hub.is_up:
             self._store.control.know(hub.hosts)
-        if hub.tried or not words[at.HOSTS]:
+        if hub.tried or not column.is_known:
             # Else what a supervisor before this one knew of it is good still.
-            words[at.HOSTS] = hub.hosts | (0 if hub.is_up else at.AWAY)
+            column.say_hosts(hub.hosts, is_away=not hub.is_up)
         known.rates.hosts = known.totals.hosts = hub.hosts
         known.rates.rtt = hub.rtt
 
@@ -313,7 +313,7 @@ class Coordinator:
         self._rounds += 1
         for number in range(len(tables)):
             # Where there is too much, each table is the first in turn.
-            rates, totals = tables[(self._rounds + number) % len(tables)][1:]
+            rates, totals = tables[(self._rounds + number) % len(tables)][2:]
             rates.rtt = self._rtt
             for row, report in rates.reports(now, self._seqs, room) if room > 0 else ():
                 room -= 1
@@ -388,7 +388,7 @@ class Coordinator:
 
     def _unused(self, known: Known) -> list[list[Any]]:
         """The rows whose claims workers are to give back. Those that a worker left when it died are given back here."""
-        (table, rates), now = known[:2], self._now()
+        table, rates, now = known.table, known.rates, self._now()
         for column in set(range(table.layout.columns - 1)) - columns.held(table.file):
             if rates.left_behind(column):
                 with columns.borrowed(table.file, column) as is_free:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
 from edgeproxy.limits.gate import cold_allowance
 
@@ -44,7 +45,6 @@ WAITED_FOR, MATTERS, IN_TURN = range(3)
 while; or it is time. Where not all can be told, the first come first."""
 
 Mode = Literal["bounded", "eventual", "strict"]
-OnLoss = Literal["share", "full", "deny"]
 
 
 class RateTerms(NamedTuple):

@@ -9,37 +9,18 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number
-from edgeproxy.counters.rows import LimitTable, milliseconds
+from edgeproxy.counters import claims
+from edgeproxy.counters.cells import AHEAD, cell_number
+from edgeproxy.counters.hub_column import NEVER, HubColumn, OnLoss
+from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Report, Told
-from edgeproxy.limits.gate import HELD, NEVER
 from edgeproxy.limits.levels import level_in, scale_of
-from edgeproxy.sync.plan import AFRESH, COLD, Counted, OnLoss, Plan, RateTerms, held_to, worth_telling
+from edgeproxy.sync.plan import AFRESH, COLD, Counted, Plan, RateTerms, held_to, worth_telling
 
 LATELY = 0.25
 """Seconds over which it is seen how many requests come."""
 GOOD = COLD
 """Seconds for which an answer is good."""
-ON_LOSS: Mapping[OnLoss, int] = {"full": at.FULL, "share": at.SHARE, "deny": at.DENY}
-"""As the header of a table says it."""
-
-
-class Parts:
-    """A table with a column of the hub, and where in each of its rows the parts are that are read or written here."""
-
-    __slots__ = ("first_ring", "heads", "heads_end", "hub", "layout", "stride", "table", "theirs", "words")
-
-    def __init__(self, table: LimitTable) -> None:
-        layout, hub = table.layout, table.layout.hub
-        assert hub is not None
-        self.table, self.words, self.layout = table, table.words, layout
-        self.stride = layout.width
-        """Words of a head."""
-        self.first_ring, self.theirs = at.FOREIGN, layout.rings + layout.ring * hub
-        """Where the rings begin, with the foreign column's, and where that of the hub does."""
-        self.heads, self.hub, self.heads_end = layout.heads, layout.head(hub), layout.head(layout.columns)
-        """Where the heads begin, with the foreign column's, where that of the hub does, and what comes after them."""
 
 
 class Withheld(NamedTuple):
@@ -68,7 +49,8 @@ class Rate:
         "_counts",
         "_foreign",
         "_held_by",
-        "_parts",
+        "_hub",
+        "_table",
         "_width",
         "_withheld",
         "generation",
@@ -79,20 +61,21 @@ class Rate:
         "row",
     )
 
-    def __init__(self, parts: Parts, row: int, generation: int, terms: RateTerms, now: float) -> None:
-        words, stride = parts.words, parts.stride
-        self._parts = parts
+    def __init__(self, table: LimitTable, row: int, generation: int, terms: RateTerms, now: float) -> None:
+        assert table.hub is not None
+        self._table = table
+        self._hub: HubColumn = table.hub
         self.row = row
         self.generation = generation
-        self._width = words[row + at.ROW_WIDTH]
+        self._width = table.cell_width(row)
         """Microseconds of a cell."""
-        born = words[row + at.ROW_BORN] << 10 | generation & 0x3FF
-        self.plan = Plan(parts.table.stored_key(row), terms, born, width=self._width / 1e6)
-        heads = words[row + parts.heads + stride : row + parts.heads_end].tolist()
-        self.plan.claims = sum(heads[at.GIVEN : -stride : stride])
-        self.plan.spent = sum(heads[at.USED : -stride : stride])
-        self.plan.acknowledged = words[row + at.ROW_ACKNOWLEDGED]
-        self.plan.others = heads[-stride + at.CUM]
+        born = table.born(row) << 10 | generation & 0x3FF
+        self.plan = Plan(table.stored_key(row), terms, born, width=self._width / 1e6)
+        heads = table.heads(row)
+        self.plan.claims = heads.given
+        self.plan.spent = heads.spent
+        self.plan.acknowledged = table.acknowledged(row)
+        self.plan.others = heads.counted_elsewhere
         self.refused = False
         """Something was, since the last report."""
         self.given_at = now
@@ -112,53 +95,39 @@ class Rate:
     @property
     def is_there(self) -> bool:
         """Whether the row is this rate's still."""
-        return self._parts.words[self.row + at.ROW_GENERATION] == self.generation
+        return self._table.has(self.row, self.generation)
 
     @property
     def has_claims(self) -> bool:
         """Whether claims are in columns, or wanted there."""
-        parts, stride = self._parts, self._parts.stride
-        heads = parts.words[self.row + parts.heads + stride : self.row + parts.heads_end].tolist()
-        want, used, given = [heads[word:-stride:stride] for word in (at.WANT, at.USED, at.GIVEN)]
-        return used != given or any(some > has for some, has in zip(want, given, strict=True))
+        return self._table.heads(self.row).has_claims
 
     # ---- what is counted
 
     def counted(self, now: float) -> Counted:
         """What this host has counted, older files' counts among it."""
-        parts, row, terms = self._parts, self.row, self.plan.terms
-        words, stride = parts.words, parts.stride
-        heads = words[row + parts.heads : row + parts.heads_end].tolist()
-        cum = sum(heads[at.CUM : -stride : stride])
-        given, wanted = heads[stride + at.GIVEN : -stride : stride], heads[stride + at.WANT : -stride : stride]
-        spent = sum(heads[stride + at.USED : -stride : stride])
-        waiting = 0
-        if wanted != given:
-            waiting = sum([max(0, want - has) for want, has in zip(wanted, given, strict=True)])
+        table, row, terms = self._table, self.row, self.plan.terms
+        heads = table.heads(row)
+        cum = heads.counted
         cells: Mapping[int, int] = {}
         left = terms.most
         if terms.cells:
             cell = cell_number(now, self._width)
-            low, high = bounds(cell, parts.layout.cells)
-            cells = self._cells
             if self._cells_of != (cum, cell):
                 # A count is in its cell before it is in the sum of all that was ever counted.
-                cells = {}
-                for word in words[row + parts.first_ring : row + parts.theirs].tolist():
-                    if low <= word < high:
-                        cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
-                self._cells, self._cells_of = cells, (cum, cell)
+                self._cells, self._cells_of = table.own_counts(row, cell), (cum, cell)
+            cells = self._cells
             if self._foreign is None:
-                theirs = words[row + parts.theirs : row + parts.heads].tolist()
-                self._foreign = {word >> SHIFT: word & MASK for word in theirs if low <= word < high}
+                self._foreign = self._hub.counts(row, cell)
             left = terms.limit - sum(cells.values())
             if self._foreign:
-                left -= sum([count for of, count in self._foreign.items() if low <= of << SHIFT < high])
+                oldest, latest = max(1, cell - table.layout.cells), cell + AHEAD
+                left -= sum([count for of, count in self._foreign.items() if oldest <= of <= latest])
         level = 0.0
         if terms.depth:
-            level = level_in(heads, stride, now, terms.rate, scale_of(self._width)).level
+            level = level_in(heads.each, heads.width, now, terms.rate, scale_of(self._width)).level
             left = min(left, int(terms.depth - level)) if terms.cells else int(terms.depth - level)
-        return Counted(cells, cum, left, spent, waiting, self.refused, self._lately(now, cum), level)
+        return Counted(cells, cum, left, heads.spent, heads.waiting, self.refused, self._lately(now, cum), level)
 
     def _lately(self, now: float, cum: int) -> float:
         """Requests a second over the last moments."""
@@ -187,13 +156,14 @@ class Rate:
         self.let_go(now)
         self._withheld = None
         if granted:
-            self._give(granted, now)
+            self.given_at = now
+            claims.give(self._table, self.row, granted)
         return granted, self._write_others(now)
 
     @property
     def withholds(self) -> bool:
         """Whether something stands in the hub's column for others that nobody is known to have used."""
-        return self._parts.words[self.row + self._parts.hub + at.WITHHELD] > 0
+        return self._hub.withheld(self.row) > 0
 
     def withhold(self, now: float) -> None:
         """Nothing more is heard of it for now: see that no more stands there for others than should by now."""
@@ -207,77 +177,49 @@ class Rate:
             foreign = {**foreign, cell: foreign.get(cell, 0) + withheld}
         return self._write(now, foreign, withheld)
 
-    def _give(self, granted: int, now: float) -> None:
-        """Claims go to the columns that wait for them; what is left over to the first of those, for who comes next."""
-        self.given_at = now
-        words, layout = self._parts.words, self._parts.layout
-        heads = [self.row + layout.head(column) for column in range(layout.columns - 1)]
-        wanting = [head for head in heads if words[head + at.WANT] > words[head + at.GIVEN]]
-        for head in wanting:
-            some = min(granted, words[head + at.WANT] - words[head + at.GIVEN])
-            words[head + at.GIVEN] += some
-            granted -= some
-        if granted:
-            # Nobody waits any more, or more will come before the next answer does. Unused ones are given back.
-            head = (wanting or [max(heads, key=lambda head: words[head + at.CUM])])[0]
-            words[head + at.GIVEN] += granted
-
     def _write(self, now: float, foreign: Mapping[int, int], withheld: int) -> Counted:
         """The hub's column, and what its answer allows; what is counted in the row then. `withheld`: of what stands in
         the column, for other hosts."""
-        parts, row, plan = self._parts, self.row, self.plan
-        words, layout = parts.words, parts.layout
-        hub, ring = row + parts.hub, row + parts.theirs
-        there = words[ring : ring + layout.ring].tolist()
-        if foreign or any(there):
-            # Those far ahead are of a clock that was wrong; they would take the places of others.
-            lowest = cell_number(now, self._width) - layout.cells
-            cells = range(lowest, lowest + layout.ring)
-            by_slot = {of % layout.ring: of << SHIFT | min(foreign[of], MASK) for of in foreign if of in cells}
-            for slot, word in enumerate(there):
-                if (wanted := by_slot.get(slot, 0)) != word:
-                    words[ring + slot] = wanted
+        hub, row, plan = self._hub, self.row, self.plan
+        hub.write_counts(row, cell_number(now, self._width), foreign)
         self._foreign = foreign
-        words[row + at.ROW_ACKNOWLEDGED] = plan.acknowledged
-        words[hub + at.WITHHELD] = withheld
+        self._table.acknowledge(row, plan.acknowledged)
+        hub.withhold(row, withheld)
         if plan.terms.depth and self.held is None:
             level, moment = plan.level
             scale = scale_of(self._width)
             tick = int(moment * scale.ticks)
             # As it would have been at that tick: a reader takes off what has drained since then.
             level += (moment - tick / scale.ticks) * plan.terms.rate
-            words[hub + at.LEVEL] = tick << scale.bits | scale.packed(level)
-            words[hub + at.SEEN_CUM] = plan.acknowledged + plan.others
-        # After the level that knows of it: else it would seem to be on top of that.
-        words[hub + at.CUM] = plan.others
+            hub.write_level(row, tick << scale.bits | scale.packed(level), plan.acknowledged + plan.others)
+        hub.write_total(row, plan.others)
         counted = self.counted(now)
         self._allow(now, counted.left)
         # Last, for it is what makes workers look.
-        words[row + at.ROW_SYNC] += 1
+        self._table.announce(row)
         return counted
 
     def _allow(self, now: float, left: int) -> None:
         """How much may be counted before the hub has to be asked, and before it should be told."""
-        words, plan, hub = self._parts.words, self.plan, self.row + self._parts.hub
-        no_use_until = plan.no_use_until
+        hub, row, plan = self._hub, self.row, self.plan
+        vain_until = plan.no_use_until
         if self.held is None:
             ask = plan.ask_from(now, left)
-            allowed = NEVER if ask is None else min(NEVER, max(0, ask - plan.acknowledged))
-            worth = worth_telling(plan.terms.most, left, plan.users(now))
-            words[hub + at.THRESHOLDS] = allowed << 32 | min(worth, NEVER)
+            allowed = NEVER if ask is None else max(0, ask - plan.acknowledged)
+            hub.allow(row, allowed, worth_telling(plan.terms.most, left, plan.users(now)))
         elif self.held:
             # Of what has just not answered nobody is to wait for an answer.
-            words[hub + at.THRESHOLDS] = HELD
+            hub.hold(row)
         else:
             # Not even what a bucket seems to have until it is filled again.
-            words[hub + at.THRESHOLDS] = 0
-            no_use_until = now + GOOD
-        words[hub + at.NO_USE_UNTIL] = milliseconds(no_use_until) if no_use_until > now else 0
+            hub.shut(row)
+            vain_until = now + GOOD
+        hub.write_vain_until(row, vain_until if vain_until > now else 0.0)
         self.keep_warm(now)
 
     def keep_warm(self, now: float) -> None:
         """Workers need not say that they use it, for as long as an answer is good."""
-        self._parts.words[self.row + self._parts.hub + at.WARM_UNTIL] = milliseconds(now + GOOD)
+        self._hub.write_warm_until(self.row, now + GOOD)
 
     # ---- the hub is away
 
@@ -296,9 +238,8 @@ class Rate:
         if self.held is None:
             # Of others nothing is known since the last answer; by what is, each would have the greater part.
             # What is counted at this very moment was in the cells before it was in any sum, so that is read once more.
-            parts, known = self._parts, self.plan.acknowledged
-            heads = parts.words[self.row + parts.heads : self.row + parts.hub].tolist()
-            own = max(0, min(known, own - max(0, sum(heads[at.CUM :: parts.stride]) - known)))
+            known = self.plan.acknowledged
+            own = max(0, min(known, own - max(0, self._table.heads(self.row).counted - known)))
             self.held = held_to(terms, hosts, 0 if is_forgotten else own, foreign, on_loss)
         if on_loss == "full" and terms.mode != "strict":
             self._allow(now, counted.left)
@@ -317,7 +258,7 @@ class Rate:
         were, as this supervisor found the hub away. What of a bucket is for others is known then, if it is alone."""
         plan, never = self.plan, self.plan.answered_at < 0
         if never and plan.terms.depth:
-            withheld = 0 if plan.terms.cells else self._parts.words[self.row + self._parts.hub + at.WITHHELD]
+            withheld = 0 if plan.terms.cells else self._hub.withheld(self.row)
             plan.level = max(0.0, self.counted(now).level - withheld), now
         self.held = self._withheld = None
         plan.others += AFRESH

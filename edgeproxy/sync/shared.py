@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from edgeproxy.counters import claims
-from edgeproxy.counters import layout as at
+from edgeproxy.counters.hub_column import HubColumn, OnLoss
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Report, Told
 from edgeproxy.limits.gate import UNUSED
-from edgeproxy.sync.plan import IN_TURN, TICK, Counted, OnLoss, RateTerms
-from edgeproxy.sync.rate import GOOD, Parts, Rate
+from edgeproxy.sync.plan import IN_TURN, TICK, Counted, RateTerms
+from edgeproxy.sync.rate import GOOD, Rate
 
 IDLE = 5.0
 """Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
@@ -55,8 +55,8 @@ class Row(Rate):
 
     __slots__ = ("due", "times", "used_at", "why")
 
-    def __init__(self, parts: Parts, use: Use, now: float) -> None:
-        super().__init__(parts, use.row, use.generation, use.terms, now)
+    def __init__(self, table: LimitTable, use: Use, now: float) -> None:
+        super().__init__(table, use.row, use.generation, use.terms, now)
         self.used_at = now
         self.due = 0.0
         """When it is to be looked at, 0: at no time; and for which of the reasons of plan.py."""
@@ -69,13 +69,14 @@ class Shared:
     """The rows of a table that take part. `instance`: of this host on the hub. Windows and buckets only."""
 
     def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
+        assert table.hub is not None
         self.table = table
+        self._hub: HubColumn = table.hub
         self.instance = instance
         self.hosts = 1
         self.rtt = 0.0
         self.tick = TICK
         """Seconds between two reports of a row in use, a fifth more or less."""
-        self._parts = Parts(table)
         self._chance = chance or random.Random()
         self._rows: dict[int, Row] = {}
         self._asleep: dict[int, Asleep] = {}
@@ -100,7 +101,7 @@ class Shared:
 
     def use(self, use: Use, now: float) -> None:
         """A worker uses a row, wants claims, or has refused something."""
-        if self.table.words[use.row + at.ROW_GENERATION] != use.generation:
+        if not self.table.has(use.row, use.generation):
             return
         row = self._rows.get(use.row)
         if row is None or row.generation != use.generation:
@@ -120,7 +121,7 @@ class Shared:
 
     def _enter(self, use: Use, now: float) -> Row:
         """Begin to take part."""
-        row = Row(self._parts, use, now)
+        row = Row(self.table, use, now)
         row.plan.hosts, row.plan.rtt = self.hosts, self.rtt
         if row.has_claims:
             self._claimed.add(use.row)
@@ -241,7 +242,7 @@ class Shared:
             if asleep is None or asleep.until <= now:
                 continue
             use = Use(number, asleep.generation, asleep.terms)
-            if self.table.words[number + at.ROW_GENERATION] == use.generation:
+            if self.table.has(number, use.generation):
                 row = self._rows[number] = self._enter(use, now)
                 row.used_at = asleep.until - use.terms.span
                 row.times = self._times
@@ -341,10 +342,9 @@ class Shared:
         self._woken.clear()
         if away:
             # What an answer has allowed is over in all of them at once, though it takes a while until each is held.
-            words, warm_until = self.table.words, self._parts.hub + at.WARM_UNTIL
             for row in self._rows:
-                words[row + warm_until] = 0
-                words[row + at.ROW_SYNC] += 1
+                self._hub.write_warm_until(row, 0.0)
+                self.table.announce(row)
 
     def away(self, row: Row, now: float, on_loss: OnLoss) -> None:
         """The part of the hub that has this row did not answer."""

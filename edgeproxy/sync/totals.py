@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from edgeproxy.counters import layout as at
-from edgeproxy.counters.rows import COUNT_MASK, HAS_GAUGES, HAS_PERIODS, LimitTable
+from edgeproxy.counters.hub_column import HubColumn, OnLoss
+from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold
-from edgeproxy.sync.plan import SOON, TICK, OnLoss, worth_telling
+from edgeproxy.sync.plan import SOON, TICK, worth_telling
 
 HOLDS = 5.0
 """Seconds for which others take something to be in use that they were told of: a host that dies lets go of it then."""
@@ -57,11 +57,11 @@ class Totals:
     """The quotas and the gauges of one table that take part. `instance`: of this host on the hub."""
 
     def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
-        assert table.layout.hub is not None
+        assert table.hub is not None
         self.table = table
+        self._hub: HubColumn = table.hub
         self.instance = instance
         self.hosts = 1
-        self._hub = table.layout.head(table.layout.hub)
         self._chance = chance or random.Random()
         self._rows: dict[int, Total] = {}
         self._due: list[tuple[float, int]] = []
@@ -80,8 +80,7 @@ class Totals:
 
     def use(self, row: int, generation: int, limit: int, now: float) -> None:
         """A worker uses a row, of which `limit` is the most."""
-        words = self.table.words
-        if words[row + at.ROW_GENERATION] != generation:
+        if not self.table.has(row, generation):
             return
         total = self._rows.get(row)
         if total is None or total.generation != generation:
@@ -114,7 +113,7 @@ class Totals:
             if total is None or total.due != due:
                 continue
             total.due = 0.0
-            if self.table.words[number + at.ROW_GENERATION] != total.generation:
+            if not self._is_there(total):
                 del self._rows[number]
                 continue
             if self._worth(total, now) <= now:
@@ -123,7 +122,7 @@ class Totals:
             if now - total.used_at > IDLE and not total.told:
                 del self._rows[number]
                 if not self._is_quota(total):
-                    self._in_use_elsewhere(total, 0)  # Nobody would hear of it once that is over.
+                    self._hub.write_in_use(total.row, 0)  # Nobody would hear of it once that is over.
             else:
                 self._schedule(total, now)
 
@@ -131,11 +130,10 @@ class Totals:
         """Ask anew what is in use elsewhere, where there is such a word in the map and none of its workers asks."""
         if self._left_behind is None:
             return
-        words = self.table.words
         some = list(islice(self._left_behind, LEFT_BEHIND))
         for row in some:
-            generation, elsewhere = words[row + at.ROW_GENERATION], words[row + self._hub + at.GAUGE] & COUNT_MASK
-            if words[row + at.ROW_STATE] & HAS_GAUGES and elsewhere and generation % 2 == 0 and row not in self._rows:
+            generation, elsewhere = self.table.generation(row), self._hub.in_use(row)
+            if self.table.counts_gauges(row) and elsewhere and generation % 2 == 0 and row not in self._rows:
                 self.use(row, generation, elsewhere, now)
         if len(some) < LEFT_BEHIND:
             self._left_behind = None
@@ -170,17 +168,14 @@ class Totals:
     # ---- the map
 
     def _is_quota(self, total: Total) -> bool:
-        return bool(self.table.words[total.row + at.ROW_STATE] & HAS_PERIODS)
+        return self.table.counts_periods(total.row)
 
     def _counted(self, total: Total) -> tuple[int, int]:
         """The period, 0 for a gauge, and what this host has counted in it, or has in use."""
         table, row = self.table, total.row
-        hub = table.layout.hub
         if not self._is_quota(total):
-            return 0, table.in_use(row, without=hub)
-        heads = table.words[row + table.layout.heads : row + self._hub].tolist()
-        width = table.layout.width
-        columns = list(zip(heads[at.PERIOD :: width], heads[at.CUM :: width], strict=True))
+            return 0, table.in_use(row, without=table.layout.hub)
+        columns = table.heads(row).periods(elsewhere=False)
         period = max(number for number, _ in columns)
         return period, sum(count for number, count in columns if number == period)
 
@@ -195,25 +190,13 @@ class Totals:
 
     def answer(self, total: Total, now: float, told: PeriodTold | GaugeTold) -> None:
         """Write what others have counted, or have in use, into the map."""
-        words = self.table.words
-        if words[total.row + at.ROW_GENERATION] != total.generation:
+        if not self._is_there(total):
             return
         total.others = told.others
         if isinstance(told, PeriodTold):
-            hub = total.row + self._hub
-            # In this order: who reads in between finds nothing counted, in the old period or in the new one.
-            if words[hub + at.PERIOD] != told.period:
-                words[hub + at.CUM] = 0
-                words[hub + at.PERIOD] = told.period
-            words[hub + at.CUM] = max(0, told.others)
+            self._hub.write_period(total.row, told.period, max(0, told.others))
         elif self._rows.get(total.row) is total:
-            self._in_use_elsewhere(total, told.others)
-
-    def _in_use_elsewhere(self, total: Total, count: int, *, withheld: bool = False) -> None:
-        """Write what others have in use."""
-        words, hub = self.table.words, total.row + self._hub
-        words[hub + at.GAUGE] = min(count, COUNT_MASK)
-        words[hub + at.WITHHELD] = words[hub + at.GAUGE] if withheld else 0
+            self._hub.write_in_use(total.row, told.others)
 
     def lost(self, on_loss: OnLoss, most: int = LOOKS) -> None:
         """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known.
@@ -244,7 +227,7 @@ class Totals:
         if not self._is_quota(total):
             # What others had in use when they were last heard of is over soon, and nobody says when.
             parts = {"deny": 0, "share": max(1, total.limit // max(1, self.hosts)), "full": total.limit}
-            self._in_use_elsewhere(total, max(0, total.limit - parts[on_loss]), withheld=True)
+            self._hub.write_in_use(total.row, max(0, total.limit - parts[on_loss]), withheld=True)
 
     def renew(self, has: Callable[[bytes], bool], now: float) -> None:
         """Tell of these keys again, over the next seconds: who has them may not have heard the last of it."""
@@ -270,4 +253,4 @@ class Totals:
             self._schedule(total, now)
 
     def _is_there(self, total: Total) -> bool:
-        return self.table.words[total.row + at.ROW_GENERATION] == total.generation
+        return self.table.has(total.row, total.generation)

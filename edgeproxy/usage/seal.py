@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy.counters import columns
-from edgeproxy.counters import layout as at
 from edgeproxy.counters.base import stamp
 from edgeproxy.counters.columns import NoFreeColumn
 from edgeproxy.counters.file import TableError, TableFile
@@ -98,7 +97,7 @@ def pause(now: float, every: float = EVERY) -> float:
 
 def sealed_so_far(files: Iterable[TableFile]) -> int:
     """The last batch whose marks are in these tables."""
-    return max((file.words[at.SEALED] for file in files), default=0)
+    return max((file.last_sealed for file in files), default=0)
 
 
 class Sealer:
@@ -142,7 +141,7 @@ class Sealer:
                     raise Broken(f"{spool.folder} holds batches, and {store.state / IDENTITY} is missing: put it back")
                 # What the tables know of was of another identity.
                 for file in _files(store).values():
-                    file.words[at.SEALED] = 0
+                    file.last_sealed = 0
                 mine = identity.make(store.state, now)
             sealer = cls(store, spool, mine, region, aside)
             sealer.recover()
@@ -173,7 +172,7 @@ class Sealer:
         if marked is not base:
             marked.write(self.store.base_path)
         last = self.spool.last
-        looked = [file.words[at.LOOKED] for file in files.values()]
+        looked = [file.looked_until for file in files.values()]
         self.until = max([self.identity.made_at, *looked, 0 if last is None else last.until])
         self.spool.recent = ()
         self._note(self.until)
@@ -301,7 +300,7 @@ class Sealer:
         if based:
             self.store.base().mark(based).write(self.store.base_path)
         for one in files.values():
-            one.words[at.SEALED] = batch.last
+            one.last_sealed = batch.last
         self._unmarked = None
 
     def end(self, found: Look) -> None:
@@ -314,9 +313,9 @@ class Sealer:
     def _note(self, until: int) -> None:
         last = self.spool.last
         for file in _files(self.store).values():
-            file.words[at.LOOKED] = until
+            file.looked_until = until
             # Another supervisor may have made it since the last batch.
-            file.words[at.SEALED] = 0 if last is None else last.seq
+            file.last_sealed = 0 if last is None else last.seq
 
     def close(self) -> None:
         """Close the spool."""
@@ -334,7 +333,7 @@ def unsealed(store: Store) -> tuple[int, int]:
         grown = [*base.grown(USAGE), *(row[1:] for file in files for row in TallyTable(file).grown())]
         # Another supervisor may have folded a file meanwhile.
         if stamp(store.base_path) == began:
-            until = max((file.words[at.LOOKED] for file in files), default=0)
+            until = max((file.looked_until for file in files), default=0)
             return sum(max(0, total - mark) for _, total, mark in grown), until
 
 

@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass
 from statistics import mean, median
 from typing import Literal
 
+from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.hub.report import Report, Told
 from edgeproxy.limits.gate import LONGEST, UNUSED
-from edgeproxy.sync.plan import TICK, Counted, Mode, OnLoss, Plan, RateTerms, held_to
+from edgeproxy.sync.plan import TICK, Counted, Mode, Plan, RateTerms, held_to
 from tests.support.memory_hub import Memory
 
 CELLS = 28

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.counters.rows import HAS_GAUGES
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import OnLoss
 from edgeproxy.sync.totals import Totals
 from tests.support.tables import WIDTH, close_all, limits, make
 from tests.sync.hosts import LAYOUT, Worker, World

@@ -8,9 +8,10 @@ import pytest
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, pack
+from edgeproxy.counters.hub_column import HELD, NEVER
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import HELD, NEVER, QUIET, Gate, cold_allowance
+from edgeproxy.limits.gate import QUIET, Gate, cold_allowance
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule

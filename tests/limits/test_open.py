@@ -8,10 +8,11 @@ import pytest
 
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.hub_column import HELD, NEVER
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.admission import Admission, LimitSet, admit, admit_fast, blocking_gate, tell
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import HELD, NEVER, Gate
+from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule

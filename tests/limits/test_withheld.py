@@ -11,6 +11,7 @@ import pytest
 from edgeproxy.counters import columns
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, width_us
+from edgeproxy.counters.hub_column import ON_LOSS, OnLoss
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Cell, Gauge, Report, Window
@@ -25,8 +26,7 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import look
 from edgeproxy.limits.window import UNTIL_TRIED
 from edgeproxy.sync import plan
-from edgeproxy.sync.plan import Mode, OnLoss
-from edgeproxy.sync.rate import ON_LOSS
+from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.shared import Shared, Use
 from edgeproxy.sync.totals import Totals
 from tests.support.memory_hub import Memory

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.hub_column import ON_LOSS, OnLoss
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Told
 from edgeproxy.limits.gate import LONGEST, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import Mode, OnLoss, RateTerms
-from edgeproxy.sync.rate import ON_LOSS
+from edgeproxy.sync.plan import Mode, RateTerms
 from edgeproxy.sync.shared import Row, Shared, Use
 from tests.limits.windows import most_in_a_window
 from tests.support.memory_hub import Memory

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.limits.admission import LimitSet, admit, blocking_gate, credits_cover, report, tell
 from edgeproxy.limits.gate import LONGEST, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync import plan
-from edgeproxy.sync.plan import Mode, OnLoss
+from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.shared import Use
 from tests.support.tables import close_all, limits
 from tests.sync.hosts import LAYOUT, NEWS, WORKERS, Host, World

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import Mode, OnLoss
+from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.rate import GOOD
 from edgeproxy.sync.shared import Use
 from tests.support.tables import close_all

@@ -11,14 +11,15 @@ import pytest
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, width_us
+from edgeproxy.counters.hub_column import HELD, ON_LOSS, OnLoss
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import HELD, UNUSED, Gate
+from edgeproxy.limits.gate import UNUSED, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import ALONE, Counted, OnLoss, RateTerms
-from edgeproxy.sync.rate import GOOD, ON_LOSS
+from edgeproxy.sync.plan import ALONE, Counted, RateTerms
+from edgeproxy.sync.rate import GOOD
 from edgeproxy.sync.shared import SPREAD, Row, Shared, Use
 from tests.support.memory_hub import Memory
 from tests.support.tables import close_all, limits, make

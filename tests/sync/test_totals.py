@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters import layout as at
+from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.counters.layout import HEADS, Layout
 from edgeproxy.counters.rows import HAS_GAUGES, HAS_PERIODS
 from edgeproxy.hub.report import Gauge, Period
-from edgeproxy.sync.plan import OnLoss
 from edgeproxy.sync.totals import AGAIN, HOLDS, IDLE, RARELY, SPREAD, Totals
 from tests.support.memory_hub import Memory
 from tests.support.tables import WIDTH, close_all, limits, make

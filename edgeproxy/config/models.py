@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
+from edgeproxy.config.meters import CountName
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
@@ -132,7 +133,7 @@ class BurstCredits(Part):
 class Meter(Part):
     """A named thing that is counted for billing."""
 
-    count: Literal["requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer"]
+    count: CountName
     """What is counted: requests, the bytes of bodies and tunnels, costs of routes, or what upstreams report."""
     when: Literal["answered", "success", "admitted"] = "answered"
     """Which requests count: answered below 500, successful (2xx and 3xx), or all that were let through."""

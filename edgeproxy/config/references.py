@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import BUCKETLESS, BUCKETS, DEFAULT_ALGORITHM
+from edgeproxy.config.meters import COUNTED
 from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.plans import ANONYMOUS
 from edgeproxy.config.problems import Steps
@@ -36,8 +37,8 @@ SCOPES = {"tiers": "customer", "customers": "customer", "routes": "customer_rout
 ADDRESS = "address"
 """What limits count by for those who have no key, whatever is known of others: customer, key or ip."""
 
-COUNTED = ("requests", "bytes_in", "bytes_out", "cost")
-REPORTED = ("response_header", "response_trailer")
+SEEN = tuple(name for name, counted in COUNTED.items() if not counted.is_reported)
+REPORTED = tuple(name for name, counted in COUNTED.items() if counted.is_reported)
 """What meters count: what the edge sees itself, and what is said in a field."""
 
 METERS = Table({"requests": Table()})
@@ -229,7 +230,7 @@ def _meters(tree: Table) -> Iterator[Fault]:
         what, header = meter.get("count"), meter.get("header")
         if what in REPORTED and header is None:
             yield Fault(path, "lacks the field in which upstreams report it", "write header: X-Usage-Tokens")
-        elif what in COUNTED:
+        elif what in SEEN:
             for name in [name for name in ("header", "pass") if name in meter]:
                 hint = "write count: response_header, or leave it out"
                 yield Fault((*path, name), f"is of what upstreams report, not of {what}", hint)

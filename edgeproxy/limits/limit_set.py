@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
+from edgeproxy.config.meters import per_request
 from edgeproxy.config.units import LARGEST_COUNT
 from edgeproxy.limits.admission import LimitSet
 from edgeproxy.limits.policies import Policies
@@ -88,7 +89,7 @@ class Held:
                     subject,
                     hard=quota.cap == "hard",
                     when=meter.when,
-                    cost={"requests": 1, "cost": self._route.cost}.get(meter.count, 0),
+                    cost=per_request(meter.count, self._route.cost),
                 )
                 quotas.append(made)
                 if not made.cost:

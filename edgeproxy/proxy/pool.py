@@ -217,7 +217,7 @@ class Service:
             there = [each for each in self.endpoints if each.region == region and each.up and not each.out]
             if not there:
                 return self.select()
-            next_pair = self._pairs_in[region] = itertools.cycle(draw(there, self._chance)).__next__
+            next_pair = self._pairs_in[region] = self._pairs(there)
         if self.breaker is not None:
             self.breaker.enter()
         one, other = next_pair()
@@ -254,10 +254,14 @@ class Service:
     def _first_pair(self) -> Pair:
         available = self.available()
         if available:
-            self.next_pair = itertools.cycle(draw(available, self._chance)).__next__
+            self.next_pair = self._pairs(available)
         else:
             self.next_pair = self._no_pair
         return self.next_pair()
+
+    def _pairs(self, among: "Sequence[Endpoint]") -> "Callable[[], Pair]":
+        """Drawn pairs of these endpoints, one after another, over and over."""
+        return itertools.cycle(draw(among, self._chance)).__next__
 
     def _no_pair(self) -> NoReturn:
         self.heard()

@@ -7,6 +7,7 @@ place of five look-ups a request.
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from edgeproxy.config.meters import per_request
 from edgeproxy.proxy.metering import Costs, Count, Metering
 
 if TYPE_CHECKING:
@@ -112,11 +113,10 @@ class RouteBinding:
         usage: list[tuple[str, Count]] = []
         others = {}
         for name, meter in meters.items():
-            if meter.count == "requests":
-                usage.append((meter.when, counts.usage(customer, name, route.label)))
-            elif meter.count == "cost":
-                counter, cost = counts.usage(customer, name, route.label), route.settings.cost
-                usage.append((meter.when, counter if cost == 1 else Costs(counter, cost)))
+            amount = per_request(meter.count, route.settings.cost)
+            if amount:
+                counter = counts.usage(customer, name, route.label)
+                usage.append((meter.when, counter if amount == 1 else Costs(counter, amount)))
             else:
                 others[name] = meter
         self.admitted = tuple(counter for when, counter in usage if when == "admitted")

@@ -1,0 +1,14 @@
+"""What meters may count."""
+
+from typing import get_args
+
+from edgeproxy.config.meters import COUNTED, CountName, per_request
+
+
+def test_whatever_may_be_written_is_in_the_table() -> None:
+    assert set(get_args(CountName)) == COUNTED.keys()
+
+
+def test_requests_and_their_costs_are_known_before_there_is_an_answer() -> None:
+    known = {name: amount for name in get_args(CountName) if (amount := per_request(name, 5))}
+    assert known == {"requests": 1, "cost": 5}

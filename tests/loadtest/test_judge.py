@@ -132,3 +132,9 @@ def test_conservation_customer_by_customer(accounts: Accounts, told: str | None)
 def test_limits_that_were_used_before_the_run_are_not_held_against_it() -> None:
     run: Evidence = evidence(with_status(429, BASIC, 0, 3), fresh=False)
     assert judge(run).findings == []
+
+
+def test_while_the_hub_is_away_a_host_may_refuse_with_its_share_used_up() -> None:
+    refused = with_status(429, BASIC, 2)
+    assert any(finding.text.startswith("false_429") for finding in judge(evidence(refused)).findings)
+    assert judge(evidence(refused, cuts=[(1.5, 10.5)])).findings == []

@@ -1,0 +1,69 @@
+"""A run as text: a line a second while it goes on, and one screen at its end."""
+
+from collections.abc import Iterator, Sequence
+from math import isnan
+
+from loadtest import judge
+from loadtest.conservation import Accounts, totals
+from loadtest.judge import HOME, IN_GRACE, LAG, MOVED, REFUSED, RESPONSE, SERVICE, TIMED, Verdict
+from loadtest.record import Request, Times, quantile
+from loadtest.workload import BAD_KEY
+
+PERCENTILES = (50.0, 95.0, 99.0, 99.9)
+
+
+def progress(seconds: float, requests: Sequence[Request], kinds: Sequence[str]) -> str:
+    """`23 s · 600/s · p95 22 22 23 ms · 429 31 · lag 0.6 ms`: p95 region by region, of what was answered since then."""
+    by_region: dict[int, list[float]] = {}
+    for one in requests:
+        if one.status != 429 and kinds[one.kind] != BAD_KEY and one.asked == one.home:
+            by_region.setdefault(one.home, []).append(one.response)
+    p95 = " ".join(f"{1000 * quantile(times, 95):.0f}" for _, times in sorted(by_region.items()))
+    errors = sum(one.status < 100 or one.status >= 500 for one in requests)
+    refused = sum(one.status == 429 for one in requests)
+    lag = 1000 * quantile([one.lag for one in requests], 95)
+    failed = f" · {errors} failed" if errors else ""
+    return f"{seconds:3.0f} s · {len(requests)}/s · p95 {p95 or '–'} ms · 429 {refused}{failed} · lag {lag:.1f} ms"
+
+
+def milliseconds(times: Times) -> str:
+    """Percentiles in a row of a table."""
+    return " ".join(f"{1000 * times.percentile(p):8.1f}" if times.count else f"{'–':>8}" for p in PERCENTILES)
+
+
+def table(verdict: Verdict) -> Iterator[str]:
+    """Latencies by region and place, with the service time and the generator's lag beside them."""
+    yield f"{'ms':28} {'requests':>9} " + " ".join(f"{f'p{p:g}':>8}" for p in PERCENTILES)
+    regions = sorted({key[0] for key in verdict.histograms})
+    for region in regions:
+        for what, label in ((TIMED, "response"), ((SERVICE,), "service")):
+            times = judge.total(verdict.histograms, region, what, HOME)
+            yield f"{region + ' ' + label:28} {times.count:9} {milliseconds(times)}"
+        for place in (MOVED, IN_GRACE):
+            times = judge.total(verdict.histograms, region, (RESPONSE,), place)
+            if times.count:
+                yield f"{f'{region} {place}':28} {times.count:9} {milliseconds(times)}"
+    for what, label in ((REFUSED, "429"), (LAG, "lag of the generator")):
+        times = judge.total(verdict.histograms, None, (what,))
+        yield f"{label:28} {times.count:9} {milliseconds(times)}"
+
+
+def summary(verdict: Verdict, accounts: Accounts | None = None) -> Iterator[str]:
+    """One screen; the last two lines are the worst p95 of home clients, and the verdict."""
+    yield ""
+    yield from table(verdict)
+    counts = verdict.counts
+    refused = f"{counts['refused'] + counts['refused in grace']} refused"
+    lost = f"{counts['lost']} lost, {counts['lost in grace']} lost while a region was"
+    yield ""
+    yield f"{counts['due']} due, {counts['started']} started, {counts['answered']} answered, {refused}, {lost}"
+    if verdict.worst:
+        name, worst = max(verdict.worst.items(), key=lambda one: one[1].admitted / one[1].accepted)
+        yield f"fullest window: {name} {worst.admitted}, {worst.accepted:g} are accepted"
+    if accounts is not None:
+        answered, ledger, upstream = totals(accounts)
+        yield f"billable: {answered} answered to clients, {ledger} in the ledger, {upstream} answered by the upstream"
+    yield from map(str, verdict.findings)
+    p95 = max(verdict.p95.values(), default=float("nan"), key=lambda one: float("inf") if isnan(one) else one)
+    yield f"p95: {1000 * p95:.0f} ms"
+    yield f"verdict: {verdict.verdict}"

@@ -1,0 +1,234 @@
+"""What a load test runs against: a real edge in each region, a Redis, a collector, and a service behind them.
+
+Regions reach the hub through links of 1, 80 and 150 ms, and clients of one region reach another one through a link of
+80 ms; the way to their own is none. Everything is on this machine, on free ports.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Self
+
+from loadtest.regions.relay import Link
+from loadtest.workload import BURST, BURSTING, SLOW_READER, Tier, Workload
+from tests.support.ask import ask
+from tests.support.collector import EDGE, Collector
+from tests.support.customers import key_line
+from tests.support.edge import START, Edge
+from tests.support.ports import HOST, Ports
+from tests.support.process import Process, family, kill
+from tests.support.redis import Redis
+from tests.support.waiting import until
+
+HUBS = (0.001, 0.080, 0.150)
+"""Seconds from the regions to the hub and back, in their order."""
+DISTANCE = 0.080
+"""Seconds from the clients of one region to another region and back."""
+DELAY = 0.020
+"""Seconds that the service takes."""
+WORKERS = 2
+ANONYMOUS, UNLIMITED = "anonymous", "unlimited"
+"""The tier of those without a key, and one for slow readers."""
+MANY = 10_000
+"""Connections from one address, so many that no stall makes them matter: what piles up then is the run's to judge."""
+
+Settings = Callable[[str], Mapping[str, Any]]
+"""Further settings of a region's edge."""
+
+
+class Upstream:
+    """The service, as a process."""
+
+    def __init__(self, folder: Path, delay: float) -> None:
+        self._ports = Ports(1)
+        (self.port,) = self._ports.numbers
+        self._delay = delay
+        command = [sys.executable, "-m", "loadtest.upstream", str(self.port), str(delay)]
+        self._process = Process(command, folder / "upstream.log")
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            return ask(self.port, "/-/counts").status == 200
+        except OSError:
+            return False
+
+    def counts(self) -> dict[str, int]:
+        """Requests that it answered, by customer."""
+        told: dict[str, int] = ask(self.port, "/-/counts").json()["counts"]
+        return told
+
+    def slow(self, by: float) -> None:
+        """Let it take so much longer, in seconds; 0: as it was."""
+        ask(self.port, f"/-/delay?ms={1000 * (self._delay + by):g}")
+
+    def stop(self) -> None:
+        """Let it hang."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it run again."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self.go_on()
+        self._process.stop()
+        self._ports.close()
+
+
+def tier_settings(tier: Tier) -> dict[str, Any]:
+    """A tier, as the edge has it."""
+    settings: dict[str, Any] = {
+        "limits": [{"rate": f"{tier.limit.count}/{tier.limit.seconds:g}s"}] if tier.limit else []
+    }
+    if tier.burst_credits is not None:
+        earn, most = tier.burst_credits.earn, tier.burst_credits.max
+        settings["burst_credits"] = {"earn": f"{earn.count}/{earn.seconds:g}s", "max": most}
+    return settings
+
+
+def people(workload: Workload) -> dict[str, Any]:
+    """The settings `tiers`, `customers` and `keys` for everybody who asks in a workload."""
+    tiers: dict[str, Any] = {UNLIMITED: {"limits": []}}
+    customers: dict[str, Any] = {f"{SLOW_READER}-0": {"tier": UNLIMITED}}
+    bursting = UNLIMITED
+    for name, tier in workload.tiers.items():
+        if tier.addresses:
+            tiers[ANONYMOUS] = tier_settings(tier)
+            continue
+        tiers[name] = tier_settings(tier)
+        customers |= {f"{name}-{number}": {"tier": name} for number in range(tier.people)}
+        if name in workload.limits and bursting == UNLIMITED:
+            bursting = name
+    customers |= {f"{BURST}-{number}": {"tier": bursting} for number in range(BURSTING)}
+    return {"tiers": tiers, "customers": customers, "keys": [key_line(name) for name in customers]}
+
+
+class Topology:
+    """All of it, from `with` to its end."""
+
+    def __init__(
+        self, folder: Path, workload: Workload, *, delay: float = DELAY, settings: Settings = lambda region: {}
+    ) -> None:
+        """`settings` are further ones of a region's edge, in the place of what is said here."""
+        self._folder, self._workload, self._delay, self._more = folder, workload, delay, settings
+        folder.mkdir(parents=True, exist_ok=True)
+        self.edges: dict[str, Edge] = {}
+        self.links: dict[str, Link] = {}
+        """To the hub, by region."""
+        self._relays: dict[str, Link] = {}
+        self.lost: set[str] = set()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            self.upstream = undo.enter_context(closing(Upstream(self._folder, self._delay)))
+            self.redis = Redis(self._folder)
+            undo.callback(self.redis.kill)
+            known = people(self._workload)
+            names = {name: {"tier": "basic"} for name in known["customers"]}
+            ledger = f"sqlite:///{self._folder}/ledger.db"
+            self.collector = undo.enter_context(closing(Collector(self._folder / "collector", ledger, customers=names)))
+            self.collector.begin()
+            for region, rtt in zip(self._workload.regions, cycle(HUBS)):
+                link = undo.enter_context(Link(self.redis.port, rtt, seed=region))
+                edge = undo.enter_context(closing(self._edge(region, link, known)))
+                self.links[region], self.edges[region] = link, edge
+                self._relays[region] = undo.enter_context(Link(edge.port, DISTANCE, seed=region))
+            for edge in self.edges.values():
+                edge.begin()
+            until(self.upstream.ready, "the upstream answers")
+            until(self.collector.ready, "the collector is ready", seconds=START)
+            for edge in self.edges.values():
+                until(edge.ready, "the edge is ready", seconds=START)
+            together = [edge for edge in self.edges.values() if "redis" in edge.settings["hub"]]
+            for edge in together:
+                until(lambda edge=edge: edge.status()["hub"].get("hosts") == len(together), "all are on the hub")
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *why: Any) -> None:
+        self._undo.__exit__(*why)
+
+    def _edge(self, region: str, link: Link, known: Mapping[str, Any]) -> Edge:
+        settings: dict[str, Any] = {
+            "region": region,
+            "workers": WORKERS,
+            "hub": f"redis://{HOST}:{link.port}/0",
+            "usage": {"collector": f"http://{HOST}:{self.collector.port}", "token": EDGE, "every": "1s"},
+            "routes": [{"name": "v1", "path": "/v1/*", "upstream": "api", "auth": "optional"}],
+            "limits": {"connections_per_ip": MANY},
+            **known,
+            **self._more(region),
+        }
+        return Edge(self._folder / region, self.upstream.port, **settings)
+
+    # ---- where clients go
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Of each region, for its own clients."""
+        return {region: f"http://{HOST}:{edge.port}" for region, edge in self.edges.items()}
+
+    @property
+    def relays(self) -> dict[str, str]:
+        """Of each region, for clients of others."""
+        return {region: f"http://{HOST}:{relay.port}" for region, relay in self._relays.items()}
+
+    @property
+    def direct(self) -> str:
+        """Of the service itself."""
+        return f"http://{HOST}:{self.upstream.port}"
+
+    # ---- what happens to it
+
+    def lose(self, region: str) -> None:
+        """Kill every process of an edge, after all have been stopped, so that none serves longer than others."""
+        self.lost.add(region)
+        pids = family(self.edges[region].family_name)
+        for pid in pids:
+            _send(pid, signal.SIGSTOP)
+        for pid in pids:
+            kill(pid)
+
+    def restore(self, region: str) -> None:
+        """Start it again on what it left."""
+        edge = self.edges[region]
+        started = edge.begin()
+        until(lambda: edge.ready() or not started.running, f"the edge of {region} is ready", seconds=START)
+        assert started.running, started.output
+        self.lost.discard(region)
+
+    def cut_hub(self) -> None:
+        """Nobody reaches the hub, and nobody is told so."""
+        for link in self.links.values():
+            link.hole()
+
+    def heal_hub(self) -> None:
+        """As it was."""
+        for link in self.links.values():
+            link.heal()
+
+    # ---- what it knows
+
+    def shipped(self) -> bool:
+        """Whether the ledger has all that the edges have counted."""
+        try:
+            return all(edge.status()["usage"]["unshipped"] == 0 for edge in self.edges.values())
+        except OSError:
+            return False
+
+    def ledger(self) -> dict[str, int]:
+        """Requests by customer."""
+        rows = self.collector.usage(by="customer", meter="requests")["rows"]
+        return {row["customer"]: row["value"] for row in rows}
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,341 @@
+"""The clients, as Locust users: one class for each way of asking, and `Arrivals`, which starts them when they are due.
+
+Their classes are `abstract`, so that Locust's dispatcher leaves them alone: `Arrivals` takes an idle one or makes one.
+"""
+
+import gc
+import os
+import time
+from collections import defaultdict, deque
+from itertools import count
+from typing import Any
+
+import gevent
+from gevent.pool import Group
+from locust import FastHttpUser, User, task
+from locust.exception import StopUser
+from locust.runners import WorkerRunner
+
+from loadtest import record
+from loadtest.client import NotConnected, Way, Ways, session
+from loadtest.record import NO_REGION, Request
+from loadtest.schedule import Arrival, Kind, Phase, Recorded, arrivals, share
+from loadtest.timer import KernelTimer
+from loadtest.workload import BAD_KEY, DIRECT, SLOW_READER
+
+REPORT, PATIENCE, LAST_ANSWERS = 1.0, 5.0, 11.0
+"""Seconds between two reports; of lag with which a worker gives up; until the last answers have come."""
+MIN_SLEEP, MAX_UNDER_WAY = 0.0005, 1000
+"""High rates cost fewer wake-ups with that; and more requests under way than this wait for a place, which is no lag."""
+PATH = "/v1/x"
+SLOW_BYTES, SLOW_RATE = 64 << 10, 32 << 10
+"""What slow readers ask for, and how many bytes of it they read a second."""
+
+
+class FromIntendedStart:
+    """Takes the place of Locust's request event and lets response times count from when the request was due."""
+
+    def __init__(self, user: "Client", way: Way) -> None:
+        self._user, self._way = user, way
+
+    def fire(self, **meta: Any) -> None:
+        """Note what came of an attempt, and tell Locust unless there will be another one."""
+        self._user.attempted(self._way, meta)
+
+
+class Client(FastHttpUser):
+    """A virtual user with connections of its own, one at a time to each region. Its task is what it asks."""
+
+    abstract = True
+
+    def __init__(self, environment: Any, run: Any, home: int, source: str | None) -> None:
+        self.host = "http://nowhere"  # Locust insists on one; sessions have their own.
+        super().__init__(environment)
+        self.run_, self.home, self._source = run, home, source
+        self._sessions: dict[Way, Any] = {}
+        self.due = self.sent = self.lag = 0.0
+        self.kind, self.person, self.method, self.size = "", 0, "GET", 0
+        self._meta: dict[str, Any] = {}
+
+    def take(self, one: Arrival, lag: float) -> None:
+        """Make a request that is due, at the first region that takes it."""
+        self.due, self.lag, self.sent = one.due, lag, self.run_.clock()
+        self.kind, self.person, self.method, self.size = one.kind, one.person, one.method, one.size
+        status, way = record.UNREACHABLE, Way(self.home, "")
+        end = self.sent
+        for way in self.ways():
+            self._meta = {}
+            self.client = self._session(way)
+            self.tasks[0](self)
+            status, end = self._meta["status"], self._meta["end"]
+            if status != record.UNREACHABLE:
+                break
+        self._tell_locust(status, end)
+        self.run_.answered(
+            Request(
+                self.due, end - self.due, end - self.sent, lag, self.run_.worker, self.home,
+                way.region, self.run_.kinds[self.kind], self.person, status,
+            )
+        )  # fmt: skip
+
+    def ways(self) -> list[Way]:
+        """Where to ask, in order."""
+        return self.run_.ways.of(self.home)
+
+    def fields(self) -> dict[str, str]:
+        """The fields of its requests."""
+        return {"X-API-Key": self.run_.key(f"{self.kind}-{self.person}")}
+
+    @task
+    def ask(self) -> None:
+        """What Locust runs."""
+        self.once()
+
+    def once(self) -> None:
+        """One request."""
+        self.client.request(
+            self.method,
+            f"{PATH}?size={self.size}" if self.size else PATH,
+            name=f"{self.method} {PATH}",
+            headers=self.fields(),
+            allow_redirects=False,
+        )
+
+    def _session(self, way: Way) -> Any:
+        if way not in self._sessions:
+            self._sessions[way] = session(way.url, FromIntendedStart(self, way), self, self._source)
+        return self._sessions[way]
+
+    def attempted(self, way: Way, meta: dict[str, Any]) -> None:
+        """What came of an attempt on a way, as Locust has it."""
+        self._meta = meta | {"end": self.run_.clock(), "status": self._status(meta)}
+        if self._meta["status"] == record.UNREACHABLE:
+            self.run_.ways.closed(way)
+        else:
+            self.run_.ways.opened(way)
+
+    @staticmethod
+    def _status(meta: dict[str, Any]) -> int:
+        response, error = meta["response"], meta["exception"]
+        if isinstance(error, NotConnected):
+            return record.UNREACHABLE
+        if response is not None and response.status_code:
+            # An answer whose body broke off is none.
+            whole = error is None or getattr(response, "error", None) is error
+            return int(response.status_code) if whole else record.BROKEN
+        return record.TIMED_OUT if isinstance(error, TimeoutError) else record.BROKEN
+
+    def _tell_locust(self, status: int, end: float) -> None:
+        """A row for each region and kind; refusals, which may be due, are in rows of their own and no failures."""
+        meta = {name: value for name, value in self._meta.items() if name not in ("end", "status")}
+        if not meta:
+            return
+        if status == 429 or (status == 401 and self.kind == BAD_KEY):
+            meta["exception"] = None
+        region = DIRECT if self.kind == DIRECT else self.run_.regions[self.home]
+        name = f"{region} {self.kind} {meta['name']}" + (" 429" if status == 429 else "")
+        self.environment.events.request.fire(**meta | {"name": name, "response_time": (end - self.due) * 1e3})
+
+
+class Keyed(Client):
+    """Customers of a tier, or those who come in bursts."""
+
+    abstract = True
+
+
+class Anonymous(Client):
+    """Without a key, from an address of its own."""
+
+    abstract = True
+
+    def fields(self) -> dict[str, str]:
+        return {}
+
+
+class BadKey(Client):
+    """With a key that nobody has, another one each time."""
+
+    abstract = True
+
+    def fields(self) -> dict[str, str]:
+        return {"X-API-Key": f"nobody-has-{os.urandom(8).hex()}"}
+
+
+class SlowReader(Client):
+    """Reads what comes 32 KiB a second. Its time is that of the first byte."""
+
+    abstract = True
+
+    def once(self) -> None:
+        """One request, read to its end."""
+        answer = self.client.request(
+            self.method,
+            f"{PATH}?size={SLOW_BYTES}",
+            name=f"{self.method} {PATH} slowly",
+            headers=self.fields(),
+            allow_redirects=False,
+            stream=True,
+        )
+        if self._meta["status"] != 200:
+            return
+        piece, left = SLOW_RATE // 8, SLOW_BYTES
+        try:
+            while left > 0:
+                got = len(answer._response.read(piece))
+                if not got:
+                    self._meta["status"] = record.BROKEN
+                    return
+                left -= got
+                gevent.sleep(got / SLOW_RATE)
+        except OSError:
+            self._meta["status"] = record.BROKEN
+
+
+class Direct(Anonymous):
+    """The control: asks the upstream itself."""
+
+    abstract = True
+
+    def ways(self) -> list[Way]:
+        return [Way(NO_REGION, self.run_.direct)]
+
+
+CLASSES: dict[str, type[Client]] = {BAD_KEY: BadKey, SLOW_READER: SlowReader, DIRECT: Direct}
+"""By kind; other kinds are tiers, whose requests have keys or come from addresses."""
+
+
+class Run:
+    """One run as one process that sends sees it: the plan, and what it has not yet reported."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.plan = plan
+        self.started = False
+        self.worker: int = plan["worker"]
+        self.regions: list[str] = [*plan["regions"]]
+        self.kinds = {name: number for number, name in enumerate(plan["kinds"])}
+        self.direct: str = plan["direct"]
+        self.ways = Ways({int(home): [Way(*way) for way in ways] for home, ways in plan["ways"].items()})
+        self.rows = bytearray()
+        self.unfinished: dict[int, tuple[Arrival, float, float]] = {}
+        """Requests under way, by greenlet: the arrival, when it was started, and its lag."""
+        self._origin = time.perf_counter() + plan["begin"] - time.time()
+
+    def clock(self) -> float:
+        """Seconds since the beginning of the run."""
+        return time.perf_counter() - self._origin
+
+    def key(self, customer: str) -> str:
+        """The API key of a customer."""
+        keys: dict[str, str] = self.plan["keys"]
+        return keys.get(customer) or f"key-of-{customer}"
+
+    def answered(self, one: Request) -> None:
+        """Note what became of a request."""
+        self.rows += one.packed()
+
+    def take(self) -> bytes:
+        """The rows since the last call."""
+        rows, self.rows = bytes(self.rows), bytearray()
+        return rows
+
+    def schedule(self) -> Any:
+        """All arrivals of the plan."""
+        return arrivals(phases(self.plan), self.plan["regions"], kinds(self.plan), self.plan["seed"])
+
+
+def phases(plan: dict[str, Any]) -> list[Phase | Recorded]:
+    """The shape in a plan."""
+    return [Recorded(*one) if isinstance(one[1], list | tuple) else Phase(*one) for one in plan["phases"]]
+
+
+def kinds(plan: dict[str, Any]) -> dict[str, Kind]:
+    """The kinds in a plan."""
+    return {name: Kind(*kind) for name, kind in plan["kinds"].items()}
+
+
+class Arrivals(User):
+    """Runs once on each worker: goes through the worker's share of the schedule and starts what is due."""
+
+    @task
+    def play(self) -> None:
+        """All of it."""
+        run: Run = self.environment.run
+        if run.started:
+            raise StopUser  # Locust moves a lost worker's users to the others; such a run is invalid anyway.
+        run.started = True
+        timer, under_way = KernelTimer(), Group()
+        idle: defaultdict[Any, deque[Client]] = defaultdict(deque)
+        homes = {name: number for number, name in enumerate(run.regions)}
+        numbers = count()
+        anonymous, loopback = run.plan["anonymous"], run.plan["loopback"]
+        gc.collect()
+        gc.freeze()
+
+        def request(one: Arrival, lag: float) -> None:
+            address = one.kind in anonymous
+            users = idle[one.region, one.kind, one.person if address else -1]
+            if users:
+                user = users.popleft()  # The one that was idle longest, so that all connections have work.
+            else:
+                made = CLASSES.get(one.kind) or (Anonymous if address else Keyed)
+                source = None
+                if loopback:
+                    source = f"127.0.2.{1 + one.person}" if address else f"127.0.1.{1 + next(numbers) % 250}"
+                user = made(self.environment, run, homes[one.region], source)
+            mark = id(user)
+            run.unfinished[mark] = one, run.clock(), lag
+            user.take(one, lag)
+            del run.unfinished[mark]
+            users.append(user)
+
+        reporter = gevent.spawn(self._report_regularly)
+        full_until, gave_up = 0.0, False
+        for one in share(run.schedule(), run.worker, len(run.plan["workers"])):
+            if (early := one.due - run.clock()) > 0:
+                timer.sleep(max(early, MIN_SLEEP))
+            # Waiting for a place is the fault of a server that does not answer, so it is no lag of ours.
+            if (lag := max(run.clock() - max(one.due, full_until), 0.0)) > PATIENCE:
+                gave_up = True
+                break
+            while len(under_way) >= MAX_UNDER_WAY:
+                timer.sleep(MIN_SLEEP)
+                full_until = run.clock()
+            under_way.spawn(request, one, lag)
+        under_way.join(LAST_ANSWERS)
+        timer.close()
+        now = run.clock()
+        for one, sent, lag in run.unfinished.values():
+            home = homes[one.region]
+            run.answered(
+                Request(
+                    one.due, now - one.due, now - sent, lag, run.worker, home, home,
+                    run.kinds[one.kind], one.person, record.UNFINISHED,
+                )
+            )  # fmt: skip
+        reporter.kill()
+        self._report(finished=True, gave_up=gave_up)
+        raise StopUser
+
+    def _report_regularly(self) -> None:
+        while True:
+            gevent.sleep(REPORT)
+            self._report()
+
+    def _report(self, finished: bool = False, gave_up: bool = False) -> None:
+        runner, run = self.environment.runner, self.environment.run
+        cpu = time.process_time()
+        report = {"rows": run.take(), "worker": run.worker, "pid": os.getpid(), "cpu": cpu, "ready": waited_for_cpu()}
+        report |= {"finished": finished, "gave_up": gave_up}
+        if isinstance(runner, WorkerRunner):
+            runner.send_message("measured", report)
+        else:
+            self.environment.joined.receive(report)
+
+
+def waited_for_cpu() -> float:
+    """Seconds for which this process was ready to run and had no CPU (schedstat); 0 where the kernel does not say."""
+    try:
+        with open("/proc/self/schedstat") as stream:
+            return int(stream.read().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0

@@ -1,0 +1,146 @@
+"""scripts/loadtest as a whole: real edges, a real generator, and each fault found by its name."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+
+from loadtest.__main__ import main
+from loadtest.record import read_hdr
+from tests.support.process import ROOT
+from tests.support.redis import SERVER
+
+LENIENT = Path(__file__).with_name("lenient.yaml")
+needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+
+class Ran(NamedTuple):
+    """What the command said, and what it wrote."""
+
+    code: int
+    lines: list[str]
+    out: Path
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        found: dict[str, Any] = orjson.loads((self.out / "figures.json").read_bytes())
+        return found
+
+
+def run(out: Path, workload: Path, *arguments: str) -> Ran:
+    command = [sys.executable, "-m", "loadtest", "--workload", workload, "--out", out, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False, env=os.environ)
+    assert "Traceback" not in done.stderr, done.stderr
+    print(done.stdout, done.stderr)
+    return Ran(done.returncode, done.stdout.splitlines(), out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seconds", "0"], "is not a number above zero"),
+        (["--smoke", "--soak"], "not allowed with"),
+        (["--edges", "eu-west"], "is not REGION=URL"),
+        (["--keys", "keys.json"], "are for --edges"),
+        (["--inject", "lost-worker"], "needs --processes 2"),
+        (["--workload", "nowhere.yaml"], "cannot be read"),
+        (["--against", "nowhere.json"], "No such file"),
+        (["--edges", "eu-west=http://127.0.0.1:1"], "has no URL of ap-southeast, us-east"),
+        (["--against", str(ROOT / "tests/loadtest/lenient.yaml")], ""),
+    ],
+)
+def test_what_cannot_be_used_starts_nothing(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+@needs_redis
+def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None:
+    workload = tmp_path / "eventful.yaml"
+    events = "events: [{at: 25%, lose: us-east, for: 25%}, {at: 60%, cut: hub, for: 20%}]\n"
+    workload.write_text(LENIENT.read_text() + events)
+    ran = run(tmp_path / "out", workload, "--processes", "2")
+    assert ran.lines[-1] == "verdict: pass"
+    assert re.fullmatch(r"p95: \d+ ms", ran.lines[-2])
+    assert ran.code == 0
+    assert not any("invalid" in line for line in ran.lines)
+    assert sum(bool(re.match(r" *\d+ s · \d+/s · p95 .* ms · 429 \d+ .*· lag ", line)) for line in ran.lines) >= 8
+
+    figures = ran.figures
+    counts = figures["counts"]
+    assert counts["started"] == counts["due"] > 500, "two workers start what the schedule has"
+    assert [one["name"] for one in figures["events"]] == [
+        "lost us-east", "end of lost us-east", "cut hub", "end of cut hub",
+    ]  # fmt: skip
+    moved = [row for row in figures["latency"] if row["place"] == "moved"]
+    assert {row["region"] for row in moved} == {"us-east"}
+    assert all(row["response_ms"]["p50"] > 80 for row in moved if row["tier"] == "basic"), "the distance"
+    assert figures["conservation"]["breaches"] == []
+    assert figures["conservation"]["answered"] > 300
+    assert counts["refused"] > 100, "60 a minute shows"
+    assert all(found for found in figures["samples"].values())
+    assert set(figures["generator"]) == {"0", "1"}
+
+    written = read_hdr(ran.out / "histograms/eu-west-basic-response-home.hdr")
+    (row,) = (one for one in figures["latency"] if one["region"] == "eu-west" and one["tier"] == "basic")
+    assert written.count == row["requests"]
+    page = (ran.out / "report.html").read_text()
+    assert "default-src 'none'" in page
+    assert not re.search(r"(?:src|href)=|@import|url\(", page), "it asks for nothing"
+
+
+FAULTS = [
+    pytest.param("nobody", 1, r"fail: p95 eu-west: nothing was answered"),
+    pytest.param("lost-worker", 3, r"generator: worker 1 was lost, \d+ s after the beginning"),
+    *(
+        pytest.param(*row, marks=pytest.mark.soak)
+        for row in (
+            (
+                "slow-upstream",
+                1,
+                r"fail: p95 eu-west 1\d\d\d ms > 800 ms, \d+ s to \d+ s; direct 1\d+ ms, so the .*",
+            ),
+            ("hanging-upstream", 1, r"fail: lost \d+ > 0: sent and never answered in .*"),
+            ("leaking-limit", 1, r"fail: limit_error basic-\d \d+ of 60, 90 may, .*; 2 basic customers above .*"),
+            ("false-429", 1, r"fail: false_429 basic .* > 5 % were refused although .*: \d+ in ap-southeast.*"),
+            ("dropped-batches", 1, r"fail: conserved: \d+ customers differ, .* answered and not in the ledger; .*"),
+            ("starved-generator", 3, r"generator: late, p95 \d+ ms, worker 0, \d+ s to \d+ s"),
+        )
+    ),
+]
+
+
+@needs_redis
+@pytest.mark.parametrize(("fault", "code", "told"), FAULTS)
+def test_an_injected_fault_is_told_by_its_name(fault: str, code: int, told: str, tmp_path: Path) -> None:
+    more = {"lost-worker": ["--processes", "2"], "nobody": ["--seconds", "3"]}.get(fault, [])
+    ran = run(tmp_path / "out", LENIENT, "--inject", fault, *more)
+    assert any(re.fullmatch(told, line) for line in ran.lines)
+    assert ran.code == code
+    assert ran.lines[-1] == f"verdict: {'invalid' if code == 3 else 'fail'}"
+    assert ran.figures["injected"] == fault
+
+
+@needs_redis
+@pytest.mark.soak
+def test_stalls_show_in_p95_though_hardly_any_request_meets_one(tmp_path: Path) -> None:
+    """An upstream of 20 ms that stands still for 300 of 3300 ms: the theory of an open model says 175 ms."""
+    workload = tmp_path / "stalls.yaml"
+    workload.write_text(LENIENT.read_text().replace("800ms", "120ms").replace("for: 8s", "for: 20s"))
+    for _ in range(3):  # A machine that stands still itself spoils a run, and the verdict says so.
+        ran = run(tmp_path / "out", workload, "--inject", "stalls")
+        if ran.code != 3:
+            break
+    assert ran.code == 1
+    assert 140 < ran.figures["p95_by_region_ms"]["eu-west"] < 240

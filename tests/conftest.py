@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.support")
-pytest_plugins = ["tests.support.collector_fixtures", "tests.support.redis_fixtures"]
+pytest_plugins = ["tests.support.collector_fixtures", "tests.support.edge_fixtures", "tests.support.redis_fixtures"]
 
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)

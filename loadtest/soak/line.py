@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 
 from loadtest.soak.account import How
-from tests.e2e.frames import CLOSE, Frame, read
+from tests.support.frames import CLOSE, Frame, read
 from tests.support.ports import HOST
 
 LIMIT = 1 << 20

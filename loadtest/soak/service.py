@@ -15,7 +15,7 @@ import httptools
 import uvloop
 
 from loadtest.soak.tally import ODD, Tally
-from tests.e2e.frames import CLOSE, masked
+from tests.support.frames import CLOSE, masked
 from tests.support.ports import HOST
 from tests.support.upstream import chunks, content
 

@@ -21,13 +21,13 @@ from loadtest.soak.kinds import API, BULK, COMER, DETOUR, KINDS, LIMITED
 from loadtest.soak.service import HEALTH
 from loadtest.soak.tally import Tally
 from loadtest.soak.traffic import Plan
-from tests.faults.storm import whole_crew
 from tests.support.ask import ask
 from tests.support.authority import Authority
 from tests.support.customers import key_line
 from tests.support.edge import Edge
 from tests.support.ports import HOST, Ports
 from tests.support.process import Process, kill
+from tests.support.storm import whole_crew
 from tests.support.waiting import until
 
 WORKERS = 2

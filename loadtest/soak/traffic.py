@@ -22,8 +22,8 @@ import uvloop
 from loadtest.soak.account import Account, Seen, Trouble
 from loadtest.soak.kinds import COMER, DETOUR, KINDS, SECURE, Kind
 from loadtest.soak.line import Broken, Head, Line, request, says
-from tests.e2e.frames import BINARY, close, frame
 from tests.support.customers import key_of
+from tests.support.frames import BINARY, close, frame
 from tests.support.upstream import content
 
 PATIENCE = 25.0

@@ -19,12 +19,12 @@ from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.main import bind
 from edgeproxy.config.collector import Tls
 from edgeproxy.config.parsers import Address
-from tests.collector.secured import NAME, Secured, serial_at
 from tests.support.ask import answer_of
 from tests.support.authority import Authority
 from tests.support.chains import Chain
 from tests.support.collector import READ, Collector, sha256
 from tests.support.ports import HOST
+from tests.support.secured import NAME, Secured, serial_at
 from tests.support.waiting import until
 
 

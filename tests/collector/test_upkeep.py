@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from edgeproxy.database.schema import DAY, HOUR, batches, days, hours, ledger
-from tests.collector.books import Books, Cell, Clock, clock, of_days
+from tests.support.books import Books, Cell, Clock, clock, of_days
 from tests.support.chains import NOON, Chain
 from tests.support.collector import checked
 from tests.support.collector_fixtures import StartCollector

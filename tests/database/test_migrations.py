@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import DAY, HOUR, MINUTE_VALUE_MAX
 from edgeproxy.usage.batch import body, digest
-from tests.collector.books import Books, Cell, Clock, clock
+from tests.support.books import Books, Cell, Clock, clock
 from tests.support.chains import NOON, Chain
 
 __all__ = ["clock"]

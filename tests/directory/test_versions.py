@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import json
 import secrets
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from edgeproxy.directory.push import Done, Refused, change
 from edgeproxy.directory.versions import LOG, Unreadable, Version, after, line_of, parts_of, version_of
 from edgeproxy.hub.cluster import link_to
 from edgeproxy.hub.redis import Link, Tls
+from tests.support.directory import told
 from tests.support.redis import SERVER, Cluster, Redis
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
@@ -47,21 +47,6 @@ async def asking(port: int) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
         yield link.ask
     finally:
         await link.close()
-
-
-async def told(ask: versions.Ask, token: str | None = None, known: dict[str, str] | None = None) -> dict[str, str]:
-    """The tier of each customer, for one who knows these as of this version."""
-    found = dict(known or {})
-    for version in after(await versions.log(ask), token):
-        if version.whole:
-            found.clear()
-        async for part in versions.parts(ask, version):
-            for line in part:
-                said = json.loads(line)
-                found.pop(said["name"], None)
-                if "customer" in said:
-                    found[said["name"]] = said["customer"]["tier"]
-    return found
 
 
 def played(port: int, scene: Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]) -> None:

@@ -1,19 +1,16 @@
 """Edges and upstreams for the tests that use the whole of it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.register_assert_rewrite("tests.e2e.alike")
 
-from tests.e2e.services import Httpbin, Nginx  # noqa: E402
 from tests.support.edge import Edge  # noqa: E402
+from tests.support.services import Httpbin, Nginx  # noqa: E402
 from tests.support.upstream import Upstream  # noqa: E402
-
-StartEdge = Callable[..., Edge]
 
 
 @pytest.fixture(scope="session")
@@ -69,16 +66,3 @@ def site(folder: Path, files: Nginx) -> Iterator[Edge]:
     routes = [{"name": "files", "path": "/*", "upstream": "api", "auth": "none"}]
     with closing(Edge(folder / "site", files.port, routes=routes)) as edge:
         yield edge.start()
-
-
-@pytest.fixture
-def start_edge(tmp_path: Path, upstream: Upstream) -> Iterator[StartEdge]:
-    """Start an edge of a test's own: `start_edge(**people(acme="basic"), **settings)`."""
-    with ExitStack() as ends:
-
-        def start(*, port: int | None = None, **settings: Any) -> Edge:
-            edge = Edge(tmp_path / "edge", port or upstream.port, **settings)
-            ends.enter_context(closing(edge))
-            return edge.start()
-
-        yield start

@@ -11,10 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.e2e.conftest import StartEdge
 from tests.support.ask import ask
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, total
+from tests.support.edge import Edge, StartEdge, total
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 

@@ -4,10 +4,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
 from tests.support.ask import Wire, ask
 from tests.support.customers import UNLIMITED, key_of, people
-from tests.support.edge import Edge, total
+from tests.support.edge import Edge, StartEdge, total
 from tests.support.waiting import until
 
 ROUTES = [

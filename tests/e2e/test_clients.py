@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from tests.e2e.alike import STAMPED, assert_alike
-from tests.e2e.clients import CLIENTS, Send
-from tests.e2e.services import LARGE, TEXT, Httpbin, Nginx
 from tests.support.ask import Answer
+from tests.support.clients import CLIENTS, Send
 from tests.support.customers import UNLIMITED, key_of
 from tests.support.edge import Edge
 from tests.support.ports import HOST
+from tests.support.services import LARGE, TEXT, Httpbin, Nginx
 from tests.support.upstream import content
 
 ASKED = {"Host": "api.test", "User-Agent": "tests/1", "X-Own": 'a, "b"; c=1'}

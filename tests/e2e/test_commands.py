@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.conftest import StartEdge
-from tests.e2e.services import answers
-from tests.e2e.structured import parse_list
 from tests.support.ask import ask
 from tests.support.customers import key_of, people
-from tests.support.edge import START, Edge
+from tests.support.edge import START, Edge, StartEdge
 from tests.support.ports import HOST, Ports
 from tests.support.process import ROOT, Process
+from tests.support.services import answers
+from tests.support.structured import parse_list
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
 from tests.support.ask import Wire
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.load import Load, Plan
 from tests.support.upstream import Upstream, content
 

@@ -22,10 +22,9 @@ from edgeproxy.config.load import load_people
 from edgeproxy.directory import push
 from edgeproxy.directory.cache import FILE
 from edgeproxy.hub.redis import Link
-from tests.directory.test_versions import told
-from tests.e2e.conftest import StartEdge
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
-from tests.support.edge import Edge, total
+from tests.support.directory import told
+from tests.support.edge import Edge, StartEdge, total
 from tests.support.redis import SERVER, Redis
 from tests.support.waiting import until
 

@@ -12,10 +12,9 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed
 
-from tests.e2e.conftest import StartEdge
 from tests.support.ask import Wire, ask
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.load import Load, Plan
 from tests.support.ports import HOST, Ports
 from tests.support.process import kill

@@ -9,10 +9,10 @@ import pytest
 from tests.support.ask import Answer
 from tests.support.customers import people
 from tests.support.edge import Edge, total
+from tests.support.fake_redis import Answers, fake
 from tests.support.threaded import Threaded
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
-from tests.sync.fake import Answers, fake
 
 LIMIT = 60
 

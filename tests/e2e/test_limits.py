@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
-from tests.e2e.structured import parse_list
-from tests.e2e.test_refusals import assert_problem
-from tests.support.ask import Answer
+from tests.support.ask import Answer, assert_problem
 from tests.support.customers import UNLIMITED, key_of, people
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.load import Load, Plan
+from tests.support.structured import parse_list
 from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 WORKERS = 2
 
@@ -108,11 +106,6 @@ def assert_retries_pass(edge: Edge, customer: str, draw: random.Random, *, round
         assert 1 <= seconds <= most
         wait_until(time.monotonic() + seconds)
         assert edge.ask(key=key).status == 200
-
-
-def wait_until(moment: float) -> None:
-    """Until the monotonic clock says so: the time is the condition here."""
-    until(lambda: time.monotonic() >= moment, "time passes", seconds=120)
 
 
 def test_the_guard_holds_an_address_before_anybody_looks_at_its_key(start_edge: StartEdge) -> None:

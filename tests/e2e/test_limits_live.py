@@ -3,12 +3,11 @@
 from contextlib import ExitStack
 from typing import Any
 
-from tests.e2e.conftest import StartEdge
-from tests.e2e.structured import parse_list
 from tests.support.ask import Answer, Wire
 from tests.support.customers import key_line, key_of
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.process import kill
+from tests.support.structured import parse_list
 from tests.support.waiting import until
 
 OPEN = b"POST /open HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\nContent-Length: 2\r\n\r\n" % key_of("acme").encode()

@@ -4,27 +4,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
-from tests.support.ask import Answer, Wire, say
+from tests.support.ask import Answer, Wire, assert_problem, say
 from tests.support.customers import UNLIMITED, key_line, key_of, people
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.ports import HOST, Ports
 from tests.support.upstream import Upstream
 
 KEY = key_of(UNLIMITED).encode()
-
-
-def assert_problem(answer: Answer, status: int) -> dict[str, Any]:
-    """That an answer is an error of the edge's, as RFC 9457 has it; its members."""
-    assert answer.status == status, answer
-    assert answer["content-type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json()
-    assert {"type", "title", "status", "detail", "instance"} <= problem.keys()
-    assert problem["status"] == status
-    assert problem["instance"] == answer["x-request-id"]
-    assert problem["title"]
-    assert problem["detail"]
-    return problem
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,10 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.e2e.conftest import StartEdge
 from tests.e2e.site import Site
 from tests.support.ask import Wire, ask
 from tests.support.customers import UNLIMITED, key_line, key_of, people
-from tests.support.edge import COMMAND, Edge, total
+from tests.support.edge import COMMAND, Edge, StartEdge, total
 from tests.support.load import Load, Plan
 from tests.support.ports import HOST, Ports
 from tests.support.process import Process, kill

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import total
+from tests.support.edge import StartEdge, total
 from tests.support.ports import HOST
 from tests.support.process import ROOT
 from tests.support.upstream import Upstream

@@ -11,8 +11,8 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.e2e.clients import LONG, own_session
 from tests.support.ask import PATIENCE
+from tests.support.clients import LONG, own_session
 from tests.support.customers import UNLIMITED, key_of
 from tests.support.edge import Edge
 from tests.support.ports import HOST

@@ -4,12 +4,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.collector.secured import NAME, Secured
 from tests.support.authority import Authority
 from tests.support.collector import EDGE
 from tests.support.customers import people
 from tests.support.edge import Edge
 from tests.support.ports import HOST
+from tests.support.secured import NAME, Secured
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
 from tests.support.ask import Answer, Wire
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TRACE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-0[01]")

@@ -1,13 +1,11 @@
 """What flows through the edge flows at once, both ways, and nobody who stalls is bought with memory."""
 
 import asyncio
-import select
 import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,12 +14,12 @@ import pytest
 import websockets
 from aiohttp import web
 
-from tests.e2e.clients import own_session
-from tests.e2e.conftest import StartEdge
-from tests.support.ask import PATIENCE, Wire
+from tests.support.ask import PATIENCE, Wire, send_until_stalled
+from tests.support.clients import own_session
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.ports import HOST, Ports
+from tests.support.process import memory_of
 from tests.support.upstream import content
 
 KEY = {"X-API-Key": key_of(UNLIMITED)}
@@ -272,12 +270,6 @@ def test_only_websockets_are_tunnelled(edge: Edge) -> None:
     assert "upgrade" not in {name.lower() for name, _ in answer.json()["fields"]}
 
 
-def memory_of(pids: list[int]) -> int:
-    """Bytes of resident memory, of all of them."""
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
-    return pages * 4096
-
-
 def test_readers_that_stall_cost_no_memory_and_get_everything_in_the_end(start_edge: StartEdge) -> None:
     edge = start_edge()
     size = 64 << 20
@@ -322,14 +314,6 @@ def test_a_service_that_stalls_stops_the_upload_and_costs_no_memory(start_edge: 
             service.close()
         assert bytes(received) == body
         assert memory_of(workers) - before < HOARD
-
-
-def send_until_stalled(raw: socket.socket, body: bytes) -> int:
-    """How many bytes of the body are taken before nobody takes any for half a second."""
-    sent = 0
-    while sent < len(body) and select.select([], [raw], [], 0.5)[1]:
-        sent += raw.send(memoryview(body)[sent : sent + (1 << 16)])
-    return sent
 
 
 def take_request(service: socket.socket, length: int, received: bytearray) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.structured import Item, parse_list
+from tests.support.structured import Item, parse_list
 
 
 def test_the_examples_of_the_draft_are_read() -> None:

@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.e2e.conftest import StartEdge
 from tests.support.authority import Authority, Pair
-from tests.support.edge import COMMAND, Edge, total
+from tests.support.edge import COMMAND, Edge, StartEdge, total
 from tests.support.ports import HOST
 from tests.support.waiting import until
 

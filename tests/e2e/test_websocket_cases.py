@@ -20,9 +20,9 @@ import pytest
 import websockets
 from aiohttp import web
 
-from tests.e2e.frames import CLOSE, COMPRESSED, CONTINUATION, Deflate, Frame, close, fragments, read
 from tests.e2e.websocket_cases import GROUPS, Case, Chops, Compressed, Event, Heard
 from tests.support.edge import Edge
+from tests.support.frames import CLOSE, COMPRESSED, CONTINUATION, Deflate, Frame, close, fragments, read
 from tests.support.ports import HOST, Ports
 
 SERVERS = ("websockets", "aiohttp")

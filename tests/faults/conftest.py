@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import start_edge
-from tests.faults.service import Service
+from tests.support.service import Service
 from tests.support.upstream import Upstream
 
-pytest.register_assert_rewrite("tests.faults.storm", "tests.faults.counting")
-
-__all__ = ["start_edge", "upstream"]
+pytest.register_assert_rewrite("tests.support.storm", "tests.faults.counting")
 
 
 @pytest.fixture

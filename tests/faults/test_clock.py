@@ -12,12 +12,11 @@ import pytest
 from edgeproxy.clock import EPOCH
 from edgeproxy.counters.control import Control
 from edgeproxy.counters.store import Store
-from tests.e2e.conftest import StartEdge
-from tests.faults.asking import Asking
-from tests.faults.service import Service
-from tests.faults.tables import in_use, shown
+from tests.support.asking import Asking
 from tests.support.customers import people
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
+from tests.support.edge_tables import in_use, shown
+from tests.support.service import Service
 from tests.support.waiting import turned
 
 HOUR = 3600.0

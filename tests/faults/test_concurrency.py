@@ -8,15 +8,14 @@ import threading
 from collections import Counter
 from time import monotonic
 
-from tests.e2e.conftest import StartEdge
-from tests.faults.service import Service
-from tests.faults.storm import whole_crew
-from tests.faults.tables import in_use, shown
 from tests.support.customers import people
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
+from tests.support.edge_tables import in_use, shown
 from tests.support.load import request
 from tests.support.ports import HOST
 from tests.support.process import kill
+from tests.support.service import Service
+from tests.support.storm import whole_crew
 from tests.support.waiting import until
 
 CLIENTS = 10_000

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
-from tests.e2e.test_streaming import memory_of
-from tests.faults.asking import Asking, at_work
-from tests.faults.service import Service
+from tests.support.asking import Asking, at_work
 from tests.support.customers import key_of, people
-from tests.support.edge import Edge, total
+from tests.support.edge import Edge, StartEdge, total
 from tests.support.ports import HOST
+from tests.support.process import memory_of
+from tests.support.service import Service
 from tests.support.waiting import until
 
 WORKERS = 2

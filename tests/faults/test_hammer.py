@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
 from tests.support.ask import Wire
 from tests.support.customers import people
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.load import Account, Load, Plan, request
 from tests.support.upstream import Upstream
 from tests.support.waiting import until

@@ -7,9 +7,8 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.ports import HOST
 from tests.support.upstream import Upstream
 

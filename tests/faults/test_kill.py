@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
-from tests.faults.storm import Storm
 from tests.support.customers import UNLIMITED, people
+from tests.support.edge import StartEdge
+from tests.support.storm import Storm
 from tests.support.upstream import Upstream
 
 LIMIT = 600

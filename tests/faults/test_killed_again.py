@@ -7,19 +7,18 @@ from contextlib import closing
 from pathlib import Path
 
 from edgeproxy.counters.control import Control
-from tests.e2e.conftest import StartEdge
-from tests.faults.asking import Asking, at_work
 from tests.faults.counting.site import stepping
 from tests.faults.counting.stepping import said
-from tests.faults.service import Service
-from tests.faults.storm import whole_crew
-from tests.faults.tables import in_use, shown
 from tests.support.ask import ask
+from tests.support.asking import Asking, at_work
 from tests.support.customers import people
-from tests.support.edge import COMMAND, Edge
+from tests.support.edge import COMMAND, Edge, StartEdge
+from tests.support.edge_tables import in_use, shown
 from tests.support.load import request
 from tests.support.ports import HOST
 from tests.support.process import kill
+from tests.support.service import Service
+from tests.support.storm import whole_crew
 from tests.support.waiting import until
 
 SERVES = "before serve 1"

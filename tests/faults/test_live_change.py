@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from tests.e2e.conftest import StartEdge
-from tests.faults.asking import Asking
-from tests.faults.service import Service
-from tests.faults.tables import in_use, shown
+from tests.support.asking import Asking
 from tests.support.customers import people
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
+from tests.support.edge_tables import in_use, shown
+from tests.support.service import Service
 from tests.support.waiting import turned
 
 WORKERS = 2

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
-from tests.e2e.test_streaming import memory_of, send_until_stalled
-from tests.support.ask import PATIENCE, Wire
+from tests.support.ask import PATIENCE, Wire, send_until_stalled
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, total
+from tests.support.edge import Edge, StartEdge, total
 from tests.support.ports import HOST
+from tests.support.process import memory_of
 from tests.support.waiting import until
 
 MIB = 1 << 20

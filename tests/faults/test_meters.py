@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-from tests.e2e.conftest import StartEdge
 from tests.support.ask import ask
 from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import StartEdge
 from tests.support.ports import HOST
 from tests.support.process import kill
 from tests.support.waiting import until

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
 from tests.support.ask import PATIENCE, Wire
 from tests.support.customers import UNLIMITED
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
 from tests.support.load import request
 
 REQUESTS = 1500

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
-from tests.e2e.test_limits import wait_until
-from tests.faults.storm import PATHS
 from tests.support.ask import Wire
 from tests.support.customers import UNLIMITED, key_of, people
-from tests.support.edge import Edge, total
+from tests.support.edge import Edge, StartEdge, total
 from tests.support.load import Account, Load, Plan
+from tests.support.storm import PATHS
 from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_until
 
 WINDOW = 55.0
 """Seconds in which a test of one window of a minute has to be over."""

@@ -6,13 +6,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.e2e.conftest import StartEdge
-from tests.faults.asking import Asking, at_work
-from tests.faults.service import Service
-from tests.faults.tables import in_use, shown
+from tests.support.asking import Asking, at_work
 from tests.support.customers import people
-from tests.support.edge import Edge
+from tests.support.edge import Edge, StartEdge
+from tests.support.edge_tables import in_use, shown
 from tests.support.process import kill
+from tests.support.service import Service
 from tests.support.waiting import until
 
 LIMIT = 300

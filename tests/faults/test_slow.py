@@ -8,15 +8,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e.conftest import StartEdge
-from tests.e2e.test_limits import wait_until
-from tests.e2e.test_refusals import assert_problem
-from tests.support.ask import Wire
+from tests.support.ask import Wire, assert_problem
 from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, total
+from tests.support.edge import Edge, StartEdge, total
 from tests.support.ports import HOST
 from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_until
 
 DEADLINE = 1.0
 """Seconds of every deadline of the edge here."""

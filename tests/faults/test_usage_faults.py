@@ -13,8 +13,8 @@ import pytest
 
 from tests.faults.counting.relay import CALM, DOWN, STORMY
 from tests.faults.counting.site import Counted, Site
+from tests.support.sealing import batches
 from tests.support.waiting import until
-from tests.usage.edge import batches
 
 HOUR = 3600.0
 

@@ -26,12 +26,12 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.plan import RateTerms
 from edgeproxy.sync.shared import Row, Shared, Use
 from tests.support.authority import Authority
+from tests.support.hosts import LAYOUT
+from tests.support.hub_rights import documented
+from tests.support.reached_hub import played, reached, tried
 from tests.support.redis import SERVER, SLOTS, Cluster, Redis, free_port
 from tests.support.tables import close_all, limits, make
 from tests.support.waiting import turned
-from tests.sync.hosts import LAYOUT
-from tests.sync.reached import played, reached, tried
-from tests.sync.rights import documented
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -11,9 +11,9 @@ from edgeproxy.hub import calls
 from edgeproxy.hub.redis import Away, Link, Tls
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from tests.support.authority import Authority
+from tests.support.hub_rights import documented
+from tests.support.reached_hub import played, reached, tried, until
 from tests.support.redis import SERVER, Redis, free_port
-from tests.sync.reached import played, reached, tried, until
-from tests.sync.rights import documented
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

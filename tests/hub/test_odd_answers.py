@@ -14,8 +14,8 @@ from edgeproxy.directory import push, versions
 from edgeproxy.hub import breaker, calls
 from edgeproxy.hub.redis import Away, Link
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
-from tests.sync.fake import Answers, bulk, clock, fake, to
-from tests.sync.reached import played, reached, tried, until
+from tests.support.fake_redis import Answers, bulk, clock, fake, to
+from tests.support.reached_hub import played, reached, tried, until
 
 SAID = Report(b"k", 1, 1, 1, 2142.0, 60.0, 3, window=Window(10, 28, 1000, (Cell(1000, 3, 0),)))
 

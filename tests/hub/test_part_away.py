@@ -11,8 +11,8 @@ from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.counters.rows import HAS_GAUGES
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.totals import Totals
+from tests.support.hosts import LAYOUT, Worker, World
 from tests.support.tables import WIDTH, close_all, limits, make
-from tests.sync.hosts import LAYOUT, Worker, World
 
 RULE = Rule("basic", 60, 60.0)
 OTHER = Rule("other", 60, 90.0)

@@ -17,8 +17,8 @@ from edgeproxy.ledger.ingest import Unavailable
 from edgeproxy.ledger.queries import Asked, BadQuery, asked, statement_of, usage, written
 from edgeproxy.ledger.rollup import Rolled
 from edgeproxy.ledger.sources import NotKept, Source, sources
-from tests.collector.books import Books, Cell, Clock, clock, of_days  # noqa: F401
 from tests.collector.year import fill, month
+from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
 from tests.support.postgresql import Postgresql
 

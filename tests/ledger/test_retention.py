@@ -9,7 +9,7 @@ from edgeproxy.database.schema import COUNTED, DAY, GAP, HOUR, QUARANTINED, batc
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.ledger.retention import Sweep
 from edgeproxy.usage.batch import Gap
-from tests.collector.books import Books, Clock, clock, of_days  # noqa: F401
+from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
 
 MIDNIGHT = NOON // DAY * DAY

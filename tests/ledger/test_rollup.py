@@ -13,7 +13,7 @@ from edgeproxy.ledger.chain import Verdict
 from edgeproxy.ledger.rollup import GRACE, Rolled
 from edgeproxy.ledger.writer import Ledger
 from edgeproxy.usage.batch import Gap, Row
-from tests.collector.books import Books, Cell, Clock, clock, of_days  # noqa: F401
+from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
 from tests.support.postgresql import Postgresql
 

@@ -13,7 +13,7 @@ from edgeproxy.database.schema import DAY, HOUR
 from edgeproxy.ledger.chain_audit import Broken
 from edgeproxy.ledger.verify import verify
 from edgeproxy.usage.batch import Gap, digest
-from tests.collector.books import Books, of_days, set_clock
+from tests.support.books import Books, of_days, set_clock
 from tests.support.chains import NOON, Chain
 from tests.support.collector import Collector, checked, verified
 from tests.support.postgresql import Postgresql

@@ -14,7 +14,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import look
 from tests.limits.hammer import Record
-from tests.limits.windows import most_in_a_window
+from tests.support.windows import most_in_a_window
 
 WINDOW = 0.5
 SECONDS = 1.4

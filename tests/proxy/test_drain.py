@@ -8,10 +8,10 @@ from time import monotonic
 import pytest
 
 from edgeproxy.tasks import Tasks
-from tests.e2e.frames import BINARY, TEXT, close, frame
 from tests.proxy.authority import Authority
 from tests.proxy.test_backpressure import narrow
 from tests.proxy.test_tunnel import SWITCH, UPGRADE, tunnel
+from tests.support.frames import BINARY, TEXT, close, frame
 from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
 from tests.support.wire import Wire
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.proxy.websocket import Frames, going_away
-from tests.e2e.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, read
+from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, read
 
 WORD = going_away()
 PAYLOADS = st.one_of(

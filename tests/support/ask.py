@@ -1,6 +1,7 @@
 """Asking a server one thing, with nothing but the standard library's client."""
 
 import io
+import select
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,3 +111,24 @@ def say(port: int, data: bytes) -> Answer:
     with Wire(port) as wire:
         wire.send(data)
         return wire.hear()
+
+
+def send_until_stalled(raw: socket.socket, body: bytes) -> int:
+    """How many bytes of the body are taken before nobody takes any for half a second."""
+    sent = 0
+    while sent < len(body) and select.select([], [raw], [], 0.5)[1]:
+        sent += raw.send(memoryview(body)[sent : sent + (1 << 16)])
+    return sent
+
+
+def assert_problem(answer: Answer, status: int) -> dict[str, Any]:
+    """That an answer is an error of the edge's, as RFC 9457 has it; its members."""
+    assert answer.status == status, answer
+    assert answer["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert {"type", "title", "status", "detail", "instance"} <= problem.keys()
+    assert problem["status"] == status
+    assert problem["instance"] == answer["x-request-id"]
+    assert problem["title"]
+    assert problem["detail"]
+    return problem

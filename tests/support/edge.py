@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,10 @@ class Edge:
             for family in families
             for sample in family.samples
         }
+
+
+StartEdge = Callable[..., Edge]
+"""The fixture `start_edge`: its keywords are settings, and `port` that of another upstream."""
 
 
 def total(samples: Samples, name: str, /, **labels: str) -> float:

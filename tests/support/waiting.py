@@ -32,3 +32,8 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
     """What `work` gives; fails where it takes longer."""
     async with asyncio.timeout(seconds):
         return await work
+
+
+def wait_until(moment: float) -> None:
+    """Until the monotonic clock says so: the time is the condition here."""
+    until(lambda: time.monotonic() >= moment, "time passes", seconds=120)

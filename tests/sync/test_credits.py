@@ -14,8 +14,8 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.sync import plan
 from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.shared import Use
+from tests.support.hosts import LAYOUT, NEWS, WORKERS, Host, World
 from tests.support.tables import close_all, limits
-from tests.sync.hosts import LAYOUT, NEWS, WORKERS, Host, World
 
 MINUTE = 60.0
 LIMIT = 60

@@ -10,8 +10,8 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.rate import GOOD
 from edgeproxy.sync.shared import Use
+from tests.support.hosts import WORKERS, World
 from tests.support.tables import close_all
-from tests.sync.hosts import WORKERS, World
 
 MINUTE = 60.0
 

@@ -12,7 +12,7 @@ from edgeproxy.usage.answer import Reply
 from edgeproxy.usage.batch import FIRST, Batch, Row, body, digest
 from edgeproxy.usage.segment import Mark as RowMark
 from edgeproxy.usage.spool import Spool
-from tests.usage.edge import NOW
+from tests.support.sealing import NOW
 
 EDGE = "edge-1"
 MARKS = (RowMark(1, 0, 0, 1),)

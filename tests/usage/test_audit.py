@@ -5,7 +5,7 @@ import pytest
 from edgeproxy.usage.audit import listing, sealed_in_tables, verify
 from edgeproxy.usage.batch import FIRST, Batch, body
 from edgeproxy.usage.spool import Spool, segments
-from tests.usage.edge import acknowledge
+from tests.support.sealing import acknowledge
 
 ROWS = (("acme", "requests", "v1", 1),)
 

@@ -22,7 +22,7 @@ from edgeproxy.usage.spool import (
     likely,
     segments,
 )
-from tests.usage.edge import NOW, Faulty, acknowledge
+from tests.support.sealing import NOW, Faulty, acknowledge
 from tests.usage.peer import EDGE, append
 
 

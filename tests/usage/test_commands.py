@@ -14,7 +14,7 @@ from edgeproxy.usage import audit
 from edgeproxy.usage.identity import settle
 from edgeproxy.usage.seal import Sealer
 from edgeproxy.usage.spool import Spool, segments
-from tests.usage.edge import NOW, acknowledge, count, name, prepare
+from tests.support.sealing import NOW, acknowledge, count, name, prepare
 
 
 class Edge:

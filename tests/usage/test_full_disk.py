@@ -11,7 +11,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.usage.seal import Sealer
 from edgeproxy.usage.segment import Disk
 from edgeproxy.usage.spool import segments
-from tests.usage.edge import NOW, batches, count, name, prepare, sums, totals
+from tests.support.sealing import NOW, batches, count, name, prepare, sums, totals
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.usage import identity
 from edgeproxy.usage.identity import Unusable, adopt, aside, discard, load, make, settle
 from edgeproxy.usage.seal import Sealer
-from tests.usage.edge import NOW, Killed, batches, count, sums
+from tests.support.sealing import NOW, Killed, batches, count, sums
 
 ACME = ("acme", "requests", "v1")
 

@@ -14,7 +14,7 @@ from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.usage.seal import Sealer
 from edgeproxy.usage.segment import Disk
 from edgeproxy.usage.spool import segments
-from tests.usage.edge import batches, choose, count, prepare, sums, totals
+from tests.support.sealing import batches, choose, count, prepare, sums, totals
 
 PATIENCE = 20.0
 

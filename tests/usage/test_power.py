@@ -3,7 +3,6 @@
 What was sealed stays sealed and counted; what was not sealed may be lost, and is never made up.
 """
 
-import os
 import random
 import shutil
 from collections import Counter
@@ -13,68 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters import layout as at
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.usage import seal
 from edgeproxy.usage.seal import Sealer
-from edgeproxy.usage.segment import Disk
-from tests.usage.edge import NOW, Killed, Name, choose, count, prepare, sums, totals
+from tests.support.power import Memory, Pages
+from tests.support.sealing import NOW, Killed, Name, choose, count, prepare, sums, totals
 
 FEW, MANY = 40, 2000
-
-
-class Memory(Disk):
-    """What the disk has of the spool: what was waited for, and of what is under way a part at most."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.acts = 0
-        self.has: dict[str, bytes] = {}
-
-    def act(self) -> None:
-        self.acts -= 1
-        if self.acts == 0:
-            raise Killed
-
-    def write(self, fd: int, data: bytes, offset: int) -> None:
-        self.act()
-        super().write(fd, data, offset)
-        self.act()
-
-    def sync(self, fd: int) -> None:
-        self.act()
-        path = os.readlink(f"/proc/self/fd/{fd}")
-        self.has[path] = Path(path).read_bytes()
-        self.act()
-
-    def lose(self) -> None:
-        for path, has in self.has.items():
-            rest = Path(path).read_bytes()[len(has) :]
-            if not rest:
-                continue
-            part = rest[: self.chance.randrange(len(rest) + 1)]
-            # The size may be known before what is there.
-            junk = self.chance.choice((b"", bytes(len(rest) - len(part)), self.chance.randbytes(20)))
-            Path(path).write_bytes(has + part + junk)
-
-
-class Pages:
-    """What the disk may have of each page of a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.moments = [path.read_bytes()]
-
-    def moment(self) -> None:
-        self.moments.append(self.path.read_bytes())
-
-    def synced(self) -> None:
-        self.moments = [self.path.read_bytes()]
-
-    def lose(self, chance: random.Random) -> None:
-        pages = range(0, len(self.moments[-1]), at.PAGE)
-        self.path.write_bytes(b"".join([chance.choice(self.moments)[page : page + at.PAGE] for page in pages]))
 
 
 @pytest.mark.parametrize("rounds", [FEW, pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])

@@ -18,7 +18,7 @@ from edgeproxy.usage import identity
 from edgeproxy.usage.batch import Batch
 from edgeproxy.usage.seal import Sealer, pause
 from edgeproxy.usage.spool import Broken, segments
-from tests.usage.edge import NOW, Faulty, batches, count, name, prepare, sums, totals
+from tests.support.sealing import NOW, Faulty, batches, count, name, prepare, sums, totals
 
 ACME = ("acme", "requests", "v1")
 MINUTE = NOW - NOW % 60

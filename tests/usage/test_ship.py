@@ -18,7 +18,7 @@ from edgeproxy.usage.backlog import REMOVED
 from edgeproxy.usage.batch import Batch, read
 from edgeproxy.usage.ship import Send, Shipper
 from edgeproxy.usage.spool import Given, Spool, discard, segments, watermark
-from tests.usage.edge import NOW, acknowledge
+from tests.support.sealing import NOW, acknowledge
 from tests.usage.peer import Peer, append, inline
 
 FEW, MANY = 40, 2000

@@ -15,7 +15,7 @@ from edgeproxy.counters import tallies
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.usage.seal import Sealer
-from tests.usage.edge import NOW, WAYS, Faulty, Killed, Name, batches, choose, count, prepare, sums, totals
+from tests.support.sealing import NOW, WAYS, Faulty, Killed, Name, batches, choose, count, prepare, sums, totals
 
 FEW, MANY = 100, 5000
 

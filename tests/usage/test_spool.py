@@ -8,7 +8,7 @@ from edgeproxy.usage.backlog import Backlog
 from edgeproxy.usage.batch import Batch, body, digest
 from edgeproxy.usage.segment import HEAD, Mark
 from edgeproxy.usage.spool import Broken, Damaged, Spool, first_of, segments, watermark
-from tests.usage.edge import NOW, Faulty, Killed, acknowledge, batches
+from tests.support.sealing import NOW, Faulty, Killed, acknowledge, batches
 
 ROWS = (("acme", "requests", "v1", 1),)
 MARKS = (Mark(1, 0, 0, 1),)

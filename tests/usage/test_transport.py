@@ -18,7 +18,7 @@ from edgeproxy.usage.spool import Spool
 from edgeproxy.usage.transport import Http
 from tests.support.authority import Authority
 from tests.support.collector import EDGE, Collector, checked
-from tests.usage.edge import NOW, acknowledge
+from tests.support.sealing import NOW, acknowledge
 from tests.usage.peer import append
 
 BATCH = Batch("edge-1", "here", 3, 0, 0, "0" * 64, (("acme", "requests", "v1", 1),))

@@ -19,9 +19,9 @@ from edgeproxy.usage.spool import segments
 from tests.faults.counting.relay import CALM, DOWN, STORMY
 from tests.faults.counting.site import Counted, Site, stepping
 from tests.faults.counting.stepping import COLLECTOR_STEPS, EDGE_STEPS, boundaries, said
-from tests.faults.storm import whole_crew
 from tests.support.collector import verified
 from tests.support.process import ROOT, kill
+from tests.support.storm import whole_crew
 from tests.support.waiting import until
 
 WEIGHTS = {

@@ -18,8 +18,8 @@ from edgeproxy.usage.segment import Record, records
 from edgeproxy.usage.ship import Shipper
 from edgeproxy.usage.spool import discard, segments
 from tests.faults.counting.wire import Wire
-from tests.usage.edge import NOW, WAYS, Faulty, Killed, Name, choose, count, prepare, totals
-from tests.usage.test_power import Memory, Pages
+from tests.support.power import Memory, Pages
+from tests.support.sealing import NOW, WAYS, Faulty, Killed, Name, choose, count, prepare, totals
 
 T = TypeVar("T")
 ACTS = {

@@ -17,9 +17,9 @@ from tests.support.edge import Edge
 from tests.support.load import Account, Load, Plan
 from tests.support.ports import HOST
 from tests.support.process import kill
+from tests.support.sealing import batches
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
-from tests.usage.edge import batches
 
 EVERY = 0.2
 """Seconds between two seals."""

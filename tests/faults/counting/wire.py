@@ -8,7 +8,7 @@ import zstandard
 from edgeproxy.usage.batch import Batch, headers
 from edgeproxy.usage.ship import Reply
 from tests.faults.counting.books import Books
-from tests.usage.edge import Killed
+from tests.support.sealing import Killed
 
 FATES = {
     "arrives": 12,

@@ -15,8 +15,8 @@ from edgeproxy.usage.batch import digest
 from tests.faults.counting.books import Books, Name
 from tests.faults.counting.life import Dark, Life
 from tests.faults.counting.wire import Wire
-from tests.usage.edge import Killed, batches, sums, totals
-from tests.usage.test_power import Pages
+from tests.support.power import Pages
+from tests.support.sealing import Killed, batches, sums, totals
 
 sync, mark = seal._sync, TallyTable.mark
 

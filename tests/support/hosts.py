@@ -18,9 +18,9 @@ from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.plan import Mode, RateTerms
 from edgeproxy.sync.shared import Row, Shared, Use
-from tests.limits.windows import most_in_a_window
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make
+from tests.support.windows import most_in_a_window
 
 ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2

@@ -1,0 +1,21 @@
+"""What somebody who follows the directory has been told of it."""
+
+import json
+
+from edgeproxy.directory import versions
+from edgeproxy.directory.versions import after
+
+
+async def told(ask: versions.Ask, token: str | None = None, known: dict[str, str] | None = None) -> dict[str, str]:
+    """The tier of each customer, for one who knows these as of this version."""
+    found = dict(known or {})
+    for version in after(await versions.log(ask), token):
+        if version.whole:
+            found.clear()
+        async for part in versions.parts(ask, version):
+            for line in part:
+                said = json.loads(line)
+                found.pop(said["name"], None)
+                if "customer" in said:
+                    found[said["name"]] = said["customer"]["tier"]
+    return found

@@ -1,16 +1,13 @@
-"""Many connections at once, requests one behind another, old clients, and clients that close their side."""
+"""Many connections at once, and a heavy load: every client gets its own answers, and every request is counted."""
 
-import socket
 from contextlib import ExitStack
 from pathlib import Path
-
-import pytest
 
 from tests.support.ask import Wire
 from tests.support.customers import UNLIMITED, key_of
 from tests.support.edge import Edge, StartEdge
 from tests.support.load import Load, Plan
-from tests.support.upstream import Upstream, content
+from tests.support.upstream import Upstream
 
 FIELDS = b"Host: api.test\r\nX-API-Key: %b\r\n" % key_of(UNLIMITED).encode()
 
@@ -50,70 +47,3 @@ def test_a_heavy_load_loses_nothing_and_is_counted_exactly(start_edge: StartEdge
     assert not seen["odd"]
     assert not seen["twice"]
     upstream.stop()
-
-
-def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
-    with Wire(edge.port) as wire:
-        targets = [f"/{number}?echo=1&wait={(7 - number) * 3}" for number in range(8)]
-        wire.send(b"".join(get(target) for target in targets))
-        assert [wire.hear().json()["target"] for _ in targets] == targets
-
-
-def test_pipelined_bodies_are_not_taken_for_requests(edge: Edge) -> None:
-    inner = get("/never")
-    with Wire(edge.port) as wire:
-        sized = b"POST /a?echo=1 HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (FIELDS, len(inner), inner)
-        chunked = b"POST /b?echo=1 HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
-            FIELDS, len(inner), inner,
-        )  # fmt: skip
-        wire.send(sized + chunked + get("/c?echo=1"))
-        told = [wire.hear().json() for _ in range(3)]
-    assert [one["target"] for one in told] == ["/a?echo=1", "/b?echo=1", "/c?echo=1"]
-    assert [one["length"] for one in told] == [len(inner), len(inner), 0]
-
-
-def test_a_head_that_comes_byte_by_byte_is_read(edge: Edge) -> None:
-    with Wire(edge.port) as wire:
-        wire.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in get("/?echo=1"):
-            wire.send(bytes((byte,)))
-        assert wire.hear().status == 200
-
-
-def test_an_old_client_gets_a_body_without_chunks_and_the_end_of_the_connection(edge: Edge) -> None:
-    with Wire(edge.port) as wire:
-        wire.send(get("/?size=100000&chunked=1", version="1.0"))
-        answer = wire.hear()
-        assert "transfer-encoding" not in answer
-        assert answer.body == content(100_000)
-        assert wire.rest() == b""
-    with Wire(edge.port) as wire:
-        wire.send(b"GET /?echo=1 HTTP/1.0\r\nX-API-Key: %b\r\n\r\n" % key_of(UNLIMITED).encode())  # no Host
-        assert wire.hear().status == 200
-
-
-@pytest.mark.parametrize("path", ["/?size=10", "/?size=200000&wait=50", "/?size=200000&chunked=1&wait=50"])
-def test_a_client_that_has_closed_its_side_still_gets_its_answer(path: str, edge: Edge) -> None:
-    with Wire(edge.port) as wire:
-        wire.send(get(path))
-        wire.socket.shutdown(socket.SHUT_WR)
-        answer = wire.hear()
-        assert (answer.status, len(answer.body)) == (200, int(path.partition("size=")[2].partition("&")[0]))
-        assert wire.rest() == b""
-
-
-def test_connection_close_is_honoured(edge: Edge) -> None:
-    with Wire(edge.port) as wire:
-        wire.send(get("/", more="Connection: close\r\n"))
-        assert wire.hear()["connection"] == "close"
-        assert wire.rest() == b""
-
-
-def test_head_has_the_length_and_no_body(edge: Edge) -> None:
-    with Wire(edge.port) as wire:
-        for query in ("size=1000", "status=204", "status=304"):
-            wire.send(get(f"/?{query}").replace(b"GET", b"HEAD"))
-            answer = wire.hear("HEAD")
-            assert answer.all("content-length") == (["1000"] if query == "size=1000" else [])
-        wire.send(get("/?size=3"))
-        assert len(wire.hear().body) == 3

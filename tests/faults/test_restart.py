@@ -1,17 +1,12 @@
-"""The edge ended and started again: counts go on where they were, with however many workers."""
+"""The edge ended and started again: counts and limits go on where they were, with however many workers."""
 
 import math
-import signal
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.support.ask import Wire
 from tests.support.customers import UNLIMITED, key_of, people
 from tests.support.edge import Edge, StartEdge, total
-from tests.support.load import Account, Load, Plan
-from tests.support.storm import PATHS
 from tests.support.upstream import Upstream
 from tests.support.waiting import until, wait_until
 
@@ -22,21 +17,6 @@ WINDOW = 55.0
 def ask_times(edge: Edge, customer: str, times: int) -> list[int]:
     """The statuses of so many requests, each over a connection of its own."""
     return [edge.ask(key=key_of(customer)).status for _ in range(times)]
-
-
-def load_arrives(upstream: Upstream, requests: int) -> None:
-    """Wait until the upstream has got so many requests more."""
-    wanted = upstream.seen()["received"].get(UNLIMITED, 0) + requests
-    until(lambda: upstream.seen()["received"].get(UNLIMITED, 0) >= wanted, "load arrives")
-
-
-def assert_equal(accounts: list[Account], edge: Edge, upstream: Upstream) -> None:
-    """Where nothing was killed: what clients received, what is counted and what was given
-    (docs/design/counting.md#proof-obligations)."""
-    received = sum(account.answered(UNLIMITED) for account in accounts)
-    counted = edge.usage()[UNLIMITED]
-    given = upstream.seen()["billable"][UNLIMITED]
-    assert (received, counted) == (given, given)
 
 
 @pytest.mark.parametrize("workers", [[2, 2, 2], [2, 4, 1, 2]], ids=["the same workers", "other numbers of workers"])
@@ -86,58 +66,6 @@ def test_limits_go_on_in_windows_that_began_before_the_restart(start_edge: Start
     assert due - first < window * 29 / 28 + 2
     wait_until(due)
     assert ask_times(edge, "acme", 1) == [200]
-
-
-def test_a_restart_under_load_ends_what_was_begun_and_counts_it(
-    start_edge: StartEdge, upstream: Upstream, tmp_path: Path
-) -> None:
-    edge = start_edge(**people(acme="pro"))
-    plan = Plan(edge.port, [UNLIMITED], PATHS, connections=8)
-    loads = [Load(tmp_path / "load", f"{number}", plan) for number in range(2)]
-    for workers in (3, 1, 2):
-        load_arrives(upstream, 500)
-        before = edge.usage()[UNLIMITED]
-        edge.end()
-        edge.start(workers=workers)
-        assert edge.usage()[UNLIMITED] >= before
-    accounts = [load.finish() for load in loads]
-    assert_equal(accounts, edge, upstream)
-
-
-def test_a_new_edge_takes_over_beside_the_old_one_without_a_refused_connection(
-    start_edge: StartEdge, upstream: Upstream, tmp_path: Path
-) -> None:
-    edge = start_edge()
-    loads = [Load(tmp_path / "load", f"{n}", Plan(edge.port, [UNLIMITED], PATHS, connections=8)) for n in range(2)]
-    load_arrives(upstream, 300)
-    old = edge.supervisor
-    edge.begin()
-    until(lambda: edge.output.count('"event": "edge serving"') == 2, "the new one serves")
-    assert old.wait_after(signal.SIGTERM, 20) == 0
-    load_arrives(upstream, 300)
-    assert edge.supervisor.family() == {edge.supervisor.pid, *edge.worker_pids()}
-    accounts = [load.finish() for load in loads]
-    assert [account.refused for account in accounts] == [0, 0]
-    print([(account.lost, account.reset, account.closed, account.silence) for account in accounts])
-    assert_equal(accounts, edge, upstream)
-
-
-def test_a_drain_waits_for_what_is_under_way_and_cuts_what_takes_too_long(start_edge: StartEdge) -> None:
-    edge = start_edge(drain="3s")
-    fields = f"HTTP/1.1\r\nHost: a\r\nX-API-Key: {key_of(UNLIMITED)}\r\n\r\n"
-    with Wire(edge.port) as quick, Wire(edge.port) as slow, Wire(edge.port) as idle:
-        idle.send(f"GET / {fields}".encode())
-        assert idle.hear().status == 200
-        quick.send(f"GET /?wait=700 {fields}".encode())
-        slow.send(f"GET /?wait=60000 {fields}".encode())
-        until(lambda: total(edge.metrics(), "edge_connections", side="upstream") >= 2, "both are under way")
-        edge.supervisor.terminate()
-        assert idle.rest() == b""
-        answer = quick.hear()
-        assert (answer.status, answer["connection"]) == (200, "close")
-        with pytest.raises((ConnectionError, ValueError)):
-            slow.hear()
-    assert edge.supervisor.wait(10) == 0
 
 
 def test_two_signals_and_an_early_one_end_it_cleanly(start_edge: StartEdge) -> None:

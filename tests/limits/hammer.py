@@ -1,15 +1,20 @@
-"""A worker that does nothing but decide: `python -m tests.limits.hammer STATE RECORD PAUSE`.
+"""A worker that does nothing but decide, by any algorithm: `python -m tests.limits.hammer STATE RECORD`.
 
-It joins the state directory, says `ready`, and for each line `SUBJECT LIMIT WINDOW UNTIL` on its standard input asks
-that window as fast as it can, or every PAUSE seconds, until UNTIL (monotonic) has come. What is let
-through goes into the file RECORD at once, so that it outlives kill -9: a word with how many, then each one's edge time.
+It says `idle`, joins the state directory at the first line on its standard input, and says `ready` and its column. Each
+line after that is a Task as JSON: it asks that limit as fast as it can until its time has come, or another line, then
+says `done` and for how many seconds it really asked. What is let through goes into the file RECORD at once, so that it
+outlives kill -9.
 """
 
 import mmap
 import os
+import select
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
+
+import orjson
 
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.policies import Policies
@@ -17,6 +22,10 @@ from edgeproxy.limits.rule import Rule
 
 MOST = 200_000
 """Requests that a record has room for."""
+SWEEP = 0.2
+"""Seconds between two looks at which columns there are."""
+TURN = 0.005
+"""Seconds between two questions from which on it did not ask, but waited for the processor."""
 
 
 class Record:
@@ -41,29 +50,56 @@ class Record:
         return self._times[: self._count[0]].tolist()
 
 
-def main(state: Path, path: Path, pause: float) -> None:
+@dataclass(frozen=True)
+class Task:
+    """What to ask, and until when (monotonic)."""
+
+    subject: str
+    algorithm: str
+    limit: int
+    window: float
+    depth: int
+    cost: int
+    until: float
+
+    def rule(self) -> Rule:
+        """The limit that is asked."""
+        return Rule("basic", self.limit, self.window, algorithm=self.algorithm, depth=self.depth)
+
+
+def carry_out(task: Task, store: Store, policies: Policies, record: Record) -> float:
+    """Ask until it is over; for how many seconds that was."""
+    policy = policies.of(task.rule(), task.subject.encode())
+    offset, cost, until = store.offset, task.cost, task.until
+    swept = asked = 0.0
+    before = monotonic()
+    while (now := monotonic()) < until:
+        if now - before < TURN:
+            asked += now - before
+        before = now
+        if policy.left(now + offset) >= cost:
+            policy.charge(cost)
+            record.add(now + offset)
+        if now - swept > SWEEP:
+            swept = now
+            store.columns_changed()
+            if select.select([sys.stdin], [], [], 0)[0]:
+                break
+    return asked
+
+
+def main(state: Path, path: Path) -> None:
     record = Record(path)
+    print("idle", flush=True)
+    if not sys.stdin.readline():
+        return
     store = Store.join(state)
     policies = Policies(store.people)
     print("ready", store.column, flush=True)
     for line in sys.stdin:
-        subject, limit, window, until = line.split()
-        policy = policies.of(Rule("basic", int(limit), float(window)), subject.encode())
-        offset = store.offset
-        end = float(until)
-        swept = 0.0
-        while (now := monotonic()) < end:
-            if policy.left(now + offset) > 0:
-                policy.charge()
-                record.add(now + offset)
-            if now - swept > 0.2:
-                swept = now
-                store.columns_changed()
-            if pause:
-                sleep(pause)
-        print("done", flush=True)
+        print("done", carry_out(Task(**orjson.loads(line)), store, policies, record), flush=True)
     store.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

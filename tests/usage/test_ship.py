@@ -3,8 +3,6 @@
 import asyncio
 import math
 import random
-import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,8 +18,6 @@ from edgeproxy.usage.ship import Send, Shipper
 from edgeproxy.usage.spool import Given, Spool, discard, segments, watermark
 from tests.support.sealing import NOW, acknowledge
 from tests.usage.peer import Peer, append, inline
-
-FEW, MANY = 40, 2000
 
 
 class Network:
@@ -553,122 +549,3 @@ def test_at_the_end_nobody_waits_for_what_has_stopped(edge: Edge, why: str) -> N
             assert shipper.standing.state == "stopped"
 
     running(edge, work)
-
-
-# ---- whatever happens
-
-
-class Hostile:
-    """A network that loses, doubles, delays and makes up; its collector is restored, and who ships dies."""
-
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        self.chance = chance
-        self.edge = Edge(folder)
-        self.edge.network.send = self.send  # type: ignore[method-assign]
-        self.edge.another()
-        self.late: list[tuple[Batch, bytes]] = []
-        self.bodies: dict[int, bytes] = {}
-        self.removed: set[int] = set()
-        self.backups = [self.edge.peer.backup()]
-        self.calm = False
-
-    async def send(self, batch: Batch, body: bytes) -> Reply:
-        peer, chance = self.edge.peer, self.chance
-        if self.calm:
-            return peer.take(batch, body)
-        fate = chance.choice(("well", "well", "well", "lost", "unheard", "twice", "late", "nonsense", "unreadable"))
-        while self.late and chance.random() < 0.5:
-            peer.take(*self.late.pop(chance.randrange(len(self.late))))
-        if fate == "lost":
-            raise ConnectionResetError
-        if fate == "late":
-            self.late.append((batch, body))
-            raise TimeoutError
-        if fate == "nonsense":
-            status, said = chance.choice(((200, b"ok"), (503, b""), (429, b"{}"), (302, b""), (401, b"{}")))
-            return Reply(status, said, chance.choice((None, 1.0)))
-        if fate == "unreadable" and batch.gap is None and batch.seq > peer.mark.seq:
-            peer.unreadable[batch.seq] = 1
-        reply = peer.take(batch, body)
-        if fate == "twice":
-            reply = peer.take(batch, body)
-        if fate == "unheard":
-            raise ConnectionResetError
-        return reply
-
-    def act(self) -> None:
-        edge, chance = self.edge, self.chance
-        act = chance.choices(
-            ("append", "steps", "dies", "backup", "restore", "prune", "replay"), (10, 20, 2, 1, 1, 1, 1)
-        )[0]
-        edge.network.now += chance.random()
-        if act == "append":
-            for body in append(edge.spool, chance.randrange(1, 4)):
-                self.bodies[read(body).seq] = body
-        elif act == "steps":
-            for _ in range(chance.randrange(1, 8)):
-                edge.steps(1)
-        elif act == "dies":
-            edge.reopen()
-        elif act == "backup":
-            self.backups.append(edge.peer.backup())
-        elif act == "restore":
-            edge.peer.restore(chance.choice(self.backups))
-        elif act == "prune":
-            removed = edge.spool.prune(edge.network.now, kept_bytes=chance.choice((0, 0, 2000)))
-            if removed:
-                left = int(segments(edge.spool.folder)[0].stem)
-                self.removed |= set(range(1, left))
-        elif act == "replay":
-            # Somebody has mended what was in quarantine.
-            for seq, settled in list(edge.peer.settled.items()):
-                if settled.state == "quarantined":
-                    edge.peer.take(read(edge.peer.has[seq]), edge.peer.has[seq])
-
-    def end(self) -> None:
-        """All is well from here on: everything arrives."""
-        edge, peer = self.edge, self.edge.peer
-        self.calm = True
-        peer.unreadable.clear()
-        for body in append(edge.spool):
-            self.bodies[read(body).seq] = body
-        for _ in range(4):
-            edge.steps()
-        assert edge.shipper.standing.state == "idle", edge.shipper.standing
-        # In order, without a hole, and none of it twice.
-        wanted = 1
-        for seq in sorted(peer.has):
-            assert seq == wanted
-            batch = read(peer.has[seq])
-            if batch.gap is None:
-                assert peer.has[seq] == self.bodies[seq]
-                assert peer.values[seq] in (seq, 0 if peer.settled[seq].state == "quarantined" else seq)
-            else:
-                assert set(range(seq, batch.last + 1)) <= self.removed
-            wanted = batch.last + 1
-        assert wanted == max(self.bodies) + 1
-        edge.spool.close()
-
-
-@pytest.mark.parametrize("schedules", [FEW, pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
-def test_everything_arrives_once_and_in_order_whatever_happens(
-    schedules: int, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgeproxy.usage.spool.LARGE", 480)
-    # Nobody loses power here.
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    met: Counter[str] = Counter()
-    for number in range(schedules):
-        hostile = Hostile(tmp_path / str(number), random.Random(f"{seed}/{number}"))
-        try:
-            with capture_logs():
-                for _ in range(60):
-                    hostile.act()
-                hostile.end()
-        except BaseException:
-            print(f"schedule {seed}/{number}")
-            raise
-        met += Counter(hostile.edge.results())
-        shutil.rmtree(tmp_path / str(number))
-    assert met["acknowledged"] > 10 * schedules
-    print(met)

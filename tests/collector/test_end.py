@@ -1,0 +1,37 @@
+"""A collector that is asked to end settles what it has."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+
+import pytest
+
+from tests.support.chains import Chain
+from tests.support.collector import checked
+from tests.support.collector_fixtures import StartCollector
+from tests.support.waiting import until
+
+
+@pytest.mark.parametrize("late", [*(pytest.param(late, marks=pytest.mark.soak) for late in (0.0, 0.01)), 0.002])
+def test_a_collector_that_is_asked_to_end_settles_what_it_has(start_collector: StartCollector, late: float) -> None:
+    collector = start_collector()
+    chains = [Chain(f"edge-{number}") for number in range(8)]
+    answers: list[int] = []
+
+    def ship(chain: Chain) -> None:
+        for _ in range(1000):
+            try:
+                answers.append(collector.post(chain.next()).status)
+            except (OSError, HTTPException):
+                chain.made.pop()
+                return
+
+    with ThreadPoolExecutor(len(chains)) as pool:
+        for chain in chains:
+            pool.submit(ship, chain)
+        until(lambda: len(answers) > 20, "batches are shipped")
+        time.sleep(late)
+        collector.end()
+    assert set(answers) == {200}
+    total = sum(chain.total for chain in chains)
+    assert checked(collector) == (0, f"8 edges, {len(answers)} batches, 0 gaps, 0 quarantined; total {total}")

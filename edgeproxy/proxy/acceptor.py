@@ -19,14 +19,14 @@ from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.tls_transport import TlsTransport
 
 if TYPE_CHECKING:
-    from edgeproxy.proxy.worker import Worker
+    from edgeproxy.proxy.runtime import Runtime
 
 
 class Acceptor(asyncio.Protocol):
     """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
 
-    def __init__(self, worker: "Worker", inward: tls.Inward | None = None) -> None:
-        self._worker = worker
+    def __init__(self, runtime: "Runtime", inward: tls.Inward | None = None) -> None:
+        self._runtime = runtime
         self._inward = inward
 
     def opens(self) -> "Acceptor":
@@ -34,7 +34,7 @@ class Acceptor(asyncio.Protocol):
         return self
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        worker, inward = self._worker, self._inward
+        runtime, inward = self._runtime, self._inward
         peername = transport.get_extra_info("peername")
         if peername is None:
             # Gone already. Nobody would read an answer, and nobody could be told who had asked.
@@ -43,16 +43,18 @@ class Acceptor(asyncio.Protocol):
         peer = peername[0]
         comer: asyncio.Protocol
         try:
-            subject = worker.entry.admit(peer)
+            subject = runtime.connections.limits.admit(peer, runtime.snapshot)
         except TooMany as refusal:
             if inward is not None:
                 # Nothing can be said without a handshake, which is what is to be saved.
                 transport.abort()
                 return
-            comer = TurnedAway(worker, peer, refusal)
+            comer = TurnedAway(runtime, peer, refusal)
         else:
             comer = (
-                Client(worker, peer, subject) if inward is None else TlsHandshake(worker, peer, subject, inward.context)
+                Client(runtime, peer, subject)
+                if inward is None
+                else TlsHandshake(runtime, peer, subject, inward.context)
             )
         transport.set_protocol(comer)
         comer.connection_made(transport)
@@ -61,16 +63,16 @@ class Acceptor(asyncio.Protocol):
 class TlsHandshake(TlsTransport):
     """A connection in its TLS handshake; then the transport of a Client."""
 
-    __slots__ = ("_greeted", "_hello", "_peer", "_worker", "subject")
+    __slots__ = ("_greeted", "_hello", "_peer", "_runtime", "subject")
 
-    def __init__(self, worker: "Worker", peer: str, subject: bytes, context: ssl.SSLContext) -> None:
+    def __init__(self, runtime: "Runtime", peer: str, subject: bytes, context: ssl.SSLContext) -> None:
         super().__init__(context, server_side=True)
-        self._worker, self._peer, self.subject = worker, peer, subject
+        self._runtime, self._peer, self.subject = runtime, peer, subject
         self._greeted = False
         self._hello: bytes | None = b""
         """What has come of the first record; None once it is whole."""
-        self.deadline = monotonic() + worker.snapshot.header_timeout
-        worker.greets(self)
+        self.deadline = monotonic() + runtime.snapshot.header_timeout
+        runtime.connections.handshake_begun(self)
 
     def drain(self) -> None:
         """The worker is about to leave: a handshake has no longer than an idle connection for a last request."""
@@ -93,44 +95,45 @@ class TlsHandshake(TlsTransport):
 
     def established(self) -> Client:
         """TLS is there: what comes from now on are requests."""
-        self._worker.greeted(self)
-        return Client(self._worker, self._peer, self.subject, secure=True)
+        self._runtime.connections.handshake_ended(self)
+        return Client(self._runtime, self._peer, self.subject, secure=True)
 
     def failed(self, why: BaseException | None) -> None:
         """There will be no client. Who came and went without a word is nobody's failure."""
         if self._greeted or why is not None:
-            self._worker.entry.handshake_failed(tls.why_of(why))
+            self._runtime.connections.limits.handshake_failed(tls.why_of(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._app is None:
-            self._worker.greeted(self, gone=True)
+            self._runtime.connections.handshake_ended(self, gone=True)
         super().connection_lost(exc)
 
 
 class TurnedAway(asyncio.Protocol):
     """A connection that is one too many: it gets an answer, whatever it asks, and nothing it sends is kept."""
 
-    __slots__ = ("_peer", "_refusal", "_transport", "_worker", "deadline")
+    __slots__ = ("_peer", "_refusal", "_runtime", "_transport", "deadline")
 
-    def __init__(self, worker: "Worker", peer: str, refusal: TooMany) -> None:
-        self._worker, self._peer, self._refusal = worker, peer, refusal
+    def __init__(self, runtime: "Runtime", peer: str, refusal: TooMany) -> None:
+        self._runtime, self._peer, self._refusal = runtime, peer, refusal
         self.deadline = monotonic() + LINGER
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        worker, refusal = self._worker, self._refusal
-        snapshot, now = worker.snapshot, monotonic() + worker.offset
-        rid = worker.ids.bare(now + EPOCH)
-        fields = b"%b%bRetry-After: 1\r\nX-Request-Id: %b\r\n" % (message.PROBLEM, worker.date, rid)
+        runtime, refusal = self._runtime, self._refusal
+        snapshot, now = runtime.snapshot, monotonic() + runtime.offset
+        rid = runtime.ids.bare(now + EPOCH)
+        fields = b"%b%bRetry-After: 1\r\nX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, rid)
         if snapshot.security_headers:
             fields += security.OWN[False]
         body = message.problem(refusal.status, refusal.detail, rid)
         if snapshot.access is not None:
             snapshot.access.turned_away(now, rid, self._peer, refusal.status, refusal.detail, len(body))
         transport.write(message.answer(refusal.status, fields, body, close=True))
-        if len(worker.entry.lingering) < LINGERING_MOST:
-            worker.entry.lingering.add(self)
-            worker.deadlines.everybody.add(self)
+        lingering = runtime.connections.limits.lingering
+        if len(lingering) < LINGERING_MOST:
+            lingering.add(self)
+            runtime.deadlines.everybody.add(self)
             transport.write_eof()
         else:
             transport.close()
@@ -147,5 +150,5 @@ class TurnedAway(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._worker.entry.lingering.discard(self)
-        self._worker.deadlines.everybody.discard(self)
+        self._runtime.connections.limits.lingering.discard(self)
+        self._runtime.deadlines.everybody.discard(self)

@@ -7,7 +7,7 @@ key is there, and nothing that could break the line. docs/access-log.md says wha
 import random
 from collections.abc import Callable
 from time import gmtime, monotonic, strftime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -21,9 +21,9 @@ from edgeproxy.proxy.log_file import LogFile
 
 if TYPE_CHECKING:
     from edgeproxy.config import models
-    from edgeproxy.proxy.exchange import Exchange
+    from edgeproxy.proxy.address import Address as ClientAddress
     from edgeproxy.proxy.pool import Endpoint
-    from edgeproxy.proxy.route_binding import RouteBinding
+    from edgeproxy.proxy.route_binding import Route, RouteBinding
 
 TOGETHER = 64 << 10
 """Bytes of lines that are handed over at once; fewer at the next sweep."""
@@ -44,6 +44,41 @@ HOST = b"\r\nX-Forwarded-Host: "
 LINE = b'{"time":"%b.%03dZ"%b%b,"bytes_in":%d,"bytes_out":%d,"seconds":%.6f%b%b%b'
 ASKED = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
 UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
+
+
+class LoggedClient(Protocol):
+    """Who sent a request: the address that it asks for, and the peer of the connection."""
+
+    @property
+    def address(self) -> "ClientAddress": ...
+    @property
+    def peer(self) -> str: ...
+
+
+class Logged(Protocol):
+    """What a line needs of a request, see `Exchange`."""
+
+    @property
+    def client(self) -> LoggedClient: ...
+    @property
+    def route(self) -> "Route | None": ...
+    @property
+    def binding(self) -> "RouteBinding | None": ...
+
+    started: float
+    now: float
+    sent_at: float
+    arrived: float
+    rid: bytes
+    first: bytes
+    keep: bytes
+    method: bytes
+    path: bytes
+    minor: int
+    status: int
+    bytes_in: int
+    bytes_out: int
+    tried: "tuple[Endpoint, ...]"
 
 
 class AccessLog:
@@ -68,20 +103,20 @@ class AccessLog:
         self._ending = members(ending) + b"}\n"
 
     def over(
-        self, exchange: "Exchange", endpoint: "Endpoint | None", *, error: str | None = None, aborted: bool = False
+        self, request: Logged, endpoint: "Endpoint | None", *, error: str | None = None, aborted: bool = False
     ) -> None:
         """A request has ended. `endpoint`: who was asked last; `error`: what went wrong; `aborted`: its client left."""
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
-        seconds = monotonic() - exchange.started
+        seconds = monotonic() - request.started
         line = LINE % (
-            *self._moment(exchange.now),
-            asked(exchange),
-            self._answered(exchange),
-            exchange.bytes_in,
-            exchange.bytes_out,
+            *self._moment(request.now),
+            asked(request),
+            self._answered(request),
+            request.bytes_in,
+            request.bytes_out,
             seconds,
-            unasked(exchange) if endpoint is None else self._upstream(exchange, endpoint),
+            unasked(request) if endpoint is None else self._upstream(request, endpoint),
             ended(error, aborted) if aborted or error is not None else b"",
             self._ending,
         )
@@ -139,13 +174,13 @@ class AccessLog:
             self._date = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
         return self._date, int((unix - second) * 1000)
 
-    def _answered(self, exchange: "Exchange") -> bytes:
+    def _answered(self, request: Logged) -> bytes:
         """With what, and as whose request on which route, as far as that was known."""
-        binding, status = exchange.binding, exchange.status
+        binding, status = request.binding, request.status
         if binding is None:
             known: dict[str, Any] = {"status": status} if status else {}
-            if exchange.route is not None:
-                known["route"] = exchange.route.label
+            if request.route is not None:
+                known["route"] = request.route.label
             return members(known)
         whose = self._bindings.get(binding)
         if whose is None:
@@ -153,53 +188,51 @@ class AccessLog:
             whose = keep(self._bindings, binding, members(names), REMEMBERED)
         return b',"status":%d%b' % (status, whose) if status else whose
 
-    def _upstream(self, exchange: "Exchange", endpoint: "Endpoint") -> bytes:
+    def _upstream(self, request: Logged, endpoint: "Endpoint") -> bytes:
         """Who was asked last, how long its answer's head took to come, and how many were asked before it."""
         whom = self._endpoints.get(endpoint)
         if whom is None:
             names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
             whom = keep(self._endpoints, endpoint, members(names), REMEMBERED)
-        retries = len(exchange.tried)
-        if exchange.arrived:
-            return UPSTREAM % (whom, exchange.arrived - exchange.sent_at, retries)
+        retries = len(request.tried)
+        if request.arrived:
+            return UPSTREAM % (whom, request.arrived - request.sent_at, retries)
         return b'%b,"retries":%d' % (whom, retries)
 
 
-def asked(exchange: "Exchange") -> bytes:
+def asked(request: Logged) -> bytes:
     """Who asked for what."""
-    rid, path, client = exchange.rid, exchange.path, exchange.client
+    rid, path, client = request.rid, request.path, request.client
     if path:
-        keep = exchange.keep
+        keep = request.keep
         at = keep.rfind(HOST) + len(HOST)
         host = keep[at : keep.index(b"\r\n", at)] if at >= len(HOST) else b""
         short = len(path) <= PATH_LONGEST and 0 < len(host) <= HOST_LONGEST
         if short and not (rid + host + path).translate(None, SAFE):
-            return ASKED % (rid, client.address.text.encode(), exchange.method, host, path, exchange.minor)
-        return members(understood(exchange, client.address.text, exchange.method, host, path, exchange.minor))
+            return ASKED % (rid, client.address.text.encode(), request.method, host, path, request.minor)
+        return members(understood(request, client.address.text, request.method, host, path, request.minor))
     # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
     try:
-        request = read_request_line(exchange.first.partition(b"\r\n")[0])
-        path = resolve(request.target).partition(b"?")[0]
+        line = read_request_line(request.first.partition(b"\r\n")[0])
+        path = resolve(line.target).partition(b"?")[0]
     except Refused:
         return members({"request_id": shown(rid), "client": client.peer})
-    return members(understood(exchange, client.peer, request.method, b"", path, request.version[1]))
+    return members(understood(request, client.peer, line.method, b"", path, line.version[1]))
 
 
-def understood(
-    exchange: "Exchange", client: str, method: bytes, host: bytes, path: bytes, minor: int
-) -> dict[str, str]:
+def understood(request: Logged, client: str, method: bytes, host: bytes, path: bytes, minor: int) -> dict[str, str]:
     """`asked` in which something is not as usual."""
-    known = {"request_id": shown(exchange.rid), "client": client, "method": shown(method)}
+    known = {"request_id": shown(request.rid), "client": client, "method": shown(method)}
     if host:
         known["host"] = shown(host, HOST_LONGEST)
     return known | {"path": shown(path, PATH_LONGEST), "protocol": f"HTTP/1.{minor}"}
 
 
-def unasked(exchange: "Exchange") -> bytes:
+def unasked(request: Logged) -> bytes:
     """The upstream where a request failed for it that never got that far: its breaker is open, or nobody is up."""
-    if exchange.binding is None or exchange.status < 502:
+    if request.route is None or request.binding is None or request.status < 502:
         return b""
-    return members({"upstream": exchange.route.service.name})
+    return members({"upstream": request.route.service.name})
 
 
 def ended(error: str | None, aborted: bool) -> bytes:

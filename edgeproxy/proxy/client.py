@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1.request_line import check_unfinished
 from edgeproxy.limits.admission import LimitSet
-from edgeproxy.proxy import answers
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.metering import adding
 from edgeproxy.proxy.reset import reset, unacknowledged, was_reset
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
-    from edgeproxy.proxy.worker import Worker
+    from edgeproxy.proxy.runtime import Runtime
 
 SCHEMES = (b"http", b"https")
 """Of a connection without TLS, and of one with it."""
@@ -61,18 +59,18 @@ class Client(asyncio.Protocol):
         "probe_at",
         "probes",
         "reading",
+        "runtime",
         "secure",
         "stale",
         "subject",
         "transport",
         "trusted",
         "unsent",
-        "worker",
         "write",
     )
 
-    def __init__(self, worker: "Worker", peer: str, subject: bytes, *, secure: bool = False) -> None:
-        self.worker = worker
+    def __init__(self, runtime: "Runtime", peer: str, subject: bytes, *, secure: bool = False) -> None:
+        self.runtime = runtime
         self.peer = peer
         self.subject = subject
         """What it counts for among the connections of its address; see entry.py."""
@@ -104,14 +102,14 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
         self.transport, self.write = transport, transport.write
-        worker = self.worker
+        runtime = self.runtime
         self.dress()
-        self.deadline = monotonic() + worker.snapshot.header_timeout
-        worker.joined(self)
+        self.deadline = monotonic() + runtime.snapshot.header_timeout
+        runtime.connections.joined(self)
 
     def dress(self) -> None:
         """What the configuration makes of this peer: whether it is believed, what holds it, what upstreams are told."""
-        addresses = self.worker.snapshot.addresses
+        addresses = self.runtime.snapshot.addresses
         self.trusted = addresses.trusts(self.peer)
         self.address = addresses.of(self.peer)
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: "
@@ -141,10 +139,10 @@ class Client(asyncio.Protocol):
         """Serve the request that `data` begins with; `deadline` is that of a head whose first part came earlier."""
         while True:
             end = data.find(BLANK)
-            if end < 0 or end > self.worker.snapshot.sizes.head:
+            if end < 0 or end > self.runtime.snapshot.sizes.head:
                 self.incomplete(data, deadline)
                 return
-            exchange = self.exchange = Exchange(self)
+            exchange = self.exchange = Exchange(self, self.runtime)
             try:
                 refusing = exchange.begin(data, end)
                 if refusing is None:
@@ -169,7 +167,7 @@ class Client(asyncio.Protocol):
             exchange.first = data  # Its line may still tell what was asked for.
         unclear = head.chunked or head.expect or len(data) < after
         close = unclear or head.close or self.last or (isinstance(reason, Refused) and reason.close)
-        self.answer(answers.of(exchange, reason, close=close), close=close)
+        self.answer(exchange.own_answer(reason, close=close), close=close)
         return b"" if close else data[after:]
 
     def incomplete(self, data: bytes, deadline: float) -> None:
@@ -181,7 +179,7 @@ class Client(asyncio.Protocol):
                 self.begin(data, deadline)
                 return
         try:
-            check_unfinished(data, self.worker.snapshot.sizes)
+            check_unfinished(data, self.runtime.snapshot.sizes)
         except Refused as refusal:
             self.refuse(refusal, data)
             return
@@ -189,13 +187,13 @@ class Client(asyncio.Protocol):
         if self.ended:
             self.close()
         elif data:
-            self.deadline = deadline or monotonic() + self.worker.snapshot.header_timeout
+            self.deadline = deadline or monotonic() + self.runtime.snapshot.header_timeout
 
     def refuse(self, refusal: Refused, data: bytes) -> None:
         """Answer what has not become a request, and will not."""
-        exchange = Exchange(self)
+        exchange = Exchange(self, self.runtime)
         exchange.first = data
-        self.answer(answers.of(exchange, refusal, close=True), close=True)
+        self.answer(exchange.own_answer(refusal, close=True), close=True)
 
     def next(self) -> None:
         """The exchange is over: what comes after it?"""
@@ -212,7 +210,7 @@ class Client(asyncio.Protocol):
             self.pause()
             return
         data, self.buffer = self.buffer, b""
-        self.deadline = monotonic() + self.worker.snapshot.keepalive_idle
+        self.deadline = monotonic() + self.runtime.snapshot.keepalive_idle
         if data:
             self.begin(data)
         self.resume()
@@ -229,7 +227,7 @@ class Client(asyncio.Protocol):
 
     def on_behalf(self, head: "RequestHead") -> None:
         """A trusted proxy is the peer: take from it for whom it asks."""
-        addresses = self.worker.snapshot.addresses
+        addresses = self.runtime.snapshot.addresses
         client, self.forwarded = addresses.on_behalf(self.peer, head, SCHEMES[self.secure])
         self.address = addresses.of(client)
 
@@ -238,8 +236,6 @@ class Client(asyncio.Protocol):
     def begin_body(self, exchange: Exchange, data: bytes) -> None:
         """`data` follows the head: the body, or the part of it that is there, goes with the head in one write."""
         head = exchange.head
-        if exchange.binding.measures is not None:
-            exchange.inward = adding(exchange, exchange.binding.measures.admitted)
         if head.close:
             self.last = True
         if head.chunked:
@@ -299,7 +295,7 @@ class Client(asyncio.Protocol):
         """Whether what waits behind the request under way is as much as is read ahead, in bytes or in requests."""
         held = self.buffer
         # Counted are the ends of heads. One within a body only stops the reading earlier, until that request's turn.
-        return len(held) > READ_AHEAD or held.count(BLANK) >= self.worker.snapshot.pipelined
+        return len(held) > READ_AHEAD or held.count(BLANK) >= self.runtime.snapshot.pipelined
 
     # ---- flow control
 
@@ -355,7 +351,7 @@ class Client(asyncio.Protocol):
             self.exchange.release()
             self.exchange = None
         self.write(answer)
-        self.deadline = monotonic() + self.worker.snapshot.keepalive_idle
+        self.deadline = monotonic() + self.runtime.snapshot.keepalive_idle
         if close:
             self.close(linger=True)
 
@@ -368,7 +364,7 @@ class Client(asyncio.Protocol):
         if self.gone:
             return
         self.unsent = self.transport.get_write_buffer_size()
-        self.deadline = monotonic() + (self.worker.snapshot.body_idle if self.unsent else LINGER)
+        self.deadline = monotonic() + (self.runtime.snapshot.body_idle if self.unsent else LINGER)
         self.buffer, self.body = b"", None
         if linger and not self.ended and self.transport.can_write_eof():
             if not self.reading:
@@ -387,7 +383,7 @@ class Client(asyncio.Protocol):
         self.gone = True
         self.buffer, self.body = b"", None
         self.unsent = self.underway()
-        self.cut_by = monotonic() + self.worker.snapshot.body_idle
+        self.cut_by = monotonic() + self.runtime.snapshot.body_idle
         self.cut_on()
 
     def cut_on(self) -> None:
@@ -395,7 +391,7 @@ class Client(asyncio.Protocol):
         now = monotonic()
         before, self.unsent = self.unsent, self.underway()
         if self.unsent < before:
-            self.cut_by = now + self.worker.snapshot.body_idle
+            self.cut_by = now + self.runtime.snapshot.body_idle
         if not self.unsent or now > self.cut_by:
             self.abort()
         else:
@@ -429,7 +425,7 @@ class Client(asyncio.Protocol):
             self.cut_on()
         elif (self.gone or self.choked) and self.takes():
             # It is slow, but it takes what it is sent.
-            self.deadline = monotonic() + self.worker.snapshot.body_idle
+            self.deadline = monotonic() + self.runtime.snapshot.body_idle
         elif self.gone and not self.unsent:
             self.transport.abort()
         elif self.gone:
@@ -469,7 +465,7 @@ class Client(asyncio.Protocol):
             return self.leave(exchange)
         # A client that has sent its whole request may close its side and still gets the answer.
         self.probes, self.probe_at = 0, monotonic() + PROBES[0]
-        self.worker.half_closed.add(self)
+        self.runtime.connections.half_closed.add(self)
         self.serve_out()
         return True
 
@@ -501,7 +497,7 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         cut, self.gone = self.gone, True
-        self.worker.left(self)
+        self.runtime.connections.left(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.abandon(cut=cut)

@@ -11,8 +11,10 @@ from edgeproxy import log
 from edgeproxy.proxy.address import subject_of
 
 if TYPE_CHECKING:
-    from edgeproxy.proxy.acceptor import TurnedAway
-    from edgeproxy.proxy.worker import Worker
+    from edgeproxy.counters.occupancy import Occupancy
+    from edgeproxy.proxy.deadlines import Timed
+    from edgeproxy.proxy.snapshot import Snapshot
+    from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
 EXEMPT = b""
 """In the place of an address that has no bound."""
@@ -37,20 +39,20 @@ class TooMany(Exception):
 class ConnectionLimits:
     """Who is let in by one worker, and who was turned away."""
 
-    def __init__(self, worker: "Worker") -> None:
-        self._worker = worker
-        self._inside = worker.counts.clients()
-        self._by_address = worker.store.connected
+    def __init__(self, metrics: "WorkerMetrics", connected: "Occupancy") -> None:
+        """`connected`: the connections of each address, in all workers."""
+        self._metrics = metrics
+        self._inside = metrics.clients()
+        self._by_address = connected
         self._log = log.Seldom(COMPLAIN)
-        self.lingering: set[TurnedAway] = set()
+        self.lingering: set[Timed] = set()
         """Those who were turned away and have still to take their answer."""
 
-    def admit(self, peer: str) -> bytes:
+    def admit(self, peer: str, snapshot: "Snapshot") -> bytes:
         """Count one more connection of this peer; returns what it counts for, which `leave` is to be told at its end.
 
         Raises TooMany, and has counted that.
         """
-        snapshot = self._worker.snapshot
         subject = EXEMPT if snapshot.addresses.trusts(peer) else subject_of(peer)
         if not self._inside.claim(snapshot.connections):
             self._say("total", "all addresses", snapshot.connections)
@@ -62,7 +64,7 @@ class ConnectionLimits:
         return subject
 
     def _say(self, reason: str, about: str, most: int) -> None:
-        self._worker.counts.connection_refused(reason)
+        self._metrics.connection_refused(reason)
         self._log.error("connections refused", about, most=most)
 
     def leave(self, subject: bytes) -> None:
@@ -73,5 +75,5 @@ class ConnectionLimits:
 
     def handshake_failed(self, why: str) -> None:
         """A TLS handshake came to nothing."""
-        self._worker.counts.handshake_failed()
+        self._metrics.handshake_failed()
         self._log.error("TLS handshake failed", why)

@@ -4,6 +4,7 @@ Nothing here waits for the supervisor: should it not read, or be gone, requests 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import log
@@ -14,7 +15,8 @@ from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.proxy.tls import Unusable
 
 if TYPE_CHECKING:
-    from edgeproxy.proxy.worker import Worker
+    from edgeproxy.proxy.generations import Generations
+    from edgeproxy.proxy.runtime import Runtime
 
 ALIVE = 1.0
 """Seconds between two signs of life. They come from the loop: a worker that hangs gives none."""
@@ -25,9 +27,16 @@ Message = dict[str, Any]
 class ControlHandler:
     """One worker's end of the channel, once it knows what to serve."""
 
-    def __init__(self, channel: Channel, worker: "Worker") -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        runtime: "Runtime",
+        generations: "Generations",
+        certificates_changed: Callable[[], None],
+    ) -> None:
         self._channel = channel
-        self._worker = worker
+        self._runtime, self._generations = runtime, generations
+        self._certificates_changed = certificates_changed
         self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._log = log.get()
 
@@ -49,19 +58,19 @@ class ControlHandler:
             while True:
                 self._is_urgent(await self._channel.receive())
         except ChannelClosed:
-            self._worker.asking.orphaned()
-            self._worker.key_lookup.orphaned()
+            self._runtime.claim_waiter.orphaned()
+            self._runtime.key_lookup.orphaned()
 
     def _is_urgent(self, message: Message) -> bool:
         """What is said of limits that hosts share, and of people, does not wait for its turn: requests wait for it."""
         if message["type"] == "heard":
-            self._worker.asking.heard()
+            self._runtime.claim_waiter.heard()
         elif message["type"] == "unused":
-            self._worker.asking.unused(message["rows"])
+            self._runtime.claim_waiter.unused(message["rows"])
         elif message["type"] == "people":
-            self._worker.key_lookup.answered(message)
+            self._runtime.key_lookup.answered(message)
         elif message["type"] == "forget":
-            self._worker.generations.forget(message["customers"])
+            self._generations.forget(message["customers"])
         else:
             return False
         return True
@@ -87,14 +96,12 @@ class ControlHandler:
             await asyncio.sleep(ALIVE)
 
     async def _do(self, message: Message) -> None:
-        worker = self._worker
-        generations = worker.generations
+        generations = self._generations
         kind = message["type"]
         if kind == "endpoints":
-            if generations.endpoints_changed(message["number"], message["services"]):
-                worker.introduced.set()
+            generations.endpoints_changed(message["number"], message["services"])
         elif kind == "certificates":
-            worker.certificates_changed()
+            self._certificates_changed()
         elif kind == "prepare":
             await self._prepare(message)
         elif kind == "commit":
@@ -104,12 +111,12 @@ class ControlHandler:
             generations.discard(message["number"])
 
     async def _prepare(self, message: Message) -> None:
-        number, serving = message["number"], self._worker.snapshot
+        number, serving = message["number"], self._runtime.snapshot
         answer: Message = {"type": "prepared", "number": number}
         try:
             # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
             draft = await asyncio.to_thread(PreparedConfiguration, message.pop("settings"), serving.outward)
-            self._worker.generations.prepare(number, draft, message["services"])
+            self._generations.prepare(number, draft, message["services"])
         except (Unusable, NoRow, Refused) as failure:
             answer = {"type": "refused", "number": number, "why": why_not(failure)}
         except Exception as unforeseen:  # Whatever it is, it must not end what is served.

@@ -16,6 +16,7 @@ from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
 from edgeproxy.limits.admission import (
+    NOTHING,
     LimitSet,
     Noted,
     admit,
@@ -24,6 +25,8 @@ from edgeproxy.limits.admission import (
     blocking_gate,
     buy,
     credits_cover,
+    denied,
+    denied_at_gates,
     lacking,
     report,
     tell,
@@ -36,7 +39,8 @@ from edgeproxy.proxy import answers, metering, tunnel
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.identity import Stranger
 from edgeproxy.proxy.ids import continued
-from edgeproxy.proxy.route_binding import is_billed
+from edgeproxy.proxy.labels import NO_LABEL
+from edgeproxy.proxy.metering import is_billed
 from edgeproxy.proxy.router import NO_SITE
 
 if TYPE_CHECKING:
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Endpoint
     from edgeproxy.proxy.route_binding import Route, RouteBinding
     from edgeproxy.proxy.router import Site
+    from edgeproxy.proxy.runtime import Runtime
     from edgeproxy.proxy.upstream_connection import Plain, UpstreamConnection
 
 
@@ -104,6 +109,7 @@ class Exchange:
         "path",
         "rid",
         "route",
+        "runtime",
         "sent_at",
         "server",
         "shown",
@@ -119,12 +125,12 @@ class Exchange:
         "whole",
     )
 
-    def __init__(self, client: "Client") -> None:
+    def __init__(self, client: "Client", runtime: "Runtime") -> None:
         self.client = client
+        self.runtime = runtime
         self.started = started = monotonic()
-        worker = client.worker
-        self.now = started + worker.offset
-        self.snapshot = worker.snapshot
+        self.now = started + runtime.offset
+        self.snapshot = runtime.snapshot
         self.head = PLAIN
         self.minor = 1
         self.length = self.interims = self.status = self.bytes_in = self.bytes_out = 0
@@ -191,6 +197,9 @@ class Exchange:
             self.whole = self.method != b"HEAD" and not client.last
             self.relay()
         else:
+            metered_by = self.binding.metering
+            if metered_by is not None:
+                self.inward = metering.adding(metered_by.admitted, self.metered(), self.runtime)
             client.begin_body(self, data[end + 4 :])
             self.whole = self.head is PLAIN and client.body is None and self.method != b"HEAD" and not client.last
             self.relay()
@@ -264,7 +273,7 @@ class Exchange:
         """All that holds the route binding is charged, or nothing is. Returns the terms where any of it refuses."""
         binding = self.binding
         terms = binding.terms or self.client.address.terms(binding)
-        bought = self.client.worker.overload.shedding and self.shed(terms)
+        bought = self.runtime.overload.shedding and self.shed(terms)
         if terms.holds:
             admission = admit_fast(terms, self.now) if terms.doors else None
             if admission is None:
@@ -278,8 +287,8 @@ class Exchange:
                 self.shown, self.left = shown, left
             if refused:
                 return terms
-            if bought and buy(terms, self.now, alone=self.client.worker.asking.alone):
-                self.client.worker.counts.credited(binding.tier)
+            if bought and buy(terms, self.now, alone=self.runtime.claim_waiter.alone):
+                self.runtime.metrics.credited(binding.tier)
             if terms.settles:
                 self.terms = terms
             if noted is not None:
@@ -291,7 +300,7 @@ class Exchange:
     def ask(self, terms: LimitSet) -> LimitSet | None:
         """Whether other hosts leave room for it: None where they do, or credits are to pay for what they do not; else
         WAITS, or the terms where it is refused."""
-        asking = self.client.worker.asking
+        asking = self.runtime.claim_waiter
         while (held := blocking_gate(terms, self.now, self.held)) is not None:
             policy, gate = held
             if asking.alone and gate.mode != "strict" and not gate.is_away:
@@ -303,7 +312,7 @@ class Exchange:
             if not in_vain and (self.waited is not None or gate.waiting < policy.left(self.now)):
                 if self.waited is None:
                     self.waited = 0.0
-                    self.client.worker.counts.limit_waits(policy.name)
+                    self.runtime.metrics.limit_waits(policy.name)
                 asking.wait(gate, policy.cost, self, seconds)
                 self.gate = gate
                 return WAITS
@@ -326,11 +335,11 @@ class Exchange:
 
     def go_on(self) -> None:
         """There is an answer of the hub, or of the supervisor, or the wait is over: decide anew."""
-        client, worker, parked = self.client, self.client.worker, self.parked
+        client, runtime, parked = self.client, self.runtime, self.parked
         assert parked is not None
         data, end = parked
         now = monotonic()
-        self.now = now + worker.offset
+        self.now = now + runtime.offset
         self.away += now - self.away_since
         waited = None
         if self.gate is not None and self.waited is not None:
@@ -344,7 +353,7 @@ class Exchange:
         except EdgeError as refusal:
             reason = refusal
         if waited is not None and self.gate is None:
-            worker.counts.limit_waited(waited)
+            runtime.metrics.limit_waited(waited)
         if reason is not None:
             client.buffer = client.turn_away(self, reason, data, end)
             client.next()
@@ -355,10 +364,10 @@ class Exchange:
 
     def inquire(self, stranger: "Identity") -> LimitSet:
         """Have the supervisor asked for whose the key is; raises Refused(503) where nobody says so in time."""
-        worker = self.client.worker
+        runtime = self.runtime
         assert isinstance(stranger, Stranger)
-        if not worker.key_lookup.ask(stranger.digest, self, worker.key_lookup.left(self.started)):
-            worker.counts.auth_failure("untold")
+        if not runtime.key_lookup.ask(stranger.digest, self, runtime.key_lookup.left(self.started)):
+            runtime.metrics.auth_failure("untold")
             why = "This edge cannot tell at the moment whose this API key is"
             raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
         self.asks = stranger.digest
@@ -366,7 +375,7 @@ class Exchange:
 
     def meet(self, data: bytes, end: int) -> LimitSet | None:
         """From who asks on, as `begin`: once more where the supervisor had to be asked first."""
-        serving = self.client.worker.snapshot
+        serving = self.runtime.snapshot
         if self.snapshot is not serving:
             # The one before knows nobody any more, and nothing has come of the request but the guard's charge.
             self.snapshot = serving
@@ -378,7 +387,7 @@ class Exchange:
 
     def stamp(self) -> None:
         """The head that the upstream gets: kept lines, stamps, request id and trace."""
-        self.rid, closing, span = self.client.worker.ids.next(self.now + EPOCH)
+        self.rid, closing, span = self.runtime.ids.next(self.now + EPOCH)
         if self.head is not PLAIN or self.binding.unusual:
             self.stamp_unusual()
         if self.trace is not None:
@@ -392,7 +401,7 @@ class Exchange:
             prefer = self.binding.prefer
             self.endpoint = endpoint = service.select() if prefer is None else service.select_in(prefer)
         except Fault as fault:
-            self.client.worker.counts.upstream_error(service.name, fault.error)
+            self.runtime.metrics.upstream_error(service.name, fault.error)
             raise
         endpoint.outstanding += 1
 
@@ -410,7 +419,7 @@ class Exchange:
                 self.sent_at = now = monotonic()
                 client.deadline = now + self.endpoint.service.head_timeout
                 return
-        client.worker.connect(self)
+        self.runtime.connector.connect(self)
 
     def respond_whole(self, server: "UpstreamConnection", plain: "Plain", data: bytes, end: int) -> None:
         """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
@@ -420,11 +429,12 @@ class Exchange:
         # As `meter` does: a call less on the way of most answers.
         for counter in self.binding.counters[status]:
             counter.add(1)
-        terms, measured = self.terms, self.binding.measures
+        terms, metered_by = self.terms, self.binding.metering
         if terms is not None:
             self.reported(keep)
-        if measured is not None:
-            keep = metering.read_whole(self, measured, status, keep, len(data) - end - 4)
+        if metered_by is not None:
+            size = len(data) - end - 4
+            keep = metering.read_whole(metered_by, status, keep, self.bytes_in, size, self.metered(), self.runtime)
         if terms is not None:
             self.settle(status)
         rate = (self.rate_fields() or rate) + self.notes
@@ -466,18 +476,18 @@ class Exchange:
 
         True where burst credits are to buy passage, once nothing else refuses: those of a plan without limits do.
         """
-        worker, binding = self.client.worker, self.binding
-        if not worker.overload.sheds(binding.priority):
+        runtime, binding = self.runtime, self.binding
+        if not runtime.overload.sheds(binding.priority):
             return False
-        if affords(terms, self.now, alone=worker.asking.alone):
+        if affords(terms, self.now, alone=runtime.claim_waiter.alone):
             return True
-        worker.counts.shed(binding.priority)
+        runtime.metrics.shed(binding.priority)
         why = binding.message or "There is more to do than this edge can"
         raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
 
     def note(self, noted: Noted) -> bytes:
         """The fields that an answer has besides: which limits would have refused, which soft quotas are passed."""
-        binding, counts = self.binding, self.client.worker.counts
+        binding, counts = self.binding, self.runtime.metrics
         for shadow in noted.shadows:
             counts.shadowed(binding.tier, shadow.name)
         if noted.bought:
@@ -496,7 +506,7 @@ class Exchange:
         if terms is not None and headers:
             costs = [cost_in(head, field) for field in headers]
             # As of now: the answer may have taken longer than a window.
-            for policy, left in report(terms, monotonic() + self.client.worker.offset, costs).items():
+            for policy, left in report(terms, monotonic() + self.runtime.offset, costs).items():
                 if policy is self.shown or left < self.left:
                     self.shown, self.left = policy, left
 
@@ -509,7 +519,7 @@ class Exchange:
                 terms.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
                 if terms.totals:
                     # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
-                    tell_totals(terms, monotonic() + self.client.worker.offset)
+                    tell_totals(terms, monotonic() + self.runtime.offset)
 
     # ---- requests out of the ordinary
 
@@ -560,8 +570,8 @@ class Exchange:
         if self.interims > INTERIMS_MOST:
             raise Fault("http_protocol_error", "The upstream sent too many interim answers")
         if self.minor:
-            keep, measured = head.keep, self.binding.measures
-            self.client.write((keep if measured is None else measured.hide(keep)) + b"\r\n")
+            keep, metered_by = head.keep, self.binding.metering
+            self.client.write((keep if metered_by is None else metered_by.hide(keep)) + b"\r\n")
 
     def probe(self) -> bytes:
         """What the client may be sent at this moment that means nothing; nothing where there is no such thing.
@@ -579,8 +589,7 @@ class Exchange:
         self.heard(101)
         self.meter(101)
         self.reported(head.keep)
-        if self.binding.measures is not None:
-            head.keep = metering.read_head(self, self.binding.measures, 101, head.keep)
+        head.keep = self.meter_head(101, head.keep)
         client = self.client
         client.last = True
         client.deadline = self.arrived + tunnel.IDLE
@@ -596,14 +605,13 @@ class Exchange:
         if client.body is not None:
             # Answered before the request has ended: what is still to come cannot be told from the next request.
             client.last, server.reusable = True, False
-        if client.worker.draining or (endless and not chunked):
+        if self.runtime.connections.draining or (endless and not chunked):
             client.last = True
         if not head.dated:
-            head.keep += client.worker.date
+            head.keep += self.runtime.date
         self.meter(head.status)
         self.reported(head.keep)
-        if self.binding.measures is not None:
-            head.keep = metering.read_head(self, self.binding.measures, head.status, head.keep)
+        head.keep = self.meter_head(head.status, head.keep)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"
@@ -654,13 +662,92 @@ class Exchange:
     def request_id(self) -> bytes:
         """The id of this request, made now where it was refused before it got one."""
         if not self.rid:
-            self.rid = self.head.request_id or self.client.worker.ids.bare(self.now + EPOCH)
+            self.rid = self.head.request_id or self.runtime.ids.bare(self.now + EPOCH)
         return self.rid
 
     def meter(self, status: int) -> None:
         """Count an answer, for billing and for Prometheus; before its head is written: what is received, counts."""
         for counter in self.binding.counters[status]:
             counter.add(1)
+
+    def metered(self) -> "metering.Metered":
+        """The quotas of who asks that are charged what meters count."""
+        return NOTHING if self.terms is None else self.terms.metered
+
+    def meter_head(self, status: int, head: bytes) -> bytes:
+        """Count what is known with the head of an answer that is relayed piece by piece: the request's bytes so far,
+        and what the upstream reports. Returns the head as the client is to get it.
+
+        What passes from here on is added to `inward` and `outward`.
+        """
+        metered_by = self.binding.metering
+        if metered_by is None:
+            return head
+        due, metered, clock = metered_by[status], self.metered(), self.runtime
+        self.outward = metering.adding(due.outward, metered, clock)
+        inward = metering.adding(due.inward, metered, clock)
+        for counter in inward:
+            counter.add(self.bytes_in)
+        self.inward += inward
+        return metering.read_head(metered_by, status, head, metered, clock)
+
+    def read_trailers(self, trailers: list[bytes]) -> list[bytes]:
+        """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
+        metered_by = self.binding.metering
+        if metered_by is None:
+            return trailers
+        return metering.read_trailers(metered_by, self.status, trailers, self.metered(), self.runtime)
+
+    # ---- answers of the edge's own
+
+    def own_answer(self, reason: "EdgeError | LimitSet", *, close: bool) -> bytes:
+        """The answer to a request that an upstream failed, a rule refused, or one of these limits.
+
+        It is counted and logged here, as what it is, before it is written; it is never billed.
+        """
+        if isinstance(reason, LimitSet):
+            return self.limited(reason, close=close)
+        made = answers.of(
+            reason,
+            request_id=self.request_id(),
+            date=self.runtime.date,
+            limits=self.rate_fields() + self.notes,
+            security=self.own_security(),
+            close=close,
+            # The method is unknown where the fields were refused; the answer to HEAD has no body then either.
+            head_only=self.method == b"HEAD" or (not self.method and self.first.startswith(b"HEAD ")),
+        )
+        route, tier = self.labels()
+        self.runtime.metrics.requests(route, tier, made.status).add(1)
+        self.status, self.bytes_out = made.status, made.body_size
+        self.over(made.why)
+        return made.data
+
+    def limited(self, limit_set: LimitSet, *, close: bool) -> bytes:
+        """429: something in these limits has no room. Retry-After is never earlier than when a retry can succeed."""
+        held, runtime = self.held, self.runtime
+        violated, retry_after = denied_at_gates(limit_set, held) if held else denied(limit_set, self.now)
+        names = tuple([policy.name for policy in violated])
+        route, tier = self.labels()
+        for counter in runtime.metrics.limited(route, tier, names):
+            counter.add(1)
+        fields = b"%bRetry-After: %d\r\n%b%b" % (runtime.date, retry_after, self.rate_fields(), self.own_security())
+        detail = None if self.binding is None else self.binding.message
+        head_only = self.method == b"HEAD"
+        answer = message.limited(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
+        if self.snapshot.access is not None:
+            self.status, self.bytes_out = 429, answers.body_size(answer)
+            self.over(f"Over the limit {', '.join(names)}")
+        return answer
+
+    def labels(self) -> tuple[str, str]:
+        """(route, tier) as metrics name them, as far as they are known."""
+        route, binding = self.route, self.binding
+        return NO_LABEL if route is None else route.label, NO_LABEL if binding is None else binding.tier
+
+    def own_security(self) -> bytes:
+        """The security fields of the edge's own answers, if these are to have any."""
+        return security.OWN[self.is_secure()] if self.snapshot.security_headers else b""
 
     # ---- connecting
 
@@ -673,7 +760,7 @@ class Exchange:
             # Nothing was written, so this may be done again with any request.
             fault = Fault("connection_terminated", "The upstream closed the connection at once")
             if self.retry(fault, same=True):
-                client.worker.connect(self)
+                self.runtime.connector.connect(self)
             else:
                 self.fail(fault)
         else:
@@ -700,7 +787,7 @@ class Exchange:
         Rather another one than the same, which is taken only if `same` allows it. `fault` is what the last one is to
         blame for. The caller knows that doing it twice does no harm.
         """
-        endpoint, counts = self.endpoint, self.client.worker.counts
+        endpoint, counts = self.endpoint, self.runtime.metrics
         service = endpoint.service
         tried = (*self.tried, endpoint)
         other = service.other_than(tried) or (endpoint if same else None)
@@ -741,7 +828,7 @@ class Exchange:
         held = self.client.body is None and not self.streamed
         silent = not (begun or self.answered or self.interims)
         if silent and held and self.method in IDEMPOTENT and self.retry(fault if fresh else None, same=True):
-            self.client.worker.connect(self)
+            self.runtime.connector.connect(self)
         else:
             self.fail(fault)
 
@@ -749,7 +836,7 @@ class Exchange:
         """It cannot go on: an answer where none has begun, else an abort, so that no part passes for a whole."""
         client = self.client
         if isinstance(error, Fault):
-            client.worker.counts.upstream_error(self.endpoint.service.name, error.error)
+            self.runtime.metrics.upstream_error(self.endpoint.service.name, error.error)
             failed_already = self.answered and self.status >= 500  # By its status.
             if not error.ours and not failed_already:
                 self.endpoint.failed(monotonic())
@@ -764,7 +851,7 @@ class Exchange:
             return
         # A client that waits for 100 may or may not send its body now; where the next request begins is unclear.
         close = client.last or client.body is not None or self.head.expect
-        answer = answers.of(self, error, close=close)
+        answer = self.own_answer(error, close=close)
         self.release()
         client.answer(answer, close=close)
         client.next()
@@ -809,10 +896,10 @@ class Exchange:
     def release(self) -> None:
         """Give back what admission and selection took."""
         if self.gate is not None:
-            self.client.worker.asking.leave(self.gate, self)
+            self.runtime.claim_waiter.leave(self.gate, self)
             self.gate = None
         if self.asks is not None:
-            self.client.worker.key_lookup.leave(self.asks, self)
+            self.runtime.key_lookup.leave(self.asks, self)
             self.asks = None
         if self.terms is not None:
             if not self.answered:

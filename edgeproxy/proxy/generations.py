@@ -10,18 +10,23 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from edgeproxy import log
 from edgeproxy.proxy.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from edgeproxy.counters.store import Store
     from edgeproxy.proxy.access import AccessLog
     from edgeproxy.proxy.identity import Identity
     from edgeproxy.proxy.pool import Service
     from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.proxy.runtime import Runtime
     from edgeproxy.proxy.tls import Outward
-    from edgeproxy.proxy.worker import Worker
 
 AT_ONCE = 128
 """Identities that are freed at once, which takes a third of a millisecond; of sixteen thousand it would take fifty."""
+
+LOST_LINES_LOG_SECONDS = 10.0
+"""Between two log lines about an access log that loses lines."""
 
 Listings = Mapping[str, Sequence[Mapping[str, Any]]]
 """Where each service can be reached, as `Snapshot.endpoints_changed` takes it."""
@@ -40,23 +45,27 @@ class Prepared:
 class Generations:
     """The snapshots of one worker. `number` is that of the configuration that is served."""
 
-    def __init__(self, worker: "Worker", number: int = 1) -> None:
-        self._worker = worker
+    def __init__(self, runtime: "Runtime", store: "Store", number: int = 1) -> None:
+        self._runtime, self._store = runtime, store
         self.number = number
+        self.introduced = asyncio.Event()
+        """The supervisor has told of the endpoints of what is served."""
         self._prepared: Prepared | None = None
         self._before: list[ref[Snapshot]] = []
         """Those that were served before, oldest first; each is there for as long as a request of it is under way."""
         self._services: list[Service] = []
         self._logs: list[AccessLog] = []
         """What those have and the one that is served has not."""
+        self._log = log.Seldom(LOST_LINES_LOG_SECONDS)
 
     # ---- the next one
 
     def prepare(self, number: int, draft: "PreparedConfiguration", table_reader: Listings) -> None:
         """Make ready to serve this one, in place of another that was prepared. Raises NoRow, or Refused for it."""
         self.discard()
-        worker = self._worker
-        snapshot = Snapshot(draft, worker.store, worker.counts, before=worker.snapshot, key_lookup=worker.key_lookup)
+        runtime = self._runtime
+        before, key_lookup = runtime.snapshot, runtime.key_lookup
+        snapshot = Snapshot(draft, self._store, runtime.metrics, before=before, key_lookup=key_lookup)
         self._prepared = Prepared(number, snapshot, table_reader)
 
     def discard(self, number: int | None = None) -> None:
@@ -68,11 +77,11 @@ class Generations:
 
     def commit(self, number: int) -> bool:
         """Serve it from the next request on; False where it was not prepared."""
-        prepared, worker = self._prepared, self._worker
+        prepared, runtime = self._prepared, self._runtime
         if prepared is None or prepared.number != number:
             return False
-        before, now = worker.snapshot, prepared.snapshot
-        worker.snapshot, self.number, self._prepared = now, number, None
+        before, now = runtime.snapshot, prepared.snapshot
+        runtime.snapshot, self.number, self._prepared = now, number, None
         now.endpoints_changed(prepared.table_reader)
         self._before.append(ref(before))
         self._retire(before)
@@ -81,18 +90,18 @@ class Generations:
         if now.addresses is before.addresses:
             now.addresses.forget_bindings()
         else:
-            worker.dress_anew()
-        worker.overload.changed()
+            runtime.connections.dress_anew()
+        runtime.overload.changed(now.overload)
         return True
 
     def forget(self, customers: Collection[str] | None) -> None:
         """What was told of these customers of the directory (None: of any) is so no longer."""
-        self._worker.key_lookup.forget(customers)
-        self._worker.snapshot.forget(customers)
+        self._runtime.key_lookup.forget(customers)
+        self._runtime.snapshot.forget(customers)
 
     def endpoints_changed(self, number: int, table_reader: Listings) -> bool:
         """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""
-        prepared, serving = self._prepared, self._worker.snapshot
+        prepared, serving = self._prepared, self._runtime.snapshot
         if number == self.number:
             serving.endpoints_changed(table_reader)
             if prepared is not None:
@@ -102,6 +111,7 @@ class Generations:
                     for name, listing in table_reader.items()
                     if name in services and services[name] is serving.services.get(name)
                 }
+            self.introduced.set()
             return True
         if prepared is not None and number == prepared.number:
             prepared.table_reader = dict(table_reader)
@@ -115,31 +125,43 @@ class Generations:
             return
         self._before = [each for each in self._before if each() is not None]
         needed = list(self._living())
-        self._logs = [log for log in self._logs if not self._is_over(log, needed)]
+        self._logs = [each for each in self._logs if not self._is_over(each, needed)]
         over = [each for each in self._services if not any(one.services.get(each.name) is each for one in needed)]
         for service in over:
             self._services.remove(service)
             service.dissolve()
 
-    def _is_over(self, log: "AccessLog", needed: Sequence[Snapshot]) -> bool:
+    def _is_over(self, access: "AccessLog", needed: Sequence[Snapshot]) -> bool:
         """Write what there is; whether that was the last of it."""
-        if any(each.access is log for each in needed):
-            log.flush()
+        if any(each.access is access for each in needed):
+            access.flush()
             over = False
         else:
-            log.end()
-            over = log.ended
-        self._worker.mourn_lines(log)
+            access.end()
+            over = access.ended
+        self.report_lost_lines(access)
         return over
 
     def logs(self) -> list["AccessLog"]:
         """All that are open, that of the snapshot that is served first."""
-        access = self._worker.snapshot.access
+        access = self._runtime.snapshot.access
         return self._logs if access is None else [access, *self._logs]
 
     def services(self) -> list["Service"]:
         """All that requests may be under way to."""
-        return [*self._worker.snapshot.services.values(), *self._services]
+        return [*self._runtime.snapshot.services.values(), *self._services]
+
+    def under_way(self) -> int:
+        """Requests that are under way in this worker. A tunnel is none any more, however long it stands."""
+        outstanding = sum(each.outstanding for service in self.services() for each in service.endpoints)
+        return outstanding - self._runtime.connections.tunnels
+
+    def report_lost_lines(self, access: "AccessLog") -> None:
+        """Count the lines of an access log that could not be written, and say so."""
+        lost, why = access.lost()
+        if lost:
+            self._runtime.metrics.access_log_dropped(lost)
+            self._log.error("access log lines dropped", str(access.file), lines=lost, why=why)
 
     def outward(self) -> list["Outward"]:
         """How the edge speaks TLS with all upstreams that anybody may still ask."""
@@ -147,7 +169,7 @@ class Generations:
         return list(found.values())
 
     def _living(self) -> Iterator[Snapshot]:
-        yield self._worker.snapshot
+        yield self._runtime.snapshot
         if self._prepared is not None:
             yield self._prepared.snapshot
         for each in self._before:
@@ -157,10 +179,10 @@ class Generations:
 
     def _retire(self, snapshot: Snapshot) -> None:
         """No request begins with it any more."""
-        serving = self._worker.snapshot
+        serving = self._runtime.snapshot
         known = snapshot.retire()
         if known:
-            self._worker.tasks.start("let go of keys", _empty(known))
+            self._runtime.tasks.start("let go of keys", _empty(known))
         for name, service in snapshot.services.items():
             if serving.services.get(name) is not service:
                 self._services.append(service)

@@ -19,7 +19,8 @@ from edgeproxy.errors import Refused
 from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import vouch
 from edgeproxy.limits.limit_set import Held
-from edgeproxy.proxy.route_binding import NO_LABEL, Route, RouteBinding
+from edgeproxy.proxy.labels import NO_LABEL
+from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import no_route
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ pay nothing for these.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
     from edgeproxy.counters.meters import Counter
     from edgeproxy.limits.quota import Quota
-    from edgeproxy.proxy.exchange import Exchange
-    from edgeproxy.proxy.worker import Worker
 
 CRLF = b"\r\n"
 
@@ -24,6 +22,13 @@ LARGEST = 10**12
 nine million such answers until a batch, and as many again until a word, cannot hold them."""
 
 DIGITS_MOST = len(str(LARGEST))
+
+
+def is_billed(when: str, status: int) -> bool:
+    """Whether a meter counts an upstream's answer of this status; `admitted` is counted before there is one."""
+    if when == "answered":
+        return status < 500
+    return when == "success" and 200 <= status < 400
 
 
 class Count(Protocol):
@@ -62,11 +67,12 @@ class Metering(dict[int, Due]):
         self,
         meters: "dict[str, Meter]",
         counter: Callable[[str], "Counter"],
-        is_billed: Callable[[str, int], bool],
+        unreadable: Callable[[str, bytes], None],
     ) -> None:
-        """`meters`: without those of requests. `counter`: of each. `is_billed`: its `when` counts a status."""
+        """`meters`: without those of requests. `counter`: of each. `unreadable`: hears of a meter, and of what an
+        upstream said for it that is no whole number."""
         super().__init__()
-        self._is_billed = is_billed
+        self.unreadable = unreadable
         self._counters = {name: (meter, counter(name)) for name, meter in meters.items()}
         self.admitted = self._chosen("bytes_in", lambda when: when == "admitted")
         """What a request's body is counted by before there is an answer."""
@@ -77,7 +83,7 @@ class Metering(dict[int, Due]):
 
     def __missing__(self, status: int) -> Due:
         def counts(when: str) -> bool:
-            return when == "admitted" or self._is_billed(when, status)
+            return when == "admitted" or is_billed(when, status)
 
         self[status] = due = Due(
             self._chosen("bytes_in", lambda when: when != "admitted" and counts(when)),
@@ -122,86 +128,90 @@ class Costs:
         self._counter.add(n * self._cost)
 
 
+class Clock(Protocol):
+    """Tells how edge time follows from monotonic time."""
+
+    @property
+    def offset(self) -> float:
+        """Seconds to be added."""
+
+
+Metered = Mapping[str, "tuple[Quota, ...]"]
+"""The quotas of who asks that are charged what a meter counts, by the name of the meter."""
+
+
 class Charge:
     """Quotas that are charged what a meter counts, as it is counted."""
 
-    __slots__ = ("_quotas", "_worker")
+    __slots__ = ("_clock", "_quotas")
 
-    def __init__(self, quotas: "tuple[Quota, ...]", worker: "Worker") -> None:
-        self._quotas, self._worker = quotas, worker
+    def __init__(self, quotas: "tuple[Quota, ...]", clock: Clock) -> None:
+        self._quotas, self._clock = quotas, clock
 
     def add(self, n: int = 1) -> None:
         """Charge `n` more, whatever is left."""
-        now = monotonic() + self._worker.offset
+        now = monotonic() + self._clock.offset
         for quota in self._quotas:
             quota.count(n, now)
 
 
-def read_whole(exchange: "Exchange", measures: Metering, status: int, head: bytes, size: int) -> bytes:
-    """Count an answer of which all is there, as is its request, with a body of `size` bytes; returns as `read_head`."""
-    due = measures[status]
-    outward, inward = due.outward.counters, due.inward.counters
-    if exchange.terms is not None and exchange.terms.metered:
-        outward, inward = adding(exchange, due.outward), adding(exchange, due.inward)
-    for counter in outward:
-        counter.add(size)
-    for counter in inward:
-        counter.add(exchange.bytes_in)
-    return _read(exchange, due.heads, head) if due.heads else head
+def read_whole(
+    metering: Metering, status: int, head: bytes, inward: int, outward: int, metered: Metered, clock: Clock
+) -> bytes:
+    """Count an answer of which all is there, as is its request: bodies of `inward` and `outward` bytes.
 
-
-def read_head(exchange: "Exchange", measures: Metering, status: int, head: bytes) -> bytes:
-    """Count what is known with an answer's head: the request's bytes so far, and what the upstream reports in it.
-
-    What passes from here on is added to the exchange's `inward` and `outward`, piece by piece. Returns the head as the
-    client is to get it.
+    Returns the head as the client is to get it.
     """
-    due = measures[status]
-    exchange.outward = adding(exchange, due.outward)
-    inward = adding(exchange, due.inward)
-    for counter in inward:
-        counter.add(exchange.bytes_in)
-    exchange.inward += inward
-    return _read(exchange, due.heads, head)
+    due = metering[status]
+    up, down = due.inward.counters, due.outward.counters
+    if metered:
+        up, down = adding(due.inward, metered, clock), adding(due.outward, metered, clock)
+    for counter in down:
+        counter.add(outward)
+    for counter in up:
+        counter.add(inward)
+    return _read(metering, due.heads, head, metered, clock) if due.heads else head
 
 
-def read_trailers(exchange: "Exchange", trailers: list[bytes]) -> list[bytes]:
+def read_head(metering: Metering, status: int, head: bytes, metered: Metered, clock: Clock) -> bytes:
+    """Count what the upstream reports in an answer's head; returns the head as the client is to get it."""
+    return _read(metering, metering[status].heads, head, metered, clock)
+
+
+def read_trailers(
+    metering: Metering, status: int, trailers: list[bytes], metered: Metered, clock: Clock
+) -> list[bytes]:
     """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
-    measures = exchange.binding.measures
-    if measures is None or not measures.fields or not trailers:
+    if not metering.fields or not trailers:
         return trailers
     lines = b"".join([CRLF + line for line in trailers])
-    return _read(exchange, measures[exchange.status].trailers, lines).split(CRLF)[1:]
+    return _read(metering, metering[status].trailers, lines, metered, clock).split(CRLF)[1:]
 
 
-def adding(exchange: "Exchange", counted: Counted) -> tuple[Count, ...]:
-    """What these meters add to: their counters, and the quotas of who asks."""
-    terms = exchange.terms
-    if terms is None or not terms.metered:
+def adding(counted: Counted, metered: Metered, clock: Clock) -> tuple[Count, ...]:
+    """What these meters add to: their counters, and the quotas that they charge."""
+    if not metered:
         return counted.counters
-    charged = [terms.metered[meter] for meter in counted.meters if meter in terms.metered]
-    return (*counted.counters, *[Charge(quotas, exchange.client.worker) for quotas in charged])
+    charged = [metered[meter] for meter in counted.meters if meter in metered]
+    return (*counted.counters, *[Charge(quotas, clock) for quotas in charged])
 
 
-def _read(exchange: "Exchange", due: tuple[Reported, ...], lines: bytes) -> bytes:
+def _read(metering: Metering, due: tuple[Reported, ...], lines: bytes, metered: Metered, clock: Clock) -> bytes:
     """Count what is reported in these lines, as far as it is due; returns them without what is for the edge alone."""
     for field, hidden, counted in due:
         parts = field.split(lines)
         if len(parts) > 1:
-            _count(exchange, counted, parts[1::2])
+            values = parts[1::2]
+            number = whole_number(values)
+            if number is not None:
+                for counter in adding(counted, metered, clock):
+                    counter.add(number)
+            else:
+                for meter in counted.meters:
+                    metering.unreadable(meter, b",".join(values).strip())
             if hidden:
                 lines = b"".join(parts[::2])
     return lines
-
-
-def _count(exchange: "Exchange", counted: Counted, values: list[bytes]) -> None:
-    number = whole_number(values)
-    if number is None:
-        for meter in counted.meters:
-            exchange.client.worker.counts.unreadable(meter, b",".join(values).strip())
-        return
-    for counter in adding(exchange, counted):
-        counter.add(number)
 
 
 def field_of(name: str) -> re.Pattern[bytes]:

@@ -17,13 +17,14 @@ Nothing is drawn at random: of the priority that is shed in part, every n-th req
 """
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from edgeproxy import log
 
 if TYPE_CHECKING:
-    from edgeproxy.proxy.worker import Worker
+    from edgeproxy.config.models import Overload as Bounds
 
 EVERY, SELDOM = 0.02, 0.1
 """Seconds between two samples, in a loop that is not late; the second while fewer than LEAST requests are under way.
@@ -216,18 +217,18 @@ class Overload:
     A request reads `shedding`, and asks `sheds` only where that is true.
     """
 
-    def __init__(self, worker: "Worker") -> None:
+    def __init__(self, under_way: Callable[[], int], take_queued: Callable[[int], None]) -> None:
+        """`under_way`: how many requests are, in this worker. `take_queued`: accepts so many connections that wait."""
         self.shedding = False
         """Whether requests are to be asked about: some are shed at present, or may be soon."""
-        self._worker = worker
+        self._under_way, self._take_queued = under_way, take_queued
         self._control: Shedding
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._log = log.Seldom(COMPLAIN)
 
-    def start(self) -> None:
-        """Look after the loop from now on, until `stop`. The worker must have its snapshot."""
-        bounds = self._worker.snapshot.overload
+    def start(self, bounds: "Bounds") -> None:
+        """Look after the loop from now on, until `stop`."""
         self._control = Shedding(bounds.lag, bounds.requests)
         self._await_next(SELDOM)
 
@@ -237,10 +238,9 @@ class Overload:
             self._timer.cancel()
         self.shedding = False
 
-    def changed(self) -> None:
+    def changed(self, bounds: "Bounds") -> None:
         """Another configuration is served. What is being shed remains so, until the next samples say otherwise."""
         if self._timer is not None:
-            bounds = self._worker.snapshot.overload
             self._control.change(bounds.lag, bounds.requests)
 
     def sheds(self, priority: int) -> bool:
@@ -258,14 +258,9 @@ class Overload:
         self._await_next(EVERY if requests >= LEAST else SELDOM)
         if late > LONG_TURN:
             # Who waits to be accepted waits longest of all, and no lag shows it.
-            self._worker.take_queued(QUEUED)
+            self._take_queued(QUEUED)
         self._control.sample(now, late, requests)
         self.shedding = self._control.watching
         share = round(self._control.share, 3)
         if share:
             self._log.error("requests are shed", "overload", share=share, lag=round(late, 3), requests=requests)
-
-    def _under_way(self) -> int:
-        """Requests that are under way in this worker. A tunnel is none any more, however long it stands."""
-        services = self._worker.generations.services()
-        return sum(each.outstanding for service in services for each in service.endpoints) - self._worker.tunnels

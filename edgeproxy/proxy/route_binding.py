@@ -4,11 +4,10 @@ A route binding is a customer on a route: its policies, its stamps and its count
 place of five look-ups a request.
 """
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from edgeproxy.config.meters import per_request
-from edgeproxy.proxy.metering import Costs, Count, Metering
+from edgeproxy.proxy.metering import Costs, Count, Metering, is_billed
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
     from edgeproxy.limits.limit_set import Held
     from edgeproxy.proxy.pool import Service
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
-
-NO_LABEL = "-"
-"""What stands for the customer, the tier or the route where there is none."""
-
-KNOWN_STATUSES = frozenset(status.value for status in HTTPStatus)
 
 
 class Route:
@@ -71,8 +65,8 @@ class RouteBinding:
         "customer",
         "forwards_key",
         "held",
-        "measures",
         "message",
+        "metering",
         "prefer",
         "priority",
         "route",
@@ -121,10 +115,10 @@ class RouteBinding:
                 others[name] = meter
         self.admitted = tuple(counter for when, counter in usage if when == "admitted")
         self.counters = Statuses(counts, route.label, tier, usage)
-        self.measures: Metering | None = None
+        self.metering: Metering | None = None
         """What is counted beside requests and what they cost, if anything is."""
         if others:
-            self.measures = Metering(others, lambda name: counts.usage(customer, name, route.label), is_billed)
+            self.metering = Metering(others, lambda name: counts.usage(customer, name, route.label), counts.unreadable)
 
 
 class Statuses(dict[int, tuple[Count, ...]]):
@@ -138,15 +132,3 @@ class Statuses(dict[int, tuple[Count, ...]]):
         billed = [counter for when, counter in self._usage if is_billed(when, status)]
         self[status] = counters = (self._counts.requests(self._route, self._tier, status), *billed)
         return counters
-
-
-def is_billed(when: str, status: int) -> bool:
-    """Whether a meter counts an upstream's answer of this status; `admitted` is counted before there is one."""
-    if when == "answered":
-        return status < 500
-    return when == "success" and 200 <= status < 400
-
-
-def code_label(status: int) -> str:
-    """The status as a label: unregistered ones by their class, so that upstreams cannot make labels at will."""
-    return str(status) if status in KNOWN_STATUSES else f"{status // 100}xx"

@@ -20,8 +20,9 @@ from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses
 from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.identity import UNMET, Directory, Identity
+from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.pool import Service
-from edgeproxy.proxy.route_binding import NO_LABEL, Route, RouteBinding
+from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import NO_SITE, Router, Site
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ went away (RFC 6455 section 7.4.1): both then close as they would with anybody, 
 the drain is cut.
 """
 
+import asyncio
+from collections.abc import Callable
 from os import urandom
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from edgeproxy.proxy.metering import Count
 from edgeproxy.proxy.websocket import Frames, going_away
-
-if TYPE_CHECKING:
-    from edgeproxy.proxy.exchange import Exchange
 
 IDLE = 3600.0
 """Seconds for which nothing may pass in either direction."""
@@ -21,41 +21,85 @@ CLOSED_WITHIN = 2.0
 """Seconds for both sides to close their connections once both have closed the WebSocket."""
 
 
+class Traffic(Protocol):
+    """Where the bytes of both directions are counted."""
+
+    bytes_in: int
+    bytes_out: int
+
+    @property
+    def inward(self) -> tuple[Count, ...]:
+        """What the client's bytes are added to."""
+
+    @property
+    def outward(self) -> tuple[Count, ...]:
+        """What the upstream's bytes are added to."""
+
+
+class End(Protocol):
+    """One of the two connections."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has closed its side."""
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Send these bytes."""
+
+
+class ClientEnd(End, Protocol):
+    """The client's connection. Its deadline, in seconds of the monotonic clock, is that of the tunnel."""
+
+    deadline: float
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Its socket."""
+
+
+class UpstreamEnd(End, Protocol):
+    """The upstream's connection."""
+
+    def end(self) -> None:
+        """Close the edge's side."""
+
+
 class Tunnel:
     """The two directions of an exchange that has switched protocols."""
 
-    __slots__ = ("_down", "_exchange", "_leaving", "_up")
+    __slots__ = ("_client", "_down", "_leaving", "_traffic", "_up", "_upstream")
 
-    def __init__(self, exchange: "Exchange") -> None:
-        self._exchange = exchange
+    def __init__(self, traffic: Traffic, client: ClientEnd, upstream: UpstreamEnd) -> None:
+        self._traffic, self._client, self._upstream = traffic, client, upstream
         self._up, self._down = Frames(), Frames()
         self._leaving = False
 
     def up(self, data: bytes) -> None:
         """The client's bytes, to the upstream."""
-        exchange = self._exchange
-        exchange.client.deadline = monotonic() + IDLE
+        traffic = self._traffic
+        self._client.deadline = monotonic() + IDLE
         passed = self._up.relay(data)
         if passed:
             size = len(passed) - self._up.own
-            exchange.bytes_in += size
-            for counter in exchange.inward:
+            traffic.bytes_in += size
+            for counter in traffic.inward:
                 counter.add(size)
-            exchange.server.write(passed)  # type: ignore[union-attr]
+            self._upstream.write(passed)
         if self._leaving:
             self._closing()
 
     def down(self, data: bytes) -> None:
         """The upstream's bytes, to the client."""
-        exchange = self._exchange
-        exchange.client.deadline = monotonic() + IDLE
+        traffic = self._traffic
+        self._client.deadline = monotonic() + IDLE
         passed = self._down.relay(data)
         if passed:
             size = len(passed) - self._down.own
-            exchange.bytes_out += size
-            for counter in exchange.outward:
+            traffic.bytes_out += size
+            for counter in traffic.outward:
                 counter.add(size)
-            exchange.client.write(passed)
+            self._client.write(passed)
         if self._leaving:
             self._closing()
 
@@ -66,9 +110,8 @@ class Tunnel:
         cannot be told anything.
         """
         up, down = self._up, self._down
-        client, server = self._exchange.client, self._exchange.server
-        assert server is not None
-        if self._leaving or up.closed or down.closed or up.lost or down.lost or client.ended or server.ended:
+        client, upstream = self._client, self._upstream
+        if self._leaving or up.closed or down.closed or up.lost or down.lost or client.ended or upstream.ended:
             return
         self._leaving = True
         word = down.leave(going_away())
@@ -76,17 +119,16 @@ class Tunnel:
             client.write(word)
         word = up.leave(going_away(urandom(4)))
         if word:
-            server.write(word)
+            upstream.write(word)
 
     def _closing(self) -> None:
         """Something came while both sides close: who has been told, and has answered, has closed (section 7.1.1)."""
-        client, server = self._exchange.client, self._exchange.server
+        client = self._client
         if not (self._up.closed and self._down.told):
             return
         # To the client this is the server, which closes the connection first; the upstream does so by itself.
         if not client.transport.is_closing():
             client.transport.write_eof()
         if self._down.closed and self._up.told:
-            assert server is not None
-            server.end()
+            self._upstream.end()
             client.deadline = min(client.deadline, monotonic() + CLOSED_WITHIN)

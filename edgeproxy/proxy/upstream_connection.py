@@ -15,13 +15,13 @@ from edgeproxy.http1.response import ODD, ResponseHead, check_unfinished, read_p
 from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.deadlines import EVERY, NEVER
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.metering import read_trailers
 from edgeproxy.proxy.reset import was_reset
+from edgeproxy.proxy.tls import fault_of, why_of
 from edgeproxy.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Endpoint
-    from edgeproxy.proxy.worker import Worker
+    from edgeproxy.proxy.runtime import Runtime
 
 BLANK = b"\r\n\r\n"
 LONGEST_HEAD = 32 << 10
@@ -57,14 +57,14 @@ class UpstreamConnection(asyncio.Protocol):
         "idle",
         "reusable",
         "reused",
+        "runtime",
         "transport",
         "tunnel",
-        "worker",
         "write",
     )
 
-    def __init__(self, worker: "Worker", endpoint: "Endpoint") -> None:
-        self.worker = worker
+    def __init__(self, runtime: "Runtime", endpoint: "Endpoint") -> None:
+        self.runtime = runtime
         self.endpoint = endpoint
         self.exchange: Exchange | None = None
         self.buffer = b""
@@ -88,7 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
         self.transport, self.write = transport, transport.write
-        self.worker.reached(self)
+        self.runtime.connections.upstream_opened(self)
 
     # ---- answers
 
@@ -104,7 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
         block = data[: end + 2]
         plain = ANSWERS.get(block)
         if plain is None:
-            plain = understand(block, self.worker.date)
+            plain = understand(block, self.runtime.date)
         if exchange.whole and end + 4 + plain[1] == len(data):
             exchange.respond_whole(self, plain, data, end)
         else:
@@ -216,7 +216,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.bytes_out += size
         for counter in exchange.outward:
             counter.add(size)
-        trailers = read_trailers(exchange, decoder.trailers) if decoder.done else []
+        trailers = exchange.read_trailers(decoder.trailers) if decoder.done else []
         if self._rechunk:
             end = finish(trailers) if decoder.done else b""
             if parts or end:
@@ -247,8 +247,8 @@ class UpstreamConnection(asyncio.Protocol):
         if asked is None or head.upgrade not in (None, asked) or client.body is not None:
             raise Fault("http_upgrade_failed", "The upstream switched protocols unasked")
         self._state, self.reusable = TUNNEL, False
-        tunnel = self.tunnel = Tunnel(exchange)
-        self.worker.tunnels += 1
+        tunnel = self.tunnel = Tunnel(exchange, client, self)
+        self.runtime.connections.tunnels += 1
         exchange.switch(head)
         if client.buffer:
             tunnel.up(client.buffer)
@@ -258,7 +258,7 @@ class UpstreamConnection(asyncio.Protocol):
         client.resume()
         if rest:
             tunnel.down(rest)
-        if self.worker.draining:
+        if self.runtime.connections.draining:
             tunnel.leave()
 
     def finished(self) -> None:
@@ -354,7 +354,8 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.worker.lost(self)
+        self.runtime.connections.upstream_closed(self, tunnel=self.tunnel is not None)
+        self.tunnel = None  # It knows both connections, and nobody should have to search for what holds itself.
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.endpoint.forget(self)
@@ -365,9 +366,18 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._state == TUNNEL:
             exchange.end_tunnel()
         elif isinstance(exc, ssl.SSLError) and not self.reused:
-            exchange.fail(self.worker.tls_broke(exchange, self.endpoint, exc))
+            exchange.fail(self.tls_broke(exchange, exc))
         else:
             exchange.lost(fresh=not self.reused, begun=bool(self.buffer))
+
+    def tls_broke(self, exchange: Exchange, failure: ssl.SSLError) -> Fault:
+        """TLS had been agreed on, and is of no use any more: what the request fails of.
+
+        In TLS 1.3 that is also how an upstream refuses the edge's certificate.
+        """
+        about, asked = f"{self.endpoint.host}:{self.endpoint.port}", exchange.request_id().decode()
+        self.runtime.endpoint_log.error("TLS with an upstream broke", about, why=why_of(failure), request_id=asked)
+        return Fault(fault_of(failure), "TLS with the upstream broke")
 
 
 def too_long() -> Fault:

@@ -5,7 +5,7 @@ from edgeproxy.counters.index import NoRow, TableBusy
 from edgeproxy.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageMeters
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Refused
-from edgeproxy.proxy.route_binding import code_label
+from edgeproxy.proxy.labels import code_label
 
 SILENCE = 60.0
 """Seconds between two log lines about one full table."""

@@ -43,7 +43,7 @@ async def test_a_client_gone_within_its_head_leaves_nothing(edge: Edge) -> None:
         await client.sends(part)
         await edge.settles()
         client.closes()
-        await edge.until(lambda: not edge.worker._clients)
+        await edge.until(lambda: not edge.runtime.connections.clients)
 
 
 async def test_a_client_gone_before_it_was_accepted_asks_for_nothing(edge: Edge) -> None:
@@ -83,7 +83,7 @@ async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge
     await upstream.gets_request()
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
     await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert held.choked
     client.aborts()
     await upstream.gets_cut()
@@ -96,10 +96,10 @@ async def test_a_client_gone_while_nobody_took_its_body_frees_the_upstream(edge:
     upstream = await edge.upstream.accepts()
     await upstream.gets_head()
     await client.sends_while_taken(bytes(1 << 16), 64 * MIB)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert not held.reading
     client.aborts()
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     assert edge.endpoint().outstanding == 0
     await upstream.gets_cut()
 
@@ -126,7 +126,7 @@ async def test_a_reset_that_comes_with_a_request_is_not_taken_for_the_end_of_its
     client = await edge.client()
     await client.sends(get("/public/gone"))
     client.aborts()
-    await edge.until(lambda: not edge.worker._clients and not edge.worker.tasks._running)
+    await edge.until(lambda: not edge.runtime.connections.clients and not edge.runtime.tasks._running)
     assert edge.endpoint().outstanding == 0
     edge.upstream.is_asked()  # It may or may not have been connected to by then.
 
@@ -140,15 +140,15 @@ async def test_a_client_gone_while_its_upstream_is_connected_to_leaves_a_connect
     await client.gets_answer()
     upstream.closes()
     await edge.until(lambda: not edge.endpoint().idle)
-    (held,) = edge.worker._clients
-    connect, connecting = edge.worker.connect, []
-    edge.worker.connect = connecting.append
+    (held,) = edge.runtime.connections.clients
+    connect, connecting = edge.runtime.connector.connect, []
+    edge.runtime.connector.connect = connecting.append
     await client.sends(get("/public/gone"))
     await edge.until(lambda: connecting)
-    edge.worker.connect = connect
+    edge.runtime.connector.connect = connect
     connect(connecting[0])
     held.transport.abort()
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     assert edge.endpoint().outstanding == 0
     other = await edge.upstream.accepts()
     await edge.until(lambda: edge.endpoint().idle)
@@ -168,7 +168,7 @@ async def test_clients_gone_before_they_are_accepted_leave_nothing(edge: Edge) -
         end.aborts()
     for _ in range(5):
         await edge.settles()
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     assert (await edge.refuses(get("/nowhere"))).status == 404
 
 
@@ -219,7 +219,7 @@ async def test_a_storm_of_clients_that_come_and_go_at_any_moment(edge: Edge, see
 
     for _ in range(20):
         await asyncio.gather(*(comes_and_goes() for _ in range(10)))
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     assert edge.endpoint().outstanding == 0
     client = await edge.client()
     await client.sends(get())
@@ -236,7 +236,7 @@ async def test_an_answer_that_breaks_off_takes_none_of_those_before_it_along(edg
     await upstream.gets_request()
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n")
     upstream.aborts()
-    await edge.until(lambda: all(each.gone for each in edge.worker._clients))
+    await edge.until(lambda: all(each.gone for each in edge.runtime.connections.clients))
     assert len((await client.gets_answer()).body) == 500_000
     assert (await client.gets_reset()).endswith(b"5\r\nhello\r\n")
 
@@ -249,7 +249,7 @@ async def test_a_broken_answer_that_nobody_takes_is_not_kept_for_ever(edge: Edge
     await upstream.gets_request()
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 3000000"), b"x" * 1_000_000)
     upstream.aborts()
-    await edge.until(lambda: all(each.cut_by for each in edge.worker._clients))
-    assert edge.worker._clients
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: all(each.cut_by for each in edge.runtime.connections.clients))
+    assert edge.runtime.connections.clients
+    await edge.until(lambda: not edge.runtime.connections.clients)
     await client.gets_reset()

@@ -153,7 +153,7 @@ async def test_an_upstream_is_not_read_faster_than_the_client_reads(edge: Edge) 
     await client.gets_head()
     sent = await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
     assert sent < 64 * MIB
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert held.choked
     assert held.transport.get_write_buffer_size() < MOST_HELD
     left = 64 * MIB - sent
@@ -178,7 +178,7 @@ async def test_a_client_is_not_read_faster_than_the_upstream_reads(edge: Edge, f
     piece = bytes(1 << 16) if "Length" in framing else b"10000\r\n" + bytes(1 << 16) + b"\r\n"
     sent = await client.sends_while_taken(piece, 64 * MIB)
     assert sent < 64 * MIB
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert not held.reading
     assert held.exchange is not None
     assert held.exchange.server is not None
@@ -207,8 +207,8 @@ async def test_a_client_is_not_read_on_while_the_upstream_is_being_connected_to(
 
 async def test_a_client_is_read_no_further_than_a_bound_while_its_upstream_is_connected_to(edge: Edge) -> None:
     client = await edge.client()
-    connect, connecting = edge.worker.connect, []
-    edge.worker.connect = connecting.append
+    connect, connecting = edge.runtime.connector.connect, []
+    edge.runtime.connector.connect = connecting.append
     size = 64 * MIB
     await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {size}"))
     sent = await client.sends_while_taken(bytes(1 << 16), size)
@@ -221,7 +221,7 @@ async def test_a_client_is_read_no_further_than_a_bound_while_its_upstream_is_co
     await edge.until(lambda: upstream.takes_all() > 2 * MIB)
     client.aborts()
     await upstream.gets_cut()
-    edge.worker.connect = connect
+    edge.runtime.connector.connect = connect
 
 
 async def test_a_client_whose_next_request_is_not_taken_is_not_read_on(edge: Edge) -> None:
@@ -235,7 +235,7 @@ async def test_a_client_whose_next_request_is_not_taken_is_not_read_on(edge: Edg
     await upstream.gets_request()
     await upstream.sends(ok())
     await client.gets_answer()
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     await edge.until(lambda: kept.full)
     await client.sends_while_taken(get() * 100, 200_000)
     assert len(held.buffer) == 0
@@ -248,7 +248,7 @@ async def test_a_client_whose_next_request_is_not_taken_is_not_read_on(edge: Edg
 
 async def test_a_connection_whose_last_client_stopped_reading_serves_the_next_one(edge: Edge) -> None:
     slow, upstream = await open_exchange(edge, get())
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=MIB)
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 250000"), bytes(200_000))
@@ -265,7 +265,7 @@ async def test_a_half_closed_client_that_reads_late_gets_every_answer(edge: Edge
     n = 1500
     edge.config["limits"] = {"pipelined": n + 1}
     client, upstream = await open_exchange(edge, get())
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     await client.sends(get("/nowhere") * n)
     client.sends_eof()
@@ -283,7 +283,7 @@ async def test_a_client_that_never_reads_is_not_answered_without_end(edge: Edge)
     client = await edge.client()
     sent = await client.sends_while_taken(get("/nowhere") * 1000, 64 * MIB)
     assert sent < 64 * MIB
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert not held.reading
     assert held.transport.get_write_buffer_size() < MOST_HELD
     assert len(held.buffer) < MOST_HELD
@@ -295,7 +295,7 @@ async def test_a_client_that_reads_late_gets_every_answer(edge: Edge) -> None:
     refused = get("/nowhere")
     await client.sends(refused)
     await client.gets_answer()
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     n = 10_000
     await client.sends(refused * n)
@@ -309,7 +309,7 @@ async def test_pipelined_answers_wait_for_a_client_that_does_not_read(edge: Edge
     client = await edge.client()
     n = 200
     await client.sends(get() * n)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     await edge.until(lambda: held.choked)
     await edge.settles()
     assert held.transport.get_write_buffer_size() < MOST_HELD
@@ -325,7 +325,7 @@ async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
     """The moment for which a closing connection lingers is not counted against those who still read."""
     monkeypatch.setattr("edgeproxy.proxy.client.LINGER", 0.01)
     client, upstream = await open_exchange(edge, get("/public/", "Connection: close") + get())
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=MIB)
     await upstream.sends(ok(bytes(600_000)))
@@ -340,23 +340,23 @@ async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
 async def test_a_closing_connection_whose_client_takes_nothing_is_cut(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "100ms"}
     client, upstream = await open_exchange(edge, get("/public/", "Connection: close") + get())
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=MIB)
     await upstream.sends(ok(bytes(600_000)))
     await edge.until(lambda: held.gone)
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     await client.gets_cut()
 
 
 async def test_a_client_that_stopped_reading_while_its_upstream_was_connected_to(edge: Edge) -> None:
     """Then the upstream is not read either, until the client reads again."""
     client = await edge.client()
-    connect, connecting = edge.worker.connect, []
-    edge.worker.connect = connecting.append
+    connect, connecting = edge.runtime.connector.connect, []
+    edge.runtime.connector.connect = connecting.append
     await client.sends(get())
     await edge.until(lambda: connecting)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     held.pause_writing()  # As its transport does when what was written before is not taken.
     connect(connecting[0])
     upstream = await edge.upstream.accepts()
@@ -366,7 +366,7 @@ async def test_a_client_that_stopped_reading_while_its_upstream_was_connected_to
     assert client.has() == b""
     held.resume_writing()
     assert (await client.gets_answer()).body == b"hello"
-    edge.worker.connect = connect
+    edge.runtime.connector.connect = connect
 
 
 # ---- answers before the request has ended
@@ -416,7 +416,7 @@ async def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(edge: Edge) 
     await client.sends(get())
     upstream = await edge.upstream.accepts()
     await upstream.gets_head()
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     size = 250_000
     begun = monotonic()

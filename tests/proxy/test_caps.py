@@ -96,9 +96,9 @@ async def test_who_was_turned_away_and_stays_is_cut(edge: Edge, monkeypatch: pyt
     await let_in(edge)
     client = await edge.client()
     await client.gets_answer()
-    (held,) = edge.worker.entry.lingering
-    await edge.until(lambda: held not in edge.worker.deadlines.everybody)
-    assert not edge.worker.entry.lingering
+    (held,) = edge.runtime.connections.limits.lingering
+    await edge.until(lambda: held not in edge.runtime.deadlines.everybody)
+    assert not edge.runtime.connections.limits.lingering
 
 
 async def test_a_flood_is_turned_away_and_little_is_kept_of_it(
@@ -111,8 +111,8 @@ async def test_a_flood_is_turned_away_and_little_is_kept_of_it(
     for client in flood:
         assert (await client.gets_answer()).status == 429
         await client.gets_eof()
-    assert len(edge.worker.entry.lingering) <= 5
-    assert len(edge.worker._clients) == 1
+    assert len(edge.runtime.connections.limits.lingering) <= 5
+    assert len(edge.runtime.connections.clients) == 1
     assert edge.count("edge_connections_refused_total", "address") == 50
     assert "".join(capsys.readouterr()).count("connections refused") == 1
 
@@ -144,7 +144,7 @@ class Second:
         settings = edge.settings()
         self._store = Store.join(settings.state)
         self.worker = Worker(self._store)
-        self.worker.snapshot = Snapshot(draft(settings), self._store, self.worker.counts)
+        self.worker.runtime.snapshot = Snapshot(draft(settings), self._store, self.worker.runtime.metrics)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = self._listening.getsockname()
 
@@ -160,8 +160,8 @@ class Second:
 
     async def ends(self) -> None:
         await self.worker.drain(PATIENCE)
-        self.worker.deadlines.stop()
-        self.worker.overload.stop()
+        self.worker.runtime.deadlines.stop()
+        self.worker.runtime.overload.stop()
         self._store.close()
 
 

@@ -335,8 +335,8 @@ async def test_a_client_that_takes_nothing_holds_it_until_it_is_gone(edge: Edge)
 async def test_a_client_that_takes_nothing_and_has_all_of_its_answer_does_not(edge: Edge) -> None:
     """What waits for it is bounded by its connection; the request is over."""
     client = await edge.client(receives=4096)
-    await edge.until(lambda: edge.worker._clients)
-    (kept,) = edge.worker._clients
+    await edge.until(lambda: edge.runtime.connections.clients)
+    (kept,) = edge.runtime.connections.clients
     narrow(kept.transport)
     await client.sends(request())
     upstream = await edge.upstream.accepts()
@@ -388,7 +388,7 @@ async def test_a_storm_of_clients_that_come_and_go_leaves_nothing_in_use(edge: E
     for _ in range(20):
         await asyncio.gather(*(comes_and_goes() for _ in range(10)))
         assert edge.in_use() <= 2
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     assert b"429" in statuses
     assert edge.in_use() == 0
 

@@ -236,7 +236,7 @@ async def test_without_limits_they_are_for_when_the_edge_sheds(edge: Edge) -> No
     assert edge.used() == {"burst-credits": 5}
     assert edge.count("edge_shed_total", "0") == 2
     assert (await asks(client, key=UNLIMITED)).status == 503
-    edge.worker.overload.shedding = False
+    edge.runtime.overload.shedding = False
     assert (await asks(client)).status == 200
 
 

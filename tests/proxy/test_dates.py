@@ -5,7 +5,7 @@ from time import time
 
 import pytest
 
-from edgeproxy.proxy import worker
+from edgeproxy.proxy import runtime
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok
 
 THEN = "Tue, 15 Nov 1994 08:12:31 GMT"
@@ -33,7 +33,7 @@ ANSWERS = {
 
 def is_at(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """It is so late whenever the edge looks at the clock."""
-    monkeypatch.setattr(worker, "date_field", f"Date: {when}\r\n".encode)
+    monkeypatch.setattr(runtime, "date_field", f"Date: {when}\r\n".encode)
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ async def test_an_answer_that_ends_with_its_connection_gets_a_date(edge: Edge) -
 async def test_what_was_seen_before_gets_the_time_of_each_answer(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [await dates(edge, ok()) for _ in range(2)] == [[NOW]] * 2
     is_at(monkeypatch, LATER)
-    await edge.until(lambda: LATER.encode() in edge.worker.date)
+    await edge.until(lambda: LATER.encode() in edge.runtime.date)
     assert [await dates(edge, ok()) for _ in range(2)] == [[LATER]] * 2
     assert await dates(edge, ok(b"hello", f"Date: {NOW}")) == [NOW]
 

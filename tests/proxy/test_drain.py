@@ -453,7 +453,7 @@ async def test_it_ends_as_soon_as_the_last_client_has_left(edge: Edge) -> None:
 async def test_an_answer_that_is_still_on_its_way_out_is_not_cut(edge: Edge) -> None:
     """The exchange is over and the connection idle, but its client has yet to take what was written."""
     client, upstream = await asked(edge)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=1 << 20)
     await upstream.sends(ok(bytes(600_000)))

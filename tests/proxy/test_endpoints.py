@@ -22,7 +22,7 @@ def named(edge: Edge) -> None:
 def tell(edge: Edge, *listing: tuple[str, str]) -> None:
     """What a supervisor says: of each endpoint as configured its addresses, and those that are up."""
     entries = [{"url": "", "addresses": every.split(), "up": up.split()} for every, up in listing]
-    edge.worker.snapshot.endpoints_changed({"api": entries})
+    edge.runtime.snapshot.endpoints_changed({"api": entries})
 
 
 def another_address(edge: Edge) -> socket.socket:
@@ -119,7 +119,7 @@ async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request
 
 async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge: Edge) -> None:
     await edge.starts()
-    edge.worker.snapshot.endpoints_changed({"other": [], "api": [{"url": "", "addresses": [], "up": []}]})
+    edge.runtime.snapshot.endpoints_changed({"other": [], "api": [{"url": "", "addresses": [], "up": []}]})
     assert edge.endpoints() == []
 
 

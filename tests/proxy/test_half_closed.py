@@ -28,7 +28,7 @@ async def test_a_client_that_is_gone_frees_its_upstream(edge: Edge) -> None:
     client, upstream = await asked(edge, get())
     client.closes()
     await upstream.gets_cut()
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     assert edge.endpoint().outstanding == 0
 
 
@@ -37,21 +37,21 @@ async def test_a_client_that_waits_is_probed_a_few_times_and_gets_its_answer(edg
     client.sends_eof()
     for _ in client_module.PROBES:
         await client.gets(CONTINUE)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert held.probes == len(client_module.PROBES)
     held.probe(held.probe_at + 3600)
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
     await client.gets_eof()
-    await edge.until(lambda: not edge.worker.half_closed)
+    await edge.until(lambda: not edge.runtime.connections.half_closed)
 
 
 async def test_a_client_that_is_answered_soon_is_not_probed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PROBES", (3600.0,))
     client, upstream = await asked(edge, get())
     client.sends_eof()
-    await edge.until(lambda: edge.worker.half_closed)
-    (held,) = edge.worker._clients
+    await edge.until(lambda: edge.runtime.connections.half_closed)
+    (held,) = edge.runtime.connections.clients
     held.probe(held.probe_at - 1)
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
@@ -61,8 +61,8 @@ async def test_a_client_that_is_answered_soon_is_not_probed(edge: Edge, monkeypa
 async def test_a_client_of_http_1_0_is_not_probed(edge: Edge) -> None:
     client, upstream = await asked(edge, head("GET /public/ HTTP/1.0", "Host: h"))
     client.sends_eof()
-    await edge.until(lambda: edge.worker.half_closed)
-    (held,) = edge.worker._clients
+    await edge.until(lambda: edge.runtime.connections.half_closed)
+    (held,) = edge.runtime.connections.clients
     held.probe(held.probe_at + 3600)
     assert held.probes == 0
     await upstream.sends(ok())
@@ -78,7 +78,7 @@ async def test_a_reader_of_a_stream_that_is_gone_frees_its_upstream(edge: Edge) 
     await client.gets(b"5\r\nevent\r\n")
     client.closes()
     await upstream.gets_cut()
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "X-Until: the end"])
@@ -89,7 +89,7 @@ async def test_a_reader_of_a_stream_that_waits_reads_it_to_its_end(edge: Edge, f
     answer = await client.gets_head()
     await client.gets(b"5\r\nevent\r\n")
     client.sends_eof()
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     await edge.until(lambda: held.probes == 2)
     await upstream.sends(event)
     await edge.until(lambda: held.probes == len(client_module.PROBES))
@@ -108,8 +108,8 @@ async def test_a_reader_of_a_known_length_is_not_probed(edge: Edge) -> None:
     await client.gets_head()
     await client.gets(b"hello")
     client.sends_eof()
-    await edge.until(lambda: edge.worker.half_closed)
-    (held,) = edge.worker._clients
+    await edge.until(lambda: edge.runtime.connections.half_closed)
+    (held,) = edge.runtime.connections.clients
     held.probe(held.probe_at + 3600)
     await upstream.sends(b"world")
     await client.gets(b"world")
@@ -122,6 +122,6 @@ async def test_a_client_that_is_reset_after_it_has_closed_its_side_frees_its_ups
     monkeypatch.setattr(client_module, "PROBES", (3600.0,))
     client, upstream = await asked(edge, get())
     client.sends_eof()
-    await edge.until(lambda: edge.worker.half_closed)
+    await edge.until(lambda: edge.runtime.connections.half_closed)
     client.aborts()
     await upstream.gets_cut()

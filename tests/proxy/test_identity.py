@@ -13,11 +13,11 @@ from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, dige
 
 async def directory(edge: Edge) -> Directory:
     await edge.starts()
-    return edge.worker.snapshot.directory
+    return edge.runtime.snapshot.directory
 
 
 def route(edge: Edge, path: str) -> Route:
-    return edge.worker.snapshot.router.site(None).match(path.encode(), b"GET")
+    return edge.runtime.snapshot.router.site(None).match(path.encode(), b"GET")
 
 
 def line(key: str) -> bytes:

@@ -45,7 +45,7 @@ class Supervisor:
     def tells(self, *keys: str, untold: bool = False) -> None:
         """Answer for these."""
         found = {digest(key): self.people.get(digest(key)) for key in keys}
-        self.edge.worker.key_lookup.answered(
+        self.edge.runtime.key_lookup.answered(
             {
                 "type": "people",
                 "known": {key: person for key, person in found.items() if person and not untold},
@@ -94,11 +94,11 @@ async def test_of_all_who_wait_for_a_key_one_asks(edge: Edge, supervisor: Superv
     clients = [await edge.client() for _ in range(20)]
     for client in clients:
         await client.sends(request(key=MINE))
-    await edge.until(lambda: len(edge.worker.key_lookup._asked.get(bytes.fromhex(digest(MINE)), ())) == 20, "all wait")
+    await edge.until(lambda: len(edge.runtime.key_lookup._asked.get(bytes.fromhex(digest(MINE)), ())) == 20, "all wait")
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert [(await client.gets_answer()).status for client in clients] == [200] * 20
-    known = edge.worker.snapshot.directory._known
+    known = edge.runtime.snapshot.directory._known
     assert len(known) == 1
 
 
@@ -122,8 +122,8 @@ async def test_nobody_has_the_key(edge: Edge, supervisor: Supervisor) -> None:
         is_problem(await asks(client, key="guess"), 401)
     assert not supervisor.asked(), "that is remembered"
     assert edge.count("edge_auth_failures_total", "unknown") == 4
-    assert not any(edge.worker.snapshot.heads), "unknown keys are in no other memory"
-    assert not edge.worker.snapshot.directory._known
+    assert not any(edge.runtime.snapshot.heads), "unknown keys are in no other memory"
+    assert not edge.runtime.snapshot.directory._known
 
 
 async def test_who_was_unknown_is_asked_for_again_after_a_while(
@@ -133,7 +133,7 @@ async def test_who_was_unknown_is_asked_for_again_after_a_while(
     client = await edge.client()
     assert await supervisor.meets(client) == 401
     supervisor.knows()
-    await edge.until(lambda: not edge.worker.key_lookup.is_unknown(bytes.fromhex(digest(MINE))), "it is forgotten")
+    await edge.until(lambda: not edge.runtime.key_lookup.is_unknown(bytes.fromhex(digest(MINE))), "it is forgotten")
     assert await supervisor.meets(client) == 200
 
 
@@ -167,7 +167,7 @@ async def test_who_has_left_waits_no_more(edge: Edge, supervisor: Supervisor, tm
     await client.sends(request(key=MINE))
     await supervisor.is_asked(MINE)
     client.aborts()
-    asked = edge.worker.key_lookup._asked
+    asked = edge.runtime.key_lookup._asked
     await edge.until(lambda: not any(asked.values()), "nobody waits")
     supervisor.tells(MINE)
     assert not asked
@@ -205,7 +205,7 @@ async def test_a_customer_who_changed_is_asked_for_anew_and_others_are_not(edge:
     assert await supervisor.meets(client, "of-eve") == 200
     supervisor.knows(customer={"tier": "free"})
     edge.worker.generations.forget(["dora", "whoever"])
-    assert not any(edge.worker.snapshot.heads)
+    assert not any(edge.runtime.snapshot.heads)
     assert (await asks(client, key="of-eve")).status == 200
     assert not supervisor.asked()
     assert await supervisor.meets(client) == 200
@@ -236,7 +236,7 @@ async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
     client = await edge.client()
     assert await supervisor.meets(client) == 200
     binding = bindings(edge)
-    told = edge.worker.key_lookup._known
+    told = edge.runtime.key_lookup._known
     for key, known in told.items():
         told[key] = known._replace(at=known.at - 61)
     edge.passes_time(61)
@@ -266,7 +266,7 @@ async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
 
 def bindings(edge: Edge) -> list[int]:
     """Which route bindings strangers have."""
-    known = edge.worker.snapshot.directory._known.values()
+    known = edge.runtime.snapshot.directory._known.values()
     return [id(binding) for each in known if isinstance(each, Stranger) for binding in each.bindings.values()]
 
 
@@ -295,7 +295,7 @@ async def test_orphans_know_whom_they_knew(edge: Edge, supervisor: Supervisor) -
     assert await supervisor.meets(client) == 200
     await waiting.sends(request(key="another"))
     await supervisor.is_asked("another")
-    edge.worker.key_lookup.orphaned()
+    edge.runtime.key_lookup.orphaned()
     assert (await waiting.gets_answer()).status == 503, "at once"
     edge.passes_time(1000)
     assert (await asks(client, key=MINE)).status == 200
@@ -405,7 +405,7 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
     assert [(await each.gets_answer()).status for each in waiting] == [401] * 3
     for n in range(20):
         assert await supervisor.meets(client, f"more-{n}") == 401
-    there = edge.worker.key_lookup
+    there = edge.runtime.key_lookup
     assert len(there._unknown) == 5
     assert len(there._known) == 1
     assert not there._asked

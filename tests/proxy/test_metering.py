@@ -85,7 +85,7 @@ async def test_an_answer_is_counted_before_its_head_is_written(edge: Edge, name:
     await client.sends(with_key())
     upstream = await edge.upstream.accepts()
     await upstream.gets_request()
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     write, seen = held.write, []
 
     def looks_then_writes(data: bytes) -> Any:

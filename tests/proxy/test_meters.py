@@ -55,7 +55,7 @@ async def test_the_content_of_answers_is_counted_before_it_is_written(edge: Edge
     """And nothing else of them. What is counted is read in the map at the very moment of each write."""
     pieces, counts = ANSWERS[name]
     client, upstream = await asked(edge)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     write, seen = held.write, []
 
     def looks_then_writes(data: bytes) -> Any:
@@ -194,7 +194,7 @@ async def test_every_piece_is_counted_before_the_upstream_gets_it(edge: Edge, ch
     await client.sends(head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, framing))
     upstream = await edge.upstream.accepts()
     await upstream.gets_head()
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert held.exchange is not None
     server = held.exchange.server
     assert server is not None
@@ -351,7 +351,7 @@ async def test_what_the_edge_says_in_a_websocket_is_nobodys(edge: Edge) -> None:
     await upstream.sends(b"\x81\x05abc")
     await client.gets(b"\x81\x05abc")
     assert counted(edge) == {"in": 7, "out": 5}
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     held.drain()
     await client.sends(b"2345" + b"\x81\x81mask!")
     assert len(await upstream.gets_bytes(4 + 8)) == 12

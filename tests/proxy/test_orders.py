@@ -13,6 +13,7 @@ import pytest
 from edgeproxy.channel import Channel
 from edgeproxy.config.load import dump
 from edgeproxy.proxy import control_handler
+from edgeproxy.proxy.control_handler import ControlHandler
 from tests.proxy.test_worker import Process
 from tests.support.transcript import KEY, Edge, digest, get
 
@@ -140,7 +141,9 @@ async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.Monk
     mine, theirs = socket.socketpair()
     channel = await Channel.over(theirs)
     await edge.client()
-    task = edge.worker.tasks.start("alive", control_handler.Orders(channel, edge.worker).live())
+    worker = edge.worker
+    handler = ControlHandler(channel, worker.runtime, worker.generations, worker.certificates_changed)
+    task = edge.runtime.tasks.start("alive", handler.live())
     transport = channel._writer.transport
     await edge.until(transport.get_write_buffer_size, "the other side takes no more")
     held = transport.get_write_buffer_size()

@@ -482,7 +482,7 @@ class Seen(Shedding):
 
 async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> None:
     await edge.starts()
-    over, endpoint = edge.worker.overload, edge.endpoint()
+    over, endpoint = edge.runtime.overload, edge.endpoint()
     idle, busy = Seen(), Seen()
     over._control = idle
     await edge.until(lambda: len(idle.samples) >= 5)
@@ -502,8 +502,8 @@ async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> N
 
 async def test_before_it_has_begun_there_is_nothing_to_change_or_to_end(edge: Edge) -> None:
     await edge.starts()
-    over = Overload(edge.worker)
-    over.changed()
+    over = Overload(edge.worker.generations.under_way, edge.worker.take_queued)
+    over.changed(edge.runtime.snapshot.overload)
     over.stop()
     assert not over.shedding
 
@@ -513,7 +513,7 @@ async def test_a_loop_that_lags_sheds_until_it_lags_no_longer(edge: Edge) -> Non
     await edge.starts()
     endpoint = edge.endpoint()
     endpoint.outstanding += LEAST
-    over = edge.worker.overload
+    over = edge.runtime.overload
     loop = asyncio.get_running_loop()
     busy = True
 
@@ -536,7 +536,7 @@ async def test_too_many_requests_under_way_shed_the_lowest_first(edge: Edge) -> 
     edge.config["overload"] = {"requests": 100}
     edge.config["tiers"]["free"]["priority"] = 5
     await edge.starts()
-    over, endpoint = edge.worker.overload, edge.endpoint()
+    over, endpoint = edge.runtime.overload, edge.endpoint()
     endpoint.outstanding += 110
     await edge.until(lambda: over.shedding)
     assert [over.sheds(5) for _ in range(20)] == [False] * 20
@@ -548,7 +548,7 @@ async def test_too_many_requests_under_way_shed_the_lowest_first(edge: Edge) -> 
 async def test_a_reload_changes_the_bounds_of_what_is_under_way(edge: Edge) -> None:
     edge.config["overload"] = {"requests": 100}
     await edge.starts()
-    over, endpoint = edge.worker.overload, edge.endpoint()
+    over, endpoint = edge.runtime.overload, edge.endpoint()
     endpoint.outstanding += 200
     await edge.until(lambda: over.shedding)
     control = over._control
@@ -569,26 +569,26 @@ async def test_what_is_under_way_to_an_upstream_that_was_replaced_counts(edge: E
     edge.config["upstreams"]["api"]["pool"] = 3
     await edge.reloads()
     assert edge.endpoint() is not endpoint
-    assert edge.worker.overload._under_way() == 1
+    assert edge.worker.generations.under_way() == 1
     await upstream.sends(ok())
     await client.gets_answer()
-    assert edge.worker.overload._under_way() == 0
+    assert edge.worker.generations.under_way() == 0
 
 
 async def test_tunnels_are_not_under_way(edge: Edge) -> None:
     edge.config["overload"] = {"requests": 1}
     client, upstream = await tunnel(edge)
     assert [endpoint.outstanding for endpoint in edge.endpoints()] == [1]
-    assert edge.worker.overload._under_way() == 0
+    assert edge.worker.generations.under_way() == 0
     await ends(client, upstream)
-    await edge.until(lambda: not edge.worker.tunnels)
-    assert edge.worker.overload._under_way() == 0
+    await edge.until(lambda: not edge.runtime.connections.tunnels)
+    assert edge.worker.generations.under_way() == 0
 
 
 async def test_what_is_shed_is_counted_by_priority(edge: Edge) -> None:
     await edge.starts()
     for priority in (0, 5, 5):
-        edge.worker.counts.shed(priority)
+        edge.runtime.metrics.shed(priority)
     assert edge.count("edge_shed_total", "0") == 1
     assert edge.count("edge_shed_total", "5") == 2
 
@@ -598,7 +598,7 @@ async def test_a_request_that_is_shed_gets_503_and_is_told_when_to_come_back(edg
     edge.config["tiers"]["free"]["priority"] = 5
     edge.upstream.answers(lambda request: ok())
     await edge.starts()
-    over, endpoint = edge.worker.overload, edge.endpoint()
+    over, endpoint = edge.runtime.overload, edge.endpoint()
     endpoint.outstanding += 112
     await edge.until(lambda: over.shedding)
     answers = []
@@ -627,5 +627,5 @@ async def test_where_turns_are_long_all_that_wait_to_be_accepted_are_taken_in_on
         edge.worker.take_queued(QUEUED)
         for _ in range(5):
             await asyncio.sleep(0)
-        assert len(edge.worker._clients) == len(waiting)
-    await edge.until(lambda: not edge.worker._clients, "they have all left")
+        assert len(edge.runtime.connections.clients) == len(waiting)
+    await edge.until(lambda: not edge.runtime.connections.clients, "they have all left")

@@ -182,10 +182,10 @@ async def test_where_nobody_there_is_up_the_nearest_serves(regions: Edge) -> Non
     customer(regions, regions={"prefer": "far"})
     await regions.starts()
     listing = [{"addresses": ["127.0.0.1"], "up": up} for up in (["127.0.0.1"], [], [])]
-    regions.worker.snapshot.endpoints_changed({"api": listing})
+    regions.worker.runtime.snapshot.endpoints_changed({"api": listing})
     assert set(await servers(regions, times=10)) == {0}
     listing[1]["up"] = ["127.0.0.1"]
-    regions.worker.snapshot.endpoints_changed({"api": listing})
+    regions.worker.runtime.snapshot.endpoints_changed({"api": listing})
     assert set(await servers(regions, times=10)) == {1}
 
 
@@ -282,7 +282,7 @@ class Shedding:
     def __init__(self, edge: Edge, line: int) -> None:
         self.asked: list[int] = []
         self._line = line
-        overload = edge.worker.overload
+        overload = edge.runtime.overload
         overload.stop()
         overload.shedding = True
         overload.sheds = self.sheds

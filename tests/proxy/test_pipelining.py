@@ -136,7 +136,7 @@ async def test_what_is_read_ahead_stays_bounded_while_answers_go_out(edge: Edge)
 
     async def watches(request: Message) -> None:
         nonlocal most
-        most = max(most, *(len(held.buffer) for held in edge.worker._clients))
+        most = max(most, *(len(held.buffer) for held in edge.runtime.connections.clients))
 
     async def gets() -> None:
         for _ in range(n):
@@ -171,7 +171,7 @@ async def test_what_is_read_ahead_is_bounded(edge: Edge) -> None:
     request = get("/public/next", "X-Filler: " + "x" * 1000)
     taken = await client.sends_while_taken(request * 16, 64 << 20)
     assert taken < 16 << 20, "beyond what the kernel's buffers explain"
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert len(held.buffer) < 1 << 20
     client.aborts()
     await upstream.sends(ok())
@@ -186,7 +186,7 @@ async def test_a_head_that_is_longer_than_what_is_read_ahead_is_read_to_its_end(
     await upstream.gets_request()
     request = get("/public/next", *(f"X-Filler-{n}: {'x' * 3000}" for n in range(60)))
     await client.sends(request[:100_000])
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     await edge.until(lambda: not held.reading)
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
@@ -200,7 +200,7 @@ async def test_the_head_behind_a_late_one_has_a_deadline_of_its_own(edge: Edge) 
     edge.config["limits"] = {"header_timeout": "60s"}
     client = await edge.client()
     await client.sends(b"GET /nowhere HTTP/1.1\r\n")
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     await edge.until(lambda: held.buffer)
     held.deadline = late = monotonic() + 5.0
     await client.sends(b"Host: h\r\n\r\nGET /")
@@ -215,7 +215,7 @@ async def test_no_more_requests_are_read_ahead_than_configured(edge: Edge) -> No
     await client.sends(get("/public/0"))
     upstream = await edge.upstream.accepts()
     await upstream.gets_request()
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     for n in range(1, 4):
         await client.sends(get(f"/public/{n}"))
         await edge.until(lambda n=n: held.buffer.count(b"\r\n\r\n") == n)  # type: ignore[misc]
@@ -242,7 +242,7 @@ async def test_ends_of_heads_within_a_body_stop_nobody(edge: Edge) -> None:
     await upstream.gets_request()
     body = b"\r\n\r\n" * 100
     await client.sends(post(body)[:-7])
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     await edge.until(lambda: not held.reading)
     await client.sends(post(body)[-7:], post(body))
     await upstream.sends(ok())
@@ -261,7 +261,7 @@ async def test_what_follows_a_request_to_switch_is_read_on_once_it_is_a_tunnels(
     upstream = await edge.upstream.accepts()
     await upstream.gets_head()
     await client.sends(b"\r\n\r\n\r\n\r\n")
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     await edge.until(lambda: not held.reading)
     await client.sends(b"more")
     await upstream.sends(head("HTTP/1.1 101 Switching Protocols", *upgrade))

@@ -106,7 +106,7 @@ async def test_a_tunnel_is_one_request_and_is_marked(edge: Edge) -> None:
     await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))
     assert (await client.gets_head())["X-Quota"] == '"requests-day";over'
     await ends(client, upstream)
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     assert edge.used() == {"requests-day": 1}
 
 

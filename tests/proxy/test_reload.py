@@ -135,7 +135,7 @@ async def test_a_tunnel_stays_open_though_nothing_of_it_is_configured_any_more(e
     edge.config["routes"] = [{"path": "/other/*", "upstream": "other"}]
     for _ in range(3):
         await edge.reloads()
-    await edge.until(lambda: not edge.worker.snapshot.services["other"].endpoints[0].outstanding)
+    await edge.until(lambda: not edge.runtime.snapshot.services["other"].endpoints[0].outstanding)
     await client.sends(b"\x81\x02hi")
     await upstream.gets(b"\x81\x02hi")
     await upstream.sends(b"\x81\x03you")
@@ -403,7 +403,7 @@ async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record
     second = edge.adds_endpoint()
     edge.config["upstreams"]["api"]["eject"] = {"errors": 1, "for": "1h"}
     client = await edge.client()
-    service = edge.worker.snapshot.services["api"]
+    service = edge.runtime.snapshot.services["api"]
     endpoint = next(each for each in service.endpoints if each.port == second.port)
     service.failed(endpoint, monotonic())
     await client.sends(get())
@@ -412,7 +412,7 @@ async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record
     edge.config["upstreams"]["more"] = {"endpoints": [edge.upstream.url]}
     edge.config["routes"].append({"path": "/more/*", "upstream": "more"})
     await edge.reloads()
-    assert edge.worker.snapshot.services["api"] is service
+    assert edge.runtime.snapshot.services["api"] is service
     assert edge.endpoint().outstanding == 1
     await upstream.sends(ok())
     await client.gets_answer()
@@ -518,7 +518,7 @@ async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge:
     speaks_tls(edge, authority, edge.upstream)
     client, upstream = await asked(edge)
     worker = edge.worker
-    outward = worker.snapshot.outward["api"]
+    outward = worker.runtime.snapshot.outward["api"]
     edge.config["upstreams"]["api"]["pool"] = 7
     await edge.prepares()
     prepared = worker.generations._prepared
@@ -556,7 +556,7 @@ async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
     edge.config["upstreams"]["next"] = edge.config["upstreams"]["api"] | {"pool": 3}
     edge.config["routes"].append({"path": "/next/*", "upstream": "next", "auth": "none"})
     number = await edge.prepares({"api": listing("127.0.0.2"), "next": listing("127.0.0.3")})
-    services = edge.worker.snapshot.services
+    services = edge.runtime.snapshot.services
     assert [each.address for each in services["api"].endpoints] == ["127.0.0.1"], "it is served as it is"
     assert not generations.endpoints_changed(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
     assert not generations.endpoints_changed(number + 1, {"api": listing("127.0.0.9")})
@@ -564,7 +564,7 @@ async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
     await client.sends(get())
     assert (await client.gets_answer()).status == 503
     assert generations.commit(number)
-    services = edge.worker.snapshot.services
+    services = edge.runtime.snapshot.services
     # What was told last of an upstream that both have is what is true of it.
     assert [(each.address, each.up) for each in services["api"].endpoints] == [("127.0.0.1", False)]
     assert [each.address for each in services["next"].endpoints] == ["127.0.0.5"]
@@ -618,18 +618,18 @@ async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge
     old, new = tmp_path / "old.log", tmp_path / "new.log"
     edge.config["access_log"] = str(old)
     client, upstream = await asked(edge)
-    before = edge.worker.snapshot.access
+    before = edge.runtime.snapshot.access
     edge.config["access_log"] = str(new)
     await edge.reloads()
     other = await edge.client()
     await other.sends(get("/nowhere"))
     await other.gets_answer()
     assert [line["path"] for line in await lines(edge, new, 1)] == ["/nowhere"]
-    assert edge.worker.generations.logs() == [edge.worker.snapshot.access, before]
+    assert edge.worker.generations.logs() == [edge.runtime.snapshot.access, before]
     await upstream.sends(ok())
     await client.gets_answer()
     assert [line["path"] for line in await lines(edge, old, 1)] == ["/public/"]
-    await edge.until(lambda: edge.worker.generations.logs() == [edge.worker.snapshot.access])
+    await edge.until(lambda: edge.worker.generations.logs() == [edge.runtime.snapshot.access])
     assert len(threads(edge)) == 1
     edge.config["access_log"] = "off"
     await edge.reloads()
@@ -642,13 +642,13 @@ async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge
 async def test_a_log_that_stays_the_same_is_the_same(edge: Edge, tmp_path: Path) -> None:
     edge.config["access_log"] = str(tmp_path / "access.log")
     client = await edge.client()
-    log = edge.worker.snapshot.access
+    log = edge.runtime.snapshot.access
     for n in range(3):
         await client.sends(get(f"/nowhere/{n}"))
         await client.gets_answer()
         edge.config["legacy_headers"] = n == 0
         await edge.reloads()
-    assert edge.worker.snapshot.access is log
+    assert edge.runtime.snapshot.access is log
     assert edge.worker.generations.logs() == [log]
     found = await lines(edge, tmp_path / "access.log", 3)
     assert [line["path"] for line in found] == ["/nowhere/0", "/nowhere/1", "/nowhere/2"]
@@ -757,7 +757,7 @@ async def test_addresses_that_stay_known_hold_nothing_of_what_was_before(answeri
     answering.config["tiers"]["basic"] = {"limits": [{"rate": "1000/min", "scope": "ip"}]}
     client = await answering.client()
     none = there()
-    addresses = answering.worker.snapshot.addresses
+    addresses = answering.worker.runtime.snapshot.addresses
     for n in range(3):
         number = await answering.prepares()
         assert left(await asks(client, "/public/x", key=""))[:2] == ("anonymous", 999 - 2 * n)
@@ -766,7 +766,7 @@ async def test_addresses_that_stay_known_hold_nothing_of_what_was_before(answeri
         assert answering.worker.generations.commit(number)
         await answering.until(lambda: there()["RouteBinding"] == 0)
         assert (there()["Snapshot"], there()["Route"]) == (none["Snapshot"], none["Route"])
-    assert answering.worker.snapshot.addresses is addresses
+    assert answering.worker.runtime.snapshot.addresses is addresses
 
 
 def key_of(n: int) -> dict[str, str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.proxy import worker
+from edgeproxy.proxy import connector
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.upstream_connection import UpstreamConnection
 from tests.proxy.test_faults import is_fault
@@ -221,14 +221,14 @@ async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_
     other = edge.adds_endpoint()
     other.answers(lambda request: ok(b"took " + request.body))
     await edge.starts()
-    dial = worker.dial
+    dial = connector.dial
 
     async def closed(endpoint: Endpoint, server: UpstreamConnection, *others: Any) -> None:
         await dial(endpoint, server, *others)
         if endpoint is edge.endpoint(0):
             server.transport.abort()
 
-    monkeypatch.setattr(worker, "dial", closed)
+    monkeypatch.setattr(connector, "dial", closed)
     edge.endpoint(1).outstanding += 1
     client = await edge.client()
     await client.sends(post(b"once"))
@@ -243,7 +243,7 @@ async def test_a_kept_connection_that_was_reset_in_the_same_turn_is_not_written_
     """The loop tells of a reset one turn late: a POST over such a connection would be lost and could not go again."""
     client, stale = await kept(edge)
     (server,) = edge.endpoint().idle
-    (protocol,) = edge.worker._clients
+    (protocol,) = edge.runtime.connections.clients
     server.transport.abort()
     protocol.data_received(post(b"abc"))
     another = await edge.upstream.accepts()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from edgeproxy.proxy.route_binding import code_label, is_billed
+from edgeproxy.proxy.labels import code_label
+from edgeproxy.proxy.metering import is_billed
 
 
 @pytest.mark.parametrize(

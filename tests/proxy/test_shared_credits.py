@@ -28,7 +28,7 @@ def says_nothing_is_left(shared: Shared, gate: Gate) -> None:
     words = shared.table.words
     words[gate.row + shared.table.layout.head(shared.table.layout.columns - 1) + at.NO_USE_UNTIL] = 1 << 50
     words[gate.row + at.ROW_SYNC] += 1
-    shared.edge.worker.asking.heard()
+    shared.edge.runtime.claim_waiter.heard()
 
 
 def spent(edge: Edge) -> int:
@@ -95,7 +95,7 @@ async def test_where_the_hub_has_nothing_left_of_the_limit_credits_pay(edge: Edg
 
 async def test_who_has_nobody_to_ask_goes_on_with_what_is_known(edge: Edge, shared: Shared) -> None:
     await uses_up(edge, shared, LIMIT + UNHEARD)
-    edge.worker.asking.orphaned()
+    edge.runtime.claim_waiter.orphaned()
     client = await edge.client()
     assert (await asks(client)).status == 200
     assert spent(edge) == UNHEARD + 1

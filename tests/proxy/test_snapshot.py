@@ -12,7 +12,7 @@ TRACE = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 async def snapshot(edge: Edge) -> Snapshot:
     await edge.starts()
-    return edge.worker.snapshot
+    return edge.runtime.snapshot
 
 
 def block(*lines: str) -> bytes:

@@ -166,7 +166,7 @@ async def played(edge: Edge, script: Conversation, cuts: Cuts) -> tuple[list[Sai
 
     await asyncio.gather(sends(edge, client, pieces(script.client, cuts.client)), serves(), gets())
     client.closes()
-    await edge.until(lambda: not edge.worker._clients and not edge.worker._upstream_connections)
+    await edge.until(lambda: not edge.runtime.connections.clients and not edge.runtime.connections.upstreams)
     return requests, rests["upstream"], answers, rests["client"]
 
 

@@ -45,8 +45,8 @@ async def exchanged(edge: Edge, client: Wire, request: bytes, answer: bytes) -> 
 
 async def guests(edge: Edge) -> list[TlsHandshake]:
     """Those whose handshake is under way, once there is one."""
-    await edge.until(lambda: edge.worker._guests)
-    return list(edge.worker._guests)
+    await edge.until(lambda: edge.runtime.connections.handshakes)
+    return list(edge.runtime.connections.handshakes)
 
 
 def logged(capsys: pytest.CaptureFixture[str]) -> str:
@@ -451,7 +451,7 @@ async def test_a_last_word_behind_what_is_held_back_is_heard_in_its_turn(secure:
     await upstream.gets_request()
     client.tls.write(get("/public/next"))
     client.says_last_word()
-    (held,) = secure.worker._clients
+    (held,) = secure.worker.runtime.connections.clients
     await secure.until(lambda: not held.reading)
     assert not held.ended
     await upstream.sends(ok())
@@ -506,7 +506,7 @@ async def test_a_connection_that_is_over_leaves_nothing_for_the_collector(secure
     """It runs seldom, and what TLS holds is large."""
     client = await secure.secure_client(authority.trusted())
     await exchanged(secure, client, get(), ok())
-    (held,) = secure.worker._clients
+    (held,) = secure.worker.runtime.connections.clients
     tls = weakref.ref(held.transport._tls)  # type: ignore[attr-defined]
     del held
     gc.disable()
@@ -528,7 +528,7 @@ async def test_a_client_that_reads_nothing_stops_its_upstream(secure: Edge, auth
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {200 * MIB}"))
     sent = await upstream.sends_while_taken(bytes(64 << 10), 200 * MIB)
     assert sent < 40 * MIB
-    (held,) = secure.worker._clients
+    (held,) = secure.worker.runtime.connections.clients
     assert held.choked
     assert held.transport.get_write_buffer_size() < MIB
     upstream.aborts()
@@ -540,7 +540,7 @@ async def test_an_upstream_that_reads_nothing_stops_its_client(secure: Edge, aut
     await client.sends(head("POST /public/ HTTP/1.1", "Host: h", f"Content-Length: {200 * MIB}"))
     upstream = await secure.upstream.accepts()
     await upstream.gets_head()
-    (held,) = secure.worker._clients
+    (held,) = secure.worker.runtime.connections.clients
     assert await client.sends_while_taken(bytes(64 << 10), 200 * MIB) < 40 * MIB
     assert not held.reading
     assert held.exchange is not None

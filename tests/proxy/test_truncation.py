@@ -28,19 +28,19 @@ async def test_an_answer_that_is_not_taken_in_time_ends_with_a_reset(edge: Edge)
     edge.config["limits"] = {"body_idle": "100ms"}
     client = await edge.client(receives=4096)
     upstream = await begun(edge, client, OLD)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     held.transport.set_write_buffer_limits(high=16 * MIB)
     await upstream.sends(b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE))
     await edge.until(lambda: held.gone)
     assert held.transport.get_write_buffer_size()
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     await client.gets_reset()
 
 
 async def test_a_client_that_closes_its_side_while_a_reset_is_put_off_gets_it(edge: Edge) -> None:
     client = await edge.client(receives=4096)
     upstream = await begun(edge, client, OLD)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     held.transport.set_write_buffer_limits(high=16 * MIB)
     await upstream.sends(b"%x\r\n%b\r\n" % (len(LARGE), LARGE))
     upstream.closes()

@@ -130,7 +130,7 @@ async def test_the_last_words_of_whoever_closes_second_arrive_whole(edge: Edge, 
 async def test_the_last_words_arrive_though_their_hearer_is_slow(edge: Edge, first: str) -> None:
     client, upstream = await tunnel(edge)
     one, other = (client, upstream) if first == "client" else (upstream, client)
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert held.exchange is not None
     assert held.exchange.server is not None
     towards = held.transport if first == "client" else held.exchange.server.transport
@@ -178,7 +178,7 @@ async def test_neither_side_is_read_faster_than_the_other_takes_it(edge: Edge, s
     quick, idle = (upstream, client) if slow == "client" else (client, upstream)
     sent = await quick.sends_while_taken(bytes(1 << 16), 64 * MIB)
     assert sent < 64 * MIB
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     assert held.exchange is not None
     assert held.exchange.server is not None
     assert held.transport.get_write_buffer_size() < MIB
@@ -250,7 +250,7 @@ async def test_a_tunnel_is_one_request_counted_before_the_client_hears_of_it(edg
     await upstream.gets(b"x")
     await ends(client, upstream)
     upstream.closes()
-    await edge.until(lambda: not edge.worker._clients)
+    await edge.until(lambda: not edge.runtime.connections.clients)
     assert edge.usage() == {("acme", "requests", "v1"): 1}
     assert edge.metrics("edge_requests_total") == {("v1", "basic", "101"): [1]}
 
@@ -288,7 +288,7 @@ async def test_a_client_that_closed_its_side_before_the_switch_has_closed_it_in_
     client.sends_eof()
     upstream = await edge.upstream.accepts()
     await upstream.gets_head()
-    (held,) = edge.worker._clients
+    (held,) = edge.runtime.connections.clients
     await edge.until(lambda: held.ended)
     await upstream.sends(SWITCH)
     await upstream.gets(b"last words")

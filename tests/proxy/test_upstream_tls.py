@@ -205,9 +205,9 @@ async def test_a_client_that_leaves_within_the_handshake_leaves_nothing(inside: 
     await client.sends(get())
     end, _ = await asyncio.get_running_loop().sock_accept(inside.upstream.listening)
     client.aborts()
-    await inside.until(lambda: not inside.worker._clients)
+    await inside.until(lambda: not inside.runtime.connections.clients)
     end.close()
-    await inside.until(lambda: not inside.worker.tasks._running)
+    await inside.until(lambda: not inside.runtime.tasks._running)
 
 
 async def test_another_endpoint_is_asked_where_one_is_not_believed(inside: Edge, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ async def test_a_new_connection_goes_on_with_a_session(inside: Edge) -> None:
         await client.gets_answer()
         client.closes()
         upstream.says_last_word()  # type: ignore[attr-defined]
-        await inside.until(lambda: not inside.worker._upstream_connections)
+        await inside.until(lambda: not inside.runtime.connections.upstreams)
         upstream.closes()
     assert reused == [False, True, True]
 
@@ -308,7 +308,7 @@ async def test_a_client_that_reads_nothing_stops_its_upstream(inside: Edge) -> N
     await upstream.gets_request()
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {200 * MIB}"))
     assert await upstream.sends_while_taken(bytes(64 << 10), 200 * MIB) < 40 * MIB
-    (held,) = inside.worker._clients
+    (held,) = inside.runtime.connections.clients
     assert held.choked
     assert held.transport.get_write_buffer_size() < MIB
     client.aborts()

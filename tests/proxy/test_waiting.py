@@ -51,7 +51,7 @@ class Shared:
 
     def gates(self) -> list[Gate]:
         """Where requests wait."""
-        return [gate for gate, waiting in self.edge.worker.asking._waiting.items() if waiting]
+        return [gate for gate, waiting in self.edge.runtime.claim_waiter._waiting.items() if waiting]
 
     async def waits(self, many: int = 1) -> Gate:
         """So many requests wait at one gate."""
@@ -62,7 +62,7 @@ class Shared:
     def grants(self, gate: Gate, many: int = 1) -> None:
         """Claims come."""
         self.gives(gate, many)
-        self.edge.worker.asking.heard()
+        self.edge.runtime.claim_waiter.heard()
 
     def gives(self, gate: Gate, many: int = 1) -> None:
         """An answer with so many claims is written, of which the worker is still to be told."""
@@ -74,7 +74,7 @@ class Shared:
         """The supervisor says that nobody has used the claims of this row for a while."""
         table = self.table
         place = ["people", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION]]
-        self.edge.worker.asking.unused([place])
+        self.edge.runtime.claim_waiter.unused([place])
 
     def wanted(self, gate: Gate) -> int:
         """Claims that the worker would like to have beyond those that it was given."""
@@ -163,7 +163,7 @@ async def test_who_leaves_waits_no_more(edge: Edge, shared: Shared, tmp_path: Pa
     await edge.settles()
     assert not upstream.has()
     assert edge.used()["basic"] == 1
-    access = edge.worker.snapshot.access
+    access = edge.runtime.snapshot.access
     assert access is not None
     access.close(5.0)
     said = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
@@ -250,7 +250,7 @@ async def test_more_than_is_read_ahead_comes_while_it_waits(edge: Edge, shared: 
     await client.sends(request("/v1/x", f"Content-Length: {len(body)}", method="POST"))
     gate = await shared.waits()
     await client.sends(body[:100_000])
-    await edge.until(lambda: len(next(iter(edge.worker._clients)).buffer) > 64 << 10, "it was read")
+    await edge.until(lambda: len(next(iter(edge.runtime.connections.clients)).buffer) > 64 << 10, "it was read")
     shared.grants(gate)
     await client.sends(body[100_000:])
     assert (await upstream.gets_request()).body == body
@@ -283,7 +283,7 @@ async def test_a_client_that_closes_its_side_meanwhile_is_answered_and_closed(ed
     await client.sends(request("/v1/x"))
     gate = await shared.waits()
     client.sends_eof()
-    await edge.until(lambda: next(iter(edge.worker._clients)).ended, "the edge knows")
+    await edge.until(lambda: next(iter(edge.runtime.connections.clients)).ended, "the edge knows")
     shared.grants(gate)
     await upstream.gets_request()
     await upstream.sends(ok())
@@ -296,7 +296,7 @@ async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> No
     client = await edge.client()
     await client.sends(request("/v1/x"))
     gate = await shared.waits()
-    for each in tuple(edge.worker._clients):
+    for each in tuple(edge.runtime.connections.clients):
         each.drain()
     shared.grants(gate)
     await upstream.gets_request()
@@ -333,7 +333,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     assert (await client.gets_answer()).status == 200
     mine.close()
     its.close()
-    await edge.worker.tasks.cancel()
+    await edge.runtime.tasks.cancel()
 
 
 async def test_a_reload_meanwhile_holds_from_the_next_request_on(edge: Edge, shared: Shared) -> None:
@@ -377,9 +377,9 @@ async def test_an_answer_that_is_of_no_use_leaves_everybody_in_place(edge: Edge,
         clients.append(await edge.client())
         await clients[-1].sends(request(f"/v1/{number}"))
         gate = await shared.waits(number + 1)
-    waiting = edge.worker.asking._waiting
+    waiting = edge.runtime.claim_waiter._waiting
     first, second, third = waiting[gate]
-    edge.worker.asking.heard()
+    edge.runtime.claim_waiter.heard()
     assert list(waiting[gate]) == [first, second, third], "there is no news"
     shared.grants(gate, 0)
     again, *behind = waiting[gate]
@@ -408,7 +408,7 @@ async def test_who_waits_for_another_row_is_not_woken(edge: Edge, shared: Shared
     await other.sends(request("/v1/other", key=UNLIMITED))
     await edge.until(lambda: len(shared.gates()) == 2, "both wait")
     (its,) = [each for each in shared.gates() if each is not gate]
-    waiting = edge.worker.asking._waiting
+    waiting = edge.runtime.claim_waiter._waiting
     (before,) = waiting[its]
     shared.grants(gate)
     assert (await upstream.gets_request()).first == "GET /v1/one HTTP/1.1"
@@ -450,7 +450,7 @@ async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: 
     words = shared.table.words
     for wrong in (["nothing", 1, 0, 0], ["people", 99, gate.row, 2], ["people", 1, gate.row, 99]):
         words[gate.row + edge.worker.store.people.head_at + at.GIVEN] += 1
-        edge.worker.asking.unused([wrong])
+        edge.runtime.claim_waiter.unused([wrong])
         assert gate.in_hand == 1, "it is another row, of another table"
         shared.says_unused(gate)
 
@@ -487,7 +487,7 @@ async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: 
     client = await edge.client()
     await client.sends(request("/v1/x"))
     await shared.waits()
-    edge.worker.asking.orphaned()
+    edge.runtime.claim_waiter.orphaned()
     for _ in range(LIMIT - PASSES):
         await upstream.gets_request()
         await upstream.sends(ok())
@@ -532,7 +532,7 @@ async def test_without_its_supervisor_it_keeps_to_what_was_said_for_a_hub_that_i
     edge.upstream.answers(lambda _: ok())
     await edge.starts()
     loses_the_hub(shared, on_loss)
-    edge.worker.asking.orphaned()
+    edge.runtime.claim_waiter.orphaned()
     client = await edge.client()
     assert [(await asks(client)).status for _ in range(8)] == [200] * passed + [429] * (8 - passed)
 
@@ -546,8 +546,8 @@ async def test_addresses_that_come_no_more_leave_nothing_behind(edge: Edge, shar
         await client.sends(get())
         assert (await client.gets_answer()).status == 200
         client.closes()
-    await edge.until(lambda: not edge.worker._clients, "they are gone")
-    assert edge.worker.asking._gates
-    edge.worker.snapshot.addresses._known.clear()
+    await edge.until(lambda: not edge.runtime.connections.clients, "they are gone")
+    assert edge.runtime.claim_waiter._gates
+    edge.runtime.snapshot.addresses._known.clear()
     gc.collect()
-    assert not [gate for gate in edge.worker.asking._gates.values() if not gate.waiting]
+    assert not [gate for gate in edge.runtime.claim_waiter._gates.values() if not gate.waiting]

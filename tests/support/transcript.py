@@ -27,6 +27,7 @@ from edgeproxy.proxy.generations import Listings
 from edgeproxy.proxy.key_lookup import KeyLookup
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
+from edgeproxy.proxy.runtime import Runtime
 from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.tls import Inward, Outward
 from edgeproxy.proxy.worker import Worker
@@ -219,6 +220,11 @@ class Edge:
         file.write_text(yaml.safe_dump(self.config))
         return load(file, {})
 
+    @property
+    def runtime(self) -> Runtime:
+        """What everything in its worker shares."""
+        return self.worker.runtime
+
     async def starts(self) -> None:
         """Serve, as `config` says."""
         for upstream in self.upstreams:
@@ -237,11 +243,11 @@ class Edge:
         )
         store = Store.join(settings.state)
         self.worker = Worker(store)
-        self.worker.asking = ClaimWaiter(self._hears)
-        self.worker.key_lookup = KeyLookup(self._is_asked)
-        sharing, key_lookup = self.worker.asking, self.worker.key_lookup
-        self.worker.snapshot = Snapshot(
-            draft(settings), store, self.worker.counts, sharing=sharing, key_lookup=key_lookup
+        self.runtime.claim_waiter = ClaimWaiter(self._hears)
+        self.runtime.key_lookup = KeyLookup(self._is_asked)
+        sharing, key_lookup = self.runtime.claim_waiter, self.runtime.key_lookup
+        self.runtime.snapshot = Snapshot(
+            draft(settings), store, self.runtime.metrics, sharing=sharing, key_lookup=key_lookup
         )
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
@@ -261,7 +267,7 @@ class Edge:
     async def prepares(self, table_reader: Listings | None = None) -> int:
         """Be ready to serve what `config` says now, with this told of endpoints; returns its number."""
         generations = self.worker.generations
-        made = await asyncio.to_thread(draft, self.settings(), self.worker.snapshot.outward)
+        made = await asyncio.to_thread(draft, self.settings(), self.runtime.snapshot.outward)
         generations.prepare(generations.number + 1, made, table_reader or {})
         return generations.number + 1
 
@@ -325,11 +331,11 @@ class Edge:
         assert self._supervisor is not None
         control = self._supervisor.control
         control.begin_boot(control.boot, control.offset + seconds)
-        self.worker.offset = self.worker.store.offset
+        self.runtime.offset = self.worker.store.offset
 
     def now(self) -> float:
         """Edge time."""
-        return monotonic() + self.worker.offset
+        return monotonic() + self.runtime.offset
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Wait for a condition."""
@@ -344,13 +350,13 @@ class Edge:
 
     def endpoint(self, n: int = 0, route: str = "/public/x") -> Endpoint:
         """The edge's side of the n-th endpoint of a route's service."""
-        found = self.worker.snapshot.router.site(None).match(route.encode(), b"GET")
+        found = self.runtime.snapshot.router.site(None).match(route.encode(), b"GET")
         return found.service.endpoints[n]
 
     def endpoints(self) -> list[Endpoint]:
         """All of them."""
         routes = self.config["routes"]
-        router = self.worker.snapshot.router
+        router = self.runtime.snapshot.router
         sites = {route.get("host", "").replace("*", "x").encode() or None for route in routes}
         services = {
             found.service for route in routes for site in sites if (found := _match(router, site, route)) is not None
@@ -406,22 +412,22 @@ class Edge:
         for wire in self.clients:
             wire.closes()
         try:
-            await self.until(lambda: not worker._clients, "every client's connection is gone")
-            await self.until(lambda: not worker.tasks._running, "no task is left")
+            await self.until(lambda: not worker.runtime.connections.clients, "every client's connection is gone")
+            await self.until(lambda: not worker.runtime.tasks._running, "no task is left")
             retired = [endpoint for service in worker.generations._services for endpoint in service.endpoints]
             outstanding = [endpoint.outstanding for endpoint in (*self.endpoints(), *retired)]
             slots = self.in_use()
             idle = sum(len(endpoint.idle) for endpoint in self.endpoints())
-            watched = len(worker.deadlines.everybody)
+            watched = len(worker.runtime.deadlines.everybody)
             for upstream in self.upstreams:
                 for wire in upstream.wires:
                     wire.closes()
-            await self.until(lambda: not worker.deadlines.everybody, "every upstream connection is gone")
+            await self.until(lambda: not worker.runtime.deadlines.everybody, "every upstream connection is gone")
             assert not any(outstanding), f"outstanding requests: {outstanding}"
             assert not slots, f"slots that nobody gave back: {slots}"
             assert self.metrics("edge_upstream_pending") == {}, "requests wait for an answer, and nobody for them"
             assert idle <= watched, "connections that are gone are offered for use"
-            assert worker._upstream_connections == 0
+            assert worker.runtime.connections.upstreams == 0
             assert not any(endpoint.idle for endpoint in self.endpoints())
             assert not self.errors, self.errors
             assert not any(unread), f"sent, and no test looked: {[shown(each) for each in unread if each]}"
@@ -434,10 +440,10 @@ class Edge:
         for server, queue, _ in self.worker._listening:
             server.close()
             queue.close()
-        self.worker.deadlines.stop()
-        self.worker.overload.stop()
-        await self.worker.tasks.cancel()
-        for client in tuple(self.worker._clients):
+        self.runtime.deadlines.stop()
+        self.runtime.overload.stop()
+        await self.runtime.tasks.cancel()
+        for client in tuple(self.runtime.connections.clients):
             client.transport.abort()
         for upstream in self.upstreams:
             upstream.listening.close()

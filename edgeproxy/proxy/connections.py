@@ -1,0 +1,165 @@
+"""The connections of one worker: who is connected, what is to be looked at twice a second, and how a drain ends."""
+
+import asyncio
+from typing import Protocol
+
+from edgeproxy import log
+from edgeproxy.proxy.connection_limits import ConnectionLimits
+from edgeproxy.proxy.deadlines import Deadlines, Timed
+
+LAST_ENDS_SECONDS = 0.2
+"""Within which connections that are cut have ended; the loop needs a turn or two for it."""
+
+
+class Downstream(Timed, Protocol):
+    """A client's connection, be it in its TLS handshake or after it."""
+
+    @property
+    def subject(self) -> bytes:
+        """What it counts for among the connections of its address, as `ConnectionLimits.admit` returned it."""
+
+    def drain(self) -> None:
+        """Finish what has begun, and end."""
+
+    def abort(self) -> None:
+        """Reset the connection at once."""
+
+
+class ClientConnection(Downstream, Protocol):
+    """A connection that requests come over."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether the socket is read at present."""
+
+    def check(self) -> None:
+        """Find out whether a connection that is not read was reset."""
+
+    def probe(self, now: float) -> None:
+        """Find out whether a client that has closed its side still waits; `now` is of the monotonic clock."""
+
+    def dress_anew(self) -> None:
+        """Take from the configuration that is served now what it makes of this peer."""
+
+
+class Connections:
+    """Every open connection of a worker. Each tells when it begins and when it ends."""
+
+    __slots__ = (
+        "_deadlines",
+        "_empty",
+        "_log",
+        "clients",
+        "draining",
+        "half_closed",
+        "handshakes",
+        "limits",
+        "tunnels",
+        "upstreams",
+    )
+
+    def __init__(self, limits: ConnectionLimits, deadlines: Deadlines) -> None:
+        self.limits = limits
+        self._deadlines = deadlines
+        self._log = log.get()
+        self.clients: set[ClientConnection] = set()
+        self.handshakes: set[Downstream] = set()
+        """TLS handshakes of clients."""
+        self.half_closed: set[ClientConnection] = set()
+        """Clients that have closed their side, and may or may not still wait for an answer."""
+        self.upstreams = 0
+        """Connections to upstreams."""
+        self.tunnels = 0
+        """How many of those are half of a tunnel."""
+        self.draining = False
+        """The worker is about to leave: nobody begins anything new."""
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # ---- clients
+
+    def joined(self, client: ClientConnection) -> None:
+        """A client has connected."""
+        self.clients.add(client)
+        self._begun(client)
+
+    def left(self, client: ClientConnection) -> None:
+        """A client's connection is gone."""
+        self.clients.discard(client)
+        self.half_closed.discard(client)
+        self._deadlines.everybody.discard(client)
+        self._over(client.subject)
+
+    def handshake_begun(self, handshake: Downstream) -> None:
+        """A client's TLS handshake begins."""
+        self.handshakes.add(handshake)
+        self._begun(handshake)
+
+    def handshake_ended(self, handshake: Downstream, *, gone: bool = False) -> None:
+        """It has ended: in a client, or with the connection (`gone`)."""
+        self.handshakes.discard(handshake)
+        self._deadlines.everybody.discard(handshake)
+        if gone:
+            self._over(handshake.subject)
+
+    def _begun(self, each: Downstream) -> None:
+        self._deadlines.everybody.add(each)
+        self._empty.clear()
+        if self.draining:
+            # Accepted before the drain began, connected only now.
+            each.drain()
+
+    def _over(self, subject: bytes) -> None:
+        self.limits.leave(subject)
+        if not self.clients and not self.handshakes:
+            self._empty.set()
+
+    def sweep(self, now: float) -> None:
+        """Twice a second: look after clients of whom no socket event tells. `now` is of the monotonic clock."""
+        for client in tuple(self.half_closed):
+            client.probe(now)
+        for client in [client for client in self.clients if not client.reading]:
+            client.check()
+
+    def dress_anew(self) -> None:
+        """Another configuration is served, which may think otherwise of those who are connected."""
+        for client in self.clients:
+            client.dress_anew()
+
+    # ---- upstreams
+
+    def upstream_opened(self, upstream: Timed) -> None:
+        """A connection to an upstream is open."""
+        self.upstreams += 1
+        self._deadlines.everybody.add(upstream)
+
+    def upstream_closed(self, upstream: Timed, *, tunnel: bool) -> None:
+        """A connection to an upstream is gone; `tunnel`: it was half of one."""
+        self.upstreams -= 1
+        if tunnel:
+            self.tunnels -= 1
+        self._deadlines.everybody.discard(upstream)
+
+    # ---- the end
+
+    async def drain(self, seconds: float) -> None:
+        """Have every client finish what has begun; what is left after `seconds` is cut."""
+        for each in self._downstreams():
+            each.drain()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            cut = self._downstreams()
+            self._log.warning("connections cut at the end of the drain", connections=len(cut))
+            for each in cut:
+                each.abort()
+            try:
+                # Their ends are counted, and logged, which cannot be done once the tables are closed.
+                async with asyncio.timeout(LAST_ENDS_SECONDS):
+                    await self._empty.wait()
+            except TimeoutError:
+                pass
+
+    def _downstreams(self) -> list[Downstream]:
+        return [*self.clients, *self.handshakes]

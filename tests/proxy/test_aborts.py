@@ -4,46 +4,10 @@ import asyncio
 import random
 import socket
 
-import pytest
-
 from tests.support.transcript import Edge, chunks, get, head, ok, post
-from tests.support.wire import RESET, Wire
+from tests.support.wire import RESET
 
 MIB = 1 << 20
-
-
-async def test_a_client_gone_before_its_answer_frees_the_upstream_at_once(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    assert edge.endpoint().outstanding == 1
-    client.aborts()
-    assert await upstream.gets_cut() == b""
-    assert edge.endpoint().outstanding == 0
-    assert not edge.endpoint().idle
-
-
-async def test_a_client_gone_within_its_body_frees_the_upstream_and_the_body_is_never_complete(edge: Edge) -> None:
-    for framing in ("Content-Length: 10", "Transfer-Encoding: chunked"):
-        client = await edge.client()
-        await client.sends(head("POST /public/ HTTP/1.1", "Host: h", framing))
-        upstream = await edge.upstream.accepts()
-        await upstream.gets_head()
-        await client.sends(b"3\r\nabc\r\n")
-        await upstream.gets(b"3\r\nabc\r\n")
-        client.closes()
-        assert await upstream.gets_cut() == b""
-        assert edge.endpoint().outstanding == 0
-
-
-async def test_a_client_gone_within_its_head_leaves_nothing(edge: Edge) -> None:
-    for part in (b"", b"GET", get()[:-2], b"\r\n"):
-        client = await edge.client()
-        await client.sends(part)
-        await edge.settles()
-        client.closes()
-        await edge.until(lambda: not edge.runtime.connections.clients)
 
 
 async def test_a_client_gone_before_it_was_accepted_asks_for_nothing(edge: Edge) -> None:
@@ -63,19 +27,6 @@ async def test_a_client_gone_before_it_was_accepted_asks_for_nothing(edge: Edge)
     assert not edge.upstream.is_asked()
 
 
-@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked", "X-Until: close"])
-async def test_a_client_gone_within_its_answer_frees_the_upstream(edge: Edge, framing: str) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(head("HTTP/1.1 200 OK", framing), b"5\r\nhello\r\n")
-    await client.gets_head()
-    client.aborts()
-    await upstream.gets_cut()
-    assert edge.endpoint().outstanding == 0
-
-
 async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(get())
@@ -86,21 +37,6 @@ async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge
     (held,) = edge.runtime.connections.clients
     assert held.choked
     client.aborts()
-    await upstream.gets_cut()
-
-
-async def test_a_client_gone_while_nobody_took_its_body_frees_the_upstream(edge: Edge) -> None:
-    """It is not being read then, and what is not read tells nothing by itself."""
-    client = await edge.client()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", f"Content-Length: {64 * MIB}"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
-    await client.sends_while_taken(bytes(1 << 16), 64 * MIB)
-    (held,) = edge.runtime.connections.clients
-    assert not held.reading
-    client.aborts()
-    await edge.until(lambda: not edge.runtime.connections.clients)
-    assert edge.endpoint().outstanding == 0
     await upstream.gets_cut()
 
 
@@ -157,19 +93,6 @@ async def test_a_client_gone_while_its_upstream_is_connected_to_leaves_a_connect
     assert (await other.gets_request()).first == "GET /public/next HTTP/1.1"
     await other.sends(ok())
     assert (await another.gets_answer()).status == 200
-
-
-async def test_clients_gone_before_they_are_accepted_leave_nothing(edge: Edge) -> None:
-    """Their connections are accepted all the same, and nobody can say any more whose they were."""
-    await edge.starts()
-    for words in (b"", b"GET", get("/nowhere")):
-        end = Wire(socket.create_connection(edge.address))
-        end.sends_now(words)
-        end.aborts()
-    for _ in range(5):
-        await edge.settles()
-    await edge.until(lambda: not edge.runtime.connections.clients)
-    assert (await edge.refuses(get("/nowhere"))).status == 404
 
 
 async def test_clients_gone_with_requests_waiting_in_line_leave_nothing(edge: Edge) -> None:

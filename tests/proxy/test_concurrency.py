@@ -14,7 +14,6 @@ from tests.proxy.test_caps import Second
 from tests.proxy.test_drain import Drain
 from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends, tunnel
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
-from tests.support.wire import Wire
 
 MIB = 1 << 20
 WITH_KEY = f"X-API-Key: {KEY}"
@@ -30,20 +29,6 @@ def edge(edge: Edge) -> Edge:
 async def is_over(edge: Edge) -> None:
     """Nothing is in use any more."""
     await edge.until(lambda: not edge.in_use(), "every slot is given back")
-
-
-async def serves(edge: Edge) -> None:
-    """Two requests at once find room, a third does not, and all are answered."""
-    waiting = [await asked(edge) for _ in range(2)]
-    client = await edge.client()
-    is_limited(await asks(client), "concurrency")
-    for waits, upstream in waiting:
-        await upstream.sends(ok())
-        assert (await waits.gets_answer()).status == 200
-        waits.closes()
-        upstream.closes()
-    client.closes()
-    await edge.until(lambda: not edge.endpoint(route="/v1/x").idle)
 
 
 # ---- the bound
@@ -195,19 +180,6 @@ async def test_with_the_last_byte_of_an_answer(edge: Edge, name: str) -> None:
     assert edge.in_use() == 0
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-async def test_after_head_too(edge: Edge, name: str) -> None:
-    client, upstream = await asked(edge, request(method="HEAD"))
-    assert edge.in_use() == 1
-    await upstream.sends(ANSWERS[name].partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
-    if name == "after hints":
-        assert (await client.gets_head()).status == 103
-        assert edge.in_use() == 1
-        await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 5"))
-    await client.gets_answer("HEAD")
-    await is_over(edge)
-
-
 STREAMS = {
     "sized": (head("HTTP/1.1 200 OK", "Content-Length: 6"), b"abc", b"abc"),
     "chunked": (head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"3\r\nabc\r\n", chunks(b"abc")),
@@ -236,25 +208,6 @@ async def test_a_stream_has_it_until_its_end(edge: Edge, name: str) -> None:
     await client.gets_until(b"abc" if "Content-Length" in answer else b"0\r\n\r\n")
 
 
-async def test_whoever_speaks_http_1_0_gives_it_back(edge: Edge) -> None:
-    client, upstream = await asked(edge, head("GET /v1/x HTTP/1.0", WITH_KEY))
-    assert edge.in_use() == 1
-    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), chunks(b"abc"))
-    assert (await client.gets_answer()).body == b"abc"
-    assert edge.in_use() == 0
-
-
-async def test_interim_answers_do_not_end_it(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    for _ in range(3):
-        await upstream.sends(head("HTTP/1.1 103 Early Hints"))
-        assert (await client.gets_head()).status == 103
-        assert edge.in_use() == 1
-    await upstream.sends(ok())
-    await client.gets_answer()
-    assert edge.in_use() == 0
-
-
 async def test_requests_in_line_have_one_after_the_other(edge: Edge) -> None:
     edge.config["customers"]["acme"]["concurrency"] = 1
     client, upstream = await asked(edge, request() * 20)
@@ -267,59 +220,7 @@ async def test_requests_in_line_have_one_after_the_other(edge: Edge) -> None:
     assert edge.in_use() == 0
 
 
-async def test_refused_requests_in_line_take_none(edge: Edge) -> None:
-    edge.config["customers"]["acme"]["concurrency"] = 1
-    held, _ = await asked(edge)
-    client = await edge.client()
-    await client.sends(request() * 50)
-    for _ in range(50):
-        is_limited(await client.gets_answer(), "concurrency")
-    assert edge.in_use() == 1
-    held.aborts()
-
-
 # ---- clients that leave
-
-
-async def test_a_client_gone_before_its_answer_gives_it_back(edge: Edge) -> None:
-    for leaves in (Wire.aborts, Wire.closes):
-        client, upstream = await asked(edge)
-        leaves(client)
-        if leaves is Wire.closes:
-            # Its side is closed, which it may do and wait; the answer finds it gone.
-            await upstream.sends(ok(b"x" * MIB))
-        await is_over(edge)
-    await serves(edge)
-
-
-async def test_a_client_gone_within_its_body_gives_it_back(edge: Edge) -> None:
-    for framing in ("Content-Length: 10", "Transfer-Encoding: chunked"):
-        client, upstream = await asked(edge, head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, framing))
-        await client.sends(b"3\r\nabc\r\n")
-        await upstream.gets(b"3\r\nabc\r\n")
-        assert edge.in_use() == 1
-        client.aborts()
-        await is_over(edge)
-
-
-@pytest.mark.parametrize("name", STREAMS)
-async def test_a_client_gone_within_its_answer_gives_it_back(edge: Edge, name: str) -> None:
-    first, piece, _ = STREAMS[name]
-    client, upstream = await asked(edge)
-    await upstream.sends(first, piece)
-    await client.gets_until(b"abc")
-    assert edge.in_use() == 1
-    client.aborts()
-    await is_over(edge)
-    await upstream.gets_cut()
-    await serves(edge)
-
-
-async def test_a_client_gone_with_requests_in_line_gives_it_back(edge: Edge) -> None:
-    client, upstream = await asked(edge, request() * 10)
-    client.aborts()
-    await is_over(edge)
-    await upstream.gets_cut()
 
 
 async def test_a_client_that_takes_nothing_holds_it_until_it_is_gone(edge: Edge) -> None:
@@ -404,17 +305,6 @@ async def test_an_upstream_that_is_not_there_gives_it_back(edge: Edge) -> None:
         assert edge.in_use() == 0
 
 
-@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 O", b"nonsense\r\n\r\n", head("HTTP/1.1 103 Early Hints")])
-async def test_an_answer_that_does_not_come_gives_it_back(edge: Edge, begun: bytes) -> None:
-    client, upstream = await asked(edge, post(b"", "/v1/x", WITH_KEY))
-    await upstream.sends(begun)
-    upstream.closes()
-    if b"103" in begun:
-        assert (await client.gets_head()).status == 103
-    assert (await client.gets_answer()).status == 502
-    assert edge.in_use() == 0
-
-
 @pytest.mark.parametrize("name", ["sized", "chunked"])
 async def test_an_answer_that_breaks_off_gives_it_back(edge: Edge, name: str) -> None:
     client, upstream = await asked(edge)
@@ -481,23 +371,6 @@ async def test_a_body_that_stops_coming_gives_it_back(edge: Edge) -> None:
     await upstream.gets_cut()
 
 
-@pytest.mark.parametrize("status", [401, 413, 417])
-async def test_an_upstream_that_does_not_want_the_body_gives_it_back(edge: Edge, status: int) -> None:
-    """RFC 9110 section 10.1.1: the client waits for 100, and is answered instead."""
-    expects = head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Content-Length: 5", "Expect: 100-continue")
-    client, upstream = await asked(edge, expects)
-    assert edge.in_use() == 1
-    await upstream.sends(head(f"HTTP/1.1 {status} No", "Content-Length: 0"))
-    assert (await client.gets_answer()).status == status
-    assert edge.in_use() == 0
-
-
-async def test_an_expectation_that_nobody_can_meet_takes_none(edge: Edge) -> None:
-    answer = await edge.refuses(request("/v1/x", "Expect: the-unexpected"))
-    assert answer.status == 417
-    assert edge.in_use() == 0
-
-
 # ---- tunnels
 
 
@@ -521,13 +394,6 @@ async def test_a_tunnel_that_is_reset_gives_it_back(edge: Edge) -> None:
         client.aborts()
         await is_over(edge)
         await upstream.gets_cut()
-
-
-async def test_a_handshake_that_comes_to_nothing_gives_it_back(edge: Edge) -> None:
-    client, upstream = await asked(edge, get("/v1/ws", *UPGRADE, WITH_KEY))
-    await upstream.sends(head("HTTP/1.1 426 Upgrade Required", "Content-Length: 0"))
-    assert (await client.gets_answer()).status == 426
-    assert edge.in_use() == 0
 
 
 async def test_who_has_too_many_tunnels_is_refused_the_handshake(edge: Edge) -> None:

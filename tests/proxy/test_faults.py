@@ -119,108 +119,6 @@ async def test_where_no_endpoint_can_be_reached_it_is_a_fault_after_two(edge: Ed
 # ---- heads
 
 
-GARBAGE = {
-    "no HTTP": b"SSH-2.0-OpenSSH_9.0\r\n\r\n",
-    "another version": b"HTTP/2.0 200 OK\r\n\r\n",
-    "HTTP/0.9": b"<html>hello</html>\r\n\r\n",
-    "no status": b"HTTP/1.1 OK\r\n\r\n",
-    "status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
-    "status zero": b"HTTP/1.1 000 OK\r\n\r\n",
-    "no colon": b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n",
-    "folded": b"HTTP/1.1 200 OK\r\nX-A: b\r\n c\r\nContent-Length: 0\r\n\r\n",
-    "NUL": b"HTTP/1.1 200 OK\r\nX-A: \0\r\nContent-Length: 0\r\n\r\n",
-    "CR": b"HTTP/1.1 200 OK\r\nX-A: b\rc\r\nContent-Length: 0\r\n\r\n",
-    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n12",
-    "length and coding": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-    "another coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-    "coding in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("name", GARBAGE)
-async def test_a_head_that_is_none_is_502_and_its_connection_is_closed(edge: Edge, name: str) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(GARBAGE[name])
-    answer = await client.gets_answer()
-    is_fault(answer, 502, "http_protocol_error")
-    assert "Connection" not in answer
-    await upstream.gets_cut()
-    await still_served(edge, client)
-
-
-UNFINISHED = {
-    "a banner": b"SSH-2.0-OpenSSH_9.2\r\n",
-    "its first byte": b"S",
-    "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
-}
-
-
-@pytest.mark.parametrize("name", UNFINISHED)
-async def test_what_cannot_become_a_head_is_502_at_once(edge: Edge, name: str) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(UNFINISHED[name])
-    is_fault(await client.gets_answer(), 502, "http_protocol_error")
-    await upstream.gets_cut()
-    await still_served(edge, client)
-
-
-async def test_a_malformed_head_on_a_kept_connection_is_502_and_not_asked_again(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(ok())
-    await client.gets_answer()
-    await client.sends(get())
-    await upstream.gets_request()
-    await upstream.sends(GARBAGE["no colon"])
-    is_fault(await client.gets_answer(), 502, "http_protocol_error")
-    await upstream.gets_cut()
-
-
-@pytest.mark.parametrize("filler", [b"X-A: " + b"x" * 70_000 + b"\r\n\r\n", b"X-A: b\r\n" * 10_000])
-async def test_a_head_that_is_too_long_is_502(edge: Edge, filler: bytes) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 0")[:-2], filler)
-    answer = await client.gets_answer()
-    is_problem(answer, 502)
-    assert answer["Proxy-Status"].startswith("edgeproxy; error=http_")
-    await upstream.gets_cut()
-    await still_served(edge, client)
-
-
-async def test_an_upstream_that_closes_without_an_answer_is_502(edge: Edge) -> None:
-    client, upstream = await asked(edge, post(b"once only"))
-    upstream.closes()
-    answer = await client.gets_answer()
-    is_fault(answer, 502, "connection_terminated")
-    await still_served(edge, client)
-
-
-async def test_an_upstream_that_closes_within_its_head_is_502(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Le")
-    upstream.closes()
-    is_problem(await client.gets_answer(), 502)
-    await still_served(edge, client)
-
-
-async def test_an_upstream_that_resets_within_its_head_is_502(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(b"HTTP/1.1 200 OK\r\n")
-    await edge.settles()
-    upstream.aborts()
-    is_problem(await client.gets_answer(), 502)
-
-
-async def test_an_answer_does_not_come_in_time_is_504(edge: Edge) -> None:
-    edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "50ms"}
-    client, upstream = await asked(edge)
-    answer = await client.gets_answer()
-    is_fault(answer, 504, "http_response_timeout")
-    assert "Connection" not in answer
-    await upstream.gets_cut()
-    await still_served(edge, client)
-
-
 async def test_half_a_head_does_not_put_the_deadline_off(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "100ms"}
     client, upstream = await asked(edge)
@@ -236,25 +134,6 @@ async def test_half_a_head_does_not_put_the_deadline_off(edge: Edge) -> None:
     await upstream.sends(b"HTTP/1.1 200 OK\r\nX-A: ")
     await trickles()
     is_problem(await client.gets_answer(), 504)
-
-
-async def test_a_switch_of_protocols_that_nobody_asked_for_is_502(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", "Connection: upgrade", "Upgrade: websocket"), b"xyz")
-    is_problem(await client.gets_answer(), 502)
-    await upstream.gets_cut()
-    await still_served(edge, client)
-
-
-async def test_a_flood_of_interim_answers_ends(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 103 Early Hints") * 5000)
-    seen = 0
-    while (answer := await client.gets_answer()).status == 103:
-        seen += 1
-    is_problem(answer, 502)
-    assert 8 <= seen < 200
-    await upstream.gets_cut()
 
 
 # ---- bodies
@@ -287,50 +166,11 @@ async def test_a_truncated_answer_never_looks_whole(edge: Edge, name: str, how: 
     assert edge.metrics("edge_requests_total") == {("public", "-", "200"): [1]}
 
 
-async def test_a_truncated_answer_to_an_http_1_0_client_is_cut_off_by_a_reset(edge: Edge) -> None:
-    """It has nothing but the end of the connection to tell it where the answer ends, so that must not be clean."""
-    client, upstream = await asked(edge, b"GET /public/ HTTP/1.0\r\n\r\n")
-    await upstream.sends(TRUNCATED["chunks"])
-    await client.gets_head()
-    await client.gets(b"abc")
-    upstream.closes()
-    await client.gets_reset()
-
-
-async def test_an_answer_that_ends_with_its_connection_and_is_reset_never_looks_whole(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 200 OK"), b"abc")
-    await client.gets_head()
-    await client.gets(b"3\r\nabc\r\n")
-    upstream.aborts()
-    assert await client.gets_cut() == b""
-
-
 async def test_a_reset_that_comes_with_the_last_bytes_is_no_clean_end(edge: Edge) -> None:
     client, upstream = await asked(edge)
     await upstream.sends(head("HTTP/1.1 200 OK"), b"abc")
     upstream.aborts()
     assert not (await client.gets_cut()).endswith(b"0\r\n\r\n")
-
-
-@pytest.mark.parametrize("malformed", [b"x\r\n", b"-1\r\n", b"2\r\nabc\r\n", b"3\nabc\r\n"])
-async def test_a_malformed_chunk_cuts_the_answer_off(edge: Edge, malformed: bytes) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"1\r\na\r\n")
-    await client.gets_head()
-    await client.gets(b"1\r\na\r\n")
-    await upstream.sends(malformed, b"0\r\n\r\n")
-    assert not (await client.gets_cut()).endswith(b"0\r\n\r\n")
-    await upstream.gets_cut()
-
-
-async def test_an_answer_whose_pieces_stop_coming_is_cut_off(edge: Edge) -> None:
-    edge.config["upstreams"]["api"]["timeouts"] = {"idle": "50ms"}
-    client, upstream = await asked(edge)
-    await upstream.sends(TRUNCATED["length"])
-    await client.gets_head()
-    assert await client.gets_cut() == b"abc"
-    await upstream.gets_cut()
 
 
 async def test_an_answer_whose_pieces_never_begin_to_come_is_cut_off(edge: Edge) -> None:
@@ -356,16 +196,6 @@ async def test_a_slow_answer_within_its_deadlines_arrives(edge: Edge) -> None:
 # ---- clients that fail
 
 
-async def test_a_head_that_does_not_arrive_in_time_is_408(edge: Edge) -> None:
-    edge.config["limits"] = {"header_timeout": "50ms"}
-    client = await edge.client()
-    await client.sends(b"GET /public/ HTTP/1.1\r\nHost:")
-    answer = await client.gets_answer()
-    is_problem(answer, 408)
-    assert answer["Connection"] == "close"
-    await client.gets_eof()
-
-
 async def test_a_head_that_trickles_is_408_all_the_same(edge: Edge) -> None:
     edge.config["limits"] = {"header_timeout": "100ms"}
     client = await edge.client()
@@ -376,12 +206,6 @@ async def test_a_head_that_trickles_is_408_all_the_same(edge: Edge) -> None:
     is_problem(await client.gets_answer(), 408)
 
 
-async def test_a_client_that_says_nothing_is_closed_without_an_answer(edge: Edge) -> None:
-    edge.config["limits"] = {"header_timeout": "50ms"}
-    client = await edge.client()
-    await client.gets_eof()
-
-
 async def test_empty_lines_do_not_keep_a_connection_open(edge: Edge) -> None:
     edge.config["limits"] = {"header_timeout": "100ms"}
     client = await edge.client()
@@ -389,31 +213,6 @@ async def test_empty_lines_do_not_keep_a_connection_open(edge: Edge) -> None:
         await client.sends(b"\r\n")
         await asyncio.sleep(0.005)
     assert await client.gets_cut() == b""
-
-
-async def test_a_body_that_stops_coming_is_408_and_never_complete(edge: Edge) -> None:
-    edge.config["limits"] = {"body_idle": "50ms"}
-    client = await edge.client()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 10"), b"abc")
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
-    await upstream.gets(b"abc")
-    answer = await client.gets_answer()
-    is_problem(answer, 408)
-    assert answer["Connection"] == "close"
-    assert await upstream.gets_cut() == b""
-
-
-async def test_a_body_that_never_begins_to_come_is_408(edge: Edge) -> None:
-    """On a kept connection too, where the head goes out at once."""
-    edge.config["limits"] = {"body_idle": "50ms"}
-    client, upstream = await asked(edge)
-    await upstream.sends(ok())
-    await client.gets_answer()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 10"))
-    await upstream.gets_head()
-    is_problem(await client.gets_answer(), 408)
-    assert await upstream.gets_cut() == b""
 
 
 async def test_a_body_that_trickles_within_its_deadline_arrives(edge: Edge) -> None:

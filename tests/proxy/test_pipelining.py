@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.transcript import UNLIMITED, Edge, get, head, ok, post
 from tests.support.wire import Message
 
 
@@ -48,42 +48,6 @@ async def test_refused_requests_among_them_are_answered_in_their_place(edge: Edg
     assert len(edge.upstream.requests) == 4 * 20
 
 
-async def test_many_refused_requests_in_a_row_are_all_answered(edge: Edge) -> None:
-    client = await edge.client()
-    n = 1000
-
-    async def gets() -> None:
-        for _ in range(n):
-            assert (await client.gets_answer()).status == 404
-
-    await asyncio.gather(client.sends(get("/nowhere") * n), gets())
-
-
-async def test_requests_behind_bodies_begin_where_the_bodies_end(edge: Edge) -> None:
-    edge.upstream.answers(echo)
-    client = await edge.client()
-    chunked = head("POST /public/2 HTTP/1.1", "Host: h", "Transfer-Encoding: chunked") + chunks(b"de", b"f")
-    await client.sends(post(b"abc", "/public/1"), chunked, get("/public/3"), post(b"", "/public/4"), get("/public/5"))
-    bodies = [(await client.gets_answer()).body for _ in range(5)]
-    assert bodies == [
-        b"POST /public/1 HTTP/1.1 abc",
-        b"POST /public/2 HTTP/1.1 def",
-        b"GET /public/3 HTTP/1.1 ",
-        b"POST /public/4 HTTP/1.1 ",
-        b"GET /public/5 HTTP/1.1 ",
-    ]
-
-
-async def test_a_request_that_looks_like_a_body_is_one(edge: Edge) -> None:
-    edge.upstream.answers(echo)
-    client = await edge.client()
-    smuggled = get("/public/smuggled")
-    await client.sends(post(smuggled, "/public/1"), get("/public/2"))
-    assert b"smuggled" in (await client.gets_answer()).body
-    assert (await client.gets_answer()).body == b"GET /public/2 HTTP/1.1 "
-    assert len(edge.upstream.requests) == 2
-
-
 async def test_the_second_request_waits_for_the_answer_to_the_first(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(get("/public/1"), get("/public/2"))
@@ -97,26 +61,6 @@ async def test_the_second_request_waits_for_the_answer_to_the_first(edge: Edge) 
     await upstream.gets_request()
     await upstream.sends(ok())
     await client.gets_answer()
-
-
-async def test_after_a_malformed_request_nothing_is_served(edge: Edge) -> None:
-    edge.upstream.answers(echo)
-    client = await edge.client()
-    await client.sends(get("/public/1"), b"GET /public/2 HTTP/1.1\r\nHost : h\r\n\r\n", get("/public/3"))
-    assert (await client.gets_answer()).status == 200
-    answer = await client.gets_answer()
-    assert (answer.status, answer["Connection"]) == (400, "close")
-    await client.gets_eof()
-    assert len(edge.upstream.requests) == 1
-
-
-async def test_after_a_truncated_body_nothing_is_served(edge: Edge) -> None:
-    """What follows an upload that was refused half way cannot be told from its rest."""
-    client = await edge.client()
-    await client.sends(head("POST /nowhere HTTP/1.1", "Host: h", "Content-Length: 1000"), get("/public/1"))
-    answer = await client.gets_answer()
-    assert (answer.status, answer["Connection"]) == (404, "close")
-    await client.gets_eof()
 
 
 async def test_empty_lines_between_refused_requests_do_no_harm(edge: Edge) -> None:

@@ -49,26 +49,6 @@ async def test_a_put_whose_body_is_all_here_is_sent_again_whole(edge: Edge) -> N
     assert (await client.gets_answer()).status == 200
 
 
-async def test_a_put_whose_body_came_in_pieces_is_not_sent_again(edge: Edge) -> None:
-    client, stale = await kept(edge)
-    await client.sends(head("PUT /public/x HTTP/1.1", "Host: h", "Content-Length: 3") + b"ab")
-    await stale.gets_head()
-    await stale.gets(b"ab")
-    await client.sends(b"c")
-    await stale.gets(b"c")
-    stale.closes()
-    is_fault(await client.gets_answer(), 502, "connection_terminated")
-
-
-@pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_a_request_that_may_have_done_something_is_not_sent_again(edge: Edge, method: str) -> None:
-    client, stale = await kept(edge)
-    await client.sends(head(f"{method} /public/x HTTP/1.1", "Host: h", "Content-Length: 0"))
-    await stale.gets_request()
-    stale.closes()
-    is_fault(await client.gets_answer(), 502, "connection_terminated")
-
-
 async def test_it_is_sent_again_once_only(edge: Edge) -> None:
     client, stale = await kept(edge)
     await client.sends(get())
@@ -92,19 +72,6 @@ async def test_a_new_connection_that_ends_without_a_byte_is_no_different(edge: E
     assert (await client.gets_answer()).status == 200
     assert edge.count("edge_upstream_errors_total", "api", "connection_terminated") == 1
     assert edge.count("edge_upstream_retries_total", "api") == 1
-
-
-@pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 200 OK\r\nConte", head("HTTP/1.1 103 Early Hints")])
-async def test_after_any_byte_of_an_answer_nothing_is_sent_again(edge: Edge, begun: bytes) -> None:
-    client, stale = await kept(edge)
-    await client.sends(get())
-    await stale.gets_request()
-    await stale.sends(begun)
-    await edge.settles()
-    stale.closes()
-    if begun.endswith(b"\r\n\r\n"):
-        assert (await client.gets_head()).status == 103
-    is_fault(await client.gets_answer(), 502, "connection_terminated")
 
 
 async def test_a_retry_that_finds_nobody_is_a_fault(edge: Edge) -> None:

@@ -6,26 +6,37 @@ from typing import Final, Literal, NamedTuple
 CountName = Literal["requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer"]
 
 
-class Counted(NamedTuple):
+class Measure(NamedTuple):
     """One thing that a meter may count."""
 
     per_request: Callable[[int], int] | None = None
     """What a request counts for on a route of this `cost`; None: that is known later (proxy/metering.py)."""
-    is_reported: bool = False
-    """Upstreams report it in a field, which the meter names."""
+    bytes_in: bool = False
+    """The bytes of the request's body are counted, and those that the client sends through a tunnel."""
+    bytes_out: bool = False
+    """The bytes of the answer's body are counted, and those that the upstream sends through a tunnel."""
+    in_head: bool = False
+    """The number is counted that the upstream reports in the meter's field, in the head of its answer."""
+    in_trailers: bool = False
+    """The number is counted that the upstream reports there among the trailers of its answer."""
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether upstreams report it in a field, which the meter names."""
+        return self.in_head or self.in_trailers
 
 
-COUNTED: Final[dict[CountName, Counted]] = {
-    "requests": Counted(per_request=lambda cost: 1),
-    "cost": Counted(per_request=lambda cost: cost),
-    "bytes_in": Counted(),
-    "bytes_out": Counted(),
-    "response_header": Counted(is_reported=True),
-    "response_trailer": Counted(is_reported=True),
+MEASURES: Final[dict[CountName, Measure]] = {
+    "requests": Measure(per_request=lambda cost: 1),
+    "cost": Measure(per_request=lambda cost: cost),
+    "bytes_in": Measure(bytes_in=True),
+    "bytes_out": Measure(bytes_out=True),
+    "response_header": Measure(in_head=True),
+    "response_trailer": Measure(in_trailers=True),
 }
 
 
 def per_request(count: CountName, cost: int) -> int:
     """What a request counts for by this, on a route of this `cost`; 0 where that is known later."""
-    amount = COUNTED[count].per_request
+    amount = MEASURES[count].per_request
     return 0 if amount is None else amount(cost)

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import BUCKETLESS, BUCKETS, DEFAULT_ALGORITHM
-from edgeproxy.config.meters import COUNTED
+from edgeproxy.config.meters import MEASURES
 from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.plans import ANONYMOUS
 from edgeproxy.config.problems import Steps
@@ -37,8 +37,8 @@ SCOPES = {"tiers": "customer", "customers": "customer", "routes": "customer_rout
 ADDRESS = "address"
 """What limits count by for those who have no key, whatever is known of others: customer, key or ip."""
 
-SEEN = tuple(name for name, counted in COUNTED.items() if not counted.is_reported)
-REPORTED = tuple(name for name, counted in COUNTED.items() if counted.is_reported)
+SEEN = tuple(name for name, measure in MEASURES.items() if not measure.is_reported)
+REPORTED = tuple(name for name, measure in MEASURES.items() if measure.is_reported)
 """What meters count: what the edge sees itself, and what is said in a field."""
 
 METERS = Table({"requests": Table()})

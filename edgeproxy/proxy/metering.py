@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy.config.meters import MEASURES, Measure
+
 if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
     from edgeproxy.counters.meters import Counter
@@ -74,7 +76,7 @@ class Metering(dict[int, Due]):
         super().__init__()
         self.unreadable = unreadable
         self._counters = {name: (meter, counter(name)) for name, meter in meters.items()}
-        self.admitted = self._chosen("bytes_in", lambda when: when == "admitted")
+        self.admitted = self._chosen(lambda measure: measure.bytes_in, lambda when: when == "admitted")
         """What a request's body is counted by before there is an answer."""
         shown = {meter.header.lower() for meter in meters.values() if meter.header and meter.pass_}
         fields = {meter.header.lower(): None for meter in meters.values() if meter.header}
@@ -86,10 +88,10 @@ class Metering(dict[int, Due]):
             return when == "admitted" or is_billed(when, status)
 
         self[status] = due = Due(
-            self._chosen("bytes_in", lambda when: when != "admitted" and counts(when)),
-            self._chosen("bytes_out", counts),
-            self._reported("response_header", counts),
-            self._reported("response_trailer", counts),
+            self._chosen(lambda measure: measure.bytes_in, lambda when: when != "admitted" and counts(when)),
+            self._chosen(lambda measure: measure.bytes_out, counts),
+            self._reported(lambda measure: measure.in_head, counts),
+            self._reported(lambda measure: measure.in_trailers, counts),
         )
         return due
 
@@ -100,18 +102,20 @@ class Metering(dict[int, Due]):
                 lines = b"".join(field.split(lines)[::2])
         return lines
 
-    def _chosen(self, what: str, counts: Callable[[str], bool], header: str = "") -> Counted:
+    def _chosen(
+        self, is_measured: Callable[[Measure], bool], counts: Callable[[str], bool], header: str = ""
+    ) -> Counted:
         chosen = {
             name: counter
             for name, (meter, counter) in self._counters.items()
-            if meter.count == what and counts(meter.when) and (meter.header or "").lower() == header
+            if is_measured(MEASURES[meter.count]) and counts(meter.when) and (meter.header or "").lower() == header
         }
         return Counted(tuple(chosen), tuple(chosen.values()))
 
-    def _reported(self, what: str, counts: Callable[[str], bool]) -> tuple[Reported, ...]:
+    def _reported(self, is_measured: Callable[[Measure], bool], counts: Callable[[str], bool]) -> tuple[Reported, ...]:
         # Of all fields, be anything due or not: what is hidden is hidden wherever it stands.
         return tuple(
-            [(field, hidden, self._chosen(what, counts, name)) for name, (field, hidden) in self.fields.items()]
+            [(field, hidden, self._chosen(is_measured, counts, name)) for name, (field, hidden) in self.fields.items()]
         )
 
 

@@ -2,11 +2,11 @@
 
 from typing import get_args
 
-from edgeproxy.config.meters import COUNTED, CountName, per_request
+from edgeproxy.config.meters import MEASURES, CountName, per_request
 
 
 def test_whatever_may_be_written_is_in_the_table() -> None:
-    assert set(get_args(CountName)) == COUNTED.keys()
+    assert set(get_args(CountName)) == MEASURES.keys()
 
 
 def test_requests_and_their_costs_are_known_before_there_is_an_answer() -> None:

@@ -1,0 +1,170 @@
+"""Whether another generator measures the same: ours, h2load and plain Locust, in turn, through one edge.
+
+    python -m loadtest.crosscheck [--stall] [--rounds N]
+
+h2load runs as so many processes of one connection (rate × 0.2 s of them, five requests/s each, started evenly within an
+interval) that a request seldom has to wait for the answer to the one before. With `--stall` the upstream stands still
+for 300 ms every 3.3 s. The exit code is 0 where p50 and p95 of ours and of h2load agree within 10 % (the median of the
+rounds); p99 is shown, as one pause of the machine decides it.
+"""
+
+import argparse
+import io
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from loadtest import record, schedule
+from loadtest.__main__ import Generator
+from loadtest.events import Moment, Timeline
+from loadtest.faults import EVERY, STALL
+from loadtest.topology import Topology
+from loadtest.workload import WORKLOADS, Workload, load
+from tests.support.customers import key_of
+from tests.support.process import Process
+
+WORKLOAD = WORKLOADS / "crosscheck.yaml"
+EACH = 5.0
+"""Requests a second of an h2load process."""
+AGREE = 0.10
+PERCENTILES = (50.0, 95.0, 99.0)
+CUSTOMER = "free-0"
+
+
+class Measured(NamedTuple):
+    """What a generator measured: seconds of each request."""
+
+    name: str
+    times: Sequence[float]
+
+
+def ours(folder: Path, topology: Topology, workload: Workload, processes: int) -> Measured:
+    """A run of the load test's own generator."""
+    folder.mkdir()
+    with Generator(folder, processes, lambda *_: None) as generator:
+        begin = generator.begin(
+            workload=str(WORKLOAD), edges=",".join(f"{region}={url}" for region, url in topology.urls.items())
+        )
+        generator.wait(begin + schedule.length(workload.phases()) + 30 - time.time())
+        rows = record.unpacked(generator.rows())
+        times = [one.response for one in rows if one.due >= workload.warm_up and one.status == 200]
+    return Measured(f"ours, {processes} worker{'s' * (processes > 1)}", times)
+
+
+def h2load(folder: Path, topology: Topology, rate: float, seconds: float) -> Measured:
+    """So many h2load processes; their logs have each request."""
+    folder.mkdir()
+    (url,) = topology.urls.values()
+    number = round(rate / EACH)
+    begin = time.monotonic() + 0.5
+    started = []
+    for index in range(number):
+        time.sleep(max(0.0, begin + index / EACH / number - time.monotonic()))
+        log = folder / f"{index}.log"
+        command = ["h2load", "--h1", "-c1", "-m1", f"--rps={EACH:g}", f"-D{seconds:g}", f"--log-file={log}"]
+        command += ["-H", f"X-API-Key: {key_of(CUSTOMER)}", f"{url}/v1/x"]
+        started.append(Process(command, folder / f"{index}.out"))
+    times = []
+    for index, process in enumerate(started):
+        process.wait(seconds + 20)
+        for line in (folder / f"{index}.log").read_text().splitlines():
+            _, status, microseconds = line.split("\t")
+            if status == "200":
+                times.append(int(microseconds) / 1e6)
+    return Measured(f"h2load, {number} processes", times)
+
+
+def closed(folder: Path, topology: Topology, seconds: float) -> Measured:
+    """Locust as it comes."""
+    folder.mkdir()
+    (url,) = topology.urls.values()
+    command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("closed.py")), "--headless"]
+    command += ["--users", "10", "--spawn-rate", "100", "--run-time", f"{seconds:g}s", "--host", url]
+    command += ["--only-summary", "--loglevel", "WARNING"]
+    environ = {"CROSSCHECK_KEY": key_of(CUSTOMER), "CROSSCHECK_TIMES": str(folder / "times")}
+    Process(command, folder / "log", environ=environ).wait(seconds + 30)
+    return Measured("plain Locust, 10 users", [float(line) for line in (folder / "times").read_text().split()])
+
+
+def stalls(topology: Topology) -> Iterator[Moment]:
+    """For as long as anybody measures."""
+    for number in count():
+        at = 1 + number * EVERY
+        if at > 3600:
+            return
+        yield Moment(at, topology.upstream.stop, "stalled upstream")
+        yield Moment(at + STALL, topology.upstream.go_on, "end of stalled upstream")
+
+
+def table(found: dict[str, list[Sequence[float]]]) -> Iterator[str]:
+    """Milliseconds: the median of the rounds."""
+    yield f"{'ms':26} {'requests':>8} " + " ".join(f"{f'p{p:g}':>8}" for p in PERCENTILES)
+    for name, rounds in found.items():
+        figures = " ".join(f"{1000 * middle(rounds, p):8.1f}" for p in PERCENTILES)
+        yield f"{name:26} {sum(map(len, rounds)):8} {figures}"
+
+
+def middle(rounds: Sequence[Sequence[float]], percent: float) -> float:
+    """The median of a percentile over rounds."""
+    return median(record.quantile(times, percent) for times in rounds)
+
+
+def disagreements(mine: Sequence[Sequence[float]], its: Sequence[Sequence[float]]) -> list[str]:
+    """Percentiles in which two generators differ by more than may be."""
+    said = []
+    for p in (50.0, 95.0):
+        here, there = middle(mine, p), middle(its, p)
+        if abs(here / there - 1) > AGREE:
+            said.append(f"p{p:g} differs by {100 * abs(here / there - 1):.0f} %")
+    return said
+
+
+def main(arguments: list[str]) -> int:
+    """The command; its exit code."""
+    parser = argparse.ArgumentParser("python -m loadtest.crosscheck", description="Ours, h2load and plain Locust.")
+    parser.add_argument("--stall", action="store_true", help="the upstream stands still for 300 ms every 3.3 s")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="of our generator")
+    given = parser.parse_args(arguments)
+    if shutil.which("h2load") is None:
+        print("h2load is not on this machine: it is in the package nghttp2-client", file=sys.stderr)
+        return 2
+    stdout = sys.stdout
+    say: Callable[[str], None] = lambda line: print(line, file=stdout, flush=True)  # noqa: E731
+    workload = load(WORKLOAD, {})
+    shape = workload.phases()[-1]
+    assert isinstance(shape, schedule.Phase)
+    found: dict[str, list[Sequence[float]]] = {}
+    with tempfile.TemporaryDirectory(prefix="crosscheck-") as made, redirect_stdout(io.StringIO()):
+        folder = Path(made)
+        with Topology(folder / "regions", workload) as topology:
+            timeline = Timeline(list(stalls(topology)) if given.stall else [], time.time())
+            timeline.start()
+            for number in range(given.rounds):
+                its = folder / f"{number}"
+                its.mkdir()
+                for one in (
+                    ours(its / "ours", topology, workload, given.processes),
+                    h2load(its / "h2load", topology, shape.rate, shape.seconds),
+                    closed(its / "closed", topology, shape.seconds),
+                ):
+                    found.setdefault(one.name, []).append(one.times)
+            timeline.stop()
+            topology.upstream.go_on()
+    for line in table(found):
+        say(line)
+    mine, its_, *_ = found.values()
+    said = disagreements(mine, its_)
+    say("; ".join(said) if said else "ours and h2load agree within 10 % at p50 and p95")
+    return int(bool(said))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

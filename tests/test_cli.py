@@ -515,7 +515,7 @@ def test_an_edge_without_workers_is_not_well() -> None:
                 },
             ]
         },
-        "tables": {"people": {"used": 1, "rows": 2}},
+        "tables": {"customers": {"used": 1, "rows": 2}},
         "hub": {"url": "memory://", "state": "up", "age_s": 0},
         "directory": None,
         "usage": {

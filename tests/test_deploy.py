@@ -137,7 +137,7 @@ def contained(sandbox: None, tmp_path: Path) -> Iterator[tuple[Process, int]]:
             "admin": f"{HOST}:{ports.numbers[1]}",
             "workers": 2,
             "state": "/mnt/state",
-            "tables": {"people": 1000, "addresses": 1000},
+            "tables": {"customers": 1000, "addresses": 1000},
             "upstreams": {"api": {"endpoints": [f"http://{HOST}:1"]}},
             "routes": [{"path": "/*", "upstream": "api"}],
             "drain": "2s",

@@ -80,6 +80,10 @@ MISPLACED = {
 """Where fields belong that are looked for in the wrong place, and whose name is like that of another field there."""
 
 
+RENAMED: dict[Steps, str] = {("tables", "people"): "customers"}
+"""What fields are called that once had the name at the end of this path."""
+
+
 class Finding(NamedTuple):
     """One error of a value: the path that pydantic gives it, what is wrong, what would be right."""
 
@@ -156,6 +160,8 @@ def _example(examples: dict[str, str], path: Steps) -> str | None:
 def _unknown(error: Error) -> tuple[str, str]:
     name = str(error.path[-1])
     known = error.fields(error.path[:-1])
+    if (renamed := RENAMED.get(error.path)) is not None:
+        return "has another name now", f"write {renamed}"
     return "unknown field", MISPLACED.get(name) or suggestion(name, known, "leave it out")
 
 

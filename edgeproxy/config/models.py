@@ -489,7 +489,7 @@ class Tables(Part):
 
     dir: Folder | None = None
     """Where they are; by default in the state directory."""
-    people: Rows = 200_000
+    customers: Rows = 200_000
     """How many limits of customers and keys are held at once."""
     addresses: Rows = 200_000
     """How many addresses are held at once."""

@@ -9,7 +9,7 @@ from edgeproxy.config.explain import findings
 from edgeproxy.config.models import Settings
 from edgeproxy.config.problems import ConfigErrors, Problem
 
-ROWS = {"people": "1000", "addresses": "20000"}
+ROWS = {"customers": "1000", "addresses": "20000"}
 """Of the tables: there are no customers, and one limit for each address."""
 
 OPTIONS = {"upstreams": "--to", "listen": "--listen", "admin": "--admin", "tiers": "--rate"}

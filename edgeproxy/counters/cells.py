@@ -2,7 +2,8 @@
 
 A window of W seconds is C cells of w = W / C. The ring has R slots, R ≥ C + 3, since a reader counts the cells
 c − C … c + 2: the oldest in full, and two ahead for writers whose clock is a little ahead. Why it is so:
-docs/design/limits.md#cells. C and R are in the header of the table's file: 28 of 32 for people, 13 of 16 for addresses.
+docs/design/limits.md#cells. C and R are in the header of the table's file: 28 of 32 for customers, 13 of 16
+for addresses.
 """
 
 from collections.abc import Iterable

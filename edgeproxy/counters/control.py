@@ -18,7 +18,7 @@ from edgeproxy.counters.file import TableError, write_whole
 MAGIC = int.from_bytes(b"edge.ctl", "little")
 SIZE = 4096
 THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS, PLACE, HOSTS = range(9)
-GENERATIONS = {"people": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
+GENERATIONS = {"customers": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
 
 
 def boot_digest(boot: str) -> int:

@@ -15,7 +15,7 @@ VERSION, FORMER = 2, 1
 are in it still: a program that reads no other can go on with them."""
 
 QUOTAS = "quotas"
-KINDS = ("people", "addresses", "usage", "metrics", "connections", QUOTAS)
+KINDS = ("customers", "addresses", "usage", "metrics", "connections", QUOTAS)
 
 
 class TableError(OSError):

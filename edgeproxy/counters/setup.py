@@ -16,6 +16,10 @@ from edgeproxy.counters.tallies import TallyTable
 
 LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS), KINDS[2:4], KINDS[4]
 
+FORMER_KINDS = {"customers": "people"}
+"""How files of a table are called that the version before made, 0.1.0: they are read, carried over and removed as its
+own."""
+
 METRIC_ROWS = 4096
 """Their labels come from the configuration only: a few hundred are many."""
 METRIC_WORDS = 24
@@ -23,16 +27,16 @@ NEARLY_FULL = 0.8
 """Part of a tally table's rows from which on the next start begins with an empty file."""
 
 
-def layouts(workers: int, people: int, addresses: int, *, hub: bool = False) -> tuple[Layout, ...]:
+def layouts(workers: int, customers: int, addresses: int, *, hub: bool = False) -> tuple[Layout, ...]:
     """The layout of each table, for so many workers and as many spare columns; with a `hub`, one for other hosts."""
     columns = 2 * workers
     limits = columns + hub
     return (
-        Layout("people", people, limits, ring=32, cells=28, width=HEADS),
+        Layout("customers", customers, limits, ring=32, cells=28, width=HEADS),
         Layout("addresses", addresses, limits, ring=16, cells=13, width=HEADS),
         # Their rings stay empty: what is counted, and how long it matters, stands in the heads.
-        Layout(QUOTAS, people, limits, ring=1, cells=1, width=HEADS),
-        Layout("usage", people, columns, width=1),
+        Layout(QUOTAS, customers, limits, ring=1, cells=1, width=HEADS),
+        Layout("usage", customers, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
         Layout("connections", CONNECTION_ROWS, columns, width=WAYS),
     )
@@ -43,10 +47,17 @@ def file_name(kind: str, generation: int) -> str:
     return f"{kind}.{generation}.tbl"
 
 
+def present_name(folder: Path, kind: str, generation: int) -> str:
+    """What the file of a table is called in this folder: as the version that made it called it, if it is there."""
+    name, former = file_name(kind, generation), file_name(FORMER_KINDS.get(kind, kind), generation)
+    return former if not (folder / name).exists() and (folder / former).exists() else name
+
+
 def generations(folder: Path, kind: str) -> list[int]:
     """The numbers of the files of a table that are there, oldest first."""
-    found = (path.name.split(".") for path in folder.glob(f"{kind}.*.tbl"))
-    return sorted(int(parts[1]) for parts in found if len(parts) == 3 and parts[1].isdecimal())
+    kinds = {kind, FORMER_KINDS.get(kind, kind)}
+    found = (path.name.split(".") for each in kinds for path in folder.glob(f"{each}.*.tbl"))
+    return sorted({int(parts[1]) for parts in found if len(parts) == 3 and parts[1].isdecimal()})
 
 
 def prepare_control(path: Path, folder: Path) -> Control:
@@ -102,16 +113,17 @@ def recover(folder: Path, control: Control) -> None:
 def clear(folder: Path, control: Control) -> None:
     """Remove what a setup left that was cut off: it never became current, so nothing was counted in it."""
     for kind in KINDS:
-        for path in folder.glob(f"{kind}.*.tbl.*.tmp"):
-            path.unlink()
+        for each in {kind, FORMER_KINDS.get(kind, kind)}:
+            for path in folder.glob(f"{each}.*.tbl.*.tmp"):
+                path.unlink()
         for generation in generations(folder, kind):
             if generation > control.generation(kind):
-                (folder / file_name(kind, generation)).unlink()
+                (folder / present_name(folder, kind, generation)).unlink()
 
 
 def open_current(folder: Path, control: Control, kind: str) -> TableFile | None:
     """The current file of a table; None where there is none, or it has been removed."""
-    path = folder / file_name(kind, control.generation(kind))
+    path = folder / present_name(folder, kind, control.generation(kind))
     return TableFile.open(path, kind=kind, instance=control.instance) if path.exists() else None
 
 

@@ -27,11 +27,11 @@ from edgeproxy.counters.setup import (
     LIMITS,
     OCCUPANCY,
     TALLIES,
-    file_name,
     generations,
     layouts,
     prepare_control,
     prepare_tables,
+    present_name,
     recover,
 )
 from edgeproxy.counters.tallies import HISTOGRAM, TallyTable, names
@@ -85,7 +85,7 @@ class Store:
         state: Path,
         *,
         workers: int,
-        people: int = 200_000,
+        customers: int = 200_000,
         addresses: int = 200_000,
         tables_dir: Path | None = None,
         boot: str | None = None,
@@ -94,10 +94,10 @@ class Store:
     ) -> "Store":
         """Make what is missing, and a new generation of what has another layout or boot. The supervisor's way in.
 
-        `people` and `addresses` are rows. `hub`: limits are shared with other hosts. `boot` and `offset` (seconds) are
-        this boot's id and clock offset, asked of the kernel where not given. Raises TableError (an OSError) where a
-        file cannot be made, as on a full disk, or is not what it should be: its text is for the operator, and nothing
-        half-made is left.
+        `customers` and `addresses` are rows. `hub`: limits are shared with other hosts. `boot` and `offset` (seconds)
+        are this boot's id and clock offset, asked of the kernel where not given. Raises TableError (an OSError) where
+        a file cannot be made, as on a full disk, or is not what it should be: its text is for the operator, and
+        nothing half-made is left.
         """
         folder = tables_dir or state
         setup = FileLock(state / "setup.lock")
@@ -115,7 +115,7 @@ class Store:
                 # A wall clock before 2025 would give cells below zero: edge time then begins with the boot.
                 control.begin_boot(digest, max(0.0, clock.wall_offset() if offset is None else offset))
             store = cls(state, tables_dir, control)
-            wanted = layouts(workers, people, addresses, hub=hub)
+            wanted = layouts(workers, customers, addresses, hub=hub)
             prepare_tables(folder, control, wanted, store.base(), monotonic() + control.offset)
             store.follow()
         finally:
@@ -180,9 +180,9 @@ class Store:
     # ---- for both
 
     @property
-    def people(self) -> LimitTable:
+    def customers(self) -> LimitTable:
         """Limits of customers and keys."""
-        return self.limits["people"]
+        return self.limits["customers"]
 
     @property
     def addresses(self) -> LimitTable:
@@ -283,7 +283,7 @@ class Store:
             read = stamp(self.base_path)
             sums: Sums = dict(base.tables.get(kind, {}))
             for number in self.generations(kind):
-                name = file_name(kind, number)
+                name = self.name(kind, number)
                 if name not in base.folded:
                     self.add_file(sums, name, kind)
             # Another supervisor may have folded a file meanwhile: then it was read twice, or not at all.
@@ -314,7 +314,11 @@ class Store:
 
     def current(self, kind: str) -> TableFile:
         """The current file of a table."""
-        return self.file(file_name(kind, self.control.generation(kind)), kind)
+        return self.file(self.name(kind, self.control.generation(kind)), kind)
+
+    def name(self, kind: str, number: int) -> str:
+        """What the file of a table is called."""
+        return present_name(self.folder, kind, number)
 
     def generations(self, kind: str) -> list[int]:
         """The numbers of a table's files that are there up to the current one, oldest first."""

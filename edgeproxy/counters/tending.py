@@ -15,7 +15,7 @@ from edgeproxy.counters.file import QUOTAS, TableFile, sync_folder
 from edgeproxy.counters.layout import DAMAGED, PENDING
 from edgeproxy.counters.reclaim import Reclaim
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of, file_name
+from edgeproxy.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of
 from edgeproxy.counters.tallies import TallyTable
 
 RECLAIM, HURRY = 0.003, 0.006
@@ -52,6 +52,9 @@ class Tables(Protocol):
 
     def generations(self, kind: str) -> list[int]:
         """The numbers of a table's files up to the current one, oldest first."""
+
+    def name(self, kind: str, number: int) -> str:
+        """What the file of a table is called."""
 
     def file(self, name: str, kind: str) -> TableFile:
         """An open file."""
@@ -137,8 +140,8 @@ class Tending:
         carried = 0
         oldest = True
         for number, next_number in pairwise(numbers):
-            name = file_name(kind, number)
-            old, new = self.store.file(name, kind), self.store.file(file_name(kind, next_number), kind)
+            name = self.store.name(kind, number)
+            old, new = self.store.file(name, kind), self.store.file(self.store.name(kind, next_number), kind)
             alone = oldest and not columns.held(old)
             if old.boot != boot_of(kind, self.store.control) or old.layout.cells != new.layout.cells:
                 # Cells of another clock, or of another width, mean nothing to the successor.
@@ -160,7 +163,7 @@ class Tending:
     def retire_tallies(self, kind: str, folded: list[str], removed: list[str]) -> None:
         """Fold old files that no worker holds into the durable base, and remove them."""
         for number in self.store.generations(kind)[:-1]:
-            name = file_name(kind, number)
+            name = self.store.name(kind, number)
             if name in self.store.base().folded:
                 # Folded, and cut off before it was removed.
                 self.remove(name, removed)
@@ -180,7 +183,7 @@ class Tending:
     def retire_occupancy(self, removed: list[str]) -> None:
         """Remove old files of what is open that no worker holds: what they say is over."""
         for number in self.store.generations(OCCUPANCY)[:-1]:
-            name = file_name(OCCUPANCY, number)
+            name = self.store.name(OCCUPANCY, number)
             if not columns.held(self.store.file(name, OCCUPANCY)):
                 self.remove(name, removed)
 

@@ -29,7 +29,7 @@ CREDITS = "burst-credits"
 class Tables(NamedTuple):
     """The policies of each table."""
 
-    people: Policies
+    customers: Policies
     addresses: Policies
     quotas: Policies
 
@@ -156,7 +156,7 @@ def whom(scope: str, route: str, customer: bytes | None, key: bytes = b"", addre
     """By what a limit of this scope counts the requests on a route, of a customer (None: of one without a key)."""
     label = route.encode()
     if scope == "route":
-        return "people", scope, label
+        return "customers", scope, label
     if customer is None:
         # Who has no key is counted by address.
         if scope == "customer_route":
@@ -165,10 +165,10 @@ def whom(scope: str, route: str, customer: bytes | None, key: bytes = b"", addre
     if scope == "ip":
         return "addresses", scope, address
     if scope == "key":
-        return "people", scope, key
+        return "customers", scope, key
     if scope == "customer_route":
-        return "people", scope, b"%b\0%b" % (customer, label)
-    return "people", scope, customer
+        return "customers", scope, b"%b\0%b" % (customer, label)
+    return "customers", scope, customer
 
 
 class Applied(NamedTuple):

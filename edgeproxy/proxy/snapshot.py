@@ -65,7 +65,7 @@ class Snapshot:
             self._tables = Tables(
                 *(
                     Policies(table, full=partial(counts.table_full, table.name), sharing=sharing)
-                    for table in (store.people, store.addresses, store.quotas)
+                    for table in (store.customers, store.addresses, store.quotas)
                 )
             )
         else:

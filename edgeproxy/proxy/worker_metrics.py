@@ -14,7 +14,7 @@ SHOWN_MOST = 80
 """Bytes of what an upstream said that are logged."""
 
 FULL = {
-    "people": "customers without a row are held to this worker's share of their limits",
+    "customers": "customers without a row are held to this worker's share of their limits",
     "addresses": "addresses without a row are held to this worker's share of their limits",
     "quotas": "customers without a row are held to this worker's share of their quotas",
     "usage": "what has no row is counted for customer -, route -",

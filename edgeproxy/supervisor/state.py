@@ -33,7 +33,7 @@ def prepare(settings: Settings) -> Store:
         store = Store.prepare(
             state,
             workers=settings.workers,
-            people=tables.people,
+            customers=tables.customers,
             addresses=tables.addresses,
             tables_dir=tables.dir,
             hub=settings.hub.is_shared,

@@ -69,7 +69,7 @@ class TableReader:
     def rows(self) -> dict[str, dict[str, int]]:
         """By table: the rows that it has, and how many of them are used."""
         store = self._store
-        tables = (store.people, store.addresses, store.quotas, store.usage, store.metrics)
+        tables = (store.customers, store.addresses, store.quotas, store.usage, store.metrics)
         return {table.name: {"used": table.rows_in_use, "rows": table.layout.rows} for table in tables}
 
     async def connections(self, columns: Iterable[int]) -> dict[int, int]:

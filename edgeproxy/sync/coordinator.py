@@ -21,7 +21,6 @@ from edgeproxy.counters import columns
 from edgeproxy.counters.file import TableError
 from edgeproxy.counters.hub_column import HubColumn
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.counters.setup import file_name
 from edgeproxy.counters.store import Store
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.hub import Has, Hub
@@ -209,7 +208,7 @@ class Coordinator:
             table = self._store.limits[name]
             try:
                 if table.file.generation != file:
-                    table = LimitTable(self._store.file(file_name(name, file), name))
+                    table = LimitTable(self._store.file(self._store.name(name, file), name))
             except TableError:
                 return None
             if table.hub is None:

@@ -61,7 +61,7 @@ def test_what_is_left_out_has_its_default(loaded):
     }  # fmt: skip
     assert settings.flags == {}
     assert vars(settings.overload) == {"lag": 0.05, "requests": 4000}
-    assert vars(settings.tables) == {"dir": None, "people": 200_000, "addresses": 200_000}
+    assert vars(settings.tables) == {"dir": None, "customers": 200_000, "addresses": 200_000}
     assert vars(settings.limits) == {
         "head": 32768, "fields": 100, "body": None, "header_timeout": 10.0, "body_idle": 60.0, "keepalive_idle": 75.0,
         "connections": 20_000, "connections_per_ip": 500, "pipelined": 16,
@@ -87,7 +87,7 @@ keys:
     customer: 007
     scopes: [read, "a:b"]
     expires: 2027-01-01
-tables: {dir: /dev/shm/edge, people: 10, addresses: "20"}
+tables: {dir: /dev/shm/edge, customers: 10, addresses: "20"}
 limits: {head: 64KiB, fields: 50, body: 10MiB, header_timeout: 500ms, body_idle: 1min, keepalive_idle: 1h,
   connections: 1000, connections_per_ip: 10, pipelined: 1}
 security_headers: on
@@ -118,7 +118,7 @@ stamp_secret: ${SECRET}
     }  # fmt: skip
     key = settings.keys[0]
     assert (key.sha256, key.customer, key.scopes, key.expires) == ("ab" * 32, "007", {"read", "a:b"}, 1798761600.0)
-    assert (str(settings.tables.dir), settings.tables.people, settings.tables.addresses) == ("/dev/shm/edge", 10, 20)
+    assert (str(settings.tables.dir), settings.tables.customers, settings.tables.addresses) == ("/dev/shm/edge", 10, 20)
     assert tuple(vars(settings.limits).values()) == (65536, 50, 10 << 20, 0.5, 60.0, 3600.0, 1000, 10, 1)
     assert settings.security_headers is True
     assert (settings.drain, settings.legacy_headers, settings.stamp_secret) == (0.0, True, "s3cret")

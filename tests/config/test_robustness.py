@@ -60,7 +60,7 @@ routes:
   - {name: v1, host: api.example.com, path: /v1/*, methods: [GET, POST], upstream: api, scopes: [read]}
   - {path: /public/*, upstream: api, auth: none}
   - {path: /new/*, upstream: api, cost: 10, limits: [{rate: 5/min}], flag: new-api}
-tables: {people: 10, addresses: 10}
+tables: {customers: 10, addresses: 10}
 limits: {head: 32KiB, fields: 100, body: none, header_timeout: 10s, connections: 9, connections_per_ip: 9, pipelined: 9}
 drain: 30s
 legacy_headers: true

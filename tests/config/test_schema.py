@@ -131,7 +131,7 @@ def test_defaults_are_as_they_would_be_written(made):
         "connections_per_ip": 500,
         "pipelined": 16,
     }
-    assert defaults(made["$defs"]["Tables"]) == {"people": 200_000, "addresses": 200_000}
+    assert defaults(made["$defs"]["Tables"]) == {"customers": 200_000, "addresses": 200_000}
     assert defaults(made["$defs"]["Route"]) == {"auth": "required", "cost": 1}
     assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "forward_key": False}
     assert defaults(made["$defs"]["Meter"]) == {"when": "answered", "pass": False}

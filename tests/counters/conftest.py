@@ -21,7 +21,7 @@ class Supervise(Protocol):
     """Prepare the test's state directory, as a supervisor with these settings does."""
 
     def __call__(
-        self, workers: int = 2, people: int = 40, addresses: int = 20, boot: str = "one", offset: float = 5e7
+        self, workers: int = 2, customers: int = 40, addresses: int = 20, boot: str = "one", offset: float = 5e7
     ) -> Store: ...
 
 
@@ -41,9 +41,11 @@ def stores() -> Iterator[list[Store]]:
 @pytest.fixture
 def supervise(state: Path, stores: list[Store]) -> Supervise:
     def prepare(
-        workers: int = 2, people: int = 40, addresses: int = 20, boot: str = "one", offset: float = 5e7
+        workers: int = 2, customers: int = 40, addresses: int = 20, boot: str = "one", offset: float = 5e7
     ) -> Store:
-        store = Store.prepare(state, workers=workers, people=people, addresses=addresses, boot=boot, offset=offset)
+        store = Store.prepare(
+            state, workers=workers, customers=customers, addresses=addresses, boot=boot, offset=offset
+        )
         stores.append(store)
         return store
 

@@ -11,8 +11,8 @@ from edgeproxy.counters.reclaim import HINDSIGHT
 from edgeproxy.counters.rows import HAS_FOREIGN, HAS_GAUGES, HAS_PERIODS, LimitTable
 from tests.counters.gauges import process, use
 from tests.support.tables import (
+    CUSTOMERS,
     FORMER,
-    PEOPLE,
     QUOTAS,
     WIDTH,
     Cut,
@@ -32,12 +32,12 @@ NEVER = float("inf")
 
 @pytest.fixture
 def old(tmp_path: Path) -> LimitTable:
-    return limits(make(tmp_path, PEOPLE), 0)
+    return limits(make(tmp_path, CUSTOMERS), 0)
 
 
 @pytest.fixture
 def new(tmp_path: Path) -> LimitTable:
-    return limits(make(tmp_path, PEOPLE._replace(columns=8, rows=40), generation=2), 0)
+    return limits(make(tmp_path, CUSTOMERS._replace(columns=8, rows=40), generation=2), 0)
 
 
 def count(table: LimitTable, key: bytes, column: int, cell: int, count: int) -> None:
@@ -76,7 +76,7 @@ def test_what_is_carried_again_does_not_count_again(old: LimitTable, new: LimitT
 
 
 def test_a_row_is_carried_on_through_two_changes(old: LimitTable, new: LimitTable, tmp_path: Path) -> None:
-    newest = limits(make(tmp_path, PEOPLE, generation=3), 0)
+    newest = limits(make(tmp_path, CUSTOMERS, generation=3), 0)
     first, second = Carry(old, new), Carry(new, newest)
     count(old, b"acme", 0, CELL, 3)
     first.slice(NOW, NEVER)
@@ -112,7 +112,7 @@ def test_what_another_process_is_in_the_way_of_is_tried_again_before_the_round_h
 
 
 def test_what_a_full_table_has_no_row_for_is_tried_in_every_round(old: LimitTable, tmp_path: Path) -> None:
-    new = limits(make(tmp_path, PEOPLE._replace(rows=1), generation=2), 0)
+    new = limits(make(tmp_path, CUSTOMERS._replace(rows=1), generation=2), 0)
     claim(new, b"globex")
     count(old, b"acme", 0, CELL, 3)
     carry = Carry(old, new)
@@ -123,7 +123,7 @@ def test_what_a_full_table_has_no_row_for_is_tried_in_every_round(old: LimitTabl
 
 def test_a_long_table_is_carried_by_the_piece(tmp_path: Path) -> None:
     # In a table that is full to the last row a key may find no place in the index.
-    layout, rows = PEOPLE._replace(rows=4 * ROUND), 2 * ROUND + 50
+    layout, rows = CUSTOMERS._replace(rows=4 * ROUND), 2 * ROUND + 50
     old, new = limits(make(tmp_path, layout), 0), limits(make(tmp_path, layout, generation=2), 0)
     for number in range(rows):
         count(old, b"%d" % number, 0, CELL, number + 1)
@@ -270,7 +270,7 @@ def worker(path: Path) -> LimitTable:
 def test_what_is_in_use_in_the_old_table_is_in_use_in_the_new_one_until_it_is_given_back(
     tmp_path: Path, new: LimitTable
 ) -> None:
-    path = make(tmp_path, PEOPLE)
+    path = make(tmp_path, CUSTOMERS)
     one, other = worker(path), worker(path)
     use(one, b"acme", 2)
     use(other, b"acme", 3)
@@ -289,7 +289,7 @@ def test_what_is_in_use_in_the_old_table_is_in_use_in_the_new_one_until_it_is_gi
 
 
 def test_what_was_in_use_is_given_back_by_another_supervisor_too(tmp_path: Path, new: LimitTable) -> None:
-    path = make(tmp_path, PEOPLE)
+    path = make(tmp_path, CUSTOMERS)
     busy = worker(path)
     use(busy, b"acme", 2)
     Carry(limits(path), new).slice(NOW, NEVER)
@@ -300,14 +300,14 @@ def test_what_was_in_use_is_given_back_by_another_supervisor_too(tmp_path: Path,
 
 
 def test_nobody_gets_a_row_for_what_is_not_in_use(tmp_path: Path, new: LimitTable) -> None:
-    path = make(tmp_path, PEOPLE)
+    path = make(tmp_path, CUSTOMERS)
     use(worker(path), b"acme", 0)
     assert Carry(limits(path), new).slice(NOW, NEVER) == (0, True)
     assert new.rows_in_use == 0
 
 
 def test_what_a_killed_process_used_is_given_back_in_the_new_table(tmp_path: Path, new: LimitTable) -> None:
-    path = make(tmp_path, PEOPLE)
+    path = make(tmp_path, CUSTOMERS)
     old = limits(path)
     carry = Carry(old, new)
     with process(path) as dying:
@@ -316,14 +316,14 @@ def test_what_a_killed_process_used_is_given_back_in_the_new_table(tmp_path: Pat
         assert in_use(new) == 3
         dying.kill()
         # Nothing has changed in the table.
-        assert old.words[claim(old, b"acme") + PEOPLE.head(dying.column) + at.GAUGE] & 0xFFFF == 3
+        assert old.words[claim(old, b"acme") + CUSTOMERS.head(dying.column) + at.GAUGE] & 0xFFFF == 3
         assert carry.slice(NOW, NEVER) == (1, True)
     assert in_use(new) == 0
 
 
 def test_what_is_in_use_is_carried_on_through_two_changes(tmp_path: Path, new: LimitTable) -> None:
-    path = make(tmp_path, PEOPLE)
-    oldest, newest = worker(path), limits(make(tmp_path, PEOPLE, generation=3), 0)
+    path = make(tmp_path, CUSTOMERS)
+    oldest, newest = worker(path), limits(make(tmp_path, CUSTOMERS, generation=3), 0)
     middle = worker(new.file.path)
     first, second = Carry(limits(path), limits(new.file.path)), Carry(limits(new.file.path), newest)
     use(oldest, b"acme", 2)
@@ -339,8 +339,8 @@ def test_what_is_in_use_is_carried_on_through_two_changes(tmp_path: Path, new: L
 
 
 def test_what_is_in_use_and_finds_no_row_is_tried_again(tmp_path: Path) -> None:
-    path = make(tmp_path, PEOPLE)
-    new = limits(make(tmp_path, PEOPLE._replace(rows=1), generation=2), 0)
+    path = make(tmp_path, CUSTOMERS)
+    new = limits(make(tmp_path, CUSTOMERS._replace(rows=1), generation=2), 0)
     claim(new, b"globex")
     use(worker(path), b"acme", 2)
     carry = Carry(limits(path), new)

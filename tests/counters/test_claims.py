@@ -6,9 +6,9 @@ from edgeproxy.counters import claims, columns
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.store import Store
-from tests.support.tables import PEOPLE, claim, limits, make, opened
+from tests.support.tables import CUSTOMERS, claim, limits, make, opened
 
-SHARED = PEOPLE._replace(columns=5)
+SHARED = CUSTOMERS._replace(columns=5)
 
 
 def write(table: LimitTable, row: int, column: int, want: int, used: int, given: int) -> None:
@@ -37,7 +37,7 @@ def test_what_was_left_in_a_column_is_settled_there_and_nowhere_else(tmp_path: P
 
 
 def test_a_table_that_is_shared_with_nobody_has_none(tmp_path: Path) -> None:
-    table = limits(make(tmp_path, PEOPLE), 1)
+    table = limits(make(tmp_path, CUSTOMERS), 1)
     row = claim(table, b"acme")
     write(table, row, 1, 9, 8, 7)
     claims.settle_all(table, 1)
@@ -56,9 +56,9 @@ def test_nothing_is_given_back_for_which_somebody_waits(tmp_path: Path) -> None:
 
 
 def test_a_worker_begins_without_the_claims_of_the_one_before(tmp_path: Path) -> None:
-    supervisor = Store.prepare(tmp_path, workers=1, people=10, addresses=10, hub=True)
+    supervisor = Store.prepare(tmp_path, workers=1, customers=10, addresses=10, hub=True)
     worker = Store.join(tmp_path)
-    table = supervisor.people
+    table = supervisor.customers
     row = claim(table, b"acme")
     write(table, row, 0, 7, 3, 5)
     worker.close()

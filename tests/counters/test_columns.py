@@ -18,12 +18,12 @@ from edgeproxy.counters.columns import (
     withdraw_orphan,
 )
 from edgeproxy.counters.file import TableFile
-from tests.support.tables import PEOPLE, USAGE, make, opened
+from tests.support.tables import CUSTOMERS, USAGE, make, opened
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> tuple[Path, Path]:
-    return make(tmp_path, PEOPLE), make(tmp_path, USAGE)
+    return make(tmp_path, CUSTOMERS), make(tmp_path, USAGE)
 
 
 def both(paths: tuple[Path, Path]) -> list[TableFile]:
@@ -47,12 +47,12 @@ def test_a_column_is_free_again_when_its_holder_has_closed_the_files(paths: tupl
 
 
 def test_a_column_must_be_free_in_every_file(paths: tuple[Path, Path]) -> None:
-    people, usage = both(paths)
+    customers, usage = both(paths)
     take([usage])
     files = both(paths)
     assert take(files) == 1
     # What was locked on the way there has been given back.
-    assert held(people) == {1}
+    assert held(customers) == {1}
     assert held(opened(paths[1])) == {0, 1}
 
 

@@ -25,11 +25,11 @@ def test_a_new_boot_brings_another_offset(tmp_path: Path) -> None:
 
 def test_a_table_has_no_current_file_until_one_is_published(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
-    assert control.generation("people") == 0
-    control.publish("people", 3)
+    assert control.generation("customers") == 0
+    control.publish("customers", 3)
     control.publish("metrics", 4)
     other = Control.open(tmp_path / "control")
-    assert [other.generation(table) for table in ("people", "addresses", "usage", "metrics")] == [3, 0, 0, 4]
+    assert [other.generation(table) for table in ("customers", "addresses", "usage", "metrics")] == [3, 0, 0, 4]
 
 
 def test_every_table_has_a_word_of_its_own() -> None:
@@ -84,7 +84,7 @@ def test_the_layout_is_what_it_always_was(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
     control.begin_boot(7, 0.000_011)
     control.serve(13, 0.017)
-    for generation, table in enumerate(("people", "addresses", "usage", "metrics", "connections", "quotas"), 19):
+    for generation, table in enumerate(("customers", "addresses", "usage", "metrics", "connections", "quotas"), 19):
         control.publish(table, generation)
     content = memoryview((tmp_path / "control").read_bytes()).cast("Q")
     assert len(content) == 512

@@ -12,7 +12,7 @@ from edgeproxy.counters.columns import take
 from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from tests.counters.gauges import Process, process, use
-from tests.support.tables import PEOPLE, WIDTH, limits, make, opened
+from tests.support.tables import CUSTOMERS, WIDTH, limits, make, opened
 
 KEY = b"acme"
 BORN = 1000.0
@@ -24,7 +24,7 @@ Start = Callable[[], Process]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return make(tmp_path, PEOPLE)
+    return make(tmp_path, CUSTOMERS)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_what_a_killed_process_used_counts_no_more(path: Path, start: Start) -> 
     assert not supervisor.is_living(dying.column)
     assert supervisor.in_use(row) == 4
     # Its word is there still.
-    assert supervisor.words[row + PEOPLE.head(dying.column) + at.GAUGE] & 0xFFFF == 3
+    assert supervisor.words[row + CUSTOMERS.head(dying.column) + at.GAUGE] & 0xFFFF == 3
 
 
 def test_whoever_takes_the_column_of_a_killed_process_does_not_use_what_that_did(path: Path, start: Start) -> None:

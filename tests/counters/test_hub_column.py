@@ -12,23 +12,23 @@ from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.setup import layouts
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tending import UNHELD, Tending
-from tests.support.tables import PEOPLE, WIDTH, claim, limits, make, opened
+from tests.support.tables import CUSTOMERS, WIDTH, claim, limits, make, opened
 
 NOW = 5000.0
 CELL = cell_number(NOW, WIDTH)
-SHARED = PEOPLE._replace(columns=5)
+SHARED = CUSTOMERS._replace(columns=5)
 HUB = 4
 
 
 def test_it_is_the_last_of_an_odd_number() -> None:
     assert SHARED.hub == HUB
-    assert PEOPLE.hub is None
+    assert CUSTOMERS.hub is None
 
 
 def test_only_tables_of_limits_have_one_and_only_with_a_hub() -> None:
     assert [layout.hub for layout in layouts(2, 100, 100)] == [None] * 6
     with_hub = {layout.kind: layout.hub for layout in layouts(2, 100, 100, hub=True)}
-    assert with_hub == dict.fromkeys(("people", "addresses", "quotas"), 4) | dict.fromkeys(
+    assert with_hub == dict.fromkeys(("customers", "addresses", "quotas"), 4) | dict.fromkeys(
         ("usage", "metrics", "connections")
     )
 
@@ -40,8 +40,8 @@ def test_it_is_read_from_the_first(tmp_path: Path) -> None:
 
 
 def test_no_worker_takes_it(tmp_path: Path) -> None:
-    store = Store.prepare(tmp_path, workers=1, people=10, addresses=10, hub=True)
-    hub = store.people.layout.hub
+    store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10, hub=True)
+    hub = store.customers.layout.hub
     workers = [Store.join(tmp_path) for _ in range(2)]
     try:
         assert hub == 2
@@ -54,12 +54,12 @@ def test_no_worker_takes_it(tmp_path: Path) -> None:
 
 
 def test_it_is_never_let_go_of(tmp_path: Path) -> None:
-    store = Store.prepare(tmp_path, workers=1, people=10, addresses=10, hub=True)
+    store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10, hub=True)
     try:
         tending = Tending(store)
-        tending.let_columns_go(store.people, NOW)
-        tending.let_columns_go(store.people, NOW + UNHELD)
-        assert store.people.active_columns() == {2}
+        tending.let_columns_go(store.customers, NOW)
+        tending.let_columns_go(store.customers, NOW + UNHELD)
+        assert store.customers.active_columns() == {2}
     finally:
         store.close()
 
@@ -92,7 +92,7 @@ def test_it_is_carried_only_to_a_table_that_has_none(tmp_path: Path, columns_aft
 def test_supervisors_that_tell_the_hub_are_counted_and_the_clock_can_be_moved(tmp_path: Path) -> None:
     starts = []
     for _ in range(2):
-        store = Store.prepare(tmp_path, workers=1, people=10, addresses=10)
+        store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10)
         starts.append(store.control.start())
         store.control.move(123.5)
         assert store.offset == 123.5

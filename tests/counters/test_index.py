@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.index import EMPTY, FIRST, ROW_BITS, TOMBSTONE, Index
-from tests.support.tables import PEOPLE, fresh, make, opened
+from tests.support.tables import CUSTOMERS, fresh, make, opened
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    return Index(opened(make(tmp_path, PEOPLE)))
+    return Index(opened(make(tmp_path, CUSTOMERS)))
 
 
 def near(index: Index, home: int, number: int) -> int:
@@ -39,14 +39,14 @@ def test_a_published_row_is_found(index: Index) -> None:
 
 
 def test_a_hash_is_the_same_in_every_process_and_has_upper_bits(tmp_path: Path) -> None:
-    path = make(tmp_path, PEOPLE)
+    path = make(tmp_path, CUSTOMERS)
     one, other = Index(opened(path)), Index(opened(path))
     assert one.hash(b"acme") == other.hash(b"acme") >= 1 << ROW_BITS
 
 
 @given(key=st.binary(max_size=100))
 def test_no_hash_passes_for_an_empty_slot_or_a_tombstone(key: bytes) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         assert Index(opened(path)).hash(key) >> ROW_BITS
 
 

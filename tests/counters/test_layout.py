@@ -20,13 +20,13 @@ def test_the_parts_of_a_file_do_not_overlap(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
-    people, addresses, quotas, usage, metrics, connections = layouts(workers, 100, 100)
-    for layout in (people, addresses, quotas):
+    customers, addresses, quotas, usage, metrics, connections = layouts(workers, 100, 100)
+    for layout in (customers, addresses, quotas):
         assert layout.rings == at.FOREIGN + layout.ring
         assert layout.heads == layout.head(-1) == layout.rings + layout.columns * layout.ring
         assert [layout.head(column) - layout.head(column - 1) for column in (0, layout.columns - 1)] == [at.HEADS] * 2
         assert layout.head(layout.columns) <= layout.row_words
-    for layout in (people, addresses):
+    for layout in (customers, addresses):
         assert layout.ring >= layout.cells + 3
     for layout in (usage, metrics, connections):
         assert at.TALLIES + layout.columns * layout.width <= layout.row_words
@@ -34,15 +34,15 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
 
 
 def test_a_row_of_people_takes_a_kilobyte_and_three_quarters_with_two_workers() -> None:
-    people, addresses, quotas, *_ = layouts(2, 200_000, 200_000)
-    assert people.row_words * at.WORD == 1728
+    customers, addresses, quotas, *_ = layouts(2, 200_000, 200_000)
+    assert customers.row_words * at.WORD == 1728
     assert addresses.row_words * at.WORD == 1088
     assert quotas.row_words * at.WORD == 448
 
 
 @pytest.mark.parametrize(("ring", "columns", "words"), [(32, 4, 192), (16, 4, 112), (32, 16, 624)])
 def test_rows_of_the_former_format_are_as_long_as_they_were(ring: int, columns: int, words: int) -> None:
-    assert Layout("people", 10, columns, ring, 28).row_words == words
+    assert Layout("customers", 10, columns, ring, 28).row_words == words
 
 
 def test_the_words_of_a_head_do_not_overlap() -> None:
@@ -65,8 +65,8 @@ def test_names_of_header_words_do_not_overlap() -> None:
 
 
 def test_another_number_of_rows_is_another_layout() -> None:
-    assert Layout("people", 10, 4, 32, 28) != Layout("people", 11, 4, 32, 28)
+    assert Layout("customers", 10, 4, 32, 28) != Layout("customers", 11, 4, 32, 28)
 
 
 def test_the_former_format_is_another_layout() -> None:
-    assert Layout("people", 10, 4, 32, 28) != Layout("people", 10, 4, 32, 28, at.HEADS)
+    assert Layout("customers", 10, 4, 32, 28) != Layout("customers", 10, 4, 32, 28, at.HEADS)

@@ -7,7 +7,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import SHORTEST_US, cell_number, pack
 from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, IDLE, Reclaim
 from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
-from tests.support.tables import PEOPLE, QUOTAS, WIDTH, claim, limits, make, number_of
+from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of
 
 BORN = 1000.0
 WINDOW = 28 * WIDTH / 1e6
@@ -18,7 +18,7 @@ NEVER = float("inf")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return make(tmp_path, PEOPLE)
+    return make(tmp_path, CUSTOMERS)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_row_is_idle_a_minute_after_its_window(table: LimitTable) -> None:
     reclaim = Reclaim(table)
     assert not reclaim.idle(row, FROM - 0.02)
     assert reclaim.idle(row, FROM)
-    for column in range(PEOPLE.columns):
+    for column in range(CUSTOMERS.columns):
         ended = count(table, row, BORN + 500.0 * column, column)
         assert not reclaim.idle(row, ended + WINDOW + IDLE - 0.01)
         assert reclaim.idle(row, ended + WINDOW + IDLE + 0.01)
@@ -55,10 +55,10 @@ def test_what_others_counted_keeps_a_row(table: LimitTable) -> None:
     assert not Reclaim(table).idle(row, FROM)
 
 
-@pytest.mark.parametrize("column", range(-1, PEOPLE.columns))
+@pytest.mark.parametrize("column", range(-1, CUSTOMERS.columns))
 def test_a_row_is_kept_until_no_column_wants_it(table: LimitTable, column: int) -> None:
     row = claim(table, b"acme", BORN)
-    table.words[row + PEOPLE.head(column) + at.UNTIL] = int((FROM + 500) * 1000)
+    table.words[row + CUSTOMERS.head(column) + at.UNTIL] = int((FROM + 500) * 1000)
     reclaim = Reclaim(table)
     assert reclaim.slice(FROM + 499.9, NEVER) == (0, 0, 0)
     assert reclaim.slice(FROM + 500, NEVER) == (1, 0, 0)
@@ -68,7 +68,7 @@ def test_what_is_wanted_while_it_closes_is_revived(table: LimitTable) -> None:
     row = claim(table, b"acme", BORN)
     reclaim = Reclaim(table)
     assert reclaim.slice(FROM, NEVER) == (1, 0, 0)
-    table.words[row + PEOPLE.head(2) + at.UNTIL] = int((FROM + 500) * 1000)
+    table.words[row + CUSTOMERS.head(2) + at.UNTIL] = int((FROM + 500) * 1000)
     assert reclaim.slice(FROM + GRACE, NEVER) == (0, 0, 1)
     assert table.peek(table.key(b"acme")) == row
 
@@ -173,20 +173,20 @@ def test_another_holder_of_the_identity_goes_on_with_what_was_closing(table: Lim
 
 
 def test_a_slice_ends_in_time_and_the_next_goes_on_from_there(table: LimitTable) -> None:
-    for number in range(PEOPLE.rows):
+    for number in range(CUSTOMERS.rows):
         claim(table, b"%d" % number, BORN)
     reclaim = Reclaim(table)
     idle = FROM
     assert reclaim.slice(idle, perf_counter()) == (0, 0, 0)
     closed = 0
     slices = 0
-    while closed < PEOPLE.rows:
+    while closed < CUSTOMERS.rows:
         one, _, _ = reclaim.slice(idle, perf_counter() + 0.000_02)
         closed += one
         slices += 1
         assert slices < 10_000
     assert reclaim.slice(idle + GRACE, perf_counter()) == (0, 0, 0)
-    assert reclaim.slice(idle + GRACE, NEVER) == (0, PEOPLE.rows, 0)
+    assert reclaim.slice(idle + GRACE, NEVER) == (0, CUSTOMERS.rows, 0)
     assert table.rows_in_use == 0
 
 

@@ -16,12 +16,12 @@ from edgeproxy.counters.rows import (
     TableBusy,
     TableFull,
 )
-from tests.support.tables import PEOPLE, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
+from tests.support.tables import CUSTOMERS, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return make(tmp_path, PEOPLE)
+    return make(tmp_path, CUSTOMERS)
 
 
 @pytest.fixture
@@ -77,16 +77,16 @@ def test_keys_that_differ_in_zeros_at_the_end_are_different(table: LimitTable) -
 
 
 def test_a_full_table_has_no_row_for_another_key(table: LimitTable) -> None:
-    rows = [claim(table, b"%d" % number) for number in range(PEOPLE.rows)]
-    assert table.rows_in_use == PEOPLE.rows
+    rows = [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows)]
+    assert table.rows_in_use == CUSTOMERS.rows
     with pytest.raises(TableFull):
         claim(table, b"one more")
-    assert [claim(table, b"%d" % number) for number in range(PEOPLE.rows)] == rows
+    assert [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows)] == rows
 
 
 def test_a_table_that_fills_between_two_looks_is_full(table: LimitTable, monkeypatch: pytest.MonkeyPatch) -> None:
     def lock() -> bool:
-        table.words[at.IN_USE] = PEOPLE.rows
+        table.words[at.IN_USE] = CUSTOMERS.rows
         return True
 
     monkeypatch.setattr(table.file, "lock", lock)
@@ -254,7 +254,7 @@ def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(tabl
     assert table.peek(table.key(b"acme")) is None
     assert table.rows_in_use == 0
     assert claim(table, b"globex") == row
-    assert not any(table.words[row + at.FOREIGN : row + PEOPLE.row_words].tolist())
+    assert not any(table.words[row + at.FOREIGN : row + CUSTOMERS.row_words].tolist())
     assert table.words[row + at.ROW_STATE] == len(b"globex")
     assert table.words[row + at.ROW_GENERATION] == 4
     assert table.words[row + at.ROW_SYNC] > sync
@@ -282,41 +282,41 @@ def test_foreign_counts_are_written_where_they_belong_and_readers_told(table: Li
 
 def test_the_foreign_head_is_written_as_far_as_it_is_said(table: LimitTable) -> None:
     row = claim(table, b"acme")
-    head = row + PEOPLE.head(-1)
+    head = row + CUSTOMERS.head(-1)
     table.foreign(row, {}, (1, 2, 3, 4))
     assert table.words[head : head + at.HEADS].tolist() == [1, 2, 3, 4, 0, 0, 0]
     table.foreign(row, {}, (5, 6))
     table.foreign(row, {})
     assert table.words[head : head + at.HEADS].tolist() == [5, 6, 3, 4, 0, 0, 0]
-    assert not any(table.words[row + PEOPLE.head(0) : row + PEOPLE.row_words].tolist())
+    assert not any(table.words[row + CUSTOMERS.head(0) : row + CUSTOMERS.row_words].tolist())
 
 
 def test_a_row_is_wanted_until_the_latest_moment_of_any_column(table: LimitTable) -> None:
     row = claim(table, b"acme")
     assert table.wanted_until(row) == 0
     for place, column in enumerate((0, 3, -1, 1)):
-        table.words[row + PEOPLE.head(column) + at.UNTIL] = 5000 + place
+        table.words[row + CUSTOMERS.head(column) + at.UNTIL] = 5000 + place
         # What stands beside it says nothing of that.
-        table.words[row + PEOPLE.head(column) + at.SEEN_CUM] = 1 << 60
-        table.words[row + PEOPLE.head(column) + at.WANT] = 1 << 60
+        table.words[row + CUSTOMERS.head(column) + at.SEEN_CUM] = 1 << 60
+        table.words[row + CUSTOMERS.head(column) + at.WANT] = 1 << 60
         assert table.wanted_until(row) == 5 + place / 1000
 
 
 def test_a_worker_knows_where_the_heads_that_are_used_end(path: Path) -> None:
     first, spare = limits(path, 0), limits(path, 3)
-    assert first.head_at == PEOPLE.head(0)
-    assert first.heads_end == PEOPLE.head(2)
+    assert first.head_at == CUSTOMERS.head(0)
+    assert first.heads_end == CUSTOMERS.head(2)
     assert first.siblings == (1,)
-    assert spare.head_at == PEOPLE.head(3)
+    assert spare.head_at == CUSTOMERS.head(3)
     assert spare.enter()
     first.columns_changed()
-    assert first.heads_end == spare.heads_end == PEOPLE.head(4)
+    assert first.heads_end == spare.heads_end == CUSTOMERS.head(4)
     assert first.siblings == (1, 3)
     assert spare.siblings == (0, 1)
 
 
 def test_a_key_is_found_in_another_table_with_another_seed(table: LimitTable, tmp_path: Path) -> None:
-    other = limits(make(tmp_path, PEOPLE, generation=2), 0)
+    other = limits(make(tmp_path, CUSTOMERS, generation=2), 0)
     for key in (b"acme", b"long" * 30):
         row = claim(table, key)
         table.foreign(row, {1: 1})
@@ -348,8 +348,8 @@ def test_whoever_is_killed_while_claiming_leaves_a_table_that_repair_puts_right(
     in_use = taken(table)
     assert table.rows_in_use == len(in_use)
     assert {number_of(table, row) for row in table.rows()} == in_use
-    everyone = [claim(table, b"%d" % number) for number in range(PEOPLE.rows - len(in_use))]
-    assert len({*everyone, *(table.row(number) for number in in_use)}) == PEOPLE.rows
+    everyone = [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows - len(in_use))]
+    assert len({*everyone, *(table.row(number) for number in in_use)}) == CUSTOMERS.rows
     assert claim(table, b"globex")
 
 
@@ -366,17 +366,17 @@ def test_whoever_is_killed_while_freeing_leaves_a_table_that_repair_puts_right(p
     table.repair()
     table.file.unlock()
     assert table.rows_in_use == len(taken(table)) == len(list(table.rows()))
-    for other in range(PEOPLE.rows - table.rows_in_use):
+    for other in range(CUSTOMERS.rows - table.rows_in_use):
         claim(table, b"%d" % other)
-    assert table.rows_in_use == PEOPLE.rows
+    assert table.rows_in_use == CUSTOMERS.rows
 
 
 def test_what_stands_in_a_row_that_was_never_handed_out_is_nobodys(table: LimitTable) -> None:
     # After a power cut: the row was written to the disk, and that it was handed out was not.
     row = table.row(0)
-    table.words[row : row + PEOPLE.row_words] = memoryview(b"\x7e" * 8 * PEOPLE.row_words).cast("Q")
+    table.words[row : row + CUSTOMERS.row_words] = memoryview(b"\x7e" * 8 * CUSTOMERS.row_words).cast("Q")
     assert claim(table, b"acme") == row
-    assert not any(table.words[row + at.FOREIGN : row + PEOPLE.row_words].tolist())
+    assert not any(table.words[row + at.FOREIGN : row + CUSTOMERS.row_words].tolist())
     assert table.words[row + at.ROW_STATE] == len(b"acme")
     assert not table.words[row + at.ROW_GENERATION] & 1
 
@@ -389,7 +389,7 @@ def test_repair_takes_no_row_for_taken_that_has_not_the_key_that_leads_to_it(tab
     table.file.bytes[(globex + at.ROW_KEY) * at.WORD] ^= 1
     slot = table.index.vacancy(table.key(b"hooli").hash)
     assert slot is not None
-    table.index.publish(slot, table.key(b"hooli").hash, PEOPLE.rows)
+    table.index.publish(slot, table.key(b"hooli").hash, CUSTOMERS.rows)
     table.words[at.HIGH] = 1
     assert table.repair() == 2
     assert list(table.rows()) == [initech]
@@ -421,7 +421,7 @@ def test_keys_come_and_go_at_random_and_every_row_is_somebodys_or_free(table: Li
         key = b"%d" % chance.randrange(30)
         if key in there and chance.random() < 0.5:
             table.free(number_of(table, there.pop(key)))
-        elif key in there or len(there) < PEOPLE.rows:
+        elif key in there or len(there) < CUSTOMERS.rows:
             row = claim(table, key)
             assert there.setdefault(key, row) == row
         assert table.rows_in_use == len(there)
@@ -491,7 +491,7 @@ def test_a_supervisor_has_no_column_to_enter(path: Path) -> None:
 
 
 def test_columns_above_the_first_64_have_their_bits(tmp_path: Path) -> None:
-    path = make(tmp_path, PEOPLE._replace(columns=200, rows=2))
+    path = make(tmp_path, CUSTOMERS._replace(columns=200, rows=2))
     last = limits(path, 199)
     assert last.enter()
     first = limits(path, 0)

@@ -27,7 +27,7 @@ def test_a_directory_that_nobody_prepared_cannot_be_joined(work: Work, state: Pa
 def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TableError, match="file: cannot be used: File exists"):
-        Store.prepare(tmp_path / "file", workers=1, people=5, addresses=5)
+        Store.prepare(tmp_path / "file", workers=1, customers=5, addresses=5)
 
 
 def test_workers_take_columns_until_there_is_none(supervise: Supervise, work: Work) -> None:
@@ -118,9 +118,9 @@ def test_a_wall_clock_before_2025_gives_edge_time_from_the_boot_on(supervise: Su
 
 
 def test_the_kernel_says_which_boot_and_what_time_it_is(state: Path, stores: list[Store]) -> None:
-    stores.append(Store.prepare(state, workers=1, people=5, addresses=5))
+    stores.append(Store.prepare(state, workers=1, customers=5, addresses=5))
     assert stores[0].offset == pytest.approx(clock.wall_offset(), abs=5)
-    stores.append(Store.prepare(state, workers=1, people=5, addresses=5, offset=1.0))
+    stores.append(Store.prepare(state, workers=1, customers=5, addresses=5, offset=1.0))
     assert stores[0].offset == stores[1].offset
 
 
@@ -142,7 +142,7 @@ def test_a_worker_on_a_spare_column_waits_until_the_others_read_it(supervise: Su
         thread.join(0.001)
     assert joined[0].column == 2
     for worker in (first, second):
-        for table in (worker.people, worker.addresses, worker.quotas):
+        for table in (worker.customers, worker.addresses, worker.quotas):
             assert 2 * table.layout.ring in [ring for ring, _ in table.siblings_at]
     assert not first.columns_changed()
 
@@ -175,10 +175,10 @@ def test_a_table_that_a_hung_process_keeps_locked_is_an_error(
 ) -> None:
     monkeypatch.setattr(store_module, "SEEN_BY_ALL", 0.05)
     supervisor = supervise()
-    assert supervisor.people.file.lock()
-    with pytest.raises(TableError, match=r"people.1.tbl: is kept locked by a process that hangs"):
+    assert supervisor.customers.file.lock()
+    with pytest.raises(TableError, match=r"customers.1.tbl: is kept locked by a process that hangs"):
         work()
-    supervisor.people.file.unlock()
+    supervisor.customers.file.unlock()
 
 
 # ---- totals
@@ -335,10 +335,10 @@ def test_one_supervisor_at_a_time_tends(supervise: Supervise) -> None:
 
 def test_a_supervisor_sees_the_tables_that_another_has_made(supervise: Supervise) -> None:
     one = supervise(workers=1)
-    first = one.people
+    first = one.customers
     one.tend(5e7)
-    assert one.people is first
+    assert one.customers is first
     supervise(workers=2)
     one.tend(5e7)
-    assert one.people.layout.columns == 4
+    assert one.customers.layout.columns == 4
     assert one.usage.layout.columns == 4

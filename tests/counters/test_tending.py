@@ -64,8 +64,8 @@ def tables(state: Path, kind: str) -> list[str]:
 def test_rows_that_nobody_uses_are_reclaimed(supervise: Supervise, work: Work) -> None:
     supervisor, worker = supervise(), work()
     for number in range(30):
-        count(worker.people, b"%d" % number, 1)
-    assert supervisor.people.rows_in_use == 30
+        count(worker.customers, b"%d" % number, 1)
+    assert supervisor.customers.rows_in_use == 30
     later = NOW + 63 + IDLE
     closed = reclaimed = 0
     for step in range(100):
@@ -74,7 +74,7 @@ def test_rows_that_nobody_uses_are_reclaimed(supervise: Supervise, work: Work) -
         if reclaimed == 30:
             break
     assert closed == 30
-    assert supervisor.people.rows_in_use == 0
+    assert supervisor.customers.rows_in_use == 0
 
 
 def test_a_row_in_use_again_is_revived(supervise: Supervise, work: Work) -> None:
@@ -91,35 +91,35 @@ def test_a_row_in_use_again_is_revived(supervise: Supervise, work: Work) -> None
 
 def test_what_a_killed_claimer_left_is_mended(supervise: Supervise, work: Work) -> None:
     supervisor, worker = supervise(), work()
-    count(worker.people, b"acme", 1)
-    worker.people.words[at.PENDING] = 1
-    worker.people.words[at.IN_USE] = 17
+    count(worker.customers, b"acme", 1)
+    worker.customers.words[at.PENDING] = 1
+    worker.customers.words[at.IN_USE] = 17
     supervisor.tend(NOW)
-    assert supervisor.people.rows_in_use == 1
-    assert not worker.people.words[at.PENDING]
-    assert not worker.people.words[at.DAMAGED]
+    assert supervisor.customers.rows_in_use == 1
+    assert not worker.customers.words[at.PENDING]
+    assert not worker.customers.words[at.DAMAGED]
 
 
 def test_a_claim_that_is_under_way_is_let_be(supervise: Supervise, work: Work) -> None:
     supervisor, worker = supervise(), work()
-    assert worker.people.file.lock()
-    worker.people.words[at.PENDING] = 1
+    assert worker.customers.file.lock()
+    worker.customers.words[at.PENDING] = 1
     supervisor.tend(NOW)
-    assert worker.people.words[at.PENDING]
-    worker.people.words[at.PENDING] = 0
-    worker.people.file.unlock()
+    assert worker.customers.words[at.PENDING]
+    worker.customers.words[at.PENDING] = 0
+    worker.customers.file.unlock()
 
 
 def test_a_claim_that_has_just_ended_needs_no_mending(
     supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor, worker = supervise(), work()
-    table = supervisor.people
-    worker.people.words[at.PENDING] = 1
+    table = supervisor.customers
+    worker.customers.words[at.PENDING] = 1
     lock = table.file.lock
 
     def late() -> bool:
-        worker.people.words[at.PENDING] = 0
+        worker.customers.words[at.PENDING] = 0
         return lock()
 
     monkeypatch.setattr(table.file, "lock", late)
@@ -138,11 +138,11 @@ def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
     assert not one.columns_changed()
     supervisor.tend(NOW + UNHELD)
     assert one.columns_changed()
-    assert one.people.siblings_at == one.addresses.siblings_at == ()
-    assert one.people.span == 2 * 32
+    assert one.customers.siblings_at == one.addresses.siblings_at == ()
+    assert one.customers.span == 2 * 32
     assert work().column == 1
     assert one.columns_changed()
-    assert one.people.siblings_at == ((32, 0),)
+    assert one.customers.siblings_at == ((32, 0),)
 
 
 def test_a_column_that_finds_a_worker_in_time_is_read_on(supervise: Supervise, work: Work, state: Path) -> None:
@@ -156,12 +156,12 @@ def test_a_column_that_finds_a_worker_in_time_is_read_on(supervise: Supervise, w
 def test_while_the_flock_is_not_to_be_had_columns_stay(supervise: Supervise, work: Work) -> None:
     supervisor, one = supervise(), work()
     supervisor.tend(NOW)
-    assert one.people.file.lock()
+    assert one.customers.file.lock()
     supervisor.tend(NOW + UNHELD)
-    assert not one.people.columns_changed()
-    one.people.file.unlock()
+    assert not one.customers.columns_changed()
+    one.customers.file.unlock()
     supervisor.tend(NOW + UNHELD)
-    assert one.people.columns_changed()
+    assert one.customers.columns_changed()
 
 
 def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gone(
@@ -170,33 +170,33 @@ def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gon
     before = supervise(workers=1, offset=NOW)
     offset = before.offset
     old = Store.join(state)
-    key = old.people.key(b"acme")
+    key = old.customers.key(b"acme")
 
     def foreign_now(table: LimitTable) -> int:
         row = table.peek(table.key(b"acme"))
         assert row is not None
         return sum(word & 0xFFFF for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist())
 
-    count(old.people, b"acme", 3, monotonic() + offset)
+    count(old.customers, b"acme", 3, monotonic() + offset)
     after = supervise(workers=2)
     # What was counted before is there from the first.
-    assert foreign_now(after.people) == 3
-    row = old.people.peek(key)
+    assert foreign_now(after.customers) == 3
+    row = old.customers.peek(key)
     assert row is not None
-    ring = row + old.people.first_ring
-    word = max(old.people.words[ring : ring + 32].tolist())
-    old.people.words[ring + (word >> 28) % 32] = word + 4
-    old.people.words[row + old.people.head_at] += 4
+    ring = row + old.customers.first_ring
+    word = max(old.customers.words[ring : ring + 32].tolist())
+    old.customers.words[ring + (word >> 28) % 32] = word + 4
+    old.customers.words[row + old.customers.head_at] += 4
     assert after.tend(monotonic() + offset).carried == 1
-    assert foreign_now(after.people) == 7
-    assert tables(state, "people") == ["people.1.tbl", "people.2.tbl"]
-    old.people.words[ring + (word >> 28) % 32] += 1
-    old.people.words[row + old.people.head_at] += 1
+    assert foreign_now(after.customers) == 7
+    assert tables(state, "customers") == ["customers.1.tbl", "customers.2.tbl"]
+    old.customers.words[ring + (word >> 28) % 32] += 1
+    old.customers.words[row + old.customers.head_at] += 1
     old.close()
     for _ in range(20):
         after.tend(monotonic() + offset)
-    assert tables(state, "people") == ["people.2.tbl"]
-    assert foreign_now(after.people) == 8
+    assert tables(state, "customers") == ["customers.2.tbl"]
+    assert foreign_now(after.customers) == 8
 
 
 def test_the_oldest_file_goes_first(supervise: Supervise, state: Path) -> None:
@@ -206,12 +206,12 @@ def test_the_oldest_file_goes_first(supervise: Supervise, state: Path) -> None:
     newest = supervise(workers=3)
     for _ in range(5):
         newest.tend(NOW)
-    assert tables(state, "people") == ["people.1.tbl", "people.2.tbl", "people.3.tbl"]
+    assert tables(state, "customers") == ["customers.1.tbl", "customers.2.tbl", "customers.3.tbl"]
     assert tables(state, "usage") == ["usage.1.tbl", "usage.3.tbl"]
     oldest.close()
     for _ in range(5):
         newest.tend(NOW)
-    assert tables(state, "people") == ["people.3.tbl"]
+    assert tables(state, "customers") == ["customers.3.tbl"]
     assert tables(state, "usage") == ["usage.3.tbl"]
 
 
@@ -222,26 +222,26 @@ def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervis
     two = supervise(workers=2)
     new = work()
     # The first has the identity still, and looks after the tables of both.
-    use(old.people, b"acme", 2)
-    use(new.people, b"acme", 3)
+    use(old.customers, b"acme", 2)
+    use(new.customers, b"acme", 3)
     period(old.quotas, b"acme", 40)
     period(new.quotas, b"acme", 2)
     assert not two.tend(monotonic() + NOW).holder
     assert one.tend(monotonic() + NOW).carried == 2
-    assert in_use(new.people) == in_use(one.people) == 5
-    assert in_use(old.people) == 2
+    assert in_use(new.customers) == in_use(one.customers) == 5
+    assert in_use(old.customers) == 2
     assert quota(new.quotas) == quota(two.quotas) == 42
     assert quota(old.quotas) == 40
     period(old.quotas, b"acme", 41)
-    use(old.people, b"acme", 1)
+    use(old.customers, b"acme", 1)
     one.close()
     # Killed, with one under way.
     old.close()
     for _ in range(3):
         assert two.tend(monotonic() + NOW).holder
-    assert tables(state, "people") == ["people.2.tbl"]
+    assert tables(state, "customers") == ["customers.2.tbl"]
     assert tables(state, "quotas") == ["quotas.2.tbl"]
-    assert in_use(new.people) == 3
+    assert in_use(new.customers) == 3
     assert quota(new.quotas) == 43
 
 
@@ -256,10 +256,10 @@ def test_what_the_oldest_file_left_at_last_reaches_the_newest(
     supervise(workers=1, offset=NOW)
     oldest = Store.join(state)
     for key in (b"acme", b"globex", b"initech"):
-        use(oldest.people, key, 1)
+        use(oldest.customers, key, 1)
         period(oldest.quotas, key, 10)
     middle = supervise(workers=2)
-    claim(middle.people, b"hooli", NOW)
+    claim(middle.customers, b"hooli", NOW)
     claim(middle.quotas, b"hooli", NOW)
     newest = supervise(workers=3)
     for _ in range(slices_before):
@@ -267,11 +267,11 @@ def test_what_the_oldest_file_left_at_last_reaches_the_newest(
     period(oldest.quotas, b"acme", 11)
     oldest.close()
     slices = 0
-    while len(tables(state, "people")) + len(tables(state, "quotas")) > 2:
+    while len(tables(state, "customers")) + len(tables(state, "quotas")) > 2:
         newest.tend(monotonic() + NOW)
         slices += 1
         assert slices < 100
-    assert [in_use(newest.people, key) for key in (b"acme", b"globex", b"initech")] == [0, 0, 0]
+    assert [in_use(newest.customers, key) for key in (b"acme", b"globex", b"initech")] == [0, 0, 0]
     assert [quota(newest.quotas, key) for key in (b"acme", b"globex", b"initech")] == [11, 10, 10]
 
 
@@ -285,7 +285,7 @@ def test_no_file_is_removed_while_a_row_has_still_to_be_carried(supervise: Super
     assert new.quotas.file.lock()
     for _ in range(5):
         supervisor.tend(monotonic() + NOW)
-    assert tables(state, "people") == ["people.2.tbl"]
+    assert tables(state, "customers") == ["customers.2.tbl"]
     assert tables(state, "quotas") == ["quotas.1.tbl", "quotas.2.tbl"]
     new.quotas.file.unlock()
     for _ in range(5):
@@ -322,15 +322,15 @@ def test_rows_of_quotas_that_nobody_wants_are_reclaimed(supervise: Supervise, wo
 def test_limits_of_another_boot_are_removed_and_not_carried(supervise: Supervise, work: Work, state: Path) -> None:
     supervise()
     old = Store.join(state)
-    count(old.people, b"acme", 3)
+    count(old.customers, b"acme", 3)
     new = supervise(boot="two")
     new.tend(NOW)
-    assert tables(state, "people") == ["people.1.tbl", "people.2.tbl"]
+    assert tables(state, "customers") == ["customers.1.tbl", "customers.2.tbl"]
     old.close()
     new.tend(NOW)
-    assert tables(state, "people") == ["people.2.tbl"]
+    assert tables(state, "customers") == ["customers.2.tbl"]
     assert tables(state, "addresses") == ["addresses.2.tbl"]
-    assert foreign(new.people, b"acme") is None
+    assert foreign(new.customers, b"acme") is None
 
 
 def test_a_full_disk_stops_folding_and_loses_nothing(
@@ -360,13 +360,13 @@ def test_a_full_disk_stops_folding_and_loses_nothing(
 def test_a_large_file_is_folded_by_the_piece(
     supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervise(workers=1, people=400)
+    supervise(workers=1, customers=400)
     worker = Store.join(state)
     for number in range(300):
         worker.billing.counter(f"customer-{number}", "requests", "v1").add(1)
     worker.close()
     monkeypatch.setattr("edgeproxy.counters.tending.RETIRE", 0.0)
-    supervisor = supervise(workers=2, people=400)
+    supervisor = supervise(workers=2, customers=400)
     slices = 1
     while "usage.1.tbl" not in supervisor.tend(NOW).folded:
         slices += 1

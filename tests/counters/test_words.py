@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from time import monotonic
 
-from tests.support.tables import PEOPLE, make, opened
+from tests.support.tables import CUSTOMERS, make, opened
 
 WRITER = """
 import select, sys
@@ -28,7 +28,7 @@ ENOUGH, CHANGES = 0.7, 200
 
 
 def test_words_neither_tear_nor_come_out_of_order(tmp_path: Path) -> None:
-    path = make(tmp_path, PEOPLE)
+    path = make(tmp_path, CUSTOMERS)
     words = opened(path).words
     command = (sys.executable, "-c", WRITER, str(path))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:

@@ -76,8 +76,8 @@ class Books:
         state = Path(edge.settings["state"])
         control = Control.open(state / "control")
         self._host = f"rl:*:h:{control.instance}"
-        name = file_name("people", control.generation("people"))
-        self._table = LimitTable(TableFile.open(state / name, kind="people", instance=control.instance))
+        name = file_name("customers", control.generation("customers"))
+        self._table = LimitTable(TableFile.open(state / name, kind="customers", instance=control.instance))
         self._redis = Client(port=redis.port)
         control.close()
 

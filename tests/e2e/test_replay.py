@@ -85,7 +85,7 @@ def test_each_address_of_real_traffic_is_held_to_its_own_limit(
         port=upstream.port,
         trusted_proxies=["127.0.0.0/8"],
         per_ip={"rate": f"{most}/min"},
-        tables={"people": 2000, "addresses": 5000},
+        tables={"customers": 2000, "addresses": 5000},
     )
     answers = asyncio.run(replay(edge.port, requests, 32))
     assert answers.total() == len(requests)

@@ -66,7 +66,7 @@ def settings() -> dict[str, Any]:
 @pytest.fixture
 def edge(start_edge: StartEdge, service: Service, tmp_path: Path) -> Edge:
     """An edge whose time begins at LATE."""
-    terms = {"workers": WORKERS, "people": 2000, "addresses": 2000}
+    terms = {"workers": WORKERS, "customers": 2000, "addresses": 2000}
     with closing(Store.prepare(tmp_path / "edge" / "state", offset=LATE - monotonic(), **terms)) as store:
         assert abs(monotonic() + store.offset - LATE) < 10
     return start_edge(port=service.port, workers=WORKERS, **settings())

@@ -61,7 +61,7 @@ def settings() -> dict[str, Any]:
         "routes": routes,
         "trusted_proxies": ["127.0.0.1"],
         "per_ip": {"rate": "5000/s"},
-        "tables": {"people": PEOPLE, "addresses": ADDRESSES},
+        "tables": {"customers": PEOPLE, "addresses": ADDRESSES},
     }
 
 
@@ -136,7 +136,7 @@ def test_a_flood_of_addresses_and_keys_touches_no_limit_of_those_who_pay(
     for name, passed in (early | late).items():
         assert LIMIT <= passed <= LIMIT + EXCESS, name
     assert full > addresses
-    assert total(samples, "edge_table_full_total", table="people") == 0
+    assert total(samples, "edge_table_full_total", table="customers") == 0
     assert total(samples, "edge_table_rows", table="addresses") == ADDRESSES
     assert grown < min(EACH * addresses, ALL)
 
@@ -149,8 +149,8 @@ def test_customers_for_whom_there_is_no_row_are_held_all_the_same(start_edge: St
     for start in range(0, CROWD, 10):
         crowd |= used_up(edge, [f"one-{number}" for number in range(start, start + 10)])
     samples = edge.metrics()
-    assert total(samples, "edge_table_full_total", table="people") > 0
-    assert total(samples, "edge_table_rows", table="people") == PEOPLE
+    assert total(samples, "edge_table_full_total", table="customers") > 0
+    assert total(samples, "edge_table_rows", table="customers") == PEOPLE
     whole = [name for name, passed in crowd.items() if passed >= LIMIT]
     print(f"{len(whole)} have all of it; the others {sorted({*crowd.values()})}")
     # A worker that holds somebody alone lets through its part, and not every worker may have been asked.

@@ -43,7 +43,7 @@ def used(edge: Edge, name: str) -> int:
 def alone(edge: Edge) -> bool:
     """Whether what the tables of before held has been handed on."""
     state = Path(edge.settings["state"])
-    return all(len(list(state.glob(f"{kind}.*.tbl"))) == 1 for kind in ("people", "quotas", "addresses"))
+    return all(len(list(state.glob(f"{kind}.*.tbl"))) == 1 for kind in ("customers", "quotas", "addresses"))
 
 
 def replace_in_order(edge: Edge) -> None:

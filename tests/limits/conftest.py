@@ -21,8 +21,8 @@ def closed_at_the_end() -> Iterator[None]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A table of twenty people, with four workers' columns and as many spare."""
-    return make(tmp_path, Layout("people", rows=20, columns=8, ring=32, cells=28, width=HEADS))
+    """A table of twenty customers, with four workers' columns and as many spare."""
+    return make(tmp_path, Layout("customers", rows=20, columns=8, ring=32, cells=28, width=HEADS))
 
 
 @pytest.fixture

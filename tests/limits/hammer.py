@@ -94,7 +94,7 @@ def main(state: Path, path: Path) -> None:
     if not sys.stdin.readline():
         return
     store = Store.join(state)
-    policies = Policies(store.people)
+    policies = Policies(store.customers)
     print("ready", store.column, flush=True)
     for line in sys.stdin:
         print("done", carry_out(Task(**orjson.loads(line)), store, policies, record), flush=True)

@@ -20,7 +20,7 @@ from tests.limits.conftest import Worker
 from tests.limits.reference import ExactBucket, ExactWindow, ask
 from tests.support.tables import claim, fresh, limits, make, number_of
 
-PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=at.HEADS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEADS)
 ADDRESSES = Layout("addresses", 5, 8, ring=16, cells=13, width=at.HEADS)
 START = 51_000_000.0
 SUBJECT = b"acme"
@@ -174,7 +174,7 @@ class Workers:
 def test_never_more_than_the_bucket_allows_and_never_less(
     steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float, small: bool
 ) -> None:
-    with fresh(ADDRESSES if small else PEOPLE) as path:
+    with fresh(ADDRESSES if small else CUSTOMERS) as path:
         hold_to_the_bucket(Workers(path, rule(limit, window, depth)), steps, start)
 
 
@@ -207,7 +207,7 @@ def tolerance(which: Rule) -> float:
 def test_a_retry_passes_when_it_is_said_to_and_is_late_by_a_second_at_most(
     steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         retry(Workers(path, rule(limit, window, depth)), steps, start)
 
 
@@ -235,7 +235,7 @@ def retry(workers: Workers, steps: list[tuple[float, int, int, str]], start: flo
 def test_a_hybrid_is_a_window_and_a_bucket(
     steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         which = rule(limit, window, depth, "hybrid")
         workers = Workers(path, which)
         hold_to_both(workers, steps, start)
@@ -391,7 +391,7 @@ ACTS = st.lists(
 def test_workers_that_are_stopped_or_killed_at_any_store_let_through_one_more_each_at_most(
     acts: list[tuple[str, int, float]], depth: int, start: float, algorithm: str
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         stop_and_kill(path, acts, rule(limit=600, window=600.0, depth=depth, algorithm=algorithm), start)
 
 
@@ -510,7 +510,7 @@ def test_a_level_that_is_being_said_while_it_is_read_is_read_again(worker: Worke
 def test_a_clock_that_is_set_frees_and_freezes_nobody_for_longer_than_it_takes_to_drain(
     steps: list[tuple[float, int, int, str]], depth: int, window: float, turn: int, hours: int, start: float
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         set_the_clock(Workers(path, rule(10, window, depth)), steps, turn, hours * 3600.0, start)
 
 
@@ -580,7 +580,7 @@ def test_workers_that_hear_of_a_new_clock_one_after_the_other_fill_one_bucket(wo
 def test_what_is_used_stays_used_when_limit_and_depth_change(
     changes: list[tuple[int, int, int, float, int]],
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         change(path, changes)
 
 
@@ -664,7 +664,7 @@ def test_what_is_known_of_a_row_is_forgotten_with_it(worker: Worker, path: Path)
 @pytest.fixture
 def full(tmp_path: Path) -> LimitTable:
     """The table of one of two workers, without a row to give."""
-    table = limits(make(tmp_path, PEOPLE._replace(rows=1, columns=4)), 0)
+    table = limits(make(tmp_path, CUSTOMERS._replace(rows=1, columns=4)), 0)
     claim(table, b"other")
     return table
 
@@ -743,10 +743,10 @@ def test_a_row_without_a_level_yet_is_counted_in_full_from_now_on(worker: Worker
 
 
 def test_counts_of_a_table_before_are_in_the_bucket_and_drain(tmp_path: Path) -> None:
-    old = limits(make(tmp_path, PEOPLE), 0)
+    old = limits(make(tmp_path, CUSTOMERS), 0)
     bucket = Policies(old).of(RULE, SUBJECT)
     assert spend(bucket, START) == 5
-    new = limits(make(tmp_path, PEOPLE._replace(rows=9, columns=4), generation=2), 1)
+    new = limits(make(tmp_path, CUSTOMERS._replace(rows=9, columns=4), generation=2), 1)
     carry = Carry(old, new)
     carry.slice(START, NEVER)
     successor = Policies(new).of(RULE, SUBJECT)
@@ -799,7 +799,7 @@ def test_a_worker_on_a_spare_column_pours_into_the_same_bucket(worker: Worker) -
 
 @given(debt=st.integers(1, 999_999_999), depth=st.integers(1, 1000), limit=st.integers(1, 100_000))
 def test_a_debt_is_remembered_and_drains(debt: int, depth: int, limit: int) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         which = rule(limit, 60.0, depth)
         bucket, other = (Policies(limits(path, column)).of(which, SUBJECT) for column in range(2))
         assert bucket.left(START) == depth

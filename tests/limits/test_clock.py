@@ -14,7 +14,7 @@ from edgeproxy.limits.rule import Rule
 from tests.limits.reference import ExactWindow, ask
 from tests.support.tables import claim, fresh, limits, make, number_of
 
-PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=at.HEADS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEADS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 HOUR = 3600.0
@@ -31,7 +31,7 @@ HOUR = 3600.0
 def test_a_clock_that_is_set_frees_and_freezes_nobody_for_longer_than_a_window(
     steps: list[tuple[float, int]], limit: int, window: float, turn: int, hours: int, start: float
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         set_the_clock(path, steps, Rule("basic", limit, window), turn, hours * HOUR, start)
 
 
@@ -64,7 +64,7 @@ def set_the_clock(path: Path, steps: list[tuple[float, int]], rule: Rule, turn: 
 
 
 def test_what_came_before_a_step_back_is_forgotten_at_once(tmp_path: Path) -> None:
-    table = limits(make(tmp_path, PEOPLE), 0)
+    table = limits(make(tmp_path, CUSTOMERS), 0)
     window = Policies(table).of(Rule("basic", 2, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(3)] == [True, True, False]
     assert [ask(window, START - HOUR) for _ in range(3)] == [True, True, False]
@@ -73,7 +73,7 @@ def test_what_came_before_a_step_back_is_forgotten_at_once(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
 def test_a_table_that_was_full_is_asked_again_though_the_clock_was_set_back(tmp_path: Path, algorithm: str) -> None:
-    table = limits(make(tmp_path, PEOPLE._replace(rows=1, columns=4)), 0)
+    table = limits(make(tmp_path, CUSTOMERS._replace(rows=1, columns=4)), 0)
     claim(table, b"other")
     policy = Policies(table).of(Rule("basic", 60, 60.0, algorithm=algorithm, depth=8), SUBJECT)
     share = policy.left(START)

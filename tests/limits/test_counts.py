@@ -136,7 +136,7 @@ EVENTS = st.lists(
 
 @given(events=EVENTS)
 def test_however_rows_come_and_go_every_charge_counts_for_its_window(events: list[tuple[str, int, int]]) -> None:
-    with fresh(Layout("people", rows=3, columns=4, ring=32, cells=28, width=HEADS)) as path:
+    with fresh(Layout("customers", rows=3, columns=4, ring=32, cells=28, width=HEADS)) as path:
         come_and_go(path, events)
 
 

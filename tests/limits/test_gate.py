@@ -15,10 +15,10 @@ from edgeproxy.limits.gate import QUIET, Gate, cold_allowance
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
-from tests.support.tables import PEOPLE, close_all, limits, make
+from tests.support.tables import CUSTOMERS, close_all, limits, make
 
 NOW = 5000.0
-SHARED = PEOPLE._replace(columns=5)
+SHARED = CUSTOMERS._replace(columns=5)
 RULE = Rule("basic", 600, 60.0)
 
 

@@ -86,7 +86,7 @@ class Gang:
 
     def __init__(self, folder: Path, size: int, deaths: int, ends: ExitStack) -> None:
         self.state = folder / "state"
-        self.table = Store.prepare(self.state, workers=size, people=200, addresses=10)
+        self.table = Store.prepare(self.state, workers=size, customers=200, addresses=10)
         ends.callback(self.table.close)
         everyone = [Hammer(self.state, folder / f"record-{number}") for number in range(size + deaths)]
         for hammer in everyone:
@@ -189,7 +189,7 @@ def test_however_hard_it_is_hammered_no_more_passes_than_may(
         for depth in depths(algorithm, limit):
             task = Task(f"{limit}-{depth}", algorithm, limit, WINDOW, depth, 1, monotonic() + SECONDS)
             assert_held(task, *gang.ask(task), processes)
-            shown = look(gang.table.people, task.rule(), task.subject.encode(), monotonic() + gang.table.offset)
+            shown = look(gang.table.customers, task.rule(), task.subject.encode(), monotonic() + gang.table.offset)
             most = depth if algorithm == "token_bucket" else limit
             assert shown.used <= most + 2 * (processes - 1)
             assert shown.remaining == max(0, most - shown.used) or algorithm == "hybrid"
@@ -226,7 +226,7 @@ def test_what_killed_processes_counted_stays_counted(assemble: Assemble, seed: i
     gang = assemble(4, deaths)
     task = Task("acme", "sliding_window", most, 60.0, 0, 1, monotonic() + SECONDS)
     times, _ = gang.ask_and_die(task, random.Random(seed), deaths)
-    shown = look(gang.table.people, task.rule(), b"acme", monotonic() + gang.table.offset)
+    shown = look(gang.table.customers, task.rule(), b"acme", monotonic() + gang.table.offset)
     # One that is killed between a charge and its own record of it has charged one more than it recorded.
     assert 0 < len(times) <= shown.used <= len(times) + deaths
 
@@ -238,7 +238,7 @@ from time import sleep
 from edgeproxy.counters.rows import TableBusy
 from edgeproxy.counters.store import Store
 store = Store.join(Path(sys.argv[1]))
-table = store.people
+table = store.customers
 chance = random.Random(int(sys.argv[2]))
 keys = [f"shared-{n}" for n in range(2000)] + [f"{sys.argv[2]}-{n}" for n in range(500)]
 chance.shuffle(keys)
@@ -261,7 +261,7 @@ print(json.dumps([rows, busy]), flush=True)
 
 def test_processes_that_claim_the_same_keys_at_once_get_the_same_rows(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    supervisor = Store.prepare(state, workers=4, people=5000, addresses=10)
+    supervisor = Store.prepare(state, workers=4, customers=5000, addresses=10)
     claimers = [
         subprocess.Popen(
             (sys.executable, "-c", CLAIMER, str(state), str(number)),
@@ -286,6 +286,6 @@ def test_processes_that_claim_the_same_keys_at_once_get_the_same_rows(tmp_path: 
             assert everyone.setdefault(key, row) == row
     assert len(everyone) == 2000 + 4 * 500
     assert len(set(everyone.values())) == len(everyone)
-    assert supervisor.people.rows_in_use == len(everyone)
-    assert sorted(supervisor.people.rows()) == sorted(everyone.values())
+    assert supervisor.customers.rows_in_use == len(everyone)
+    assert sorted(supervisor.customers.rows()) == sorted(everyone.values())
     supervisor.close()

@@ -24,7 +24,7 @@ from edgeproxy.limits.rule import Rule
 from tests.limits.reference import ExactBucket, ExactWindow
 from tests.support.tables import fresh, make, opened
 
-PEOPLE = Layout("people", 20, 8, ring=32, cells=28, width=at.HEADS)
+CUSTOMERS = Layout("customers", 20, 8, ring=32, cells=28, width=at.HEADS)
 QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEADS)
 START = 51_000_000.0
 SUBJECT = b"acme"
@@ -49,8 +49,8 @@ class Plan:
 class Process:
     """A process that decides, or looks, on a column of its own."""
 
-    def __init__(self, people: Path, quotas: Path, plan: Plan) -> None:
-        self.files = [opened(people), opened(quotas)]
+    def __init__(self, customers: Path, quotas: Path, plan: Plan) -> None:
+        self.files = [opened(customers), opened(quotas)]
         column = columns.take(self.files)
         policies, periods = (Policies(LimitTable(file, column)) for file in self.files)
 
@@ -148,8 +148,8 @@ STEPS = st.lists(
 
 @given(plan=plans(), steps=STEPS)
 def test_all_is_charged_or_nothing_is(plan: Plan, steps: list[tuple[str, int, float, list[int | None], str]]) -> None:
-    with fresh(PEOPLE) as people, fresh(QUOTAS) as quotas:
-        Schedule(lambda: Process(people, quotas, plan)).run(steps)
+    with fresh(CUSTOMERS) as customers, fresh(QUOTAS) as quotas:
+        Schedule(lambda: Process(customers, quotas, plan)).run(steps)
 
 
 class Schedule:
@@ -307,7 +307,7 @@ def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Pla
     assume(plan.policies or plan.slots)
     simple = Plan(policies=plan.policies, slots=plan.slots)
     at_length = Plan(policies=plan.policies, slots=plan.slots, quotas=[("requests-day", 1 << 40, False, "a")])
-    with fresh(PEOPLE) as one, fresh(PEOPLE) as other, fresh(QUOTAS) as quotas:
+    with fresh(CUSTOMERS) as one, fresh(CUSTOMERS) as other, fresh(QUOTAS) as quotas:
         short, long = Process(one, quotas, simple), Process(other, quotas, at_length)
         assert short.terms.simple
         assert not long.terms.simple
@@ -339,10 +339,10 @@ def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Pla
 def test_debts_are_remembered_until_they_are_paid(
     algorithm: str, limit: int, depth: int, steps: list[tuple[float, int, int]]
 ) -> None:
-    with fresh(PEOPLE) as people, fresh(QUOTAS) as quotas:
+    with fresh(CUSTOMERS) as customers, fresh(QUOTAS) as quotas:
         owed = Rule("tokens", limit, 10.0, "customer", algorithm, "enforce", depth)
-        processes = [Process(people, quotas, Plan(reported=[(owed, 1)])) for _ in range(2)]
-        later = Process(people, quotas, Plan(reported=[(owed, 1)]))
+        processes = [Process(customers, quotas, Plan(reported=[(owed, 1)])) for _ in range(2)]
+        later = Process(customers, quotas, Plan(reported=[(owed, 1)]))
         pay(processes, later, owed, steps)
 
 
@@ -379,7 +379,7 @@ def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[
 
 @pytest.fixture
 def paths(tmp_path: Path) -> tuple[Path, Path]:
-    return make(tmp_path, PEOPLE), make(tmp_path, QUOTAS)
+    return make(tmp_path, CUSTOMERS), make(tmp_path, QUOTAS)
 
 
 Paths = tuple[Path, Path]

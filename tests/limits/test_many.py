@@ -39,7 +39,7 @@ def cost(policy: Policy) -> float:
 
 
 def decide_for_many(state: Path, kind: str, keys: int, rows: int) -> None:
-    supervisor = Store.prepare(state, workers=2, people=rows, addresses=rows)
+    supervisor = Store.prepare(state, workers=2, customers=rows, addresses=rows)
     worker = Store.join(state)
     table = worker.limits[kind]
     size = table.file.path.stat().st_size
@@ -70,7 +70,7 @@ def decide_for_many(state: Path, kind: str, keys: int, rows: int) -> None:
     supervisor.close()
 
 
-@pytest.mark.parametrize("kind", ["people", "addresses"])
+@pytest.mark.parametrize("kind", ["customers", "addresses"])
 def test_a_hundred_thousand_keys_fit_a_table_of_as_many_rows(tmp_path: Path, kind: str) -> None:
     decide_for_many(tmp_path / "state", kind, keys=99_999, rows=100_000)
 
@@ -81,6 +81,6 @@ def test_keys_that_find_no_room_take_no_more_memory_than_is_kept_for_them(tmp_pa
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["people", "addresses"])
+@pytest.mark.parametrize("kind", ["customers", "addresses"])
 def test_a_million_keys_fit_a_table_of_as_many_rows(tmp_path: Path, kind: str) -> None:
     decide_for_many(tmp_path / "state", kind, keys=999_999, rows=1_000_000)

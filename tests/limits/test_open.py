@@ -17,12 +17,12 @@ from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
-from tests.support.tables import PEOPLE, close_all, limits, make
+from tests.support.tables import CUSTOMERS, close_all, limits, make
 
 STORIES = 60
 STEPS = 400
 MODES = (*["bounded"] * 6, *["eventual"] * 3, "strict")
-SHARED = PEOPLE._replace(columns=5, rows=4)
+SHARED = CUSTOMERS._replace(columns=5, rows=4)
 RULES = (
     Rule("minute", 300, 60.0),
     Rule("second", 40, 1.0),

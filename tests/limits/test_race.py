@@ -56,7 +56,7 @@ def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monk
     # Rows are idle as soon as their window has passed: what is tried here is the closing, not the waiting.
     monkeypatch.setattr("edgeproxy.counters.reclaim.IDLE", 0.0)
     # Twenty rows for twenty-four subjects: rows change hands all the time.
-    table = limits(make(tmp_path, Layout("people", rows=20, columns=4, ring=32, cells=28, width=HEADS)))
+    table = limits(make(tmp_path, Layout("customers", rows=20, columns=4, ring=32, cells=28, width=HEADS)))
     clock_path = make(tmp_path, Layout("usage", rows=1, columns=4, width=1))
     clock = opened(clock_path).words
     tick = 1_000_000

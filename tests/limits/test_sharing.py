@@ -26,7 +26,7 @@ from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
-from tests.support.tables import PEOPLE, QUOTAS, close_all, limits, make
+from tests.support.tables import CUSTOMERS, QUOTAS, close_all, limits, make
 
 NOW = 5000.0
 RULE = Rule("basic", 5, 60.0)
@@ -64,7 +64,7 @@ def sharing() -> Sharing:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[LimitTable]:
-    table = limits(make(tmp_path, PEOPLE._replace(columns=5)), 0)
+    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5)), 0)
     table.words[at.HOSTS] = 3
     yield table
     close_all()
@@ -181,13 +181,13 @@ def test_quotas_are_told(tmp_path: Path, sharing: Sharing) -> None:
 
 
 def test_a_slot_without_a_row_has_no_place(tmp_path: Path) -> None:
-    slots = Policies(limits(make(tmp_path, PEOPLE), 0)).concurrency(AT_ONCE, b"acme").counts
+    slots = Policies(limits(make(tmp_path, CUSTOMERS), 0)).concurrency(AT_ONCE, b"acme").counts
     assert slots.place is None
     close_all()
 
 
 def test_who_shares_with_nobody_has_no_gates(tmp_path: Path, sharing: Sharing) -> None:
-    policies = Policies(limits(make(tmp_path, PEOPLE), 0), sharing=sharing)
+    policies = Policies(limits(make(tmp_path, CUSTOMERS), 0), sharing=sharing)
     policies.of(RULE, b"acme")
     assert policies.gate(RULE, b"acme", "bounded") is None
     assert policies.total(policies.concurrency(AT_ONCE, b"acme")) is None
@@ -197,7 +197,7 @@ def test_who_shares_with_nobody_has_no_gates(tmp_path: Path, sharing: Sharing) -
 
 @pytest.mark.parametrize(("hosts", "passed"), [(1, 30), (3, 10), (3 | at.AWAY, 10), (0, 30)])
 def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sharing, hosts: int, passed: int) -> None:
-    table = limits(make(tmp_path, PEOPLE._replace(columns=5, rows=1)), 0)
+    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
     policies = Policies(table, sharing=sharing)
     policies.of(RULE, b"first").left(NOW)
     table.words[at.HOSTS] = hosts
@@ -491,7 +491,7 @@ def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: LimitSet,
 
 
 def test_without_a_row_nobody_is_told(tmp_path: Path, sharing: Sharing) -> None:
-    table = limits(make(tmp_path, PEOPLE._replace(columns=5, rows=1)), 0)
+    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
     policies = Policies(table, sharing=sharing)
     policies.of(RULE, b"first").left(NOW)
     tokens = policies.of(RULE, b"second")

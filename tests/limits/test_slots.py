@@ -23,7 +23,7 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import KEPT
 from tests.support.tables import claim, fresh, limits, make, number_of, opened
 
-PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=at.HEADS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEADS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 NEVER = float("inf")
@@ -65,7 +65,7 @@ Start = Callable[..., Process]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return make(tmp_path, PEOPLE)
+    return make(tmp_path, CUSTOMERS)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ HAPPENINGS = st.lists(
 def test_a_slot_is_had_whenever_one_is_free_and_never_else_and_all_are_free_at_the_end(
     happenings: list[tuple[str, int, float]], limit: int
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         take_and_give_back(Numbers(path, limit), happenings)
 
 
@@ -241,7 +241,7 @@ class Interrupted:
 def test_whatever_others_do_while_a_slot_is_taken_the_limit_is_never_passed(
     acts: list[tuple[bool, int]], between: list[tuple[bool, int, int]], limit: int
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         interrupt(Numbers(path, limit), acts, between)
 
 
@@ -361,7 +361,7 @@ def test_however_hard_it_is_hammered_no_more_are_held_at_once_though_workers_are
 @pytest.fixture
 def one_row(tmp_path: Path) -> Iterator[Path]:
     """A table of one row, which another key has."""
-    path = make(tmp_path, PEOPLE._replace(rows=1, columns=4))
+    path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=4))
     claim(limits(path), b"other")
     return path
 
@@ -549,7 +549,7 @@ def test_slots_without_a_row_need_not_know_of_columns(one_row: Path) -> None:
 
 
 def test_what_is_in_use_in_a_table_before_is_in_use_and_ends_there(tmp_path: Path) -> None:
-    old_path, path = make(tmp_path, PEOPLE), make(tmp_path, PEOPLE._replace(rows=9), generation=2)
+    old_path, path = make(tmp_path, CUSTOMERS), make(tmp_path, CUSTOMERS._replace(rows=9), generation=2)
     old, worker = Process(old_path, 3), Process(path, 3)
     assert old.slots.take(START)
     assert old.slots.take(START)
@@ -611,7 +611,7 @@ def test_the_row_says_that_it_counts_what_is_in_use(start: Start, path: Path) ->
 def test_while_the_hub_is_away_this_host_has_its_part(
     tmp_path: Path, on_loss: int, elsewhere: int, passed: int
 ) -> None:
-    path = make(tmp_path, PEOPLE._replace(columns=9))
+    path = make(tmp_path, CUSTOMERS._replace(columns=9))
     one, other = Process(path, 6), Process(path, 6)
     words, layout = one.table.words, one.table.layout
     for process in (one, other):
@@ -633,7 +633,7 @@ def test_while_the_hub_is_away_this_host_has_its_part(
 
 @pytest.mark.parametrize("on_loss", [at.SHARE, at.DENY])
 def test_without_a_row_too(tmp_path: Path, on_loss: int) -> None:
-    path = make(tmp_path, PEOPLE._replace(rows=1, columns=9))
+    path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=9))
     table = limits(path)
     table.find(table.key(b"other"), 1000, START)
     process = Process(path, 60, hosts=2)

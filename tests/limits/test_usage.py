@@ -23,7 +23,7 @@ from tests.support.tables import fresh, limits, opened
 
 START = 51_000_000.0
 SUBJECT = b"acme"
-PEOPLE = Layout("people", rows=5, columns=8, ring=32, cells=28, width=7)
+CUSTOMERS = Layout("customers", rows=5, columns=8, ring=32, cells=28, width=7)
 QUOTAS = Layout("quotas", rows=5, columns=8, ring=1, cells=1, width=7)
 UTC = ZoneInfo("UTC")
 
@@ -130,7 +130,7 @@ def running(path: Path, count: int) -> list[LimitTable]:
 
 
 def test_requests_under_way_in_all_workers_are_in_use_until_they_are_over() -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         slots = [Policies(table).concurrency(SLOTS, SUBJECT) for table in running(path, 2)]
         looker = limits(path)
         assert [slot.take(START) for slot in (*slots, slots[0])] == [True, True, True]
@@ -145,7 +145,7 @@ def test_requests_under_way_in_all_workers_are_in_use_until_they_are_over() -> N
 
 
 def test_what_a_dead_worker_had_under_way_is_in_use_no_more_even_for_whoever_takes_its_column() -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         dies, stays = running(path, 2)
         slots = [Policies(table).concurrency(SLOTS, SUBJECT) for table in (dies, stays)]
         assert all(slot.take(START) for slot in slots)
@@ -209,7 +209,7 @@ CHARGES = st.lists(
 
 @given(RULES, CHARGES, st.booleans())
 def test_a_looker_finds_what_every_worker_does(rule: Rule, charges: list[tuple[int, int, float]], asks: bool) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         workers = [Policies(limits(path, column)).of(rule, SUBJECT) for column in range(4)]
         looker = limits(path)
         now = START

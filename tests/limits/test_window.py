@@ -15,7 +15,7 @@ from edgeproxy.limits.rule import Rule
 from tests.limits.conftest import Worker
 from tests.support.tables import fresh, limits, make
 
-PEOPLE = Layout("people", 5, 8, ring=32, cells=28, width=HEADS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=HEADS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 WIDTH = width_us(60.0, 28)
@@ -75,7 +75,7 @@ def test_workers_count_for_each_other_at_once(worker: Worker) -> None:
 
 
 def test_a_single_worker_reads_no_siblings(tmp_path: Path) -> None:
-    path = make(tmp_path, Layout("people", rows=5, columns=2, ring=32, cells=28, width=HEADS))
+    path = make(tmp_path, Layout("customers", rows=5, columns=2, ring=32, cells=28, width=HEADS))
     window = Policies(limits(path, 0)).of(Rule("basic", 3, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(4)] == [True, True, True, False]
 
@@ -174,7 +174,7 @@ def test_never_more_than_the_limit_in_any_window_and_never_less_than_it_in_a_win
     start: float,
     small: bool,
 ) -> None:
-    layout = Layout("addresses", 5, 8, ring=16, cells=13, width=HEADS) if small else PEOPLE
+    layout = Layout("addresses", 5, 8, ring=16, cells=13, width=HEADS) if small else CUSTOMERS
     with fresh(layout) as path:
         hold_to_the_promise(path, layout, steps, Rule("basic", limit, window), start)
 
@@ -206,7 +206,7 @@ def test_a_retry_passes_when_it_is_said_to_and_not_much_earlier(
     limit: int,
     start: float,
 ) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         retry(path, steps, Rule("basic", limit, window), start)
 
 
@@ -248,7 +248,7 @@ def happenings(draw: st.DrawFn) -> list[tuple[str, int, int]]:
 
 @given(events=happenings())
 def test_whatever_happens_all_workers_see_what_stands_in_the_map(events: list[tuple[str, int, int]]) -> None:
-    with fresh(PEOPLE) as path:
+    with fresh(CUSTOMERS) as path:
         happen(path, events)
 
 

@@ -32,7 +32,7 @@ from edgeproxy.sync.totals import Totals
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make, opened
 
-LAYOUT = Layout("people", rows=20, columns=3, ring=32, cells=28, width=HEADS)
+LAYOUT = Layout("customers", rows=20, columns=3, ring=32, cells=28, width=HEADS)
 START = 51_000_000.0
 WINDOW = Rule("basic", 60, 60.0)
 BUCKET = Rule("bucket", 60, 60.0, algorithm="token_bucket", depth=60)

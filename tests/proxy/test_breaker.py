@@ -43,7 +43,7 @@ async def is_open(edge: Edge, client: Wire, request: bytes = b"") -> None:
 
 @pytest.fixture
 def stores(tmp_path: Path) -> list[Store]:
-    Store.prepare(tmp_path, workers=2, people=10, addresses=10).close()
+    Store.prepare(tmp_path, workers=2, customers=10, addresses=10).close()
     return [Store.join(tmp_path) for _ in range(2)]
 
 

@@ -137,7 +137,7 @@ async def test_it_holds_over_all_workers(edge: Edge) -> None:
 
 
 async def test_who_has_no_room_in_the_table_is_held_by_the_worker_alone(edge: Edge) -> None:
-    edge.config["tables"]["people"] = 1
+    edge.config["tables"]["customers"] = 1
     edge.config["customers"]["free"] = {"tier": "basic"}
     client = await edge.client()
     held, other = await asked(edge, request(key=UNLIMITED))
@@ -148,7 +148,7 @@ async def test_who_has_no_room_in_the_table_is_held_by_the_worker_alone(edge: Ed
             await upstream.sends(ok(b"", "Connection: close"))
             await waits.gets_answer()
         await edge.reloads()
-    assert edge.count("edge_table_full_total", "people") >= 1
+    assert edge.count("edge_table_full_total", "customers") >= 1
     assert edge.in_use() == 1
     await other.sends(ok())
     assert (await held.gets_answer()).status == 200

@@ -267,7 +267,7 @@ async def test_another_tier_counts_on_where_it_has_the_same_window(answering: Ed
 
 
 async def test_who_has_no_room_in_the_table_is_held_on_as_well(answering: Edge) -> None:
-    answering.config["tables"] = {"people": 1, "addresses": 1000}
+    answering.config["tables"] = {"customers": 1, "addresses": 1000}
     answering.config["customers"]["free"] = {"tier": "basic"}
     client = await answering.client()
     assert left(await asks(client, key=UNLIMITED))[:2] == ("basic", 59)
@@ -278,7 +278,7 @@ async def test_who_has_no_room_in_the_table_is_held_on_as_well(answering: Edge) 
         await answering.reloads()
         gc.collect()
     assert left(await asks(client))[1] == 54
-    assert answering.count("edge_table_full_total", "people") >= 1
+    assert answering.count("edge_table_full_total", "customers") >= 1
 
 
 async def test_a_refusal_under_way_is_no_reason_to_count_twice(edge: Edge) -> None:

@@ -34,17 +34,17 @@ def names(found: list[Applied]) -> list[tuple[str, bool]]:
 
 
 def test_whom_a_limit_of_a_customer_counts_by() -> None:
-    assert acme("customer") == ("people", "customer", b"acme")
-    assert acme("key") == ("people", "key", DIGEST)
+    assert acme("customer") == ("customers", "customer", b"acme")
+    assert acme("key") == ("customers", "key", DIGEST)
     assert acme("ip") == ("addresses", "ip", ADDRESS)
-    assert acme("route") == ("people", "route", b"v1")
-    assert acme("customer_route") == ("people", "customer_route", b"acme\0v1")
+    assert acme("route") == ("customers", "route", b"v1")
+    assert acme("customer_route") == ("customers", "customer_route", b"acme\0v1")
 
 
 def test_whom_a_limit_of_those_without_a_key_counts_by() -> None:
     for scope in ("customer", "key", "ip"):
         assert nobody(scope) == ("addresses", "ip", ADDRESS)
-    assert nobody("route") == ("people", "route", b"v1")
+    assert nobody("route") == ("customers", "route", b"v1")
     assert nobody("customer_route") == ("addresses", "customer_route", ADDRESS + b"\0v1")
 
 

@@ -34,7 +34,7 @@ class Shared:
     def table(self) -> LimitTable:
         """As the supervisor has it."""
         assert self.edge._supervisor is not None
-        return self.edge._supervisor.people
+        return self.edge._supervisor.customers
 
     async def begins(self) -> Wire:
         """An upstream's connection, free again, after the request that nobody has to ask for."""
@@ -66,19 +66,19 @@ class Shared:
 
     def gives(self, gate: Gate, many: int = 1) -> None:
         """An answer with so many claims is written, of which the worker is still to be told."""
-        worker = self.edge.worker.store.people
+        worker = self.edge.worker.store.customers
         self.table.words[gate.row + worker.head_at + at.GIVEN] += many
         self.table.words[gate.row + at.ROW_SYNC] += 1
 
     def says_unused(self, gate: Gate) -> None:
         """The supervisor says that nobody has used the claims of this row for a while."""
         table = self.table
-        place = ["people", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION]]
+        place = ["customers", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION]]
         self.edge.runtime.claim_waiter.unused([place])
 
     def wanted(self, gate: Gate) -> int:
         """Claims that the worker would like to have beyond those that it was given."""
-        own = gate.row + self.edge.worker.store.people.head_at
+        own = gate.row + self.edge.worker.store.customers.head_at
         return self.table.words[own + at.WANT] - self.table.words[own + at.GIVEN]
 
 
@@ -448,8 +448,8 @@ async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: 
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
     words = shared.table.words
-    for wrong in (["nothing", 1, 0, 0], ["people", 99, gate.row, 2], ["people", 1, gate.row, 99]):
-        words[gate.row + edge.worker.store.people.head_at + at.GIVEN] += 1
+    for wrong in (["nothing", 1, 0, 0], ["customers", 99, gate.row, 2], ["customers", 1, gate.row, 99]):
+        words[gate.row + edge.worker.store.customers.head_at + at.GIVEN] += 1
         edge.runtime.claim_waiter.unused([wrong])
         assert gate.in_hand == 1, "it is another row, of another table"
         shared.says_unused(gate)

@@ -35,7 +35,7 @@ class Process:
     def __init__(self, edge: Edge) -> None:
         self.settings = edge.settings()
         self.state = Path(self.settings.state)
-        self.supervisor = Store.prepare(self.state, workers=1, people=1000, addresses=1000)
+        self.supervisor = Store.prepare(self.state, workers=1, customers=1000, addresses=1000)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = self._listening.getsockname()
         self._mine, theirs = socket.socketpair()

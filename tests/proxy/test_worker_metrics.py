@@ -80,12 +80,12 @@ def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
     counted = WorkerMetrics(Store(meters=TableFull()))
     with capture_logs() as said:
         for _ in range(5):
-            counted.table_full("people")
+            counted.table_full("customers")
             counted.table_full("usage")
-        assert sorted(line["about"] for line in said) == ["metrics", "people", "usage"]
+        assert sorted(line["about"] for line in said) == ["customers", "metrics", "usage"]
         now[0] += worker_metrics.SILENCE
-        counted.table_full("people")
-    assert sorted(line["about"] for line in said) == ["metrics", "metrics", "people", "people", "usage"]
+        counted.table_full("customers")
+    assert sorted(line["about"] for line in said) == ["customers", "customers", "metrics", "metrics", "usage"]
 
 
 async def test_a_request_that_cannot_be_billed_now_is_refused_and_passes_later(

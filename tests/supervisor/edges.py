@@ -39,7 +39,7 @@ workers: {workers}
 state: {state}
 drain: 2s
 overload: {{lag: 5s}}
-tables: {{people: 1000, addresses: 1000}}
+tables: {{customers: 1000, addresses: 1000}}
 tiers: {{basic: {{limits: [{{rate: 100000/min}}, {{rate: 1000000/h}}]}}, free: {{}}}}
 customers: {{acme: {{tier: basic}}, idle: {{tier: free, limits: [{{name: own, rate: 7/10s}}]}}, none: {{tier: free}}}}
 keys: [{{sha256: "{sha256}", customer: acme}}]

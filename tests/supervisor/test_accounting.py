@@ -75,7 +75,7 @@ class Room:
 
     def supervise(self) -> Store:
         """The state directory as one more supervisor has it."""
-        self.stores.append(Store.prepare(self.state, workers=1, people=40, addresses=8))
+        self.stores.append(Store.prepare(self.state, workers=1, customers=40, addresses=8))
         return self.stores[-1]
 
     def usage(self, **settings: Any) -> Usage:

@@ -64,7 +64,7 @@ class Room:
         self.cert, key = Authority(directory).issue("api.test", days=90)
         path.write_text(CONFIG.format(cert=self.cert, key=key))
         self.settings: Settings = load(path, {})
-        self.store = Store.prepare(directory / "state", workers=2, people=1000, addresses=1000)
+        self.store = Store.prepare(directory / "state", workers=2, customers=1000, addresses=1000)
         self.worker = Store.join(directory / "state")
 
     def charge(self, customer: str, times: int) -> None:
@@ -73,7 +73,7 @@ class Room:
         limits = self.settings.tiers[known.tier].limits if known.limits is None else known.limits
         now = monotonic() + self.worker.offset
         for limit in limits:
-            policy = Policies(self.worker.people).of(rule_of(limit, limit.scope), customer.encode())
+            policy = Policies(self.worker.customers).of(rule_of(limit, limit.scope), customer.encode())
             for _ in range(times):
                 assert policy.left(now) > 0
                 policy.charge()
@@ -174,7 +174,7 @@ def test_readiness_says_why_not(room: Room, monkeypatch: pytest.MonkeyPatch) -> 
 def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> None:
     worker = room.worker
     worker.meters.counter("edge_requests_total", "v1", "basic", "200").add(3)
-    worker.meters.counter("edge_table_full_total", "people").add(1)
+    worker.meters.counter("edge_table_full_total", "customers").add(1)
     worker.meters.gauge("edge_connections", "client").set(4)
     worker.meters.histogram("edge_request_seconds", "v1").observe(0.003)
     worker.billing.counter("acme", "requests", "v1").add(3)
@@ -187,13 +187,13 @@ def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> No
         found = families(text=await answer.text())
         assert found.keys() == METRICS.keys()
         assert value(found["edge_requests_total"], route="v1", tier="basic", code="200") == 3
-        assert value(found["edge_table_full_total"], table="people") == 1
+        assert value(found["edge_table_full_total"], table="customers") == 1
         assert value(found["edge_connections"], side="client") == 4
         assert value(found["edge_usage_counted_total"], meter="requests") == 7
         rows = {one.labels["table"]: one.value for one in found["edge_table_rows"].samples}
-        assert rows == {"people": 2, "addresses": 0, "quotas": 0, "usage": 2, "metrics": 4}
+        assert rows == {"customers": 2, "addresses": 0, "quotas": 0, "usage": 2, "metrics": 4}
         capacity = {one.labels["table"]: one.value for one in found["edge_table_capacity"].samples}
-        assert capacity == {"people": 1000, "addresses": 1000, "quotas": 1000, "usage": 1000, "metrics": 4096}
+        assert capacity == {"customers": 1000, "addresses": 1000, "quotas": 1000, "usage": 1000, "metrics": 4096}
         assert value(found["edge_config_ok"]) == 1
         assert value(found["edge_worker_restarts_total"]) == 0
 
@@ -299,7 +299,7 @@ def test_own_limits_are_shown_in_place_of_the_tiers(room: Room) -> None:
         (own,) = (await body(client, "/limits/umbrella"))["policies"]
         assert (own["name"], own["used"], own["remaining"], own["reset_s"]) == ("own", 0, 7, 0)
         assert await body(client, "/limits/free") == {"policies": []}
-        assert room.store.people.rows_in_use == 0
+        assert room.store.customers.rows_in_use == 0
 
     ask(room, scene)
 
@@ -459,7 +459,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
             "version": edgeproxy.__version__,
             "phase": "starting",
             "tables": {
-                "people": {"used": 0, "rows": 1000},
+                "customers": {"used": 0, "rows": 1000},
                 "addresses": {"used": 0, "rows": 1000},
                 "quotas": {"used": 0, "rows": 1000},
                 "usage": {"used": 1, "rows": room.store.usage.layout.rows},

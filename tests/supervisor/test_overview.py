@@ -37,7 +37,7 @@ STATUS: dict[str, Any] = {
         ],
         "other": [{"url": "http://b", "why": "", "addresses": [{"address": "10.0.0.3", "up": True, "why": ""}]}],
     },
-    "tables": {"people": {"used": 1500, "rows": 200000}, "usage": {"used": 7, "rows": 10}},
+    "tables": {"customers": {"used": 1500, "rows": 200000}, "usage": {"used": 7, "rows": 10}},
     "hub": {"url": "memory://", "state": "up", "age_s": 0},
     "directory": None,
     "usage": {
@@ -68,9 +68,9 @@ api        1     1  http://gone.test:80: Name or service not known
                     http://a.test:80 at 10.0.0.2: status 500
 other      1     0
 
-table   rows      of  used
-people  1500  200000  1%
-usage      7      10  70%"""
+table      rows      of  used
+customers  1500  200000  1%
+usage         7      10  70%"""
 
 
 def changed(**changes: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_what_needs_a_restart_is_named_and_stays_and_the_rest_is_applied(file: P
     before = load(file, {})
     file.write_text(
         CONFIG.replace("here", "there").replace("workers: 2", "workers: 3")
-        + "listen: 127.0.0.1:1\nadmin: 127.0.0.1:2\ntables: {people: 7}\nlegacy_headers: true\ndrain: 3s\n"
+        + "listen: 127.0.0.1:1\nadmin: 127.0.0.1:2\ntables: {customers: 7}\nlegacy_headers: true\ndrain: 3s\n"
     )
     loaded = load(file, {})
     settings, waits = plan(before, loaded)

@@ -19,7 +19,7 @@ from edgeproxy.usage import identity
 CONFIG = """
 state: {directory}/state
 workers: 1
-tables: {{people: 100, addresses: 100{tables}}}
+tables: {{customers: 100, addresses: 100{tables}}}
 upstreams: {{api: {{endpoints: [http://127.0.0.1:9]}}}}
 routes: [{{path: /*, upstream: api}}]
 """

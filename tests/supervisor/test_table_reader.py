@@ -70,10 +70,10 @@ class Room:
         self.path = folder / "edge.yaml"
         self.path.write_text(CONFIG.format(keys=", ".join(lines)))
         self.settings: Settings = load(self.path, {})
-        self.store = Store.prepare(folder / "state", workers=2, people=100, addresses=100)
+        self.store = Store.prepare(folder / "state", workers=2, customers=100, addresses=100)
         self.workers = [Store.join(folder / "state") for _ in range(2)]
         self.now = monotonic() + self.store.offset
-        self._tables = [Tables(*map(Policies, (w.people, w.addresses, w.quotas))) for w in self.workers]
+        self._tables = [Tables(*map(Policies, (w.customers, w.addresses, w.quotas))) for w in self.workers]
 
     def close(self) -> None:
         for store in (*self.workers, self.store):
@@ -155,7 +155,7 @@ def test_everything_that_can_hold_a_customer_is_listed(room: Room) -> None:
         ("everybody", "route", 1000, "enforce", "hybrid", "either", None),
         ("either", "route", 2, "enforce", "sliding_window", "either", None),
     ]
-    assert room.store.people.rows_in_use == 0
+    assert room.store.customers.rows_in_use == 0
 
 
 def test_a_line_has_the_fields_that_are_promised(room: Room) -> None:

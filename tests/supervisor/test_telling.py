@@ -34,11 +34,11 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 def used(store: Store, now: float) -> dict[str, Any]:
     """What a worker says that uses many limits at once."""
-    table = store.people
+    table = store.customers
     rates = []
     for number in range(MANY):
         row, generation, _ = table.find(table.key(b"customer-%d" % number), WIDTH, now)
-        rates.append(["people", table.file.generation, row, generation, 100, 60.0, 28, 0, 0.0, "bounded", False])
+        rates.append(["customers", table.file.generation, row, generation, 100, 60.0, 28, 0, 0.0, "bounded", False])
     return {"type": "uses", "rates": rates, "totals": []}
 
 
@@ -53,7 +53,7 @@ async def stretches(found: list[float]) -> None:
 
 def test_thousands_of_limits_are_told_and_nothing_else_is_held_up(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
-        store = Store.prepare(tmp_path / "state", workers=1, people=2 * MANY, addresses=10, hub=True)
+        store = Store.prepare(tmp_path / "state", workers=1, customers=2 * MANY, addresses=10, hub=True)
         busy: list[float] = []
         tasks = Tasks()
         with closing(store), Client(port=redis.port) as client:

@@ -28,7 +28,7 @@ def play(tmp_path: Path, scene: Callable[[Workers, Vitals], Awaitable[None]], be
     """Play `scene` with the vitals of two stand-ins."""
 
     async def run() -> None:
-        store = Store.prepare(tmp_path / "state", workers=2, people=100, addresses=100)
+        store = Store.prepare(tmp_path / "state", workers=2, customers=100, addresses=100)
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
         workers = Workers(2, STAND_IN, listening, {"type": "config", "behaviour": behaviour})
         workers.start()

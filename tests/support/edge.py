@@ -48,7 +48,7 @@ class Edge:
             "meters": {"requests": {"count": "requests"}},
             "upstreams": {"api": {"endpoints": [f"http://{HOST}:{upstream}"]}},
             "routes": [{"name": "all", "path": "/*", "upstream": "api"}],
-            "tables": {"people": 2000, "addresses": 2000},
+            "tables": {"customers": 2000, "addresses": 2000},
             "drain": "5s",
             # A machine that runs many tests at once stands still now and then: nobody is to be shed for that.
             "overload": {"lag": "5s"},

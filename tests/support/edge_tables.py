@@ -17,8 +17,8 @@ def people(edge: Edge) -> Iterator[LimitTable]:
     """The present table of people's limits."""
     state = Path(edge.settings["state"])
     with closing(Control.open(state / "control")) as control:
-        path = state / file_name("people", control.generation("people"))
-        with closing(TableFile.open(path, kind="people", instance=control.instance)) as file:
+        path = state / file_name("customers", control.generation("customers"))
+        with closing(TableFile.open(path, kind="customers", instance=control.instance)) as file:
             yield LimitTable(file)
 
 

@@ -24,7 +24,7 @@ from tests.support.windows import most_in_a_window
 
 ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2
-LAYOUT = Layout("people", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEADS)
+LAYOUT = Layout("customers", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEADS)
 NEWS = 0.0005
 """Seconds that a message takes between a worker and its supervisor."""
 DEADLINE = 1.0

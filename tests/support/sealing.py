@@ -76,9 +76,9 @@ class Faulty(Disk):
 WAYS = ("before", "torn", "full", "after")
 
 
-def prepare(state: Path, workers: int = 2, people: int = 40, boot: str = "one") -> Store:
+def prepare(state: Path, workers: int = 2, customers: int = 40, boot: str = "one") -> Store:
     """The state directory as a supervisor has it, which tends it if nobody else does."""
-    store = Store.prepare(state, workers=workers, people=people, addresses=8, boot=boot, offset=5e7)
+    store = Store.prepare(state, workers=workers, customers=customers, addresses=8, boot=boot, offset=5e7)
     store.identity.try_acquire()
     return store
 

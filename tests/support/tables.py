@@ -13,9 +13,9 @@ from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, RowKey
 from edgeproxy.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
-PEOPLE = Layout("people", rows=12, columns=4, ring=32, cells=28, width=HEADS)
+CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=HEADS)
 QUOTAS = Layout("quotas", rows=12, columns=4, ring=1, cells=1, width=HEADS)
-FORMER = PEOPLE._replace(width=0)
+FORMER = CUSTOMERS._replace(width=0)
 """As releases made it in which only windows were counted, and the foreign column had no head."""
 USAGE = Layout("usage", rows=8, columns=4, width=1)
 METRICS = Layout("metrics", rows=16, columns=4, width=24)

@@ -185,7 +185,7 @@ class Edge:
             "listen": "127.0.0.1:0",
             "workers": 1,
             "state": str(folder / "state"),
-            "tables": {"people": 1000, "addresses": 1000},
+            "tables": {"customers": 1000, "addresses": 1000},
             "tiers": {"basic": {"limits": [{"rate": "60/min"}]}, "free": {"limits": []}},
             "customers": {"acme": {"tier": "basic"}, "free": {"tier": "free"}},
             "keys": [
@@ -237,7 +237,7 @@ class Edge:
         self._supervisor = Store.prepare(
             settings.state,
             workers=1,
-            people=tables.people,
+            customers=tables.customers,
             addresses=tables.addresses,
             hub=self.uses is not None,
         )
@@ -381,7 +381,7 @@ class Edge:
     def in_use(self) -> int:
         """How many slots of all customers and addresses are taken, as the supervisor reads it in the map."""
         assert self._supervisor is not None
-        tables = (self._supervisor.people, self._supervisor.addresses)
+        tables = (self._supervisor.customers, self._supervisor.addresses)
         return sum(table.in_use(row) for table in tables for row in table.rows() if has_gauges(table, row))
 
     def used(self, customer: str = "acme") -> dict[str, int]:

@@ -63,7 +63,7 @@ class Load:
 
 def supervise(state: Path, url: str, rows: int, line: socket.socket, control: Connection) -> None:
     """Be the supervisor of one edge, as far as limits go."""
-    store = Store.prepare(state, workers=1, people=rows, addresses=64, hub=True)
+    store = Store.prepare(state, workers=1, customers=rows, addresses=64, hub=True)
     uvloop.run(_supervise(store, Hub(url=url), line, control))
 
 
@@ -179,7 +179,7 @@ class Worker:
     policies: Policies = field(init=False)
 
     def __post_init__(self) -> None:
-        self.policies = Policies(self.store.people, sharing=self.asking)
+        self.policies = Policies(self.store.customers, sharing=self.asking)
 
     def now(self) -> float:
         return time.monotonic() + self.store.offset

@@ -49,11 +49,11 @@ class Host:
         self.first = self.prepared()
         self.worker = Store.join(state)
         now = self.first.offset + asyncio.get_running_loop().time()
-        self.table = self.first.people
+        self.table = self.first.customers
         self.row, self.generation, _ = self.table.find(self.table.key(b"acme"), WIDTH, now)
 
     def prepared(self) -> Store:
-        return Store.prepare(self._state, workers=1, people=10, addresses=10, hub=True)
+        return Store.prepare(self._state, workers=1, customers=10, addresses=10, hub=True)
 
     @asynccontextmanager
     async def coordinator(self, store: Store) -> AsyncIterator[tuple[Coordinator, list[Message]]]:
@@ -74,7 +74,7 @@ class Host:
         self.table.words[self.row + self.table.layout.head(0) + at.WANT] = self.word(at.GIVEN) + many
         cells = self.table.layout.cells
         file = self.table.file.generation
-        rate = ["people", file, self.row, self.generation, LIMIT, 60.0, cells, 0, 0.0, "bounded", False]
+        rate = ["customers", file, self.row, self.generation, LIMIT, 60.0, cells, 0, 0.0, "bounded", False]
         return {"type": "uses", "rates": [rate], "totals": []}
 
     def waits_no_more(self) -> None:
@@ -139,12 +139,12 @@ def test_how_many_hosts_there_are_is_known_without_the_hub_too(tmp_path: Path, r
                 await turned(lambda: words[at.HOSTS] == 2, "each knows of the other")
             # Another supervisor, on the same tables and on others; of the hub nobody hears any more.
             for workers in (1, 2):
-                store = Store.prepare(tmp_path / "one", workers=workers, people=10, addresses=10, hub=True)
+                store = Store.prepare(tmp_path / "one", workers=workers, customers=10, addresses=10, hub=True)
                 coordinator = Coordinator(store, Hub(url=NOBODY, on_loss="deny"), lambda said: None)
                 assert one.first.identity.held
                 one.first.identity.release()
                 coordinator.begin()
-                words = store.people.words
+                words = store.customers.words
                 await turned(lambda words=words: words[at.HOSTS] == 2 | at.AWAY, "it goes by two hosts")
                 assert words[at.ON_LOSS] == at.DENY
                 assert coordinator.report()["hosts"] == 2
@@ -198,12 +198,12 @@ def test_claims_that_come_when_nobody_waits_go_back(tmp_path: Path, redis: Redis
                 host.waits_no_more()
                 await turned(lambda: any(each["type"] == "unused" for each in told), "the worker is asked for them")
                 (said,) = {str(each["rows"]) for each in told if each["type"] == "unused"}
-                assert said == str([["people", host.table.file.generation, host.row, host.generation]])
+                assert said == str([["customers", host.table.file.generation, host.row, host.generation]])
                 given = host.word(at.GIVEN)
                 host.table.words[host.row + host.table.layout.head(0) + at.USED] = given
                 await turned(lambda: host.at_hub("p") == host.at_hub("g") == given, "the hub has them again")
                 told.clear()
-                rates = coordinator._tables["people", 1].rates
+                rates = coordinator._tables["customers", 1].rates
                 await turned(lambda: not rates.has_claims, "nothing is left to be looked at")
                 assert not [each for each in told if each["type"] == "unused"]
 
@@ -251,7 +251,11 @@ def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redi
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, _):
                 await turned(lambda: coordinator._hub.is_up, "the hub is reached")
-                for said in (["people", 1, host.row], ["people", 1, host.row, 2, 3], ["nobody", 1, host.row, 2, True]):
+                for said in (
+                    ["customers", 1, host.row],
+                    ["customers", 1, host.row, 2, 3],
+                    ["nobody", 1, host.row, 2, True],
+                ):
                     coordinator.uses({"type": "uses", "rates": [said], "totals": [said]})
                     await turned(lambda: not coordinator._used, "it is looked at")
                 coordinator.uses(host.wants(3))
@@ -331,9 +335,9 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
                 coordinator.uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
                 host.worker.close()
-                later = Store.prepare(tmp_path, workers=2, people=10, addresses=10, hub=True)
+                later = Store.prepare(tmp_path, workers=2, customers=10, addresses=10, hub=True)
                 now = host.first.offset + asyncio.get_running_loop().time()
-                row, generation, _ = later.people.find(later.people.key(b"other"), WIDTH, now)
+                row, generation, _ = later.customers.find(later.customers.key(b"other"), WIDTH, now)
 
                 def is_removed() -> bool:
                     host.first.tend(host.first.offset + asyncio.get_running_loop().time())
@@ -341,11 +345,23 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
 
                 await turned(is_removed, "nobody counts in the old file any more")
                 coordinator._changed()
-                rate = ["people", later.people.file.generation, row, generation, LIMIT, 60.0, 28, 0, 0.0, "bounded", 0]
-                head = row + later.people.layout.head(0)
-                later.people.words[head + at.WANT] = 2
+                rate = [
+                    "customers",
+                    later.customers.file.generation,
+                    row,
+                    generation,
+                    LIMIT,
+                    60.0,
+                    28,
+                    0,
+                    0.0,
+                    "bounded",
+                    0,
+                ]
+                head = row + later.customers.layout.head(0)
+                later.customers.words[head + at.WANT] = 2
                 coordinator.uses({"type": "uses", "rates": [rate], "totals": []})
-                await turned(lambda: later.people.words[head + at.GIVEN] == 2, "claims are given in the new one")
+                await turned(lambda: later.customers.words[head + at.GIVEN] == 2, "claims are given in the new one")
                 later.close()
 
     asyncio.run(play())

@@ -24,7 +24,7 @@ from edgeproxy.sync.shared import SPREAD, Row, Shared, Use
 from tests.support.memory_hub import Memory
 from tests.support.tables import close_all, limits, make
 
-LAYOUT = Layout("people", rows=400, columns=3, ring=32, cells=28, width=HEADS)
+LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEADS)
 RULE = Rule("basic", 600, 60.0)
 TERMS = RateTerms(600, 60.0, LAYOUT.cells)
 STEP = 0.05

@@ -27,7 +27,9 @@ class Home:
         """Be an edge for a while; returns its id."""
         settle(self.state, self.folder)
         tables = None if self.folder == self.state else self.folder
-        store = Store.prepare(self.state, workers=1, people=40, addresses=8, tables_dir=tables, boot="one", offset=5e7)
+        store = Store.prepare(
+            self.state, workers=1, customers=40, addresses=8, tables_dir=tables, boot="one", offset=5e7
+        )
         assert store.identity.try_acquire()
         sealer = Sealer.open(store, "here", self.now)
         worker = Store.join(self.state, tables_dir=tables)
@@ -160,7 +162,7 @@ def test_one_of_several_has_to_be_named(home: Home) -> None:
 def test_nothing_is_moved_while_an_edge_is_there(home: Home) -> None:
     home.serve()
     moved = home.copied("moved")
-    store = Store.prepare(moved.state, workers=1, people=40, addresses=8, boot="one", offset=5e7,
+    store = Store.prepare(moved.state, workers=1, customers=40, addresses=8, boot="one", offset=5e7,
                           tables_dir=None if moved.folder == moved.state else moved.folder)  # fmt: skip
     worker = Store.join(moved.state, tables_dir=None if moved.folder == moved.state else moved.folder)
     acts: tuple[Callable[[Path, Path], object], ...] = (settle, adopt, discard)

@@ -34,8 +34,8 @@ class Edge:
         self.supervise()
         self.worker = self.join()
 
-    def supervise(self, people: int = 40, boot: str = "one") -> None:
-        self.store = prepare(self.state, people=people, boot=boot)
+    def supervise(self, customers: int = 40, boot: str = "one") -> None:
+        self.store = prepare(self.state, customers=customers, boot=boot)
         self.stores.append(self.store)
 
     def join(self) -> Store:
@@ -46,11 +46,11 @@ class Edge:
     def open(self, now: float = MINUTE) -> None:
         self.sealer = Sealer.open(self.store, "here", now, disk=self.disk)
 
-    def again(self, now: float, people: int = 40) -> None:
+    def again(self, now: float, customers: int = 40) -> None:
         """The supervisor dies, and another one comes."""
         self.sealer.close()
         self.store.close()
-        self.supervise(people)
+        self.supervise(customers)
         self.open(now)
 
     @property
@@ -207,12 +207,12 @@ def test_more_rows_than_a_batch_has_are_several(edge: Edge, monkeypatch: pytest.
 
 def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) -> None:
     """Sums of files that are gone, of a file that a worker still counts in, and of the current one."""
-    for people in (45, 50):
+    for customers in (45, 50):
         count(edge.worker, ACME, 7)
-        count(edge.worker, name(people))
+        count(edge.worker, name(customers))
         edge.store.close()
         edge.worker.close()
-        edge.supervise(people)
+        edge.supervise(customers)
         edge.worker = edge.join()
         edge.store.tend(5e7)
     count(edge.worker, ACME, 100)
@@ -228,7 +228,7 @@ def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) ->
     count(old, ACME, 1)
     count(old, name(1), 1)
     edge.sealer.seal(MINUTE + 2)
-    edge.again(MINUTE + 3, people=60)
+    edge.again(MINUTE + 3, customers=60)
     edge.sealer.seal(MINUTE + 4)
     assert len(batches(edge.state / "spool")) == 2
     edge.assert_sealed()
@@ -282,7 +282,7 @@ def usage_files(edge: Edge) -> list[str]:
 def test_a_file_is_folded_once_it_is_sealed(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 5)
-    edge.again(MINUTE, people=50)
+    edge.again(MINUTE, customers=50)
     edge.worker.close()
     for _ in range(3):
         edge.store.tend(5e7)
@@ -297,7 +297,7 @@ def test_a_file_is_folded_once_it_is_sealed(edge: Edge) -> None:
     edge.store.tend(5e7)
     assert usage_files(edge) == ["usage.2.tbl"]
     edge.sealer.seal(MINUTE + 2)
-    edge.again(MINUTE + 3, people=50)
+    edge.again(MINUTE + 3, customers=50)
     edge.sealer.seal(MINUTE + 4)
     assert len(batches(edge.state / "spool")) == 1
     edge.assert_sealed()
@@ -308,14 +308,14 @@ def test_where_nobody_seals_any_more_files_are_kept(edge: Edge) -> None:
     edge.sealer.close()
     edge.store.close()
     edge.worker.close()
-    edge.supervise(people=50)
+    edge.supervise(customers=50)
     edge.store.tend(5e7)
     assert usage_files(edge) == ["usage.1.tbl", "usage.2.tbl"]
 
 
 def test_a_file_in_which_somebody_still_counts_is_not_closed(edge: Edge) -> None:
     edge.open()
-    edge.again(MINUTE, people=50)
+    edge.again(MINUTE, customers=50)
     edge.sealer.seal(MINUTE + 1)
     assert edge.store.sealed == set()
     count(edge.worker, ACME, 5)
@@ -328,7 +328,7 @@ def test_a_file_in_which_somebody_still_counts_is_not_closed(edge: Edge) -> None
 
 def test_two_supervisors_seal_one_after_the_other(edge: Edge) -> None:
     edge.open()
-    second = prepare(edge.state, people=50)
+    second = prepare(edge.state, customers=50)
     edge.stores.append(second)
     with pytest.raises(ValueError, match="only who holds the identity lock"):
         Sealer.open(second, "here", MINUTE)
@@ -416,7 +416,7 @@ def test_the_tables_of_a_file_that_is_gone_are_left_out(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)
-    edge.again(MINUTE + 2, people=50)
+    edge.again(MINUTE + 2, customers=50)
     edge.store.file("usage.1.tbl", "usage")
     edge.store.forget("usage.1.tbl")
     generations = edge.store.generations("usage")

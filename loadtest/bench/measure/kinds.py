@@ -57,11 +57,11 @@ class Worker:
     """What one worker decides with. `subject` is a customer's name or an address."""
 
     def __init__(self, store: Store) -> None:
-        self.people, self.addresses = Policies(store.people), Policies(store.addresses)
+        self.customers, self.addresses = Policies(store.customers), Policies(store.addresses)
         self.quotas = Policies(store.quotas)
 
     def rate(self, subject: bytes, limit: int, algorithm: str = "sliding_window", mode: str = "enforce") -> Policy:
-        return self.people.of(rule(algorithm, limit, mode), subject)
+        return self.customers.of(rule(algorithm, limit, mode), subject)
 
     def window(self, subject: bytes, limit: int) -> LimitSet:
         return LimitSet((self.rate(subject, limit),))
@@ -73,7 +73,7 @@ class Worker:
         return LimitSet((self.rate(subject, limit, "hybrid"),))
 
     def concurrency(self, subject: bytes, limit: int) -> LimitSet:
-        return LimitSet(slots=(self.people.concurrency(rule("concurrency", limit), subject),))
+        return LimitSet(slots=(self.customers.concurrency(rule("concurrency", limit), subject),))
 
     def quota(self, subject: bytes, limit: int) -> LimitSet:
         quota = self.quotas.quota("requests-month", limit, "month", UTC, subject, hard=True, when="answered")

@@ -11,7 +11,7 @@ from edgeproxy.counters.store import Store
 @contextmanager
 def two_workers(folder: Path, rows: int = 1000) -> Iterator[tuple[Store, Store]]:
     """Two stores, each with a column that the other reads."""
-    supervisor = Store.prepare(folder, workers=2, people=rows, addresses=rows)
+    supervisor = Store.prepare(folder, workers=2, customers=rows, addresses=rows)
     first = Store.join(folder)
     joined: list[Store] = []
     joining = threading.Thread(target=lambda: joined.append(Store.join(folder)))

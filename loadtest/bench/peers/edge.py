@@ -91,7 +91,7 @@ def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str,
         "keys": [{"sha256": each.key_sha256, "customer": each.name} for each in CUSTOMERS],
         "upstreams": {"api": {"endpoints": [f"http://127.0.0.1:{upstream}" for upstream in place.upstreams]}},
         "routes": [{"name": route, "path": f"/{route}/*", "upstream": "api"} for route in ROUTES],
-        "tables": {"people": 1000, "addresses": 1000},
+        "tables": {"customers": 1000, "addresses": 1000},
     }
 
 

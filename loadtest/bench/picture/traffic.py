@@ -104,9 +104,9 @@ def outcomes() -> list[Outcome]:
     """What each plan admits of all requests of all phases."""
     times = sorted(time for phase in PHASES for time in phase.times())
     with tempfile.TemporaryDirectory(prefix="edgeproxy-picture-") as folder:
-        supervisor = Store.prepare(Path(folder), workers=1, people=100, addresses=100)
+        supervisor = Store.prepare(Path(folder), workers=1, customers=100, addresses=100)
         worker = Store.join(Path(folder))
-        tables = Tables(*(Policies(worker.limits[kind]) for kind in ("people", "addresses", "quotas")))
+        tables = Tables(*(Policies(worker.limits[kind]) for kind in ("customers", "addresses", "quotas")))
         route, meters = Route(path="/*", upstream="api"), {"requests": Meter(count="requests")}
         found = []
         for plan in PLANS:

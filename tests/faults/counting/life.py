@@ -65,7 +65,7 @@ class Life:
         """Those of them that are not in the spool any more, or cannot be read there."""
         self.id = ""
         self.now = NOW + chance.randrange(60)
-        self.people = 40
+        self.customers = 40
         self.moves = 0
         self.supervisor: Store | None = None
         self.sealer: Sealer | None = None
@@ -92,8 +92,8 @@ class Life:
         if self.supervisor is None:
             identity.settle(self.state, self.state)
             if self.chance.random() < 0.3:
-                self.people = self.chance.choice((40, 45, 50))
-            self.supervisor = prepare(self.state, people=self.people)
+                self.customers = self.chance.choice((40, 45, 50))
+            self.supervisor = prepare(self.state, customers=self.customers)
             assert self.supervisor.identity.held
         if self.sealer is None:
             self.sealer = Sealer.open(self.supervisor, "here", self.now, disk=self.disk)
@@ -300,7 +300,7 @@ class Dark(Life):
 
     def up(self) -> Sealer:
         if self.supervisor is None:
-            self.supervisor = prepare(self.state, people=60, boot=f"boot {self.boots}")
+            self.supervisor = prepare(self.state, customers=60, boot=f"boot {self.boots}")
         if self.pages is None:
             before = totals(self.supervisor)
             assert before <= self.counted

@@ -9,7 +9,10 @@ from edgeproxy.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, p
 from edgeproxy.http1.security import ALL
 
 DATE, LENGTH, RATE, SECURITY = Kind.DATE, Kind.LENGTH, Kind.RATE, Kind.SECURITY
-ODD: Final = (0, -1, b"", b"", 0, True)
+PlainAnswer = tuple[int, int, bytes, bytes, int, bool]
+"""(status, length, keep, rate, said, dated) of a plain head, see `read_plain_response`."""
+
+ODD: Final[PlainAnswer] = (0, -1, b"", b"", 0, True)
 """What `read_plain_response` says of a head that is not plain."""
 recall = RESPONSE_LINES.get
 
@@ -45,7 +48,7 @@ class ResponseHead:
     """The value of Upgrade in lower case, where Connection names it: with 101, what is spoken from here on."""
 
 
-def read_plain_response(block: bytes) -> tuple[int, int, bytes, bytes, int, bool]:
+def read_plain_response(block: bytes) -> PlainAnswer:
     """(status, length, keep, rate, said, dated) of a plain response's head; ODD where `read_response` must read it.
 
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a

@@ -7,7 +7,7 @@ looked at, the tier `anonymous` for requests without a key, and whatever else ha
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.limits.admission import LimitSet
 from edgeproxy.limits.policies import Policies
@@ -16,7 +16,7 @@ from edgeproxy.limits.rule import Rule
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
-    from edgeproxy.proxy.route_binding import RouteBinding
+    from edgeproxy.limits.limit_set import Held
 
 REMEMBERED = 16_384
 """Addresses whose limits are kept at hand; the counts themselves live in the table."""
@@ -31,6 +31,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+class BoundByAddress(Protocol):
+    """A route binding, of which each address has limits of its own."""
+
+    @property
+    def held(self) -> "Held":
+        """All its limits."""
+
+
 class Address:
     """The limits of one client address."""
 
@@ -40,9 +48,9 @@ class Address:
         self.text = text
         self.guard = guard
         self._subject = subject
-        self._terms: dict[RouteBinding, LimitSet] = {}
+        self._terms: dict[BoundByAddress, LimitSet] = {}
 
-    def terms(self, binding: "RouteBinding") -> LimitSet:
+    def terms(self, binding: BoundByAddress) -> LimitSet:
         """What holds this address on a route binding whose terms differ by address."""
         terms = self._terms.get(binding)
         if terms is None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1.request_line import check_unfinished
-from edgeproxy.limits.admission import LimitSet
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
-from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.exchange import Exchange, Refusal
 from edgeproxy.proxy.reset import reset, unacknowledged, was_reset
+from edgeproxy.proxy.states import FORWARDED, PARKED
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
@@ -118,9 +118,8 @@ class Client(asyncio.Protocol):
     def dress_anew(self) -> None:
         """Another configuration is served now: it holds from the next request on."""
         if self.exchange is not None and self.trusted:
-            # Until it is over it remains the request of the one that the proxy asks for. An answer written in one
-            # piece does not come by `next`.
-            self.stale, self.exchange.whole = True, False
+            # Until it is over it remains the request of the one that the proxy asks for.
+            self.stale = True
         else:
             self.dress()
 
@@ -143,31 +142,28 @@ class Client(asyncio.Protocol):
                 self.incomplete(data, deadline)
                 return
             exchange = self.exchange = Exchange(self, self.runtime)
-            try:
-                refusing = exchange.begin(data, end)
-                if refusing is None:
-                    return
-                rest = self.turn_away(exchange, refusing, data, end)
-            except EdgeError as refusal:
-                if data.startswith(CRLF):
-                    data = without_empty_lines(data)
-                    continue
-                rest = self.turn_away(exchange, refusal, data, end)
+            outcome = exchange.begin(data, end)
+            if outcome is FORWARDED or outcome is PARKED:
+                return
+            if data.startswith(CRLF) and isinstance(outcome, EdgeError):
+                data = without_empty_lines(data)
+                continue
+            rest = self.turn_away(exchange, outcome, data, end)
             if not rest or self.choked:
                 self.buffer = rest
                 return
             # The head that was late is dealt with; the next has a deadline of its own.
             data, deadline = rest, 0.0
 
-    def turn_away(self, exchange: Exchange, reason: EdgeError | LimitSet, data: bytes, end: int) -> bytes:
+    def turn_away(self, exchange: Exchange, refusal: Refusal, data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
         head = exchange.head
         after = end + 4 + exchange.length
         if not exchange.path:
             exchange.first = data  # Its line may still tell what was asked for.
         unclear = head.chunked or head.expect or len(data) < after
-        close = unclear or head.close or self.last or (isinstance(reason, Refused) and reason.close)
-        self.answer(exchange.own_answer(reason, close=close), close=close)
+        close = unclear or head.close or self.last or (isinstance(refusal, Refused) and refusal.close)
+        self.answer(exchange.own_answer(refusal, close=close), close=close)
         return b"" if close else data[after:]
 
     def incomplete(self, data: bytes, deadline: float) -> None:
@@ -191,7 +187,7 @@ class Client(asyncio.Protocol):
 
     def refuse(self, refusal: Refused, data: bytes) -> None:
         """Answer what has not become a request, and will not."""
-        exchange = Exchange(self, self.runtime)
+        exchange = self.exchange = Exchange(self, self.runtime)
         exchange.first = data
         self.answer(exchange.own_answer(refusal, close=True), close=True)
 
@@ -219,10 +215,7 @@ class Client(asyncio.Protocol):
 
     def serve_out(self) -> None:
         """The client has closed its side: what it has sent is served, then the connection ends."""
-        if self.exchange is not None:
-            # An answer written in one piece does not come by `next`, where the connection's end is seen to.
-            self.exchange.whole = False
-        elif not self.buffer:
+        if self.exchange is None and not self.buffer:
             self.close()
 
     def on_behalf(self, head: "RequestHead") -> None:
@@ -278,10 +271,11 @@ class Client(asyncio.Protocol):
                 return
             snapshot = exchange.snapshot
             if server is not None:
+                endpoint = exchange.endpoint
+                assert endpoint is not None
                 exchange.streamed = True
                 server.write(data)
-                wait = snapshot.body_idle if self.body is not None else server.endpoint.service.head_timeout
-                self.deadline = monotonic() + wait
+                self.deadline = monotonic() + (snapshot.body_idle if self.body else endpoint.service.head_timeout)
             else:
                 exchange.message += data
                 if len(exchange.message) > READ_AHEAD:
@@ -410,8 +404,6 @@ class Client(asyncio.Protocol):
         """Serve no request after the one under way. An idle connection has a moment for one that is on its way."""
         self.last = True
         if self.exchange is not None:
-            # The answer has to say that the connection ends, which the answers written in one piece do not.
-            self.exchange.whole = False
             server = self.exchange.server
             if server is not None and server.tunnel is not None:
                 server.tunnel.leave()

@@ -34,6 +34,7 @@ class UpstreamConnector:
         client = exchange.client
         while client.exchange is exchange:
             endpoint = exchange.endpoint
+            assert endpoint is not None
             service = endpoint.service
             try:
                 async with asyncio.timeout(service.connect_timeout):

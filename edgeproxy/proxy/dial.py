@@ -8,7 +8,6 @@ from edgeproxy.proxy.tls_transport import TlsTransport
 if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Endpoint
     from edgeproxy.proxy.tls import Outward
-    from edgeproxy.proxy.upstream_connection import UpstreamConnection
 
 
 class HandshakeFailed(Exception):
@@ -19,7 +18,7 @@ class HandshakeFailed(Exception):
         self.why = why
 
 
-async def dial(endpoint: "Endpoint", server: "UpstreamConnection", outward: "Outward | None") -> None:
+async def dial(endpoint: "Endpoint", server: asyncio.Protocol, outward: "Outward | None") -> None:
     """Connect `server` to its endpoint, under TLS if `outward` is given.
 
     Raises OSError, or HandshakeFailed; cancelled, it leaves nothing open.
@@ -42,7 +41,7 @@ class Dialled(TlsTransport):
 
     __slots__ = ("_context", "_key", "_outward", "_server", "done")
 
-    def __init__(self, endpoint: "Endpoint", server: "UpstreamConnection", outward: "Outward") -> None:
+    def __init__(self, endpoint: "Endpoint", server: asyncio.Protocol, outward: "Outward") -> None:
         name = outward.server_name or endpoint.host
         self._outward, self._context, self._server = outward, outward.context, server
         self._key = (name, endpoint.address, endpoint.port)
@@ -50,7 +49,7 @@ class Dialled(TlsTransport):
         session = outward.sessions.get(self._key)
         super().__init__(self._context, server_side=False, server_hostname=name, session=session)
 
-    def established(self) -> "UpstreamConnection":
+    def established(self) -> asyncio.Protocol:
         """TLS is there, and whoever speaks it is whom the configuration names."""
         if not self.done.done():
             self.done.set_result(None)

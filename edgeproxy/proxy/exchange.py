@@ -6,7 +6,7 @@ steps themselves; whatever is out of the ordinary leaves them for a method of it
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeproxy.clock import EPOCH
 from edgeproxy.errors import EdgeError, Fault, Refused
@@ -42,18 +42,31 @@ from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.metering import is_billed
 from edgeproxy.proxy.router import NO_SITE
+from edgeproxy.proxy.states import (
+    ANSWERING,
+    AWAITS_CLAIMS,
+    AWAITS_KEY,
+    CONNECTING,
+    DECIDING,
+    FORWARDED,
+    OVER,
+    PARKED,
+    SENT,
+    TUNNEL,
+    Progress,
+    State,
+)
 
 if TYPE_CHECKING:
-    from edgeproxy.http1.response import ResponseHead
+    from edgeproxy.http1.response import PlainAnswer, ResponseHead
     from edgeproxy.limits.gate import Gate
-    from edgeproxy.proxy.client import Client
     from edgeproxy.proxy.identity import Identity
     from edgeproxy.proxy.metering import Count
     from edgeproxy.proxy.pool import Endpoint
     from edgeproxy.proxy.route_binding import Route, RouteBinding
     from edgeproxy.proxy.router import Site
     from edgeproxy.proxy.runtime import Runtime
-    from edgeproxy.proxy.upstream_connection import Plain, UpstreamConnection
+    from edgeproxy.proxy.sides import ClientSide, UpstreamSide
 
 
 INTERIMS_MOST = 32
@@ -67,18 +80,21 @@ UNANSWERED = 599
 
 CUT = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
-WAITS = LimitSet()
-"""In the place of terms that refuse: it has to wait until the hub was asked."""
-
 NO_HOST = b"Host: localhost\r\n"
 """What the upstream sees of an HTTP/1.0 request that names no host; HTTP/1.1 must have the field."""
+
+
+Refusal = EdgeError | LimitSet
+"""Why a request is not forwarded: an error, or limits of which at least one has no room."""
+
+Outcome = Progress | Refusal
+"""What has come of a request so far."""
 
 
 class Exchange:
     """One request and its answer. Times are seconds of the monotonic clock, `now` is edge time."""
 
     __slots__ = (
-        "answered",
         "arrived",
         "asks",
         "away",
@@ -116,6 +132,7 @@ class Exchange:
         "site",
         "snapshot",
         "started",
+        "state",
         "status",
         "streamed",
         "terms",
@@ -125,7 +142,7 @@ class Exchange:
         "whole",
     )
 
-    def __init__(self, client: "Client", runtime: "Runtime") -> None:
+    def __init__(self, client: "ClientSide[Exchange]", runtime: "Runtime") -> None:
         self.client = client
         self.runtime = runtime
         self.started = started = monotonic()
@@ -138,17 +155,21 @@ class Exchange:
         """Since when it waits for a connection, or for the hub, and for how long it has: no time of the edge's own."""
         self.waited: float | None = None
         """For how long it has waited for claims, where it had to."""
-        self.answered = self.streamed = self.whole = False
+        self.streamed = False
+        """Some of its body was sent after its head."""
+        self.whole = False
+        """All of it was there when it was sent, and nothing forbids that its answer goes out in one piece."""
+        self.state: State = DECIDING
         self.tried: tuple[Endpoint, ...] = ()
         self.inward: tuple[Count, ...] = ()
         self.outward: tuple[Count, ...] = ()
         """What the bytes of the bodies, and of a tunnel, are added to before they are passed on."""
-        # None until the step that finds them; what comes after that step need not ask.
-        self.route: Route = None  # type: ignore[assignment]
-        self.binding: RouteBinding = None  # type: ignore[assignment]
-        self.endpoint: Endpoint = None  # type: ignore[assignment]
-        self.site: Site[Route]
-        self.server: UpstreamConnection | None = None
+        self.site: Site[Route] = NO_SITE
+        self.route: Route | None = None
+        self.binding: RouteBinding | None = None
+        self.endpoint: Endpoint | None = None
+        """Each None until the step that finds it."""
+        self.server: UpstreamSide[Exchange] | None = None
         self.shown: Policy | None = None
         self.gate: Gate | None = None
         """Where it waits until the hub has answered."""
@@ -164,48 +185,46 @@ class Exchange:
 
     # ---- the steps of an ordinary request
 
-    def begin(self, data: bytes, end: int) -> LimitSet | None:
-        """From the head to the upstream: `end` is where its blank line begins in `data`.
+    def begin(self, data: bytes, end: int) -> Outcome:
+        """From the head to the upstream: `end` is where its blank line begins in `data`."""
+        try:
+            self.read(data, end)
+            refusing = self.guard()
+            if refusing is not None:
+                return refusing
+            if self.length > self.snapshot.longest_body:
+                return Refused(413, "The body is larger than this edge accepts")
+            if not self.find():
+                return self.park(AWAITS_KEY, data, end)
+            return self.proceed(data, end)
+        except EdgeError as refusal:
+            return refusal
 
-        Returns the terms of which a limit refuses, if one does; raises Refused for any other reason not to forward,
-        and Fault where the upstream is known not to be there.
-        """
-        self.read(data, end)
-        refusing = self.guard()
-        if refusing is not None:
-            return refusing
-        if self.length > self.snapshot.longest_body:
-            raise Refused(413, "The body is larger than this edge accepts")
-        if self.find() is WAITS:
-            self.park(data, end)
-            return None
-        return self.proceed(data, end)
-
-    def proceed(self, data: bytes, end: int) -> LimitSet | None:
-        """From admission on, as `begin`: once more where the hub had to be asked first."""
+    def proceed(self, data: bytes, end: int) -> Outcome:
+        """From admission on; once more where the hub had to be asked first. Raises what `select` and `stamp` do."""
         refusing = self.admit()
         if refusing is not None:
-            if refusing is WAITS:
-                self.park(data, end)
-                return None
-            return refusing
+            return self.park(AWAITS_CLAIMS, data, end) if refusing is PARKED else refusing
         self.stamp()
         self.select()
         client = self.client
-        if self.head is PLAIN and not self.length and len(data) == end + 4:
-            # Nothing of this request is still to come, and its answer may go out in one piece.
-            self.whole = self.method != b"HEAD" and not client.last
-            self.relay()
-        else:
-            metered_by = self.binding.metering
-            if metered_by is not None:
-                self.inward = metering.adding(metered_by.admitted, self.metered(), self.runtime)
-            client.begin_body(self, data[end + 4 :])
-            self.whole = self.head is PLAIN and client.body is None and self.method != b"HEAD" and not client.last
-            self.relay()
-            if client.body is not None and self.server is not None:
-                client.deadline = monotonic() + self.snapshot.body_idle
-        return None
+        bare = self.head is PLAIN and not self.length and len(data) == end + 4
+        if not bare:
+            self.begin_body(data[end + 4 :])
+        # Nothing of the request is still to come. What the connections have to say against it is asked later.
+        self.whole = (bare or (self.head is PLAIN and client.body is None)) and self.method != b"HEAD"
+        self.relay()
+        if client.body is not None and self.server is not None:
+            client.deadline = monotonic() + self.snapshot.body_idle
+        return FORWARDED
+
+    def begin_body(self, data: bytes) -> None:
+        """There is a body, or another request behind this one; `data` follows the head."""
+        assert self.binding is not None
+        metered_by = self.binding.metering
+        if metered_by is not None:
+            self.inward = metering.adding(metered_by.admitted, self.metered(), self.runtime)
+        self.client.begin_body(self, data)
 
     def read(self, data: bytes, end: int) -> None:
         """What the head says. The meaning of a block of fields seen before is remembered."""
@@ -257,21 +276,29 @@ class Exchange:
         self.shown, self.left = guard, left - 1
         return None
 
-    def find(self) -> LimitSet | None:
-        """The route, then the binding of who asks on it; WAITS where the supervisor is asked whose the key is."""
+    def find(self) -> bool:
+        """The route, then the binding of who asks on it; False where the supervisor was asked whose the key is.
+
+        Raises Refused where there is no route, or who asks may not use it.
+        """
         self.route = route = self.site.match(self.path, self.method)
         identity = self.identity
         if identity.valid_until < self.now:
             known = self.snapshot.directory.anew(identity, route, self.now)
             if known is None:
-                return self.inquire(identity)
+                self.inquire(identity)
+                return False
             identity = known
         self.binding = identity.bindings[route]
-        return None
+        return True
 
-    def admit(self) -> LimitSet | None:
-        """All that holds the route binding is charged, or nothing is. Returns the terms where any of it refuses."""
+    def admit(self) -> LimitSet | Literal[Progress.PARKED] | None:
+        """All that holds the route binding is charged, or nothing is: None, and the request goes on.
+
+        Else the limits of which one refuses, or PARKED where it waits for claims. Raises Refused where load is shed.
+        """
         binding = self.binding
+        assert binding is not None
         terms = binding.terms or self.client.address.terms(binding)
         bought = self.runtime.overload.shedding and self.shed(terms)
         if terms.holds:
@@ -297,9 +324,9 @@ class Exchange:
             counter.add(1)
         return None
 
-    def ask(self, terms: LimitSet) -> LimitSet | None:
+    def ask(self, terms: LimitSet) -> LimitSet | Literal[Progress.PARKED] | None:
         """Whether other hosts leave room for it: None where they do, or credits are to pay for what they do not; else
-        WAITS, or the terms where it is refused."""
+        PARKED, or the limits where it is refused."""
         asking = self.runtime.claim_waiter
         while (held := blocking_gate(terms, self.now, self.held)) is not None:
             policy, gate = held
@@ -315,7 +342,7 @@ class Exchange:
                     self.runtime.metrics.limit_waits(policy.name)
                 asking.wait(gate, policy.cost, self, seconds)
                 self.gate = gate
-                return WAITS
+                return PARKED
             gate.refused(self.now)
             if policy is terms.credits:
                 self.held = lacking(terms, self.now, self.held)
@@ -327,11 +354,13 @@ class Exchange:
                 return terms
         return None
 
-    def park(self, data: bytes, end: int) -> None:
+    def park(self, state: State, data: bytes, end: int) -> Progress:
         """Keep what has come of it until it goes on."""
+        self.state = state
         self.parked = data, end
         self.away_since = monotonic()
         self.client.deadline = NEVER  # Waiting has an end of its own.
+        return PARKED
 
     def go_on(self) -> None:
         """There is an answer of the hub, or of the supervisor, or the wait is over: decide anew."""
@@ -344,25 +373,25 @@ class Exchange:
         waited = None
         if self.gate is not None and self.waited is not None:
             self.waited = waited = self.waited + now - self.away_since
+        awaited_key = self.state is AWAITS_KEY
         self.gate = self.asks = None
+        self.state = DECIDING
         # What has come meanwhile is of its body, or of requests to come.
         data, client.buffer = data + client.buffer, b""
-        reason: LimitSet | EdgeError | None
+        outcome: Outcome
         try:
-            reason = self.meet(data, end) if self.binding is None else self.proceed(data, end)
+            outcome = self.meet(data, end) if awaited_key else self.proceed(data, end)
         except EdgeError as refusal:
-            reason = refusal
+            outcome = refusal
         if waited is not None and self.gate is None:
             runtime.metrics.limit_waited(waited)
-        if reason is not None:
-            client.buffer = client.turn_away(self, reason, data, end)
-            client.next()
-        elif self.gate is None and self.asks is None:
-            if client.ended or client.stale:
-                self.whole = False  # What is to be done after it is done by `next`.
+        if outcome is FORWARDED:
             client.resume()
+        elif outcome is not PARKED:
+            client.buffer = client.turn_away(self, outcome, data, end)
+            client.next()
 
-    def inquire(self, stranger: "Identity") -> LimitSet:
+    def inquire(self, stranger: "Identity") -> None:
         """Have the supervisor asked for whose the key is; raises Refused(503) where nobody says so in time."""
         runtime = self.runtime
         assert isinstance(stranger, Stranger)
@@ -371,34 +400,35 @@ class Exchange:
             why = "This edge cannot tell at the moment whose this API key is"
             raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
         self.asks = stranger.digest
-        return WAITS
 
-    def meet(self, data: bytes, end: int) -> LimitSet | None:
-        """From who asks on, as `begin`: once more where the supervisor had to be asked first."""
+    def meet(self, data: bytes, end: int) -> Outcome:
+        """From who asks on: once more where the supervisor had to be asked first. Raises what `begin` catches."""
         serving = self.runtime.snapshot
         if self.snapshot is not serving:
             # The one before knows nobody any more, and nothing has come of the request but the guard's charge.
             self.snapshot = serving
             self.read(data, end)
-        if self.find() is WAITS:
-            self.park(data, end)
-            return None
+        if not self.find():
+            return self.park(AWAITS_KEY, data, end)
         return self.proceed(data, end)
 
     def stamp(self) -> None:
         """The head that the upstream gets: kept lines, stamps, request id and trace."""
+        binding = self.binding
+        assert binding is not None
         self.rid, closing, span = self.runtime.ids.next(self.now + EPOCH)
-        if self.head is not PLAIN or self.binding.unusual:
-            self.stamp_unusual()
+        if self.head is not PLAIN or binding.unusual:
+            self.stamp_unusual(binding)
         if self.trace is not None:
             closing = continued(self.trace, span)
-        self.message = b"".join((self.first, self.keep, self.binding.stamps, self.client.forwarded, self.rid, closing))
+        self.message = b"".join((self.first, self.keep, binding.stamps, self.client.forwarded, self.rid, closing))
 
     def select(self) -> None:
         """The endpoint that the request goes to. Raises Fault where there is none that may be asked."""
-        service = self.route.service
+        binding = self.binding
+        assert binding is not None
+        service, prefer = binding.route.service, binding.prefer
         try:
-            prefer = self.binding.prefer
             self.endpoint = endpoint = service.select() if prefer is None else service.select_in(prefer)
         except Fault as fault:
             self.runtime.metrics.upstream_error(service.name, fault.error)
@@ -407,8 +437,9 @@ class Exchange:
 
     def relay(self) -> None:
         """Send it on: over an idle connection, else over a new one."""
-        idle = self.endpoint.idle
-        client = self.client
+        endpoint = self.endpoint
+        assert endpoint is not None
+        idle = endpoint.idle
         while idle:
             server = idle.pop()
             # One that was reset in this turn of the loop learns it in the next: what is written would be lost.
@@ -416,20 +447,23 @@ class Exchange:
                 self.server = server
                 server.exchange = self
                 server.write(self.message)
+                self.state = SENT
                 self.sent_at = now = monotonic()
-                client.deadline = now + self.endpoint.service.head_timeout
+                self.client.deadline = now + endpoint.service.head_timeout
                 return
-        self.runtime.connector.connect(self)
+        self.connect()
 
-    def respond_whole(self, server: "UpstreamConnection", plain: "Plain", data: bytes, end: int) -> None:
+    def respond_whole(self, server: "UpstreamSide[Exchange]", plain: "PlainAnswer", data: bytes, end: int) -> None:
         """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
-        client = self.client
+        client, binding, endpoint = self.client, self.binding, self.endpoint
+        assert binding is not None
+        assert endpoint is not None
         arrived = monotonic()
         status, _, keep, rate, said, _ = plain
         # As `meter` does: a call less on the way of most answers.
-        for counter in self.binding.counters[status]:
+        for counter in binding.counters[status]:
             counter.add(1)
-        terms, metered_by = self.terms, self.binding.metering
+        terms, metered_by = self.terms, binding.metering
         if terms is not None:
             self.reported(keep)
         if metered_by is not None:
@@ -450,9 +484,8 @@ class Exchange:
             client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid)))
             client.write(memoryview(data)[end:])
         waited = arrived - self.sent_at
-        endpoint = self.endpoint
         endpoint.outstanding -= 1
-        self.endpoint = None  # type: ignore[assignment]
+        self.endpoint = None
         if status >= 500 or endpoint.watched:
             endpoint.heard(status, arrived)
         if not server.reused:
@@ -460,10 +493,11 @@ class Exchange:
         server.idle_again(arrived)
         done = monotonic()
         total = done - self.started
-        self.route.observe(total, total - waited - self.away, waited)
+        binding.route.observe(total, total - waited - self.away, waited)
         if self.snapshot.access is not None:
             self.status, self.bytes_out, self.arrived = status, len(data) - end - 4, arrived
-            self.snapshot.access.over(self, server.endpoint)
+            self.snapshot.access.over(self, endpoint)
+        self.state = OVER
         client.exchange = None
         client.deadline = done + self.snapshot.keepalive_idle
         if client.buffer or client.choked:
@@ -477,6 +511,7 @@ class Exchange:
         True where burst credits are to buy passage, once nothing else refuses: those of a plan without limits do.
         """
         runtime, binding = self.runtime, self.binding
+        assert binding is not None
         if not runtime.overload.sheds(binding.priority):
             return False
         if affords(terms, self.now, alone=runtime.claim_waiter.alone):
@@ -487,11 +522,11 @@ class Exchange:
 
     def note(self, noted: Noted) -> bytes:
         """The fields that an answer has besides: which limits would have refused, which soft quotas are passed."""
-        binding, counts = self.binding, self.runtime.metrics
+        metrics, (_, tier) = self.runtime.metrics, self.labels()
         for shadow in noted.shadows:
-            counts.shadowed(binding.tier, shadow.name)
+            metrics.shadowed(tier, shadow.name)
         if noted.bought:
-            counts.credited(binding.tier)
+            metrics.credited(tier)
         lines = b""
         if noted.shadows:
             lines = b"X-Edge-Shadow: %b\r\n" % b", ".join([b'"%b"' % each.name.encode() for each in noted.shadows])
@@ -501,10 +536,9 @@ class Exchange:
 
     def reported(self, head: bytes) -> None:
         """Charge what the upstream's answer says that the request has cost; what it does not say is what was asked."""
-        terms = self.terms
-        headers = self.binding.held.headers
-        if terms is not None and headers:
-            costs = [cost_in(head, field) for field in headers]
+        terms, binding = self.terms, self.binding
+        if terms is not None and binding is not None and binding.held.headers:
+            costs = [cost_in(head, field) for field in binding.held.headers]
             # As of now: the answer may have taken longer than a window.
             for policy, left in report(terms, monotonic() + self.runtime.offset, costs).items():
                 if policy is self.shown or left < self.left:
@@ -544,9 +578,9 @@ class Exchange:
         self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
         self.path = target.partition(b"?")[0]
 
-    def stamp_unusual(self) -> None:
+    def stamp_unusual(self, binding: "RouteBinding") -> None:
         """Request ids that a trusted proxy made, credentials that are to be passed on, signed stamps, Max-Forwards."""
-        binding, head = self.binding, self.head
+        head = self.head
         if head.request_id is not None:
             self.rid = head.request_id
         if head.forwards is not None:
@@ -570,6 +604,7 @@ class Exchange:
         if self.interims > INTERIMS_MOST:
             raise Fault("http_protocol_error", "The upstream sent too many interim answers")
         if self.minor:
+            assert self.binding is not None
             keep, metered_by = head.keep, self.binding.metering
             self.client.write((keep if metered_by is None else metered_by.hide(keep)) + b"\r\n")
 
@@ -595,7 +630,7 @@ class Exchange:
         client.deadline = self.arrived + tunnel.IDLE
         self.send_head(head, b"Connection: upgrade\r\nUpgrade: websocket\r\n")
 
-    def respond(self, server: "UpstreamConnection", head: "ResponseHead") -> bool:
+    def respond(self, server: "UpstreamSide[Exchange]", head: "ResponseHead") -> bool:
         """The head of an answer that is relayed piece by piece. True where it is to be chunked for the client."""
         self.heard(head.status)
         client = self.client
@@ -615,7 +650,8 @@ class Exchange:
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"
-        client.deadline = self.arrived + server.endpoint.service.idle_timeout
+        assert self.endpoint is not None
+        client.deadline = self.arrived + self.endpoint.service.idle_timeout
         self.send_head(head, framing)
         return chunked
 
@@ -634,11 +670,13 @@ class Exchange:
 
     def heard(self, status: int) -> None:
         """The upstream's answer has begun."""
+        endpoint = self.endpoint
+        assert endpoint is not None
         self.arrived = monotonic()
-        self.answered = True
-        self.endpoint.service.heard()
+        self.state = TUNNEL if status == 101 else ANSWERING
+        endpoint.service.heard()
         if status >= 500:
-            self.endpoint.failed(self.arrived)
+            endpoint.failed(self.arrived)
 
     def rate_fields(self) -> bytes:
         """The RateLimit lines of the policy closest to refusal, or nothing where no rate policy applied."""
@@ -667,6 +705,7 @@ class Exchange:
 
     def meter(self, status: int) -> None:
         """Count an answer, for billing and for Prometheus; before its head is written: what is received, counts."""
+        assert self.binding is not None
         for counter in self.binding.counters[status]:
             counter.add(1)
 
@@ -680,6 +719,7 @@ class Exchange:
 
         What passes from here on is added to `inward` and `outward`.
         """
+        assert self.binding is not None
         metered_by = self.binding.metering
         if metered_by is None:
             return head
@@ -693,6 +733,7 @@ class Exchange:
 
     def read_trailers(self, trailers: list[bytes]) -> list[bytes]:
         """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
+        assert self.binding is not None
         metered_by = self.binding.metering
         if metered_by is None:
             return trailers
@@ -700,7 +741,7 @@ class Exchange:
 
     # ---- answers of the edge's own
 
-    def own_answer(self, reason: "EdgeError | LimitSet", *, close: bool) -> bytes:
+    def own_answer(self, reason: Refusal, *, close: bool) -> bytes:
         """The answer to a request that an upstream failed, a rule refused, or one of these limits.
 
         It is counted and logged here, as what it is, before it is written; it is never billed.
@@ -751,7 +792,12 @@ class Exchange:
 
     # ---- connecting
 
-    def connected(self, server: "UpstreamConnection") -> None:
+    def connect(self) -> None:
+        """Have a connection opened to the endpoint; `connected` or `unreachable` hears what comes of it."""
+        self.state = CONNECTING
+        self.runtime.connector.connect(self)
+
+    def connected(self, server: "UpstreamSide[Exchange]") -> None:
         """A new connection is there: send what there is of the request, unless nobody waits for it any more."""
         client = self.client
         if client.exchange is not self:
@@ -760,18 +806,19 @@ class Exchange:
             # Nothing was written, so this may be done again with any request.
             fault = Fault("connection_terminated", "The upstream closed the connection at once")
             if self.retry(fault, same=True):
-                self.runtime.connector.connect(self)
+                self.connect()
             else:
                 self.fail(fault)
         else:
+            assert self.endpoint is not None
             self.server, server.exchange = server, self
             server.write(self.message)
+            self.state = SENT
             self.sent_at = now = monotonic()
             # As far as the edge's own time is concerned, this was the upstream's.
             self.away += now - self.away_since
-            client.deadline = now + (
-                server.endpoint.service.head_timeout if client.body is None else self.snapshot.body_idle
-            )
+            head_timeout = self.endpoint.service.head_timeout
+            client.deadline = now + (head_timeout if client.body is None else self.snapshot.body_idle)
             client.resume()
             if client.choked:
                 server.pause()
@@ -787,21 +834,27 @@ class Exchange:
         Rather another one than the same, which is taken only if `same` allows it. `fault` is what the last one is to
         blame for. The caller knows that doing it twice does no harm.
         """
-        endpoint, counts = self.endpoint, self.runtime.metrics
+        endpoint, metrics = self.endpoint, self.runtime.metrics
+        assert endpoint is not None
         service = endpoint.service
         tried = (*self.tried, endpoint)
         other = service.other_than(tried) or (endpoint if same else None)
         if other is None or len(tried) >= service.attempts or not service.budget.spend():
             return False
         if fault is not None:
-            counts.upstream_error(service.name, fault.error)
+            metrics.upstream_error(service.name, fault.error)
             if not fault.ours:
                 endpoint.failed(monotonic())
-        counts.upstream_retry(service.name)
+        metrics.upstream_retry(service.name)
         endpoint.outstanding -= 1
         other.outstanding += 1
         self.endpoint, self.tried, self.server = other, tried, None
         return True
+
+    @property
+    def answered(self) -> bool:
+        """Whether the head of a final answer has begun to go out, piece by piece."""
+        return self.state is ANSWERING or self.state is TUNNEL
 
     # ---- ends
 
@@ -809,6 +862,7 @@ class Exchange:
         """The answer has gone out whole."""
         # Once the head has gone up, a piecewise answer takes the time that its upstream takes.
         own = self.sent_at - self.started - self.away
+        assert self.route is not None
         self.route.observe(monotonic() - self.started, own, self.arrived - self.sent_at)
         self.passed()
         self.over()
@@ -828,18 +882,19 @@ class Exchange:
         held = self.client.body is None and not self.streamed
         silent = not (begun or self.answered or self.interims)
         if silent and held and self.method in IDEMPOTENT and self.retry(fault if fresh else None, same=True):
-            self.runtime.connector.connect(self)
+            self.connect()
         else:
             self.fail(fault)
 
     def fail(self, error: EdgeError) -> None:
         """It cannot go on: an answer where none has begun, else an abort, so that no part passes for a whole."""
-        client = self.client
+        client, endpoint = self.client, self.endpoint
         if isinstance(error, Fault):
-            self.runtime.metrics.upstream_error(self.endpoint.service.name, error.error)
+            assert endpoint is not None
+            self.runtime.metrics.upstream_error(endpoint.service.name, error.error)
             failed_already = self.answered and self.status >= 500  # By its status.
             if not error.ours and not failed_already:
-                self.endpoint.failed(monotonic())
+                endpoint.failed(monotonic())
         server = self.server
         if server is not None:
             server.abort()
@@ -851,9 +906,7 @@ class Exchange:
             return
         # A client that waits for 100 may or may not send its body now; where the next request begins is unclear.
         close = client.last or client.body is not None or self.head.expect
-        answer = self.own_answer(error, close=close)
-        self.release()
-        client.answer(answer, close=close)
+        client.answer(self.own_answer(error, close=close), close=close)
         client.next()
 
     def end_tunnel(self) -> None:
@@ -867,7 +920,7 @@ class Exchange:
     def abandon(self, *, cut: bool = False) -> None:
         """The client is gone: so is the reason to bother the upstream. `cut`: it was the edge that ended it."""
         server = self.server
-        if self.gate is not None or self.asks is not None:
+        if self.state in (AWAITS_KEY, AWAITS_CLAIMS):
             self.request_id()  # It waited, and had none yet.
         if cut:
             self.over(CUT)
@@ -885,6 +938,7 @@ class Exchange:
     def passed(self) -> None:
         """As far as the endpoint is concerned it went well, if it has answered at all."""
         if self.answered and self.status < 500:
+            assert self.endpoint is not None
             self.endpoint.passed()
 
     def over(self, error: str | None = None, *, aborted: bool = False) -> None:
@@ -910,5 +964,6 @@ class Exchange:
             endpoint.outstanding -= 1
             if not self.answered:
                 endpoint.service.heard()
-            self.endpoint = None  # type: ignore[assignment]
+            self.endpoint = None
         self.server = None
+        self.state = OVER

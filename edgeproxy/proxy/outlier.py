@@ -5,14 +5,22 @@ is asked of anybody, so it works at once, and for services that nobody probes.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from edgeproxy.proxy.pool import Endpoint
+from typing import Generic, Protocol, TypeVar
 
 
-class Outliers:
-    """Who is left out of one service. Times are seconds of the monotonic clock."""
+class Ejectable(Protocol):
+    """What is known of an endpoint: whether it is up, whether it is left out (`out`), and its errors in a row."""
+
+    up: bool
+    out: bool
+    errors: int
+
+
+One = TypeVar("One", bound=Ejectable)
+
+
+class Outliers(Generic[One]):
+    """The endpoints of one service that are left out. Times are seconds of the monotonic clock."""
 
     __slots__ = ("_errors", "_out", "_seconds")
 
@@ -20,10 +28,10 @@ class Outliers:
         """Leave out for `seconds` whoever has had so many `errors` in a row."""
         self._errors = errors
         self._seconds = seconds
-        self._out: list[tuple[float, Endpoint]] = []
+        self._out: list[tuple[float, One]] = []
         """Who is out, and until when; the first to come back stands first, for all stay out equally long."""
 
-    def failed(self, endpoint: "Endpoint", now: float, endpoints: Sequence["Endpoint"]) -> bool:
+    def failed(self, endpoint: One, now: float, endpoints: Sequence[One]) -> bool:
         """A request to it failed. True where it is left out from now on; never the last of `endpoints` that is there.
 
         What fails while it is out was sent before, and is no news.
@@ -41,7 +49,7 @@ class Outliers:
         self._out.append((now + self._seconds, endpoint))
         return True
 
-    def back(self, now: float) -> "list[Endpoint]":
+    def back(self, now: float) -> list[One]:
         """Let those in again whose time is over; returns them."""
         due = [endpoint for until, endpoint in self._out if until <= now]
         for endpoint in due:
@@ -49,7 +57,7 @@ class Outliers:
         del self._out[: len(due)]
         return due
 
-    def pardon(self, endpoint: "Endpoint") -> None:
+    def pardon(self, endpoint: One) -> None:
         """Somebody who asked it knows that it is well again: it need not wait, and begins anew."""
         self._out = [each for each in self._out if each[1] is not endpoint]
         endpoint.out, endpoint.errors = False, 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import Endpoint as EndpointSettings
     from edgeproxy.config.models import Upstream
     from edgeproxy.counters.meters import Counter, Histogram, SharedGauge
-    from edgeproxy.proxy.upstream_connection import UpstreamConnection
+    from edgeproxy.proxy.sides import IdleConnection, UpstreamSide
 
 Pair = tuple["Endpoint", "Endpoint"]
 
@@ -63,7 +63,7 @@ class Endpoint:
         """How far away: 0 for the edge's own region, and more for each region further down the list."""
         # Last in, first out: the connection used last is the one least likely to have been closed meanwhile,
         # and the others are left to grow old and be closed.
-        self.idle: list[UpstreamConnection] = []
+        self.idle: list[UpstreamSide[Any]] = []
         self.most = service.pool
         """Idle connections that are kept at most."""
         self.outstanding = 0
@@ -101,21 +101,21 @@ class Endpoint:
         """A request has ended in a fault of the upstream, or in a status of 500 and above."""
         self.service.failed(self, now)
 
-    def release(self, server: "UpstreamConnection") -> bool:
+    def release(self, server: "UpstreamSide[Any]") -> bool:
         """Keep an idle connection for later; False where enough are kept, and the caller closes it."""
         if len(self.idle) >= self.most:
             return False
         self.idle.append(server)
         return True
 
-    def forget(self, server: "UpstreamConnection") -> None:
+    def forget(self, server: "UpstreamSide[Any]") -> None:
         """An idle connection is closed or closing: nobody is to be given it."""
         try:
             self.idle.remove(server)
         except ValueError:
             pass
 
-    def retire(self) -> "list[UpstreamConnection]":
+    def retire(self) -> "Sequence[IdleConnection]":
         """The address is no longer one of the service: keep no connection. Returns those that were, to be closed."""
         idle, self.idle, self.most = self.idle, [], 0
         return idle
@@ -180,7 +180,9 @@ class Service:
         self.breaker = None
         if settings.breaker is not None and pending is not None:
             self.breaker = Breaker(settings.breaker.pending, pending)
-        self._outliers = None if settings.eject is None else Outliers(settings.eject.errors, settings.eject.for_)
+        self._outliers: Outliers[Endpoint] | None = None
+        if settings.eject is not None:
+            self._outliers = Outliers(settings.eject.errors, settings.eject.for_)
         self._log = log.Seldom(COMPLAIN)
         self._chance = chance or random.Random()
         tiers = tiers_of([endpoint.region for endpoint in settings.endpoints], region)
@@ -271,13 +273,13 @@ class Service:
 
     # ---- what is learnt of endpoints
 
-    def update(self, listing: Iterable[Mapping[str, Any]]) -> "list[UpstreamConnection]":
+    def update(self, listing: Iterable[Mapping[str, Any]]) -> "Sequence[IdleConnection]":
         """Take over which addresses there are: of each configured endpoint, in order, `addresses` and `up`.
 
         An address that remains keeps its connections and its record. Returns the idle connections to those that are
         gone, to be closed; what is in use to them is closed when its exchange is over.
         """
-        gone: list[UpstreamConnection] = []
+        gone: list[IdleConnection] = []
         changed = False
         for origin, now in zip(self._origins, listing, strict=True):
             for address in [each for each in origin.known if each not in now["addresses"]]:
@@ -298,7 +300,7 @@ class Service:
             self._changed()
         return gone
 
-    def retire(self) -> "list[UpstreamConnection]":
+    def retire(self) -> "Sequence[IdleConnection]":
         """No request begins with the service any more; what has begun goes on. Returns idle connections, to be closed.
 
         What is in use is closed when its exchange is over.

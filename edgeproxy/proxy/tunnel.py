@@ -44,7 +44,7 @@ class End(Protocol):
         """Whether the peer has closed its side."""
 
     @property
-    def write(self) -> Callable[[bytes], None]:
+    def write(self) -> Callable[[bytes | memoryview], None]:
         """Send these bytes."""
 
 

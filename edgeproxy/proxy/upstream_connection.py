@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from edgeproxy.errors import Fault
 from edgeproxy.http1.chunked import Chunked, encode, finish, of_response
 from edgeproxy.http1.keep_alive import idle_at_most
-from edgeproxy.http1.response import ODD, ResponseHead, check_unfinished, read_plain_response, read_response
+from edgeproxy.http1.response import (
+    ODD,
+    PlainAnswer,
+    ResponseHead,
+    check_unfinished,
+    read_plain_response,
+    read_response,
+)
 from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.deadlines import EVERY, NEVER
 from edgeproxy.proxy.exchange import Exchange
@@ -25,14 +32,10 @@ if TYPE_CHECKING:
 
 BLANK = b"\r\n\r\n"
 LONGEST_HEAD = 32 << 10
-Plain = tuple[int, int, bytes, bytes, int, bool]
-"""(status, length, kept lines, the upstream's RateLimit lines, what it says to browsers, whether it has a Date) of a
-head; a length of -1 where it needs care."""
-
-ANSWERS: dict[bytes, Plain] = {}
+ANSWERS: dict[bytes, PlainAnswer] = {}
 """Heads of answers seen before, which mean what their bytes say and nothing else."""
 
-UNDATED: dict[bytes, Plain] = {}
+UNDATED: dict[bytes, PlainAnswer] = {}
 """Those without Date, to which the time is still to be added at which they came."""
 
 # What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
@@ -106,9 +109,13 @@ class UpstreamConnection(asyncio.Protocol):
         if plain is None:
             plain = understand(block, self.runtime.date)
         if exchange.whole and end + 4 + plain[1] == len(data):
-            exchange.respond_whole(self, plain, data, end)
-        else:
-            self.begin_answer(data, end)
+            client = exchange.client
+            # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where
+            # the end of the client's side, another configuration and a client that is not read are seen to.
+            if not (client.last or client.ended or client.stale or self.full):
+                exchange.respond_whole(self, plain, data, end)
+                return
+        self.begin_answer(data, end)
 
     def begin_answer(self, data: bytes, end: int) -> None:
         """An answer that did not come whole in one read, or whose head needs care."""
@@ -305,8 +312,6 @@ class UpstreamConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.full = True
         if self.exchange is not None:
-            # An answer written in one piece does not come by `next`, where the client is read again.
-            self.exchange.whole = False
             self.exchange.client.pause()
 
     def resume_writing(self) -> None:
@@ -390,7 +395,7 @@ def too_much() -> Fault:
     return Fault("http_protocol_error", "The upstream sent more than its answer")
 
 
-def understand(block: bytes, date: bytes) -> Plain:
+def understand(block: bytes, date: bytes) -> PlainAnswer:
     """What the head of an answer means, where it is plain; remembered, but for the Date line that it gets if it has
     none: `date`, with its CRLF."""
     plain = UNDATED.get(block)

@@ -3,10 +3,13 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgeproxy.proxy import deadlines
+from edgeproxy.proxy import client, deadlines
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.states import TRANSITIONS
 from tests.support.transcript import Edge
 
 
@@ -15,9 +18,25 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     """An edge that starts when it is first asked for something; what it left behind is checked at the end."""
     monkeypatch.setattr(deadlines, "EVERY", 0.02)
     stage = Edge(tmp_path)
+    monkeypatch.setattr(client, "Exchange", watched(stage))
     with stage.runner:
         yield stage
         stage.runner.run(stage.stops())
+
+
+def watched(stage: Edge) -> type[Exchange]:
+    """An Exchange that tells the stage, as an error, of every state that must not follow the one before."""
+
+    class Watched(Exchange):
+        __slots__ = ()
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            before = getattr(self, "state", None) if name == "state" else None
+            if before is not None and value not in TRANSITIONS[before]:
+                stage.errors.append({"message": f"{value.name} after {before.name}"})
+            super().__setattr__(name, value)
+
+    return Watched
 
 
 @pytest.hookimpl(tryfirst=True)

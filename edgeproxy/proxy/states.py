@@ -1,0 +1,64 @@
+"""The states of an exchange: which there are, what each means, and which may follow which.
+
+`Exchange.state` is set where a step ends, and nowhere else. That only what the table allows ever follows is asserted in
+the tests, at every exchange of every transcript; on the request path it is not looked up.
+"""
+
+from enum import Enum, IntEnum
+from typing import Final
+
+
+class State(IntEnum):
+    """Where an exchange stands."""
+
+    DECIDING = 0
+    """Its head is there. Whether it is forwarded is decided at this moment."""
+    AWAITS_KEY = 1
+    """The supervisor was asked whose its key is."""
+    AWAITS_CLAIMS = 2
+    """The hub was asked for claims on a limit that hosts share."""
+    CONNECTING = 3
+    """It is admitted and has an endpoint, to which a connection is being opened."""
+    SENT = 4
+    """It was sent, and no final answer has begun."""
+    ANSWERING = 5
+    """The answer is relayed piece by piece. One that comes whole needs no such state."""
+    TUNNEL = 6
+    """Both connections have switched protocols."""
+    OVER = 7
+    """Everything that it took was given back."""
+
+
+DECIDING: Final = State.DECIDING
+AWAITS_KEY: Final = State.AWAITS_KEY
+AWAITS_CLAIMS: Final = State.AWAITS_CLAIMS
+CONNECTING: Final = State.CONNECTING
+SENT: Final = State.SENT
+ANSWERING: Final = State.ANSWERING
+TUNNEL: Final = State.TUNNEL
+OVER: Final = State.OVER
+
+TRANSITIONS: Final[dict[State, frozenset[State]]] = {
+    DECIDING: frozenset((AWAITS_KEY, AWAITS_CLAIMS, CONNECTING, SENT, OVER)),
+    # There is an answer, or the wait is over.
+    AWAITS_KEY: frozenset((DECIDING, OVER)),
+    AWAITS_CLAIMS: frozenset((DECIDING, OVER)),
+    # Over a connection that was closed at once it goes again, as it does from SENT where the upstream is gone.
+    CONNECTING: frozenset((SENT, CONNECTING, OVER)),
+    SENT: frozenset((ANSWERING, TUNNEL, CONNECTING, OVER)),
+    ANSWERING: frozenset((OVER,)),
+    TUNNEL: frozenset((OVER,)),
+    OVER: frozenset(),
+}
+"""What may follow each state."""
+
+
+class Progress(Enum):
+    """What `Exchange.begin` has to say of a request that is not refused."""
+
+    FORWARDED = "it was sent, or a connection is being opened for it"
+    PARKED = "it waits for an answer of the supervisor or the hub, and goes on by itself"
+
+
+FORWARDED: Final = Progress.FORWARDED
+PARKED: Final = Progress.PARKED

@@ -7,6 +7,7 @@ region, and the region is tried again a second later.
 
 import socket as plain
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -99,6 +100,8 @@ class Ways:
     def __init__(self, ways: Mapping[int, Sequence[Way]]) -> None:
         self._ways = ways
         self._closed_until: dict[Way, float] = {}
+        self.closings: Counter[Way] = Counter()
+        """How often each was closed: connections from before are not to be used, as nothing may come through."""
 
     def of(self, home: int) -> list[Way]:
         """Those to try, in order. Of the closed ones one that is due is tried, by whoever asks first."""
@@ -114,6 +117,8 @@ class Ways:
 
     def closed(self, way: Way) -> None:
         """Nobody took a connection there."""
+        if way not in self._closed_until:
+            self.closings[way] += 1
         self._closed_until[way] = time.perf_counter() + AGAIN
 
     def opened(self, way: Way) -> None:

@@ -68,7 +68,15 @@ def h2load(folder: Path, topology: Topology, rate: float, seconds: float) -> Mea
     for index in range(number):
         time.sleep(max(0.0, begin + index / EACH / number - time.monotonic()))
         log = folder / f"{index}.log"
-        command = ["h2load", "--h1", "-c1", "-m1", f"--rps={EACH:g}", f"-D{seconds:g}", f"--log-file={log}"]
+        command = [
+            str(shutil.which("h2load")),
+            "--h1",
+            "-c1",
+            "-m1",
+            f"--rps={EACH:g}",
+            f"-D{seconds:g}",
+            f"--log-file={log}",
+        ]
         command += ["-H", f"X-API-Key: {key_of(CUSTOMER)}", f"{url}/v1/x"]
         started.append(Process(command, folder / f"{index}.out"))
     times = []

@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from loadtest.judge import Loss
+from loadtest.judge import GRACE, Loss
 from loadtest.limits import Span
 from loadtest.topology import Topology
-from loadtest.workload import Event, Workload
+from loadtest.workload import HOLE, Event, Workload
+
+CONNECT = 1.0
+"""Seconds until a client gives a connection up: it cannot know sooner that packets vanish."""
 
 
 class Moment(NamedTuple):
@@ -33,6 +36,9 @@ def deed(event: Event, topology: Topology) -> tuple[Callable[[], None], Callable
     """What an event does, what ends it, and its name."""
     if event.lose is not None:
         region = event.lose
+        if event.how == HOLE:
+            door = topology.doors[region]
+            return door.hole, door.heal, f"hole at {region}"
         return lambda: topology.lose(region), lambda: topology.restore(region), f"lost {region}"
     if event.cut is not None:
         return topology.cut_hub, topology.heal_hub, "cut hub"
@@ -81,4 +87,9 @@ class Timeline(threading.Thread):
 
     def losses(self, workload: Workload, end: float) -> list[Loss]:
         """When each region was lost."""
-        return [Loss(region, *span) for region in workload.regions for span in self.spans(f"lost {region}", end)]
+        return [
+            Loss(region, *span, grace)
+            for region in workload.regions
+            for name, grace in ((f"lost {region}", GRACE), (f"hole at {region}", GRACE + CONNECT))
+            for span in self.spans(name, end)
+        ]

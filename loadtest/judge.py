@@ -16,7 +16,7 @@ EXIT_CODES = {PASS: 0, FAIL: 1, INVALID: 3}
 LAG_SHARE = 1 / 8
 """Of a latency threshold: how late the generator may be at the same percentile."""
 GRACE = 1.0
-"""Seconds after the loss of a region in which what is lost there has an account of its own."""
+"""Seconds, of a region whose clients notice at once; where packets vanish they need a second more."""
 AFTER_CUT = 2.0
 """Seconds after which edges that had no hub agree again."""
 JUDGED = 95.0
@@ -39,6 +39,8 @@ class Loss(NamedTuple):
     region: str
     begin: float
     end: float
+    grace: float = GRACE
+    """Seconds after its begin in which what is lost there has an account of its own."""
 
 
 class Finding(NamedTuple):
@@ -135,7 +137,7 @@ def place(one: Request, home: str, losses: Sequence[Loss]) -> str:
     if one.asked == NO_REGION:
         return HOME
     for loss in losses:
-        if home == loss.region and one.due <= loss.begin + GRACE and one.end >= loss.begin:
+        if home == loss.region and one.due <= loss.begin + loss.grace and one.end >= loss.begin:
             return IN_GRACE
     return HOME if one.asked == one.home else MOVED
 
@@ -322,7 +324,7 @@ def _of_limits(evidence: Evidence, found: Verdict) -> Iterator[str]:
             its.admitted.append((one.sent, one.end))
         elif one.status != record.UNREACHABLE:
             its.unsure.append((one.sent, one.end))
-    moved = [(loss.begin, loss.end + GRACE) for loss in evidence.losses]
+    moved = [(loss.begin, loss.end + loss.grace) for loss in evidence.losses]
     false: Counter[str] = Counter()
     falsely_at: defaultdict[str, Counter[str]] = defaultdict(Counter)
     over: dict[str, list[tuple[float, str]]] = defaultdict(list)

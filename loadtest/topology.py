@@ -6,6 +6,7 @@ Regions reach the hub through links of 1, 80 and 150 ms, and clients of one regi
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from loadtest.regions.relay import Link
-from loadtest.workload import BURST, BURSTING, SLOW_READER, Tier, Workload
+from loadtest.workload import BURST, BURSTING, HOLE, SLOW_READER, Tier, Workload
 from tests.support.ask import ask
 from tests.support.collector import EDGE, Collector
 from tests.support.customers import key_line
@@ -35,6 +36,44 @@ ANONYMOUS, UNLIMITED = "anonymous", "unlimited"
 """The tier of those without a key, and one for slow readers."""
 MANY = 10_000
 """Connections from one address, so many that no stall makes them matter: what piles up then is the run's to judge."""
+
+
+class Door(Link):
+    """The way to an edge for its own clients, where packets are to vanish: no delay, until `hole`.
+
+    Then nothing comes through on connections that are there, and attempts to make one are not answered: a socket
+    whose queue is full listens in the place of the edge's, and the kernel drops what comes.
+    """
+
+    def __init__(self, target: int) -> None:
+        super().__init__(target, 0.0)
+        self._full: list[socket.socket] = []
+
+    async def _listen(self) -> None:
+        self._close_full()
+        if not self.stands_still:
+            await super()._listen()
+            return
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((HOST, self.port))
+        listening.listen(0)
+        self._full = [listening]
+        for _ in range(4):
+            filling = socket.socket()
+            filling.setblocking(False)
+            filling.connect_ex((HOST, self.port))
+            self._full.append(filling)
+
+    def _close_full(self) -> None:
+        for one in self._full:
+            one.close()
+        self._full = []
+
 
 Settings = Callable[[str], Mapping[str, Any]]
 """Further settings of a region's edge."""
@@ -121,6 +160,8 @@ class Topology:
         self.links: dict[str, Link] = {}
         """To the hub, by region."""
         self._relays: dict[str, Link] = {}
+        self.doors: dict[str, Door] = {}
+        """Of the regions at which packets are to vanish."""
         self.lost: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -137,6 +178,8 @@ class Topology:
                 link = undo.enter_context(Link(self.redis.port, rtt, seed=region))
                 edge = undo.enter_context(closing(self._edge(region, link, known)))
                 self.links[region], self.edges[region] = link, edge
+                if any(event.lose == region and event.how == HOLE for event in self._workload.events):
+                    self.doors[region] = undo.enter_context(Door(edge.port))
                 self._relays[region] = undo.enter_context(Link(edge.port, DISTANCE, seed=region))
             for edge in self.edges.values():
                 edge.begin()
@@ -171,7 +214,9 @@ class Topology:
     @property
     def urls(self) -> dict[str, str]:
         """Of each region, for its own clients."""
-        return {region: f"http://{HOST}:{edge.port}" for region, edge in self.edges.items()}
+        ports = {region: edge.port for region, edge in self.edges.items()}
+        ports |= {region: door.port for region, door in self.doors.items()}
+        return {region: f"http://{HOST}:{port}" for region, port in ports.items()}
 
     @property
     def relays(self) -> dict[str, str]:

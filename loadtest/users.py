@@ -52,7 +52,7 @@ class Client(FastHttpUser):
         self.host = "http://nowhere"  # Locust insists on one; sessions have their own.
         super().__init__(environment)
         self.run_, self.home, self._source = run, home, source
-        self._sessions: dict[Way, Any] = {}
+        self._sessions: dict[Way, tuple[int, Any]] = {}
         self.due = self.sent = self.lag = 0.0
         self.kind, self.person, self.method, self.size = "", 0, "GET", 0
         self._meta: dict[str, Any] = {}
@@ -102,9 +102,13 @@ class Client(FastHttpUser):
         )
 
     def _session(self, way: Way) -> Any:
-        if way not in self._sessions:
-            self._sessions[way] = session(way.url, FromIntendedStart(self, way), self, self._source)
-        return self._sessions[way]
+        closings, made = self._sessions.get(way, (-1, None))
+        if closings != self.run_.ways.closings[way]:
+            if made is not None:
+                made.client.clientpool.close()
+            made = session(way.url, FromIntendedStart(self, way), self, self._source)
+            self._sessions[way] = self.run_.ways.closings[way], made
+        return made
 
     def attempted(self, way: Way, meta: dict[str, Any]) -> None:
         """What came of an attempt on a way, as Locust has it."""

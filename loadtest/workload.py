@@ -26,6 +26,8 @@ WORKLOADS = Path(__file__).with_name("workloads")
 BAD_KEY, SLOW_READER, BURST, DIRECT = "bad_key", "slow_reader", "burst", "direct"
 """Kinds of requests beside the tiers: a key that nobody has, readers at 32 KiB/s, six requests due at once, and the
 same upstream without an edge."""
+KILL, HOLE = "kill", "hole"
+"""How a region is lost: its processes die, or nothing that is sent there arrives."""
 AT_ONCE = 6
 BURSTING = 5
 """Customers who come in bursts; they have the limit of the first tier that has one."""
@@ -90,8 +92,8 @@ def read_exact(value: object) -> bool:
 
 
 def read_how(value: object) -> str:
-    """`kill`, or `hole`: nothing that is sent there arrives."""
-    if value not in ("kill", "hole"):
+    """`kill` or `hole`."""
+    if value not in (KILL, HOLE):
         raise wrong(f"{shown(str(value))} is not known here", "kill, or hole")
     return str(value)
 
@@ -183,7 +185,7 @@ class Event(Part):
     at: Share = 0.0
     lasts: Annotated[Share, Field(alias="for")] = 0.0
     lose: Name | None = None
-    how: Annotated[str, BeforeValidator(read_how)] = "kill"
+    how: Annotated[str, BeforeValidator(read_how)] = KILL
     cut: Annotated[str | None, read_word("hub")] = None
     slow: Annotated[str | None, read_word("upstream")] = None
     by: Duration = 0.1

@@ -100,6 +100,19 @@ def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None
     assert not re.search(r"(?:src|href)=|@import|url\(", page), "it asks for nothing"
 
 
+@needs_redis
+@pytest.mark.soak
+def test_clients_of_a_region_whose_packets_vanish_go_to_another(tmp_path: Path) -> None:
+    workload = tmp_path / "hole.yaml"
+    workload.write_text(LENIENT.read_text() + "events: [{at: 25%, lose: us-east, how: hole, for: 60%}]\n")
+    ran = run(tmp_path / "out", workload, "--seconds", "12")
+    assert ran.lines[-1] == "verdict: pass"
+    counts = ran.figures["counts"]
+    assert sum(counts[name] for name in counts if name.endswith("in grace")) > 5
+    assert "lost" not in counts, "nobody sends on a connection from before"
+    assert sum(row["requests"] for row in ran.figures["latency"] if row["place"] == "moved") > 50
+
+
 FAULTS = [
     pytest.param("nobody", 1, r"fail: p95 eu-west: nothing was answered"),
     pytest.param("lost-worker", 3, r"generator: worker 1 was lost, \d+ s after the beginning"),

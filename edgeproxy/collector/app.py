@@ -10,21 +10,30 @@ from aiohttp import web
 
 from edgeproxy import log
 from edgeproxy.collector import auth, export
+from edgeproxy.collector.auth import Right
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector import Settings, Token
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.ledger import edges, quarantine, queries
-from edgeproxy.ledger.arrival import SEQ, Named, arrive, inflate, named
-from edgeproxy.ledger.chain import Verdict
-from edgeproxy.ledger.ingest import Ingest, Outcome, Unavailable
+from edgeproxy.ledger.arrival import SEQ, arrive, inflate, named
+from edgeproxy.ledger.chain import Shipper, Verdict
+from edgeproxy.ledger.ingest import REFUSED, Ingest, Outcome, Unavailable
 from edgeproxy.ledger.names import Names
-from edgeproxy.usage.batch import LARGEST, MOST_BYTES, BadBatch
+from edgeproxy.usage.batch import LARGEST, MOST_BYTES, NAME, BadBatch
 
 BODY_SECONDS_MAX = 30.0
 """Seconds that a body may take to arrive."""
 READY_TIMEOUT = 2.0
 """Seconds within which the database answers, if it is well."""
 RETRY_LATER = {"Retry-After": "1"}
+GAP_SEQ_MAX = 100_000_000
+"""The batch up to which a chain may begin with a gap at most, with consent: centuries of batches of an edge."""
+EDGE_CHANGES: dict[frozenset[str], dict[str, type]] = {
+    frozenset({"retired"}): {"retired": bool},
+    frozenset({"token", "region"}): {"token": str, "region": str},
+    frozenset({"gap_to"}): {"gap_to": int},
+}
+"""The forms of a change of an edge: its fields, and the type of each."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -70,14 +79,14 @@ class Service:
 
     async def batches(self, request: web.Request) -> web.Response:
         """Take a batch; the answer comes once it is on disk."""
-        token = self._tokens.holder(request.headers.get("Authorization"))
+        token = self._holder(request)
         if self._certified and not (request.transport and request.transport.get_extra_info("peercert")):
             raise auth.Denied(403, "show a certificate that tls.client_ca of the collector vouches for")
         said = named(request.headers)
         if isinstance(said, str):
-            auth.may_ship(token, token.edge or "")
+            auth.require_edge(token, None)
             return answer(422, {"error": "headers", "detail": said})
-        auth.may_ship(token, said.edge)
+        auth.require_edge(token, said.edge)
         # One that does not say how long its body is may take all there is.
         size = min(request.content_length if request.content_length is not None else MOST_BYTES, MOST_BYTES)
         if not self._ingest.hold(size):
@@ -89,22 +98,22 @@ class Service:
             if more and not self._ingest.hold(more, already=size):
                 return self._busy()
             size += more
-            if token.region is not None:
-                auth.may_ship_from(token, arrival.batch.region if arrival.batch else await self._region(said))
             # Settled whether its sender waits or not: half of a transaction cannot be taken back.
-            outcome = await self._ingest.settle(arrival)
+            outcome = await self._ingest.settle(arrival, Shipper(token.label, token.region))
         finally:
             self._ingest.free(size)
+        if outcome.verdict in REFUSED:
+            raise auth.Denied(403, outcome.why)
         return verdict_of(outcome)
+
+    def _holder(self, request: web.Request) -> Token:
+        """Return the token that a request comes with; raises Denied."""
+        return self._tokens.holder(request.headers.get("Authorization"), time.time())
 
     def _busy(self) -> web.Response:
         self._metrics.busy.inc()
         later = {"Retry-After": str(self._ingest.back_in())}
         return problem(429, "more batches are waiting than can be held", later)
-
-    async def _region(self, said: Named) -> str | None:
-        async with self._database.reading() as connection:
-            return await edges.region_of(connection, said.edge)
 
     # ---- questions
 
@@ -113,8 +122,7 @@ class Service:
 
         As CSV all rows at once, unless `limit` or `cursor` ask for a page.
         """
-        token = self._tokens.holder(request.headers.get("Authorization"))
-        customer = auth.may_read(token, request.query.get("customer"))
+        customer = auth.customer_of(self._holder(request), request.query.get("customer"))
         if len(request.query) != len(set(request.query)):
             raise queries.BadQuery("a parameter is there twice")
         question = queries.asked({**request.query, **({"customer": customer} if customer else {})}, time.time())
@@ -130,42 +138,57 @@ class Service:
 
     async def edges(self, request: web.Request) -> web.Response:
         """How each edge is."""
-        auth.may_read_all(self._tokens.holder(request.headers.get("Authorization")))
+        auth.require(self._holder(request), Right.READ)
         async with self._database.reading(whole=True) as connection:
             return answer(200, {"edges": await edges.listing(connection, time.time())})
 
     async def change_edge(self, request: web.Request) -> web.Response:
-        """Say that an edge is gone for good, `{retired: true}`, or that it is not."""
-        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        """Retire an edge, `{retired: true}`, or take it back; bind it to another `{token, region}`; or consent to a
+        chain that begins with a gap, `{gap_to: SEQ}`.
+        """
+        token = self._holder(request)
+        auth.require(token, Right.CHANGE)
         said = loaded(await body_of(request))
-        if not isinstance(said, dict) or said.keys() != {"retired"} or type(said["retired"]) is not bool:
-            raise queries.BadQuery('send {"retired": true}, or false')
+        form = frozenset(said) if isinstance(said, dict) else frozenset()
+        if form not in EDGE_CHANGES or any(type(said[name]) is not kind for name, kind in EDGE_CHANGES[form].items()):
+            raise queries.BadQuery('send {"retired": true}, {"token": NAME, "region": REGION} or {"gap_to": SEQ}')
         edge = request.match_info["edge"]
         async with self._database.writing() as connection:
-            watermark = await edges.retire(connection, edge, retired=said["retired"])
+            if "retired" in said:
+                watermark = await edges.retire(connection, edge, retired=said["retired"])
+            elif "gap_to" in said:
+                if not 0 <= said["gap_to"] <= GAP_SEQ_MAX:
+                    raise queries.BadQuery(f"gap_to is not from 0 to {GAP_SEQ_MAX}")
+                watermark = await edges.consent(connection, self._database, edge, said["gap_to"])
+                if watermark is None and NAME.fullmatch(edge):
+                    return problem(409, f"the chain of {edge} has begun already")
+            else:
+                if not (NAME.fullmatch(said["token"]) and NAME.fullmatch(said["region"])):
+                    raise queries.BadQuery("token and region are names")
+                watermark = await edges.move(connection, edge, token=said["token"], region=said["region"])
         if watermark is None:
             return problem(404, f"there is no edge {edge[:64]!r}")
-        log.get().info("edge retired" if said["retired"] else "edge serves again", edge=edge, watermark=watermark)
+        log.get().info("edge changed", edge=edge, watermark=watermark, by=token.label, **said)
         return answer(200, {"edge": edge, "watermark": watermark, **said})
 
     # ---- what could not be read
 
     async def quarantine(self, request: web.Request) -> web.Response:
         """What is in quarantine."""
-        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        auth.require(self._holder(request), Right.CHANGE)
         async with self._database.reading(whole=True) as connection:
             return answer(200, await quarantine.listing(connection, request.query.get("edge")))
 
     async def quarantined(self, request: web.Request) -> web.Response:
         """What is known of a batch there."""
-        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        auth.require(self._holder(request), Right.CHANGE)
         async with self._database.reading(whole=True) as connection:
             found = await quarantine.shown(connection, *asked_for(request))
         return problem(404, "there is no such batch in quarantine") if found is None else answer(200, found)
 
     async def quarantined_body(self, request: web.Request) -> web.Response:
         """Its body, uncompressed where that can be done, else as it came."""
-        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        auth.require(self._holder(request), Right.CHANGE)
         async with self._database.reading() as connection:
             body = await quarantine.content(connection, *asked_for(request))
         if body is None:
@@ -174,7 +197,7 @@ class Service:
 
     async def replay(self, request: web.Request) -> web.Response:
         """Count it after all, by its own body or by the one that is sent."""
-        auth.may_change(self._tokens.holder(request.headers.get("Authorization")))
+        auth.require(self._holder(request), Right.CHANGE)
         edge, seq = asked_for(request)
         given = await body_of(request)
         try:

@@ -1,13 +1,36 @@
-"""Who may ask the collector what: bearer tokens, known by their SHA-256."""
+"""Who may ask the collector what: bearer tokens, known by their SHA-256, and what each role may do."""
 
 import hashlib
 from collections.abc import Iterable
+from enum import Enum
 
 from edgeproxy.config.collector import Token
 
 
+class Right(Enum):
+    """What a caller may be allowed to do; the value completes the sentence "the token may not ..."."""
+
+    SHIP = "ship batches"
+    REPORT = "report events"
+    READ = "read usage of all customers"
+    HELP = "pause customers and revoke or rotate their keys"
+    BILL = "change what money is about"
+    CHANGE = "change what the collector has"
+
+
+RIGHTS: dict[str, frozenset[Right]] = {
+    "edge": frozenset({Right.SHIP}),
+    "service": frozenset({Right.REPORT}),
+    "read": frozenset({Right.READ}),
+    "support": frozenset({Right.READ, Right.HELP}),
+    "billing": frozenset({Right.READ, Right.BILL}),
+    "admin": frozenset({Right.READ, Right.HELP, Right.BILL, Right.CHANGE}),
+}
+"""What the holder of a role may do."""
+
+
 class Denied(Exception):
-    """No: `status` is 401 where nobody is known to ask, 403 where they may not."""
+    """The answer is no: `status` is 401 where nobody is known to ask, 403 where they may not."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(status, detail)
@@ -16,13 +39,13 @@ class Denied(Exception):
 
 
 class Tokens:
-    """The tokens of a configuration."""
+    """The tokens of a configuration, each by all of its secrets."""
 
     def __init__(self, tokens: Iterable[Token]) -> None:
-        self._known = {token.sha256: token for token in tokens}
+        self._known = {digest: token for token in tokens for digest in token.sha256}
 
-    def holder(self, authorization: str | None) -> Token:
-        """Whose `Authorization` this is; raises Denied."""
+    def holder(self, authorization: str | None, now: float) -> Token:
+        """Return the token that an `Authorization` field carries at the Unix second `now`; raises Denied."""
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             raise Denied(401, "send Authorization: Bearer and a token")
@@ -30,40 +53,30 @@ class Tokens:
         token = self._known.get(hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).hexdigest())
         if token is None:
             raise Denied(401, "the token is not known here")
+        if token.expires is not None and now >= token.expires:
+            raise Denied(401, f"the token {token.label} has expired")
         return token
 
 
-def may_ship(token: Token, edge: str) -> None:
-    """Whether batches of this edge may be sent with it, as far as its headers tell; raises Denied."""
-    if token.role != "edge":
-        raise Denied(403, "the token's role is not edge")
-    if token.edge not in (None, edge):
-        raise Denied(403, "the token is bound to another edge")
+def require(token: Token, right: Right) -> None:
+    """Raise Denied unless the token's role has this right."""
+    if token.role is None or right not in RIGHTS[token.role]:
+        held = f"role {token.role}" if token.role is not None else f"customer {token.customer}"
+        raise Denied(403, f"the token {token.label} ({held}) may not {right.value}")
 
 
-def may_ship_from(token: Token, region: str | None) -> None:
-    """Raise Denied unless batches of this region may be sent with the token; None: the edge has no region yet."""
-    if token.region is not None and region not in (None, token.region):
-        raise Denied(403, "the token is bound to another region")
+def require_edge(token: Token, edge: str | None) -> None:
+    """Raise Denied unless the token may ship batches of this edge; None: it is not known which edge it is."""
+    require(token, Right.SHIP)
+    if edge is not None and token.edge not in (None, edge):
+        raise Denied(403, f"the token {token.label} is bound to another edge")
 
 
-def may_read(token: Token, customer: str | None) -> str | None:
-    """Whose usage is read where that of `customer` (None: everybody) was asked for; raises Denied."""
-    if token.customer is not None:
-        if customer not in (None, token.customer):
-            raise Denied(403, "the token is bound to another customer")
-        return token.customer
-    may_read_all(token)
-    return customer
-
-
-def may_read_all(token: Token) -> None:
-    """Whether everything may be read with it; raises Denied."""
-    if token.role not in ("read", "admin"):
-        raise Denied(403, "the token's role is neither read nor admin")
-
-
-def may_change(token: Token) -> None:
-    """Whether what the collector has may be changed with it; raises Denied."""
-    if token.role != "admin":
-        raise Denied(403, "the token's role is not admin")
+def customer_of(token: Token, customer: str | None) -> str | None:
+    """Return whose usage is read where that of `customer` (None: of all) was asked for; raises Denied."""
+    if token.customer is None:
+        require(token, Right.READ)
+        return customer
+    if customer not in (None, token.customer):
+        raise Denied(403, f"the token {token.label} is bound to another customer")
+    return token.customer

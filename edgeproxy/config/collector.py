@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, references, unsupported
 from edgeproxy.config.check import Kind
-from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Name, Part, Tier
+from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Moment, Name, Part, Tier
 from edgeproxy.config.references import Fault, Once
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import quantity, shown, text, wrong
@@ -24,7 +24,8 @@ A_KEEP = "days such as 400day, or forever"
 DAY = 86400.0
 SHORTEST = 2
 """Days that anything is kept at least: what comes a little late must find what it belongs to."""
-A_ROLE = "write role: edge, service, read or admin, or customer: NAME"
+ROLES = ("edge", "service", "read", "support", "billing", "admin")
+A_ROLE = f"write role: {', '.join(ROLES[:-1])} or {ROLES[-1]}, or customer: NAME"
 
 
 def read_database(value: object) -> str:
@@ -50,9 +51,12 @@ def read_database(value: object) -> str:
     return url
 
 
-def read_digest(value: object) -> str:
-    """The SHA-256 of a token, as that of a key."""
-    return parsers.read_digest(value, A_DIGEST)
+def read_digests(value: object) -> tuple[str, ...]:
+    """The SHA-256 of a token, or a list of several while one secret replaces another."""
+    given = value if isinstance(value, list | tuple) else [value]
+    if not given:
+        raise wrong("is empty", A_DIGEST)
+    return tuple([parsers.read_digest(one, A_DIGEST) for one in given])
 
 
 def read_kept(value: object) -> float | None:
@@ -73,16 +77,26 @@ Kept = Annotated[float | None, BeforeValidator(read_kept)]
 class Token(Part):
     """Who may ask the collector what. Holders send `Authorization: Bearer TOKEN`."""
 
-    sha256: Annotated[str, BeforeValidator(read_digest)]
-    """The SHA-256 of the token in hex."""
-    role: Literal["edge", "service", "read", "admin"] | None = None
-    """edge: ships usage; service: reports its own; read: reads everything; admin: reads and changes everything."""
+    name: Name | None = None
+    """What edges are bound to, and what the audit log says; by default `token-` and eight digits of the first hash."""
+    sha256: Annotated[tuple[str, ...], BeforeValidator(read_digests)]
+    """The SHA-256 of the token in hex, or a list of several while one secret replaces another."""
+    role: Literal["edge", "service", "read", "support", "billing", "admin"] | None = None
+    """edge: ships usage; service: reports its own; read: reads everything; support: also helps customers; billing: also
+    what money is about; admin: reads and changes everything."""
     customer: Name | None = None
     """The customer whose usage may be read, instead of a role."""
     edge: Name | None = None
     """The only edge that may ship with it; by default any."""
     region: Name | None = None
     """The only region whose edges may ship with it; by default any."""
+    expires: Moment | None = None
+    """When the token ends: a date (its beginning in UTC), or a time as in RFC 3339."""
+
+    @property
+    def label(self) -> str:
+        """The token's name, or what stands for one."""
+        return self.name or f"token-{self.sha256[0][:8]}"
 
 
 class Tls(Certificate):
@@ -139,11 +153,21 @@ def faults(tree: Table) -> Iterator[Fault]:
     """What its parts say of each other."""
     yield from references.faults(tree)
     yield from _faults_of_retention(tree)
-    once = Once()
+    digests, names = Once(), Once()
     for path, token in references.members(tree, "tokens"):
-        digest = token.get("sha256")
-        if isinstance(digest, str) and (first := once.again(digest.lower(), (*path, "sha256"))):
-            yield Fault((*path, "sha256"), "is the token that is defined already at", "leave one of them out", first)
+        given = token.get("sha256")
+        for digest in given if isinstance(given, list) else [given]:
+            if isinstance(digest, str) and (first := digests.again(digest.lower(), (*path, "sha256"))):
+                yield Fault(
+                    (*path, "sha256"), "is the token that is defined already at", "leave one of them out", first
+                )
+        name = token.get("name")
+        if isinstance(given, list) and len(given) > 1 and name is None:
+            yield Fault(
+                (*path, "sha256"), "has several secrets, and the token no name", "write name: what edges are bound to"
+            )
+        if isinstance(name, str) and (first := names.again(name, (*path, "name"))):
+            yield Fault((*path, "name"), "is the name of the token at", "name each token once", first)
         if ("role" in token) == ("customer" in token):
             what = "has a role and a customer" if "role" in token else "has neither a role nor a customer"
             yield Fault(path, what, A_ROLE)

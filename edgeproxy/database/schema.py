@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0002"
+REVISION = "0003"
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -46,6 +46,8 @@ edges = Table(
     Column("until", INTEGER),
     Column("received", INTEGER, nullable=False),
     Column("latest", INTEGER),  # The latest minute that it has in the ledger, or had.
+    Column("token", Text),  # The name of the token that it is bound to; None until its first batch.
+    Column("gap_to", INTEGER, nullable=False, server_default="0"),  # How far a gap at its beginning may go.
     # Its watermark when it was retired; with a later one it is back.
     Column("retired", INTEGER),
     sqlite_strict=True,

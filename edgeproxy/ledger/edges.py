@@ -4,14 +4,16 @@ An edge is retired by hand, up to the watermark that it has then. Nothing of wha
 batch after it the edge is back.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.database.database import Database
 from edgeproxy.database.schema import GAP, QUARANTINED, batches, edges
 from edgeproxy.ledger.queries import written
-from edgeproxy.usage.batch import NAME
+from edgeproxy.usage.batch import FIRST, NAME
 
 LISTED_MAX = 1000
 """Gaps and quarantined batches that are listed."""
@@ -69,6 +71,7 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
         row.edge: {
             "edge": row.edge,
             "region": row.region,
+            "token": row.token,
             "watermark": row.seq,
             "last": None
             if row.until is None
@@ -95,17 +98,35 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
     return list(told.values())
 
 
-async def region_of(connection: AsyncConnection, edge: str) -> str | None:
-    """The region of an edge; None where nothing of it could be read yet."""
-    found = await connection.execute(sa.select(edges.c.region).where(edges.c.edge == edge))
-    return found.scalar_one_or_none()
-
-
 async def retire(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
     """Say that an edge is gone for good, or that it is not; its watermark, None where there is no such edge."""
     if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
         return None
     watermark = edges.c.seq if retired else sa.null()
     changed = sa.update(edges).where(edges.c.edge == edge).values(retired=watermark).returning(edges.c.seq)
+    found: int | None = (await connection.execute(changed)).scalar_one_or_none()
+    return found
+
+
+async def move(connection: AsyncConnection, edge: str, *, token: str, region: str) -> int | None:
+    """Bind an edge to another token and region; return its watermark, None where there is no such edge."""
+    if not NAME.fullmatch(edge):
+        return None
+    changed = sa.update(edges).where(edges.c.edge == edge).values(token=token, region=region).returning(edges.c.seq)
+    found: int | None = (await connection.execute(changed)).scalar_one_or_none()
+    return found
+
+
+async def consent(connection: AsyncConnection, database: Database, edge: str, gap_to: int) -> int | None:
+    """Let the chain of an edge begin with a gap up to `gap_to`, also where the edge is not known yet.
+
+    Return its watermark, 0; None where the name is none, or the edge has begun already.
+    """
+    if not NAME.fullmatch(edge):
+        return None
+    begun = {"edge": edge, "seq": 0, "hash": FIRST, "received": round(time.time() * 1000)}
+    await database.begin_edges(connection, [begun])
+    of = (edges.c.edge == edge) & (edges.c.seq == 0)
+    changed = sa.update(edges).where(of).values(gap_to=gap_to).returning(edges.c.seq)
     found: int | None = (await connection.execute(changed)).scalar_one_or_none()
     return found

@@ -19,7 +19,7 @@ from edgeproxy import log
 from edgeproxy.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.ledger.arrival import Arrival
-from edgeproxy.ledger.chain import Mark, Settled, Verdict, judge, moved
+from edgeproxy.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved, refused
 from edgeproxy.ledger.chain_audit import hash_before
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.writer import Ledger, TooMuch
@@ -48,6 +48,7 @@ class Unavailable(Exception):
 
 class Waiting(NamedTuple):
     arrival: Arrival
+    shipper: Shipper
     answer: "asyncio.Future[Outcome]"
 
 
@@ -118,10 +119,10 @@ class Ingest:
 
     # ---- the queue
 
-    async def settle(self, arrival: Arrival) -> Outcome:
+    async def settle(self, arrival: Arrival, shipper: Shipper) -> Outcome:
         """What became of this batch, once it is on disk; raises Unavailable."""
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(arrival, answer))
+        self._queue.append(Waiting(arrival, shipper, answer))
         self._metrics.queued(len(self._queue))
         self._filled.set()
         return await answer
@@ -158,7 +159,7 @@ class Ingest:
         arrivals = [waiting.arrival for waiting in group]
         began = time.monotonic()
         try:
-            outcomes = await self._write(arrivals)
+            outcomes = await self._write(group)
         except asyncio.CancelledError:
             raise
         except Exception as failure:
@@ -169,7 +170,7 @@ class Ingest:
                         await self._settle_together([waiting])
                     return
                 if arrivals[0].batch is not None:
-                    await self._settle_together([Waiting(unreadable(arrivals[0], TOO_LARGE), group[0].answer)])
+                    await self._settle_together([group[0]._replace(arrival=unreadable(arrivals[0], TOO_LARGE))])
                     return
             self._fail(group, failure)
             return
@@ -204,22 +205,25 @@ class Ingest:
             why = outcome.why or (gap.why if gap is not None else "")
             self._log.warning("a batch was not counted", what=outcome.verdict.value, why=why, **about)
 
-    async def _write(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    async def _write(self, group: Sequence[Waiting]) -> list[Outcome]:
         """Judge these in their order, and write what comes of it, in one transaction."""
+        arrivals = [waiting.arrival for waiting in group]
         now = round(time.time() * 1000)
         async with self._database.writing() as connection:
-            marks = await self._marks(connection, sorted({arrival.edge for arrival in arrivals}), now)
+            marks = await self._marks(connection, group, now)
             settled = await self._settled(connection, [one for one in arrivals if one.seq <= marks[one.edge].seq])
             outcomes: list[Outcome] = []
             new: list[dict[str, Any]] = []
             mended: list[dict[str, Any]] = []
             last: dict[str, Arrival] = {}
-            for arrival in arrivals:
+            for arrival, shipper, _ in group:
                 mark, key = marks[arrival.edge], (arrival.edge, arrival.seq)
-                verdict, why = judge(mark, settled.get(key), arrival), arrival.why
+                verdict, why = judge(mark, settled.get(key), arrival, shipper), arrival.why
+                if verdict in REFUSED:
+                    why = refused(mark, shipper, arrival) or UNANNOUNCED.format(arrival.edge)
                 if verdict is Verdict.MEND and not await self._follows(connection, settled, arrival):
                     verdict, why = Verdict.UNREADABLE, NOT_NEXT
-                marks[arrival.edge] = moved(mark, verdict, arrival)
+                marks[arrival.edge] = moved(mark, verdict, arrival, shipper)
                 outcomes.append(Outcome(verdict, marks[arrival.edge].seq, why))
                 if verdict in STATES:
                     (mended if key in settled else new).append(self._kept(arrival, STATES[verdict], now))
@@ -239,22 +243,31 @@ class Ingest:
         self._names.found((customer for customer, _, _ in begun), (meter for _, meter, _ in begun))
         return outcomes
 
-    async def _marks(self, connection: AsyncConnection, names: Sequence[str], now: int) -> dict[str, Mark]:
-        """The watermarks of these edges, which nobody else moves until the transaction ends; new edges have one too."""
+    async def _marks(self, connection: AsyncConnection, group: Sequence[Waiting], now: int) -> dict[str, Mark]:
+        """The watermarks of these edges, which nobody else moves until the transaction ends.
+
+        New edges get one too, but those of which nothing will be written.
+        """
+        names = sorted({waiting.arrival.edge for waiting in group})
+        columns = edges.c
         statement = (
-            sa.select(edges.c.edge, edges.c.seq, edges.c.hash)
+            sa.select(columns.edge, columns.seq, columns.hash, columns.token, columns.region, columns.gap_to)
             .where(edges.c.edge.in_(names))
             .order_by(edges.c.edge)  # So that two collectors never wait for each other.
             .with_for_update()
         )
-        found = {edge: Mark(seq, digest) for edge, seq, digest in await connection.execute(statement)}
-        missing = [name for name in names if name not in found]
-        if missing:
-            start = Mark()
-            rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in missing]
+        found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
+        start = Mark()
+        fresh = {
+            arrival.edge
+            for arrival, shipper, _ in group
+            if arrival.edge not in found and judge(start, None, arrival, shipper) not in REFUSED
+        }
+        if fresh:
+            rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in sorted(fresh)]
             await self._database.begin_edges(connection, rows)
-            found = {edge: Mark(seq, digest) for edge, seq, digest in await connection.execute(statement)}
-        return found
+            found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
+        return dict.fromkeys(names, start) | found
 
     async def _follows(
         self, connection: AsyncConnection, settled: Mapping[tuple[str, int], Settled], arrival: Arrival
@@ -301,11 +314,14 @@ class Ingest:
         """Write the watermarks of the edges of which something was settled."""
         readable = [(edge, one.batch) for edge, one in last.items() if one.batch is not None]
         if last:
-            rows = [{"of": edge, "seq": marks[edge].seq, "hash": marks[edge].hash, "received": now} for edge in last]
+            rows = [
+                {"of": edge, "seq": mark.seq, "hash": mark.hash, "token": mark.token, "received": now}
+                for edge, mark in ((edge, marks[edge]) for edge in last)
+            ]
             await connection.execute(sa.update(edges).where(edges.c.edge == sa.bindparam("of")), rows)
         if readable:
             rows = [
-                {"of": edge, "region": batch.region, "since": batch.since, "until": batch.until}
+                {"of": edge, "region": marks[edge].region, "since": batch.since, "until": batch.until}
                 for edge, batch in readable
             ]
             await connection.execute(sa.update(edges).where(edges.c.edge == sa.bindparam("of")), rows)
@@ -318,6 +334,9 @@ STATES = {
     Verdict.QUARANTINE: QUARANTINED,
 }
 """What is kept, and as what."""
+REFUSED = (Verdict.FOREIGN, Verdict.UNANNOUNCED)
+"""Verdicts of which nothing is written."""
+UNANNOUNCED = "the chain of {0} begins with a gap, to which an admin has to consent: PATCH /v1/edges/{0} with gap_to"
 NOT_NEXT = "has a prev that is not the hash of the batch before"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
 

@@ -75,7 +75,7 @@ def test_an_export_that_fails_is_cut_off_within_its_body(monkeypatch: pytest.Mon
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("bound", ["SLOWEST", "LONGEST"])
+@pytest.mark.parametrize("bound", ["WRITE_SECONDS_MAX", "EXPORT_SECONDS_MAX"])
 def test_who_does_not_read_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     monkeypatch.setattr(export, bound, 0.2)
 

@@ -10,6 +10,7 @@ from edgeproxy.config.explain import EXAMPLES
 from edgeproxy.config.models import Part
 from edgeproxy.config.parsers import Address
 from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.units import A_MOMENT
 from tests.config.conftest import LEAST, write
 from tests.support.authority import Authority
 
@@ -58,7 +59,7 @@ def test_the_example_passes_with_an_empty_environment():
 def test_tokens_of_several_files_are_joined(folder):
     write(folder, {"collector.yaml": TOKENS + "include: [more.yaml]\n", "more.yaml": TOKENS.replace(A, B)})
     settings = load.load_collector(Path("collector.yaml"), {})
-    assert [token.sha256 for token in settings.tokens] == [A, B]
+    assert [token.sha256 for token in settings.tokens] == [(A,), (B,)]
 
 
 def test_check_knows_it_by_what_only_it_has(folder):
@@ -133,13 +134,19 @@ def test_what_a_database_may_be_asked_besides(said, query, name):
         (f"{{sha256: {A}}}", f"0: has neither a role nor a customer, {collector.A_ROLE}"),
         (f"{{sha256: {A}, role: read, customer: acme}}", f"0: has a role and a customer, {collector.A_ROLE}"),
         (f"{{sha256: {A}, role: writer}}",
-         "0.role: 'writer' is not known here, write edge or service or read or admin"),
+         "0.role: 'writer' is not known here, write edge or service or read or support or billing or admin"),
         (f"{{sha256: {A}, role: read, edge: e}}",
          "0.edge: binds those who ship usage, write it beside role: edge, or leave it out"),
         (f"{{sha256: {A}, customer: acme, region: r}}",
          "0.region: binds those who ship usage, write it beside role: edge, or leave it out"),
         (f"{{sha256: {A}, role: edge}}, {{sha256: {A.upper()}, role: read}}",
          "1.sha256: is the token that is defined already at collector.yaml:1, leave one of them out"),
+        (f"{{name: t, sha256: {A}, role: edge}}, {{name: t, sha256: {B}, role: read}}",
+         "1.name: is the name of the token at collector.yaml:1, name each token once"),
+        (f"{{sha256: [{A}, {B}], role: edge}}",
+         "0.sha256: has several secrets, and the token no name, write name: what edges are bound to"),
+        ("{sha256: [], role: edge}", f"0.sha256: is empty, {collector.A_DIGEST}"),
+        (f"{{sha256: {A}, role: edge, expires: soon}}", "0.expires: 'soon' is not a date, " + A_MOMENT),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_token(said, token, problem):

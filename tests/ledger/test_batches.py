@@ -12,7 +12,8 @@ from edgeproxy.database.schema import MINUTE_VALUE_MAX
 from edgeproxy.usage.batch import FIRST, LARGEST, MOST_BYTES, Gap, body, digest, headers
 from tests.support.ask import Wire
 from tests.support.chains import NOON, ROWS, Chain
-from tests.support.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked
+from tests.support.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked, sha256
+from tests.support.collector_fixtures import StartCollector
 from tests.support.waiting import until
 
 
@@ -253,10 +254,69 @@ def test_who_may_ship(collector: Collector) -> None:
     assert collector.post(other.made[0], token=REGIONAL).status == 200
     assert collector.post(far.next(), token=REGIONAL).status == 403
     assert collector.post(far.made[0]).status == 200
-    broken = {"Edge-Id": far.edge, "Edge-Seq": "2", "Edge-Hash": "a" * 64}
+    assert collector.metric("collector_denied_total") == before + 8
+
+
+def test_an_edge_is_its_tokens_alone(collector: Collector) -> None:
+    chain, thief = Chain(region="eu-bound"), Chain(region="eu-bound")
+    assert collector.post(chain.next()).status == 200
+    before, counted = collector.edges()[chain.edge], collector.counted(chain)
+    assert before["token"] == f"token-{sha256(EDGE)[:8]}"
+    # Another token of the same region: the next batch, the same one again, one that cannot be read, a fork, a gap.
+    thief.edge, thief.made, thief.prev, thief.since = chain.edge, [*chain.made], chain.prev, chain.since
+    broken = {"Edge-Id": chain.edge, "Edge-Seq": "2", "Edge-Hash": "a" * 64}
+    stolen = thief.next(("acme", "requests", "v1", 1000))
+    assert collector.post(stolen, token=REGIONAL).status == 403
+    assert "bound to another token" in collector.post(stolen, token=REGIONAL).json()["detail"]
+    assert collector.post(chain.made[0], token=REGIONAL).status == 403
     assert collector.post(b"x", token=REGIONAL, fields=broken).status == 403
-    assert collector.post(b"x", fields=broken).status == 422
-    assert collector.metric("collector_denied_total") == before + 9
+    assert collector.post(thief.next(gap=Gap(3, 9, "x")), token=REGIONAL).status == 403
+    # Its own token, from another region.
+    moved = Chain(chain.edge, "elsewhere", chain.since)
+    moved.made, moved.prev = [*chain.made], chain.prev
+    assert "bound to region eu-bound" in collector.post(moved.next()).json()["detail"]
+    assert {**collector.edges()[chain.edge], "lag_s": before["lag_s"]} == before
+    assert collector.counted(chain) == counted
+    assert collector.post(chain.next()).status == 200
+    # An admin moves it, and then it is the other's.
+    body = orjson.dumps({"token": "regional", "region": "eu-bound"})
+    assert collector.patch(f"/v1/edges/{chain.edge}", body, READ).status == 403
+    assert collector.patch(f"/v1/edges/{chain.edge}", body).status == 200
+    following = chain.next()
+    assert collector.post(following).status == 403
+    assert collector.post(following, token=REGIONAL).status == 200
+
+
+def test_nothing_is_written_of_an_edge_that_may_not_ship(collector: Collector) -> None:
+    far, lost = Chain(), Chain()
+    assert collector.post(far.next(), token=REGIONAL).status == 403
+    refused = collector.post(lost.next(gap=Gap(1, 5, "the disk was lost")))
+    assert (refused.status, "admin has to consent" in refused.json()["detail"]) == (403, True)
+    assert not {far.edge, lost.edge} & collector.edges().keys()
+    # With consent the gap passes, no further than that, and never again.
+    path = f"/v1/edges/{lost.edge}"
+    assert collector.patch(path, b'{"gap_to": 4}').status == 200
+    assert collector.post(lost.made[0]).status == 403
+    assert collector.patch(path, b'{"gap_to": 5}').status == 200
+    assert collector.post(lost.made[0]).json() == {"watermark": 5}
+    assert collector.post(lost.next()).json() == {"watermark": 6}
+    assert collector.patch(path, b'{"gap_to": 9}').status == 409
+    assert collector.patch(path, b'{"gap_to": -1}').status == 400
+
+
+def test_tokens_expire_and_are_replaced(start_collector: StartCollector) -> None:
+    old, new = sha256("old"), sha256("new")
+    tokens = [
+        {"name": "eu", "sha256": [old, new], "role": "edge", "region": "eu"},
+        {"sha256": sha256("gone"), "role": "edge", "expires": "2020-01-01"},
+        {"sha256": sha256(READ), "role": "read"},
+    ]
+    collector, chain = start_collector(tokens=tokens), Chain(region="eu")
+    assert collector.post(chain.next(), token="old").status == 200
+    assert collector.post(chain.next(), token="new").status == 200
+    assert collector.edges()[chain.edge]["token"] == "eu"
+    expired = collector.post(chain.next(), token="gone")
+    assert (expired.status, expired.json()["detail"]) == (401, f"the token token-{sha256('gone')[:8]} has expired")
 
 
 def test_hostile_requests_change_nothing(collector: Collector, seed: int) -> None:

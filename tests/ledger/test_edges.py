@@ -17,14 +17,13 @@ from edgeproxy.database.schema import edges as edges_table
 from edgeproxy.ledger import edges
 from edgeproxy.ledger.edges import SHOWN_MAX, EdgeStanding
 from edgeproxy.usage.batch import Gap
-from tests.support.ask import Answer, ask
+from tests.support.ask import Answer
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, Collector
 
 
 def change(collector: Collector, edge: str, body: bytes, token: str = ADMIN) -> Answer:
-    fields = {"Authorization": f"Bearer {token}"}
-    return ask(collector.port, f"/v1/edges/{edge}", method="PATCH", fields=fields, body=body)
+    return collector.patch(f"/v1/edges/{edge}", body, token)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from edgeproxy.config import collector as settings
 from edgeproxy.database.database import Database
 from edgeproxy.ledger import quarantine, queries
 from edgeproxy.ledger.arrival import Arrival, arrive, named
+from edgeproxy.ledger.chain import Shipper
 from edgeproxy.ledger.ingest import Ingest
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.quarantine import Refused, Replayed
@@ -37,7 +38,7 @@ class Kept:
     async def settle(self, *arrivals: Arrival) -> list[str]:
         """What becomes of each."""
         running = asyncio.ensure_future(self._ingest.run())  # noqa: TID251 - awaited below
-        outcomes = await asyncio.gather(*map(self._ingest.settle, arrivals))
+        outcomes = await asyncio.gather(*[self._ingest.settle(arrival, Shipper("edges")) for arrival in arrivals])
         self._ingest.end()
         await running
         self._ingest = Ingest(self.database, Names((), (), Metrics()), Metrics())

@@ -16,7 +16,7 @@ from edgeproxy.database.database import Database
 from edgeproxy.database.schema import DAY, HOUR, MINUTE, days, hours, ledger, series
 from edgeproxy.ledger import ingest, rollup
 from edgeproxy.ledger.arrival import Arrival, Named, arrive
-from edgeproxy.ledger.chain import Verdict
+from edgeproxy.ledger.chain import Shipper, Verdict
 from edgeproxy.ledger.ingest import Ingest, Outcome
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.retention import Retention
@@ -93,7 +93,7 @@ class Books:
 
     async def settle(self, arrival: Arrival) -> Outcome:
         """Have it settled, and note what is counted."""
-        outcome = await self.ingest.settle(arrival)
+        outcome = await self.ingest.settle(arrival, Shipper("edges"))
         batch = arrival.batch
         if outcome.verdict in (Verdict.COUNT, Verdict.MEND) and batch is not None:
             for customer, meter, route, value in batch.rows:

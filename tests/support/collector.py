@@ -67,7 +67,7 @@ class Collector:
             "tokens": [
                 *({"sha256": sha256(token), "role": role} for token, role in roles.items()),
                 {"sha256": sha256(ONE), "role": "edge", "edge": "bound"},
-                {"sha256": sha256(REGIONAL), "role": "edge", "region": "eu-bound"},
+                {"name": "regional", "sha256": sha256(REGIONAL), "role": "edge", "region": "eu-bound"},
                 {"sha256": sha256(OWN), "customer": "bound"},
             ],
             "tiers": {"basic": {}},
@@ -159,6 +159,11 @@ class Collector:
         """Ask for something."""
         fields = {} if token is None else {"Authorization": f"Bearer {token}"}
         return ask(self.port, f"{path}?{urlencode(query)}" if query else path, fields=fields)
+
+    def patch(self, path: str, content: bytes, token: str = ADMIN) -> Answer:
+        """Change something."""
+        fields = {"Authorization": f"Bearer {token}"}
+        return ask(self.port, path, method="PATCH", fields=fields, body=content)
 
     def usage(self, *, token: str = READ, **query: str) -> dict[str, Any]:
         """What the ledger says, by default of all times."""

@@ -1,6 +1,7 @@
 """Pages against the code: metrics are there with these labels, and all are named; algorithms, scopes, sizes of rows."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ LIMITS = (DOCS / "limits.md").read_text()
 CONTRACT = (DOCS / "design" / "contract.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NAMED = re.compile(r"\b((?:edge|collector)_[a-z_]*[a-z])\b(_\*)?(?:`|\{([^}`]*)\}|\b)")
+
+DESIGN = (DOCS / "design" / "limits.md").read_text()
+CONSTANTS = re.findall(r"^\| (.+?) \| ((?:`[A-Z_]+`, )+)`([\w/]+)\.py`", DESIGN, re.MULTILINE)
 
 
 def told() -> dict[str, tuple[str, ...]]:
@@ -50,6 +54,16 @@ def test_metrics_that_a_page_names_are_there_with_these_labels(page: Path) -> No
 
 def test_the_contract_names_every_metric() -> None:
     assert TOLD.keys() == {name for name, several, _ in NAMED.findall(CONTRACT) if not several}
+
+
+@pytest.mark.parametrize(("said", "names", "module"), CONSTANTS, ids=[names for _, names, _ in CONSTANTS])
+def test_constants_of_the_design_have_the_values_that_it_gives(said: str, names: str, module: str) -> None:
+    numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", said)}
+    for name in re.findall(r"[A-Z_]+", names):
+        value = getattr(import_module(f"edgeproxy.{module.replace('/', '.')}"), name)
+        for one in value.values() if isinstance(value, dict) else [value]:
+            # In seconds, in milliseconds, or of microseconds in milliseconds; 0 of what there is none of.
+            assert not one or {one, round(one * 1000, 3), one / 1000} & numbers, f"{name} is {one}"
 
 
 @pytest.mark.parametrize("field", ["algorithm", "scope"])

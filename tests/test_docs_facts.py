@@ -10,7 +10,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.models import Limit
 from edgeproxy.counters.setup import layouts
 from edgeproxy.ledger.edges import EdgeStanding
-from edgeproxy.limits.local import KEPT
+from edgeproxy.limits.local import SUBJECTS_KEPT_MAX
 from edgeproxy.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
@@ -77,4 +77,4 @@ def test_sizes_are_those_of_the_tables() -> None:
     prose = " ".join(LIMITS.split())
     people, addresses, quotas = (layout.row_words * 8 for layout in layouts(2, 100, 100)[:3])
     assert f"with two workers {people}, {addresses} and {quotas} bytes" in prose
-    assert f"Each worker remembers {KEPT:,} of those" in prose
+    assert f"Each worker remembers {SUBJECTS_KEPT_MAX:,} of those" in prose

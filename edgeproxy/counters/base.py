@@ -19,14 +19,14 @@ import orjson
 from edgeproxy.counters.file import TableError, write_whole
 from edgeproxy.counters.tallies import TallyTable
 
-VERSION, SEALED = 1, 2
+UNSEALED_VERSION, SEALED_VERSION = 1, 2
 """Of base.json: without marks, and with them."""
 Sums = dict[bytes, tuple[int, list[int]]]
 """Key of a tally row -> its kind and its words."""
 Marks = Mapping[bytes, int]
 """Key of a tally row -> how much of its total has been sealed."""
 
-ROUND = 64
+ROWS_PER_CLOCK_READ = 64
 """Rows between two looks at the clock."""
 
 
@@ -52,14 +52,14 @@ class Base:
         """Read base.json, empty where there is none; raises TableError where it cannot be understood."""
         try:
             content = orjson.loads(path.read_bytes())
-            if content["version"] not in (VERSION, SEALED):
-                raise TableError(path, f"has version {content['version']}, and this program reads {VERSION}")
+            if content["version"] not in (UNSEALED_VERSION, SEALED_VERSION):
+                raise TableError(path, f"has version {content['version']}, and this program reads {UNSEALED_VERSION}")
             tables = {
                 table: {key.encode(): (kind, words) for kind, key, words in rows}
                 for table, rows in content["tables"].items()
             }
             marks = None
-            if content["version"] == SEALED:
+            if content["version"] == SEALED_VERSION:
                 marks = {key.encode(): int(mark) for key, mark in content["sealed"]}
             return cls(frozenset(content["folded"]), tables, marks)
         except FileNotFoundError:
@@ -102,9 +102,12 @@ class Base:
             table: [(kind, key.decode(), words) for key, (kind, words) in sums.items()]
             for table, sums in self.tables.items()
         }
-        content: dict[str, Any] = {"version": VERSION, "folded": sorted(self.folded), "tables": tables}
+        content: dict[str, Any] = {"version": UNSEALED_VERSION, "folded": sorted(self.folded), "tables": tables}
         if self.sealed is not None:
-            content |= {"version": SEALED, "sealed": [(key.decode(), mark) for key, mark in self.sealed.items()]}
+            content |= {
+                "version": SEALED_VERSION,
+                "sealed": [(key.decode(), mark) for key, mark in self.sealed.items()],
+            }
         write_whole(path, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
 
 
@@ -121,12 +124,12 @@ class Fold:
         """Read on until `until` (perf_counter); True once the whole file is in `sums`, and its marks in `marks`."""
         for read, (kind, key, words) in enumerate(self._rows, 1):
             add(self.sums, kind, key, words)
-            if read % ROUND == 0 and perf_counter() >= until:
+            if read % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
                 return False
         for read, (key, mark) in enumerate(self._marks, 1):
             # A key may have two rows, if who claimed the first was killed.
             self.marks[key] = self.marks.get(key, 0) + mark
-            if read % ROUND == 0 and perf_counter() >= until:
+            if read % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
                 return False
         return True
 

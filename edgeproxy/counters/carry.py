@@ -10,7 +10,7 @@ from time import perf_counter
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import MASK, SHIFT, bounds, cell_number, milliseconds
-from edgeproxy.counters.reclaim import HINDSIGHT
+from edgeproxy.counters.reclaim import PERIOD_KEPT_SECONDS
 from edgeproxy.counters.rows import (
     FOREIGN_COLUMN,
     HAS_GAUGES,
@@ -22,7 +22,7 @@ from edgeproxy.counters.rows import (
     TableBusy,
 )
 
-ROUND = 256
+ROWS_PER_CLOCK_READ = 256
 """Rows between two looks at the clock."""
 
 
@@ -49,7 +49,7 @@ class Carry:
         while self._cursor < high:
             carried += self._row(self._cursor, now)
             self._cursor += 1
-            if self._cursor % ROUND == 0 and perf_counter() >= until:
+            if self._cursor % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
                 return carried, False
         self._cursor = 0
         busy, self._busy = self._busy, False
@@ -125,7 +125,9 @@ class Carry:
 
 def _of_quota(columns: list[list[int]], now: float) -> tuple[tuple[int, ...], bool]:
     """What all columns have counted in a quota's period: as those take it to be who count in it (limits/quota.py)."""
-    periods = {head[at.PERIOD]: head[at.UNTIL] for head in columns if head[at.UNTIL] > milliseconds(now - HINDSIGHT)}
+    periods = {
+        head[at.PERIOD]: head[at.UNTIL] for head in columns if head[at.UNTIL] > milliseconds(now - PERIOD_KEPT_SECONDS)
+    }
     if not periods:
         return (), False
     # The one that ends first, or the next if that was begun. One further ahead is of a clock that was wrong.

@@ -12,16 +12,16 @@ SHIFT = 28
 MASK = (1 << SHIFT) - 1
 """The largest count of a word; counts saturate there."""
 
-AHEAD = 2
+CELLS_AHEAD = 2
 """Cells after the reader's own that it counts."""
 
-SHORTEST_US = 10_000
+CELL_US_MIN = 10_000
 """Microseconds of the shortest cell: with it 36 bits number cells until 2046."""
 
 
 def width_us(window: float, cells: int) -> int:
     """Microseconds of a cell, where `cells` of them must span `window` seconds: never less than W / C."""
-    return max(SHORTEST_US, -(-round(window * 1_000_000) // cells))
+    return max(CELL_US_MIN, -(-round(window * 1_000_000) // cells))
 
 
 def cell_number(now: float, width: int) -> int:
@@ -50,7 +50,7 @@ def unpack(word: int) -> tuple[int, int]:
 
 def bounds(cell: int, cells: int) -> tuple[int, int]:
     """The words that count at `cell` in a window of `cells`: those w with low ≤ w < high."""
-    return max(1, cell - cells << SHIFT), cell + AHEAD + 1 << SHIFT
+    return max(1, cell - cells << SHIFT), cell + CELLS_AHEAD + 1 << SHIFT
 
 
 def counts(words: Iterable[int], cell: int, cells: int) -> dict[int, int]:

@@ -15,7 +15,7 @@ from edgeproxy.counters.file import TableFile
 FLOCK = struct.Struct("@hhqqi0q")
 """struct flock: type, whence, start, length, process."""
 
-ORPHANS = 1 << 16
+ORPHAN_LOCKS_BYTE = 1 << 16
 """The byte from which on there is a second one for each column: locked while its worker serves on by itself."""
 
 
@@ -78,17 +78,17 @@ def is_held(file: TableFile, column: int) -> bool:
 
 def declare_orphan(file: TableFile, column: int, *, last: bool) -> None:
     """Say that this column's worker serves on without its supervisor, and whether that was the last one that served."""
-    _set(file, ORPHANS + column, fcntl.F_WRLCK if last else fcntl.F_RDLCK)
+    _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_WRLCK if last else fcntl.F_RDLCK)
 
 
 def withdraw_orphan(file: TableFile, column: int) -> None:
     """It takes no further connection."""
-    _set(file, ORPHANS + column, fcntl.F_UNLCK)
+    _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_UNLCK)
 
 
 def orphans(file: TableFile) -> dict[int, bool]:
     """The columns of which others have said that, and whether the supervisor was the last one that served."""
-    kinds = {column: _lock_of(file, ORPHANS + column) for column in range(file.layout.columns)}
+    kinds = {column: _lock_of(file, ORPHAN_LOCKS_BYTE + column) for column in range(file.layout.columns)}
     return {column: kind == fcntl.F_WRLCK for column, kind in kinds.items() if kind != fcntl.F_UNLCK}
 
 

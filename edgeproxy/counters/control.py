@@ -16,8 +16,8 @@ from pathlib import Path
 from edgeproxy.counters.file import TableError, write_whole
 
 MAGIC = int.from_bytes(b"edge.ctl", "little")
-SIZE = 4096
-THE_MAGIC, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS, PLACE, HOSTS = range(9)
+FILE_BYTES = 4096
+MAGIC_WORD, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS, PLACE, HOSTS = range(9)
 GENERATIONS = {"customers": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
 
 
@@ -32,14 +32,14 @@ class Control:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
-        self._map = mmap.mmap(fd, SIZE)
+        self._map = mmap.mmap(fd, FILE_BYTES)
         self._words = memoryview(self._map).cast("Q")
 
     @classmethod
     def prepare(cls, path: Path) -> "Control":
         """Open the control file, made with a new instance id where there is none. For the holder of the setup lock."""
         if not path.exists():
-            write_whole(path, struct.pack("<2Q", MAGIC, secrets.randbits(56) | 1), size=SIZE)
+            write_whole(path, struct.pack("<2Q", MAGIC, secrets.randbits(56) | 1), size=FILE_BYTES)
         return cls.open(path)
 
     @classmethod
@@ -49,7 +49,7 @@ class Control:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as failed:
             raise TableError(path, f"cannot be opened: {failed.strerror}", failed.errno) from failed
-        if os.fstat(fd).st_size != SIZE or os.pread(fd, 8, 0) != MAGIC.to_bytes(8, "little"):
+        if os.fstat(fd).st_size != FILE_BYTES or os.pread(fd, 8, 0) != MAGIC.to_bytes(8, "little"):
             os.close(fd)
             raise TableError(path, "is not a control file of edgeproxy: move it and the tables beside it away")
         return cls(path, fd)

@@ -10,7 +10,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import Layout
 
 MAGIC = int.from_bytes(b"edge.tbl", "little")
-VERSION, FORMER = 2, 1
+FORMAT_VERSION, FORMER_FORMAT_VERSION = 2, 1
 """Of the format; another one is another file. Tables of limits had other heads in the former one (layout.py), tallies
 are in it still: a program that reads no other can go on with them."""
 
@@ -56,11 +56,11 @@ class TableFile:
 
         Raises TableError, and leaves nothing behind, where there is not room for it.
         """
-        if layout.columns > at.MOST_COLUMNS:
-            raise TableError(path, f"has {layout.columns} columns, and {at.MOST_COLUMNS} is the most: fewer workers")
+        if layout.columns > at.COLUMNS_MAX:
+            raise TableError(path, f"has {layout.columns} columns, and {at.COLUMNS_MAX} is the most: fewer workers")
         header = memoryview(bytearray(at.PAGE)).cast("Q")
         header[at.MAGIC], header[at.KIND] = MAGIC, KINDS.index(layout.kind)
-        header[at.VERSION] = VERSION if layout.ring and layout.width else FORMER
+        header[at.VERSION] = FORMAT_VERSION if layout.ring and layout.width else FORMER_FORMAT_VERSION
         header[at.GENERATION], header[at.INSTANCE], header[at.BOOT] = generation, instance, boot
         header[at.ROWS], header[at.COLUMNS] = layout.rows, layout.columns
         header[at.RING], header[at.CELLS], header[at.WIDTH] = layout.ring, layout.cells, layout.width
@@ -99,9 +99,10 @@ class TableFile:
         words = self.words
         if words[at.MAGIC] != MAGIC:
             raise TableError(self.path, "is not a table of edgeproxy: move it away")
-        if words[at.VERSION] not in (VERSION, FORMER):
+        if words[at.VERSION] not in (FORMAT_VERSION, FORMER_FORMAT_VERSION):
             raise TableError(
-                self.path, f"has format version {words[at.VERSION]}, and this program reads {VERSION}: move it away"
+                self.path,
+                f"has format version {words[at.VERSION]}, and this program reads {FORMAT_VERSION}: move it away",
             )
         if self.layout.kind != kind:
             raise TableError(self.path, f"holds {self.layout.kind}, not {kind}: move it away")

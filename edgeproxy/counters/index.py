@@ -14,9 +14,9 @@ from edgeproxy.counters.file import TableFile
 
 ROW_BITS = 24
 ROW_MASK = (1 << ROW_BITS) - 1
-MOST_ROWS = ROW_MASK - 1
+ROWS_MAX = ROW_MASK - 1
 EMPTY, TOMBSTONE = 0, 1
-FIRST = 2
+ROW_OFFSET = 2
 
 
 class NoRow(Exception):
@@ -47,19 +47,19 @@ class Index:
     def look(self, key_hash: int, is_row: Callable[[int], bool]) -> int | None:
         """The number of the row with this hash for which `is_row` says that it has the key."""
         words = self.words
-        start = at.HEADER + key_hash % self.slots
+        start = at.HEADER_WORDS + key_hash % self.slots
         tag = key_hash >> ROW_BITS
         for slot in range(start, start + at.PROBES):
             word = words[slot]
-            if word >> ROW_BITS == tag and is_row((word & ROW_MASK) - FIRST):
-                return (word & ROW_MASK) - FIRST
+            if word >> ROW_BITS == tag and is_row((word & ROW_MASK) - ROW_OFFSET):
+                return (word & ROW_MASK) - ROW_OFFSET
             if word == EMPTY:
                 break
         return None
 
     def vacancy(self, key_hash: int) -> int | None:
         """The first slot on this hash's way that is free, None if there is none. For the flock's holder."""
-        start = at.HEADER + key_hash % self.slots
+        start = at.HEADER_WORDS + key_hash % self.slots
         for slot in range(start, start + at.PROBES):
             if self.words[slot] <= TOMBSTONE:
                 return slot
@@ -67,13 +67,13 @@ class Index:
 
     def publish(self, slot: int, key_hash: int, row: int) -> None:
         """From now on the key leads to `row`. For the flock's holder."""
-        self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + FIRST
+        self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
 
     def bury(self, key_hash: int, row: int) -> None:
         """From now on the key leads nowhere. For the flock's holder; nothing happens where it never did."""
         words = self.words
-        wanted = key_hash >> ROW_BITS << ROW_BITS | row + FIRST
-        start = at.HEADER + key_hash % self.slots
+        wanted = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
+        start = at.HEADER_WORDS + key_hash % self.slots
         for slot in range(start, start + at.PROBES):
             if words[slot] == wanted:
                 words[slot] = TOMBSTONE
@@ -84,15 +84,15 @@ class Index:
         """Tombstones before an empty slot are on nobody's way: make them empty too."""
         words = self.words
         if words[slot + 1] == EMPTY:
-            while slot >= at.HEADER and words[slot] == TOMBSTONE:
+            while slot >= at.HEADER_WORDS and words[slot] == TOMBSTONE:
                 words[slot] = EMPTY
                 slot -= 1
 
     def entries(self) -> Iterator[tuple[int, int, int]]:
         """(slot, upper 40 bits of the hash, row's number) of all rows that keys lead to, in no order."""
         # By the piece: the list of a large index would be large.
-        end = at.HEADER + self.slots + at.PROBES
-        for start in range(at.HEADER, end, at.HEADER):
-            for slot, word in enumerate(self.words[start : min(start + at.HEADER, end)].tolist(), start):
+        end = at.HEADER_WORDS + self.slots + at.PROBES
+        for start in range(at.HEADER_WORDS, end, at.HEADER_WORDS):
+            for slot, word in enumerate(self.words[start : min(start + at.HEADER_WORDS, end)].tolist(), start):
                 if word > TOMBSTONE:
-                    yield slot, word >> ROW_BITS, (word & ROW_MASK) - FIRST
+                    yield slot, word >> ROW_BITS, (word & ROW_MASK) - ROW_OFFSET

@@ -22,7 +22,7 @@ WORD = 8
 PAGE = 4096
 PROBES = 64
 """Slots of the index that a look-up visits at most."""
-LOAD = 0.6
+LOAD_FACTOR = 0.6
 """Rows per slot of the index when every row is taken."""
 
 # The header of a file. Words without a name are zero, ZERO stays so for ever.
@@ -45,14 +45,14 @@ nothing."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP words: columns that ever counted here, and those whose words may change at any time."""
-BITMAP = 8
+BITMAP_WORDS = 8
 SEEN = 64
 """A word per column: 32 bits that its worker chose by chance, and the columns' version that it knows of."""
 OWNER_SHIFT = 32
 COUNT_MASK = (1 << OWNER_SHIFT) - 1
 """The part of a gauge's word below its owner: the count."""
-HEADER = PAGE // WORD
-MOST_COLUMNS = BITMAP * 64 - SEEN
+HEADER_WORDS = PAGE // WORD
+COLUMNS_MAX = BITMAP_WORDS * 64 - SEEN
 
 # The header of a row of a limit table.
 ROW_HASH, ROW_GENERATION, ROW_SYNC, ROW_STATE, ROW_WIDTH, ROW_ACKNOWLEDGED, ROW_CLOSING, ROW_BORN = range(8)
@@ -60,7 +60,7 @@ ROW_HASH, ROW_GENERATION, ROW_SYNC, ROW_STATE, ROW_WIDTH, ROW_ACKNOWLEDGED, ROW_
 ROW_KEY = 8
 KEY_BYTES = 64
 FOREIGN = 16
-HEADS = 7
+HEAD_WORDS = 7
 # The head of a column. What a word is called depends on the kind of row, and on whether the column is the hub's:
 #
 #     word                 0     1        2          3          4            5              6
@@ -70,11 +70,11 @@ HEADS = 7
 #     concurrency, hub's         GAUGE               WITHHELD
 #     quota                CUM   PERIOD              UNTIL
 #     quota, the hub's     CUM   PERIOD
-CUM, LEVEL, SEEN_CUM, UNTIL, WANT, USED, GIVEN = range(HEADS)
+CUM, LEVEL, SEEN_CUM, UNTIL, WANT, USED, GIVEN = range(HEAD_WORDS)
 """What the column ever counted; of a bucket its level, and the counts of all columns that this level knows of
 (limits/levels.py); until when the row is wanted though nothing is counted in it any more (milliseconds of edge time);
 claims that are wanted, used and given, each a sum that only grows (claims.py)."""
-WITHHELD, THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = range(3, HEADS)
+WITHHELD, THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = range(3, HEAD_WORDS)
 """How much of what stands in the hub's column nobody is known to have used; the counts that the hub may not know of
 until it must be asked (the upper 32 bits) and until it should be told (the lower 32); until when asking is of no use,
 and until when the hub's last answer is good (milliseconds of edge time). See hub_column.py."""
@@ -82,7 +82,7 @@ GAUGE = 1
 """Of concurrency: the owner's number above OWNER_SHIFT, and how much it has in use (limits/slots.py)."""
 PERIOD = 1
 """Of a quota: the number of the calendar period in which CUM was counted (limits/quota.py)."""
-FORMER_HEADS = 4
+FORMER_HEAD_WORDS = 4
 """Words of a head in files that have none for the foreign column, in which `width` is 0."""
 
 # The header of a row of a tally table.
@@ -113,7 +113,7 @@ class Layout(NamedTuple):
     def row_words(self) -> int:
         """Words of a row, a multiple of a cache line."""
         if self.ring:
-            heads = self.width * (1 + self.columns) or FORMER_HEADS * self.columns
+            heads = self.width * (1 + self.columns) or FORMER_HEAD_WORDS * self.columns
             return self.heads + heads + 7 & ~7
         return TALLIES + self.width * self.columns + 7 & ~7
 
@@ -134,12 +134,12 @@ class Layout(NamedTuple):
     @property
     def slots(self) -> int:
         """Slots of the index that hashes lead to; PROBES more follow, so that probing need not wrap."""
-        return ceil(self.rows / LOAD)
+        return ceil(self.rows / LOAD_FACTOR)
 
     @property
     def first_row(self) -> int:
         """The word at which the rows begin, on a page of its own."""
-        return HEADER + (self.slots + PROBES + HEADER - 1) // HEADER * HEADER
+        return HEADER_WORDS + (self.slots + PROBES + HEADER_WORDS - 1) // HEADER_WORDS * HEADER_WORDS
 
     @property
     def size(self) -> int:

@@ -17,7 +17,7 @@ class LocalRow:
     siblings_at: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, ring: int, cells: int) -> None:
-        layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells, width=at.HEADS)
+        layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells, width=at.HEAD_WORDS)
         self.words = memoryview(bytearray(layout.row_words * at.WORD)).cast("Q")
         self.first_ring = layout.rings
         self.span = ring

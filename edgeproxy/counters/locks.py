@@ -7,7 +7,7 @@ from time import monotonic, sleep
 
 from edgeproxy.counters.file import TableError
 
-PATIENCE = 60.0
+SETUP_WAIT_SECONDS = 60.0
 """Seconds to wait for another process that sets the tables up, before saying that it hangs."""
 
 
@@ -36,7 +36,7 @@ class FileLock:
         self._fd = fd
         return True
 
-    def acquire(self, *, shared: bool = False, patience: float = PATIENCE) -> None:
+    def acquire(self, *, shared: bool = False, patience: float = SETUP_WAIT_SECONDS) -> None:
         """Take the lock, waiting up to `patience` seconds; raises TableError where it is not to be had."""
         deadline = monotonic() + patience
         while not self.try_acquire(shared=shared):

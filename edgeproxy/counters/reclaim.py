@@ -13,13 +13,13 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import SHIFT, bounds, cell_number, milliseconds
 from edgeproxy.counters.rows import HAS_GAUGES, HAS_PERIODS, LimitTable
 
-IDLE = 60.0
+IDLE_SECONDS = 60.0
 """Seconds beyond its window for which a row is kept."""
-GRACE = 2.0
+GRACE_SECONDS = 2.0
 """Seconds from closing to the second look."""
-HINDSIGHT = 7200.0
+PERIOD_KEPT_SECONDS = 7200.0
 """Seconds beyond its period for which a quota's row is kept: the clock by which that is over may yet be set back."""
-SKEW = 1.0
+SKEW_SECONDS = 1.0
 """Seconds by which moments may lie ahead of the clock; those further ahead are from before it was set back."""
 
 
@@ -38,8 +38,8 @@ class Reclaim:
         """
         closed = freed = revived = 0
         for number, due in tuple(self._closing.items()):
-            if due > now + GRACE + SKEW:
-                self._closing[number] = now + GRACE
+            if due > now + GRACE_SECONDS + SKEW_SECONDS:
+                self._closing[number] = now + GRACE_SECONDS
                 continue
             if due > now or perf_counter() >= until:
                 break
@@ -61,13 +61,13 @@ class Reclaim:
         if number in self._closing or not table.words[row + at.ROW_HASH]:
             return False
         if table.words[row + at.ROW_GENERATION] & 1:
-            self._closing[number] = table.words[row + at.ROW_CLOSING] / 1000 + GRACE
+            self._closing[number] = table.words[row + at.ROW_CLOSING] / 1000 + GRACE_SECONDS
         elif self.idle(row, now):
             table.words[row + at.ROW_CLOSING] = milliseconds(now)
             table.words[row + at.ROW_GENERATION] += 1
             # Last, for it is what makes workers look at the generation.
             table.words[row + at.ROW_SYNC] += 1
-            self._closing[number] = now + GRACE
+            self._closing[number] = now + GRACE_SECONDS
             return True
         return False
 
@@ -101,9 +101,9 @@ class Reclaim:
             newest = max((word for word in rings if word < high), default=0)
         counted = ((newest >> SHIFT) + 1) * width / 1e6
         born = table.words[row + at.ROW_BORN] / 1000
-        if born <= now + SKEW:
+        if born <= now + SKEW_SECONDS:
             counted = max(counted, born)
-        kept = HINDSIGHT if table.words[row + at.ROW_STATE] & HAS_PERIODS else 0.0
-        if now - counted < table.layout.cells * width / 1e6 + IDLE or table.wanted_until(row) + kept > now:
+        kept = PERIOD_KEPT_SECONDS if table.words[row + at.ROW_STATE] & HAS_PERIODS else 0.0
+        if now - counted < table.layout.cells * width / 1e6 + IDLE_SECONDS or table.wanted_until(row) + kept > now:
             return False
         return not (table.words[row + at.ROW_STATE] & HAS_GAUGES and table.in_use(row))

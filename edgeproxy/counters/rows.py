@@ -36,9 +36,9 @@ KINDS_OF_ROWS = HAS_GAUGES | HAS_PERIODS
 
 FOREIGN_COLUMN = -1
 
-PATIENCE = 0.02
+FLOCK_WAIT_SECONDS = 0.02
 """Seconds to wait for the flock. Who claims a row holds it for microseconds, unless the machine is busy with others."""
-GIVEN_UP = 1.0
+FLOCK_RETRY_SECONDS = 1.0
 """Seconds after it was waited for in vain until it is waited for again: who holds it may hang."""
 
 
@@ -161,11 +161,11 @@ class LimitTable:
         began = monotonic()
         if began < self._waits_from:
             return False
-        while monotonic() < began + PATIENCE:
+        while monotonic() < began + FLOCK_WAIT_SECONDS:
             sleep(0.0001)
             if self.file.lock():
                 return True
-        self._waits_from = began + GIVEN_UP
+        self._waits_from = began + FLOCK_RETRY_SECONDS
         return False
 
     def _claim(self, key: RowKey, width: int, now: float, flags: int) -> int:
@@ -407,7 +407,7 @@ class LimitTable:
         return self._columns(at.ACTIVE_COLUMNS)
 
     def _columns(self, bitmap: int) -> frozenset[int]:
-        bits = int.from_bytes(self._bytes[bitmap * at.WORD : (bitmap + at.BITMAP) * at.WORD], "little")
+        bits = int.from_bytes(self._bytes[bitmap * at.WORD : (bitmap + at.BITMAP_WORDS) * at.WORD], "little")
         return frozenset(column for column in range(self.layout.columns) if bits >> column & 1)
 
     def enter(self) -> bool:
@@ -433,7 +433,7 @@ class LimitTable:
         return True
 
     def _mark(self, bitmap: int, columns: frozenset[int]) -> None:
-        for word in range(at.BITMAP):
+        for word in range(at.BITMAP_WORDS):
             self.words[bitmap + word] = sum(1 << column % 64 for column in columns if column // 64 == word)
 
     def seen_by(self, columns: frozenset[int], version: int) -> bool:

@@ -7,8 +7,8 @@ from edgeproxy.counters.base import Base
 from edgeproxy.counters.carry import Carry
 from edgeproxy.counters.control import Control
 from edgeproxy.counters.file import KINDS, QUOTAS, TableError, TableFile
-from edgeproxy.counters.index import MOST_ROWS
-from edgeproxy.counters.layout import DAMAGED, HEADS, Layout
+from edgeproxy.counters.index import ROWS_MAX
+from edgeproxy.counters.layout import DAMAGED, HEAD_WORDS, Layout
 from edgeproxy.counters.occupancy import ROWS as CONNECTION_ROWS
 from edgeproxy.counters.occupancy import WAYS
 from edgeproxy.counters.rows import LimitTable
@@ -23,7 +23,7 @@ own."""
 METRIC_ROWS = 4096
 """Their labels come from the configuration only: a few hundred are many."""
 METRIC_WORDS = 24
-NEARLY_FULL = 0.8
+NEARLY_FULL_FRACTION = 0.8
 """Part of a tally table's rows from which on the next start begins with an empty file."""
 
 
@@ -32,10 +32,10 @@ def layouts(workers: int, customers: int, addresses: int, *, hub: bool = False) 
     columns = 2 * workers
     limits = columns + hub
     return (
-        Layout("customers", customers, limits, ring=32, cells=28, width=HEADS),
-        Layout("addresses", addresses, limits, ring=16, cells=13, width=HEADS),
+        Layout("customers", customers, limits, ring=32, cells=28, width=HEAD_WORDS),
+        Layout("addresses", addresses, limits, ring=16, cells=13, width=HEAD_WORDS),
         # Their rings stay empty: what is counted, and how long it matters, stands in the heads.
-        Layout(QUOTAS, customers, limits, ring=1, cells=1, width=HEADS),
+        Layout(QUOTAS, customers, limits, ring=1, cells=1, width=HEAD_WORDS),
         Layout("usage", customers, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
         Layout("connections", CONNECTION_ROWS, columns, width=WAYS),
@@ -133,7 +133,7 @@ def fits(file: TableFile, layout: Layout, control: Control) -> bool:
         return False
     if layout.kind in LIMITS:
         return file.boot == boot_of(layout.kind, control)
-    return TallyTable(file).rows_in_use < NEARLY_FULL * layout.rows
+    return TallyTable(file).rows_in_use < NEARLY_FULL_FRACTION * layout.rows
 
 
 def boot_of(kind: str, control: Control) -> int:
@@ -143,8 +143,8 @@ def boot_of(kind: str, control: Control) -> int:
 
 def make(folder: Path, control: Control, layout: Layout, current: TableFile | None, base: Base, now: float) -> int:
     """Make the next file of a table, with the limits of the current one carried over. Returns its number."""
-    if layout.rows > MOST_ROWS:
-        raise TableError(folder, f"{layout.rows} rows are too many for {layout.kind}: {MOST_ROWS} is the most")
+    if layout.rows > ROWS_MAX:
+        raise TableError(folder, f"{layout.rows} rows are too many for {layout.kind}: {ROWS_MAX} is the most")
     folded = [int(name.split(".")[1]) for name in base.folded if name.startswith(f"{layout.kind}.")]
     generation = 1 + max(control.generation(layout.kind), *generations(folder, layout.kind), *folded, 0)
     path = folder / file_name(layout.kind, generation)

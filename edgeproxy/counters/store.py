@@ -39,10 +39,10 @@ from edgeproxy.counters.tending import Tended, Tending
 
 __all__ = ["Store", "Tended"]
 
-IDENTITY = "identity.json"
+IDENTITY_FILE = "identity.json"
 """Is there once usage is sealed; see usage/identity.py."""
 USAGE = TALLIES[0]
-SEEN_BY_ALL = 2.0
+SEEN_BY_ALL_SECONDS = 2.0
 """Seconds that a worker on a column new to the others waits for them to look there."""
 
 
@@ -153,7 +153,7 @@ class Store:
 
     def enter(self) -> None:
         """Have every running worker read this one's column, before anything is counted in it."""
-        deadline = monotonic() + SEEN_BY_ALL
+        deadline = monotonic() + SEEN_BY_ALL_SECONDS
         for table in self.limits.values():
             while not table.file.lock():
                 if monotonic() >= deadline:
@@ -341,7 +341,7 @@ class Store:
 
         Where nobody seals now, what was sealed last may not be marked yet, and would be sealed again.
         """
-        return kind != USAGE or name in self.sealed or not (self.state / IDENTITY).exists()
+        return kind != USAGE or name in self.sealed or not (self.state / IDENTITY_FILE).exists()
 
     def base(self) -> Base:
         """What base.json says now."""

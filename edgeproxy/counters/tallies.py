@@ -14,10 +14,10 @@ from edgeproxy.counters.index import Index, TableBusy, TableFull
 
 COUNTER, GAUGE, HISTOGRAM = 1, 2, 3
 
-PATIENCE = 0.05
+FLOCK_WAIT_SECONDS = 0.05
 """Seconds to wait for the flock: it is held for microseconds, unless its holder was stopped."""
 
-DIGEST = 16
+DIGEST_BYTES = 16
 
 
 def tally_key(*parts: str) -> bytes:
@@ -26,9 +26,9 @@ def tally_key(*parts: str) -> bytes:
     while (excess := sum(map(len, encoded)) + len(encoded) - 1 - at.TALLY_KEY_BYTES) > 0:
         longest = max(range(len(encoded)), key=lambda place: len(encoded[place]))
         whole = encoded[longest]
-        kept = max(0, len(whole) - excess - 1 - 2 * DIGEST)
+        kept = max(0, len(whole) - excess - 1 - 2 * DIGEST_BYTES)
         short = whole[:kept].decode(errors="ignore").encode()
-        encoded[longest] = b"%b~%b" % (short, blake2b(whole, digest_size=DIGEST).hexdigest().encode())
+        encoded[longest] = b"%b~%b" % (short, blake2b(whole, digest_size=DIGEST_BYTES).hexdigest().encode())
     return b"\0".join(encoded)
 
 
@@ -110,7 +110,7 @@ class TallyTable:
             raise ValueError(f"the key is {len(key)} bytes long, and {at.TALLY_KEY_BYTES} is the most")
         if words[at.HIGH] >= self.layout.rows:
             raise TableFull(self.name)
-        deadline = monotonic() + PATIENCE
+        deadline = monotonic() + FLOCK_WAIT_SECONDS
         while not self.file.lock():
             if monotonic() >= deadline:
                 raise TableBusy(self.name)

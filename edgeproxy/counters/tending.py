@@ -18,11 +18,11 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of
 from edgeproxy.counters.tallies import TallyTable
 
-RECLAIM, HURRY = 0.003, 0.006
+RECLAIM_SECONDS, HURRIED_RECLAIM_SECONDS = 0.003, 0.006
 """Seconds of a slice for each table of limits: usually, and when more than half of its rows are taken."""
-RETIRE = 0.004
+RETIRE_SECONDS = 0.004
 """Seconds of a slice for each file that is no longer current."""
-UNHELD = 60.0
+UNHELD_SECONDS = 60.0
 """Seconds after which a column that nobody holds is no longer read at every decision. A replacement is quicker."""
 
 
@@ -116,7 +116,7 @@ class Tending:
                 unheld.pop(column, None)
             else:
                 unheld.setdefault(column, now)
-        gone = {column for column, since in unheld.items() if now - since >= UNHELD}
+        gone = {column for column, since in unheld.items() if now - since >= UNHELD_SECONDS}
         if gone & table.active_columns() and table.file.lock():
             try:
                 table.leave_to(frozenset(range(table.layout.columns)) - gone | columns.held(table.file))
@@ -128,7 +128,7 @@ class Tending:
         reclaim = self._reclaims.get(table.name)
         if reclaim is None or reclaim.table is not table:
             self._reclaims[table.name] = reclaim = Reclaim(table)
-        seconds = HURRY if table.rows_in_use * 2 > table.layout.rows else RECLAIM
+        seconds = HURRIED_RECLAIM_SECONDS if table.rows_in_use * 2 > table.layout.rows else RECLAIM_SECONDS
         return reclaim.slice(now, perf_counter() + seconds)
 
     def retire_limits(self, kind: str, now: float, removed: list[str]) -> int:
@@ -148,7 +148,7 @@ class Tending:
                 ended = last = alone
             else:
                 carry, last = self._carries.get(name) or (Carry(LimitTable(old), LimitTable(new)), alone)
-                did, ended = carry.slice(now, perf_counter() + RETIRE)
+                did, ended = carry.slice(now, perf_counter() + RETIRE_SECONDS)
                 carried += did
                 self._carries[name] = (carry, alone if ended else last)
             oldest = ended and last
@@ -172,7 +172,7 @@ class Tending:
             if columns.held(file) or not self.store.may_fold(name, kind):
                 continue
             fold = self._folds.setdefault(name, Fold(TallyTable(file)))
-            if fold.slice(perf_counter() + RETIRE):
+            if fold.slice(perf_counter() + RETIRE_SECONDS):
                 present = frozenset(path.name for path in self.store.folder.glob("*.tbl"))
                 base = self.store.base().fold(name, kind, fold.sums, present=present, marks=fold.marks)
                 base.write(self.store.base_path)

@@ -8,17 +8,17 @@ the same way. Pure.
 import re
 from typing import Any
 
-ELEMENTS = 1 << 16
+ELEMENTS_MAX = 1 << 16
 """Of an array, at most: a cluster has 16384 slots, each of which may be a node's."""
-DEPTH = 8
+DEPTH_MAX = 8
 """Arrays in arrays."""
-BYTES = 64 << 20
+ANSWER_BYTES_MAX = 64 << 20
 """Of a string, and of a whole answer: the largest is a part of the directory."""
-LINE = 16384
+LINE_BYTES_MAX = 16384
 """Bytes of a line, such as an error's."""
-SHORT = 24
+SHORT_BYTES_MAX = 24
 """Bytes of a string that is looked at together with what is before and after it, such as a number."""
-SHOWN = 60
+SHOWN_CHARACTERS_MAX = 60
 """Characters of an answer that are shown of it."""
 
 KINDS = b"+-:$=*%~_#,("
@@ -29,7 +29,7 @@ _SHORT = [
     for tens in (1, 2)
 ]
 _SHORT += [b"%d\r\n.{%d}" % (length, length) for length in range(10)]
-_OTHERS = rb"[$=](?:%b)\r\n|[$*]-1\r\n|[+\-,(_#][^\r\n]{0,%d}\r\n" % (b"|".join(_SHORT), LINE)
+_OTHERS = rb"[$=](?:%b)\r\n|[$*]-1\r\n|[+\-,(_#][^\r\n]{0,%d}\r\n" % (b"|".join(_SHORT), LINE_BYTES_MAX)
 _VALUES = re.compile(rb"(?:%b|%b|%b)++" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
 _EACH = re.compile(rb"((?:%b)+|%b)|%b" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
 """Each value, of numbers as many as come together."""
@@ -73,28 +73,28 @@ class Bounds:
                 at = values.end()
             elif (string := _STRING.match(data, at)) is not None:
                 self._string = int(string[1]) + 2
-                if self._string > BYTES:
+                if self._string > ANSWER_BYTES_MAX:
                     raise _odd(data, at)
                 at = string.end()
-            elif data[at] not in KINDS or b"\n" in data[at : at + LINE] or end - at > LINE:
+            elif data[at] not in KINDS or b"\n" in data[at : at + LINE_BYTES_MAX] or end - at > LINE_BYTES_MAX:
                 raise _odd(data, at)
             else:
                 self._rest = data[at:]
                 break
-        if self._size > BYTES:
-            raise ValueError(f"it answers with more than {BYTES >> 20} MiB")
+        if self._size > ANSWER_BYTES_MAX:
+            raise ValueError(f"it answers with more than {ANSWER_BYTES_MAX >> 20} MiB")
 
     def _begin(self, head: bytes) -> None:
         """An array begins, or the like; of a map both halves count."""
         elements = int(head[1:]) * (2 if head.startswith(b"%") else 1)
-        if elements > ELEMENTS:
+        if elements > ELEMENTS_MAX:
             raise _odd(head, 0)
         if not elements:
             self._complete(1)
             return
         self._open.append(elements)
-        if len(self._open) > DEPTH:
-            raise ValueError(f"it answers with arrays in arrays, more than {DEPTH} deep")
+        if len(self._open) > DEPTH_MAX:
+            raise ValueError(f"it answers with arrays in arrays, more than {DEPTH_MAX} deep")
 
     def _complete(self, values: int) -> None:
         """So many values are complete, and the arrays that end with them."""
@@ -109,7 +109,7 @@ class Bounds:
 
 
 def _odd(data: bytes, at: int) -> ValueError:
-    return ValueError(no_answer(data[at : at + LINE].partition(b"\r\n")[0]))
+    return ValueError(no_answer(data[at : at + LINE_BYTES_MAX].partition(b"\r\n")[0]))
 
 
 def no_answer(came: Any, asked: str | None = None) -> str:
@@ -120,8 +120,12 @@ def no_answer(came: Any, asked: str | None = None) -> str:
 def shown(answer: Any) -> str:
     """An answer in a few characters, for people."""
     if isinstance(answer, bytes):
-        text = answer[:SHOWN].decode("ascii", "backslashreplace")
-        return repr(text) if len(text) <= SHOWN and text.isprintable() else repr(answer[: SHOWN // 4])
+        text = answer[:SHOWN_CHARACTERS_MAX].decode("ascii", "backslashreplace")
+        return (
+            repr(text)
+            if len(text) <= SHOWN_CHARACTERS_MAX and text.isprintable()
+            else repr(answer[: SHOWN_CHARACTERS_MAX // 4])
+        )
     if isinstance(answer, list):
         return f"an array of {len(answer)}"
-    return repr(answer)[:SHOWN]
+    return repr(answer)[:SHOWN_CHARACTERS_MAX]

@@ -7,11 +7,11 @@ falls again under what all hosts then tell it has not come back: what counts is 
 import random
 from typing import Literal
 
-FIRST = 0.5
+FIRST_RETRY_SECONDS = 0.5
 """Seconds before the first attempt after a loss, half of it more or less."""
-LONGEST = 5.0
+RETRY_SECONDS_MAX = 5.0
 """The same after many in vain."""
-STEADY = 10.0
+STEADY_SECONDS = 10.0
 """Seconds that it has to stay for what was before to be forgotten."""
 
 State = Literal["closed", "open", "half-open"]
@@ -39,10 +39,10 @@ class Breaker:
 
     def open(self, now: float) -> float:
         """It was lost, or tried in vain; seconds until it is to be tried."""
-        if self.state == "closed" and now - self._closed_at >= STEADY:
+        if self.state == "closed" and now - self._closed_at >= STEADY_SECONDS:
             self._times = 0
         # The exponent is held down so that a hub that is away for a year does not overflow a float.
-        pause: float = min(LONGEST, FIRST * 2 ** min(self._times, 16))
+        pause: float = min(RETRY_SECONDS_MAX, FIRST_RETRY_SECONDS * 2 ** min(self._times, 16))
         self._times += 1
         self.state = "open"
         return pause * self._chance.uniform(0.5, 1.5)

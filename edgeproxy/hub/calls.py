@@ -12,22 +12,22 @@ from edgeproxy.clock import EPOCH
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
 
-KEPT_LONGER = 60
+KEY_KEPT_SECONDS = 60
 """Seconds for which a key outlives what it says."""
-DAY = 86400
-COUNT = 1 << 53
+DAY_SECONDS = 86400
+COUNT_MAX = 1 << 53
 """The largest number that is exact in a script."""
-LEVEL = 1 << 50
+LEVEL_MAX = 1 << 50
 """More than a bucket's level, and than a time: the map has room for so much."""
-HOSTS = 1_000_000
+HOSTS_MAX = 1_000_000
 """That a hub may have, at most."""
-PERIOD_MOST = 1 << 22
+PERIOD_MAX = 1 << 22
 """The number of a day, or a month, of a calendar, at most."""
-LATEST = EPOCH + (1 << 30)
+UNIX_SECONDS_MAX = EPOCH + (1 << 30)
 """What a clock may say at most, in Unix seconds: until then, in 2059, levels have ticks (limits/levels.py)."""
-JUMP = 5.0
+JUMP_SECONDS = 5.0
 """Seconds from which on what is ahead is of a clock that was set back since (scripts/rate.lua)."""
-ROUNDED = 0.001
+ROUNDING_SECONDS = 0.001
 """Seconds by which a moment may be another one for having been written down."""
 
 Argument = bytes | str | float
@@ -52,7 +52,7 @@ def named_by(key: bytes) -> bytes:
 def rate_call(said: Report) -> tuple[list[bytes], list[Argument]]:
     """Keys and arguments of rate.lua."""
     window, bucket = said.window, said.bucket
-    kept = math.ceil(said.span * 1.1) + KEPT_LONGER
+    kept = math.ceil(said.span * 1.1) + KEY_KEPT_SECONDS
     given: list[Argument] = [said.instance, said.seq, said.born, _exact(said.now), _exact(said.span)]
     given += [said.cum, said.spent, said.want, kept]
     given += (0, 0, 0) if window is None else (window.limit, window.cells, window.cell)
@@ -74,8 +74,8 @@ def rate_told(answer: Any, said: Report) -> Told:
         or len(claims) % 3
         or not _are_counts([known, hosts, in_hand, *foreign, *claims])
         or not (_is_number(level) and _is_number(now))
-        or hosts > HOSTS
-        or not said.now - ROUNDED <= float(now) <= said.now + JUMP + ROUNDED
+        or hosts > HOSTS_MAX
+        or not said.now - ROUNDING_SECONDS <= float(now) <= said.now + JUMP_SECONDS + ROUNDING_SECONDS
     ):
         raise ValueError(no_answer(answer, f"the script {RATE}"))
     return Told(
@@ -92,28 +92,28 @@ def rate_told(answer: Any, said: Report) -> Told:
 
 def period_call(said: Period) -> tuple[list[bytes], list[Argument]]:
     """Keys and arguments of period.lua; kept for longer than the longest month."""
-    return [b"%b:q" % named_by(said.key)], [said.instance, said.period, said.amount, 35 * DAY]
+    return [b"%b:q" % named_by(said.key)], [said.instance, said.period, said.amount, 35 * DAY_SECONDS]
 
 
 def period_told(answer: Any, said: Period) -> PeriodTold:
     """What period.lua says; raises ValueError where that is no answer of it."""
     period, others = _of(answer, 2, PERIOD)
     # What others counted may be less than nothing: where the hub has forgotten what is given back since.
-    if not _are_counts([period]) or type(others) is not int or not said.period <= period <= PERIOD_MOST:
+    if not _are_counts([period]) or type(others) is not int or not said.period <= period <= PERIOD_MAX:
         raise ValueError(no_answer(answer, f"the script {PERIOD}"))
     return PeriodTold(period, others)
 
 
 def gauge_call(said: Gauge) -> tuple[list[bytes], list[Argument]]:
     """Keys and arguments of gauge.lua."""
-    kept = math.ceil(said.until - said.now) + KEPT_LONGER
+    kept = math.ceil(said.until - said.now) + KEY_KEPT_SECONDS
     return [b"%b:g" % named_by(said.key)], [said.instance, said.amount, _exact(said.now), _exact(said.until), kept]
 
 
 def gauge_told(answer: Any) -> GaugeTold:
     """What gauge.lua says; raises ValueError where that is no answer of it."""
     others, hosts = _of(answer, 2, GAUGE)
-    if not _are_counts([others, hosts]) or hosts > HOSTS:
+    if not _are_counts([others, hosts]) or hosts > HOSTS_MAX:
         raise ValueError(no_answer(answer, f"the script {GAUGE}"))
     return GaugeTold(others, hosts)
 
@@ -122,7 +122,7 @@ def heartbeat_told(answer: Any) -> tuple[int, bool]:
     """What heartbeat.lua says: how many hosts there are, and whether this one was not known. Raises ValueError where
     that is no answer of it."""
     hosts, is_new = _of(answer, 2, HEARTBEAT)
-    if not _are_counts([hosts, is_new]) or not 1 <= hosts <= HOSTS:
+    if not _are_counts([hosts, is_new]) or not 1 <= hosts <= HOSTS_MAX:
         raise ValueError(no_answer(answer, f"the script {HEARTBEAT}"))
     return hosts, bool(is_new)
 
@@ -133,7 +133,7 @@ def clock_of(answer: Sequence[Any]) -> float:
     if not all(type(said) is bytes and said.isdigit() for said in (seconds, rest)):
         raise ValueError(no_answer(answer, "a script"))
     clock = int(seconds) + int(rest) / 1e6
-    if not EPOCH <= clock < LATEST:
+    if not EPOCH <= clock < UNIX_SECONDS_MAX:
         raise ValueError(f"its clock is wrong: it says {int(clock)}, in Unix seconds")
     return clock
 
@@ -147,13 +147,13 @@ def _of(answer: Any, some: int, script: str) -> Any:
 
 def _are_counts(numbers: Iterable[Any]) -> bool:
     """Whether they are whole numbers, exact and not below 0."""
-    return all(type(number) is int and 0 <= number <= COUNT for number in numbers)
+    return all(type(number) is int and 0 <= number <= COUNT_MAX for number in numbers)
 
 
 def _is_number(said: Any) -> bool:
     """Whether it is a number as scripts write it, not below 0."""
     try:
-        return type(said) is bytes and 0 <= float(said) < LEVEL
+        return type(said) is bytes and 0 <= float(said) < LEVEL_MAX
     except ValueError:
         return False
 

@@ -19,17 +19,17 @@ from edgeproxy.config.parsers import CLUSTERS, Address, HubUrl, split_address
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.node import Node
-from edgeproxy.hub.redis import DEADLINE, HOSTS, UNREADABLE, Away, Link, Tls, reason
+from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, HOSTS_KEY, UNREADABLE, Away, Link, Tls, reason
 from edgeproxy.tasks import Tasks
 
-LOOK = 10.0
+SLOTS_LOOK_SECONDS = 10.0
 """Seconds after which a cluster is asked where its slots are, half of it more or less."""
-LOOK_FOR_LOST = 1.0
+LOST_NODE_LOOK_SECONDS = 1.0
 """The same while a node is away: a replica may have taken its place."""
-LOOK_AT_MOST = 0.2
+SLOTS_LOOK_SECONDS_MIN = 0.2
 """Seconds between two times at least."""
-A_PART = "it is one node of a Redis Cluster: write redis+cluster:// as the hub's URL"
-NO_CLUSTER = "it is no Redis Cluster: write redis:// as the hub's URL"
+IS_CLUSTER_NODE = "it is one node of a Redis Cluster: write redis+cluster:// as the hub's URL"
+IS_NO_CLUSTER = "it is no Redis Cluster: write redis:// as the hub's URL"
 
 Make = Callable[[str], Node]
 """A node of a URL, which nobody has tried to reach yet."""
@@ -75,13 +75,13 @@ class One:
 
     def heartbeat(self, node: Node) -> bytes:
         """The key of the hosts."""
-        return HOSTS
+        return HOSTS_KEY
 
     def elsewhere(self, node: Node, said: AskError) -> None:
         """It is a part of a cluster, and of no use by itself."""
         if node.link is not None:
-            node.link.lose(A_PART)
-        raise Away(A_PART)
+            node.link.lose(IS_CLUSTER_NODE)
+        raise Away(IS_CLUSTER_NODE)
 
     def look(self) -> None:
         """There is no other."""
@@ -141,8 +141,8 @@ class Cluster:
 
     def heartbeat(self, node: Node) -> bytes:
         """The key of the hosts where the node has that, else one like it that it has."""
-        keys = itertools.chain([HOSTS], (b"%b:%d" % (HOSTS, number) for number in range(SLOTS)))
-        return next((key for key in keys if self.of(key) is node), HOSTS)
+        keys = itertools.chain([HOSTS_KEY], (b"%b:%d" % (HOSTS_KEY, number) for number in range(SLOTS)))
+        return next((key for key in keys if self.of(key) is node), HOSTS_KEY)
 
     def elsewhere(self, node: Node, said: AskError) -> Node | None:
         """The node that has the key, from now on where it has MOVED there."""
@@ -173,13 +173,13 @@ class Cluster:
                 breaker.close(monotonic())
                 self.why = None
                 self._changed()
-                pause = LOOK if all(node.link for node in self.all) else LOOK_FOR_LOST
+                pause = SLOTS_LOOK_SECONDS if all(node.link for node in self.all) else LOST_NODE_LOOK_SECONDS
                 try:
                     async with asyncio.timeout(pause * random.uniform(0.5, 1.5)):
                         await self._stale.wait()
                 except TimeoutError:
                     pass
-                await asyncio.sleep(LOOK_AT_MOST * random.uniform(1.0, 1.5))
+                await asyncio.sleep(SLOTS_LOOK_SECONDS_MIN * random.uniform(1.0, 1.5))
         finally:
             await self._tasks.cancel()
 
@@ -213,7 +213,7 @@ class Cluster:
         self._owners = owners
 
 
-async def link_to(key: bytes, url: str, tls: Tls, *, deadline: float = DEADLINE) -> Link:
+async def link_to(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> Link:
     """A connection of one's own to the node of a hub that has this key; raises Away."""
     parts = HubUrl.of(url)
     if parts.scheme not in CLUSTERS:
@@ -231,7 +231,7 @@ def _node(url: HubUrl, at: str) -> str:
     return f"{CLUSTERS[url.scheme]}://{who}{at}/0"
 
 
-async def _slots_by_seeds(url: HubUrl, tls: Tls, deadline: float = DEADLINE) -> list[Range]:
+async def _slots_by_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWER_SECONDS_MAX) -> list[Range]:
     """Who has which slots, by the first node of the URL that says so. Raises Away, with what the last one said."""
     told = Away("it has no node")
     for seed in random.sample(url.where, len(url.where)):
@@ -251,7 +251,7 @@ async def _slots(link: Link, host: str) -> list[Range]:
     try:
         answer = await link.ask("CLUSTER", "SLOTS")
     except ResponseError as no:
-        raise Away(NO_CLUSTER if "cluster support disabled" in str(no) else reason(no)) from no
+        raise Away(IS_NO_CLUSTER if "cluster support disabled" in str(no) else reason(no)) from no
     try:
         found = ranges(answer, host)
     except UNREADABLE as failure:

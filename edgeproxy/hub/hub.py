@@ -20,18 +20,18 @@ from edgeproxy.hub import calls
 from edgeproxy.hub.breaker import State
 from edgeproxy.hub.cluster import Cluster, Nodes, One
 from edgeproxy.hub.node import Node
-from edgeproxy.hub.redis import HOST_KEPT, HOSTS, Away, Link, Tls, reason
+from edgeproxy.hub.redis import HOST_KEPT_SECONDS, HOSTS_KEY, Away, Link, Tls, reason
 from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
 
-SAMPLED = 60.0
+SAMPLES_SECONDS = 60.0
 """Seconds for which a sample of the hub's clock counts."""
-SAMPLES = 200
+SAMPLES_MAX = 200
 """Samples that are kept at most, each the quickest of its part of these seconds."""
-WHYS = 3
+REASONS_LOGGED_MAX = 3
 """Different reasons for which something is away that are logged at once since it was lost."""
-SELDOM = 60.0
+OTHER_REASONS_SECONDS = 60.0
 """Seconds between two lines about others: some say something else each time."""
-TIMES = 3
+REDIRECTS_MAX = 3
 """How often something is asked that is said to be elsewhere."""
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Hub:
         self._instance = instance
         self._changed = changed
         self._renewed = renewed
-        self._samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
         self._sampled_over = 0
         """The number of the link over which the samples came."""
         self._log = log.get()
@@ -174,7 +174,7 @@ class Hub:
         key = self._nodes.heartbeat(node)
         sent = monotonic()
         try:
-            answer = await link.run(calls.HEARTBEAT, [key], [self._instance, HOST_KEPT])
+            answer = await link.run(calls.HEARTBEAT, [key], [self._instance, HOST_KEPT_SECONDS])
         except (AskError, TryAgainError) as elsewhere:
             # It is well, and the key is on its way to another node, or there.
             if isinstance(elsewhere, MovedError):
@@ -190,9 +190,9 @@ class Hub:
         if is_new and link is node.link:
             # It was there a moment ago: the server has been emptied.
             self._renewed(lambda key: self._nodes.of(calls.named_by(key)) is node)
-        if key == HOSTS:
+        if key == HOSTS_KEY:
             if link.number != self._sampled_over:
-                self._all_back_at = self.heard_at + HOST_KEPT
+                self._all_back_at = self.heard_at + HOST_KEPT_SECONDS
             self._sampled(link, sent, clock)
             if self.heard_at < self._all_back_at:
                 hosts = max(hosts, self.hosts)
@@ -249,9 +249,11 @@ class Hub:
                 self._log.info(f"{what} is reached", hub=self.name, **more)
             return not was_there
         logged, now = self._logged.setdefault(of, {}), monotonic()
-        if why not in logged and (len(logged) < WHYS or now - max(logged.values()) >= SELDOM):
+        if why not in logged and (
+            len(logged) < REASONS_LOGGED_MAX or now - max(logged.values()) >= OTHER_REASONS_SECONDS
+        ):
             logged[why] = now
-            if len(logged) > WHYS:
+            if len(logged) > REASONS_LOGGED_MAX:
                 del logged[min(logged, key=lambda said: logged[said])]
             self._log.error(f"{what} is away", hub=self.name, **(more | {"why": why}))
         return was_there
@@ -262,13 +264,13 @@ class Hub:
         if link.number != self._sampled_over:
             self._samples.clear()
             self._sampled_over = link.number
-        if self._samples and now - self._samples[-1].at < SAMPLED / SAMPLES:
+        if self._samples and now - self._samples[-1].at < SAMPLES_SECONDS / SAMPLES_MAX:
             # The quickest of each little while: of thousands a second none would be a minute old.
             if now - sent >= self._samples[-1].rtt:
                 return
             at = self._samples.pop().at
         self._samples.append(Sample(clock - (sent + now) / 2, now - sent, at))
-        while self._samples[0].at < now - SAMPLED:
+        while self._samples[0].at < now - SAMPLES_SECONDS:
             self._samples.popleft()
 
     # ---- reports
@@ -307,7 +309,7 @@ class Hub:
 
     def _send(self, question: Question) -> None:
         """Ask whoever has the key."""
-        self._send_to(self._nodes.of(question.key), question, TIMES)
+        self._send_to(self._nodes.of(question.key), question, REDIRECTS_MAX)
 
     def _send_to(self, node: Node | None, question: Question, times: int, asking: bool = False) -> None:
         link = None if node is None else node.link

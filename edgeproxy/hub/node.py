@@ -12,9 +12,9 @@ from edgeproxy.config.parsers import HubUrl
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.redis import Away, Link, Tls, reason
 
-HEARTBEAT = 2.0
+HEARTBEAT_SECONDS = 2.0
 """Seconds between two heartbeats, a fifth more or less: the hub counts hosts by them, and hosts find who is gone."""
-SILENCE = 60.0
+LOG_SILENCE_SECONDS = 60.0
 """Seconds between two log lines about what must not happen."""
 
 Beat = Callable[["Node", Link], Awaitable[None]]
@@ -39,7 +39,7 @@ class Node:
         self.tried = False
         """Whether it was tried to the end once."""
         self.breaker = Breaker()
-        self._seldom = log.Seldom(SILENCE)
+        self._seldom = log.Seldom(LOG_SILENCE_SECONDS)
 
     async def run(self) -> None:
         """Reach it, for ever, whenever it is away."""
@@ -69,7 +69,7 @@ class Node:
             self.breaker.close(monotonic())
             self._changed(self)
             while not link.away.done():
-                await asyncio.wait([link.away], timeout=HEARTBEAT * random.uniform(0.8, 1.2))
+                await asyncio.wait([link.away], timeout=HEARTBEAT_SECONDS * random.uniform(0.8, 1.2))
                 await self._beat(self, link)
         except Away as away:
             return str(away)

@@ -21,17 +21,17 @@ from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from edgeproxy.config.models import HubTls
-from edgeproxy.hub.bounds import SHOWN, Bounds, no_answer
+from edgeproxy.hub.bounds import SHOWN_CHARACTERS_MAX, Bounds, no_answer
 from edgeproxy.hub.calls import SCRIPTS, Argument, script
 from edgeproxy.tasks import Tasks
 
-DEADLINE = 1.0
+ANSWER_SECONDS_MAX = 1.0
 """Seconds that an answer may take; then the hub is away."""
-TURN = 50
+ANSWERS_PER_TURN_MAX = 50
 """Answers in one turn of the event loop, at most."""
-HOST_KEPT = 10.0
+HOST_KEPT_SECONDS = 10.0
 """Seconds after its last heartbeat for which a host counts as one of them."""
-HOSTS = b"rl:hosts"
+HOSTS_KEY = b"rl:hosts"
 """A sorted set of instances by the hub's time of their last heartbeat, seconds."""
 ANSWERS: dict[str, tuple[type, ...]] = {
     "EVALSHA": (list,),
@@ -69,7 +69,7 @@ class Link:
         """Resolves to why, once the node does not answer any more."""
 
     @classmethod
-    async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = DEADLINE) -> "Link":
+    async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = ANSWER_SECONDS_MAX) -> "Link":
         """A connection to the node of this URL (redis:// or rediss://), with the scripts loaded; raises Away."""
         connection = connection_to(url, tls or Tls())
         try:
@@ -129,7 +129,7 @@ class Link:
 
     async def _read(self) -> None:
         for number in itertools.count(1):
-            if not number % TURN:
+            if not number % ANSWERS_PER_TURN_MAX:
                 # Who waited takes a while with what there was to read, and others want their turn too.
                 await asyncio.sleep(0)
             try:
@@ -195,7 +195,7 @@ def connection_to(url: str, tls: Tls) -> Connection:
     if kind is not Connection:
         options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
         options |= {"ssl_cert_reqs": "required" if tls.verify else "none", "ssl_check_hostname": tls.verify}
-    options |= {"socket_connect_timeout": DEADLINE, "health_check_interval": 0, "parser_class": BoundedParser}
+    options |= {"socket_connect_timeout": ANSWER_SECONDS_MAX, "health_check_interval": 0, "parser_class": BoundedParser}
     # How long things may take is said here. What the library waits with while it sends, asyncio.wait_for of Python
     # 3.11, may miss that it is cancelled.
     made: Connection = kind(**options | {"socket_timeout": None})
@@ -248,7 +248,7 @@ async def _close(connection: Connection) -> None:
 def reason(failure: BaseException) -> str:
     """What a failure says, in one line: an error of Redis with the code before it by which people know it."""
     if isinstance(failure, UNREADABLE):
-        return f"it answered what cannot be read ({str(failure)[:SHOWN]}): is it a Redis?"
+        return f"it answered what cannot be read ({str(failure)[:SHOWN_CHARACTERS_MAX]}): is it a Redis?"
     text = str(failure).partition("\n")[0] or type(failure).__name__
     code = getattr(failure, "status_code", None)
     return text if code in (None, "ERR") or text.startswith(code) else f"{code} {text}"

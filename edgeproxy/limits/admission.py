@@ -9,7 +9,7 @@ from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.policies import Total
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.quota import Quota
-from edgeproxy.limits.window import UNTIL_TRIED
+from edgeproxy.limits.window import HUB_RETRY_SECONDS
 
 NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
 NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
@@ -413,7 +413,7 @@ def denied_at_gates(terms: LimitSet, held: tuple[Policy, ...]) -> Denied:
     """What to tell the client of whom `held_up` said so, and who waited in vain or could not. Others may go on before
     long; while the hub is away, and nothing passes without it, not before it is tried again."""
     gates = (*terms.gates, *terms.told.items())
-    return Denied(held, UNTIL_TRIED if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
+    return Denied(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
 def denied(terms: LimitSet, now: float) -> Denied:

@@ -9,11 +9,11 @@ from math import ceil, floor
 
 from edgeproxy.limits.levels import LevelCounts
 from edgeproxy.limits.policy import RuleTerms
-from edgeproxy.limits.window import UNTIL_TRIED, SlidingWindow
+from edgeproxy.limits.window import HUB_RETRY_SECONDS, SlidingWindow
 
-ROUNDING = 2.0**-10
+ROUNDING_TOKENS = 2.0**-10
 """Tokens that are made up for where levels were rounded: what fits exactly must fit."""
-COARSENESS = 2.0**-22
+ROUNDING_PER_TOKEN = 2.0**-22
 """The same for a token of a level: a few times what one rounding is."""
 
 
@@ -61,17 +61,17 @@ class TokenBucket(SlidingWindow):
         """Whole seconds ≥ 1 until there is room for `cost`, or the bucket is empty. Call it after `left`."""
         counts = self._counts
         if counts.is_shut:
-            return UNTIL_TRIED
+            return HUB_RETRY_SECONDS
         depth = max(1, self.depth // counts.share)
         too_much = counts.level + min(0, cost - depth)
         # Another worker may know the level of a debt with its rounding, which is more than is made up for.
-        rounded = max(0.0, counts.level * COARSENESS - room(depth) + depth)
+        rounded = max(0.0, counts.level * ROUNDING_PER_TOKEN - room(depth) + depth)
         # A little less, which is made up for, so that a float's last bit makes nobody wait for a second more.
-        return max(1, ceil((too_much + rounded - ROUNDING / 4) / counts.rate * counts.parts))
+        return max(1, ceil((too_much + rounded - ROUNDING_TOKENS / 4) / counts.rate * counts.parts))
 
     def _reset(self, now: float) -> int:
         counts = self._counts
-        return max(1, ceil((counts.level - ROUNDING / 4) / counts.rate))
+        return max(1, ceil((counts.level - ROUNDING_TOKENS / 4) / counts.rate))
 
     def tail(self, now: float) -> bytes:
         """What follows the number in the RateLimit lines. Call it after `left`."""
@@ -85,7 +85,7 @@ class TokenBucket(SlidingWindow):
 
 def room(depth: int) -> float:
     """What a bucket of this depth holds at most."""
-    return depth + ROUNDING + depth * COARSENESS
+    return depth + ROUNDING_TOKENS + depth * ROUNDING_PER_TOKEN
 
 
 class Hybrid(TokenBucket):

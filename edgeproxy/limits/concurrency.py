@@ -2,7 +2,7 @@
 
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
-from edgeproxy.limits.window import UNTIL_TRIED
+from edgeproxy.limits.window import HUB_RETRY_SECONDS
 
 
 class Concurrency:
@@ -32,4 +32,4 @@ class Concurrency:
         """Seconds after which it may be worth a try: 1, for nobody knows; 0 where there is a slot now."""
         if not self._slots.is_full(self.limit, now):
             return 0
-        return UNTIL_TRIED if self._slots.is_shut else 1
+        return HUB_RETRY_SECONDS if self._slots.is_shut else 1

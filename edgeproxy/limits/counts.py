@@ -6,16 +6,16 @@ row's sync version moves, or other columns than before are to be read.
 """
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import AHEAD, MASK, SHIFT, per_second, width_us
+from edgeproxy.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
 from edgeproxy.counters.local_row import LocalRow
 from edgeproxy.counters.rows import HAS_FOREIGN, LimitTable, NoRow, TableFull
 from edgeproxy.limits.local import Locals
 
-AGAIN = 1.0
+ROW_RETRY_SECONDS = 1.0
 """Seconds after which a full table is asked again for a row."""
-NEAR = 8
+NEAR_CELLS = 8
 """Cells from the last that was summed, within which this process's own column is taken on from there."""
-NO_CELL = -1 - NEAR
+NO_CELL = -1 - NEAR_CELLS
 """Before every cell, and near none."""
 
 
@@ -145,8 +145,8 @@ class Counts:
             self.oldest = self._own_oldest = self._own_latest = cell
         else:
             low = lowest << SHIFT if lowest > 0 else 1
-            high = base + (AHEAD + 1 << SHIFT)
-            if 0 < cell - self.cell <= NEAR and self._own_latest <= self.cell:
+            high = base + (CELLS_AHEAD + 1 << SHIFT)
+            if 0 < cell - self.cell <= NEAR_CELLS and self._own_latest <= self.cell:
                 self._own_goes_on(cell, lowest)
             else:
                 self._own_anew(cell, low, high)
@@ -219,7 +219,7 @@ class Counts:
         """What is counted in each cell that counts now, by all columns and from elsewhere; not what others are to have
         while the hub is away, which leaves with no cell."""
         low = max(1, self.cell - self.cells << SHIFT)
-        high = self.cell + AHEAD + 1 << SHIFT
+        high = self.cell + CELLS_AHEAD + 1 << SHIFT
         cells: dict[int, int] = {}
         for word in self.words[self._first - self._ring : self._end].tolist():
             if low <= word < high:
@@ -237,14 +237,14 @@ class Counts:
 
     def _settle(self, now: float) -> bool:
         """Find the row, claim it if there is none, or go on in a row of this process's own. True: it is new."""
-        if self._local is not None and 0 < self._again - now <= AGAIN:
+        if self._local is not None and 0 < self._again - now <= ROW_RETRY_SECONDS:
             return False
         table = self._table
         try:
             row, generation, fresh = table.find(self._key, self.width, now)
         except NoRow as none:
             if isinstance(none, TableFull):
-                self._again = now + AGAIN
+                self._again = now + ROW_RETRY_SECONDS
                 self._locals.full()
             self._settled = False
             if self._local is None:

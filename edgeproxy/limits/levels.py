@@ -17,7 +17,7 @@ from edgeproxy.counters.local_row import LocalRow
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 
-REACH_AHEAD = 1.0
+AHEAD_SECONDS_MAX = 1.0
 """Seconds that a level may lie ahead of the reader's clock; one further ahead is of a clock that was set back."""
 
 UNREAD = -1 << 80
@@ -27,10 +27,10 @@ UNREAD = -1 << 80
 # its own, less those of the smallest, without the last of them.
 _SCRATCH = memoryview(bytearray(8))
 DOUBLE, BITS = _SCRATCH.cast("d"), _SCRATCH.cast("Q")
-LEAST, EXPONENTS, FRACTION = 2.0**-13, 6, 52
+LEVEL_MIN, EXPONENT_BITS, FRACTION_BITS = 2.0**-13, 6, 52
 """Levels are 2⁻¹³ to 2⁵¹ tokens; what is less is as much."""
-DOUBLE[0] = LEAST
-FLOOR = BITS[0]
+DOUBLE[0] = LEVEL_MIN
+LEVEL_MIN_BITS = BITS[0]
 
 
 class Scale(NamedTuple):
@@ -46,11 +46,11 @@ class Scale(NamedTuple):
     def packed(self, level: float) -> int:
         """The bits for a level ≥ 0: never for less than it, and for more by 2⁻²⁴ of it at most."""
         DOUBLE[0] = level
-        return -(FLOOR - BITS[0] >> self.drop) if level > LEAST else 0
+        return -(LEVEL_MIN_BITS - BITS[0] >> self.drop) if level > LEVEL_MIN else 0
 
     def unpacked(self, word: int) -> float:
         """The level in a word."""
-        BITS[0] = FLOOR + ((word & (1 << self.bits) - 1) << self.drop)
+        BITS[0] = LEVEL_MIN_BITS + ((word & (1 << self.bits) - 1) << self.drop)
         return DOUBLE[0]
 
 
@@ -62,7 +62,7 @@ def scale_of(width: int) -> Scale:
     """
     spared = max(0, (width // 2_000_000).bit_length() - 1)
     bits = 30 + spared
-    return Scale(16 / (1 << spared), bits, EXPONENTS + FRACTION - bits)
+    return Scale(16 / (1 << spared), bits, EXPONENT_BITS + FRACTION_BITS - bits)
 
 
 class Level(NamedTuple):
@@ -92,7 +92,7 @@ def level_in(heads: list[int], stride: int, now: float, rate: float, scale: Scal
     for known, word in zip(seen, heads[at.LEVEL :: stride], strict=True):
         if known == most:
             since = (word >> scale.bits) / scale.ticks
-            behind = since - now > REACH_AHEAD
+            behind = since - now > AHEAD_SECONDS_MAX
             drained = 0.0 if behind else max(0.0, now - since) * rate
             levels.append((max(0.0, scale.unpacked(word) - drained), now if behind else max(now, since), behind))
     # Each of them is right or more, so the least is.
@@ -154,7 +154,7 @@ class LevelCounts(Counts):
             self.level = level = level if level > 0 else 0.0
             self.at = now
             return level
-        if elapsed < -REACH_AHEAD:
+        if elapsed < -AHEAD_SECONDS_MAX:
             self._set_back(now)
         return self.level
 
@@ -169,7 +169,7 @@ class LevelCounts(Counts):
         DOUBLE[0] = level + (moment - self._tick_since) * self.rate
         bits = BITS[0]
         words, place = self.words, self._level_at
-        words[place] = self._tick_word | (-(FLOOR - bits >> self._scale.drop) if bits > FLOOR else 0)
+        words[place] = self._tick_word | (-(LEVEL_MIN_BITS - bits >> self._scale.drop) if bits > LEVEL_MIN_BITS else 0)
         # After the level: who sees an old number here counts too much, never too little.
         words[place + 1] = seen
         if level > self._brief:

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-KEPT = 16_384
+SUBJECTS_KEPT_MAX = 16_384
 """Subjects without a row whose counts a process keeps, 1 to 2 KiB each, though nobody else may hold them."""
 
 
@@ -24,7 +24,7 @@ class Locals:
     def enter(self, counts: object) -> None:
         """These counts have no row: keep them alive, for nothing else remembers them. The longest kept gives way."""
         self._kept[counts] = None
-        if len(self._kept) > KEPT:
+        if len(self._kept) > SUBJECTS_KEPT_MAX:
             self._kept.popitem(last=False)
 
     def leave(self, counts: object) -> None:

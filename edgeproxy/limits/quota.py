@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from zoneinfo import ZoneInfo
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import SHORTEST_US, milliseconds
+from edgeproxy.counters.cells import CELL_US_MIN, milliseconds
 from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, NoRow, TableFull
 from edgeproxy.limits.calendar import Period, period_of
-from edgeproxy.limits.counts import AGAIN
+from edgeproxy.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.limits.local import Locals
 
 NO_PERIOD = Period(-1, 0.0, 0.0)
@@ -163,14 +163,14 @@ class QuotaCounts:
         Returns what it has counted alone, in the period of before, and is to be counted in the row.
         """
         table = self._table
-        if self._row < 0 and 0 < self._again - now <= AGAIN:
+        if self._row < 0 and 0 < self._again - now <= ROW_RETRY_SECONDS:
             return 0
         alone = self._own if self._row < 0 else 0
         try:
-            row, self._generation, _ = table.find(self._key, SHORTEST_US, now, HAS_PERIODS)
+            row, self._generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_PERIODS)
         except NoRow as none:
             if isinstance(none, TableFull):
-                self._again = now + AGAIN
+                self._again = now + ROW_RETRY_SECONDS
                 self._locals.full()
             if self._row >= 0:
                 self._own = 0

@@ -7,13 +7,13 @@ column is nobody's, whoever takes the column next, and counts no more from the m
 from threading import Lock
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import SHORTEST_US, milliseconds
+from edgeproxy.counters.cells import CELL_US_MIN, milliseconds
 from edgeproxy.counters.layout import AWAY, COUNT_MASK, HOSTS
 from edgeproxy.counters.rows import FOREIGN_COLUMN, HAS_GAUGES, LimitTable, NoRow, TableFull
-from edgeproxy.limits.counts import AGAIN
+from edgeproxy.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.limits.local import Locals
 
-KEPT = 60.0
+ROW_KEPT_SECONDS = 60.0
 """Seconds for which a row is kept after something was in use."""
 
 FENCE = Lock()
@@ -158,25 +158,25 @@ class Slots:
 
     def _touch(self, now: float) -> None:
         """Have the row kept for a while though nothing may be in use when it is looked at."""
-        self._touched = now + KEPT / 2
+        self._touched = now + ROW_KEPT_SECONDS / 2
         if self._row >= 0:
             place = self._own_at + at.UNTIL - at.GAUGE
-            self._table.words[place] = milliseconds(now + KEPT)
+            self._table.words[place] = milliseconds(now + ROW_KEPT_SECONDS)
 
     def _settle(self, now: float) -> None:
         """Find the row, or claim it if there is none; without one this process counts alone for a while."""
         table = self._table
         if self._row < 0:
-            if 0 < self._again - now <= AGAIN:
+            if 0 < self._again - now <= ROW_RETRY_SECONDS:
                 return
         elif table.words[self._generation_at] == self._generation:
             self._sync = table.words[self._sync_at]
             return
         try:
-            row, generation, _ = table.find(self._key, SHORTEST_US, now, HAS_GAUGES)
+            row, generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_GAUGES)
         except NoRow as none:
             if isinstance(none, TableFull):
-                self._again = now + AGAIN
+                self._again = now + ROW_RETRY_SECONDS
                 self._locals.full()
             elif self._row >= 0 and self.used:
                 # The row is its key's: none is freed in which something is in use.

@@ -9,17 +9,17 @@ from edgeproxy.counters.cells import MASK
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.policy import RuleTerms
 
-INSTANT = 1e-6
+ROUNDING_SECONDS = 1e-6
 """Seconds by which a moment is put off, so that rounding never makes it come early."""
 
-UNTIL_TRIED = 5
+HUB_RETRY_SECONDS = 5
 """Seconds after which to come back where nothing passes until the hub is there again: about when it is tried again
 (hub/breaker.py)."""
 
 
 def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
     """Whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of so many `cells`."""
-    return max(1, int((cell + cells + 1) * width / 1e6 - now + INSTANT) + 1)
+    return max(1, int((cell + cells + 1) * width / 1e6 - now + ROUNDING_SECONDS) + 1)
 
 
 class SlidingWindow:
@@ -97,7 +97,7 @@ class SlidingWindow:
         if asked != self._asked:
             self._asked = asked
             self._passes = self._moment(cost - left)
-        return UNTIL_TRIED if self._passes is None else max(1, int(self._passes - now + INSTANT) + 1)
+        return HUB_RETRY_SECONDS if self._passes is None else max(1, int(self._passes - now + ROUNDING_SECONDS) + 1)
 
     def _moment(self, needed: int) -> float | None:
         """When so many cells, the oldest first, have left the window that `needed` of the counts are gone; None where
@@ -119,7 +119,7 @@ class SlidingWindow:
     def _reset(self, now: float) -> int:
         counts = self._counts
         if counts.is_shut:
-            return UNTIL_TRIED
+            return HUB_RETRY_SECONDS
         return seconds_until_gone(counts.oldest, counts.cells, counts.width, now)
 
     def tail(self, now: float) -> bytes:

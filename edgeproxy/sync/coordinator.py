@@ -28,7 +28,7 @@ from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.report import GaugeTold, Period, PeriodTold, Report, Told
 from edgeproxy.metrics import Series
 from edgeproxy.sync.leader import Leader
-from edgeproxy.sync.pace import REPORTS, Pace
+from edgeproxy.sync.pace import REPORTS_PER_ROUND_MAX, Pace
 from edgeproxy.sync.pending_reports import PendingReports, Place, places
 from edgeproxy.sync.plan import RateTerms
 from edgeproxy.sync.shared import Row, Shared, Use
@@ -261,8 +261,8 @@ class Coordinator:
         """Hold the next rows to this host's part."""
         try:
             for known in self._known():
-                known.rates.lost(now, self._settings.on_loss, REPORTS)
-                known.totals.lost(self._settings.on_loss, REPORTS)
+                known.rates.lost(now, self._settings.on_loss, REPORTS_PER_ROUND_MAX)
+                known.totals.lost(self._settings.on_loss, REPORTS_PER_ROUND_MAX)
         except Exception as unforeseen:
             self._is_wrong(unforeseen)
 
@@ -307,7 +307,7 @@ class Coordinator:
     def _report(self, now: float) -> None:
         """Tell the hub what is due next."""
         sent = monotonic()
-        room = min(REPORTS, self._pace.window - self._under_way)
+        room = min(REPORTS_PER_ROUND_MAX, self._pace.window - self._under_way)
         tables = self._known()
         self._rounds += 1
         for number in range(len(tables)):

@@ -5,15 +5,15 @@ reports that are under way, as TCP has one: it grows by each answer that comes i
 late, so that a thousand hosts which find their hub again do not bury it. Times are monotonic seconds.
 """
 
-SHARE = 0.5
+CPU_SHARE = 0.5
 """Of a core, what telling the hub and taking its answers may take."""
-AT_ONCE = 0.005
+CPU_SAVED_SECONDS_MAX = 0.005
 """Seconds of it that may be saved up."""
-REPORTS = 100
+REPORTS_PER_ROUND_MAX = 100
 """Reports in one go, while there is time; what they took is known afterwards."""
-FEWEST, MOST = 16, 2000
+UNDER_WAY_MIN, UNDER_WAY_MAX = 16, 2000
 """Reports that may be under way: at first and at least, and at most."""
-LATE = 0.25
+LATE_SECONDS = 0.25
 """Seconds beyond the quickest answer after which one is late."""
 
 
@@ -23,15 +23,15 @@ class Pace:
     __slots__ = ("_at", "_credit", "_halved_at", "window")
 
     def __init__(self, now: float) -> None:
-        self._credit = AT_ONCE
+        self._credit = CPU_SAVED_SECONDS_MAX
         self._at = self._halved_at = now
-        self.window = FEWEST
+        self.window = UNDER_WAY_MIN
 
     def pause(self, now: float) -> float:
         """Seconds until there is time again; 0: now."""
-        self._credit = min(AT_ONCE, self._credit + SHARE * (now - self._at))
+        self._credit = min(CPU_SAVED_SECONDS_MAX, self._credit + CPU_SHARE * (now - self._at))
         self._at = now
-        return max(0.0, -self._credit / SHARE)
+        return max(0.0, -self._credit / CPU_SHARE)
 
     def spent(self, seconds: float) -> None:
         """So much CPU time was spent."""
@@ -39,13 +39,13 @@ class Pace:
 
     def answered(self, now: float, took: float, quickest: float) -> None:
         """An answer came after `took` seconds; the quickest of the last minute took so many."""
-        if took <= quickest + LATE:
-            self.window = min(MOST, self.window + 1)
+        if took <= quickest + LATE_SECONDS:
+            self.window = min(UNDER_WAY_MAX, self.window + 1)
         elif now - self._halved_at > took:
             # Once for all that were under way together.
             self._halved_at = now
-            self.window = max(FEWEST, self.window // 2)
+            self.window = max(UNDER_WAY_MIN, self.window // 2)
 
     def anew(self) -> None:
         """The hub was away: what it can take now is not known."""
-        self.window = FEWEST
+        self.window = UNDER_WAY_MIN

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from edgeproxy.counters import claims
-from edgeproxy.counters.cells import AHEAD, cell_number
+from edgeproxy.counters.cells import CELLS_AHEAD, cell_number
 from edgeproxy.counters.hub_column import NEVER, HubColumn, OnLoss
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Report, Told
@@ -121,7 +121,7 @@ class Rate:
                 self._foreign = self._hub.counts(row, cell)
             left = terms.limit - sum(cells.values())
             if self._foreign:
-                oldest, latest = max(1, cell - table.layout.cells), cell + AHEAD
+                oldest, latest = max(1, cell - table.layout.cells), cell + CELLS_AHEAD
                 left -= sum([count for of, count in self._foreign.items() if oldest <= of <= latest])
         level = 0.0
         if terms.depth:

@@ -16,21 +16,21 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold
 from edgeproxy.sync.plan import SOON, TICK, worth_telling
 
-HOLDS = 5.0
+GAUGE_HOLDS_SECONDS = 5.0
 """Seconds for which others take something to be in use that they were told of: a host that dies lets go of it then."""
-AGAIN, RARELY = 2.0, 600.0
+GAUGE_REPEAT_SECONDS, QUOTA_REPEAT_SECONDS = 2.0, 600.0
 """Seconds after which what is in use is said again, though it is as it was; and what was counted of a quota, lest the
 hub has forgotten it."""
-IDLE = 10.0
+IDLE_SECONDS = 10.0
 """Seconds without a change after which a row is no longer looked at."""
-LOOKS = 500
+LOOKS_PER_ROUND_MAX = 500
 """Rows that are looked at in one go, at most."""
-LEFT_BEHIND = 5000
+LEFT_BEHIND_PER_ROUND_MAX = 5000
 """The same of those that a supervisor before this one may have left behind."""
-SPREAD = 5.0
+SPREAD_SECONDS = 5.0
 """Seconds over which rows are told once the hub is there again that have not changed meanwhile."""
 
-NOTHING = -1
+NOT_KNOWN = -1
 """Told where it is not known what the hub has heard of: as nothing can be, so that it is told in any case."""
 
 
@@ -88,7 +88,7 @@ class Totals:
             self._rows[row] = total
         total.limit = limit
         total.used_at = now
-        if total.told == NOTHING:
+        if total.told == NOT_KNOWN:
             total.told_at = min(total.told_at, now - total.tick)  # It has its turn in some seconds, and is wanted now.
         if self._away:
             self._left.appendleft(total)
@@ -105,7 +105,7 @@ class Totals:
         """What is to be told now."""
         self._look_behind(now)
         self._find(now)
-        looks = LOOKS
+        looks = LOOKS_PER_ROUND_MAX
         while self._due and self._due[0][0] <= now and most > 0 and looks > 0:
             looks -= 1
             due, number = heapq.heappop(self._due)
@@ -119,7 +119,7 @@ class Totals:
             if self._worth(total, now) <= now:
                 most -= 1
                 yield total, self._report(total, now)
-            if now - total.used_at > IDLE and not total.told:
+            if now - total.used_at > IDLE_SECONDS and not total.told:
                 del self._rows[number]
                 if not self._is_quota(total):
                     self._hub.write_in_use(total.row, 0)  # Nobody would hear of it once that is over.
@@ -130,12 +130,12 @@ class Totals:
         """Ask anew what is in use elsewhere, where there is such a word in the map and none of its workers asks."""
         if self._left_behind is None:
             return
-        some = list(islice(self._left_behind, LEFT_BEHIND))
+        some = list(islice(self._left_behind, LEFT_BEHIND_PER_ROUND_MAX))
         for row in some:
             generation, elsewhere = self.table.generation(row), self._hub.in_use(row)
             if self.table.counts_gauges(row) and elsewhere and generation % 2 == 0 and row not in self._rows:
                 self.use(row, generation, elsewhere, now)
-        if len(some) < LEFT_BEHIND:
+        if len(some) < LEFT_BEHIND_PER_ROUND_MAX:
             self._left_behind = None
 
     def overdue(self, now: float) -> float:
@@ -144,7 +144,7 @@ class Totals:
 
     def _schedule(self, total: Total, now: float) -> None:
         due = max(now, self._worth(total, now))
-        if now - total.used_at <= IDLE:
+        if now - total.used_at <= IDLE_SECONDS:
             # Workers do not say each time that they use it.
             due = min(due, now + TICK)
         if not total.due or due < total.due:
@@ -159,11 +159,13 @@ class Totals:
         period, count = self._counted(total)
         changed = abs(count - total.told) if period == total.period else count
         left = total.limit - count - total.others
-        if total.told != NOTHING and changed and changed >= worth_telling(total.limit, left, self.hosts):
+        if total.told != NOT_KNOWN and changed and changed >= worth_telling(total.limit, left, self.hosts):
             return total.told_at + SOON
         if changed or total.used_at > total.told_at:
             return total.told_at + total.tick
-        return total.told_at + (AGAIN if not period and (count or total.others) else RARELY)
+        return total.told_at + (
+            GAUGE_REPEAT_SECONDS if not period and (count or total.others) else QUOTA_REPEAT_SECONDS
+        )
 
     # ---- the map
 
@@ -186,7 +188,7 @@ class Totals:
         total.told, total.told_at, total.tick = count, now, TICK * self._chance.uniform(0.8, 1.2)
         if self._is_quota(total):
             return Period(total.key, self.instance, total.period, count)
-        return Gauge(total.key, self.instance, count, now, now + HOLDS)
+        return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)
 
     def answer(self, total: Total, now: float, told: PeriodTold | GaugeTold) -> None:
         """Write what others have counted, or have in use, into the map."""
@@ -198,7 +200,7 @@ class Totals:
         elif self._rows.get(total.row) is total:
             self._hub.write_in_use(total.row, told.others)
 
-    def lost(self, on_loss: OnLoss, most: int = LOOKS) -> None:
+    def lost(self, on_loss: OnLoss, most: int = LOOKS_PER_ROUND_MAX) -> None:
         """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known.
 
         So many rows at a time: call it again and again, when some are due.
@@ -220,7 +222,7 @@ class Totals:
         """The part of the hub that has this row did not answer; it is told again with the next tick."""
         if self._is_there(total) and self._rows.get(total.row) is total:
             self._hold(total, on_loss)
-            total.told, total.told_at = NOTHING, now
+            total.told, total.told_at = NOT_KNOWN, now
             self._schedule(total, now)
 
     def _hold(self, total: Total, on_loss: OnLoss) -> None:
@@ -233,7 +235,7 @@ class Totals:
         """Tell of these keys again, over the next seconds: who has them may not have heard the last of it."""
         for total in self._rows.values():
             if has(total.key):
-                total.told, total.told_at = NOTHING, now - total.tick + self._chance.uniform(0, SPREAD)
+                total.told, total.told_at = NOT_KNOWN, now - total.tick + self._chance.uniform(0, SPREAD_SECONDS)
                 self._schedule(total, now)
 
     def found(self) -> None:
@@ -242,14 +244,14 @@ class Totals:
 
     def _find(self, now: float) -> None:
         """Of the rows that the hub is to be told of again, see when the next ones are due."""
-        for _ in range(min(LOOKS, len(self._left))):
+        for _ in range(min(LOOKS_PER_ROUND_MAX, len(self._left))):
             total = self._left.popleft()
             if self._rows.get(total.row) is not total or not self._is_there(total):
                 continue
             period, count = self._counted(total)
             changed = (period, count) != (total.period, total.told)
-            later = 0.0 if changed else self._chance.uniform(0, SPREAD)
-            total.told, total.told_at = NOTHING, now - total.tick + later
+            later = 0.0 if changed else self._chance.uniform(0, SPREAD_SECONDS)
+            total.told, total.told_at = NOT_KNOWN, now - total.tick + later
             self._schedule(total, now)
 
     def _is_there(self, total: Total) -> bool:

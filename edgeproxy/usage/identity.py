@@ -27,7 +27,7 @@ from edgeproxy.counters.control import Control
 from edgeproxy.counters.file import KINDS, TableFile, sync_folder, write_whole
 from edgeproxy.counters.locks import FileLock
 from edgeproxy.counters.setup import file_name, generations
-from edgeproxy.counters.store import IDENTITY
+from edgeproxy.counters.store import IDENTITY_FILE
 
 VERSION = 1
 SPOOL = "spool"
@@ -87,7 +87,7 @@ class Here(NamedTuple):
 
 def load(folder: Path) -> Identity | None:
     """The identity in a directory; None where there is none yet. Raises Unusable where it cannot be understood."""
-    path = folder / IDENTITY
+    path = folder / IDENTITY_FILE
     try:
         said = orjson.loads(path.read_bytes())
         if said["version"] != VERSION:
@@ -102,7 +102,7 @@ def load(folder: Path) -> Identity | None:
 def write(state: Path, identity: Identity) -> None:
     """Make this the identity of a directory, durably. Raises TableError."""
     content = {"version": VERSION, **identity._asdict()}
-    write_whole(state / IDENTITY, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
+    write_whole(state / IDENTITY_FILE, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def make(state: Path, now: float) -> Identity:
@@ -126,7 +126,7 @@ def _name(state: Path) -> Identity:
 def aside(state: Path) -> list[Path]:
     """What was set aside, oldest first."""
     found = [path for path in state.iterdir() if ASIDE.fullmatch(path.name)] if state.exists() else []
-    return sorted((path for path in found if (path / IDENTITY).exists()), key=_number)
+    return sorted((path for path in found if (path / IDENTITY_FILE).exists()), key=_number)
 
 
 def settle(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
@@ -221,14 +221,14 @@ def set_aside(state: Path, folder: Path, *, only: tuple[str, ...] | None = None)
         _move(_tables(folder), tables)
     else:
         _move([state / name for name in only], target)
-    _move([state / IDENTITY], target)
+    _move([state / IDENTITY_FILE], target)
     return target
 
 
 def _target(state: Path) -> Path:
     """Where the next state is set aside: where the one before was not ended, if that was cut off."""
     numbers = [_number(path) for path in state.iterdir() if ASIDE.fullmatch(path.name)]
-    unfinished = [number for number in numbers if not (state / f"aside.{number}" / IDENTITY).exists()]
+    unfinished = [number for number in numbers if not (state / f"aside.{number}" / IDENTITY_FILE).exists()]
     return state / f"aside.{max(unfinished) if unfinished else 1 + max(numbers, default=0)}"
 
 
@@ -271,7 +271,7 @@ def _end_adopting(state: Path, folder: Path) -> Adopted | None:
         return None
     said = orjson.loads(path.read_bytes())
     source = state / said["name"]
-    if said["aside"] is not None and not (state / said["aside"] / IDENTITY).exists():
+    if said["aside"] is not None and not (state / said["aside"] / IDENTITY_FILE).exists():
         set_aside(state, folder)
     if source.exists():
         if folder != state:

@@ -29,7 +29,7 @@ from edgeproxy.counters.file import TableError, TableFile
 from edgeproxy.counters.index import NoRow
 from edgeproxy.counters.locks import FileLock
 from edgeproxy.counters.setup import file_name, generations
-from edgeproxy.counters.store import IDENTITY, Store
+from edgeproxy.counters.store import IDENTITY_FILE, Store
 from edgeproxy.counters.tallies import COUNTER, TallyTable, names
 from edgeproxy.usage import identity
 from edgeproxy.usage.batch import (
@@ -138,7 +138,9 @@ class Sealer:
         try:
             if mine is None:
                 if spool.last is not None:
-                    raise Broken(f"{spool.folder} holds batches, and {store.state / IDENTITY} is missing: put it back")
+                    raise Broken(
+                        f"{spool.folder} holds batches, and {store.state / IDENTITY_FILE} is missing: put it back"
+                    )
                 # What the tables know of was of another identity.
                 for file in _files(store).values():
                     file.last_sealed = 0

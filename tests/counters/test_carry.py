@@ -4,10 +4,10 @@ from time import perf_counter
 import pytest
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.carry import ROUND, Carry
-from edgeproxy.counters.cells import SHORTEST_US, cell_number, pack, unpack
+from edgeproxy.counters.carry import ROWS_PER_CLOCK_READ, Carry
+from edgeproxy.counters.cells import CELL_US_MIN, cell_number, pack, unpack
 from edgeproxy.counters.columns import give_back, take
-from edgeproxy.counters.reclaim import HINDSIGHT
+from edgeproxy.counters.reclaim import PERIOD_KEPT_SECONDS
 from edgeproxy.counters.rows import HAS_FOREIGN, HAS_GAUGES, HAS_PERIODS, LimitTable
 from tests.counters.gauges import process, use
 from tests.support.tables import (
@@ -123,12 +123,16 @@ def test_what_a_full_table_has_no_row_for_is_tried_in_every_round(old: LimitTabl
 
 def test_a_long_table_is_carried_by_the_piece(tmp_path: Path) -> None:
     # In a table that is full to the last row a key may find no place in the index.
-    layout, rows = CUSTOMERS._replace(rows=4 * ROUND), 2 * ROUND + 50
+    layout, rows = CUSTOMERS._replace(rows=4 * ROWS_PER_CLOCK_READ), 2 * ROWS_PER_CLOCK_READ + 50
     old, new = limits(make(tmp_path, layout), 0), limits(make(tmp_path, layout, generation=2), 0)
     for number in range(rows):
         count(old, b"%d" % number, 0, CELL, number + 1)
     carry = Carry(old, new)
-    assert [carry.slice(NOW, perf_counter()) for _ in range(3)] == [(ROUND, False), (ROUND, False), (50, True)]
+    assert [carry.slice(NOW, perf_counter()) for _ in range(3)] == [
+        (ROWS_PER_CLOCK_READ, False),
+        (ROWS_PER_CLOCK_READ, False),
+        (50, True),
+    ]
     assert all(foreign(new, b"%d" % number) == {CELL: number + 1} for number in range(rows))
 
 
@@ -148,7 +152,7 @@ def foreign_head(table: LimitTable, key: bytes) -> list[int] | None:
     if row is None:
         return None
     first = row + table.layout.head(-1)
-    return table.words[first : first + at.HEADS].tolist()
+    return table.words[first : first + at.HEAD_WORDS].tolist()
 
 
 UNTIL = int(NOW * 1000) + 50_000
@@ -246,7 +250,7 @@ def test_what_was_counted_in_the_former_format_is_carried(tmp_path: Path, new: L
     assert foreign(new, b"acme") == {CELL: 7}
     assert foreign(new, b"globex") == {CELL - 1: 5}
     # What the cells were counted into says nothing of levels, or of how long a row is wanted.
-    assert foreign_head(new, b"acme") == [0] * at.HEADS
+    assert foreign_head(new, b"acme") == [0] * at.HEAD_WORDS
     assert carry.slice(NOW, NEVER) == (0, True)
     count_as_formerly(old, b"acme", 3, CELL, 6)
     assert carry.slice(NOW, NEVER) == (1, True)
@@ -392,8 +396,8 @@ def test_what_an_even_older_file_has_left_of_a_quota_is_handed_on(quotas: tuple[
 
 def test_a_quota_whose_period_is_over_is_left(quotas: tuple[LimitTable, LimitTable]) -> None:
     old, new = quotas
-    set_head(old, b"acme", 0, (1000, MAY, 0, int((TODAY - HINDSIGHT) * 1000)))
-    row, _, _ = old.find(old.key(b"globex"), SHORTEST_US, TODAY, HAS_PERIODS)
+    set_head(old, b"acme", 0, (1000, MAY, 0, int((TODAY - PERIOD_KEPT_SECONDS) * 1000)))
+    row, _, _ = old.find(old.key(b"globex"), CELL_US_MIN, TODAY, HAS_PERIODS)
     assert not any(old.words[row + old.layout.heads : row + old.layout.row_words].tolist())
     assert Carry(old, new).slice(TODAY, NEVER) == (0, True)
     assert new.rows_in_use == 0

@@ -2,9 +2,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.counters.cells import (
-    AHEAD,
+    CELL_US_MIN,
+    CELLS_AHEAD,
     MASK,
-    SHORTEST_US,
     bounds,
     cell_number,
     pack,
@@ -18,20 +18,20 @@ from edgeproxy.counters.cells import (
 def test_cells_span_the_window_and_hardly_more(window: float, cells: int) -> None:
     width = width_us(window, cells)
     assert cells * width >= round(window * 1e6)
-    assert (cells * (width - 1) < round(window * 1e6)) or width == SHORTEST_US
+    assert (cells * (width - 1) < round(window * 1e6)) or width == CELL_US_MIN
 
 
 def test_no_cell_is_shorter_than_ten_milliseconds() -> None:
-    assert width_us(0.001, 28) == SHORTEST_US
+    assert width_us(0.001, 28) == CELL_US_MIN
 
 
-@given(st.floats(0, 7e8), st.integers(SHORTEST_US, 10**12))
+@given(st.floats(0, 7e8), st.integers(CELL_US_MIN, 10**12))
 def test_the_number_of_a_cell_is_the_one_that_hot_code_computes(now: float, width: int) -> None:
     assert cell_number(now, width) == int(now * per_second(width))
 
 
 def test_thirty_six_bits_number_the_shortest_cells_until_2046() -> None:
-    assert cell_number(21 * 365.25 * 86400, SHORTEST_US) < 1 << 36
+    assert cell_number(21 * 365.25 * 86400, CELL_US_MIN) < 1 << 36
 
 
 @given(st.integers(0, (1 << 36) - 1), st.integers(0, MASK))
@@ -49,7 +49,7 @@ def test_the_words_that_count_are_those_of_c_cells_back_to_two_ahead(cell: int, 
     low, high = bounds(cell, 28)
     other = cell + away
     if other >= 0:
-        assert (low <= pack(other, count) < high) == (-28 <= away <= AHEAD)
+        assert (low <= pack(other, count) < high) == (-28 <= away <= CELLS_AHEAD)
 
 
 def test_a_word_never_written_does_not_count_at_the_beginning_of_time() -> None:

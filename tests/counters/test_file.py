@@ -22,7 +22,7 @@ def test_a_new_file_is_allocated_whole_and_zero_but_for_its_header(tmp_path: Pat
     file = opened(path)
     assert file.layout == CUSTOMERS
     assert (file.generation, file.instance, file.boot) == (1, INSTANCE, 1)
-    assert not any(file.words[at.HEADER :].tolist())
+    assert not any(file.words[at.HEADER_WORDS :].tolist())
     assert os.listdir(tmp_path) == [path.name]
 
 

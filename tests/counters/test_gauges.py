@@ -9,14 +9,14 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.columns import take
-from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
+from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from tests.counters.gauges import Process, process, use
 from tests.support.tables import CUSTOMERS, WIDTH, limits, make, opened
 
 KEY = b"acme"
 BORN = 1000.0
-IDLE_FROM = BORN + 28 * WIDTH / 1e6 + IDLE + 0.01
+IDLE_FROM = BORN + 28 * WIDTH / 1e6 + IDLE_SECONDS + 0.01
 NEVER = float("inf")
 
 Start = Callable[[], Process]
@@ -147,7 +147,7 @@ def test_a_row_is_kept_while_a_running_process_uses_any_of_it(path: Path, start:
     assert reclaim.slice(IDLE_FROM, NEVER) == (1, 0, 0)
     # Taken in the moment between.
     one.use(KEY, 1)
-    assert reclaim.slice(IDLE_FROM + GRACE, NEVER)[1:] == (0, 0)
+    assert reclaim.slice(IDLE_FROM + GRACE_SECONDS, NEVER)[1:] == (0, 0)
     assert supervisor.in_use(row_of(supervisor)) == 1
 
 
@@ -158,7 +158,7 @@ def test_what_was_taken_just_before_a_row_closed_revives_it(path: Path) -> None:
     assert reclaim.slice(IDLE_FROM, NEVER) == (1, 0, 0)
     # By one who had found the row before, and does not look at its generation again.
     table.words[row + table.head_at + at.GAUGE] = table.owner << at.OWNER_SHIFT | 1
-    assert reclaim.slice(IDLE_FROM + GRACE, NEVER) == (0, 0, 1)
+    assert reclaim.slice(IDLE_FROM + GRACE_SECONDS, NEVER) == (0, 0, 1)
 
 
 def test_a_row_is_not_kept_for_a_killed_process(path: Path, start: Start) -> None:
@@ -169,7 +169,7 @@ def test_a_row_is_not_kept_for_a_killed_process(path: Path, start: Start) -> Non
     assert reclaim.slice(IDLE_FROM, NEVER) == (0, 0, 0)
     dying.kill()
     assert reclaim.slice(IDLE_FROM, NEVER) == (1, 0, 0)
-    assert reclaim.slice(IDLE_FROM + GRACE, NEVER) == (0, 1, 0)
+    assert reclaim.slice(IDLE_FROM + GRACE_SECONDS, NEVER) == (0, 1, 0)
     # The next who gets the row finds nothing in use.
     mine = worker(path)
     row = use(mine, b"globex", 0)

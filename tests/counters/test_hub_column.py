@@ -11,7 +11,7 @@ from edgeproxy.counters.cells import cell_number, pack
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.setup import layouts
 from edgeproxy.counters.store import Store
-from edgeproxy.counters.tending import UNHELD, Tending
+from edgeproxy.counters.tending import UNHELD_SECONDS, Tending
 from tests.support.tables import CUSTOMERS, WIDTH, claim, limits, make, opened
 
 NOW = 5000.0
@@ -58,7 +58,7 @@ def test_it_is_never_let_go_of(tmp_path: Path) -> None:
     try:
         tending = Tending(store)
         tending.let_columns_go(store.customers, NOW)
-        tending.let_columns_go(store.customers, NOW + UNHELD)
+        tending.let_columns_go(store.customers, NOW + UNHELD_SECONDS)
         assert store.customers.active_columns() == {2}
     finally:
         store.close()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.index import EMPTY, FIRST, ROW_BITS, TOMBSTONE, Index
+from edgeproxy.counters.index import EMPTY, ROW_BITS, ROW_OFFSET, TOMBSTONE, Index
 from tests.support.tables import CUSTOMERS, fresh, make, opened
 
 
@@ -61,14 +61,14 @@ def test_a_hash_without_upper_bits_is_given_one(index: Index, monkeypatch: pytes
 
 def test_rows_of_one_way_follow_each_other(index: Index) -> None:
     slots = [put(index, near(index, 3, number), number) for number in range(5)]
-    assert slots == [at.HEADER + 3 + number for number in range(5)]
+    assert slots == [at.HEADER_WORDS + 3 + number for number in range(5)]
     assert [look(index, near(index, 3, number)) for number in range(5)] == [0, 1, 2, 3, 4]
 
 
 def test_the_way_may_lead_past_the_last_slot(index: Index) -> None:
     last = index.slots - 1
     slots = [put(index, near(index, last, number), number) for number in range(at.PROBES)]
-    assert slots[-1] == at.HEADER + last + at.PROBES - 1
+    assert slots[-1] == at.HEADER_WORDS + last + at.PROBES - 1
     assert look(index, near(index, last, at.PROBES - 1)) == at.PROBES - 1
 
 
@@ -121,6 +121,8 @@ def test_all_rows_are_listed(index: Index) -> None:
     for number in range(10):
         put(index, index.hash(b"%d" % number), number)
     index.bury(index.hash(b"4"), 4)
-    entries = {number: index.words[slot] == tag << ROW_BITS | number + FIRST for slot, tag, number in index.entries()}
+    entries = {
+        number: index.words[slot] == tag << ROW_BITS | number + ROW_OFFSET for slot, tag, number in index.entries()
+    }
     assert entries == dict.fromkeys((0, 1, 2, 3, 5, 6, 7, 8, 9), True)
-    assert FIRST > TOMBSTONE
+    assert ROW_OFFSET > TOMBSTONE

@@ -11,10 +11,10 @@ WORKERS = (1, 2, 3, 8, 64)
 def test_the_parts_of_a_file_do_not_overlap(workers: int) -> None:
     for layout in layouts(workers, 200_000, 1000):
         assert layout.columns == 2 * workers
-        assert layout.slots >= layout.rows / at.LOAD
-        assert layout.first_row >= at.HEADER + layout.slots + at.PROBES
+        assert layout.slots >= layout.rows / at.LOAD_FACTOR
+        assert layout.first_row >= at.HEADER_WORDS + layout.slots + at.PROBES
         assert layout.size >= (layout.first_row + layout.rows * layout.row_words) * at.WORD
-        assert layout.first_row % at.HEADER == 0
+        assert layout.first_row % at.HEADER_WORDS == 0
         assert layout.row_words % 8 == 0
 
 
@@ -24,7 +24,9 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
     for layout in (customers, addresses, quotas):
         assert layout.rings == at.FOREIGN + layout.ring
         assert layout.heads == layout.head(-1) == layout.rings + layout.columns * layout.ring
-        assert [layout.head(column) - layout.head(column - 1) for column in (0, layout.columns - 1)] == [at.HEADS] * 2
+        assert [layout.head(column) - layout.head(column - 1) for column in (0, layout.columns - 1)] == [
+            at.HEAD_WORDS
+        ] * 2
         assert layout.head(layout.columns) <= layout.row_words
     for layout in (customers, addresses):
         assert layout.ring >= layout.cells + 3
@@ -47,7 +49,7 @@ def test_rows_of_the_former_format_are_as_long_as_they_were(ring: int, columns: 
 
 def test_the_words_of_a_head_do_not_overlap() -> None:
     words = (at.CUM, at.LEVEL, at.SEEN_CUM, at.UNTIL, at.WANT, at.USED, at.GIVEN)
-    assert sorted(words) == list(range(at.HEADS))
+    assert sorted(words) == list(range(at.HEAD_WORDS))
     assert at.GAUGE == at.PERIOD == at.LEVEL
 
 
@@ -56,12 +58,12 @@ def test_names_of_header_words_do_not_overlap() -> None:
         *(at.MAGIC, at.VERSION, at.KIND, at.GENERATION, at.ROWS, at.COLUMNS, at.RING, at.CELLS, at.WIDTH),
         *(at.INSTANCE, at.BOOT, at.SEED, at.SEED + 1, at.IN_USE, at.HIGH, at.FREE, at.PENDING, at.DAMAGED),
         *(at.CHANGES, at.COLUMNS_VERSION, at.ZERO),
-        *range(at.USED_COLUMNS, at.USED_COLUMNS + at.BITMAP),
-        *range(at.ACTIVE_COLUMNS, at.ACTIVE_COLUMNS + at.BITMAP),
-        *range(at.SEEN, at.SEEN + at.MOST_COLUMNS),
+        *range(at.USED_COLUMNS, at.USED_COLUMNS + at.BITMAP_WORDS),
+        *range(at.ACTIVE_COLUMNS, at.ACTIVE_COLUMNS + at.BITMAP_WORDS),
+        *range(at.SEEN, at.SEEN + at.COLUMNS_MAX),
     )
     assert len(set(words)) == len(words)
-    assert max(words) < at.HEADER
+    assert max(words) < at.HEADER_WORDS
 
 
 def test_another_number_of_rows_is_another_layout() -> None:
@@ -69,4 +71,4 @@ def test_another_number_of_rows_is_another_layout() -> None:
 
 
 def test_the_former_format_is_another_layout() -> None:
-    assert Layout("customers", 10, 4, 32, 28) != Layout("customers", 10, 4, 32, 28, at.HEADS)
+    assert Layout("customers", 10, 4, 32, 28) != Layout("customers", 10, 4, 32, 28, at.HEAD_WORDS)

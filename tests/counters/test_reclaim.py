@@ -4,14 +4,14 @@ from time import perf_counter
 import pytest
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.cells import SHORTEST_US, cell_number, pack
-from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, IDLE, Reclaim
+from edgeproxy.counters.cells import CELL_US_MIN, cell_number, pack
+from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, PERIOD_KEPT_SECONDS, Reclaim
 from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
 from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of
 
 BORN = 1000.0
 WINDOW = 28 * WIDTH / 1e6
-FROM = BORN + WINDOW + IDLE + 0.01
+FROM = BORN + WINDOW + IDLE_SECONDS + 0.01
 """When a row in which nobody has counted is idle."""
 NEVER = float("inf")
 
@@ -45,8 +45,8 @@ def test_a_row_is_idle_a_minute_after_its_window(table: LimitTable) -> None:
     assert reclaim.idle(row, FROM)
     for column in range(CUSTOMERS.columns):
         ended = count(table, row, BORN + 500.0 * column, column)
-        assert not reclaim.idle(row, ended + WINDOW + IDLE - 0.01)
-        assert reclaim.idle(row, ended + WINDOW + IDLE + 0.01)
+        assert not reclaim.idle(row, ended + WINDOW + IDLE_SECONDS - 0.01)
+        assert reclaim.idle(row, ended + WINDOW + IDLE_SECONDS + 0.01)
 
 
 def test_what_others_counted_keeps_a_row(table: LimitTable) -> None:
@@ -69,27 +69,27 @@ def test_what_is_wanted_while_it_closes_is_revived(table: LimitTable) -> None:
     reclaim = Reclaim(table)
     assert reclaim.slice(FROM, NEVER) == (1, 0, 0)
     table.words[row + CUSTOMERS.head(2) + at.UNTIL] = int((FROM + 500) * 1000)
-    assert reclaim.slice(FROM + GRACE, NEVER) == (0, 0, 1)
+    assert reclaim.slice(FROM + GRACE_SECONDS, NEVER) == (0, 0, 1)
     assert table.peek(table.key(b"acme")) == row
 
 
 def test_a_row_of_a_quota_is_kept_until_its_period_is_over_by_any_clock(tmp_path: Path) -> None:
     table = limits(make(tmp_path, QUOTAS), 1)
-    row, _, _ = table.find(table.key(b"acme"), SHORTEST_US, BORN, HAS_PERIODS)
+    row, _, _ = table.find(table.key(b"acme"), CELL_US_MIN, BORN, HAS_PERIODS)
     table.words[row + table.head_at + at.UNTIL] = int((BORN + 86_400) * 1000)
     reclaim = Reclaim(table)
-    over = BORN + 86_400 + HINDSIGHT
+    over = BORN + 86_400 + PERIOD_KEPT_SECONDS
     assert reclaim.slice(over - 1, NEVER) == (0, 0, 0)
     assert reclaim.slice(over, NEVER) == (1, 0, 0)
-    assert reclaim.slice(over + GRACE, NEVER) == (0, 1, 0)
+    assert reclaim.slice(over + GRACE_SECONDS, NEVER) == (0, 1, 0)
 
 
 def test_words_of_a_clock_that_was_ahead_do_not_keep_a_row(table: LimitTable) -> None:
     row = claim(table, b"acme", BORN)
     count(table, row, BORN + 10_000)
     ended = count(table, row, BORN + 5)
-    assert Reclaim(table).idle(row, ended + WINDOW + IDLE + 0.01)
-    assert not Reclaim(table).idle(row, ended + WINDOW + IDLE - 0.01)
+    assert Reclaim(table).idle(row, ended + WINDOW + IDLE_SECONDS + 0.01)
+    assert not Reclaim(table).idle(row, ended + WINDOW + IDLE_SECONDS - 0.01)
 
 
 def test_a_row_that_was_claimed_by_a_clock_that_was_ahead_is_not_kept_for_that(table: LimitTable) -> None:
@@ -104,8 +104,8 @@ def test_rows_that_were_closing_when_the_clock_was_set_back_hold_nobody_up(table
     assert reclaim.slice(FROM + 3600, NEVER) == (1, 0, 0)
     claim(table, b"globex", BORN)
     assert reclaim.slice(FROM, NEVER) == (1, 0, 0)
-    assert reclaim.slice(FROM + GRACE - 0.1, NEVER) == (0, 0, 0)
-    assert reclaim.slice(FROM + GRACE, NEVER) == (0, 2, 0)
+    assert reclaim.slice(FROM + GRACE_SECONDS - 0.1, NEVER) == (0, 0, 0)
+    assert reclaim.slice(FROM + GRACE_SECONDS, NEVER) == (0, 2, 0)
 
 
 def test_an_idle_row_is_closed_and_two_seconds_later_free(table: LimitTable) -> None:
@@ -118,8 +118,8 @@ def test_an_idle_row_is_closed_and_two_seconds_later_free(table: LimitTable) -> 
     assert generation(table, row) == 3
     assert table.words[row + at.ROW_SYNC] == sync + 1
     assert table.words[row + at.ROW_CLOSING] == int(idle * 1000)
-    assert reclaim.slice(idle + GRACE - 0.1, NEVER) == (0, 0, 0)
-    assert reclaim.slice(idle + GRACE, NEVER) == (0, 1, 0)
+    assert reclaim.slice(idle + GRACE_SECONDS - 0.1, NEVER) == (0, 0, 0)
+    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 1, 0)
     assert table.peek(table.key(b"acme")) is None
     assert table.rows_in_use == 0
 
@@ -131,7 +131,7 @@ def test_a_row_in_which_someone_counted_meanwhile_is_revived(table: LimitTable) 
     reclaim.slice(idle, NEVER)
     sync = table.words[row + at.ROW_SYNC]
     count(table, row, idle + 0.001)
-    assert reclaim.slice(idle + GRACE, NEVER) == (0, 0, 1)
+    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 0, 1)
     assert generation(table, row) == 4
     assert table.words[row + at.ROW_SYNC] == sync + 1
     assert table.peek(table.key(b"acme")) == row
@@ -145,9 +145,9 @@ def test_a_row_that_a_worker_wanted_meanwhile_stays_its_own(table: LimitTable, p
     assert claim(limits(path, 0), b"acme", idle) == row
     assert generation(table, row) == 4
     # Idle as it still is, it is first closed again.
-    assert reclaim.slice(idle + GRACE, NEVER) == (1, 0, 0)
+    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (1, 0, 0)
     assert generation(table, row) == 5
-    assert reclaim.slice(idle + 2 * GRACE, NEVER) == (0, 1, 0)
+    assert reclaim.slice(idle + 2 * GRACE_SECONDS, NEVER) == (0, 1, 0)
 
 
 def test_while_the_flock_is_not_to_be_had_a_row_stays_closing(table: LimitTable, path: Path) -> None:
@@ -157,10 +157,10 @@ def test_while_the_flock_is_not_to_be_had_a_row_stays_closing(table: LimitTable,
     reclaim.slice(idle, NEVER)
     other = limits(path, 0)
     assert other.file.lock()
-    assert reclaim.slice(idle + GRACE, NEVER) == (0, 0, 0)
+    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 0, 0)
     assert generation(table, row) == 3
     other.file.unlock()
-    assert reclaim.slice(idle + GRACE, NEVER) == (0, 1, 0)
+    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 1, 0)
 
 
 def test_another_holder_of_the_identity_goes_on_with_what_was_closing(table: LimitTable, path: Path) -> None:
@@ -169,7 +169,7 @@ def test_another_holder_of_the_identity_goes_on_with_what_was_closing(table: Lim
     Reclaim(table).slice(idle, NEVER)
     successor = Reclaim(limits(path))
     assert successor.slice(idle + 1, NEVER) == (0, 0, 0)
-    assert successor.slice(idle + GRACE + 0.1, NEVER) == (0, 1, 0)
+    assert successor.slice(idle + GRACE_SECONDS + 0.1, NEVER) == (0, 1, 0)
 
 
 def test_a_slice_ends_in_time_and_the_next_goes_on_from_there(table: LimitTable) -> None:
@@ -185,8 +185,8 @@ def test_a_slice_ends_in_time_and_the_next_goes_on_from_there(table: LimitTable)
         closed += one
         slices += 1
         assert slices < 10_000
-    assert reclaim.slice(idle + GRACE, perf_counter()) == (0, 0, 0)
-    assert reclaim.slice(idle + GRACE, NEVER) == (0, CUSTOMERS.rows, 0)
+    assert reclaim.slice(idle + GRACE_SECONDS, perf_counter()) == (0, 0, 0)
+    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, CUSTOMERS.rows, 0)
     assert table.rows_in_use == 0
 
 
@@ -202,5 +202,5 @@ def test_rows_that_are_used_stay(table: LimitTable) -> None:
     count(table, rows[b"globex"], idle - 1)
     reclaim = Reclaim(table)
     assert reclaim.slice(idle, NEVER) == (2, 0, 0)
-    assert reclaim.slice(idle + GRACE, NEVER) == (0, 2, 0)
+    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 2, 0)
     assert list(table.rows()) == [rows[b"globex"]]

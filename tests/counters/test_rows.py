@@ -8,9 +8,9 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import pack
 from edgeproxy.counters.rows import (
     DIGESTED,
-    GIVEN_UP,
+    FLOCK_RETRY_SECONDS,
+    FLOCK_WAIT_SECONDS,
     HAS_FOREIGN,
-    PATIENCE,
     LimitTable,
     RowKey,
     TableBusy,
@@ -96,8 +96,8 @@ def test_a_table_that_fills_between_two_looks_is_full(table: LimitTable, monkeyp
 
 
 def test_a_key_without_a_free_slot_near_it_has_no_row(table: LimitTable) -> None:
-    table.words[at.HEADER : table.layout.first_row] = memoryview(
-        b"\xff" * 8 * (table.layout.first_row - at.HEADER)
+    table.words[at.HEADER_WORDS : table.layout.first_row] = memoryview(
+        b"\xff" * 8 * (table.layout.first_row - at.HEADER_WORDS)
     ).cast("Q")
     with pytest.raises(TableFull):
         claim(table, b"acme")
@@ -117,7 +117,7 @@ def test_while_another_holds_the_flock_known_rows_are_found_and_new_ones_refused
 def test_who_holds_the_flock_for_a_moment_is_waited_for(table: LimitTable, path: Path) -> None:
     other = limits(path, 1)
     assert other.file.lock()
-    released = threading.Timer(PATIENCE / 10, other.file.unlock)
+    released = threading.Timer(FLOCK_WAIT_SECONDS / 10, other.file.unlock)
     released.start()
     claim(table, b"acme")
     released.join()
@@ -131,16 +131,16 @@ def test_who_keeps_the_flock_is_waited_for_once_a_second(
     monkeypatch.setattr("edgeproxy.counters.rows.sleep", lambda pause: clock.append(clock.pop() + pause))
     other = limits(path, 1)
     assert other.file.lock()
-    for waited in (PATIENCE, 0.0, 0.0):
+    for waited in (FLOCK_WAIT_SECONDS, 0.0, 0.0):
         before = clock[0]
         with pytest.raises(TableBusy):
             claim(table, b"acme")
         assert clock[0] - before == pytest.approx(waited, abs=0.001)
-    clock[0] += GIVEN_UP
+    clock[0] += FLOCK_RETRY_SECONDS
     before = clock[0]
     with pytest.raises(TableBusy):
         claim(table, b"acme")
-    assert clock[0] - before == pytest.approx(PATIENCE, abs=0.001)
+    assert clock[0] - before == pytest.approx(FLOCK_WAIT_SECONDS, abs=0.001)
 
 
 def test_a_flock_that_is_given_back_meanwhile_is_taken(
@@ -284,10 +284,10 @@ def test_the_foreign_head_is_written_as_far_as_it_is_said(table: LimitTable) -> 
     row = claim(table, b"acme")
     head = row + CUSTOMERS.head(-1)
     table.foreign(row, {}, (1, 2, 3, 4))
-    assert table.words[head : head + at.HEADS].tolist() == [1, 2, 3, 4, 0, 0, 0]
+    assert table.words[head : head + at.HEAD_WORDS].tolist() == [1, 2, 3, 4, 0, 0, 0]
     table.foreign(row, {}, (5, 6))
     table.foreign(row, {})
-    assert table.words[head : head + at.HEADS].tolist() == [5, 6, 3, 4, 0, 0, 0]
+    assert table.words[head : head + at.HEAD_WORDS].tolist() == [5, 6, 3, 4, 0, 0, 0]
     assert not any(table.words[row + CUSTOMERS.head(0) : row + CUSTOMERS.row_words].tolist())
 
 

@@ -11,10 +11,10 @@ from edgeproxy.counters.cells import cell_number, pack, unpack
 from edgeproxy.counters.columns import take
 from edgeproxy.counters.control import Control, boot_digest
 from edgeproxy.counters.file import KINDS, TableError, TableFile
-from edgeproxy.counters.index import MOST_ROWS
+from edgeproxy.counters.index import ROWS_MAX
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.counters.setup import (
-    NEARLY_FULL,
+    NEARLY_FULL_FRACTION,
     file_name,
     generations,
     layouts,
@@ -88,7 +88,7 @@ def test_a_boot_with_another_number_of_workers_carries_quotas_over(supervise: Su
     after = supervise(workers=3, boot="two")
     assert numbers(after) == [2, 2, 2, 2, 2]
     head = claim(after.quotas, b"acme") + after.quotas.layout.head(-1)
-    assert after.quotas.words[head : head + at.HEADS].tolist() == [7, 24_306, 0, 1 << 40, 0, 0, 0]
+    assert after.quotas.words[head : head + at.HEAD_WORDS].tolist() == [7, 24_306, 0, 1 << 40, 0, 0, 0]
     assert after.customers.rows_in_use == 0
 
 
@@ -269,8 +269,8 @@ def test_where_limits_cannot_be_carried_nothing_is_left(
 
 
 def test_more_rows_than_can_be_numbered_are_refused(supervise: Supervise, state: Path) -> None:
-    with pytest.raises(TableError, match=f"{MOST_ROWS + 1} rows are too many for customers: {MOST_ROWS} is the most"):
-        supervise(customers=MOST_ROWS + 1)
+    with pytest.raises(TableError, match=f"{ROWS_MAX + 1} rows are too many for customers: {ROWS_MAX} is the most"):
+        supervise(customers=ROWS_MAX + 1)
     assert tables(state) == []
 
 
@@ -281,7 +281,7 @@ def test_a_nearly_full_file_of_usage_is_followed_by_an_empty_one(supervise: Supe
     kept = [worker.billing.counter(f"customer-{number}", "requests", "v1") for number in range(8)]
     for counter in kept:
         counter.add(3)
-    assert len(kept) >= NEARLY_FULL * 10
+    assert len(kept) >= NEARLY_FULL_FRACTION * 10
     store = supervise(customers=10)
     assert numbers(store) == [1, 1, 1, 2, 1]
     assert sum(total for *_, total in store.usage_totals()) == 24

@@ -61,7 +61,7 @@ def test_a_supervisor_knows_for_how_many_workers_there_is_room(supervise: Superv
 @pytest.fixture
 def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     """No worker waits for others to see it: nothing is counted here."""
-    monkeypatch.setattr(store_module, "SEEN_BY_ALL", 0.0)
+    monkeypatch.setattr(store_module, "SEEN_BY_ALL_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("unseen")
@@ -163,7 +163,7 @@ def test_a_shared_bound_forgets_a_worker_that_has_died(supervise: Supervise, wor
 def test_it_does_not_wait_for_ever_for_one_that_hangs(
     supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "SEEN_BY_ALL", 0.05)
+    monkeypatch.setattr(store_module, "SEEN_BY_ALL_SECONDS", 0.05)
     supervise(workers=1)
     hung = work()
     assert work().column == 1
@@ -173,7 +173,7 @@ def test_it_does_not_wait_for_ever_for_one_that_hangs(
 def test_a_table_that_a_hung_process_keeps_locked_is_an_error(
     supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "SEEN_BY_ALL", 0.05)
+    monkeypatch.setattr(store_module, "SEEN_BY_ALL_SECONDS", 0.05)
     supervisor = supervise()
     assert supervisor.customers.file.lock()
     with pytest.raises(TableError, match=r"customers.1.tbl: is kept locked by a process that hangs"):

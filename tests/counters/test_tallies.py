@@ -92,8 +92,8 @@ def test_a_full_table_has_no_row_for_another_key(table: TallyTable) -> None:
 
 
 def test_a_key_without_a_free_slot_near_it_has_no_row(table: TallyTable) -> None:
-    table.words[at.HEADER : table.layout.first_row] = memoryview(
-        b"\xff" * 8 * (table.layout.first_row - at.HEADER)
+    table.words[at.HEADER_WORDS : table.layout.first_row] = memoryview(
+        b"\xff" * 8 * (table.layout.first_row - at.HEADER_WORDS)
     ).cast("Q")
     with pytest.raises(TableFull):
         table.own(b"requests", COUNTER)

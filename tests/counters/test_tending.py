@@ -7,11 +7,11 @@ import pytest
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, pack, width_us
 from edgeproxy.counters.file import TableFile
-from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, IDLE
+from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, PERIOD_KEPT_SECONDS
 from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import TallyTable
-from edgeproxy.counters.tending import UNHELD
+from edgeproxy.counters.tending import UNHELD_SECONDS
 from tests.counters.conftest import Supervise
 from tests.counters.gauges import use
 from tests.support.tables import claim
@@ -66,10 +66,10 @@ def test_rows_that_nobody_uses_are_reclaimed(supervise: Supervise, work: Work) -
     for number in range(30):
         count(worker.customers, b"%d" % number, 1)
     assert supervisor.customers.rows_in_use == 30
-    later = NOW + 63 + IDLE
+    later = NOW + 63 + IDLE_SECONDS
     closed = reclaimed = 0
     for step in range(100):
-        tended = supervisor.tend(later + step * GRACE)
+        tended = supervisor.tend(later + step * GRACE_SECONDS)
         closed, reclaimed = closed + tended.closed, reclaimed + tended.reclaimed
         if reclaimed == 30:
             break
@@ -82,11 +82,11 @@ def test_a_row_in_use_again_is_revived(supervise: Supervise, work: Work) -> None
     count(worker.addresses, b"192.0.2.1", 1)
     row = worker.addresses.peek(worker.addresses.key(b"192.0.2.1"))
     assert row is not None
-    later = NOW + 63 + IDLE
+    later = NOW + 63 + IDLE_SECONDS
     assert supervisor.tend(later).closed == 1
     cell = cell_number(later, WIDTH)
     worker.addresses.words[row + worker.addresses.first_ring + cell % 16] = pack(cell, 1)
-    assert supervisor.tend(later + GRACE).revived == 1
+    assert supervisor.tend(later + GRACE_SECONDS).revived == 1
 
 
 def test_what_a_killed_claimer_left_is_mended(supervise: Supervise, work: Work) -> None:
@@ -134,9 +134,9 @@ def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
     two = Store.join(state)
     two.close()
     supervisor.tend(NOW)
-    supervisor.tend(NOW + UNHELD - 1)
+    supervisor.tend(NOW + UNHELD_SECONDS - 1)
     assert not one.columns_changed()
-    supervisor.tend(NOW + UNHELD)
+    supervisor.tend(NOW + UNHELD_SECONDS)
     assert one.columns_changed()
     assert one.customers.siblings_at == one.addresses.siblings_at == ()
     assert one.customers.span == 2 * 32
@@ -149,7 +149,7 @@ def test_a_column_that_finds_a_worker_in_time_is_read_on(supervise: Supervise, w
     supervisor, one = supervise(), work()
     supervisor.tend(NOW)
     work()
-    supervisor.tend(NOW + UNHELD)
+    supervisor.tend(NOW + UNHELD_SECONDS)
     assert not one.columns_changed()
 
 
@@ -157,10 +157,10 @@ def test_while_the_flock_is_not_to_be_had_columns_stay(supervise: Supervise, wor
     supervisor, one = supervise(), work()
     supervisor.tend(NOW)
     assert one.customers.file.lock()
-    supervisor.tend(NOW + UNHELD)
+    supervisor.tend(NOW + UNHELD_SECONDS)
     assert not one.customers.columns_changed()
     one.customers.file.unlock()
-    supervisor.tend(NOW + UNHELD)
+    supervisor.tend(NOW + UNHELD_SECONDS)
     assert one.customers.columns_changed()
 
 
@@ -251,8 +251,8 @@ def test_what_the_oldest_file_left_at_last_reaches_the_newest(
 ) -> None:
     # A row at a time, and the rounds of the two old files of different lengths: so it happens that the younger's ends
     # just when the older's last does, having passed by the rows that the older's has written to.
-    monkeypatch.setattr("edgeproxy.counters.carry.ROUND", 1)
-    monkeypatch.setattr("edgeproxy.counters.tending.RETIRE", 0.0)
+    monkeypatch.setattr("edgeproxy.counters.carry.ROWS_PER_CLOCK_READ", 1)
+    monkeypatch.setattr("edgeproxy.counters.tending.RETIRE_SECONDS", 0.0)
     supervise(workers=1, offset=NOW)
     oldest = Store.join(state)
     for key in (b"acme", b"globex", b"initech"):
@@ -313,9 +313,9 @@ def test_rows_of_quotas_that_nobody_wants_are_reclaimed(supervise: Supervise, wo
     row, _, _ = worker.quotas.find(worker.quotas.key(b"acme"), WIDTH, NOW, HAS_PERIODS)
     over = NOW + 5000
     worker.quotas.words[row + worker.quotas.head_at + at.UNTIL] = int(over * 1000)
-    assert supervisor.tend(over + HINDSIGHT - 1).closed == 0
-    assert supervisor.tend(over + HINDSIGHT).closed == 1
-    assert supervisor.tend(over + HINDSIGHT + GRACE).reclaimed == 1
+    assert supervisor.tend(over + PERIOD_KEPT_SECONDS - 1).closed == 0
+    assert supervisor.tend(over + PERIOD_KEPT_SECONDS).closed == 1
+    assert supervisor.tend(over + PERIOD_KEPT_SECONDS + GRACE_SECONDS).reclaimed == 1
     assert worker.quotas.rows_in_use == 0
 
 
@@ -365,7 +365,7 @@ def test_a_large_file_is_folded_by_the_piece(
     for number in range(300):
         worker.billing.counter(f"customer-{number}", "requests", "v1").add(1)
     worker.close()
-    monkeypatch.setattr("edgeproxy.counters.tending.RETIRE", 0.0)
+    monkeypatch.setattr("edgeproxy.counters.tending.RETIRE_SECONDS", 0.0)
     supervisor = supervise(workers=2, customers=400)
     slices = 1
     while "usage.1.tbl" not in supervisor.tend(NOW).folded:

@@ -7,7 +7,15 @@ from typing import Any
 import hiredis
 import pytest
 
-from edgeproxy.hub.bounds import BYTES, DEPTH, ELEMENTS, LINE, SHORT, Bounds, shown
+from edgeproxy.hub.bounds import (
+    ANSWER_BYTES_MAX,
+    DEPTH_MAX,
+    ELEMENTS_MAX,
+    LINE_BYTES_MAX,
+    SHORT_BYTES_MAX,
+    Bounds,
+    shown,
+)
 
 
 def written(chance: random.Random, depth: int = 0) -> bytes:
@@ -23,7 +31,7 @@ def written(chance: random.Random, depth: int = 0) -> bytes:
             values = [b":%d\r\n" % chance.randrange(1000) for _ in values]
         return kind.encode() + b"%d\r\n" % many + b"".join(values)
     if kind in "$=":
-        text = chance.randbytes(chance.choice([0, 1, 9, 10, SHORT, 29, 30, 200, 9000]))
+        text = chance.randbytes(chance.choice([0, 1, 9, 10, SHORT_BYTES_MAX, 29, 30, 200, 9000]))
         text = b"txt:" + text if kind == "=" else text
         return kind.encode() + b"%d\r\n%b\r\n" % (len(text), text)
     others = {":": b":-12\r\n", "+": b"+OK\r\n", "-": b"-ERR no\r\n", "_": b"_\r\n", "#": b"#t\r\n"}
@@ -74,14 +82,14 @@ def look(chunks: list[bytes]) -> None:
 
 TOO_MUCH = {
     "an array": (b"*1000000000\r\n", r"\*1000000000"),
-    "one more": (b"*%d\r\n" % (ELEMENTS + 1), "answered"),
-    "a map": (b"%%%d\r\n" % (ELEMENTS // 2 + 1), "answered"),
+    "one more": (b"*%d\r\n" % (ELEMENTS_MAX + 1), "answered"),
+    "a map": (b"%%%d\r\n" % (ELEMENTS_MAX // 2 + 1), "answered"),
     "one in another": (b"*2\r\n:1\r\n*99999\r\n", "99999"),
     "beyond any number": (b"*99999999999999999999\r\n", "answered"),
     "a string": (b"$2000000000\r\n", r"\$2000000000"),
-    "one somewhat too long": (b"$%d\r\n" % BYTES, "answered"),
-    "deep": (b"*1\r\n" * (DEPTH + 1), "deep"),
-    "a line": (b"+" + b"a" * (LINE + 10), "answered"),
+    "one somewhat too long": (b"$%d\r\n" % ANSWER_BYTES_MAX, "answered"),
+    "deep": (b"*1\r\n" * (DEPTH_MAX + 1), "deep"),
+    "a line": (b"+" + b"a" * (LINE_BYTES_MAX + 10), "answered"),
     "hidden behind a string": (b"$2\r\nabXX*1000000000\r\n", None),
     "web": (b"HTTP/1.1 200 OK\r\n", "'H"),
     "newline": (b":1\n", "answered"),

@@ -2,7 +2,7 @@
 
 import random
 
-from edgeproxy.hub.breaker import FIRST, LONGEST, STEADY, Breaker
+from edgeproxy.hub.breaker import FIRST_RETRY_SECONDS, RETRY_SECONDS_MAX, STEADY_SECONDS, Breaker
 
 
 def test_pauses_grow_while_attempts_are_in_vain_and_differ_from_host_to_host(seed: int) -> None:
@@ -16,7 +16,7 @@ def test_pauses_grow_while_attempts_are_in_vain_and_differ_from_host_to_host(see
             assert breaker.state == "half-open"
             pauses.append(breaker.open(1000.0 + times))
             assert breaker.state == "open"
-        mean = min(LONGEST, FIRST * 2**times)
+        mean = min(RETRY_SECONDS_MAX, FIRST_RETRY_SECONDS * 2**times)
         assert mean * 0.5 <= min(pauses) < mean * 0.75
         assert mean * 1.25 < max(pauses) <= mean * 1.5
 
@@ -28,10 +28,10 @@ def test_what_comes_back_and_falls_again_has_not_come_back() -> None:
         breaker.probe()
         breaker.close(now)
         assert breaker.state == "closed"
-        now += STEADY / 2
+        now += STEADY_SECONDS / 2
         pauses.append(breaker.open(now))
-    assert pauses[0] <= FIRST * 1.5
-    assert pauses[-1] >= LONGEST / 2
+    assert pauses[0] <= FIRST_RETRY_SECONDS * 1.5
+    assert pauses[-1] >= RETRY_SECONDS_MAX / 2
 
 
 def test_what_has_stayed_is_tried_soon_when_it_is_lost() -> None:
@@ -40,6 +40,6 @@ def test_what_has_stayed_is_tried_soon_when_it_is_lost() -> None:
         breaker.open(1000.0)
     breaker.probe()
     breaker.close(1000.0)
-    assert breaker.open(1000.0 + STEADY) <= FIRST * 1.5
+    assert breaker.open(1000.0 + STEADY_SECONDS) <= FIRST_RETRY_SECONDS * 1.5
     breaker.probe()
-    assert breaker.open(1001.0 + STEADY) <= FIRST * 3, "and then it grows anew"
+    assert breaker.open(1001.0 + STEADY_SECONDS) <= FIRST_RETRY_SECONDS * 3, "and then it grows anew"

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from edgeproxy.config.parsers import Address
 from edgeproxy.counters import layout as at
 from edgeproxy.hub.calls import rate_call
-from edgeproxy.hub.cluster import A_PART, NO_CLUSTER, Range, link_to, ranges
+from edgeproxy.hub.cluster import IS_CLUSTER_NODE, IS_NO_CLUSTER, Range, link_to, ranges
 from edgeproxy.hub.hub import Hub
-from edgeproxy.hub.redis import HOSTS, Away, Link, Tls
+from edgeproxy.hub.redis import HOSTS_KEY, Away, Link, Tls
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
@@ -188,7 +188,7 @@ def test_each_key_is_in_its_node_and_the_clock_is_that_of_one(three: Cluster) ->
             await one.ask("RPUSH", b"dir:{people}:log", "x")
             assert await other.ask("LRANGE", b"dir:{people}:log", 0, -1) == [b"x"]
             await turned(lambda: one.hosts == other.hosts == 2, "each knows of the other")
-            clock = one._nodes.of(HOSTS)
+            clock = one._nodes.of(HOSTS_KEY)
             assert clock is not None
             assert clock.link is not None
             assert clock.link.number == one._sampled_over
@@ -285,7 +285,7 @@ def test_a_killed_primary_without_a_replica_takes_nobody_else_along(three: Clust
             await pair.told()
             for host in pair.hosts:
                 host.away.clear()
-            clock = three.owner(HOSTS)
+            clock = three.owner(HOSTS_KEY)
             offsets = [host.hub.offset for host in pair.hosts]
             gone = pair.customers_of(clock)
             others = [customer for customer in pair.customers if customer not in gone]
@@ -307,7 +307,7 @@ def test_a_killed_primary_without_a_replica_takes_nobody_else_along(three: Clust
             clock.start()
             await pair.told()
             await turned(lambda: pair.turn() and not any(host.held() for host in pair.hosts), "nobody is held")
-            await turned(lambda: three.tell(clock, "ZCARD", HOSTS) == 2, "the hosts are counted there again")
+            await turned(lambda: three.tell(clock, "ZCARD", HOSTS_KEY) == 2, "the hosts are counted there again")
 
     played(play)
 
@@ -319,7 +319,7 @@ def test_what_the_replica_of_a_killed_primary_has_not_heard_is_told_again(tmp_pa
         async with Pair(cluster, tmp_path) as pair:
             pair.count()
             await pair.told()
-            primary = cluster.owner(HOSTS)
+            primary = cluster.owner(HOSTS_KEY)
             assert pair.customers_of(primary)
             # From here on the replica hears no more: what comes is behind more than a connection takes.
             replica = cluster.replica(primary)
@@ -329,7 +329,7 @@ def test_what_the_replica_of_a_killed_primary_has_not_heard_is_told_again(tmp_pa
             await pair.told()
             primary.kill()
             replica.go_on()
-            await turned(lambda: pair.turn() and cluster.owner(HOSTS) is not primary, "the replica is the primary")
+            await turned(lambda: pair.turn() and cluster.owner(HOSTS_KEY) is not primary, "the replica is the primary")
             await pair.told()
             assert all(host.hub.is_up for host in pair.hosts)
             await turned(lambda: all(host.hub.hosts == 2 for host in pair.hosts), "hosts are counted there")
@@ -386,16 +386,16 @@ def test_one_of_the_nodes_that_are_named_has_to_answer(three: Cluster) -> None:
 def test_one_redis_and_a_cluster_are_not_mistaken_for_each_other(three: Cluster, redis_port: int) -> None:
     async def play() -> None:
         async with tried(f"redis+cluster://127.0.0.1:{redis_port}") as hub:
-            await turned(lambda: NO_CLUSTER in (hub.why or ""), "it is no cluster")
+            await turned(lambda: IS_NO_CLUSTER in (hub.why or ""), "it is no cluster")
             assert not hub.is_up
             assert (hub.errors > 0, hub.nodes_away) == (True, 1)
         for node in three.nodes:
             async with tried(node.url) as hub:
-                if three.owner(HOSTS) is node:
+                if three.owner(HOSTS_KEY) is node:
                     await turned(lambda hub=hub: hub.is_up, "it has the key of the hosts")  # type: ignore[misc]
                     for number in range(30):
                         hub.rate(report(b"%d" % number, 1, 1)).add_done_callback(Future.exception)
-                await turned(lambda hub=hub: hub.why == A_PART, "it is a part of a cluster")  # type: ignore[misc]
+                await turned(lambda hub=hub: hub.why == IS_CLUSTER_NODE, "it is a part of a cluster")  # type: ignore[misc]
                 assert not hub.is_up
 
     played(play)

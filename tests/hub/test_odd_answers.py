@@ -23,8 +23,8 @@ SAID = Report(b"k", 1, 1, 1, 2142.0, 60.0, 3, window=Window(10, 28, 1000, (Cell(
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again at once."""
-    monkeypatch.setattr(breaker, "FIRST", 0.01)
-    monkeypatch.setattr(breaker, "LONGEST", 0.02)
+    monkeypatch.setattr(breaker, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(breaker, "RETRY_SECONDS_MAX", 0.02)
 
 
 def all_alike(said: bytes) -> Answers:

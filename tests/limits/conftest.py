@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import LimitTable
 from tests.support.tables import close_all, limits, make
 
@@ -22,7 +22,7 @@ def closed_at_the_end() -> Iterator[None]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A table of twenty customers, with four workers' columns and as many spare."""
-    return make(tmp_path, Layout("customers", rows=20, columns=8, ring=32, cells=28, width=HEADS))
+    return make(tmp_path, Layout("customers", rows=20, columns=8, ring=32, cells=28, width=HEAD_WORDS))
 
 
 @pytest.fixture

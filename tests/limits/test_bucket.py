@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.carry import Carry
 from edgeproxy.counters.layout import Layout
-from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
+from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.bucket import ROUNDING, Hybrid, TokenBucket, room
+from edgeproxy.limits.bucket import ROUNDING_TOKENS, Hybrid, TokenBucket, room
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
@@ -20,8 +20,8 @@ from tests.limits.conftest import Worker
 from tests.limits.reference import ExactBucket, ExactWindow, ask
 from tests.support.tables import claim, fresh, limits, make, number_of
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEADS)
-ADDRESSES = Layout("addresses", 5, 8, ring=16, cells=13, width=at.HEADS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
+ADDRESSES = Layout("addresses", 5, 8, ring=16, cells=13, width=at.HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 NEVER = float("inf")
@@ -592,7 +592,7 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
         # All workers hear of it before the next request.
         policies = [Policies(table).of(which, SUBJECT) for table in tables]
         assert {one.left(now) for one in policies} <= {
-            int((depth - level + slack) // 1) for slack in (-0.01, ROUNDING, 0.01)
+            int((depth - level + slack) // 1) for slack in (-0.01, ROUNDING_TOKENS, 0.01)
         }
         for _ in range(asked):
             level += ask(policies[column], now)
@@ -627,15 +627,15 @@ def test_the_row_of_a_bucket_is_kept_until_it_has_drained_also_at_another_rate(w
     gc.collect()
     assert reclaim.slice(START + 300 + 299 * 60, NEVER)[0] == 0
     assert reclaim.slice(START + 301 + 300 * 60, NEVER)[0] == 1
-    assert reclaim.slice(START + 301 + 300 * 60 + GRACE, NEVER)[1] == 1
+    assert reclaim.slice(START + 301 + 300 * 60 + GRACE_SECONDS, NEVER)[1] == 1
 
 
 def test_an_empty_bucket_is_reclaimed_like_a_window(worker: Worker) -> None:
     bucket = policy(worker)
     assert ask(bucket, START)
     reclaim = Reclaim(worker(1))
-    assert reclaim.slice(START + 10 + 1 + IDLE, NEVER)[0] == 1
-    assert reclaim.slice(START + 10 + 1 + IDLE + GRACE, NEVER)[1] == 1
+    assert reclaim.slice(START + 10 + 1 + IDLE_SECONDS, NEVER)[0] == 1
+    assert reclaim.slice(START + 10 + 1 + IDLE_SECONDS + GRACE_SECONDS, NEVER)[1] == 1
     later = START + 200
     assert spend(bucket, later) == 5
     assert policy(worker, 1).left(later) == 0
@@ -644,18 +644,18 @@ def test_an_empty_bucket_is_reclaimed_like_a_window(worker: Worker) -> None:
 def test_what_is_known_of_a_row_is_forgotten_with_it(worker: Worker, path: Path) -> None:
     bucket, table = policy(worker), limits(path)
     assert ask(bucket, START, 5)
-    later = START + 100 + IDLE
+    later = START + 100 + IDLE_SECONDS
     reclaim = Reclaim(table)
     assert reclaim.slice(later, NEVER)[0] == 1
-    assert reclaim.slice(later + GRACE, NEVER)[1] == 1
+    assert reclaim.slice(later + GRACE_SECONDS, NEVER)[1] == 1
     victim = Stoppable(path, 1, RULE)
     for _ in range(3):
-        assert victim.decide(later + GRACE)
+        assert victim.decide(later + GRACE_SECONDS)
         victim.go_on()
         victim.go_on()
         victim.begin()
     # What that one counted, of which it has said nothing, though it is less than was counted in the row before.
-    assert bucket.left(later + GRACE) == 2
+    assert bucket.left(later + GRACE_SECONDS) == 2
 
 
 # ---- tables that are full, columns, tables of another layout

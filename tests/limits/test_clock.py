@@ -14,7 +14,7 @@ from edgeproxy.limits.rule import Rule
 from tests.limits.reference import ExactWindow, ask
 from tests.support.tables import claim, fresh, limits, make, number_of
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEADS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 HOUR = 3600.0

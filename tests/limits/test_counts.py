@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.counters.cells import MASK, cell_number, pack, width_us
-from edgeproxy.counters.layout import HEADS, Layout
-from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
+from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import counted
 from edgeproxy.limits.policies import Policies
@@ -16,7 +16,7 @@ from tests.support.tables import claim, fresh, limits
 
 START = 51_000_000.0
 RULE = Rule("basic", 10, 60.0)
-IDLE_FROM = 60 + 3 + IDLE
+IDLE_FROM = 60 + 3 + IDLE_SECONDS
 NEVER = float("inf")
 
 
@@ -51,8 +51,8 @@ def test_a_decision_makes_a_closing_row_live_again(worker: Worker) -> None:
     assert reclaim.slice(later, NEVER)[0] == 1
     assert charge(policy, later) == 10
     assert charge(other, later) == 9
-    assert reclaim.slice(later + GRACE, NEVER) == (0, 0, 0)
-    assert [one.left(later + GRACE) for one in (policy, other)] == [8, 8]
+    assert reclaim.slice(later + GRACE_SECONDS, NEVER) == (0, 0, 0)
+    assert [one.left(later + GRACE_SECONDS) for one in (policy, other)] == [8, 8]
 
 
 def test_a_row_that_closes_in_a_cell_long_since_summed_is_noticed_all_the_same(worker: Worker) -> None:
@@ -65,7 +65,7 @@ def test_a_row_that_closes_in_a_cell_long_since_summed_is_noticed_all_the_same(w
     assert policy.left(later) == 10
     reclaim = Reclaim(worker(0))
     assert reclaim.slice(later + 1, NEVER)[0] == 1
-    assert reclaim.slice(later + 1 + GRACE, NEVER)[1] == 1
+    assert reclaim.slice(later + 1 + GRACE_SECONDS, NEVER)[1] == 1
     assert charge(policy, later + 5) == 10
     assert twin.left(later + 6) == 9
 
@@ -78,8 +78,8 @@ def test_a_charge_between_the_decision_and_the_closing_revives_the_row(worker: W
     assert policy.left(later) == 10
     assert reclaim.slice(later, NEVER)[0] == 1
     policy.charge()
-    assert reclaim.slice(later + GRACE, NEVER)[2] == 1
-    assert policy.left(later + GRACE) == 9
+    assert reclaim.slice(later + GRACE_SECONDS, NEVER)[2] == 1
+    assert policy.left(later + GRACE_SECONDS) == 9
 
 
 def test_a_row_that_was_freed_is_claimed_anew(worker: Worker) -> None:
@@ -88,9 +88,9 @@ def test_a_row_that_was_freed_is_claimed_anew(worker: Worker) -> None:
     later = START + IDLE_FROM
     reclaim = Reclaim(worker(1))
     reclaim.slice(later, NEVER)
-    assert reclaim.slice(later + GRACE, NEVER)[1] == 1
-    assert charge(policy, later + GRACE) == 10
-    assert Policies(worker(1)).of(RULE, b"acme").left(later + GRACE) == 9
+    assert reclaim.slice(later + GRACE_SECONDS, NEVER)[1] == 1
+    assert charge(policy, later + GRACE_SECONDS) == 10
+    assert Policies(worker(1)).of(RULE, b"acme").left(later + GRACE_SECONDS) == 9
 
 
 def test_a_row_that_was_given_to_another_is_left_to_it(worker: Worker) -> None:
@@ -100,13 +100,13 @@ def test_a_row_that_was_given_to_another_is_left_to_it(worker: Worker) -> None:
     later = START + IDLE_FROM
     reclaim = Reclaim(worker(1))
     reclaim.slice(later, NEVER)
-    reclaim.slice(later + GRACE, NEVER)
+    reclaim.slice(later + GRACE_SECONDS, NEVER)
     heir = Policies(worker(1)).of(RULE, b"globex")
-    assert charge(heir, later + GRACE, cost=4) == 10
+    assert charge(heir, later + GRACE_SECONDS, cost=4) == 10
     assert table.rows_in_use == 1
-    assert charge(policy, later + GRACE) == 10
-    assert heir.left(later + GRACE) == 6
-    assert policy.left(later + GRACE) == 9
+    assert charge(policy, later + GRACE_SECONDS) == 10
+    assert heir.left(later + GRACE_SECONDS) == 6
+    assert policy.left(later + GRACE_SECONDS) == 9
 
 
 def test_what_a_row_of_another_width_left_is_nobodys(worker: Worker) -> None:
@@ -116,7 +116,7 @@ def test_what_a_row_of_another_width_left_is_nobodys(worker: Worker) -> None:
     later = START + IDLE_FROM
     reclaim = Reclaim(worker(1))
     reclaim.slice(later, NEVER)
-    reclaim.slice(later + GRACE, NEVER)
+    reclaim.slice(later + GRACE_SECONDS, NEVER)
     # A moment at which cells of the one width have the numbers that cells of the other had.
     moment = (cell_number(START, width_us(60.001, 28)) + 0.5) * width_us(60.0, 28) / 1e6
     assert Policies(table).of(quick, b"acme").left(moment) == 10
@@ -136,7 +136,7 @@ EVENTS = st.lists(
 
 @given(events=EVENTS)
 def test_however_rows_come_and_go_every_charge_counts_for_its_window(events: list[tuple[str, int, int]]) -> None:
-    with fresh(Layout("customers", rows=3, columns=4, ring=32, cells=28, width=HEADS)) as path:
+    with fresh(Layout("customers", rows=3, columns=4, ring=32, cells=28, width=HEAD_WORDS)) as path:
         come_and_go(path, events)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import width_us
-from edgeproxy.limits.levels import LEAST, REACH_AHEAD, Level, Scale, level_in, scale_of
+from edgeproxy.limits.levels import AHEAD_SECONDS_MAX, LEVEL_MIN, Level, Scale, level_in, scale_of
 
 START = 51_000_000.0
 WINDOWS = (0.5, 1.0, 10.0, 60.0, 3600.0, 86400.0, 86400.0 * 31, 86400.0 * 3660)
@@ -22,7 +22,7 @@ IN_2059 = 34 * 365.25 * 86400
 @given(scale=SCALES, level=LEVELS)
 def test_a_level_is_never_less_in_a_word_and_hardly_more(scale: Scale, level: float) -> None:
     there = scale.unpacked(scale.packed(level))
-    assert max(level, LEAST) <= there <= max(level * (1 + 2.0**-24), LEAST)
+    assert max(level, LEVEL_MIN) <= there <= max(level * (1 + 2.0**-24), LEVEL_MIN)
     assert scale.packed(there) == scale.packed(level)
 
 
@@ -61,19 +61,19 @@ def test_a_tick_is_short_and_a_level_has_whatever_bits_are_not_needed_for_it(win
 # ---- what heads say
 
 SCALE = scale_of(width_us(60.0, 28))
-NO_HEAD = (0,) * at.HEADS
+NO_HEAD = (0,) * at.HEAD_WORDS
 
 
 def head(cum: int, level: float = 0.0, seen: int = 0, since: float = START) -> tuple[int, ...]:
     """The head of a column whose process said this `level` at a moment that is a tick's."""
     word = int(since * SCALE.ticks) << SCALE.bits | SCALE.packed(level)
-    words = [0] * at.HEADS
+    words = [0] * at.HEAD_WORDS
     words[at.CUM], words[at.LEVEL], words[at.SEEN_CUM] = cum, word if seen else 0, seen
     return tuple(words)
 
 
 def found(*heads: tuple[int, ...], now: float = START, rate: float = 1.0) -> Level:
-    return level_in([word for each in heads for word in each], at.HEADS, now, rate, SCALE)
+    return level_in([word for each in heads for word in each], at.HEAD_WORDS, now, rate, SCALE)
 
 
 def test_where_nothing_was_counted_the_bucket_is_empty() -> None:
@@ -100,7 +100,7 @@ def test_a_level_that_was_said_after_the_counts_were_read_knows_of_them() -> Non
 
 
 def test_a_level_of_a_clock_that_is_a_little_ahead_begins_to_drain_when_its_moment_has_come() -> None:
-    ahead = START + REACH_AHEAD / 2
+    ahead = START + AHEAD_SECONDS_MAX / 2
     assert found(head(9, 4.0, 9, ahead)) == Level(4.0, ahead, 9, True)
     assert found(head(9, 4.0, 9, ahead), now=ahead + 1) == Level(3.0, ahead + 1, 9, True)
 

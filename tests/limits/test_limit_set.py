@@ -15,7 +15,7 @@ from edgeproxy.counters.cells import width_us
 from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.admission import LimitSet, admit, buy, denied, report
-from edgeproxy.limits.bucket import ROUNDING
+from edgeproxy.limits.bucket import ROUNDING_TOKENS
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
@@ -24,8 +24,8 @@ from edgeproxy.limits.rule import Rule
 from tests.limits.reference import ExactBucket, ExactWindow
 from tests.support.tables import fresh, make, opened
 
-CUSTOMERS = Layout("customers", 20, 8, ring=32, cells=28, width=at.HEADS)
-QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEADS)
+CUSTOMERS = Layout("customers", 20, 8, ring=32, cells=28, width=at.HEAD_WORDS)
+QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 UTC = ZoneInfo("UTC")
@@ -352,7 +352,7 @@ def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[
     exact = [window, bucket] if owed.algorithm == "hybrid" else exact
     cell = width_us(owed.window, 28) / 1e6
     wide = 29 * cell - owed.window + 1e-6
-    tolerance = 2 * ROUNDING
+    tolerance = 2 * ROUNDING_TOKENS
     now = START
     for seconds, cost, who in steps:
         now += seconds

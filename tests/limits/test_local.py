@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits import local
 from edgeproxy.limits.policies import Policies
@@ -18,7 +18,7 @@ RULE = Rule("basic", 21, 60.0)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A table with two rows, for two workers."""
-    return make(tmp_path, Layout("customers", rows=2, columns=4, ring=32, cells=28, width=HEADS))
+    return make(tmp_path, Layout("customers", rows=2, columns=4, ring=32, cells=28, width=HEAD_WORDS))
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_while_the_flock_is_not_to_be_had_it_is_tried_at_every_request(table: Li
 def test_counts_without_a_row_are_kept_though_nobody_holds_the_policy(
     table: LimitTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "KEPT", 2)
+    monkeypatch.setattr(local, "SUBJECTS_KEPT_MAX", 2)
     policies = Policies(table)
     for subject in (b"one", b"two", b"three"):
         assert spend(policies.of(RULE, subject)) == 10

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgeproxy.clock import EPOCH
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import Layout
-from edgeproxy.counters.reclaim import GRACE, HINDSIGHT, Reclaim
+from edgeproxy.counters.reclaim import GRACE_SECONDS, PERIOD_KEPT_SECONDS, Reclaim
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import Period, period_of
 from edgeproxy.limits.policies import Policies
@@ -18,7 +18,7 @@ from edgeproxy.limits.quota import Quota, counted_in, quota_key
 from tests.limits.reference import ExactQuota
 from tests.support.tables import claim, fresh, limits, make, number_of
 
-QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEADS)
+QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEAD_WORDS)
 SUBJECT = b"acme"
 UTC_ZONE = ZoneInfo("UTC")
 DAY = 86400.0
@@ -302,9 +302,9 @@ def test_a_row_is_kept_until_its_period_is_over(worker: Worker) -> None:
     assert reclaim.slice(december - 1, NEVER) == (0, 0, 0)
     assert one.left(december - 1) == 4
     # And a little longer, for the clock by which it is over may yet be set back.
-    assert reclaim.slice(december + HINDSIGHT, NEVER) == (1, 0, 0)
-    assert reclaim.slice(december + HINDSIGHT + GRACE, NEVER) == (0, 1, 0)
-    assert one.left(december + HINDSIGHT + GRACE) == 5
+    assert reclaim.slice(december + PERIOD_KEPT_SECONDS, NEVER) == (1, 0, 0)
+    assert reclaim.slice(december + PERIOD_KEPT_SECONDS + GRACE_SECONDS, NEVER) == (0, 1, 0)
+    assert one.left(december + PERIOD_KEPT_SECONDS + GRACE_SECONDS) == 5
 
 
 def test_what_a_worker_that_has_gone_counted_still_counts(worker: Worker) -> None:
@@ -334,7 +334,7 @@ def test_what_was_counted_elsewhere_counts_in_its_period(worker: Worker) -> None
     assert take(one, NOON)
     row = table.peek(table.key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
-    head = [0] * at.HEADS
+    head = [0] * at.HEAD_WORDS
     head[at.CUM], head[at.PERIOD] = 2, period_of(NOON, "day", UTC_ZONE).number
     table.foreign(row, {}, head)
     assert one.left(NOON) == 2
@@ -394,7 +394,7 @@ def test_a_day_is_found_also_where_every_word_is_of_a_clock_that_was_wrong(tmp_p
         assert take(quota(table), NOON + 3 * DAY)
     row = tables[0].peek(tables[0].key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
-    head = [0] * at.HEADS
+    head = [0] * at.HEAD_WORDS
     head[at.PERIOD] = period_of(NOON + 3 * DAY, "day", UTC_ZONE).number
     tables[0].foreign(row, {}, head)
     assert [quota(table).left(NOON) for table in tables] == [5, 5]

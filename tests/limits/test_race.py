@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.reclaim import Reclaim
 from tests.support.tables import limits, make, opened, taken
 
@@ -54,9 +54,9 @@ STEP = 700
 
 def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Rows are idle as soon as their window has passed: what is tried here is the closing, not the waiting.
-    monkeypatch.setattr("edgeproxy.counters.reclaim.IDLE", 0.0)
+    monkeypatch.setattr("edgeproxy.counters.reclaim.IDLE_SECONDS", 0.0)
     # Twenty rows for twenty-four subjects: rows change hands all the time.
-    table = limits(make(tmp_path, Layout("customers", rows=20, columns=4, ring=32, cells=28, width=HEADS)))
+    table = limits(make(tmp_path, Layout("customers", rows=20, columns=4, ring=32, cells=28, width=HEAD_WORDS)))
     clock_path = make(tmp_path, Layout("usage", rows=1, columns=4, width=1))
     clock = opened(clock_path).words
     tick = 1_000_000

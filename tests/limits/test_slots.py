@@ -15,15 +15,15 @@ from edgeproxy.counters import columns
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.carry import Carry
 from edgeproxy.counters.layout import Layout
-from edgeproxy.counters.reclaim import GRACE, IDLE, Reclaim
+from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
-from edgeproxy.limits.slots import KEPT
+from edgeproxy.limits.slots import ROW_KEPT_SECONDS
 from tests.support.tables import claim, fresh, limits, make, number_of, opened
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEADS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 NEVER = float("inf")
@@ -421,7 +421,7 @@ def test_who_finds_a_row_says_what_it_has_in_use_at_once(one_row: Path) -> None:
     table = limits(one_row)
     row = table.peek(table.key(rule(5).key(SUBJECT)))
     assert row is not None
-    assert table.wanted_until(row) >= START + 2 + KEPT
+    assert table.wanted_until(row) >= START + 2 + ROW_KEPT_SECONDS
 
 
 def test_a_table_that_was_full_is_asked_again_though_the_clock_was_set_back(one_row: Path) -> None:
@@ -447,18 +447,18 @@ def test_a_row_is_kept_while_anything_is_in_use_and_for_a_while_after(start: Sta
     supervisor = limits(path)
     reclaim = Reclaim(supervisor)
     assert worker.slots.take(START)
-    for later in (KEPT + IDLE, 3600.0, 86400.0):
+    for later in (ROW_KEPT_SECONDS + IDLE_SECONDS, 3600.0, 86400.0):
         assert reclaim.slice(START + later, NEVER) == (0, 0, 0)
     now = START + 86400
     worker.slots.give_back()
     assert worker.slots.take(now)
     worker.slots.give_back()
     # Whoever comes now and then keeps it.
-    assert reclaim.slice(now + KEPT / 2, NEVER) == (0, 0, 0)
-    assert reclaim.slice(now + KEPT + 1, NEVER) == (1, 0, 0)
-    assert reclaim.slice(now + KEPT + 1 + GRACE, NEVER) == (0, 1, 0)
+    assert reclaim.slice(now + ROW_KEPT_SECONDS / 2, NEVER) == (0, 0, 0)
+    assert reclaim.slice(now + ROW_KEPT_SECONDS + 1, NEVER) == (1, 0, 0)
+    assert reclaim.slice(now + ROW_KEPT_SECONDS + 1 + GRACE_SECONDS, NEVER) == (0, 1, 0)
     assert supervisor.rows_in_use == 0
-    assert worker.slots.take(now + KEPT + 2)
+    assert worker.slots.take(now + ROW_KEPT_SECONDS + 2)
     assert in_use(path) == 1
 
 
@@ -467,12 +467,12 @@ def test_a_closing_row_in_which_a_slot_is_taken_is_live_again(start: Start, path
     reclaim = Reclaim(limits(path))
     assert worker.slots.take(START)
     worker.slots.give_back()
-    later = START + KEPT + IDLE
+    later = START + ROW_KEPT_SECONDS + IDLE_SECONDS
     assert reclaim.slice(later, NEVER) == (1, 0, 0)
     assert worker.slots.take(later)
     worker.slots.give_back()
-    assert reclaim.slice(later + GRACE, NEVER) == (0, 0, 0)
-    assert worker.slots.take(later + GRACE)
+    assert reclaim.slice(later + GRACE_SECONDS, NEVER) == (0, 0, 0)
+    assert worker.slots.take(later + GRACE_SECONDS)
     assert in_use(path) == 1
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.counters.cells import MASK, cell_number, width_us
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
@@ -15,7 +15,7 @@ from edgeproxy.limits.rule import Rule
 from tests.limits.conftest import Worker
 from tests.support.tables import fresh, limits, make
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=HEADS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"
 WIDTH = width_us(60.0, 28)
@@ -75,7 +75,7 @@ def test_workers_count_for_each_other_at_once(worker: Worker) -> None:
 
 
 def test_a_single_worker_reads_no_siblings(tmp_path: Path) -> None:
-    path = make(tmp_path, Layout("customers", rows=5, columns=2, ring=32, cells=28, width=HEADS))
+    path = make(tmp_path, Layout("customers", rows=5, columns=2, ring=32, cells=28, width=HEAD_WORDS))
     window = Policies(limits(path, 0)).of(Rule("basic", 3, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(4)] == [True, True, True, False]
 
@@ -174,7 +174,7 @@ def test_never_more_than_the_limit_in_any_window_and_never_less_than_it_in_a_win
     start: float,
     small: bool,
 ) -> None:
-    layout = Layout("addresses", 5, 8, ring=16, cells=13, width=HEADS) if small else CUSTOMERS
+    layout = Layout("addresses", 5, 8, ring=16, cells=13, width=HEAD_WORDS) if small else CUSTOMERS
     with fresh(layout) as path:
         hold_to_the_promise(path, layout, steps, Rule("basic", limit, window), start)
 

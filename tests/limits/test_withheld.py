@@ -12,7 +12,7 @@ from edgeproxy.counters import columns
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, width_us
 from edgeproxy.counters.hub_column import ON_LOSS, OnLoss
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Cell, Gauge, Report, Window
 from edgeproxy.limits.admission import LimitSet, denied_at_gates
@@ -24,7 +24,7 @@ from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.row_usage import Usage
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import look
-from edgeproxy.limits.window import UNTIL_TRIED
+from edgeproxy.limits.window import HUB_RETRY_SECONDS
 from edgeproxy.sync import plan
 from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.shared import Shared, Use
@@ -32,7 +32,7 @@ from edgeproxy.sync.totals import Totals
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make, opened
 
-LAYOUT = Layout("customers", rows=20, columns=3, ring=32, cells=28, width=HEADS)
+LAYOUT = Layout("customers", rows=20, columns=3, ring=32, cells=28, width=HEAD_WORDS)
 START = 51_000_000.0
 WINDOW = Rule("basic", 60, 60.0)
 BUCKET = Rule("bucket", 60, 60.0, algorithm="token_bucket", depth=60)
@@ -152,7 +152,7 @@ def test_where_part_of_it_is_this_hosts_it_passes_when_what_this_host_used_is_ov
     assert policy.left(host.now) == 0
     host.after(5.0)
     assert policy.left(host.now) == 30
-    assert policy.retry_after(host.now, 40) == UNTIL_TRIED, "more than its part never passes"
+    assert policy.retry_after(host.now, 40) == HUB_RETRY_SECONDS, "more than its part never passes"
 
 
 @pytest.mark.parametrize("rule", [WINDOW, BUCKET, HYBRID], ids=lambda rule: rule.algorithm)
@@ -167,9 +167,9 @@ def test_where_nothing_passes_it_is_said_when_the_hub_is_tried_again(
     for _ in range(20):
         host.use(rule, 0, mode)
         assert policy.left(host.now) <= 0
-        assert policy.retry_after(host.now) == UNTIL_TRIED
+        assert policy.retry_after(host.now) == HUB_RETRY_SECONDS
         if rule is not BUCKET:
-            assert policy.tail(host.now) == b";t=%d\r\n" % UNTIL_TRIED
+            assert policy.tail(host.now) == b";t=%d\r\n" % HUB_RETRY_SECONDS
         usage = host.looked(rule)
         assert usage.used <= used, "what is held back was used by nobody"
         assert usage.remaining == 0
@@ -245,14 +245,14 @@ def test_requests_at_once(host: Host) -> None:
     host.found()
     assert host.looked(SLOTS).held_back == 0
     host.lost("deny")
-    assert (slots.retry_after(host.now), host.looked(SLOTS)) == (UNTIL_TRIED, Usage(5, 0, 1, 10))
+    assert (slots.retry_after(host.now), host.looked(SLOTS)) == (HUB_RETRY_SECONDS, Usage(5, 0, 1, 10))
 
 
 @pytest.mark.parametrize(
     ("on_loss", "mode", "is_away", "seconds"),
     [
-        ("deny", "bounded", True, UNTIL_TRIED),
-        ("share", "strict", True, UNTIL_TRIED),
+        ("deny", "bounded", True, HUB_RETRY_SECONDS),
+        ("share", "strict", True, HUB_RETRY_SECONDS),
         ("share", "bounded", True, 1),
         ("deny", "strict", False, 1),
     ],

@@ -10,7 +10,7 @@ from edgeproxy.config.load import load
 from edgeproxy.config.models import Hub, Settings
 from edgeproxy.config.units import MOST_WORKERS
 from edgeproxy.counters.control import Control
-from edgeproxy.counters.layout import MOST_COLUMNS
+from edgeproxy.counters.layout import COLUMNS_MAX
 from edgeproxy.counters.setup import layouts
 from edgeproxy.counters.store import Store
 from edgeproxy.supervisor import state
@@ -59,7 +59,7 @@ def test_tables_in_memory_may_be_gone_after_a_reboot(tmp_path: Path) -> None:
 
 
 def test_tables_have_columns_for_as_many_workers_as_may_be_configured() -> None:
-    assert all(layout.columns <= MOST_COLUMNS for layout in layouts(MOST_WORKERS, 1, 1))
+    assert all(layout.columns <= COLUMNS_MAX for layout in layouts(MOST_WORKERS, 1, 1))
 
 
 def test_what_is_wrong_with_the_directory_is_said_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.hub_column import ON_LOSS, OnLoss
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Told
 from edgeproxy.limits.gate import LONGEST, Gate
@@ -24,7 +24,7 @@ from tests.support.windows import most_in_a_window
 
 ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2
-LAYOUT = Layout("customers", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEADS)
+LAYOUT = Layout("customers", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEAD_WORDS)
 NEWS = 0.0005
 """Seconds that a message takes between a worker and its supervisor."""
 DEADLINE = 1.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from edgeproxy.hub.calls import JUMP
+from edgeproxy.hub.calls import JUMP_SECONDS
 from edgeproxy.hub.report import Bucket, Gauge, GaugeTold, Period, PeriodTold, Report, Told, Window
 
 BEHIND = 2
@@ -89,7 +89,7 @@ class Memory:
         known = host is not None
         if host is None:
             host = self._hosts[said.key, said.instance] = Host(said.born, said.spent)
-        if rate.now > said.now + JUMP:
+        if rate.now > said.now + JUMP_SECONDS:
             rate.now = said.now
         now = max(rate.now, said.now)
         if said.bucket is not None:

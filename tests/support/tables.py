@@ -8,13 +8,13 @@ from pathlib import Path
 
 from edgeproxy.counters.cells import pack
 from edgeproxy.counters.file import TableFile
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, RowKey
 from edgeproxy.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
-CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=HEADS)
-QUOTAS = Layout("quotas", rows=12, columns=4, ring=1, cells=1, width=HEADS)
+CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=HEAD_WORDS)
+QUOTAS = Layout("quotas", rows=12, columns=4, ring=1, cells=1, width=HEAD_WORDS)
 FORMER = CUSTOMERS._replace(width=0)
 """As releases made it in which only windows were counted, and the foreign column had no head."""
 USAGE = Layout("usage", rows=8, columns=4, width=1)

@@ -12,7 +12,7 @@ from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, width_us
 from edgeproxy.counters.hub_column import HELD, ON_LOSS, OnLoss
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import UNUSED, Gate
@@ -24,7 +24,7 @@ from edgeproxy.sync.shared import SPREAD, Row, Shared, Use
 from tests.support.memory_hub import Memory
 from tests.support.tables import close_all, limits, make
 
-LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEADS)
+LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS)
 RULE = Rule("basic", 600, 60.0)
 TERMS = RateTerms(600, 60.0, LAYOUT.cells)
 STEP = 0.05

@@ -10,14 +10,21 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.hub_column import OnLoss
-from edgeproxy.counters.layout import HEADS, Layout
+from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import HAS_GAUGES, HAS_PERIODS
 from edgeproxy.hub.report import Gauge, Period
-from edgeproxy.sync.totals import AGAIN, HOLDS, IDLE, RARELY, SPREAD, Totals
+from edgeproxy.sync.totals import (
+    GAUGE_HOLDS_SECONDS,
+    GAUGE_REPEAT_SECONDS,
+    IDLE_SECONDS,
+    QUOTA_REPEAT_SECONDS,
+    SPREAD_SECONDS,
+    Totals,
+)
 from tests.support.memory_hub import Memory
 from tests.support.tables import WIDTH, close_all, limits, make
 
-QUOTAS = Layout("quotas", rows=400, columns=3, ring=1, cells=1, width=HEADS)
+QUOTAS = Layout("quotas", rows=400, columns=3, ring=1, cells=1, width=HEAD_WORDS)
 HUB = QUOTAS.head(2)
 STEP = 0.05
 OTHER = 2
@@ -78,7 +85,7 @@ def edge(tmp_path: Path, seed: int) -> Edge:
 def test_a_quota_that_nobody_uses_is_told_once_and_rarely_again(edge: Edge) -> None:
     edge.use(edge.quota("q", 3))
     assert sum(len(said) for said in edge.over(60.0)) == 1
-    assert sum(len(said) for said in edge.over(RARELY)) == 1
+    assert sum(len(said) for said in edge.over(QUOTA_REPEAT_SECONDS)) == 1
 
 
 def test_a_quota_that_is_used_is_told_with_every_tick(edge: Edge) -> None:
@@ -102,11 +109,11 @@ def test_a_quota_that_grows_without_word_is_told_too(edge: Edge) -> None:
 def test_what_is_in_use_is_told_again_before_others_forget_it(edge: Edge) -> None:
     edge.use(edge.in_use("g", 2))
     moments = [edge.now for said in edge.over(60.0) if said]
-    assert max(after - before for before, after in pairwise(moments)) < HOLDS - 1
+    assert max(after - before for before, after in pairwise(moments)) < GAUGE_HOLDS_SECONDS - 1
     assert len(moments) <= 31
     edge.in_use("g", 0)
     assert sum(len(said) for said in edge.over(5.0)) == 1
-    assert not any(edge.over(IDLE + 2))
+    assert not any(edge.over(IDLE_SECONDS + 2))
     assert len(edge.totals) == 0
 
 
@@ -115,12 +122,12 @@ def test_a_hub_that_comes_back_is_told_everything_little_by_little(edge: Edge) -
     for row in rows:
         edge.use(row)
     assert len(edge.told()) == 200
-    list(edge.over(IDLE + 2))
+    list(edge.over(IDLE_SECONDS + 2))
     edge.totals.lost("share")
     edge.hub.forget()
     changed = {edge.quota(f"q-{number}", 4) and b"q-%d" % number for number in range(5)}
     edge.totals.found()
-    steps = list(edge.over(SPREAD + 2))
+    steps = list(edge.over(SPREAD_SECONDS + 2))
     told = Counter(key for said in steps for key in said)
     assert len(told) == 200
     assert changed <= {key for said in steps[:3] for key in said}
@@ -147,7 +154,7 @@ def test_while_the_hub_is_away_this_host_keeps_its_part_of_what_may_be_in_use(ed
 
 def elsewhere(edge: Edge, key: bytes, count: int) -> None:
     """Another host says that it has so many requests under way, as the hub has it."""
-    edge.hub.gauge(Gauge(key, OTHER, count, edge.now, edge.now + HOLDS))
+    edge.hub.gauge(Gauge(key, OTHER, count, edge.now, edge.now + GAUGE_HOLDS_SECONDS))
 
 
 def held(edge: Edge, row: int) -> int:
@@ -161,10 +168,10 @@ def test_what_others_have_in_use_holds_no_longer_than_they_say_so(edge: Edge) ->
     edge.use(row)
     edge.told()
     assert held(edge, row) == 3
-    list(edge.over(HOLDS + AGAIN + 0.5))
+    list(edge.over(GAUGE_HOLDS_SECONDS + GAUGE_REPEAT_SECONDS + 0.5))
     assert held(edge, row) == 0, "the other one has died"
     edge.use(row)
-    assert sum(len(said) for said in edge.over(IDLE - 1)) <= 2, "and nobody asks on"
+    assert sum(len(said) for said in edge.over(IDLE_SECONDS - 1)) <= 2, "and nobody asks on"
     assert not any(edge.over(60.0))
 
 
@@ -173,11 +180,11 @@ def test_what_others_use_is_nobodys_once_no_worker_asks(edge: Edge) -> None:
     elsewhere(edge, b"g", 3)
     edge.use(row)
     told = 0
-    for said in edge.over(IDLE + AGAIN + 2):
+    for said in edge.over(IDLE_SECONDS + GAUGE_REPEAT_SECONDS + 2):
         elsewhere(edge, b"g", 3)
         told += len(said)
     assert (held(edge, row), len(edge.totals)) == (0, 0)
-    assert told <= (IDLE + AGAIN + 2) / AGAIN + 1
+    assert told <= (IDLE_SECONDS + GAUGE_REPEAT_SECONDS + 2) / GAUGE_REPEAT_SECONDS + 1
 
 
 def test_what_a_supervisor_has_left_behind_is_asked_anew(edge: Edge) -> None:

@@ -51,7 +51,7 @@ def give_back(files: Sequence[TableFile], column: int) -> None:
 
 @contextmanager
 def borrowed(file: TableFile, column: int) -> Iterator[bool]:
-    """For a moment, have a column that nobody has; False where somebody has it. A worker that starts takes another."""
+    """Hold a column for a moment; yields False where another process holds it. A worker that starts takes another."""
     mine = _set(file, column, fcntl.F_WRLCK)
     try:
         yield mine
@@ -77,23 +77,23 @@ def is_held(file: TableFile, column: int) -> bool:
 
 
 def declare_orphan(file: TableFile, column: int, *, last: bool) -> None:
-    """Say that this column's worker serves on without its supervisor, and whether that was the last one that served."""
+    """Declare that this column's worker serves on without its supervisor; `last`: that was the last one to serve."""
     _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_WRLCK if last else fcntl.F_RDLCK)
 
 
 def withdraw_orphan(file: TableFile, column: int) -> None:
-    """It takes no further connection."""
+    """Withdraw the declaration: the worker accepts no further connection."""
     _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_UNLCK)
 
 
 def orphans(file: TableFile) -> dict[int, bool]:
-    """The columns of which others have said that, and whether the supervisor was the last one that served."""
+    """The columns of which other processes declared that, and `last` as they did."""
     kinds = {column: _lock_of(file, ORPHAN_LOCKS_BYTE + column) for column in range(file.layout.columns)}
     return {column: kind == fcntl.F_WRLCK for column, kind in kinds.items() if kind != fcntl.F_UNLCK}
 
 
 def _lock_of(file: TableFile, byte: int) -> int:
-    """The kind of lock that another than `file` itself has on a byte."""
+    """The kind of lock that another opening of the file has on a byte."""
     asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     kind: int = FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, asked))[0]
     return kind

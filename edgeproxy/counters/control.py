@@ -76,30 +76,30 @@ class Control:
         self._words[BOOT] = boot
 
     def move(self, offset: float) -> None:
-        """Another offset (seconds, ≥ 0) from now on."""
+        """Set the offset (seconds, ≥ 0)."""
         self._words[OFFSET] = round(offset * 1e6)
 
     def start(self) -> int:
-        """Another supervisor begins to tell the hub: the how many-th. For the holder of the identity lock."""
+        """Count one more supervisor that tells the hub; returns how many did. For the holder of the identity lock."""
         self._words[STARTS] += 1
         return self._words[STARTS]
 
     @property
     def place(self) -> int:
-        """64 bits for where the state directory was when it was first served from; 0 while nobody has said."""
+        """64 bits that identify where the state directory was when it was first served from; 0: not noted yet."""
         return self._words[PLACE]
 
     def stay(self, place: int) -> None:
-        """This is where the state directory is, unless somebody has said so already."""
+        """Note where the state directory is, unless that was noted before."""
         self._words[PLACE] = self.place or place
 
     @property
     def hosts(self) -> int:
-        """How many hosts the hub knew when it was last asked, this one among them; 1 where it never was."""
+        """Hosts that the hub knew when it last answered, this one included; 1 where it never did."""
         return max(1, self._words[HOSTS])
 
     def know(self, hosts: int) -> None:
-        """The hub knows so many hosts. For the holder of the identity lock."""
+        """Note how many hosts the hub knows. For the holder of the identity lock."""
         self._words[HOSTS] = hosts
 
     def generation(self, table: str) -> int:

@@ -136,7 +136,7 @@ class HubColumn:
         self._words[row + self._head + at.THRESHOLDS] = min(ask, NEVER) << THRESHOLD_BITS | min(tell, NEVER)
 
     def hold(self, row: int) -> None:
-        """While the hub is away this host is held to its part by what stands here, and nobody asks or tells."""
+        """While the hub is away the counts written here hold this host to its part; workers neither ask nor tell."""
         self._words[row + self._head + at.THRESHOLDS] = HELD
 
     def shut(self, row: int) -> None:

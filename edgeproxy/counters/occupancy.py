@@ -21,7 +21,7 @@ HERE_ONLY = 0
 
 
 class Occupancy:
-    """What is open in this process, said to the others, and what they say. One object a process."""
+    """Counts what is open in this process, and reads what is open in others. One object a process."""
 
     def __init__(self, table: TallyTable) -> None:
         if table.column is None:
@@ -72,7 +72,7 @@ class Occupancy:
             self._words[place] = word
 
     def columns_changed(self) -> None:
-        """Workers may have gone: ask again who lives when that next matters. Call it twice a second."""
+        """Forget which columns were found living, as workers may have gone. Call it twice a second."""
         self._table.columns_changed()
 
     def _total(self, row: int, word: int) -> int:

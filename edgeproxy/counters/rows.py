@@ -51,7 +51,7 @@ class RowKey(NamedTuple):
 
 
 class Reader(Protocol):
-    """What keeps in mind which columns of a row are to be read."""
+    """An object that remembers which columns of a row it must read."""
 
     def look_again(self) -> None:
         """Other columns than before are to be read."""
@@ -74,7 +74,7 @@ class LimitTable:
         self._stride = layout.row_words
         self._zeros = memoryview(bytes(self._stride * at.WORD)).cast("Q")
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
-        """Who counts in rows here, by key. It knows what this process counted: there must be one for a row at most."""
+        """The objects that count in rows here, by key: at most one a row, as it knows what this process counted."""
         self.zero = at.ZERO
         """A word that is always 0."""
         self.first_ring = layout.rings
@@ -377,7 +377,7 @@ class LimitTable:
     # ---- columns
 
     def columns_changed(self) -> bool:
-        """Look whether other columns than before are to be read; tell the readers, and the worker that waits for it."""
+        """See whether other columns than before must be read; tell the readers, and the worker that waits for it."""
         words = self.words
         version = words[at.COLUMNS_VERSION]
         if version == self.version:
@@ -442,7 +442,7 @@ class LimitTable:
         return all(self.words[at.SEEN + column] & known >= version for column in columns)
 
     def owner_of(self, column: int) -> int:
-        """What the process chose that has this column, or had it last: see `owner`."""
+        """The `owner` of the process that has this column, or had it last."""
         return self.words[at.SEEN + column] >> at.OWNER_SHIFT
 
     def is_living(self, column: int) -> bool:

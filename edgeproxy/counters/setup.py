@@ -17,8 +17,7 @@ from edgeproxy.counters.tallies import TallyTable
 LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS), KINDS[2:4], KINDS[4]
 
 FORMER_KINDS = {"customers": "people"}
-"""How files of a table are called that the version before made, 0.1.0: they are read, carried over and removed as its
-own."""
+"""The names under which 0.1.0 made files of a table: they are read, carried over and removed like the table's own."""
 
 METRIC_ROWS = 4096
 """Their labels come from the configuration only: a few hundred are many."""
@@ -48,7 +47,7 @@ def file_name(kind: str, generation: int) -> str:
 
 
 def present_name(folder: Path, kind: str, generation: int) -> str:
-    """What the file of a table is called in this folder: as the version that made it called it, if it is there."""
+    """The name of a table's file in this folder: the former one where only a file of that name is there."""
     name, former = file_name(kind, generation), file_name(FORMER_KINDS.get(kind, kind), generation)
     return former if not (folder / name).exists() and (folder / former).exists() else name
 

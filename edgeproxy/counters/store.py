@@ -40,7 +40,7 @@ from edgeproxy.counters.tending import Tended, Tending
 __all__ = ["Store", "Tended"]
 
 IDENTITY_FILE = "identity.json"
-"""Is there once usage is sealed; see usage/identity.py."""
+"""The file that exists once usage is sealed; see usage/identity.py."""
 USAGE = TALLIES[0]
 SEEN_BY_ALL_SECONDS = 2.0
 """Seconds that a worker on a column new to the others waits for them to look there."""
@@ -60,7 +60,7 @@ class Store:
     connected: Occupancy
     """How many connections addresses have; a supervisor has none."""
     _connections: TableFile
-    """Its file, the same for all workers whose columns may be each other's."""
+    """The file of `connected`: one for all workers that choose from the same columns."""
 
     def __init__(self, state: Path, tables_dir: Path | None, control: Control) -> None:
         self.state = state
@@ -227,7 +227,7 @@ class Store:
         return any(changed)
 
     def serve_on(self, *, last: bool) -> bool:
-        """Say that this worker serves on without its supervisor; returns whether it should, for others may be enough.
+        """Declare that this worker serves on without its supervisor; returns whether it should: others may be enough.
 
         As many go on as a supervisor has workers, so that the next one's find columns: those of the `last` supervisor
         that served in any case, of others those in the lowest columns.
@@ -239,14 +239,14 @@ class Store:
         return last or sum(before) < file.layout.columns // 2
 
     def serve_no_longer(self) -> None:
-        """This worker takes no further connection."""
+        """Withdraw that declaration: this worker accepts no further connection."""
         assert self.column is not None
         columns.withdraw_orphan(self._connections, self.column)
 
     # ---- for supervisors
 
     def free_columns(self) -> int:
-        """So many workers more would find a column each."""
+        """How many further workers would find a free column."""
         return columns.free([self.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)])
 
     def tend(self, now: float) -> Tended:
@@ -304,7 +304,7 @@ class Store:
     # ---- its files
 
     def follow(self) -> None:
-        """See the tables that are current now."""
+        """Open the tables that are current now, where those are others than before."""
         for kind in LIMITS:
             if kind not in self.limits or self.limits[kind].file is not self.current(kind):
                 self.limits[kind] = LimitTable(self.current(kind))

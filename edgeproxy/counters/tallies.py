@@ -89,7 +89,7 @@ class TallyTable:
         return living
 
     def columns_changed(self) -> None:
-        """Workers may have gone: ask again who lives when that next matters. Call it twice a second."""
+        """Forget which columns were found living, as workers may have gone. Call it twice a second."""
         self._living.clear()
 
     def _row(self, number: int) -> int:
@@ -181,7 +181,7 @@ class TallyTable:
                 yield self._key(number), self.words[row + at.TALLY_MARK]
 
     def mark(self, number: int, total: int) -> None:
-        """So much of this row has been sealed; less than before it never is. For who holds the identity lock."""
+        """Note how much of this row has been sealed; it never falls. For the holder of the identity lock."""
         place = self._row(number) + at.TALLY_MARK
         if total > self.words[place]:
             self.words[place] = total

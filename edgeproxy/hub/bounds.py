@@ -9,17 +9,17 @@ import re
 from typing import Any
 
 ELEMENTS_MAX = 1 << 16
-"""Of an array, at most: a cluster has 16384 slots, each of which may be a node's."""
+"""Elements of an array: a cluster has 16384 slots, each of which may be on a node of its own."""
 DEPTH_MAX = 8
-"""Arrays in arrays."""
+"""Levels of nested arrays."""
 ANSWER_BYTES_MAX = 64 << 20
-"""Of a string, and of a whole answer: the largest is a part of the directory."""
+"""Bytes of a string, and of a whole answer: the largest is a part of the directory."""
 LINE_BYTES_MAX = 16384
 """Bytes of a line, such as an error's."""
 SHORT_BYTES_MAX = 24
 """Bytes of a string that is looked at together with what is before and after it, such as a number."""
 SHOWN_CHARACTERS_MAX = 60
-"""Characters of an answer that are shown of it."""
+"""Characters of an answer that error texts show."""
 
 KINDS = b"+-:$=*%~_#,("
 _NUMBERS = rb":-?\d{1,19}\r\n"
@@ -113,12 +113,12 @@ def _odd(data: bytes, at: int) -> ValueError:
 
 
 def no_answer(came: Any, asked: str | None = None) -> str:
-    """What to say of a node where this came, which is no answer to what was asked."""
+    """The error text for `answer`, which a node sent and which does not fit the question."""
     return f"it answered {shown(came)}{'' if asked is None else f' to {asked}'}: is it a Redis?"
 
 
 def shown(answer: Any) -> str:
-    """An answer in a few characters, for people."""
+    """The beginning of an answer, for error texts and logs."""
     if isinstance(answer, bytes):
         text = answer[:SHOWN_CHARACTERS_MAX].decode("ascii", "backslashreplace")
         return (

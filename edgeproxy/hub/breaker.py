@@ -8,17 +8,17 @@ import random
 from typing import Literal
 
 FIRST_RETRY_SECONDS = 0.5
-"""Seconds before the first attempt after a loss, half of it more or less."""
+"""Seconds before the first attempt after a loss, give or take half."""
 RETRY_SECONDS_MAX = 5.0
-"""The same after many in vain."""
+"""Seconds between two attempts at most, however many have failed."""
 STEADY_SECONDS = 10.0
-"""Seconds that it has to stay for what was before to be forgotten."""
+"""Seconds for which a node must answer before earlier failures are forgotten."""
 
 State = Literal["closed", "open", "half-open"]
 
 
 class Breaker:
-    """Of one node. Times are monotonic seconds."""
+    """The breaker of one node. Times are monotonic seconds."""
 
     __slots__ = ("_chance", "_closed_at", "_times", "state")
 
@@ -30,15 +30,15 @@ class Breaker:
         self.state: State = "open"
 
     def probe(self) -> None:
-        """It is being tried."""
+        """The node is being tried."""
         self.state = "half-open"
 
     def close(self, now: float) -> None:
-        """It has answered."""
+        """The node has answered."""
         self.state, self._closed_at = "closed", now
 
     def open(self, now: float) -> float:
-        """It was lost, or tried in vain; seconds until it is to be tried."""
+        """The node was lost, or an attempt failed; returns the seconds until the next attempt."""
         if self.state == "closed" and now - self._closed_at >= STEADY_SECONDS:
             self._times = 0
         # The exponent is held down so that a hub that is away for a year does not overflow a float.

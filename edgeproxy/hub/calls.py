@@ -13,22 +13,22 @@ from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
 
 KEY_KEPT_SECONDS = 60
-"""Seconds for which a key outlives what it says."""
+"""Seconds for which a key is kept beyond the time for which its content matters."""
 DAY_SECONDS = 86400
 COUNT_MAX = 1 << 53
-"""The largest number that is exact in a script."""
+"""The largest number that Lua keeps exactly, as a double."""
 LEVEL_MAX = 1 << 50
-"""More than a bucket's level, and than a time: the map has room for so much."""
+"""Above any level of a bucket and any time; what the map has room for."""
 HOSTS_MAX = 1_000_000
-"""That a hub may have, at most."""
+"""Hosts that a hub may report; more is taken for a wrong answer."""
 PERIOD_MAX = 1 << 22
-"""The number of a day, or a month, of a calendar, at most."""
+"""The number of a calendar day or month that a hub may report."""
 UNIX_SECONDS_MAX = EPOCH + (1 << 30)
-"""What a clock may say at most, in Unix seconds: until then, in 2059, levels have ticks (limits/levels.py)."""
+"""The latest time that a hub's clock may show, Unix seconds: in 2059 the ticks of levels end (limits/levels.py)."""
 JUMP_SECONDS = 5.0
-"""Seconds from which on what is ahead is of a clock that was set back since (scripts/rate.lua)."""
+"""Seconds: what lies further ahead was written before a clock was set back (scripts/rate.lua)."""
 ROUNDING_SECONDS = 0.001
-"""Seconds by which a moment may be another one for having been written down."""
+"""Seconds by which a moment may differ after it was written as text and read back."""
 
 Argument = bytes | str | float
 
@@ -65,7 +65,7 @@ def rate_call(said: Report) -> tuple[list[bytes], list[Argument]]:
 
 
 def rate_told(answer: Any, said: Report) -> Told:
-    """What rate.lua says to a report; raises ValueError where that is no answer of it."""
+    """The answer of rate.lua to a report; raises ValueError where it is malformed."""
     known, hosts, in_hand, foreign, claims, level, now = _of(answer, 7, RATE)
     if (
         type(foreign) is not list
@@ -91,12 +91,12 @@ def rate_told(answer: Any, said: Report) -> Told:
 
 
 def period_call(said: Period) -> tuple[list[bytes], list[Argument]]:
-    """Keys and arguments of period.lua; kept for longer than the longest month."""
+    """Keys and arguments of period.lua; the key is kept for longer than the longest month."""
     return [b"%b:q" % named_by(said.key)], [said.instance, said.period, said.amount, 35 * DAY_SECONDS]
 
 
 def period_told(answer: Any, said: Period) -> PeriodTold:
-    """What period.lua says; raises ValueError where that is no answer of it."""
+    """The answer of period.lua; raises ValueError where it is malformed."""
     period, others = _of(answer, 2, PERIOD)
     # What others counted may be less than nothing: where the hub has forgotten what is given back since.
     if not _are_counts([period]) or type(others) is not int or not said.period <= period <= PERIOD_MAX:
@@ -111,7 +111,7 @@ def gauge_call(said: Gauge) -> tuple[list[bytes], list[Argument]]:
 
 
 def gauge_told(answer: Any) -> GaugeTold:
-    """What gauge.lua says; raises ValueError where that is no answer of it."""
+    """The answer of gauge.lua; raises ValueError where it is malformed."""
     others, hosts = _of(answer, 2, GAUGE)
     if not _are_counts([others, hosts]) or hosts > HOSTS_MAX:
         raise ValueError(no_answer(answer, f"the script {GAUGE}"))
@@ -146,12 +146,12 @@ def _of(answer: Any, some: int, script: str) -> Any:
 
 
 def _are_counts(numbers: Iterable[Any]) -> bool:
-    """Whether they are whole numbers, exact and not below 0."""
+    """Whether all of these are whole numbers ≥ 0 that a double keeps exactly."""
     return all(type(number) is int and 0 <= number <= COUNT_MAX for number in numbers)
 
 
 def _is_number(said: Any) -> bool:
-    """Whether it is a number as scripts write it, not below 0."""
+    """Whether this is a number ≥ 0 as scripts write it."""
     try:
         return type(said) is bytes and 0 <= float(said) < LEVEL_MAX
     except ValueError:

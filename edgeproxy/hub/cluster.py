@@ -23,42 +23,42 @@ from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, HOSTS_KEY, UNREADABLE, Away,
 from edgeproxy.tasks import Tasks
 
 SLOTS_LOOK_SECONDS = 10.0
-"""Seconds after which a cluster is asked where its slots are, half of it more or less."""
+"""Seconds between two looks at which node has which slots, give or take half."""
 LOST_NODE_LOOK_SECONDS = 1.0
-"""The same while a node is away: a replica may have taken its place."""
+"""Seconds between two such looks while a node is away: a replica may have taken its place."""
 SLOTS_LOOK_SECONDS_MIN = 0.2
-"""Seconds between two times at least."""
+"""Seconds between two such looks at least, whatever the reason."""
 IS_CLUSTER_NODE = "it is one node of a Redis Cluster: write redis+cluster:// as the hub's URL"
 IS_NO_CLUSTER = "it is no Redis Cluster: write redis:// as the hub's URL"
 
 Make = Callable[[str], Node]
-"""A node of a URL, which nobody has tried to reach yet."""
+"""Makes the node of a URL, not connected yet."""
 
 
 class Nodes(Protocol):
     """Where the keys of a hub are."""
 
     why: str | None
-    """Why it is not known which nodes there are; None where it is known."""
+    """Why the nodes are not known; None where they are."""
 
     @property
     def all(self) -> Sequence[Node]:
-        """Every node that is known."""
+        """All nodes that are known."""
 
     def of(self, key: bytes) -> Node | None:
-        """Who has this key; None where nobody does."""
+        """The node that has this key; None where no node does."""
 
     def heartbeat(self, node: Node) -> bytes:
-        """The key that a node's heartbeat is written to."""
+        """The key to which heartbeats on this node are written."""
 
     def elsewhere(self, node: Node, said: AskError) -> Node | None:
-        """Who has what this node has not, by its word; None where that is nobody who is known. Raises Away."""
+        """The node to which this one redirects; None where it is unknown. Raises Away."""
 
     def look(self) -> None:
-        """A node was lost, or will not have a key: see soon which there are."""
+        """A node was lost or redirects a key: look at the nodes again soon."""
 
     async def run(self) -> None:
-        """Keep them reached, for ever."""
+        """Connect to the nodes, and reconnect, until cancelled."""
 
 
 class One:
@@ -70,7 +70,7 @@ class One:
         self.all: Sequence[Node] = (self._node,)
 
     def of(self, key: bytes) -> Node:
-        """The one."""
+        """The one node."""
         return self._node
 
     def heartbeat(self, node: Node) -> bytes:
@@ -78,16 +78,16 @@ class One:
         return HOSTS_KEY
 
     def elsewhere(self, node: Node, said: AskError) -> None:
-        """It is a part of a cluster, and of no use by itself."""
+        """The node belongs to a cluster, and cannot be used by itself."""
         if node.link is not None:
             node.link.lose(IS_CLUSTER_NODE)
         raise Away(IS_CLUSTER_NODE)
 
     def look(self) -> None:
-        """There is no other."""
+        """Nothing to do: there is no other node."""
 
     async def run(self) -> None:
-        """Keep it reached."""
+        """Connect to the node, and reconnect, until cancelled."""
         await self._node.run()
 
 
@@ -117,7 +117,7 @@ class Cluster:
     """A Redis Cluster, of which some nodes are known to begin with. `url`: redis[s]+cluster://HOST:PORT,HOST:PORT."""
 
     def __init__(self, url: str, tls: Tls, make: Make, changed: Callable[[], None]) -> None:
-        """`changed` is called when there are other nodes than before, or it is not known which."""
+        """`changed` is called when the nodes change, or are no longer known."""
         self._url = HubUrl.of(url)
         self._tls = tls
         self._make = make
@@ -153,11 +153,11 @@ class Cluster:
         return there
 
     def look(self) -> None:
-        """See soon who has what."""
+        """Look soon which node has which slots."""
         self._stale.set()
 
     async def run(self) -> None:
-        """Find the nodes, and keep them reached."""
+        """Find the nodes, connect to them, and reconnect, until cancelled."""
         breaker = Breaker()
         try:
             while True:
@@ -184,7 +184,7 @@ class Cluster:
             await self._tasks.cancel()
 
     async def _found(self) -> list[Range]:
-        """Who has which slots, by the first that says so. Raises Away, with what the last one said."""
+        """Which node has which slots, as the first that answers says. Raises Away with the last node's error."""
         told = Away("no node answers")
         for node in random.sample(self.all, len(self.all)):
             try:
@@ -199,7 +199,7 @@ class Cluster:
             raise Away(f"{told}; {away}" if self.all else str(away)) from away
 
     def _take(self, found: Sequence[Range]) -> None:
-        """These have the slots now."""
+        """Take over a new map of slots to nodes."""
         there = {str(one.at) for one in found}
         for at in [at for at in self._nodes if at not in there]:
             del self._nodes[at]
@@ -232,7 +232,7 @@ def _node(url: HubUrl, at: str) -> str:
 
 
 async def _slots_by_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWER_SECONDS_MAX) -> list[Range]:
-    """Who has which slots, by the first node of the URL that says so. Raises Away, with what the last one said."""
+    """Which node has which slots, as the first node of the URL that answers says. Raises Away with the last error."""
     told = Away("it has no node")
     for seed in random.sample(url.where, len(url.where)):
         try:
@@ -247,7 +247,7 @@ async def _slots_by_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWER_SECOND
 
 
 async def _slots(link: Link, host: str) -> list[Range]:
-    """Who has which slots, as one node says; raises Away where it does not know."""
+    """Which node has which slots, as one node says; raises Away where it does not know."""
     try:
         answer = await link.ask("CLUSTER", "SLOTS")
     except ResponseError as no:

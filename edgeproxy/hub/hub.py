@@ -28,11 +28,11 @@ SAMPLES_SECONDS = 60.0
 SAMPLES_MAX = 200
 """Samples that are kept at most, each the quickest of its part of these seconds."""
 REASONS_LOGGED_MAX = 3
-"""Different reasons for which something is away that are logged at once since it was lost."""
+"""Different reasons of one loss that are logged at once."""
 OTHER_REASONS_SECONDS = 60.0
-"""Seconds between two lines about others: some say something else each time."""
+"""Seconds between two log lines about further reasons: some nodes give another one each time."""
 REDIRECTS_MAX = 3
-"""How often something is asked that is said to be elsewhere."""
+"""Times that a command follows a redirect of a cluster."""
 
 T = TypeVar("T")
 Ask = Callable[[Link], "asyncio.Future[Any]"]
@@ -90,9 +90,9 @@ class Hub:
         self._logged: dict[str, dict[str, float]] = {}
         """Why something is away, as far as it was logged since it was lost, and when; by node, and "" for all of it."""
         self.is_up = False
-        """Whether some of it answers."""
+        """Whether any node answers."""
         self.tried = False
-        """Whether it is known that it does, or does not."""
+        """Whether the first attempt to reach it is over, with whatever result."""
         self.hosts = hosts
         """Hosts that the hub knows, this one among them; once it is reached again no fewer at first than before, as
         others may have lost it too, and come back later."""
@@ -116,7 +116,7 @@ class Hub:
 
     @property
     def why(self) -> str | None:
-        """Why it is away; None where it is not."""
+        """Why the hub is away; None where it is up."""
         if self.is_up:
             return None
         nodes = self._nodes.all
@@ -148,11 +148,11 @@ class Hub:
         return min(self._samples, key=lambda sample: sample.rtt).offset if self._samples else None
 
     async def run(self) -> None:
-        """Reach it, for ever, whenever it is away."""
+        """Connect to the hub, and reconnect, until cancelled."""
         await self._nodes.run()
 
     def status(self) -> dict[str, Any]:
-        """How it is, for people."""
+        """The hub's part of `GET /status`."""
         age = round(monotonic() - self.heard_at, 3) if self.heard_at else None
         said: dict[str, Any] = {
             "url": self.name,
@@ -170,7 +170,7 @@ class Hub:
     # ---- its nodes
 
     async def _beat(self, node: Node, link: Link) -> None:
-        """Say to a node that this host is there."""
+        """Send a heartbeat to a node."""
         key = self._nodes.heartbeat(node)
         sent = monotonic()
         try:
@@ -216,7 +216,7 @@ class Hub:
             self._renewed(lambda key: self._nodes.of(calls.named_by(key)) is node)
 
     def _searched(self) -> None:
-        """It was asked which nodes there are."""
+        """The nodes of the cluster were looked up."""
         if self._nodes.why is not None:
             self.errors += 1
         self._follow()
@@ -308,7 +308,7 @@ class Hub:
         return answer
 
     def _send(self, question: Question) -> None:
-        """Ask whoever has the key."""
+        """Send this to the node that has the key."""
         self._send_to(self._nodes.of(question.key), question, REDIRECTS_MAX)
 
     def _send_to(self, node: Node | None, question: Question, times: int, asking: bool = False) -> None:

@@ -15,7 +15,7 @@ from edgeproxy.hub.redis import Away, Link, Tls, reason
 HEARTBEAT_SECONDS = 2.0
 """Seconds between two heartbeats, a fifth more or less: the hub counts hosts by them, and hosts find who is gone."""
 LOG_SILENCE_SECONDS = 60.0
-"""Seconds between two log lines about what must not happen."""
+"""Seconds between two log lines about faults of the program."""
 
 Beat = Callable[["Node", Link], Awaitable[None]]
 """A heartbeat over a link; raises Away, or ResponseError, where the node is of no use."""
@@ -33,16 +33,16 @@ class Node:
         self._beat = beat
         self._changed = changed
         self.link: Link | None = None
-        """The connection to it, where there is one."""
+        """The connection to the node; None while there is none."""
         self.why = "not reached yet"
-        """Why there is none."""
+        """Why there is no connection."""
         self.tried = False
-        """Whether it was tried to the end once."""
+        """Whether the first attempt to connect is over."""
         self.breaker = Breaker()
         self._seldom = log.Seldom(LOG_SILENCE_SECONDS)
 
     async def run(self) -> None:
-        """Reach it, for ever, whenever it is away."""
+        """Connect to the node, and reconnect, until cancelled."""
         while True:
             self.breaker.probe()
             try:
@@ -58,7 +58,7 @@ class Node:
             await asyncio.sleep(pause)
 
     async def _live(self) -> str:
-        """From one attempt to the loss that follows; why it is away then."""
+        """Connect and stay connected until the node is lost; returns why it was."""
         try:
             link = await Link.open(self._url, self._tls)
         except Away as away:

@@ -26,7 +26,7 @@ from edgeproxy.hub.calls import SCRIPTS, Argument, script
 from edgeproxy.tasks import Tasks
 
 ANSWER_SECONDS_MAX = 1.0
-"""Seconds that an answer may take; then the hub is away."""
+"""Seconds that an answer may take; after that the node counts as away."""
 ANSWERS_PER_TURN_MAX = 50
 """Answers in one turn of the event loop, at most."""
 HOST_KEPT_SECONDS = 10.0
@@ -47,7 +47,7 @@ LINKS = itertools.count(1)
 
 
 class Away(Exception):
-    """The hub cannot be had now; the text says why."""
+    """The hub cannot be reached; the text says why."""
 
 
 class Link:
@@ -105,7 +105,7 @@ class Link:
         return answer
 
     async def close(self) -> None:
-        """End it; whoever still waits hears that it is away."""
+        """Close the connection; futures that are still open raise Away."""
         self.lose("closed")
         await self._tasks.cancel()
         await _close(self._connection)
@@ -155,7 +155,7 @@ class Link:
                 waiting.set_result(answer)
 
     async def _watch(self, deadline: float) -> None:
-        """Lose the node once the oldest question has waited for too long."""
+        """Give the connection up once the oldest command has waited for ANSWER_SECONDS_MAX."""
         while True:
             await asyncio.sleep(deadline / 4)
             if self._asked and monotonic() - self._asked[0][1] > deadline:
@@ -163,7 +163,7 @@ class Link:
                 return
 
     def lose(self, why: str) -> None:
-        """It is of no use any more; whoever still waits hears that it is away."""
+        """The connection failed; futures that are still open raise Away."""
         if not self.away.done():
             self.away.set_result(why)
         self._filled.set()
@@ -183,7 +183,7 @@ class Tls(NamedTuple):
 
     @classmethod
     def of(cls, said: HubTls) -> "Tls":
-        """What a configuration says of it."""
+        """TLS as the configuration describes it."""
         ca, cert, key = [None if file is None else str(file) for file in (said.ca, said.cert, said.key)]
         return cls(ca, cert, key, said.verify)
 

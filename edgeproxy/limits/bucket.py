@@ -12,9 +12,9 @@ from edgeproxy.limits.policy import RuleTerms
 from edgeproxy.limits.window import HUB_RETRY_SECONDS, SlidingWindow
 
 ROUNDING_TOKENS = 2.0**-10
-"""Tokens that are made up for where levels were rounded: what fits exactly must fit."""
+"""Tokens by which a bucket is deeper, to make up for rounded levels: what fits exactly must fit."""
 ROUNDING_PER_TOKEN = 2.0**-22
-"""The same for a token of a level: a few times what one rounding is."""
+"""Further tokens for each token of a level: a few times one rounding of it."""
 
 
 class TokenBucket(SlidingWindow):

@@ -1,4 +1,4 @@
-"""Who of a table has no row in it, and how its counts are kept alive meanwhile."""
+"""Subjects without a row in a full table, and how their counts are kept alive meanwhile."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,7 +8,7 @@ SUBJECTS_KEPT_MAX = 16_384
 
 
 class Locals:
-    """Who of one table is without a row in it, and what is done about it."""
+    """The counts of one table that have no row in it, and what is done when it is full."""
 
     def __init__(self, hosts: int = 1, full: Callable[[], None] | None = None) -> None:
         """`hosts` share the limits; `full` is called whenever the table turned out to be full."""
@@ -22,11 +22,11 @@ class Locals:
             self._full()
 
     def enter(self, counts: object) -> None:
-        """These counts have no row: keep them alive, for nothing else remembers them. The longest kept gives way."""
+        """Keep counts without a row alive, as nothing else refers to them. Above the bound the oldest are dropped."""
         self._kept[counts] = None
         if len(self._kept) > SUBJECTS_KEPT_MAX:
             self._kept.popitem(last=False)
 
     def leave(self, counts: object) -> None:
-        """These counts have a row."""
+        """Let go of counts that have a row now."""
         self._kept.pop(counts, None)

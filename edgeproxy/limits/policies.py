@@ -22,7 +22,7 @@ class Sharing(Protocol):
         """The gate before a row; `mode`: bounded, eventual or strict."""
 
     def total(self, table: LimitTable, counts: "Slots | QuotaCounts", limit: int) -> "Total":
-        """Who makes a quota, or requests at once, known."""
+        """The object that reports a quota, or concurrency, to other hosts."""
 
 
 class Total(Protocol):
@@ -71,7 +71,7 @@ class Policies:
         return self._sharing.gate(self._table, rule, subject, counts, mode)
 
     def total(self, of: Concurrency | Quota) -> Total | None:
-        """Who makes it known to other hosts; None where there is none that shares it."""
+        """The object that reports it to other hosts; None where no other host shares it."""
         return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 
     def of(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:

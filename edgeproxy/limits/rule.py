@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from edgeproxy.limits.kinds import KINDS, Kind
 
 SCOPES = {"customer": b"c", "key": b"k", "ip": b"i", "route": b"r", "customer_route": b"x", "guard": b"g"}
-"""Whom a limit counts by, and the letter for it in a row's key. `guard` is the coarse limit per address."""
+"""What a limit counts by, and the letter for it in a row's key. `guard` is the coarse limit per address."""
 
 MODES = {"enforce": b"e", "shadow": b"s"}
 

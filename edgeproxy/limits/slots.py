@@ -17,7 +17,7 @@ ROW_KEPT_SECONDS = 60.0
 """Seconds for which a row is kept after something was in use."""
 
 FENCE = Lock()
-"""Whoever takes and frees it sees after that what all others stored before, and they see what it stored."""
+"""A full memory fence: taking it orders this process's stores before its later loads."""
 
 
 class Slots:
@@ -157,7 +157,7 @@ class Slots:
         return total
 
     def _touch(self, now: float) -> None:
-        """Have the row kept for a while though nothing may be in use when it is looked at."""
+        """Keep the row from being reclaimed for ROW_KEPT_SECONDS, even if nothing is in use by then."""
         self._touched = now + ROW_KEPT_SECONDS / 2
         if self._row >= 0:
             place = self._own_at + at.UNTIL - at.GAUGE

@@ -26,7 +26,7 @@ IDLE_SECONDS = 10.0
 LOOKS_PER_ROUND_MAX = 500
 """Rows that are looked at in one go, at most."""
 LEFT_BEHIND_PER_ROUND_MAX = 5000
-"""The same of those that a supervisor before this one may have left behind."""
+"""Rows looked at in one go, of those that a supervisor before this one may have left behind."""
 SPREAD_SECONDS = 5.0
 """Seconds over which rows are told once the hub is there again that have not changed meanwhile."""
 
@@ -67,7 +67,7 @@ class Totals:
         self._due: list[tuple[float, int]] = []
         self._away = False
         self._on_loss: OnLoss | None = None
-        """What was said last of a hub that is away."""
+        """`on_loss` as of the last call of `lost`."""
         self._left: deque[Total] = deque()
         """Rows that are still to be held, where the hub was lost, or to be told, where it was found."""
         self._left_behind: Iterator[int] | None = table.rows()

@@ -5,10 +5,9 @@ import pytest
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.carry import ROWS_PER_CLOCK_READ, Carry
-from edgeproxy.counters.cells import CELL_US_MIN, cell_number, pack, unpack
-from edgeproxy.counters.columns import give_back, take
-from edgeproxy.counters.reclaim import PERIOD_KEPT_SECONDS
-from edgeproxy.counters.rows import HAS_FOREIGN, HAS_GAUGES, HAS_PERIODS, LimitTable
+from edgeproxy.counters.cells import cell_number, pack, unpack
+from edgeproxy.counters.columns import take
+from edgeproxy.counters.rows import HAS_FOREIGN, HAS_GAUGES, LimitTable
 from tests.counters.gauges import process, use
 from tests.support.tables import (
     CUSTOMERS,
@@ -61,32 +60,6 @@ def test_all_columns_of_a_row_are_one_foreign_count_in_the_new_table(old: LimitT
     count(old, b"acme", 2, CELL - 29, 100)
     assert Carry(old, new).slice(NOW, NEVER) == (1, True)
     assert foreign(new, b"acme") == {CELL: 7, CELL - 28: 5}
-
-
-def test_what_is_carried_again_does_not_count_again(old: LimitTable, new: LimitTable) -> None:
-    count(old, b"acme", 0, CELL, 3)
-    carry = Carry(old, new)
-    carry.slice(NOW, NEVER)
-    assert carry.slice(NOW, NEVER) == (0, True)
-    count(old, b"acme", 0, CELL, 4)
-    assert carry.slice(NOW, NEVER) == (1, True)
-    assert foreign(new, b"acme") == {CELL: 4}
-    assert Carry(old, new).slice(NOW, NEVER) == (1, True)
-    assert foreign(new, b"acme") == {CELL: 4}
-
-
-def test_a_row_is_carried_on_through_two_changes(old: LimitTable, new: LimitTable, tmp_path: Path) -> None:
-    newest = limits(make(tmp_path, CUSTOMERS, generation=3), 0)
-    first, second = Carry(old, new), Carry(new, newest)
-    count(old, b"acme", 0, CELL, 3)
-    first.slice(NOW, NEVER)
-    count(new, b"acme", 5, CELL, 10)
-    second.slice(NOW, NEVER)
-    assert foreign(newest, b"acme") == {CELL: 13}
-    count(old, b"acme", 0, CELL, 4)
-    first.slice(NOW, NEVER)
-    second.slice(NOW, NEVER)
-    assert foreign(newest, b"acme") == {CELL: 14}
 
 
 def test_rows_in_which_nothing_counts_any_more_are_left(old: LimitTable, new: LimitTable) -> None:
@@ -325,35 +298,6 @@ def test_what_a_killed_process_used_is_given_back_in_the_new_table(tmp_path: Pat
     assert in_use(new) == 0
 
 
-def test_what_is_in_use_is_carried_on_through_two_changes(tmp_path: Path, new: LimitTable) -> None:
-    path = make(tmp_path, CUSTOMERS)
-    oldest, newest = worker(path), limits(make(tmp_path, CUSTOMERS, generation=3), 0)
-    middle = worker(new.file.path)
-    first, second = Carry(limits(path), limits(new.file.path)), Carry(limits(new.file.path), newest)
-    use(oldest, b"acme", 2)
-    use(middle, b"acme", 3)
-    first.slice(NOW, NEVER)
-    assert second.slice(NOW, NEVER) == (1, True)
-    assert in_use(newest) == 5
-    use(oldest, b"acme", 1)
-    give_back([middle.file], 0)
-    first.slice(NOW, NEVER)
-    assert second.slice(NOW, NEVER) == (1, True)
-    assert in_use(newest) == 1
-
-
-def test_what_is_in_use_and_finds_no_row_is_tried_again(tmp_path: Path) -> None:
-    path = make(tmp_path, CUSTOMERS)
-    new = limits(make(tmp_path, CUSTOMERS._replace(rows=1), generation=2), 0)
-    claim(new, b"globex")
-    use(worker(path), b"acme", 2)
-    carry = Carry(limits(path), new)
-    assert carry.slice(NOW, NEVER) == (0, True)
-    new.free(0)
-    assert carry.slice(NOW, NEVER) == (1, True)
-    assert in_use(new) == 2
-
-
 # ---- quotas
 
 TODAY = 5e7
@@ -392,15 +336,6 @@ def test_what_an_even_older_file_has_left_of_a_quota_is_handed_on(quotas: tuple[
     set_head(old, b"acme", 3, (1, JUNE, 0, END))
     Carry(old, new).slice(TODAY, NEVER)
     assert foreign_head(new, b"acme") == [1001, JUNE, 0, END, 0, 0, 0]
-
-
-def test_a_quota_whose_period_is_over_is_left(quotas: tuple[LimitTable, LimitTable]) -> None:
-    old, new = quotas
-    set_head(old, b"acme", 0, (1000, MAY, 0, int((TODAY - PERIOD_KEPT_SECONDS) * 1000)))
-    row, _, _ = old.find(old.key(b"globex"), CELL_US_MIN, TODAY, HAS_PERIODS)
-    assert not any(old.words[row + old.layout.heads : row + old.layout.row_words].tolist())
-    assert Carry(old, new).slice(TODAY, NEVER) == (0, True)
-    assert new.rows_in_use == 0
 
 
 def test_a_period_that_a_wrong_clock_has_begun_is_not_taken_for_this_one(

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters.columns import (
-    NoFreeColumn,
     declare_orphan,
-    free,
     give_back,
     held,
     is_held,
@@ -28,13 +26,6 @@ def paths(tmp_path: Path) -> tuple[Path, Path]:
 
 def both(paths: tuple[Path, Path]) -> list[TableFile]:
     return [opened(path) for path in paths]
-
-
-def test_workers_take_the_lowest_free_columns(paths: tuple[Path, Path]) -> None:
-    workers = [both(paths) for _ in range(4)]
-    assert [take(files) for files in workers] == [0, 1, 2, 3]
-    with pytest.raises(NoFreeColumn, match="all 4 columns of"):
-        take(both(paths))
 
 
 def test_a_column_is_free_again_when_its_holder_has_closed_the_files(paths: tuple[Path, Path]) -> None:
@@ -65,15 +56,6 @@ def test_a_reader_sees_who_holds_what_and_takes_nothing(paths: tuple[Path, Path]
     assert not is_held(reader, 1)
     give_back(files, column)
     assert held(reader) == frozenset()
-
-
-def test_a_column_is_counted_as_free_that_is_so_in_every_file(paths: tuple[Path, Path]) -> None:
-    files = both(paths)
-    assert free(files) == 4
-    take([opened(paths[0])])
-    for _ in range(2):
-        take([opened(paths[1])])
-    assert free(files) == 2
 
 
 def test_who_serves_on_without_a_supervisor_is_known_by_a_lock_of_its_own(paths: tuple[Path, Path]) -> None:

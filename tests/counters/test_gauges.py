@@ -61,36 +61,6 @@ def test_what_all_processes_use_is_summed(path: Path, start: Start) -> None:
     assert mine.in_use(row) == supervisor.in_use(row) == 11
 
 
-def test_what_a_killed_process_used_counts_no_more(path: Path, start: Start) -> None:
-    dying, other = start(), start()
-    dying.use(KEY, 3)
-    other.use(KEY, 4)
-    supervisor = limits(path)
-    row = row_of(supervisor)
-    assert supervisor.is_living(dying.column)
-    dying.kill()
-    assert not supervisor.is_living(dying.column)
-    assert supervisor.in_use(row) == 4
-    # Its word is there still.
-    assert supervisor.words[row + CUSTOMERS.head(dying.column) + at.GAUGE] & 0xFFFF == 3
-
-
-def test_whoever_takes_the_column_of_a_killed_process_does_not_use_what_that_did(path: Path, start: Start) -> None:
-    dying = start()
-    dying.use(KEY, 3)
-    supervisor = limits(path)
-    row = row_of(supervisor)
-    owner = supervisor.owner_of(dying.column)
-    dying.kill()
-    successor = start()
-    assert successor.column == dying.column
-    assert supervisor.is_living(successor.column)
-    assert supervisor.owner_of(successor.column) != owner
-    assert supervisor.in_use(row) == 0
-    successor.use(KEY, 1)
-    assert supervisor.in_use(row) == 1
-
-
 def test_a_process_that_hangs_uses_what_it_used(path: Path, start: Start) -> None:
     hung = start()
     hung.use(KEY, 3)
@@ -149,32 +119,6 @@ def test_a_row_is_kept_while_a_running_process_uses_any_of_it(path: Path, start:
     one.use(KEY, 1)
     assert reclaim.slice(IDLE_FROM + GRACE_SECONDS, NEVER)[1:] == (0, 0)
     assert supervisor.in_use(row_of(supervisor)) == 1
-
-
-def test_what_was_taken_just_before_a_row_closed_revives_it(path: Path) -> None:
-    table = worker(path)
-    row = use(table, KEY, 0)
-    reclaim = Reclaim(limits(path))
-    assert reclaim.slice(IDLE_FROM, NEVER) == (1, 0, 0)
-    # By one who had found the row before, and does not look at its generation again.
-    table.words[row + table.head_at + at.GAUGE] = table.owner << at.OWNER_SHIFT | 1
-    assert reclaim.slice(IDLE_FROM + GRACE_SECONDS, NEVER) == (0, 0, 1)
-
-
-def test_a_row_is_not_kept_for_a_killed_process(path: Path, start: Start) -> None:
-    dying = start()
-    dying.use(KEY, 1)
-    supervisor = limits(path)
-    reclaim = Reclaim(supervisor)
-    assert reclaim.slice(IDLE_FROM, NEVER) == (0, 0, 0)
-    dying.kill()
-    assert reclaim.slice(IDLE_FROM, NEVER) == (1, 0, 0)
-    assert reclaim.slice(IDLE_FROM + GRACE_SECONDS, NEVER) == (0, 1, 0)
-    # The next who gets the row finds nothing in use.
-    mine = worker(path)
-    row = use(mine, b"globex", 0)
-    assert mine.high == 1
-    assert mine.in_use(row) == 0
 
 
 def test_a_row_is_kept_while_some_of_it_is_in_use_elsewhere(path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.index import EMPTY, ROW_BITS, ROW_OFFSET, TOMBSTONE, Index
+from edgeproxy.counters.index import EMPTY, ROW_BITS, TOMBSTONE, Index
 from tests.support.tables import CUSTOMERS, fresh, make, opened
 
 
@@ -31,13 +31,6 @@ def put(index: Index, key_hash: int, row: int) -> int:
     return slot
 
 
-def test_a_published_row_is_found(index: Index) -> None:
-    key_hash = index.hash(b"acme")
-    assert look(index, key_hash) is None
-    put(index, key_hash, 7)
-    assert look(index, key_hash) == 7
-
-
 def test_a_hash_is_the_same_in_every_process_and_has_upper_bits(tmp_path: Path) -> None:
     path = make(tmp_path, CUSTOMERS)
     one, other = Index(opened(path)), Index(opened(path))
@@ -57,12 +50,6 @@ def test_a_hash_without_upper_bits_is_given_one(index: Index, monkeypatch: pytes
 
     monkeypatch.setattr("edgeproxy.counters.index.blake2b", lambda *_, **__: Low())
     assert index.hash(b"acme") == 1 << ROW_BITS | 5
-
-
-def test_rows_of_one_way_follow_each_other(index: Index) -> None:
-    slots = [put(index, near(index, 3, number), number) for number in range(5)]
-    assert slots == [at.HEADER_WORDS + 3 + number for number in range(5)]
-    assert [look(index, near(index, 3, number)) for number in range(5)] == [0, 1, 2, 3, 4]
 
 
 def test_the_way_may_lead_past_the_last_slot(index: Index) -> None:
@@ -115,14 +102,3 @@ def test_burying_what_is_not_there_changes_nothing(index: Index) -> None:
     index.bury(near(index, 0, 1), 3)
     assert index.words[slot] >> ROW_BITS
     assert [number for _, _, number in index.entries()] == [3]
-
-
-def test_all_rows_are_listed(index: Index) -> None:
-    for number in range(10):
-        put(index, index.hash(b"%d" % number), number)
-    index.bury(index.hash(b"4"), 4)
-    entries = {
-        number: index.words[slot] == tag << ROW_BITS | number + ROW_OFFSET for slot, tag, number in index.entries()
-    }
-    assert entries == dict.fromkeys((0, 1, 2, 3, 5, 6, 7, 8, 9), True)
-    assert ROW_OFFSET > TOMBSTONE

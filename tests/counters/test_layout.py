@@ -64,11 +64,3 @@ def test_names_of_header_words_do_not_overlap() -> None:
     )
     assert len(set(words)) == len(words)
     assert max(words) < at.HEADER_WORDS
-
-
-def test_another_number_of_rows_is_another_layout() -> None:
-    assert Layout("customers", 10, 4, 32, 28) != Layout("customers", 11, 4, 32, 28)
-
-
-def test_the_former_format_is_another_layout() -> None:
-    assert Layout("customers", 10, 4, 32, 28) != Layout("customers", 10, 4, 32, 28, at.HEAD_WORDS)

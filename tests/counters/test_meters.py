@@ -26,20 +26,6 @@ def totals(path: Path, live: frozenset[int] = frozenset({0})) -> dict[bytes, lis
     return {key: words for _, key, words in tallies(path).totals(live)}
 
 
-def test_a_counter_is_in_the_map_at_once(metrics: Metrics, path: Path) -> None:
-    counter = metrics.counter("edge_requests_total", "v1", "basic", "200")
-    counter.add()
-    counter.add(4)
-    assert totals(path)[b"edge_requests_total\0v1\0basic\x00200"][0] == 5
-
-
-def test_a_counter_goes_on_from_what_its_predecessor_counted(metrics: Metrics, path: Path) -> None:
-    metrics.counter("edge_worker_restarts_total").add(3)
-    Metrics(tallies(path, 0)).counter("edge_worker_restarts_total").add(2)
-    Metrics(tallies(path, 1)).counter("edge_worker_restarts_total").add(10)
-    assert totals(path)[b"edge_worker_restarts_total"][0] == 15
-
-
 def test_there_is_one_object_for_each_name_and_labels(metrics: Metrics) -> None:
     assert metrics.counter("edge_auth_failures_total", "unknown") is metrics.counter(
         "edge_auth_failures_total", "unknown"
@@ -73,12 +59,6 @@ def test_a_shared_gauge_is_one_number_in_all_workers(path: Path) -> None:
     gauges[2].add(-2)
     assert [gauge.total() for gauge in gauges] == [4, 4, 4]
     assert totals(path, frozenset({0, 1, 2}))[b"edge_connections\0client"][0] == 4
-
-
-def test_there_is_one_shared_gauge_for_each_name_and_labels(metrics: Metrics) -> None:
-    gauge = metrics.shared_gauge("edge_connections", "client")
-    assert metrics.shared_gauge("edge_connections", "client") is gauge
-    assert metrics.shared_gauge("edge_connections", "upstream") is not gauge
 
 
 def test_no_more_is_claimed_than_the_bound_by_all_workers_together(path: Path) -> None:

@@ -12,7 +12,7 @@ from edgeproxy.counters.tallies import TallyTable
 Supervise = Callable[..., Store]
 Work = Callable[[], Store]
 
-HERE, THERE = b"\x7f\0\0\1", b"\x7f\0\0\2"
+HERE = b"\x7f\0\0\1"
 
 
 def room(store: Store, subject: bytes = HERE) -> int:
@@ -23,15 +23,6 @@ def room(store: Store, subject: bytes = HERE) -> int:
     for _ in range(claimed):
         store.connected.leave(subject)
     return claimed
-
-
-def test_a_bound_holds_within_a_worker(supervise: Supervise, work: Work) -> None:
-    supervise(workers=1)
-    one = work().connected
-    assert [one.claim(HERE, 3) for _ in range(5)] == [True, True, True, False, False]
-    one.leave(HERE)
-    assert one.claim(HERE, 3)
-    assert not one.claim(HERE, 3)
 
 
 def test_a_bound_holds_over_all_workers(supervise: Supervise, work: Work) -> None:
@@ -45,18 +36,6 @@ def test_a_bound_holds_over_all_workers(supervise: Supervise, work: Work) -> Non
     one.leave(HERE)
     assert other.claim(HERE, 3)
     assert not one.claim(HERE, 3)
-
-
-def test_subjects_do_not_count_for_each_other(supervise: Supervise, work: Work) -> None:
-    supervise(workers=2)
-    one, other = work(), work()
-    for n in range(2000):
-        assert one.connected.claim(b"subject %d" % n, 1)
-    assert room(one) == room(other) == 10
-    for n in range(2000):
-        assert not other.connected.claim(b"subject %d" % n, 1)
-        one.connected.leave(b"subject %d" % n)
-        assert other.connected.claim(b"subject %d" % n, 1)
 
 
 def test_what_is_over_leaves_its_word_to_others(supervise: Supervise, work: Work) -> None:
@@ -82,20 +61,6 @@ def test_what_a_dead_worker_had_open_is_over(supervise: Supervise, work: Work) -
     assert room(one) == 6
     one.columns_changed()
     assert room(one) == 10
-
-
-def test_a_worker_on_the_column_of_a_dead_one_begins_with_nothing(supervise: Supervise, work: Work) -> None:
-    supervise(workers=2)
-    one, other = work(), work()
-    for _ in range(4):
-        assert other.connected.claim(HERE, 10)
-    column = other.column
-    other.close()
-    successor = work()
-    assert successor.column == column
-    assert room(one) == room(successor) == 10
-    assert successor.connected.claim(HERE, 10)
-    assert room(one) == 9
 
 
 def test_a_subject_without_a_word_is_counted_in_its_worker_alone(supervise: Supervise, work: Work) -> None:

@@ -49,12 +49,6 @@ def test_a_row_is_idle_a_minute_after_its_window(table: LimitTable) -> None:
         assert reclaim.idle(row, ended + WINDOW + IDLE_SECONDS + 0.01)
 
 
-def test_what_others_counted_keeps_a_row(table: LimitTable) -> None:
-    row = claim(table, b"acme", BORN)
-    table.foreign(row, {cell_number(BORN + 100, WIDTH): 1})
-    assert not Reclaim(table).idle(row, FROM)
-
-
 @pytest.mark.parametrize("column", range(-1, CUSTOMERS.columns))
 def test_a_row_is_kept_until_no_column_wants_it(table: LimitTable, column: int) -> None:
     row = claim(table, b"acme", BORN)
@@ -108,48 +102,6 @@ def test_rows_that_were_closing_when_the_clock_was_set_back_hold_nobody_up(table
     assert reclaim.slice(FROM + GRACE_SECONDS, NEVER) == (0, 2, 0)
 
 
-def test_an_idle_row_is_closed_and_two_seconds_later_free(table: LimitTable) -> None:
-    row = claim(table, b"acme", BORN)
-    reclaim = Reclaim(table)
-    idle = FROM
-    sync = table.words[row + at.ROW_SYNC]
-    assert reclaim.slice(idle - 1, NEVER) == (0, 0, 0)
-    assert reclaim.slice(idle, NEVER) == (1, 0, 0)
-    assert generation(table, row) == 3
-    assert table.words[row + at.ROW_SYNC] == sync + 1
-    assert table.words[row + at.ROW_CLOSING] == int(idle * 1000)
-    assert reclaim.slice(idle + GRACE_SECONDS - 0.1, NEVER) == (0, 0, 0)
-    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 1, 0)
-    assert table.peek(table.key(b"acme")) is None
-    assert table.rows_in_use == 0
-
-
-def test_a_row_in_which_someone_counted_meanwhile_is_revived(table: LimitTable) -> None:
-    row = claim(table, b"acme", BORN)
-    reclaim = Reclaim(table)
-    idle = FROM
-    reclaim.slice(idle, NEVER)
-    sync = table.words[row + at.ROW_SYNC]
-    count(table, row, idle + 0.001)
-    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 0, 1)
-    assert generation(table, row) == 4
-    assert table.words[row + at.ROW_SYNC] == sync + 1
-    assert table.peek(table.key(b"acme")) == row
-
-
-def test_a_row_that_a_worker_wanted_meanwhile_stays_its_own(table: LimitTable, path: Path) -> None:
-    row = claim(table, b"acme", BORN)
-    reclaim = Reclaim(table)
-    idle = FROM
-    reclaim.slice(idle, NEVER)
-    assert claim(limits(path, 0), b"acme", idle) == row
-    assert generation(table, row) == 4
-    # Idle as it still is, it is first closed again.
-    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (1, 0, 0)
-    assert generation(table, row) == 5
-    assert reclaim.slice(idle + 2 * GRACE_SECONDS, NEVER) == (0, 1, 0)
-
-
 def test_while_the_flock_is_not_to_be_had_a_row_stays_closing(table: LimitTable, path: Path) -> None:
     row = claim(table, b"acme", BORN)
     reclaim = Reclaim(table)
@@ -194,13 +146,3 @@ def test_freed_rows_are_passed_over(table: LimitTable) -> None:
     row = claim(table, b"acme", BORN)
     table.free(number_of(table, row))
     assert Reclaim(table).slice(1e6, NEVER) == (0, 0, 0)
-
-
-def test_rows_that_are_used_stay(table: LimitTable) -> None:
-    idle = FROM
-    rows = {key: claim(table, key, BORN) for key in (b"acme", b"globex", b"initech")}
-    count(table, rows[b"globex"], idle - 1)
-    reclaim = Reclaim(table)
-    assert reclaim.slice(idle, NEVER) == (2, 0, 0)
-    assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 2, 0)
-    assert list(table.rows()) == [rows[b"globex"]]

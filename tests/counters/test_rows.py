@@ -10,7 +10,6 @@ from edgeproxy.counters.rows import (
     DIGESTED,
     FLOCK_RETRY_SECONDS,
     FLOCK_WAIT_SECONDS,
-    HAS_FOREIGN,
     LimitTable,
     RowKey,
     TableBusy,
@@ -41,13 +40,6 @@ def test_a_key_has_no_row_until_it_is_wanted(table: LimitTable) -> None:
     assert table.words[row + at.ROW_BORN] == 1_000_500
     assert table.rows_in_use == 1
     assert list(table.rows()) == [row]
-
-
-def test_every_process_finds_the_same_row(table: LimitTable, path: Path) -> None:
-    rows = {key: claim(table, key) for key in (b"acme", b"globex", b"initech")}
-    other = limits(path, 1)
-    assert {key: claim(other, key) for key in rows} == rows
-    assert len(set(rows.values())) == 3
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 64])
@@ -152,22 +144,6 @@ def test_a_flock_that_is_given_back_meanwhile_is_taken(
     assert table.words[claim(table, b"acme") + at.ROW_HASH]
 
 
-def test_a_row_that_another_claimed_meanwhile_is_not_claimed_twice(
-    table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = limits(path, 1)
-    lock = table.file.lock
-
-    def late() -> bool:
-        claim(other, b"acme")
-        return lock()
-
-    monkeypatch.setattr(table.file, "lock", late)
-    row, generation, fresh = table.find(table.key(b"acme"), WIDTH, 1000.0)
-    assert (row, generation, fresh) == (claim(other, b"acme"), 2, False)
-    assert table.rows_in_use == 1
-
-
 def test_a_row_that_another_is_just_claiming_is_not_claimed_twice(
     table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,25 +235,6 @@ def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(tabl
     assert table.words[row + at.ROW_GENERATION] == 4
     assert table.words[row + at.ROW_SYNC] > sync
     assert table.high == 1
-
-
-def test_freed_rows_are_used_before_new_ones(table: LimitTable) -> None:
-    rows = [claim(table, b"%d" % number) for number in range(5)]
-    for number in (1, 3):
-        table.free(number)
-    assert {claim(table, b"new"), claim(table, b"newer")} == {rows[1], rows[3]}
-    assert table.row(5) == claim(table, b"newest")
-
-
-def test_foreign_counts_are_written_where_they_belong_and_readers_told(table: LimitTable) -> None:
-    row = claim(table, b"acme")
-    sync = table.words[row + at.ROW_SYNC]
-    table.foreign(row, {70: 4, 71: 1 << 30})
-    ring = table.words[row + at.FOREIGN : row + at.FOREIGN + 32].tolist()
-    assert [ring[70 % 32], ring[71 % 32]] == [pack(70, 4), pack(71, (1 << 28) - 1)]
-    assert table.words[row + at.ROW_SYNC] == sync + 1
-    assert table.words[row + at.ROW_STATE] == len(b"acme") | HAS_FOREIGN
-    assert claim(table, b"acme") == row
 
 
 def test_the_foreign_head_is_written_as_far_as_it_is_said(table: LimitTable) -> None:

@@ -37,33 +37,12 @@ def numbers(store: Store) -> list[int]:
     return [store.control.generation(kind) for kind in ("customers", "addresses", "quotas", "usage", "metrics")]
 
 
-def test_what_is_missing_is_made(supervise: Supervise, state: Path) -> None:
-    store = supervise()
-    assert tables(state) == FIRST
-    assert numbers(store) == [1, 1, 1, 1, 1]
-    assert [store.customers.layout, store.addresses.layout, store.quotas.layout] == list(layouts(2, 40, 20)[:3])
-    assert [store.customers.file.boot, store.quotas.file.boot] == [store.control.boot, 0]
-    assert state.stat().st_mode & 0o777 == 0o700
-
-
-def test_what_fits_is_kept(supervise: Supervise, state: Path) -> None:
-    supervise()
-    supervise()
-    assert tables(state) == FIRST
-
-
 def test_another_layout_is_another_file_and_only_that(supervise: Supervise, state: Path) -> None:
     supervise()
     assert numbers(supervise(addresses=30)) == [1, 2, 1, 1, 1]
     assert numbers(supervise(workers=3, addresses=30)) == [2, 3, 2, 2, 2]
     assert numbers(supervise(workers=3, addresses=30, customers=50)) == [3, 3, 3, 3, 2]
     assert "addresses.1.tbl" in tables(state)
-
-
-def test_another_boot_is_new_files_of_rates_only(supervise: Supervise) -> None:
-    supervise()
-    assert numbers(supervise(boot="two")) == [2, 2, 1, 1, 1]
-    assert numbers(supervise(boot="two")) == [2, 2, 1, 1, 1]
 
 
 def test_what_was_counted_of_a_quota_outlives_a_boot_and_what_of_a_rate_does_not(supervise: Supervise) -> None:

@@ -30,15 +30,6 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Pat
         Store.prepare(tmp_path / "file", workers=1, customers=5, addresses=5)
 
 
-def test_workers_take_columns_until_there_is_none(supervise: Supervise, work: Work) -> None:
-    supervisor = supervise(workers=1)
-    assert supervisor.column is None
-    assert [work().column for _ in range(2)] == [0, 1]
-    with pytest.raises(NoFreeColumn):
-        work()
-    assert supervisor.live_columns() == {0, 1}
-
-
 def test_a_worker_that_leaves_gives_its_column_back(supervise: Supervise, work: Work, state: Path) -> None:
     supervisor = supervise()
     one = Store.join(state)
@@ -204,18 +195,6 @@ def test_totals_are_summed_over_workers_dead_and_alive(supervise: Supervise, wor
     assert totals[("edge_connections", ("client",))] == [7]
     seconds = totals[("edge_overhead_seconds", ())]
     assert seconds == [0, 2] + [0] * (len(BUCKETS) - 1) + [300_000]
-
-
-def test_whoever_takes_a_column_has_no_connections_yet(supervise: Supervise, work: Work, state: Path) -> None:
-    supervisor = supervise()
-    one = Store.join(state)
-    one.meters.gauge("edge_connections", "client").set(7)
-    one.meters.counter("edge_worker_restarts_total").add(1)
-    one.close()
-    successor = work()
-    assert successor.column == 0
-    totals = {name: words for name, _, words in supervisor.metric_totals()}
-    assert totals == {"edge_connections": [0], "edge_worker_restarts_total": [1]}
 
 
 def usage(store: Store) -> int:

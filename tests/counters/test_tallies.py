@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import TableBusy, TableFull
-from edgeproxy.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, names, tally_key
+from edgeproxy.counters.tallies import COUNTER, GAUGE, TallyTable, names, tally_key
 from tests.support.tables import METRICS, USAGE, make, opened, tallies
 
 PART = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=200)
@@ -20,10 +20,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def table(path: Path) -> TallyTable:
     return tallies(path, 0)
-
-
-def test_a_key_keeps_its_names(table: TallyTable) -> None:
-    assert names(tally_key("acme", "requests", "api.example.com/v1/*")) == ("acme", "requests", "api.example.com/v1/*")
 
 
 @given(st.lists(PART, min_size=3, max_size=3), st.lists(PART, min_size=3, max_size=3))
@@ -40,25 +36,6 @@ def test_the_longest_name_is_cut_and_the_others_kept() -> None:
     assert route.startswith("/" + "a" * 100)
     assert "~" in route
     assert len(tally_key(customer, meter, route)) == at.TALLY_KEY_BYTES
-
-
-def test_each_process_adds_to_words_of_its_own(table: TallyTable, path: Path) -> None:
-    other = tallies(path, 1)
-    one, two = table.own(b"requests", COUNTER), other.own(b"requests", COUNTER)
-    assert two - one == METRICS.width
-    table.words[one] = 3
-    other.words[two] = 4
-    assert list(tallies(path).totals()) == [(COUNTER, b"requests", [7] + [0] * 23)]
-    assert table.rows_in_use == 1
-
-
-def test_histograms_are_summed_word_by_word(table: TallyTable, path: Path) -> None:
-    other = tallies(path, 2)
-    for process in (table, other):
-        first = process.own(b"seconds", HISTOGRAM)
-        for word in range(24):
-            process.words[first + word] += word
-    assert list(table.totals()) == [(HISTOGRAM, b"seconds", [2 * word for word in range(24)])]
 
 
 def test_gauges_are_summed_over_live_columns_only(table: TallyTable, path: Path) -> None:
@@ -150,15 +127,6 @@ def test_rows_that_have_keys_are_not_handed_out_again_after_a_power_cut(table: T
     for _, key, words in table.totals():
         totals[key] = totals.get(key, 0) + words[0]
     assert totals == {b"one": 1, b"three": 3, b"four": 14, b"two": 0}
-
-
-def test_what_stands_in_a_row_that_was_never_handed_out_is_nobodys(table: TallyTable) -> None:
-    row = table.layout.first_row
-    table.words[row : row + METRICS.row_words] = memoryview(b"\x7e" * 8 * METRICS.row_words).cast("Q")
-    table.words[row + at.TALLY_HASH] = 0
-    table.recover()
-    assert table.words[table.own(b"requests", COUNTER)] == 0
-    assert list(table.totals()) == [(COUNTER, b"requests", [0] * METRICS.width)]
 
 
 def test_a_process_without_a_column_only_reads(path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, pack, width_us
 from edgeproxy.counters.file import TableFile
-from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, PERIOD_KEPT_SECONDS
+from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS
 from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import TallyTable
@@ -77,18 +77,6 @@ def test_rows_that_nobody_uses_are_reclaimed(supervise: Supervise, work: Work) -
     assert supervisor.customers.rows_in_use == 0
 
 
-def test_a_row_in_use_again_is_revived(supervise: Supervise, work: Work) -> None:
-    supervisor, worker = supervise(), work()
-    count(worker.addresses, b"192.0.2.1", 1)
-    row = worker.addresses.peek(worker.addresses.key(b"192.0.2.1"))
-    assert row is not None
-    later = NOW + 63 + IDLE_SECONDS
-    assert supervisor.tend(later).closed == 1
-    cell = cell_number(later, WIDTH)
-    worker.addresses.words[row + worker.addresses.first_ring + cell % 16] = pack(cell, 1)
-    assert supervisor.tend(later + GRACE_SECONDS).revived == 1
-
-
 def test_what_a_killed_claimer_left_is_mended(supervise: Supervise, work: Work) -> None:
     supervisor, worker = supervise(), work()
     count(worker.customers, b"acme", 1)
@@ -143,14 +131,6 @@ def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
     assert work().column == 1
     assert one.columns_changed()
     assert one.customers.siblings_at == ((32, 0),)
-
-
-def test_a_column_that_finds_a_worker_in_time_is_read_on(supervise: Supervise, work: Work, state: Path) -> None:
-    supervisor, one = supervise(), work()
-    supervisor.tend(NOW)
-    work()
-    supervisor.tend(NOW + UNHELD_SECONDS)
-    assert not one.columns_changed()
 
 
 def test_while_the_flock_is_not_to_be_had_columns_stay(supervise: Supervise, work: Work) -> None:
@@ -306,17 +286,6 @@ def test_the_only_copy_of_a_quota_is_on_the_disk(
     assert tables(state, "quotas") == ["quotas.2.tbl"]
     # While the other was there still.
     assert flushed == [("quotas.2.tbl", ["quotas.1.tbl", "quotas.2.tbl"])]
-
-
-def test_rows_of_quotas_that_nobody_wants_are_reclaimed(supervise: Supervise, work: Work) -> None:
-    supervisor, worker = supervise(), work()
-    row, _, _ = worker.quotas.find(worker.quotas.key(b"acme"), WIDTH, NOW, HAS_PERIODS)
-    over = NOW + 5000
-    worker.quotas.words[row + worker.quotas.head_at + at.UNTIL] = int(over * 1000)
-    assert supervisor.tend(over + PERIOD_KEPT_SECONDS - 1).closed == 0
-    assert supervisor.tend(over + PERIOD_KEPT_SECONDS).closed == 1
-    assert supervisor.tend(over + PERIOD_KEPT_SECONDS + GRACE_SECONDS).reclaimed == 1
-    assert worker.quotas.rows_in_use == 0
 
 
 def test_limits_of_another_boot_are_removed_and_not_carried(supervise: Supervise, work: Work, state: Path) -> None:

@@ -5,9 +5,7 @@ nothing for those that are gone.
 import resource
 import select
 import socket
-import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -30,8 +28,6 @@ STALLED = 2 * MIB
 IDLE = 8 << 10
 """Bytes of memory for an idle connection."""
 CONNECTIONS, ADDRESSES = 2000, 8
-AT_ONCE = 1.0
-"""Seconds within which a service hears that its client is gone."""
 FIELDS = f"Host: a\r\nX-API-Key: {key_of(UNLIMITED)}\r\n"
 ASKED = f"GET / HTTP/1.1\r\n{FIELDS}\r\n".encode()
 CHUNK = f"Transfer-Encoding: chunked\r\n\r\n{FLOOD:x}\r\n"
@@ -176,82 +172,9 @@ def test_two_thousand_idle_connections_cost_little_each(data: bytes, start_edge:
     until(lambda: total(edge.metrics(), "edge_connections", side="client") == 0, "no client is left", seconds=10)
 
 
-Going = Callable[[Wire], None]
-
-
-def reset(client: Wire) -> None:
-    """Go as a process that crashed: with a reset."""
-    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.socket.close()
-
-
 def leave(client: Wire) -> None:
     """Go as a process that ended: with the end of the connection."""
     client.socket.close()
-
-
-def assert_freed(server: socket.socket, piece: bytes = b"") -> None:
-    """The service hears at once that its client is gone, at the latest from what it goes on sending."""
-    deadline = time.monotonic() + AT_ONCE
-    server.settimeout(0.05)
-    while True:
-        assert time.monotonic() < deadline, f"the service does not know after {AT_ONCE} s"
-        try:
-            if not server.recv(1 << 20):
-                return
-        except TimeoutError:
-            pass
-        except ConnectionResetError:
-            return
-        try:
-            server.send(piece)
-        except (BrokenPipeError, ConnectionResetError):
-            return
-
-
-@pytest.mark.parametrize("going", [reset, leave])
-@pytest.mark.parametrize("framing", [f"Content-Length: {FLOOD}", "Transfer-Encoding: chunked", "X-Until: close"])
-def test_a_client_that_goes_in_a_stream_frees_its_service_at_once(going: Going, framing: str, service: Service) -> None:
-    client, server = service.streaming(framing)
-    going(client)
-    assert_freed(server, b"5\r\nhello\r\n")
-
-
-@pytest.mark.parametrize("going", [reset, leave])
-def test_a_client_that_goes_without_reading_frees_its_service_at_once(going: Going, service: Service) -> None:
-    client, server = service.asked(ASKED)
-    server.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {FLOOD}\r\n\r\n".encode())
-    flooded(server)
-    going(client)
-    assert_freed(server)
-
-
-@pytest.mark.parametrize("going", [reset, leave])
-@pytest.mark.parametrize("framing", ["Content-Length: 1000\r\n\r\n", CHUNK])
-def test_a_client_that_goes_in_its_body_frees_its_service_at_once(going: Going, framing: str, service: Service) -> None:
-    client, server = service.asked(f"POST / HTTP/1.1\r\n{FIELDS}{framing}some of it".encode())
-    going(client)
-    assert_freed(server)
-
-
-def test_a_client_that_resets_in_a_body_that_nobody_reads_frees_its_service_at_once(service: Service) -> None:
-    client, _ = service.asked(f"POST / HTTP/1.1\r\n{FIELDS}Content-Length: {FLOOD}\r\n\r\n".encode())
-    flooded(client.socket)
-    reset(client)
-    until(lambda: service.connections() == 0, "both connections are gone", seconds=2 * AT_ONCE)  # as metrics tell
-
-
-@pytest.mark.parametrize("going", [reset, leave])
-def test_a_client_that_goes_frees_its_tunnel_at_once(going: Going, service: Service) -> None:
-    client, server = service.tunnel()
-    going(client)
-    assert_freed(server, b"hello")
-
-
-def test_a_client_that_resets_before_its_answer_frees_its_service_at_once(service: Service) -> None:
-    client, server = service.asked(ASKED)
-    reset(client)
-    assert_freed(server)
 
 
 def test_many_stalled_answers_cost_little_each(service: Service) -> None:

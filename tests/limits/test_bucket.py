@@ -50,43 +50,6 @@ def spend(policy: Policy, now: float) -> int:
 # ---- a bucket
 
 
-def test_a_full_depth_passes_at_once_and_then_as_much_as_drains(worker: Worker) -> None:
-    bucket = policy(worker)
-    assert bucket.most == 5
-    assert spend(bucket, START) == 5
-    assert spend(bucket, START + 0.99) == 0
-    assert spend(bucket, START + 1.0) == 1
-    assert spend(bucket, START + 3.5) == 2
-    assert spend(bucket, START + 4.0) == 1
-    assert spend(bucket, START + 1000) == 5
-
-
-def test_a_request_costs_what_it_costs(worker: Worker) -> None:
-    bucket = policy(worker)
-    assert ask(bucket, START, 3)
-    assert not ask(bucket, START, 3)
-    assert not ask(bucket, START + 0.9, 3)
-    assert ask(bucket, START + 1, 3)
-
-
-def test_what_is_refused_is_not_counted(worker: Worker) -> None:
-    bucket = policy(worker)
-    assert spend(bucket, START) == 5
-    assert not any(ask(bucket, START + step / 100) for step in range(99))
-    assert ask(bucket, START + 1)
-
-
-def test_workers_pour_into_the_same_bucket(worker: Worker) -> None:
-    buckets = [policy(worker, column) for column in range(4)]
-    for used in range(5):
-        assert [bucket.left(START) for bucket in buckets] == [5 - used] * 4
-        assert ask(buckets[used % 4], START)
-    assert not any(ask(bucket, START + 0.5) for bucket in buckets)
-    assert ask(buckets[3], START + 1)
-    assert not any(ask(bucket, START + 1) for bucket in buckets)
-    assert [bucket.left(START + 3) for bucket in buckets] == [2] * 4
-
-
 def test_a_level_is_exact_whatever_the_width_of_the_cells(worker: Worker) -> None:
     yearly = rule(limit=365, window=86400.0 * 365, depth=2)
     one, other = policy(worker, 0, yearly), policy(worker, 1, yearly)
@@ -603,18 +566,6 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
             one.left(now)
 
 
-def test_a_rate_that_is_lowered_keeps_what_is_used_and_no_more(worker: Worker) -> None:
-    quick, slow = rule(limit=6000, window=60.0, depth=600), rule(limit=60, window=60.0, depth=600)
-    table = worker(0)
-    before = Policies(table).of(quick, SUBJECT)
-    # In the middle of a cell, long after the last tick.
-    assert spend(before, START + 1.03) == 600
-    after = Policies(table).of(slow, SUBJECT)
-    assert after.left(START + 1.03) == 0
-    assert after.left(START + 11.03) == 10
-    assert policy(worker, 1, slow).left(START + 11.03) == 10
-
-
 def test_the_row_of_a_bucket_is_kept_until_it_has_drained_also_at_another_rate(worker: Worker) -> None:
     deep, slow = rule(limit=60, window=60.0, depth=600), rule(limit=1, window=60.0, depth=600)
     table = worker(0)
@@ -628,17 +579,6 @@ def test_the_row_of_a_bucket_is_kept_until_it_has_drained_also_at_another_rate(w
     assert reclaim.slice(START + 300 + 299 * 60, NEVER)[0] == 0
     assert reclaim.slice(START + 301 + 300 * 60, NEVER)[0] == 1
     assert reclaim.slice(START + 301 + 300 * 60 + GRACE_SECONDS, NEVER)[1] == 1
-
-
-def test_an_empty_bucket_is_reclaimed_like_a_window(worker: Worker) -> None:
-    bucket = policy(worker)
-    assert ask(bucket, START)
-    reclaim = Reclaim(worker(1))
-    assert reclaim.slice(START + 10 + 1 + IDLE_SECONDS, NEVER)[0] == 1
-    assert reclaim.slice(START + 10 + 1 + IDLE_SECONDS + GRACE_SECONDS, NEVER)[1] == 1
-    later = START + 200
-    assert spend(bucket, later) == 5
-    assert policy(worker, 1).left(later) == 0
 
 
 def test_what_is_known_of_a_row_is_forgotten_with_it(worker: Worker, path: Path) -> None:
@@ -682,21 +622,6 @@ def test_without_a_row_a_bucket_is_held_to_its_share(full: LimitTable) -> None:
     assert spend(bucket, START + 2.5) == 2
     assert bucket.reset(START + 2.5) == 3
     assert spend(bucket, START + 5.5) == 3
-
-
-def test_the_share_of_a_bucket_is_one_at_least(full: LimitTable) -> None:
-    bucket = Policies(full, hosts=30).of(rule(limit=60, window=1.0, depth=4), SUBJECT)
-    assert spend(bucket, START) == 1
-    assert spend(bucket, START + 1) == 1
-
-
-def test_a_hybrid_without_a_row_is_held_to_its_share_of_both(full: LimitTable) -> None:
-    hybrid = Policies(full).of(rule(limit=10, window=60.0, depth=4, algorithm="hybrid"), SUBJECT)
-    assert spend(hybrid, START) == 2
-    assert hybrid.retry_after(START) == 12
-    assert spend(hybrid, START + 24) == 2
-    assert spend(hybrid, START + 48) == 1
-    assert hybrid.left(START + 55) == 0
 
 
 @pytest.mark.parametrize("algorithm", ["token_bucket", "hybrid"])
@@ -773,25 +698,6 @@ def test_a_row_that_has_changed_elsewhere_changes_nothing_of_the_level(worker: W
     supervisor.foreign(row, {}, (2,))
     assert bucket.left(START + 1) == 1
     assert policy(worker, 1).left(START + 2) == 2
-
-
-def test_a_worker_on_a_spare_column_pours_into_the_same_bucket(worker: Worker) -> None:
-    tables = [worker(column) for column in range(2)]
-    buckets = [Policies(table).of(RULE, SUBJECT) for table in tables]
-    assert ask(buckets[0], START)
-    late = worker(6)
-    assert late.enter()
-    for table in tables:
-        table.columns_changed()
-    newcomer = Policies(late).of(RULE, SUBJECT)
-    assert [one.left(START) for one in (*buckets, newcomer)] == [4, 4, 4]
-    assert ask(newcomer, START)
-    assert [one.left(START) for one in (*buckets, newcomer)] == [3, 3, 3]
-    assert worker(7).leave_to(frozenset({0, 1}))
-    for table in tables:
-        table.columns_changed()
-    assert [one.left(START + 0.5) for one in buckets] == [3, 3]
-    assert [one.left(START + 1) for one in buckets] == [4, 4]
 
 
 # ---- debts

@@ -184,20 +184,6 @@ def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(wor
         newcomer.charge()
 
 
-def test_what_a_worker_that_has_gone_counted_still_counts(worker: Worker) -> None:
-    table, supervisor = worker(0), worker(7)
-    policy = Policies(table).of(RULE, b"acme")
-    gone = Policies(worker(1)).of(RULE, b"acme")
-    charge(policy, START)
-    charge(gone, START, cost=4)
-    assert policy.left(START) == 5
-    assert supervisor.leave_to(frozenset({0}))
-    assert table.columns_changed()
-    assert policy.left(START) == 5
-    assert charge(policy, START) == 5
-    assert policy.left(START + 30) == 4
-
-
 def test_a_table_that_nobody_counts_in_is_told_of_nothing(path: Path) -> None:
     table: LimitTable = limits(path, 0)
     policy = Policies(table).of(RULE, b"acme")

@@ -151,25 +151,6 @@ def test_what_was_seen_of_a_row_is_not_believed_of_another_in_its_place(stand: S
     assert not stand.gate.is_open(NOW, 1)
 
 
-def test_what_other_workers_count_counts(stand: Stand) -> None:
-    stand.answer(allowed=5)
-    other = stand.gate.row + stand.table.layout.head(1) + at.CUM
-    stand.table.words[other] += 4
-    assert stand.passes()
-    assert not stand.passes()
-
-
-def test_alone_on_the_hub_nobody_asks(stand: Stand) -> None:
-    stand.hosts(1)
-    assert all(stand.passes() for _ in range(300))
-
-
-def test_while_the_hub_is_away_nobody_waits_for_it(stand: Stand) -> None:
-    stand.hosts(3 | at.AWAY)
-    assert all(stand.passes() for _ in range(300))
-    assert stand.gate.is_in_vain(NOW)
-
-
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 600), (at.SHARE, 200), (at.DENY, 0)])
 @pytest.mark.parametrize("mode", ["bounded", "eventual"])
 def test_while_the_hub_is_away_what_nobody_has_looked_at_goes_by_on_loss(
@@ -227,14 +208,6 @@ def test_who_is_charged_later_is_refused_only_while_the_hub_is_away(stand: Stand
     assert stand.gate.is_withheld(NOW, 600)
     stand.lost(at.SHARE)
     assert not stand.gate.is_withheld(NOW, 600)
-
-
-def test_a_claim_lets_one_pass(stand: Stand) -> None:
-    stand.answer(allowed=0)
-    assert not stand.passes()
-    stand.give(2)
-    assert [stand.passes() for _ in range(3)] == [True, True, False]
-    assert stand.gate.in_hand == 0
 
 
 def test_asking_is_in_vain_for_a_while_where_the_hub_has_nothing_left(stand: Stand) -> None:

@@ -16,7 +16,6 @@ from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.admission import LimitSet, admit, buy, denied, report
 from edgeproxy.limits.bucket import ROUNDING_TOKENS
-from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.quota import Quota
@@ -400,26 +399,6 @@ def test_what_terms_say_of_themselves(paths: Paths) -> None:
     assert (trials.simple, trials.holds, trials.settles) == (False, True, True)
 
 
-def test_a_slot_is_taken_in_all_or_in_none(paths: Paths) -> None:
-    slots = [
-        Rule("one", 3, 0.0, "customer", "concurrency"),
-        Rule("two", 2, 0.0, "ip", "concurrency"),
-        Rule("three", 1, 0.0, "route", "concurrency"),
-    ]
-    process = Process(*paths, Plan(policies=[(rule("basic", 9, 1), 1)], slots=slots))
-    terms = process.terms
-    assert admit(terms, START)[0] is False
-    refused, shown, left, _ = admit(terms, START)
-    assert (refused, shown, left) == (True, terms.policies[0], 8)
-    assert [slot._slots.used for slot in terms.slots] == [1, 1, 1]
-    assert denied(terms, START) == ((terms.slots[2],), 1)
-    terms.release()
-    assert [slot._slots.used for slot in terms.slots] == [0, 0, 0]
-    # Given back between the refusal and what is said of it: it was never the rate.
-    assert denied(terms, START) == ((terms.slots[0],), 1)
-    assert all(isinstance(slot, Concurrency) for slot in terms.slots)
-
-
 def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("plan", 2, 1), 1), (Rule("route", 6, 4.0, "route"), 1)],
@@ -524,14 +503,6 @@ def test_a_refusal_names_whatever_refuses_and_the_longest_wait_of_all(paths: Pat
     assert window.retry_after(START) > bucket.retry_after(START) == 1
     refusal = denied(terms, START)
     assert refusal == ((window, bucket, *terms.quotas, *terms.slots), terms.quotas[0].retry_after(START))
-
-
-def test_where_there_is_no_slot_no_quota_is_charged(paths: Paths) -> None:
-    plan = Plan(slots=[Rule("slots", 1, 0.0, algorithm="concurrency")], quotas=[("requests-day", 5, True, "a")])
-    terms = Process(*paths, plan).terms
-    assert [admit(terms, START) for _ in range(2)] == [(False, None, 0, None), (True, None, 0, None)]
-    assert terms.quotas[0].left(START) == 4
-    assert denied(terms, START) == (terms.slots, 1)
 
 
 def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Paths) -> None:

@@ -47,19 +47,6 @@ def test_without_a_row_a_subject_has_its_share_of_the_limit(table: LimitTable) -
     assert spend(Policies(table, hosts=3).of(RULE, b"hooli")) == 3
 
 
-def test_the_share_is_at_least_one(table: LimitTable) -> None:
-    assert spend(Policies(table, hosts=50).of(RULE, b"initech")) == 1
-
-
-def test_the_window_slides_as_ever(table: LimitTable) -> None:
-    policy = Policies(table).of(RULE, b"initech")
-    assert spend(policy) == 10
-    assert spend(policy, START + 30) == 0
-    assert policy.retry_after(START + 30) in (31, 32, 33)
-    assert policy.reset(START + 30) in (31, 32, 33)
-    assert spend(policy, START + 63) == 10
-
-
 def test_a_full_table_is_told_of_once_a_second(table: LimitTable) -> None:
     full: list[float] = []
     policy = Policies(table, full=lambda: full.append(START)).of(RULE, b"initech")
@@ -140,16 +127,6 @@ def test_counts_without_a_row_are_kept_though_nobody_holds_the_policy(
     assert policies.of(RULE, b"three").left(START) == 0
     assert policies.of(RULE, b"two").left(START) == 0
     assert policies.of(RULE, b"one").left(START) == 10
-
-
-def test_columns_that_come_and_go_do_not_matter_to_who_has_no_row(table: LimitTable, path: Path) -> None:
-    policy = Policies(table).of(RULE, b"initech")
-    assert spend(policy) == 10
-    limits(path, 2).enter()
-    assert table.columns_changed()
-    assert policy.left(START) == 0
-    # Three workers share from the next time on that the table is asked.
-    assert policy.left(START + 1.0) == 7 - 10
 
 
 def test_a_supervisor_that_counts_nothing_is_one_worker(path: Path) -> None:

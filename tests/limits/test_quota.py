@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgeproxy.clock import EPOCH
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import Layout
-from edgeproxy.counters.reclaim import GRACE_SECONDS, PERIOD_KEPT_SECONDS, Reclaim
+from edgeproxy.counters.reclaim import Reclaim
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import Period, period_of
 from edgeproxy.limits.policies import Policies
@@ -62,14 +62,6 @@ def take(quota: Quota, now: float, amount: int = 1) -> bool:
     return True
 
 
-def test_what_is_included_passes_and_no_more_until_the_next_period(worker: Worker) -> None:
-    one = quota(worker(0), 3)
-    assert [take(one, NOON) for _ in range(4)] == [True, True, True, False]
-    assert one.left(MIDNIGHT - 0.001) == 0
-    assert one.left(MIDNIGHT) == 3
-    assert (one.name, one.limit, one.when) == ("requests-day", 3, "answered")
-
-
 def test_a_soft_quota_is_passed_and_says_by_how_much(worker: Worker) -> None:
     one = quota(worker(0), 1, hard=False)
     for left in (1, 0, -1, -2):
@@ -92,15 +84,6 @@ def test_a_hard_quota_says_when_the_next_period_begins(worker: Worker) -> None:
 def test_a_quota_of_nothing_lets_nothing_pass(worker: Worker) -> None:
     assert not take(quota(worker(0), 0), NOON)
     assert take(quota(worker(0), 0, hard=False), NOON, amount=0)
-
-
-def test_workers_count_for_each_other_at_once(worker: Worker) -> None:
-    quotas = [quota(worker(column), 9) for column in range(4)]
-    for used in range(9):
-        assert [one.left(NOON) for one in quotas] == [9 - used] * 4
-        assert take(quotas[used % 4], NOON)
-    assert not any(take(one, MIDNIGHT - 1) for one in quotas)
-    assert [one.left(MIDNIGHT) for one in quotas] == [9] * 4
 
 
 def test_quotas_of_other_meters_periods_and_zones_are_others(worker: Worker) -> None:
@@ -128,22 +111,7 @@ def test_a_changed_quota_keeps_what_is_used(worker: Worker) -> None:
     assert quota(worker(1), 100, hard=False).left(NOON) == 96
 
 
-def test_a_successor_on_the_column_goes_on_from_what_is_counted_there(worker: Worker) -> None:
-    assert take(quota(worker(1)), NOON, 3)
-    successor = quota(worker(1))
-    assert successor.left(NOON) == 2
-    assert take(successor, NOON, 2)
-    assert quota(worker(0)).left(NOON) == 0
-
-
 # ---- what is given back
-
-
-def test_what_is_given_back_is_there_again(worker: Worker) -> None:
-    one, other = quota(worker(0)), quota(worker(1))
-    assert take(one, NOON, 3)
-    one.refund(2, NOON)
-    assert [one.left(NOON), other.left(NOON)] == [4, 4]
 
 
 def test_what_was_charged_in_a_period_before_is_not_given_back_in_this_one(worker: Worker) -> None:
@@ -294,30 +262,6 @@ def hold_to_the_period(
 # ---- the row
 
 
-def test_a_row_is_kept_until_its_period_is_over(worker: Worker) -> None:
-    one, supervisor = quota(worker(0), per="month"), worker(7)
-    assert take(one, NOON)
-    reclaim = Reclaim(supervisor)
-    december = edge("2026-12-01")
-    assert reclaim.slice(december - 1, NEVER) == (0, 0, 0)
-    assert one.left(december - 1) == 4
-    # And a little longer, for the clock by which it is over may yet be set back.
-    assert reclaim.slice(december + PERIOD_KEPT_SECONDS, NEVER) == (1, 0, 0)
-    assert reclaim.slice(december + PERIOD_KEPT_SECONDS + GRACE_SECONDS, NEVER) == (0, 1, 0)
-    assert one.left(december + PERIOD_KEPT_SECONDS + GRACE_SECONDS) == 5
-
-
-def test_what_a_worker_that_has_gone_counted_still_counts(worker: Worker) -> None:
-    table = worker(0)
-    one, gone = quota(table), quota(worker(1))
-    assert take(one, NOON)
-    assert take(gone, NOON, 3)
-    assert worker(7).leave_to(frozenset({0}))
-    assert table.columns_changed()
-    assert one.left(NOON) == 1
-    assert one.left(MIDNIGHT) == 5
-
-
 def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(worker: Worker) -> None:
     table, late = worker(0), worker(6)
     one = quota(table)
@@ -465,15 +409,6 @@ def test_without_a_row_a_worker_has_its_share(full: LimitTable) -> None:
     one.refund(1, NOON)
     assert count(one, NOON + 2) == 1
     assert count(one, MIDNIGHT) == 4
-
-
-def test_the_share_is_one_at_least_but_nothing_of_nothing(full: LimitTable) -> None:
-    policies = Policies(full, hosts=30)
-    of = [
-        policies.quota(f"{included}-day", included, "day", UTC_ZONE, SUBJECT, hard=True, when="answered")
-        for included in (1, 0)
-    ]
-    assert [count(one, NOON) for one in of] == [1, 0]
 
 
 def test_what_was_counted_alone_counts_once_there_is_a_row(full: LimitTable) -> None:

@@ -344,16 +344,6 @@ def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:
     assert blocking_gate(stand.terms, NOW, shut) == (stand.credits, stand.gates[2])
 
 
-def test_two_limits_of_which_one_is_shut(policies: Policies, stand: Stand) -> None:
-    hour = policies.of(Rule("hour", 9, 3600.0), b"acme")
-    terms = LimitSet((hour, stand.plan), bought_off=2, credits=stand.credits)
-    refused, shown, left, noted = admit(terms, NOW, (stand.plan,))
-    assert (refused, shown, left) == (False, stand.plan, 0)
-    assert noted is not None
-    assert noted.bought == (stand.plan,)
-    assert (hour.left(NOW), stand.plan.left(NOW), stand.credits.left(NOW)) == (8, 5, 19)
-
-
 def test_claims_are_of_no_use_to_who_cannot_pay(stand: Stand) -> None:
     stand.uses_up(stand.plan, stand.credits)
     stand.sharing.told.clear()
@@ -371,11 +361,6 @@ def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
     assert admit(stand.terms, NOW)[0]
     tell(stand.terms, NOW, True)
     assert [gate.has_refused for gate in stand.gates] == [True, True, False]
-
-
-def test_a_routes_limit_that_is_shut_is_not_bought_off(stand: Stand) -> None:
-    assert not credits_cover(stand.terms, NOW, (stand.route,))
-    assert blocking_gate(stand.terms, NOW, (stand.route,)) is None
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -418,12 +403,6 @@ def test_who_sheds_load_lets_nobody_wait_for_credits(policies: Policies, sharing
     gate.mode = "strict"
     assert not affords(terms, NOW, alone=True)
     assert credits.left(NOW) == 17
-
-
-def test_credits_that_are_never_enough_have_no_gate(policies: Policies) -> None:
-    credits = policies.of(CREDITS, b"acme", 21)
-    terms = LimitSet(credits=credits, credits_gate=policies.gate(CREDITS, b"acme", "bounded"))
-    assert (terms.credits, terms.paying, terms.shares) == (None, (), False)
 
 
 # ---- what answers cost, and limits on trial

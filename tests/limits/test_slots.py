@@ -74,39 +74,6 @@ def start(path: Path) -> Start:
     return lambda limit=2, hosts=1: Process(path, limit, hosts)
 
 
-def test_a_slot_is_taken_until_it_is_given_back(start: Start, path: Path) -> None:
-    slots = start().slots
-    assert [slots.take(START) for _ in range(3)] == [True, True, False]
-    assert slots.retry_after(START) == 1
-    assert in_use(path) == 2
-    slots.give_back()
-    assert slots.retry_after(START) == 0
-    assert slots.take(START + 1000)
-    for _ in range(2):
-        slots.give_back()
-    assert in_use(path) == 0
-
-
-def test_workers_share_the_slots(start: Start, path: Path) -> None:
-    workers = [start(3) for _ in range(4)]
-    assert [worker.slots.take(START) for worker in workers] == [True, True, True, False]
-    assert [worker.slots.retry_after(START) for worker in workers] == [1] * 4
-    workers[1].slots.give_back()
-    assert in_use(path) == 2
-    assert workers[3].slots.take(START)
-    assert not workers[1].slots.take(START)
-
-
-def test_a_refused_request_holds_nothing(start: Start, path: Path) -> None:
-    one, other = start(1), start(1)
-    assert one.slots.take(START)
-    for _ in range(100):
-        assert not other.slots.take(START)
-    assert in_use(path) == 1
-    one.slots.give_back()
-    assert in_use(path) == 0
-
-
 def test_a_changed_limit_keeps_what_is_in_use(start: Start) -> None:
     worker = start(3)
     assert [worker.slots.take(START) for _ in range(3)] == [True] * 3
@@ -119,34 +86,6 @@ def test_a_changed_limit_keeps_what_is_in_use(start: Start) -> None:
     more.give_back()
     assert fewer.take(START)
     assert worker.used == 2
-
-
-def test_what_a_dead_worker_held_is_free_from_then_on(start: Start, path: Path) -> None:
-    victim, other = start(2), start(2)
-    assert victim.slots.take(START)
-    assert victim.slots.take(START)
-    assert not other.slots.take(START)
-    victim.kill()
-    assert in_use(path) == 0
-    assert [other.slots.take(START) for _ in range(3)] == [True, True, False]
-    assert other.slots.retry_after(START) == 1
-    other.slots.give_back()
-    assert other.slots.retry_after(START) == 0
-
-
-def test_a_successor_on_its_column_holds_nothing_of_it(start: Start, path: Path) -> None:
-    victim, other = start(3), start(3)
-    assert [victim.slots.take(START) for _ in range(3)] == [True] * 3
-    column = victim.table.column
-    victim.kill()
-    successor = start(3)
-    assert successor.table.column == column
-    assert in_use(path) == 0
-    assert other.slots.take(START)
-    assert successor.slots.take(START)
-    assert in_use(path) == 2
-    assert successor.slots.take(START)
-    assert not other.slots.take(START)
 
 
 # ---- random schedules, against a count
@@ -382,11 +321,6 @@ def test_without_a_row_there_is_a_share_of_the_slots(one_row: Path) -> None:
     assert worker.full == ["full"]
     assert not slots.take(START + 1.1)
     assert worker.full == ["full", "full"]
-
-
-def test_the_share_is_of_all_hosts_and_one_at_least(one_row: Path) -> None:
-    slots = Process(one_row, 5, hosts=9).slots
-    assert [slots.take(START) for _ in range(2)] == [True, False]
 
 
 def test_without_a_row_it_is_said_that_a_retry_may_pass_while_there_is_a_slot_of_the_share(one_row: Path) -> None:

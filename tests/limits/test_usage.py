@@ -52,72 +52,10 @@ def test_who_was_never_seen_has_used_nothing_and_gets_no_row(worker: Worker, rul
     assert table.rows_in_use == 0
 
 
-def test_what_all_workers_counted_is_used_until_it_is_out_of_the_window(worker: Worker) -> None:
-    for column, cost in ((0, 2), (1, 3)):
-        policy = charge(worker(column), WINDOW, cost)
-    supervisor = worker(7)
-    assert look(supervisor, WINDOW, SUBJECT, START) == Usage(5, 5, policy.reset(START))
-    assert look(supervisor, WINDOW, SUBJECT, START + 63) == Usage(0, 10, 0)
-
-
-def test_another_subject_mode_or_window_is_another_row(worker: Worker) -> None:
-    table = worker(0)
-    charge(table, WINDOW, 4)
-    shadow, longer = Rule("basic", 10, 60.0, mode="shadow"), Rule("basic", 10, 61.0)
-    assert look(table, WINDOW, b"umbrella", START).used == 0
-    assert [look(table, rule, SUBJECT, START).used for rule in (shadow, longer)] == [0, 0]
-
-
-def test_a_limit_that_was_renamed_or_changed_keeps_what_is_used(worker: Worker) -> None:
-    table = worker(0)
-    charge(table, WINDOW, 4)
-    assert look(table, Rule("gold", 100, 60.0), SUBJECT, START)[:2] == (4, 96)
-    assert look(table, Rule("bronze", 3, 60.0), SUBJECT, START)[:2] == (4, 0)
-    charge(table, BUCKET, 15)
-    deeper = Rule("deeper", 10, 60.0, algorithm="token_bucket", depth=50)
-    assert look(table, deeper, SUBJECT, START)[:2] == (15, 35)
-
-
 def test_a_clock_that_is_a_little_ahead_is_heeded(worker: Worker) -> None:
     policy = charge(worker(0), WINDOW, 4, START + 3)
     assert look(worker(7), WINDOW, SUBJECT, START) == Usage(4, 6, charge(worker(1), WINDOW, 0).reset(START))
     assert policy.left(START + 3) == 6
-
-
-def test_a_bucket_shows_its_level_and_what_passes_now(worker: Worker) -> None:
-    table = worker(0)
-    charge(table, BUCKET, 15)
-    assert look(table, BUCKET, SUBJECT, START) == Usage(15, 5, 90)
-    # A token each six seconds: half a token is one that does not pass yet.
-    assert look(table, BUCKET, SUBJECT, START + 3) == Usage(15, 5, 87)
-    assert look(table, BUCKET, SUBJECT, START + 6) == Usage(14, 6, 84)
-    assert look(table, BUCKET, SUBJECT, START + 90) == Usage(0, 20, 0)
-    charge(table, BUCKET, 99, START + 90)
-    assert look(table, BUCKET, SUBJECT, START + 90)[:2] == (99, 0)
-
-
-def test_credits_show_what_is_spent_and_not_yet_earned_back(worker: Worker) -> None:
-    table = worker(0)
-    charge(table, CREDITS, 100)
-    assert look(table, CREDITS, SUBJECT, START) == Usage(100, 500, 10)
-    assert look(table, CREDITS, SUBJECT, START + 4) == Usage(60, 540, 6)
-
-
-def test_a_hybrid_shows_its_window_and_what_both_let_pass(worker: Worker) -> None:
-    table = worker(0)
-    policy = charge(table, HYBRID, 2)
-    assert look(table, HYBRID, SUBJECT, START) == Usage(2, 0, 62)
-    assert policy.reset(START) == 12
-    assert look(table, HYBRID, SUBJECT, START + 12)[:2] == (2, 2)
-
-
-def test_what_was_counted_elsewhere_is_used_too(worker: Worker) -> None:
-    table = worker(0)
-    charge(table, BUCKET, 3)
-    row = table.peek(table.key(BUCKET.key(SUBJECT)))
-    assert row is not None
-    table.foreign(row, {}, (4, 0, 0, 0))
-    assert look(worker(7), BUCKET, SUBJECT, START)[:2] == (7, 13)
 
 
 # ---- requests at once

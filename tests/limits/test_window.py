@@ -34,44 +34,12 @@ def ask(policy: Policy, now: float, cost: int = 1) -> bool:
     return True
 
 
-def test_what_is_left_goes_down_with_every_charge(worker: Worker) -> None:
-    window = policy(worker, limit=3)
-    assert window.name == "basic"
-    assert [window.left(START)] + [ask(window, START) and window.left(START) for _ in range(3)] == [3, 2, 1, 0]
-    assert not ask(window, START)
-    assert window.left(START) == 0
-
-
-def test_a_request_costs_what_it_costs(worker: Worker) -> None:
-    window = policy(worker, limit=10)
-    assert ask(window, START, cost=7)
-    assert not ask(window, START, cost=4)
-    assert ask(window, START, cost=3)
-
-
-def test_what_is_refused_is_not_counted(worker: Worker) -> None:
-    window = policy(worker, limit=1)
-    assert ask(window, START)
-    for _ in range(50):
-        assert not ask(window, START + 1)
-    assert ask(window, START + 60 + CELL)
-
-
 def test_the_oldest_cell_counts_in_full(worker: Worker) -> None:
     window = policy(worker, limit=1)
     start = cell_number(START, WIDTH) * CELL
     assert ask(window, start + 0.01)
     assert window.left(start + 60 + CELL - 0.01) == 0
     assert window.left(start + 60 + CELL + 0.01) == 1
-
-
-def test_workers_count_for_each_other_at_once(worker: Worker) -> None:
-    windows = [policy(worker, column, limit=9) for column in range(4)]
-    for used in range(9):
-        assert [window.left(START) for window in windows] == [9 - used] * 4
-        assert ask(windows[used % 4], START)
-    assert not any(ask(window, START) for window in windows)
-    assert not any(ask(window, START + 3 * CELL) for window in windows)
 
 
 def test_a_single_worker_reads_no_siblings(tmp_path: Path) -> None:
@@ -101,35 +69,6 @@ def test_a_worker_whose_clock_goes_back_goes_on_from_what_is_in_the_map(worker: 
         assert ask(window, now)
     assert window.left(START + 4 * CELL) == 3
     assert window.left(START + 5 * CELL) == 3
-
-
-def test_a_successor_on_the_column_goes_on_from_what_is_counted_there(worker: Worker) -> None:
-    first = policy(worker, 1)
-    for _ in range(3):
-        assert ask(first, START)
-    assert ask(first, START + 5 * CELL)
-    successor = policy(worker, 1)
-    assert successor.left(START + 5 * CELL) == 6
-    assert ask(successor, START + 5 * CELL)
-    assert policy(worker, 0).left(START + 5 * CELL) == 5
-
-
-def test_a_changed_limit_applies_at_the_next_decision_and_keeps_the_usage(worker: Worker) -> None:
-    policies = Policies(worker(0))
-    before, after = policies.of(Rule("basic", 10, 60.0), SUBJECT), policies.of(Rule("gold", 4, 60.0), SUBJECT)
-    for _ in range(6):
-        assert ask(before, START)
-    assert after.left(START) == -2
-    assert before.left(START) == 4
-    assert policies.of(Rule("platinum", 100, 60.0), SUBJECT).left(START) == 94
-
-
-def test_policies_made_anew_share_the_counts_of_those_before(worker: Worker) -> None:
-    table = worker(0)
-    before, after = (Policies(table).of(Rule("basic", 10, 60.0), SUBJECT) for _ in range(2))
-    for window in (before, after, before, after):
-        assert ask(window, START)
-    assert before.left(START) == after.left(START) == policy(worker, 1).left(START) == 6
 
 
 def test_counts_saturate(worker: Worker) -> None:

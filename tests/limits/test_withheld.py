@@ -139,22 +139,6 @@ def test_what_this_host_has_used_is_used_and_what_it_keeps_for_others_is_held_ba
     assert host.looked(WINDOW) == Usage(0, 30, 0, 30)
 
 
-def test_where_part_of_it_is_this_hosts_it_passes_when_what_this_host_used_is_over(host: Host) -> None:
-    host.use(WINDOW, 0)
-    host.others(WINDOW, 30)
-    host.lost("share")
-    host.after(10.0)
-    policy = host.use(WINDOW, 30)
-    wait = policy.retry_after(host.now)
-    # The part of others stands in the map since before, and leaves with no cell.
-    assert 60 <= wait <= 64
-    host.after(wait - 5.0)
-    assert policy.left(host.now) == 0
-    host.after(5.0)
-    assert policy.left(host.now) == 30
-    assert policy.retry_after(host.now, 40) == HUB_RETRY_SECONDS, "more than its part never passes"
-
-
 @pytest.mark.parametrize("rule", [WINDOW, BUCKET, HYBRID], ids=lambda rule: rule.algorithm)
 @pytest.mark.parametrize(("on_loss", "mode"), [("deny", "bounded"), ("share", "strict"), ("full", "strict")])
 @pytest.mark.parametrize("used", [0, 20])
@@ -191,16 +175,6 @@ def test_of_a_bucket_what_drains_for_others_is_held_back(host: Host) -> None:
         assert usage.used + usage.held_back + usage.remaining == 60
         assert usage.reset == pytest.approx(usage.used, abs=1)
         host.after(4.0)
-
-
-def test_of_a_bucket_a_part_of_what_drains_lets_requests_pass(host: Host) -> None:
-    policy = host.use(BUCKET, 20)
-    host.lost("share")
-    host.use(BUCKET, policy.left(host.now))
-    wait = policy.retry_after(host.now, 10)
-    assert wait == pytest.approx(20, abs=2), "half of it drains for the other host"
-    host.after(wait + 1.0)
-    assert policy.left(host.now) == pytest.approx(10, abs=1)
 
 
 def test_for_a_while_after_that_a_part_is_held_back_still(host: Host) -> None:

@@ -114,21 +114,6 @@ async def test_bytes_are_those_of_bodies_without_their_framing(edge: Edge, into:
     assert (found["bytes_in"], found["bytes_out"]) == (bytes_in, bytes_out)
 
 
-async def test_an_answer_until_close_is_logged_at_its_end(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(b"GET /public/ HTTP/1.0\r\n\r\n")
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(head("HTTP/1.1 200 OK"), b"hello")
-    await client.gets_head()
-    upstream.closes()
-    await client.gets_rest()
-    found = await line(edge)
-    assert (found["status"], found["bytes_out"], found["protocol"]) == (200, 5, "HTTP/1.0")
-    assert "host" not in found
-    assert found.keys().isdisjoint({"error", "aborted"})
-
-
 async def test_requests_of_a_connection_have_a_line_each_in_their_order(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(request.first.encode()))
     client = await edge.client()
@@ -207,12 +192,6 @@ async def test_a_connection_that_is_one_too_many_is_logged(edge: Edge) -> None:
     assert "path" not in found
 
 
-async def test_head_has_no_bytes(edge: Edge) -> None:
-    await edge.refuses(head("HEAD /nowhere HTTP/1.1", "Host: h"), "HEAD")
-    found = await line(edge)
-    assert (found["method"], found["bytes_out"]) == ("HEAD", 0)
-
-
 async def test_a_head_that_does_not_come_is_logged(edge: Edge) -> None:
     edge.config["limits"] = {"header_timeout": "50ms"}
     client = await edge.client()
@@ -220,30 +199,6 @@ async def test_a_head_that_does_not_come_is_logged(edge: Edge) -> None:
     assert (await client.gets_answer()).status == 408
     found = await line(edge)
     assert (found["status"], found["path"]) == (408, "/public/x")
-
-
-async def test_a_fault_says_its_type_and_whose_it_was(edge: Edge) -> None:
-    """RFC 9209 section 2.3."""
-    client = await edge.client()
-    await client.sends(post(b"abc"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(b"nonsense\r\n\r\n")
-    await upstream.gets_cut()
-    answer = await client.gets_answer()
-    found = await line(edge)
-    assert (found["status"], found["error"], found["upstream"]) == (502, "http_protocol_error", "api")
-    assert (found["bytes_in"], found["bytes_out"]) == (3, len(answer.body))
-    assert "upstream_seconds" not in found
-
-
-async def test_an_upstream_that_refuses_is_named(edge: Edge) -> None:
-    edge.upstream.refuses()
-    client = await edge.client()
-    await client.sends(get())
-    assert (await client.gets_answer()).status == 502
-    found = await line(edge)
-    assert (found["error"], found["endpoint"]) == ("connection_refused", f"127.0.0.1:{edge.upstream.port}")
 
 
 async def test_a_request_that_is_not_sent_for_its_upstreams_sake_names_that(edge: Edge) -> None:
@@ -359,18 +314,6 @@ async def test_a_tunnel_is_one_line_at_its_end(edge: Edge, first: str) -> None:
     found = await line(edge)
     assert (found["status"], found["bytes_in"], found["bytes_out"]) == (101, 6, 6)
     assert found.keys().isdisjoint({"aborted", "error"})
-
-
-async def test_a_tunnel_whose_client_vanishes_is_aborted(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get("/public/socket", "Connection: upgrade", "Upgrade: websocket"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))
-    await client.gets_head()
-    client.aborts()
-    await upstream.gets_cut()
-    assert (await line(edge))["aborted"] is True
 
 
 async def test_the_client_is_the_one_that_a_trusted_proxy_asks_for(edge: Edge) -> None:

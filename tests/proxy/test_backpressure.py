@@ -79,18 +79,6 @@ async def test_a_large_chunked_answer_arrives_whole(edge: Edge, size: int, seed:
     await one_more(client, upstream)
 
 
-async def test_a_large_answer_that_ends_with_its_connection_arrives_whole(edge: Edge, seed: int) -> None:
-    body = payload(5 * MIB, seed)
-    client, upstream = await open_exchange(edge, get())
-
-    async def sends() -> None:
-        await upstream.sends(head("HTTP/1.1 200 OK"), body)
-        upstream.closes()
-
-    _, answer = await asyncio.gather(sends(), client.gets_answer())
-    assert answer.body == body
-
-
 @SIZES
 async def test_a_large_request_arrives_whole(edge: Edge, size: int, seed: int) -> None:
     body = payload(size, seed)
@@ -122,26 +110,6 @@ async def test_a_large_chunked_request_arrives_whole(edge: Edge, size: int, seed
     _, upstream = await asyncio.gather(client.sends(asked), gets())
     assert (await client.gets_answer()).body == b"hello"
     await one_more(client, upstream)
-
-
-async def test_large_bodies_both_ways_at_once(edge: Edge, seed: int) -> None:
-    """An upstream may answer while it reads."""
-    body = payload(2 * MIB, seed)
-    client, upstream = await open_exchange(
-        edge, head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {len(body)}")
-    )
-
-    async def echoes() -> None:
-        await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {len(body)}"))
-        left = len(body)
-        while left:
-            piece = await upstream.gets_bytes(min(50_000, left))
-            left -= len(piece)
-            await upstream.sends(piece)
-
-    _, _, answer = await asyncio.gather(client.sends(body), echoes(), client.gets_answer())
-    assert answer.body == body
-    await client.gets_eof()
 
 
 # ---- peers that take nothing
@@ -189,20 +157,6 @@ async def test_a_client_is_not_read_faster_than_the_upstream_reads(edge: Edge, f
     assert sent > 0, f"the client is read on after {before} bytes"
     client.aborts()
     await upstream.gets_cut()
-
-
-async def test_a_client_is_not_read_on_while_the_upstream_is_being_connected_to(edge: Edge) -> None:
-    """What came with the head is held until there is a connection, and no more than a bound of it."""
-    client = await edge.client()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {4 * MIB}"))
-
-    async def gets() -> None:
-        upstream = await edge.upstream.accepts()
-        assert len((await upstream.gets_request()).body) == 4 * MIB
-        await upstream.sends(ok())
-
-    await asyncio.gather(client.sends(bytes(4 * MIB)), gets())
-    assert (await client.gets_answer()).status == 200
 
 
 async def test_a_client_is_read_no_further_than_a_bound_while_its_upstream_is_connected_to(edge: Edge) -> None:

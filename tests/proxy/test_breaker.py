@@ -116,17 +116,6 @@ async def test_an_answer_whose_head_has_come_waits_no_more(edge: Edge) -> None:
     await client.gets(chunks(b"late"))
 
 
-async def test_an_interim_answer_is_none_yet(edge: Edge) -> None:
-    limited(edge)
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 103 Early Hints"))
-    assert (await client.gets_head()).status == 103
-    await is_open(edge, await edge.client())
-    await upstream.sends(ok(b"", "Connection: close"))
-    await client.gets_answer()
-    await is_closed(edge)
-
-
 async def test_a_tunnel_is_an_answer(edge: Edge) -> None:
     limited(edge)
     asks = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13")
@@ -145,14 +134,6 @@ async def test_a_client_that_leaves_gives_up_its_place(edge: Edge) -> None:
     client, upstream = await asked(edge)
     client.aborts()
     await upstream.gets_eof()
-    await is_closed(edge)
-
-
-async def test_a_fault_gives_up_the_place(edge: Edge) -> None:
-    limited(edge)
-    client, upstream = await asked(edge, post(b"x"))
-    upstream.aborts()
-    is_fault(await client.gets_answer(), 502, "connection_terminated")
     await is_closed(edge)
 
 

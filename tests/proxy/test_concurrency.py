@@ -13,7 +13,7 @@ from tests.proxy.test_backpressure import narrow
 from tests.proxy.test_caps import Second
 from tests.proxy.test_drain import Drain
 from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends, tunnel
-from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok, post
+from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 
 MIB = 1 << 20
 WITH_KEY = f"X-API-Key: {KEY}"
@@ -60,50 +60,6 @@ async def test_who_has_two_under_way_is_refused_a_third(edge: Edge) -> None:
     await is_over(edge)
 
 
-async def test_all_keys_and_routes_of_a_customer_share_it_and_other_customers_do_not(edge: Edge) -> None:
-    edge.config["keys"].append({"sha256": digest("second key"), "customer": "acme"})
-    edge.config["customers"]["other"] = {"tier": "basic"}
-    edge.config["keys"].append({"sha256": digest("key of other"), "customer": "other"})
-    await asked(edge)
-    await asked(edge, request("/maybe/x", key="second key"))
-    client = await edge.client()
-    for key in (KEY, "second key"):
-        is_limited(await asks(client, key=key), "concurrency")
-    await asked(edge, request(key="key of other"))
-    await asked(edge, request(key=UNLIMITED))
-    # Whose key nobody looks at is nobody.
-    await asked(edge, request("/public/x"))
-    assert edge.in_use() == 3
-
-
-async def test_without_a_key_each_address_has_its_own(edge: Edge) -> None:
-    edge.config["tiers"]["anonymous"] = {"concurrency": 1}
-    one, upstream = await asked(edge, get("/public/x"))
-    client, elsewhere = await edge.client(), "127.0.0.2"
-    is_limited(await asks(client, "/maybe/x", key=""), "concurrency")
-    await asked(edge, get("/public/x"), elsewhere)
-    await asked(edge, request("/maybe/x"))
-    assert edge.in_use() == 3
-    await upstream.sends(ok())
-    await one.gets_answer()
-    await client.sends(get("/maybe/x"))
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
-
-
-@pytest.mark.parametrize(("own", "most"), [(1, 1), (3, 3), ("none", None)])
-async def test_a_customers_own_number_takes_the_place_of_the_tiers(edge: Edge, own: object, most: int | None) -> None:
-    edge.config["customers"]["acme"]["concurrency"] = own
-    for _ in range(most or 5):
-        await asked(edge)
-    client = await edge.client()
-    if most is None:
-        assert edge.in_use() == 0
-    else:
-        is_limited(await asks(client), "concurrency")
-
-
 async def test_of_many_who_come_at_once_as_many_pass_as_there_are_slots(edge: Edge) -> None:
     clients = [await edge.client() for _ in range(10)]
     for client in clients:
@@ -134,24 +90,6 @@ async def test_it_holds_over_all_workers(edge: Edge) -> None:
     there.closes()
     assert edge.in_use() == 1
     await second.ends()
-
-
-async def test_who_has_no_room_in_the_table_is_held_by_the_worker_alone(edge: Edge) -> None:
-    edge.config["tables"]["customers"] = 1
-    edge.config["customers"]["free"] = {"tier": "basic"}
-    client = await edge.client()
-    held, other = await asked(edge, request(key=UNLIMITED))
-    for _ in range(3):
-        waiting = [await asked(edge) for _ in range(2)]
-        is_limited(await asks(client), "concurrency")
-        for waits, upstream in waiting:
-            await upstream.sends(ok(b"", "Connection: close"))
-            await waits.gets_answer()
-        await edge.reloads()
-    assert edge.count("edge_table_full_total", "customers") >= 1
-    assert edge.in_use() == 1
-    await other.sends(ok())
-    assert (await held.gets_answer()).status == 200
 
 
 # ---- when it is given back
@@ -459,18 +397,6 @@ async def test_a_number_that_was_lowered_holds_from_the_next_request_on(edge: Ed
     assert (await client.gets_answer()).status == 200
 
 
-async def test_a_number_that_was_raised_makes_room_at_once(edge: Edge) -> None:
-    for _ in range(2):
-        await asked(edge)
-    client = await edge.client()
-    is_limited(await asks(client), "concurrency")
-    edge.config["tiers"]["basic"]["concurrency"] = 3
-    await edge.reloads()
-    await client.sends(request())
-    await (await edge.upstream.accepts()).gets_request()
-    assert edge.in_use() == 3
-
-
 async def test_where_it_is_taken_away_and_comes_back_what_was_held_is_counted_once(edge: Edge) -> None:
     held, first = await asked(edge)
     del edge.config["tiers"]["basic"]["concurrency"]
@@ -491,19 +417,6 @@ async def test_where_it_is_taken_away_and_comes_back_what_was_held_is_counted_on
         await upstream.sends(ok())
         await waits.gets_answer()
     assert edge.in_use() == 0
-
-
-async def test_what_is_held_goes_with_the_customer_to_another_tier(edge: Edge) -> None:
-    edge.config["tiers"]["pro"] = {"concurrency": 3}
-    for _ in range(2):
-        await asked(edge)
-    edge.config["customers"]["acme"] = {"tier": "pro"}
-    await edge.reloads()
-    await asked(edge)
-    assert edge.in_use() == 3
-    client = await edge.client()
-    is_limited(await asks(client), "concurrency")
-    assert edge.count("edge_rate_limited_total", "pro", "concurrency", "enforce") == 1
 
 
 async def test_a_tunnel_of_a_customer_who_is_no_more_gives_it_back(edge: Edge) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.proxy.asking import asked, asks, is_limited, request
 from tests.proxy.test_limits import left
 from tests.proxy.test_people import Shedding
-from tests.support.transcript import KEY, UNLIMITED, Edge, digest, head, ok
+from tests.support.transcript import KEY, UNLIMITED, Edge, head, ok
 
 WITH_KEY = f"X-API-Key: {KEY}"
 
@@ -44,29 +44,6 @@ async def test_they_buy_passage_beyond_the_window(edge: Edge) -> None:
     assert edge.count("edge_rate_limited_total", "basic", "basic", "enforce") == 1
 
 
-async def test_what_is_within_the_limits_costs_none(edge: Edge) -> None:
-    client = await edge.client()
-    for _ in range(3):
-        await asks(client)
-    assert edge.used() == {"basic": 3, "burst-credits": 0}
-    assert spent(edge) == 0
-
-
-async def test_they_come_back_at_their_rate_up_to_the_most_that_can_be_saved(edge: Edge) -> None:
-    client = await edge.client()
-    for _ in range(8):
-        await asks(client)
-    refused = await asks(client)
-    # Sooner than the window, which has room again in ten minutes.
-    assert 58 <= int(refused["Retry-After"]) <= 61
-    edge.passes_time(int(refused["Retry-After"]))
-    assert [(await asks(client)).status for _ in range(2)] == [200, 429]
-    edge.passes_time(121)
-    assert [(await asks(client)).status for _ in range(3)] == [200, 200, 429]
-    edge.passes_time(36_000)
-    assert [(await asks(client)).status for _ in range(9)] == [200] * 8 + [429]
-
-
 async def test_where_the_limits_have_room_sooner_that_is_told(edge: Edge) -> None:
     plan(edge, {"rate": "3/10s"}, burst_credits={"earn": "1/h", "max": 1})
     client = await edge.client()
@@ -77,52 +54,6 @@ async def test_where_the_limits_have_room_sooner_that_is_told(edge: Edge) -> Non
     edge.passes_time(int(refused["Retry-After"]))
     assert (await asks(client)).status == 200
     assert edge.used() == {"basic": 1, "burst-credits": 1}
-
-
-async def test_of_several_limits_those_with_room_are_charged(edge: Edge) -> None:
-    plan(edge, {"name": "short", "rate": "2/min"}, {"name": "long", "rate": "4/h"})
-    client = await edge.client()
-    for _ in range(6):
-        assert (await asks(client)).status == 200
-    assert edge.used() == {"short": 2, "long": 4, "burst-credits": 4}, "one credit for both, where both are full"
-    assert (await asks(client)).status == 200
-    is_limited(await asks(client), "short", "long")
-
-
-async def test_a_dear_request_costs_as_many(edge: Edge) -> None:
-    edge.config["routes"][0]["cost"] = 3
-    client = await edge.client()
-    assert [(await asks(client)).status for _ in range(3)] == [200, 200, 429]
-    assert edge.used() == {"basic": 3, "burst-credits": 3}
-    assert (await asks(client, "/maybe/x")).status == 200
-    assert edge.used() == {"basic": 3, "burst-credits": 4}
-
-
-@pytest.mark.parametrize("algorithm", ["token_bucket", "hybrid"])
-async def test_they_buy_passage_past_buckets_too(edge: Edge, algorithm: str) -> None:
-    plan(edge, {"rate": "6/h", "algorithm": algorithm, "burst": 2})
-    client = await edge.client()
-    assert [(await asks(client)).status for _ in range(8)] == [200] * 7 + [429]
-
-
-async def test_all_keys_of_a_customer_share_them(edge: Edge) -> None:
-    edge.config["keys"].append({"sha256": digest("second key"), "customer": "acme"})
-    edge.config["customers"]["other"] = {"tier": "basic"}
-    edge.config["keys"].append({"sha256": digest("key of other"), "customer": "other"})
-    client = await edge.client()
-    for n in range(8):
-        assert (await asks(client, key=(KEY, "second key")[n % 2])).status == 200
-    for key in (KEY, "second key"):
-        is_limited(await asks(client, key=key), "basic")
-    assert (await asks(client, key="key of other")).status == 200
-
-
-async def test_without_a_key_each_address_has_its_own(edge: Edge) -> None:
-    edge.config["tiers"]["anonymous"] = edge.config["tiers"]["basic"]
-    one, other = await edge.client(), await edge.client("127.0.0.2")
-    for client in (one, other):
-        assert [(await asks(client, "/public/x", key="")).status for _ in range(9)] == [200] * 8 + [429]
-    assert spent(edge, "anonymous") == 10
 
 
 # ---- what they do not buy
@@ -140,17 +71,6 @@ async def test_a_limit_of_the_route_is_not_bought_off(edge: Edge) -> None:
     is_limited(await asks(client), "v1")
 
 
-@pytest.mark.parametrize(("of_plan", "of_route", "bought"), [(3, 4, 5), (4, 3, 0), (3, 3, 0)])
-async def test_nor_is_one_that_has_the_plans_row_and_is_the_lesser(
-    edge: Edge, of_plan: int, of_route: int, bought: int
-) -> None:
-    plan(edge, {"rate": f"{of_plan}/min"})
-    edge.config["routes"][0]["limits"] = [{"rate": f"{of_route}/min", "scope": "customer"}]
-    client = await edge.client()
-    statuses = [(await asks(client)).status for _ in range(10)]
-    assert statuses.count(200) == 3 + bought
-
-
 async def test_slots_are_not_bought_off(edge: Edge) -> None:
     plan(edge, concurrency=1)
     await edge.upstream.rests()
@@ -158,36 +78,6 @@ async def test_slots_are_not_bought_off(edge: Edge) -> None:
     client = await edge.client()
     is_limited(await asks(client), "concurrency")
     assert edge.used() == {"concurrency": 1, "burst-credits": 0}
-
-
-async def test_quotas_are_not_bought_off(edge: Edge) -> None:
-    plan(edge, {"rate": "1/min"}, quotas=[{"meter": "requests", "per": "day", "included": 2, "cap": "hard"}])
-    client = await edge.client()
-    assert [(await asks(client)).status for _ in range(4)] == [200, 200, 429, 429]
-    is_limited(await asks(client), "requests-day")
-    assert edge.used() == {"basic": 1, "requests-day": 2, "burst-credits": 1}
-
-
-async def test_nor_is_what_answers_say_that_they_cost(edge: Edge) -> None:
-    plan(edge, {"name": "tokens", "rate": "100/min", "cost_header": "X-Cost"}, {"rate": "2/h"})
-    edge.upstream.answers(lambda request: ok(b"", "X-Cost: 40"))
-    client = await edge.client()
-    assert [(await asks(client)).status for _ in range(4)] == [200, 200, 200, 429]
-    is_limited(await asks(client), "tokens")
-    assert edge.used() == {"tokens": 120, "basic-2": 2, "burst-credits": 1}
-
-
-async def test_who_is_refused_by_another_limit_keeps_them(edge: Edge) -> None:
-    """All is charged, or nothing is."""
-    plan(edge, {"rate": "1/h"}, concurrency=1)
-    edge.config["routes"].append({"name": "few", "path": "/few/*", "upstream": "api", "limits": [{"rate": "1/h"}]})
-    client = await edge.client()
-    assert (await asks(client, "/few/x")).status == 200
-    for _ in range(3):
-        is_limited(await asks(client, "/few/x"), "few")
-    assert edge.used() == {"basic": 1, "few": 1, "concurrency": 0, "burst-credits": 0}
-    assert (await asks(client)).status == 200
-    assert edge.used() == {"basic": 1, "few": 1, "concurrency": 0, "burst-credits": 1}
 
 
 # ---- other configurations

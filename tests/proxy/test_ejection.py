@@ -77,40 +77,6 @@ async def test_once_back_it_is_asked_again_and_its_next_error_is_one_too_many(ed
         assert edge.endpoint().out
 
 
-async def test_a_good_answer_ends_the_probation(edge: Edge) -> None:
-    bad, _ = two(edge, seconds="50ms")
-    bad.answers(lambda request: BROKEN)
-    await asks(edge, 60)
-    bad.answer = lambda request: ok(b"well again")
-    await edge.until(lambda: not edge.endpoint().out, "it is back")
-    asked = len(bad.requests)
-    while len(bad.requests) == asked:
-        await asks(edge, 1)
-    assert (edge.endpoint().errors, edge.endpoint().watched) == (0, False)
-
-
-@pytest.mark.parametrize("answer", [ok(), head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"a")])
-async def test_answers_below_500_in_between_begin_the_count_anew(edge: Edge, answer: bytes) -> None:
-    edge.config["upstreams"]["api"]["eject"] = {"errors": 2, "for": "1min"}
-    edge.adds_endpoint().refuses()
-    await edge.starts()
-    (one, other) = (edge.endpoint(0), edge.endpoint(1))
-    other.outstanding += 1
-    edge.upstream.answers(lambda request: BROKEN if len(edge.upstream.requests) % 2 else answer)
-    edge.upstream.begins()
-    statuses = [each.status for each in await asks(edge, 12)]
-    other.outstanding -= 1
-    assert sorted(set(statuses)) == [200, 503]
-    assert not one.out
-
-
-async def test_the_only_endpoint_is_never_left_out(edge: Edge) -> None:
-    edge.config["upstreams"]["api"]["eject"] = {"errors": 1, "for": "1min"}
-    edge.upstream.answers(lambda request: BROKEN)
-    assert {each.status for each in await asks(edge, 10)} == {503}
-    assert len(edge.upstream.requests) == 10
-
-
 # ---- whose fault it is
 
 
@@ -209,16 +175,3 @@ async def test_an_answer_whose_end_is_missing_does_not_count_as_a_success_before
     upstream.closes()
     await client.gets_reset()
     assert edge.endpoint().out
-
-
-@pytest.mark.parametrize("how", ["upstream", "client"])
-async def test_a_tunnel_that_stood_is_a_success(edge: Edge, how: str) -> None:
-    asks = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13")
-    client, upstream = await ask(edge, get("/public/", *asks), errors=2)
-    edge.endpoint().failed(0.0)
-    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket"))
-    assert (await client.gets_head()).status == 101
-    (upstream if how == "upstream" else client).closes()
-    await (client if how == "upstream" else upstream).gets_eof()
-    (client if how == "upstream" else upstream).closes()
-    await edge.until(lambda: edge.endpoint().errors == 0)

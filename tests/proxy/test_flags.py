@@ -105,21 +105,6 @@ def test_who_is_in_a_share_stays_in_it_for_ever() -> None:
     assert have == [19, 20, 22, 26, 28, 30, 35, 45, 47, 52, 54, 56]
 
 
-def test_each_flag_has_a_share_of_its_own() -> None:
-    flag = Flag(percent=50)
-    names = [f"customer-{n}" for n in range(400)]
-    both = sum(has_flag("a", flag, "free", name) and has_flag("b", flag, "free", name) for name in names)
-    assert 50 < both < 150
-
-
-def test_a_share_beside_names_has_both() -> None:
-    flag = Flag(percent=0, tiers=("pro",), customers=("acme",))
-    assert has_flag("f", flag, "pro", "whoever")
-    assert has_flag("f", flag, "free", "acme")
-    assert not has_flag("f", flag, "free", "whoever")
-    assert not has_flag("f", flag, "-", None)
-
-
 # ---- what the others see
 
 
@@ -157,14 +142,6 @@ async def test_nor_does_it_tell_of_its_methods(edge: Edge, methods: list[str]) -
     assert (await client.gets_answer()).status == 200
 
 
-async def test_methods_that_are_for_everybody_are_told(edge: Edge) -> None:
-    flagged(edge, {"customers": ["acme"]}, methods=["POST"])
-    edge.config["routes"].append({"name": "old", "path": "/new/*", "upstream": "api", "methods": ["PUT"]})
-    client = await edge.client()
-    answer = await asks(client, "/new/x", key=UNLIMITED)
-    assert (answer.status, answer["Allow"]) == (405, "PUT")
-
-
 async def test_a_wider_route_does_not_take_what_is_for_others(edge: Edge) -> None:
     edge.config["routes"].append({"name": "all", "path": "/*", "upstream": "api", "auth": "none"})
     client = await edge.client()
@@ -197,19 +174,6 @@ async def test_where_a_key_is_optional_everybody_has_what_is_theirs(edge: Edge) 
 
 
 # ---- before all else
-
-
-async def test_who_has_it_is_held_to_all_the_rest(edge: Edge) -> None:
-    flagged(edge, {"customers": ["acme"]}, scopes=["read"])
-    client = await edge.client()
-    assert (await asks(client, "/new/x")).status == 403
-    edge.config["keys"][0]["scopes"] = ["read"]
-    edge.config["customers"]["acme"]["paused"] = {"why": "The invoice is unpaid", "status": 402}
-    await edge.reloads()
-    assert (await asks(client, "/new/x")).status == 402
-    flagged(edge, {"customers": ["free"]})
-    await edge.reloads()
-    assert (await asks(client, "/new/x")).status == 404, "who is paused is not told of it either"
 
 
 async def test_a_reload_gives_and_takes_it_on_an_open_connection(edge: Edge) -> None:

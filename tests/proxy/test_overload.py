@@ -215,24 +215,6 @@ def test_when_the_load_falls_everybody_is_served_again_at_once(chance: random.Ra
     assert control.share == 0.0
 
 
-def test_where_all_are_of_one_high_priority_that_makes_no_difference(chance: random.Random) -> None:
-    def highest(priority: int) -> float:
-        loop = Loop(Shedding(LAG, MANY), random.Random(drawn))
-        loop.run(lambda now: {priority: 1.5}, 3.0)
-        return max(lag for _, lag in loop.lags)
-
-    drawn = chance.random()
-    assert highest(40) == pytest.approx(highest(0), rel=0.2)
-
-
-def test_a_rare_low_class_goes_first_and_the_rest_of_the_work_comes_from_the_next(chance: random.Random) -> None:
-    done = Loop(Shedding(LAG, MANY), chance).run(lambda now: {1: 0.05, 2: 1.0, 3: 0.3}, 6.0)
-    one, two, three = (shed(between(done, 3.0, 6.0, priority)) for priority in (1, 2, 3))
-    assert one > 0.97
-    assert two == pytest.approx((0.35 / 0.8 - 0.05) / 1.0, abs=0.08)
-    assert three < 0.01
-
-
 # ---- what is no overload
 
 
@@ -243,13 +225,6 @@ def test_a_hiccup_sheds_nothing_however_long(chance: random.Random, busy: float,
     loop = Loop(Shedding(LAG, MANY), chance)
     done = loop.run(lambda now: {LOW: busy / 2, HIGH: busy / 2}, 6.0, stalls=[(1.0, stall)])
     assert max(lag for _, lag in loop.lags) > stall - EVERY
-    assert not any(each.took is None for each in done)
-
-
-def test_nor_do_many_hiccups_in_a_row_that_leave_time_in_between(chance: random.Random) -> None:
-    """As on a machine that has more to run than it has cores: half of the time is somebody else's."""
-    stalls = [(0.2 * n, 0.1) for n in range(1, 20)]
-    done = Loop(Shedding(LAG, MANY), chance).run(lambda now: {LOW: 0.2}, 4.0, stalls=stalls)
     assert not any(each.took is None for each in done)
 
 
@@ -290,13 +265,6 @@ def test_one_hiccup_does_not_count_while_there_is_something_to_be_shed_either() 
     share = control.share
     late(control, [3.0, 0.05], start=103.0)
     assert control.share == pytest.approx(share, abs=0.06)
-
-
-def test_each_lag_has_to_stand_anew() -> None:
-    control = Shedding(LAG, MANY)
-    assert late(control, [0.06] * 20)[-1]
-    assert not late(control, [0.0] * 100, start=110.0)[-1]
-    assert not any(late(control, [0.06] * 3, start=120.0))
 
 
 def test_a_lag_that_was_enormous_is_not_held_against_anybody_when_it_is_over() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asked, asks, is_limited, request
+from tests.proxy.asking import asks, is_limited
 from tests.proxy.test_limits import left
 from tests.proxy.test_refusals import is_problem
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, digest, get, head, ok
@@ -50,13 +50,6 @@ async def test_what_nobody_looks_at_keys_for_is_open_to_the_paused_as_well(answe
     assert (await asks(client, "/public/x")).status == 200
 
 
-async def test_the_connection_of_the_paused_is_kept_and_the_next_who_asks_there_is_served(answering: Edge) -> None:
-    customer(answering, paused=PAUSED)
-    client = await answering.client()
-    await client.sends(request() + request(key=UNLIMITED) + request())
-    assert [(await client.gets_answer()).status for _ in range(3)] == [403, 200, 403]
-
-
 async def test_a_pause_begins_and_ends_with_a_reload(answering: Edge) -> None:
     client = await answering.client()
     assert (await asks(client)).status == 200
@@ -65,23 +58,6 @@ async def test_a_pause_begins_and_ends_with_a_reload(answering: Edge) -> None:
         await answering.reloads()
         assert (await asks(client)).status == status
     assert left(await asks(client))[:2] == ("basic", 57), "nothing was counted meanwhile"
-
-
-async def test_what_was_under_way_when_a_pause_began_ends_as_it_would_have(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    customer(edge, paused=PAUSED)
-    await edge.reloads()
-    await upstream.sends(ok(b"late"))
-    assert (await client.gets_answer()).body == b"late"
-    assert (await asks(client)).status == 403
-
-
-@pytest.mark.parametrize("method", ["HEAD", "POST"])
-async def test_other_methods_are_refused_alike(answering: Edge, method: str) -> None:
-    customer(answering, paused=PAUSED)
-    client = await answering.client()
-    answer = await asks(client, "/v1/x", "Content-Length: 0", method=method)
-    assert (answer.status, bool(answer.body)) == (403, method == "POST")
 
 
 # ---- regions
@@ -197,25 +173,10 @@ async def test_who_prefers_the_edges_own_region_or_one_that_has_nobody_is_served
     assert set(await servers(regions, times=10)) == {0}
 
 
-async def test_endpoints_without_a_region_are_in_the_edges_own(regions: Edge) -> None:
-    del regions.config["upstreams"]["api"]["endpoints"][2]["region"]
-    customer(regions, regions={"prefer": "test"})
-    shared = await servers(regions)
-    assert set(shared) == {0, 2}
-    assert min(shared.values()) > 10
-
-
 async def test_one_that_cannot_be_reached_is_replaced_by_another(regions: Edge) -> None:
     customer(regions, regions={"prefer": "far"})
     regions.upstreams[1].refuses()
     assert set(await servers(regions, times=10)) <= {0, 2}
-
-
-async def test_a_preference_changes_with_a_reload(regions: Edge) -> None:
-    assert set(await servers(regions, times=5)) == {0}
-    customer(regions, regions={"prefer": "far"})
-    await regions.reloads()
-    assert set(await servers(regions, times=20)) == {1, 2}
 
 
 async def test_the_region_that_upstreams_are_told_of_is_the_edges(regions: Edge) -> None:
@@ -251,13 +212,6 @@ async def test_a_customers_own_words_take_the_place_of_the_tiers(answering: Edge
     for key, words in ((KEY, "of the customer"), ("key of other", "of the tier")):
         await asks(client, key=key)
         assert is_limited(await asks(client, key=key), "basic")["detail"] == words
-
-
-async def test_those_without_a_key_are_told_what_their_tier_says(answering: Edge) -> None:
-    answering.config["tiers"]["anonymous"] = {"limits": [{"rate": "1/min"}], "message": "Get a key"}
-    client = await answering.client()
-    await asks(client, "/public/x", key="")
-    assert is_limited(await asks(client, "/public/x", key=""), "anonymous")["detail"] == "Get a key"
 
 
 async def test_the_words_are_about_limits_and_nothing_else(answering: Edge) -> None:

@@ -164,25 +164,6 @@ async def test_a_connection_that_is_one_too_many_has_them(edge: Edge) -> None:
     assert (answer.status, said(answer)) == (429, OWN)
 
 
-async def test_a_fault_has_them(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(b"nonsense\r\n\r\n")
-    await upstream.gets_cut()
-    answer = await client.gets_answer()
-    assert (answer.status, said(answer)) == (502, OWN)
-
-
-async def test_a_408_has_them(edge: Edge) -> None:
-    edge.config["limits"] = {"header_timeout": "50ms"}
-    client = await edge.client()
-    await client.sends(b"GET / HT")
-    answer = await client.gets_answer()
-    assert (answer.status, said(answer)) == (408, OWN)
-
-
 async def test_hsts_is_sent_over_tls(edge: Edge, tmp_path: Path) -> None:
     """RFC 6797 section 7.2: not over plain HTTP. An upstream's own is not doubled."""
     authority = Authority(tmp_path)

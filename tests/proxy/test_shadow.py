@@ -8,7 +8,7 @@ import pytest
 from tests.proxy.asking import asked, asks, is_limited, request
 from tests.proxy.test_limits import left
 from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends
-from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
 
 WITH_KEY = f"X-API-Key: {KEY}"
 FIELD = "X-Edge-Shadow"
@@ -106,28 +106,6 @@ async def test_an_interim_answer_does_not(edge: Edge) -> None:
     assert (await client.gets_answer())[FIELD] == '"trial"'
 
 
-async def test_a_fault_tells_too(edge: Edge) -> None:
-    await spent(edge)
-    client, upstream = await asked(edge, post(b"", "/v1/x", WITH_KEY))
-    upstream.closes()
-    answer = await client.gets_answer()
-    assert (answer.status, answer[FIELD]) == (502, '"trial"')
-
-
-async def test_several_are_all_named(answering: Edge) -> None:
-    limited(
-        answering,
-        {**TRIAL, "name": "a"},
-        {**TRIAL, "name": "b", "rate": "3/h"},
-        {**TRIAL, "name": "c", "rate": "9/day"},
-    )
-    client = await answering.client()
-    told = [(await asks(client)).all(FIELD) for _ in range(5)]
-    assert told == [[], [], ['"a"'], ['"a", "b"'], ['"a", "b"']]
-    assert [shadowed(answering, name=name) for name in "abc"] == [3, 2, 0]
-    assert answering.used() == {"a": 2, "b": 3, "c": 5}
-
-
 async def test_beside_one_that_is_held_to_neither_is_in_the_others_way(answering: Edge) -> None:
     """The same but for its mode: two rows."""
     limited(answering, {"rate": "4/min"}, TRIAL)
@@ -144,24 +122,6 @@ async def test_beside_one_that_is_held_to_neither_is_in_the_others_way(answering
     assert shadowed(answering) == 2
 
 
-@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
-async def test_every_algorithm_may_be_on_trial(answering: Edge, algorithm: str) -> None:
-    burst = {} if algorithm == "sliding_window" else {"burst": 2}
-    limited(answering, {**TRIAL, "algorithm": algorithm, **burst})
-    client = await answering.client()
-    assert [(await asks(client)).all(FIELD) for _ in range(3)] == [[], [], ['"trial"']]
-
-
-async def test_it_counts_what_the_route_costs(answering: Edge) -> None:
-    answering.config["routes"][0]["cost"] = 2
-    client = await answering.client()
-    assert [(await asks(client)).all(FIELD) for _ in range(2)] == [[], ['"trial"']]
-    answering.config["routes"][0]["cost"] = 3
-    await answering.reloads()
-    answering.passes_time(65)
-    assert (await asks(client))[FIELD] == '"trial"'
-
-
 async def test_routes_and_addresses_may_have_them(answering: Edge) -> None:
     limited(answering)
     answering.config["routes"][0]["limits"] = [{**TRIAL, "rate": "3/min"}]
@@ -171,15 +131,6 @@ async def test_routes_and_addresses_may_have_them(answering: Edge) -> None:
     assert FIELD not in await asks(client, key=UNLIMITED), "each customer's on the route is its own"
     assert [(await asks(client, "/public/x", key="")).all(FIELD) for _ in range(2)] == [[], ['"trial"']]
     assert shadowed(answering, "anonymous") == 1
-
-
-async def test_neither_credits_nor_slots_are_spent_on_it(answering: Edge) -> None:
-    limited(answering, TRIAL, burst_credits={"earn": "1/h", "max": 5}, concurrency=1)
-    client = await answering.client()
-    for _ in range(5):
-        assert (await asks(client)).status == 200
-    assert answering.used() == {"trial": 2, "concurrency": 0, "burst-credits": 0}
-    assert answering.metrics("edge_burst_credits_spent_total") == {}
 
 
 async def test_it_stands_beside_all_other_fields(answering: Edge) -> None:
@@ -216,17 +167,3 @@ async def test_one_that_is_to_be_held_to_begins_anew(answering: Edge) -> None:
     assert json.loads(answer.body)["violated-policies"] == ["trial"]
     assert answering.count("edge_rate_limited_total", "basic", "trial", "enforce") == 1
     assert shadowed(answering) == 2
-
-
-# ---- what answers say that they cost
-
-
-async def test_it_counts_what_answers_say(edge: Edge) -> None:
-    limited(edge, {**TRIAL, "rate": "100/min", "cost_header": "X-Cost"})
-    edge.upstream.answers(lambda request: ok(b"", "X-Cost: 60"))
-    client = await edge.client()
-    assert [(await asks(client)).all(FIELD) for _ in range(4)] == [[], [], ['"trial"'], ['"trial"']]
-    assert edge.used() == {"trial": 120}, "who would have been refused would have cost nothing"
-    assert shadowed(edge) == 2
-    edge.passes_time(65)
-    assert FIELD not in await asks(client)

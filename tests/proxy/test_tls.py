@@ -12,7 +12,7 @@ import pytest
 from edgeproxy.proxy.acceptor import TlsHandshake
 from edgeproxy.proxy.client_hello import NO_APPLICATION_PROTOCOL
 from tests.proxy.authority import Authority
-from tests.support.transcript import Edge, chunks, get, head, ok, post
+from tests.support.transcript import Edge, get, head, ok, post
 from tests.support.wire import PATIENCE, Wire
 
 MIB = 1 << 20
@@ -110,17 +110,6 @@ async def test_tls_1_2_is_spoken_and_nothing_older(secure: Edge, authority: Auth
         await secure.secure_client(context)
 
 
-@pytest.mark.parametrize("size", [1, 16 << 10, (16 << 10) + 1, 200_000, 3 * MIB])
-async def test_bodies_of_every_size_pass_both_ways(secure: Edge, authority: Authority, size: int) -> None:
-    body = bytes(range(251)) * (size // 251 + 1)
-    body = body[:size]
-    client = await secure.secure_client(authority.trusted())
-    secure.upstream.answers(lambda request: ok(request.body))
-    secure.upstream.begins()
-    _, answer = await asyncio.gather(client.sends(post(body)), client.gets_answer())
-    assert answer.body == body
-
-
 async def test_a_request_in_the_same_packet_as_the_end_of_the_handshake_is_served(
     secure: Edge, authority: Authority
 ) -> None:
@@ -149,22 +138,6 @@ async def test_a_request_in_the_same_packet_as_the_end_of_the_handshake_is_serve
             answer += tls.read(1 << 14)
         except ssl.SSLWantReadError:
             pass
-
-
-async def test_a_handshake_that_comes_byte_by_byte_is_one(secure: Edge, authority: Authority) -> None:
-    plain = await secure.client()
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = authority.trusted().wrap_bio(incoming, outgoing, server_hostname="edge.test")
-    while True:
-        try:
-            tls.do_handshake()
-            break
-        except ssl.SSLWantReadError:
-            for byte in outgoing.read():
-                await plain.sends(bytes((byte,)))
-                await asyncio.sleep(0)
-            incoming.write(await plain.gets_bytes(1))
-    plain.closes()
 
 
 async def test_a_session_is_gone_on_with(secure: Edge, authority: Authority) -> None:
@@ -460,15 +433,6 @@ async def test_a_last_word_behind_what_is_held_back_is_heard_in_its_turn(secure:
     await upstream.gets_cut()
 
 
-async def test_a_client_that_vanishes_frees_its_upstream(secure: Edge, authority: Authority) -> None:
-    client = await secure.secure_client(authority.trusted())
-    await client.sends(get())
-    upstream = await secure.upstream.accepts()
-    await upstream.gets_request()
-    client.closes()
-    await upstream.gets_cut()
-
-
 async def test_an_answer_that_breaks_off_does_not_look_complete(secure: Edge, authority: Authority) -> None:
     """Not even where only the end of the connection tells how long it is."""
     client = await secure.secure_client(authority.trusted())
@@ -550,14 +514,6 @@ async def test_an_upstream_that_reads_nothing_stops_its_client(secure: Edge, aut
     await upstream.gets_cut()
 
 
-async def test_pipelined_requests_are_answered_in_order(secure: Edge, authority: Authority) -> None:
-    secure.upstream.answers(lambda request: ok(request.first.encode()))
-    client = await secure.secure_client(authority.trusted())
-    await client.sends(*(get(f"/public/{n}") for n in range(40)))
-    for n in range(40):
-        assert (await client.gets_answer()).body == f"GET /public/{n} HTTP/1.1".encode()
-
-
 # ---- tunnels
 
 UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
@@ -598,12 +554,3 @@ async def test_a_tunnel_goes_on_when_the_upstream_has_ended(secure: Edge, author
         await upstream.gets_bytes(100_000)
     client.says_last_word()
     await upstream.gets_eof()
-
-
-async def test_chunks_and_trailers_pass(secure: Edge, authority: Authority) -> None:
-    client = await secure.secure_client(authority.trusted())
-    await client.sends(get())
-    upstream = await secure.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), chunks(b"a", b"bc"))
-    assert (await client.gets_answer()).body == b"abc"

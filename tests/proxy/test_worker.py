@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from edgeproxy.config.load import dump
 from edgeproxy.counters.columns import orphans
 from edgeproxy.counters.store import Store
 from tests.proxy.authority import Authority
-from tests.proxy.tls_wire import TlsWire
 from tests.support.transcript import Edge, get
 from tests.support.waiting import until
 from tests.support.wire import Wire
@@ -281,31 +279,6 @@ def secure(edge: Edge, files: Authority) -> Iterator[Process]:
     edge.upstream.listening.close()
 
 
-async def serial_number(address: tuple[str, int], files: Authority) -> str:
-    """Of the certificate that is shown there."""
-    end = socket.create_connection(address)
-    wire = TlsWire(end, files.trusted(), name="edge.test")
-    await wire.shakes_hands()
-    shown = wire.tls.getpeercert()
-    wire.closes()
-    assert shown is not None
-    return str(shown["serialNumber"])
-
-
-def test_its_certificates_are_loaded_anew_when_it_is_told(secure: Process, files: Authority) -> None:
-    async def scene() -> None:
-        assert (await secure.begins())["type"] == "ready"
-        first = await serial_number(secure.address, files)
-        files.issues("edge.test")
-        assert await serial_number(secure.address, files) == first
-        await secure.channel.send({"type": "certificates"})
-        async with asyncio.timeout(10):
-            while await serial_number(secure.address, files) == first:
-                pass
-
-    uvloop.run(scene())
-
-
 def test_with_a_certificate_that_cannot_be_used_it_says_so_and_does_not_start(secure: Process, tmp_path: Path) -> None:
     (tmp_path / "edge.key").unlink()
 
@@ -316,23 +289,3 @@ def test_with_a_certificate_that_cannot_be_used_it_says_so_and_does_not_start(se
 
     uvloop.run(scene())
     assert secure.ends()[0] == 1
-
-
-def test_a_handshake_under_way_is_finished_in_a_drain(secure: Process, files: Authority) -> None:
-    async def scene() -> None:
-        await secure.begins()
-        wire = TlsWire(socket.create_connection(secure.address), files.trusted(), name="edge.test")
-        with pytest.raises(ssl.SSLWantReadError):
-            wire.tls.do_handshake()
-        await wire._sends_what_there_is()
-        await wire._feeds()
-        await secure.channel.send({"type": "drain", "deadline": 5.0})
-        await wire.shakes_hands()
-        await wire.sends(get("/nowhere"))
-        assert (await wire.gets_answer()).status == 404
-        wire.closes()
-        async with asyncio.timeout(10):
-            assert await secure.hears() == {"type": "left"}
-
-    uvloop.run(scene())
-    assert secure.ends()[0] == 0

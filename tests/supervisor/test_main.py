@@ -9,7 +9,7 @@ import pytest
 
 from edgeproxy.config.quick import load_quick
 from edgeproxy.supervisor import main
-from tests.supervisor.edges import Edge, Host, Load, host
+from tests.supervisor.edges import Edge, Host, host
 from tests.support.waiting import until
 
 
@@ -37,62 +37,6 @@ def test_an_edge_serves_counts_and_stops_with_exit_code_0(here: Host) -> None:
     assert not here.orphans()
 
 
-def test_a_killed_worker_is_replaced_and_no_count_is_lost(here: Host) -> None:
-    edge = here.start()
-    edge.wait_ready()
-    request(edge, 10)
-    killed, other = edge.workers()
-    edge.kill_worker(killed)
-    request(edge, 10)
-    until(lambda: len(set(edge.workers()) - {killed}) == 2, "a new worker is started")
-    assert other in edge.workers()
-    request(edge, 10)
-    assert edge.counted() == 30
-    (died,) = edge.logged("worker died")
-    assert (died["pid"], died["exit"], died["why"]) == (killed, -9, "it was killed by signal 9")
-    assert b"\nedge_worker_restarts_total 1.0\n" in edge.get("/metrics")[1]
-    assert edge.end() == 0
-
-
-def test_workers_serve_on_without_their_supervisor_until_another_serves(here: Host) -> None:
-    first = here.start()
-    first.wait_ready()
-    request(first, 10)
-    old = set(first.workers())
-    first.kill()
-    until(lambda: here.orphans() == old, "the workers are orphans")
-    request(first, 10)
-    second = here.start()
-    second.wait_ready()
-    until(lambda: not here.orphans(), "the orphans have left")
-    request(second, 10)
-    assert old.isdisjoint(second.workers())
-    assert second.counted() == here.api.answered == 30
-    assert second.end() == 0
-
-
-def test_whoever_is_killed_under_load_what_was_answered_was_counted(here: Host) -> None:
-    first = here.start()
-    first.wait_ready()
-    with Load(first) as load:
-        load.more(100)
-        for worker in first.workers():
-            first.kill_worker(worker)
-            load.more(50)
-        until(lambda: b"\nedge_worker_restarts_total 2.0\n" in first.get("/metrics")[1], "both are replaced")
-        first.kill()
-        load.more(50)
-        second = here.start()
-        second.wait_ready()
-        until(lambda: not here.orphans(), "the orphans have left")
-        load.more(50)
-    # What was under way when a process was killed may be charged and not counted, or answered and not delivered.
-    assert load.answered <= second.counted() <= here.api.answered
-    minute, _ = second.json("/limits/acme")["policies"]
-    assert here.api.answered <= minute["used"] <= load.answered + 4 * 4
-    assert second.end() == 0
-
-
 def test_orphans_stay_while_a_new_supervisor_cannot_serve(here: Host) -> None:
     first = here.start()
     first.wait_ready()
@@ -102,23 +46,6 @@ def test_orphans_stay_while_a_new_supervisor_cannot_serve(here: Host) -> None:
         assert here.start(admin=foreign.getsockname()[1]).process.wait(timeout=20) == 2
     assert here.orphans() == old
     request(first, 3)
-
-
-def test_a_second_supervisor_beside_the_first_serves_with_it(here: Host) -> None:
-    first = here.start()
-    first.wait_ready()
-    workers = set(first.workers())
-    second = here.start(admin=here.free_port())
-    second.wait_ready()
-    request(second, 20)
-    assert set(first.workers()) == workers
-    assert workers.isdisjoint(second.workers())
-    assert first.counted() == second.counted() == 20
-    assert first.end() == 0
-    request(second, 20)
-    assert second.counted() == 40
-    until(lambda: second.logged("tending the tables of this state directory"), "it tends the tables now")
-    assert second.end() == 0
 
 
 def test_an_older_supervisor_takes_over_from_a_newer_one_that_died(here: Host) -> None:
@@ -156,28 +83,6 @@ def test_an_edge_that_drains_is_not_ready_and_finishes_what_it_has_begun(here: H
         answer = begun.recv(65536)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert edge.process.wait(timeout=20) == 0
-
-
-def test_an_edge_that_is_stopped_while_it_starts_exits_with_0(here: Host) -> None:
-    edge = here.start()
-    until(lambda: edge.logged("edge starting"), "it has begun")
-    assert edge.end() == 0
-    assert not here.orphans()
-
-
-def test_another_number_of_workers_keeps_counts_and_limits(here: Host) -> None:
-    first = here.start(workers=1)
-    first.wait_ready()
-    request(first, 10)
-    first.kill()
-    second = here.start(workers=2)
-    second.wait_ready()
-    until(lambda: not here.orphans(), "the orphan has left")
-    request(second, 10)
-    assert second.counted() == 20
-    minute, _ = second.json("/limits/acme")["policies"]
-    assert minute["used"] == 20
-    assert second.end() == 0
 
 
 def test_sighup_reloads_and_says_what_came_of_it(here: Host) -> None:

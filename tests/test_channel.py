@@ -1,23 +1,45 @@
-"""The line between a supervisor and its worker, over a real socket pair."""
+"""The line between two processes, over a real socket pair, with the messages of a supervisor and its worker."""
 
 import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
-import orjson
 import pytest
 import uvloop
 
-from edgeproxy.channel import LONGEST, Channel, ChannelClosed, Outbox, pack, type_of
+from edgeproxy import messages
+from edgeproxy.channel import FRAME_BYTES_MAX, Channel, ChannelClosed, Frame, Outbox, UnknownMessage
+from edgeproxy.messages import (
+    Alive,
+    Commit,
+    Committed,
+    Discard,
+    Drain,
+    EndpointAddresses,
+    Endpoints,
+    ForgetCustomers,
+    KeysLookedUp,
+    LoadCertificates,
+    Prepare,
+    Ready,
+    ToSupervisor,
+    ToWorker,
+    packed,
+)
 from edgeproxy.tasks import Tasks
 
+Supervisor: TypeAlias = Channel[ToWorker, ToSupervisor]
+Worker: TypeAlias = Channel[ToSupervisor, ToWorker]
 
-def between(scene: Callable[[Channel, Channel], Awaitable[None]]) -> None:
+
+def between(scene: Callable[[Supervisor, Worker], Awaitable[None]]) -> None:
     """Run `scene` with the two ends of a channel."""
 
     async def play() -> None:
-        one, other = [await Channel.over(end) for end in socket.socketpair()]
+        above, below = socket.socketpair()
+        one, other = await Channel.over(above, messages.SUPERVISOR), await Channel.over(below, messages.WORKER)
         async with asyncio.timeout(5):
             await scene(one, other)
         one.close()
@@ -26,13 +48,13 @@ def between(scene: Callable[[Channel, Channel], Awaitable[None]]) -> None:
     uvloop.run(play())
 
 
-def beside(scene: Callable[[Channel, socket.socket], Awaitable[None]]) -> None:
-    """Run `scene` with one end of a channel and the bare socket at its other end."""
+def beside(scene: Callable[[Worker, socket.socket], Awaitable[None]]) -> None:
+    """Run `scene` with a worker's end of a channel and the bare socket at its other end."""
 
     async def play() -> None:
         mine, raw = socket.socketpair()
         raw.setblocking(False)
-        channel = await Channel.over(mine)
+        channel = await Channel.over(mine, messages.WORKER)
         with raw:
             async with asyncio.timeout(5):
                 await scene(channel, raw)
@@ -41,9 +63,21 @@ def beside(scene: Callable[[Channel, socket.socket], Awaitable[None]]) -> None:
     uvloop.run(play())
 
 
+async def sends(raw: socket.socket, sent: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(raw, sent)
+
+
+def framed(body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + body
+
+
+def endpoints(number: int, address: str = "10.0.0.1") -> Endpoints:
+    return Endpoints(number, {"api": [EndpointAddresses([address], [])]})
+
+
 def test_messages_arrive_whole_and_in_order() -> None:
-    async def scene(one: Channel, other: Channel) -> None:
-        sent = [{"type": "config", "n": n, "text": "ä" * n} for n in range(50)]
+    async def scene(one: Supervisor, other: Worker) -> None:
+        sent = [endpoints(n, "ä" * n) for n in range(50)]
         for message in sent:
             await one.send(message)
         assert [await other.receive() for _ in sent] == sent
@@ -52,18 +86,18 @@ def test_messages_arrive_whole_and_in_order() -> None:
 
 
 def test_both_ways_at_once() -> None:
-    async def scene(one: Channel, other: Channel) -> None:
-        await one.send({"type": "drain"})
-        await other.send({"type": "ready"})
-        assert await one.receive() == {"type": "ready"}
-        assert await other.receive() == {"type": "drain"}
+    async def scene(one: Supervisor, other: Worker) -> None:
+        await one.send(Drain(5.0))
+        await other.send(Ready(1))
+        assert await one.receive() == Ready(1)
+        assert await other.receive() == Drain(5.0)
 
     between(scene)
 
 
 def test_a_message_of_many_megabytes_arrives() -> None:
-    async def scene(one: Channel, other: Channel) -> None:
-        message = {"type": "config", "settings": "x" * (8 << 20)}
+    async def scene(one: Supervisor, other: Worker) -> None:
+        message = Prepare(2, b"x" * (8 << 20), {})
         _, received = await asyncio.gather(one.send(message), other.receive())
         assert received == message
 
@@ -71,51 +105,84 @@ def test_a_message_of_many_megabytes_arrives() -> None:
 
 
 def test_a_frame_split_at_every_byte_is_one_message() -> None:
-    async def scene(channel: Channel, raw: socket.socket) -> None:
-        body = orjson.dumps({"type": "ready"})
-        for byte in struct.pack(">I", len(body)) + body:
+    async def scene(channel: Worker, raw: socket.socket) -> None:
+        for byte in packed(Commit(7)).data:
             raw.send(bytes([byte]))
             await asyncio.sleep(0)
-        assert await channel.receive() == {"type": "ready"}
+        assert await channel.receive() == Commit(7)
 
     beside(scene)
 
 
 def test_the_end_of_the_stream_is_a_closed_channel() -> None:
-    async def scene(channel: Channel, raw: socket.socket) -> None:
+    async def scene(channel: Worker, raw: socket.socket) -> None:
         raw.shutdown(socket.SHUT_RDWR)
-        with pytest.raises(ChannelClosed):
+        with pytest.raises(ChannelClosed, match="is gone"):
             await channel.receive()
 
     beside(scene)
 
 
 def test_the_end_of_the_stream_in_the_middle_of_a_message_is_a_closed_channel() -> None:
-    async def scene(channel: Channel, raw: socket.socket) -> None:
+    async def scene(channel: Worker, raw: socket.socket) -> None:
         raw.send(struct.pack(">I", 100) + b"{")
         raw.shutdown(socket.SHUT_WR)
-        with pytest.raises(ChannelClosed):
+        with pytest.raises(ChannelClosed, match="is gone"):
             await channel.receive()
 
     beside(scene)
 
 
 def test_a_frame_longer_than_any_message_is_a_closed_channel() -> None:
-    async def scene(channel: Channel, raw: socket.socket) -> None:
-        raw.send(struct.pack(">I", LONGEST + 1))
-        with pytest.raises(ChannelClosed):
+    async def scene(channel: Worker, raw: socket.socket) -> None:
+        raw.send(struct.pack(">I", FRAME_BYTES_MAX + 1))
+        with pytest.raises(ChannelClosed, match="longer than any message"):
             await channel.receive()
 
     beside(scene)
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"\x81", packed(Commit(7)).data[4:-1], b"\x82\xa4type\xafForgetCustomers\xa5names\x91\xa1\xff"]
+)
+def test_a_frame_that_cannot_be_read_is_a_closed_channel(body: bytes) -> None:
+    async def scene(channel: Worker, raw: socket.socket) -> None:
+        await sends(raw, framed(body))
+        with pytest.raises(ChannelClosed, match="cannot be read"):
+            await channel.receive()
+
+    beside(scene)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"\x81\xa4type\xa3new", "Invalid value 'new'"),
+        (b"\x81\xa4type\xa6Commit", "missing required field `number`"),
+        (b"\x82\xa4type\xa6Commit\xa6number\xa1a", "Expected `int`, got `str`"),
+        (b"\x82\xa4type\xa6Commit\xa4more" + b"\x91" * 100_000 + b"\x01", "recursion"),
+        (messages.WORKER.pack(Committed(1)).data[4:], "Invalid value 'Committed'"),
+    ],
+    ids=["type", "field", "value", "depth", "end"],
+)
+def test_after_a_frame_that_holds_no_message_that_is_known_the_next_can_be_read(body: bytes, why: str) -> None:
+    async def scene(channel: Worker, raw: socket.socket) -> None:
+        sending = Tasks().start("send", sends(raw, framed(body) + packed(Commit(7)).data))
+        with pytest.raises(UnknownMessage, match=why):
+            await channel.receive()
+        assert await channel.receive() == Commit(7)
+        await sending
+
+    beside(scene)
+
+
 def test_sending_to_nobody_is_a_closed_channel() -> None:
-    async def sends_on(channel: Channel) -> None:
+    async def sends_on(channel: Worker) -> None:
         while True:
-            await channel.send({"type": "left"})
+            await channel.send(Alive())
             await asyncio.sleep(0)
 
-    async def scene(channel: Channel, raw: socket.socket) -> None:
+    async def scene(channel: Worker, raw: socket.socket) -> None:
         raw.close()
         with pytest.raises(ChannelClosed):
             await sends_on(channel)
@@ -123,17 +190,17 @@ def test_sending_to_nobody_is_a_closed_channel() -> None:
     beside(scene)
 
 
-def delivered(scene: Callable[[Outbox, Channel], Awaitable[None]]) -> None:
+def delivered(scene: Callable[[Outbox[ToWorker], Worker], Awaitable[None]]) -> None:
     """Run `scene` with what is sent over a channel, and the other end of it."""
 
-    async def play(one: Channel, other: Channel) -> None:
+    async def play(one: Supervisor, other: Worker) -> None:
         outbox = Outbox(one)
         tasks = Tasks()
         delivery = tasks.start("deliver", outbox.deliver())
         await scene(outbox, other)
         other.close()
         while not delivery.done():  # It ends when it has something to send.
-            outbox.put({"type": "endpoints"})
+            outbox.put(LoadCertificates())
             await asyncio.sleep(0)
         await delivery
         await tasks.cancel()
@@ -142,74 +209,71 @@ def delivered(scene: Callable[[Outbox, Channel], Awaitable[None]]) -> None:
 
 
 def test_what_is_put_in_an_outbox_is_sent_in_its_order() -> None:
-    async def scene(outbox: Outbox, other: Channel) -> None:
-        for kind in ("config", "endpoints", "drain"):
-            outbox.put({"type": kind})
-        assert [(await other.receive())["type"] for _ in range(3)] == ["config", "endpoints", "drain"]
-        outbox.put({"type": "endpoints"})
-        assert await other.receive() == {"type": "endpoints"}
+    async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
+        sent = [Commit(1), endpoints(1), Drain(1.0)]
+        for message in sent:
+            outbox.put(message)
+        assert [await other.receive() for _ in sent] == sent
+        outbox.put(endpoints(2))
+        assert await other.receive() == endpoints(2)
 
     delivered(scene)
 
 
 def test_of_what_waits_only_the_last_of_its_type_is_sent() -> None:
-    async def scene(outbox: Outbox, other: Channel) -> None:
-        outbox.put({"type": "endpoints", "n": 0})
-        outbox.put({"type": "certificates"})
+    async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
+        outbox.put(endpoints(0))
+        outbox.put(LoadCertificates())
         for n in range(1, 100):
-            outbox.put({"type": "endpoints", "n": n})
-        assert await other.receive() == {"type": "endpoints", "n": 99}
-        assert await other.receive() == {"type": "certificates"}
+            outbox.put(endpoints(n))
+        assert await other.receive() == endpoints(99)
+        assert await other.receive() == LoadCertificates()
 
     delivered(scene)
 
 
 def test_what_waits_for_somebody_who_does_not_read_is_bounded() -> None:
-    async def scene(outbox: Outbox, other: Channel) -> None:
+    async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
         large = "x" * (4 << 20)
         for n in range(50):
-            outbox.put({"type": "endpoints", "n": n, "text": large})
+            outbox.put(endpoints(n, large))
             await asyncio.sleep(0)
-        heard = [(await other.receive())["n"]]
-        while heard[-1] != 49:
-            heard.append((await other.receive())["n"])
-        assert len(heard) <= 3
+        heard = 1
+        while await other.receive() != endpoints(49, large):
+            heard += 1
+        assert heard <= 3
 
     delivered(scene)
 
 
 def test_what_was_packed_is_the_same_message_and_stands_for_its_type() -> None:
-    async def scene(one: Channel, other: Channel) -> None:
-        message = {"type": "config", "text": "ä" * 100_000}
-        frame = pack(message)
-        assert type_of(frame) == type_of(message) == "config"
+    async def scene(one: Supervisor, other: Worker) -> None:
+        message = Prepare(2, b"x" * 100_000, {})
+        frame: Frame[ToWorker] = packed(message)
         await one.send(frame)
         assert await other.receive() == message
         outbox, tasks = Outbox(one), Tasks()
-        outbox.put({"type": "config", "n": 1})
-        outbox.put({"type": "drain"})
+        outbox.put(Prepare(1, b"", {}))
+        outbox.put(Drain(1.0))
         outbox.put(frame)
         tasks.start("deliver", outbox.deliver())
         assert await other.receive() == message
-        assert await other.receive() == {"type": "drain"}
+        assert await other.receive() == Drain(1.0)
         await tasks.cancel()
 
     between(scene)
 
 
 def test_of_what_is_added_each_is_sent_in_its_order() -> None:
-    async def scene(outbox: Outbox, other: Channel) -> None:
-        outbox.put({"type": "config"})
-        for n in range(3):
-            outbox.add({"type": "people", "n": n})
-            outbox.put({"type": "endpoints", "n": n})
-        outbox.add({"type": "forget"})
-        heard = [await other.receive() for _ in range(6)]
-        assert heard[0] == {"type": "config"}
-        assert [each for each in heard if each["type"] in ("people", "forget")] == [
-            *({"type": "people", "n": n} for n in range(3)),
-            {"type": "forget"},
-        ]
-        assert {"type": "endpoints", "n": 2} in heard
+    async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
+        outbox.put(Discard(1))
+        added = [*(KeysLookedUp({}, [bytes([n])], []) for n in range(3)), ForgetCustomers(None)]
+        for n, message in enumerate(added):
+            outbox.add(message)
+            outbox.put(endpoints(n))
+        heard = [await other.receive() for _ in range(2 + len(added))]
+        assert heard[0] == Discard(1)
+        assert [each for each in heard if isinstance(each, KeysLookedUp | ForgetCustomers)] == added
+        assert endpoints(3) in heard
 
     delivered(scene)

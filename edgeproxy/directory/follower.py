@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +23,7 @@ from edgeproxy.directory import versions
 from edgeproxy.directory.cache import Cache, Error, Held, Outdated, Survey, is_damage
 from edgeproxy.directory.versions import Ask, Unreadable
 from edgeproxy.hub.redis import Away, reason
+from edgeproxy.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.metrics import Series
 from edgeproxy.tasks import Tasks
 
@@ -48,14 +49,13 @@ FAILURES_BEFORE_BACKOFF = 3
 POLL_SECONDS_MAX = 30.0
 """Seconds between two such attempts at most."""
 
-Message = dict[str, Any]
-Reply = Callable[[Message], None]
+Reply = Callable[[KeysLookedUp], None]
 
 
 class Follower:
     """The directory of one supervisor. `ask` asks the hub, `tell` tells all workers, each message after the others."""
 
-    def __init__(self, state: Path, settings: Settings, ask: Ask, tell: Callable[[Message], None]) -> None:
+    def __init__(self, state: Path, settings: Settings, ask: Ask, tell: Callable[[ForgetCustomers], None]) -> None:
         self._state = state
         self._settings = settings
         self._ask = ask
@@ -76,7 +76,7 @@ class Follower:
         """How many parts of versions were read."""
         self._under_way: str | None = None
         """What is being read."""
-        self._asked: list[tuple[list[str], Reply]] = []
+        self._asked: list[tuple[list[bytes], Reply]] = []
         self._lookups: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
@@ -218,7 +218,7 @@ class Follower:
             return
         self._held = held
         self._changes += 1
-        self._tell({"type": "forget", "customers": None if changed is None else sorted(changed)})
+        self._tell(ForgetCustomers(None if changed is None else sorted(changed)))
         await self._look_around()
 
     async def _is_current(self, cached: Cache) -> None:
@@ -284,12 +284,12 @@ class Follower:
 
     # ---- those who ask
 
-    def asked(self, message: Message, reply: Reply) -> None:
+    def asked(self, message: LookUpKeys, reply: Reply) -> None:
         """A worker asks whose keys these are (proxy/key_lookup.py); each question has one answer."""
         if not self._running:
-            self._reply([(message["keys"], reply)], None)
+            self._reply([(message.digests, reply)], None)
             return
-        self._asked.append((message["keys"], reply))
+        self._asked.append((message.digests, reply))
         self._wake.set()
 
     async def _answer(self) -> None:
@@ -301,16 +301,16 @@ class Follower:
             asked, self._asked = self._asked, []
             began, found = monotonic(), None
             try:
-                found = await self._find({bytes.fromhex(key) for keys, _ in asked for key in keys})
+                found = await self._find({digest for digests, _ in asked for digest in digests})
             except Exception as unforeseen:  # Others will ask too.
                 self._seldom.error("keys could not be looked up", repr(unforeseen), exc_info=unforeseen)
             finally:
                 self._reply(asked, found)
             await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))
 
-    def _reply(self, asked: list[tuple[list[str], Reply]], found: dict[bytes, KeyOwner | None] | None) -> None:
-        for keys, reply in asked:
-            reply(self._said(keys, found))
+    def _reply(self, asked: list[tuple[list[bytes], Reply]], found: dict[bytes, KeyOwner | None] | None) -> None:
+        for digests, reply in asked:
+            reply(self._answer_to(digests, found))
 
     async def _find(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None] | None:
         """Whose keys these are in the version that counts; None where that cannot be said."""
@@ -326,19 +326,16 @@ class Follower:
             # Workers were told to forget meanwhile, and must not be told what was before.
         return None
 
-    def _said(self, keys: list[str], found: dict[bytes, KeyOwner | None] | None) -> Message:
+    def _answer_to(self, digests: list[bytes], found: Mapping[bytes, KeyOwner | None] | None) -> KeysLookedUp:
         """The answer to a worker."""
-        known: dict[str, tuple[str, ...]] = {}
-        unknown: list[str] = []
-        for key in keys if found is not None else ():
-            person = (found or {}).get(bytes.fromhex(key))
-            if person is None:
-                unknown.append(key)
-            else:
-                known[key] = tuple(person)
-        untold = keys if found is None else []
+        known, unknown, untold = {}, [], []
+        if found is None:
+            untold = digests
+        else:
+            known = {digest: owner for digest in digests if (owner := found.get(digest)) is not None}
+            unknown = [digest for digest in digests if digest not in known]
         self._lookups.update(known=len(known), unknown=len(unknown), untold=len(untold))
-        return {"type": "people", "known": known, "unknown": unknown, "untold": untold}
+        return KeysLookedUp(known, unknown, untold)
 
     async def customer(self, name: str) -> KnownCustomer | None:
         """A customer of the directory; None where there is none. Raises ValueError where this edge cannot tell what

@@ -13,6 +13,7 @@ from edgeproxy.counters.hub_column import NEVER
 from edgeproxy.counters.layout import AWAY, GIVEN, HOSTS, ROW_SYNC, THRESHOLDS, USED, WARM_UNTIL
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.rate_terms import Mode
 
 QUIET = 0.025
 """Seconds between two times that one row's use is told."""
@@ -62,7 +63,9 @@ class Gate:
         "waiting",
     )
 
-    def __init__(self, table: LimitTable, counts: Counts, most: int, mode: str, tell: Callable[["Gate"], None]) -> None:
+    def __init__(
+        self, table: LimitTable, counts: Counts, most: int, mode: Mode, tell: Callable[["Gate"], None]
+    ) -> None:
         """`most` passes at once where nothing is used. `mode`: bounded, eventual or strict.
 
         `tell` has the supervisor look at the row: there is something that the hub should hear of, or be asked for.
@@ -90,7 +93,7 @@ class Gate:
         self.waiting = 0
         """Of costs, how much waits for claims in this process."""
 
-    def hold_to(self, most: int, mode: str) -> None:
+    def hold_to(self, most: int, mode: Mode) -> None:
         """Its limit says this from now on."""
         self.most = most
         self.mode = mode

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.plans import Plan
     from edgeproxy.limits.gate import Gate
     from edgeproxy.limits.quota import Quota
+    from edgeproxy.limits.rate_terms import Mode
 
 DIGITS_MOST = 18
 """Digits of a number that is looked at; longer ones are more than can be counted anyway."""
@@ -123,7 +124,7 @@ class Held:
         )
 
     def _gates(
-        self, held: "list[Applied]", policies: tuple[Policy, ...], mode: str | None = None
+        self, held: "list[Applied]", policies: tuple[Policy, ...], mode: "Mode | None" = None
     ) -> "Iterator[tuple[Policy, Gate]]":
         """The gates before those that other hosts share; `mode`: in the place of what each says."""
         for each, policy in zip(held, policies, strict=True):
@@ -224,7 +225,7 @@ def credits_rule(credits: "BurstCredits", scope: str) -> Rule:
     return Rule(CREDITS, credits.earn.count, credits.earn.seconds, scope, "burst_credits", depth=credits.max)
 
 
-def credits_sync(plan: "Plan") -> str:
+def credits_sync(plan: "Plan") -> "Mode":
     """How closely hosts keep a plan's burst credits together: as the limits beyond which they buy, the closest of them.
 
     Where there are none: bounded.

@@ -11,6 +11,7 @@ from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.local import Locals
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.quota import Quota, QuotaCounts, quota_key
+from edgeproxy.limits.rate_terms import Mode
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
 
@@ -18,7 +19,7 @@ from edgeproxy.limits.slots import Slots
 class Sharing(Protocol):
     """What makes a table's limits known to other hosts."""
 
-    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
         """The gate before a row; `mode`: bounded, eventual or strict."""
 
     def total(self, table: LimitTable, counts: "Slots | QuotaCounts", limit: int) -> "Total":
@@ -62,7 +63,7 @@ class Policies:
         if self._table.hub is not None:
             self._locals.hosts = self._table.hub.hosts
 
-    def gate(self, rule: Rule, subject: bytes, mode: str) -> Gate | None:
+    def gate(self, rule: Rule, subject: bytes, mode: Mode) -> Gate | None:
         """The gate before the row of a policy that was made by `of`; None where no other host shares it."""
         if self._sharing is None:
             return None

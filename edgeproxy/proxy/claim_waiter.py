@@ -7,9 +7,9 @@ up by those who wait.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from edgeproxy.counters import claims
@@ -17,9 +17,11 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import LONGEST, QUIET, Gate, is_quiet
 from edgeproxy.limits.quota import QuotaCounts
+from edgeproxy.limits.rate_terms import Mode, RateTerms, terms_of
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
-from edgeproxy.proxy.outbox import Message, Outbox, Waiter, wake
+from edgeproxy.messages import LimitRow, LimitsUsed, RateUse, TotalUse
+from edgeproxy.proxy.outbox import Outbox, Waiter, wake
 
 
 class Waiting(NamedTuple):
@@ -50,16 +52,16 @@ class Teller:
 class ClaimWaiter:
     """The gates of one worker. `offer` sends its supervisor a message."""
 
-    def __init__(self, offer: Callable[[Message], bool]) -> None:
+    def __init__(self, offer: Callable[[LimitsUsed], bool]) -> None:
         """`offer`: False where it was not taken, as the one before is still to be read."""
         self._outbox = Outbox(offer, self._uses, self._taken)
         # Whoever has terms has their gates; subjects come and go, and nothing of them may stay here.
         self._gates: WeakValueDictionary[tuple[str, bytes], Gate] = WeakValueDictionary()
-        self._said: WeakKeyDictionary[Gate, list[Any]] = WeakKeyDictionary()
-        """What the supervisor is told of a gate's row: table, and terms."""
+        self._said: WeakKeyDictionary[Gate, tuple[LimitTable, RateTerms]] = WeakKeyDictionary()
+        """What the supervisor is told of a gate's row."""
         self._tables: dict[str, LimitTable] = {}
         self._told: dict[Gate, None] = {}
-        self._totals: dict[tuple[str, int], list[Any]] = {}
+        self._totals: dict[tuple[str, int], TotalUse] = {}
         self._waiting: dict[Gate, deque[Waiting]] = {}
         """The gates at which somebody waits, and who, in the order in which they came."""
 
@@ -73,21 +75,15 @@ class ClaimWaiter:
         self._outbox.closed = True
         self.heard()
 
-    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
         """The gate before a row."""
         key = table.name, rule.key(subject)
         self._tables[table.name] = table
         gate = self._gates.get(key)
-        kind = rule.kind.rate
-        assert kind is not None
         if gate is None:
             gate = self._gates[key] = Gate(table, counts, rule.most, mode, self.tell)
         gate.hold_to(rule.most, mode)
-        cells = table.layout.cells if kind.has_window else 0
-        rate = rule.limit / rule.window if kind.has_bucket else 0.0
-        # What was used matters to others until it has left the window, or drained.
-        span = rule.window if cells else max(rule.window, rule.depth / rate)
-        self._said[gate] = [table, rule.limit, span, cells, rule.depth if kind.has_bucket else 0, rate, mode]
+        self._said[gate] = table, terms_of(rule, table.layout.cells, mode)
         return gate
 
     # ---- what the supervisor is told
@@ -99,24 +95,24 @@ class ClaimWaiter:
 
     def tell_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
         """The same of a quota, or of requests at once."""
-        self._totals[table.name, row] = [table.name, table.file.generation, row, generation, limit]
+        self._totals[table.name, row] = TotalUse(table.name, table.file.generation, row, generation, limit)
         self._outbox.due()
 
     def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Teller":
         """Who tells of a quota, or of requests at once."""
         return Teller(self, table, counts, limit)
 
-    def _uses(self) -> Message:
+    def _uses(self) -> LimitsUsed:
         """All of that, as one message."""
         rates = []
         for gate in self._told:
             if gate.is_local:
                 continue  # Its row is gone since, and the table has no other.
-            table, *terms = self._said[gate]
+            table, terms = self._said[gate]
             row = gate.row
             generation = table.generation(row)
-            rates.append([table.name, table.file.generation, row, generation, *terms, gate.has_refused])
-        return {"type": "uses", "rates": rates, "totals": list(self._totals.values())}
+            rates.append(RateUse.of(table.name, table.file.generation, row, generation, terms, gate.has_refused))
+        return LimitsUsed(rates, list(self._totals.values()))
 
     def _taken(self) -> None:
         for gate in self._told:
@@ -172,11 +168,11 @@ class ClaimWaiter:
                 waiting.rotate(1)
                 break
 
-    def unused(self, rows: list[list[Any]]) -> None:
-        """Nobody has used the claims of these rows for a while, [table, its file, row, generation]: they go back."""
-        for name, file, row, generation in rows:
-            table = self._tables.get(name)
-            if table is None or table.file.generation != file:
+    def unused(self, rows: Iterable[LimitRow]) -> None:
+        """Nobody has used the claims of these rows for a while: they go back."""
+        for place in rows:
+            table = self._tables.get(place.table)
+            if table is None or table.file.generation != place.file:
                 continue  # Workers that have been here for longer count there.
-            if table.has(row, generation):
-                claims.give_back(table, row)
+            if table.has(place.row, place.generation):
+                claims.give_back(table, place.row)

@@ -5,12 +5,32 @@ Nothing here waits for the supervisor: should it not read, or be gone, requests 
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy import log
 from edgeproxy.channel import Channel, ChannelClosed
 from edgeproxy.counters.index import NoRow
 from edgeproxy.errors import Refused
+from edgeproxy.messages import (
+    Alive,
+    ClaimsUnused,
+    Commit,
+    Committed,
+    Discard,
+    Drain,
+    Endpoints,
+    ForgetCustomers,
+    HubHeard,
+    KeysLookedUp,
+    LoadCertificates,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Services,
+    Start,
+    ToSupervisor,
+    ToWorker,
+)
 from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.proxy.tls import Unusable
 
@@ -21,7 +41,10 @@ if TYPE_CHECKING:
 ALIVE = 1.0
 """Seconds between two signs of life. They come from the loop: a worker that hangs gives none."""
 
-Message = dict[str, Any]
+Order = Endpoints | Prepare | Commit | Discard | LoadCertificates
+"""What is done in turn."""
+Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers
+"""What does not wait for its turn."""
 
 
 class ControlHandler:
@@ -29,7 +52,7 @@ class ControlHandler:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: Channel[ToSupervisor, ToWorker],
         runtime: "Runtime",
         generations: "Generations",
         certificates_changed: Callable[[], None],
@@ -37,7 +60,7 @@ class ControlHandler:
         self._channel = channel
         self._runtime, self._generations = runtime, generations
         self._certificates_changed = certificates_changed
-        self._told: asyncio.Queue[Message] = asyncio.Queue()
+        self._told: asyncio.Queue[Order] = asyncio.Queue()
         self._log = log.get()
 
     async def until_drain(self) -> float:
@@ -46,82 +69,90 @@ class ControlHandler:
         That one does not wait for its turn: nobody needs what is still being prepared then.
         """
         while True:
-            message = await self._channel.receive()
-            if message["type"] == "drain":
-                return float(message["deadline"])
-            if not self._is_urgent(message):
-                self._told.put_nowait(message)
+            match await self._channel.receive():
+                case Drain(deadline=deadline):
+                    return deadline
+                case Endpoints() | Prepare() | Commit() | Discard() | LoadCertificates() as order:
+                    self._told.put_nowait(order)
+                case Start():
+                    self._log.error("told again what to serve; that is not heeded")
+                case urgent:
+                    self._heed(urgent)
 
     async def until_gone(self) -> None:
         """In a drain, what the hub says still matters to those who wait; until there is nobody to say it."""
         try:
             while True:
-                self._is_urgent(await self._channel.receive())
+                message = await self._channel.receive()
+                if isinstance(message, Urgent):
+                    self._heed(message)
         except ChannelClosed:
             self._runtime.claim_waiter.orphaned()
             self._runtime.key_lookup.orphaned()
 
-    def _is_urgent(self, message: Message) -> bool:
+    def _heed(self, message: Urgent) -> None:
         """What is said of limits that hosts share, and of people, does not wait for its turn: requests wait for it."""
-        if message["type"] == "heard":
-            self._runtime.claim_waiter.heard()
-        elif message["type"] == "unused":
-            self._runtime.claim_waiter.unused(message["rows"])
-        elif message["type"] == "people":
-            self._runtime.key_lookup.answered(message)
-        elif message["type"] == "forget":
-            self._generations.forget(message["customers"])
-        else:
-            return False
-        return True
+        match message:
+            case HubHeard():
+                self._runtime.claim_waiter.heard()
+            case ClaimsUnused(rows=rows):
+                self._runtime.claim_waiter.unused(rows)
+            case KeysLookedUp():
+                self._runtime.key_lookup.answered(message)
+            case ForgetCustomers(names=names):
+                self._generations.forget(names)
+            case _:
+                assert_never(message)
 
     async def obey(self) -> None:
         """Do what is told, in turn; until cancelled, or nobody is there to answer to."""
         try:
             while True:
-                message = await self._told.get()
+                order = await self._told.get()
                 try:
-                    await self._do(message)
+                    await self._do(order)
                 except ChannelClosed:
                     raise
                 except Exception as unforeseen:  # What is told next must be heard all the same.
-                    self._log.error("an order could not be followed", order=message["type"], exc_info=unforeseen)
+                    self._log.error("an order could not be followed", order=type(order).__name__, exc_info=unforeseen)
         except ChannelClosed:
             pass
 
     async def live(self) -> None:
         """Give signs of life; until cancelled. None is added to one that was not taken yet."""
         while True:
-            self._channel.offer({"type": "alive"})
+            self._channel.offer(Alive())
             await asyncio.sleep(ALIVE)
 
-    async def _do(self, message: Message) -> None:
+    async def _do(self, order: Order) -> None:
         generations = self._generations
-        kind = message["type"]
-        if kind == "endpoints":
-            generations.endpoints_changed(message["number"], message["services"])
-        elif kind == "certificates":
-            self._certificates_changed()
-        elif kind == "prepare":
-            await self._prepare(message)
-        elif kind == "commit":
-            if generations.commit(message["number"]):
-                await self._channel.send({"type": "committed", "number": message["number"]})
-        elif kind == "discard":
-            generations.discard(message["number"])
+        match order:
+            case Endpoints(number=number, services=services):
+                generations.endpoints_changed(number, services)
+            case LoadCertificates():
+                self._certificates_changed()
+            case Prepare(number=number, settings=settings, services=services):
+                await self._prepare(number, settings, services)
+            case Commit(number=number):
+                if generations.commit(number):
+                    await self._channel.send(Committed(number))
+            case Discard(number=number):
+                generations.discard(number)
+            case _:
+                assert_never(order)
 
-    async def _prepare(self, message: Message) -> None:
-        number, serving = message["number"], self._runtime.snapshot
-        answer: Message = {"type": "prepared", "number": number}
+    async def _prepare(self, number: int, settings: bytes, services: Services) -> None:
+        serving = self._runtime.snapshot
+        answer: Prepared | PrepareFailed = Prepared(number)
         try:
             # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
-            draft = await asyncio.to_thread(PreparedConfiguration, message.pop("settings"), serving.outward)
-            self._generations.prepare(number, draft, message["services"])
+            draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.outward)
+            self._generations.prepare(number, draft, services)
         except (Unusable, NoRow, Refused) as failure:
-            answer = {"type": "refused", "number": number, "why": why_not(failure)}
+            answer = PrepareFailed(number, why_not(failure))
         except Exception as unforeseen:  # Whatever it is, it must not end what is served.
             self._log.error("configuration could not be prepared", number=number, exc_info=unforeseen)
-            answer = {"type": "refused", "number": number, "why": repr(unforeseen)}
+            answer = PrepareFailed(number, repr(unforeseen))
         await self._channel.send(answer)
 
 

@@ -6,11 +6,12 @@ configuration that they began with; what that one alone has is let go when the l
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from edgeproxy import log
+from edgeproxy.messages import Services
 from edgeproxy.proxy.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -28,14 +29,11 @@ AT_ONCE = 128
 LOST_LINES_LOG_SECONDS = 10.0
 """Between two log lines about an access log that loses lines."""
 
-Listings = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Where each service can be reached, as `Snapshot.endpoints_changed` takes it."""
-
 
 class Prepared:
     """A snapshot that may be served next."""
 
-    def __init__(self, number: int, snapshot: Snapshot, table_reader: Listings) -> None:
+    def __init__(self, number: int, snapshot: Snapshot, table_reader: Services) -> None:
         self.number = number
         self.snapshot = snapshot
         self.table_reader = dict(table_reader)
@@ -60,7 +58,7 @@ class Generations:
 
     # ---- the next one
 
-    def prepare(self, number: int, draft: "PreparedConfiguration", table_reader: Listings) -> None:
+    def prepare(self, number: int, draft: "PreparedConfiguration", table_reader: Services) -> None:
         """Make ready to serve this one, in place of another that was prepared. Raises NoRow, or Refused for it."""
         self.discard()
         runtime = self._runtime
@@ -99,7 +97,7 @@ class Generations:
         self._runtime.key_lookup.forget(customers)
         self._runtime.snapshot.forget(customers)
 
-    def endpoints_changed(self, number: int, table_reader: Listings) -> bool:
+    def endpoints_changed(self, number: int, table_reader: Services) -> bool:
         """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""
         prepared, serving = self._prepared, self._runtime.snapshot
         if number == self.number:

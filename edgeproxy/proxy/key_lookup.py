@@ -12,7 +12,8 @@ from time import monotonic
 from typing import NamedTuple
 
 from edgeproxy.config.directory import KeyOwner
-from edgeproxy.proxy.outbox import Message, Outbox, Waiter, wake
+from edgeproxy.messages import KeysLookedUp, LookUpKeys
+from edgeproxy.proxy.outbox import Outbox, Waiter, wake
 
 LONGEST = 1.0
 """Seconds that a request waits at most."""
@@ -36,7 +37,7 @@ class Known(NamedTuple):
 class KeyLookup:
     """What one worker knows of the directory. `offer` sends its supervisor a message."""
 
-    def __init__(self, offer: Callable[[Message], bool]) -> None:
+    def __init__(self, offer: Callable[[LookUpKeys], bool]) -> None:
         """`offer`: False where it was not taken, as the one before is still to be read."""
         self._outbox = Outbox(offer, self._questions, self._taken)
         self._known: OrderedDict[bytes, Known] = OrderedDict()
@@ -102,9 +103,9 @@ class KeyLookup:
             waiting[who] = asyncio.get_running_loop().call_later(seconds, self._over, digest, who)
         return True
 
-    def _questions(self) -> Message:
+    def _questions(self) -> LookUpKeys:
         """What the supervisor is to be asked, as one message."""
-        return {"type": "who", "keys": [digest.hex() for digest in self._to_ask]}
+        return LookUpKeys(self._to_ask.copy())
 
     def _taken(self) -> None:
         self._to_ask.clear()
@@ -119,26 +120,21 @@ class KeyLookup:
         self.leave(digest, who)
         who.go_on()
 
-    def answered(self, message: Message) -> None:
+    def answered(self, answer: KeysLookedUp) -> None:
         """The supervisor's answer: who waits for it goes on."""
         now = monotonic()
-        if message["untold"]:
+        if answer.untold:
             self._mute_until = now + MUTE
-        told = list(map(bytes.fromhex, message["untold"]))
-        for key, person in message["known"].items():
-            digest = bytes.fromhex(key)
-            told.append(digest)
-            self._known[digest] = Known(KeyOwner(*person), now)
+        for digest, person in answer.known.items():
+            self._known[digest] = Known(person, now)
             self._known.move_to_end(digest)
-        for key in message["unknown"]:
-            digest = bytes.fromhex(key)
-            told.append(digest)
+        for digest in answer.unknown:
             self._known.pop(digest, None)
             self._unknown[digest] = now + UNKNOWN_FOR
         for memory in (self._known, self._unknown):
             while len(memory) > REMEMBERED:
                 memory.popitem(last=False)
-        for digest in told:
+        for digest in (*answer.untold, *answer.known, *answer.unknown):
             self._go_on(digest)
 
     def _go_on(self, digest: bytes) -> None:

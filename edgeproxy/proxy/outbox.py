@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 AGAIN = 0.002
 """Seconds after which the supervisor is offered again what it did not take."""
 
-Message = dict[str, Any]
+Message = TypeVar("Message")
 
 
 class Waiter(Protocol):
@@ -17,7 +17,7 @@ class Waiter(Protocol):
         """There is an answer, or time is over: decide anew."""
 
 
-class Outbox:
+class Outbox(Generic[Message]):
     """One message at a time, of all that there is to say at the end of the loop's turn. `offer` sends it.
 
     `message` makes it, anew each time that it is offered; `taken` hears that it is on its way.

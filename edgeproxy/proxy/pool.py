@@ -7,12 +7,13 @@ of the monotonic clock.
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeproxy import log
 from edgeproxy.config import parsers
 from edgeproxy.errors import Fault
+from edgeproxy.messages import EndpointAddresses
 from edgeproxy.proxy.balance import draw
 from edgeproxy.proxy.breaker import Breaker
 from edgeproxy.proxy.outlier import Outliers
@@ -195,7 +196,7 @@ class Service:
         """The same for the regions that were asked for since."""
         # A name has no address until the supervisor tells it; an address is its own.
         literal = [[each.settings.host] if parsers.is_address(each.settings.host) else [] for each in self._origins]
-        self.update([{"addresses": addresses, "up": addresses} for addresses in literal])
+        self.update([EndpointAddresses(addresses, addresses) for addresses in literal])
 
     # ---- the choice
 
@@ -273,8 +274,8 @@ class Service:
 
     # ---- what is learnt of endpoints
 
-    def update(self, listing: Iterable[Mapping[str, Any]]) -> "Sequence[IdleConnection]":
-        """Take over which addresses there are: of each configured endpoint, in order, `addresses` and `up`.
+    def update(self, listing: Iterable[EndpointAddresses]) -> "Sequence[IdleConnection]":
+        """Take over which addresses there are: those of each configured endpoint, in order.
 
         An address that remains keeps its connections and its record. Returns the idle connections to those that are
         gone, to be closed; what is in use to them is closed when its exchange is over.
@@ -282,15 +283,15 @@ class Service:
         gone: list[IdleConnection] = []
         changed = False
         for origin, now in zip(self._origins, listing, strict=True):
-            for address in [each for each in origin.known if each not in now["addresses"]]:
+            for address in [each for each in origin.known if each not in now.addresses]:
                 gone += origin.known.pop(address).retire()
                 changed = True
-            for address in now["addresses"]:
+            for address in now.addresses:
                 endpoint = origin.known.get(address)
                 if endpoint is None:
                     endpoint = origin.known[address] = Endpoint(self, origin.settings, address, origin.tier)
                     changed = True
-                up = address in now["up"]
+                up = address in now.up
                 changed = changed or endpoint.up is not up
                 if up and not endpoint.up and self._outliers is not None:
                     self._outliers.pardon(endpoint)

@@ -14,14 +14,14 @@ from edgeproxy.proxy.tls import Outward
 class PreparedConfiguration:
     """Settings, people, and how the edge speaks TLS with its upstreams."""
 
-    def __init__(self, dumped: str, serving: "Mapping[str, Outward] | None" = None) -> None:
+    def __init__(self, dumped: bytes, serving: "Mapping[str, Outward] | None" = None) -> None:
         """`dumped` is what the supervisor sent. Of `serving`, what is meant the same way again is kept.
 
         Raises tls.Unusable where files of certificates cannot be used.
         """
         self.settings: Settings
         self.people: Customers
-        self.settings, self.people = load.restore(dumped.encode())
+        self.settings, self.people = load.restore(dumped)
         self.outward = outward_of(self.settings, serving or {})
 
 

@@ -6,9 +6,9 @@ A request sees one snapshot from its start to its end; a new configuration is a 
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import grammar, lines, stamps
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import Settings, Upstream
     from edgeproxy.counters.store import Store
     from edgeproxy.limits.policies import Sharing
+    from edgeproxy.messages import Services
     from edgeproxy.proxy.key_lookup import KeyLookup
     from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
@@ -146,9 +147,8 @@ class Snapshot:
             remember(self.heads[trusted], block, meaning)
         return meaning
 
-    def endpoints_changed(self, services: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """What the supervisor tells of endpoints: of each service, and each of its endpoints as configured, in order,
-        which `addresses` it has and which of them are `up`."""
+    def endpoints_changed(self, services: "Services") -> None:
+        """What the supervisor tells of endpoints."""
         for name, listing in services.items():
             service = self.services.get(name)
             if service is not None:

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import uvloop
 
-from edgeproxy import log
+from edgeproxy import log, messages
 from edgeproxy.channel import Channel, ChannelClosed
 from edgeproxy.counters.columns import NoFreeColumn
 from edgeproxy.counters.file import TableError
@@ -169,20 +168,24 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    channel = await Channel.over(end)
-    config = await channel.receive()
-    tables = config["tables_dir"]
+    channel = await Channel.over(end, messages.WORKER)
+    start = await channel.receive()
+    if not isinstance(start, messages.Start):
+        raise ChannelClosed(f"{type(start).__name__} is not what a worker is told first")
+    tables = start.tables_dir
     try:
-        store = Store.join(Path(config["state"]), tables_dir=None if tables is None else Path(tables))
+        store = Store.join(Path(start.state), tables_dir=None if tables is None else Path(tables))
     except (NoFreeColumn, TableError) as failure:
         crowded = isinstance(failure, NoFreeColumn)
-        await channel.send({"type": "failed", "why": str(failure), "crowded": crowded})
+        await channel.send(messages.Failed(str(failure), crowded))
         return 1
+    column = store.column
+    assert column is not None
     worker = Worker(store)
     runtime = worker.runtime
-    worker.generations.number = config["number"]
+    worker.generations.number = start.number
     try:
-        draft = PreparedConfiguration(config.pop("settings"))
+        draft = PreparedConfiguration(start.settings)
         runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.offer), KeyLookup(channel.offer)
         runtime.snapshot = Snapshot(
             draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
@@ -190,9 +193,10 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
         del draft
     except (Unusable, NoRow) as why:
-        await channel.send({"type": "failed", "why": why_not(why)})
+        await channel.send(messages.Failed(why_not(why)))
         return 1
-    told = runtime.tasks.start("channel", until_told(channel, worker, config, stop))
+    told = runtime.tasks.start("channel", until_told(channel, worker, start.token, start.orphan_deadline, stop))
+    del start  # With the settings: of a million keys these are two hundred megabytes.
     if runtime.snapshot.lacks_addresses():
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
         await worker.is_introduced(INTRODUCED)
@@ -204,17 +208,13 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     gc.set_threshold(100_000, 50, 100)
     sys.setswitchinterval(TURN)
     try:
-        await channel.send({"type": "ready", "column": store.column})
+        await channel.send(messages.Ready(column))
     except ChannelClosed:
         pass  # Clients may have connected already.
     await stop.wait()
     store.serve_no_longer()
     deadline = told.result() if told.done() else None
     await worker.drain(runtime.snapshot.drain if deadline is None else deadline)
-    try:
-        await channel.send({"type": "left"})
-    except ChannelClosed:
-        pass
     channel.close()
     await runtime.tasks.cancel()
     runtime.deadlines.stop()
@@ -224,8 +224,17 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     return 0
 
 
-async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], stop: asyncio.Event) -> float | None:
-    """Wait until this worker is to leave; returns the seconds that it has for it, None where nobody said."""
+async def until_told(
+    channel: Channel[messages.ToSupervisor, messages.ToWorker],
+    worker: Worker,
+    own: int,
+    orphan_deadline: float,
+    stop: asyncio.Event,
+) -> float | None:
+    """Wait until this worker is to leave; returns the seconds that it has for it, None where nobody said.
+
+    `own` is the token of its supervisor; without one it serves on for `orphan_deadline` seconds at most.
+    """
     logger, runtime = log.get(), worker.runtime
     handler = ControlHandler(channel, runtime, worker.generations, worker.certificates_changed)
     runtime.tasks.start("orders", handler.obey())
@@ -235,17 +244,18 @@ async def until_told(channel: Channel, worker: Worker, config: dict[str, Any], s
         runtime.tasks.start("the hub's answers", handler.until_gone())
         stop.set()
         return deadline
-    except ChannelClosed:
-        logger.warning("the supervisor is gone; serving on until another one serves")
+    except ChannelClosed as lost:
+        logger.warning("the supervisor is lost; serving on until another one serves", why=str(lost))
+        channel.close()
     runtime.claim_waiter.orphaned()
     runtime.key_lookup.orphaned()
-    leave_by = monotonic() + config["orphan_deadline"]
+    leave_by = monotonic() + orphan_deadline
     while monotonic() < leave_by and not stop.is_set():
         token, age = worker.store.control.serving(monotonic())
-        if token not in (0, config["token"]) and age < HEARTBEAT_FRESH:
+        if token not in (0, own) and age < HEARTBEAT_FRESH:
             logger.info("another supervisor serves; leaving")
             break
-        if not worker.store.serve_on(last=token == config["token"]):
+        if not worker.store.serve_on(last=token == own):
             logger.info("enough others serve on without a supervisor; leaving")
             break
         await asyncio.sleep(ORPHAN_LOOK)
@@ -265,6 +275,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listening = [socket.socket(fileno=int(number)) for number in options.listen.split(",")]
     try:
         return uvloop.run(serve(socket.socket(fileno=options.channel), listening))
-    except ChannelClosed:
-        print("edgeproxy.proxy: the supervisor is gone before it said what to serve", file=sys.stderr)
+    except ChannelClosed as lost:
+        print(f"edgeproxy.proxy: the supervisor did not say what to serve: {lost}", file=sys.stderr)
         return 1

@@ -6,11 +6,11 @@ Nothing changes until all workers that serve have said that they can; then every
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from edgeproxy import log
-from edgeproxy.channel import Frame, pack
+from edgeproxy.channel import Frame
 from edgeproxy.config.models import Settings
+from edgeproxy.messages import LoadCertificates, Prepare, Services, Start, packed
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.upstreams import Upstreams
@@ -31,19 +31,19 @@ COMMIT_SECONDS = 10.0
 
 
 class Changeover:
-    """What one supervisor has to change. `config` makes what a worker begins with, from a number and settings."""
+    """What one supervisor has to change. `start` makes what a worker begins with, from a number and settings."""
 
     def __init__(
         self,
         settings: Settings,
-        config: Callable[[int, Settings], dict[str, Any]],
+        start: Callable[[int, Settings], Start],
         workers: Workers,
         upstreams: Upstreams,
         certificates: Certificates,
         prober: Prober,
     ) -> None:
         self._serving = settings
-        self._config = config
+        self._start = start
         self._workers = workers
         self._upstreams = upstreams
         self._certificates = certificates
@@ -66,7 +66,7 @@ class Changeover:
         """Certificates have changed, and can be used."""
         self._renewed = True
         self._prober.renew()
-        self._workers.tell({"type": "certificates"})
+        self._workers.tell(LoadCertificates())
 
     async def __call__(self, settings: Settings) -> list[str]:
         """Have everything serve `settings`; why it does not, where it does not: then nothing has changed.
@@ -96,19 +96,19 @@ class Changeover:
         follow = partial(self._prober.follow, self._serving.upstreams, settings.upstreams)
         await in_thread("load certificates for probes", follow)
         services = await self._upstreams.consider(settings.upstreams, FIRST_LOOKUP_SECONDS)
-        config, prepare = await asyncio.to_thread(self._pack, settings, services)
+        start, prepare = await asyncio.to_thread(self._pack, settings, services)
         within = PREPARE_SECONDS + len(prepare.data) / PREPARED_BYTES_PER_SECOND
         whys = await self._workers.prepare(self._number, prepare, within)
         if not whys:
             # In one step with what the workers have just said.
-            self._workers.commit(self._number, config)
+            self._workers.commit(self._number, start)
             self._upstreams.adopt(self._number)
             self._certificates.adopt(certificates)
             self._serving = settings
         return whys
 
-    def _pack(self, settings: Settings, services: dict[str, Any]) -> tuple[Frame, Frame]:
+    def _pack(self, settings: Settings, services: Services) -> tuple[Frame[Start], Frame[Prepare]]:
         """What workers begin with from here on, and what those that there are prepare; seconds, for many keys."""
-        config = self._config(self._number, settings)
-        prepare = {"type": "prepare", "number": self._number, "settings": config["settings"], "services": services}
-        return pack(config), pack(prepare)
+        start = self._start(self._number, settings)
+        prepare = Prepare(self._number, start.settings, services)
+        return packed(start), packed(prepare)

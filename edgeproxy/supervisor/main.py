@@ -17,8 +17,7 @@ from typing import Any
 
 import uvloop
 
-from edgeproxy import log
-from edgeproxy.channel import pack
+from edgeproxy import log, messages
 from edgeproxy.config import load
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.models import Settings
@@ -27,6 +26,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.directory.follower import Follower, Reply
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.redis import Away
+from edgeproxy.messages import FromLeader, LimitsUsed, LookUpKeys, Start
 from edgeproxy.supervisor import sockets, state
 from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.admin import Admin
@@ -81,7 +81,7 @@ class Supervisor:
             settings.workers,
             command,
             listening,
-            pack(self._config(1, settings)),
+            messages.packed(self._start(1, settings)),
             heed=self._heed,
             patient=store.identity.try_acquire,
         )
@@ -89,9 +89,7 @@ class Supervisor:
         prober = Prober(settings.upstreams)
         self._upstreams = Upstreams(settings.upstreams, self._workers.publish, prober)
         self._certificates = Certificates(settings, self._renew)
-        self._changeover = Changeover(
-            settings, self._config, self._workers, self._upstreams, self._certificates, prober
-        )
+        self._changeover = Changeover(settings, self._start, self._workers, self._upstreams, self._certificates, prober)
         read = None if config_path is None else partial(load.attempt, config_path, os.environ, also=state.log_faults)
         self._reloads = Reloads(settings, read, self._change, heed=self._reloading, signs=watched)
         self._watched = watched is not None
@@ -174,12 +172,12 @@ class Supervisor:
             await self._people.follow(settings)
         return whys
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _tell(self, message: FromLeader) -> None:
         self._workers.tell(message)
 
-    def _heed(self, message: dict[str, Any], reply: Reply) -> None:
+    def _heed(self, message: LimitsUsed | LookUpKeys, reply: Reply) -> None:
         """What a worker says that is not about itself."""
-        if message["type"] == "who":
+        if isinstance(message, LookUpKeys):
             self._people.asked(message, reply)
         elif self._coordinator is not None:
             self._coordinator.uses(message)
@@ -201,20 +199,17 @@ class Supervisor:
             else:
                 self._systemd.ready(self._said())
 
-    def _config(self, number: int, settings: Settings) -> dict[str, Any]:
+    def _start(self, number: int, settings: Settings) -> Start:
         """What a worker begins with."""
         tables = settings.tables.dir
-        return {
-            "type": "config",
-            "number": number,
-            "settings": load.dump(settings).decode(),
-            "state": str(settings.state),
-            "tables_dir": None if tables is None else str(tables),
-            "hosts": 1,
-            "workers": settings.workers,
-            "token": self._token,
-            "orphan_deadline": ORPHAN_SECONDS if self._config_path else 0.0,
-        }
+        return Start(
+            number,
+            settings=load.dump(settings),
+            state=str(settings.state),
+            tables_dir=None if tables is None else str(tables),
+            token=self._token,
+            orphan_deadline=ORPHAN_SECONDS if self._config_path else 0.0,
+        )
 
     async def _until_stopped(self) -> int:
         stop = self._tasks.start("stop", self._stop.wait())

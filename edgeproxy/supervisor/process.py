@@ -12,13 +12,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import assert_never
 
+from edgeproxy import messages
 from edgeproxy.channel import Channel, Outbox
+from edgeproxy.messages import (
+    Alive,
+    Committed,
+    Failed,
+    LimitsUsed,
+    LookUpKeys,
+    Prepared,
+    PrepareFailed,
+    Ready,
+    ToSupervisor,
+    ToWorker,
+)
 from edgeproxy.supervisor.heartbeat import Heartbeat
 
-Heed = Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]
-"""Hears what a worker says, and by what it can be answered."""
+Heed = Callable[[LimitsUsed | LookUpKeys, Callable[[ToWorker], None]], None]
+"""Hears what a worker says that is not about itself, and by what it can be answered."""
 
 WORKER = (sys.executable, "-P", "-m", "edgeproxy.proxy")
 """The command of a worker; `--channel FD --listen FD,FD` is added. -P: a file of the directory in which an operator
@@ -33,9 +46,9 @@ gives the memory of each larger piece of a body back to the kernel, and asks for
 class Process:
     """A worker from its start to its end; made by `start`."""
 
-    def __init__(self, child: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], channel: Channel[ToWorker, ToSupervisor]) -> None:
         self.channel = channel
-        self.outbox = Outbox(channel)
+        self.outbox: Outbox[ToWorker] = Outbox(channel)
         """What it is told; somebody has to `deliver` it."""
         self.pid = child.pid
         self.started_at = time.time()
@@ -88,32 +101,33 @@ class Process:
             except BaseException:
                 ours.close()
                 raise
-        return cls(child, await Channel.over(ours))
+        return cls(child, await Channel.over(ours, messages.SUPERVISOR))
 
     @property
     def ready(self) -> bool:
         """Whether it serves."""
         return self.column is not None and not self.ended.done()
 
-    def heard(self, message: dict[str, Any]) -> str:
-        """Take note of what the worker says, and give the message's type: see channel.py."""
-        kind: str = message["type"]
-        if kind == "alive":
-            self.heartbeat.beat()
-        elif kind == "ready":
-            self.column = message["column"]
-            self.heartbeat.beat()
-        elif kind == "failed":
-            self.why, self.crowded = message["why"], message.get("crowded", False)
-        elif kind == "prepared":
-            self.prepared = message["number"]
-        elif kind == "refused":
-            self.refused = message["number"], message["why"]
-        elif kind == "committed":
-            self.number = message["number"]
-        elif kind in ("uses", "who"):
-            self.heed(message, self.outbox.add)
-        return kind
+    def heard(self, message: ToSupervisor) -> None:
+        """Take note of what the worker says."""
+        match message:
+            case LimitsUsed() | LookUpKeys():
+                self.heed(message, self.outbox.add)
+            case Alive():
+                self.heartbeat.beat()
+            case Ready(column=column):
+                self.column = column
+                self.heartbeat.beat()
+            case Failed(why=why, crowded=crowded):
+                self.why, self.crowded = why, crowded
+            case Prepared(number=number):
+                self.prepared = number
+            case PrepareFailed(number=number, why=why):
+                self.refused = number, why
+            case Committed(number=number):
+                self.number = number
+            case _:
+                assert_never(message)
 
     def kill(self) -> None:
         """End it at once; nothing happens where it has ended."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from edgeproxy.config.models import Upstream
+from edgeproxy.messages import EndpointAddresses, Endpoints, Services
 from edgeproxy.metrics import Series
 from edgeproxy.supervisor import resolver
 from edgeproxy.supervisor.health import Ask, Health, Target, Terms, usable
@@ -21,13 +22,11 @@ from edgeproxy.tasks import Tasks
 GATHER_SECONDS = 0.05
 """Seconds that a change waits for others."""
 
-Message = dict[str, Any]
-
 
 class Upstreams:
     """The upstreams of the configuration that serves, and of one that is considered.
 
-    `tell` takes each `endpoints` message, see `message`, and `ask` probes. `number` is the serving configuration's.
+    `tell` takes what workers are told, and `ask` probes. `number` is the serving configuration's.
 
     Names are looked up `every` so many seconds.
     """
@@ -35,7 +34,7 @@ class Upstreams:
     def __init__(
         self,
         upstreams: Mapping[str, Upstream],
-        tell: Callable[[Message], None],
+        tell: Callable[[Endpoints], None],
         ask: Ask,
         look_up: LookUp | None = None,
         *,
@@ -53,7 +52,7 @@ class Upstreams:
         self._tasks = Tasks()
         self._news = asyncio.Event()
         self._telling: asyncio.TimerHandle | None = None
-        self._told: Message | None = None
+        self._told: Endpoints | None = None
 
     # ---- life
 
@@ -66,8 +65,8 @@ class Upstreams:
         await self._asked(seconds)
         self._tell_now()
 
-    async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Message:
-        """Look up and probe what these want too; their `services`, see `message`.
+    async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Services:
+        """Look up and probe what these want too, and return where these can be reached.
 
         Returns once everything was asked once, or after so many seconds. Then `adopt` or `drop` them.
         """
@@ -104,18 +103,17 @@ class Upstreams:
 
     # ---- what is known
 
-    def message(self) -> Message:
-        """The `endpoints` message: of each upstream, for each endpoint as configured, its addresses and those `up`."""
-        return {"type": "endpoints", "number": self._number, "services": self._services(self._upstreams)}
+    def message(self) -> Endpoints:
+        """What workers are told."""
+        return Endpoints(self._number, self._services(self._upstreams))
 
-    def _services(self, upstreams: Mapping[str, Upstream]) -> dict[str, Any]:
+    def _services(self, upstreams: Mapping[str, Upstream]) -> Services:
         return {
             name: [
-                {
-                    "url": entry["url"],
-                    "addresses": [known["address"] for known in entry["addresses"]],
-                    "up": [known["address"] for known in entry["addresses"] if known["up"]],
-                }
+                EndpointAddresses(
+                    [known["address"] for known in entry["addresses"]],
+                    [known["address"] for known in entry["addresses"] if known["up"]],
+                )
                 for entry in self._entries(name, upstream)
             ]
             for name, upstream in upstreams.items()

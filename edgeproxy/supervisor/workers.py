@@ -7,16 +7,27 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
 
 from edgeproxy import log
-from edgeproxy.channel import ChannelClosed, Frame, type_of
+from edgeproxy.channel import ChannelClosed, Frame, UnknownMessage, type_of
+from edgeproxy.messages import (
+    Commit,
+    Discard,
+    Drain,
+    Endpoints,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Start,
+    ToSupervisor,
+    ToWorker,
+)
 from edgeproxy.supervisor import backoff
 from edgeproxy.supervisor.heartbeat import CHECKS_PER_HUNG_TIME, HUNG_SECONDS
 from edgeproxy.supervisor.process import Heed, Process
 from edgeproxy.tasks import Tasks
 
-Message = dict[str, Any] | Frame
+Message = ToWorker | Frame[ToWorker]
 
 LAST_WORDS_SECONDS = 1.0
 """Seconds that a worker gets to end by itself after its channel has ended, and all get beyond the drain."""
@@ -33,7 +44,7 @@ class Workers:
         places: int,
         command: Sequence[str],
         listening: Sequence[socket.socket],
-        config: Message,
+        start: Start | Frame[Start],
         *,
         silence: float = HUNG_SECONDS,
         heed: Heed = lambda message, reply: None,
@@ -52,8 +63,8 @@ class Workers:
         """Resolves when every place has had a worker that was ready; raises Stillborn when none ever will."""
         self._command = command
         self._listening = listening
-        self._standing: dict[str, Message] = {"config": config}
-        """What each worker is told when it starts, by type; the configuration first."""
+        self._standing: dict[type[ToWorker], Message] = {Start: start}
+        """What each worker is told when it starts, by type; what to serve first."""
         self._offered: Message | None = None
         """The message by which another configuration is being prepared."""
         self._news = asyncio.Event()
@@ -102,7 +113,7 @@ class Workers:
         for process in self.workers:
             process.outbox.put(message)
 
-    def add(self, message: dict[str, Any]) -> None:
+    def add(self, message: ToWorker) -> None:
         """Tell all workers that there are, after all else that was added, and in place of none of it."""
         for process in self.workers:
             process.outbox.add(message)
@@ -114,10 +125,10 @@ class Workers:
 
     # ---- from one configuration to another
 
-    async def prepare(self, number: int, message: Message, seconds: float) -> list[str]:
+    async def prepare(self, number: int, message: Prepare | Frame[Prepare], seconds: float) -> list[str]:
         """Have the workers make ready to serve configuration `number`; why they cannot, where some that serve cannot.
 
-        `message` is the `prepare` message; who starts meanwhile is told too. Then `commit` at once, or `discard`.
+        Who starts meanwhile is told too. Then `commit` at once, or `discard`.
         """
         self._offered = message
         self.tell(message)
@@ -134,10 +145,10 @@ class Workers:
             return [f"worker {pid}: it was not ready to serve it within {seconds:g} s" for pid in silent]
         return ["the edge is draining"]
 
-    def commit(self, number: int, config: Message) -> None:
-        """All serve `number` from now on. `config` is what workers begin with from here."""
+    def commit(self, number: int, start: Start | Frame[Start]) -> None:
+        """All serve `number` from now on. `start` is what workers begin with from here."""
         self.number = number
-        self._standing["config"] = config
+        self._standing[Start] = start
         self._offered = None
         for process in self.workers:
             self._lead(process)
@@ -145,7 +156,7 @@ class Workers:
     def discard(self, number: int) -> None:
         """What was prepared as `number` is not wanted."""
         self._offered = None
-        self.tell({"type": "discard", "number": number})
+        self.tell(Discard(number))
         for process in self.workers:
             # It was still to come to the one that serves, and has let go of that for this one.
             if process.number != self.number and not process.dismissed:
@@ -177,10 +188,10 @@ class Workers:
         if process.number == self.number or process.dismissed:
             return
         if process.prepared == self.number:
-            process.outbox.put({"type": "commit", "number": self.number})
-            if "endpoints" in self._standing:
+            process.outbox.put(Commit(self.number))
+            if Endpoints in self._standing:
                 # It may have been told before it had begun to prepare, when they meant nothing to it.
-                process.outbox.put(self._standing["endpoints"])
+                process.outbox.put(self._standing[Endpoints])
         elif process.refused[0] == self.number:
             self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
 
@@ -189,7 +200,7 @@ class Workers:
         process.dismissed = True
         process.why = why
         self._log.error("worker cannot be reloaded, replacing it", pid=process.pid, why=why)
-        process.outbox.put({"type": "drain", "deadline": LEFT_BEHIND_SECONDS})
+        process.outbox.put(Drain(LEFT_BEHIND_SECONDS))
 
     # ---- the end
 
@@ -200,7 +211,7 @@ class Workers:
         """
         self._leaving.set()
         self._news.set()
-        self.tell({"type": "drain", "deadline": deadline})
+        self.tell(Drain(deadline))
         await self._until_empty(LAST_WORDS_SECONDS)
         self._kill([process for process in self.workers if not process.ready])
         await self._until_empty(deadline)
@@ -243,10 +254,13 @@ class Workers:
         telling = self._tasks.start(f"tell {process.pid}", process.outbox.deliver())
         try:
             while True:
-                self._heard(place, process, process.heard(await process.channel.receive()))
-        except (ChannelClosed, ValueError, KeyError, TypeError):
-            # Gone, about to go, or talking nonsense; the first two end by themselves.
-            pass
+                said = await process.channel.receive()
+                process.heard(said)
+                self._heard(place, process, said)
+        except UnknownMessage as nonsense:
+            process.why = str(nonsense)
+        except ChannelClosed:
+            pass  # It is gone, or about to go.
         if not self._leaving.is_set():
             await asyncio.wait([process.ended], timeout=LAST_WORDS_SECONDS)
             process.kill()
@@ -256,10 +270,10 @@ class Workers:
         ended = {"pid": process.pid, "exit": code, "why": process.why or reason(code)}
         return ended | {"crowded": process.crowded}
 
-    def _heard(self, place: int, process: Process, kind: str) -> None:
-        """A worker has said something of this type."""
+    def _heard(self, place: int, process: Process, message: ToSupervisor) -> None:
+        """A worker has said something, which it was taken note of."""
         self._news.set()
-        if kind in ("prepared", "refused"):
+        if isinstance(message, Prepared | PrepareFailed):
             self._lead(process)
         if process.ready and not process.welcome and process.number == self.number:
             process.welcome = True

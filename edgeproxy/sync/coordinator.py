@@ -10,7 +10,7 @@ import asyncio
 import gc
 import itertools
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from time import monotonic, thread_time
 from typing import Any, NamedTuple
 
@@ -26,11 +26,11 @@ from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.hub import Has, Hub
 from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.report import GaugeTold, Period, PeriodTold, Report, Told
+from edgeproxy.messages import ClaimsUnused, FromLeader, HubHeard, LimitRow, LimitsUsed, LimitUse, RateUse
 from edgeproxy.metrics import Series
 from edgeproxy.sync.leader import Leader
 from edgeproxy.sync.pace import REPORTS_PER_ROUND_MAX, Pace
-from edgeproxy.sync.pending_reports import PendingReports, Place, places
-from edgeproxy.sync.plan import RateTerms
+from edgeproxy.sync.pending_reports import PendingReports
 from edgeproxy.sync.shared import Row, Shared, Use
 from edgeproxy.sync.totals import Total, Totals
 from edgeproxy.tasks import Tasks
@@ -50,7 +50,6 @@ BACK = 0.5
 JUMP = 5.0
 """Seconds from which on the hub's clock is followed at once."""
 
-Message = dict[str, Any]
 Key = tuple[str, int]
 """The name of a table, and the number of its file."""
 
@@ -64,14 +63,10 @@ class Known(NamedTuple):
     totals: Totals
 
 
-_terms = lru_cache(maxsize=1024)(RateTerms)
-"""One for all rows that are held to the same."""
-
-
 class Coordinator:
     """One supervisor's part in it. `tell` sends all of its workers a message."""
 
-    def __init__(self, store: Store, settings: models.Hub, tell: Callable[[Message], None]) -> None:
+    def __init__(self, store: Store, settings: models.Hub, tell: Callable[[FromLeader], None]) -> None:
         self._store = store
         self._settings = settings
         self._leader = Leader(store, tell)
@@ -160,35 +155,32 @@ class Coordinator:
 
     # ---- what workers say
 
-    def uses(self, message: Message) -> None:
+    def uses(self, message: LimitsUsed) -> None:
         """A worker uses rows of limits (proxy/claim_waiter.py)."""
         if not self._leader.speaks:
             self._leader.note(message)
             return
-        for place, use in places(message):
-            self._used.add(place, use)
+        for use in message:
+            self._used.add(use)
         self._wake.set()
 
     def _heed(self, now: float) -> None:
         """Look at what workers use."""
         for _ in range(min(HEEDED, len(self._used))):
-            place, use = self._used.take()
+            use = self._used.take()
             try:
-                self._use(place, use[3:], now)
-            except (LookupError, TypeError, ValueError) as wrong:  # It is of another version.
-                self._log.error("what a worker says of a limit cannot be understood", said=use, why=repr(wrong))
+                self._use(use, now)
+            except (LookupError, ValueError) as wrong:  # It is of another version.
+                self._log.error("what a worker says of a limit cannot be understood", said=str(use), why=repr(wrong))
 
-    def _use(self, place: Place, said: list[Any], now: float) -> None:
-        kind, name, file, row = place
-        known = self._table(name, file)
+    def _use(self, use: LimitUse, now: float) -> None:
+        known = self._table(use.table, use.file)
         if known is None:
             return
-        if kind == "rates":
-            generation, *terms, refused = said
-            known.rates.use(Use(row, generation, _terms(*terms), bool(refused)), now)
+        if isinstance(use, RateUse):
+            known.rates.use(Use(use.row, use.generation, use.terms, use.refused), now)
         else:
-            generation, limit = said
-            known.totals.use(row, generation, limit, now)
+            known.totals.use(use.row, use.generation, use.limit, now)
 
     def _follow_tables(self) -> None:
         """Say in those that are current how many hosts there are, also before anybody uses one of their rows."""
@@ -371,7 +363,7 @@ class Coordinator:
     def _tell_heard(self) -> None:
         """Workers with requests that wait look again."""
         self._is_heard = False
-        self._leader.tell({"type": "heard"})
+        self._leader.tell(HubHeard())
 
     # ---- claims
 
@@ -383,9 +375,9 @@ class Coordinator:
             self._follow_tables()
             rows = [place for known in self._known() if known.rates.has_claims for place in self._unused(known)]
             if rows:
-                self._leader.tell({"type": "unused", "rows": rows})
+                self._leader.tell(ClaimsUnused(rows))
 
-    def _unused(self, known: Known) -> list[list[Any]]:
+    def _unused(self, known: Known) -> list[LimitRow]:
         """The rows whose claims workers are to give back. Those that a worker left when it died are given back here."""
         table, rates, now = known.table, known.rates, self._now()
         for column in set(range(table.layout.columns - 1)) - columns.held(table.file):
@@ -393,7 +385,8 @@ class Coordinator:
                 with columns.borrowed(table.file, column) as is_free:
                     for row in rates.left_behind(column) if is_free else ():
                         rates.settle(row, column, now)
-        return [[table.name, table.file.generation, *place] for place in rates.unused(now)]
+        file = table.file.generation
+        return [LimitRow(table.name, file, row, generation) for row, generation in rates.unused(now)]
 
     # ---- the clock
 

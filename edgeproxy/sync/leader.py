@@ -5,7 +5,7 @@ the hub of them, it would be asked twice for who waits once, and what it granted
 does, for the workers of both. The other passes on to it what its workers use, and to them what it says, over a socket
 in the state directory; and takes over once the lock is free.
 
-    hub.sock         what is said there is what workers and their supervisor say to each other (channel.py)
+    hub.sock         what is said there: messages.py, also what holds between versions
 """
 
 import asyncio
@@ -14,12 +14,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
-from edgeproxy import log
-from edgeproxy.channel import Channel, ChannelClosed, Outbox
+from edgeproxy import log, messages
+from edgeproxy.channel import Channel, ChannelClosed, Outbox, UnknownMessage
 from edgeproxy.counters.store import Store
-from edgeproxy.sync.pending_reports import PendingReports, Place, places
+from edgeproxy.messages import FromLeader, LimitsUsed, LimitUse, ToLeader
+from edgeproxy.sync.pending_reports import PendingReports, Place, place_of
 from edgeproxy.tasks import Tasks
 
 SOCKET = "hub.sock"
@@ -29,27 +30,30 @@ BACKLOG = 8
 LATELY = 10.0
 """Seconds after which what a worker used matters no more to who takes over."""
 
-Message = dict[str, Any]
+Received = TypeVar("Received")
+LeaderEnd = Channel[FromLeader, ToLeader]
+FollowerEnd = Channel[ToLeader, FromLeader]
 
 
 class Leader:
     """One supervisor's part in it. `tell` sends all of its workers a message."""
 
-    def __init__(self, store: Store, tell: Callable[[Message], None]) -> None:
+    def __init__(self, store: Store, tell: Callable[[FromLeader], None]) -> None:
         self.speaks = False
         """This supervisor does, from here to its end."""
         self._store = store
         self._to_workers = tell
         self._noted = PendingReports()
         """What its workers use, and nobody was told yet."""
-        self._passed: dict[Place, tuple[float, list[Any]]] = {}
+        self._passed: dict[Place, tuple[float, LimitUse]] = {}
         """What they used before this supervisor spoke, and when: one for a row."""
         self._some = asyncio.Event()
-        self._others: dict[Channel, Outbox] = {}
+        self._others: dict[LeaderEnd, Outbox[FromLeader]] = {}
         """Supervisors for whose workers this one speaks."""
         self._server: asyncio.Server | None = None
         self._tasks = Tasks()
         self._log = log.get()
+        self._seldom = log.Seldom(60.0)
 
     async def until_it_speaks(self) -> None:
         """Have another speak for these workers as long as there is one."""
@@ -60,25 +64,25 @@ class Leader:
             await asyncio.sleep(AGAIN)
         self.speaks = True
         since = monotonic() - LATELY
-        for place, (moment, use) in self._passed.items():
+        for moment, use in self._passed.values():
             if moment >= since:
-                self._noted.add_older(place, use)
+                self._noted.add_older(use)
         self._passed.clear()
         self._log.info("limits that hosts share are told to the hub by this supervisor")
 
-    def note(self, message: Message) -> None:
+    def note(self, message: LimitsUsed) -> None:
         """A worker uses rows of limits, and this supervisor does not speak yet."""
-        for place, use in places(message):
-            self._noted.add(place, use)
-            self._passed[place] = monotonic(), use
+        for use in message:
+            self._noted.add(use)
+            self._passed[place_of(use)] = monotonic(), use
         self._some.set()
 
-    def noted(self) -> Message:
+    def noted(self) -> LimitsUsed:
         """What was noted since this was last asked."""
         self._some.clear()
         return self._noted.message()
 
-    async def listen(self, heed: Callable[[Message], None]) -> None:
+    async def listen(self, heed: Callable[[LimitsUsed], None]) -> None:
         """Speak for the workers of other supervisors too: `heed` hears what they use."""
         path = self._store.state / SOCKET
         try:
@@ -87,13 +91,15 @@ class Leader:
             _at(self._store.state, listening.bind)
             path.chmod(0o600)
             self._server = await asyncio.start_unix_server(
-                lambda reader, writer: self._hear(Channel(reader, writer), heed), sock=listening, backlog=BACKLOG
+                lambda reader, writer: self._hear(Channel(reader, writer, messages.LEADER), heed),
+                sock=listening,
+                backlog=BACKLOG,
             )
         except OSError as failure:
             why = failure.strerror or str(failure)
             self._log.error("workers of another supervisor could not share limits", socket=str(path), why=why)
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: FromLeader) -> None:
         """Tell all workers, those of the others too."""
         self._to_workers(message)
         for outbox in self._others.values():
@@ -107,17 +113,25 @@ class Leader:
             channel.close()
         await self._tasks.cancel()
 
+    async def _heed_all(self, channel: Channel[Any, Received], heed: Callable[[Received], None]) -> None:
+        """Hear what another supervisor says, until it is gone, or says what is none of this protocol."""
+        try:
+            while True:
+                try:
+                    heed(await channel.receive())
+                except UnknownMessage as unknown:
+                    self._seldom.error("what another supervisor says is not understood, and ignored", str(unknown))
+        except ChannelClosed:
+            pass
+
     # ---- who speaks
 
-    async def _hear(self, channel: Channel, heed: Callable[[Message], None]) -> None:
+    async def _hear(self, channel: LeaderEnd, heed: Callable[[LimitsUsed], None]) -> None:
         """Another supervisor, for as long as it is there."""
         outbox = self._others[channel] = Outbox(channel)
         delivering = self._tasks.start("tell another supervisor", outbox.deliver())
         try:
-            while True:
-                heed(await channel.receive())
-        except (ChannelClosed, ValueError, KeyError, TypeError):
-            pass  # Gone, or of a version that says other things.
+            await self._heed_all(channel, heed)
         finally:
             del self._others[channel]
             delivering.cancel()
@@ -125,7 +139,7 @@ class Leader:
 
     # ---- who has another speak
 
-    async def _reach(self) -> Channel | None:
+    async def _reach(self) -> FollowerEnd | None:
         """Who speaks; None where nobody can be reached."""
         end = socket.socket(socket.AF_UNIX)
         end.setblocking(False)
@@ -134,21 +148,18 @@ class Leader:
         except OSError:
             end.close()
             return None
-        return await Channel.over(end)
+        return await Channel.over(end, messages.FOLLOWER)
 
-    async def _by_way_of(self, channel: Channel) -> None:
+    async def _by_way_of(self, channel: FollowerEnd) -> None:
         """Pass things on to it, and on from it, until it is gone."""
         passing = self._tasks.start("pass on what limits workers use", self._pass_on(channel))
         try:
-            while True:
-                self._to_workers(await channel.receive())
-        except (ChannelClosed, ValueError, KeyError, TypeError):
-            pass  # Gone, or of a version that says other things.
+            await self._heed_all(channel, self._to_workers)
         finally:
             passing.cancel()
             channel.close()
 
-    async def _pass_on(self, channel: Channel) -> None:
+    async def _pass_on(self, channel: FollowerEnd) -> None:
         try:
             while True:
                 await self._some.wait()

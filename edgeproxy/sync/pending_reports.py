@@ -1,48 +1,51 @@
 """What workers say that they use of limits that hosts share, until somebody looks at it: the last word on each row."""
 
 from collections import OrderedDict
-from typing import Any
 
-Message = dict[str, Any]
-Place = tuple[str, str, int, int]
-"""`rates` or `totals`, a table, its file, and a row."""
+from msgspec.structs import replace
 
-KINDS = ("rates", "totals")
+from edgeproxy.messages import LimitsUsed, LimitUse, RateUse, TotalUse
+
+Place = tuple[type[LimitUse], str, int, int]
+"""A kind of use, a table, its file, and a row."""
 
 
 class PendingReports:
-    """Rows in the order in which they were first said to be used. What is said: proxy/claim_waiter.py."""
+    """Rows in the order in which they were first said to be used."""
 
     def __init__(self) -> None:
-        self._rows: OrderedDict[Place, list[Any]] = OrderedDict()
+        self._uses: OrderedDict[Place, LimitUse] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._uses)
 
-    def add(self, place: Place, use: list[Any]) -> None:
+    def add(self, use: LimitUse) -> None:
         """A row is used, as a worker has said it."""
-        before = self._rows.get(place)
-        if place[0] == "rates" and before is not None:
-            use[-1] |= before[-1]  # Something was refused since it was last looked at.
-        self._rows[place] = use
+        place = place_of(use)
+        if isinstance(use, RateUse) and not use.refused:
+            before = self._uses.get(place)
+            if isinstance(before, RateUse) and before.refused:
+                use = replace(use, refused=True)  # Something was, since it was last looked at.
+        self._uses[place] = use
 
-    def add_older(self, place: Place, use: list[Any]) -> None:
+    def add_older(self, use: LimitUse) -> None:
         """A row was used some time ago: that matters where nothing has been said of it since."""
-        self._rows.setdefault(place, use)
+        self._uses.setdefault(place_of(use), use)
 
-    def take(self) -> tuple[Place, list[Any]]:
+    def take(self) -> LimitUse:
         """The first one, which is then looked at."""
-        return self._rows.popitem(last=False)
+        return self._uses.popitem(last=False)[1]
 
-    def message(self) -> Message:
+    def message(self) -> LimitsUsed:
         """All of them, as one message to whoever looks at them."""
-        said: Message = {"type": "uses"} | {kind: [] for kind in KINDS}
-        while self._rows:
-            place, use = self.take()
-            said[place[0]].append(use)
+        uses = self._uses.values()
+        said = LimitsUsed(
+            [use for use in uses if isinstance(use, RateUse)], [use for use in uses if isinstance(use, TotalUse)]
+        )
+        self._uses.clear()
         return said
 
 
-def places(message: Message) -> list[tuple[Place, list[Any]]]:
-    """What a message says."""
-    return [((kind, *use[:3]), use) for kind in KINDS for use in message[kind]]
+def place_of(use: LimitUse) -> Place:
+    """What is used, whatever is said of it."""
+    return type(use), use.table, use.file, use.row

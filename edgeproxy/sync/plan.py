@@ -11,11 +11,12 @@ says where each constant comes from, and loadtest/regions/simulate.py is where t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
 from edgeproxy.limits.gate import cold_allowance
+from edgeproxy.limits.rate_terms import RateTerms
 
 TICK = 1.0
 """Seconds between two reports of a rate in use, a fifth more or less."""
@@ -43,27 +44,6 @@ AFRESH = 1 << 20
 WAITED_FOR, MATTERS, IN_TURN = range(3)
 """Why a report is due: requests wait for it; much was not told of, or something refused, or nobody has answered for a
 while; or it is time. Where not all can be told, the first come first."""
-
-Mode = Literal["bounded", "eventual", "strict"]
-
-
-class RateTerms(NamedTuple):
-    """What a rate says. `limit` in `cells` cells of a window of `span` seconds, 0 cells: no window.
-
-    `depth` of a bucket that drains `rate` a second, 0: no bucket.
-    """
-
-    limit: int
-    span: float
-    cells: int = 0
-    depth: int = 0
-    rate: float = 0.0
-    mode: Mode = "bounded"
-
-    @property
-    def most(self) -> int:
-        """What passes at once where nothing is used."""
-        return min(self.limit, self.depth) if self.cells and self.depth else self.limit if self.cells else self.depth
 
 
 class Counted(NamedTuple):

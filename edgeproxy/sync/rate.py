@@ -15,7 +15,8 @@ from edgeproxy.counters.hub_column import NEVER, HubColumn, OnLoss
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Report, Told
 from edgeproxy.limits.levels import level_in, scale_of
-from edgeproxy.sync.plan import AFRESH, COLD, Counted, Plan, RateTerms, held_to, worth_telling
+from edgeproxy.limits.rate_terms import RateTerms
+from edgeproxy.sync.plan import AFRESH, COLD, Counted, Plan, held_to, worth_telling
 
 LATELY = 0.25
 """Seconds over which it is seen how many requests come."""

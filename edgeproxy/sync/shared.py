@@ -17,7 +17,8 @@ from edgeproxy.counters.hub_column import HubColumn, OnLoss
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Report, Told
 from edgeproxy.limits.gate import UNUSED
-from edgeproxy.sync.plan import IN_TURN, TICK, Counted, RateTerms
+from edgeproxy.limits.rate_terms import RateTerms
+from edgeproxy.sync.plan import IN_TURN, TICK, Counted
 from edgeproxy.sync.rate import GOOD, Rate
 
 IDLE = 5.0

@@ -24,7 +24,8 @@ from typing import Literal
 from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.hub.report import Report, Told
 from edgeproxy.limits.gate import LONGEST, UNUSED
-from edgeproxy.sync.plan import TICK, Counted, Mode, Plan, RateTerms, held_to
+from edgeproxy.limits.rate_terms import Mode, RateTerms
+from edgeproxy.sync.plan import TICK, Counted, Plan, held_to
 from tests.support.memory_hub import Memory
 
 CELLS = 28

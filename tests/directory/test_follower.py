@@ -13,7 +13,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from edgeproxy.config.directory import KnownCustomer
+from edgeproxy.config.directory import KeyOwner, KnownCustomer
 from edgeproxy.config.load import load
 from edgeproxy.config.models import Settings
 from edgeproxy.directory import cache, follower, push
@@ -22,6 +22,7 @@ from edgeproxy.directory.follower import Follower
 from edgeproxy.directory.push import change
 from edgeproxy.directory.versions import LOG
 from edgeproxy.hub.redis import Away, Link
+from edgeproxy.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
 from tests.support.redis import SERVER
 from tests.support.waiting import turned
 
@@ -30,12 +31,12 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 Message = dict[str, Any]
 
 
-def digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+def hashed(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
 
 
 def line(name: str, tier: str = "t") -> bytes:
-    return orjson.dumps({"name": name, "customer": {"tier": tier}, "keys": {digest(name): {}}})
+    return orjson.dumps({"name": name, "customer": {"tier": tier}, "keys": {hashed(name).hex(): {}}})
 
 
 class Room:
@@ -45,8 +46,8 @@ class Room:
         self.folder = folder
         self.hub = ask
         self.is_away = False
-        self.told: list[Message] = []
-        self.replies: list[Message] = []
+        self.told: list[ForgetCustomers] = []
+        self.replies: list[KeysLookedUp] = []
         self.people = Follower(folder, self.settings(), self.ask, self.told.append)
 
     def settings(self, more: str = "directory: {from: hub}\n") -> Settings:
@@ -65,9 +66,9 @@ class Room:
     async def pushes(self, *lines: bytes) -> None:
         await change(self.hub, {orjson.loads(each)["name"]: each for each in lines}, force=True)
 
-    async def asks(self, *names: str) -> Message:
+    async def asks(self, *names: str) -> KeysLookedUp:
         """The answer to a worker that asks for these."""
-        self.people.asked({"type": "who", "keys": [digest(name) for name in names]}, self.replies.append)
+        self.people.asked(LookUpKeys([hashed(name) for name in names]), self.replies.append)
         return await turned(lambda: self.replies and self.replies.pop(), "there is an answer")
 
     def said(self) -> Message:
@@ -112,17 +113,17 @@ def test_workers_are_told_who_and_whom_to_forget(tmp_path: Path, redis_port: int
         await room.pushes(line("a"), line("b"))
         await room.people.begin()
         assert room.said()["version"] == 1, "it waits for the first version"
-        assert room.told == [{"type": "forget", "customers": ["a", "b"]}]
-        person = ("a", '{"tier":"t"}', "{}")
-        answer = {"type": "people", "known": {digest("a"): person}, "unknown": [digest("x")], "untold": []}
+        assert room.told == [ForgetCustomers(["a", "b"])]
+        person = KeyOwner("a", '{"tier":"t"}', "{}")
+        answer = KeysLookedUp({hashed("a"): person}, [hashed("x")], [])
         assert await room.asks("a", "x") == answer
         await room.pushes(line("a", "gold"), line("b"), line("c"))
         await room.knows(2)
-        assert room.told[1:] == [{"type": "forget", "customers": ["a", "c"]}]
+        assert room.told[1:] == [ForgetCustomers(["a", "c"])]
         await turned(lambda: room.said()["unknown_tiers"] == {"gold": 1}, "it has looked what it lacks")
         found = await room.people.customer("c")
         assert isinstance(found, KnownCustomer)
-        assert (found.name, found.customer.tier, found.keys) == ("c", "t", [bytes.fromhex(digest("c"))])
+        assert (found.name, found.customer.tier, found.keys) == ("c", "t", [hashed("c")])
         assert await room.people.customer("x") is None
 
     played(tmp_path, redis_port, scene)
@@ -155,7 +156,7 @@ def test_where_many_have_changed_everybody_is_forgotten(
             crowd[:many] = [line(f"c{n}", f"v{version}") for n in range(many)]
             await room.pushes(*crowd)
             await room.knows(version)
-        assert [message["customers"] for message in room.told[1:]] == [["c0", "c1", "c2"], None]
+        assert [message.names for message in room.told[1:]] == [["c0", "c1", "c2"], None]
 
     played(tmp_path, redis_port, scene)
 
@@ -187,15 +188,15 @@ def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
         monkeypatch.setattr(Cache, "find", find)
         answer = await room.asks("a")
         assert looks == 2
-        assert list(answer["known"]) == [digest("a")]
-        assert room.told[1] == {"type": "forget", "customers": ["a"]}
+        assert list(answer.known) == [hashed("a")]
+        assert room.told[1] == ForgetCustomers(["a"])
 
     played(tmp_path, redis_port, scene)
 
 
 def test_nobody_can_be_told_of_before_anything_was_read(tmp_path: Path, redis_port: int) -> None:
     async def scene(room: Room) -> None:
-        untold = {"type": "people", "known": {}, "unknown": [], "untold": [digest("a")]}
+        untold = KeysLookedUp({}, [], [hashed("a")])
         assert await room.asks("a") == untold, "before it begins"
         room.is_away = True
         await room.people.begin()
@@ -206,7 +207,7 @@ def test_nobody_can_be_told_of_before_anything_was_read(tmp_path: Path, redis_po
         assert await room.asks("a") == untold
         await room.pushes(line("a"))
         await room.knows(1)
-        assert (await room.asks("a"))["known"]
+        assert (await room.asks("a")).known
         await room.people.end()
         assert await room.asks("a") == untold, "after it has ended"
         assert room.people.report() is None
@@ -241,7 +242,7 @@ def test_an_edge_waits_for_a_directory_that_takes_long_to_read(
         await room.people.begin()
         assert room.said()["version"] == 1
         assert asyncio.get_running_loop().time() - began > follower.PROGRESS_SECONDS
-        assert (await room.asks("c7"))["known"]
+        assert (await room.asks("c7")).known
 
     played(tmp_path, redis_port, scene, Slow)
 
@@ -258,7 +259,7 @@ def test_it_waits_for_no_longer_than_an_edge_may_take_to_begin(
         await room.pushes(*(line(f"c{n}") for n in range(3)))
         await room.people.begin()
         assert (room.said()["version"], room.said()["why"]) == (None, "version 1 is being read")
-        assert (await room.asks("c2"))["untold"]
+        assert (await room.asks("c2")).untold
         await room.knows(1)
 
     played(tmp_path, redis_port, scene, Slow)
@@ -280,10 +281,10 @@ def test_who_asks_when_it_ends_is_answered(
 
         monkeypatch.setattr(room.people, "_find", never)
         for name in "ab":
-            room.people.asked({"type": "who", "keys": [digest(name)]}, room.replies.append)
+            room.people.asked(LookUpKeys([hashed(name)]), room.replies.append)
             await begun.wait()
         await room.people.end()
-        assert [reply["untold"] for reply in room.replies] == [[digest("a")], [digest("b")]]
+        assert [reply.untold for reply in room.replies] == [[hashed("a")], [hashed("b")]]
 
     played(tmp_path, redis_port, scene)
 
@@ -301,10 +302,10 @@ def test_a_version_whose_parts_are_lost_leaves_the_one_before(tmp_path: Path, re
         await turned(lambda: "lost a part" in room.said().get("why", ""), "it says what is wrong")
         assert room.said()["version"] == 1
         answer = await room.asks("b", "c")
-        assert (list(answer["known"]), answer["unknown"]) == ([digest("b")], [digest("c")])
+        assert (list(answer.known), answer.unknown) == ([hashed("b")], [hashed("c")])
         await room.pushes(line("a"), line("c"))
         await room.knows(3)
-        assert list((await room.asks("b", "c"))["known"]) == [digest("c")]
+        assert list((await room.asks("b", "c")).known) == [hashed("c")]
 
     played(tmp_path, redis_port, scene)
 
@@ -346,9 +347,9 @@ def test_what_nobody_has_foreseen_ends_neither_what_follows_nor_what_answers(
             broken.setattr(Cache, "write", fail)
             await room.pushes(line("a"), line("b"))
             await turned(lambda: "unforeseen" in room.said().get("why", ""), "it says that it failed")
-            assert (await room.asks("a"))["untold"] == [digest("a")]
+            assert (await room.asks("a")).untold == [hashed("a")]
         await room.knows(2)
-        assert set((await room.asks("a", "b"))["known"]) == {digest("a"), digest("b")}
+        assert set((await room.asks("a", "b")).known) == {hashed("a"), hashed("b")}
 
     with capture_logs() as said:
         played(tmp_path, redis_port, scene)
@@ -371,10 +372,10 @@ def test_damage_on_the_disk_is_repaired_from_the_hub(
             raise sqlite3.DatabaseError("database disk image is malformed")
 
         monkeypatch.setattr(Cache, "find", broken)
-        assert (await room.asks("a"))["untold"]
+        assert (await room.asks("a")).untold
         await turned(lambda: len(room.told) == 3, "it is read anew")
         await room.knows(1)
-        assert (await room.asks("a"))["known"]
+        assert (await room.asks("a")).known
 
     played(tmp_path, redis_port, scene)
 
@@ -411,10 +412,10 @@ def test_a_file_that_somebody_has_removed_is_made_anew(tmp_path: Path, redis_por
         await room.pushes(line("a"))
         await room.people.begin()
         removed()
-        assert (await room.asks("a"))["known"]
+        assert (await room.asks("a")).known
         await room.pushes(line("a"), line("b"))
         await room.knows(2)
-        assert set((await room.asks("a", "b"))["known"]) == {digest("a"), digest("b")}
+        assert set((await room.asks("a", "b")).known) == {hashed("a"), hashed("b")}
         assert Cache(tmp_path).held() is not None
 
     played(tmp_path, redis_port, scene)
@@ -437,7 +438,7 @@ def test_a_disk_that_cannot_be_written_to_leaves_what_is_known(
             await room.pushes(line("a"), line("b"))
             await turned(lambda: room.said().get("why") == "database or disk is full", "it says so")
             assert (room.said()["state"], room.said()["version"]) == ("behind", 1)
-            assert list((await room.asks("a", "b"))["known"]) == [digest("a")]
+            assert list((await room.asks("a", "b")).known) == [hashed("a")]
         await room.knows(2)
 
     played(tmp_path, redis_port, scene)
@@ -452,9 +453,8 @@ def test_what_the_files_know_too_is_told_once_a_change(
         await room.pushes(line("a"), line("b"))
         await room.people.begin()
         assert room.said()["in_files"] == 0
-        mine = (
-            f"directory: {{from: hub}}\ncustomers: {{a: {{tier: t}}}}\nkeys: [{{sha256: {digest('b')}, customer: a}}]\n"
-        )
+        key = f"{{sha256: {hashed('b').hex()}, customer: a}}"
+        mine = f"directory: {{from: hub}}\ncustomers: {{a: {{tier: t}}}}\nkeys: [{key}]\n"
         for _ in range(2):
             await room.people.follow(room.settings(mine))
         assert room.said()["in_files"] == 1

@@ -22,8 +22,8 @@ from edgeproxy.hub.hub import Hub
 from edgeproxy.hub.redis import HOSTS_KEY, Away, Link, Tls
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
 from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rate_terms import RateTerms
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import RateTerms
 from edgeproxy.sync.shared import Row, Shared, Use
 from tests.support.authority import Authority
 from tests.support.hosts import LAYOUT

@@ -21,12 +21,12 @@ from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
+from edgeproxy.limits.rate_terms import Mode
 from edgeproxy.limits.row_usage import Usage
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import look
 from edgeproxy.limits.window import HUB_RETRY_SECONDS
 from edgeproxy.sync import plan
-from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.shared import Shared, Use
 from edgeproxy.sync.totals import Totals
 from tests.support.memory_hub import Memory

@@ -2,11 +2,11 @@
 
 import asyncio
 import socket
-from typing import Any
 
 import pytest
 import uvloop
 
+from edgeproxy.messages import Drain, EndpointAddresses, Endpoints, Ready
 from tests.proxy.test_faults import is_fault
 from tests.proxy.test_worker import Process, worker
 from tests.support.transcript import Edge, get, ok, post
@@ -21,7 +21,7 @@ def named(edge: Edge) -> None:
 
 def tell(edge: Edge, *listing: tuple[str, str]) -> None:
     """What a supervisor says: of each endpoint as configured its addresses, and those that are up."""
-    entries = [{"url": "", "addresses": every.split(), "up": up.split()} for every, up in listing]
+    entries = [EndpointAddresses(every.split(), up.split()) for every, up in listing]
     edge.runtime.snapshot.endpoints_changed({"api": entries})
 
 
@@ -119,27 +119,26 @@ async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request
 
 async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge: Edge) -> None:
     await edge.starts()
-    edge.runtime.snapshot.endpoints_changed({"other": [], "api": [{"url": "", "addresses": [], "up": []}]})
+    edge.runtime.snapshot.endpoints_changed({"other": [], "api": [EndpointAddresses([], [])]})
     assert edge.endpoints() == []
 
 
 def test_a_worker_heeds_what_its_supervisor_tells(edge: Edge, worker: Process) -> None:
-    async def status(of: int, told: list[dict[str, Any]]) -> None:
-        await worker.channel.send({"type": "endpoints", "number": 1, "services": {"api": told}})
+    async def status(of: int, up: list[str]) -> None:
+        await worker.channel.send(Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], up)]}))
         async with asyncio.timeout(10):
             while await worker.asks(get()) != of:
                 pass
 
     async def scene() -> None:
         await worker.begins()
-        url = edge.upstream.url
         edge.upstream.listening.close()
         assert await worker.asks(get()) == 502
-        await status(503, [{"url": url, "addresses": ["127.0.0.1"], "up": []}])
-        await status(502, [{"url": url, "addresses": ["127.0.0.1"], "up": ["127.0.0.1"]}])
-        await worker.channel.send({"type": "drain", "deadline": 5.0})
+        await status(503, [])
+        await status(502, ["127.0.0.1"])
+        await worker.channel.send(Drain(5.0))
         async with asyncio.timeout(10):
-            assert await worker.hears() == {"type": "left"}
+            await worker.hangs_up()
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
@@ -150,16 +149,12 @@ def test_a_worker_whose_upstream_has_a_name_serves_once_it_knows_an_address(edge
     process = Process(edge)
 
     async def scene() -> None:
-        told = {
-            "type": "endpoints",
-            "number": 1,
-            "services": {"api": [{"url": "", "addresses": ["127.0.0.1"], "up": []}]},
-        }
-        assert (await process.begins(60.0, told))["type"] == "ready"
+        told = Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], [])]})
+        assert await process.begins(60.0, told) == Ready(0)
         assert await process.asks(get()) == 503
-        await process.channel.send({"type": "drain", "deadline": 5.0})
+        await process.channel.send(Drain(5.0))
         async with asyncio.timeout(10):
-            assert await process.hears() == {"type": "left"}
+            await process.hangs_up()
 
     uvloop.run(scene())
     process.close()

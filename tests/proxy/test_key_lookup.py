@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.config.directory import KeyOwner
+from edgeproxy.messages import KeysLookedUp, LookUpKeys
 from edgeproxy.proxy import identity, key_lookup
 from edgeproxy.proxy.identity import Stranger
 from edgeproxy.proxy.key_lookup import KeyLookup
@@ -20,39 +22,39 @@ MINE = "key-of-dora"
 DORA = {"tier": "basic"}
 
 
+def hashed(key: str) -> bytes:
+    """A key as workers and supervisors name it."""
+    return bytes.fromhex(digest(key))
+
+
 class Supervisor:
     """What an edge asks, and what it is told. The test is its supervisor."""
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
-        self.people: dict[str, list[str]] = {}
+        self.people: dict[bytes, KeyOwner] = {}
         """By digest."""
 
     def knows(self, key: str = MINE, name: str = "dora", customer: Any = DORA, **said: Any) -> None:
         """Somebody is in the directory."""
-        self.people[digest(key)] = [name, json.dumps(customer), json.dumps(said)]
+        self.people[hashed(key)] = KeyOwner(name, json.dumps(customer), json.dumps(said))
 
-    def asked(self) -> list[str]:
+    def asked(self) -> list[bytes]:
         """The digests that it was asked for so far, in the order of the questions."""
-        return [key for message in self.edge.inquiries for key in message["keys"]]
+        return [key for message in self.edge.inquiries for key in message.digests]
 
     async def is_asked(self, *keys: str) -> None:
         """Wait until these are what it was asked for since this was looked at last."""
         await self.edge.until(lambda: len(self.asked()) >= len(keys), "the supervisor is asked")
-        assert self.asked() == [digest(key) for key in keys]
+        assert self.asked() == [hashed(key) for key in keys]
         self.edge.inquiries.clear()
 
     def tells(self, *keys: str, untold: bool = False) -> None:
         """Answer for these."""
-        found = {digest(key): self.people.get(digest(key)) for key in keys}
-        self.edge.runtime.key_lookup.answered(
-            {
-                "type": "people",
-                "known": {key: person for key, person in found.items() if person and not untold},
-                "unknown": [key for key, person in found.items() if not person and not untold],
-                "untold": list(found) if untold else [],
-            }
-        )
+        digests = [hashed(key) for key in keys]
+        known = {each: self.people[each] for each in digests if each in self.people and not untold}
+        unknown = [each for each in digests if each not in self.people and not untold]
+        self.edge.runtime.key_lookup.answered(KeysLookedUp(known, unknown, digests if untold else []))
 
     async def meets(self, client: Wire, key: str = MINE, path: str = "/v1/x") -> int:
         """The status of a first request with this key."""
@@ -94,7 +96,7 @@ async def test_of_all_who_wait_for_a_key_one_asks(edge: Edge, supervisor: Superv
     clients = [await edge.client() for _ in range(20)]
     for client in clients:
         await client.sends(request(key=MINE))
-    await edge.until(lambda: len(edge.runtime.key_lookup._asked.get(bytes.fromhex(digest(MINE)), ())) == 20, "all wait")
+    await edge.until(lambda: len(edge.runtime.key_lookup._asked.get(hashed(MINE), ())) == 20, "all wait")
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert [(await client.gets_answer()).status for client in clients] == [200] * 20
@@ -133,7 +135,7 @@ async def test_who_was_unknown_is_asked_for_again_after_a_while(
     client = await edge.client()
     assert await supervisor.meets(client) == 401
     supervisor.knows()
-    await edge.until(lambda: not edge.runtime.key_lookup.is_unknown(bytes.fromhex(digest(MINE))), "it is forgotten")
+    await edge.until(lambda: not edge.runtime.key_lookup.is_unknown(hashed(MINE)), "it is forgotten")
     assert await supervisor.meets(client) == 200
 
 
@@ -210,7 +212,7 @@ async def test_a_customer_who_changed_is_asked_for_anew_and_others_are_not(edge:
     assert not supervisor.asked()
     assert await supervisor.meets(client) == 200
     assert not (await asks(client, key=MINE)).all("RateLimit")
-    del supervisor.people[digest(MINE)]
+    del supervisor.people[hashed(MINE)]
     edge.worker.generations.forget(None)
     assert await supervisor.meets(client) == 401
     assert await supervisor.meets(client, "of-eve") == 200
@@ -222,7 +224,7 @@ async def test_a_revocation_ends_what_every_memory_has(edge: Edge, supervisor: S
     client = await edge.client()
     assert await supervisor.meets(client) == 200
     assert [(await asks(client, key=MINE)).status for _ in range(3)] == [200] * 3
-    del supervisor.people[digest(MINE)]
+    del supervisor.people[hashed(MINE)]
     edge.worker.generations.forget(["dora"])
     assert await supervisor.meets(client) == 401
     assert (await asks(client, key=MINE)).status == 401
@@ -257,7 +259,7 @@ async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
     for key, known in told.items():
         told[key] = known._replace(at=known.at - 61)
     edge.passes_time(61)
-    del supervisor.people[digest(MINE)]
+    del supervisor.people[hashed(MINE)]
     assert (await asks(client, key=MINE)).status == 200
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
@@ -412,11 +414,11 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
 
 
 async def test_questions_go_out_together_and_again_until_they_are_taken(edge: Edge) -> None:
-    taken: list[dict[str, Any]] = []
+    taken: list[LookUpKeys] = []
     offers: list[int] = []
 
-    def offer(message: dict[str, Any]) -> bool:
-        offers.append(len(message["keys"]))
+    def offer(message: LookUpKeys) -> bool:
+        offers.append(len(message.digests))
         if len(offers) > 2:
             taken.append(message)
         return len(offers) > 2
@@ -427,7 +429,7 @@ async def test_questions_go_out_together_and_again_until_they_are_taken(edge: Ed
         assert there.ask(b"%d" % n), "the same once more"
     await edge.until(lambda: taken, "they are taken")
     assert offers == [5, 5, 5]
-    assert taken == [{"type": "who", "keys": [(b"%d" % n).hex() for n in range(5)]}]
+    assert taken == [LookUpKeys([b"%d" % n for n in range(5)])]
 
 
 async def test_nothing_of_who_was_forgotten_stays(edge: Edge, supervisor: Supervisor) -> None:
@@ -436,7 +438,7 @@ async def test_nothing_of_who_was_forgotten_stays(edge: Edge, supervisor: Superv
     assert await supervisor.meets(client) == 200
     await client.sends(get("/v1/x", f"Authorization: Bearer {MINE}"))
     assert (await client.gets_answer()).status == 200
-    del supervisor.people[digest(MINE)]
+    del supervisor.people[hashed(MINE)]
     edge.worker.generations.forget(["dora"])
     assert await supervisor.meets(client) == 401
     gc.collect()

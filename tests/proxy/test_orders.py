@@ -5,13 +5,26 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from time import monotonic
-from typing import Any
 
 import pytest
 
-from edgeproxy.channel import Channel
+from edgeproxy import messages
+from edgeproxy.channel import Channel, ChannelClosed
 from edgeproxy.config.load import dump
+from edgeproxy.messages import (
+    Alive,
+    Commit,
+    Committed,
+    Discard,
+    Drain,
+    Endpoints,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    ToSupervisor,
+)
 from edgeproxy.proxy import control_handler
 from edgeproxy.proxy.control_handler import ControlHandler
 from tests.proxy.test_worker import Process
@@ -26,53 +39,51 @@ def worker(edge: Edge) -> Iterator[Process]:
     edge.upstream.listening.close()
 
 
-async def prepares(worker: Process, edge: Edge, number: int, **services: Any) -> dict[str, Any]:
+async def prepares(worker: Process, edge: Edge, number: int) -> ToSupervisor:
     """Tell it to prepare what `config` says now; its answer."""
-    settings = dump(edge.settings()).decode()
-    message = {"type": "prepare", "number": number, "settings": settings, "services": services}
-    await worker.channel.send(message)
+    await worker.channel.send(Prepare(number, dump(edge.settings()), {}))
     return await worker.hears()
 
 
 async def commits(worker: Process, edge: Edge, number: int) -> None:
     """Have it serve what `config` says now."""
-    assert await prepares(worker, edge, number) == {"type": "prepared", "number": number}
-    await worker.channel.send({"type": "commit", "number": number})
-    assert await worker.hears() == {"type": "committed", "number": number}
+    assert await prepares(worker, edge, number) == Prepared(number)
+    await worker.channel.send(Commit(number))
+    assert await worker.hears() == Committed(number)
 
 
 async def test_of_the_orders(edge: Edge, worker: Process) -> None:
     """Nothing but a commit changes what is served, and only one of what was prepared."""
     await worker.begins()
     edge.config["routes"].append({"path": "/new/*", "upstream": "api"})
-    assert await prepares(worker, edge, 2) == {"type": "prepared", "number": 2}
+    assert await prepares(worker, edge, 2) == Prepared(2)
     assert await worker.asks(get("/new/x")) == 404
-    await worker.channel.send({"type": "discard", "number": 2})
-    await worker.channel.send({"type": "commit", "number": 2})
-    assert await prepares(worker, edge, 3) == {"type": "prepared", "number": 3}
+    await worker.channel.send(Discard(2))
+    await worker.channel.send(Commit(2))
+    assert await prepares(worker, edge, 3) == Prepared(3)
     assert await worker.asks(get("/new/x")) == 404
-    await worker.channel.send({"type": "commit", "number": 3})
-    assert await worker.hears() == {"type": "committed", "number": 3}
+    await worker.channel.send(Commit(3))
+    assert await worker.hears() == Committed(3)
     assert await worker.asks(get("/new/x")) == 401
-    await worker.channel.send({"type": "drain", "deadline": 5.0})
-    assert await worker.hears() == {"type": "left"}
+    await worker.channel.send(Drain(5.0))
+    await worker.hangs_up()
     assert worker.ends()[0] == 0
 
 
 async def test_an_order_that_makes_no_sense_does_not_end_the_taking_of_orders(edge: Edge, worker: Process) -> None:
     await worker.begins()
-    await worker.channel.send({"type": "endpoints", "number": 1, "services": {"api": []}})
-    await worker.channel.send({"type": "commit"})
+    await worker.channel.send(Endpoints(1, {"api": []}))
     await commits(worker, edge, 2)
 
 
 async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge: Edge, worker: Process) -> None:
     await worker.begins()
-    for number, dumped in enumerate(("", "{}\nkey", dump(edge.settings()).decode() + "\nkey nonsense {}"), 2):
-        await worker.channel.send({"type": "prepare", "number": number, "settings": dumped, "services": {}})
+    for number, dumped in enumerate((b"", b"{}\nkey", dump(edge.settings()) + b"\nkey nonsense {}"), 2):
+        await worker.channel.send(Prepare(number, dumped, {}))
         answer = await worker.hears()
-        assert (answer["type"], answer["number"]) == ("refused", number)
-        assert answer["why"]
+        assert isinstance(answer, PrepareFailed)
+        assert answer.number == number
+        assert answer.why
     settings = edge.settings()
     upstream = settings.upstreams["api"]
     tls = upstream.tls.model_copy(update={"ca": edge._folder / "nothing.pem"})
@@ -80,14 +91,14 @@ async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge:
     broken = settings.model_copy(
         update={"upstreams": {"api": upstream.model_copy(update={"tls": tls, "endpoints": (endpoint,)})}}
     )
-    await worker.channel.send({"type": "prepare", "number": 5, "settings": dump(broken).decode(), "services": {}})
+    await worker.channel.send(Prepare(5, dump(broken), {}))
     answer = await worker.hears()
-    assert answer["type"] == "refused"
-    assert "nothing.pem" in answer["why"]
+    assert isinstance(answer, PrepareFailed)
+    assert "nothing.pem" in answer.why
     edge.config["routes"] += [{"name": f"r{n}", "path": f"/{n}/*", "upstream": "api"} for n in range(5000)]
     answer = await prepares(worker, edge, 6)
-    assert answer["type"] == "refused"
-    assert "metrics" in answer["why"]
+    assert isinstance(answer, PrepareFailed)
+    assert "metrics" in answer.why
     assert await worker.asks(get("/v1/x", f"X-API-Key: {KEY}-not")) == 401
     del edge.config["routes"][3:]
     await commits(worker, edge, 7)
@@ -96,14 +107,15 @@ async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge:
 async def test_the_drain_does_not_wait_for_what_is_prepared(edge: Edge, worker: Process) -> None:
     await worker.begins()
     edge.config["keys"] += [{"sha256": digest(f"{n}"), "customer": "free"} for n in range(3000)]
-    message = {"type": "prepare", "number": 2, "settings": dump(edge.settings()).decode(), "services": {}}
+    message = Prepare(2, dump(edge.settings()), {})
     for _ in range(20):
         await worker.channel.send(message)
-    await worker.channel.send({"type": "drain", "deadline": 5.0})
-    answers = []
-    while (answer := await worker.hears())["type"] != "left":
-        answers.append(answer)
-    assert len(answers) < 20
+    await worker.channel.send(Drain(5.0))
+    answers = 0
+    with suppress(ChannelClosed):
+        while await worker.hears():
+            answers += 1
+    assert answers < 20
     assert worker.ends()[0] == 0
 
 
@@ -118,7 +130,7 @@ async def test_without_a_word_of_the_supervisor_the_drain_is_that_of_what_is_ser
     end, _ = await asyncio.get_running_loop().sock_accept(edge.upstream.listening)
     began = monotonic()
     os.kill(worker.process.pid, signal.SIGTERM)
-    assert await worker.hears() == {"type": "left"}
+    await worker.hangs_up()
     assert monotonic() - began < 10
     assert worker.ends()[0] == 0
     client.close()
@@ -131,7 +143,7 @@ async def test_it_gives_signs_of_life_and_none_while_nobody_reads(
     await worker.begins()
     async with asyncio.timeout(10):
         for _ in range(2):
-            while (await worker.channel.receive())["type"] != "alive":
+            while not isinstance(await worker.channel.receive(), Alive):
                 pass
     edge.upstream.listening.close()
 
@@ -139,7 +151,7 @@ async def test_it_gives_signs_of_life_and_none_while_nobody_reads(
 async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_handler, "ALIVE", 0.0)
     mine, theirs = socket.socketpair()
-    channel = await Channel.over(theirs)
+    channel = await Channel.over(theirs, messages.WORKER)
     await edge.client()
     worker = edge.worker
     handler = ControlHandler(channel, worker.runtime, worker.generations, worker.certificates_changed)
@@ -174,17 +186,16 @@ async def test_two_hundred_configurations_later_it_holds_as_much_as_before(edge:
         edge.config["tiers"]["basic"] = {"limits": [{"rate": f"{60 + n}/min"}]}
         edge.config["per_ip"] = {"rate": f"{10_000 + n}/s"}
         edge.config["access_log"] = str(edge._folder / f"{n}.log")
-        variants.append(dump(edge.settings()).decode())
+        variants.append(dump(edge.settings()))
         del edge.config["upstreams"][f"more-{n}"]
     await worker.begins()
 
     async def reloads(first: int, last: int) -> int:
         for number in range(first, last):
-            message = {"type": "prepare", "number": number, "settings": variants[number % 4], "services": {}}
-            await worker.channel.send(message)
-            assert (await worker.hears())["type"] == "prepared"
-            await worker.channel.send({"type": "commit", "number": number})
-            assert (await worker.hears())["type"] == "committed"
+            await worker.channel.send(Prepare(number, variants[number % 4], {}))
+            assert await worker.hears() == Prepared(number)
+            await worker.channel.send(Commit(number))
+            assert await worker.hears() == Committed(number)
             assert await worker.asks(get("/7/x", "X-API-Key: nobody")) == 401
             assert await worker.asks(get("/nowhere", f"X-API-Key: {KEY}")) == 404
         return memory(worker.process.pid)

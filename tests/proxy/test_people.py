@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.messages import EndpointAddresses
 from tests.proxy.asking import asks, is_limited
 from tests.proxy.test_limits import left
 from tests.proxy.test_refusals import is_problem
@@ -157,10 +158,10 @@ async def test_a_customer_is_served_by_the_region_that_it_prefers(regions: Edge)
 async def test_where_nobody_there_is_up_the_nearest_serves(regions: Edge) -> None:
     customer(regions, regions={"prefer": "far"})
     await regions.starts()
-    listing = [{"addresses": ["127.0.0.1"], "up": up} for up in (["127.0.0.1"], [], [])]
+    listing = [EndpointAddresses(["127.0.0.1"], up) for up in (["127.0.0.1"], [], [])]
     regions.worker.runtime.snapshot.endpoints_changed({"api": listing})
     assert set(await servers(regions, times=10)) == {0}
-    listing[1]["up"] = ["127.0.0.1"]
+    listing[1] = listing[0]
     regions.worker.runtime.snapshot.endpoints_changed({"api": listing})
     assert set(await servers(regions, times=10)) == {1}
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.config.models import Upstream
 from edgeproxy.errors import Fault
+from edgeproxy.messages import EndpointAddresses
 from edgeproxy.proxy import pool
 from edgeproxy.proxy.pool import Endpoint, Service
 
@@ -32,13 +33,13 @@ def at(host: str, **settings: Any) -> dict[str, Any]:
     return {"url": f"http://{host}:80", **settings}
 
 
-def told(*listing: str) -> list[dict[str, Any]]:
+def told(*listing: str) -> list[EndpointAddresses]:
     """What the supervisor tells: of each endpoint its addresses, those that are down with a minus sign."""
     return [
-        {
-            "addresses": [address.removeprefix("-") for address in addresses.split()],
-            "up": [address for address in addresses.split() if not address.startswith("-")],
-        }
+        EndpointAddresses(
+            [address.removeprefix("-") for address in addresses.split()],
+            [address for address in addresses.split() if not address.startswith("-")],
+        )
         for addresses in listing
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from edgeproxy.messages import EndpointAddresses
 from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses
 from edgeproxy.proxy.identity import Directory, Identity
@@ -493,8 +494,8 @@ async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge:
 # ---- what the supervisor tells
 
 
-def listing(address: str, up: bool = True) -> list[dict[str, Any]]:
-    return [{"url": "", "addresses": [address], "up": [address] if up else []}]
+def listing(address: str, up: bool = True) -> list[EndpointAddresses]:
+    return [EndpointAddresses([address], [address] if up else [])]
 
 
 async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:

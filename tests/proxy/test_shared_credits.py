@@ -110,9 +110,11 @@ async def test_what_answers_cost_is_told(edge: Edge, shared: Shared) -> None:
     assert (await asks(client)).status == 200
     await edge.until(lambda: bool(edge.uses), "the supervisor is told")
     assert edge.uses is not None
-    ((said, *_),) = [message["rates"] for message in edge.uses[:1]]
-    assert said[4:6] == [100, 60.0]
-    assert said[-2:] == ["eventual", True], "nobody waits, and what others have used is asked for before it is charged"
+    said = edge.uses[0].rates[0]
+    assert (said.limit, said.span) == (100, 60.0)
+    assert (said.mode, said.refused) == ("eventual", True), (
+        "nobody waits, and what others have used is asked for before it is charged"
+    )
     told = len(edge.uses)
     await edge.until(lambda: edge.used()["tokens"] == 60, "it is charged")
     assert (await asks(client)).status == 200, "no matter that the hub was never asked"

@@ -9,10 +9,12 @@ from time import monotonic
 
 import pytest
 
+from edgeproxy import messages
 from edgeproxy.channel import Channel
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.gate import LONGEST, Gate
+from edgeproxy.messages import Drain, HubHeard, LimitRow
 from edgeproxy.proxy.worker import until_told
 from edgeproxy.tasks import Tasks
 from tests.proxy.asking import asks, is_limited, request
@@ -73,7 +75,7 @@ class Shared:
     def says_unused(self, gate: Gate) -> None:
         """The supervisor says that nobody has used the claims of this row for a while."""
         table = self.table
-        place = ["customers", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION]]
+        place = LimitRow("customers", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION])
         self.edge.runtime.claim_waiter.unused([place])
 
     def wanted(self, gate: Gate) -> int:
@@ -313,11 +315,12 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
 ) -> None:
     monkeypatch.setitem(LONGEST, "bounded", 60.0)
     upstream = await shared.begins()
-    mine, its = [await Channel.over(end) for end in socket.socketpair()]
+    above, below = socket.socketpair()
+    mine, its = await Channel.over(above, messages.SUPERVISOR), await Channel.over(below, messages.WORKER)
     stop = asyncio.Event()
     tasks = Tasks()
-    told = tasks.start("told", until_told(its, edge.worker, {"orphan_deadline": 0.0, "token": 1}, stop))
-    await mine.send({"type": "drain", "deadline": 5.0})
+    told = tasks.start("told", until_told(its, edge.worker, own=1, orphan_deadline=0.0, stop=stop))
+    await mine.send(Drain(5.0))
     await stop.wait()
     assert await told == 5.0
     client = await edge.client()
@@ -325,7 +328,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     gate = await shared.waits()
     if supervisor == "answers":
         shared.gives(gate)
-        await mine.send({"type": "heard"})
+        await mine.send(HubHeard())
     else:
         mine.close()
     await upstream.gets_request()
@@ -448,9 +451,9 @@ async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: 
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
     words = shared.table.words
-    for wrong in (["nothing", 1, 0, 0], ["customers", 99, gate.row, 2], ["customers", 1, gate.row, 99]):
+    for wrong in (("nothing", 1, 0, 0), ("customers", 99, gate.row, 2), ("customers", 1, gate.row, 99)):
         words[gate.row + edge.worker.store.customers.head_at + at.GIVEN] += 1
-        edge.runtime.claim_waiter.unused([wrong])
+        edge.runtime.claim_waiter.unused([LimitRow(*wrong)])
         assert gate.in_hand == 1, "it is another row, of another table"
         shared.says_unused(gate)
 

@@ -10,15 +10,26 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import pytest
 import uvloop
 
+from edgeproxy import messages
 from edgeproxy.channel import Channel, ChannelClosed
 from edgeproxy.config.load import dump
 from edgeproxy.counters.columns import orphans
 from edgeproxy.counters.store import Store
+from edgeproxy.messages import (
+    Alive,
+    Drain,
+    EndpointAddresses,
+    Endpoints,
+    Failed,
+    Ready,
+    Start,
+    ToSupervisor,
+    ToWorker,
+)
 from tests.proxy.authority import Authority
 from tests.support.transcript import Edge, get
 from tests.support.waiting import until
@@ -45,9 +56,9 @@ class Process:
             text=True,
         )
         theirs.close()
-        self.channel: Channel
+        self.channel: Channel[ToWorker, ToSupervisor]
 
-    async def begins(self, orphan_deadline: float = 60.0, *told: dict[str, Any]) -> dict[str, Any]:
+    async def begins(self, orphan_deadline: float = 60.0, *told: ToWorker) -> ToSupervisor:
         """Configure it, and tell it this right after; returns its first message."""
         await self.is_configured(orphan_deadline)
         for message in told:
@@ -56,25 +67,29 @@ class Process:
 
     async def is_configured(self, orphan_deadline: float = 60.0) -> None:
         """Tell it what to serve."""
-        self.channel = await Channel.over(self._mine)
+        self.channel = await Channel.over(self._mine, messages.SUPERVISOR)
         await self.channel.send(
-            {
-                "type": "config",
-                "state": str(self.state),
-                "tables_dir": None,
-                "number": 1,
-                "settings": dump(self.settings).decode(),
-                "token": TOKEN,
-                "orphan_deadline": orphan_deadline,
-            }
+            Start(
+                1,
+                settings=dump(self.settings),
+                state=str(self.state),
+                tables_dir=None,
+                token=TOKEN,
+                orphan_deadline=orphan_deadline,
+            )
         )
 
-    async def hears(self) -> dict[str, Any]:
+    async def hears(self) -> ToSupervisor:
         """What it says next, but for signs of life."""
         async with asyncio.timeout(30):
-            while (message := await self.channel.receive())["type"] == "alive":
+            while isinstance(message := await self.channel.receive(), Alive):
                 pass
         return message
+
+    async def hangs_up(self) -> None:
+        """It has nothing more to say, and closes the channel."""
+        with pytest.raises(ChannelClosed):
+            await self.hears()
 
     async def asks(self, request: bytes) -> int:
         """The status of its answer to a request over a connection of its own."""
@@ -117,7 +132,7 @@ def worker(edge: Edge) -> Iterator[Process]:
 def test_it_serves_until_it_is_told_to_leave_and_counts_for_all_to_see(worker: Process) -> None:
     async def scene() -> None:
         ready = await worker.begins()
-        assert ready == {"type": "ready", "column": 0}
+        assert ready == Ready(0)
         assert await worker.asks(get("/nowhere")) == 404
         assert await worker.asks(get("/v1/x")) == 401
         codes = {
@@ -126,11 +141,9 @@ def test_it_serves_until_it_is_told_to_leave_and_counts_for_all_to_see(worker: P
             if name == "edge_requests_total"
         }
         assert codes == {"404": 1, "401": 1}
-        await worker.channel.send({"type": "drain", "deadline": 5.0})
+        await worker.channel.send(Drain(5.0))
         async with asyncio.timeout(10):
-            assert await worker.hears() == {"type": "left"}
-            with pytest.raises(ChannelClosed):
-                await worker.hears()
+            await worker.hangs_up()
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
@@ -142,7 +155,7 @@ def test_a_signal_ends_it_cleanly(worker: Process, number: int) -> None:
         await worker.begins()
         os.kill(worker.process.pid, number)
         async with asyncio.timeout(10):
-            assert await worker.hears() == {"type": "left"}
+            await worker.hangs_up()
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
@@ -153,9 +166,9 @@ def test_what_asks_the_supervisor_for_a_reload_does_not_end_it(worker: Process) 
         await worker.begins()
         os.kill(worker.process.pid, signal.SIGHUP)
         assert await worker.asks(get("/nowhere")) == 404
-        await worker.channel.send({"type": "drain", "deadline": 5.0})
+        await worker.channel.send(Drain(5.0))
         async with asyncio.timeout(10):
-            assert await worker.hears() == {"type": "left"}
+            await worker.hangs_up()
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
@@ -186,7 +199,7 @@ def untold(edge: Edge) -> Iterator[Process]:
 def test_where_its_supervisor_dies_before_it_is_ready_it_serves_on_all_the_same(untold: Process) -> None:
     async def scene() -> None:
         await untold.is_configured()
-        await untold.channel.send({"type": "endpoints", "number": 1, "services": {"api": []}})
+        await untold.channel.send(Endpoints(1, {"api": [EndpointAddresses([], [])]}))
         untold.channel.close()
         async with asyncio.timeout(30):
             assert await untold.asks(get("/nowhere")) == 404
@@ -247,8 +260,9 @@ def test_without_a_free_column_it_says_so_and_does_not_start(worker: Process) ->
 
     async def scene() -> None:
         answer = await worker.begins()
-        assert answer["type"] == "failed"
-        assert answer["why"]
+        assert isinstance(answer, Failed)
+        assert answer.why
+        assert answer.crowded
 
     uvloop.run(scene())
     assert worker.ends()[0] == 1
@@ -260,7 +274,34 @@ def test_with_nobody_to_configure_it_it_ends(worker: Process) -> None:
     worker._mine.close()
     code, written = worker.ends()
     assert code == 1
-    assert "supervisor is gone" in written
+    assert "the other side is gone" in written
+
+
+def test_what_it_cannot_understand_is_the_end_of_its_supervisor_and_not_of_its_requests(worker: Process) -> None:
+    async def scene() -> None:
+        worker.supervisor.control.serve(TOKEN, monotonic())
+        await worker.begins()
+        worker.channel._writer.write(b"\x00\x00\x00\x0e\x81\xa4type\xa7unknown")
+        async with asyncio.timeout(10):
+            await worker.hangs_up()
+        assert await worker.asks(get("/nowhere")) == 404
+        worker.supervisor.control.serve(TOKEN + 1, monotonic())
+
+    uvloop.run(scene())
+    code, written = worker.ends()
+    assert code == 0
+    assert "Invalid value 'unknown'" in written
+
+
+def test_what_comes_before_the_configuration_ends_it_with_a_word(worker: Process) -> None:
+    async def scene() -> None:
+        channel = await Channel.over(worker._mine, messages.SUPERVISOR)
+        await channel.send(Drain(5.0))
+
+    uvloop.run(scene())
+    code, written = worker.ends()
+    assert code == 1
+    assert "Drain is not what a worker is told first" in written
 
 
 @pytest.fixture
@@ -284,8 +325,8 @@ def test_with_a_certificate_that_cannot_be_used_it_says_so_and_does_not_start(se
 
     async def scene() -> None:
         answer = await secure.begins()
-        assert answer["type"] == "failed"
-        assert "No such file" in answer["why"]
+        assert isinstance(answer, Failed)
+        assert "No such file" in answer.why
 
     uvloop.run(scene())
     assert secure.ends()[0] == 1

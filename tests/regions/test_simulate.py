@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from edgeproxy.limits.gate import cold_allowance
-from edgeproxy.sync.plan import TICK, Mode, allowance
+from edgeproxy.limits.rate_terms import Mode
+from edgeproxy.sync.plan import TICK, allowance
 from loadtest.regions.simulate import SCENARIOS, Found, Way, World, average, play, round_trips, window
 
 HOSTS = 6

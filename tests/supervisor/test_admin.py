@@ -31,6 +31,7 @@ from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import Tasks
 from tests.supervisor.scraped import families, value
+from tests.supervisor.test_workers import start
 from tests.support.authority import Authority
 
 CONFIG = """
@@ -112,7 +113,7 @@ def ask(
     async def play() -> None:
         settings = room.settings
         table_reader = TableReader(room.store)
-        workers = Workers(settings.workers, ["/nonexistent/worker"], (), {})
+        workers = Workers(settings.workers, ["/nonexistent/worker"], (), start())
         upstreams = Upstreams(settings.upstreams, workers.publish, ill)
         certificates = Certificates(settings, lambda: None)
         await certificates.look()

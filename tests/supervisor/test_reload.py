@@ -1,6 +1,7 @@
 """Reloads: what they decide, one after another, and how a workers changes from one configuration to another."""
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -12,11 +13,11 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from edgeproxy.channel import pack
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded, attempt, load
 from edgeproxy.config.models import Settings
 from edgeproxy.config.parsers import Address
+from edgeproxy.messages import Endpoints, LoadCertificates, Prepare, Start
 from edgeproxy.supervisor import sockets
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.changeover import Changeover
@@ -27,7 +28,7 @@ from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.watch import Settling, watch
 from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import Tasks
-from tests.supervisor.test_workers import STAND_IN, ask, ready
+from tests.supervisor.test_workers import STAND_IN, ask, ready, start
 from tests.support.authority import Authority
 from tests.support.waiting import turned, within
 
@@ -326,7 +327,7 @@ def workers(scene: Callable[[Workers, Address], Awaitable[None]], behaviour: str
 
     async def run() -> list[int]:
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
-        made = Workers(2, STAND_IN, listening, first(behaviour), silence=60.0)
+        made = Workers(2, STAND_IN, listening, start(behaviour), silence=60.0)
         made.start()
         try:
             await within(30, scene(made, sockets.address_of(listening[0])))
@@ -339,12 +340,9 @@ def workers(scene: Callable[[Workers, Address], Awaitable[None]], behaviour: str
     return uvloop.run(run())
 
 
-def first(behaviour: str = "serves", number: int = 1) -> Any:
-    return pack({"type": "config", "number": number, "behaviour": behaviour})
-
-
-def offer(number: int, **pids: list[int]) -> Any:
-    return pack({"type": "prepare", "number": number, **pids})
+def offer(number: int, **pids: list[int]) -> Prepare:
+    """A configuration, and which stand-ins make what of it."""
+    return Prepare(number, json.dumps(pids).encode(), {})
 
 
 async def served(address: Address, wanted: dict[int, list[int]]) -> None:
@@ -361,7 +359,7 @@ def test_all_prepare_and_then_all_serve_it() -> None:
         pids = [process.pid for process in made.workers]
         assert await made.prepare(2, offer(2), 10) == []
         assert [process.number for process in made.workers] == [1, 1]
-        made.commit(2, first(number=2))
+        made.commit(2, start(number=2))
         assert await made.settle(10) == []
         assert made.ready == 2
         await served(address, {pid: [1, 2] for pid in pids})
@@ -377,7 +375,7 @@ def test_where_one_refuses_none_serves_it() -> None:
         assert whys == [f"worker {pids[0]}: no row is left"]
         made.discard(2)
         assert await made.prepare(3, offer(3), 10) == []
-        made.commit(3, first(number=3))
+        made.commit(3, start(number=3))
         assert await made.settle(10) == []
         await served(address, {pid: [1, 3] for pid in pids})
 
@@ -401,7 +399,7 @@ def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> N
         await ready(made)
         dies, other = made.workers
         assert await made.prepare(2, offer(2, die=[dies.pid]), 10) == []
-        made.commit(2, first(number=2))
+        made.commit(2, start(number=2))
         await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
         assert await made.settle(10) == []
         (new,) = {process.pid for process in made.workers} - {other.pid}
@@ -426,7 +424,7 @@ def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
         assert not offered.done()
         hanging.kill()
         assert await offered == []
-        made.commit(2, first(number=2))
+        made.commit(2, start(number=2))
         assert await made.settle(10) == []
         await turned(lambda: made.ready == 2, "it is replaced")
 
@@ -437,13 +435,13 @@ def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> N
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
-        one.outbox.put({"type": "go"})
+        one.outbox.put(LoadCertificates())
         await turned(lambda: one.welcome, "one is ready")
         assert await made.prepare(2, offer(2), 10) == []
-        made.commit(2, first("late", number=2))
+        made.commit(2, start("late", number=2))
         assert await made.settle(10) == []
         assert not other.ready
-        other.outbox.put({"type": "go"})
+        other.outbox.put(LoadCertificates())
         await turned(lambda: made.ready == 2, "the other is ready")
         await served(address, {one.pid: [1, 2], other.pid: [1, 2]})
 
@@ -454,17 +452,17 @@ def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
-        one.outbox.put({"type": "go"})
+        one.outbox.put(LoadCertificates())
         await turned(lambda: one.welcome, "one is ready")
         os.kill(other.pid, signal.SIGSTOP)
         assert await made.prepare(2, offer(2), 10) == []
-        made.commit(2, first("late", number=2))
-        made.publish({"type": "endpoints", "number": 2, "services": {}})
+        made.commit(2, start("late", number=2))
+        made.publish(Endpoints(2, {}))
         os.kill(other.pid, signal.SIGCONT)
-        other.outbox.put({"type": "go"})
+        other.outbox.put(LoadCertificates())
         await turned(lambda: made.ready == 2, "the other is ready")
         told: list[str] = []
-        while told[-2:] != ["commit", "endpoints"]:
+        while told[-2:] != ["Commit", "Endpoints"]:
             answer = await ask(address)
             told = [message["type"] for message in answer["told"] if answer["pid"] == other.pid]
 
@@ -475,13 +473,13 @@ def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
-        one.outbox.put({"type": "go"})
+        one.outbox.put(LoadCertificates())
         await turned(lambda: one.welcome, "one is ready")
         # As if this had been overtaken by what is offered next.
         assert await made.prepare(2, offer(2, ignore=[other.pid]), 10) == []
-        made.commit(2, first(number=2))
+        made.commit(2, start(number=2))
         assert await made.settle(0.1) == [other.pid]
-        other.outbox.put({"type": "go"})
+        other.outbox.put(LoadCertificates())
         await turned(lambda: other.ready, "the other serves, but not what it should")
         assert await made.prepare(3, offer(3, refuse=[one.pid]), 10) == [f"worker {one.pid}: no row is left"]
         made.discard(3)
@@ -496,11 +494,11 @@ def test_one_that_cannot_follow_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
-        one.outbox.put({"type": "go"})
+        one.outbox.put(LoadCertificates())
         await turned(lambda: one.welcome, "one is ready")
         assert await made.prepare(2, offer(2, refuse=[other.pid]), 10) == []
-        made.commit(2, first(number=2))
-        other.outbox.put({"type": "go"})
+        made.commit(2, start(number=2))
+        other.outbox.put(LoadCertificates())
         await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
         assert other.ended.result() == 0
         assert await made.settle(10) == []
@@ -543,8 +541,8 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
         probed.append(target.address)
         return None
 
-    def config(number: int, _: Settings) -> dict[str, Any]:
-        return {"type": "config", "number": number, "behaviour": "serves", "settings": ""}
+    def begin(number: int, _: Settings) -> Start:
+        return start(number=number)
 
     async def told(address: Address, kind: str) -> list[Any]:
         return [message for message in (await ask(address))["told"] if message["type"] == kind]
@@ -552,28 +550,26 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
     async def run() -> None:
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
         address = sockets.address_of(listening[0])
-        made = Workers(1, STAND_IN, listening, pack(config(1, one)))
+        made = Workers(1, STAND_IN, listening, start())
         upstreams = Upstreams(one.upstreams, made.publish, probe)
         prober = Prober(one.upstreams)
-        changeover = Changeover(one, config, made, upstreams, Certificates(one, lambda: None), prober)
+        changeover = Changeover(one, begin, made, upstreams, Certificates(one, lambda: None), prober)
         await changeover.begin()
         await ready(made)
         assert await within(20, changeover(two)) == []
         assert probed == ["10.0.0.1", "10.0.0.2"], "what was known is not asked again"
-        (prepare,) = await told(address, "prepare")
-        assert prepare["services"]["more"] == [
-            {"url": "http://10.0.0.2:80", "addresses": ["10.0.0.2"], "up": ["10.0.0.2"]}
-        ]
+        (prepare,) = await told(address, "Prepare")
+        assert prepare["services"]["more"] == [{"addresses": ["10.0.0.2"], "up": ["10.0.0.2"]}]
         assert upstreams.report().keys() == {"api", "more"}
         await turned(lambda: made.number == 2, "it is committed")
-        while [message["number"] for message in await told(address, "endpoints")] != [1, 2]:
+        while [message["number"] for message in await told(address, "Endpoints")] != [1, 2]:
             pass
         # Not taken: as if it had not been offered.
         made.workers[0].refused = (3, "no row is left")
         assert await within(20, changeover(one)) == [f"worker {made.workers[0].pid}: no row is left"]
         assert upstreams.report().keys() == {"api", "more"}
         assert made.number == 2
-        while not await told(address, "discard"):
+        while not await told(address, "Discard"):
             pass
         assert await within(20, changeover(one)) == []
         assert made.number == 4

@@ -5,13 +5,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis as Client
 
 from edgeproxy.config.models import Hub
 from edgeproxy.counters.store import Store
+from edgeproxy.limits.rate_terms import RateTerms
+from edgeproxy.messages import LimitsUsed, RateUse
 from edgeproxy.sync.coordinator import Coordinator
 from edgeproxy.tasks import Tasks
 from tests.support.redis import SERVER, Redis
@@ -32,14 +33,14 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     server.kill()
 
 
-def used(store: Store, now: float) -> dict[str, Any]:
+def used(store: Store, now: float) -> LimitsUsed:
     """What a worker says that uses many limits at once."""
     table = store.customers
     rates = []
     for number in range(MANY):
         row, generation, _ = table.find(table.key(b"customer-%d" % number), WIDTH, now)
-        rates.append(["customers", table.file.generation, row, generation, 100, 60.0, 28, 0, 0.0, "bounded", False])
-    return {"type": "uses", "rates": rates, "totals": []}
+        rates.append(RateUse.of("customers", table.file.generation, row, generation, RateTerms(100, 60.0, 28), False))
+    return LimitsUsed(rates, [])
 
 
 async def stretches(found: list[float]) -> None:

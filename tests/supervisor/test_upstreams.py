@@ -8,6 +8,7 @@ from typing import Any
 import uvloop
 
 from edgeproxy.config.models import Upstream
+from edgeproxy.messages import EndpointAddresses, Endpoints
 from edgeproxy.supervisor.health import Target
 from edgeproxy.supervisor.upstreams import Upstreams
 from tests.support.waiting import turned, within
@@ -40,10 +41,10 @@ class World:
         await asyncio.sleep(0)
         await turned(lambda: who not in self.silent, f"{who} answers")
 
-    def last(self, upstream: str = "api") -> list[tuple[str, list[str], list[str]]]:
+    def last(self, upstream: str = "api") -> list[tuple[list[str], list[str]]]:
         """Of the newest message: each endpoint's URL, addresses, and those that are up."""
-        assert self.told[-1]["type"] == "endpoints"
-        return [(one["url"], one["addresses"], one["up"]) for one in self.told[-1]["services"][upstream]]
+        assert isinstance(self.told[-1], Endpoints)
+        return [(one.addresses, one.up) for one in self.told[-1].services[upstream]]
 
 
 Scene = Callable[[Upstreams, World], Awaitable[None]]
@@ -81,21 +82,16 @@ TWO = {"endpoints": ["http://10.0.0.1:80", "http://10.0.0.2:80"], "health": HEAL
 def test_each_endpoint_is_told_in_the_order_of_the_configuration() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
         assert world.told == [
-            {
-                "type": "endpoints",
-                "number": 1,
-                "services": {
+            Endpoints(
+                1,
+                {
                     "api": [
-                        {
-                            "url": "http://b.test:80",
-                            "addresses": ["10.0.0.5", "10.0.0.6", "::5"],
-                            "up": ["10.0.0.5", "10.0.0.6", "::5"],
-                        },
-                        {"url": "https://10.0.0.1:443", "addresses": ["10.0.0.1"], "up": ["10.0.0.1"]},
+                        EndpointAddresses(["10.0.0.5", "10.0.0.6", "::5"], ["10.0.0.5", "10.0.0.6", "::5"]),
+                        EndpointAddresses(["10.0.0.1"], ["10.0.0.1"]),
                     ],
-                    "other": [{"url": "http://[::1]:80", "addresses": ["::1"], "up": ["::1"]}],
+                    "other": [EndpointAddresses(["::1"], ["::1"])],
                 },
-            }
+            )
         ]
 
     world = World()
@@ -127,10 +123,10 @@ def test_what_is_not_known_in_time_is_told_later() -> None:
     world.silent.add("slow.test")
 
     async def scene(upstreams: Upstreams, world: World) -> None:
-        assert world.last() == [("http://slow.test:80", [], []), ("http://10.0.0.1:80", ["10.0.0.1"], ["10.0.0.1"])]
+        assert world.last() == [([], []), (["10.0.0.1"], ["10.0.0.1"])]
         world.silent.clear()
         await turned(lambda: len(world.told) == 2, "it is told")
-        assert world.last()[0] == ("http://slow.test:80", ["10.0.0.5"], ["10.0.0.5"])
+        assert world.last()[0] == (["10.0.0.5"], ["10.0.0.5"])
 
     play(scene, world, begin=0.05, api={"endpoints": ["http://slow.test", "http://10.0.0.1"]})
 
@@ -141,7 +137,7 @@ def test_the_first_message_waits_for_the_first_probes() -> None:
     world.names["a.test"] = ["10.0.0.2", "10.0.0.3"]
 
     async def scene(upstreams: Upstreams, world: World) -> None:
-        assert world.last() == [("http://a.test:80", ["10.0.0.2", "10.0.0.3"], ["10.0.0.3"])]
+        assert world.last() == [(["10.0.0.2", "10.0.0.3"], ["10.0.0.3"])]
         assert len(world.told) == 1
 
     play(scene, world, api={"endpoints": ["http://a.test"], "health": HEALTH})
@@ -154,7 +150,7 @@ def test_a_name_that_changes_its_address_is_told() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
         world.names["a.test"] = ["10.0.0.2"]
         await turned(lambda: len(world.told) == 2, "it is told")
-        assert world.last() == [("http://a.test:80", ["10.0.0.2"], ["10.0.0.2"])]
+        assert world.last() == [(["10.0.0.2"], ["10.0.0.2"])]
         del world.names["a.test"]
         await turned(lambda: upstreams.report()["api"][0]["why"], "look-ups fail")
         assert len(world.told) == 2
@@ -164,11 +160,11 @@ def test_a_name_that_changes_its_address_is_told() -> None:
 
 def test_an_address_that_fails_is_told_and_again_when_it_is_well() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
-        both = [("http://10.0.0.1:80", ["10.0.0.1"], ["10.0.0.1"]), ("http://10.0.0.2:80", ["10.0.0.2"], ["10.0.0.2"])]
+        both = [(["10.0.0.1"], ["10.0.0.1"]), (["10.0.0.2"], ["10.0.0.2"])]
         assert world.last() == both
         world.ill["10.0.0.1"] = "connection refused"
         await turned(lambda: len(world.told) == 2, "it is told")
-        assert world.last() == [("http://10.0.0.1:80", ["10.0.0.1"], []), both[1]]
+        assert world.last() == [(["10.0.0.1"], []), both[1]]
         del world.ill["10.0.0.1"]
         await turned(lambda: len(world.told) == 3, "it is told again")
         assert world.last() == both
@@ -179,7 +175,7 @@ def test_an_address_that_fails_is_told_and_again_when_it_is_well() -> None:
 def test_all_may_be_down() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
         world.ill = {"10.0.0.1": "status 500", "10.0.0.2": "status 500"}
-        await turned(lambda: not any(up for _, _, up in world.last()), "none is up")
+        await turned(lambda: not any(up for _, up in world.last()), "none is up")
 
     play(scene, api=TWO)
 
@@ -189,7 +185,7 @@ def test_what_changes_together_is_told_together() -> None:
 
     async def scene(upstreams: Upstreams, world: World) -> None:
         world.ill = {f"10.0.0.{n}": "status 500" for n in range(100)}
-        await turned(lambda: not any(up for _, _, up in world.last()), "none is up")
+        await turned(lambda: not any(up for _, up in world.last()), "none is up")
         assert len(world.told) <= 4
 
     play(scene, api={"endpoints": endpoints, "health": HEALTH})
@@ -214,18 +210,18 @@ def test_a_new_address_is_used_once_it_was_probed_where_others_are_up() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
         world.names["a.test"] = ["10.0.0.1", "10.0.0.2"]
         await turned(lambda: len(world.told) == 2, "it is told")
-        assert world.last() == [("http://a.test:80", ["10.0.0.1", "10.0.0.2"], ["10.0.0.1"])]
+        assert world.last() == [(["10.0.0.1", "10.0.0.2"], ["10.0.0.1"])]
         world.silent.clear()
         await turned(lambda: len(world.told) == 3, "it is told again")
-        assert world.last() == [("http://a.test:80", ["10.0.0.1", "10.0.0.2"], ["10.0.0.1", "10.0.0.2"])]
+        assert world.last() == [(["10.0.0.1", "10.0.0.2"], ["10.0.0.1", "10.0.0.2"])]
 
     play(scene, world, api={"endpoints": ["http://a.test"], "health": HEALTH})
 
 
 def test_one_address_may_be_well_for_one_upstream_and_not_for_another() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
-        assert world.last("checked") == [("http://10.0.0.1:80", ["10.0.0.1"], [])]
-        assert world.last("trusting") == [("http://10.0.0.1:80", ["10.0.0.1"], ["10.0.0.1"])]
+        assert world.last("checked") == [(["10.0.0.1"], [])]
+        assert world.last("trusting") == [(["10.0.0.1"], ["10.0.0.1"])]
 
     world = World()
     world.ill["10.0.0.1"] = "status 500"
@@ -294,15 +290,15 @@ def test_what_is_considered_is_asked_for_and_told_only_once_it_is_adopted() -> N
     async def scene(upstreams: Upstreams, world: World) -> None:
         new = made(other={"endpoints": ["http://b.test"], "health": HEALTH})
         services = await upstreams.consider(new, 20)
-        assert services == {"other": [{"url": "http://b.test:80", "addresses": ["10.0.0.2"], "up": ["10.0.0.2"]}]}
+        assert services == {"other": [EndpointAddresses(["10.0.0.2"], ["10.0.0.2"])]}
         world.ill["10.0.0.2"] = "status 500"
         world.names["a.test"] = ["10.0.0.3"]
         await turned(lambda: len(world.told) == 2, "what serves is told")
-        assert (world.told[-1]["number"], world.told[-1]["services"].keys()) == (1, {"api"})
+        assert (world.told[-1].number, world.told[-1].services.keys()) == (1, {"api"})
         assert upstreams.report().keys() == {"api"}
         upstreams.adopt(7)
-        assert (world.told[-1]["number"], world.told[-1]["services"].keys()) == (7, {"other"})
-        await turned(lambda: world.last("other") == [("http://b.test:80", ["10.0.0.2"], [])], "it is told as it is")
+        assert (world.told[-1].number, world.told[-1].services.keys()) == (7, {"other"})
+        await turned(lambda: world.last("other") == [(["10.0.0.2"], [])], "it is told as it is")
         assert upstreams.report().keys() == {"other"}
 
     play(scene, world, api={"endpoints": ["http://a.test"]})
@@ -317,7 +313,7 @@ def test_what_was_considered_and_dropped_leaves_no_trace() -> None:
         upstreams.drop()
         world.names["b.test"] = ["10.0.0.9"]
         upstreams.adopt(3)
-        assert world.told[-1] == {"type": "endpoints", "number": 3, "services": {}}
+        assert world.told[-1] == Endpoints(3, {})
 
     play(scene, world, api=TWO)
 
@@ -334,7 +330,7 @@ def test_a_reload_forgets_nothing_that_is_known_of_names_and_addresses_that_stay
         same = {"endpoints": ["http://a.test"], "health": slow}
         services = await within(5, upstreams.consider(made(api={**same, "pool": 7}), 20))
         upstreams.adopt(2)
-        assert services["api"][0]["up"] == ["10.0.0.1"]
+        assert services["api"][0].up == ["10.0.0.1"]
         assert upstreams.report()["api"][0]["addresses"][1]["why"] == "status 500"
         # Probed in another way, it is not known any more.
         await upstreams.consider(made(api={**same, "health": {**slow, "path": "/else"}}), 0.05)

@@ -18,7 +18,7 @@ from edgeproxy.supervisor import sockets
 from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.supervisor.vitals import Vitals, vital
 from edgeproxy.supervisor.workers import Workers
-from tests.supervisor.test_workers import STAND_IN, importable, ready
+from tests.supervisor.test_workers import STAND_IN, importable, ready, start
 from tests.support.waiting import turned, within
 
 __all__ = ["importable"]
@@ -30,7 +30,7 @@ def play(tmp_path: Path, scene: Callable[[Workers, Vitals], Awaitable[None]], be
     async def run() -> None:
         store = Store.prepare(tmp_path / "state", workers=2, customers=100, addresses=100)
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
-        workers = Workers(2, STAND_IN, listening, {"type": "config", "behaviour": behaviour})
+        workers = Workers(2, STAND_IN, listening, start(behaviour))
         workers.start()
         try:
             await scene(workers, Vitals(workers, TableReader(store)))

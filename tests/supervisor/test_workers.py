@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import uvloop
+from msgspec import to_builtins
 
 from edgeproxy.config.parsers import Address
+from edgeproxy.messages import EndpointAddresses, Endpoints, LoadCertificates, Start
 from edgeproxy.supervisor import sockets
 from edgeproxy.supervisor.workers import Stillborn, Workers
 from tests.support.waiting import turned, within
@@ -26,6 +28,16 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def start(behaviour: str = "serves", number: int = 1) -> Start:
+    """What a stand-in begins with."""
+    return Start(number, behaviour.encode(), state="", tables_dir=None, token=1, orphan_deadline=0.0)
+
+
+def addresses(*known: str) -> Endpoints:
+    """Where an upstream can be reached."""
+    return Endpoints(1, {"a": [EndpointAddresses(list(known), [])]})
 
 
 def run(
@@ -40,8 +52,7 @@ def run(
 
     async def play() -> list[int]:
         listening = sockets.bind_all([Address("127.0.0.1", 0), Address("127.0.0.1", 0)])
-        config = {"type": "config", "behaviour": behaviour}
-        workers = Workers(places, STAND_IN, listening, config, silence=silence, patient=patient)
+        workers = Workers(places, STAND_IN, listening, start(behaviour), silence=silence, patient=patient)
         workers.start()
         try:
             await scene(workers, sockets.address_of(listening[0]))
@@ -156,7 +167,7 @@ def test_where_workers_find_no_column_it_depends_on_who_has_them() -> None:
 
 def test_a_command_that_cannot_be_run_is_told_as_such() -> None:
     async def scene() -> None:
-        workers = Workers(1, ["/nonexistent/worker"], (), {"type": "config"})
+        workers = Workers(1, ["/nonexistent/worker"], (), start())
         workers.start()
         with pytest.raises(Stillborn, match=r"it could not be started: .*No such file"):
             await ready(workers)
@@ -216,10 +227,10 @@ def test_a_worker_that_ends_by_itself_is_replaced_too() -> None:
 
 def test_what_was_published_before_they_start_is_the_first_that_workers_hear() -> None:
     async def scene(workers: Workers, address: Address) -> None:
-        workers.publish({"type": "endpoints", "services": {"a": 1}})
+        workers.publish(addresses("10.0.0.1"))
         await ready(workers)
         pids = [process.pid for process in workers.workers]
-        await told(workers, address, {pid: ["endpoints"] for pid in pids})
+        await told(workers, address, {pid: ["Endpoints"] for pid in pids})
 
     assert run(scene) == [0, 0]
 
@@ -227,20 +238,20 @@ def test_what_was_published_before_they_start_is_the_first_that_workers_hear() -
 def test_all_workers_are_told_and_one_that_starts_anew_only_what_is_published() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         await ready(workers)
-        workers.publish({"type": "endpoints", "services": {"a": 1}})
+        workers.publish(addresses("10.0.0.1"))
         pids = [process.pid for process in workers.workers]
-        await told(workers, address, {pid: ["endpoints"] for pid in pids})
-        workers.tell({"type": "certificates"})
-        workers.publish({"type": "endpoints", "services": {"a": 2}})
-        await told(workers, address, {pid: ["endpoints", "certificates", "endpoints"] for pid in pids})
+        await told(workers, address, {pid: ["Endpoints"] for pid in pids})
+        workers.tell(LoadCertificates())
+        workers.publish(addresses("10.0.0.2"))
+        await told(workers, address, {pid: ["Endpoints", "LoadCertificates", "Endpoints"] for pid in pids})
         killed, other = workers.workers
         killed.kill()
         await turned(lambda: workers.restarts == 1 and workers.ready == 2, "a new worker is ready")
         (new,) = {process.pid for process in workers.workers} - {other.pid}
-        await told(workers, address, {other.pid: ["endpoints", "certificates", "endpoints"], new: ["endpoints"]})
+        await told(workers, address, {other.pid: ["Endpoints", "LoadCertificates", "Endpoints"], new: ["Endpoints"]})
         while (answer := await ask(address))["pid"] != new:
             pass
-        assert answer["told"] == [{"type": "endpoints", "services": {"a": 2}}]
+        assert answer["told"] == [to_builtins(addresses("10.0.0.2"))]
 
     assert run(scene) == [0, 0]
 
@@ -251,7 +262,7 @@ def test_a_worker_that_hears_nothing_holds_up_nobody() -> None:
         stopped, other = workers.workers
         os.kill(stopped.pid, signal.SIGSTOP)
         for n in range(100):
-            workers.publish({"type": "endpoints", "n": n, "text": "x" * 100_000})
+            workers.publish(Endpoints(n, addresses("x" * 100_000).services))
             await asyncio.sleep(0)
         waiting = stopped.channel._writer.transport.get_write_buffer_size()
         assert 0 < waiting < 400_000
@@ -259,7 +270,7 @@ def test_a_worker_that_hears_nothing_holds_up_nobody() -> None:
         async def newest() -> None:
             while True:
                 answer = await ask(address)
-                if answer["pid"] == other.pid and answer["told"] and answer["told"][-1]["n"] == 99:
+                if answer["pid"] == other.pid and answer["told"] and answer["told"][-1]["number"] == 99:
                     return
 
         await within(20, newest())

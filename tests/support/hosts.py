@@ -15,8 +15,8 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Told
 from edgeproxy.limits.gate import LONGEST, Gate
 from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rate_terms import Mode, RateTerms
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import Mode, RateTerms
 from edgeproxy.sync.shared import Row, Shared, Use
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make

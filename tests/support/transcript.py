@@ -22,8 +22,8 @@ from edgeproxy.config.models import Settings
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.store import Store
+from edgeproxy.messages import LimitsUsed, LookUpKeys, Services
 from edgeproxy.proxy.claim_waiter import ClaimWaiter
-from edgeproxy.proxy.generations import Listings
 from edgeproxy.proxy.key_lookup import KeyLookup
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
@@ -52,7 +52,7 @@ def digest(key: str) -> str:
 
 def draft(settings: Settings, serving: Mapping[str, Outward] | None = None) -> PreparedConfiguration:
     """These settings as they reach a worker."""
-    return PreparedConfiguration(dump(settings).decode(), serving)
+    return PreparedConfiguration(dump(settings), serving)
 
 
 def head(*lines: str) -> bytes:
@@ -173,9 +173,9 @@ class Edge:
         self.worker: Worker
         self.address: tuple[str, int]
         """Where it listens."""
-        self.uses: list[dict[str, Any]] | None = None
+        self.uses: list[LimitsUsed] | None = None
         """What its supervisor is told of limits that other hosts share; None where none does."""
-        self.inquiries: list[dict[str, Any]] = []
+        self.inquiries: list[LookUpKeys] = []
         """For which keys its supervisor is asked."""
         self._folder = folder
         self._supervisor: Store | None = None
@@ -255,16 +255,16 @@ class Edge:
         inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
         await self.worker.listen([self._listening], inward)
 
-    def _hears(self, message: dict[str, Any]) -> bool:
+    def _hears(self, message: LimitsUsed) -> bool:
         assert self.uses is not None
         self.uses.append(message)
         return True
 
-    def _is_asked(self, message: dict[str, Any]) -> bool:
+    def _is_asked(self, message: LookUpKeys) -> bool:
         self.inquiries.append(message)
         return True
 
-    async def prepares(self, table_reader: Listings | None = None) -> int:
+    async def prepares(self, table_reader: Services | None = None) -> int:
         """Be ready to serve what `config` says now, with this told of endpoints; returns its number."""
         generations = self.worker.generations
         made = await asyncio.to_thread(draft, self.settings(), self.runtime.snapshot.outward)

@@ -28,6 +28,7 @@ from typing import Any
 import redis
 import uvloop
 
+from edgeproxy import messages
 from edgeproxy.channel import Channel, ChannelClosed, Outbox
 from edgeproxy.config.models import Hub
 from edgeproxy.counters.store import Store
@@ -35,6 +36,7 @@ from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
+from edgeproxy.messages import ClaimsUnused, LimitsUsed
 from edgeproxy.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.sync.coordinator import Coordinator
 from edgeproxy.tasks import Tasks
@@ -69,7 +71,7 @@ def supervise(state: Path, url: str, rows: int, line: socket.socket, control: Co
 
 async def _supervise(store: Store, settings: Hub, line: socket.socket, control: Connection) -> None:
     loop, ended, tasks = asyncio.get_running_loop(), asyncio.Event(), Tasks()
-    channel = await Channel.over(line)
+    channel = await Channel.over(line, messages.SUPERVISOR)
     outbox = Outbox(channel)
     late: list[float] = []
 
@@ -77,7 +79,7 @@ async def _supervise(store: Store, settings: Hub, line: socket.socket, control: 
         try:
             while True:
                 message = await channel.receive()
-                if message["type"] == "uses":
+                if isinstance(message, LimitsUsed):
                     coordinator.uses(message)
         except ChannelClosed:
             ended.set()
@@ -201,15 +203,15 @@ def work(state: Path, load: Load, line: socket.socket, control: Connection) -> N
 
 
 async def _work(store: Store, load: Load, line: socket.socket, control: Connection) -> None:
-    channel, tasks = await Channel.over(line), Tasks()
+    channel, tasks = await Channel.over(line, messages.WORKER), Tasks()
     worker = Worker(store, ClaimWaiter(channel.offer))
 
     async def hear() -> None:
         try:
             while True:
                 message = await channel.receive()
-                if message["type"] == "unused":
-                    worker.asking.unused(message["rows"])
+                if isinstance(message, ClaimsUnused):
+                    worker.asking.unused(message.rows)
                 else:
                     worker.asking.heard()
         except ChannelClosed:

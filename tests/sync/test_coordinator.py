@@ -14,6 +14,8 @@ from edgeproxy.channel import LENGTH
 from edgeproxy.config.models import Hub
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.store import Store
+from edgeproxy.limits.rate_terms import RateTerms
+from edgeproxy.messages import ClaimsUnused, FromLeader, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
 from edgeproxy.sync.coordinator import Coordinator
 from edgeproxy.sync.leader import SOCKET
 from edgeproxy.sync.shared import Shared
@@ -56,9 +58,9 @@ class Host:
         return Store.prepare(self._state, workers=1, customers=10, addresses=10, hub=True)
 
     @asynccontextmanager
-    async def coordinator(self, store: Store) -> AsyncIterator[tuple[Coordinator, list[Message]]]:
+    async def coordinator(self, store: Store) -> AsyncIterator[tuple[Coordinator, list[FromLeader]]]:
         """A supervisor, and what it tells its workers."""
-        told: list[Message] = []
+        told: list[FromLeader] = []
         coordinator = Coordinator(store, Hub(url=self._url), told.append)
         coordinator.begin()
         try:
@@ -69,13 +71,12 @@ class Host:
     def word(self, word: int, column: int = 0) -> int:
         return self.table.words[self.row + self.table.layout.head(column) + word]
 
-    def wants(self, many: int) -> Message:
+    def wants(self, many: int) -> LimitsUsed:
         """The worker waits for so many claims; what it says then."""
         self.table.words[self.row + self.table.layout.head(0) + at.WANT] = self.word(at.GIVEN) + many
-        cells = self.table.layout.cells
-        file = self.table.file.generation
-        rate = ["customers", file, self.row, self.generation, LIMIT, 60.0, cells, 0, 0.0, "bounded", False]
-        return {"type": "uses", "rates": [rate], "totals": []}
+        terms = RateTerms(LIMIT, 60.0, self.table.layout.cells)
+        use = RateUse.of("customers", self.table.file.generation, self.row, self.generation, terms, refused=False)
+        return LimitsUsed([use], [])
 
     def waits_no_more(self) -> None:
         self.table.words[self.row + self.table.layout.head(0) + at.WANT] = 0
@@ -196,16 +197,18 @@ def test_claims_that_come_when_nobody_waits_go_back(tmp_path: Path, redis: Redis
                 coordinator.uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) >= 3, "claims are given")
                 host.waits_no_more()
-                await turned(lambda: any(each["type"] == "unused" for each in told), "the worker is asked for them")
-                (said,) = {str(each["rows"]) for each in told if each["type"] == "unused"}
-                assert said == str([["customers", host.table.file.generation, host.row, host.generation]])
+                await turned(
+                    lambda: any(isinstance(each, ClaimsUnused) for each in told), "the worker is asked for them"
+                )
+                (said,) = {tuple(each.rows) for each in told if isinstance(each, ClaimsUnused)}
+                assert said == (LimitRow("customers", host.table.file.generation, host.row, host.generation),)
                 given = host.word(at.GIVEN)
                 host.table.words[host.row + host.table.layout.head(0) + at.USED] = given
                 await turned(lambda: host.at_hub("p") == host.at_hub("g") == given, "the hub has them again")
                 told.clear()
                 rates = coordinator._tables["customers", 1].rates
                 await turned(lambda: not rates.has_claims, "nothing is left to be looked at")
-                assert not [each for each in told if each["type"] == "unused"]
+                assert not [each for each in told if isinstance(each, ClaimsUnused)]
 
     asyncio.run(play())
 
@@ -234,8 +237,8 @@ def test_one_supervisor_speaks_for_two_and_the_other_takes_over(tmp_path: Path, 
                 async with host.coordinator(host.first) as (older, mine):
                     older.uses(host.wants(3))
                     await turned(lambda: host.word(at.GIVEN) == 3, "who waits is heard of by the one that speaks")
-                    await turned(lambda: {"type": "heard"} in mine, "its workers are told")
-                    assert {"type": "heard"} in its
+                    await turned(lambda: HubHeard() in mine, "its workers are told")
+                    assert HubHeard() in its
                     assert not older._tables, "it has no part in it"
                     await newer.end()
                     host.wants(2)
@@ -251,12 +254,9 @@ def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redi
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, _):
                 await turned(lambda: coordinator._hub.is_up, "the hub is reached")
-                for said in (
-                    ["customers", 1, host.row],
-                    ["customers", 1, host.row, 2, 3],
-                    ["nobody", 1, host.row, 2, True],
-                ):
-                    coordinator.uses({"type": "uses", "rates": [said], "totals": [said]})
+                for place in (("customers", 1, 1 << 40, 2), ("nobody", 1, host.row, 2)):
+                    rate = RateUse.of(*place, terms=RateTerms(LIMIT, 60.0), refused=False)
+                    coordinator.uses(LimitsUsed([rate], [TotalUse(*place, limit=1)]))
                     await turned(lambda: not coordinator._used, "it is looked at")
                 coordinator.uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
@@ -345,22 +345,11 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
 
                 await turned(is_removed, "nobody counts in the old file any more")
                 coordinator._changed()
-                rate = [
-                    "customers",
-                    later.customers.file.generation,
-                    row,
-                    generation,
-                    LIMIT,
-                    60.0,
-                    28,
-                    0,
-                    0.0,
-                    "bounded",
-                    0,
-                ]
+                terms = RateTerms(LIMIT, 60.0, 28)
+                rate = RateUse.of("customers", later.customers.file.generation, row, generation, terms, refused=False)
                 head = row + later.customers.layout.head(0)
                 later.customers.words[head + at.WANT] = 2
-                coordinator.uses({"type": "uses", "rates": [rate], "totals": []})
+                coordinator.uses(LimitsUsed([rate], []))
                 await turned(lambda: later.customers.words[head + at.GIVEN] == 2, "claims are given in the new one")
                 later.close()
 

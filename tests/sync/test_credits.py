@@ -10,9 +10,8 @@ from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.limits.admission import LimitSet, admit, blocking_gate, credits_cover, report, tell
 from edgeproxy.limits.gate import LONGEST, Gate
 from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rate_terms import Mode, RateTerms, terms_of
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync import plan
-from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.shared import Use
 from tests.support.hosts import LAYOUT, NEWS, WORKERS, Host, World
 from tests.support.tables import close_all, limits
@@ -47,7 +46,7 @@ class Customers:
         self.host, self.world = host, host.world
         self.table = limits(host.path, column)
         policies = Policies(self.table, hosts=host.count)
-        self.said: dict[Gate, plan.RateTerms] = {}
+        self.said: dict[Gate, RateTerms] = {}
         basic, credits = policies.of(BASIC, SUBJECT, cost), policies.of(CREDITS, SUBJECT, cost)
         gates = [self.gate(rule, mode) for rule in (BASIC, CREDITS)]
         self.terms = LimitSet(
@@ -58,11 +57,9 @@ class Customers:
     def gate(self, rule: Rule, mode: Mode) -> Gate:
         """The gate before a rule's row, and what the supervisor is told of it."""
         counts = self.table.readers[rule.key(SUBJECT)]
-        gate = Gate(self.table, counts, rule.depth or rule.limit, mode, self.tell)  # type: ignore[arg-type]
-        cells = 0 if rule.depth else LAYOUT.cells
-        rate = rule.limit / rule.window if rule.depth else 0.0
-        span = rule.depth / rate if rate else rule.window
-        self.said[gate] = plan.RateTerms(rule.limit, span, cells, rule.depth, rate, mode)
+        terms = terms_of(rule, LAYOUT.cells, mode)
+        gate = Gate(self.table, counts, terms.most, mode, self.tell)  # type: ignore[arg-type]
+        self.said[gate] = terms
         return gate
 
     def tell(self, gate: Gate) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.counters.hub_column import OnLoss
+from edgeproxy.limits.rate_terms import Mode
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import Mode
 from edgeproxy.sync.rate import GOOD
 from edgeproxy.sync.shared import Use
 from tests.support.hosts import WORKERS, World

@@ -3,7 +3,8 @@
 import itertools
 
 from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
-from edgeproxy.sync.plan import RETURNING, Counted, Plan, RateTerms, stock
+from edgeproxy.limits.rate_terms import RateTerms
+from edgeproxy.sync.plan import RETURNING, Counted, Plan, stock
 from tests.support.memory_hub import Memory
 
 NOW = 50_000_000.0

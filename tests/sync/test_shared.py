@@ -17,8 +17,9 @@ from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import UNUSED, Gate
 from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.rate_terms import RateTerms
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import ALONE, Counted, RateTerms
+from edgeproxy.sync.plan import ALONE, Counted
 from edgeproxy.sync.rate import GOOD
 from edgeproxy.sync.shared import SPREAD, Row, Shared, Use
 from tests.support.memory_hub import Memory

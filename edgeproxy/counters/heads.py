@@ -31,17 +31,18 @@ class Heads:
     @property
     def given(self) -> int:
         """Claims that this host's workers were ever given."""
-        return sum(self._of_workers(at.GIVEN))
+        return sum(self.each[self.width + at.GIVEN : self._own : self.width])
 
     @property
     def spent(self) -> int:
         """Claims that this host's workers ever used, or gave back."""
-        return sum(self._of_workers(at.USED))
+        return sum(self.each[self.width + at.USED : self._own : self.width])
 
     @property
     def waiting(self) -> int:
         """Claims that are wanted and not given yet."""
-        wanted, given = self._of_workers(at.WANT), self._of_workers(at.GIVEN)
+        each, width, own = self.each, self.width, self._own
+        wanted, given = each[width + at.WANT : own : width], each[width + at.GIVEN : own : width]
         if wanted == given:
             return 0
         return sum([max(0, want - has) for want, has in zip(wanted, given, strict=True)])
@@ -49,11 +50,8 @@ class Heads:
     @property
     def has_claims(self) -> bool:
         """Whether a worker has claims that it has not spent, or wants some."""
-        return self._of_workers(at.USED) != self._of_workers(at.GIVEN) or self.waiting > 0
-
-    def _of_workers(self, word: int) -> list[int]:
-        """One word of each column but the foreign one and the hub's."""
-        return self.each[self.width + word : self._own : self.width]
+        each, width, own = self.each, self.width, self._own
+        return each[width + at.USED : own : width] != each[width + at.GIVEN : own : width] or self.waiting > 0
 
     def periods(self, *, elsewhere: bool) -> list[tuple[int, int]]:
         """(number of a calendar period, what was counted in it) of each column of a quota's row.

@@ -107,7 +107,7 @@ class Control:
         return self._words[GENERATIONS[table]]
 
     def publish(self, table: str, generation: int) -> None:
-        """From now on this file is the current one. For the holder of the setup lock."""
+        """Make this file the current one. For the holder of the setup lock."""
         self._words[GENERATIONS[table]] = generation
 
     def flush(self) -> None:
@@ -115,7 +115,7 @@ class Control:
         self._map.flush()
 
     def serve(self, token: int, monotonic: float) -> None:
-        """This supervisor, known by `token` (any 64 bits but 0), serves: say so and beat, every second."""
+        """Write a heartbeat of the supervisor known by `token` (any 64 bits but 0); call it every second."""
         self._words[HEARTBEAT] = int(monotonic * 1000)
         self._words[TOKEN] = token
 

@@ -66,11 +66,11 @@ class Index:
         return None
 
     def publish(self, slot: int, key_hash: int, row: int) -> None:
-        """From now on the key leads to `row`. For the flock's holder."""
+        """Make the key lead to `row`. For the flock's holder."""
         self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
 
     def bury(self, key_hash: int, row: int) -> None:
-        """From now on the key leads nowhere. For the flock's holder; nothing happens where it never did."""
+        """Make the key lead nowhere. For the flock's holder; nothing happens where it led nowhere before."""
         words = self.words
         wanted = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
         start = at.HEADER_WORDS + key_hash % self.slots
@@ -81,7 +81,7 @@ class Index:
                 return
 
     def _clear(self, slot: int) -> None:
-        """Tombstones before an empty slot are on nobody's way: make them empty too."""
+        """Make tombstones before an empty slot empty too: no probe needs to go past them."""
         words = self.words
         if words[slot + 1] == EMPTY:
             while slot >= at.HEADER_WORDS and words[slot] == TOMBSTONE:

@@ -44,7 +44,7 @@ ON_LOSS, FULL, SHARE, DENY = 26, 0, 1, 2
 nothing."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
-"""Bitmaps of BITMAP words: columns that ever counted here, and those whose words may change at any time."""
+"""Bitmaps of BITMAP_WORDS words: columns that ever counted here, and those whose words may change at any time."""
 BITMAP_WORDS = 8
 SEEN = 64
 """A word per column: 32 bits that its worker chose by chance, and the columns' version that it knows of."""

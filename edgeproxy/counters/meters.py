@@ -39,7 +39,7 @@ class Gauge:
         self._at = table.own(key, GAUGE)
 
     def set(self, n: int) -> None:
-        """There are `n` (≥ 0) of them."""
+        """Set how many there are, `n` ≥ 0."""
         self._words[self._at] = n
 
 
@@ -71,7 +71,7 @@ class SharedGauge:
         return self._here
 
     def add(self, n: int = 1) -> None:
-        """There are `n` more in this process; fewer where it is negative, but never fewer than none."""
+        """Add `n` to this process's number; `n` may be negative, the number never is."""
         here = self._here + n
         self._words[self._at] = here
         self._here = here

@@ -17,7 +17,7 @@ COUNT_BITS = 20
 COUNT_MASK = (1 << COUNT_BITS) - 1
 
 HERE_ONLY = 0
-"""In the place of a word where the row had none to give. No worker's word is the first of the file."""
+"""Stands for a word where the row had none free: no worker's word is the first of the file."""
 
 
 class Occupancy:
@@ -38,7 +38,7 @@ class Occupancy:
         self._clear()
 
     def claim(self, subject: bytes, most: int) -> bool:
-        """One more for this subject, if there are then at most `most` in all running workers; else none, and False.
+        """Add one for this subject, if there are then at most `most` in all running workers; else none, and False.
 
         As with meters.SharedGauge it is added before the others are looked at, so that the bound is never passed.
         Subjects beyond what a row has words for are counted in this process alone.
@@ -60,7 +60,7 @@ class Occupancy:
         return False
 
     def leave(self, subject: bytes) -> None:
-        """One fewer, of those that were claimed."""
+        """Give back one of those that were claimed."""
         row, place, word = self._open[subject]
         word -= 1
         if not word & COUNT_MASK:

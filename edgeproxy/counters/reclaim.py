@@ -90,7 +90,7 @@ class Reclaim:
             table.file.unlock()
 
     def idle(self, row: int, now: float) -> bool:
-        """Whether nothing was counted in the row for its window and IDLE more, nor was it claimed since, nor wanted."""
+        """Whether the row was not counted in or claimed for its window and IDLE_SECONDS more, and is not wanted."""
         table = self.table
         width = table.words[row + at.ROW_WIDTH] or 1
         rings = table.words[row + at.FOREIGN : row + table.layout.heads].tolist()

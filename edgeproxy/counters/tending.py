@@ -103,7 +103,7 @@ class Tending:
         return Tended(True, closed, reclaimed, revived, carried, tuple(folded), tuple(removed))
 
     def mend(self, table: LimitTable) -> None:
-        """Where a process was killed while it changed which row is whose, count the rows anew."""
+        """Repair the table where a process was killed while it claimed or freed a row."""
         if table.words[DAMAGED] or table.words[PENDING]:
             table.mend()
 

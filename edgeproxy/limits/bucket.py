@@ -89,7 +89,7 @@ def room(depth: int) -> float:
 
 
 class Hybrid(TokenBucket):
-    """A window for the promise and a bucket for smoothness, on one row: both must have room."""
+    """A window, which bounds the total, and a bucket, which smooths it, on one row: both must have room."""
 
     __slots__ = ("_smooths",)
 
@@ -117,5 +117,5 @@ class Hybrid(TokenBucket):
         )
 
     def _reset(self, now: float) -> int:
-        """Of the one that is closer to refusal."""
+        """Whole seconds for the `t` of the RateLimit field, of the one of the two that is closer to refusal."""
         return TokenBucket._reset(self, now) if self._smooths else SlidingWindow._reset(self, now)

@@ -17,15 +17,15 @@ class Concurrency:
 
     @property
     def counts(self) -> Slots:
-        """Where it is counted."""
+        """The slots in which it is counted."""
         return self._slots
 
     def take(self, now: float) -> bool:
-        """Take a slot; False, and nothing taken, where all are."""
+        """Take a slot; False, and nothing taken, where all are taken."""
         return self._slots.take(self.limit, now)
 
     def give_back(self) -> None:
-        """The request that took a slot is over."""
+        """Give back the slot of a request that is over."""
         self._slots.give_back()
 
     def retry_after(self, now: float, cost: int = 1) -> int:

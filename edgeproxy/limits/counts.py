@@ -16,7 +16,7 @@ ROW_RETRY_SECONDS = 1.0
 NEAR_CELLS = 8
 """Cells from the last that was summed, within which this process's own column is taken on from there."""
 NO_CELL = -1 - NEAR_CELLS
-"""Before every cell, and near none."""
+"""A cell number before every cell, and near none."""
 
 
 class Counts:
@@ -85,7 +85,7 @@ class Counts:
         self.width = width_us(window, self.cells)
         self._per_second = per_second(self.width)
         self.share = 1
-        """Of a limit this process may use one part in `share`: 1 unless the row is its own."""
+        """This process may use one part in `share` of the limit: 1 unless the row is its own."""
         self.words = table.words
         self.own = self._own_closed = self._own_oldest = self._own_latest = 0
         # No cell, no version: the first decision looks for the row.
@@ -113,7 +113,7 @@ class Counts:
 
     @property
     def parts(self) -> int:
-        """Of what drains from a bucket, this host has one part in so many: more than one while the hub is away."""
+        """The number of hosts that share what drains from a bucket: 1 unless the hub is away."""
         return max(1, self.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
 
     def look_again(self) -> None:
@@ -268,7 +268,7 @@ class Counts:
         return fresh
 
     def _poured(self, table: LimitTable, row: int) -> None:
-        """The table has a row: what was counted without one goes there."""
+        """Add what was counted without a row to the row that the table has now."""
         assert self._local is not None
         self._local.pour(table, row, self.cum)
 

@@ -21,7 +21,7 @@ AHEAD_SECONDS_MAX = 1.0
 """Seconds that a level may lie ahead of the reader's clock; one further ahead is of a clock that was set back."""
 
 UNREAD = -1 << 80
-"""No sum of counts: what the columns say that change seldom is to be read."""
+"""In the place of a sum of counts: columns that change seldom must be read."""
 
 # A double's bits are in the order of the numbers that they stand for, if these are not negative: those of a level are
 # its own, less those of the smallest, without the last of them.
@@ -37,11 +37,11 @@ class Scale(NamedTuple):
     """How the words of levels are made in the rows of one window."""
 
     ticks: float
-    """A second; a power of two."""
+    """Ticks in a second; a power of two."""
     bits: int
-    """Of a level; those above are its tick's."""
+    """Bits of a level in the word; those above are its tick's."""
     drop: int
-    """Bits of a double that are left off."""
+    """Low bits of a double that are left out."""
 
     def packed(self, level: float) -> int:
         """The bits for a level ≥ 0: never for less than it, and for more by 2⁻²⁴ of it at most."""
@@ -72,9 +72,9 @@ class Level(NamedTuple):
     at: float
     """When it is that: edge time now, or up to a second later where it was said by a clock that is ahead."""
     seen: int
-    """What of the columns' counts it knows of."""
+    """The sum of the columns' counts that the level includes."""
     said: bool
-    """Some process said just that; else something is in it that nobody has said yet, and that is taken as of now."""
+    """Whether some process wrote just this level; else counts came since, and are taken as of now."""
 
 
 def level_in(heads: list[int], stride: int, now: float, rate: float, scale: Scale) -> Level:
@@ -130,7 +130,7 @@ class LevelCounts(Counts):
         self.at = 0.0
         self.seen = -1
         self.rate = 0.0
-        """What drains a second, as who asked last said."""
+        """Tokens that drain in a second, as of the last call."""
         self._brief = 0.0
         self._rest = UNREAD
         self._scale = scale_of(self.width)
@@ -159,7 +159,7 @@ class LevelCounts(Counts):
         return self.level
 
     def pour(self, cost: int) -> None:
-        """What was just counted goes into the bucket as well. Of a cost of 0: say what the level is."""
+        """Pour in what was just counted, and write the level; with a cost of 0, only write it."""
         self.level = level = self.level + cost
         self.seen = seen = self.seen + cost
         moment = self.at
@@ -207,7 +207,7 @@ class LevelCounts(Counts):
         self._local.pour(table, row, -int(-self.level // 1))
 
     def _look(self, now: float, counted: int) -> None:
-        """Others have counted since, so many in all: take on the level of whoever knows of the most."""
+        """Others have counted since, `counted` in all: take over the level that includes the most counts."""
         if counted < 0:
             self._look_at_all(now)
             return
@@ -238,7 +238,7 @@ class LevelCounts(Counts):
         self.level, self.at, self.seen = level, since, most
 
     def _set_back(self, now: float) -> None:
-        """The clock was set back: look whether somebody has said what the level is by the new one, or say it."""
+        """The clock was set back: take over a level written by the new clock, or write one."""
         self.seen = -1
         self._look_at_all(now)
 

@@ -17,7 +17,7 @@ from edgeproxy.limits.slots import Slots
 
 
 class Sharing(Protocol):
-    """What makes a table's limits known to other hosts."""
+    """Reports a table's limits to other hosts."""
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
         """The gate before a row; `mode`: bounded, eventual or strict."""
@@ -27,7 +27,7 @@ class Sharing(Protocol):
 
 
 class Total(Protocol):
-    """Makes one number of a row known to other hosts."""
+    """Reports one number of a row to other hosts."""
 
     def used(self, now: float) -> None:
         """Something was counted in it, at edge time `now`."""

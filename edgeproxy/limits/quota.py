@@ -67,9 +67,9 @@ class QuotaCounts:
         self._locals = locals_
         self.per, self.zone = per, zone
         self.period = NO_PERIOD
-        """The one that is counted in."""
+        """The period that is counted in."""
         self.share = 1
-        """Of a quota this process may use one part in `share`: 1 unless it counts alone."""
+        """This process may use one part in `share` of the quota: 1 unless it counts alone."""
         self._row = -1
         self._generation = self._generation_at = 0
         self._again = -1.0
@@ -194,7 +194,7 @@ class Quota:
         self.name = name
         self.limit = included
         self.hard = hard
-        """Above it requests are refused; else they are marked."""
+        """Whether requests above it are refused; else they are marked."""
         self.when = when
         """Which requests its meter counts."""
         self.cost = cost
@@ -205,7 +205,7 @@ class Quota:
 
     @property
     def counts(self) -> QuotaCounts:
-        """Where it is counted."""
+        """The object that counts it."""
         return self._counts
 
     def left(self, now: float) -> int:
@@ -224,7 +224,7 @@ class Quota:
         self._counts.add(amount)
 
     def refund(self, cost: int, charged: float) -> None:
-        """What was charged at edge time `charged` is not to count after all."""
+        """Take back what was charged at edge time `charged`."""
         self._counts.take_back(cost, charged)
 
     def retry_after(self, now: float, cost: int = 1) -> int:

@@ -15,25 +15,25 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.rate_terms import Mode
 
-QUIET = 0.025
+QUIET_SECONDS = 0.025
 """Seconds between two times that one row's use is told."""
-LONGEST = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
+WAIT_SECONDS_MAX = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
 """Seconds that a request waits for claims at most."""
-UNUSED = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
+UNUSED_SECONDS = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
 """Seconds after which claims that nobody used are given back; of what is eventual now they are from before."""
-PAGE = 6
+PAGE_REQUESTS = 6
 """A browser's parallel requests: a page that is opened should not wait."""
 
 
 def cold_allowance(most: int, hosts: int) -> int:
     """What one of `hosts` may let through of a limit of which it has not heard lately; `most` passes at once."""
-    return int(max(1, 0.1 * most / max(1, hosts - 1), min(PAGE, most / 10)))
+    return int(max(1, 0.1 * most / max(1, hosts - 1), min(PAGE_REQUESTS, most / 10)))
 
 
 def is_quiet(until: float, now: float) -> bool:
     """Whether a row's use was told a moment ago, and need not be again until then. Further ahead than that it was noted
     before the clock was set back."""
-    return 0 < until - now <= QUIET
+    return 0 < until - now <= QUIET_SECONDS
 
 
 class Gate:
@@ -226,14 +226,14 @@ class Gate:
         hub = row + self._heads
         worth = words[hub + THRESHOLDS] & NEVER
         if self._untold + cost >= worth or words[hub + WARM_UNTIL] <= now * 1000:
-            self._quiet_until = now + QUIET
+            self._quiet_until = now + QUIET_SECONDS
             self._tell(self)
 
     def refused(self, now: float) -> None:
         """A request was refused here: what others have used may be less by now."""
         self.has_refused = True
         if not (is_quiet(self._quiet_until, now) or self._counts.local):
-            self._quiet_until = now + QUIET
+            self._quiet_until = now + QUIET_SECONDS
             self._tell(self)
 
     def expects(self, now: float) -> None:
@@ -255,7 +255,7 @@ class Gate:
         is_cold = not is_quiet(self._quiet_until, now) and words[hub + at.WARM_UNTIL] <= now * 1000
         if is_cold or counted - told >= words[hub + at.THRESHOLDS] & NEVER:
             self._told = counted
-            self._quiet_until = now + QUIET
+            self._quiet_until = now + QUIET_SECONDS
             self._tell(self)
 
     def wait(self, cost: int) -> None:

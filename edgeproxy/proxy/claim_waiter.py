@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from edgeproxy.counters import claims
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import LONGEST, QUIET, Gate, is_quiet
+from edgeproxy.limits.gate import QUIET_SECONDS, WAIT_SECONDS_MAX, Gate, is_quiet
 from edgeproxy.limits.quota import QuotaCounts
 from edgeproxy.limits.rate_terms import Mode, RateTerms, terms_of
 from edgeproxy.limits.rule import Rule
@@ -45,7 +45,7 @@ class Teller:
     def used(self, now: float) -> None:
         """Something was counted, at edge time `now`."""
         if not is_quiet(self._quiet_until, now) and (place := self._counts.place) is not None:
-            self._quiet_until = now + QUIET
+            self._quiet_until = now + QUIET_SECONDS
             self._asking.tell_total(self._table, *place, self._limit)
 
 
@@ -124,7 +124,7 @@ class ClaimWaiter:
 
     def left(self, gate: Gate, since: float) -> float:
         """Seconds that a request may still wait that has come at `since` (monotonic)."""
-        return since + LONGEST[gate.mode] - monotonic()
+        return since + WAIT_SECONDS_MAX[gate.mode] - monotonic()
 
     def wait(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
         """Have a request wait for an answer, for so long at most."""

@@ -35,19 +35,19 @@ from edgeproxy.sync.shared import Row, Shared, Use
 from edgeproxy.sync.totals import Total, Totals
 from edgeproxy.tasks import Tasks
 
-TURN = 0.002
+ROUND_SECONDS_MIN = 0.002
 """Seconds between two rounds of reports at least: what is due meanwhile goes out together."""
-LONGEST = 1.0
+LOOK_SECONDS_MAX = 1.0
 """Seconds between two looks at what is due at most."""
-LOOK = 0.25
+CLAIMS_LOOK_SECONDS = 0.25
 """Seconds between two looks for claims that nobody uses."""
-HEEDED = 100
+USES_PER_ROUND_MAX = 100
 """Rows of which it is heard in a round that they are used, so that the admin listener has its turn."""
-CATCHING_UP = 0.010
+SLEW_SECONDS = 0.010
 """Seconds by which the edge's clock is moved in a second."""
-BACK = 0.5
+BACK_SECONDS = 0.5
 """Seconds from which on, where it is moved back, nothing is left to wait for a moment that was noted before."""
-JUMP = 5.0
+JUMP_SECONDS = 5.0
 """Seconds from which on the hub's clock is followed at once."""
 
 Key = tuple[str, int]
@@ -166,7 +166,7 @@ class Coordinator:
 
     def _heed(self, now: float) -> None:
         """Look at what workers use."""
-        for _ in range(min(HEEDED, len(self._used))):
+        for _ in range(min(USES_PER_ROUND_MAX, len(self._used))):
             use = self._used.take()
             try:
                 self._use(use, now)
@@ -279,7 +279,7 @@ class Coordinator:
             elif self._hub.tried:
                 self._lost(now)
             self._pace.spent(thread_time() - began)
-            await asyncio.sleep(TURN)
+            await asyncio.sleep(ROUND_SECONDS_MIN)
             now = self._now()
             if pause := self._pause(now):
                 self._sleeps_until = now + pause
@@ -294,7 +294,7 @@ class Coordinator:
         if self._used:
             return 0.0
         kinds = [kind.due() for known in self._known() for kind in (known.rates, known.totals)]
-        return min([LONGEST, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
+        return min([LOOK_SECONDS_MAX, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
 
     def _report(self, now: float) -> None:
         """Tell the hub what is due next."""
@@ -370,7 +370,7 @@ class Coordinator:
     async def _look_at_claims(self) -> None:
         """For ever, see to it that claims which nobody uses go back to the hub."""
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(CLAIMS_LOOK_SECONDS)
             self._rtt = self._hub.rtt
             self._follow_tables()
             rows = [place for known in self._known() if known.rates.has_claims for place in self._unused(known)]
@@ -396,7 +396,7 @@ class Coordinator:
     async def _follow_clock(self) -> None:
         """Every second, move the edge's clock towards the hub's; far from it, at once."""
         while True:
-            await asyncio.sleep(LONGEST)
+            await asyncio.sleep(LOOK_SECONDS_MAX)
             self._set_clock()
 
     def _set_clock(self) -> None:
@@ -405,13 +405,13 @@ class Coordinator:
             return
         here, wanted = self._store.offset, max(0.0, there - EPOCH)
         away = wanted - here
-        if abs(away) > JUMP:
+        if abs(away) > JUMP_SECONDS:
             self._log.warning("the edge's clock follows the hub's", seconds=round(away, 3))
         elif self._clock_set:
-            away = max(-CATCHING_UP * LONGEST, min(CATCHING_UP * LONGEST, away))
+            away = max(-SLEW_SECONDS * LOOK_SECONDS_MAX, min(SLEW_SECONDS * LOOK_SECONDS_MAX, away))
         self._clock_set = True
         self._store.control.move(here + away)
-        if away < -BACK:
+        if away < -BACK_SECONDS:
             for known in self._known():
                 known.rates.restart(self._now())
                 known.totals.found()

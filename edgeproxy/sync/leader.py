@@ -23,11 +23,11 @@ from edgeproxy.messages import FromLeader, LimitsUsed, LimitUse, ToLeader
 from edgeproxy.sync.pending_reports import PendingReports, Place, place_of
 from edgeproxy.tasks import Tasks
 
-SOCKET = "hub.sock"
-AGAIN = 0.1
+SOCKET_NAME = "hub.sock"
+RETRY_SECONDS = 0.1
 """Seconds between two looks whether the lock is free, or whether there is somebody to pass things on to."""
-BACKLOG = 8
-LATELY = 10.0
+BACKLOG_CONNECTIONS = 8
+USES_KEPT_SECONDS = 10.0
 """Seconds after which what a worker used matters no more to who takes over."""
 
 Received = TypeVar("Received")
@@ -61,9 +61,9 @@ class Leader:
             channel = await self._reach()
             if channel is not None:
                 await self._by_way_of(channel)
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(RETRY_SECONDS)
         self.speaks = True
-        since = monotonic() - LATELY
+        since = monotonic() - USES_KEPT_SECONDS
         for moment, use in self._passed.values():
             if moment >= since:
                 self._noted.add_older(use)
@@ -84,7 +84,7 @@ class Leader:
 
     async def listen(self, heed: Callable[[LimitsUsed], None]) -> None:
         """Speak for the workers of other supervisors too: `heed` hears what they use."""
-        path = self._store.state / SOCKET
+        path = self._store.state / SOCKET_NAME
         try:
             path.unlink(missing_ok=True)  # Of whoever spoke before, who has ended.
             listening = socket.socket(socket.AF_UNIX)
@@ -93,7 +93,7 @@ class Leader:
             self._server = await asyncio.start_unix_server(
                 lambda reader, writer: self._hear(Channel(reader, writer, messages.LEADER), heed),
                 sock=listening,
-                backlog=BACKLOG,
+                backlog=BACKLOG_CONNECTIONS,
             )
         except OSError as failure:
             why = failure.strerror or str(failure)
@@ -172,6 +172,6 @@ def _at(state: Path, do: Callable[[str], None]) -> None:
     """Do something with the socket in a directory, however long the way there: its address has room for 107 bytes."""
     folder = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        do(f"/proc/self/fd/{folder}/{SOCKET}")
+        do(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
     finally:
         os.close(folder)

@@ -18,27 +18,27 @@ from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
 from edgeproxy.limits.gate import cold_allowance
 from edgeproxy.limits.rate_terms import RateTerms
 
-TICK = 1.0
+TICK_SECONDS = 1.0
 """Seconds between two reports of a rate in use, a fifth more or less."""
-ALONE = 2.4
+ALONE_TICKS = 2.4
 """So many times as seldom where no other host uses the rate: just before it would become cold."""
-COLD = 3.0
+COLD_SECONDS = 3.0
 """Seconds without an answer after which nobody knows what others have counted meanwhile."""
-WARMING = 0.25
+WARMING_SECONDS = 0.25
 """Seconds after the first answer in which the first counts of others may still be on their way."""
-SOON = 0.03
+SOON_SECONDS = 0.03
 """Seconds between two reports where it matters."""
-AT_ONCE = 0.005
+AT_ONCE_SECONDS = 0.005
 """The same while requests wait and no claim is under way."""
-STALE = 0.25
+STALE_SECONDS = 0.25
 """Seconds after which an answer is too old to refuse by."""
-EACH = 0.01
+SECONDS_PER_HOST = 0.01
 """The same for each host that uses the rate, where that is more: so they do not ask more often the more they are."""
-BEHIND = 2
+CELLS_BEHIND = 2
 """Cells below a window of which it is remembered what was said."""
-RETURNING = 10.0
+RETURNING_SECONDS = 10.0
 """Seconds after the hub is there again in which others find it too, and tell it what they let through meanwhile."""
-AFRESH = 1 << 20
+COUNTS_PER_REPORT_MAX = 1 << 20
 """More than a host counts between a report and its answer."""
 
 WAITED_FOR, MATTERS, IN_TURN = range(3)
@@ -152,7 +152,7 @@ class Plan:
     _part: int = 0
     """What this host was held to while the hub was away, and until when it still is."""
     _part_until: float = -1e9
-    _tick: float = TICK
+    _tick: float = TICK_SECONDS
     _lowest: int = 0
     """The lowest cell that counted when the last report was made."""
     _said: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class Plan:
 
     def is_cold(self, now: float) -> bool:
         """Whether the last answer is too old to go by."""
-        return now - self.answered_at > COLD
+        return now - self.answered_at > COLD_SECONDS
 
     def ask_from(self, now: float, left: int) -> int | None:
         """The count (of all ever counted here) from which on requests must ask first; None where none has to."""
@@ -175,7 +175,7 @@ class Plan:
             return 0
         if self.hosts <= 1 or self.terms.mode == "eventual":
             return None
-        if self.is_cold(now) or now < self.warm_since + WARMING:
+        if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS:
             return self.acknowledged + cold_allowance(self.terms.most, self.hosts)
         if self.seen > 1:
             return self.acknowledged + allowance(self.terms.most, left, self.seen)
@@ -197,7 +197,7 @@ class Plan:
         if terms.cells:
             moments.append((cell + 1) * (self.width or terms.span / terms.cells))
         if terms.depth:
-            moments.append(now + max(SOON, 1 / terms.rate))
+            moments.append(now + max(SOON_SECONDS, 1 / terms.rate))
         return min(moments)
 
     # ---- reports
@@ -210,7 +210,7 @@ class Plan:
     def next(self, now: float, counted: Counted) -> Due | None:
         """The next report; None where there is nothing to say or to ask."""
         if counted.waiting and self._want(now, counted):
-            return Due(self.told_at + (SOON if self.asked else AT_ONCE), WAITED_FOR)
+            return Due(self.told_at + (SOON_SECONDS if self.asked else AT_ONCE_SECONDS), WAITED_FOR)
         if not self.has_news(counted):
             return None
         untold, users = counted.cum - self.told, self.users(now)
@@ -218,14 +218,14 @@ class Plan:
             untold >= worth_telling(self.terms.most, counted.left, users)
             # While an answer is on its way, asking again would bring it no sooner.
             or (counted.refused and (untold or (now - self.answered_at > self.stale and not self._under_way)))
-            or (untold and self.answered_at < now - COLD and not self._under_way)
+            or (untold and self.answered_at < now - COLD_SECONDS and not self._under_way)
         ):
-            return Due(self.told_at + SOON, MATTERS)
+            return Due(self.told_at + SOON_SECONDS, MATTERS)
         return Due(self.told_at + self.step(now), IN_TURN)
 
     def step(self, now: float) -> float:
         """Seconds from one report to the next that is due for no other reason than the time."""
-        return self._tick * (1 if self.users(now) > 1 else ALONE)
+        return self._tick * (1 if self.users(now) > 1 else ALONE_TICKS)
 
     def has_news(self, counted: Counted) -> bool:
         """Whether there is something to say at all."""
@@ -238,13 +238,15 @@ class Plan:
     @property
     def stale(self) -> float:
         """Seconds after which it asks again before it refuses more: many hosts take their time, a tick at most."""
-        return max(STALE, EACH * self.seen)
+        return max(STALE_SECONDS, SECONDS_PER_HOST * self.seen)
 
     def users(self, now: float) -> int:
         """Hosts that use the rate; all, where nobody has said lately."""
-        return self.hosts if self.is_cold(now) or now < self.warm_since + WARMING else self.seen
+        return self.hosts if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS else self.seen
 
-    def report(self, now: float, cell: int, instance: int, seq: int, counted: Counted, tick: float = TICK) -> Report:
+    def report(
+        self, now: float, cell: int, instance: int, seq: int, counted: Counted, tick: float = TICK_SECONDS
+    ) -> Report:
         """What to tell the hub now. `tick`: seconds until the next report, unless something makes it due before."""
         terms = self.terms
         want = self._want(now, counted)
@@ -257,7 +259,7 @@ class Plan:
             if lowest != self._lowest:
                 self._lowest = lowest
                 for cells in (self._said, self._granted, self._settled):
-                    for old in [old for old in cells if old < lowest - BEHIND]:
+                    for old in [old for old in cells if old < lowest - CELLS_BEHIND]:
                         del cells[old]
             window = Window(terms.limit, terms.cells, cell, tuple(self._changed(counted.cells, lowest)))
         if terms.depth:
@@ -283,7 +285,7 @@ class Plan:
             kept = stock(self.terms.most, counted.left, self.hosts)
         if not (counted.waiting or kept) or now < self.no_use_until:
             return 0
-        ahead = counted.lately * (self.rtt + SOON) if counted.waiting else 0
+        ahead = counted.lately * (self.rtt + SOON_SECONDS) if counted.waiting else 0
         # What is in hand is another worker's, for those who wait: theirs had none.
         more = max(0, int(ahead + kept) - (self.claims - counted.spent))
         return max(0, counted.waiting + more - self.asked)
@@ -328,14 +330,14 @@ class Plan:
         self._where = told.where
         if has_forgotten and self._said:
             # The others have to tell it everything again too. Until they have, what it said before still holds.
-            self._forgetful_until = now + COLD
+            self._forgetful_until = now + COLD_SECONDS
         if now < self._forgetful_until:
             cells = {*self.foreign, *told.foreign}
             self.foreign = {of: max(self.foreign.get(of, 0), told.foreign.get(of, 0)) for of in cells if of >= lowest}
         else:
             self.foreign = told.foreign
         self.level = max(0.0, told.level - told.claims), told.now
-        self.others += AFRESH
+        self.others += COUNTS_PER_REPORT_MAX
         if has_forgotten and self._said and not sent.whole:
             self.is_whole = True
             self.told_at = -1e9
@@ -358,7 +360,7 @@ class Plan:
 
         It does not know yet what others have let through that come back later, so there may seem to be room.
         """
-        self._part, self._part_until = part, now + RETURNING
+        self._part, self._part_until = part, now + RETURNING_SECONDS
 
     def withheld(self, now: float) -> int:
         """Of what seems to be left of a window, what is kept for those others."""

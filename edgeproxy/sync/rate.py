@@ -16,11 +16,11 @@ from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Report, Told
 from edgeproxy.limits.levels import level_in, scale_of
 from edgeproxy.limits.rate_terms import RateTerms
-from edgeproxy.sync.plan import AFRESH, COLD, Counted, Plan, held_to, worth_telling
+from edgeproxy.sync.plan import COLD_SECONDS, COUNTS_PER_REPORT_MAX, Counted, Plan, held_to, worth_telling
 
-LATELY = 0.25
+LATELY_SECONDS = 0.25
 """Seconds over which it is seen how many requests come."""
-GOOD = COLD
+GOOD_SECONDS = COLD_SECONDS
 """Seconds for which an answer is good."""
 
 
@@ -135,10 +135,10 @@ class Rate:
         counts = self._counts
         if not counts or cum != counts[-1][1]:
             counts.append((now, cum))
-        while len(counts) > 2 and counts[1][0] < now - LATELY:
+        while len(counts) > 2 and counts[1][0] < now - LATELY_SECONDS:
             counts.pop(0)
         before, then = counts[0]
-        return (cum - then) / max(LATELY, now - before)
+        return (cum - then) / max(LATELY_SECONDS, now - before)
 
     def report(self, now: float, instance: int, seq: int, counted: Counted, tick: float) -> Report:
         """What to tell the hub of it. `tick`: seconds until the next report, unless something makes it due before."""
@@ -214,13 +214,13 @@ class Rate:
         else:
             # Not even what a bucket seems to have until it is filled again.
             hub.shut(row)
-            vain_until = now + GOOD
+            vain_until = now + GOOD_SECONDS
         hub.write_vain_until(row, vain_until if vain_until > now else 0.0)
         self.keep_warm(now)
 
     def keep_warm(self, now: float) -> None:
         """Workers need not say that they use it, for as long as an answer is good."""
-        self._hub.write_warm_until(self.row, now + GOOD)
+        self._hub.write_warm_until(self.row, now + GOOD_SECONDS)
 
     # ---- the hub is away
 
@@ -262,7 +262,7 @@ class Rate:
             withheld = 0 if plan.terms.cells else self._hub.withheld(self.row)
             plan.level = max(0.0, self.counted(now).level - withheld), now
         self.held = self._withheld = None
-        plan.others += AFRESH
+        plan.others += COUNTS_PER_REPORT_MAX
         self._write(now, plan.foreign, 0)
         return never
 

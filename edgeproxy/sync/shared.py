@@ -16,20 +16,20 @@ from edgeproxy.counters import claims
 from edgeproxy.counters.hub_column import HubColumn, OnLoss
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Report, Told
-from edgeproxy.limits.gate import UNUSED
+from edgeproxy.limits.gate import UNUSED_SECONDS
 from edgeproxy.limits.rate_terms import RateTerms
-from edgeproxy.sync.plan import IN_TURN, TICK, Counted
-from edgeproxy.sync.rate import GOOD, Rate
+from edgeproxy.sync.plan import IN_TURN, TICK_SECONDS, Counted
+from edgeproxy.sync.rate import GOOD_SECONDS, Rate
 
-IDLE = 5.0
+IDLE_SECONDS = 5.0
 """Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
-SPREAD = 5.0
+SPREAD_SECONDS = 5.0
 """Seconds over which rows are told once the hub is there again, of which nothing was counted meanwhile."""
-MOST = 1000
+LOOKS_PER_ROUND_MAX = 1000
 """Rows that are looked at in one go, at most."""
-FOUND = 200
+RETOLD_PER_ROUND_MAX = 200
 """The same of those that are told again."""
-FIRST = 0.75
+URGENT_SHARE = 0.75
 """Of what may be told, the part that those may take which matter most, and of the rest those which matter more than
 others. What they leave is the others', and the other way round."""
 
@@ -76,7 +76,7 @@ class Shared:
         self.instance = instance
         self.hosts = 1
         self.rtt = 0.0
-        self.tick = TICK
+        self.tick = TICK_SECONDS
         """Seconds between two reports of a row in use, a fifth more or less."""
         self._chance = chance or random.Random()
         self._rows: dict[int, Row] = {}
@@ -138,9 +138,9 @@ class Shared:
         due = plan.next(now, counted or row.counted(now))
         if due is None:
             # While it is warm workers do not say that they use it, unless that is worth telling.
-            step, warm_until = plan.step(now), plan.answered_at + GOOD
+            step, warm_until = plan.step(now), plan.answered_at + GOOD_SECONDS
             again = min(plan.told_at + step if plan.told_at + step > now else now + step, warm_until)
-            self._look(row, again if again > now else max(now, row.used_at) + IDLE, IN_TURN)
+            self._look(row, again if again > now else max(now, row.used_at) + IDLE_SECONDS, IN_TURN)
         elif row.held is not None and plan.told_at + self.tick > now:
             self._look(row, plan.told_at + self.tick, IN_TURN)
         else:
@@ -176,14 +176,14 @@ class Shared:
             return 0.0
         return min([found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None], default=None)
 
-    def reports(self, now: float, seqs: Iterator[int], most: int = MOST) -> Iterator[tuple[Row, Report]]:
+    def reports(self, now: float, seqs: Iterator[int], most: int = LOOKS_PER_ROUND_MAX) -> Iterator[tuple[Row, Report]]:
         """What is to be told now, first what matters most; of each kind what has been due for the longest time.
 
         Where less may be told than is due, some of it is of those that matter less, so that all have their turn.
         """
         self._find(now)
-        looks = MOST
-        for part in (FIRST, 1.0):
+        looks = LOOKS_PER_ROUND_MAX
+        for part in (URGENT_SHARE, 1.0):
             for why in range(len(self._due)):
                 enough = most if why == IN_TURN else math.ceil(most * part)
                 while enough > 0 and looks > 0 and (found := self._next(why)) is not None and found[0] <= now:
@@ -214,7 +214,7 @@ class Shared:
             tick = self.tick * self._chance.uniform(0.8, 1.2)
             report = row.report(now, self.instance, next(seqs), counted, tick)
             self._look(row, now + plan.step(now), IN_TURN)
-        elif now - row.used_at > IDLE and not counted.waiting and not plan.in_hand and plan.is_through(counted):
+        elif now - row.used_at > IDLE_SECONDS and not counted.waiting and not plan.in_hand and plan.is_through(counted):
             if row.withholds:
                 row.withhold(now)
             if row.withholds:
@@ -237,7 +237,7 @@ class Shared:
 
     def _awake(self, now: float) -> None:
         """Of rows that are not in use, see that the next ones are told again."""
-        for _ in range(min(FOUND, len(self._woken))):
+        for _ in range(min(RETOLD_PER_ROUND_MAX, len(self._woken))):
             number = self._woken.popleft()
             asleep = self._asleep.pop(number, None)
             if asleep is None or asleep.until <= now:
@@ -248,7 +248,7 @@ class Shared:
                 row.used_at = asleep.until - use.terms.span
                 row.times = self._times
                 row.plan.told = row.counted(now).cum
-                self._look(row, now + self._chance.uniform(0, SPREAD), IN_TURN)
+                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)
 
     def overdue(self, now: float) -> float:
         """Seconds for which the row has waited to be told that waits for the longest time."""
@@ -298,7 +298,7 @@ class Shared:
             elif not row.has_claims:
                 self._claimed.discard(number)
                 self._schedule(row, now)
-            elif now - row.given_at >= UNUSED[row.plan.terms.mode] and self._has_any(row):
+            elif now - row.given_at >= UNUSED_SECONDS[row.plan.terms.mode] and self._has_any(row):
                 found.append((number, row.generation))
         return found
 
@@ -307,7 +307,7 @@ class Shared:
 
     # ---- the hub is away
 
-    def lost(self, now: float, on_loss: OnLoss, most: int = MOST) -> None:
+    def lost(self, now: float, on_loss: OnLoss, most: int = LOOKS_PER_ROUND_MAX) -> None:
         """The hub is away: hold so many rows to this host's part. Call it again and again, when some are due.
 
         What is known of others counts on where that has not been done yet.
@@ -360,7 +360,7 @@ class Shared:
         for row in self._rows.values():
             if has(row.plan.key):
                 row.plan.is_whole = True
-                self._look(row, now + self._chance.uniform(0, SPREAD), IN_TURN)
+                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)
         if not self._away:
             self._woken.extend([number for number in self._asleep if has(self.table.stored_key(number))])
 
@@ -384,7 +384,7 @@ class Shared:
     def _find(self, now: float) -> None:
         """Of the rows that the hub is to be told of again, see when the next ones are due."""
         self._awake(now)
-        for _ in range(min(FOUND, len(self._left))):
+        for _ in range(min(RETOLD_PER_ROUND_MAX, len(self._left))):
             row = self._left.popleft()
             if not self._has(row):
                 continue
@@ -395,4 +395,4 @@ class Shared:
             if counted.cum != row.plan.told or counted.waiting:
                 self._schedule(row, now, counted)
             else:
-                self._look(row, now + self._chance.uniform(0, SPREAD), IN_TURN)
+                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)

@@ -14,7 +14,7 @@ from itertools import islice
 from edgeproxy.counters.hub_column import HubColumn, OnLoss
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold
-from edgeproxy.sync.plan import SOON, TICK, worth_telling
+from edgeproxy.sync.plan import SOON_SECONDS, TICK_SECONDS, worth_telling
 
 GAUGE_HOLDS_SECONDS = 5.0
 """Seconds for which others take something to be in use that they were told of: a host that dies lets go of it then."""
@@ -47,7 +47,7 @@ class Total:
         self.told = self.period = 0
         self.others = 0
         self.told_at = -1e9
-        self.tick = TICK
+        self.tick = TICK_SECONDS
         """Seconds until it is told again."""
         self.used_at = 0.0
         self.due = 0.0
@@ -146,7 +146,7 @@ class Totals:
         due = max(now, self._worth(total, now))
         if now - total.used_at <= IDLE_SECONDS:
             # Workers do not say each time that they use it.
-            due = min(due, now + TICK)
+            due = min(due, now + TICK_SECONDS)
         if not total.due or due < total.due:
             total.due = due
             heapq.heappush(self._due, (due, total.row))
@@ -160,7 +160,7 @@ class Totals:
         changed = abs(count - total.told) if period == total.period else count
         left = total.limit - count - total.others
         if total.told != NOT_KNOWN and changed and changed >= worth_telling(total.limit, left, self.hosts):
-            return total.told_at + SOON
+            return total.told_at + SOON_SECONDS
         if changed or total.used_at > total.told_at:
             return total.told_at + total.tick
         return total.told_at + (
@@ -185,7 +185,7 @@ class Totals:
         total.period, count = self._counted(total)
         if count != total.told:
             total.used_at = now
-        total.told, total.told_at, total.tick = count, now, TICK * self._chance.uniform(0.8, 1.2)
+        total.told, total.told_at, total.tick = count, now, TICK_SECONDS * self._chance.uniform(0.8, 1.2)
         if self._is_quota(total):
             return Period(total.key, self.instance, total.period, count)
         return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)

@@ -23,9 +23,9 @@ from typing import Literal
 
 from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.hub.report import Report, Told
-from edgeproxy.limits.gate import LONGEST, UNUSED
+from edgeproxy.limits.gate import UNUSED_SECONDS, WAIT_SECONDS_MAX
 from edgeproxy.limits.rate_terms import Mode, RateTerms
-from edgeproxy.sync.plan import TICK, Counted, Plan, held_to
+from edgeproxy.sync.plan import TICK_SECONDS, Counted, Plan, held_to
 from tests.support.memory_hub import Memory
 
 CELLS = 28
@@ -140,11 +140,11 @@ class Host:
         elif now < self.plan.no_use_until:
             until = self._refuse()
         elif len(self.waiting) >= left:
-            until = min(self._refuse(), self.waiting[0] + LONGEST[self.terms.mode])
+            until = min(self._refuse(), self.waiting[0] + WAIT_SECONDS_MAX[self.terms.mode])
         else:
             self.waiting.append(now)
             if len(self.waiting) == 1:
-                self.world.later(LONGEST[self.terms.mode], self._give_up)
+                self.world.later(WAIT_SECONDS_MAX[self.terms.mode], self._give_up)
         self._wake_when_due()
         return until
 
@@ -170,7 +170,7 @@ class Host:
 
     def _give_up(self) -> None:
         """Who has waited longest may have waited for long enough."""
-        longest = LONGEST[self.terms.mode]
+        longest = WAIT_SECONDS_MAX[self.terms.mode]
         while self.waiting and self.waiting[0] <= self.world.now - longest + 1e-9:
             self.waiting.popleft()
             self._refuse()
@@ -219,7 +219,7 @@ class Host:
             self._theirs = {**self._theirs, self.cell: self._theirs.get(self.cell, 0) + more}
         self._foreign_cell = -1
         if self.plan.claims > before:
-            self.world.later(UNUSED[self.terms.mode], self._give_back, self.plan.claims)
+            self.world.later(UNUSED_SECONDS[self.terms.mode], self._give_back, self.plan.claims)
         self._serve()
         self._wake_when_due()
         self._go_on()
@@ -327,7 +327,7 @@ class World:
         seed: int = 1,
         *,
         hosts: int = 0,
-        tick: float = TICK,
+        tick: float = TICK_SECONDS,
         way: Way = "bounded",
         on_loss: OnLoss = "share",
     ) -> None:
@@ -467,7 +467,7 @@ def play(
     seed: int = 1,
     *,
     hosts: int = 0,
-    tick: float = TICK,
+    tick: float = TICK_SECONDS,
     way: Way | None = None,
     on_loss: OnLoss = "share",
 ) -> Found:
@@ -512,7 +512,7 @@ def main() -> None:
     parser.add_argument("--limits", type=int, nargs="+", default=[60, 600], help="requests a minute")
     parser.add_argument("--mode", choices=("bounded", "eventual", "strict", "delta"), default="bounded")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tick", type=float, default=TICK, help="seconds between two reports")
+    parser.add_argument("--tick", type=float, default=TICK_SECONDS, help="seconds between two reports")
     parser.add_argument("--only", default="", help="scenarios with this in their name")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

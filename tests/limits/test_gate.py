@@ -11,7 +11,7 @@ from edgeproxy.counters.cells import cell_number, pack
 from edgeproxy.counters.hub_column import HELD, NEVER
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import QUIET, Gate, cold_allowance
+from edgeproxy.limits.gate import QUIET_SECONDS, Gate, cold_allowance
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
@@ -106,7 +106,7 @@ def test_a_limit_that_was_not_heard_of_passes_a_little(stand: Stand) -> None:
     assert sum(stand.passes() for _ in range(allowed + 5)) == allowed
     assert stand.told == [stand.gate], "once in a while"
     stand.answer(until=NOW)
-    assert stand.passes(NOW + QUIET)
+    assert stand.passes(NOW + QUIET_SECONDS)
     assert stand.told == [stand.gate] * 2
 
 
@@ -162,7 +162,7 @@ def test_while_the_hub_is_away_what_nobody_has_looked_at_goes_by_on_loss(
     if passed < 600:
         assert stand.gate.is_in_vain(NOW)
         stand.told.clear()
-        stand.gate.refused(NOW + QUIET)
+        stand.gate.refused(NOW + QUIET_SECONDS)
         assert stand.told == [stand.gate], "the supervisor looks at it next"
 
 

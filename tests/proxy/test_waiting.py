@@ -13,7 +13,7 @@ from edgeproxy import messages
 from edgeproxy.channel import Channel
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.gate import LONGEST, Gate
+from edgeproxy.limits.gate import WAIT_SECONDS_MAX, Gate
 from edgeproxy.messages import Drain, HubHeard, LimitRow
 from edgeproxy.proxy.worker import until_told
 from edgeproxy.tasks import Tasks
@@ -313,7 +313,7 @@ async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> No
 async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     edge: Edge, shared: Shared, monkeypatch: pytest.MonkeyPatch, supervisor: str
 ) -> None:
-    monkeypatch.setitem(LONGEST, "bounded", 60.0)
+    monkeypatch.setitem(WAIT_SECONDS_MAX, "bounded", 60.0)
     upstream = await shared.begins()
     above, below = socket.socketpair()
     mine, its = await Channel.over(above, messages.SUPERVISOR), await Channel.over(below, messages.WORKER)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.limits.gate import LONGEST
+from edgeproxy.limits.gate import WAIT_SECONDS_MAX
 from loadtest.regions import clocks, latency
 from loadtest.regions.console import CUSTOMERS, Console
 from loadtest.regions.play import HEAD, LEAD, Found, line, notes, play, wrongly
@@ -39,7 +39,7 @@ def shown(found: list[Found]) -> list[str]:
 
 def stood_still(found: list[Found]) -> bool:
     """Whether requests took longer than they could have on a machine that goes on all the time."""
-    return any(one.longest > LONGEST[one.part.mode] + STILL for one in found if one.part.mode != "eventual")
+    return any(one.longest > WAIT_SECONDS_MAX[one.part.mode] + STILL for one in found if one.part.mode != "eventual")
 
 
 @contextmanager

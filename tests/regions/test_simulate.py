@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.limits.gate import cold_allowance
 from edgeproxy.limits.rate_terms import Mode
-from edgeproxy.sync.plan import TICK, allowance
+from edgeproxy.sync.plan import TICK_SECONDS, allowance
 from loadtest.regions.simulate import SCENARIOS, Found, Way, World, average, play, round_trips, window
 
 HOSTS = 6
@@ -96,7 +96,7 @@ def test_who_counts_without_asking_multiplies_the_limit() -> None:
 
 
 def test_requests_that_are_refused_in_one_go_are_all_counted() -> None:
-    world = World(window(60), round_trips(HOSTS), tick=TICK)
+    world = World(window(60), round_trips(HOSTS), tick=TICK_SECONDS)
     for host in range(HOSTS):
         world.load(host, 5, 65, 100)
     world.run(70)

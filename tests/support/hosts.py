@@ -13,7 +13,7 @@ from edgeproxy.counters.hub_column import ON_LOSS, OnLoss
 from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.hub.report import Told
-from edgeproxy.limits.gate import LONGEST, Gate
+from edgeproxy.limits.gate import WAIT_SECONDS_MAX, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rate_terms import Mode, RateTerms
 from edgeproxy.limits.rule import Rule
@@ -203,7 +203,7 @@ class Worker:
             else:
                 self.waiting[key].append(now if since is None else since)
                 gate.wait(1)
-                self.world.later(LONGEST[mode], self.give_up, rule, self.waiting[key][-1], gate)
+                self.world.later(WAIT_SECONDS_MAX[mode], self.give_up, rule, self.waiting[key][-1], gate)
         else:
             policy.charge(1)
             gate.charged(now, 1)

@@ -17,7 +17,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.limits.rate_terms import RateTerms
 from edgeproxy.messages import ClaimsUnused, FromLeader, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
 from edgeproxy.sync.coordinator import Coordinator
-from edgeproxy.sync.leader import SOCKET
+from edgeproxy.sync.leader import SOCKET_NAME
 from edgeproxy.sync.shared import Shared
 from tests.support.redis import SERVER, Redis
 from tests.support.tables import WIDTH
@@ -367,7 +367,7 @@ def test_who_speaks_and_says_other_things_is_followed_by_the_next(tmp_path: Path
                 asked += 1
                 writer.write(LENGTH.pack(1) + b"{")
 
-            async with await asyncio.start_unix_server(answer, tmp_path / SOCKET), host.coordinator(host.first):
+            async with await asyncio.start_unix_server(answer, tmp_path / SOCKET_NAME), host.coordinator(host.first):
                 await turned(lambda: asked > 1, "it is tried again")
                 before.identity.release()
                 await turned(lambda: host.first.identity.held, "it speaks itself")

@@ -8,7 +8,7 @@ import pytest
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.limits.admission import LimitSet, admit, blocking_gate, credits_cover, report, tell
-from edgeproxy.limits.gate import LONGEST, Gate
+from edgeproxy.limits.gate import WAIT_SECONDS_MAX, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rate_terms import Mode, RateTerms, terms_of
 from edgeproxy.limits.rule import Rule
@@ -77,7 +77,7 @@ class Customers:
         shut = one.shut
         while (held := blocking_gate(terms, now, shut)) is not None:  # type: ignore[arg-type]
             policy, gate = held
-            left = one.since + LONGEST[gate.mode] - now
+            left = one.since + WAIT_SECONDS_MAX[gate.mode] - now
             if left > 1e-9 and not gate.is_in_vain(now) and gate.waiting < policy.left(now):
                 self.waiting.append((gate, one))
                 gate.wait(policy.cost)
@@ -154,7 +154,7 @@ def test_a_burst_everywhere_at_once_from_idle(tmp_path: Path, seed: int, mode: M
     world.run(20)
     is_within(world, most)
     assert world.worst(MINUTE) >= 0.9 * (LIMIT + MOST)
-    assert max(world.waits) <= LONGEST[mode]
+    assert max(world.waits) <= WAIT_SECONDS_MAX[mode]
 
 
 def test_eventual_never_waits(tmp_path: Path, seed: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from edgeproxy.counters.hub_column import OnLoss
 from edgeproxy.limits.rate_terms import Mode
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.rate import GOOD
+from edgeproxy.sync.rate import GOOD_SECONDS
 from edgeproxy.sync.shared import Use
 from tests.support.hosts import WORKERS, World
 from tests.support.tables import close_all
@@ -152,7 +152,7 @@ def test_while_the_hub_is_away_workers_do_not_tell_of_every_request(tmp_path: Pa
         host.told_by_worker = lambda use, tell=tell: (told.append(use), tell(use))  # type: ignore[assignment,misc]
     world.run(20)
     assert len(world.passed) == world.asked
-    assert 0 < len(told) < 20 / GOOD * 2 * len(world.hosts) * WORKERS
+    assert 0 < len(told) < 20 / GOOD_SECONDS * 2 * len(world.hosts) * WORKERS
 
 
 def test_a_hub_that_forgot_everything_is_told_again(tmp_path: Path, seed: int) -> None:

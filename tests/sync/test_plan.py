@@ -4,7 +4,7 @@ import itertools
 
 from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
 from edgeproxy.limits.rate_terms import RateTerms
-from edgeproxy.sync.plan import RETURNING, Counted, Plan, stock
+from edgeproxy.sync.plan import RETURNING_SECONDS, Counted, Plan, stock
 from tests.support.memory_hub import Memory
 
 NOW = 50_000_000.0
@@ -38,7 +38,7 @@ def test_of_a_window_with_a_bucket_the_same_part_is_kept_for_others_as_while_the
     plan = Plan(b"k", RateTerms(LIMIT, 60.0, 28, depth=60, rate=10.0), 1, hosts=2)
     plan.found(NOW, 30)
     assert plan.withheld(NOW) == LIMIT // 2
-    assert plan.withheld(NOW + RETURNING) == 0
+    assert plan.withheld(NOW + RETURNING_SECONDS) == 0
 
 
 def test_another_row_of_a_host_that_has_counted_for_long_is_not_poured_into_the_bucket_at_once() -> None:

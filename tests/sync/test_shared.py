@@ -15,13 +15,13 @@ from edgeproxy.counters.hub_column import HELD, ON_LOSS, OnLoss
 from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from edgeproxy.limits.counts import Counts
-from edgeproxy.limits.gate import UNUSED, Gate
+from edgeproxy.limits.gate import UNUSED_SECONDS, Gate
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rate_terms import RateTerms
 from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.plan import ALONE, Counted
-from edgeproxy.sync.rate import GOOD
-from edgeproxy.sync.shared import SPREAD, Row, Shared, Use
+from edgeproxy.sync.plan import ALONE_TICKS, Counted
+from edgeproxy.sync.rate import GOOD_SECONDS
+from edgeproxy.sync.shared import SPREAD_SECONDS, Row, Shared, Use
 from tests.support.memory_hub import Memory
 from tests.support.tables import close_all, limits, make
 
@@ -112,7 +112,7 @@ def test_first_are_those_who_wait_then_those_that_matter_and_the_others_have_the
         edge.use(name)
     assert len(edge.told()) == 60
     # The hub's answers are good still, and the time of all has come.
-    edge.now += GOOD - 0.01
+    edge.now += GOOD_SECONDS - 0.01
     for name in names(60):
         edge.count(name)
     wait, matter = names(60)[20:40], names(60)[40:]
@@ -137,7 +137,7 @@ def test_what_nobody_waits_for_is_told_in_the_order_in_which_it_was_due(edge: Ed
         edge.told()
     for name in names(40):
         edge.count(name)
-    edge.now += GOOD - 0.8 - 0.01
+    edge.now += GOOD_SECONDS - 0.8 - 0.01
     before = edge.shared.overdue(edge.now)
     order = [name for _ in range(40) for name in edge.told(1)]
     assert before > 0
@@ -163,7 +163,7 @@ def test_what_no_other_host_uses_is_told_less_often_and_never_becomes_cold(edge:
             words = edge.shared.table.words
             warm_until = words[edge.rows[name] + LAYOUT.head(2) + at.WARM_UNTIL]
             assert warm_until > edge.now * 1000 or not told[name]
-    assert 24 / ALONE * 0.8 <= told["alone"] <= 24 / ALONE * 1.3 + 1
+    assert 24 / ALONE_TICKS * 0.8 <= told["alone"] <= 24 / ALONE_TICKS * 1.3 + 1
     assert told["shared"] >= 20
 
 
@@ -183,7 +183,7 @@ def test_what_was_counted_without_word_is_told_before_it_becomes_cold(edge: Edge
     for _ in edge.over(1.5):
         pass
     edge.count("quiet")
-    told = [edge.now for said in edge.over(GOOD) if said]
+    told = [edge.now for said in edge.over(GOOD_SECONDS) if said]
     assert len(told) == 1
 
 
@@ -198,7 +198,7 @@ def test_a_hub_that_comes_back_is_told_first_of_what_was_counted_and_of_the_rest
         edge.count(name)
     edge.shared.found()
     edge.hub.forget()
-    steps = list(edge.over(SPREAD + 2.0))
+    steps = list(edge.over(SPREAD_SECONDS + 2.0))
     told = Counter(name for said in steps for name in said)
     assert set(told) == set(names(300))
     assert set(names(10)) <= {name for said in steps[:3] for name in said}
@@ -326,7 +326,7 @@ def test_a_clock_that_is_set_back_holds_nothing_up(edge: Edge) -> None:
     assert len(edge.told()) == 20
     edge.now -= 3600.0
     edge.shared.restart(edge.now)
-    told = {name for said in edge.over(SPREAD + 0.5) for name in said}
+    told = {name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said}
     assert told == set(names(20))
     edge.wait("customer-0")
     edge.use("customer-0")
@@ -373,7 +373,7 @@ def test_claims_that_nobody_uses_are_given_back_also_where_another_supervisor_go
     edge.begin()
     edge.use("customer")
     edge.told()
-    edge.now += max(UNUSED.values())
+    edge.now += max(UNUSED_SECONDS.values())
     assert [row for row, _ in edge.shared.unused(edge.now)] == [edge.rows["customer"]]
     claims.settle(edge.shared.table, edge.rows["customer"], column)
     assert edge.shared.unused(edge.now) == []
@@ -393,7 +393,7 @@ def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_u
     edge.hub.forget()
     edge.shared.lost(edge.now, "share")
     edge.shared.found()
-    told = Counter(name for said in edge.over(SPREAD + 0.5) for name in said)
+    told = Counter(name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said)
     assert told == dict.fromkeys(names(50), 1)
     for _ in edge.over(15.0):
         pass
@@ -401,12 +401,12 @@ def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_u
     # Again, of those that are in one part of it.
     keys = {edge.shared.table.stored_key(edge.rows[name]) for name in names(20)}
     edge.shared.renew(lambda key: key in keys, edge.now)
-    told = Counter(name for said in edge.over(SPREAD + 0.5) for name in said)
+    told = Counter(name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said)
     assert told == dict.fromkeys(names(20), 1)
     for _ in edge.over(RULE.window):
         pass
     edge.shared.found()
-    assert not [name for said in edge.over(SPREAD + 0.5) for name in said], "it counts no more"
+    assert not [name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said], "it counts no more"
     edge.count("new")
     edge.use("new")
     assert edge.told() == ["new"]

@@ -16,13 +16,13 @@ from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.rate_terms import Mode
 
 QUIET_SECONDS = 0.025
-"""Seconds between two times that one row's use is told."""
+"""Seconds between two reports to the supervisor that a row is used."""
 WAIT_SECONDS_MAX = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
 """Seconds that a request waits for claims at most."""
 UNUSED_SECONDS = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
-"""Seconds after which claims that nobody used are given back; of what is eventual now they are from before."""
+"""Seconds after which unused claims are given back; an eventual limit has some only from before a reload."""
 PAGE_REQUESTS = 6
-"""A browser's parallel requests: a page that is opened should not wait."""
+"""Parallel requests of a browser that opens a page, which should not wait."""
 
 
 def cold_allowance(most: int, hosts: int) -> int:
@@ -89,12 +89,12 @@ class Gate:
         self._open_below = self._warm_until = self._seen_row = 0
         self.hold_to(most, mode)
         self.has_refused = False
-        """Something was refused since who is told last looked, who takes it back."""
+        """Whether something was refused since the supervisor was last told; whoever tells it resets this."""
         self.waiting = 0
-        """Of costs, how much waits for claims in this process."""
+        """The sum of the costs that wait for claims in this process."""
 
     def hold_to(self, most: int, mode: Mode) -> None:
-        """Its limit says this from now on."""
+        """Take over the terms of a new configuration."""
         self.most = most
         self.mode = mode
         self._seen = -1  # The version of the row at which `_see` has looked; none is such.
@@ -106,7 +106,7 @@ class Gate:
 
     @property
     def is_local(self) -> bool:
-        """Whether the table has no row for it, so that nobody else can know."""
+        """Whether the row is in this process alone, as the table had none."""
         return self._counts.local
 
     @property
@@ -118,7 +118,7 @@ class Gate:
 
     @property
     def news(self) -> tuple[float, ...]:
-        """Another one once the hub's answer has been written into the row, or none came; or it was lost or reached."""
+        """Changes once an answer of the hub is written into the row, or none came, or the hub was lost or reached."""
         hub, row = self._hub, self._counts.row
         return self._table.sync_version(row), hub.warm_until(row), hub.hosts, hub.is_away
 
@@ -201,20 +201,20 @@ class Gate:
 
     @property
     def is_away(self) -> bool:
-        """Whether the hub is, so that nobody can be asked."""
+        """Whether the hub cannot be reached."""
         return self._words[HOSTS] >= AWAY
 
     @property
     def is_shut(self) -> bool:
-        """Whether nothing passes it until the hub is there again."""
+        """Whether nothing passes until the hub is back."""
         return self.is_away and (self.mode == "strict" or self._hub.on_loss == "deny")
 
     def is_in_vain(self, now: float) -> bool:
-        """Whether there is nobody to ask, or the hub has just said that there is nothing left."""
+        """Whether asking is of no use: the hub is away, or has just said that nothing is left."""
         return self.is_away or self._hub.asking_is_vain(self._counts.row, now)
 
     def charged(self, now: float, cost: int) -> None:
-        """A request passed, for which `must_ask` was false."""
+        """Account for a request that passed, after `must_ask` was false."""
         row = self._counts.row
         if not row:
             return
@@ -230,20 +230,20 @@ class Gate:
             self._tell(self)
 
     def refused(self, now: float) -> None:
-        """A request was refused here: what others have used may be less by now."""
+        """Have the supervisor ask, after a request was refused: others may use less by now."""
         self.has_refused = True
         if not (is_quiet(self._quiet_until, now) or self._counts.local):
             self._quiet_until = now + QUIET_SECONDS
             self._tell(self)
 
     def expects(self, now: float) -> None:
-        """A request passed that is charged only when it has been answered: what others use is to be known by then."""
+        """Have the supervisor ask: a request passed that is charged when answered, and needs the count by then."""
         counts = self._counts
         if not counts.local and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
             self.refused(now)
 
     def counted(self, now: float) -> None:
-        """Something was charged without asking. It may have been much, so it is never too soon to tell of it."""
+        """Account for what was charged without asking: it may be much, and is reported without delay."""
         counts = self._counts
         if counts.local:
             return
@@ -259,12 +259,12 @@ class Gate:
             self._tell(self)
 
     def wait(self, cost: int) -> None:
-        """A request waits for so many claims."""
+        """Count a request that waits for so many claims, and have the supervisor ask for them."""
         self._want(cost)
         self._tell(self)
 
     def leave(self, cost: int) -> None:
-        """A request that waited does not any more: it passed, was refused, or is gone."""
+        """Count out a request that waited: it passed, was refused, or is gone."""
         self._want(-cost)
 
     def _want(self, more: int) -> None:

@@ -1,4 +1,4 @@
-"""Coordinator with other hosts on limits: what workers use is told to the hub, what others use is written into the map.
+"""Coordinates limits with other hosts: tells the hub what workers use, and writes what others use into the map.
 
 A worker says which rows it uses; the rest is read from the map (sync/rate.py, sync/totals.py). Nobody waits for the
 hub: reports go out when they are due, as far as there is time for them (sync/pace.py), answers are written when they
@@ -42,13 +42,13 @@ LOOK_SECONDS_MAX = 1.0
 CLAIMS_LOOK_SECONDS = 0.25
 """Seconds between two looks for claims that nobody uses."""
 USES_PER_ROUND_MAX = 100
-"""Rows of which it is heard in a round that they are used, so that the admin listener has its turn."""
+"""Rows that workers use, looked at in one round: few enough that the admin listener has its turn."""
 SLEW_SECONDS = 0.010
-"""Seconds by which the edge's clock is moved in a second."""
+"""Seconds by which the edge's clock is moved towards the hub's in a second, at most."""
 BACK_SECONDS = 0.5
-"""Seconds from which on, where it is moved back, nothing is left to wait for a moment that was noted before."""
+"""Seconds: where the clock is set back by more, moments that were noted before are dropped."""
 JUMP_SECONDS = 5.0
-"""Seconds from which on the hub's clock is followed at once."""
+"""Seconds: where the hub's clock is further off, it is taken over at once."""
 
 Key = tuple[str, int]
 """The name of a table, and the number of its file."""
@@ -64,7 +64,7 @@ class Known(NamedTuple):
 
 
 class Coordinator:
-    """One supervisor's part in it. `tell` sends all of its workers a message."""
+    """The coordination by one supervisor. `tell` sends a message to all of its workers."""
 
     def __init__(self, store: Store, settings: models.Hub, tell: Callable[[FromLeader], None]) -> None:
         self._store = store
@@ -73,7 +73,7 @@ class Coordinator:
         self._log = log.get()
         self._seldom = log.Seldom(60.0)
         self._tables: dict[Key, Known] = {}
-        """Those of which the hub is told; none while another supervisor does that."""
+        """The tables of which the hub is told; none while another supervisor does that."""
         self._used = PendingReports()
         self._seqs = itertools.count()
         self._pace = Pace(monotonic())
@@ -82,7 +82,7 @@ class Coordinator:
         self._was_up = False
         self._rounds = 0
         self._sleeps_until = 0.0
-        """Until when nothing is to be done, edge time."""
+        """Until when the loop sleeps, edge time; 0: it does not."""
         self._rtt = 0.0
         self._answers_since = 0.0
         self._wake = asyncio.Event()
@@ -90,7 +90,7 @@ class Coordinator:
         self._clock_set = False
         self._errors = 0
         self._since = monotonic()
-        """When this began, or a hub that was there before had answered last."""
+        """When the coordinator began, or the hub before this one answered last; monotonic seconds."""
         self._tasks = Tasks()
         self._hub = self._connected(settings)
         if settings.is_exposed:
@@ -104,7 +104,7 @@ class Coordinator:
     # ---- its life
 
     def begin(self) -> None:
-        """Reach the hub, and agree from here on, or once no other supervisor does."""
+        """Connect to the hub, and coordinate now, or once no other supervisor does."""
         self._running = self._tasks.start("hub", self._hub.run())
         self._tasks.start("agree once nobody else does", self._speak())
 
@@ -124,7 +124,7 @@ class Coordinator:
         await self._leader.listen(self.uses)
 
     async def follow(self, settings: models.Hub) -> None:
-        """Another configuration serves."""
+        """Take over the settings of a new configuration."""
         if settings == self._settings:
             return
         before, self._settings = self._settings, settings
@@ -145,18 +145,18 @@ class Coordinator:
             self._running = self._tasks.start("hub", self._hub.run())
 
     async def end(self) -> None:
-        """Agree no more."""
+        """Stop coordinating."""
         await self._leader.end()
         await self._tasks.cancel()
 
     def ask(self, *command: Argument) -> "asyncio.Future[Any]":
-        """Ask the hub a command of the directory (directory/versions.py); raises Away or redis' ResponseError."""
+        """Send the hub a command of the directory (directory/versions.py); raises Away or redis' ResponseError."""
         return self._hub.ask(*command)
 
     # ---- what workers say
 
     def uses(self, message: LimitsUsed) -> None:
-        """A worker uses rows of limits (proxy/claim_waiter.py)."""
+        """Take in which rows of limits a worker uses (proxy/claim_waiter.py)."""
         if not self._leader.speaks:
             self._leader.note(message)
             return
@@ -165,7 +165,7 @@ class Coordinator:
         self._wake.set()
 
     def _heed(self, now: float) -> None:
-        """Look at what workers use."""
+        """Pass on to the tables what workers use."""
         for _ in range(min(USES_PER_ROUND_MAX, len(self._used))):
             use = self._used.take()
             try:
@@ -183,18 +183,18 @@ class Coordinator:
             known.totals.use(use.row, use.generation, use.limit, now)
 
     def _follow_tables(self) -> None:
-        """Say in those that are current how many hosts there are, also before anybody uses one of their rows."""
+        """Write how many hosts there are into the current tables, even before a row of them is used."""
         for name, table in self._store.limits.items():
             self._table(name, table.file.generation)
 
     def _known(self) -> list[Known]:
-        """The tables of which the hub is told, but for those that were removed since, whose maps are closed."""
+        """The tables of which the hub is told, without those that were removed since."""
         for key in [key for key, known in self._tables.items() if known.table.file.is_closed]:
             del self._tables[key]
         return list(self._tables.values())
 
     def _table(self, name: str, file: int) -> Known | None:
-        """What is known of a table; None where it has no column for the hub, or is gone."""
+        """The rows in use of a table; None where it has no column for the hub, or is gone."""
         known = self._tables.get((name, file))
         if known is None:
             table = self._store.limits[name]
@@ -225,14 +225,14 @@ class Coordinator:
         known.rates.rtt = hub.rtt
 
     def _renewed(self, has: Has) -> None:
-        """These keys are in another server of the hub than before."""
+        """Report these keys again: another server of the hub has them now."""
         for known in self._known():
             known.rates.renew(has, self._now())
             known.totals.renew(has, self._now())
         self._wake.set()
 
     def _changed(self) -> None:
-        """The hub was lost or reached, or knows of more or fewer hosts."""
+        """Note that the hub was lost or reached, or that the number of hosts changed."""
         now, is_up = self._now(), self._hub.is_up
         for known in self._known():
             self._say_hosts(known)
@@ -259,11 +259,11 @@ class Coordinator:
             self._is_wrong(unforeseen)
 
     def _is_wrong(self, unforeseen: Exception) -> None:
-        """A fault with one row must not end it for all others."""
+        """Log a fault with one row, which must not stop the coordination of all others."""
         self._seldom.error("a fault while limits were shared", repr(unforeseen), exc_info=unforeseen)
 
     async def _run(self) -> None:
-        """For ever, tell the hub what is due; while it is away, hold this host to its part."""
+        """Tell the hub what is due, until cancelled; while it is away, hold this host to its part."""
         later = asyncio.get_running_loop().call_later
         while True:
             self._wake.clear()
@@ -290,14 +290,14 @@ class Coordinator:
             await asyncio.sleep(self._pace.pause(monotonic()))
 
     def _pause(self, now: float) -> float:
-        """Seconds until something is to be done; 0 where something is already."""
+        """Seconds until something is due; 0 where something is due now."""
         if self._used:
             return 0.0
         kinds = [kind.due() for known in self._known() for kind in (known.rates, known.totals)]
         return min([LOOK_SECONDS_MAX, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
 
     def _report(self, now: float) -> None:
-        """Tell the hub what is due next."""
+        """Send the reports that are due, as many as the pace allows."""
         sent = monotonic()
         room = min(REPORTS_PER_ROUND_MAX, self._pace.window - self._under_way)
         tables = self._known()
@@ -361,14 +361,14 @@ class Coordinator:
             totals.answer(total, self._now(), answer.result())
 
     def _tell_heard(self) -> None:
-        """Workers with requests that wait look again."""
+        """Have workers decide again on requests that wait."""
         self._is_heard = False
         self._leader.tell(HubHeard())
 
     # ---- claims
 
     async def _look_at_claims(self) -> None:
-        """For ever, see to it that claims which nobody uses go back to the hub."""
+        """Give unused claims back to the hub, until cancelled."""
         while True:
             await asyncio.sleep(CLAIMS_LOOK_SECONDS)
             self._rtt = self._hub.rtt
@@ -394,7 +394,7 @@ class Coordinator:
         return monotonic() + self._store.offset
 
     async def _follow_clock(self) -> None:
-        """Every second, move the edge's clock towards the hub's; far from it, at once."""
+        """Move the edge's clock towards the hub's every second, until cancelled; far from it, at once."""
         while True:
             await asyncio.sleep(LOOK_SECONDS_MAX)
             self._set_clock()
@@ -420,18 +420,18 @@ class Coordinator:
     # ---- for those who look
 
     def report(self) -> dict[str, Any]:
-        """What `GET /status` says of it."""
+        """The part of `GET /status` about the hub."""
         return self._hub.status() | {"behind_s": round(self._behind(), 3)}
 
     def _behind(self) -> float:
-        """Seconds since the hub should have heard, or have been heard, at the latest; at first since the start."""
+        """Seconds by which reports, or the hub's answers, are late; before the first answer, since the start."""
         heard = self._hub.heard_at or self._since
         now = self._now()
         kinds = [kind for known in self._known() for kind in (known.rates, known.totals)]
         return max([monotonic() - heard, *[kind.overdue(now) for kind in kinds]])
 
     def series(self) -> list[Series]:
-        """Its metrics."""
+        """The metrics of the coordination."""
         hub = self._hub
         return [
             ("edge_hub_up", (), (int(hub.is_up),)),

@@ -25,10 +25,10 @@ from edgeproxy.tasks import Tasks
 
 SOCKET_NAME = "hub.sock"
 RETRY_SECONDS = 0.1
-"""Seconds between two looks whether the lock is free, or whether there is somebody to pass things on to."""
+"""Seconds between two attempts to take the lock, or to connect to the leader."""
 BACKLOG_CONNECTIONS = 8
 USES_KEPT_SECONDS = 10.0
-"""Seconds after which what a worker used matters no more to who takes over."""
+"""Seconds for which a use that was noted matters to a supervisor that takes over."""
 
 Received = TypeVar("Received")
 LeaderEnd = Channel[FromLeader, ToLeader]
@@ -36,27 +36,27 @@ FollowerEnd = Channel[ToLeader, FromLeader]
 
 
 class Leader:
-    """One supervisor's part in it. `tell` sends all of its workers a message."""
+    """The leadership as one supervisor sees it. `tell` sends a message to all of its workers."""
 
     def __init__(self, store: Store, tell: Callable[[FromLeader], None]) -> None:
         self.speaks = False
-        """This supervisor does, from here to its end."""
+        """Whether this supervisor is the leader; it stays so to its end."""
         self._store = store
         self._to_workers = tell
         self._noted = PendingReports()
-        """What its workers use, and nobody was told yet."""
+        """What its workers use and no leader was told yet."""
         self._passed: dict[Place, tuple[float, LimitUse]] = {}
-        """What they used before this supervisor spoke, and when: one for a row."""
+        """What they used before this supervisor was the leader, and when: one entry a row."""
         self._some = asyncio.Event()
         self._others: dict[LeaderEnd, Outbox[FromLeader]] = {}
-        """Supervisors for whose workers this one speaks."""
+        """Connections of supervisors whose workers this one leads."""
         self._server: asyncio.Server | None = None
         self._tasks = Tasks()
         self._log = log.get()
         self._seldom = log.Seldom(60.0)
 
     async def until_it_speaks(self) -> None:
-        """Have another speak for these workers as long as there is one."""
+        """Follow another leader as long as there is one; return as the leader."""
         while not self._store.identity.try_acquire():
             channel = await self._reach()
             if channel is not None:
@@ -71,19 +71,19 @@ class Leader:
         self._log.info("limits that hosts share are told to the hub by this supervisor")
 
     def note(self, message: LimitsUsed) -> None:
-        """A worker uses rows of limits, and this supervisor does not speak yet."""
+        """Note which rows a worker uses, while this supervisor is not the leader."""
         for use in message:
             self._noted.add(use)
             self._passed[place_of(use)] = monotonic(), use
         self._some.set()
 
     def noted(self) -> LimitsUsed:
-        """What was noted since this was last asked."""
+        """What was noted since the last call."""
         self._some.clear()
         return self._noted.message()
 
     async def listen(self, heed: Callable[[LimitsUsed], None]) -> None:
-        """Speak for the workers of other supervisors too: `heed` hears what they use."""
+        """Lead the workers of other supervisors too: `heed` is called with what they use."""
         path = self._store.state / SOCKET_NAME
         try:
             path.unlink(missing_ok=True)  # Of whoever spoke before, who has ended.
@@ -100,13 +100,13 @@ class Leader:
             self._log.error("workers of another supervisor could not share limits", socket=str(path), why=why)
 
     def tell(self, message: FromLeader) -> None:
-        """Tell all workers, those of the others too."""
+        """Send a message to all workers, those of other supervisors included."""
         self._to_workers(message)
         for outbox in self._others.values():
             outbox.put(message)
 
     async def end(self) -> None:
-        """Speak for nobody any more."""
+        """Stop leading, and close the socket."""
         if self._server is not None:
             self._server.close()
         for channel in tuple(self._others):
@@ -114,7 +114,7 @@ class Leader:
         await self._tasks.cancel()
 
     async def _heed_all(self, channel: Channel[Any, Received], heed: Callable[[Received], None]) -> None:
-        """Hear what another supervisor says, until it is gone, or says what is none of this protocol."""
+        """Take another supervisor's messages, until it is gone or breaks the protocol."""
         try:
             while True:
                 try:
@@ -127,7 +127,7 @@ class Leader:
     # ---- who speaks
 
     async def _hear(self, channel: LeaderEnd, heed: Callable[[LimitsUsed], None]) -> None:
-        """Another supervisor, for as long as it is there."""
+        """Serve the connection of another supervisor."""
         outbox = self._others[channel] = Outbox(channel)
         delivering = self._tasks.start("tell another supervisor", outbox.deliver())
         try:
@@ -140,7 +140,7 @@ class Leader:
     # ---- who has another speak
 
     async def _reach(self) -> FollowerEnd | None:
-        """Who speaks; None where nobody can be reached."""
+        """A connection to the leader; None where there is none to be reached."""
         end = socket.socket(socket.AF_UNIX)
         end.setblocking(False)
         try:
@@ -151,7 +151,7 @@ class Leader:
         return await Channel.over(end, messages.FOLLOWER)
 
     async def _by_way_of(self, channel: FollowerEnd) -> None:
-        """Pass things on to it, and on from it, until it is gone."""
+        """Pass messages between the leader and these workers, until it is gone."""
         passing = self._tasks.start("pass on what limits workers use", self._pass_on(channel))
         try:
             await self._heed_all(channel, self._to_workers)
@@ -169,7 +169,7 @@ class Leader:
 
 
 def _at(state: Path, do: Callable[[str], None]) -> None:
-    """Do something with the socket in a directory, however long the way there: its address has room for 107 bytes."""
+    """Call something with a short path to the socket in a directory: an address has room for 107 bytes only."""
     folder = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         do(f"/proc/self/fd/{folder}/{SOCKET_NAME}")

@@ -6,11 +6,11 @@ late, so that a thousand hosts which find their hub again do not bury it. Times 
 """
 
 CPU_SHARE = 0.5
-"""Of a core, what telling the hub and taking its answers may take."""
+"""The part of a core that reports and their answers may take."""
 CPU_SAVED_SECONDS_MAX = 0.005
-"""Seconds of it that may be saved up."""
+"""Seconds of CPU time that may be saved up."""
 REPORTS_PER_ROUND_MAX = 100
-"""Reports in one go, while there is time; what they took is known afterwards."""
+"""Reports in one round; what they took is known afterwards."""
 UNDER_WAY_MIN, UNDER_WAY_MAX = 16, 2000
 """Reports that may be under way: at first and at least, and at most."""
 LATE_SECONDS = 0.25
@@ -18,7 +18,7 @@ LATE_SECONDS = 0.25
 
 
 class Pace:
-    """Of one supervisor."""
+    """The pace of one supervisor."""
 
     __slots__ = ("_at", "_credit", "_halved_at", "window")
 
@@ -28,13 +28,13 @@ class Pace:
         self.window = UNDER_WAY_MIN
 
     def pause(self, now: float) -> float:
-        """Seconds until there is time again; 0: now."""
+        """Seconds until there is CPU time for a report again; 0: now."""
         self._credit = min(CPU_SAVED_SECONDS_MAX, self._credit + CPU_SHARE * (now - self._at))
         self._at = now
         return max(0.0, -self._credit / CPU_SHARE)
 
     def spent(self, seconds: float) -> None:
-        """So much CPU time was spent."""
+        """Take off CPU time that was spent, seconds."""
         self._credit -= seconds
 
     def answered(self, now: float, took: float, quickest: float) -> None:
@@ -47,5 +47,5 @@ class Pace:
             self.window = max(UNDER_WAY_MIN, self.window // 2)
 
     def anew(self) -> None:
-        """The hub was away: what it can take now is not known."""
+        """Begin anew after the hub was away, as what it can take now is not known."""
         self.window = UNDER_WAY_MIN

@@ -20,7 +20,7 @@ class PendingReports:
         return len(self._uses)
 
     def add(self, use: LimitUse) -> None:
-        """A row is used, as a worker has said it."""
+        """Add what a worker says of a row, in the place of what was said before."""
         place = place_of(use)
         if isinstance(use, RateUse) and not use.refused:
             before = self._uses.get(place)
@@ -29,15 +29,15 @@ class PendingReports:
         self._uses[place] = use
 
     def add_older(self, use: LimitUse) -> None:
-        """A row was used some time ago: that matters where nothing has been said of it since."""
+        """Add what was said of a row some time ago, unless something newer is there."""
         self._uses.setdefault(place_of(use), use)
 
     def take(self) -> LimitUse:
-        """The first one, which is then looked at."""
+        """Take out the row that was first."""
         return self._uses.popitem(last=False)[1]
 
     def message(self) -> LimitsUsed:
-        """All of them, as one message to whoever looks at them."""
+        """All of them, as one message."""
         uses = self._uses.values()
         said = LimitsUsed(
             [use for use in uses if isinstance(use, RateUse)], [use for use in uses if isinstance(use, TotalUse)]
@@ -47,5 +47,5 @@ class PendingReports:
 
 
 def place_of(use: LimitUse) -> Place:
-    """What is used, whatever is said of it."""
+    """The rows that are used, without what was said of them."""
     return type(use), use.table, use.file, use.row

@@ -19,9 +19,9 @@ from edgeproxy.limits.gate import cold_allowance
 from edgeproxy.limits.rate_terms import RateTerms
 
 TICK_SECONDS = 1.0
-"""Seconds between two reports of a rate in use, a fifth more or less."""
+"""Seconds between two reports of a rate in use, give or take a fifth."""
 ALONE_TICKS = 2.4
-"""So many times as seldom where no other host uses the rate: just before it would become cold."""
+"""Ticks between two reports where no other host uses the rate: just before it would become cold."""
 COLD_SECONDS = 3.0
 """Seconds without an answer after which nobody knows what others have counted meanwhile."""
 WARMING_SECONDS = 0.25
@@ -29,17 +29,17 @@ WARMING_SECONDS = 0.25
 SOON_SECONDS = 0.03
 """Seconds between two reports where it matters."""
 AT_ONCE_SECONDS = 0.005
-"""The same while requests wait and no claim is under way."""
+"""Seconds between two reports while requests wait and no claim is under way."""
 STALE_SECONDS = 0.25
 """Seconds after which an answer is too old to refuse by."""
 SECONDS_PER_HOST = 0.01
-"""The same for each host that uses the rate, where that is more: so they do not ask more often the more they are."""
+"""Seconds for each host that uses the rate, where that is more than STALE_SECONDS: many hosts ask no more often."""
 CELLS_BEHIND = 2
-"""Cells below a window of which it is remembered what was said."""
+"""Cells older than the window for which reports are remembered."""
 RETURNING_SECONDS = 10.0
-"""Seconds after the hub is there again in which others find it too, and tell it what they let through meanwhile."""
+"""Seconds after the hub is back in which other hosts find it too, and report what they let through meanwhile."""
 COUNTS_PER_REPORT_MAX = 1 << 20
-"""More than a host counts between a report and its answer."""
+"""Counts between a report and its answer: no host counts more."""
 
 WAITED_FOR, MATTERS, IN_TURN = range(3)
 """Why a report is due: requests wait for it; much was not told of, or something refused, or nobody has answered for a
@@ -64,13 +64,13 @@ class Counted(NamedTuple):
 
 
 def allowance(most: int, left: int, seen: int) -> int:
-    """What it may let through between two answers, where `seen` hosts use the rate: one each, or together a fifth."""
+    """What a host may let through between answers, if `seen` hosts use the rate: one each, or a fifth together."""
     seen = max(1, seen)
     return int(max(1, min(0.01, 0.2 / seen) * most, 0.5 * max(0, left) / seen))
 
 
 def worth_telling(most: int, left: int, hosts: int) -> int:
-    """How much that was not told of makes a report due before its tick, where `hosts` use the rate."""
+    """How many counts that were not reported make a report due before its tick, where `hosts` use the rate."""
     return int(max(1, 0.001 * most, 0.1 * max(0, left) / max(1, hosts - 1)))
 
 
@@ -124,14 +124,14 @@ class Plan:
     width: float = 0.0
     """Seconds of a cell, exactly as cells are numbered, which are many millions; 0: the span's part."""
     acknowledged: int = 0
-    """Of what was ever counted, that of the last report that was answered."""
+    """The count, of all ever counted here, in the last report that was answered."""
     told: int = 0
-    """The same of the last report."""
+    """The count, of all ever counted here, in the last report."""
     told_at: float = -1e9
     answered_at: float = -1e9
     warm_since: float = -1e9
     seen: int = 1
-    """Hosts that used the rate lately."""
+    """Hosts that used the rate lately, as the hub said."""
     no_use_until: float = -1e9
     """Until when asking is of no use, as the hub has just refused a claim: the next cell, or the next token."""
     foreign: Mapping[int, int] = field(default_factory=dict)
@@ -143,11 +143,11 @@ class Plan:
     claims: int = 0
     """Claims granted ever; from the map, where another supervisor was here before."""
     spent: int = 0
-    """Of these, spent as of the last report."""
+    """Claims spent ever, as of the last report."""
     is_whole: bool = True
-    """The next report says everything that counts, not only what is new."""
+    """Whether the next report has everything that counts, not only what is new."""
     _where: int = 0
-    """Where the last answer came from."""
+    """The number of the link over which the last answer came."""
     _forgetful_until: float = -1e9
     _part: int = 0
     """What this host was held to while the hub was away, and until when it still is."""
@@ -192,7 +192,7 @@ class Plan:
         return sum(sent.want for sent in self._under_way)
 
     def _some_again(self, now: float, cell: int) -> float:
-        """When there may be room again of which there is none now."""
+        """When there may be room again, where there is none now."""
         terms, moments = self.terms, []
         if terms.cells:
             moments.append((cell + 1) * (self.width or terms.span / terms.cells))
@@ -228,11 +228,11 @@ class Plan:
         return self._tick * (1 if self.users(now) > 1 else ALONE_TICKS)
 
     def has_news(self, counted: Counted) -> bool:
-        """Whether there is something to say at all."""
+        """Whether there is anything to report or to ask."""
         return self.is_whole or counted.cum != self.told or counted.refused or counted.spent > self.spent
 
     def is_through(self, counted: Counted) -> bool:
-        """Whether there is nothing to say, and all that was said has been answered."""
+        """Whether there is nothing to report, and all reports have been answered."""
         return not self._under_way and not self.has_news(counted)
 
     @property
@@ -247,7 +247,7 @@ class Plan:
     def report(
         self, now: float, cell: int, instance: int, seq: int, counted: Counted, tick: float = TICK_SECONDS
     ) -> Report:
-        """What to tell the hub now. `tick`: seconds until the next report, unless something makes it due before."""
+        """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
         terms = self.terms
         want = self._want(now, counted)
         self.spent = counted.spent
@@ -315,7 +315,7 @@ class Plan:
     # ---- answers
 
     def answer(self, now: float, cell: int, seq: int, told: Told) -> int:
-        """Take the answer to a report; returns how many claims it grants."""
+        """Take in the answer to a report; returns how many claims it grants."""
         sent = Sent(0, self.acknowledged, self.spent, 0)
         while self._under_way and self._under_way[0].seq <= seq:
             sent = self._under_way.pop(0)
@@ -356,7 +356,7 @@ class Plan:
         return granted
 
     def found(self, now: float, part: int) -> None:
-        """The hub is there again, without which this host was held to `part`.
+        """Begin anew with a hub that is back, after this host was held to `part` without it.
 
         It does not know yet what others have let through that come back later, so there may seem to be room.
         """
@@ -370,6 +370,6 @@ class Plan:
         return max(0, terms.limit - terms.limit * self._part // terms.most - sum(self.foreign.values()))
 
     def lost(self) -> None:
-        """The connection was lost, and with it the answers to what is under way."""
+        """Forget the reports under way: the connection was lost, and their answers with it."""
         self._under_way.clear()
         self.is_whole = True

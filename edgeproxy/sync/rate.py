@@ -19,9 +19,9 @@ from edgeproxy.limits.rate_terms import RateTerms
 from edgeproxy.sync.plan import COLD_SECONDS, COUNTS_PER_REPORT_MAX, Counted, Plan, held_to, worth_telling
 
 LATELY_SECONDS = 0.25
-"""Seconds over which it is seen how many requests come."""
+"""Seconds over which the rate of requests is measured."""
 GOOD_SECONDS = COLD_SECONDS
-"""Seconds for which an answer is good."""
+"""Seconds for which an answer of the hub is good."""
 
 
 class Withheld(NamedTuple):
@@ -34,7 +34,7 @@ class Withheld(NamedTuple):
     owed: float
 
     def level_now(self, now: float, cum: int, rate: float) -> float:
-        """What is in it now, nothing of it for others."""
+        """The level now, without what was poured in for others."""
         return max(0.0, self.level - (now - self.at) * rate) + cum - self.cum
 
 
@@ -78,29 +78,29 @@ class Rate:
         self.plan.acknowledged = table.acknowledged(row)
         self.plan.others = heads.counted_elsewhere
         self.refused = False
-        """Something was, since the last report."""
+        """Whether something was refused since the last report."""
         self.given_at = now
         """When claims were last given."""
         self.held: int | None = None
         """What this host may use while the hub is away."""
         self._held_by: tuple[OnLoss, RateTerms] | None = None
-        """What that goes by."""
+        """The settings by which `held` was found."""
         self._cells: dict[int, int] = {}
         """What was counted in each cell, as of this sum of all counts, and this present cell."""
         self._cells_of = (-1, -1)
         self._foreign: Mapping[int, int] | None = None
-        """What stands in the hub's column; None: it has to be looked up."""
+        """The cells of the hub's column; None: they must be read from the map."""
         self._withheld: Withheld | None = None
         self._counts: list[tuple[float, int]] = []
 
     @property
     def is_there(self) -> bool:
-        """Whether the row is this rate's still."""
+        """Whether the row still belongs to this rate."""
         return self._table.has(self.row, self.generation)
 
     @property
     def has_claims(self) -> bool:
-        """Whether claims are in columns, or wanted there."""
+        """Whether workers have claims, or want some."""
         return self._table.heads(self.row).has_claims
 
     # ---- what is counted
@@ -131,7 +131,7 @@ class Rate:
         return Counted(cells, cum, left, heads.spent, heads.waiting, self.refused, self._lately(now, cum), level)
 
     def _lately(self, now: float, cum: int) -> float:
-        """Requests a second over the last moments."""
+        """Counts a second over the last LATELY_SECONDS."""
         counts = self._counts
         if not counts or cum != counts[-1][1]:
             counts.append((now, cum))
@@ -141,7 +141,7 @@ class Rate:
         return (cum - then) / max(LATELY_SECONDS, now - before)
 
     def report(self, now: float, instance: int, seq: int, counted: Counted, tick: float) -> Report:
-        """What to tell the hub of it. `tick`: seconds until the next report, unless something makes it due before."""
+        """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
         self.refused = False
         if self._withheld is not None:
             level = self._withheld.level_now(now, counted.cum, self.plan.terms.rate)
@@ -167,7 +167,7 @@ class Rate:
         return self._hub.withheld(self.row) > 0
 
     def withhold(self, now: float) -> None:
-        """Nothing more is heard of it for now: see that no more stands there for others than should by now."""
+        """Write anew what is kept for other hosts, as no report of this row is due for now."""
         self._write_others(now)
 
     def _write_others(self, now: float) -> Counted:
@@ -201,7 +201,7 @@ class Rate:
         return counted
 
     def _allow(self, now: float, left: int) -> None:
-        """How much may be counted before the hub has to be asked, and before it should be told."""
+        """Write how much may be counted before the hub must be asked, and before it should be told."""
         hub, row, plan = self._hub, self.row, self.plan
         vain_until = plan.no_use_until
         if self.held is None:
@@ -219,13 +219,13 @@ class Rate:
         self.keep_warm(now)
 
     def keep_warm(self, now: float) -> None:
-        """Workers need not say that they use it, for as long as an answer is good."""
+        """Have workers not report their use for as long as an answer is good."""
         self._hub.write_warm_until(self.row, now + GOOD_SECONDS)
 
     # ---- the hub is away
 
     def hold(self, now: float, hosts: int, on_loss: OnLoss) -> None:
-        """Hold it to this host's part. Call it again and again: buckets drain, and windows move on."""
+        """Hold the rate to this host's part. Call it again and again: buckets drain, and windows move on."""
         terms = self.plan.terms
         is_other = self.held is not None and self._held_by != (on_loss, terms)
         is_forgotten = False
@@ -284,7 +284,7 @@ class Rate:
         return poured
 
     def let_go(self, now: float) -> None:
-        """It is held to this host's part no longer than others may take to come back too."""
+        """Stop holding the rate to this host's part, once others had time to come back too."""
         if self.held:
             self.plan.found(now, self.held)
         self.held = None

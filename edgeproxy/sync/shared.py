@@ -24,11 +24,11 @@ from edgeproxy.sync.rate import GOOD_SECONDS, Rate
 IDLE_SECONDS = 5.0
 """Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
 SPREAD_SECONDS = 5.0
-"""Seconds over which rows are told once the hub is there again, of which nothing was counted meanwhile."""
+"""Seconds over which rows are reported again once the hub is back, if nothing was counted in them meanwhile."""
 LOOKS_PER_ROUND_MAX = 1000
-"""Rows that are looked at in one go, at most."""
+"""Rows that are looked at in one round."""
 RETOLD_PER_ROUND_MAX = 200
-"""The same of those that are told again."""
+"""Rows in one round of those that are reported again."""
 URGENT_SHARE = 0.75
 """Of what may be told, the part that those may take which matter most, and of the rest those which matter more than
 others. What they leave is the others', and the other way round."""
@@ -44,7 +44,7 @@ class Use(NamedTuple):
 
 
 class Asleep(NamedTuple):
-    """A row that is not in use any more, of which the hub has been told, and that counts still."""
+    """A row that is no longer in use and fully reported, and whose counts still matter."""
 
     generation: int
     terms: RateTerms
@@ -52,7 +52,7 @@ class Asleep(NamedTuple):
 
 
 class Row(Rate):
-    """A rate in use, and when it is to be looked at."""
+    """A rate in use, and when it must be looked at."""
 
     __slots__ = ("due", "times", "used_at", "why")
 
@@ -60,14 +60,14 @@ class Row(Rate):
         super().__init__(table, use.row, use.generation, use.terms, now)
         self.used_at = now
         self.due = 0.0
-        """When it is to be looked at, 0: at no time; and for which of the reasons of plan.py."""
+        """When it must be looked at (0: not at all), and for which of the reasons in plan.py."""
         self.why = IN_TURN
         self.times = 0
-        """How often the hub had been lost or found when that was said."""
+        """The number of `_times` when that was set: what is older does not count."""
 
 
 class Shared:
-    """The rows of a table that take part. `instance`: of this host on the hub. Windows and buckets only."""
+    """The windows and buckets of a table that hosts share. `instance`: of this host on the hub."""
 
     def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
         assert table.hub is not None
@@ -77,23 +77,23 @@ class Shared:
         self.hosts = 1
         self.rtt = 0.0
         self.tick = TICK_SECONDS
-        """Seconds between two reports of a row in use, a fifth more or less."""
+        """Seconds between two reports of a row in use, give or take a fifth."""
         self._chance = chance or random.Random()
         self._rows: dict[int, Row] = {}
         self._asleep: dict[int, Asleep] = {}
         self._woken: deque[int] = deque()
-        """Of these, the ones of which the hub is to be told again, as it may have forgotten them."""
+        """Those of `_asleep` that must be reported again, as the hub may have forgotten them."""
         self._claimed: set[int] = set()
-        """Rows of which there may be claims in columns, or wanted there."""
+        """Rows of which workers may have claims, or want some."""
         self._due: tuple[list[tuple[float, int]], ...] = ([], [], [])
-        """By why they are: which rows are to be looked at, and when, the next first."""
+        """For each reason a heap of (when, row) to be looked at."""
         self._times = 0
         """How often the hub was lost or found."""
         self._away = False
         self._on_loss: OnLoss | None = None
-        """What was said last of a hub that is away."""
+        """`on_loss` as of the last call of `lost`."""
         self._left: deque[Row] = deque()
-        """Rows that are still to be held, where the hub was lost, or to be told, where it was found."""
+        """Rows that must still be held, after the hub was lost, or reported, after it was found."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -101,7 +101,7 @@ class Shared:
     # ---- what is due
 
     def use(self, use: Use, now: float) -> None:
-        """A worker uses a row, wants claims, or has refused something."""
+        """Take in that a worker uses a row, wants claims, or has refused something."""
         if not self.table.has(use.row, use.generation):
             return
         row = self._rows.get(use.row)
@@ -121,7 +121,7 @@ class Shared:
             row.keep_warm(now)
 
     def _enter(self, use: Use, now: float) -> Row:
-        """Begin to take part."""
+        """The row, which hosts share from now on."""
         row = Row(self.table, use, now)
         row.plan.hosts, row.plan.rtt = self.hosts, self.rtt
         if row.has_claims:
@@ -129,7 +129,7 @@ class Shared:
         return row
 
     def _schedule(self, row: Row, now: float, counted: Counted | None = None) -> None:
-        """See when the row is due. `counted`: in it by now."""
+        """Set when the row is due. `counted`: what it holds by now."""
         if self._away:
             return  # When to hold it again is known.
         self._keep_up(row)
@@ -147,20 +147,20 @@ class Shared:
             self._look(row, max(now, due.at), due.why)
 
     def _look(self, row: Row, due: float, why: int) -> None:
-        """Look at the row then, unless that is to be done before, or for a better reason."""
+        """Have the row looked at then, unless it is due before, or for a better reason."""
         if not row.due or why < row.why or (why == row.why and due < row.due):
             row.due, row.why = due, why
             heapq.heappush(self._due[why], (due, row.row))
 
     def _keep_up(self, row: Row) -> None:
-        """What was under way when the hub was lost has come or not, and when the row was due before is forgotten."""
+        """Drop what was under way, and when the row was due, if the hub was lost or found since."""
         if row.times != self._times:
             row.times = self._times
             row.plan.lost()
             row.due = 0.0
 
     def _next(self, why: int) -> tuple[float, Row] | None:
-        """Of those that are due for this reason the next one, and when."""
+        """The next row that is due for this reason, and when."""
         heap = self._due[why]
         while heap:
             due, number = heap[0]
@@ -198,7 +198,7 @@ class Shared:
                         yield row, report
 
     def _report(self, row: Row, now: float, seqs: Iterator[int]) -> Report | None:
-        """What is to be told of a row that was due, if anything; and when to look at it again, if at all."""
+        """The report of a row that was due, if there is one; sets when the row is looked at again, if at all."""
         plan, report = row.plan, None
         if not row.is_there:
             del self._rows[row.row]
@@ -227,7 +227,7 @@ class Shared:
         return report
 
     def _sleep(self, row: Row, now: float) -> None:
-        """Keep in mind, as long as it counts, a row that is not looked at any more."""
+        """Remember a row that is no longer looked at, for as long as its counts matter."""
         self._asleep[row.row] = Asleep(row.generation, row.plan.terms, row.used_at + row.plan.terms.span)
         # For each that comes two are looked at, so that those which count no more are never many.
         for number in tuple(itertools.islice(self._asleep, 2)):
@@ -236,7 +236,7 @@ class Shared:
                 self._asleep[number] = asleep
 
     def _awake(self, now: float) -> None:
-        """Of rows that are not in use, see that the next ones are told again."""
+        """Have the next rows that are not in use reported again."""
         for _ in range(min(RETOLD_PER_ROUND_MAX, len(self._woken))):
             number = self._woken.popleft()
             asleep = self._asleep.pop(number, None)
@@ -251,7 +251,7 @@ class Shared:
                 self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)
 
     def overdue(self, now: float) -> float:
-        """Seconds for which the row has waited to be told that waits for the longest time."""
+        """Seconds for which the row that is longest overdue has waited."""
         return max([0.0, *[now - found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None]])
 
     def answer(self, row: Row, now: float, seq: int, told: Told) -> bool:
@@ -265,14 +265,14 @@ class Shared:
         return bool(granted or counted.waiting)
 
     def _has(self, row: Row) -> bool:
-        """Whether it takes part still, and its place is not another one's by now."""
+        """Whether the row is still in use, and its place in the map not given to another key."""
         return self._rows.get(row.row) is row and row.is_there
 
     # ---- claims that nobody uses
 
     @property
     def has_claims(self) -> bool:
-        """Whether it is worth looking at `left_behind` and `unused`."""
+        """Whether `left_behind` or `unused` may find something."""
         return bool(self._claimed)
 
     def left_behind(self, column: int) -> list[Row]:
@@ -335,7 +335,7 @@ class Shared:
                 self._look(row, now + (self.tick if terms.depth else max(self.tick, terms.span / 4)), IN_TURN)
 
     def _turn(self, *, away: bool) -> None:
-        """The hub was lost, or found: all rows are to be looked at anew."""
+        """Look at all rows anew, as the hub was lost or found."""
         self._away = away
         self._times += 1
         self._due = [], [], []
@@ -348,7 +348,7 @@ class Shared:
                 self.table.announce(row)
 
     def away(self, row: Row, now: float, on_loss: OnLoss) -> None:
-        """The part of the hub that has this row did not answer."""
+        """Hold a row to this host's part, as the node of the hub that has it did not answer."""
         if self._has(row):
             row.plan.lost()
             row.hold(now, self.hosts, on_loss)
@@ -356,7 +356,7 @@ class Shared:
             self._schedule(row, now)
 
     def renew(self, has: Callable[[bytes], bool], now: float) -> None:
-        """Tell everything of these keys again, in the next seconds: who has them may not have heard the last of it."""
+        """Report these keys in full over the next seconds: their new server may lack the last reports."""
         for row in self._rows.values():
             if has(row.plan.key):
                 row.plan.is_whole = True
@@ -365,7 +365,7 @@ class Shared:
             self._woken.extend([number for number in self._asleep if has(self.table.stored_key(number))])
 
     def restart(self, now: float) -> None:
-        """The clock was set back, and no moment that was noted means anything: begin as another supervisor would."""
+        """Begin anew after the clock was set back, as no moment that was noted means anything."""
         uses = [Use(row.row, row.generation, row.plan.terms) for row in self._rows.values() if row.is_there]
         self._rows = {use.row: self._enter(use, now) for use in uses}
         if self._away:
@@ -382,7 +382,7 @@ class Shared:
         self._woken.extend(self._asleep)
 
     def _find(self, now: float) -> None:
-        """Of the rows that the hub is to be told of again, see when the next ones are due."""
+        """Schedule the next of the rows that must be reported again."""
         self._awake(now)
         for _ in range(min(RETOLD_PER_ROUND_MAX, len(self._left))):
             row = self._left.popleft()

@@ -17,21 +17,21 @@ from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold
 from edgeproxy.sync.plan import SOON_SECONDS, TICK_SECONDS, worth_telling
 
 GAUGE_HOLDS_SECONDS = 5.0
-"""Seconds for which others take something to be in use that they were told of: a host that dies lets go of it then."""
+"""Seconds for which what a host reported in use counts for others: what a host that died had in use is free then."""
 GAUGE_REPEAT_SECONDS, QUOTA_REPEAT_SECONDS = 2.0, 600.0
 """Seconds after which what is in use is said again, though it is as it was; and what was counted of a quota, lest the
 hub has forgotten it."""
 IDLE_SECONDS = 10.0
 """Seconds without a change after which a row is no longer looked at."""
 LOOKS_PER_ROUND_MAX = 500
-"""Rows that are looked at in one go, at most."""
+"""Rows that are looked at in one round."""
 LEFT_BEHIND_PER_ROUND_MAX = 5000
-"""Rows looked at in one go, of those that a supervisor before this one may have left behind."""
+"""Rows looked at in one round, of those that a supervisor before this one may have left behind."""
 SPREAD_SECONDS = 5.0
-"""Seconds over which rows are told once the hub is there again that have not changed meanwhile."""
+"""Seconds over which rows are reported again once the hub is back, if they have not changed meanwhile."""
 
 NOT_KNOWN = -1
-"""Told where it is not known what the hub has heard of: as nothing can be, so that it is told in any case."""
+"""In the place of what was reported: not known, so that the row is reported in any case."""
 
 
 class Total:
@@ -48,13 +48,13 @@ class Total:
         self.others = 0
         self.told_at = -1e9
         self.tick = TICK_SECONDS
-        """Seconds until it is told again."""
+        """Seconds until the next report."""
         self.used_at = 0.0
         self.due = 0.0
 
 
 class Totals:
-    """The quotas and the gauges of one table that take part. `instance`: of this host on the hub."""
+    """The quotas and gauges of one table that hosts share. `instance`: of this host on the hub."""
 
     def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
         assert table.hub is not None
@@ -69,9 +69,9 @@ class Totals:
         self._on_loss: OnLoss | None = None
         """`on_loss` as of the last call of `lost`."""
         self._left: deque[Total] = deque()
-        """Rows that are still to be held, where the hub was lost, or to be told, where it was found."""
+        """Rows that must still be held, after the hub was lost, or reported, after it was found."""
         self._left_behind: Iterator[int] | None = table.rows()
-        """What is in use elsewhere may stand in these by the word of another supervisor, and may be so no longer."""
+        """Rows in which a supervisor before this one may have written what is in use elsewhere, perhaps outdated."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -79,7 +79,7 @@ class Totals:
     # ---- what is due
 
     def use(self, row: int, generation: int, limit: int, now: float) -> None:
-        """A worker uses a row, of which `limit` is the most."""
+        """Take in that a worker uses a row, whose limit is `limit`."""
         if not self.table.has(row, generation):
             return
         total = self._rows.get(row)
@@ -102,7 +102,7 @@ class Totals:
         return self._due[0][0] if self._due and not self._away else None
 
     def reports(self, now: float, most: int = 1000) -> Iterator[tuple[Total, Period | Gauge]]:
-        """What is to be told now."""
+        """The reports to send now."""
         self._look_behind(now)
         self._find(now)
         looks = LOOKS_PER_ROUND_MAX
@@ -127,7 +127,7 @@ class Totals:
                 self._schedule(total, now)
 
     def _look_behind(self, now: float) -> None:
-        """Ask anew what is in use elsewhere, where there is such a word in the map and none of its workers asks."""
+        """Report rows that hold what was in use elsewhere and that no worker of this supervisor uses."""
         if self._left_behind is None:
             return
         some = list(islice(self._left_behind, LEFT_BEHIND_PER_ROUND_MAX))
@@ -139,7 +139,7 @@ class Totals:
             self._left_behind = None
 
     def overdue(self, now: float) -> float:
-        """Seconds for which the row has waited to be told that waits for the longest time."""
+        """Seconds for which the row that is longest overdue has waited."""
         return max(0.0, now - self._due[0][0]) if self._due else 0.0
 
     def _schedule(self, total: Total, now: float) -> None:
@@ -214,12 +214,12 @@ class Totals:
                 self._hold(total, on_loss)
 
     def _turn(self, *, away: bool) -> None:
-        """The hub was lost, or found: all rows are to be looked at anew."""
+        """Look at all rows anew, as the hub was lost or found."""
         self._away = away
         self._left = deque(self._rows.values())
 
     def away(self, total: Total, now: float, on_loss: OnLoss) -> None:
-        """The part of the hub that has this row did not answer; it is told again with the next tick."""
+        """Hold a row to this host's part, as its node of the hub did not answer; the next tick reports it again."""
         if self._is_there(total) and self._rows.get(total.row) is total:
             self._hold(total, on_loss)
             total.told, total.told_at = NOT_KNOWN, now
@@ -232,18 +232,18 @@ class Totals:
             self._hub.write_in_use(total.row, max(0, total.limit - parts[on_loss]), withheld=True)
 
     def renew(self, has: Callable[[bytes], bool], now: float) -> None:
-        """Tell of these keys again, over the next seconds: who has them may not have heard the last of it."""
+        """Report these keys again over the next seconds: their new server may lack the last reports."""
         for total in self._rows.values():
             if has(total.key):
                 total.told, total.told_at = NOT_KNOWN, now - total.tick + self._chance.uniform(0, SPREAD_SECONDS)
                 self._schedule(total, now)
 
     def found(self) -> None:
-        """The hub is there again: it is to be told everything, at once of what has changed."""
+        """Report all rows again, as the hub is back: at once those that have changed."""
         self._turn(away=False)
 
     def _find(self, now: float) -> None:
-        """Of the rows that the hub is to be told of again, see when the next ones are due."""
+        """Schedule the next of the rows that must be reported again."""
         for _ in range(min(LOOKS_PER_ROUND_MAX, len(self._left))):
             total = self._left.popleft()
             if self._rows.get(total.row) is not total or not self._is_there(total):

@@ -1,14 +1,19 @@
 """The collector's answers over HTTP (docs/design/contract.md#collector)."""
 
 import asyncio
+import re
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
+from edgeproxy.accounts import audit
+from edgeproxy.accounts.audit import Caller, Entry
 from edgeproxy.collector import auth, export
 from edgeproxy.collector.auth import Right
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
@@ -26,6 +31,11 @@ BODY_SECONDS_MAX = 30.0
 READY_TIMEOUT = 2.0
 """Seconds within which the database answers, if it is well."""
 RETRY_LATER = {"Retry-After": "1"}
+CALLER = web.RequestKey("caller", Caller)
+"""Who makes a request, as far as that is known yet."""
+UNKNOWN_ACTOR = "unknown"
+AUDIT_FILTERS = ("actor", "action", "target")
+NUMBER = re.compile(r"[0-9]{1,18}")
 GAP_SEQ_MAX = 100_000_000
 """The batch up to which a chain may begin with a gap at most, with consent: centuries of batches of an edge."""
 EDGE_CHANGES: dict[frozenset[str], dict[str, type]] = {
@@ -47,6 +57,8 @@ class Service:
         self._names = names
         self._exports = export.Exports(database)
         self._metrics = metrics
+        self.denials = audit.Denials(database)
+        """What was denied lately; somebody has to `write` it."""
         self._tokens: auth.Tokens
         self._certified: bool
         """Whether who ships must show a certificate."""
@@ -70,6 +82,7 @@ class Service:
         made.router.add_get("/v1/quarantine/{edge}/{seq}", self.quarantined)
         made.router.add_get("/v1/quarantine/{edge}/{seq}/body", self.quarantined_body)
         made.router.add_post("/v1/quarantine/{edge}/{seq}/replay", self.replay)
+        made.router.add_get("/v1/audit", self.audit)
         made.router.add_get("/healthz", self.healthz)
         made.router.add_get("/readyz", self.readyz)
         made.router.add_get("/metrics", self.metrics)
@@ -107,8 +120,10 @@ class Service:
         return verdict_of(outcome)
 
     def _holder(self, request: web.Request) -> Token:
-        """Return the token that a request comes with; raises Denied."""
-        return self._tokens.holder(request.headers.get("Authorization"), time.time())
+        """Return the token that a request comes with, and note it as the request's actor; raises Denied."""
+        token = self._tokens.holder(request.headers.get("Authorization"), time.time())
+        request[CALLER] = request[CALLER]._replace(actor=token.label)
+        return token
 
     def _busy(self) -> web.Response:
         self._metrics.busy.inc()
@@ -154,6 +169,7 @@ class Service:
             raise queries.BadQuery('send {"retired": true}, {"token": NAME, "region": REGION} or {"gap_to": SEQ}')
         edge = request.match_info["edge"]
         async with self._database.writing() as connection:
+            before = await edges.bound(connection, edge)
             if "retired" in said:
                 watermark = await edges.retire(connection, edge, retired=said["retired"])
             elif "gap_to" in said:
@@ -166,6 +182,9 @@ class Service:
                 if not (NAME.fullmatch(said["token"]) and NAME.fullmatch(said["region"])):
                     raise queries.BadQuery("token and region are names")
                 watermark = await edges.move(connection, edge, token=said["token"], region=said["region"])
+            if watermark is not None:
+                was = before and {name: before[name] for name in said}
+                await audit.append(connection, request[CALLER], Entry("edge.change", edge, was, said))
         if watermark is None:
             return problem(404, f"there is no edge {edge[:64]!r}")
         log.get().info("edge changed", edge=edge, watermark=watermark, by=token.label, **said)
@@ -200,10 +219,15 @@ class Service:
         auth.require(self._holder(request), Right.CHANGE)
         edge, seq = asked_for(request)
         given = await body_of(request)
+
+        async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
+            after = {**done.told(), "own_body": not given}
+            await audit.append(connection, request[CALLER], Entry("quarantine.replay", f"{edge}/{seq}", None, after))
+
         try:
             if given:
                 given = inflate(given, request.headers.get("Content-Encoding", "identity").strip().lower())
-            done = await quarantine.replay(self._database, edge, seq, given or None)
+            done = await quarantine.replay(self._database, edge, seq, given or None, record=record)
         except BadBatch as bad:
             return problem(422, f"the body {bad}")
         except quarantine.Refused as no:
@@ -214,6 +238,25 @@ class Service:
             self._names.found((customer for customer, _, _ in done.begun), (meter for _, meter, _ in done.begun))
             log.get().info("a batch was replayed", edge=edge, seq=seq, rows=done.rows, total=done.total)
         return answer(200, done.told())
+
+    # ---- who did what
+
+    async def audit(self, request: web.Request) -> web.Response:
+        """The audit log, oldest first: `{entries, next}`; `next` is the `after` of the page that follows."""
+        auth.require(self._holder(request), Right.CHANGE)
+        asked = dict(request.query)
+        if len(asked) != len(request.query) or asked.keys() - {"after", "limit", *AUDIT_FILTERS}:
+            raise queries.BadQuery(f"the parameters are after, limit, {', '.join(AUDIT_FILTERS)}, each once")
+        numbers = {name: asked.pop(name, default) for name, default in (("after", "0"), ("limit", "100"))}
+        if not all(NUMBER.fullmatch(number) for number in numbers.values()) or not 0 < int(numbers["limit"]) <= 1000:
+            raise queries.BadQuery("after is a whole number, and limit one from 1 to 1000")
+        if any("\0" in value for value in asked.values()):  # Not every database takes one, even to find nothing.
+            raise queries.BadQuery("a parameter has a NUL in it")
+        limit = int(numbers["limit"])
+        async with self._database.reading(whole=True) as connection:
+            entries = await audit.page(connection, int(numbers["after"]), limit, **asked)
+        more = {"next": entries[-1]["seq"]} if len(entries) == limit else {}
+        return answer(200, {"entries": entries, **more})
 
     # ---- the collector itself
 
@@ -251,10 +294,12 @@ class Service:
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every error as problem+json (RFC 9457)."""
+        request[CALLER] = Caller(UNKNOWN_ACTOR, request.remote or "", str(uuid.uuid4()))
         try:
             return await handler(request)
         except auth.Denied as no:
             self._metrics.denied.inc()
+            self.denials.note(request[CALLER], f"{request.method} {path_of(request)}", no.status, no.detail)
             return problem(no.status, no.detail, {"WWW-Authenticate": "Bearer"} if no.status == 401 else None)
         except queries.BadQuery as bad:
             return problem(400, str(bad))
@@ -277,12 +322,18 @@ class Service:
             return problem(500, "the collector failed to answer; its log says more")
 
 
+def path_of(request: web.Request) -> str:
+    """Return the path that a request asks for as it is registered, so that there are few different ones."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unknown"
+
+
 class TooSlow(Exception):
     """A body did not arrive in time."""
 
 
 WHY = {
-    404: "there are /v1/batches, /v1/usage, /v1/edges, /v1/quarantine, /healthz, /readyz and /metrics here",
+    404: "there are /v1/batches, /v1/usage, /v1/edges, /v1/quarantine, /v1/audit, /healthz, /readyz and /metrics here",
     405: "the method is not one that this path knows",
 }
 TITLES = {

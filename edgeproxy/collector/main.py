@@ -11,6 +11,7 @@ import uvloop
 from aiohttp import web
 
 from edgeproxy import __version__, log
+from edgeproxy.accounts import audit
 from edgeproxy.collector.app import Service
 from edgeproxy.collector.listener import BACKLOG, Listener
 from edgeproxy.collector.metrics import Metrics
@@ -25,9 +26,12 @@ from edgeproxy.ledger.chain_audit import Broken
 from edgeproxy.ledger.ingest import Ingest
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.verify import verify
+from edgeproxy.plural import counted
 from edgeproxy.tasks import Tasks
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+DENIALS_SECONDS = 60.0
+"""Seconds between two times that denials are put on record."""
 DRAIN_SECONDS = 30.0
 """Seconds that requests under way have once it is asked to end."""
 
@@ -58,13 +62,16 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
     async def look() -> str:
         database = await Database.connect(settings.database, as_it_is=True)
         try:
-            return str(await verify(database))
+            sums = await verify(database)
+            async with database.reading(whole=True) as connection:
+                entries = await audit.verify(connection)
+            return f"{sums}; {counted(entries, 'audit record')}"
         finally:
             await database.close()
 
     try:
         return 0, uvloop.run(look())
-    except Broken as no:
+    except (Broken, audit.Tampered) as no:
         return 1, str(no)
     except Unusable as no:
         return 2, str(no)
@@ -128,6 +135,7 @@ async def collect(
     logger.info("collector serving", version=__version__, listen=str(where), database=database.name)
     tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
     tasks.start("certificates", listener.watch())
+    tasks.start("denials", record_denials(service.denials))
     tasks.start("reload", Reload(settings, service, names, listener, metrics).watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
     # Without the queue nothing is of use, and whoever looks after the process should know.
@@ -137,8 +145,24 @@ async def collect(
     await runner.cleanup()
     ingest.end()
     await settling
+    await write_denials(service.denials)
     await tasks.cancel()
     logger.info("collector stopped")
+
+
+async def record_denials(denials: audit.Denials) -> None:
+    """Put denials on record every minute, until cancelled."""
+    while True:
+        await asyncio.sleep(DENIALS_SECONDS)
+        await write_denials(denials)
+
+
+async def write_denials(denials: audit.Denials) -> None:
+    """Put denials on record now, or the next time where the database cannot be used."""
+    try:
+        await denials.write()
+    except LOST as failure:
+        log.get().error("denials could not be put on record", why=reason(failure))
 
 
 def bind(address: Address) -> socket.socket:

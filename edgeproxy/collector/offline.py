@@ -3,12 +3,15 @@
 Each returns an exit code and what is to be said: 0 and the answer, 1 and why not, 2 and what cannot be used.
 """
 
+import getpass
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.accounts import audit
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, Unusable, reason
 from edgeproxy.ledger import quarantine
@@ -66,7 +69,13 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
         if nothing:
             async with database.reading() as connection:
                 body = await quarantine.nothing(connection, edge, seq)
-        done = await quarantine.replay(database, edge, seq, body)
+
+        async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
+            after = {**done.told(), "own_body": body is None}
+            caller = audit.Caller(f"command line: {getpass.getuser()}")
+            await audit.append(connection, caller, audit.Entry("quarantine.replay", f"{edge}/{seq}", None, after))
+
+        done = await quarantine.replay(database, edge, seq, body, record=record)
         told = done.told()
         what = f"{counted(done.rows, 'row')} with a total of {done.total} in the minute {told['minute']}"
         return f"batch {seq} of {edge} {'was counted before' if done.again else 'is counted'}: {what}"

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0003"
+REVISION = "0004"
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -147,3 +147,28 @@ checkpoints = Table(
     sqlite_strict=True,
 )
 dropped = sums("dropped", "day", postgresql_with={"fillfactor": 70})
+
+# Who changed what, and who was denied (accounts/audit.py). Rows are only ever added.
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", INTEGER, primary_key=True, autoincrement=False),
+    Column("at", INTEGER, nullable=False),  # Unix milliseconds.
+    Column("actor", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("before", Text),  # JSON.
+    Column("after", Text),
+    Column("request_id", Text, nullable=False),
+    Column("hash", Text, nullable=False),  # Of this row and the hash of the one before it.
+    sqlite_strict=True,
+)
+# One row: the last of the audit log.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("seq", INTEGER, nullable=False),
+    Column("hash", Text, nullable=False),
+    sqlite_strict=True,
+)

@@ -98,6 +98,18 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
     return list(told.values())
 
 
+async def bound(connection: AsyncConnection, edge: str) -> dict[str, Any] | None:
+    """Return what can be changed of an edge, locked until the transaction ends; None where there is no such edge."""
+    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
+        return None
+    columns = edges.c
+    wanted = sa.select(columns.token, columns.region, columns.gap_to, columns.retired, columns.seq)
+    row = (await connection.execute(wanted.where(columns.edge == edge).with_for_update())).one_or_none()
+    if row is None:
+        return None
+    return {"token": row.token, "region": row.region, "gap_to": row.gap_to, "retired": row.retired == row.seq}
+
+
 async def retire(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
     """Say that an edge is gone for good, or that it is not; its watermark, None where there is no such edge."""
     if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.

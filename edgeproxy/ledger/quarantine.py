@@ -5,6 +5,7 @@ transaction. What came stays beside it with its hash, which the next batch names
 """
 
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -51,6 +52,10 @@ class Replayed(NamedTuple):
     def told(self) -> dict[str, Any]:
         """Return this as the JSON object of an answer."""
         return {"rows": self.rows, "total": self.total, "minute": written(self.minute), "again": self.again}
+
+
+Record = Callable[[AsyncConnection, Replayed], Awaitable[None]]
+"""Puts a replay on record."""
 
 
 async def listing(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
@@ -115,13 +120,18 @@ async def nothing(connection: AsyncConnection, edge: str, seq: int) -> bytes | N
     return body(Batch(edge, region or UNKNOWN, seq, at, at, await hash_before(connection, edge, seq) or FIRST))
 
 
-async def replay(database: Database, edge: str, seq: int, given: bytes | None = None) -> Replayed:
+async def replay(
+    database: Database, edge: str, seq: int, given: bytes | None = None, *, record: Record | None = None
+) -> Replayed:
     """Count a batch that is in quarantine: by its own body, which a later version may be able to read, or by the one
-    that is `given` in its place, uncompressed. Raises Refused.
+    that is `given` in its place, uncompressed. `record` is called within the transaction that counts. Raises Refused.
     """
     try:
         async with database.writing() as connection:
-            return await _replay(connection, Ledger(database), edge, seq, given)
+            done = await _replay(connection, Ledger(database), edge, seq, given)
+            if record is not None and not done.again:
+                await record(connection, done)
+            return done
     except TooMuch:
         raise Refused(422, TOO_LARGE) from None
     except sa.exc.DBAPIError as failure:

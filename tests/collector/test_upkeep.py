@@ -112,7 +112,7 @@ def test_a_collector_rolls_up_and_drops_by_itself(start_collector: StartCollecto
     collector.start()
     until(lambda: "less is kept" in collector.output, "it has looked")
     assert collector.usage(by="day")["total"] == 14
-    assert checked(collector) == (0, "2 edges, 2 batches, 0 gaps, 0 quarantined; total 14")
+    assert checked(collector) == (0, "2 edges, 2 batches, 0 gaps, 0 quarantined; total 14; 0 audit records")
     assert collector.metric("collector_upkeep_failures_total") == 0
     assert collector.metric("collector_unproven_edges") == 0
     refused = collector.get("/v1/usage", **{"from": "1970-01-01", "by": "minute"})

@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Collector,
         yield collector, folder / "ledger.db"
 
 
-AGREES = "2 edges, 5 batches, 1 gap, 1 quarantined; total 35"
+AGREES = "2 edges, 5 batches, 1 gap, 1 quarantined; total 35; 0 audit records"
 
 
 def test_what_agrees(whole: tuple[Collector, Path]) -> None:

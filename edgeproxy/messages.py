@@ -6,19 +6,22 @@ handler that ends in `assert_never` is told by mypy of a message that it forgets
 
 Versions: a worker is always of its supervisor's version, as it is started by it. What these two say is msgpack, and
 may be changed in any way. Two supervisors of one state directory may be of different versions, while one takes over
-from the other. What they say is JSON, as 0.1.0 has it; of ToLeader and FromLeader, and of what these hold, `type` and
-what is there must stay, in its order. New fields come last and have defaults: an older version ignores them. It also
-ignores a message whose type it does not know (leader.py), so that a new one may only say what it can do without.
+from the other. What they say is JSON, as 0.1.0 has it, with the names that tables had then. Of ToLeader and FromLeader,
+and of what these hold, `type` and what is there must stay, in its order. New fields come last and have defaults: an
+older version ignores them. It ignores a message, too, whose type it does not know (sync/leader.py; 0.1.0 closes the
+line, and a new one is made), so that a new message may only say what can be done without.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
 from msgspec import Struct, json, msgpack
+from msgspec.structs import replace
 
 from edgeproxy.channel import Codec, Frame
 from edgeproxy.config.directory import KeyOwner
+from edgeproxy.counters.setup import FORMER_KINDS
 from edgeproxy.limits.rate_terms import Mode, RateTerms
 
 # ---- what messages hold
@@ -243,11 +246,35 @@ _to_supervisor: msgpack.Decoder[ToSupervisor] = msgpack.Decoder(ToSupervisor)
 _to_leader: json.Decoder[ToLeader] = json.Decoder(ToLeader)
 _from_leader: json.Decoder[FromLeader] = json.Decoder(FromLeader)
 
+_json = json.Encoder()
+_CURRENT_KINDS = {former: kind for kind, former in FORMER_KINDS.items()}
+R = TypeVar("R", bound=LimitRow)
+
+
+def _renamed(rows: list[R], names: Mapping[str, str]) -> list[R]:
+    """The rows under other names of their tables: 0.1.0 knows the former ones."""
+    return [replace(row, table=names.get(row.table, row.table)) for row in rows]
+
+
+def _to_leader_as(message: ToLeader, names: Mapping[str, str]) -> ToLeader:
+    return LimitsUsed(_renamed(message.rates, names), _renamed(message.totals, names))
+
+
+def _from_leader_as(message: FromLeader, names: Mapping[str, str]) -> FromLeader:
+    return ClaimsUnused(_renamed(message.rows, names)) if isinstance(message, ClaimsUnused) else message
+
+
 # The ends of a channel, by who is there.
 SUPERVISOR: Codec[ToWorker, ToSupervisor] = Codec(msgpack.Encoder().encode, _to_supervisor.decode)
 WORKER: Codec[ToSupervisor, ToWorker] = Codec(msgpack.Encoder().encode, _to_worker.decode)
-LEADER: Codec[FromLeader, ToLeader] = Codec(json.Encoder().encode, _to_leader.decode)
-FOLLOWER: Codec[ToLeader, FromLeader] = Codec(json.Encoder().encode, _from_leader.decode)
+LEADER: Codec[FromLeader, ToLeader] = Codec(
+    lambda message: _json.encode(_from_leader_as(message, FORMER_KINDS)),
+    lambda body: _to_leader_as(_to_leader.decode(body), _CURRENT_KINDS),
+)
+FOLLOWER: Codec[ToLeader, FromLeader] = Codec(
+    lambda message: _json.encode(_to_leader_as(message, FORMER_KINDS)),
+    lambda body: _from_leader_as(_from_leader.decode(body), _CURRENT_KINDS),
+)
 
 M = TypeVar("M", bound=ToWorker)
 

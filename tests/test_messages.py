@@ -7,7 +7,7 @@ from edgeproxy.limits.rate_terms import RateTerms
 from edgeproxy.messages import FOLLOWER, LEADER, ClaimsUnused, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
 
 TERMS = RateTerms(1000, 60.0, 28, 5, 2.5, "strict")
-USES = LimitsUsed([RateUse.of("people", 3, 4096, 17, TERMS, True)], [TotalUse("quotas", 1, 64, 2, 100)])
+USES = LimitsUsed([RateUse.of("customers", 3, 4096, 17, TERMS, True)], [TotalUse("quotas", 1, 64, 2, 100)])
 USES_OF_0_1_0 = (
     b'{"type":"uses","rates":[["people",3,4096,17,1000,60.0,28,5,2.5,"strict",true]],"totals":[["quotas",1,64,2,100]]}'
 )
@@ -16,7 +16,7 @@ USES_OF_0_1_0 = (
 def test_the_first_version_is_understood_and_understands() -> None:
     assert LEADER.unpack(USES_OF_0_1_0) == USES
     assert FOLLOWER.pack(USES).data[4:] == USES_OF_0_1_0
-    unused = ClaimsUnused([LimitRow("people", 3, 4096, 17)])
+    unused = ClaimsUnused([LimitRow("customers", 3, 4096, 17)])
     for message, said in (
         (HubHeard(), b'{"type":"heard"}'),
         (unused, b'{"type":"unused","rows":[["people",3,4096,17]]}'),
@@ -36,6 +36,6 @@ def test_what_another_version_says_otherwise_is_no_message(said: bytes) -> None:
 
 
 def test_the_terms_of_rows_that_are_held_to_the_same_are_one() -> None:
-    first, other = (RateUse.of("people", 3, row, 17, TERMS, False) for row in (64, 128))
+    first, other = (RateUse.of("customers", 3, row, 17, TERMS, False) for row in (64, 128))
     assert first.terms == TERMS
     assert first.terms is other.terms

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis as Client
 
+from edgeproxy import messages
 from edgeproxy.channel import LENGTH
 from edgeproxy.config.models import Hub
 from edgeproxy.counters import layout as at
@@ -371,5 +372,41 @@ def test_who_speaks_and_says_other_things_is_followed_by_the_next(tmp_path: Path
                 await turned(lambda: asked > 1, "it is tried again")
                 before.identity.release()
                 await turned(lambda: host.first.identity.held, "it speaks itself")
+
+    asyncio.run(play())
+
+
+def test_what_another_supervisor_says_and_nobody_here_knows_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.coordinator(host.first) as (_, told):
+                await turned((tmp_path / SOCKET).exists, "it leads")
+                reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+                uses = messages.FOLLOWER.pack(host.wants(3)).data
+                writer.write(LENGTH.pack(14) + b'{"type":"new"}' + uses)
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+                await turned(lambda: HubHeard() in told, "workers are told")
+                assert await reader.readexactly(LENGTH.size + 16) == messages.LEADER.pack(HubHeard()).data
+                writer.write(LENGTH.pack(2) + b"{]")
+                while await reader.read(1 << 16):
+                    pass  # To the end: it has closed the line.
+                writer.close()
+
+    asyncio.run(play())
+
+
+def test_a_supervisor_that_follows_passes_over_what_it_does_not_know(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host, closing(host.prepared()) as before:
+            assert before.identity.try_acquire()
+
+            def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(LENGTH.pack(14) + b'{"type":"new"}' + LENGTH.pack(16) + b'{"type":"heard"}')
+
+            async with (
+                await asyncio.start_unix_server(answer, tmp_path / SOCKET),
+                host.coordinator(host.first) as (_, told),
+            ):
+                await turned(lambda: told == [HubHeard()], "its workers are told what it knows")
 
     asyncio.run(play())

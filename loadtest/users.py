@@ -223,6 +223,8 @@ class Run:
         self.unfinished: dict[int, tuple[Arrival, float, float]] = {}
         """Requests under way, by greenlet: the arrival, when it was started, and its lag."""
         self._origin = time.perf_counter() + plan["begin"] - time.time()
+        self.cpu, self.waited = time.process_time(), waited_for_cpu()
+        """Seconds of CPU that the process had used before, and those for which it had waited for one."""
 
     def clock(self) -> float:
         """Seconds since the beginning of the run."""
@@ -275,7 +277,8 @@ class Arrivals(User):
         gc.collect()
         gc.freeze()
 
-        def request(one: Arrival, lag: float) -> None:
+        def request(one: Arrival, lag: float, spawned: float) -> None:
+            lag += run.clock() - spawned  # Others of this process had their turn first.
             address = one.kind in anonymous
             users = idle[one.region, one.kind, one.person if address else -1]
             if users:
@@ -297,14 +300,17 @@ class Arrivals(User):
         for one in share(run.schedule(), run.worker, len(run.plan["workers"])):
             if (early := one.due - run.clock()) > 0:
                 timer.sleep(max(early, MIN_SLEEP))
-            # Waiting for a place is the fault of a server that does not answer, so it is no lag of ours.
+            # Waiting for a place is the fault of a server that does not answer, so it is no lag of ours. But a process
+            # that is busy itself comes late to its answers, has no place for that reason, and wakes up late.
             if (lag := max(run.clock() - max(one.due, full_until), 0.0)) > PATIENCE:
                 gave_up = True
                 break
             while len(under_way) >= MAX_UNDER_WAY:
+                before = run.clock()
                 timer.sleep(MIN_SLEEP)
                 full_until = run.clock()
-            under_way.spawn(request, one, lag)
+                lag = max(lag, full_until - before - MIN_SLEEP)
+            under_way.spawn(request, one, lag, run.clock())
         under_way.join(LAST_ANSWERS)
         timer.close()
         now = run.clock()
@@ -327,8 +333,8 @@ class Arrivals(User):
 
     def _report(self, finished: bool = False, gave_up: bool = False) -> None:
         runner, run = self.environment.runner, self.environment.run
-        cpu = time.process_time()
-        report = {"rows": run.take(), "worker": run.worker, "pid": os.getpid(), "cpu": cpu, "ready": waited_for_cpu()}
+        report = {"rows": run.take(), "worker": run.worker, "pid": os.getpid()}
+        report |= {"cpu": time.process_time() - run.cpu, "ready": waited_for_cpu() - run.waited}
         report |= {"finished": finished, "gave_up": gave_up}
         if isinstance(runner, WorkerRunner):
             runner.send_message("measured", report)

@@ -59,6 +59,15 @@ def test_edges_that_are_there_are_loaded_and_judged(service: Upstream, calm: Pat
     assert other.code == 2
 
 
+def test_a_rate_that_the_generator_cannot_send_is_invalid_whatever_its_times(
+    service: Upstream, calm: Path, tmp_path: Path
+) -> None:
+    """Its answers wait for it, so it has no place for more; it must not be taken for a server that does not answer."""
+    ran = run(tmp_path / "out", calm, "--edges", edges(service), "--rate", "12000", "--seconds", "1")
+    assert (ran.code, ran.lines[-1]) == (3, "verdict: invalid")
+    assert any(line.startswith("generator: ") for line in ran.lines)
+
+
 def post(port: int, path: str, **fields: Any) -> Any:
     connection = HTTPConnection(HOST, port, timeout=10)
     connection.request("POST", path, urlencode(fields), {"Content-Type": "application/x-www-form-urlencoded"})

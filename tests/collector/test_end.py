@@ -34,4 +34,7 @@ def test_a_collector_that_is_asked_to_end_settles_what_it_has(start_collector: S
         collector.end()
     assert set(answers) == {200}
     total = sum(chain.total for chain in chains)
-    assert checked(collector) == (0, f"8 edges, {len(answers)} batches, 0 gaps, 0 quarantined; total {total}; 0 audit records")
+    assert checked(collector) == (
+        0,
+        f"8 edges, {len(answers)} batches, 0 gaps, 0 quarantined; total {total}; 0 audit records",
+    )

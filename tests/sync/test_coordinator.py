@@ -380,8 +380,8 @@ def test_what_another_supervisor_says_and_nobody_here_knows_ends_nothing(tmp_pat
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (_, told):
-                await turned((tmp_path / SOCKET).exists, "it leads")
-                reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+                await turned((tmp_path / SOCKET_NAME).exists, "it leads")
+                reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET_NAME)
                 uses = messages.FOLLOWER.pack(host.wants(3)).data
                 writer.write(LENGTH.pack(14) + b'{"type":"new"}' + uses)
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
@@ -404,7 +404,7 @@ def test_a_supervisor_that_follows_passes_over_what_it_does_not_know(tmp_path: P
                 writer.write(LENGTH.pack(14) + b'{"type":"new"}' + LENGTH.pack(16) + b'{"type":"heard"}')
 
             async with (
-                await asyncio.start_unix_server(answer, tmp_path / SOCKET),
+                await asyncio.start_unix_server(answer, tmp_path / SOCKET_NAME),
                 host.coordinator(host.first) as (_, told),
             ):
                 await turned(lambda: told == [HubHeard()], "its workers are told what it knows")

@@ -18,7 +18,6 @@ from edgeproxy.counters.store import Store
 from edgeproxy.limits.rate_terms import RateTerms
 from edgeproxy.messages import ClaimsUnused, FromLeader, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
 from edgeproxy.sync.coordinator import Coordinator
-from edgeproxy.sync.leader import SOCKET
 from edgeproxy.sync.leader import SOCKET_NAME
 from edgeproxy.sync.shared import Shared
 from tests.support.redis import SERVER, Redis

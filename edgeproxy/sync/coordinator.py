@@ -106,10 +106,10 @@ class Coordinator:
     def begin(self) -> None:
         """Connect to the hub, and coordinate now, or once no other supervisor does."""
         self._running = self._tasks.start("hub", self._hub.run())
-        self._tasks.start("agree once nobody else does", self._speak())
+        self._tasks.start("lead once nobody else does", self._lead())
 
-    async def _speak(self) -> None:
-        await self._leader.until_it_speaks()
+    async def _lead(self) -> None:
+        await self._leader.until_it_leads()
         # Rows are many and live long, and what is under way is gone soon: to look through all of them again and again
         # for what refers to itself would hold up everything else.
         gc.collect()
@@ -157,14 +157,14 @@ class Coordinator:
 
     def uses(self, message: LimitsUsed) -> None:
         """Take in which rows of limits a worker uses (proxy/claim_waiter.py)."""
-        if not self._leader.speaks:
+        if not self._leader.leads:
             self._leader.note(message)
             return
         for use in message:
             self._used.add(use)
         self._wake.set()
 
-    def _heed(self, now: float) -> None:
+    def _take_uses(self, now: float) -> None:
         """Pass on to the tables what workers use."""
         for _ in range(min(USES_PER_ROUND_MAX, len(self._used))):
             use = self._used.take()
@@ -270,7 +270,7 @@ class Coordinator:
             if self._hub.is_up and not self._clock_set:
                 self._set_clock()  # Before anything is told: by a wrong clock it would be of another time.
             began, now = thread_time(), self._now()
-            self._heed(now)
+            self._take_uses(now)
             if self._hub.is_up:
                 try:
                     self._report(now)

@@ -39,7 +39,7 @@ class Leader:
     """The leadership as one supervisor sees it. `tell` sends a message to all of its workers."""
 
     def __init__(self, store: Store, tell: Callable[[FromLeader], None]) -> None:
-        self.speaks = False
+        self.leads = False
         """Whether this supervisor is the leader; it stays so to its end."""
         self._store = store
         self._to_workers = tell
@@ -55,14 +55,14 @@ class Leader:
         self._log = log.get()
         self._seldom = log.Seldom(60.0)
 
-    async def until_it_speaks(self) -> None:
+    async def until_it_leads(self) -> None:
         """Follow another leader as long as there is one; return as the leader."""
         while not self._store.identity.try_acquire():
             channel = await self._reach()
             if channel is not None:
                 await self._by_way_of(channel)
             await asyncio.sleep(RETRY_SECONDS)
-        self.speaks = True
+        self.leads = True
         since = monotonic() - USES_KEPT_SECONDS
         for moment, use in self._passed.values():
             if moment >= since:
@@ -82,8 +82,8 @@ class Leader:
         self._some.clear()
         return self._noted.message()
 
-    async def listen(self, heed: Callable[[LimitsUsed], None]) -> None:
-        """Lead the workers of other supervisors too: `heed` is called with what they use."""
+    async def listen(self, take: Callable[[LimitsUsed], None]) -> None:
+        """Lead the workers of other supervisors too: `take` is called with what they use."""
         path = self._store.state / SOCKET_NAME
         try:
             path.unlink(missing_ok=True)  # Of whoever spoke before, who has ended.
@@ -91,7 +91,7 @@ class Leader:
             _at(self._store.state, listening.bind)
             path.chmod(0o600)
             self._server = await asyncio.start_unix_server(
-                lambda reader, writer: self._hear(Channel(reader, writer, messages.LEADER), heed),
+                lambda reader, writer: self._serve(Channel(reader, writer, messages.LEADER), take),
                 sock=listening,
                 backlog=BACKLOG_CONNECTIONS,
             )
@@ -113,31 +113,31 @@ class Leader:
             channel.close()
         await self._tasks.cancel()
 
-    async def _heed_all(self, channel: Channel[Any, Received], heed: Callable[[Received], None]) -> None:
+    async def _receive_all(self, channel: Channel[Any, Received], take: Callable[[Received], None]) -> None:
         """Take another supervisor's messages, until it is gone or breaks the protocol."""
         try:
             while True:
                 try:
-                    heed(await channel.receive())
+                    take(await channel.receive())
                 except UnknownMessage as unknown:
                     self._seldom.error("what another supervisor says is not understood, and ignored", str(unknown))
         except ChannelClosed:
             pass
 
-    # ---- who speaks
+    # ---- while another supervisor leads
 
-    async def _hear(self, channel: LeaderEnd, heed: Callable[[LimitsUsed], None]) -> None:
+    async def _serve(self, channel: LeaderEnd, take: Callable[[LimitsUsed], None]) -> None:
         """Serve the connection of another supervisor."""
         outbox = self._others[channel] = Outbox(channel)
         delivering = self._tasks.start("tell another supervisor", outbox.deliver())
         try:
-            await self._heed_all(channel, heed)
+            await self._receive_all(channel, take)
         finally:
             del self._others[channel]
             delivering.cancel()
             channel.close()
 
-    # ---- who has another speak
+    # ---- where another supervisor leads
 
     async def _reach(self) -> FollowerEnd | None:
         """A connection to the leader; None where there is none to be reached."""
@@ -154,7 +154,7 @@ class Leader:
         """Pass messages between the leader and these workers, until it is gone."""
         passing = self._tasks.start("pass on what limits workers use", self._pass_on(channel))
         try:
-            await self._heed_all(channel, self._to_workers)
+            await self._receive_all(channel, self._to_workers)
         finally:
             passing.cancel()
             channel.close()

@@ -48,7 +48,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
 """Groups of commands: what each is about, and its commands by name."""
 
 LATER = {
-    "import": "people of the files into the collector.",
+    "import": "customers of the files into the collector.",
     "billing": "plans, invoices and their reconciliation.",
     "stripe-sandbox": "a Stripe to try with.",
 }

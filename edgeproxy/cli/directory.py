@@ -24,11 +24,11 @@ def push(
     ] = False,
 ) -> None:
     """Have the hub know the customers and keys of FILE, and no others. Edges follow within seconds."""
-    from edgeproxy.config.load import load_people
+    from edgeproxy.config.load import load_customers
     from edgeproxy.config.problems import ConfigErrors
 
     try:
-        settings = load_people(config, os.environ)
+        settings = load_customers(config, os.environ)
     except ConfigErrors as errors:
         fail(str(errors), 2)
     if not settings.hub.is_shared:

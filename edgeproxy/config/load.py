@@ -52,13 +52,13 @@ def load_collector(path: Path, environ: Mapping[str, str]) -> "collector.Setting
     return settings
 
 
-def load_people(path: Path, environ: Mapping[str, str]) -> Pushed:
-    """`load` for the sake of people and the hub alone: the file need not say what to serve. Files that it names are
+def load_customers(path: Path, environ: Mapping[str, str]) -> Pushed:
+    """`load` for the sake of customers and the hub alone: the file need not say what to serve. Files that it names are
     not looked at; nobody serves with them here."""
     with unswept():
-        people = _unless_wrong(_of_people(path, environ))
-    assert people is not None
-    return people
+        found = _unless_wrong(_of_customers(path, environ))
+    assert found is not None
+    return found
 
 
 def check(path: Path, environ: Mapping[str, str]) -> "Settings | collector.Settings | None":
@@ -116,7 +116,7 @@ def _of_collector(source: "Source") -> "Loaded[collector.Settings]":
     return Loaded(settings, source.problems, source.signs)
 
 
-def _of_people(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:
+def _of_customers(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:
     from edgeproxy.config.check import EDGE, Check, Kind
     from edgeproxy.config.source import Source
 
@@ -132,7 +132,7 @@ def _unless_wrong(loaded: Loaded[S]) -> S | None:
 
 
 def dump(settings: Settings) -> bytes:
-    """Settings for a worker to `restore`: all but the people as JSON on one line, then a line for each of these.
+    """Settings for a worker to `restore`: all but the customers as JSON on one line, then a line for each of these.
 
     Takes a second for a hundred thousand keys. Workers ship nothing and ask no hub: they are not told the collector's
     token, nor more of the hub than which it is.

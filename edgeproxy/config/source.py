@@ -15,7 +15,7 @@ from edgeproxy.config.tree import Items, Mark, Table, Value
 from edgeproxy.config.yaml_reader import Unreadable, parse
 
 JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags", "tokens")
-PEOPLE = {"meters", "tiers", "customers", "keys", "flags"}
+CUSTOMER_FIELDS = {"meters", "tiers", "customers", "keys", "flags"}
 """What a file may say that is no configuration by itself, and that others include."""
 LARGEST = 512 << 20
 """Bytes of one file: a million keys are some 120 MB."""
@@ -47,8 +47,8 @@ class Source:
 
     @property
     def is_part(self) -> bool:
-        """Whether the files say something, and all of it of people: it is for others to include."""
-        return bool(self.tree) and self.tree.keys() <= PEOPLE
+        """Whether the files say something, and all of it of customers: it is for others to include."""
+        return bool(self.tree) and self.tree.keys() <= CUSTOMER_FIELDS
 
     @property
     def problems(self) -> list[Problem]:

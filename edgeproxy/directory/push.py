@@ -60,7 +60,7 @@ class Done:
 
 
 async def push(settings: models.Written, *, force: bool = False, dry: bool = False) -> Done:
-    """Push the people of a file to its hub. Raises Refused, and Away.
+    """Push the customers of a file to its hub. Raises Refused, and Away.
 
     With `force` also where more than half of the customers or keys would be gone; `dry`: nothing is changed, and what
     would be refused is told as what it would change.

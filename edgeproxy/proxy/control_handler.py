@@ -91,7 +91,7 @@ class ControlHandler:
             self._runtime.key_lookup.orphaned()
 
     def _heed(self, message: Urgent) -> None:
-        """What is said of limits that hosts share, and of people, does not wait for its turn: requests wait for it."""
+        """Handle at once what requests wait for: what is said of limits that hosts share, and of customers."""
         match message:
             case HubHeard():
                 self._runtime.claim_waiter.heard()

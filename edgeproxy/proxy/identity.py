@@ -88,18 +88,18 @@ def _unmet(route: Route) -> RouteBinding:
 
 
 class Directory:
-    """The people of a configuration, under its settings. `tables` are those in which their requests are counted, and by
-    `key lookup` it is known who else there is."""
+    """The customers of a configuration, under its settings. `tables` are those in which their requests are counted;
+    `key_lookup` knows who else there is."""
 
     def __init__(
         self,
         settings: "Settings",
-        people: "Customers",
+        customers: "Customers",
         tables: "Tables",
         counts: "WorkerMetrics",
         key_lookup: "KeyLookup | None" = None,
     ) -> None:
-        self._people = people
+        self._customers = customers
         self._tables = tables
         self._counts = counts
         self._tiers, self._meters, self._flags = settings.tiers, settings.meters, settings.flags
@@ -128,11 +128,13 @@ class Directory:
             known.move_to_end(secret)
             return identity
         digest = hashlib.sha256(secret).digest()
-        key = self._people.key(digest)
+        key = self._customers.key(digest)
         if key is None:
             return self.unknown if self._key_lookup is None else Stranger(secret, digest, credentials)
         valid_until = FOREVER if key.expires is None else key.expires - EPOCH
-        identity = Identity(lambda route: self._binding(key, self._people.customer(key.customer), route), valid_until)
+        identity = Identity(
+            lambda route: self._binding(key, self._customers.customer(key.customer), route), valid_until
+        )
         self._remember(secret, identity, credentials)
         return identity
 
@@ -155,7 +157,7 @@ class Directory:
             return self.unknown if key_lookup.is_unknown(identity.digest) else None
         person, at = known
         assert person is not None
-        if self._people.has(person.name):
+        if self._customers.has(person.name):
             return self.unknown  # What the files say of a customer, they say whole.
         before = self._known.get(identity.secret)
         if isinstance(before, Stranger) and before.person == person:
@@ -199,7 +201,7 @@ class Directory:
         free as soon as the last request of them is over, and nobody has to search for it.
         """
         known, self._known = self._known, OrderedDict()
-        del self._people, self.nobody, self.unknown, self.expired
+        del self._customers, self.nobody, self.unknown, self.expired
         return known
 
     def _lane_of(self, person: KeyOwner, key: "Key | None", route: Route) -> RouteBinding:

@@ -12,7 +12,7 @@ from edgeproxy.proxy.tls import Outward
 
 
 class PreparedConfiguration:
-    """Settings, people, and how the edge speaks TLS with its upstreams."""
+    """Settings, customers, and how the edge speaks TLS with its upstreams."""
 
     def __init__(self, dumped: bytes, serving: "Mapping[str, Outward] | None" = None) -> None:
         """`dumped` is what the supervisor sent. Of `serving`, what is meant the same way again is kept.
@@ -20,8 +20,8 @@ class PreparedConfiguration:
         Raises tls.Unusable where files of certificates cannot be used.
         """
         self.settings: Settings
-        self.people: Customers
-        self.settings, self.people = load.restore(dumped)
+        self.customers: Customers
+        self.settings, self.customers = load.restore(dumped)
         self.outward = outward_of(self.settings, serving or {})
 
 

@@ -56,7 +56,7 @@ class Snapshot:
     ) -> None:
         """`before` is the snapshot that is served now: what the new one has in common with it is taken over as it is,
         with its connections, its memories and its records. Nothing else holds the other. `sharing` makes limits known
-        to other hosts, where they share them; by `key lookup` it is known who there is beside the files' people.
+        to other hosts, where they share them; `key_lookup` knows who there is beside those of the files.
 
         Raises NoRow where a table has no room for what is to be counted.
         """
@@ -77,7 +77,7 @@ class Snapshot:
         self.router = Router(Route(route, self.services[route.upstream], counts) for route in settings.routes)
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [counts.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
-        self.directory = Directory(settings, draft.people, self._tables, counts, key_lookup)
+        self.directory = Directory(settings, draft.customers, self._tables, counts, key_lookup)
         self.addresses = self._whom(settings, before)
         secret = settings.stamp_secret
         self.sign = None if secret is None else Signature(secret, settings.region)

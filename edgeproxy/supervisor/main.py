@@ -85,7 +85,7 @@ class Supervisor:
             heed=self._heed,
             patient=store.identity.try_acquire,
         )
-        self._people = Follower(settings.state, settings, self._ask_hub, self._workers.add)
+        self._follower = Follower(settings.state, settings, self._ask_hub, self._workers.add)
         prober = Prober(settings.upstreams)
         self._upstreams = Upstreams(settings.upstreams, self._workers.publish, prober)
         self._certificates = Certificates(settings, self._renew)
@@ -102,7 +102,7 @@ class Supervisor:
             self._upstreams,
             self._certificates,
             self._accounting,
-            self._people,
+            self._follower,
             self._coordinator,
         )
         self._systemd = Systemd()
@@ -140,7 +140,7 @@ class Supervisor:
             await self._leave()
 
     async def _begin(self) -> None:
-        await self._people.begin()
+        await self._follower.begin()
         await self._until_room()
         await self._changeover.begin()
         self._tasks.start("certificates", self._certificates.watch())
@@ -169,7 +169,7 @@ class Supervisor:
             self._accounting.follow(settings.usage)
             if self._coordinator is not None:
                 await self._coordinator.follow(settings.hub)
-            await self._people.follow(settings)
+            await self._follower.follow(settings)
         return whys
 
     def _tell(self, message: FromLeader) -> None:
@@ -178,7 +178,7 @@ class Supervisor:
     def _heed(self, message: LimitsUsed | LookUpKeys, reply: Reply) -> None:
         """What a worker says that is not about itself."""
         if isinstance(message, LookUpKeys):
-            self._people.asked(message, reply)
+            self._follower.asked(message, reply)
         elif self._coordinator is not None:
             self._coordinator.uses(message)
 
@@ -246,7 +246,7 @@ class Supervisor:
         sockets.close(self._listening)
         await self._workers.drain(seconds)
         await self._accounting.end()
-        await self._people.end()
+        await self._follower.end()
         if self._coordinator is not None:
             await self._coordinator.end()
         await self._tasks.cancel()

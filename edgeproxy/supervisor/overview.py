@@ -40,19 +40,19 @@ def _edge(status: Mapping[str, Any]) -> list[str]:
     said += [
         f"        its node {node['node']} is away: {node['why']}" for node in hub.get("nodes", ()) if "why" in node
     ]
-    return [*said, *_people(status["directory"]), *_usage(usage)]
+    return [*said, *_directory(status["directory"]), *_usage(usage)]
 
 
-def _people(directory: Mapping[str, Any] | None) -> Iterator[str]:
+def _directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
     """The customers from the hub, if there are to be any, then what is wrong with them."""
     if directory is None:
         return
     number, age = directory["version"], directory["age_s"]
     if number is None:
-        yield "people  none from the hub yet"
+        yield "keys    no directory from the hub yet"
     else:
         counts = f"{counted(directory['customers'], 'customer')}, {counted(directory['keys'], 'key')}"
-        yield f"people  version {number} of the directory: {counts}, as the hub had it {span(round(age))} ago"
+        yield f"keys    version {number} of the directory: {counts}, as the hub had it {span(round(age))} ago"
     if "why" in directory:
         yield f"        not followed: {directory['why']}"
     if directory["in_files"]:

@@ -37,7 +37,7 @@ class Status:
         upstreams: Upstreams,
         certificates: Certificates,
         accounting: Accounting,
-        people: Follower,
+        follower: Follower,
         coordinator: Coordinator | None = None,
     ) -> None:
         self.phase: Phase = "starting"
@@ -49,7 +49,7 @@ class Status:
         self._upstreams = upstreams
         self._certificates = certificates
         self._accounting = accounting
-        self._people = people
+        self._follower = follower
         self._coordinator = coordinator
         self.vitals = Vitals(workers, table_reader)
 
@@ -76,7 +76,7 @@ class Status:
     async def known(self, customer: str) -> KnownCustomer | None:
         """A customer, of the files or else of the directory; None where nobody has the name. Raises ValueError where
         it is not understood what the directory says."""
-        return of_files(self.settings, customer) or await self._people.customer(customer)
+        return of_files(self.settings, customer) or await self._follower.customer(customer)
 
     async def series(self) -> list[Series]:
         """Every metric of the edge: those of the tables, and the supervisor's own.
@@ -105,7 +105,7 @@ class Status:
             *await self._accounting.series(),
             *await self.vitals.series(),
             *(() if self._coordinator is None else self._coordinator.series()),
-            *self._people.series(),
+            *self._follower.series(),
             ("edge_worker_restarts_total", (), (self._workers.restarts,)),
             *self._reloads.series(),
         ]
@@ -122,7 +122,7 @@ class Status:
             "upstreams": self._upstreams.report(),
             "tables": self._table_reader.rows(),
             "hub": ALONE if self._coordinator is None else self._coordinator.report(),
-            "directory": self._people.report(),
+            "directory": self._follower.report(),
             "usage": await self._accounting.report(),
         }
 

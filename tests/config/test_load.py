@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config.load import check, dump, load, load_people, restore, unswept
+from edgeproxy.config.load import check, dump, load, load_customers, restore, unswept
 from edgeproxy.config.models import Hub, Settings
 from edgeproxy.config.problems import ConfigErrors
 from tests.config.conftest import LEAST, write
@@ -200,15 +200,15 @@ def test_a_whole_configuration_is_checked_as_it_is_loaded(folder):
 
 def test_people_are_loaded_of_a_file_that_serves_nothing(folder):
     write(folder, {"people.yaml": "tiers: {t: {}}\ncustomers: {c: {tier: t}}\n", "push.yaml": "include: people.yaml\n"})
-    settings = load_people(Path("push.yaml"), {})
+    settings = load_customers(Path("push.yaml"), {})
     assert (settings.customers.keys(), settings.routes, settings.upstreams) == ({"c"}, (), {})
     write(folder, {"push.yaml": "include: people.yaml\nkeys: [{customer: d}]\n"})
     with pytest.raises(ConfigErrors) as found:
-        load_people(Path("push.yaml"), {})
+        load_customers(Path("push.yaml"), {})
     assert [problem.field for problem in found.value.problems] == ["keys.0.customer", "keys.0.sha256"]
 
 
 def test_people_are_loaded_of_a_whole_configuration_whose_certificates_are_elsewhere(folder):
     tls = "listen: {address: 127.0.0.1:1, tls: {cert: not/here.pem, key: not/here.key}}\n"
     write(folder, {"edge.yaml": LEAST + tls})
-    assert len(load_people(Path("edge.yaml"), {}).routes) == 1
+    assert len(load_customers(Path("edge.yaml"), {}).routes) == 1

@@ -14,7 +14,7 @@ import orjson
 import pytest
 import yaml
 
-from edgeproxy.config.load import load_people
+from edgeproxy.config.load import load_customers
 from edgeproxy.directory import push, versions
 from edgeproxy.directory.push import Done, Refused, change
 from edgeproxy.directory.versions import LOG, Unreadable, Version, after, line_of, parts_of, version_of
@@ -421,7 +421,7 @@ def test_in_a_cluster_one_node_has_it_all(tmp_path: Path) -> None:
     try:
         for number, tier in enumerate("xyz", 1):
             file.write_text(people(cluster.url, tier, 20))
-            assert push.run(load_people(file, {}), force=False, dry=False).version == number
+            assert push.run(load_customers(file, {}), force=False, dry=False).version == number
             assert set(asyncio.run(there()).values()) == {tier}
         for node in cluster.nodes:
             file.write_text(people(node.url, tier, 20))

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.load import load_people
+from edgeproxy.config.load import load_customers
 from edgeproxy.directory import push
 from edgeproxy.directory.cache import FILE
 from edgeproxy.hub.redis import Link
@@ -59,7 +59,7 @@ class Pusher:
     def pushes(self, *given: Any, **tiers: Any) -> None:
         """Push it, with these in it."""
         self.writes(*given, **tiers)
-        push.run(load_people(self.file, {}), force=True, dry=False)
+        push.run(load_customers(self.file, {}), force=True, dry=False)
 
 
 @pytest.fixture

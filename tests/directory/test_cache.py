@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeproxy.config.directory import KeyOwner, removed
+from edgeproxy.config.directory import removed
 from edgeproxy.directory import cache
 from edgeproxy.directory.cache import FILE, Cache, Held, Outdated, is_damage
 
@@ -56,17 +56,6 @@ def there(tmp_path: Path) -> Cache:
     return Cache(tmp_path)
 
 
-def test_who_was_written_is_found(there: Cache) -> None:
-    assert there.held() is None
-    assert write(there, 1, line("a", "gold", "a1", "a2", priority=3), line("b", "tin")) == {"a", "b"}
-    assert there.held() == held(1)
-    person = KeyOwner("a", '{"tier":"gold","priority":3}', '{"scopes":["a2"]}')
-    assert there.find([digest("a2"), digest("x")]) == {digest("a2"): person, digest("x"): None}
-    assert there.customer("a") == (person.customer, [digest("a1"), digest("a2")])
-    assert there.customer("b") == ('{"tier":"tin"}', [])
-    assert there.customer("c") is None
-
-
 def test_a_version_changes_those_it_names(there: Cache) -> None:
     write(there, 1, line("a", "t", "a1", "a2"), line("b", "t", "b1"), line("c", "t", "c1"))
     write(there, 2, line("a", "t", "a2", "a3"), removed("b"))
@@ -80,17 +69,6 @@ def test_a_key_may_go_from_one_customer_to_another(there: Cache, first: str) -> 
     news = [line("a"), line("b", "t", "k")]
     write(there, 2, *(news if first == "a" else news[::-1]))
     assert who(there, "k") == "b"
-
-
-def test_a_whole_version_is_all_that_there_is(there: Cache) -> None:
-    write(there, 1, line("a", "t", "a1"), line("b", "t", "b1"), line("c", "t", "c1"))
-    assert write(there, 2, line("b", "t", "b2"), line("c", "t", "c1"), whole=True) == {"a", "b"}
-    assert [who(there, key) for key in ("a1", "b1", "b2", "c1")] == [None, None, "b", "c"]
-    assert write(there, 3, line("d", "t", "b2"), line("c", "t", "c1"), whole=True) == {"b", "d"}
-    assert [who(there, key) for key in ("b2", "c1")] == ["d", "c"]
-    assert there.customer("b") is None
-    assert write(there, 4, whole=True) == {"c", "d"}
-    assert [who(there, key) for key in ("b2", "c1")] == [None, None]
 
 
 def test_it_is_told_who_has_changed_unless_they_are_many(there: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,13 +178,6 @@ def test_a_line_that_is_none_spoils_the_version(there: Cache, odd: bytes) -> Non
 def test_it_is_told_what_the_files_have_and_what_they_lack(there: Cache) -> None:
     write(there, 1, line("a", "gold", "a1"), line("b", "tin", "b1"), line("c", "tin"))
     assert there.survey(["b", "x"], [digest("a1"), digest("x1")], {"gold"}) == (["b"], [digest("a1")], {"tin": 2})
-
-
-def test_when_the_hub_was_heard_is_kept(there: Cache, tmp_path: Path) -> None:
-    write(there, 1, line("a"))
-    there.heard(5000.0)
-    there.close()
-    assert Cache(tmp_path).held() == held(1)._replace(heard_at=5000.0)
 
 
 def test_the_log_of_a_large_version_leaves_the_disk(

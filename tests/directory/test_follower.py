@@ -13,7 +13,6 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from edgeproxy.config.directory import KeyOwner, KnownCustomer
 from edgeproxy.config.load import load
 from edgeproxy.config.models import Settings
 from edgeproxy.directory import cache, follower, push
@@ -106,27 +105,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(follower, "FIRST_POLL_SECONDS", 0.02)
     monkeypatch.setattr(follower, "PROGRESS_SECONDS", 0.3)
-
-
-def test_workers_are_told_who_and_whom_to_forget(tmp_path: Path, redis_port: int) -> None:
-    async def scene(room: Room) -> None:
-        await room.pushes(line("a"), line("b"))
-        await room.people.begin()
-        assert room.said()["version"] == 1, "it waits for the first version"
-        assert room.told == [ForgetCustomers(["a", "b"])]
-        person = KeyOwner("a", '{"tier":"t"}', "{}")
-        answer = KeysLookedUp({hashed("a"): person}, [hashed("x")], [])
-        assert await room.asks("a", "x") == answer
-        await room.pushes(line("a", "gold"), line("b"), line("c"))
-        await room.knows(2)
-        assert room.told[1:] == [ForgetCustomers(["a", "c"])]
-        await turned(lambda: room.said()["unknown_tiers"] == {"gold": 1}, "it has looked what it lacks")
-        found = await room.people.customer("c")
-        assert isinstance(found, KnownCustomer)
-        assert (found.name, found.customer.tier, found.keys) == ("c", "t", [hashed("c")])
-        assert await room.people.customer("x") is None
-
-    played(tmp_path, redis_port, scene)
 
 
 def test_a_right_that_the_edges_user_lacks_is_told_as_such(tmp_path: Path, redis_port: int) -> None:

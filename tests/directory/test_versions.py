@@ -17,7 +17,7 @@ import yaml
 from edgeproxy.config.load import load_customers
 from edgeproxy.directory import push, versions
 from edgeproxy.directory.push import Done, Refused, change
-from edgeproxy.directory.versions import LOG, Unreadable, Version, after, line_of, parts_of, version_of
+from edgeproxy.directory.versions import LOG, Unreadable, Version, line_of, parts_of, version_of
 from edgeproxy.hub.cluster import link_to
 from edgeproxy.hub.redis import Link, Tls
 from tests.support.directory import told
@@ -55,25 +55,6 @@ def played(port: int, scene: Callable[[Callable[..., Awaitable[Any]]], Awaitable
             await scene(ask)
 
     asyncio.run(play())
-
-
-def test_what_was_pushed_is_read(redis_port: int) -> None:
-    async def scene(ask: versions.Ask) -> None:
-        assert await versions.last(ask) is None
-        assert await change(ask, lines(a="x", b="x", c="x")) == Done(["a", "b", "c"], [], [], 3, 3, 1)
-        first = await versions.last(ask)
-        assert first is not None
-        assert (first.number, first.whole, first.customers, first.keys) == (1, True, 3, 3)
-        done = await change(ask, lines(a="y", c="x", d="x"))
-        assert done == Done(["d"], ["a"], ["b"], 3, 3, 2)
-        assert await told(ask) == {"a": "y", "c": "x", "d": "x"}
-        assert await told(ask, first.token, {"a": "x", "b": "x", "c": "x"}) == {"a": "y", "c": "x", "d": "x"}
-        assert await told(ask, "of another hub", {"z": "x"}) == {"a": "y", "c": "x", "d": "x"}
-        newest = await versions.last(ask)
-        assert newest is not None
-        assert after(await versions.log(ask), newest.token) == []
-
-    played(redis_port, scene)
 
 
 def test_only_what_changed_is_sent(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,17 +152,6 @@ def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: 
         assert await told(ask) == wanted
         await change(ask, lines(g="x", **wanted))
         assert await told(ask) == {"g": "x", **wanted}
-
-    played(redis_port, scene)
-
-
-def test_a_file_without_its_keys_is_refused_too(redis_port: int) -> None:
-    async def scene(ask: versions.Ask) -> None:
-        await change(ask, lines(a="x", b="x"))
-        keyless = {name: orjson.dumps({"customer": {"tier": "x"}, "keys": {}, "name": name}) for name in "ab"}
-        with pytest.raises(Refused, match="2 of 2 keys would be gone"):
-            await change(ask, keyless)
-        assert (await change(ask, lines(a="x") | {"b": keyless["b"]})).keys == 1
 
     played(redis_port, scene)
 

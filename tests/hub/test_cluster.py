@@ -340,25 +340,6 @@ def test_what_the_replica_of_a_killed_primary_has_not_heard_is_told_again(tmp_pa
         cluster.kill()
 
 
-def test_a_cluster_that_is_away_as_a_whole_is_found_again(three: Cluster) -> None:
-    async def play() -> None:
-        async with reached(three.url) as hub:
-            assert (await hub.rate(report(b"whole", 1, 1))).hosts == 1
-            for node in three.nodes:
-                node.kill()
-            await turned(lambda: not hub.is_up, "it is away")
-            with pytest.raises(Away, match=r"Connection closed|Connect call failed"):
-                await hub.rate(report(b"whole", 2, 2))
-            assert hub.why
-            assert hub.offset is None
-            for node in three.nodes:
-                node.start()
-            await turned(lambda: hub.is_up and all(node.link for node in hub._nodes.all), "it is back")
-            assert (await hub.rate(report(b"whole", 3, 3))).known is False, "it has forgotten everything"
-
-    played(play)
-
-
 def test_one_of_the_nodes_that_are_named_has_to_answer(three: Cluster) -> None:
     living = f"127.0.0.1:{three.nodes[1].port}"
     dead = f"127.0.0.1:{free_port()}"

@@ -111,37 +111,6 @@ def test_a_server_that_refuses_is_away_until_it_does_not(tmp_path: Path, refuses
         server.kill()
 
 
-def test_hosts_are_counted_by_their_heartbeats(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
-    async def play() -> None:
-        async with reached(server.url, 1) as one, reached(server.url, 2) as other:
-            await until(lambda: one.hosts == 2)
-            assert other.hosts == 2
-            assert abs((one.offset or 0) - (other.offset or 1)) < 0.05
-
-    try:
-        played(play)
-    finally:
-        server.kill()
-
-
-def test_quotas_and_what_is_in_use(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
-    async def play() -> None:
-        async with reached(server.url) as hub:
-            await hub.period(Period(b"q", 1, 7, 5))
-            assert await hub.period(Period(b"q", 2, 7, 1)) == (7, 5)
-            await hub.gauge(Gauge(b"g", 1, 3, 1000.0, 1005.0))
-            assert await hub.gauge(Gauge(b"g", 2, 1, 1001.0, 1006.0)) == (3, 2)
-
-    try:
-        played(play)
-    finally:
-        server.kill()
-
-
 def test_a_password_of_the_url_is_used_and_never_shown(tmp_path: Path) -> None:
     server = Redis(tmp_path, "--requirepass", "s3cret")
 

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from edgeproxy.clock import EPOCH
@@ -288,18 +287,6 @@ def test_who_gives_another_reason_each_time_is_logged_a_few_times(seed: int) -> 
                     await until(lambda: hub.errors >= 20)
             assert [line["event"] for line in lines] == ["the hub is away"] * len(lines)
             assert 1 <= len(lines) <= 3
-
-    played(play)
-
-
-def test_an_error_is_an_answer() -> None:
-    async def play() -> None:
-        async with fake(lambda command: b"-ERR no\r\n" if command[0] == b"LINDEX" else None) as url:
-            link = await Link.open(url)
-            with pytest.raises(ResponseError, match="no"):
-                await link.ask("LINDEX", b"x", -1)
-            assert not link.away.done()
-            await link.close()
 
     played(play)
 

@@ -116,38 +116,6 @@ def said(logs: list[Any], event: str) -> list[Any]:
     return [line for line in logs if line["event"] == event]
 
 
-def test_what_was_counted_last_is_delivered_at_the_end(room: Room) -> None:
-    async def scene() -> None:
-        accounts = room.accounting(room.usage(every="1min"))
-        await accounts.begin()
-        room.counted.add(7)
-        await accounts.end()
-        assert room.collecting.units == 7
-
-    play(room, scene)
-
-
-def test_without_a_collector_the_end_is_not_put_off_for_long(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounting, "LAST_SHIPPING_SECONDS", 0.1)
-
-    async def scene() -> None:
-        nobody = Collecting()
-        await (await nobody.start()).cleanup()
-        accounts = room.accounting(room.usage(collector=f"http://127.0.0.1:{nobody.port}"))
-        await accounts.begin()
-        room.counted.add(7)
-        with structlog.testing.capture_logs() as logs:
-            await accounts.end()
-        (left,) = said(logs, "batches wait for the next start")
-        assert left["units"] == 7
-        after = room.accounting(room.usage())
-        await after.begin()
-        await turned(lambda: room.collecting.units == 7, "what waited is shipped")
-        await after.end()
-
-    play(room, scene)
-
-
 def test_one_supervisor_seals_and_another_takes_over_once_it_may(room: Room) -> None:
     async def scene() -> None:
         other = room.supervise()

@@ -142,14 +142,6 @@ async def body(client: Client, path: str, status: int = 200) -> Any:
     return await answer.json(content_type="application/json" if status < 400 else "application/problem+json")
 
 
-def test_the_edge_is_alive(room: Room) -> None:
-    async def scene(client: Client, status: Status, workers: Workers) -> None:
-        answer = await client.get("/healthz")
-        assert (answer.status, await answer.text()) == (200, "ok")
-
-    ask(room, scene)
-
-
 def test_readiness_says_why_not(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     async def readiness(client: Client) -> tuple[int, Any]:
         answer = await client.get("/readyz")
@@ -226,18 +218,6 @@ def test_what_may_be_counted_is_zero_before_it_was(room: Room) -> None:
     ask(room, scene)
 
 
-def test_upstreams_and_certificates_are_among_the_metrics(room: Room) -> None:
-    async def scene(client: Client, status: Status, workers: Workers) -> None:
-        found = families(text=await (await client.get("/metrics")).text())
-        endpoints = found["edge_upstream_endpoints"]
-        assert [value(endpoints, upstream="api", state=state) for state in ("up", "down")] == [1, 0]
-        assert [value(endpoints, upstream="checked", state=state) for state in ("up", "down")] == [0, 1]
-        left = value(found["edge_tls_expiry_seconds"], name=str(room.cert))
-        assert left == pytest.approx(90 * 86400, abs=60)
-
-    ask(room, scene)
-
-
 def test_a_table_that_cannot_be_read_is_named(room: Room) -> None:
     damaged = room.store.state / "usage.0.tbl"
     damaged.write_text("nothing")
@@ -246,19 +226,6 @@ def test_a_table_that_cannot_be_read_is_named(room: Room) -> None:
         for path in ("/usage", "/status", "/metrics"):
             assert (await body(client, path, 500))["detail"].startswith(f"{damaged}: is 7 bytes long")
         assert (await client.get("/healthz")).status == 200
-
-    ask(room, scene)
-
-
-def test_a_dead_workers_connections_are_not_counted(room: Room) -> None:
-    room.worker.meters.gauge("edge_connections", "client").set(4)
-    room.worker.close()
-    room.worker = Store.join(room.store.state)
-    room.worker.meters.gauge("edge_connections", "client").set(1)
-
-    async def scene(client: Client, status: Status, workers: Workers) -> None:
-        found = families(text=await (await client.get("/metrics")).text())
-        assert value(found["edge_connections"], side="client") == 1
 
     ask(room, scene)
 
@@ -291,16 +258,6 @@ def test_limits_show_what_is_used_of_each_policy_of_a_tier(room: Room) -> None:
             "algorithm": "sliding_window",
         }
         assert (hour["name"], hour["used"], hour["remaining"]) == ("basic-2", 3, 997)
-
-    ask(room, scene)
-
-
-def test_own_limits_are_shown_in_place_of_the_tiers(room: Room) -> None:
-    async def scene(client: Client, status: Status, workers: Workers) -> None:
-        (own,) = (await body(client, "/limits/umbrella"))["policies"]
-        assert (own["name"], own["used"], own["remaining"], own["reset_s"]) == ("own", 0, 7, 0)
-        assert await body(client, "/limits/free") == {"policies": []}
-        assert room.store.customers.rows_in_use == 0
 
     ask(room, scene)
 
@@ -401,18 +358,6 @@ def test_a_reload_that_is_refused_is_a_422_and_known_until_a_good_one(room: Room
         assert await series(client) == {"ok": 0, "unchanged": 1, "refused": 2, "failed": 0, "well": 1}
 
     ask(room, scene, lambda: attempt(room.path, {}))
-
-
-def test_a_reload_that_workers_do_not_take_is_a_422_too(room: Room) -> None:
-    async def scene(client: Client, status: Status, workers: Workers) -> None:
-        before = status.settings
-        room.path.write_text(room.path.read_text() + "drain: 5s\n")
-        answer = await client.post("/reload")
-        assert (answer.status, (await answer.json())["errors"]) == (422, ["worker 7: no"])
-        assert status.settings is before
-        assert (await body(client, "/status"))["config"]["error"]["result"] == "failed"
-
-    ask(room, scene, lambda: attempt(room.path, {}), ["worker 7: no"])
 
 
 def test_without_a_file_there_is_nothing_to_reload_and_nothing_is_wrong(room: Room) -> None:

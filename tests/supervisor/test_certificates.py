@@ -82,15 +82,6 @@ def test_a_pair_that_was_renamed_into_place_is_loaded(authority: Authority) -> N
     assert not watched.look()
 
 
-def test_a_pair_that_was_written_in_place_is_loaded(authority: Authority) -> None:
-    pair = authority.issue("a.test")
-    watched = Watched(settings(pair))
-    for old, new in zip(pair, authority.issue("a.test"), strict=True):
-        old.write_bytes(new.read_bytes())
-    assert watched.look()
-    assert not watched.look()
-
-
 def test_a_link_that_leads_to_another_directory_is_followed(authority: Authority, tmp_path: Path) -> None:
     """As volumes of Kubernetes secrets: a file is a link into ..data, itself a link to a directory of that day."""
     for day in ("monday", "tuesday"):
@@ -161,15 +152,6 @@ def test_what_is_broken_and_put_back_as_it_was_is_no_news(authority: Authority, 
             (tmp_path / "away").rename(pair.key)
             assert not watched.look()
     assert len(why(logs)) == 2
-
-
-def test_one_pair_is_loaded_while_another_is_broken(authority: Authority) -> None:
-    broken, other = authority.issue("a.test"), authority.issue("b.test")
-    watched = Watched(settings(broken, other))
-    broken.key.write_text("")
-    assert not watched.look()
-    other.replace(authority.issue("b.test"))
-    assert watched.look()
 
 
 def test_authorities_and_certificates_for_upstreams_are_watched_too(authority: Authority, tmp_path: Path) -> None:

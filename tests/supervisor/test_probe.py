@@ -90,15 +90,6 @@ def test_an_address_of_ipv6_is_probed_too() -> None:
     play(scene, host="::1")
 
 
-def test_every_probe_has_a_connection_of_its_own() -> None:
-    async def scene(server: Server) -> None:
-        for _ in range(3):
-            assert await asked(server) is None
-        assert len(server.heads) == 3
-
-    play(scene, Server(closes=False))
-
-
 # ---- what is heard
 
 
@@ -144,17 +135,6 @@ def test_an_answer_that_does_not_end_in_time_is_none(answer: bytes) -> None:
     play(scene, Server(answer, closes=False))
 
 
-def test_an_answer_that_breaks_off_is_none() -> None:
-    async def scene(server: Server) -> None:
-        assert await asked(server) == "ServerDisconnectedError: Server disconnected"
-        server.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
-        why = await asked(server)
-        assert why is not None
-        assert why.startswith("ClientPayloadError: ")
-
-    play(scene, Server(b""))
-
-
 def test_what_is_no_http_is_no_answer() -> None:
     async def scene(server: Server) -> None:
         why = await asked(server)
@@ -162,15 +142,6 @@ def test_what_is_no_http_is_no_answer() -> None:
         assert why.startswith("ClientResponseError: 400")
 
     play(scene, Server(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"))
-
-
-def test_a_head_without_bounds_is_no_answer() -> None:
-    async def scene(server: Server) -> None:
-        why = await asked(server)
-        assert why is not None
-        assert why.startswith("ClientResponseError: 400")
-
-    play(scene, Server(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n"))
 
 
 def test_a_port_that_nobody_listens_on() -> None:

@@ -29,7 +29,6 @@ from edgeproxy.supervisor.watch import Settling, watch
 from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import Tasks
 from tests.supervisor.test_workers import STAND_IN, ask, ready, start
-from tests.support.authority import Authority
 from tests.support.waiting import turned, within
 
 ROOT = Path(__file__).parents[2]
@@ -298,25 +297,6 @@ def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path
         assert room.reloads.trouble is None
 
     play(current / "edge.yaml", scene)
-
-
-def test_a_certificate_that_comes_after_the_file_that_names_it_is_waited_for(file: Path) -> None:
-    authority = Authority(file.parent)
-    late = file.parent / "late.pem"
-
-    def result(reloads: Reloads) -> str | None:
-        return None if reloads.trouble is None else reloads.trouble.result
-
-    async def scene(room: Room, tasks: Tasks) -> None:
-        tasks.start("watch", watch(room.reloads, 0.01))
-        room.replace("[http://127.0.0.1:9]", f"[https://127.0.0.1:9], tls: {{ca: {late}}}")
-        await turned(lambda: result(room.reloads) == "refused", "it is refused")
-        late.write_bytes(authority.file.read_bytes())
-        await turned(lambda: room.reloads.trouble is None, "it is reloaded")
-        assert room.reloads.serving.upstreams["api"].tls.ca == late
-        assert room.reloads.signs.keys() == {str(file)}, "certificates that are well are not the business of reloads"
-
-    play(file, scene)
 
 
 # ---- a workers that changes over

@@ -78,26 +78,6 @@ def test_every_name_is_looked_up_at_once_and_each_once() -> None:
     assert sorted(names.asked) == ["a", "b"]
 
 
-def test_other_addresses_are_learned_and_the_same_in_another_order_are_not() -> None:
-    names = Names(a=["10.0.0.2", "::1", "10.0.0.1", "10.0.0.2"])
-
-    async def scene(made: Resolver, learned: list[int]) -> None:
-        await turned(lambda: made.asked, "it was looked up")
-        assert made["a"].addresses == ("10.0.0.1", "10.0.0.2", "::1")
-        names.answers["a"] = ["::1", "10.0.0.1", "10.0.0.2"]
-        await names.again()
-        assert len(learned) == 1
-        names.answers["a"] = ["10.0.0.3"]
-        await turned(lambda: made["a"].addresses == ("10.0.0.3",), "the new address is known")
-        assert len(learned) == 2
-
-    with capture_logs() as logs:
-        play(names, ["a"], scene)
-    (line,) = logs
-    assert (line["event"], line["host"], line["addresses"]) == ("upstream addresses changed", "a", ("10.0.0.3",))
-    assert line["before"] == ("10.0.0.1", "10.0.0.2", "::1")
-
-
 @pytest.mark.parametrize(
     "failure", [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), UnicodeError("label too long")]
 )
@@ -188,27 +168,6 @@ def test_a_name_has_one_look_up_at_a_time_however_many_gave_up_waiting(monkeypat
         assert await within(20, system("a")) == ("127.0.0.1",)
 
     uvloop.run(scene())
-
-
-def test_nobody_waits_for_a_look_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = threading.Event()
-
-    def slow(host: str, port: None, **_: object) -> list[tuple[object, ...]]:
-        answer.wait(20)
-        return [(socket.AF_INET, 0, 0, "", ("127.0.0.1", 0))]
-
-    async def scene() -> None:
-        monkeypatch.setattr(socket, "getaddrinfo", slow)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await System()("a")
-
-    uvloop.run(scene())
-    (asked,) = [thread for thread in threading.enumerate() if thread.name == "look up a"]
-    assert asked.daemon
-    answer.set()
-    asked.join(20)  # it finds the loop closed, and says nothing
-    assert not asked.is_alive()
 
 
 # ---- addresses

@@ -125,14 +125,6 @@ def test_a_copy_is_another_host_on_the_hub_though_it_ships_no_usage(tmp_path: Pa
     assert instance(copy) == made
 
 
-def test_a_copy_of_an_edge_that_shares_nothing_keeps_its_counts(tmp_path: Path) -> None:
-    state.prepare(settings(tmp_path)).close()
-    copy = tmp_path / "copy"
-    shutil.copytree(tmp_path / "state", copy / "state")
-    state.prepare(settings(copy)).close()
-    assert not identity.aside(copy / "state")
-
-
 def test_a_copy_on_whose_tables_workers_count_is_not_touched(tmp_path: Path) -> None:
     store = state.prepare(settings(tmp_path))
     identity.make(tmp_path / "state", 1e9)

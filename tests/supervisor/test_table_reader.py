@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 from time import monotonic
 from typing import Any
 
@@ -114,50 +113,6 @@ def room(tmp_path: Path) -> Iterator[Room]:
     made.close()
 
 
-def test_everything_that_can_hold_a_customer_is_listed(room: Room) -> None:
-    one, two = digest("one")[:8], digest("two")[:8]
-    listed = [
-        (
-            line["name"],
-            line["scope"],
-            line["limit"],
-            line["mode"],
-            line["algorithm"],
-            line.get("route"),
-            line.get("key"),
-        )
-        for line in room.standing("acme")
-    ]
-    assert listed == [
-        ("gold", "customer", 600, "enforce", "sliding_window", None, None),
-        ("smooth", "customer", 10, "enforce", "token_bucket", None, None),
-        ("each-key", "key", 50, "enforce", "sliding_window", None, one),
-        ("each-key", "key", 50, "enforce", "sliding_window", None, two),
-        ("each-ip", "ip", 100, "enforce", "sliding_window", None, None),
-        ("trial", "customer", 5, "shadow", "sliding_window", None, None),
-        ("dear", "customer", 500, "enforce", "sliding_window", None, None),
-        ("concurrency", "customer", 4, "enforce", "concurrency", None, None),
-        ("burst-credits", "customer", 90, "enforce", "burst_credits", None, None),
-        ("requests-month", "customer", 1000, "enforce", "quota", None, None),
-        ("wins-day", "customer", 20, "enforce", "quota", None, None),
-        ("each-route", "customer_route", 40, "enforce", "sliding_window", "v1", None),
-        ("everybody", "route", 1000, "enforce", "hybrid", "v1", None),
-        # Of gold and lesser, which are one but for their counts, the lesser holds here; the same of each-ip and anyone,
-        # of each-route and export, and of each-key and looser.
-        ("everybody", "route", 1000, "enforce", "hybrid", "export", None),
-        ("lesser", "customer", 8, "enforce", "sliding_window", "export", None),
-        ("anyone", "ip", 90, "enforce", "sliding_window", "export", None),
-        ("export", "customer_route", 9, "enforce", "sliding_window", "export", None),
-        ("each-route", "customer_route", 40, "enforce", "sliding_window", "new", None),
-        ("everybody", "route", 1000, "enforce", "hybrid", "new", None),
-        ("new", "customer_route", 11, "shadow", "sliding_window", "new", None),
-        ("each-route", "customer_route", 40, "enforce", "sliding_window", "either", None),
-        ("everybody", "route", 1000, "enforce", "hybrid", "either", None),
-        ("either", "route", 2, "enforce", "sliding_window", "either", None),
-    ]
-    assert room.store.customers.rows_in_use == 0
-
-
 def test_a_line_has_the_fields_that_are_promised(room: Room) -> None:
     gold = room.line("acme", "gold")
     assert gold == {
@@ -217,53 +172,3 @@ def test_a_request_counts_where_it_is_listed_and_nowhere_else(room: Room) -> Non
     terms.release()
     assert room.line("acme", "dear")["used"] == 30
     assert room.line("acme", "concurrency")["used"] == 0
-
-
-def test_what_is_listed_is_what_each_worker_decides(room: Room, seed: int) -> None:
-    random = Random(seed)
-    for _ in range(120):
-        customer = random.choice(["acme", "small"])
-        key = random.choice(KEYS[customer])
-        terms = room.terms(customer, random.choice(["v1", "export", "new", "either"]), key, random.randrange(2))
-        if terms is not None and not admit(terms, room.now)[0]:
-            if terms.reported:
-                report(terms, room.now, [random.randrange(40)])
-            if random.random() < 0.5:
-                terms.release()
-        room.now += random.expovariate(3)
-    for customer, keys in KEYS.items():
-        for key in keys:
-            for route in ("v1", "export", "new", "either"):
-                for worker in range(2):
-                    assert_agrees(room, customer, key, route, worker)
-
-
-def assert_agrees(room: Room, customer: str, key: str, route: str, worker: int) -> None:
-    """Everything that holds a request in this worker is listed, with what the worker would let pass."""
-    terms = room.terms(customer, route, key, worker)
-    if terms is None:
-        return
-    lines = {
-        line["name"]: line
-        for line in room.standing(customer)
-        if line.get("route", route) == route and line.get("key", digest(key)[:8]) == digest(key)[:8]
-    }
-    held = [*terms.policies, *terms.reported, *terms.shadows, *terms.quotas]
-    for bound in [*held, *([terms.credits] if terms.credits is not None else [])]:
-        line = lines[bound.name]
-        if line["scope"] != "ip":
-            assert line["remaining"] == max(0, bound.left(room.now)), (bound.name, line)
-    for slot in terms.slots:
-        line = lines[slot.name]
-        assert (line["remaining"] == 0) == (slot.retry_after(room.now) > 0)
-
-
-def test_a_route_by_two_methods_is_listed_once(room: Room) -> None:
-    text = room.path.read_text()
-    twice = "routes:\n" + "".join(
-        f"  - {{path: /a, upstream: api, methods: [{method}], limits: [{{rate: 3/min}}]}}\n"
-        for method in ("GET", "POST")
-    )
-    room.path.write_text(text[: text.index("routes:")] + twice.replace("{rate", "{name: a, rate"))
-    room.settings = load(room.path, {})
-    assert [line["route"] for line in room.standing("plain")] == ["/a"]

@@ -104,19 +104,6 @@ def test_each_endpoint_is_told_in_the_order_of_the_configuration() -> None:
     )
 
 
-def test_who_asks_before_anything_was_probed_learns_that_nothing_is_known() -> None:
-    async def ask(target: Target) -> str | None:
-        raise AssertionError("it has not begun")
-
-    async def scene() -> None:
-        upstreams = Upstreams({"api": Upstream.model_validate(TWO)}, lambda message: None, ask)
-        whys = [known["why"] for entry in upstreams.report()["api"] for known in entry["addresses"]]
-        assert whys == ["not probed yet"] * 2
-        assert ("edge_dns_failures_total", ("api",), (0,)) in upstreams.series()
-
-    uvloop.run(scene())
-
-
 def test_what_is_not_known_in_time_is_told_later() -> None:
     world = World()
     world.names["slow.test"] = ["10.0.0.5"]
@@ -172,14 +159,6 @@ def test_an_address_that_fails_is_told_and_again_when_it_is_well() -> None:
     play(scene, api=TWO)
 
 
-def test_all_may_be_down() -> None:
-    async def scene(upstreams: Upstreams, world: World) -> None:
-        world.ill = {"10.0.0.1": "status 500", "10.0.0.2": "status 500"}
-        await turned(lambda: not any(up for _, up in world.last()), "none is up")
-
-    play(scene, api=TWO)
-
-
 def test_what_changes_together_is_told_together() -> None:
     endpoints = [f"http://10.0.0.{n}:80" for n in range(100)]
 
@@ -189,17 +168,6 @@ def test_what_changes_together_is_told_together() -> None:
         assert len(world.told) <= 4
 
     play(scene, api={"endpoints": endpoints, "health": HEALTH})
-
-
-def test_what_is_learned_and_changes_nothing_is_not_told() -> None:
-    async def scene(upstreams: Upstreams, world: World) -> None:
-        upstreams._learned()
-        await turned(lambda: upstreams._telling is None, "the time to tell is over")
-        assert len(world.told) == 1
-
-    world = World()
-    world.names["a.test"] = ["10.0.0.1", "10.0.0.2"]
-    play(scene, world, api={"endpoints": ["http://a.test"]})
 
 
 def test_a_new_address_is_used_once_it_was_probed_where_others_are_up() -> None:
@@ -216,17 +184,6 @@ def test_a_new_address_is_used_once_it_was_probed_where_others_are_up() -> None:
         assert world.last() == [(["10.0.0.1", "10.0.0.2"], ["10.0.0.1", "10.0.0.2"])]
 
     play(scene, world, api={"endpoints": ["http://a.test"], "health": HEALTH})
-
-
-def test_one_address_may_be_well_for_one_upstream_and_not_for_another() -> None:
-    async def scene(upstreams: Upstreams, world: World) -> None:
-        assert world.last("checked") == [(["10.0.0.1"], [])]
-        assert world.last("trusting") == [(["10.0.0.1"], ["10.0.0.1"])]
-
-    world = World()
-    world.ill["10.0.0.1"] = "status 500"
-    one = {"endpoints": ["http://10.0.0.1:80"]}
-    play(scene, world, checked={**one, "health": HEALTH}, trusting=one)
 
 
 def test_status_says_how_each_address_is_and_why() -> None:
@@ -338,18 +295,3 @@ def test_a_reload_forgets_nothing_that_is_known_of_names_and_addresses_that_stay
         assert upstreams.report()["api"][0]["addresses"][0]["why"] == "not probed yet"
 
     play(scene, world, api={"endpoints": ["http://a.test"], "health": slow})
-
-
-def test_failed_look_ups_stay_counted_whatever_is_reloaded() -> None:
-    async def scene(upstreams: Upstreams, world: World) -> None:
-        await turned(lambda: failures(upstreams)["api"] >= 3, "some are counted")
-        await upstreams.consider(made(api={"endpoints": ["http://10.0.0.1"]}), 20)
-        upstreams.adopt(2)
-        counted = failures(upstreams)["api"]
-        assert counted >= 3
-        await upstreams.consider(made(other={"endpoints": ["http://gone.test"]}), 20)
-        upstreams.adopt(3)
-        await turned(lambda: failures(upstreams)["other"] >= 1, "those of the new one are counted")
-        assert failures(upstreams)["api"] == counted
-
-    play(scene, api={"endpoints": ["http://gone.test"]})

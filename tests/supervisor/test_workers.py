@@ -91,16 +91,6 @@ async def told(workers: Workers, address: Address, wanted: dict[int, list[str]])
     await within(20, all_have())
 
 
-def test_workers_serve_on_shared_sockets_and_leave_when_drained() -> None:
-    async def scene(workers: Workers, address: Address) -> None:
-        await ready(workers)
-        pids = {process.pid for process in workers.workers}
-        assert len(pids) == 2
-        assert (await ask(address))["pid"] in pids
-
-    assert run(scene) == [0, 0]
-
-
 def test_a_worker_inherits_its_channel_and_the_sockets_and_nothing_else() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         await ready(workers)
@@ -111,34 +101,6 @@ def test_a_worker_inherits_its_channel_and_the_sockets_and_nothing_else() -> Non
     with socket.socketpair()[0] as leak:
         os.set_inheritable(leak.fileno(), True)
         run(scene)
-
-
-def test_a_killed_worker_is_replaced_while_the_other_serves() -> None:
-    async def scene(workers: Workers, address: Address) -> None:
-        await ready(workers)
-        killed, other = workers.workers
-        os.kill(killed.pid, signal.SIGKILL)
-        await turned(killed.ended.done, "the killed worker's end is seen")
-        assert killed.ended.result() == -signal.SIGKILL
-        assert (await ask(address))["pid"] == other.pid
-        await turned(lambda: workers.ready == 2, "a new worker is ready")
-        assert killed.pid not in {process.pid for process in workers.workers}
-        assert workers.restarts == 1
-
-    assert run(scene) == [0, 0]
-
-
-def test_no_zombie_is_left_by_a_killed_worker() -> None:
-    async def scene(workers: Workers, address: Address) -> None:
-        await ready(workers)
-        killed = workers.workers[0]
-        killed.kill()
-        await turned(killed.ended.done, "the killed worker's end is seen")
-        with pytest.raises(ProcessLookupError):
-            os.kill(killed.pid, 0)
-        killed.kill()  # nobody is hit where it is gone
-
-    run(scene)
 
 
 @pytest.mark.parametrize(
@@ -197,14 +159,6 @@ def test_a_worker_deaf_to_drains_is_killed_a_second_after_the_deadline() -> None
     assert run(scene, "deaf", deadline=0.5) == [-signal.SIGKILL] * 2
 
 
-def test_a_worker_that_never_got_ready_does_not_hold_up_a_drain() -> None:
-    async def scene(workers: Workers, address: Address) -> None:
-        await turned(lambda: len(workers.workers) == 2, "both are started")
-        assert workers.ready == 0
-
-    assert run(scene, "mute", deadline=600.0) == [-signal.SIGKILL] * 2
-
-
 @pytest.mark.parametrize("behaviour", ["hangs up", "babbles"])
 def test_a_worker_that_cannot_be_talked_to_is_replaced(behaviour: str) -> None:
     async def scene(workers: Workers, address: Address) -> None:
@@ -214,15 +168,6 @@ def test_a_worker_that_cannot_be_talked_to_is_replaced(behaviour: str) -> None:
         assert first.ended.result() == -signal.SIGKILL
 
     run(scene, behaviour, places=1, deadline=0.1)
-
-
-def test_a_worker_that_ends_by_itself_is_replaced_too() -> None:
-    async def scene(workers: Workers, address: Address) -> None:
-        await ready(workers)
-        workers.workers[0].channel.close()  # the stand-in takes this for its supervisor's death, and leaves
-        await turned(lambda: workers.restarts == 1 and workers.ready == 2, "a new worker is ready")
-
-    run(scene)
 
 
 def test_what_was_published_before_they_start_is_the_first_that_workers_hear() -> None:
@@ -290,14 +235,6 @@ def test_a_worker_that_hangs_is_replaced(capfd: pytest.CaptureFixture[str]) -> N
     assert run(scene, silence=0.5) == [0, 0]
     (died,) = [line for line in "".join(capfd.readouterr()).splitlines() if "worker died" in line]
     assert "it said nothing for 0.5 s" in died
-
-
-def test_a_worker_that_hangs_does_not_hold_up_a_drain() -> None:
-    async def scene(workers: Workers, address: Address) -> None:
-        await ready(workers)
-        os.kill(workers.workers[0].pid, signal.SIGSTOP)
-
-    assert run(scene, silence=0.5, deadline=600.0) == [-signal.SIGKILL, 0]
 
 
 def test_time_in_which_the_supervisor_did_not_run_is_nobodys_silence() -> None:

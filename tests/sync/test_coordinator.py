@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import pytest
 from redis import Redis as Client
@@ -27,7 +26,6 @@ from tests.support.waiting import turned
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
 LIMIT = 100
-Message = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -353,25 +351,6 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
                 coordinator.uses(LimitsUsed([rate], []))
                 await turned(lambda: later.customers.words[head + at.GIVEN] == 2, "claims are given in the new one")
                 later.close()
-
-    asyncio.run(play())
-
-
-def test_who_speaks_and_says_other_things_is_followed_by_the_next(tmp_path: Path, redis: Redis) -> None:
-    async def play() -> None:
-        with closing(Host(tmp_path, redis)) as host, closing(host.prepared()) as before:
-            assert before.identity.try_acquire()
-            asked = 0
-
-            def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                nonlocal asked
-                asked += 1
-                writer.write(LENGTH.pack(1) + b"{")
-
-            async with await asyncio.start_unix_server(answer, tmp_path / SOCKET_NAME), host.coordinator(host.first):
-                await turned(lambda: asked > 1, "it is tried again")
-                before.identity.release()
-                await turned(lambda: host.first.identity.held, "it speaks itself")
 
     asyncio.run(play())
 

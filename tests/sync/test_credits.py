@@ -157,33 +157,6 @@ def test_a_burst_everywhere_at_once_from_idle(tmp_path: Path, seed: int, mode: M
     assert max(world.waits) <= WAIT_SECONDS_MAX[mode]
 
 
-def test_eventual_never_waits(tmp_path: Path, seed: int) -> None:
-    world = world_of(tmp_path, seed, "eventual")
-    load(world, 0, 20, 30)
-    world.run(21)
-    assert world.waits == []
-    assert len(world.passed) <= 1.25 * (LIMIT + MOST + EARNED / 3)
-
-
-def test_nobody_asks_for_credits_who_is_within_the_limit(tmp_path: Path, seed: int) -> None:
-    world = world_of(tmp_path, seed, "strict")
-    load(world, 0, 60, 0.5)
-    world.run(60)
-    assert world.refused == 0
-    assert len(world.hub._rates) == 1, "the hub has never heard of them"
-
-
-def test_who_comes_later_knows_what_others_have_spent(tmp_path: Path, seed: int) -> None:
-    world = world_of(tmp_path, seed, "bounded")
-    load(world, 0, 20, 20, slice(0, 1))
-    load(world, 19, 21, 20, slice(1, 3))
-    world.run(18.9)
-    spent = len(world.passed)
-    world.run(5)
-    assert spent >= LIMIT + MOST
-    assert len(world.passed) - spent <= 3 * 6 + 2, "what passes unheard, and what was earned"
-
-
 @pytest.mark.parametrize(
     ("on_loss", "least", "most", "beyond"), [("share", 100, 190, 1.3), ("deny", 0, 30, 1.1), ("full", 100, 240, 1.5)]
 )

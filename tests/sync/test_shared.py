@@ -129,22 +129,6 @@ def test_first_are_those_who_wait_then_those_that_matter_and_the_others_have_the
     assert len({*told, *rest}) == 60, "nobody twice as long as others have not been told of"
 
 
-def test_what_nobody_waits_for_is_told_in_the_order_in_which_it_was_due(edge: Edge) -> None:
-    for name in names(40):
-        edge.count(name)
-        edge.use(name)
-        edge.now += 0.02
-        edge.told()
-    for name in names(40):
-        edge.count(name)
-    edge.now += GOOD_SECONDS - 0.8 - 0.01
-    before = edge.shared.overdue(edge.now)
-    order = [name for _ in range(40) for name in edge.told(1)]
-    assert before > 0
-    assert len(order) == len(set(order))
-    assert edge.shared.overdue(edge.now) < before
-
-
 def test_what_no_other_host_uses_is_told_less_often_and_never_becomes_cold(edge: Edge) -> None:
     edge.count("alone")
     edge.count("shared")
@@ -165,26 +149,6 @@ def test_what_no_other_host_uses_is_told_less_often_and_never_becomes_cold(edge:
             assert warm_until > edge.now * 1000 or not told[name]
     assert 24 / ALONE_TICKS * 0.8 <= told["alone"] <= 24 / ALONE_TICKS * 1.3 + 1
     assert told["shared"] >= 20
-
-
-def test_what_is_not_used_any_more_is_told_once_and_forgotten(edge: Edge) -> None:
-    for name in names(20):
-        edge.count(name)
-        edge.use(name)
-    told = Counter(name for said in edge.over(15.0) for name in said)
-    assert set(told.values()) == {1}
-    assert len(edge.shared) == 0
-
-
-def test_what_was_counted_without_word_is_told_before_it_becomes_cold(edge: Edge) -> None:
-    edge.count("quiet")
-    edge.use("quiet")
-    assert edge.told() == ["quiet"]
-    for _ in edge.over(1.5):
-        pass
-    edge.count("quiet")
-    told = [edge.now for said in edge.over(GOOD_SECONDS) if said]
-    assert len(told) == 1
 
 
 def test_a_hub_that_comes_back_is_told_first_of_what_was_counted_and_of_the_rest_little_by_little(edge: Edge) -> None:

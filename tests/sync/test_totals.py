@@ -17,7 +17,6 @@ from edgeproxy.sync.totals import (
     GAUGE_HOLDS_SECONDS,
     GAUGE_REPEAT_SECONDS,
     IDLE_SECONDS,
-    QUOTA_REPEAT_SECONDS,
     SPREAD_SECONDS,
     Totals,
 )
@@ -80,12 +79,6 @@ class Edge:
 @pytest.fixture
 def edge(tmp_path: Path, seed: int) -> Edge:
     return Edge(tmp_path, seed)
-
-
-def test_a_quota_that_nobody_uses_is_told_once_and_rarely_again(edge: Edge) -> None:
-    edge.use(edge.quota("q", 3))
-    assert sum(len(said) for said in edge.over(60.0)) == 1
-    assert sum(len(said) for said in edge.over(QUOTA_REPEAT_SECONDS)) == 1
 
 
 def test_a_quota_that_is_used_is_told_with_every_tick(edge: Edge) -> None:

@@ -8,14 +8,13 @@ import pytest
 from edgeproxy.usage import backlog
 from edgeproxy.usage.audit import verify
 from edgeproxy.usage.backlog import REMOVED, Backlog, passed
-from edgeproxy.usage.batch import FIRST, Gap, read
+from edgeproxy.usage.batch import Gap
 from edgeproxy.usage.segment import HEAD, pack
 from edgeproxy.usage.spool import (
     DISCARDED,
     WATERMARK,
     Damaged,
     Given,
-    Passed,
     Spool,
     discard,
     discarded,
@@ -49,31 +48,6 @@ def reopened(spool: Spool) -> Spool:
     return Spool.open(spool.folder)
 
 
-def test_each_batch_is_read_once_and_a_segment_no_oftener(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[tuple[int, int]] = []
-    real = os.pread
-
-    def pread(fd: int, size: int, offset: int) -> bytes:
-        reads.append((size, offset))
-        return real(fd, size, offset)
-
-    bodies = append(spool, 4)
-    monkeypatch.setattr(os, "pread", pread)
-    monkeypatch.setattr(backlog, "MOST_BATCHES", 2)
-    waiting = Backlog(spool, 0)
-    read_so_far = [parcel for _ in range(3) for parcel in waiting.some()]
-    assert [parcel.body for parcel in read_so_far] == bodies
-    assert len(reads) == 2
-    assert waiting.some() == []
-    for _ in range(3):
-        more = append(spool)
-        assert [parcel.body for parcel in waiting.some()] == more
-    # Of the segment that grew, no more than what was new; then one from its begin.
-    assert [offset == 0 for _, offset in reads] == [True, True, False, False, False, True]
-    assert sum(size for size, _ in reads) == spool.size
-    assert len(reads) == 6
-
-
 def test_a_parcel_says_how_far_the_collector_is_with_it(spool: Spool) -> None:
     append(spool, 5)
     assert [parcel.passed for parcel in Backlog(spool, 0)] == [
@@ -103,22 +77,6 @@ def test_most_bytes_are_read_ahead(spool: Spool, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(backlog, "MOST_BYTES", len(bodies[0]) + 1)
     waiting = Backlog(spool, 0)
     assert [len(waiting.some()) for _ in range(4)] == [2, 2, 1, 0]
-
-
-def test_what_was_acknowledged_and_removed_is_a_gap_and_always_the_same_one(spool: Spool) -> None:
-    append(spool, 11)
-    acknowledge(spool, 8)
-    spool.prune(NOW, kept_bytes=0)
-    (gap, body, reached), following, *_ = Backlog(spool, 2)
-    assert (gap.seq, gap.gap, gap.prev) == (3, Gap(3, 6, REMOVED), FIRST)
-    assert (gap.edge, gap.region) == (following.batch.edge, following.batch.region)
-    assert gap.since == gap.until == following.batch.since
-    assert reached == Passed(6, sum(range(7)), following.batch.since)
-    assert read(body) == gap
-    assert seqs(spool, 2) == [(3, 6), (7, 7), (8, 8), (9, 9), (10, 10), (11, 11)]
-    append(spool)
-    assert next(iter(Backlog(reopened(spool), 2))).body == body
-    assert passed(spool, 2) == Passed(2, sum(range(7)), following.batch.since)
 
 
 def test_what_was_never_acknowledged_and_is_gone_is_damage(spool: Spool) -> None:
@@ -158,19 +116,6 @@ def test_damage_is_told_of_again_until_it_is_given_up(spool: Spool) -> None:
     # What can be read after all is shipped as it is.
     flip(second, 100)
     assert seqs(spool) == [(seq, seq) for seq in range(1, 9)]
-
-
-def test_damage_among_what_was_shipped_is_in_nobodys_way(spool: Spool) -> None:
-    append(spool, 8)
-    first, second, _ = segments(spool.folder)
-    flip(first, 100)
-    waiting = Backlog(spool, 2)
-    second.unlink()
-    assert [parcel.batch.seq for parcel in waiting.some()] == [3]
-    with pytest.raises(Damaged, match="batch 4 is missing"):
-        waiting.some()
-    with pytest.raises(Damaged, match="batch 4 is missing"):
-        seqs(spool, 3)
 
 
 def test_no_more_is_given_up_than_was_owned_up_to(spool: Spool) -> None:

@@ -60,15 +60,6 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Edge:
     return Edge(tmp_path)
 
 
-def test_where_nothing_was_sealed_it_says_so(edge: Edge) -> None:
-    for command in ("ls", "verify"):
-        result = edge.spool(command)
-        assert (result.exit_code, result.stdout) == (0, f"nothing has been sealed in {edge.state} yet\n")
-    for command in ("adopt", "discard"):
-        result = edge.spool(command)
-        assert (result.exit_code, result.stderr) == (1, f"there is no state directory {edge.state}\n")
-
-
 def test_ls_lists_segments_and_what_was_set_aside(edge: Edge) -> None:
     first = edge.serve(4)
     lines = edge.spool("ls").stdout.splitlines()
@@ -83,13 +74,6 @@ def test_ls_lists_segments_and_what_was_set_aside(edge: Edge) -> None:
     lines = edge.spool("ls").stdout.splitlines()
     assert lines[0].startswith(f"{second}, ")
     assert lines[-1] == f"aside.1  set aside: {first}; adopt or discard it"
-
-
-def test_verify_is_content_with_a_spool_as_it_should_be(edge: Edge) -> None:
-    mine = edge.serve(5)
-    result = edge.spool("verify")
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"OK: 5 batches with 5 rows of {mine}, each following the one before\n"
 
 
 def test_verify_names_what_is_damaged(edge: Edge) -> None:
@@ -231,12 +215,3 @@ def test_nothing_is_moved_under_an_edge_that_runs(edge: Edge) -> None:
         assert (result.exit_code, result.stderr) == (1, f"an edge uses {edge.state}: stop it first\n")
     assert edge.spool("verify").exit_code == 0
     store.close()
-
-
-def test_an_identity_that_cannot_be_read_is_told_of(edge: Edge) -> None:
-    edge.serve()
-    (edge.state / "identity.json").write_text("{}")
-    for command in ("ls", "verify", "adopt"):
-        result = edge.spool(command)
-        assert result.exit_code == 1
-        assert "identity.json: is damaged" in result.stderr

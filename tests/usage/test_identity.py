@@ -8,7 +8,7 @@ import pytest
 from edgeproxy.counters.locks import FileLock
 from edgeproxy.counters.store import Store
 from edgeproxy.usage import identity
-from edgeproxy.usage.identity import Unusable, adopt, aside, discard, load, make, settle
+from edgeproxy.usage.identity import Unusable, adopt, aside, discard, load, settle
 from edgeproxy.usage.seal import Sealer
 from tests.support.sealing import NOW, Killed, batches, count, sums
 
@@ -63,14 +63,6 @@ class Home:
 def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
     state = tmp_path / "home"
     return Home(state, state if request.param == "one directory" else tmp_path / "home-tables")
-
-
-def test_an_edge_is_the_same_each_time(home: Home) -> None:
-    first = home.serve()
-    assert home.serve() == first
-    assert home.seqs == [1, 2]
-    assert load(home.state) is not None
-    assert home.names() == []
 
 
 def test_a_copy_begins_anew_and_sets_aside_what_was_copied(home: Home) -> None:
@@ -129,18 +121,6 @@ def test_what_was_set_aside_is_adopted_and_what_was_there_meanwhile_is_kept(home
     assert (adopted.id, put) == (second, moved.state / "aside.3")
     assert moved.serve(2) == second
     assert sums(moved.state / "spool") == {ACME: 42}
-
-
-def test_what_was_set_aside_can_be_discarded(home: Home) -> None:
-    home.serve()
-    moved = home.copied("moved")
-    second = moved.serve()
-    assert discard(moved.state, moved.folder) == moved.state / "aside.1"
-    assert moved.names() == []
-    assert not list(moved.folder.glob("aside*")) + list(moved.state.glob("*.tmp"))
-    assert moved.serve() == second
-    with pytest.raises(Unusable, match="nothing was set aside"):
-        discard(moved.state, moved.folder)
 
 
 def test_one_of_several_has_to_be_named(home: Home) -> None:
@@ -207,13 +187,6 @@ def test_an_identity_that_cannot_be_understood_is_told_of(tmp_path: Path, conten
     (tmp_path / "identity.json").write_bytes(content)
     with pytest.raises(Unusable, match=why):
         load(tmp_path)
-
-
-def test_an_identity_is_read_as_it_was_made(tmp_path: Path) -> None:
-    made = make(tmp_path, NOW + 0.9)
-    assert load(tmp_path) == made
-    assert (made.made_at, made.inode) == (int(NOW), tmp_path.stat().st_ino)
-    assert len(made.id) == len("edge-") + 16
 
 
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> bool:

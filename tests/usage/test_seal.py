@@ -163,15 +163,6 @@ def test_a_clock_that_is_put_back_stands_still_until_it_has_caught_up(edge: Edge
     assert edge.span() == (40, 41, False)
 
 
-def test_a_clock_that_is_put_forward_flags_the_time(edge: Edge) -> None:
-    edge.open()
-    count(edge.worker, ACME)
-    edge.sealer.seal(MINUTE + 40)
-    count(edge.worker, ACME)
-    edge.sealer.seal(MINUTE + 86400)
-    assert edge.span() == (40, 86400, True)
-
-
 def test_a_clock_that_goes_back_amid_a_seal_that_failed_does_not_go_back(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,16 +184,6 @@ def test_a_clock_that_goes_back_amid_a_seal_that_failed_does_not_go_back(
 )
 def test_the_next_look_is_after_a_while_or_at_the_minute(now: float, every: float, seconds: float) -> None:
     assert pause(MINUTE + now, every) == pytest.approx(seconds, abs=1e-6)
-
-
-def test_more_rows_than_a_batch_has_are_several(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeproxy.usage.seal.MOST_ROWS", 4)
-    edge.open()
-    for number in range(18):
-        count(edge.worker, name(number))
-    assert edge.sealer.seal(MINUTE + 5) == (5, 18, ())
-    assert [len(batch.rows) for batch in batches(edge.state / "spool")] == [4, 4, 4, 4, 2]
-    edge.assert_sealed()
 
 
 def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) -> None:
@@ -258,49 +239,8 @@ def test_what_could_not_be_marked_in_the_base_is_not_sealed_again(edge: Edge, mo
     edge.assert_sealed()
 
 
-def test_who_cannot_begin_to_seal_leaves_nothing_open(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    count(edge.worker, ACME)
-    edge.open()
-    edge.sealer.seal(MINUTE + 1)
-    edge.sealer.close()
-
-    def full(sealer: Sealer) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    opened = os.listdir("/proc/self/fd")
-    with monkeypatch.context() as disk:
-        disk.setattr(Sealer, "recover", full)
-        with pytest.raises(OSError, match="No space left"):
-            edge.open()
-    assert os.listdir("/proc/self/fd") == opened
-
-
 def usage_files(edge: Edge) -> list[str]:
     return sorted(path.name for path in edge.state.glob("usage.*.tbl"))
-
-
-def test_a_file_is_folded_once_it_is_sealed(edge: Edge) -> None:
-    edge.open()
-    count(edge.worker, ACME, 5)
-    edge.again(MINUTE, customers=50)
-    edge.worker.close()
-    for _ in range(3):
-        edge.store.tend(5e7)
-    assert usage_files(edge) == ["usage.1.tbl", "usage.2.tbl"]
-    edge.disk.full = True
-    with pytest.raises(OSError, match="No space"):
-        edge.sealer.seal(MINUTE + 1)
-    edge.store.tend(5e7)
-    assert usage_files(edge) == ["usage.1.tbl", "usage.2.tbl"]
-    edge.disk.full = False
-    edge.sealer.seal(MINUTE + 1)
-    edge.store.tend(5e7)
-    assert usage_files(edge) == ["usage.2.tbl"]
-    edge.sealer.seal(MINUTE + 2)
-    edge.again(MINUTE + 3, customers=50)
-    edge.sealer.seal(MINUTE + 4)
-    assert len(batches(edge.state / "spool")) == 1
-    edge.assert_sealed()
 
 
 def test_where_nobody_seals_any_more_files_are_kept(edge: Edge) -> None:
@@ -368,17 +308,6 @@ def test_a_row_that_has_less_than_was_sealed_is_told_of(edge: Edge) -> None:
     edge.sealer.seal(MINUTE + 1)
     edge.worker.usage.words[edge.worker.usage.own(tally_key(*ACME), 1)] = 3
     assert edge.sealer.seal(MINUTE + 2).faults == ("row 0 of file 1 has 3, and 5 was sealed",)
-
-
-def test_a_row_that_is_being_claimed_is_sealed_later(edge: Edge) -> None:
-    edge.open()
-    count(edge.worker, ACME, 5)
-    row = edge.worker.usage.layout.first_row
-    words = edge.worker.usage.words
-    words[row + at.TALLY_HASH], kept = 0, words[row + at.TALLY_HASH]
-    assert edge.sealer.seal(MINUTE + 1).rows == 0
-    words[row + at.TALLY_HASH] = kept
-    assert edge.sealer.seal(MINUTE + 2).rows == 1
 
 
 def test_a_broken_spool_is_set_aside_and_the_counts_go_on_under_another_identity(edge: Edge) -> None:

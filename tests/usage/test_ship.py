@@ -104,24 +104,6 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     edge.spool.close()
 
 
-def test_all_is_shipped_in_order_and_then_it_rests(edge: Edge) -> None:
-    assert edge.steps() == [math.inf]
-    assert edge.shipper.standing == ("idle", "", NOW, dict.fromkeys(RESULTS, 0), (0, 0, None))
-    bodies = append(edge.spool, 8)
-    edge.network.now += 1
-    assert edge.steps() == [0.0] * 8 + [math.inf]
-    assert edge.peer.asked == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert list(edge.peer.has.values()) == bodies
-    assert edge.results() == {"acknowledged": 8}
-    assert (edge.state, watermark(edge.spool.folder)) == ("idle", 8)
-    append(edge.spool)
-    edge.steps()
-    assert edge.peer.asked[8:] == [9]
-    edge.reopen()
-    edge.steps()
-    assert edge.peer.asked[9:] == []
-
-
 def test_while_it_catches_up_the_watermark_is_written_once_a_second(edge: Edge) -> None:
     append(edge.spool, 20)
     written = []
@@ -181,47 +163,6 @@ def test_a_retry_after_is_heeded_within_reason(edge: Edge) -> None:
     assert 300.0 <= edge.steps()[0] <= 300.2
 
 
-def test_an_answer_that_is_lost_costs_nothing(edge: Edge) -> None:
-    async def lose(batch: Batch, body: bytes) -> Reply:
-        edge.peer.take(batch, body)
-        raise TimeoutError
-
-    append(edge.spool, 3)
-    edge.another(lose)
-    assert edge.steps()[0] > 0
-    edge.another()
-    edge.steps()
-    assert edge.peer.asked == [1, 1, 2, 3]
-    assert edge.peer.values == {1: 1, 2: 2, 3: 3}
-
-
-def test_what_the_collector_has_already_is_not_shipped(edge: Edge) -> None:
-    append(edge.spool, 9)
-    edge.steps()
-    acknowledge(edge.spool, 2)
-    edge.another()
-    edge.steps()
-    assert edge.peer.asked[9:] == [3]
-    # Where it says at once which one it wants, that one is next.
-    append(edge.spool, 2)
-    acknowledge(edge.spool, 2)
-    edge.another()
-    edge.network.says((409, {"error": "gap", "expected": 10}))
-    edge.steps()
-    assert edge.peer.asked[10:] == [10, 11]
-
-
-def test_a_batch_that_was_garbled_on_its_way_is_sent_once_more(edge: Edge) -> None:
-    append(edge.spool, 3)
-    edge.peer.unreadable[2] = 1
-    with capture_logs() as said:
-        edge.steps()
-    assert edge.results() == {"acknowledged": 3, "quarantined": 1}
-    assert edge.peer.asked == [1, 2, 2, 3]
-    assert edge.peer.values == {1: 1, 2: 2, 3: 3}
-    assert not said
-
-
 def test_a_batch_that_cannot_be_read_there_does_not_block_the_others(edge: Edge) -> None:
     append(edge.spool, 4)
     edge.peer.unreadable[2] = 2
@@ -233,25 +174,6 @@ def test_a_batch_that_cannot_be_read_there_does_not_block_the_others(edge: Edge)
     (one,) = said
     assert (one["event"], one["first"], one["what"]) == ("batches are not counted", 2, "quarantined")
     assert one["why"] == "batch 2: cannot be read"
-
-
-def test_a_collector_that_was_restored_gets_what_it_lacks(edge: Edge) -> None:
-    append(edge.spool, 4)
-    edge.steps()
-    kept = edge.peer.backup()
-    bodies = append(edge.spool, 6)
-    edge.steps()
-    edge.peer.restore(kept)
-    bodies += append(edge.spool)
-    assert edge.steps(1) == [0.0]
-    # The disk knows it before the first of them is sent.
-    assert (edge.spool.watermark, watermark(edge.spool.folder)) == (4, 4)
-    assert edge.shipper.standing.pending == (7, sum(range(5, 12)), int(NOW) + 5)
-    edge.steps()
-    assert edge.peer.asked[10:] == [11, 5, 6, 7, 8, 9, 10, 11]
-    assert [edge.peer.has[seq] for seq in range(5, 12)] == bodies
-    assert edge.results() == {"acknowledged": 17, "expected": 1}
-    assert edge.state == "idle"
 
 
 def test_what_is_gone_by_then_becomes_a_gap(edge: Edge) -> None:
@@ -450,19 +372,6 @@ def test_it_wakes_when_something_was_sealed(edge: Edge) -> None:
     assert watermark(edge.spool.folder) == 5
 
 
-def test_it_is_shipped_while_it_is_sealed(edge: Edge) -> None:
-    threaded(edge)
-
-    async def work(shipper: Shipper) -> None:
-        for _ in range(50):
-            await asyncio.to_thread(append, edge.spool, 4)
-            shipper.sealed()
-        await until(lambda: edge.spool.watermark == 200)
-
-    running(edge, work)
-    assert edge.peer.asked == list(range(1, 201))
-
-
 def test_what_is_sealed_does_not_hurry_what_failed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ship, "FIRST", 1e9)
     monkeypatch.setattr(ship, "LONGEST", 1e9)
@@ -485,19 +394,6 @@ def test_what_is_sealed_does_not_hurry_what_failed(edge: Edge, monkeypatch: pyte
 
     running(edge, work)
     assert edge.peer.asked == [1]
-
-
-def test_at_the_end_what_is_left_is_shipped(edge: Edge) -> None:
-    threaded(edge)
-
-    async def work(shipper: Shipper) -> None:
-        assert await shipper.finish(5.0)
-        append(edge.spool, 30)
-        assert await shipper.finish(5.0)
-
-    running(edge, work)
-    assert edge.peer.asked == list(range(1, 31))
-    assert watermark(edge.spool.folder) == 30
 
 
 def test_whoever_is_cancelled_in_the_midst_of_it_says_how_far_it_has_come(edge: Edge) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.usage.backlog import Backlog
-from edgeproxy.usage.batch import Batch, body, digest
+from edgeproxy.usage.batch import Batch, body
 from edgeproxy.usage.segment import HEAD, Mark
 from edgeproxy.usage.spool import Broken, Damaged, Spool, first_of, segments, watermark
 from tests.support.sealing import NOW, Faulty, Killed, acknowledge, batches
@@ -44,46 +44,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def reopened(spool: Spool, *, sealed: int = 0, disk: Faulty | None = None) -> Spool:
     spool.close()
     return Spool.open(spool.folder, sealed=sealed, disk=disk)
-
-
-def test_a_spool_goes_on_where_it_was_left(folder: Path) -> None:
-    spool = Spool.open(folder)
-    assert (spool.last, spool.pending, spool.size) == (None, (0, 0, None), 0)
-    bodies = append(spool, 3)
-    spool = reopened(spool, sealed=3)
-    assert spool.last == (3, digest(bodies[-1]), int(NOW), 3)
-    assert [one.body for one in spool.recent] == bodies
-    assert [one.marks for one in spool.recent] == [MARKS] * 3
-    bodies += append(spool, 2)
-    assert [content for _, content, _ in Backlog(spool, 0)] == bodies
-    assert len(batches(folder)) == 5
-    assert spool.size == sum(path.stat().st_size for path in folder.iterdir())
-
-
-@pytest.mark.usefixtures("small")
-def test_large_segments_are_followed_by_others(folder: Path) -> None:
-    spool = Spool.open(folder)
-    append(spool, 8)
-    assert [path.name for path in segments(folder)] == ["0000000001.seg", "0000000004.seg", "0000000007.seg"]
-    assert seqs(spool) == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert seqs(spool, 3) == seqs(spool)[3:]
-    assert seqs(spool, 8) == []
-    assert reopened(spool, sealed=8).recent[0].offset == len(HEAD)
-
-
-def test_a_torn_tail_is_cut_off(folder: Path) -> None:
-    spool = Spool.open(folder)
-    append(spool, 3)
-    (path,) = segments(folder)
-    whole = path.read_bytes()
-    second = Spool.open(folder).recent[2].offset
-    for size in (second + 1, second + 8, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        spool = reopened(spool, sealed=2)
-        assert (spool.last is not None and spool.last.seq, spool.damage) == (2, ())
-        assert path.stat().st_size == second
-    append(spool)
-    assert path.read_bytes() == whole
 
 
 def test_what_was_sealed_and_cannot_be_read_is_no_torn_tail(folder: Path) -> None:
@@ -136,18 +96,6 @@ def test_a_damaged_record_in_the_middle_is_told_of_and_not_skipped(folder: Path)
 
 
 @pytest.mark.usefixtures("small")
-def test_a_missing_segment_is_told_of(folder: Path) -> None:
-    spool = Spool.open(folder)
-    append(spool, 8)
-    segments(folder)[1].unlink()
-    with pytest.raises(Damaged, match=r"0000000007.seg:16: batch 4 is missing"):
-        list(Backlog(spool, 0))
-    segments(folder)[1].unlink()
-    with pytest.raises(Damaged, match="spool: batch 4 is missing"):
-        list(Backlog(spool, 0))
-
-
-@pytest.mark.usefixtures("small")
 def test_a_segment_that_was_just_begun_follows_the_one_before(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 3)
@@ -162,25 +110,6 @@ def test_a_segment_that_was_just_begun_follows_the_one_before(folder: Path) -> N
     (folder / "0000000005.seg").write_bytes(b"")
     with pytest.raises(Broken, match="batch 4 was sealed, and 3 is the last one"):
         reopened(spool)
-
-
-@pytest.mark.parametrize("act", range(1, 8))
-def test_a_full_disk_leaves_the_spool_as_it_was_and_the_next_append_goes_on(folder: Path, act: int) -> None:
-    disk = Faulty(act, "full")
-    spool = Spool.open(folder, disk=disk)
-    failures = written = 0
-    for _ in range(6):
-        try:
-            append(spool)
-        except OSError:
-            failures += 1
-            there = 0 if spool.last is None else spool.last.seq
-            assert len(batches(folder)) == there == written
-        else:
-            written += 1
-    assert failures == 1
-    assert [batch.seq for batch in batches(folder)] == [1, 2, 3, 4, 5]
-    assert seqs(reopened(spool, sealed=5)) == [1, 2, 3, 4, 5]
 
 
 def test_a_disk_that_stays_full_costs_nothing_but_time(folder: Path) -> None:

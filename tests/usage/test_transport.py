@@ -17,8 +17,7 @@ from edgeproxy.usage.ship import Shipper
 from edgeproxy.usage.spool import Spool
 from edgeproxy.usage.transport import Http
 from tests.support.authority import Authority
-from tests.support.collector import EDGE, Collector, checked
-from tests.support.sealing import NOW, acknowledge
+from tests.support.collector import Collector
 from tests.usage.peer import append
 
 BATCH = Batch("edge-1", "here", 3, 0, 0, "0" * 64, (("acme", "requests", "v1", 1),))
@@ -103,12 +102,6 @@ def test_what_is_sent_is_what_the_contract_says() -> None:
     assert (fields["Content-Encoding"], fields["Content-Type"]) == ("zstd", "application/json")
     assert fields["Authorization"] == "Bearer s3cret"
     assert zstandard.ZstdDecompressor().decompress(content) == BODY
-
-
-def test_without_a_token_none_is_sent() -> None:
-    server = Server()
-    ask(server)
-    assert "Authorization" not in server.requests[0][0]
 
 
 def test_one_connection_is_kept_and_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,60 +249,6 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     folder = tmp_path_factory.mktemp("collector")
     with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as made:
         yield made.start()
-
-
-def shipped(spool: Spool, collector: Collector, token: str = EDGE) -> Shipper:
-    """Who has shipped it all, or stands."""
-    found: list[Shipper] = []
-
-    async def work() -> None:
-        http = Http(f"http://127.0.0.1:{collector.port}", token)
-        shipper = Shipper(spool, http)
-        found.append(shipper)
-        running = asyncio.get_running_loop().create_task(shipper.run())
-        await shipper.finish(20.0)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await http.close()
-
-    asyncio.run(work())
-    return found[0]
-
-
-def test_a_real_collector_has_all_of_it_once(
-    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgeproxy.usage.spool.LARGE", 600)
-    spool = Spool.open(tmp_path / "spool")
-    append(spool, 20)
-    # As of an edge at which nothing happens.
-    append(spool, 1, rows=())
-    append(spool, 9)
-    total = sum(range(1, 31)) - 21
-    assert spool.pending.values == total
-    shipper = shipped(spool, collector)
-    assert shipper.standing.state == "idle"
-    assert shipper.standing.results["acknowledged"] == 30
-    assert collector.usage()["total"] == total
-    # All of it again: the first answer says that it has everything.
-    acknowledge(spool, 3)
-    assert shipped(spool, collector).standing.results["acknowledged"] == 1
-    # What is gone here is there.
-    acknowledge(spool, 30)
-    spool.prune(NOW, kept_bytes=0)
-    acknowledge(spool, 3)
-    results = shipped(spool, collector).standing.results
-    assert (results["expected"], results["acknowledged"], spool.watermark) == (1, 0, 30)
-    assert collector.usage()["total"] == total
-    assert checked(collector)[0] == 0
-    (edge,) = collector.edges().values()
-    assert edge["edge"] == "edge-1"
-    # Another one that ships as this one.
-    other = Spool.open(tmp_path / "other")
-    append(other, 30, rows=(("acme", "requests", "v1", 1000),))
-    standing = shipped(other, collector).standing
-    assert (standing.state, standing.results["fork"]) == ("stopped", 1)
-    assert collector.usage()["total"] == total
 
 
 def test_a_real_collector_that_does_not_know_the_token_is_told_of(tmp_path: Path, collector: Collector) -> None:

@@ -20,7 +20,7 @@ SILENCE = 2.5
 QUICK = f"""
 from functools import partial
 from edgeproxy.supervisor import main
-main.Crew = partial(main.Crew, silence={SILENCE})
+main.Workers = partial(main.Workers, silence={SILENCE})
 """
 
 

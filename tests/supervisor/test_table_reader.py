@@ -100,7 +100,7 @@ class Room:
         """The only line of this name, and about this route or key."""
         (found,) = (
             line
-            for line in self.standing(customer)
+            for line in self.limit_report(customer)
             if line["name"] == name and all(line.get(what) == which for what, which in of.items())
         )
         return found
@@ -144,9 +144,9 @@ def test_a_line_has_the_fields_that_are_promised(room: Room) -> None:
 
 
 def test_a_customers_own_replace_the_tiers_and_those_of_routes_stay(room: Room) -> None:
-    names = [line["name"] for line in room.standing("small")]
+    names = [line["name"] for line in room.limit_report("small")]
     assert names == ["own", "export", "lesser", "looser", "anyone", "either"]
-    assert [line["name"] for line in room.standing("plain")] == ["export", "lesser", "anyone", "either"]
+    assert [line["name"] for line in room.limit_report("plain")] == ["export", "lesser", "anyone", "either"]
 
 
 def test_a_request_counts_where_it_is_listed_and_nowhere_else(room: Room) -> None:
@@ -154,7 +154,7 @@ def test_a_request_counts_where_it_is_listed_and_nowhere_else(room: Room) -> Non
     assert terms is not None
     assert not admit(terms, room.now)[0]
     two = digest("two")[:8]
-    used = {(line["name"], line.get("route"), line.get("key")): line["used"] for line in room.standing("acme")}
+    used = {(line["name"], line.get("route"), line.get("key")): line["used"] for line in room.limit_report("acme")}
     assert {of: count for of, count in used.items() if count} == {
         # What it costs is for the plan's. Those of the route count requests, in a row that is gold's too.
         ("smooth", None, None): 3,

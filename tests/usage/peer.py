@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from edgeproxy.collector.app import verdict_of
 from edgeproxy.ledger.arrival import Arrival, Named, arrive
-from edgeproxy.ledger.chain import Mark, Settled, Verdict, judge, moved
+from edgeproxy.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved
 from edgeproxy.ledger.ingest import STATES, Outcome
 from edgeproxy.usage.answer import Reply
 from edgeproxy.usage.batch import FIRST, Batch, Row, body, digest
@@ -18,6 +18,10 @@ EDGE = "edge-1"
 MARKS = (RowMark(1, 0, 0, 1),)
 
 T = TypeVar("T")
+
+
+SHIPPER = Shipper("edge")
+"""Who ships: one token, which no region is bound to."""
 
 
 def append(spool: Spool, times: int = 1, rows: tuple[Row, ...] | None = None) -> list[bytes]:
@@ -70,8 +74,8 @@ class Peer:
         return self._settle(arrival)
 
     def _settle(self, arrival: Arrival) -> Reply:
-        verdict = judge(self.mark, self.settled.get(arrival.seq), arrival)
-        self.mark = moved(self.mark, verdict, arrival)
+        verdict = judge(self.mark, self.settled.get(arrival.seq), arrival, SHIPPER)
+        self.mark = moved(self.mark, verdict, arrival, SHIPPER)
         if verdict in STATES:
             self.settled[arrival.seq] = Settled(arrival.hash, STATES[verdict])
             self.has[arrival.seq] = arrival.body

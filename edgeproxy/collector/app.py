@@ -24,7 +24,7 @@ from edgeproxy.ledger.arrival import SEQ, arrive, inflate, named
 from edgeproxy.ledger.chain import Shipper, Verdict
 from edgeproxy.ledger.ingest import REFUSED, Ingest, Outcome, Unavailable
 from edgeproxy.ledger.names import Names
-from edgeproxy.usage.batch import LARGEST, MOST_BYTES, NAME, BadBatch
+from edgeproxy.usage.batch import BODY_BYTES_MAX, NAME, NUMBER_MAX, BadBatch
 
 BODY_SECONDS_MAX = 30.0
 """Seconds that a body may take to arrive."""
@@ -101,7 +101,7 @@ class Service:
             return answer(422, {"error": "headers", "detail": said})
         auth.require_edge(token, said.edge)
         # One that does not say how long its body is may take all there is.
-        size = min(request.content_length if request.content_length is not None else MOST_BYTES, MOST_BYTES)
+        size = min(request.content_length if request.content_length is not None else BODY_BYTES_MAX, BODY_BYTES_MAX)
         if not self._ingest.hold(size):
             return self._busy()
         try:
@@ -359,7 +359,7 @@ async def body_of(request: web.Request) -> bytes:
             async for piece in request.content.iter_any():
                 pieces.append(piece)
                 size += len(piece)
-                if size > MOST_BYTES:
+                if size > BODY_BYTES_MAX:
                     break
     except TimeoutError:
         raise TooSlow from None
@@ -377,7 +377,7 @@ def loaded(body: bytes) -> Any:
 def asked_for(request: web.Request) -> tuple[str, int]:
     """The batch that a path names; raises BadQuery."""
     edge, seq = request.match_info["edge"], request.match_info["seq"]
-    if not SEQ.fullmatch(seq) or int(seq) > LARGEST:
+    if not SEQ.fullmatch(seq) or int(seq) > NUMBER_MAX:
         raise queries.BadQuery(f"{seq[:20]!r} is no seq, a whole number from 1")
     return edge, int(seq)
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-LARGEST = 16 << 20
+FILE_BYTES_MAX = 16 << 20
 """Bytes of one file; a bundle of all public authorities has a quarter of a million."""
 
-DAY = 86400
-DAYS_LEFT = 14
+DAY_SECONDS = 86400
+EXPIRY_WARNING_DAYS = 14
 """Days before a certificate expires from which on it is spoken of; most are renewed a month before."""
 
 A_CERTIFICATE = "it is PEM, and begins with -----BEGIN CERTIFICATE-----"
@@ -44,7 +44,7 @@ class Unusable(Exception):
 
 
 class Facts(NamedTuple):
-    """What a certificate says: the names that it is for, and the Unix seconds between which it is good."""
+    """A certificate's names, and the Unix seconds between which it is valid."""
 
     names: tuple[str, ...]
     not_before: float
@@ -52,7 +52,7 @@ class Facts(NamedTuple):
 
 
 def read(cert: Path, key: Path) -> Facts:
-    """What the first certificate in `cert` says; raises Unusable where `key` does not hold its private key.
+    """Read the first certificate in `cert`. Raises Unusable where `key` does not hold its private key.
 
     Both are PEM, and may be one file. Further certificates in `cert` are those between the first and its root.
     """
@@ -107,14 +107,14 @@ def _outward(settings: Written) -> list[UpstreamTls | HubTls]:
 
 
 def worry(facts: Facts, now: float) -> str | None:
-    """What is wrong with the time at `now` (Unix seconds), if anything: it has expired, is about to, or too early."""
+    """Say whether it has expired at `now` (Unix seconds), is about to, or is not valid yet; None where all is well."""
     end = datetime.fromtimestamp(facts.not_after, UTC)
     if now >= facts.not_after:
         return f"expired on {end:%Y-%m-%d}"
     if now < facts.not_before:
         return f"is not valid before {datetime.fromtimestamp(facts.not_before, UTC):%Y-%m-%d %H:%M} UTC"
-    days = int((facts.not_after - now) // DAY)
-    return f"expires in {days} days, on {end:%Y-%m-%d}" if days < DAYS_LEFT else None
+    days = int((facts.not_after - now) // DAY_SECONDS)
+    return f"expires in {days} days, on {end:%Y-%m-%d}" if days < EXPIRY_WARNING_DAYS else None
 
 
 def worries(settings: Written, now: float) -> list[str]:
@@ -123,13 +123,13 @@ def worries(settings: Written, now: float) -> list[str]:
 
 
 def worries_of(some: Iterable[Certificate], now: float) -> list[str]:
-    """The same of these."""
+    """Find such worries about several certificates."""
     found = [(pair.cert, worry(read(pair.cert, pair.key), now)) for pair in some]
     return [f"{file} {what}" for file, what in found if what is not None]
 
 
 def faults(tree: Table) -> Iterator[Fault]:
-    """What is wrong with the files that a configuration names; whatever has another shape is left alone."""
+    """Find what is wrong with the certificates that a configuration names. Ignores values of another shape."""
     for path, tls in tls_sections(tree):
         for at, pair in tls_pairs(path, tls):
             cert, key = pair.get("cert"), pair.get("key")
@@ -146,7 +146,7 @@ def faults(tree: Table) -> Iterator[Fault]:
 
 
 def named(tree: Table) -> Iterator[Path]:
-    """The files that a configuration names, whatever they are."""
+    """List the files that a configuration names, whatever they are."""
     for path, tls in tls_sections(tree):
         found = [pair.get(field) for _, pair in tls_pairs(path, tls) for field in ("cert", "key")]
         for file in (*found, tls.get("ca"), tls.get("client_ca")):
@@ -155,7 +155,7 @@ def named(tree: Table) -> Iterator[Path]:
 
 
 def _problems(check: Callable[..., object], *files: Path) -> list[Unusable]:
-    """What `check` says of these files: a problem, or nothing."""
+    """Return the problem that `check` finds in these files, if there is one."""
     try:
         check(*files)
     except Unusable as problem:
@@ -164,24 +164,24 @@ def _problems(check: Callable[..., object], *files: Path) -> list[Unusable]:
 
 
 def _is_named(value: Value) -> TypeGuard[str]:
-    """Whether a value is a file's name, as `kinds.read_file` takes it."""
+    """Whether a value is a file's name, as `parsers.read_file` takes it."""
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 
 def _content(field: str, file: Path) -> bytes:
-    """The bytes of a file; raises Unusable."""
+    """Read a file. Raises Unusable."""
     try:
         with file.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
+            content = stream.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise Unusable(field, f"{file} cannot be read: {error.strerror}", "name a file that can be read") from None
-    if len(content) > LARGEST:
-        raise Unusable(field, f"{file} is larger than {LARGEST >> 20} MiB", "name another file")
+    if len(content) > FILE_BYTES_MAX:
+        raise Unusable(field, f"{file} is larger than {FILE_BYTES_MAX >> 20} MiB", "name another file")
     return content
 
 
 def _chain(file: Path) -> "list[x509.Certificate]":
-    """The certificates in a file; there is at least one."""
+    """Read the certificates in a file, at least one."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
@@ -199,7 +199,7 @@ def _chain(file: Path) -> "list[x509.Certificate]":
 
 
 def _private(file: Path) -> "PrivateKeyTypes":
-    """The private key in a file."""
+    """Read the private key in a file."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

@@ -18,8 +18,8 @@ W = TypeVar("W", bound=Part)
 
 
 class Kind(NamedTuple, Generic[W]):
-    """What a configuration is of: `model` is what may be written, `later` what a later version brings, and `faults`
-    finds what its parts say of each other."""
+    """A kind of configuration file: the `model` of what may be written, the fields of a `later` version, and `faults`,
+    which finds contradictions between its parts."""
 
     model: type[W]
     later: Mapping[str, unsupported.Later]
@@ -56,7 +56,7 @@ class Check(Generic[W]):
         """Where something stands that is not supported yet: nobody else need complain of it."""
 
     def run(self) -> W | None:
-        """The configuration; None where the source is a part of one, or was reported any problem."""
+        """Check everything, and return the configuration; None where the source is a part of one, or has a problem."""
         tree = with_names(self._source.tree)
         self._unsupported()
         self._references(tree)
@@ -69,7 +69,7 @@ class Check(Generic[W]):
         return None if self._source.problems else written
 
     def _unsupported(self) -> None:
-        """What a later version brings."""
+        """Report fields of a later version."""
         for path, value, later in unsupported.uses(self._source.tree, self._kind.later):
             wrong = misfits(value, later.shape)
             if wrong and self._works(path):
@@ -80,7 +80,7 @@ class Check(Generic[W]):
                 self._report((*path, *finding.path), finding.what, finding.hint, finding.missing)
 
     def _references(self, tree: Table) -> None:
-        """What parts say of each other. Where not all was read, the names that are not there may be elsewhere."""
+        """Report contradictions between parts. Where not all was read, missing names may be elsewhere."""
         for fault in self._kind.faults(tree):
             what = fault.what
             if fault.first is not None:
@@ -101,7 +101,7 @@ class Check(Generic[W]):
             self._report(fault.path, fault.what, fault.hint)
 
     def _models(self, tree: Table) -> W | None:
-        """What each part is by itself."""
+        """Report what is wrong with each part by itself."""
         try:
             return self._kind.model.model_validate(tree)
         except ValidationError as error:
@@ -124,7 +124,7 @@ class Check(Generic[W]):
         self._source.report(found.mark, written, what, hint)
 
     def _known(self, path: Steps) -> set[str]:
-        """The fields that the mapping at `path` may have, today or later."""
+        """List the fields that the mapping at `path` may have, today or later."""
         later = unsupported.fields(path, self._kind.later)
         return fields_of(self._kind.model, path) | later | ({"include"} if not path else set())
 

@@ -21,15 +21,15 @@ A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@H
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 A_DIGEST = "64 hex digits, the SHA-256 of the token: printf %s TOKEN | sha256sum"
 A_KEEP = "days such as 400day, or forever"
-DAY = 86400.0
-SHORTEST = 2
+DAY_SECONDS = 86400.0
+KEEP_DAYS_MIN = 2
 """Days that anything is kept at least: what comes a little late must find what it belongs to."""
 ROLES = ("edge", "service", "read", "support", "billing", "admin")
 A_ROLE = f"write role: {', '.join(ROLES[:-1])} or {ROLES[-1]}, or customer: NAME"
 
 
 def read_database(value: object) -> str:
-    """The URL of a database: a file of SQLite, relative to where the collector is started, or PostgreSQL."""
+    """Read the URL of a database: a file of SQLite, relative to where the collector is started, or PostgreSQL."""
     url = text(value, A_DATABASE)
     try:
         parts = urlsplit(url)
@@ -52,7 +52,7 @@ def read_database(value: object) -> str:
 
 
 def read_digests(value: object) -> tuple[str, ...]:
-    """The SHA-256 of a token, or a list of several while one secret replaces another."""
+    """Read the SHA-256 of a token, or a list of several while one secret replaces another."""
     given = value if isinstance(value, list | tuple) else [value]
     if not given:
         raise wrong("is empty", A_DIGEST)
@@ -66,9 +66,9 @@ def read_kept(value: object) -> float | None:
     if text(value, A_KEEP) == "forever":
         return None
     days = quantity(value, {"day": 1.0}, A_KEEP)
-    if not days.is_integer() or not SHORTEST <= days <= 36500:
-        raise wrong(f"{shown(str(value))} is no whole number of days from {SHORTEST} to 36500", A_KEEP)
-    return days * DAY
+    if not days.is_integer() or not KEEP_DAYS_MIN <= days <= 36500:
+        raise wrong(f"{shown(str(value))} is no whole number of days from {KEEP_DAYS_MIN} to 36500", A_KEEP)
+    return days * DAY_SECONDS
 
 
 Kept = Annotated[float | None, BeforeValidator(read_kept)]
@@ -109,11 +109,11 @@ class Tls(Certificate):
 class Retention(Part):
     """How long what is counted is kept how finely; days are kept for ever."""
 
-    minutes: Kept = 400 * DAY
+    minutes: Kept = 400 * DAY_SECONDS
     """What was used in each minute; PostgreSQL drops whole months."""
     hours: Kept = None
     """What was used in each hour; by default for ever, like days."""
-    batches: Kept = 100 * DAY
+    batches: Kept = 100 * DAY_SECONDS
     """What edges have shipped, by which `edgeproxy verify` proves the ledger; then what it came to by day."""
 
 
@@ -150,7 +150,7 @@ class Settings(Written):
 
 
 def faults(tree: Table) -> Iterator[Fault]:
-    """What its parts say of each other."""
+    """Find contradictions between the parts of a collector.yaml."""
     yield from references.faults(tree)
     yield from _faults_of_retention(tree)
     digests, names = Once(), Once()

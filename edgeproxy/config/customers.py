@@ -21,7 +21,7 @@ class Customers:
         self._keys: dict[bytes, bytes] = {}
 
     def __len__(self) -> int:
-        """How many customers and keys there are."""
+        """Count the customers and keys."""
         return len(self._customers) + len(self._keys)
 
     def add(self, line: bytes) -> None:
@@ -33,7 +33,7 @@ class Customers:
             self._customers[name] = said
 
     def key(self, digest: bytes) -> Key | None:
-        """The key with this SHA-256; None where nobody has it."""
+        """Find the key with this SHA-256; None where nobody has it."""
         said = self._keys.get(digest)
         return None if said is None else Key.model_validate({"sha256": digest.hex(), **json.loads(said)})
 
@@ -42,12 +42,12 @@ class Customers:
         return name.encode() in self._customers
 
     def customer(self, name: str) -> Customer:
-        """The customer of this name, whom a key names."""
+        """Find the customer of this name, which a key names."""
         return Customer.model_validate_json(self._customers[name.encode()])
 
 
 def dump(settings: Settings) -> Iterator[bytes]:
-    """The lines of all customers and keys."""
+    """Write all customers and keys as lines."""
     for name, customer in settings.customers.items():
         yield b"%b %b %b" % (CUSTOMER, name.encode(), _said(customer))
     for key in settings.keys:

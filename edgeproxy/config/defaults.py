@@ -6,14 +6,14 @@ from collections.abc import Callable
 from edgeproxy.config.parsers import NAME
 from edgeproxy.config.tree import Items, Table, Value
 
-LONGEST = 64
+NAME_CHARACTERS_MAX = 64
 """Characters of a name."""
 
 WORDS = re.compile(r"[A-Za-z0-9]+")
 
 
 def with_names(tree: Table) -> Table:
-    """The tree with a name for every limit: by default that of the tier or of the route, then `<name>-2` and so on.
+    """Return the tree with a name for every limit: by default that of the tier or route, then `<name>-2` and so on.
 
     Trees are not changed (an alias may be in several places), and what has another shape is left as it is.
     """
@@ -43,7 +43,7 @@ def _route(route: Table, _name: str) -> Value:
     path = route.get("path")
     if "name" in route or not isinstance(path, str):
         return route.get("name")
-    return "-".join(WORDS.findall(path))[:LONGEST] or "route"
+    return "-".join(WORDS.findall(path))[:NAME_CHARACTERS_MAX] or "route"
 
 
 CALLED: dict[str, Callable[[Table, str], Value]] = {
@@ -58,4 +58,4 @@ def _with_name(limit: Value, first: str, number: int) -> Value:
     if not isinstance(limit, Table) or "name" in limit:
         return limit
     suffix = "" if number == 1 else f"-{number}"
-    return Table({**limit, "name": first[: LONGEST - len(suffix)] + suffix})
+    return Table({**limit, "name": first[: NAME_CHARACTERS_MAX - len(suffix)] + suffix})

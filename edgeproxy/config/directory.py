@@ -9,7 +9,7 @@ from edgeproxy.config.models import Customer, Key, Written
 
 
 class Document(NamedTuple):
-    """What a line of the directory says of a customer. The texts are JSON."""
+    """A customer as a line of the directory describes it. The texts are JSON."""
 
     name: str
     tier: str
@@ -28,7 +28,7 @@ class KeyOwner(NamedTuple):
 
 
 def lines(settings: Written) -> dict[str, bytes]:
-    """The line of each customer in the directory, with the keys. What is said alike has the same bytes."""
+    """Write a line for each customer with the keys. Equal customers have equal bytes."""
     keys: dict[str, list[Key]] = defaultdict(list)
     for key in settings.keys:
         keys[key.customer].append(key)
@@ -48,7 +48,7 @@ def _of_key(key: Key) -> dict[str, Any]:
 
 
 def removed(name: str) -> bytes:
-    """The line by which a customer is gone."""
+    """Write the line that removes a customer."""
     return _line({"name": name})
 
 
@@ -58,7 +58,7 @@ def _line(said: dict[str, Any]) -> bytes:
 
 
 def read_line(line: bytes) -> Document:
-    """What a line says; raises ValueError, LookupError, TypeError or AttributeError where it is none."""
+    """Read a line. Raises ValueError, LookupError, TypeError or AttributeError where it is none."""
     said = orjson.loads(line)
     customer = said.get("customer")
     if customer is None:
@@ -68,12 +68,12 @@ def read_line(line: bytes) -> Document:
 
 
 def customer_of(said: str) -> Customer:
-    """The customer of a document, or of a person; raises ValueError where this version does not understand it."""
+    """Read the customer of a document, or of a person. Raises ValueError where this version does not understand it."""
     return Customer.model_validate_json(said)
 
 
 def key_of(person: KeyOwner, digest: bytes) -> Key:
-    """The key by which a person was found; raises ValueError where this version does not understand it."""
+    """Read the key by which a person was found. Raises ValueError where this version does not understand it."""
     return Key.model_validate({"sha256": digest.hex(), "customer": person.name, **orjson.loads(person.key)})
 
 

@@ -115,7 +115,7 @@ def findings(error: ValidationError, fields: Callable[[Steps], set[str]]) -> Ite
 
 
 def fields_of(model: Any, path: Steps) -> set[str]:
-    """The names of the fields that `model`, a type, has in the mapping at `path`; none where it has no model."""
+    """List the fields that `model`, a type, has in the mapping at `path`; none where it has no model."""
     for step in path:
         model = _inside(model, step)
     return set(_fields(model)) if _is_model(model) else set()
@@ -130,7 +130,7 @@ def _is_model(kind: Any) -> bool:
 
 
 def _inside(kind: Any, step: str | int) -> Any:
-    """The type of what stands at `step` in a value of this type; None where nothing is known to."""
+    """Find the type of what stands at `step` in a value of this type; None where there can be nothing."""
     if _is_model(kind):
         return _bare(_fields(kind).get(str(step)))
     members = typing.get_args(kind)
@@ -153,7 +153,7 @@ def _missing(error: Error) -> tuple[str, str]:
 
 
 def _example(examples: dict[str, str], path: Steps) -> str | None:
-    """How to write the field at `path`, if one of `examples` is of it."""
+    """Find the example of how to write the field at `path`, if there is one."""
     return examples.get(f"{path[0]}.{path[-1]}", examples.get(str(path[-1]))) if path else None
 
 

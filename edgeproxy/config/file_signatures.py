@@ -7,7 +7,7 @@ FileSignature = tuple[int, ...] | None
 
 
 def sign(file: str | os.PathLike[str]) -> FileSignature:
-    """What is different once a file is, however it was replaced: of the one at the end of all links."""
+    """Return a value that differs once the file does, however it was replaced. Follows links."""
     try:
         found = os.stat(file)
     except OSError:

@@ -21,7 +21,7 @@ S = TypeVar("S")
 
 
 class Loaded(NamedTuple, Generic[S]):
-    """What came of loading a file."""
+    """The outcome of loading a file."""
 
     settings: S | None
     """None where there are problems, and of a part, which makes no settings."""
@@ -32,7 +32,7 @@ class Loaded(NamedTuple, Generic[S]):
 
 
 def load(path: Path, environ: Mapping[str, str], *, files: bool = True) -> Settings:
-    """The settings that a file makes, with those that it includes; raises ConfigErrors with every problem.
+    """Load the settings of a file and of those that it includes. Raises ConfigErrors with every problem.
 
     Without `files` the certificates and keys that it names are not looked at: not everybody may who wants to know
     where the edge listens.
@@ -143,7 +143,7 @@ def dump(settings: Settings) -> bytes:
 
 
 def restore(dumped: bytes) -> tuple[Settings, Customers]:
-    """The settings that were dumped, without customers and keys, and these.
+    """Restore settings that were dumped without customers and keys, with these.
 
     Can be done in a thread while others have work to do: nothing in it takes long by itself.
     """

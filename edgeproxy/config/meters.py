@@ -37,6 +37,6 @@ MEASURES: Final[dict[CountName, Measure]] = {
 
 
 def per_request(count: CountName, cost: int) -> int:
-    """What a request counts for by this, on a route of this `cost`; 0 where that is known later."""
+    """Return what a request counts for on a route of this `cost`; 0 where that is known later."""
     amount = MEASURES[count].per_request
     return 0 if amount is None else amount(cost)

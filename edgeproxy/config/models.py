@@ -26,7 +26,7 @@ Wait = Annotated[float, BeforeValidator(units.read_wait)]
 Moment = Annotated[float, BeforeValidator(units.read_moment)]
 Bytes = Annotated[int, BeforeValidator(units.read_bytes)]
 Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
-Count = Annotated[int, BeforeValidator(units.Whole(1, units.LARGEST_COUNT))]
+Count = Annotated[int, BeforeValidator(units.Whole(1, units.COUNT_MAX))]
 Priority = Annotated[int, BeforeValidator(units.Whole(0, 1000))]
 Sentence = Annotated[str, BeforeValidator(parsers.read_sentence)]
 FieldName = Annotated[str, BeforeValidator(parsers.read_field_name)]
@@ -624,7 +624,7 @@ class Written(Part):
 
 
 class Pushed(Written):
-    """The same of a file that says who there is, and need not say what to serve."""
+    """A file that says who there is, and need not say what to serve: what `directory push` reads."""
 
     upstreams: dict[Name, Upstream] = {}
     """The services behind the edge, by name."""

@@ -51,7 +51,7 @@ OFF = ("off", "false", "no")
 GIVEN = "[given]"
 """What pydantic has in the path of an error between a field and the part that it may be, beside `off`."""
 NO_LOGS = (*OFF, "on", "true", "yes", "none", "-", "stdout", "stderr")
-MOST_OF_A_SENTENCE = 500
+SENTENCE_CHARACTERS_MAX = 500
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
@@ -116,7 +116,7 @@ class Address(NamedTuple):
 
 
 def split_address(written: str) -> Address | None:
-    """The host, without brackets, and the port of `HOST:PORT`; None where it has not that form."""
+    """Split `HOST:PORT` into the host, without brackets, and the port; None where it has another form."""
     host, colon, port = written.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         return None
@@ -217,12 +217,12 @@ def read_method(value: object) -> str:
 
 
 def read_origin(value: object) -> str:
-    """The URL of an endpoint, as `http://HOST:PORT` or `https://HOST:PORT`."""
+    """Read the URL of an endpoint, `http://HOST:PORT` or `https://HOST:PORT`."""
     return _origin(value, AN_ORIGIN, "what is requested is what is forwarded")
 
 
 def read_collector(value: object) -> str:
-    """The URL of a collector, in the form of an endpoint's."""
+    """Read the URL of a collector, in the form of an endpoint's."""
     return _origin(value, A_COLLECTOR, "the edge knows where batches go")
 
 
@@ -247,7 +247,7 @@ def _origin(value: object, hint: str, why_no_path: str) -> str:
 
 
 def read_hub_url(value: object) -> str:
-    """The URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` whatever of it was left out.
+    """Read the URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` with parts left out.
 
     Or `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`. Errors show nothing of it: where it has another
     form, a password may be anywhere.
@@ -312,7 +312,7 @@ def has_password(url: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """The URL of a hub that was read, for all to see: whoever connects is named in it, the password is not."""
+    """Return the URL of a hub for all to see: with the user's name, without the password."""
     who = HubUrl.of(url).who
     user = who.partition(":")[0]
     return url.replace(f"://{who}@", f"://{user}@" if user else "://", 1) if who else url
@@ -324,7 +324,7 @@ def is_here(origin: str) -> bool:
 
 
 def is_hub_here(url: str) -> bool:
-    """The same of the URL of a hub: whether all of it is here."""
+    """Whether the URL of a hub names this host alone."""
     addresses = map(split_address, HubUrl.of(url).where)
     return all(address is not None and _is_loopback(address.host) for address in addresses)
 
@@ -337,7 +337,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def read_target(value: object) -> str:
-    """What a probe asks for: a path, with a query where one is wanted."""
+    """Read the target of a probe: a path, with a query where one is wanted."""
     target = text(value, A_TARGET)
     if not TARGET.fullmatch(target):
         raise wrong(f"{shown(target)} is not a path that can be asked for", A_TARGET)
@@ -345,7 +345,7 @@ def read_target(value: object) -> str:
 
 
 def read_server_name(value: object) -> str:
-    """The name of a TLS server, or its IP address, as its certificate has it."""
+    """Read the name of a TLS server, or its IP address, as its certificate has it."""
     written = text(value, A_SERVER_NAME)
     try:
         return str(ipaddress.ip_address(written))
@@ -357,7 +357,7 @@ def read_server_name(value: object) -> str:
 
 
 def read_digest(value: object, hint: str = A_DIGEST) -> str:
-    """The SHA-256 of a secret in 64 lower-case hex digits. Errors do not show it: it may be the secret itself."""
+    """Read the SHA-256 of a secret, 64 hex digits. Errors do not show it: it may be the secret itself."""
     digest = text(value, hint)
     if not DIGEST.fullmatch(digest):
         raise wrong(f"has {len(digest)} characters that are not a SHA-256", hint)
@@ -384,7 +384,7 @@ def read_log(value: object) -> str:
 
 
 def _path_to(value: object, hint: str) -> str:
-    """The path of a file or a directory."""
+    """Read the path of a file or a directory."""
     path = str(value) if isinstance(value, PurePath) else text(value, hint)
     if not path or not path.isprintable():
         raise wrong(f"{shown(path)} is not a path", hint)
@@ -406,7 +406,7 @@ def read_token(value: object) -> str | None:
 
 
 def read_field_name(value: object) -> str:
-    """The name of a field of HTTP, as it is written (RFC 9110 section 5.1)."""
+    """Read the name of a field of HTTP (RFC 9110 section 5.1)."""
     name = text(value, A_FIELD_NAME)
     if not FIELD_NAME.fullmatch(name):
         raise wrong(f"{shown(name)} is not the name of a field", A_FIELD_NAME)
@@ -414,9 +414,9 @@ def read_field_name(value: object) -> str:
 
 
 def read_sentence(value: object) -> str:
-    """What people are told: text in one line, whatever white space it was written with."""
+    """Read a sentence for people: its words in one line, whatever white space it was written with."""
     words = " ".join(text(value, A_SENTENCE).split())
-    if not 1 <= len(words) <= MOST_OF_A_SENTENCE:
+    if not 1 <= len(words) <= SENTENCE_CHARACTERS_MAX:
         raise wrong(f"has {len(words)} characters", A_SENTENCE)
     if not words.isprintable():
         raise wrong(f"{shown(words)} has characters that cannot be printed", A_SENTENCE)
@@ -424,7 +424,7 @@ def read_sentence(value: object) -> str:
 
 
 def read_timezone(value: object) -> str:
-    """The name of a time zone that `zoneinfo` knows."""
+    """Read the name of a time zone that `zoneinfo` knows."""
     name = text(value, A_TIMEZONE)
     if TIMEZONE.fullmatch(name) and not NO_TIMEZONES.fullmatch(name):
         try:

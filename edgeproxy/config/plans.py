@@ -28,7 +28,7 @@ class Plan:
 
 
 def plan_of(tier: Tier, customer: Customer | None) -> Plan:
-    """What holds a customer of this tier; None: one of whom nothing else is known."""
+    """Return the limits of a customer of this tier; None: of a customer of whom nothing else is known."""
     if customer is None:
         return Plan(tier.limits, tier.concurrency, tier.quotas, tier.burst_credits, tier.priority, tier.message)
     concurrency, credits = customer.concurrency, customer.burst_credits
@@ -43,7 +43,7 @@ def plan_of(tier: Tier, customer: Customer | None) -> Plan:
 
 
 def unknown_in(customer: Customer, tiers: Mapping[str, Tier], meters: Container[str]) -> str | None:
-    """What a customer's plan rests on and these do not have, such as `tier gold`; None where there is all of it.
+    """Name what a customer's plan needs and these lack, such as `tier gold`; None where nothing is missing.
 
     For a customer from elsewhere: of those of the files it is checked when they are read.
     """

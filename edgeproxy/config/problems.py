@@ -39,5 +39,5 @@ class ConfigErrors(Exception):
 
 
 def dotted(path: Steps) -> str:
-    """The path as errors write it: `tiers.basic.limits.0`; what is no name of any kind is quoted."""
+    """Write a path as errors do: `tiers.basic.limits.0`. Steps that are no names are quoted."""
     return ".".join(str(step) if PLAIN.fullmatch(str(step)) else repr(step)[:60] for step in path)

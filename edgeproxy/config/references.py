@@ -1,4 +1,4 @@
-"""What no part of a configuration can know alone: names that must exist, and things that may be there only once.
+"""Checks across the parts of a configuration: names that must exist, and things that may be there only once.
 
 Works on the tree as it is written, so that these problems are found beside all others, and leaves alone whatever
 has not the shape that it should have: the models say so.
@@ -18,7 +18,7 @@ from edgeproxy.config.plans import ANONYMOUS
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
 
-LONGEST_LABEL = 100
+LABEL_BYTES_MAX = 100
 """Bytes of a route's label: with the longest names of a customer and a meter it fits a key of the usage table."""
 
 NAMES = (
@@ -96,7 +96,7 @@ def _names(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
 
 
 def members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
-    """The mappings in a section, a mapping or a list itself, each with its path."""
+    """Yield the mappings in a section, a mapping or a list itself, each with its path."""
     value = tree.get(section)
     found = value.items() if isinstance(value, Table) else enumerate(value) if isinstance(value, Items) else ()
     for key, member in found:
@@ -105,7 +105,7 @@ def members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
 
 
 def tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
-    """The `tls` of listeners, of upstreams, of `usage` and `hub`, and of a collector as a whole, each with its path."""
+    """Yield each `tls` of listeners, upstreams, `usage`, `hub` and a collector as a whole, with its path."""
     single: list[tuple[Steps, Value]] = [((name,), tree.get(name)) for name in ("usage", "hub")]
     for path, owner in (*_listening(tree), *members(tree, "upstreams"), *single, ((), tree)):
         tls = owner.get("tls") if isinstance(owner, Table) else None
@@ -114,7 +114,7 @@ def tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
 
 
 def tls_pairs(path: Steps, tls: Table) -> Iterator[tuple[Steps, Table]]:
-    """What in a `tls` may have a `cert` and a `key`: itself, and the members of its `certificates`."""
+    """Yield what may have a `cert` and a `key` in a `tls`: itself, and the members of its `certificates`."""
     yield path, tls
     certificates = tls.get("certificates")
     for index, pair in enumerate(certificates if isinstance(certificates, Items) else ()):
@@ -123,13 +123,13 @@ def tls_pairs(path: Steps, tls: Table) -> Iterator[tuple[Steps, Table]]:
 
 
 class Once:
-    """What may be there only once: remembers where each was first."""
+    """Remembers where each thing was first, of those that may be there only once."""
 
     def __init__(self) -> None:
         self._first: dict[Hashable, Steps] = {}
 
     def again(self, thing: Hashable, path: Steps) -> Steps | None:
-        """Where this thing was before; None where it is new."""
+        """Return where this thing was before; None where it is new."""
         first = self._first.setdefault(thing, path)
         return None if first == path else first
 
@@ -157,15 +157,15 @@ def _routes(tree: Table) -> Iterator[Fault]:
                     what = f"takes the {method + ' ' if method else ''}requests of the route at"
                     yield Fault(path, what, "leave one of them out, or give them other methods", first)
                     break
-            if name is None and len(host + where) > LONGEST_LABEL:
-                what = f"host and path make a label of {len(host + where)} bytes, above {LONGEST_LABEL}"
+            if name is None and len(host + where) > LABEL_BYTES_MAX:
+                what = f"host and path make a label of {len(host + where)} bytes, above {LABEL_BYTES_MAX}"
                 yield Fault(path, what, "give the route a name")
         if route.get("auth") == "none" and route.get("scopes"):
             yield Fault((*path, "scopes"), "nobody's key is looked at with auth: none", "leave one of them out")
 
 
 def _methods(route: Table) -> list[str | None]:
-    """The methods that a route names; one without any takes what is left by those that name theirs."""
+    """Return the methods that a route names; one that names none takes those that others leave."""
     methods = route.get("methods")
     if isinstance(methods, Items):
         return [method for method in methods if isinstance(method, str)]
@@ -173,14 +173,14 @@ def _methods(route: Table) -> list[str | None]:
 
 
 def _listed(tree: Table, field: str) -> Iterator[tuple[Steps, Table]]:
-    """The mappings in the lists that tiers and customers have in this field, each with its path."""
+    """Yield the mappings in the lists that tiers and customers have in this field, each with its path."""
     for section in ("tiers", "customers"):
         for path, part in members(tree, section):
             yield from _mappings((*path, field), part.get(field))
 
 
 def _mappings(path: Steps, members: Value) -> Iterator[tuple[Steps, Table]]:
-    """The mappings in a list that is at `path`, each with its own."""
+    """Yield the mappings in a list that is at `path`, each with its own path."""
     for index, member in enumerate(members if isinstance(members, Items) else ()):
         if isinstance(member, Table):
             yield (*path, index), member
@@ -208,7 +208,7 @@ def _limits(tree: Table) -> Iterator[Fault]:
 
 
 def _limit(path: Steps, limit: Table, subject: Value, limits: Once, names: Once) -> Iterator[Fault]:
-    """What a limit that counts by `subject` has in common with those before it in its list."""
+    """Find what a limit that counts by `subject` must not have in common with those before it in its list."""
     name = limit.get("name")
     if isinstance(name, str) and (first := names.again(name, path)):
         yield Fault(path, f"is called {name} like the one at", "give one of them another name", first)
@@ -225,7 +225,7 @@ def _limit(path: Steps, limit: Table, subject: Value, limits: Once, names: Once)
 
 
 def _meters(tree: Table) -> Iterator[Fault]:
-    """What upstreams report is in a field, and nothing else is; in one that means nothing to the edge itself."""
+    """Find meters that lack a field in which upstreams report, need none, or name one of the edge's own."""
     for path, meter in members(tree, "meters"):
         what, header = meter.get("count"), meter.get("header")
         if what in REPORTED and header is None:
@@ -276,7 +276,7 @@ def _listeners(tree: Table) -> Iterator[Fault]:
 
 
 def _listening(tree: Table) -> list[tuple[Steps, Value]]:
-    """The listeners for clients, each with its path."""
+    """Yield the listeners for clients, each with its path."""
     listen = tree.get("listen")
     if isinstance(listen, Items):
         return [(("listen", index), member) for index, member in enumerate(listen)]
@@ -284,7 +284,7 @@ def _listening(tree: Table) -> list[tuple[Steps, Value]]:
 
 
 def _certificates(tree: Table) -> Iterator[Fault]:
-    """What listeners show their clients: at least one certificate, each with its key."""
+    """Find listeners without a certificate, and certificates without their key."""
     for path, listener in _listening(tree):
         tls = listener.get("tls") if isinstance(listener, Table) else None
         if isinstance(tls, Table):
@@ -375,7 +375,7 @@ def _access_log(tree: Table) -> Iterator[Fault]:
 
 
 def _files(tree: Table) -> Iterator[tuple[Steps, str]]:
-    """The files and directories that have a use, each with the path of the field that names it."""
+    """Yield the files and directories that have a use, each with the path of the field that names it."""
     parts: list[tuple[Steps, Value]] = [((), tree), (("tables",), tree.get("tables"))]
     for path, tls in tls_sections(tree):
         parts += tls_pairs(path, tls)

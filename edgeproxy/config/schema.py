@@ -37,28 +37,28 @@ class Form(NamedTuple):
 
 
 def text(pattern: str, *examples: str) -> Schema:
-    """The schema of a text that has this form, or a variable in it."""
+    """Make the schema of a text that has this form, or a variable in it."""
     schema: Schema = {"type": "string", "pattern": f"^({pattern})$|{VARIABLE}"}
     return {**schema, "examples": list(examples)} if examples else schema
 
 
 def any_of(*schemas: Schema) -> Schema:
-    """The schema of a value that has one of these."""
+    """Make the schema of a value that has one of these."""
     return {"anyOf": list(schemas)}
 
 
 def words(*values: object) -> Schema:
-    """The schema of one of these values, or of a variable for it."""
+    """Make the schema of one of these values, or of a variable for it."""
     return any_of({"enum": list(values)}, {"type": "string", "pattern": VARIABLE})
 
 
 def number(lowest: int, highest: int) -> Schema:
-    """The schema of a whole number between these two."""
+    """Make the schema of a whole number between these two."""
     return any_of({"type": "integer", "minimum": lowest, "maximum": highest}, text("[0-9]+"))
 
 
 def always(schema: Schema) -> Callable[[Schema], Schema]:
-    """The schema whatever the plain value's is."""
+    """Ignore the plain value's schema, and use this one."""
     return lambda _: copy.deepcopy(schema)
 
 
@@ -135,7 +135,7 @@ FORMS: dict[Hashable, Form] = {
 
 
 def form(reader: Hashable) -> Form:
-    """What values of this reader look like."""
+    """Find the form of the values of this reader."""
     if isinstance(reader, units.Whole):
         return Form(always(number(reader.lowest, reader.highest)), int)
     if isinstance(reader, units.Size):
@@ -149,11 +149,11 @@ class Editor(GenerateJsonSchema):
     """Makes the schema of what is written, where pydantic's own would be of what was read."""
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> Schema:
-        """What the reader takes, instead of what it gives."""
+        """Describe what the reader takes instead of what it returns."""
         return form(schema["function"]["function"]).schema(super().function_before_schema(schema))
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
-        """The default as it would be written; those of whole parts are the defaults of their fields."""
+        """Show the default as it would be written; those of whole parts are the defaults of their fields."""
         made = self.generate_inner(schema["schema"])
         default = schema.get("default")
         inner: Any = schema["schema"]
@@ -186,7 +186,7 @@ class Editor(GenerateJsonSchema):
 
 
 def schema() -> Schema:
-    """The JSON Schema of edge.yaml and of what it includes, draft 2020-12."""
+    """Make the JSON Schema of edge.yaml and of what it includes, draft 2020-12."""
     made = models.Written.model_json_schema(schema_generator=Editor)
     parts = {"Written": made, **made["$defs"]}
     for name, part in parts.items():
@@ -205,7 +205,7 @@ def schema() -> Schema:
 
 @functools.cache
 def meanings() -> dict[str, dict[str, str]]:
-    """The docstring below each field of each model, those of its parents included."""
+    """Collect the docstring below each field of each model, those of its parents included."""
     found: dict[str, dict[str, str]] = {}
     for node in ast.parse(inspect.getsource(models)).body:
         if isinstance(node, ast.ClassDef):

@@ -17,12 +17,12 @@ from edgeproxy.config.yaml_reader import Unreadable, parse
 JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags", "tokens")
 CUSTOMER_FIELDS = {"meters", "tiers", "customers", "keys", "flags"}
 """What a file may say that is no configuration by itself, and that others include."""
-LARGEST = 512 << 20
+FILE_BYTES_MAX = 512 << 20
 """Bytes of one file: a million keys are some 120 MB."""
 
 
 class Source:
-    """What the files say, and what is wrong with them as files."""
+    """The text of the files of a configuration, and what is wrong with them as files."""
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.files: list[str] = []
@@ -147,9 +147,9 @@ class Source:
 
 
 def read(file: str) -> bytes:
-    """The bytes of a file; raises OSError, and Unreadable where it is too large."""
+    """Read a file. Raises OSError, and Unreadable where it is too large."""
     with open(file, "rb") as stream:
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise Unreadable(1, f"is larger than {LARGEST >> 20} MiB", "a configuration is not")
+        content = stream.read(FILE_BYTES_MAX + 1)
+    if len(content) > FILE_BYTES_MAX:
+        raise Unreadable(1, f"is larger than {FILE_BYTES_MAX >> 20} MiB", "a configuration is not")
     return content

@@ -1,4 +1,4 @@
-"""What a file says, as a tree of plain values that know their places.
+"""The content of a file as a tree of plain values that know their places.
 
 Every scalar is text, exactly as written: the models say what is a number or a switch, so `region: no` is Norway
 and a customer may be called 007.
@@ -55,7 +55,7 @@ class Mark(NamedTuple):
 
     @classmethod
     def of(cls, packed: int) -> "Mark":
-        """The place that this number stands for."""
+        """Return the place that this number stands for."""
         return cls(packed >> 32, packed & 0xFFFFFFFF)
 
 
@@ -80,7 +80,7 @@ class Places:
         self._marks: dict[int, dict[str, int]] = {}
 
     def locate(self, path: Steps) -> Found:
-        """The value at `path`; an index may lead to the only member of a list that stands without it."""
+        """Find the value at `path`; an index may lead to a single member that stands without its list."""
         mark = Mark(0, 1).packed()
         node: Value = self._tree
         taken: list[str | int] = []
@@ -102,7 +102,7 @@ class Places:
         return Found(mark, tuple(taken), tuple(written), node)
 
     def _of(self, table: Table) -> dict[str, int]:
-        """The marks of a table by key, kept: thousands of problems may be in one table."""
+        """Return the marks of a table by key, kept: thousands of problems may be in one table."""
         if id(table) not in self._marks:
             self._marks[id(table)] = dict(zip(table, table.marks, strict=True))
         return self._marks[id(table)]

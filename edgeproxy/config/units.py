@@ -15,11 +15,11 @@ from pydantic_core import PydanticCustomError
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
 BYTES = {"B": 1.0, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
 
-LONGEST = 400 * 86400.0
+TIME_SECONDS_MAX = 400 * 86400.0
 """Seconds: a year and a month, the longest window or time."""
-SHORTEST_WINDOW = 0.3
+WINDOW_SECONDS_MIN = 0.3
 """Seconds: a window has 28 cells of at least 10 ms (docs/design/limits.md#cells)."""
-LARGEST_COUNT = (1 << 28) - 1
+COUNT_MAX = (1 << 28) - 1
 """What a cell can count up to (docs/design/limits.md#cells)."""
 
 NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?"
@@ -37,22 +37,22 @@ A_RATE = "N/UNIT such as 60/min, 200/s or 100/10s"
 A_PAUSE = "403, or 402 where it is about a payment"
 A_MOMENT = "a date such as 2027-01-01, or a time such as 2027-01-01T12:00:00Z"
 
-MOST_WORKERS = 224
+WORKERS_MAX = 224
 """Two columns each, of the 448 that a table has room for."""
 
-SHOWN = 60
+SHOWN_CHARACTERS_MAX = 60
 """Characters of a value that an error shows."""
 
 
 def wrong(what: str, hint: str) -> PydanticCustomError:
-    """The error of a value: `what` is wrong with it, and (`hint`) what would be right."""
+    """Make the error of a value: `what` is wrong with it, and (`hint`) what would be right."""
     return PydanticCustomError("wrong", "{what}, {hint}", {"what": what, "hint": hint})
 
 
 def shown(value: str) -> str:
-    """`value` as errors quote it: in one line, not longer than SHOWN, without the password of a URL."""
+    """`value` as errors quote it: in one line, not longer than SHOWN_CHARACTERS_MAX, without the password of a URL."""
     value = re.sub(r"//[^/@]*@", "//…@", value)
-    return repr(value if len(value) <= SHOWN else value[: SHOWN - 1] + "…")
+    return repr(value if len(value) <= SHOWN_CHARACTERS_MAX else value[: SHOWN_CHARACTERS_MAX - 1] + "…")
 
 
 def text(value: object, hint: str) -> str:
@@ -63,7 +63,7 @@ def text(value: object, hint: str) -> str:
 
 
 def quantity(value: object, units: dict[str, float], hint: str) -> float:
-    """The number that `value` says, in that unit which counts 1.0."""
+    """Read a number with a unit, in terms of the unit that counts 1.0."""
     written = text(value, hint)
     match = QUANTITY.fullmatch(written)
     if match is None:
@@ -81,7 +81,7 @@ def read_wait(value: object) -> float:
     if isinstance(value, float):
         return value
     seconds = quantity(value, SECONDS, A_TIME)
-    if seconds > LONGEST:
+    if seconds > TIME_SECONDS_MAX:
         raise wrong(f"{shown(str(value))} is too long", "at most 400day")
     return seconds
 
@@ -184,10 +184,10 @@ def read_rate(value: object) -> Rate:
     if unit not in SECONDS:
         raise wrong(f"{shown(unit)} is not a unit", f"write one of {', '.join(SECONDS)}")
     seconds = float(times or 1) * SECONDS[unit]
-    if not SHORTEST_WINDOW <= seconds <= LONGEST:
+    if not WINDOW_SECONDS_MIN <= seconds <= TIME_SECONDS_MAX:
         raise wrong(f"the window of {shown(written)} is {seconds:g} s", "from 300ms to 400day")
-    if not float(count).is_integer() or not 1 <= float(count) <= LARGEST_COUNT:
-        raise wrong(f"the count of {shown(written)} is {count}", f"a whole number from 1 to {LARGEST_COUNT}")
+    if not float(count).is_integer() or not 1 <= float(count) <= COUNT_MAX:
+        raise wrong(f"the count of {shown(written)} is {count}", f"a whole number from 1 to {COUNT_MAX}")
     return Rate(int(float(count)), seconds)
 
 
@@ -238,7 +238,7 @@ class Whole:
         return int(written)
 
 
-some_at_once = Whole(1, LARGEST_COUNT, also="none, or ")
+some_at_once = Whole(1, COUNT_MAX, also="none, or ")
 
 
 def read_concurrency(value: object) -> int | None:
@@ -252,7 +252,7 @@ def read_own_concurrency(value: object) -> int | str:
 
 
 def read_pause(value: object) -> int:
-    """The status of an answer to who is paused."""
+    """Read the status of answers to a paused customer."""
     if isinstance(value, int):
         return value
     written = text(value, A_PAUSE)
@@ -261,14 +261,14 @@ def read_pause(value: object) -> int:
     return int(written)
 
 
-some_workers = Whole(1, MOST_WORKERS, also="auto, or ")
+some_workers = Whole(1, WORKERS_MAX, also="auto, or ")
 
 
 def cores() -> int:
-    """How many cores this process may use, as far as each can have a worker."""
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    """Count the cores that this process may use, as far as each can have a worker."""
+    return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
 
 
 def read_workers(value: object) -> int:
-    """How many workers: a number, or `auto`, one for each core."""
+    """Read how many workers there are: a number, or `auto`, one for each core."""
     return cores() if value == "auto" else some_workers(value)

@@ -1,4 +1,4 @@
-"""What the contract promises and a later version brings: known names whose use is refused, never ignored.
+"""Fields that the contract promises for a later version: they are refused, never ignored.
 
 `LATER` has a row for each: where it stands (`*` is any name or index), the shape of its value, and what to write
 instead. Where a field works already with other values, these are in the models, and only a value of the row's
@@ -13,7 +13,7 @@ from edgeproxy.config.tree import Items, Table, Value
 
 
 class Later(NamedTuple):
-    """What is to come at one place: the type of its value, and what to write until then."""
+    """A field to come: the type of its value, and what to write until then."""
 
     shape: Any
     instead: str = "leave it out"
@@ -28,14 +28,14 @@ LATER: dict[str, Later] = {
 
 
 def uses(tree: Table, rows: Mapping[str, Later]) -> Iterator[tuple[Steps, Value, Later]]:
-    """The places of `tree` at which one of these rows has something to say."""
+    """Find the places of `tree` at which one of these rows has something to say."""
     for pattern, later in rows.items():
         for path, value in _matches(tree, (), tuple(pattern.split("."))):
             yield path, value, later
 
 
 def fields(path: Steps, rows: Mapping[str, Later]) -> set[str]:
-    """The names that these rows know in the mapping at `path`."""
+    """List the names that these rows know in the mapping at `path`."""
     depth = len(path)
     patterns = (pattern.split(".") for pattern in rows)
     return {
@@ -46,7 +46,7 @@ def fields(path: Steps, rows: Mapping[str, Later]) -> set[str]:
 
 
 def _matches(node: Value, path: Steps, pattern: tuple[str, ...]) -> Iterator[tuple[Steps, Value]]:
-    """The values below `node` that the pattern leads to."""
+    """Find the values below `node` that the pattern leads to."""
     if not pattern:
         yield path, node
         return

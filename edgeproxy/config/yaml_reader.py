@@ -18,11 +18,11 @@ Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Event = Any
 """An event of PyYAML, each kind with other attributes; marks, which its types call optional, are always there."""
 
-DEEPEST = 24
+DEPTH_MAX = 24
 """Levels of lists and mappings in one file."""
-MOST_ALIASED = 100_000
+ALIASED_VALUES_MAX = 100_000
 """Values that all aliases of one file may stand for; those of a bomb stand for billions."""
-TEXTS = 1024
+REMEMBERED_TEXTS_MAX = 1024
 """Texts that are remembered while a file is read, for those that come again: names of fields and of tiers mostly."""
 
 NOTHING = {"", "~", "null", "Null", "NULL"}
@@ -42,7 +42,7 @@ class Unreadable(Exception):
 
 
 def parse(content: bytes, file: int, environ: Mapping[str, str], report: Report) -> Table:
-    """The mapping at the top of a file, the file-th of those that are read.
+    """Read the mapping at the top of a file, the file-th of those that are read.
 
     Raises Unreadable where it is not YAML, or not a mapping. What is wrong but leaves the rest readable (fields
     that are there twice, empty values, unset variables) is reported, and the tree does without it.
@@ -55,7 +55,7 @@ def parse(content: bytes, file: int, environ: Mapping[str, str], report: Report)
 
 
 def decode(content: bytes) -> str:
-    """The characters of a file: UTF-8, and printable as YAML asks for."""
+    """Decode a file: UTF-8, and printable as YAML asks for."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -69,7 +69,7 @@ def decode(content: bytes) -> str:
 
 
 def broken(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
-    """What the parser found, and what usually leads there."""
+    """Say what the parser found, and what usually leads there."""
     lines = text.splitlines() or [""]
     mark = error.problem_mark or error.context_mark
     number = min(mark.line if mark else 0, len(lines) - 1)
@@ -104,7 +104,7 @@ class Builder:
         self._marked = 0
 
     def top(self) -> Table:
-        """The only document of the file; an empty one says nothing."""
+        """Read the only document of the file, which may be empty."""
         self._next()
         event = self._next()
         if isinstance(event, yaml.StreamEndEvent):
@@ -121,7 +121,7 @@ class Builder:
         return value
 
     def _value(self, event: Event) -> Value:
-        """The value that begins with this event; all its events are taken."""
+        """Read the value that begins with this event; takes all its events."""
         if isinstance(event, yaml.AliasEvent):
             return self._meant(event)
         before = self._values
@@ -130,8 +130,8 @@ class Builder:
             self._anchors[event.anchor] = None
         if event.tag is not None:
             raise unreadable(event, f"has the tag {shown(event.tag)}", "leave it out")
-        if len(self._path) > DEEPEST:
-            raise unreadable(event, f"is nested more than {DEEPEST} deep", "no field is")
+        if len(self._path) > DEPTH_MAX:
+            raise unreadable(event, f"is nested more than {DEPTH_MAX} deep", "no field is")
         value: Value
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event)
@@ -144,7 +144,7 @@ class Builder:
         return value
 
     def _meant(self, alias: Event) -> Value:
-        """What an alias stands for."""
+        """Find the value that an alias stands for."""
         name = alias.anchor
         if name not in self._anchors:
             raise unreadable(alias, f"*{name} stands for nothing", f"write &{name} at what is meant, before it")
@@ -154,12 +154,12 @@ class Builder:
         value, size = found
         self._values += size
         self._aliased += size
-        if self._aliased > MOST_ALIASED:
-            raise unreadable(alias, f"aliases stand for more than {MOST_ALIASED} values", "write them out")
+        if self._aliased > ALIASED_VALUES_MAX:
+            raise unreadable(alias, f"aliases stand for more than {ALIASED_VALUES_MAX} values", "write them out")
         return value
 
     def _scalar(self, event: Event) -> str | None:
-        """The text of a scalar with its variables replaced; None, and reported, where there is none."""
+        """Read a scalar with its variables replaced; None, and reported, where one is not set."""
         if not event.style and event.value in NOTHING:
             self._say(event, "has no value", "write one, or leave it out")
             return None
@@ -168,7 +168,7 @@ class Builder:
     def _resolved(self, event: Event) -> str | None:
         text: str = event.value
         if "${" not in text:
-            if len(self._texts) >= TEXTS:
+            if len(self._texts) >= REMEMBERED_TEXTS_MAX:
                 self._texts.clear()
             return self._texts.setdefault(text, text)
         try:
@@ -227,5 +227,5 @@ class Builder:
 
 
 def unreadable(event: Event, what: str, hint: str) -> Unreadable:
-    """The error at this event."""
+    """Make the error at this event."""
     return Unreadable(event.start_mark.line + 1, what, hint)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import zstandard
 
 from edgeproxy.usage import batch as batches
-from edgeproxy.usage.batch import HASH, LARGEST, MOST_BYTES, NAME, BadBatch, Batch
+from edgeproxy.usage.batch import BODY_BYTES_MAX, HASH, NAME, NUMBER_MAX, BadBatch, Batch
 
 SEQ = re.compile(r"[1-9][0-9]{0,18}")
-WINDOW = MOST_BYTES
+WINDOW = BODY_BYTES_MAX
 """Bytes that a frame may make us remember: no more than a body has."""
 BEGINNING = 64 << 10
 """Bytes that are kept of what cannot be a batch for its size alone."""
@@ -44,7 +44,7 @@ def named(headers: Mapping[str, str]) -> Named | str:
     edge, seq, digest = (headers.get(name, "") for name in ("Edge-Id", "Edge-Seq", "Edge-Hash"))
     if not NAME.fullmatch(edge):
         return "Edge-Id is missing, or is no name"
-    if not SEQ.fullmatch(seq) or int(seq) > LARGEST:
+    if not SEQ.fullmatch(seq) or int(seq) > NUMBER_MAX:
         return "Edge-Seq is missing, or is no whole number from 1"
     if not HASH.fullmatch(digest.lower()):
         return "Edge-Hash is missing, or is no SHA-256 in hex"
@@ -61,7 +61,7 @@ def arrive(said: Named, sent: bytes, coding: str) -> Arrival:
         if (batch.edge, batch.seq) != (said.edge, said.seq):
             raise BadBatch(["has another edge or seq than its headers"])
     except BadBatch as bad:
-        return Arrival(*said, None, str(bad), sent if len(sent) <= MOST_BYTES else sent[:BEGINNING], coding)
+        return Arrival(*said, None, str(bad), sent if len(sent) <= BODY_BYTES_MAX else sent[:BEGINNING], coding)
     return Arrival(*said, batch, "", body)
 
 
@@ -75,9 +75,9 @@ def inflate(sent: bytes, coding: str) -> bytes:
     # is cut off or follows the frame shows in the hash, or changes nothing.
     reader = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(sent, read_across_frames=False)
     try:
-        body: bytes = reader.read(MOST_BYTES + 1)
+        body: bytes = reader.read(BODY_BYTES_MAX + 1)
     except zstandard.ZstdError as error:
         raise BadBatch([f"is not zstd: {error}"]) from None
-    if len(body) > MOST_BYTES:
-        raise BadBatch([f"is larger than {MOST_BYTES >> 20} MiB"])
+    if len(body) > BODY_BYTES_MAX:
+        raise BadBatch([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
     return body

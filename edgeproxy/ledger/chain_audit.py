@@ -7,7 +7,7 @@ import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.database.schema import COUNTED, GAP, QUARANTINED, ZSTD, batches, checkpoints, series
-from edgeproxy.usage.batch import FIRST, MOST_BYTES, BadBatch, Batch, digest, read
+from edgeproxy.usage.batch import BODY_BYTES_MAX, FIRST, BadBatch, Batch, digest, read
 
 What = tuple[str, str, str, str]
 """Region, customer, meter and route: with the edge, what a series is of."""
@@ -75,7 +75,7 @@ def _plain(where: str, body: bytes, coding: str | None) -> bytes:
     if coding != ZSTD:
         return body
     try:
-        return zstandard.ZstdDecompressor().decompress(body, max_output_size=MOST_BYTES)
+        return zstandard.ZstdDecompressor().decompress(body, max_output_size=BODY_BYTES_MAX)
     except zstandard.ZstdError as bad:
         raise Broken(f"{where} cannot be read: {bad}") from None
 

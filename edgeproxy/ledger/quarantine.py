@@ -20,7 +20,7 @@ from edgeproxy.ledger.chain_audit import hash_before
 from edgeproxy.ledger.ingest import TOO_LARGE
 from edgeproxy.ledger.queries import written
 from edgeproxy.ledger.writer import Ledger, TooMuch, What
-from edgeproxy.usage.batch import FIRST, LARGEST, NAME, BadBatch, Batch, body, digest, read
+from edgeproxy.usage.batch import FIRST, NAME, NUMBER_MAX, BadBatch, Batch, body, digest, read
 
 LISTED_MAX = 1000
 """Batches that are listed at once."""
@@ -221,4 +221,4 @@ def _can_be(edge: str, seq: int = 1) -> bool:
     """Whether there can be such a batch. Names and numbers that no batch can have are asked of no database: not all of
     them take a NUL, or what is no text, and none a number beyond its integers.
     """
-    return NAME.fullmatch(edge) is not None and 1 <= seq <= LARGEST
+    return NAME.fullmatch(edge) is not None and 1 <= seq <= NUMBER_MAX

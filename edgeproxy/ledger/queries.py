@@ -22,7 +22,7 @@ from edgeproxy.database.schema import DAY, HOUR, MINUTE, ledger, series
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.rollup import Rolled
 from edgeproxy.ledger.sources import NotKept, Source, sources
-from edgeproxy.usage.batch import LATEST, LONGEST_ROUTE
+from edgeproxy.usage.batch import ROUTE_CHARACTERS_MAX, UNIX_SECONDS_MAX
 
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.\d{1,9})?([Zz]|[+-]\d\d:\d\d))?")
 LIMIT = re.compile(r"[1-9]\d{0,5}")
@@ -78,7 +78,7 @@ class Asked:
                 raise ValueError
             for name, field in zip(self.by, after, strict=True):
                 if name in SECONDS:
-                    if type(field) is not int or not 0 <= field <= LATEST:
+                    if type(field) is not int or not 0 <= field <= UNIX_SECONDS_MAX:
                         raise ValueError
                 elif not isinstance(field, str) or not is_name(field):
                     raise ValueError
@@ -125,7 +125,7 @@ def asked(query: Mapping[str, str], now: float) -> Asked:
         query.get("customer"),
         query.get("meter"),
         int(month.timestamp()) if since is None else since,
-        LATEST if until is None else until,
+        UNIX_SECONDS_MAX if until is None else until,
         by,
         None if limit is None else int(limit),
     )
@@ -138,7 +138,7 @@ def asked(query: Mapping[str, str], now: float) -> Asked:
 
 def is_name(said: str) -> bool:
     """Whether there can be usage under it."""
-    return 1 <= len(said) <= LONGEST_ROUTE and said.isascii() and said.isprintable()
+    return 1 <= len(said) <= ROUTE_CHARACTERS_MAX and said.isascii() and said.isprintable()
 
 
 def _read_cursor(cursor: str) -> tuple[str, int, int, list[Any]]:
@@ -148,7 +148,9 @@ def _read_cursor(cursor: str) -> tuple[str, int, int, list[Any]]:
     if not isinstance(said, list) or len(said) < 3:
         raise ValueError
     digest, since, until, *after = said
-    if not isinstance(digest, str) or not all(type(time) is int and 0 <= time <= LATEST for time in (since, until)):
+    if not isinstance(digest, str) or not all(
+        type(time) is int and 0 <= time <= UNIX_SECONDS_MAX for time in (since, until)
+    ):
         raise ValueError
     return digest, since, until, after
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from edgeproxy.config.meters import per_request
-from edgeproxy.config.units import LARGEST_COUNT
+from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.limits.admission import LimitSet
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
@@ -248,4 +248,4 @@ def cost_in(head: bytes, field: re.Pattern[bytes]) -> int | None:
     if found is None:
         return None
     digits = found[1].lstrip(b"0")
-    return min(int(digits or b"0"), LARGEST_COUNT) if len(digits) < DIGITS_MOST else LARGEST_COUNT
+    return min(int(digits or b"0"), COUNT_MAX) if len(digits) < DIGITS_MOST else COUNT_MAX

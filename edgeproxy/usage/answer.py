@@ -1,4 +1,4 @@
-"""What an answer to a batch means (docs/design/contract.md#batches). Pure.
+"""The meaning of answers to a batch (docs/design/contract.md#batches). Pure.
 
 answer                       said with it              what follows
 -------------------------    ----------------------    ------------------------------------------------------
@@ -20,7 +20,7 @@ import orjson
 
 from edgeproxy.usage.batch import Batch
 
-LONGEST_DETAIL = 200
+DETAIL_CHARACTERS_MAX = 200
 """Characters of what a collector says that are told on."""
 RESULTS = (
     "acknowledged",
@@ -47,7 +47,7 @@ class Reply(NamedTuple):
 
 
 class Act(Enum):
-    """What to do."""
+    """What the shipper does next."""
 
     GO_ON = "go on"
     AGAIN = "again"
@@ -55,7 +55,7 @@ class Act(Enum):
 
 
 class Heard(NamedTuple):
-    """What an answer means: `result` is one of RESULTS, `why` a sentence where not all is well.
+    """The meaning of an answer: `result` is one of RESULTS, `why` a sentence where not all is well.
 
     `watermark`, where it is GO_ON: the batch behind which to go on. `retry_after`, where it is AGAIN: the seconds
     before which there is no use in it, if the collector said so.
@@ -69,7 +69,7 @@ class Heard(NamedTuple):
 
 
 def heard(reply: Reply, sent: Batch, last: int) -> Heard:
-    """What `reply` to the batch `sent` means; `last` is the last one that was sealed here."""
+    """Interpret the `reply` to the batch `sent`; `last` is the last one that was sealed here."""
     said = _said(reply.body)
     detail = _detail(said)
     watermark, expected = _number(said.get("watermark"), 0), _number(said.get("expected"), 1)
@@ -100,7 +100,7 @@ def heard(reply: Reply, sent: Batch, last: int) -> Heard:
 
 
 def _said(body: bytes) -> dict[str, Any]:
-    """The object that a body is; empty where it is none."""
+    """Read a body as a JSON object; empty where it is none."""
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -113,8 +113,8 @@ def _number(value: Any, lowest: int) -> int | None:
 
 
 def _detail(said: dict[str, Any]) -> str:
-    """What it says in words, fit for a line."""
+    """Return the words of an answer in one line."""
     detail = said.get("detail")
     if not isinstance(detail, str):
         return ""
-    return "".join(one if one.isprintable() else " " for one in detail[:LONGEST_DETAIL])
+    return "".join(one if one.isprintable() else " " for one in detail[:DETAIL_CHARACTERS_MAX])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from edgeproxy.counters.control import Control
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.setup import file_name, generations
-from edgeproxy.usage.batch import FIRST, LONGEST_WHY, BadBatch, Batch, digest, read
+from edgeproxy.usage.batch import FIRST, WHY_CHARACTERS_MAX, BadBatch, Batch, digest, read
 from edgeproxy.usage.seal import USAGE, sealed_so_far
 from edgeproxy.usage.segment import MODULUS, Damage, Record, records
 from edgeproxy.usage.spool import Given, Place, discarded, first_of, likely, noted, segments
@@ -35,7 +35,7 @@ class Shipped(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What came of reading a whole spool: batches that can be read, what is wrong, and what only looks like it.
+    """The outcome of reading a whole spool: batches that can be read, what is wrong, and what only looks like it.
 
     `unread`: the batches that cannot be read, and that nobody owned up to yet.
     """
@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
 
 
 def listing(folder: Path) -> list[Segment]:
-    """The segments of a spool. Reads the last one only."""
+    """List the segments of a spool. Reads the last one only."""
     paths = segments(folder)
     found = []
     for path, following in zip_longest(paths, paths[1:]):
@@ -58,7 +58,7 @@ def listing(folder: Path) -> list[Segment]:
 
 
 def shipped(folder: Path) -> Shipped:
-    """How far shipping has come, as the disk knows it, which is a second behind. Reads the last segments only."""
+    """Find how far shipping has come, as the disk knows it, which is a second behind. Reads the last segments only."""
     paths = segments(folder)
     found = noted(folder)
     passed, most = found or (likely(paths), 0)
@@ -71,13 +71,13 @@ def shipped(folder: Path) -> Shipped:
 
 
 def _last_of(path: Path) -> int:
-    """The last batch of a segment that can be read."""
+    """Find the last batch of a segment that can be read."""
     found = _last_in(path)
     return first_of(path) - 1 if found is None else found[0].last
 
 
 def _last_in(path: Path) -> tuple[Batch, int] | None:
-    """The same, and what was counted up to it."""
+    """Find the last batch that can be read, and what was counted up to it."""
     for one in reversed(list(records(path.read_bytes(), marked=False))):
         if isinstance(one, Record):
             try:
@@ -88,7 +88,7 @@ def _last_in(path: Path) -> tuple[Batch, int] | None:
 
 
 def sealed_in_tables(state: Path, folder: Path) -> int:
-    """The last batch that the tables know of; 0 where there are none. `folder` has them. Raises TableError."""
+    """Find the last batch that the tables in `folder` know of; 0 where there are none. Raises TableError."""
     if not (state / "control").exists():
         return 0
     control = Control.open(state / "control")
@@ -168,9 +168,9 @@ def _are_given(given: tuple[Given, ...], first: int, last: int) -> bool:
 
 
 def _why(torn: list[Place]) -> str:
-    """What became of batches, for the collector."""
+    """Say what became of batches, for the collector."""
     said = "; ".join(f"{place.path.name}:{place.damage.offset}: {place.damage.why}" for place in torn)
-    return "".join(one if one.isprintable() else " " for one in said[:LONGEST_WHY]) or "missing in the spool"
+    return "".join(one if one.isprintable() else " " for one in said[:WHY_CHARACTERS_MAX]) or "missing in the spool"
 
 
 def _all(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
@@ -180,7 +180,7 @@ def _all(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
 
 
 def _faults(batch: Batch, edge: str, wanted: int, prev: str, most: int) -> Iterator[str]:
-    """What is wrong with a batch where `wanted` should be, which follows the hash `prev` (empty: any).
+    """Find what is wrong with a batch where `wanted` should be, which follows the hash `prev` (empty: any).
 
     `most` is the last one that was ever acknowledged.
     """

@@ -25,8 +25,8 @@ from edgeproxy.usage.spool import (
     segments,
 )
 
-MOST_BATCHES = 64
-MOST_BYTES = 4 << 20
+READ_AHEAD_BATCHES_MAX = 64
+READ_AHEAD_BYTES_MAX = 4 << 20
 """How much is read ahead."""
 REMOVED = "was acknowledged once, and is not kept any more"
 
@@ -53,7 +53,7 @@ class Backlog:
         self._offset = 0
 
     def some(self) -> list[Parcel]:
-        """The next ones, MOST_BATCHES or MOST_BYTES or so; none where all was read.
+        """Read the next batches, READ_AHEAD_BATCHES_MAX or READ_AHEAD_BYTES_MAX or so; none where all was read.
 
         Raises Damaged where the next one cannot be read, OSError where the disk does not answer; each time.
         """
@@ -61,7 +61,7 @@ class Backlog:
         size = 0
         reading = self._reading or self._read()
         self._reading = None
-        while len(found) < MOST_BATCHES and size < MOST_BYTES:
+        while len(found) < READ_AHEAD_BATCHES_MAX and size < READ_AHEAD_BYTES_MAX:
             try:
                 parcel = next(reading)
             except StopIteration:
@@ -81,7 +81,7 @@ class Backlog:
             yield from some
 
     def _read(self) -> Iterator[Parcel]:
-        """What there is now, from where the last one ended; `some` asks again for what comes then."""
+        """Read what there is now, from where the last one ended; `some` asks again for what comes then."""
         end = self._spool.end
         if end is None or self._wanted > end.last.seq:
             return
@@ -102,7 +102,7 @@ class Backlog:
             raise Damaged(faults[0] if faults else f"{self._spool.folder}: batch {self._wanted} is missing")
 
     def _paths(self, end: End) -> list[Path]:
-        """The segments from the one with the next batch to the end."""
+        """List the segments from the one with the next batch to the end."""
         paths = [path for path in segments(self._spool.folder) if first_of(path) <= first_of(end.path)]
         if self._path in paths:
             return paths[paths.index(self._path) :]
@@ -111,7 +111,7 @@ class Backlog:
         return paths[behind[-1] :] if behind else paths
 
     def _content(self, path: Path, end: End) -> tuple[bytes, int]:
-        """What is to be read of a segment, and where that begins."""
+        """Read the rest of a segment, and return it with the offset at which it begins."""
         start = self._offset if path == self._path else 0
         with path.open("rb") as file:
             # Behind the end a record may be under way.
@@ -119,7 +119,7 @@ class Backlog:
             return os.pread(file.fileno(), max(0, size - start), start), start
 
     def _gaps(self, path: Path, one: Record, batch: Batch, faults: list[str]) -> Iterator[Parcel]:
-        """What is shipped in the place of those before `batch`, which follows them; raises Damaged."""
+        """Make the gaps that are shipped in the place of missing batches before `batch`. Raises Damaged."""
         folder, counted = self._spool.folder, before(batch, one.counted)
         given = (Given(1, min(self._spool.most, first_of(segments(folder)[0]) - 1), REMOVED), *discarded(folder))
         while self._wanted < batch.seq:
@@ -134,7 +134,7 @@ class Backlog:
 
 
 def passed(spool: Spool, seq: int) -> Passed:
-    """How far a collector has come whose last batch is `seq`; raises OSError. Reads a segment or more."""
+    """Find how far a collector has come whose last batch is `seq`. Raises OSError. Reads a segment or more."""
     end = spool.end
     if end is not None and seq >= end.last.seq:
         return Passed(seq, end.last.counted, end.last.until)
@@ -146,7 +146,7 @@ def passed(spool: Spool, seq: int) -> Passed:
 
 
 def _batch(path: Path, one: Record | Damage, faults: list[str]) -> Batch | None:
-    """The batch of a record; None where there is none, which is a fault then."""
+    """Read the batch of a record; None, and a fault is noted, where it is none."""
     if isinstance(one, Damage):
         faults.append(str(Place(path, one)))
         return None

@@ -24,22 +24,23 @@ import orjson
 VERSION = 1
 FIRST = "0" * 64
 """`prev` of the first batch."""
-MOST_ROWS = 20_000
+ROWS_MAX = 20_000
 """Rows of a batch; who has more makes several."""
-MOST_BYTES = 16 << 20
-"""Bytes of a body: more than MOST_ROWS of the longest names."""
-LARGEST = (1 << 63) - 1
+BODY_BYTES_MAX = 16 << 20
+"""Bytes of a body: more than ROWS_MAX of the longest names."""
+NUMBER_MAX = (1 << 63) - 1
 """The largest value, and the largest seq."""
-LATEST = 253_402_300_799
+UNIX_SECONDS_MAX = 253_402_300_799
 """The last second that has a date of four digits for its year."""
-LONGEST_ROUTE = 255
-LONGEST_WHY = 500
-MINUTE = 60
-SHOWN = 20
+ROUTE_CHARACTERS_MAX = 255
+WHY_CHARACTERS_MAX = 500
+MINUTE_SECONDS = 60
+FIELD_CHARACTERS_SHOWN = 20
+PROBLEMS_SHOWN_MAX = 20
 """Problems that BadBatch tells of."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-ROUTE = re.compile(rf"[!-~]{{1,{LONGEST_ROUTE}}}")
+ROUTE = re.compile(rf"[!-~]{{1,{ROUTE_CHARACTERS_MAX}}}")
 HASH = re.compile(r"[0-9a-f]{64}")
 ANONYMOUS = "-"
 """The customer of requests without a key."""
@@ -53,10 +54,10 @@ NEEDED_OF_GAPS = {"from_seq", "to_seq", "why"}
 
 
 class BadBatch(Exception):
-    """What is no batch. `problems`: what is wrong with it, a sentence each, SHOWN at most."""
+    """The body is no batch. `problems`: what is wrong with it, a sentence each, PROBLEMS_SHOWN_MAX at most."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = tuple(problems[:SHOWN])
+        self.problems = tuple(problems[:PROBLEMS_SHOWN_MAX])
         super().__init__("; ".join(self.problems))
 
 
@@ -69,7 +70,7 @@ class Gap(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one edge counted from `since` to `until`, in Unix seconds; `rows`, or of a gap none."""
+    """One edge's counts from `since` to `until`, in Unix seconds; `rows`, or for a gap none."""
 
     edge: str
     region: str
@@ -83,8 +84,8 @@ class Batch(NamedTuple):
 
     @property
     def minute(self) -> int:
-        """The Unix second at which the minute begins that its rows belong to."""
-        return self.since - self.since % MINUTE
+        """Unix second at which the minute begins that its rows belong to."""
+        return self.since - self.since % MINUTE_SECONDS
 
     @property
     def last(self) -> int:
@@ -94,11 +95,11 @@ class Batch(NamedTuple):
 
 def is_long(since: int, until: int) -> bool:
     """Whether a span does not lie within one minute, the end of the minute included."""
-    return until > since - since % MINUTE + MINUTE
+    return until > since - since % MINUTE_SECONDS + MINUTE_SECONDS
 
 
 def body(batch: Batch) -> bytes:
-    """The bytes of a batch, its rows in order; raises BadBatch where it is none."""
+    """Write a batch as bytes, its rows in order. Raises BadBatch where it is none."""
     faults = _faults(batch)
     if faults:
         raise BadBatch(faults)
@@ -120,19 +121,19 @@ def body(batch: Batch) -> bytes:
 
 
 def digest(body: bytes) -> str:
-    """The SHA-256 of a body, in hex: what the next one names as `prev`."""
+    """Return the SHA-256 of a body in hex, which the next one names as `prev`."""
     return hashlib.sha256(body).hexdigest()
 
 
 def headers(batch: Batch, body: bytes) -> dict[str, str]:
-    """The fields that a body is sent with."""
+    """Make the header fields that a body is sent with."""
     return {"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": digest(body)}
 
 
 def read(body: bytes) -> Batch:
-    """The batch that these bytes are; raises BadBatch, and nothing else, where they are none."""
-    if len(body) > MOST_BYTES:
-        raise BadBatch([f"is larger than {MOST_BYTES >> 20} MiB"])
+    """Read a batch. Raises BadBatch, and nothing else, where these bytes are none."""
+    if len(body) > BODY_BYTES_MAX:
+        raise BadBatch([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -143,7 +144,7 @@ def read(body: bytes) -> Batch:
     if type(version) is not int or version != VERSION:
         raise BadBatch([f"is of another version than {VERSION}"])
     faults = [f"has no {field}" for field in NEEDED if field not in said]
-    faults += [f"has an unknown field {field[:SHOWN]!r}" for field in said if field not in KNOWN]
+    faults += [f"has an unknown field {field[:FIELD_CHARACTERS_SHOWN]!r}" for field in said if field not in KNOWN]
     if ("rows" in said) == ("gap" in said):
         faults.append("has both rows and a gap" if "rows" in said else "has neither rows nor a gap")
     rows = _rows(said.get("rows", []), faults)
@@ -174,11 +175,11 @@ def _gap(said: Any, faults: list[str]) -> Gap | None:
 
 
 def _faults(batch: Batch) -> list[str]:
-    """What is wrong with the values of a batch; nobody has looked at their types yet."""
+    """Find what is wrong with the values of a batch, their types included."""
     faults = [f"has no name for its {name}" for name in ("edge", "region") if not _is_name(getattr(batch, name))]
-    if not _is_between(1, batch.seq, LARGEST):
+    if not _is_between(1, batch.seq, NUMBER_MAX):
         faults.append("has a seq that is no whole number from 1")
-    if not (_is_between(0, batch.since, LATEST) and _is_between(0, batch.until, LATEST)):
+    if not (_is_between(0, batch.since, UNIX_SECONDS_MAX) and _is_between(0, batch.until, UNIX_SECONDS_MAX)):
         faults.append("has a from or a to that is no whole number of Unix seconds")
     elif batch.until < batch.since:
         faults.append("ends before it begins")
@@ -188,8 +189,8 @@ def _faults(batch: Batch) -> list[str]:
         faults.append("has a long that is neither true nor false")
     if batch.gap is not None:
         faults += _faults_of_gap(batch, batch.gap)
-    if len(batch.rows) > MOST_ROWS:
-        faults.append(f"has more than {MOST_ROWS} rows")
+    if len(batch.rows) > ROWS_MAX:
+        faults.append(f"has more than {ROWS_MAX} rows")
     else:
         faults += _faults_of_rows(batch.rows)
     return faults
@@ -199,23 +200,23 @@ def _faults_of_gap(batch: Batch, gap: Gap) -> list[str]:
     faults = []
     if batch.rows:
         faults.append("has both rows and a gap")
-    if not (_is_between(1, gap.from_seq, LARGEST) and _is_between(1, gap.to_seq, LARGEST)):
+    if not (_is_between(1, gap.from_seq, NUMBER_MAX) and _is_between(1, gap.to_seq, NUMBER_MAX)):
         faults.append("has a gap whose ends are no whole numbers from 1")
     elif gap.from_seq != batch.seq or gap.to_seq < gap.from_seq:
         faults.append("has a gap that does not begin with its seq, or that ends before it begins")
-    if not (isinstance(gap.why, str) and 1 <= len(gap.why) <= LONGEST_WHY and gap.why.isprintable()):
-        faults.append(f"has a gap without a why of 1 to {LONGEST_WHY} printable characters")
+    if not (isinstance(gap.why, str) and 1 <= len(gap.why) <= WHY_CHARACTERS_MAX and gap.why.isprintable()):
+        faults.append(f"has a gap without a why of 1 to {WHY_CHARACTERS_MAX} printable characters")
     return faults
 
 
 def _faults_of_rows(rows: tuple[Row, ...]) -> list[str]:
-    """What is wrong with rows; the hot part of reading, so that it looks at values only where something is."""
+    """Find what is wrong with rows. The hot part of reading: looks at single values only where something is."""
     try:
         for customer, meter, route, value in rows:
             # By name first: names recur, and what was found of them is remembered.
             if not (_named(customer) and _named(meter) and _routed(route) and type(value) is int):
                 break
-            if not 0 < value <= LARGEST or meter == ANONYMOUS:
+            if not 0 < value <= NUMBER_MAX or meter == ANONYMOUS:
                 break
         else:
             return []
@@ -229,9 +230,9 @@ def _faults_of_rows(rows: tuple[Row, ...]) -> list[str]:
             faults.append(f"has a meter in row {index} that is no name")
         if not (isinstance(route, str) and ROUTE.fullmatch(route)):
             faults.append(f"has a route in row {index} that is none")
-        if not _is_between(1, value, LARGEST):
+        if not _is_between(1, value, NUMBER_MAX):
             faults.append(f"has a value in row {index} that is no whole number from 1 to 2^63 - 1")
-        if len(faults) >= SHOWN:
+        if len(faults) >= PROBLEMS_SHOWN_MAX:
             break
     return faults
 

@@ -61,14 +61,14 @@ class Adopted(NamedTuple):
 
 
 class Here(NamedTuple):
-    """What tells this directory from a copy of it. Without a machine id, as in a container, the inode alone does."""
+    """Tells this directory from a copy of it. Without a machine id, as in a container, the inode alone does."""
 
     machine: str
     inode: int
 
     @classmethod
     def of(cls, state: Path) -> "Here":
-        """As it is now."""
+        """Describe the directory as it is now."""
         try:
             machine = MACHINE.read_text().strip()
         except OSError:
@@ -86,7 +86,7 @@ class Here(NamedTuple):
 
 
 def load(folder: Path) -> Identity | None:
-    """The identity in a directory; None where there is none yet. Raises Unusable where it cannot be understood."""
+    """Load the identity in a directory; None where there is none yet. Raises Unusable where it cannot be understood."""
     path = folder / IDENTITY_FILE
     try:
         said = orjson.loads(path.read_bytes())
@@ -124,7 +124,7 @@ def _name(state: Path) -> Identity:
 
 
 def aside(state: Path) -> list[Path]:
-    """What was set aside, oldest first."""
+    """List the states that were set aside, oldest first."""
     found = [path for path in state.iterdir() if ASIDE.fullmatch(path.name)] if state.exists() else []
     return sorted((path for path in found if (path / IDENTITY_FILE).exists()), key=_number)
 
@@ -226,7 +226,7 @@ def set_aside(state: Path, folder: Path, *, only: tuple[str, ...] | None = None)
 
 
 def _target(state: Path) -> Path:
-    """Where the next state is set aside: where the one before was not ended, if that was cut off."""
+    """Choose where the next state is set aside: where the one before was, if that was cut off."""
     numbers = [_number(path) for path in state.iterdir() if ASIDE.fullmatch(path.name)]
     unfinished = [number for number in numbers if not (state / f"aside.{number}" / IDENTITY_FILE).exists()]
     return state / f"aside.{max(unfinished) if unfinished else 1 + max(numbers, default=0)}"
@@ -249,7 +249,7 @@ def refuse_used(state: Path, folder: Path) -> None:
 
 
 def _unused(state: Path, folder: Path) -> tuple[FileLock, Adopted | None]:
-    """The identity lock of a directory that nobody uses, and the adopting that was cut off there, ended now."""
+    """Take the identity lock of a directory that nobody uses, and end an adoption that was cut off there."""
     if not state.exists():
         raise Unusable(f"there is no state directory {state}")
     lock = FileLock(state / "identity.lock")
@@ -301,7 +301,7 @@ def _drop(state: Path, path: Path) -> None:
 
 
 def _named(state: Path, name: str | None) -> Path:
-    """The one that was set aside and is meant."""
+    """Find the state that was set aside under this name."""
     there = aside(state)
     if name is None and len(there) == 1:
         return there[0]
@@ -315,7 +315,7 @@ def _named(state: Path, name: str | None) -> Path:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The files of tables in a directory."""
+    """List the files of tables in a directory."""
     return [folder / file_name(kind, number) for kind in KINDS for number in generations(folder, kind)]
 
 

@@ -35,11 +35,11 @@ from edgeproxy.usage import identity
 from edgeproxy.usage.batch import (
     ANONYMOUS,
     FIRST,
-    LARGEST,
-    MINUTE,
-    MOST_ROWS,
+    MINUTE_SECONDS,
     NAME,
+    NUMBER_MAX,
     ROUTE,
+    ROWS_MAX,
     Batch,
     Row,
     body,
@@ -51,19 +51,19 @@ from edgeproxy.usage.segment import BASE, Disk, Mark
 from edgeproxy.usage.spool import Broken, Spool
 
 USAGE = "usage"
-EVERY = 5.0
-QUIET = 60
+SEAL_SECONDS = 5.0
+EMPTY_BATCH_SECONDS = 60
 """Seconds from a batch after which the next one is sealed though it has no rows."""
-BEHIND = 60
+CLOCK_BEHIND_SECONDS = 60
 """Seconds by which the clock may be behind the last batch before somebody should know."""
 
 
 Increase = tuple[Row, bytes, list[tuple[int, int, int]]]
-"""What grew under one name since it was last sealed, its key, and the (file, row, total) that are to be marked."""
+"""The growth of one name since it was last sealed, its key, and the (file, row, total) that are to be marked."""
 
 
 class Part(NamedTuple):
-    """What goes into one batch."""
+    """The content of one batch."""
 
     rows: tuple[Row, ...]
     keys: tuple[bytes, ...]
@@ -71,7 +71,7 @@ class Part(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What was found at a moment: `until` in Unix seconds. `closed`: files that nobody counts in any more."""
+    """The counts found at a moment: `until` in Unix seconds. `closed`: files that nobody counts in any more."""
 
     until: int
     parts: tuple[Part, ...]
@@ -80,28 +80,28 @@ class Look(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """What one call did: batches, their rows, and what is wrong though nothing is lost: for the log, and an alert."""
+    """The outcome of one call: batches, their rows, and what is wrong though nothing is lost, for log and alert."""
 
     batches: int
     rows: int
     faults: tuple[str, ...]
 
 
-def pause(now: float, every: float = EVERY) -> float:
+def pause(now: float, every: float = SEAL_SECONDS) -> float:
     """Seconds from `now` (Unix time) until the next look: after `every`, or at the minute if that comes first.
 
     A little after it: seconds are whole in a batch, and what is a moment too early is a second too early.
     """
-    return min(every, MINUTE - now % MINUTE + 0.001)
+    return min(every, MINUTE_SECONDS - now % MINUTE_SECONDS + 0.001)
 
 
 def sealed_so_far(files: Iterable[TableFile]) -> int:
-    """The last batch whose marks are in these tables."""
+    """Find the last batch whose marks are in these tables."""
     return max((file.last_sealed for file in files), default=0)
 
 
 class Sealer:
-    """Who seals the usage of one store. `aside`: where a spool is that it found broken."""
+    """Seals the usage of one store. `aside`: where it put a spool that it found broken."""
 
     def __init__(self, store: Store, spool: Spool, mine: Identity, region: str, aside: Path | None = None) -> None:
         self.store = store
@@ -116,7 +116,7 @@ class Sealer:
 
     @classmethod
     def open(cls, store: Store, region: str, now: float, *, disk: Disk | None = None) -> "Sealer":
-        """Who seals for the holder of the identity lock, once what a crash left is put right. `now` is Unix time.
+        """Make the sealer of the holder of the identity lock, and repair what a crash left. `now` is Unix time.
 
         To be called before workers are started, and after `identity.settle`. A spool whose end cannot be read is set
         aside, and the edge goes on with its counts under a new identity. Raises OSError, identity.Unusable, or
@@ -225,7 +225,7 @@ class Sealer:
         return Sealed(len(found.parts), rows, found.faults)
 
     def look(self, now: float) -> Look:
-        """What has grown since it was last sealed, and is to be appended, marked, and then ended.
+        """Find what has grown since it was last sealed, and is to be appended, marked, and then ended.
 
         Where the last batch could not be marked, as on a full disk, that comes first: it would be sealed again. Raises
         OSError then.
@@ -239,7 +239,7 @@ class Sealer:
         latest = max(self.until, 0 if last is None else last.until)
         until = max(int(now), latest)
         faults = []
-        if latest - now > BEHIND:
+        if latest - now > CLOCK_BEHIND_SECONDS:
             faults.append(f"the clock is {latest - now:.0f} s behind the last batch, whose time is written until then")
         files = _files(self.store)
         current = max(files, default=0)
@@ -248,12 +248,12 @@ class Sealer:
             file.path.name for number, file in files.items() if number != current and not columns.held(file)
         )
         parts = tuple(_parts(self._increases(files, faults)))
-        if not parts and until - (self.identity.made_at if last is None else last.until) >= QUIET:
+        if not parts and until - (self.identity.made_at if last is None else last.until) >= EMPTY_BATCH_SECONDS:
             parts = (Part((), (), ()),)
         return Look(until, parts, closed, tuple(faults))
 
     def _increases(self, files: dict[int, TableFile], faults: list[str]) -> list[Increase]:
-        """The increases, in the order of their names."""
+        """List the increases in the order of their names."""
         grown: dict[bytes, list[tuple[int, int, int]]] = {}
         values: dict[bytes, int] = {}
         rows = ((number, *row) for number, file in files.items() for row in TallyTable(file).grown())
@@ -267,7 +267,7 @@ class Sealer:
         increases: list[Increase] = []
         for key, totals in grown.items():
             name, value = _name(key), values[key]
-            if name is None or value > LARGEST:
+            if name is None or value > NUMBER_MAX:
                 # Nothing that an edge counts: the file is damaged. The others are sealed.
                 faults.append(f"{key!r} with {value} more is no row of a batch, and is not sealed")
             else:
@@ -325,7 +325,7 @@ class Sealer:
 
 
 def unsealed(store: Store) -> tuple[int, int]:
-    """How much was counted and is not sealed, over all rows, and the Unix second up to which all is; 0: nothing was.
+    """Sum what was counted and is not sealed, with the Unix second up to which all is sealed; 0: nothing was.
 
     Takes about 0.4 µs for each row that there is.
     """
@@ -340,7 +340,7 @@ def unsealed(store: Store) -> tuple[int, int]:
 
 
 def _files(store: Store) -> dict[int, TableFile]:
-    """The files of usage that count, by the number in their names."""
+    """Find the files of usage that count, by the number in their names."""
     folded = store.base().folded
     found = {}
     for number in store.generations(USAGE):
@@ -369,15 +369,15 @@ def _sync(folder: Path) -> None:
 
 def _parts(increases: list[Increase]) -> Iterator[Part]:
     """Increases by the batch."""
-    for start in range(0, len(increases), MOST_ROWS):
-        some = increases[start : start + MOST_ROWS]
+    for start in range(0, len(increases), ROWS_MAX):
+        some = increases[start : start + ROWS_MAX]
         marks = [Mark(file, row, of, total) for of, (_, _, totals) in enumerate(some) for file, row, total in totals]
         yield Part(tuple([row for row, _, _ in some]), tuple([key for _, key, _ in some]), tuple(marks))
 
 
 @lru_cache(1 << 16)
 def _name(key: bytes) -> tuple[str, str, str] | None:
-    """The customer, the meter and the route of a row; None where it is none of a batch."""
+    """Split a key into customer, meter and route; None where it is no row of a batch."""
     try:
         customer, meter, route = names(key)
     except ValueError:

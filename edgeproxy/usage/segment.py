@@ -26,11 +26,11 @@ LENGTH = struct.Struct("<I")
 BODY = struct.Struct("<IQ")
 MODULUS = 1 << 64
 """What was counted is known modulo this."""
-MOST = 64 << 20
+PAYLOAD_BYTES_MAX = 64 << 20
 """Bytes that a payload unpacks to at most: a batch and its marks have half as many."""
 FRAME = b"\x28\xb5\x2f\xfd"
 """How a payload begins, as any frame of zstd does: where the next record may be found behind a damaged one."""
-LEVEL = 3
+ZSTD_LEVEL = 3
 BASE = 0
 """The number of the durable base among files."""
 
@@ -71,12 +71,14 @@ def pack(body: bytes, marks: tuple[Mark, ...], counted: int = 0) -> bytes:
         indices.append(of)
         totals.append(total)
     private = orjson.dumps([[file, *lists] for file, lists in by_file.items()])
-    payload = zstandard.ZstdCompressor(level=LEVEL).compress(BODY.pack(len(body), counted % MODULUS) + body + private)
+    payload = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(
+        BODY.pack(len(body), counted % MODULUS) + body + private
+    )
     return RECORD.pack(len(payload), _sum(len(payload), payload)) + payload
 
 
 def records(content: bytes, start: int = 0, *, marked: bool = True) -> Iterator[Record | Damage]:
-    """What a segment holds, in order; nothing is left out: where no record follows, there is damage up to the next.
+    """Yield the records of a segment in order, and the damage between them; no byte is left out.
 
     `content` are its bytes from `start` on: from its head, or from where a record begins. Who wants no marks is spared
     reading them.
@@ -102,7 +104,7 @@ def records(content: bytes, start: int = 0, *, marked: bool = True) -> Iterator[
 
 
 def _payload(content: bytes, offset: int) -> bytes | str:
-    """The payload of the record at `offset`; why there is none."""
+    """Return the payload of the record at `offset`, or why there is none."""
     if len(content) - offset < RECORD.size:
         return "is cut off"
     length, checked = RECORD.unpack_from(content, offset)
@@ -120,7 +122,7 @@ def _sum(length: int, payload: bytes) -> int:
 
 
 def _next(content: bytes, offset: int) -> int:
-    """Where the next record begins from `offset` on; the end where none does."""
+    """Find where the next record begins from `offset` on; the end where none does."""
     found = content.find(FRAME, offset + RECORD.size)
     while found >= 0:
         if isinstance(_payload(content, found - RECORD.size), bytes):
@@ -130,9 +132,9 @@ def _next(content: bytes, offset: int) -> int:
 
 
 def _unpack(offset: int, payload: bytes, marked: bool) -> Record | str:
-    """What a payload says whose sum is right; why it says nothing."""
+    """Unpack a payload whose checksum is right, or say why it cannot be."""
     try:
-        if not 0 <= zstandard.frame_content_size(payload) <= MOST:
+        if not 0 <= zstandard.frame_content_size(payload) <= PAYLOAD_BYTES_MAX:
             return "unpacks to more than a batch has"
         content = zstandard.ZstdDecompressor().decompress(payload)
         length, counted = BODY.unpack_from(content)
@@ -148,7 +150,7 @@ def _unpack(offset: int, payload: bytes, marked: bool) -> Record | str:
 
 
 class Disk:
-    """What appending asks of the disk; tests put one in its place that fails, or kills."""
+    """The disk as appending uses it; tests replace it by one that fails, or kills."""
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`."""

@@ -26,19 +26,19 @@ __all__ = ["RESULTS", "Act", "Heard", "Reply", "Send", "Shipper", "Standing", "h
 Send = Callable[[Batch, bytes], Awaitable[Reply]]
 """Ship a batch and its body; raises OSError (TimeoutError among them) where nobody answers."""
 
-FIRST, LONGEST = 0.1, 30.0
+RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX = 0.1, 30.0
 """Seconds within which what failed is tried again, at first and at last; when in that time is left to chance."""
-HEEDED = 300.0
+RETRY_AFTER_SECONDS_MAX = 300.0
 """Seconds of a Retry-After that are heeded."""
-SAVED_EVERY = 1.0
-PRUNED_EVERY = 60.0
+SAVE_SECONDS = 1.0
+PRUNE_SECONDS = 60.0
 """Seconds after which the disk hears of the watermark while there is more to ship, and what is old is removed."""
-LOUD = 3
+LOGGED_FAILURES = 3
 """Failures in a row of which the log hears."""
 
 
 class Standing(NamedTuple):
-    """How shipping is.
+    """The state of shipping.
 
     `state`: "idle", all has arrived; "shipping"; "waiting", the last attempt failed and is repeated; "stopped", which
     needs somebody. `why`: a sentence where it waits or has stopped, else empty. `since`: the Unix time since which it
@@ -55,7 +55,7 @@ class Standing(NamedTuple):
 
 
 class Shipper:
-    """Who ships a spool. Lives in one event loop; what reads or writes the disk is done by `aside`, in a thread.
+    """Ships a spool. Lives in one event loop; what reads or writes the disk is done by `aside`, in a thread.
 
     `send` may be any: over HTTP it is `transport.Http`. `clock` is Unix time. Made anew when `send` is another.
     """
@@ -97,7 +97,7 @@ class Shipper:
 
     @property
     def standing(self) -> Standing:
-        """How it is; costs nothing, waits for nothing."""
+        """The state of shipping now; costs nothing, waits for nothing."""
         return Standing(self._state, self._why, self._since, dict(self._results), self._spool.pending)
 
     def sealed(self) -> None:
@@ -151,7 +151,7 @@ class Shipper:
             await self._tend()
         except Damaged as damage:
             self._stands("stopped", str(damage))
-            return LONGEST  # Somebody may own up to it meanwhile.
+            return RETRY_SECONDS_MAX  # Somebody may own up to it meanwhile.
         except OSError as failure:
             return self._later(f"the spool cannot be read: {failure}")
         if not self._ahead:
@@ -207,7 +207,7 @@ class Shipper:
             why = answer.why or (parcel.batch.gap.why if parcel.batch.gap is not None else "")
             said = {"first": parcel.batch.seq, "last": parcel.batch.last, "why": why}
             self._log.error("batches are not counted", what=answer.result, **said)
-        if self._failures >= LOUD:
+        if self._failures >= LOGGED_FAILURES:
             self._log.info("shipping goes on", batch=parcel.batch.seq)
         self._failures = 0
         self._stands("shipping")
@@ -222,11 +222,11 @@ class Shipper:
     async def _tend(self) -> None:
         """Have the disk know the watermark, and remove what is old, now and then."""
         now = self._clock()
-        if not self._ahead or abs(now - self._saved_at) >= SAVED_EVERY:
+        if not self._ahead or abs(now - self._saved_at) >= SAVE_SECONDS:
             self._saved_at = now
             if self._spool.is_unsaved:
                 await self._aside(self._save)
-        if abs(now - self._pruned_at) >= PRUNED_EVERY:
+        if abs(now - self._pruned_at) >= PRUNE_SECONDS:
             self._pruned_at = now
             try:
                 await self._aside(self._spool.prune, now)
@@ -244,9 +244,9 @@ class Shipper:
 
     def _later(self, why: str, retry_after: float | None = None) -> float:
         """It failed: how long to wait."""
-        seconds = self._pause(self._failures) + min(retry_after or 0.0, HEEDED)
+        seconds = self._pause(self._failures) + min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX)
         self._failures += 1
-        if self._failures == LOUD:
+        if self._failures == LOGGED_FAILURES:
             self._log.warning("shipping waits", why=why)
         self._stands("waiting", why)
         return seconds
@@ -254,7 +254,7 @@ class Shipper:
     def _pause(self, times: int) -> float:
         """Seconds before the next attempt after so many that failed before: any up to twice as many each time."""
         # The exponent is held down so that a collector that is gone for a year does not overflow a float.
-        return self._chance.uniform(0.0, min(LONGEST, FIRST * 2 ** min(times, 16)))
+        return self._chance.uniform(0.0, min(RETRY_SECONDS_MAX, RETRY_SECONDS_FIRST * 2 ** min(times, 16)))
 
     def _stands(self, state: str, why: str = "") -> None:
         if state == "stopped" and (self._state, self._why) != (state, why):

@@ -24,9 +24,9 @@ from edgeproxy.counters.file import sync_folder, write_whole
 from edgeproxy.usage.batch import BadBatch, Batch, digest, read
 from edgeproxy.usage.segment import HEAD, MODULUS, Damage, Disk, Mark, Record, pack, records
 
-LARGE = 1 << 20
+SEGMENT_BYTES = 1 << 20
 """Bytes from which on the next record begins another segment: what is read at each start, in half a second."""
-KEPT_FOR = 7 * 86400.0
+KEPT_SECONDS = 7 * 86400.0
 KEPT_BYTES = 1 << 30
 KEPT_SHARE = 4
 """How long, and how much of, what is acknowledged is kept for a collector that was restored from a backup: no more than
@@ -45,7 +45,7 @@ class Damaged(Exception):
 
 
 class Last(NamedTuple):
-    """What the next batch follows. `counted`: see segment.py."""
+    """The batch that the next one follows. `counted`: see segment.py."""
 
     seq: int
     digest: str
@@ -70,8 +70,8 @@ class Passed(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """What was sealed and not acknowledged: `values` is the sum over all rows, `since` the Unix second since which they
-    were counted, or earlier; None where there are none.
+    """The batches that were sealed and not acknowledged: `values` is the sum over all rows, `since` the Unix second
+    since which they were counted, or earlier; None where there are none.
     """
 
     batches: int
@@ -98,7 +98,7 @@ class Place(NamedTuple):
 
 
 def segments(folder: Path) -> list[Path]:
-    """The segments that there are, oldest first."""
+    """List the segments, oldest first."""
     try:
         found = [path for path in folder.iterdir() if SEGMENT.fullmatch(path.name)]
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 def first_of(path: Path) -> int:
-    """The number of the first batch of a segment."""
+    """Read the number of the first batch of a segment off its name."""
     return int(path.stem)
 
 
@@ -118,7 +118,7 @@ def watermark(folder: Path) -> int:
 
 
 def noted(folder: Path) -> tuple[Passed, int] | None:
-    """How far the collector has come, and the last batch that it ever acknowledged; None where nobody knows."""
+    """Read how far the collector has come, and the last batch that it ever acknowledged; None where nobody knows."""
     try:
         said = orjson.loads((folder / WATERMARK).read_bytes())
         seq, counted, until, most = (said[field] for field in ("seq", "counted", "until", "most"))
@@ -130,7 +130,7 @@ def noted(folder: Path) -> tuple[Passed, int] | None:
 
 
 def likely(paths: list[Path]) -> Passed:
-    """How far the collector must have come, where nobody noted it: what is not here any more was acknowledged."""
+    """Guess how far the collector has come where nobody noted it: what is not here any more was acknowledged."""
     if not paths:
         return Passed(0, 0, 0)
     seq = first_of(paths[0]) - 1
@@ -145,17 +145,17 @@ def likely(paths: list[Path]) -> Passed:
 
 
 def before(batch: Batch, counted: int) -> int:
-    """What had been counted before this batch, `counted` being what had with it."""
+    """Return what had been counted before this batch, `counted` being what had with it."""
     return (counted - values(batch)) % MODULUS
 
 
 def values(batch: Batch) -> int:
-    """The sum of the values of a batch."""
+    """Sum the values of a batch."""
     return sum(value for *_, value in batch.rows)
 
 
 def discarded(folder: Path) -> tuple[Given, ...]:
-    """The batches that were given up. Raises OSError, or Damaged where nobody can tell."""
+    """Read which batches were given up. Raises OSError, or Damaged where nobody can tell."""
     try:
         return tuple(Given(first, last, why) for first, last, why in orjson.loads((folder / DISCARDED).read_bytes()))
     except FileNotFoundError:
@@ -196,7 +196,7 @@ class Spool:
 
     @property
     def last(self) -> Last | None:
-        """What the next batch follows; None where it is the first."""
+        """The batch that the next one follows; None where that is the first."""
         return None if self.end is None else self.end.last
 
     @property
@@ -257,7 +257,7 @@ class Spool:
     @property
     def is_full(self) -> bool:
         """Whether the next record begins a segment: the disk must have the tables first."""
-        return self._fd is None or self._size >= LARGE
+        return self._fd is None or self._size >= SEGMENT_BYTES
 
     def append(self, batch: Batch, body: bytes, marks: tuple[Mark, ...]) -> None:
         """Have the disk keep a batch, the one that follows `last`. Raises OSError, and then it is not sealed."""
@@ -304,7 +304,7 @@ class Spool:
 
     @property
     def pending(self) -> Pending:
-        """What was sealed and not acknowledged."""
+        """The batches that were sealed and not acknowledged."""
         # In this order: meanwhile there may be one more, but not one less.
         passed, end = self.passed, self.end
         if end is None or end.last.seq <= passed.seq:
@@ -344,7 +344,7 @@ class Spool:
                 write_whole(self.folder / WATERMARK, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
                 self._saved = passed, most
 
-    def prune(self, now: float, *, kept_for: float = KEPT_FOR, kept_bytes: int | None = None) -> tuple[Path, ...]:
+    def prune(self, now: float, *, kept_for: float = KEPT_SECONDS, kept_bytes: int | None = None) -> tuple[Path, ...]:
         """Remove what was acknowledged and is older than that, or more. `now` is Unix time.
 
         Never what the disk does not know to be acknowledged, and never the end.
@@ -376,7 +376,7 @@ class Spool:
 
 
 def _end(paths: list[Path], recent: tuple[Record, ...]) -> End | None:
-    """The end of a spool whose last segment has these records; None where there is none. Raises Broken."""
+    """Find the end of a spool whose last segment has these records; None where there is none. Raises Broken."""
     if recent:
         return End(paths[-1], _size(recent), _last(recent))
     if len(paths) > 1:
@@ -388,12 +388,12 @@ def _end(paths: list[Path], recent: tuple[Record, ...]) -> End | None:
 
 
 def _size(found: tuple[Record, ...]) -> int:
-    """Where the last of these records ends."""
+    """Find where the last of these records ends."""
     return found[-1].offset + found[-1].size
 
 
 def _last(found: tuple[Record, ...]) -> Last:
-    """What follows the last of these records; raises Broken where that holds no batch."""
+    """Return the batch of the last of these records. Raises Broken where that holds none."""
     try:
         batch = read(found[-1].body)
     except BadBatch as wrong:

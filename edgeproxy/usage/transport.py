@@ -12,13 +12,13 @@ from edgeproxy.usage.answer import Reply
 from edgeproxy.usage.batch import Batch, headers
 
 PATH = "/v1/batches"
-CONNECT = 5.0
-TOTAL = 60.0
+CONNECT_SECONDS = 5.0
+ATTEMPT_SECONDS = 60.0
 """Seconds to connect, and for the whole of an attempt."""
-MOST = 64 << 10
+ANSWER_BYTES_MAX = 64 << 10
 """Bytes of an answer that are read."""
-LEVEL = 3
-LARGE = 64 << 10
+ZSTD_LEVEL = 3
+THREAD_BYTES_MIN = 64 << 10
 """Bytes from which on a body is compressed in a thread: a millisecond."""
 SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -41,8 +41,8 @@ class Http:
         *,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
-        connect: float = CONNECT,
-        total: float = TOTAL,
+        connect: float = CONNECT_SECONDS,
+        total: float = ATTEMPT_SECONDS,
     ) -> None:
         self._url = url.rstrip("/") + PATH
         self._fields = {"Content-Type": "application/json", "Content-Encoding": "zstd", "Accept-Encoding": "identity"}
@@ -51,13 +51,13 @@ class Http:
         self._tls = tls
         self._server_name = server_name
         self._timeout = aiohttp.ClientTimeout(total=total, connect=connect)
-        self._squeeze = zstandard.ZstdCompressor(level=LEVEL)
+        self._squeeze = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
         self._session: aiohttp.ClientSession | None = None
 
     async def __call__(self, batch: Batch, body: bytes) -> Reply:
         """Send it, zstd-compressed. Raises OSError or TimeoutError where nobody answers. Redirects are not followed."""
         squeeze = self._squeeze.compress
-        sent = squeeze(body) if len(body) < LARGE else await asyncio.to_thread(squeeze, body)
+        sent = squeeze(body) if len(body) < THREAD_BYTES_MIN else await asyncio.to_thread(squeeze, body)
         if self._session is None:
             self._session = self._open()
         try:
@@ -69,7 +69,7 @@ class Http:
                 server_hostname=self._server_name,
             ) as answer:
                 # Where there is more, the connection is closed with the answer.
-                said = await _beginning(answer.content, MOST)
+                said = await _beginning(answer.content, ANSWER_BYTES_MAX)
                 return Reply(answer.status, said, _seconds(answer.headers.get("Retry-After")))
         except TimeoutError as late:
             raise TimeoutError(str(late) or "no answer in time") from None
@@ -92,7 +92,7 @@ class Http:
 
 
 async def _beginning(content: aiohttp.StreamReader, most: int) -> bytes:
-    """The first bytes of a body, `most` at most."""
+    """Read the first bytes of a body, `most` at most."""
     pieces, size = [], 0
     while size < most and (piece := await content.read(most - size)):
         pieces.append(piece)
@@ -101,7 +101,7 @@ async def _beginning(content: aiohttp.StreamReader, most: int) -> bytes:
 
 
 def _why(failure: aiohttp.ClientError) -> str:
-    """What a person is told. Where nobody could connect aiohttp speaks of TLS, whether there is any or not."""
+    """Say why it failed. Where nobody could connect aiohttp speaks of TLS, whether there is any or not."""
     if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure.os_error, ssl.SSLError):
         cause = failure.os_error
         why = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror
@@ -110,5 +110,5 @@ def _why(failure: aiohttp.ClientError) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """The seconds that a Retry-After says; None where it says a date, or nothing."""
+    """Read the seconds of a Retry-After; None where it has a date, or nothing."""
     return float(retry_after) if retry_after is not None and SECONDS.fullmatch(retry_after.strip()) else None

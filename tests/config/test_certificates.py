@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edgeproxy.config import certificates, load
-from edgeproxy.config.certificates import LARGEST, Facts, Unusable, read, read_authorities, worry
+from edgeproxy.config.certificates import FILE_BYTES_MAX, Facts, Unusable, read, read_authorities, worry
 from edgeproxy.config.problems import ConfigErrors
 from tests.config.conftest import LEAST
 from tests.support.authority import Authority, Pair, private
@@ -101,7 +101,7 @@ def test_a_file_that_is_a_directory(pair):
 
 def test_a_file_that_is_too_large(pair):
     with pair.cert.open("ab") as grown:
-        grown.truncate(LARGEST + 1)
+        grown.truncate(FILE_BYTES_MAX + 1)
     assert refused(pair) == ("cert", "a.pem is larger than 16 MiB", "name another file")
 
 

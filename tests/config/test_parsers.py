@@ -331,7 +331,7 @@ def test_what_is_no_name_of_a_field_is_refused(name):
 
 def test_sentences_are_in_one_line():
     assert parsers.read_sentence("  Schreib an\n\tsüd@example.com \n") == "Schreib an süd@example.com"
-    assert parsers.read_sentence("x" * parsers.MOST_OF_A_SENTENCE) == "x" * 500
+    assert parsers.read_sentence("x" * parsers.SENTENCE_CHARACTERS_MAX) == "x" * 500
 
 
 @pytest.mark.parametrize(

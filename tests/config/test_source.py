@@ -131,12 +131,12 @@ def test_broken_files_are_all_reported_and_the_others_read(read):
 
 
 def test_a_file_is_read_up_to_a_size(read, monkeypatch):
-    monkeypatch.setattr(source, "LARGEST", 1 << 20)
+    monkeypatch.setattr(source, "FILE_BYTES_MAX", 1 << 20)
     found = read("region: x\n" + "#" * (1 << 20))
     assert said(found) == ["edge.yaml:1: yaml: is larger than 1 MiB, a configuration is not"]
 
 
 def test_something_endless_is_not_read_for_ever(folder, monkeypatch):
-    monkeypatch.setattr(source, "LARGEST", 1 << 20)
+    monkeypatch.setattr(source, "FILE_BYTES_MAX", 1 << 20)
     found = Source(Path("/dev/zero"), {})
     assert said(found) == ["/dev/zero:1: yaml: is larger than 1 MiB, a configuration is not"]

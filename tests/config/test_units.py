@@ -55,11 +55,11 @@ def test_a_wait_may_be_none_at_all():
 @given(st.integers(1, 10**6), st.sampled_from(sorted(units.SECONDS)))
 def test_a_duration_is_its_number_times_its_unit(number, unit):
     seconds = number * units.SECONDS[unit]
-    assume(seconds <= units.LONGEST)
+    assume(seconds <= units.TIME_SECONDS_MAX)
     assert units.read_duration(f"{number}{unit}") == seconds
 
 
-@given(st.floats(min_value=0.001, max_value=units.LONGEST))
+@given(st.floats(min_value=0.001, max_value=units.TIME_SECONDS_MAX))
 def test_plain_values_pass_as_they_are(seconds):
     assert units.read_duration(seconds) == seconds
 
@@ -136,8 +136,8 @@ def test_a_body_may_be_of_any_size():
         ("1e6/day", 10**6, 86400.0),
         ("10/300ms", 10, 0.3),
         ("10 / 2 min", 10, 120.0),
-        ("1/400day", 1, units.LONGEST),
-        (f"{units.LARGEST_COUNT}/s", units.LARGEST_COUNT, 1.0),
+        ("1/400day", 1, units.TIME_SECONDS_MAX),
+        (f"{units.COUNT_MAX}/s", units.COUNT_MAX, 1.0),
     ],
 )
 def test_rates_are_a_count_and_seconds(written, count, seconds):
@@ -156,8 +156,8 @@ def test_rates_are_a_count_and_seconds(written, count, seconds):
         ("60/0s", "the window of '60/0s' is 0 s", "from 300ms to 400day"),
         ("60/299ms", "the window of '60/299ms' is 0.299 s", "from 300ms to 400day"),
         ("60/401day", "the window of '60/401day' is 3.46464e+07 s", "from 300ms to 400day"),
-        ("0/s", "the count of '0/s' is 0", f"a whole number from 1 to {units.LARGEST_COUNT}"),
-        ("1.5/s", "the count of '1.5/s' is 1.5", f"a whole number from 1 to {units.LARGEST_COUNT}"),
+        ("0/s", "the count of '0/s' is 0", f"a whole number from 1 to {units.COUNT_MAX}"),
+        ("1.5/s", "the count of '1.5/s' is 1.5", f"a whole number from 1 to {units.COUNT_MAX}"),
         ("268435456/s", "the count of '268435456/s' is 268435456", "a whole number from 1 to 268435455"),
         (None, "is not a single value", units.A_RATE),
     ],
@@ -166,7 +166,7 @@ def test_what_is_no_rate_is_refused_with_the_reason(written, what, hint):
     assert refusal(units.read_rate, written) == (what, hint)
 
 
-@given(st.integers(1, units.LARGEST_COUNT), st.floats(units.SHORTEST_WINDOW, units.LONGEST))
+@given(st.integers(1, units.COUNT_MAX), st.floats(units.WINDOW_SECONDS_MIN, units.TIME_SECONDS_MAX))
 def test_a_rate_is_read_as_it_was_written(count, seconds):
     rate = units.Rate(count, seconds)
     assert units.read_rate(str(rate)) == rate
@@ -244,5 +244,5 @@ def test_auto_is_a_worker_for_each_core():
 
 def test_errors_show_neither_passwords_nor_whole_pages():
     assert units.shown("redis://user:secret@host/0") == "'redis://…@host/0'"
-    assert len(units.shown("x" * 1000)) == units.SHOWN + 2
+    assert len(units.shown("x" * 1000)) == units.SHOWN_CHARACTERS_MAX + 2
     assert units.shown("a\nb") == r"'a\nb'"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.config.tree import Mark
-from edgeproxy.config.yaml_reader import MOST_ALIASED, Unreadable, parse
+from edgeproxy.config.yaml_reader import ALIASED_VALUES_MAX, Unreadable, parse
 
 
 def read(text, environ=None):
@@ -138,7 +138,7 @@ def test_aliases_may_be_many_but_no_bomb():
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 12))
     assert refusal("l0: &l0 x\n" + levels) == (
         6,
-        f"aliases stand for more than {MOST_ALIASED} values",
+        f"aliases stand for more than {ALIASED_VALUES_MAX} values",
         "write them out",
     )
     assert len(read("a: &a [1, 2]\nb: [" + "*a, " * 30_000 + "]")[0]["b"]) == 30_000

@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from edgeproxy.database.schema import MINUTE_VALUE_MAX
-from edgeproxy.usage.batch import FIRST, LARGEST, MOST_BYTES, Gap, body, digest, headers
+from edgeproxy.usage.batch import BODY_BYTES_MAX, FIRST, NUMBER_MAX, Gap, body, digest, headers
 from tests.support.ask import Wire
 from tests.support.chains import NOON, ROWS, Chain
 from tests.support.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked, sha256
@@ -118,7 +118,7 @@ def test_a_body_that_is_not_what_its_headers_say_is_set_aside(collector: Collect
         {"Edge-Seq": ""},
         {"Edge-Seq": "0"},
         {"Edge-Seq": "1.0"},
-        {"Edge-Seq": str(LARGEST + 1)},
+        {"Edge-Seq": str(NUMBER_MAX + 1)},
         {"Edge-Hash": ""},
         {"Edge-Hash": "0" * 63},
     ],
@@ -196,7 +196,7 @@ def test_zstd_is_inflated_within_a_bound(collector: Collector) -> None:
 def test_a_body_that_is_too_long_does_not_stop_its_edge(collector: Collector) -> None:
     chain = Chain()
     fields = headers(chain.next(), b"")
-    answer = collector.post(bytes(MOST_BYTES + 1), fields=fields)
+    answer = collector.post(bytes(BODY_BYTES_MAX + 1), fields=fields)
     assert (answer.status, answer.json()["watermark"]) == (422, 1)
 
 
@@ -339,7 +339,7 @@ def test_what_waits_is_bounded_and_senders_are_asked_to_come_back(collector: Col
     """Bodies that are announced and do not come hold what there is; then there is room again."""
     fields = {"Edge-Id": "e", "Edge-Seq": "1", "Edge-Hash": "0" * 64, "Authorization": f"Bearer {EDGE}"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    head = f"POST /v1/batches HTTP/1.1\r\nHost: c\r\n{lines}Content-Length: {MOST_BYTES}\r\n\r\n".encode()
+    head = f"POST /v1/batches HTTP/1.1\r\nHost: c\r\n{lines}Content-Length: {BODY_BYTES_MAX}\r\n\r\n".encode()
     chain = Chain()
     with Wire(collector.port) as one, Wire(collector.port) as two:
         one.send(head)

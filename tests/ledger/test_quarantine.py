@@ -21,7 +21,7 @@ from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.quarantine import Refused, Replayed
 from edgeproxy.ledger.retention import Retention
 from edgeproxy.ledger.verify import verify
-from edgeproxy.usage.batch import FIRST, LARGEST, Batch, Gap, body, digest, headers
+from edgeproxy.usage.batch import FIRST, NUMBER_MAX, Batch, Gap, body, digest, headers
 from tests.support.ask import Answer, ask
 from tests.support.chains import NOON, Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
@@ -210,7 +210,7 @@ def test_what_is_not_the_batch_that_is_missing_is_refused_and_changes_nothing(ke
         gap = whole(chain.next(gap=Gap(4, 4, "lost")))
         assert await kept.settle(gap) == ["gap"]
         owned = Batch(chain.edge, chain.region, 2, NOON, NOON, FIRST, gap=Gap(2, 2, "lost"))
-        much = second._replace(rows=(("acme", "requests", "v1", LARGEST), ("bolt", "requests", "v1", LARGEST)))
+        much = second._replace(rows=(("acme", "requests", "v1", NUMBER_MAX), ("bolt", "requests", "v1", NUMBER_MAX)))
         for seq, given, status, why in (
             (9, None, 404, "there is no batch 9"),
             (4, None, 409, "owns up to a gap"),
@@ -352,7 +352,7 @@ def test_quarantine_by_commands_while_the_collector_runs(collector: Collector, t
     assert run(collector, "replay", chain.edge, "2", "--nothing").exit_code == 0
     assert run(collector, "replay", chain.edge, "2", "--nothing", "--body", str(file)).exit_code == 2
     assert run(collector, "replay", chain.edge, "2", "--body", str(tmp_path / "none")).exit_code == 2
-    for nobody in (("nobody", "1"), ("no\0body", "1"), ("no\udcff", "1"), (chain.edge, str(LARGEST + 1))):
+    for nobody in (("nobody", "1"), ("no\0body", "1"), ("no\udcff", "1"), (chain.edge, str(NUMBER_MAX + 1))):
         for said in (("show", *nobody), ("replay", *nobody), ("replay", *nobody, "--nothing")):
             refused = run(collector, *said)
             assert (refused.exit_code, refused.stdout) == (1, "")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.models import BurstCredits, Limit, RouteLimit
-from edgeproxy.config.units import LARGEST_COUNT
+from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.limits.limit_set import Applied, applied, concurrency_rule, cost_in, credits_rule, field, rule_of, whom
 
 DIGEST = bytes(range(32))
@@ -110,9 +110,9 @@ def test_the_rules_of_slots_and_credits() -> None:
         (b"X-Cost: 0", 0),
         (b"X-Cost: 000", 0),
         (b"x-cost:7", 7),
-        (b"X-Cost: %d" % LARGEST_COUNT, LARGEST_COUNT),
-        (b"X-Cost: %d" % (LARGEST_COUNT + 1), LARGEST_COUNT),
-        (b"X-Cost: " + b"9" * 30_000, LARGEST_COUNT),
+        (b"X-Cost: %d" % COUNT_MAX, COUNT_MAX),
+        (b"X-Cost: %d" % (COUNT_MAX + 1), COUNT_MAX),
+        (b"X-Cost: " + b"9" * 30_000, COUNT_MAX),
         (b"X-Cost: " + b"0" * 30_000 + b"7", 7),
         (b"X-Cost: x\r\nX-Cost: 7", 7),
         (b"X-Cost:", None),

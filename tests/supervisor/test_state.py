@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.config.load import load
 from edgeproxy.config.models import Hub, Settings
-from edgeproxy.config.units import MOST_WORKERS
+from edgeproxy.config.units import WORKERS_MAX
 from edgeproxy.counters.control import Control
 from edgeproxy.counters.layout import COLUMNS_MAX
 from edgeproxy.counters.setup import layouts
@@ -59,7 +59,7 @@ def test_tables_in_memory_may_be_gone_after_a_reboot(tmp_path: Path) -> None:
 
 
 def test_tables_have_columns_for_as_many_workers_as_may_be_configured() -> None:
-    assert all(layout.columns <= COLUMNS_MAX for layout in layouts(MOST_WORKERS, 1, 1))
+    assert all(layout.columns <= COLUMNS_MAX for layout in layouts(WORKERS_MAX, 1, 1))
 
 
 def test_what_is_wrong_with_the_directory_is_said_once(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from tests.usage.peer import EDGE, append
 @pytest.fixture
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
     """A spool with segments of three batches."""
-    monkeypatch.setattr("edgeproxy.usage.spool.LARGE", 480)
+    monkeypatch.setattr("edgeproxy.usage.spool.SEGMENT_BYTES", 480)
     return Spool.open(tmp_path / "spool")
 
 
@@ -74,7 +74,7 @@ def test_what_is_under_way_is_not_read(spool: Spool) -> None:
 
 def test_most_bytes_are_read_ahead(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     bodies = append(spool, 5)
-    monkeypatch.setattr(backlog, "MOST_BYTES", len(bodies[0]) + 1)
+    monkeypatch.setattr(backlog, "READ_AHEAD_BYTES_MAX", len(bodies[0]) + 1)
     waiting = Backlog(spool, 0)
     assert [len(waiting.some()) for _ in range(4)] == [2, 2, 1, 0]
 

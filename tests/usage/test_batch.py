@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from edgeproxy.usage import batch as batches
 from edgeproxy.usage.batch import (
+    BODY_BYTES_MAX,
     FIRST,
-    LARGEST,
-    LATEST,
-    MOST_BYTES,
-    MOST_ROWS,
+    NUMBER_MAX,
+    ROWS_MAX,
+    UNIX_SECONDS_MAX,
     BadBatch,
     Batch,
     Gap,
@@ -31,7 +31,7 @@ AFTER = Batch(
     1_790_000_045,
     1_790_000_900,
     "9" * 64,
-    (("-", "egress", "api.example.com/v1/*", LARGEST), ("acme", "requests", "v1", 1)),
+    (("-", "egress", "api.example.com/v1/*", NUMBER_MAX), ("acme", "requests", "v1", 1)),
     long=True,
 )
 GAP = Batch("edge-00ff", "eu-west", 3, 1_790_000_900, 1_790_000_900, FIRST, gap=Gap(3, 9, "the disk was damaged"))
@@ -59,11 +59,11 @@ VECTORS = [
 ]  # fmt: skip
 
 names = st.from_regex(batches.NAME, fullmatch=True)
-seqs = st.integers(1, LARGEST)
+seqs = st.integers(1, NUMBER_MAX)
 rows = st.tuples(
-    names | st.just("-"), names, st.text('!#$/.*:-abz019~"\\', min_size=1, max_size=20), st.integers(1, LARGEST)
+    names | st.just("-"), names, st.text('!#$/.*:-abz019~"\\', min_size=1, max_size=20), st.integers(1, NUMBER_MAX)
 )
-spans = st.tuples(st.integers(0, LATEST), st.integers(0, LATEST)).map(sorted)
+spans = st.tuples(st.integers(0, UNIX_SECONDS_MAX), st.integers(0, UNIX_SECONDS_MAX)).map(sorted)
 hashes = st.from_regex(batches.HASH, fullmatch=True)
 
 
@@ -74,7 +74,7 @@ def any_batch(draw: st.DrawFn) -> Batch:
     counted, gap = tuple(sorted(draw(st.lists(rows, max_size=5)))), None
     if draw(st.booleans()):
         why = draw(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=9))
-        counted, gap = (), Gap(seq, draw(st.integers(seq, LARGEST)), why)
+        counted, gap = (), Gap(seq, draw(st.integers(seq, NUMBER_MAX)), why)
     return Batch(draw(names), draw(names), seq, since, until, draw(hashes), counted, gap, draw(st.booleans()))
 
 
@@ -199,20 +199,20 @@ def test_what_is_wrong_is_said_all_of_it(content, problems):
 def test_of_many_problems_some_are_said():
     with pytest.raises(BadBatch) as caught:
         read(changed(rows=[["", "", "", 0]] * 1000))
-    assert len(caught.value.problems) == batches.SHOWN
+    assert len(caught.value.problems) == batches.PROBLEMS_SHOWN_MAX
 
 
 def test_a_batch_is_bounded(seed):
     chance = random.Random(seed)
     longest = tuple(
-        ("c" * 64, "m" * 64, f"{chance.getrandbits(64):016x}" + '"' * 239, LARGEST) for _ in range(MOST_ROWS)
+        ("c" * 64, "m" * 64, f"{chance.getrandbits(64):016x}" + '"' * 239, NUMBER_MAX) for _ in range(ROWS_MAX)
     )
     full = BATCH._replace(rows=longest)
-    assert len(body(full)) < MOST_BYTES
+    assert len(body(full)) < BODY_BYTES_MAX
     with pytest.raises(BadBatch, match="more than 20000 rows"):
         body(full._replace(rows=(*longest, ROW)))
     with pytest.raises(BadBatch, match="larger than 16 MiB"):
-        read(b" " * MOST_BYTES + body(BATCH))
+        read(b" " * BODY_BYTES_MAX + body(BATCH))
 
 
 def test_what_nobody_could_read_is_not_written():

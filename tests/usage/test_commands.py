@@ -56,7 +56,7 @@ class Edge:
 
 @pytest.fixture
 def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Edge:
-    monkeypatch.setattr("edgeproxy.usage.spool.LARGE", 480)
+    monkeypatch.setattr("edgeproxy.usage.spool.SEGMENT_BYTES", 480)
     return Edge(tmp_path)
 
 

@@ -166,7 +166,7 @@ def test_a_clock_that_is_put_back_stands_still_until_it_has_caught_up(edge: Edge
 def test_a_clock_that_goes_back_amid_a_seal_that_failed_does_not_go_back(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeproxy.usage.seal.MOST_ROWS", 2)
+    monkeypatch.setattr("edgeproxy.usage.seal.ROWS_MAX", 2)
     edge.open()
     for number in range(4):
         count(edge.worker, name(number))

@@ -98,7 +98,7 @@ def step(shipper: Shipper) -> float:
 
 @pytest.fixture
 def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
-    monkeypatch.setattr("edgeproxy.usage.spool.LARGE", 480)
+    monkeypatch.setattr("edgeproxy.usage.spool.SEGMENT_BYTES", 480)
     edge = Edge(tmp_path / "spool")
     yield edge
     edge.spool.close()
@@ -373,8 +373,8 @@ def test_it_wakes_when_something_was_sealed(edge: Edge) -> None:
 
 
 def test_what_is_sealed_does_not_hurry_what_failed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ship, "FIRST", 1e9)
-    monkeypatch.setattr(ship, "LONGEST", 1e9)
+    monkeypatch.setattr(ship, "RETRY_SECONDS_FIRST", 1e9)
+    monkeypatch.setattr(ship, "RETRY_SECONDS_MAX", 1e9)
     threaded(edge)
 
     async def work(shipper: Shipper) -> None:

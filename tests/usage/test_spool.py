@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of three records."""
-    monkeypatch.setattr("edgeproxy.usage.spool.LARGE", 480)
+    monkeypatch.setattr("edgeproxy.usage.spool.SEGMENT_BYTES", 480)
 
 
 def reopened(spool: Spool, *, sealed: int = 0, disk: Faulty | None = None) -> Spool:
@@ -156,7 +156,7 @@ def test_a_record_whose_sync_failed_and_that_could_not_be_cut_off_is_cut_off_by_
 @pytest.mark.parametrize("way", ["before", "torn", "after"])
 @pytest.mark.parametrize("act", range(1, 12))
 def test_killed_at_any_act_the_spool_goes_on(folder: Path, act: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeproxy.usage.spool.LARGE", 300)
+    monkeypatch.setattr("edgeproxy.usage.spool.SEGMENT_BYTES", 300)
     disk = Faulty(act, way)
 
     def go_on() -> None:

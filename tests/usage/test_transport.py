@@ -105,7 +105,7 @@ def test_what_is_sent_is_what_the_contract_says() -> None:
 
 
 def test_one_connection_is_kept_and_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "LARGE", 10)
+    monkeypatch.setattr(transport, "THREAD_BYTES_MIN", 10)
     server = Server()
 
     async def work(http: Http) -> None:
@@ -153,7 +153,7 @@ def test_no_more_of_an_answer_is_read_than_a_collector_says() -> None:
 
     async def work(http: Http) -> None:
         reply = await http(BATCH, BODY)
-        assert (reply.status, len(reply.body)) == (200, transport.MOST)
+        assert (reply.status, len(reply.body)) == (200, transport.ANSWER_BYTES_MAX)
         # The rest is not waited for: its connection is closed, and the next one has another.
         server.answer = OK
         assert (await http(BATCH, BODY)).body == b'{"watermark": 3}'

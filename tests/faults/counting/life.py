@@ -13,7 +13,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.counters.tallies import TallyTable
 from edgeproxy.usage import audit, identity
 from edgeproxy.usage.batch import read
-from edgeproxy.usage.seal import QUIET, Sealer
+from edgeproxy.usage.seal import EMPTY_BATCH_SECONDS, Sealer
 from edgeproxy.usage.segment import Record, records
 from edgeproxy.usage.ship import Shipper
 from edgeproxy.usage.spool import discard, segments
@@ -171,7 +171,7 @@ class Life:
         """Its clock is right again, and so much time passes that the next batch comes, with rows or without."""
         sealer = self.up()
         last = sealer.spool.last
-        self.now = max(self.now, sealer.until, 0 if last is None else last.until) + QUIET
+        self.now = max(self.now, sealer.until, 0 if last is None else last.until) + EMPTY_BATCH_SECONDS
 
     def fill(self) -> None:
         """The disk is full, or has room again."""

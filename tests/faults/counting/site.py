@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from edgeproxy.usage import identity
-from edgeproxy.usage.batch import MINUTE
+from edgeproxy.usage.batch import MINUTE_SECONDS
 from tests.faults.counting.relay import CALM, Relay
 from tests.faults.counting.stepping import CLOCK, FULL, OFFSET, said
 from tests.support.collector import EDGE, Collector, checked
@@ -174,7 +174,7 @@ class Counted(Edge):
         for batch in found:
             for customer, _, _, value in batch.rows:
                 sums[customer] += value
-            assert batch.long or batch.until <= batch.minute + MINUTE
+            assert batch.long or batch.until <= batch.minute + MINUTE_SECONDS
         assert sums == counted
         assert self.watermark == found[-1].last
 

@@ -110,7 +110,7 @@ def step_edge(step: Step) -> None:
     from edgeproxy.usage.spool import Spool
     from edgeproxy.usage.transport import Http
 
-    ship.LONGEST = SOON
+    ship.RETRY_SECONDS_MAX = SOON
     full = Path(os.environ.get(FULL, "/nowhere"))
     write, sync = Disk.write, Disk.sync
 

@@ -15,6 +15,7 @@ from edgeproxy.usage.spool import Spool
 from tests.support.sealing import NOW
 
 EDGE = "edge-1"
+SHIPPER = Shipper("edges")
 MARKS = (RowMark(1, 0, 0, 1),)
 
 T = TypeVar("T")

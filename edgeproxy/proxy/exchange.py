@@ -198,7 +198,8 @@ class Exchange:
                 return self.park(AWAITS_KEY, data, end)
             return self.proceed(data, end)
         except EdgeError as refusal:
-            return refusal
+            # The caller's frame is in the traceback, and the refusal in the frame: nothing would ever free either.
+            return refusal.with_traceback(None)
 
     def proceed(self, data: bytes, end: int) -> Outcome:
         """From admission on; once more where the hub had to be asked first. Raises what `select` and `stamp` do."""

@@ -1,6 +1,7 @@
 """Admission under everything that holds a request: all is checked, then all is charged, or nothing is."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -15,31 +16,55 @@ NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
 NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class OtherRates:
+    """Rates that are not charged as those that refuse at admission are."""
+
+    reported: tuple[Policy, ...]
+    """Charged what the upstream says once it has answered: their debt is remembered."""
+    shadows: tuple[Policy, ...]
+    """They refuse nobody: it is only said whom they would have."""
+    trials: tuple[Policy, ...]
+    """Shadows that are charged what the upstream says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What of the limits other hosts share."""
+
+    gates: tuple[tuple[Policy, Gate], ...]
+    """Before the rates: what must be asked first, and who is told of what is counted."""
+    paying: tuple[tuple[Policy, Gate], ...]
+    """The credits and the gate before them: for requests that draw on them only."""
+    told: Mapping[Policy, Gate]
+    """Of the other rates, all or none: the gates that only tell, and where nobody asks."""
+    totals: tuple[Total, ...]
+    """Those who tell other hosts of quotas and requests at once."""
+
+
 class LimitSet:
     """Everything that holds the requests of somebody on a route. Made once, used for every one of them."""
 
-    __slots__ = (
-        "asks",
-        "bought_off",
-        "credits",
-        "doors",
-        "gates",
-        "holds",
-        "metered",
-        "others",
-        "paying",
-        "policies",
-        "quotas",
-        "reported",
-        "settles",
-        "shadows",
-        "shares",
+    __slots__ = (  # noqa: RUF023 - in groups
+        # What `admit_fast` reads.
         "simple",
+        "gated",
+        "policies",
         "slots",
-        "told",
-        "totals",
-        "trials",
-    )
+        # What more there may be.
+        "other_rates",
+        "quotas",
+        "metered",
+        "credits",
+        "bought_off",
+        "sharing",
+        # What follows from all that.
+        "bounds",
+        "holds",
+        "asks",
+        "shares",
+        "settles",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -60,43 +85,32 @@ class LimitSet:
     ) -> None:
         if credits is not None and credits.cost > credits.most:
             credits = None  # There are never enough of them for such a request.
+        self.simple = not (credits or reported or shadows or trials or quotas)
+        """There is nothing but rates and concurrency: `admit_fast` may decide."""
+        before = dict(gates)
+        self.gated = tuple([(policy, before.get(policy)) for policy in policies])
+        """The policies, each with its gate if it has one."""
         self.policies = policies
         """Rates that are charged at admission, each its cost."""
-        self.bought_off = bought_off if credits is not None else 0
-        """The first so many of the policies are of the customer's plan: `credits` buy passage where they refuse."""
-        self.credits = credits
-        self.paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
-        """The credits and the gate before them, where other hosts share them: for requests that draw on them only."""
-        self.reported = reported
-        """Rates that are charged what the upstream says once it has answered: their debt is remembered."""
-        self.shadows = shadows
-        """Rates that refuse nobody: it is only said whom they would have."""
-        self.trials = trials
-        """The same, of those that are charged what the upstream says."""
         self.slots = slots
+        self.other_rates = OtherRates(reported, shadows, trials)
         self.quotas = quotas
         """Each is charged its cost at admission, which is given back where the request is not counted after all."""
         self.metered = metered
         """Those of them that are charged what is counted later, by their meter: they pass while anything is left."""
-        self.gates = gates
-        """Before the rates that other hosts share: what must be asked first, and who is told of what is counted."""
-        self.told = told
-        """Of the reported, the shadows and the trials, all or none: the gates that only tell, and where nobody asks."""
-        self.totals = totals
-        """Those who tell other hosts of quotas and requests at once."""
-        self.asks = bool(gates or told)
-        """It is to be seen whether a request must ask first, or is refused as there is nobody to ask."""
-        self.shares = bool(gates or self.paying or told or totals)
-        """Other hosts are to know of something."""
-        self.others: tuple[Bound, ...] = (*reported, *quotas, *slots)
+        self.credits = credits
+        self.bought_off = bought_off if credits is not None else 0
+        """The first so many of the policies are of the customer's plan: `credits` buy passage where they refuse."""
+        paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
+        self.sharing = Sharing(gates, paying, told, totals)
+        self.bounds: tuple[Bound, ...] = (*reported, *quotas, *slots)
         """What refuses beside the policies: each passes a request while it has room for one."""
-        self.simple = not (credits or reported or shadows or trials or quotas)
-        """There is nothing but rates and concurrency."""
-        before = dict(gates)
-        self.doors = tuple([(policy, before.get(policy)) for policy in policies]) if gates and self.simple else ()
-        """The policies, each with its gate if it has one; where that is all there is."""
         self.holds = bool(policies or slots or not self.simple)
         """There is anything at all that could refuse, or be charged."""
+        self.asks = bool(gates or told)
+        """It is to be seen whether a request must ask first, or is refused as there is nobody to ask."""
+        self.shares = bool(gates or paying or told or totals)
+        """Other hosts are to know of something."""
         self.settles = bool(slots or quotas or reported or trials)
         """Something is left to do when a request is over."""
 
@@ -149,151 +163,11 @@ Admission = tuple[bool, Policy | None, int, Noted | None]
 
 
 def admit(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
-    """One synchronous decision at edge time `now`, and the charge. `shut`: see `held_up`; only where credits pay.
+    """One synchronous decision at edge time `now`, and the charge. `shut`: see `blocking_gate`; only where credits pay.
 
     Shown is, of the rates with the least left, the first (None without rates), and what it has left after this
     request; where the request is refused, what it has now. Never negative.
     """
-    if not terms.simple:
-        return _admit_at_length(terms, now, shut)
-    shown = None
-    least = 0
-    for policy in terms.policies:
-        left = policy.left(now) - policy.cost
-        if left < 0:
-            return True, policy, max(0, left + policy.cost), None
-        if shown is None or left < least:
-            shown, least = policy, left
-    if terms.slots and not _take(terms.slots, now):
-        return True, shown, least if shown is None else least + shown.cost, None
-    for policy in terms.policies:
-        policy.charge(policy.cost)
-    return False, shown, least, None
-
-
-def admit_fast(terms: LimitSet, now: float) -> Admission | None:
-    """`held_up`, `admit` and `tell` at once for who finds open gates, and room or none: most of those whom other hosts'
-    use concerns. None, and nothing is charged, for all others. Wants `doors`."""
-    shown = None
-    least = 0
-    for policy, gate in terms.doors:
-        cost = policy.cost
-        left = policy.left(now) - cost
-        if left < 0:
-            tell(terms, now, True)
-            return True, policy, max(0, left + cost), None
-        if gate is not None and not gate.is_open(now, cost):
-            return None
-        if shown is None or left < least:
-            shown, least = policy, left
-    if terms.slots and not _take(terms.slots, now):
-        return None
-    for policy in terms.policies:
-        policy.charge(policy.cost)
-    for total in terms.totals:
-        total.used(now)
-    return False, shown, least, None
-
-
-def blocking_gate(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
-    """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
-
-    `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
-    only for requests that are to be bought with them. What is charged later is refused only while the hub is away.
-    """
-    for policy, gate in terms.gates:
-        left = policy.left(now)
-        if left < policy.cost:
-            if terms.credits is None:
-                return None
-            break
-        if gate.must_ask(now, policy.cost, left):
-            break
-    else:
-        if not shut:
-            return _withheld(terms, now) if terms.told else None
-    short = lacking(terms, now, shut)
-    if short and not credits_cover(terms, now, short):
-        return None  # Claims are of no use to who is refused by something else.
-    for policy, gate in terms.gates:
-        if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
-            return policy, gate
-    for credits, gate in terms.paying:
-        if short and gate.must_ask(now, credits.cost, credits.left(now)):
-            return credits, gate
-    return _withheld(terms, now) if terms.told else None
-
-
-def _withheld(terms: LimitSet, now: float) -> tuple[Policy, Gate] | None:
-    """Of the rates that are charged later, the first of which this host may let nothing through."""
-    for policy in terms.reported:
-        left = policy.left(now)
-        if left >= 1 and terms.told[policy].is_withheld(now, left):
-            return policy, terms.told[policy]
-    return None
-
-
-def lacking(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
-    """The rates that have no room for a request, those that are `shut` among them."""
-    return tuple([policy for policy in terms.policies if policy in shut or policy.left(now) < policy.cost])
-
-
-def credits_cover(terms: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
-    """Whether credits buy passage where these have no room: they are of the customer's plan, and there are enough."""
-    credits = terms.credits
-    if credits is None or credits.left(now) < credits.cost:
-        return False
-    plan = terms.policies[: terms.bought_off]
-    return all(policy in plan for policy in short)
-
-
-def tell(terms: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
-    """After `admit`: other hosts are to know of what was charged, or why it was not."""
-    if refused:
-        _tell_refused(terms, now)
-        return
-    for policy, gate in terms.gates if terms.simple else _tell_at_length(terms, now, noted or Noted()):
-        gate.charged(now, policy.cost)
-    tell_totals(terms, now)
-
-
-def _tell_at_length(terms: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
-    """Tell of what nobody asks for; returns the gates of what was charged."""
-    if terms.told:
-        for policy in terms.shadows:
-            if policy not in noted.shadows:
-                terms.told[policy].counted(now)
-        for policy in (*terms.reported, *terms.trials):
-            terms.told[policy].expects(now)
-    if noted.bought:
-        return (*[each for each in terms.gates if each[0] not in noted.bought], *terms.paying)
-    return terms.gates
-
-
-def _tell_refused(terms: LimitSet, now: float) -> None:
-    """What has no room here may have some again: others know."""
-    for policy, gate in terms.gates:
-        if policy.left(now) < policy.cost:
-            gate.refused(now)
-            for credits, door in terms.paying:
-                if credits.left(now) < credits.cost:
-                    door.refused(now)
-    if terms.told:
-        for policy in terms.reported:
-            if policy.left(now) < 1:
-                terms.told[policy].refused(now)
-    if terms.totals and (not (short := lacking(terms, now)) or credits_cover(terms, now, short)):
-        tell_totals(terms, now)
-
-
-def tell_totals(terms: LimitSet, now: float) -> None:
-    """Other hosts are to know of what is counted in quotas, and of requests at once, and this one of theirs."""
-    for total in terms.totals:
-        total.used(now)
-
-
-def _admit_at_length(terms: LimitSet, now: float, shut: tuple[Policy, ...]) -> Admission:
-    """The same where there is more than rates and concurrency."""
     shown = None
     least = has = 0
     charged = terms.policies
@@ -311,7 +185,7 @@ def _admit_at_length(terms: LimitSet, now: float, shut: tuple[Policy, ...]) -> A
             bought = (*bought, policy)
         if shown is None or after < least:
             shown, least, has = policy, after, left
-    for policy in terms.reported:
+    for policy in terms.other_rates.reported:
         # What it will be charged is not known yet: it passes while anything is left.
         left = policy.left(now)
         if left < 1:
@@ -340,15 +214,141 @@ def _admit_at_length(terms: LimitSet, now: float, shut: tuple[Policy, ...]) -> A
         if quota.cost:
             quota.charge(quota.cost)
     hit = []
-    for shadow in terms.shadows:
+    for shadow in terms.other_rates.shadows:
         if shadow.left(now) < shadow.cost:
             hit.append(shadow)
         else:
             shadow.charge(shadow.cost)
-    hit += [trial for trial in terms.trials if trial.left(now) < 1]
+    hit += [trial for trial in terms.other_rates.trials if trial.left(now) < 1]
     if hit or over or buyer is not None:
         return False, shown, has, Noted(tuple(hit), tuple(over), bought)
     return False, shown, has, None
+
+
+def admit_fast(terms: LimitSet, now: float) -> Admission | None:
+    """Decide at edge time `now` on the request of who finds open gates, and room or none; and charge.
+
+    That is most requests. It does what `blocking_gate`, `admit` and `tell` do. None, and nothing is charged, for all
+    others. Wants a set that is `simple`.
+    """
+    shown = None
+    least = 0
+    for policy, gate in terms.gated:
+        cost = policy.cost
+        left = policy.left(now) - cost
+        if left < 0:
+            if terms.shares:
+                tell(terms, now, True)
+            return True, policy, max(0, left + cost), None
+        if gate is not None and not gate.is_open(now, cost):
+            return None
+        if shown is None or left < least:
+            shown, least = policy, left
+    if terms.slots and not _take(terms.slots, now):
+        return None if terms.shares else (True, shown, least if shown is None else least + shown.cost, None)
+    for policy in terms.policies:
+        policy.charge(policy.cost)
+    if terms.shares:
+        for total in terms.sharing.totals:
+            total.used(now)
+    return False, shown, least, None
+
+
+def blocking_gate(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
+    """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
+
+    `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
+    only for requests that are to be bought with them. What is charged later is refused only while the hub is away.
+    """
+    for policy, gate in terms.sharing.gates:
+        left = policy.left(now)
+        if left < policy.cost:
+            if terms.credits is None:
+                return None
+            break
+        if gate.must_ask(now, policy.cost, left):
+            break
+    else:
+        if not shut:
+            return _withheld(terms, now) if terms.sharing.told else None
+    short = lacking(terms, now, shut)
+    if short and not credits_cover(terms, now, short):
+        return None  # Claims are of no use to who is refused by something else.
+    for policy, gate in terms.sharing.gates:
+        if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
+            return policy, gate
+    for credits, gate in terms.sharing.paying:
+        if short and gate.must_ask(now, credits.cost, credits.left(now)):
+            return credits, gate
+    return _withheld(terms, now) if terms.sharing.told else None
+
+
+def _withheld(terms: LimitSet, now: float) -> tuple[Policy, Gate] | None:
+    """Of the rates that are charged later, the first of which this host may let nothing through."""
+    for policy in terms.other_rates.reported:
+        left = policy.left(now)
+        if left >= 1 and terms.sharing.told[policy].is_withheld(now, left):
+            return policy, terms.sharing.told[policy]
+    return None
+
+
+def lacking(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
+    """The rates that have no room for a request, those that are `shut` among them."""
+    return tuple([policy for policy in terms.policies if policy in shut or policy.left(now) < policy.cost])
+
+
+def credits_cover(terms: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
+    """Whether credits buy passage where these have no room: they are of the customer's plan, and there are enough."""
+    credits = terms.credits
+    if credits is None or credits.left(now) < credits.cost:
+        return False
+    plan = terms.policies[: terms.bought_off]
+    return all(policy in plan for policy in short)
+
+
+def tell(terms: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
+    """After `admit`: other hosts are to know of what was charged, or why it was not."""
+    if refused:
+        _tell_refused(terms, now)
+        return
+    for policy, gate in terms.sharing.gates if terms.simple else _tell_at_length(terms, now, noted or Noted()):
+        gate.charged(now, policy.cost)
+    tell_totals(terms, now)
+
+
+def _tell_at_length(terms: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
+    """Tell of what nobody asks for; returns the gates of what was charged."""
+    if terms.sharing.told:
+        for policy in terms.other_rates.shadows:
+            if policy not in noted.shadows:
+                terms.sharing.told[policy].counted(now)
+        for policy in (*terms.other_rates.reported, *terms.other_rates.trials):
+            terms.sharing.told[policy].expects(now)
+    if noted.bought:
+        return (*[each for each in terms.sharing.gates if each[0] not in noted.bought], *terms.sharing.paying)
+    return terms.sharing.gates
+
+
+def _tell_refused(terms: LimitSet, now: float) -> None:
+    """What has no room here may have some again: others know."""
+    for policy, gate in terms.sharing.gates:
+        if policy.left(now) < policy.cost:
+            gate.refused(now)
+            for credits, door in terms.sharing.paying:
+                if credits.left(now) < credits.cost:
+                    door.refused(now)
+    if terms.sharing.told:
+        for policy in terms.other_rates.reported:
+            if policy.left(now) < 1:
+                terms.sharing.told[policy].refused(now)
+    if terms.sharing.totals and (not (short := lacking(terms, now)) or credits_cover(terms, now, short)):
+        tell_totals(terms, now)
+
+
+def tell_totals(terms: LimitSet, now: float) -> None:
+    """Other hosts are to know of what is counted in quotas, and of requests at once, and this one of theirs."""
+    for total in terms.sharing.totals:
+        total.used(now)
 
 
 def _take(slots: tuple[Concurrency, ...], now: float) -> bool:
@@ -368,17 +368,17 @@ def report(terms: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Pol
     is not charged, for it would not have let the request pass.
     """
     left = {}
-    for policy, said in zip((*terms.reported, *terms.trials), costs, strict=True):
+    for policy, said in zip((*terms.other_rates.reported, *terms.other_rates.trials), costs, strict=True):
         cost = policy.cost if said is None else said
         before = policy.left(now)
-        if policy not in terms.trials:
+        if policy not in terms.other_rates.trials:
             left[policy] = max(0, before - cost)
         elif before < 1:
             continue
         if cost:
             policy.charge(cost)
-            if terms.told:
-                terms.told[policy].counted(now)
+            if terms.sharing.told:
+                terms.sharing.told[policy].counted(now)
     return left
 
 
@@ -393,7 +393,7 @@ def affords(terms: LimitSet, now: float, *, alone: bool = False) -> bool:
         return False
     return not any(
         gate.must_ask(now, credits.cost, credits.left(now))
-        for _, gate in terms.paying
+        for _, gate in terms.sharing.paying
         if not alone or gate.mode == "strict" or gate.is_away
     )
 
@@ -404,15 +404,17 @@ def buy(terms: LimitSet, now: float, *, alone: bool = False) -> bool:
     if credits is None or not affords(terms, now, alone=alone):
         return False
     credits.charge(credits.cost)
-    for _, gate in terms.paying:
+    for _, gate in terms.sharing.paying:
         gate.charged(now, credits.cost)
     return True
 
 
 def denied_at_gates(terms: LimitSet, held: tuple[Policy, ...]) -> Denied:
-    """What to tell the client of whom `held_up` said so, and who waited in vain or could not. Others may go on before
-    long; while the hub is away, and nothing passes without it, not before it is tried again."""
-    gates = (*terms.gates, *terms.told.items())
+    """What to tell the client that `blocking_gate` named a gate for, and that waited in vain or could not.
+
+    Others may go on before long; while the hub is away, and nothing passes without it, not before it is tried again.
+    """
+    gates = (*terms.sharing.gates, *terms.sharing.told.items())
     return Denied(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
@@ -433,13 +435,13 @@ def denied(terms: LimitSet, now: float) -> Denied:
             violated.append(policy)
             if wait > longest:
                 longest = wait
-    for bound in terms.others:
+    for bound in terms.bounds:
         wait = bound.retry_after(now, 1)
         if wait:
             violated.append(bound)
             if wait > longest:
                 longest = wait
     if not violated:
-        named: tuple[Bound, ...] = (*terms.slots, *terms.policies, *terms.others)
+        named: tuple[Bound, ...] = (*terms.slots, *terms.policies, *terms.bounds)
         return Denied(named[:1], 1)
     return Denied(tuple(violated), longest)

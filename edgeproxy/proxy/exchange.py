@@ -303,7 +303,7 @@ class Exchange:
         terms = binding.terms or self.client.address.terms(binding)
         bought = self.runtime.overload.shedding and self.shed(terms)
         if terms.holds:
-            admission = admit_fast(terms, self.now) if terms.doors else None
+            admission = admit_fast(terms, self.now) if terms.simple else None
             if admission is None:
                 if terms.asks and (held := self.ask(terms)) is not None:
                     return held
@@ -552,7 +552,7 @@ class Exchange:
             terms.release()
             if terms.quotas:
                 terms.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
-                if terms.totals:
+                if terms.sharing.totals:
                     # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
                     tell_totals(terms, monotonic() + self.runtime.offset)
 

@@ -81,7 +81,14 @@ class Process:
         """All that has anything left, in an order."""
         terms = self.terms
         credits = () if terms.credits is None else (terms.credits,)
-        return [*terms.policies, *credits, *terms.reported, *terms.shadows, *terms.trials, *terms.quotas]
+        return [
+            *terms.policies,
+            *credits,
+            *terms.other_rates.reported,
+            *terms.other_rates.shadows,
+            *terms.other_rates.trials,
+            *terms.quotas,
+        ]
 
     def lefts(self, now: float) -> list[int]:
         """What each of these has left."""
@@ -180,7 +187,7 @@ class Schedule:
         refused, shown, left, noted = admit(terms, now)
         after = self.witness.lefts(now)
         assert refused == bool(refusing)
-        rates = (*terms.policies, *terms.reported)
+        rates = (*terms.policies, *terms.other_rates.reported)
         assert shown in rates if rates else shown is None
         if refused:
             assert after == before
@@ -197,18 +204,18 @@ class Schedule:
         for place, bound in enumerate(process.bounds()):
             if isinstance(bound, Quota):
                 expected[place] -= 1
-            elif (bound in terms.shadows and before[place] < bound.cost) or (
-                bound in terms.trials and before[place] < 1
+            elif (bound in terms.other_rates.shadows and before[place] < bound.cost) or (
+                bound in terms.other_rates.trials and before[place] < 1
             ):
                 hit.append(bound)
-            elif bound in charged or bound in terms.shadows:
+            elif bound in charged or bound in terms.other_rates.shadows:
                 expected[place] -= bound.cost
         assert after == expected
         if shown is not None:
             assert left == max(0, after[process.bounds().index(shown)])
             # The first of those that were closest to refusal, or beyond it where passage was bought.
             room = [before[process.bounds().index(rate)] - rate.cost for rate in terms.policies]
-            room += [before[process.bounds().index(rate)] - 1 for rate in terms.reported]
+            room += [before[process.bounds().index(rate)] - 1 for rate in terms.other_rates.reported]
             assert shown is rates[room.index(min(room))]
         over = [quota for place, quota in enumerate(process.bounds()) if isinstance(quota, Quota) and before[place] < 1]
         if hit or over or bought:
@@ -228,7 +235,7 @@ class Schedule:
         affordable = credits is not None and left[credits] >= credits.cost
         if of_plan and not affordable:
             refusing += of_plan
-        refusing += [policy for policy in terms.reported if left[policy] < 1]
+        refusing += [policy for policy in terms.other_rates.reported if left[policy] < 1]
         refusing += [quota for quota in terms.quotas if quota.hard and left[quota] < 1]
         refusing += [slot for slot, is_free in zip(terms.slots, free, strict=True) if not is_free]
         names = {one.name for one in refusing}  # type: ignore[attr-defined]
@@ -255,7 +262,7 @@ class Schedule:
         for place, policy in enumerate(witness.terms.policies):
             bought = place < witness.terms.bought_off and credits is not None and credits.left(later) >= credits.cost
             assert bought or policy.left(later) >= policy.cost
-        assert all(policy.left(later) >= 1 for policy in witness.terms.reported)
+        assert all(policy.left(later) >= 1 for policy in witness.terms.other_rates.reported)
         witness.kill()
 
     def over(self, who: int, costs: list[int | None], counts: str) -> None:
@@ -263,19 +270,19 @@ class Schedule:
         process, now = self.asked[who], self.now
         terms = process.terms
         before = self.witness.lefts(now)
-        reported = [*terms.reported, *terms.trials]
+        reported = [*terms.other_rates.reported, *terms.other_rates.trials]
         said = report(terms, now, costs[: len(reported)])
         charged = {policy: policy.cost if cost is None else cost for policy, cost in zip(reported, costs, strict=False)}
         admitted = self.under_way[who].pop()
         expected = list(before)
         for place, bound in enumerate(process.bounds()):
-            if bound in terms.reported or (bound in terms.trials and before[place] >= 1):
+            if bound in terms.other_rates.reported or (bound in terms.other_rates.trials and before[place] >= 1):
                 expected[place] -= charged[bound]  # type: ignore[index]
-            if bound in terms.reported:
+            if bound in terms.other_rates.reported:
                 assert said[bound] == max(0, expected[place])  # type: ignore[index]
             if isinstance(bound, Quota) and bound.when not in counts and admitted // 86400 == now // 86400:
                 expected[place] += 1
-        assert set(said) == set(terms.reported)
+        assert set(said) == set(terms.other_rates.reported)
         terms.release()
         terms.refund(admitted, lambda when: when in counts)
         assert self.witness.lefts(now) == expected
@@ -362,7 +369,7 @@ def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[
             assert left == 0
             assert not all(room)
             moment = now + denied(terms, now).retry_after
-            assert later.terms.reported[0].left(moment) >= 1
+            assert later.terms.other_rates.reported[0].left(moment) >= 1
             passes = max(float(one.passes_at(now, 1)) for one in exact)
             assert moment <= passes + wide + 1 + tolerance / float(bucket.rate) + 1e-3
             continue
@@ -448,19 +455,19 @@ def test_what_an_answer_costs_is_remembered_and_whoever_owes_waits(paths: Paths)
         assert admit(terms, START)[0] is False
         report(terms, START, [cost])
     refused, shown, left, _ = admit(terms, START)
-    assert (refused, shown, left) == (True, terms.reported[0], 0)
+    assert (refused, shown, left) == (True, terms.other_rates.reported[0], 0)
     refusal = denied(terms, START)
-    assert refusal == (terms.reported, 30)
+    assert refusal == (terms.other_rates.reported, 30)
     assert admit(terms, START + 29)[0] is True
     assert admit(terms, START + 30)[0] is False
 
 
 def test_what_an_answer_does_not_say_is_what_the_request_was_to_cost(paths: Paths) -> None:
     terms = Process(*paths, Plan(reported=[(rule("tokens", 100, 1), 7)])).terms
-    assert report(terms, START, [None]) == {terms.reported[0]: 93}
-    assert report(terms, START, [0]) == {terms.reported[0]: 93}
-    assert report(terms, START, [500]) == {terms.reported[0]: 0}
-    assert terms.reported[0].left(START) == 93 - 500
+    assert report(terms, START, [None]) == {terms.other_rates.reported[0]: 93}
+    assert report(terms, START, [0]) == {terms.other_rates.reported[0]: 93}
+    assert report(terms, START, [500]) == {terms.other_rates.reported[0]: 0}
+    assert terms.other_rates.reported[0].left(START) == 93 - 500
 
 
 def test_a_shadow_refuses_nobody_and_says_whom_it_would_have(paths: Paths) -> None:
@@ -468,9 +475,13 @@ def test_a_shadow_refuses_nobody_and_says_whom_it_would_have(paths: Paths) -> No
     terms = Process(*paths, Plan(shadows=[(shadow, 2)])).terms
     answers = [admit(terms, START) for _ in range(3)]
     assert [(refused, shown) for refused, shown, *_ in answers] == [(False, None)] * 3
-    assert [noted and noted.shadows for *_, noted in answers] == [None, terms.shadows, terms.shadows]
+    assert [noted and noted.shadows for *_, noted in answers] == [
+        None,
+        terms.other_rates.shadows,
+        terms.other_rates.shadows,
+    ]
     # Whom it would have refused it does not count.
-    assert terms.shadows[0].left(START) == 1
+    assert terms.other_rates.shadows[0].left(START) == 1
 
 
 def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it_pass(paths: Paths) -> None:
@@ -479,10 +490,10 @@ def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it
     for cost, left in ((None, 3), (9, -6), (9, -6)):
         assert admit(terms, START)[0] is False
         assert report(terms, START, [cost]) == {}
-        assert terms.trials[0].left(START) == left
+        assert terms.other_rates.trials[0].left(START) == left
     noted = admit(terms, START)[3]
     assert noted is not None
-    assert noted.shadows == terms.trials
+    assert noted.shadows == terms.other_rates.trials
 
 
 def test_a_refusal_names_whatever_refuses_and_the_longest_wait_of_all(paths: Paths) -> None:
@@ -537,7 +548,7 @@ def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths:
     report(terms, START, [200])
     terms.refund(START, lambda when: False)
     refused, shown, left, _ = admit(terms, START)
-    assert (refused, shown, left) == (True, terms.reported[0], 0)
+    assert (refused, shown, left) == (True, terms.other_rates.reported[0], 0)
     assert process.lefts(START) == [0, 4, -100, 1, 8]
     report(terms, START + 4, [None])
     terms.credits.charge(6)  # type: ignore[union-attr]

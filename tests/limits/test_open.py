@@ -102,7 +102,7 @@ class World:
         """As sync/shared.py writes it: the row's version is moved last."""
         words, layout = self.table.words, self.table.layout
         hosts, on_loss = chance.choice((1, 2, 3, 3 | at.AWAY)), chance.choice((at.FULL, at.SHARE, at.DENY))
-        for _, gate in self.terms.gates:
+        for _, gate in self.terms.sharing.gates:
             drawn = (
                 [chance.random() for _ in range(3)],
                 chance.choice((0, 0, 0, 0, 2)),
@@ -132,12 +132,12 @@ class World:
                 policy.charge(1)
 
     def change(self, chance: random.Random) -> None:
-        for _, gate in self.terms.gates:
+        for _, gate in self.terms.sharing.gates:
             gate.hold_to(gate.most, chance.choice(MODES))
 
     def back(self, chance: random.Random) -> None:
         """Claims that nobody used."""
-        for _, gate in self.terms.gates:
+        for _, gate in self.terms.sharing.gates:
             if gate.row and not gate.is_local:
                 claims.give_back(self.table, gate.row)
 
@@ -145,7 +145,9 @@ class World:
         """All that is in the rows."""
         words, layout = self.table.words, self.table.layout
         end = layout.head(layout.columns)
-        return [words[gate.row + layout.rings : gate.row + end].tolist() for _, gate in self.terms.gates if gate.row]
+        return [
+            words[gate.row + layout.rings : gate.row + end].tolist() for _, gate in self.terms.sharing.gates if gate.row
+        ]
 
 
 @pytest.fixture(autouse=True)

@@ -98,13 +98,13 @@ def passes(terms: LimitSet) -> bool:
 def test_who_must_ask_is_held_up_at_its_gate(terms: LimitSet) -> None:
     assert passes(terms)
     held = blocking_gate(terms, NOW)
-    assert held == terms.gates[0], "a fifth of a limit of five is all that passes unheard"
+    assert held == terms.sharing.gates[0], "a fifth of a limit of five is all that passes unheard"
 
 
 def test_what_passes_is_told(terms: LimitSet, sharing: Sharing) -> None:
     assert passes(terms)
-    assert sharing.told == [terms.gates[0][1]]
-    (total,) = terms.totals
+    assert sharing.told == [terms.sharing.gates[0][1]]
+    (total,) = terms.sharing.totals
     assert isinstance(total, Told)
     assert (total.times, total.limit) == (1, 3)
     assert total.counts.place == (terms.slots[0].counts.place)
@@ -122,7 +122,7 @@ def test_who_has_no_room_is_refused_without_asking(terms: LimitSet, table: Limit
     assert admit(terms, NOW + 1)[0]
     tell(terms, NOW + 1, True)
     assert len(sharing.told) == told + 1
-    assert terms.gates[0][1].has_refused
+    assert terms.sharing.gates[0][1].has_refused
 
 
 def test_who_is_refused_by_another_limit_does_not_ask(policies: Policies, sharing: Sharing) -> None:
@@ -138,14 +138,14 @@ def test_who_is_refused_by_another_limit_does_not_ask(policies: Policies, sharin
 
 
 def test_a_gate_knows_whether_the_table_has_its_row(terms: LimitSet, tmp_path: Path, sharing: Sharing) -> None:
-    ((policy, gate),) = terms.gates
+    ((policy, gate),) = terms.sharing.gates
     policy.left(NOW)
     assert not gate.is_local
 
 
 def test_who_is_refused_by_what_is_in_use_has_that_told(terms: LimitSet, table: LimitTable) -> None:
     """What others use may be over: it is to be heard of."""
-    (total,) = terms.totals
+    (total,) = terms.sharing.totals
     assert isinstance(total, Told)
     table.words[at.HOSTS] = 1
     for _ in range(3):
@@ -236,7 +236,7 @@ def test_what_is_charged_later_passes_its_part(
         count += 1
     assert count == passed
     if passed < 60:
-        ((policy, gate),) = charged_later.told.items()
+        ((policy, gate),) = charged_later.sharing.told.items()
         assert blocking_gate(charged_later, NOW) == (policy, gate)
         assert gate.is_in_vain(NOW)
         assert not credits_cover(charged_later, NOW, (policy,))
@@ -426,7 +426,10 @@ def later(policies: Policies) -> LimitSet:
 
 
 def test_what_is_charged_later_is_told_then(later: LimitSet, sharing: Sharing) -> None:
-    reported, shadow, trial = [later.told[each] for each in (*later.reported, *later.shadows, *later.trials)]
+    reported, shadow, trial = [
+        later.sharing.told[each]
+        for each in (*later.other_rates.reported, *later.other_rates.shadows, *later.other_rates.trials)
+    ]
     assert passes(later)
     assert sharing.told == [shadow, reported, trial], "what others use must be known by the time it is charged"
     assert [gate.has_refused for gate in (reported, shadow, trial)] == [True, False, True]
@@ -449,7 +452,7 @@ def test_a_limit_that_is_used_up_by_what_answers_cost_asks_what_others_have_used
 ) -> None:
     assert passes(later)
     tell(later, NOW, True)
-    reported = later.told[later.reported[0]]
+    reported = later.sharing.told[later.other_rates.reported[0]]
     reported.has_refused = False
     tell(later, NOW, True)
     assert not reported.has_refused, "it has not refused anybody"
@@ -459,7 +462,7 @@ def test_a_limit_that_is_used_up_by_what_answers_cost_asks_what_others_have_used
 
 
 def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: LimitSet, sharing: Sharing) -> None:
-    shadow = later.told[later.shadows[0]]
+    shadow = later.sharing.told[later.other_rates.shadows[0]]
     for _ in range(5):
         shadow._quiet_until = 0.0
         assert passes(later)

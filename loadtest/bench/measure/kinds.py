@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from edgeproxy.counters.store import Store
-from edgeproxy.limits.admission import LimitSet, admit, denied, report
+from edgeproxy.limits.admission import LimitSet, admit, admit_fast, denied, report
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
@@ -130,12 +130,15 @@ def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
     terms = kind.terms(worker, subject, limit)
     guard = worker.addresses.of(GUARD, subject) if kind.guarded else None
 
+    admission = admit_fast if terms.simple else admit
+
     def admitted(now: float) -> None:
-        admit(terms, now)
+        admission(terms, now)
 
     def settled(now: float) -> None:
-        if not admit(terms, now)[0]:
-            if terms.reported:
+        refused = admission(terms, now)
+        if refused is not None and not refused[0]:
+            if terms.other_rates.reported:
                 report(terms, now, [1])
             terms.release()
             if terms.quotas:
@@ -159,7 +162,7 @@ def refusing(workers: tuple[Worker, Worker], kind: Kind, subject: bytes, now: fl
     for each in workers:
         own = kind.terms(each, subject, 2)
         for _ in range(3):
-            if not admit(own, now)[0] and own.reported:
+            if not admit(own, now)[0] and own.other_rates.reported:
                 report(own, now, [1])
             if own.slots:
                 break

@@ -383,7 +383,7 @@ class Exchange:
         try:
             outcome = self.meet(data, end) if awaited_key else self.proceed(data, end)
         except EdgeError as refusal:
-            outcome = refusal
+            outcome = refusal.with_traceback(None)
         if waited is not None and self.gate is None:
             runtime.metrics.limit_waited(waited)
         if outcome is FORWARDED:

@@ -175,7 +175,9 @@ class Run:
                 how["settings"] = lambda region: fault.settings(self.workload, region)
                 how["delay"] = fault.slower * self.workload.thresholds.p95 or DELAY
             with Topology(self.folder / "regions", self.workload, **how) as topology:
-                return self._inside(generator, topology)
+                evidence = self._inside(generator, topology)
+            evidence.trouble = topology.trouble
+            return evidence
 
     def _play(
         self, generator: Generator, where: Mapping[str, str], planned: Callable[[], Any], **also: str

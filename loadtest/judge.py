@@ -9,7 +9,7 @@ from typing import NamedTuple
 from loadtest import conservation, limits, record
 from loadtest.record import NO_REGION, PerSecond, Request, Times
 from loadtest.schedule import Arrival
-from loadtest.workload import BAD_KEY, DIRECT, Workload
+from loadtest.workload import BAD_KEY, BURST, DIRECT, Workload
 
 PASS, FAIL, INVALID = "pass", "fail", "invalid"
 EXIT_CODES = {PASS: 0, FAIL: 1, INVALID: 3}
@@ -17,8 +17,8 @@ LAG_SHARE = 1 / 8
 """Of a latency threshold: how late the generator may be at the same percentile."""
 GRACE = 1.0
 """Seconds, of a region whose clients notice at once; where packets vanish they need a second more."""
-AFTER_CUT = 2.0
-"""Seconds after which edges that had no hub agree again."""
+AFTER_CUT = 11.0
+"""Seconds for which edges keep to their part of a limit once the hub is back; and a little."""
 JUDGED = 95.0
 """The percentile of all latency thresholds."""
 
@@ -78,6 +78,8 @@ class Evidence:
     """Seconds to another region and back."""
     accounts: conservation.Accounts | None = None
     """None where the ledger cannot be asked."""
+    trouble: Sequence[str] = ()
+    """What edges wrote that none may ever write, or how they ended."""
     fresh: bool = True
     """Whether nobody had used any limit before."""
 
@@ -112,7 +114,7 @@ def judge(evidence: Evidence) -> Verdict:
     found = _measure(evidence)
     invalid = list(_of_generator(evidence, found))
     failed = [*_of_latency(evidence, found), *_of_answers(evidence, found), *_of_limits(evidence, found)]
-    failed += _of_conservation(evidence)
+    failed += [*_of_conservation(evidence), *evidence.trouble]
     found.findings = [Finding(INVALID, text) for text in invalid] + [Finding(FAIL, text) for text in failed]
     found.verdict = INVALID if invalid else FAIL if failed else PASS
     return found
@@ -346,6 +348,7 @@ def _of_limits(evidence: Evidence, found: Verdict) -> Iterator[str]:
             hosts,
             seconds=evidence.seconds,
             share=workload.thresholds.limit_error,
+            bursts=kind == BURST,
             moved=moved,
             cut=evidence.cuts,
         )

@@ -52,8 +52,8 @@ def false_refusals(asked: Asked, limit: int, window: float) -> list[Span]:
 def accepted(limit: int, hosts: int, demand: float, *, first: bool, moved: bool, cut: bool) -> float:
     """Requests in one window that are accepted of `limit`, at a demand of so many times the limit.
 
-    `first`: the window begins at a customer who was idle before; `moved`: clients went to another region in it;
-    `cut`: the hub was away in it.
+    `first`: the window begins at a customer who was idle before, or who comes in bursts; `moved`: clients went to
+    another region in it; `cut`: the hub was away in it.
     """
     rows = [limit + (max(0.03 * limit, hosts) if demand <= 5 else max(0.05 * limit, hosts + 1))]
     if first:
@@ -61,7 +61,7 @@ def accepted(limit: int, hosts: int, demand: float, *, first: bool, moved: bool,
     if moved:
         rows.append(1.07 * limit)
     if cut:
-        rows.append((1.25 if demand <= 5 else 1.30) * limit)
+        rows.append((1.25 if demand <= 3 else 1.30) * limit)
     return max(rows)
 
 
@@ -78,13 +78,15 @@ def worst(
     *,
     seconds: float,
     share: float | None = None,
+    bursts: bool = False,
     moved: Sequence[Span] = (),
     cut: Sequence[Span] = (),
 ) -> Worst | None:
     """The window that is furthest above what is accepted, or nearest below; None where nothing was admitted.
 
-    `seconds`: for which there was demand; `share`: what is accepted above the limit instead of the targets; `moved`
-    and `cut`: when clients had to go to other regions, and when the hub was away.
+    `seconds`: for which there was demand; `share`: what is accepted above the limit instead of the targets; `bursts`:
+    whether the customer comes in bursts, each of them from idle; `moved` and `cut`: when clients had to go to other
+    regions, and when the hub was away.
     """
     times = sorted(end for _, end in asked.admitted)
     if not times:
@@ -102,7 +104,7 @@ def worst(
                 limit,
                 hosts,
                 demand,
-                first=begin < times[0] + window,
+                first=bursts or begin < times[0] + window,
                 moved=overlaps(begin, begin + window, moved),
                 cut=overlaps(begin, begin + window, cut),
             )

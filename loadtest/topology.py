@@ -7,8 +7,10 @@ Regions reach the hub through links of 1, 80 and 150 ms, and clients of one regi
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import cycle
 from pathlib import Path
@@ -163,6 +165,8 @@ class Topology:
         self.doors: dict[str, Door] = {}
         """Of the regions at which packets are to vanish."""
         self.lost: set[str] = set()
+        self.trouble: list[str] = []
+        """What edges wrote that none may ever write, or how they ended, once all is over."""
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -176,7 +180,8 @@ class Topology:
             self.collector.begin()
             for region, rtt in zip(self._workload.regions, cycle(HUBS)):
                 link = undo.enter_context(Link(self.redis.port, rtt, seed=region))
-                edge = undo.enter_context(closing(self._edge(region, link, known)))
+                edge = self._edge(region, link, known)
+                undo.callback(_closed, (region, edge))
                 self.links[region], self.edges[region] = link, edge
                 if any(event.lose == region and event.how == HOLE for event in self._workload.events):
                     self.doors[region] = undo.enter_context(Door(edge.port))
@@ -194,6 +199,8 @@ class Topology:
         return self
 
     def __exit__(self, *why: Any) -> None:
+        with ThreadPoolExecutor(len(self.edges)) as closers:
+            self.trouble = [said for said in closers.map(_closed, self.edges.items()) if said]
         self._undo.__exit__(*why)
 
     def _edge(self, region: str, link: Link, known: Mapping[str, Any]) -> Edge:
@@ -270,6 +277,16 @@ class Topology:
         """Requests by customer."""
         rows = self.collector.usage(by="customer", meter="requests")["rows"]
         return {row["customer"]: row["value"] for row in rows}
+
+
+def _closed(named: tuple[str, Edge]) -> str:
+    """End an edge; what is wrong with how it ended, or with what it wrote."""
+    region, edge = named
+    try:
+        edge.close()
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        return f"edge of {region}: {' '.join(str(error).split())[:300]}"
+    return ""
 
 
 def _send(pid: int, number: signal.Signals) -> None:

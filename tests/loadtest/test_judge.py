@@ -129,6 +129,11 @@ def test_conservation_customer_by_customer(accounts: Accounts, told: str | None)
     )
 
 
+def test_an_edge_that_wrote_a_traceback_fails_the_run() -> None:
+    verdict = judge(evidence(trouble=["edge of us: ['Traceback']"]))
+    assert [str(finding) for finding in verdict.findings] == ["fail: edge of us: ['Traceback']"]
+
+
 def test_limits_that_were_used_before_the_run_are_not_held_against_it() -> None:
     run: Evidence = evidence(with_status(429, BASIC, 0, 3), fresh=False)
     assert judge(run).findings == []

@@ -44,6 +44,9 @@ def test_the_worst_window_is_held_to_its_own_row() -> None:
     assert later is not None
     assert (later.admitted, later.accepted) == (90, 63)
     assert later.begin > 100
+    bursts = worst(Asked(burst + again, [], []), 60, 60.0, 3, seconds=200, bursts=True)
+    assert bursts is not None
+    assert bursts.accepted == 90
     cut = worst(Asked(burst + again, [], []), 60, 60.0, 3, seconds=200, cut=[(90, 120)])
     assert cut is not None
     assert cut.accepted == 75
@@ -60,7 +63,7 @@ def test_the_worst_window_is_held_to_its_own_row() -> None:
         (600, 3, {"first": True}, 690),
         (600, 3, {"moved": True}, 642),
         (600, 3, {"cut": True}, 750),
-        (600, 20, {"cut": True}, 780),
+        (600, 4, {"cut": True}, 780),
     ],
 )
 def test_what_is_accepted(limit: int, demand: float, flags: dict[str, bool], may: float) -> None:

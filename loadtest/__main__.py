@@ -235,6 +235,7 @@ class Run:
         answered, unanswered = judge.accounted(evidence, anonymous)
         for region in topology.lost.copy():
             topology.restore(region)  # What it counted is on its disk.
+        evidence.missed = timeline.missed()
         self._settle(topology)
         counts = topology.upstream.counts()
         upstream = {name: count for name, count in counts.items() if name != DIRECT}

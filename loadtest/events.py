@@ -56,22 +56,37 @@ class Timeline(threading.Thread):
         self.done: list[tuple[str, float, float]] = []
         """What was done, when it was begun, and when it was over, in seconds after the beginning."""
         self.failed: BaseException | None = None
+        self._doing: list[threading.Thread] = []
 
     def run(self) -> None:
+        for moment in self._planned:
+            if self._stopped.wait(max(0.0, self._begin + moment.at - time.time())):
+                break
+            # In a thread of its own: an edge may take seconds to come back, and what is next must not wait for that.
+            doing = threading.Thread(target=self._do, args=(moment,), name=moment.name, daemon=True)
+            self._doing.append(doing)
+            doing.start()
+
+    def _do(self, moment: Moment) -> None:
+        began = time.time() - self._begin
         try:
-            for moment in self._planned:
-                if self._stopped.wait(max(0.0, self._begin + moment.at - time.time())):
-                    break
-                began = time.time() - self._begin
-                moment.do()
-                self.done.append((moment.name, began, time.time() - self._begin))
+            moment.do()
         except BaseException as error:
             self.failed = error
+        else:
+            self.done.append((moment.name, began, time.time() - self._begin))
 
     def stop(self) -> None:
         """Do nothing more; what is being done is done first."""
         self._stopped.set()
-        self.join(30)
+        self.join(5)
+        for doing in self._doing:
+            doing.join(30)
+        self.done.sort(key=lambda one: one[1])
+
+    def missed(self) -> list[str]:
+        """What was planned and not done."""
+        return [moment.name for moment in self._planned[len(self.done) :]]
 
     def spans(self, name: str, end: float) -> Iterator[Span]:
         """From when to when something was so: until `end` where it was not undone."""

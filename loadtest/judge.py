@@ -78,6 +78,8 @@ class Evidence:
     """Seconds to another region and back."""
     accounts: conservation.Accounts | None = None
     """None where the ledger cannot be asked."""
+    missed: Sequence[str] = ()
+    """What should have happened meanwhile and did not."""
     trouble: Sequence[str] = ()
     """What edges wrote that none may ever write, or how they ended."""
     fresh: bool = True
@@ -211,6 +213,8 @@ def _of_generator(evidence: Evidence, found: Verdict) -> Iterator[str]:
     """What makes a run invalid."""
     for number, at in evidence.lost_workers:
         yield f"generator: worker {number} was lost, {at:.0f} s after the beginning"
+    for name in evidence.missed:
+        yield f"events: {name} was planned and did not happen"
     for number in evidence.gave_up:
         yield f"generator: worker {number} was too late to go on"
     threshold = evidence.workload.thresholds.p95 * LAG_SHARE

@@ -129,6 +129,11 @@ def test_conservation_customer_by_customer(accounts: Accounts, told: str | None)
     )
 
 
+def test_a_run_in_which_not_all_happened_is_invalid() -> None:
+    verdict = judge(evidence(missed=["cut hub"]))
+    assert (verdict.exit_code, str(verdict.findings[0])) == (3, "events: cut hub was planned and did not happen")
+
+
 def test_an_edge_that_wrote_a_traceback_fails_the_run() -> None:
     verdict = judge(evidence(trouble=["edge of us: ['Traceback']"]))
     assert [str(finding) for finding in verdict.findings] == ["fail: edge of us: ['Traceback']"]

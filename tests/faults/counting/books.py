@@ -20,6 +20,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import batches, ledger, series
 from edgeproxy.ledger.arrival import arrive, named
+from edgeproxy.ledger.chain import Shipper
 from edgeproxy.ledger.ingest import Ingest, Unavailable
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.queries import asked, usage
@@ -82,7 +83,7 @@ class Books:
         said = named(fields)
         if isinstance(said, str):
             return 422, b"{}"
-        outcome = self._tasks.start("settle", ingest.settle(arrive(said, body, coding)))
+        outcome = self._tasks.start("settle", ingest.settle(arrive(said, body, coding), Shipper("edges")))
         await asyncio.wait((outcome, self._settling), return_when=asyncio.FIRST_COMPLETED)
         if not outcome.done():
             outcome.cancel()

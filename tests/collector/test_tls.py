@@ -1,30 +1,23 @@
 """TLS at the collector's listener, with real certificates: who is believed, and what is read anew while it serves."""
 
-import asyncio
 import http.client
 import signal
 import ssl
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
-from aiohttp import web
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.collector.listener import Listener
-from edgeproxy.collector.main import bind
-from edgeproxy.config.collector import Tls
-from edgeproxy.config.parsers import Address
 from tests.support.ask import answer_of
 from tests.support.authority import Authority
 from tests.support.chains import Chain
 from tests.support.collector import READ, Collector, sha256
 from tests.support.ports import HOST
-from tests.support.secured import NAME, Secured, serial_at
+from tests.support.secured import NAME, Secured
 from tests.support.waiting import until
 
 
@@ -33,12 +26,6 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     with closing(Secured(tmp_path_factory.mktemp("secured"))) as made:
         made.start()
         yield made
-
-
-def test_an_edge_ships_with_a_certificate_that_the_collector_believes(secured: Secured) -> None:
-    chain = Chain()
-    for _ in range(2):
-        assert secured.ship(chain.next(), secured.context(secured.authority.issue("edge-1"))).status == 200
 
 
 def test_an_edge_without_a_certificate_may_not_ship_whatever_its_token(secured: Secured) -> None:
@@ -113,40 +100,6 @@ def test_renewed_certificates_are_used_and_open_connections_go_on(secured: Secur
         assert answer_of(kept.getresponse()).status == 200
     chain = Chain()
     assert secured.ship(chain.next(), secured.context(secured.authority.issue("edge-1"))).status == 200
-
-
-def test_files_that_cannot_be_used_change_nothing_until_they_can(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    pair = authority.issue(NAME, HOST)
-    tls = Tls(cert=pair.cert, key=pair.key, client_ca=authority.file)
-    believing = ssl.create_default_context(cafile=authority.file)
-
-    async def shown(port: int) -> int:
-        return await asyncio.to_thread(serial_at, port, believing)
-
-    async def look() -> None:
-        runner = web.AppRunner(web.Application())
-        await runner.setup()
-        with closing(bind(Address(HOST, 0))) as listening:
-            listener, port = Listener(runner, listening), listening.getsockname()[1]
-            await listener.use(tls)
-            first = await shown(port)
-            for file, text in ((pair.key, b"no key"), (authority.file, b"")):
-                good = file.read_bytes()
-                file.write_bytes(text)
-                await listener.look()
-                assert await shown(port) == first
-                file.write_bytes(good)
-            pair.replace(authority.issue(NAME, HOST))
-            await listener.look()
-            assert await shown(port) != first
-            (left,) = listener.expiry().values()
-            assert 80 < (left - time.time()) / 86400 < 91
-            await listener.use(None)
-            assert listener.expiry() == {}
-        await runner.cleanup()
-
-    asyncio.run(look())
 
 
 def test_a_signal_reloads_who_may_do_what_and_what_is_wrong_changes_nothing(tmp_path: Path) -> None:

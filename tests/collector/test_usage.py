@@ -53,18 +53,6 @@ def rows(collector: Collector, by: str, **query: str) -> list[list[Any]]:
     return [[*row.values()] for row in found["rows"]]
 
 
-def test_usage_by_time_has_the_same_total_at_every_granularity(filled: Collector) -> None:
-    only = {"meter": "requests", "customer": "acme"}
-    assert rows(filled, "minute", **only) == [
-        [f"{DAY}T12:00:00Z", 3], [f"{DAY}T12:01:00Z", 8], [f"{DAY}T13:00:00Z", 16], ["2026-03-11T12:00:00Z", 32],
-    ]  # fmt: skip
-    assert rows(filled, "hour", **only) == [
-        [f"{DAY}T12:00:00Z", 11], [f"{DAY}T13:00:00Z", 16], ["2026-03-11T12:00:00Z", 32],
-    ]  # fmt: skip
-    assert rows(filled, "day", **only) == [[f"{DAY}T00:00:00Z", 27], ["2026-03-11T00:00:00Z", 32]]
-    assert filled.usage(**RANGE, **only) == {"total": 59, "rows": [{"value": 59}]}
-
-
 def test_usage_by_anything_else(filled: Collector) -> None:
     assert rows(filled, "customer", meter="requests") == [["-", 64], ["acme", 59], ["bolt", 4]]
     assert rows(filled, "meter", customer="acme") == [["egress", 1000], ["requests", 59]]
@@ -150,21 +138,6 @@ def test_edges_tell_how_far_they_are(collector: Collector) -> None:
 
 
 # ---- pages, and CSV
-
-
-def test_pages_follow_each_other_by_their_cursors(filled: Collector) -> None:
-    said = {**RANGE, "by": "minute,region", "meter": "requests"}
-    whole = filled.usage(**said)
-    assert "next" not in whole
-    seen, page = [], {"next": ""}
-    while "next" in page:
-        page = filled.usage(**said, limit="2", **({"cursor": page["next"]} if page["next"] else {}))
-        assert page["total"] == whole["total"] == 127
-        assert len(page["rows"]) == 2 or "next" not in page
-        seen += page["rows"]
-    assert seen == whole["rows"]
-    assert len(seen) == 5
-    assert "next" not in filled.usage(**said, limit="5")
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "x", "100001", "1e3", ""])

@@ -75,15 +75,6 @@ def test_one_file_may_hold_the_key_and_the_certificate(pair):
     assert read(both, both).names == ("api.example.com",)
 
 
-def test_keys_of_rsa_are_keys_too(authority):
-    assert read(*authority.issue("a.test", key=rsa.generate_private_key(65537, 2048))).names == ("a.test",)
-
-
-def test_an_expired_certificate_can_be_used(authority):
-    facts = read(*authority.issue("a.test", age=90, days=-1))
-    assert facts.not_after < time.time()
-
-
 # ---- what cannot be used
 
 
@@ -297,24 +288,6 @@ def test_certificates_of_upstreams_are_the_edges_own(folder, pair, authority):
     settings = load.load(Path("edge.yaml"), {})
     assert [one.key for one in certificates.pairs(settings)] == [pair.key]
     assert certificates.authorities(settings) == [Path("authority.pem")]
-
-
-def test_certificates_for_the_collector_are_looked_at_and_watched(loaded, problems, pair, authority):
-    usage = "usage: {collector: 'https://c.test', tls: {ca: %s, cert: a.pem, key: a.key}}\n"
-    settings = loaded(usage % "authority.pem")
-    assert [one.key for one in certificates.pairs(settings)] == [pair.key]
-    assert certificates.authorities(settings) == [Path("authority.pem")]
-    (said,) = problems(LEAST + usage % "gone.pem")
-    assert said.startswith("edge.yaml:3: usage.tls.ca: gone.pem cannot be read: ")
-
-
-def test_certificates_for_the_hub_are_looked_at_and_watched(loaded, problems, pair, authority):
-    hub = "hub: {url: 'rediss://h.test', tls: {ca: %s, cert: a.pem, key: a.key}}\n"
-    settings = loaded(hub % "authority.pem")
-    assert [one.key for one in certificates.pairs(settings)] == [pair.key]
-    assert certificates.authorities(settings) == [Path("authority.pem")]
-    (said,) = problems(LEAST + hub % "gone.pem")
-    assert said.startswith("edge.yaml:3: hub.tls.ca: gone.pem cannot be read: ")
 
 
 def test_worries_name_the_file(loaded, pair, authority):

@@ -9,7 +9,6 @@ import pytest
 
 from edgeproxy.config.directory import Document, KeyOwner, customer_of, key_of, lines, read_line, removed
 from edgeproxy.config.load import dump, restore
-from edgeproxy.config.plans import plan_of
 
 KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
 
@@ -41,24 +40,6 @@ keys:
 """
     )
     return settings, restore(dump(settings))[1]
-
-
-def test_customers_are_as_they_were(loaded):
-    settings, people = people_of(loaded)
-    for name, customer in settings.customers.items():
-        assert people.customer(name) == customer
-        assert plan_of(settings.tiers["basic"], people.customer(name)) == plan_of(settings.tiers["basic"], customer)
-    assert people.customer("plain").limits is None
-    assert people.customer("free").limits == ()
-    assert [(limit.name, limit.count) for limit in people.customer("own").limits] == [("basic", 7), ("daily", 1000)]
-
-
-def test_keys_are_as_they_were(loaded):
-    settings, people = people_of(loaded)
-    for key in settings.keys:
-        assert people.key(bytes.fromhex(key.sha256)) == key
-    assert people.key(hashlib.sha256(b"somebody").digest()) is None
-    assert len(people) == 9
 
 
 def test_none_of_them_is_anything_that_the_garbage_collector_goes_through(loaded):

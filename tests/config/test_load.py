@@ -5,20 +5,19 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgeproxy.config.load import check, dump, load, load_customers, restore, unswept
 from edgeproxy.config.models import Hub, Settings
 from edgeproxy.config.problems import ConfigErrors
 from tests.config.conftest import LEAST, write
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def reads_files():
     return False
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def without_people(settings):
@@ -37,22 +36,6 @@ def test_the_example_passes_with_an_empty_environment():
         assert keys[hashlib.sha256(secret.encode()).hexdigest()] == customer
         assert settings.customers[customer].tier == tier
         assert settings.tiers[tier].limits[0].count == count
-
-
-def test_the_environment_moves_the_example():
-    environ = {
-        "EDGE_LISTEN": "127.0.0.1:18080",
-        "EDGE_ADMIN": "127.0.0.1:19090",
-        "EDGE_STATE": "elsewhere",
-        "API_URL": "http://127.0.0.1:19001",
-        "STAMP_SECRET": "s",
-    }
-    settings = load(ROOT / "config" / "edge.yaml", environ)
-    assert str(settings.listen[0].address) == "127.0.0.1:18080"
-    assert str(settings.admin) == "127.0.0.1:19090"
-    assert str(settings.state) == "elsewhere"
-    assert settings.upstreams["api"].endpoints[0].url == "http://127.0.0.1:19001"
-    assert settings.stamp_secret == "s"
 
 
 def test_the_digest_is_over_what_was_read(loaded):
@@ -119,41 +102,6 @@ def test_workers_are_told_of_a_hub_that_it_is_shared_and_not_how_it_is_reached(l
     assert restored.hub.is_shared
     assert restored.tiers == settings.tiers
     assert settings.hub.url == "rediss://me:hush@h:7000/2"
-
-
-def test_all_of_an_upstream_is_restored(loaded):
-    settings = loaded(
-        """\
-upstreams:
-  api:
-    endpoints: ["https://a", {url: "https://[::1]:9443", weight: 3, region: us-east}]
-    health: {path: /healthz, every: 250ms}
-    retry: {attempts: 3, budget: 100%}
-    eject: {errors: 7, for: 1500ms}
-    breaker: {pending: 9}
-    tls: {ca: ca.pem, cert: edge.pem, key: edge.key, server_name: api.internal, verify: true}
-  least: {endpoints: ["http://a"], eject: off, retry: {budget: 0%}}
-routes: [{path: /*, upstream: api}]
-""",
-        alone=True,
-    )
-    restored, _ = restore(dump(settings))
-    assert restored == settings
-    assert (restored.upstreams["api"].eject.for_, restored.upstreams["least"].eject) == (1.5, None)
-
-
-durations = st.integers(1, 10**6).map(lambda number: f"{number}ms")
-rates = st.builds("{}/{}ms".format, st.integers(1, 10**6), st.integers(300, 10**9))
-
-
-@given(drain=durations, rate=rates, limits=st.lists(rates, max_size=3, unique_by=lambda rate: rate.split("/")[1]))
-def test_times_and_rates_survive_the_way_to_a_worker(tmp_path_factory, drain, rate, limits):
-    path = tmp_path_factory.mktemp("config") / "edge.yaml"
-    of_tier = ", ".join(f"{{rate: {one}}}" for one in limits)
-    path.write_text(f"{LEAST}drain: {drain}\nper_ip: {{rate: {rate}}}\ntiers: {{t: {{limits: [{of_tier}]}}}}\n")
-    settings = load(path, {})
-    assert restore(dump(settings))[0] == settings
-    assert [limit.count for limit in settings.tiers["t"].limits] == [int(one.split("/")[0]) for one in limits]
 
 
 @pytest.mark.parametrize("enabled", [True, False])

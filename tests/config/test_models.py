@@ -9,13 +9,8 @@ from edgeproxy.config.models import (
     BurstCredits,
     Certificate,
     Endpoint,
-    Flag,
     Hub,
-    HubTls,
     Limit,
-    Listener,
-    Meter,
-    Overload,
     Paused,
     PerIp,
     Quota,
@@ -24,49 +19,12 @@ from edgeproxy.config.models import (
 )
 from edgeproxy.config.parsers import Address
 from edgeproxy.config.plans import plan_of
-from edgeproxy.config.units import Rate, cores
+from edgeproxy.config.units import Rate
 
 
 @pytest.fixture
 def reads_files():
     return False
-
-
-def test_what_is_left_out_has_its_default(loaded):
-    settings = loaded("")
-    assert settings.region == "local"
-    assert settings.listen == (Listener(address=Address("127.0.0.1", 8080), tls=None),)
-    assert settings.admin is None
-    assert settings.workers == cores()
-    assert str(settings.state) == "var/edge"
-    assert settings.trusted_proxies == ()
-    assert vars(settings.hub) == {"url": "memory://", "sync": 1.0, "on_loss": "share", "tls": HubTls()}
-    assert vars(settings.hub.tls) == {"ca": None, "cert": None, "key": None, "verify": True}
-    assert settings.usage is None
-    assert settings.per_ip is None
-    assert settings.meters == {"requests": Meter(count="requests", when="answered")}
-    assert (settings.tiers, settings.customers, settings.keys) == ({}, {}, ())
-    upstream = settings.upstreams["api"]
-    assert (upstream.pool, upstream.forward_key) == (256, False)
-    assert tuple(vars(upstream.timeouts).values()) == (1.0, 30.0, 60.0)
-    assert (upstream.health, upstream.breaker) == (None, None)
-    assert vars(upstream.retry) == {"attempts": 2, "budget": 0.2}
-    assert vars(upstream.eject) == {"errors": 5, "for_": 30.0}
-    assert vars(upstream.tls) == {"ca": None, "cert": None, "key": None, "server_name": None, "verify": True}
-    assert vars(upstream.endpoints[0]) == {"url": "http://127.0.0.1:9001", "weight": 1, "region": None}
-    assert (settings.security_headers, settings.access_log) == (False, None)
-    assert vars(settings.routes[0]) == {
-        "name": None, "host": None, "path": "/*", "methods": None, "upstream": "api", "auth": "required",
-        "scopes": frozenset(), "cost": 1, "limits": (), "flag": None,
-    }  # fmt: skip
-    assert settings.flags == {}
-    assert vars(settings.overload) == {"lag": 0.05, "requests": 4000}
-    assert vars(settings.tables) == {"dir": None, "customers": 200_000, "addresses": 200_000}
-    assert vars(settings.limits) == {
-        "head": 32768, "fields": 100, "body": None, "header_timeout": 10.0, "body_idle": 60.0, "keepalive_idle": 75.0,
-        "connections": 20_000, "connections_per_ip": 500, "pipelined": 16,
-    }  # fmt: skip
-    assert (settings.drain, settings.legacy_headers, settings.stamp_secret) == (30.0, False, None)
 
 
 def test_values_are_in_their_plain_units(loaded):
@@ -190,14 +148,6 @@ def test_how_an_upstream_is_watched_and_asked(loaded):
     }  # fmt: skip
 
 
-def test_a_part_that_is_given_in_part_has_the_defaults_of_the_rest(loaded):
-    more = upstream(
-        loaded, "endpoints: ['https://b'], health: {path: /}, retry: {}, eject: {for: 1s}, tls: {verify: no}"
-    )
-    assert (more.health.every, more.retry.attempts, more.retry.budget) == (5.0, 2, 0.2)
-    assert (more.eject.errors, more.eject.for_, more.tls.verify) == (5, 1.0, False)
-
-
 def test_ejecting_can_be_switched_off(loaded):
     assert upstream(loaded, "endpoints: ['http://b'], eject: off").eject is None
 
@@ -289,16 +239,6 @@ def test_limits_of_tiers_and_of_routes_have_every_scope(loaded, scope):
     assert settings.tiers["t"].limits[0].scope == settings.routes[0].limits[0].scope == scope
 
 
-def test_a_route_has_a_cost_limits_and_a_flag(loaded):
-    (route,) = loaded(
-        "upstreams: {u: {endpoints: ['http://a']}}\nflags: {new-api: {}}\n"
-        "routes: [{path: /export/*, upstream: u, cost: 10, limits: [{rate: 5/min}], flag: new-api}]\n",
-        alone=True,
-    ).routes
-    assert (route.cost, route.flag) == (10, "new-api")
-    assert [(limit.name, limit.count, limit.scope) for limit in route.limits] == [("export", 5, "customer_route")]
-
-
 def test_a_tier_says_more_than_limits(loaded):
     tier = loaded(
         """\
@@ -343,26 +283,6 @@ customers:
         Regions(allow=None, prefer="eu-west"),
         Regions(allow=None, prefer=None),
     ]
-
-
-def test_flags_and_overload(loaded):
-    settings = loaded(
-        "tiers: {pro: {}}\ncustomers: {acme: {tier: pro}}\noverload: {lag: 1s, requests: 10}\n"
-        "flags: {a: {percent: 10, tiers: [pro], customers: [acme]}, b: {}}\n"
-    )
-    assert settings.flags == {"a": Flag(percent=10, tiers=("pro",), customers=("acme",)), "b": Flag()}
-    assert vars(settings.flags["b"]) == {"percent": 0, "tiers": (), "customers": ()}
-    assert settings.overload == Overload(lag=1.0, requests=10)
-
-
-def test_usage_is_shipped_where_it_says(loaded):
-    said = "usage: {collector: 'http://C.example:9100/'%s}\n"
-    usage = loaded(said % "").usage
-    assert (usage.collector, usage.token, usage.every) == ("http://c.example:9100", None, 5.0)
-    assert vars(usage.tls) == {"ca": None, "cert": None, "key": None, "server_name": None, "verify": True}
-    assert loaded(said % ", token: '${T:-}', every: 100ms").usage == usage.model_copy(update={"every": 0.1})
-    assert loaded(said % ", token: hush").usage.token == "hush"
-    assert "hush" not in repr(loaded(said % ", token: hush"))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from edgeproxy.config import parsers
 from edgeproxy.http1.fields import RESPONSE, Kind
 from tests.config.conftest import LEAST
 
-UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}\n"
-
 
 @pytest.fixture
 def reads_files():
     return False
+
+
+UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}\n"
 
 
 def routes(problems, *lines):
@@ -33,20 +34,6 @@ def test_two_routes_cannot_take_the_same_requests(problems, first, second):
         f"edge.yaml:4: routes.1: takes the {method}requests of the route at edge.yaml:3, "
         "leave one of them out, or give them other methods"
     ]
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("path: /a", "path: /b"),
-        ("path: /a", "path: /a/*"),
-        ("path: /a", "path: /a, host: a.example"),
-        ("path: /a, methods: [GET]", "path: /a, methods: [PUT]"),
-        ("path: /a, methods: [GET]", "path: /a"),
-    ],
-)
-def test_routes_that_differ_live_together(problems, first, second):
-    assert routes(problems, first, second) == []
 
 
 def test_a_route_has_a_name_of_its_own(problems):
@@ -137,13 +124,6 @@ def test_what_costs_afterwards_is_not_strict(problems):
     ]
 
 
-def test_limits_that_differ_in_one_thing_live_together(problems):
-    scopes = ", ".join(f"{{rate: 5/s, scope: {scope}}}" for scope in ("key", "ip", "route", "customer_route"))
-    others = "{rate: 5/s}, {rate: 5/min}, {rate: 5/s, mode: shadow}, {rate: 5/s, algorithm: token_bucket}"
-    assert problems(LEAST + f"tiers: {{t: {{limits: [{scopes}, {others}]}}}}\n") == []
-    assert routes(problems, f"path: /a, limits: [{scopes}, {{rate: 5/s, scope: customer}}, {{rate: 5/min}}]") == []
-
-
 def test_limits_of_a_route_count_a_customer_on_it(problems):
     assert routes(problems, "path: /a, limits: [{rate: 5/s}, {rate: 6/s, scope: customer_route}]") == [
         "edge.yaml:3: routes.0.limits.1: has the window, algorithm, scope and mode of the one at edge.yaml:3, "
@@ -201,16 +181,6 @@ def test_quotas_that_are_alike_would_be_one(problems, section, same):
         f"edge.yaml:{line}: {whose}.quotas.1: has the meter, time and time zone of the one at edge.yaml:{line}, "
         "leave one of them out"
     ]
-
-
-def test_quotas_that_differ_live_together(problems):
-    quotas = (
-        f"quotas: [{MONTHLY}, {{meter: requests, per: day, included: 5}}, {{meter: hits, per: month, included: 5}}, "
-        "{meter: requests, per: month, included: 5, timezone: Europe/Berlin}]"
-    )
-    meters = "meters: {requests: {count: requests}, hits: {count: requests, when: success}}\n"
-    people = f"customers: {{c: {{tier: t, {quotas}}}, d: {{tier: t, {quotas}}}}}\n"
-    assert problems(LEAST + meters + f"tiers: {{t: {{{quotas}}}, u: {{{quotas}}}}}\n" + people) == []
 
 
 def test_quotas_of_another_shape_are_left_to_the_models(problems):
@@ -350,15 +320,6 @@ def test_a_listener_with_a_certificate_and_its_key_is_well(problems, tls):
     assert listener_tls(problems, tls) == []
 
 
-def test_each_listener_of_several_is_looked_at(problems):
-    text = "listen:\n  - 0.0.0.0:80\n  - {address: a:443, tls: {cert: a}}\n  - {address: a:444, tls: {}}\n  - [x]\n"
-    assert problems(LEAST + text) == [
-        "edge.yaml:5: listen.1.tls.cert: stands without its key, write key: FILE beside it",
-        "edge.yaml:6: listen.2.tls: has no certificate, write cert: FILE and key: FILE",
-        "edge.yaml:7: listen.3: is not a mapping, its fields are address, tls",
-    ]
-
-
 def upstream(problems, fields):
     """What is said of an upstream with these fields, which is in line 2."""
     return problems(f"routes: [{{path: /, upstream: api}}]\nupstreams: {{api: {{{fields}}}}}\n")
@@ -379,10 +340,6 @@ def test_an_endpoint_is_there_once(problems, one, same, url):
         f"edge.yaml:2: upstreams.api.endpoints.2: is {url} like edge.yaml:2, "
         "leave one of them out, and give the other a weight"
     ]
-
-
-def test_endpoints_that_differ_live_together(problems):
-    assert upstream(problems, "endpoints: ['http://a', 'https://a', 'http://a:81', 'http://b']") == []
 
 
 def test_upstreams_may_share_an_endpoint(problems):
@@ -447,15 +404,6 @@ def test_tls_needs_a_collector_that_speaks_it(problems):
     assert len(usage(problems, "collector: 'https://a', tls: [x]")) == 1
 
 
-def test_tls_towards_the_collector_is_held_to_what_that_towards_upstreams_is(problems):
-    assert usage(problems, "collector: 'https://a', tls: {cert: x}") == [
-        "edge.yaml:3: usage.tls.cert: stands without its key, write key: FILE beside it"
-    ]
-    assert usage(problems, "collector: 'https://a', tls: {verify: no, ca: x}") == [
-        "edge.yaml:3: usage.tls.verify: false leaves ca unread, leave one of them out"
-    ]
-
-
 def hub(problems, said):
     """What is said of this `hub`, which is in line 3."""
     return problems(LEAST + f"hub: {{{said}}}\n")
@@ -473,15 +421,6 @@ def test_tls_needs_a_hub_that_speaks_it(problems):
     for otherwise in ("url: '${U}', tls: {ca: x}", "url: [a], tls: {ca: x}", "url: rediss://a, tls: [x]", "tls: x"):
         assert len(hub(problems, otherwise)) == 1
     assert len(hub(problems, "url: rdis://a, tls: {ca: x}")) == 1
-
-
-def test_tls_towards_the_hub_is_held_to_what_that_towards_upstreams_is(problems):
-    assert hub(problems, "url: rediss://a, tls: {key: x}") == [
-        "edge.yaml:3: hub.tls.key: stands without its cert, write cert: FILE beside it"
-    ]
-    assert hub(problems, "url: rediss://a, tls: {verify: off, ca: x}") == [
-        "edge.yaml:3: hub.tls.verify: false leaves ca unread, leave one of them out"
-    ]
 
 
 USES_OF_FILES = """\

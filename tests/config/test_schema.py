@@ -150,32 +150,6 @@ def test_defaults_are_as_they_would_be_written(made):
     assert defaults(made["$defs"]["AccessLog"]) == {"sample": "100%"}
 
 
-def test_what_must_be_there_is_required(made):
-    needed = {name: part["required"] for name, part in made["$defs"].items() if "required" in part}
-    assert needed == {
-        "AccessLog": ["file"],
-        "Breaker": ["pending"],
-        "BurstCredits": ["earn", "max"],
-        "Certificate": ["cert", "key"],
-        "Customer": ["tier"],
-        "Directory": ["from"],
-        "Endpoint": ["url"],
-        "Health": ["path"],
-        "Key": ["sha256", "customer"],
-        "Limit": ["rate"],
-        "Listener": ["address"],
-        "Meter": ["count"],
-        "Paused": ["why"],
-        "PerIp": ["rate"],
-        "Quota": ["meter", "per", "included"],
-        "Route": ["path", "upstream"],
-        "RouteLimit": ["rate"],
-        "Upstream": ["endpoints"],
-        "Usage": ["collector"],
-    }
-    assert "required" not in made
-
-
 @pytest.mark.parametrize(
     "text",
     [

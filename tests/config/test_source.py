@@ -58,13 +58,6 @@ def test_the_digest_is_over_all_files_in_that_order(read):
     assert found.sha256 == hashlib.sha256(b"include: [a.yaml]\ntiers: {}\n").hexdigest()
 
 
-def test_paths_are_relative_to_the_including_file_and_may_have_variables(read):
-    found = read('include: ["people/${NAME}.yaml"]\n', people__tiers="include: more.yaml\n", people__more="drain: 1s\n")
-    assert said(found) == []
-    assert found.tree == {"drain": "1s"}
-    assert found.files == ["edge.yaml", "people/tiers.yaml", "people/more.yaml"]
-
-
 def test_what_two_files_define_is_an_error_that_names_both_places(read):
     found = read(
         "include: [a.yaml]\nregion: x\ntiers:\n  basic: 1\nkeys: [k]\nlimits: {}\n",
@@ -117,16 +110,6 @@ def test_a_main_file_that_cannot_be_read_is_reported(folder):
     assert said(found) == [
         "conf/edge.yaml:1: file: conf/edge.yaml cannot be read: No such file or directory, name a file that can be read"
     ]
-    assert not found.whole
-
-
-def test_broken_files_are_all_reported_and_the_others_read(read):
-    found = read("include: [a.yaml, b.yaml, c.yaml]\n", a="x: [\n", b="- y\n", c="drain: 1s\n")
-    assert [str(problem).split(",")[0] for problem in found.problems] == [
-        "a.yaml:1: yaml: is not YAML: did not find expected node content",
-        "b.yaml:1: yaml: is not a mapping",
-    ]
-    assert found.tree == {"drain": "1s"}
     assert not found.whole
 
 

@@ -79,20 +79,6 @@ def test_nothing_is_vouched_for_by_no_credentials() -> None:
     assert not REQUEST_LINES
 
 
-def test_forget_empties_every_memory() -> None:
-    vouch(b"X-API-Key: ek_2\r\n")
-    request_field(b"Accept: */*")
-    response_field(b"Vary: Accept")
-    plain_status(b"HTTP/1.1 200 OK")
-    memories = (REQUEST_LINES, RESPONSE_LINES, REQUEST_NAMES, RESPONSE_NAMES, STATUS_LINES)
-    assert all(memories)
-    forget()
-    assert not any(memories)
-    for number in range(LINES_MOST + 1):  # what was pinned does not come back when the memory is full
-        request_field(b"X: %d" % number)
-    assert b"X-API-Key: ek_2" not in REQUEST_LINES
-
-
 def test_every_memory_is_bounded() -> None:
     for number in range(2 * LINES_MOST + 10):
         request_field(b"X-%d: 1" % number)
@@ -100,15 +86,6 @@ def test_every_memory_is_bounded() -> None:
         plain_status(b"HTTP/1.1 200 %d" % number)
         assert max(len(REQUEST_LINES), len(RESPONSE_LINES), len(STATUS_LINES)) <= LINES_MOST
         assert max(len(REQUEST_NAMES), len(RESPONSE_NAMES)) <= NAMES_MOST
-
-
-def test_a_flood_of_lines_does_not_push_out_known_keys() -> None:
-    line = b"X-API-Key: ek_1"
-    vouch(line + b"\r\n")
-    for number in range(2 * LINES_MOST):
-        request_field(b"X: %d" % number)
-    assert line in REQUEST_LINES
-    assert len(REQUEST_LINES) <= LINES_MOST + 1
 
 
 def test_known_keys_are_bounded_too() -> None:

@@ -140,14 +140,6 @@ def test_what_only_looks_like_a_date_is_none(line: str) -> None:
     assert not read_response(block(OK, line, "Content-Length: 0")).dated
 
 
-def test_a_date_that_connection_names_is_not_passed_on() -> None:
-    """RFC 9110 section 7.6.1."""
-    careful = read_response(block(OK, "Connection: date", "Date: a", "A: b"))
-    assert (careful.keep, careful.dated) == (block(OK, "A: b"), False)
-
-
-SIZED = [OK, "Content-Length: 3"]
-
 CAREFUL = [
     # section, lines, attributes, what is passed on
     ("RFC 9112 7.1", [OK, "Transfer-Encoding: Chunked"], {"chunked": True}, [OK]),

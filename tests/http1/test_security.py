@@ -41,13 +41,6 @@ def test_an_answer_without_any_gets_them_all() -> None:
     }
 
 
-def test_hsts_is_said_over_tls_alone() -> None:
-    """RFC 6797 section 7.2."""
-    for table in (ADDED[False], (OWN[False],)):
-        assert all(b"Strict-Transport" not in lines for lines in table)
-    assert fields(OWN[True]).keys() - fields(OWN[False]).keys() == {"strict-transport-security"}
-
-
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_a_field_that_the_upstream_set_is_not_added(name: str) -> None:
     rest = added(f"{name}: whatever they say")
@@ -66,12 +59,6 @@ def test_the_policy_says_what_the_upstreams_frame_options_say(options: str, ance
 def test_frame_options_that_no_policy_can_repeat_stand_alone() -> None:
     for several in (("ALLOW-FROM https://a.example",), ("DENY", "SAMEORIGIN")):
         assert "content-security-policy" not in added(*(f"X-Frame-Options: {options}" for options in several))
-
-
-def test_a_policy_that_says_who_may_frame_is_not_contradicted() -> None:
-    framing = "Content-Security-Policy: default-src 'self'; Frame-Ancestors https://partner.example"
-    assert "x-frame-options" not in added(framing)
-    assert added("Content-Security-Policy: default-src 'self'")["x-frame-options"] == "SAMEORIGIN"
 
 
 def test_nothing_is_added_where_all_is_said() -> None:

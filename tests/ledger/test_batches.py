@@ -1,7 +1,6 @@
 """`POST /v1/batches`, as the contract has it, on both databases."""
 
 import random
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -11,21 +10,10 @@ import zstandard
 from edgeproxy.database.schema import MINUTE_VALUE_MAX
 from edgeproxy.usage.batch import BODY_BYTES_MAX, FIRST, NUMBER_MAX, Gap, body, digest, headers
 from tests.support.ask import Wire
-from tests.support.chains import NOON, ROWS, Chain
+from tests.support.chains import ROWS, Chain
 from tests.support.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked, sha256
 from tests.support.collector_fixtures import StartCollector
 from tests.support.waiting import until
-
-
-def test_batches_in_order_are_counted_and_move_the_watermark(collector: Collector) -> None:
-    before = collector.metric("collector_batches_total", result="counted"), collector.metric("collector_rows_total")
-    chain = Chain()
-    for seq in (1, 2, 3):
-        answer = collector.post(chain.next())
-        assert (answer.status, answer.json()) == (200, {"watermark": seq})
-    assert collector.counted(chain) == chain.total == 21
-    assert collector.metric("collector_batches_total", result="counted") == before[0] + 3
-    assert collector.metric("collector_rows_total") == before[1] + 6
 
 
 def test_the_same_batch_again_is_counted_once(collector: Collector) -> None:
@@ -55,17 +43,6 @@ def test_a_batch_after_one_that_is_missing_is_told_which_is_expected(collector: 
         assert answer.status == 409
         assert answer.json()["expected"] == 2
     assert collector.post(chain.made[1]).json() == {"watermark": 2}
-
-
-def test_a_batch_that_follows_another_one_than_the_last_breaks_the_chain(collector: Collector) -> None:
-    chain = Chain()
-    answer = collector.post(chain.next()._replace(prev="f" * 64))
-    assert (answer.status, answer.json()["error"]) == (409, "chain")
-    assert collector.post(chain.made[0]).status == 200
-    answer = collector.post(chain.next()._replace(prev=FIRST))
-    assert (answer.status, answer.json()["error"]) == (409, "chain")
-    assert collector.post(chain.made[1]).status == 200
-    assert collector.counted(chain) == chain.total
 
 
 def test_a_body_that_nobody_can_read_is_set_aside_and_the_watermark_moves(collector: Collector) -> None:
@@ -152,14 +129,6 @@ def test_a_gap_owns_up_to_what_is_gone(collector: Collector) -> None:
     assert collector.counted(chain) == chain.total
 
 
-def test_a_gap_need_not_know_what_was_before(collector: Collector) -> None:
-    chain = Chain()
-    collector.post(chain.next())
-    wrong = chain.next(gap=Gap(2, 2, "lost"))._replace(prev="a" * 64)
-    assert collector.post(wrong).json()["error"] == "chain"
-    assert collector.post(wrong._replace(prev=FIRST)).json() == {"watermark": 2}
-
-
 @pytest.mark.parametrize("last", [2, 5])
 def test_a_gap_that_came_broken_is_taken_when_it_comes_whole(collector: Collector, last: int) -> None:
     chain = Chain()
@@ -210,16 +179,6 @@ def test_what_no_database_can_hold_is_set_aside_alone(collector: Collector) -> N
     assert collector.post(large.next(most, most, seconds=60)).status == 422
     assert collector.post(large.next(seconds=60)).json() == {"watermark": 4}
     assert collector.counted(large, other) == MINUTE_VALUE_MAX + 7 + 7
-
-
-def test_late_batches_land_in_the_minute_that_they_belong_to(collector: Collector) -> None:
-    chain = Chain()
-    late = Chain(since=NOON - 86400 * 40 + 59)
-    collector.post(chain.next())
-    assert collector.post(late.next(seconds=86400)).status == 200
-    rows = [[*row.values()] for row in collector.usage(by="region,minute")["rows"]]
-    assert [late.region, "2026-08-12T12:00:00Z", 7] in rows
-    assert [chain.region, "2026-09-21T12:00:00Z", 7] in rows
 
 
 def test_unknown_names_are_kept_and_flagged(collector: Collector) -> None:
@@ -352,29 +311,6 @@ def test_what_waits_is_bounded_and_senders_are_asked_to_come_back(collector: Col
         until(refused, "there is no room")
     until(lambda: collector.post(chain.made[-1]).status == 200, "there is room again")
     assert collector.metric("collector_busy_total") >= 1
-
-
-def test_many_edges_at_once_share_transactions(collector: Collector) -> None:
-    chains = [Chain() for _ in range(16)]
-
-    def figures() -> tuple[float, float]:
-        counted = collector.metric("collector_batches_total", result="counted")
-        return counted, collector.metric("collector_commit_seconds_count")
-
-    before = figures()
-
-    def ship(chain: Chain) -> None:
-        for _ in range(5):
-            batch = chain.next()
-            assert collector.post(batch).status == 200
-            assert collector.post(batch).status == 200
-
-    with ThreadPoolExecutor(len(chains)) as pool:
-        list(pool.map(ship, chains))
-    assert collector.counted(*chains) == sum(chain.total for chain in chains)
-    counted, commits = (now - then for now, then in zip(figures(), before, strict=True))
-    assert counted == 80
-    assert commits < 160
 
 
 def test_other_paths_and_methods_say_what_there_is(collector: Collector) -> None:

@@ -129,21 +129,6 @@ def test_a_corrected_body_is_counted_once_in_its_minute_whoever_repeats_it(keepi
     keeping(work)
 
 
-def test_what_its_edge_sends_whole_after_a_replay_is_not_counted_again(keeping: Keeping) -> None:
-    async def work(kept: Kept) -> None:
-        chain = Chain()
-        first = chain.next()
-        assert await kept.settle(broken(first, hashed=body(first))) == ["quarantined"]
-        assert not (await kept.replay(chain, 1, body(first))).again
-        assert await kept.settle(whole(first)) == ["again"]
-        other = chain.next()
-        assert await kept.settle(broken(other, hashed=body(other)), whole(other)) == ["quarantined", "mended"]
-        assert (await kept.replay(chain, 2)).again
-        assert await kept.total() == 14
-
-    keeping(work)
-
-
 @pytest.mark.parametrize("at_once", [False, True])
 def test_what_comes_whole_and_follows_another_batch_than_the_one_before_stays_there(
     keeping: Keeping, at_once: bool
@@ -228,22 +213,6 @@ def test_what_is_not_the_batch_that_is_missing_is_refused_and_changes_nothing(ke
             assert why in refusal[1]
         assert await kept.total() == 14
         assert not (await kept.replay(chain, 2, body(second))).again
-
-    keeping(work)
-
-
-def test_a_replay_that_does_not_come_to_its_end_has_not_been(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(kept: Kept) -> None:
-        chain, second, arrivals = torn_chain()
-        await kept.settle(*arrivals)
-        with monkeypatch.context() as patch:
-            patch.setattr(quarantine, "_counted", lambda *_, **__: 1 // 0)  # All is written, nothing committed.
-            with pytest.raises(ZeroDivisionError):
-                await kept.replay(chain, 2, body(second))
-        assert await kept.total() == 14
-        await verify(kept.database)
-        assert not (await kept.replay(chain, 2, body(second))).again
-        assert await kept.total() == 21
 
     keeping(work)
 

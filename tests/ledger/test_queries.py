@@ -135,25 +135,6 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random, moments:
     await books.close()
 
 
-def test_an_hour_that_is_half_rolled_up_is_counted_once(database: str, clock: Clock) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        hour = NOON - NOON % HOUR
-        await books.ship(
-            Chain(since=hour).next(*((f"c{number}", "requests", "v1", 1 << number) for number in range(5)))
-        )
-        clock.now = hour + 2 * HOUR
-        more = True
-        while more:
-            more = await rollup.step(books.database, clock.now, size=2)
-            async with books.database.reading(whole=True) as connection:
-                for by in ((), ("hour",), ("day",), ("minute",), ("customer",)):
-                    assert (await usage(connection, Asked(None, None, hour, hour + HOUR, by)))["total"] == 31
-        await books.close()
-
-    asyncio.run(run())
-
-
 def _drawn(chance: random.Random, now: int) -> Asked:
     """A question of some time before now, or around it."""
     step = chance.choice([1, MINUTE, HOUR, DAY])

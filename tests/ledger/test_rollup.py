@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.database.schema import DAY, HOUR, MINUTE_VALUE_MAX, days, edges, hours, ledger
+from edgeproxy.database.schema import DAY, HOUR, MINUTE_VALUE_MAX, edges, hours, ledger
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.chain import Verdict
-from edgeproxy.ledger.rollup import GRACE, Rolled
+from edgeproxy.ledger.rollup import GRACE
 from edgeproxy.ledger.writer import Ledger
 from edgeproxy.usage.batch import Gap, Row
 from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
@@ -18,49 +18,6 @@ from tests.support.chains import NOON, Chain
 from tests.support.postgresql import Postgresql
 
 HOURS = NOON // HOUR * HOUR
-
-
-def test_an_hour_is_rolled_up_some_minutes_after_it_has_ended(database: str, clock: Clock) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        chain = Chain(since=NOON)
-        await books.ship(chain.next())
-        for late, done in ((HOUR - 1, 0), (HOUR + GRACE - 1, 0), (HOUR + GRACE, 2)):
-            clock.now = HOURS + late
-            await books.roll_up()
-            assert await books.rows(hours) == await books.rows(days) == done
-            await books.check()
-        # Late for what is rolled up, of a series that there was and one that is new; and in time for the next hour.
-        await books.ship(chain.next(("acme", "requests", "v1", 5), ("new", "requests", "v1", 9)))
-        chain.since = HOURS + HOUR
-        await books.ship(chain.next())
-        at = await books.check()
-        assert at.hour == HOURS + HOUR
-        assert await books.rows(hours) == await books.rows(days) == 3
-        await books.close()
-
-    asyncio.run(run())
-
-
-def test_slices_of_series_are_rolled_up_one_by_one(database: str, clock: Clock) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        chain = Chain(since=NOON)
-        await books.ship(chain.next(*((f"c{number}", "requests", "v1", 1 + number) for number in range(7))))
-        clock.now = HOURS + HOUR + GRACE
-        stood = []
-        while await rollup.step(books.database, clock.now, size=3):
-            at = await books.check()
-            stood.append((at.hour, at.series))
-            chain.since = NOON
-            await books.ship(chain.next(("c0", "requests", "v1", 1), ("c6", "requests", "v1", 1)))
-            await books.check()
-        assert stood == [(HOURS, 3), (HOURS, 6)]
-        assert await books.check() == Rolled(HOURS + HOUR, 0, 0, 0)
-        assert await books.rows(hours) == 7
-        await books.close()
-
-    asyncio.run(run())
 
 
 def test_an_edge_whose_clock_is_ahead_is_rolled_up_in_its_time(database: str, clock: Clock) -> None:  # noqa: F811

@@ -114,15 +114,6 @@ async def test_bytes_are_those_of_bodies_without_their_framing(edge: Edge, into:
     assert (found["bytes_in"], found["bytes_out"]) == (bytes_in, bytes_out)
 
 
-async def test_requests_of_a_connection_have_a_line_each_in_their_order(edge: Edge) -> None:
-    edge.upstream.answers(lambda request: ok(request.first.encode()))
-    client = await edge.client()
-    await client.sends(*(get(f"/public/{n}") for n in range(20)))
-    for _ in range(20):
-        await client.gets_answer()
-    assert [found["path"] for found in await lines(edge, 20)] == [f"/public/{n}" for n in range(20)]
-
-
 REFUSED = {
     # what is asked, status, error, what else is known of it
     "malformed": (b"nonsense\r\n\r\n", 400, "The request line is not a method", set()),
@@ -171,15 +162,6 @@ async def test_a_429_says_which_limit(edge: Edge) -> None:
     assert found["bytes_out"] == len(answer.body)
 
 
-async def test_a_refused_address_is_logged(edge: Edge) -> None:
-    edge.config["per_ip"] = {"rate": "1/min"}
-    await edge.passes(get(), ok())
-    assert (await edge.refuses(get())).status == 429
-    _, found = await lines(edge, 2)
-    assert (found["status"], found["error"], found["path"]) == (429, "Over the limit per_ip", "/public/")
-    assert "route" not in found
-
-
 async def test_a_connection_that_is_one_too_many_is_logged(edge: Edge) -> None:
     edge.config["limits"] = {"connections_per_ip": 1}
     await edge.client()
@@ -190,15 +172,6 @@ async def test_a_connection_that_is_one_too_many_is_logged(edge: Edge) -> None:
     assert found["request_id"] == answer["X-Request-Id"]
     assert (found["error"], found["bytes_out"]) == (answer_detail(answer), len(answer.body))
     assert "path" not in found
-
-
-async def test_a_head_that_does_not_come_is_logged(edge: Edge) -> None:
-    edge.config["limits"] = {"header_timeout": "50ms"}
-    client = await edge.client()
-    await client.sends(b"GET /public/x?token=hush HTTP/1.1\r\nHost:")
-    assert (await client.gets_answer()).status == 408
-    found = await line(edge)
-    assert (found["status"], found["path"]) == (408, "/public/x")
 
 
 async def test_a_request_that_is_not_sent_for_its_upstreams_sake_names_that(edge: Edge) -> None:
@@ -261,23 +234,6 @@ async def test_a_client_that_leaves_is_said_to_have_left(edge: Edge) -> None:
     assert found["upstream"] == "api"
 
 
-async def test_a_client_that_leaves_within_its_answer_has_a_status(edge: Edge) -> None:
-    """As at the end of a stream of events, which only its reader ends."""
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"))
-    await upstream.sends(b"8\r\ndata: a\n\r\n")
-    await client.gets_head()
-    await client.gets(b"8\r\ndata: a\n\r\n")
-    assert not log_of(edge).exists()
-    client.closes()
-    await upstream.gets_cut()
-    found = await line(edge)
-    assert (found["status"], found["bytes_out"], found["aborted"]) == (200, 8, True)
-
-
 async def test_what_the_edge_cuts_itself_is_not_said_of_the_client(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "50ms"}
     client = await edge.client()
@@ -314,20 +270,6 @@ async def test_a_tunnel_is_one_line_at_its_end(edge: Edge, first: str) -> None:
     found = await line(edge)
     assert (found["status"], found["bytes_in"], found["bytes_out"]) == (101, 6, 6)
     assert found.keys().isdisjoint({"aborted", "error"})
-
-
-async def test_the_client_is_the_one_that_a_trusted_proxy_asks_for(edge: Edge) -> None:
-    edge.config["trusted_proxies"] = ["127.0.0.0/8"]
-    edge.upstream.answers(lambda request: ok())
-    client = await edge.client()
-    for fields in (("X-Forwarded-For: 192.0.2.1", "X-Request-Id: their-own"), ("X-Forwarded-For: 2001:db8::1",), ()):
-        await client.sends(get("/public/", *fields))
-        await client.gets_answer()
-    await client.sends(get("/public/", "X-Forwarded-For: 192.0.2.9", "X-Bad : x"))
-    await client.gets_answer()
-    found = await lines(edge, 4)
-    assert [each["client"] for each in found] == ["192.0.2.1", "2001:db8::1", "127.0.0.1", "127.0.0.1"]
-    assert found[0]["request_id"] == "their-own"
 
 
 async def test_a_host_that_a_trusted_proxy_names_is_the_one_that_was_asked_for(edge: Edge) -> None:

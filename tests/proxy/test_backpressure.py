@@ -3,12 +3,11 @@
 import asyncio
 import random
 import socket
-from functools import partial
 from time import monotonic
 
 import pytest
 
-from tests.support.transcript import Edge, chunks, get, head, ok, post
+from tests.support.transcript import Edge, get, head, ok, post
 from tests.support.wire import Wire
 
 MIB = 1 << 20
@@ -19,17 +18,6 @@ MOST_HELD = MIB
 
 def payload(size: int, seed: int) -> bytes:
     return random.Random(seed).randbytes(size)
-
-
-def in_chunks(body: bytes) -> bytes:
-    """A chunked body whose chunks are of any length."""
-    chance = random.Random(len(body))
-    pieces = []
-    while body:
-        n = chance.choice((1, 100, 4096, 70_000))
-        pieces.append(body[:n])
-        body = body[n:]
-    return chunks(*pieces)
 
 
 async def open_exchange(edge: Edge, request: bytes) -> tuple[Wire, Wire]:
@@ -46,10 +34,6 @@ async def one_more(client: Wire, upstream: Wire) -> None:
     await upstream.gets_request()
     await upstream.sends(ok(b"one more"))
     assert (await client.gets_answer()).body == b"one more"
-
-
-def passed(moment: float) -> bool:
-    return monotonic() > moment
 
 
 def narrow(transport: asyncio.Transport) -> None:
@@ -70,16 +54,6 @@ async def test_a_large_answer_arrives_whole(edge: Edge, size: int, seed: int) ->
 
 
 @SIZES
-async def test_a_large_chunked_answer_arrives_whole(edge: Edge, size: int, seed: int) -> None:
-    body = payload(size, seed)
-    client, upstream = await open_exchange(edge, get())
-    answered = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + in_chunks(body)
-    _, answer = await asyncio.gather(upstream.sends(answered), client.gets_answer())
-    assert answer.body == body
-    await one_more(client, upstream)
-
-
-@SIZES
 async def test_a_large_request_arrives_whole(edge: Edge, size: int, seed: int) -> None:
     body = payload(size, seed)
     client = await edge.client()
@@ -91,23 +65,6 @@ async def test_a_large_request_arrives_whole(edge: Edge, size: int, seed: int) -
         return upstream
 
     _, upstream = await asyncio.gather(client.sends(post(body)), gets())
-    assert (await client.gets_answer()).body == b"hello"
-    await one_more(client, upstream)
-
-
-@SIZES
-async def test_a_large_chunked_request_arrives_whole(edge: Edge, size: int, seed: int) -> None:
-    body = payload(size, seed)
-    client = await edge.client()
-    asked = head("POST /public/ HTTP/1.1", "Host: edge.test", "Transfer-Encoding: chunked") + in_chunks(body)
-
-    async def gets() -> Wire:
-        upstream = await edge.upstream.accepts()
-        assert (await upstream.gets_request()).body == body
-        await upstream.sends(ok())
-        return upstream
-
-    _, upstream = await asyncio.gather(client.sends(asked), gets())
     assert (await client.gets_answer()).body == b"hello"
     await one_more(client, upstream)
 
@@ -244,35 +201,6 @@ async def test_a_client_that_never_reads_is_not_answered_without_end(edge: Edge)
     client.aborts()
 
 
-async def test_a_client_that_reads_late_gets_every_answer(edge: Edge) -> None:
-    client = await edge.client()
-    refused = get("/nowhere")
-    await client.sends(refused)
-    await client.gets_answer()
-    (held,) = edge.runtime.connections.clients
-    narrow(held.transport)
-    n = 10_000
-    await client.sends(refused * n)
-    await edge.until(lambda: held.choked)
-    for _ in range(n):
-        assert (await client.gets_answer()).status == 404
-
-
-async def test_pipelined_answers_wait_for_a_client_that_does_not_read(edge: Edge) -> None:
-    edge.upstream.answers(lambda request: ok(bytes(100_000)))
-    client = await edge.client()
-    n = 200
-    await client.sends(get() * n)
-    (held,) = edge.runtime.connections.clients
-    await edge.until(lambda: held.choked)
-    await edge.settles()
-    assert held.transport.get_write_buffer_size() < MOST_HELD
-    assert len(edge.upstream.requests) < n
-    for _ in range(n):
-        assert len((await client.gets_answer()).body) == 100_000
-    assert len(edge.upstream.requests) == n
-
-
 async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,25 +288,3 @@ async def test_an_early_answer_to_a_body_that_is_not_sent_on_yet_leaves_the_clie
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
     await upstream.gets_cut()
-
-
-async def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(edge: Edge) -> None:
-    """What is idle is a client that takes nothing, not one that takes longer than the deadline for what is held."""
-    edge.config["upstreams"]["api"]["timeouts"] = {"idle": "200ms"}
-    edge.config["limits"] = {"body_idle": "200ms"}
-    client = await edge.client(receives=4096)
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
-    (held,) = edge.runtime.connections.clients
-    narrow(held.transport)
-    size = 250_000
-    begun = monotonic()
-    await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {size}"), bytes(size))
-    await edge.until(lambda: held.choked)
-    await client.gets_head()
-    for n in range(1, size // 5000 + 1):
-        await client.gets_bytes(5000)
-        await edge.until(partial(passed, begun + n * 0.02))
-    assert not held.gone
-    assert held.exchange is None

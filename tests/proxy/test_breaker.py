@@ -116,19 +116,6 @@ async def test_an_answer_whose_head_has_come_waits_no_more(edge: Edge) -> None:
     await client.gets(chunks(b"late"))
 
 
-async def test_a_tunnel_is_an_answer(edge: Edge) -> None:
-    limited(edge)
-    asks = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13")
-    client, upstream = await asked(edge, get("/public/", *asks))
-    assert pending(edge) == 1
-    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket"))
-    assert (await client.gets_head()).status == 101
-    await is_closed(edge)
-    client.closes()
-    await upstream.gets_eof()
-    upstream.closes()
-
-
 async def test_a_client_that_leaves_gives_up_its_place(edge: Edge) -> None:
     limited(edge)
     client, upstream = await asked(edge)
@@ -167,35 +154,3 @@ async def test_a_body_that_is_refused_with_its_head_gives_up_the_place(edge: Edg
     assert (await client.gets_answer()).status == 400
     await client.gets_eof()
     await is_closed(edge)
-
-
-async def test_no_endpoint_gives_up_the_place(edge: Edge) -> None:
-    limited(edge)
-    edge.config["upstreams"]["api"]["endpoints"] = ["http://api.internal:80"]
-    client = await edge.client()
-    for _ in range(3):
-        await client.sends(get())
-        is_fault(await client.gets_answer(), 502, "dns_error")
-    assert pending(edge) == 0
-
-
-async def test_answers_written_in_one_piece_and_errors_give_up_the_place_as_well(edge: Edge) -> None:
-    limited(edge)
-    edge.upstream.answers(lambda request: head("HTTP/1.1 500 Internal Server Error", "Content-Length: 0"))
-    client = await edge.client()
-    for _ in range(10):
-        await client.sends(get())
-        assert (await client.gets_answer()).status == 500
-    edge.upstream.answer = lambda request: ok()
-    for _ in range(10):
-        await client.sends(get())
-        assert (await client.gets_answer()).status == 200
-    assert pending(edge) == 0
-
-
-async def test_without_a_breaker_nobody_counts_who_waits(edge: Edge) -> None:
-    waiting = [await asked(edge) for _ in range(3)]
-    assert edge.metrics("edge_upstream_pending") == {}
-    for client, upstream in waiting:
-        await upstream.sends(ok(b"", "Connection: close"))
-        await client.gets_answer()

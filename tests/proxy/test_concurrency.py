@@ -12,10 +12,9 @@ from tests.proxy.asking import asked, asks, is_limited, request
 from tests.proxy.test_backpressure import narrow
 from tests.proxy.test_caps import Second
 from tests.proxy.test_drain import Drain
-from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends, tunnel
+from tests.proxy.test_tunnel import SWITCH, UPGRADE, tunnel
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 
-MIB = 1 << 20
 WITH_KEY = f"X-API-Key: {KEY}"
 
 
@@ -57,19 +56,6 @@ async def test_who_has_two_under_way_is_refused_a_third(edge: Edge) -> None:
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
     other.aborts()
-    await is_over(edge)
-
-
-async def test_of_many_who_come_at_once_as_many_pass_as_there_are_slots(edge: Edge) -> None:
-    clients = [await edge.client() for _ in range(10)]
-    for client in clients:
-        client.sends_now(request())
-    upstreams = [await edge.upstream.accepts() for _ in range(2)]
-    for upstream in upstreams:
-        await upstream.gets_request()
-        await upstream.sends(ok())
-    statuses = [(await client.gets_answer()).status for client in clients]
-    assert sorted(statuses) == [200] * 2 + [429] * 8
     await is_over(edge)
 
 
@@ -161,16 +147,6 @@ async def test_requests_in_line_have_one_after_the_other(edge: Edge) -> None:
 # ---- clients that leave
 
 
-async def test_a_client_that_takes_nothing_holds_it_until_it_is_gone(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
-    await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
-    assert edge.in_use() == 1
-    client.aborts()
-    await is_over(edge)
-    await upstream.gets_cut()
-
-
 async def test_a_client_that_takes_nothing_and_has_all_of_its_answer_does_not(edge: Edge) -> None:
     """What waits for it is bounded by its connection; the request is over."""
     client = await edge.client(receives=4096)
@@ -235,14 +211,6 @@ async def test_a_storm_of_clients_that_come_and_go_leaves_nothing_in_use(edge: E
 # ---- upstreams that fail, and what is refused after admission
 
 
-async def test_an_upstream_that_is_not_there_gives_it_back(edge: Edge) -> None:
-    edge.upstream.refuses()
-    client = await edge.client()
-    for _ in range(5):
-        assert (await asks(client)).status == 502
-        assert edge.in_use() == 0
-
-
 @pytest.mark.parametrize("name", ["sized", "chunked"])
 async def test_an_answer_that_breaks_off_gives_it_back(edge: Edge, name: str) -> None:
     client, upstream = await asked(edge)
@@ -274,14 +242,6 @@ async def test_a_request_that_is_sent_twice_has_one(edge: Edge) -> None:
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
     assert edge.in_use() == 0
-
-
-async def test_where_too_many_wait_for_an_upstream_it_is_given_back_at_once(edge: Edge) -> None:
-    edge.config["upstreams"]["api"]["breaker"] = {"pending": 1}
-    await asked(edge)
-    client = await edge.client()
-    assert (await asks(client)).status == 503
-    assert edge.in_use() == 1
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -324,22 +284,6 @@ async def test_a_tunnel_holds_it_until_either_side_leaves(edge: Edge, who: str) 
     await stays.gets_eof()
     stays.closes()
     await is_over(edge)
-
-
-async def test_a_tunnel_that_is_reset_gives_it_back(edge: Edge) -> None:
-    for _ in range(3):
-        client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
-        client.aborts()
-        await is_over(edge)
-        await upstream.gets_cut()
-
-
-async def test_who_has_too_many_tunnels_is_refused_the_handshake(edge: Edge) -> None:
-    tunnels = [await tunnel(edge, "/v1/ws", WITH_KEY) for _ in range(2)]
-    answer = await edge.refuses(get("/v1/ws", *UPGRADE, WITH_KEY))
-    is_limited(answer, "concurrency")
-    for client, upstream in tunnels:
-        await ends(client, upstream)
 
 
 # ---- a worker that leaves

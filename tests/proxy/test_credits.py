@@ -4,12 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asked, asks, is_limited, request
+from tests.proxy.asking import asked, asks, is_limited
 from tests.proxy.test_limits import left
 from tests.proxy.test_people import Shedding
-from tests.support.transcript import KEY, UNLIMITED, Edge, head, ok
-
-WITH_KEY = f"X-API-Key: {KEY}"
+from tests.support.transcript import UNLIMITED, Edge, ok
 
 
 def plan(edge: Edge, *limits: dict[str, Any], **besides: Any) -> None:
@@ -98,20 +96,6 @@ async def test_what_is_saved_is_known_to_the_next_configuration(edge: Edge) -> N
     is_limited(await asks(client), "basic")
 
 
-async def test_a_request_under_way_is_settled_as_it_was_admitted(edge: Edge) -> None:
-    await edge.upstream.rests()
-    plan(edge, {"rate": "1/h"}, concurrency=2)
-    client, upstream = await asked(edge)
-    other, second = await asked(edge)
-    assert edge.used() == {"basic": 1, "concurrency": 2, "burst-credits": 1}
-    plan(edge, {"rate": "1/h"}, burst_credits="off", concurrency=2)
-    await edge.reloads()
-    for waits, serves in ((client, upstream), (other, second)):
-        await serves.sends(ok())
-        assert (await waits.gets_answer()).status == 200
-    assert edge.used() == {"basic": 1, "concurrency": 0}
-
-
 # ---- plans without a limit
 
 
@@ -128,33 +112,3 @@ async def test_without_limits_they_are_for_when_the_edge_sheds(edge: Edge) -> No
     assert (await asks(client, key=UNLIMITED)).status == 503
     edge.runtime.overload.shedding = False
     assert (await asks(client)).status == 200
-
-
-async def test_with_limits_they_are_not(edge: Edge) -> None:
-    await edge.starts()
-    Shedding(edge, 1)
-    client = await edge.client()
-    assert (await asks(client)).status == 503
-    assert edge.used() == {"basic": 0, "burst-credits": 0}
-
-
-async def test_limits_of_routes_are_none_of_the_plan(edge: Edge) -> None:
-    """A plan without limits stays one on a route that has some."""
-    plan(edge)
-    edge.config["routes"][0]["limits"] = [{"rate": "10/min"}]
-    await edge.starts()
-    Shedding(edge, 1)
-    client = await edge.client()
-    assert (await asks(client)).status == 200
-    assert edge.used() == {"v1": 1, "burst-credits": 1}
-
-
-async def test_every_kind_of_request_may_be_bought(edge: Edge) -> None:
-    plan(edge, {"rate": "1/h"})
-    client = await edge.client()
-    await client.sends(request(method="HEAD") + request("/v1/x", "Content-Length: 0", method="POST"))
-    await client.sends(head("GET /v1/x HTTP/1.0", WITH_KEY))
-    edge.upstream.answer = lambda request: ok(b"")
-    for _ in range(3):
-        assert (await client.gets_answer("HEAD")).status == 200
-    assert spent(edge) == 2

@@ -6,7 +6,7 @@ from time import time
 import pytest
 
 from edgeproxy.proxy import runtime
-from tests.support.transcript import KEY, Edge, chunks, get, head, ok
+from tests.support.transcript import Edge, chunks, get, head, ok
 
 THEN = "Tue, 15 Nov 1994 08:12:31 GMT"
 NOW, LATER = "Sat, 21 Nov 2026 02:00:00 GMT", "Sat, 21 Nov 2026 02:00:01 GMT"
@@ -83,11 +83,6 @@ async def test_a_date_that_is_none_is_the_upstreams_own_affair(edge: Edge, value
     assert await dates(edge, head(OK, CHUNKED, f"Date: {value}") + chunks(b"a")) == [value]
 
 
-async def test_a_date_for_the_connection_alone_is_replaced(edge: Edge) -> None:
-    """RFC 9110 section 7.6.1."""
-    assert await dates(edge, ok(b"hello", "Connection: Date", f"Date: {THEN}")) == [NOW]
-
-
 async def test_an_answer_that_ends_with_its_connection_gets_a_date(edge: Edge) -> None:
     for version in ("1.1", "1.0"):
         client = await edge.client()
@@ -126,32 +121,3 @@ async def test_an_interim_answer_has_none(edge: Edge) -> None:
         assert "Date" not in await client.gets_answer()
         assert (await client.gets_answer())["Date"] == NOW
         upstream.closes()
-
-
-async def test_a_switch_of_protocols_has_none(edge: Edge) -> None:
-    client = await edge.client()
-    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
-    await client.sends(get("/public/ws", *upgrade, "Sec-WebSocket-Key: a"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", *upgrade) + b"hello")
-    answer = await client.gets_head()
-    assert (answer.status, answer.all("Date")) == (101, [])
-    await client.gets(b"hello")
-    client.closes()
-    await upstream.gets_eof()
-    upstream.closes()
-
-
-async def test_it_stands_beside_all_that_an_answer_gets(edge: Edge) -> None:
-    """RateLimit fields of old and new, fields for browsers, a field that is counted and hidden."""
-    edge.config |= {"legacy_headers": True, "security_headers": True}
-    edge.config["meters"] = {"tokens": {"count": "response_header", "header": "X-Tokens"}}
-    for lines, body in ((OK, FIVE), b"hello"), ((OK, CHUNKED), chunks(b"hello")):
-        answered = head(*lines, "X-RateLimit-Limit: 1", "X-Tokens: 3") + body
-        _, answer = await edge.passes(get("/v1/", f"Authorization: Bearer {KEY}"), answered)
-        assert answer["Date"] == NOW
-        assert (answer["X-RateLimit-Limit"], answer["X-Frame-Options"]) == ("60", "SAMEORIGIN")
-        assert "RateLimit" in answer
-        assert "X-Tokens" not in answer
-    assert edge.usage()["acme", "tokens", "v1"] == 6

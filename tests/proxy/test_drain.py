@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -43,21 +42,6 @@ async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
     upstream = await edge.upstream.accepts()
     await upstream.gets_head()
     return client, upstream
-
-
-async def test_with_nobody_there_it_ends_at_once(edge: Edge) -> None:
-    await edge.starts()
-    begun = monotonic()
-    await edge.worker.drain(5.0)
-    assert monotonic() - begun < 1.0
-
-
-async def test_nobody_new_is_accepted(edge: Edge) -> None:
-    await edge.starts()
-    await edge.worker.drain(5.0)
-    await edge.settles()
-    with pytest.raises(OSError):
-        await edge.client()
 
 
 async def test_an_idle_client_is_closed_without_a_word(edge: Edge) -> None:
@@ -118,23 +102,6 @@ async def test_of_requests_in_line_the_one_under_way_is_the_last(edge: Edge) -> 
     await client.gets_eof()
     await edge.settles()
     assert upstream.has() == b""
-    client.closes()
-    await drain.ends()
-
-
-async def test_a_head_that_has_begun_to_arrive_is_served(edge: Edge) -> None:
-    client = await edge.client()
-    request = get()
-    await client.sends(request[:20])
-    await edge.settles()
-    drain = Drain(edge)
-    await edge.settles()
-    await client.sends(request[20:])
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer())["Connection"] == "close"
-    await client.gets_eof()
     client.closes()
     await drain.ends()
 
@@ -228,34 +195,6 @@ async def test_both_ends_of_a_websocket_are_told_and_close_as_they_do_with_each_
     assert not drain.done
     await upstream.sends(AWAY)
     upstream.closes()
-    await drain.ends()
-
-
-async def test_an_upstream_may_answer_first_and_closes_its_connection(edge: Edge) -> None:
-    client, upstream = await tunnel(edge)
-    drain = Drain(edge, 60.0)
-    await gets_away(upstream)
-    await upstream.sends(AWAY)
-    upstream.closes()
-    await client.gets(AWAY)
-    await client.gets_eof()
-    await client.sends(close(1001))
-    client.closes()
-    await drain.ends()
-
-
-async def test_who_answers_and_leaves_the_connection_open_is_not_waited_for(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgeproxy.proxy.tunnel.CLOSED_WITHIN", 0.05)
-    client, upstream = await tunnel(edge)
-    drain = Drain(edge, 60.0)
-    await client.gets(AWAY)
-    await gets_away(upstream)
-    await upstream.sends(AWAY)
-    await client.sends(close(1001))
-    await client.gets_cut()
-    await upstream.gets_cut()
     await drain.ends()
 
 
@@ -354,14 +293,6 @@ async def test_a_websocket_that_opens_during_a_drain_is_told_at_once(edge: Edge)
     await drain.ends()
 
 
-async def test_websockets_that_do_not_answer_are_cut_in_the_end(edge: Edge) -> None:
-    client, upstream = await tunnel(edge)
-    drain = Drain(edge, 0.1)
-    assert await client.gets_cut() == AWAY
-    assert len(await upstream.gets_cut()) == 8
-    await drain.ends()
-
-
 async def test_a_websocket_over_tls_is_told_as_well(edge: Edge, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = map(str, authority.issues("edge.test"))
@@ -381,33 +312,6 @@ async def test_a_websocket_over_tls_is_told_as_well(edge: Edge, tmp_path: Path) 
     await upstream.sends(AWAY)
     await upstream.gets_eof()
     upstream.closes()
-    await drain.ends()
-
-
-async def test_a_stream_of_events_goes_on_and_is_finished(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"))
-    answer = await client.gets_head()
-    drain = Drain(edge, 60.0)
-    for n in range(3):
-        await edge.settles()
-        await upstream.sends(b"9\r\ndata: %d\n\n\r\n" % n)
-        assert await client.gets_until(b"\n\n\r\n") == b"9\r\ndata: %d\n\n\r\n" % n
-    assert not drain.done
-    await upstream.sends(b"0\r\n\r\n")
-    await client.gets_chunks(answer)
-    await client.gets_eof()
-    client.closes()
-    await drain.ends()
-
-
-async def test_it_ends_as_soon_as_the_last_client_has_left(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    drain = Drain(edge, 60.0)
-    await edge.settles()
-    await upstream.sends(ok())
-    await client.gets_answer()
-    client.closes()
     await drain.ends()
 
 

@@ -3,11 +3,10 @@
 import pytest
 
 from tests.proxy.test_faults import is_fault
-from tests.support.transcript import Edge, Upstream, chunks, get, head, ok
+from tests.support.transcript import Edge, Upstream, get, head, ok
 from tests.support.wire import Message, Wire
 
 BROKEN = head("HTTP/1.1 503 Service Unavailable", "Content-Length: 0")
-BROKEN_IN_PIECES = head("HTTP/1.1 500 Internal Server Error", "Transfer-Encoding: chunked") + chunks(b"oh")
 
 
 def two(edge: Edge, errors: int = 3, seconds: str = "1min") -> tuple[Upstream, Upstream]:
@@ -27,26 +26,6 @@ async def asks(edge: Edge, times: int) -> list[Message]:
         answers.append(await client.gets_answer())
     client.closes()
     return answers
-
-
-@pytest.mark.parametrize("answer", [BROKEN, BROKEN_IN_PIECES], ids=["whole", "in pieces"])
-async def test_an_endpoint_that_answers_errors_is_left_out(edge: Edge, answer: bytes) -> None:
-    bad, _ = two(edge)
-    bad.answers(lambda request: answer)
-    answers = await asks(edge, 60)
-    assert len([each for each in answers if each.status >= 500]) == 3
-    assert len(bad.requests) == 3
-    assert edge.endpoint().out
-    assert {each.status for each in answers[-30:]} == {200}
-
-
-async def test_an_endpoint_that_refuses_connections_is_left_out_and_no_client_notices(edge: Edge) -> None:
-    bad, _ = two(edge)
-    bad.refuses()
-    assert {each.status for each in await asks(edge, 60)} == {200}
-    assert edge.count("edge_upstream_errors_total", "api", "connection_refused") == 3
-    assert edge.count("edge_upstream_retries_total", "api") == 3
-    assert edge.endpoint().out
 
 
 async def test_an_endpoint_that_does_not_answer_in_time_is_left_out(edge: Edge) -> None:

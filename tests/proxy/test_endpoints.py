@@ -3,7 +3,6 @@
 import asyncio
 import socket
 
-import pytest
 import uvloop
 
 from edgeproxy.messages import Drain, EndpointAddresses, Endpoints, Ready
@@ -65,16 +64,6 @@ async def test_with_no_endpoint_up_it_is_503_and_the_connection_goes_on(edge: Ed
     await upstream.gets_request()
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
-
-
-async def test_with_no_endpoint_up_a_body_still_to_come_ends_the_connection(edge: Edge) -> None:
-    client = await edge.client()
-    tell(edge, ("127.0.0.1", ""))
-    await client.sends(post(b"body")[:-1])
-    answer = await client.gets_answer()
-    is_fault(answer, 503, "destination_unavailable")
-    assert answer["Connection"] == "close"
-    await client.gets_eof()
 
 
 async def test_idle_connections_to_an_address_that_is_gone_are_closed(edge: Edge) -> None:
@@ -159,14 +148,3 @@ def test_a_worker_whose_upstream_has_a_name_serves_once_it_knows_an_address(edge
     uvloop.run(scene())
     process.close()
     edge.upstream.listening.close()
-
-
-@pytest.mark.parametrize("n", [1, 3])
-async def test_requests_go_to_every_address_of_a_name(edge: Edge, n: int) -> None:
-    named(edge)
-    client = await edge.client()
-    addresses = " ".join(f"127.0.0.{number}" for number in range(1, n + 1))
-    tell(edge, (addresses, addresses))
-    picked = {edge.endpoint().service.select().address for _ in range(200)}
-    assert picked == set(addresses.split())
-    client.closes()

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.proxy.test_refusals import is_problem
-from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
+from tests.support.transcript import UNLIMITED, Edge, get, head, ok
 from tests.support.wire import Message, Wire
 
 
@@ -26,15 +26,6 @@ async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
     return client, upstream
 
 
-async def still_served(edge: Edge, client: Wire) -> None:
-    """The client's connection serves another request, over another connection to the upstream."""
-    await client.sends(get("/public/next"))
-    another = await edge.upstream.accepts()
-    assert (await another.gets_request()).first == "GET /public/next HTTP/1.1"
-    await another.sends(ok(b"next"))
-    assert (await client.gets_answer()).body == b"next"
-
-
 # ---- connecting
 
 
@@ -48,14 +39,6 @@ async def test_an_upstream_that_refuses_connections_is_502(edge: Edge) -> None:
         assert "Connection" not in answer
     assert edge.count("edge_upstream_errors_total", "api", "connection_refused") == 2
     assert edge.count("edge_requests_total", "public", "-", "502") == 2
-
-
-async def test_pipelined_requests_to_an_upstream_that_is_not_there_are_all_answered(edge: Edge) -> None:
-    edge.upstream.refuses()
-    client = await edge.client()
-    await client.sends(get() * 50)
-    for _ in range(50):
-        assert (await client.gets_answer()).status == 502
 
 
 async def test_an_upstream_that_takes_no_connection_in_time_is_504(edge: Edge) -> None:
@@ -82,16 +65,6 @@ async def test_a_host_that_cannot_be_resolved_is_502(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(get())
     is_fault(await client.gets_answer(), 502, "dns_error")
-
-
-async def test_another_endpoint_is_asked_where_one_cannot_be_reached(edge: Edge) -> None:
-    other = edge.adds_endpoint()
-    edge.upstream.refuses()
-    other.answers(lambda request: ok(b"other " + request.body))
-    client = await edge.client()
-    for _ in range(20):
-        await client.sends(post(b"body"))
-        assert (await client.gets_answer()).body == b"other body"
 
 
 async def test_the_log_says_which_request_met_an_upstream_that_cannot_be_reached(edge: Edge) -> None:
@@ -173,16 +146,6 @@ async def test_a_reset_that_comes_with_the_last_bytes_is_no_clean_end(edge: Edge
     assert not (await client.gets_cut()).endswith(b"0\r\n\r\n")
 
 
-async def test_an_answer_whose_pieces_never_begin_to_come_is_cut_off(edge: Edge) -> None:
-    """The deadline between pieces holds from the head on."""
-    edge.config["upstreams"]["api"]["timeouts"] = {"idle": "50ms", "response_head": "1min"}
-    client, upstream = await asked(edge)
-    await upstream.sends(TRUNCATED["length, nothing"])
-    await client.gets_head()
-    assert await client.gets_cut() == b""
-    await upstream.gets_cut()
-
-
 async def test_a_slow_answer_within_its_deadlines_arrives(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "1s", "response_head": "100ms"}
     client, upstream = await asked(edge)
@@ -250,31 +213,6 @@ async def test_a_fault_behind_a_client_that_asked_to_close_says_so(edge: Edge) -
     answer = await client.gets_answer()
     assert (answer.status, answer["Connection"]) == (502, "close")
     await client.gets_eof()
-
-
-async def test_a_fault_is_told_to_head_without_a_body(edge: Edge) -> None:
-    edge.upstream.refuses()
-    client = await edge.client()
-    await client.sends(head("HEAD /public/ HTTP/1.1", "Host: h"), get())
-    assert (await client.gets_answer("HEAD")).status == 502
-    assert (await client.gets_answer()).status == 502
-
-
-async def test_a_fault_tells_nobody_where_the_upstream_is(edge: Edge) -> None:
-    edge.upstream.refuses()
-    client = await edge.client()
-    await client.sends(get())
-    answer = await client.gets_answer()
-    assert str(edge.upstream.port).encode() not in answer.raw + answer.body
-
-
-async def test_an_answer_that_is_whole_before_the_upstream_resets_is_whole(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), chunks(b"abc"))
-    assert (await client.gets_answer()).body == b"abc"
-    upstream.aborts()
-    await edge.until(lambda: not edge.endpoint().idle)
-    await still_served(edge, client)
 
 
 async def test_a_fault_is_not_billed(edge: Edge) -> None:

@@ -117,17 +117,6 @@ async def test_what_comes_behind_a_request_that_waits_is_served_after_it(edge: E
     assert edge.upstream.requests[0].body == b"abcdef"
 
 
-async def test_nobody_has_the_key(edge: Edge, supervisor: Supervisor) -> None:
-    client = await edge.client()
-    assert await supervisor.meets(client, "guess") == 401
-    for _ in range(3):
-        is_problem(await asks(client, key="guess"), 401)
-    assert not supervisor.asked(), "that is remembered"
-    assert edge.count("edge_auth_failures_total", "unknown") == 4
-    assert not any(edge.runtime.snapshot.heads), "unknown keys are in no other memory"
-    assert not edge.runtime.snapshot.directory._known
-
-
 async def test_who_was_unknown_is_asked_for_again_after_a_while(
     edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,16 +320,6 @@ async def test_nobody_is_served_without_what_holds_them(
     assert edge.usage() == {("-", "requests", "public"): 1}
 
 
-async def test_a_tier_that_comes_with_a_reload_is_enough(edge: Edge, supervisor: Supervisor) -> None:
-    supervisor.knows(customer={"tier": "gold"})
-    client = await edge.client()
-    assert await supervisor.meets(client) == 503
-    edge.config["tiers"]["gold"] = {}
-    await edge.reloads()
-    assert (await asks(client, key=MINE)).status == 200
-    assert not supervisor.asked(), "what was told is remembered over a reload"
-
-
 async def test_whom_the_files_name_they_name_whole(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows(name="acme", customer={"tier": "free"})
     supervisor.knows(KEY, "eve", {"tier": "free"})
@@ -371,16 +350,6 @@ async def test_a_request_that_waits_over_a_reload_is_served_by_what_serves_then(
     edge.config["directory"] = {"from": "hub"}
     await edge.reloads()
     assert (await asks(client, key=MINE)).status == 200
-
-
-async def test_a_flag_may_name_them(edge: Edge, supervisor: Supervisor) -> None:
-    edge.config["flags"] = {"new": {"customers": ["dora"]}}
-    edge.config["routes"].append({"path": "/new/*", "upstream": "api", "flag": "new"})
-    supervisor.knows()
-    supervisor.knows("of-eve", "eve", {"tier": "free"})
-    client = await edge.client()
-    assert await supervisor.meets(client, MINE, "/new/x") == 200
-    assert await supervisor.meets(client, "of-eve", "/new/x") == 404
 
 
 # ---- what may be asked

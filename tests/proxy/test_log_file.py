@@ -39,18 +39,6 @@ def written(opened: LogFile) -> None:
     until(lambda: opened._writer.done == opened._handed, "all is dealt with")
 
 
-def numbered(*numbers: int, width: int = 8) -> list[bytes]:
-    return [b"%0*d\n" % (width, n) for n in numbers]
-
-
-def test_lines_are_written_in_their_order(file: Path) -> None:
-    with log(file) as opened:
-        for n in range(100):
-            opened.put(numbered(2 * n, 2 * n + 1))
-    assert file.read_bytes() == b"".join(numbered(*range(200)))
-    assert opened.lost()[0] == 0
-
-
 def test_a_new_file_is_not_for_everybody(file: Path) -> None:
     before = os.umask(0o022)
     try:
@@ -59,13 +47,6 @@ def test_a_new_file_is_not_for_everybody(file: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
-
-
-def test_what_is_there_stays(file: Path) -> None:
-    file.write_bytes(b"before\n")
-    with log(file) as opened:
-        opened.put([b"after\n"])
-    assert file.read_bytes() == b"before\nafter\n"
 
 
 def moved(file: Path) -> None:
@@ -188,13 +169,6 @@ def test_where_there_is_no_room_for_all_the_file_ends_with_a_whole_line(file: Pa
     assert file.read_bytes() == b"before\n" + b"".join(kept) + b"there is room again\n"
 
 
-def test_a_full_device_costs_every_line_and_nothing_else() -> None:
-    with log(Path("/dev/full")) as opened:
-        opened.put([b"one\n", b"two\n"])
-        written(opened)
-        assert opened.lost() == (2, "No space left on device")
-
-
 def test_a_fifo_that_nobody_reads_blocks_nobody_and_loses_what_is_too_much(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,21 +240,6 @@ def test_the_streams_that_are_open_already_are_used_whatever_they_are() -> None:
         with closing(theirs):
             subprocess.run([sys.executable, "-c", writes], stdout=theirs, timeout=60, check=True)
         assert ours.makefile("rb").read() == b"one\ntwo\n"
-
-
-def test_a_stream_that_does_not_wait_is_waited_for() -> None:
-    """Who shares a pipe with others may find that one of them made it so that a full one refuses."""
-    writes = "from pathlib import Path; from edgeproxy.proxy.log_file import LogFile; "
-    writes += "log = LogFile(Path('/dev/stdout')); log.put([b'x' * 999 + b'\\n'] * 500); log.close(60.0)"
-    writes += "; assert log.lost()[0] == 0"
-    ours, theirs = os.pipe()
-    os.set_blocking(theirs, False)
-    child = subprocess.Popen([sys.executable, "-c", writes], stdout=theirs)
-    os.close(theirs)
-    with os.fdopen(ours, "rb") as reader:
-        lines = reader.read().splitlines()
-    assert child.wait(60) == 0
-    assert lines == [b"x" * 999] * 500
 
 
 def test_pieces_are_whole_lines_as_large_as_a_pipe_keeps_together() -> None:

@@ -19,11 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from edgeproxy.proxy import overload
 from edgeproxy.proxy.overload import (
     EVERY,
     LEAST,
-    LONGEST,
     MARGIN,
     MOST,
     QUEUED,
@@ -33,7 +31,6 @@ from edgeproxy.proxy.overload import (
     Overload,
     Shedding,
 )
-from tests.proxy.test_tunnel import ends, tunnel
 from tests.support.transcript import UNLIMITED, Edge, get, ok
 from tests.support.wire import PATIENCE
 
@@ -206,15 +203,6 @@ def test_it_does_not_swing_however_long_upstreams_take(chance: random.Random, up
     assert within(between(done, 4.0, 8.0, HIGH), 0.99) < upstream + 6 * (LAG + EVERY)
 
 
-def test_when_the_load_falls_everybody_is_served_again_at_once(chance: random.Random) -> None:
-    control = Shedding(LAG, MANY)
-    done = Loop(control, chance).run(overloaded(0.9, 0.9, until=5.0), 9.0)
-    assert shed(between(done, 5.0, 6.0, HIGH)) < 0.1
-    assert shed(between(done, 6.0, 7.0, LOW)) < 0.5
-    assert not any(each.took is None for each in done if each.came >= 7.0)
-    assert control.share == 0.0
-
-
 # ---- what is no overload
 
 
@@ -248,23 +236,10 @@ def test_a_lag_has_to_stand() -> None:
     assert not any(late(Shedding(LAG, MANY), [0.049] * 100))
 
 
-def test_long_turns_have_to_be_several() -> None:
-    assert late(Shedding(LAG, MANY), [1.0] * 4).index(True) == SAMPLES - 1
-    assert not any(late(Shedding(LAG, MANY), [9.0, 5.0, 3.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.06]))
-
-
 def test_a_lag_without_requests_is_not_of_their_making() -> None:
     control = Shedding(LAG, MANY)
     assert not any(late(control, [0.2] * 50, requests=LEAST - 1))
     assert late(control, [0.2], start=120.0) == [True]
-
-
-def test_one_hiccup_does_not_count_while_there_is_something_to_be_shed_either() -> None:
-    control = Shedding(LAG, MANY)
-    late(control, [0.06] * 20)
-    share = control.share
-    late(control, [3.0, 0.05], start=103.0)
-    assert control.share == pytest.approx(share, abs=0.06)
 
 
 def test_a_lag_that_was_enormous_is_not_held_against_anybody_when_it_is_over() -> None:
@@ -285,17 +260,6 @@ def test_too_many_requests_under_way_count_at_once_and_no_longer_than_they_last(
         control.sample(len(shares) * EVERY, 0.0, requests)
         shares.append(control.share)
     assert shares == pytest.approx([0.0, 0.001 / MARGIN, 0.5, MOST, MOST, 0.5, 0.0, 0.0])
-
-
-def test_the_larger_of_both_shares_holds() -> None:
-    control = Shedding(LAG, 1000)
-    late(control, [0.06] * 20)
-    by_lag = control.share
-    assert by_lag > 0.05
-    late(control, [0.06], requests=1001, start=103.0)
-    assert control.share >= by_lag
-    late(control, [0.06], requests=2000, start=103.1)
-    assert control.share == MOST
 
 
 def test_the_requests_under_way_are_bounded_whatever_upstreams_do(chance: random.Random) -> None:
@@ -372,13 +336,6 @@ def test_a_priority_not_heard_of_before_has_its_place_between_the_others() -> No
     assert (control.sheds(25), control.sheds(40)) == (False, False)
 
 
-def test_without_a_share_nobody_is_shed() -> None:
-    control = pressed(0.5, arrivals={1: 10, 2: 10})
-    control.sample(0.0, 0.0, 0)
-    assert asked(control, 0, 1, 2) == {0: 0, 1: 0, 2: 0}
-    assert asked(Shedding(LAG, MANY), 0, 5) == {0: 0, 5: 0}
-
-
 @given(
     samples=st.lists(
         st.tuples(
@@ -403,30 +360,6 @@ def test_nobody_is_shed_while_a_lower_priority_passes(
             if True in verdict:
                 assert control.share > 0.0
                 assert all(lower == {True} for p, lower in verdicts.items() if p < priority)
-
-
-# ---- another configuration
-
-
-def test_another_configuration_changes_bounds_and_not_what_is_shed() -> None:
-    control = Shedding(LAG, 1000)
-    late(control, [0.06] * 30)
-    share = control.share
-    control.change(0.06, 2000)
-    assert control.share == share
-    late(control, [0.06], requests=1500, start=105.0)
-    assert control.share == pytest.approx(share, abs=0.06)
-    # From now on it is held at the new target, and 1500 requests are not too many.
-    late(control, [0.03] * 100, requests=1500, start=106.0)
-    assert control.share == 0.0
-
-
-def test_a_gap_between_samples_counts_for_a_tenth_of_a_second_at_most() -> None:
-    control = Shedding(LAG, MANY)
-    late(control, [0.06] * 20)
-    share = control.share
-    late(control, [0.06], start=100_000.0)
-    assert control.share - share <= 0.2 * overload.BY_TIME * LONGEST + 0.01
 
 
 # ---- in a worker
@@ -526,39 +459,6 @@ async def test_a_reload_changes_the_bounds_of_what_is_under_way(edge: Edge) -> N
     assert over._control is control
     await edge.until(lambda: not over.shedding)
     endpoint.outstanding -= 200
-
-
-async def test_what_is_under_way_to_an_upstream_that_was_replaced_counts(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    endpoint = edge.endpoint()
-    edge.config["upstreams"]["api"]["pool"] = 3
-    await edge.reloads()
-    assert edge.endpoint() is not endpoint
-    assert edge.worker.generations.under_way() == 1
-    await upstream.sends(ok())
-    await client.gets_answer()
-    assert edge.worker.generations.under_way() == 0
-
-
-async def test_tunnels_are_not_under_way(edge: Edge) -> None:
-    edge.config["overload"] = {"requests": 1}
-    client, upstream = await tunnel(edge)
-    assert [endpoint.outstanding for endpoint in edge.endpoints()] == [1]
-    assert edge.worker.generations.under_way() == 0
-    await ends(client, upstream)
-    await edge.until(lambda: not edge.runtime.connections.tunnels)
-    assert edge.worker.generations.under_way() == 0
-
-
-async def test_what_is_shed_is_counted_by_priority(edge: Edge) -> None:
-    await edge.starts()
-    for priority in (0, 5, 5):
-        edge.runtime.metrics.shed(priority)
-    assert edge.count("edge_shed_total", "0") == 1
-    assert edge.count("edge_shed_total", "5") == 2
 
 
 async def test_a_request_that_is_shed_gets_503_and_is_told_when_to_come_back(edge: Edge) -> None:

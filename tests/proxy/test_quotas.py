@@ -7,9 +7,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from edgeproxy.clock import EPOCH
-from tests.proxy.asking import asked, asks, is_limited, request
-from tests.proxy.test_tunnel import UPGRADE, ends
-from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
+from tests.proxy.asking import asked, asks, is_limited
+from tests.support.transcript import KEY, Edge, chunks, head, ok, post
 
 WITH_KEY = f"X-API-Key: {KEY}"
 DAY = 86_400
@@ -77,37 +76,6 @@ async def test_a_soft_quota_marks_what_is_not_included_and_lets_it_pass(answerin
         assert answer["X-Quota"] == '"requests-month";over'
     assert answering.used() == {"requests-month": 6}
     assert answering.metrics("edge_rate_limited_total") == {}
-
-
-ANSWERS = {
-    "whole": ok(),
-    "chunked": head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"abc"),
-    "no content": head("HTTP/1.1 204 No Content"),
-    "not modified": head("HTTP/1.1 304 Not Modified"),
-    "an error": head("HTTP/1.1 500 Oh", "Content-Length: 0"),
-}
-
-
-@pytest.mark.parametrize("name", ANSWERS)
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_every_kind_of_answer_is_marked(edge: Edge, name: str, method: str) -> None:
-    quotas(edge, {"per": "day", "included": 0})
-    answered = ANSWERS[name] if method == "GET" else ANSWERS[name].partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-    _, answer = await edge.passes(request(method=method), answered, method)
-    assert answer["X-Quota"] == '"requests-day";over'
-
-
-async def test_a_tunnel_is_one_request_and_is_marked(edge: Edge) -> None:
-    quotas(edge, {"per": "day", "included": 0})
-    client = await edge.client()
-    await client.sends(get("/v1/ws", *UPGRADE, WITH_KEY))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
-    await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))
-    assert (await client.gets_head())["X-Quota"] == '"requests-day";over'
-    await ends(client, upstream)
-    await edge.until(lambda: not edge.runtime.connections.clients)
-    assert edge.used() == {"requests-day": 1}
 
 
 # ---- the calendar
@@ -188,44 +156,6 @@ async def test_a_broken_answer_counts_as_it_began(edge: Edge) -> None:
     assert edge.used() == {"requests-month": 1}
 
 
-async def test_a_fault_makes_room_for_the_next_one(edge: Edge) -> None:
-    quotas(edge, {"per": "day", "included": 1, "cap": "hard"})
-    client, upstream = await asked(edge, post(b"", "/v1/x", WITH_KEY))
-    full = await edge.client()
-    is_limited(await asks(full), "requests-day")
-    upstream.closes()
-    assert (await client.gets_answer()).status == 502
-    await client.sends(request())
-    another = await edge.upstream.accepts()
-    await another.gets_request()
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
-    is_limited(await asks(full), "requests-day")
-
-
-async def test_refusals_of_others_charge_nothing(answering: Edge) -> None:
-    quotas(answering, {"per": "day", "included": 5}, limits=[{"rate": "2/min"}])
-    client = await answering.client()
-    for _ in range(2):
-        await asks(client)
-    for _ in range(3):
-        is_limited(await asks(client), "basic")
-    assert answering.used() == {"basic": 2, "requests-day": 2}
-
-
-# ---- whose it is
-
-
-async def test_a_flood_of_addresses_takes_no_row_of_a_payers(answering: Edge) -> None:
-    """They are counted where all addresses are; whoever floods that table leaves the quotas' alone."""
-    answering.config["tiers"]["anonymous"] = answering.config["tiers"]["basic"]
-    clients = [await answering.client(f"127.0.0.{number}") for number in range(2, 12)]
-    for client in clients:
-        assert (await asks(client, "/public/x", key="")).status == 200
-    store = answering.worker.store
-    assert (store.quotas.rows_in_use, store.addresses.rows_in_use >= len(clients)) == (0, True)
-
-
 # ---- other configurations
 
 
@@ -246,19 +176,3 @@ async def test_what_is_used_is_known_under_another_number_and_another_cap(answer
     quotas(answering, {"per": "month", "included": 6, "cap": "hard"})
     await answering.reloads()
     is_limited(await asks(client), "requests-month")
-
-
-async def test_one_under_way_while_its_meter_goes_ends_as_it_began(edge: Edge) -> None:
-    edge.config["meters"] = {"requests": {"count": "requests"}, "good": {"count": "requests", "when": "success"}}
-    edge.config["tiers"]["basic"] = {"quotas": [{"meter": "good", "per": "day", "included": 9}]}
-    client, upstream = await asked(edge)
-    assert edge.used() == {"good-day": 1}
-    kept = edge.config["tiers"]["basic"]
-    edge.config["tiers"]["basic"] = {}
-    edge.config["meters"] = {"requests": {"count": "requests"}}
-    await edge.reloads()
-    await upstream.sends(head("HTTP/1.1 404 No", "Content-Length: 0"))
-    assert (await client.gets_answer()).status == 404
-    edge.config["tiers"]["basic"] = kept
-    edge.config["meters"]["good"] = {"count": "requests", "when": "success"}
-    assert edge.used() == {"good-day": 0}

@@ -23,8 +23,7 @@ from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.tls import Outward
 from tests.proxy.authority import Authority
 from tests.proxy.test_limits import left
-from tests.proxy.test_tunnel import tunnel
-from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, digest, get, head, ok, post
+from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, get, head, ok, post
 from tests.support.wire import Message, Wire
 
 
@@ -73,18 +72,6 @@ async def test_a_request_under_way_ends_as_it_began_and_the_next_one_sees_the_ne
     assert edge.count("edge_requests_total", "other", "-", "200") == 1
 
 
-async def test_of_requests_sent_at_once_those_that_wait_see_the_new_one(edge: Edge) -> None:
-    client, upstream = await asked(edge, get() + get("/v1/x") + get("/public/again"))
-    edge.config["routes"] = [route for route in edge.config["routes"] if route["name"] == "public"]
-    await edge.reloads()
-    await upstream.sends(ok(b"first"))
-    assert (await client.gets_answer()).body == b"first"
-    assert (await client.gets_answer()).status == 404
-    await upstream.gets_request()
-    await upstream.sends(ok(b"last"))
-    assert (await client.gets_answer()).body == b"last"
-
-
 async def test_a_head_that_was_half_sent_is_read_by_the_new_one(answering: Edge) -> None:
     client = await answering.client()
     request = get("/v1/x", f"X-API-Key: {KEY}")
@@ -114,39 +101,6 @@ async def test_an_upload_keeps_the_bound_that_it_began_with(edge: Edge) -> None:
     assert (await client.gets_answer()).status == 413
 
 
-async def test_a_stream_goes_on_and_its_connection_takes_the_next_request(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"3\r\none\r\n")
-    answer = await client.gets_head()
-    await client.gets_until(b"one\r\n")
-    edge.config["legacy_headers"] = True
-    await edge.reloads()
-    await upstream.sends(b"3\r\ntwo\r\n0\r\n\r\n")
-    await client.gets(b"3\r\ntwo\r\n0\r\n\r\n")
-    assert answer.status == 200
-    await client.sends(get("/v1/x", f"X-API-Key: {KEY}"))
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer())["X-RateLimit-Limit"] == "60"
-
-
-async def test_a_tunnel_stays_open_though_nothing_of_it_is_configured_any_more(edge: Edge) -> None:
-    client, upstream = await tunnel(edge)
-    edge.config["upstreams"] = {"other": {"endpoints": ["http://127.0.0.1:9"]}}
-    edge.config["routes"] = [{"path": "/other/*", "upstream": "other"}]
-    for _ in range(3):
-        await edge.reloads()
-    await edge.until(lambda: not edge.runtime.snapshot.services["other"].endpoints[0].outstanding)
-    await client.sends(b"\x81\x02hi")
-    await upstream.gets(b"\x81\x02hi")
-    await upstream.sends(b"\x81\x03you")
-    await client.gets(b"\x81\x03you")
-    client.closes()
-    await upstream.gets_eof()
-    upstream.closes()
-    await edge.until(lambda: not edge.worker.generations._services, "what only the tunnel needed is let go")
-
-
 # ---- who may ask
 
 
@@ -162,21 +116,6 @@ async def test_a_key_that_is_revoked_is_unknown_at_once_on_an_open_connection(an
     answering.config["keys"].append(key)
     await answering.reloads()
     assert left(await asks(client))[:2] == ("basic", 56)
-
-
-async def test_a_customer_who_is_removed_loses_access_and_no_count(answering: Edge) -> None:
-    client = await answering.client()
-    for _ in range(3):
-        await asks(client)
-    keys, customer = answering.config["keys"], answering.config["customers"].pop("acme")
-    answering.config["keys"] = [key for key in keys if key["customer"] != "acme"]
-    await answering.reloads()
-    assert (await asks(client)).status == 401
-    assert answering.usage()["acme", "requests", "v1"] == 3
-    answering.config["keys"], answering.config["customers"]["acme"] = keys, customer
-    await answering.reloads()
-    assert left(await asks(client))[:2] == ("basic", 56)
-    assert answering.usage()["acme", "requests", "v1"] == 4
 
 
 async def test_a_key_that_changes_hands_is_another_customers_from_the_next_request_on(edge: Edge) -> None:
@@ -225,20 +164,6 @@ async def test_another_rate_holds_at_once_and_knows_what_was_used(answering: Edg
     assert (await asks(client)).status == 429
 
 
-async def test_names_and_their_order_are_nothing_to_what_is_used(answering: Edge) -> None:
-    limited(answering, {"name": "short", "rate": "50/min"}, {"name": "long", "rate": "1000/h"})
-    client = await answering.client()
-    for _ in range(10):
-        await asks(client)
-    limited(answering, {"name": "ours", "rate": "400/h"}, {"name": "burst", "rate": "300/min"})
-    await answering.reloads()
-    answer = await asks(client)
-    assert (answer.status, left(answer)[:2]) == (200, ("burst", 289))
-    limited(answering, {"name": "ours", "rate": "20/h"}, {"name": "burst", "rate": "300/min"})
-    await answering.reloads()
-    assert left(await asks(client))[:2] == ("ours", 8)
-
-
 async def test_who_has_no_room_in_the_table_is_held_on_as_well(answering: Edge) -> None:
     answering.config["tables"] = {"customers": 1, "addresses": 1000}
     answering.config["customers"]["free"] = {"tier": "basic"}
@@ -254,63 +179,7 @@ async def test_who_has_no_room_in_the_table_is_held_on_as_well(answering: Edge) 
     assert answering.count("edge_table_full_total", "customers") >= 1
 
 
-async def test_a_refusal_under_way_is_no_reason_to_count_twice(edge: Edge) -> None:
-    limited(edge, {"rate": "2/min"})
-    client, upstream = await asked(edge, get("/v1/x", f"X-API-Key: {KEY}"))
-    await edge.reloads()
-    limited(edge, {"rate": "3/min"})
-    await edge.reloads()
-    await upstream.sends(ok())
-    answer = await client.gets_answer()
-    assert answer["RateLimit-Policy"] == '"basic";q=2;w=60'
-    assert left(answer)[:2] == ("basic", 1)
-    await client.sends(get("/v1/x", f"X-API-Key: {KEY}"))
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    answer = await client.gets_answer()
-    assert answer["RateLimit-Policy"] == '"basic";q=3;w=60'
-    assert left(answer)[:2] == ("basic", 1)
-
-
-async def test_a_meter_that_comes_back_counts_on(answering: Edge) -> None:
-    client = await answering.client()
-    await asks(client)
-    answering.config["meters"] = {"good": {"count": "requests", "when": "success"}}
-    await answering.reloads()
-    await asks(client)
-    assert answering.usage() == {("acme", "requests", "v1"): 1, ("acme", "good", "v1"): 1}
-    answering.config["meters"]["requests"] = {"count": "requests"}
-    answering.config["routes"][0]["name"] = "v1-again"
-    await answering.reloads()
-    await asks(client)
-    answering.config["routes"][0]["name"] = "v1"
-    await answering.reloads()
-    await asks(client)
-    assert answering.usage() == {
-        ("acme", "requests", "v1"): 2,
-        ("acme", "good", "v1"): 2,
-        ("acme", "requests", "v1-again"): 1,
-        ("acme", "good", "v1-again"): 1,
-    }
-
-
 # ---- who is connected
-
-
-async def test_a_limit_by_address_holds_those_who_are_connected(answering: Edge) -> None:
-    client = await answering.client()
-    for _ in range(2):
-        assert "RateLimit" not in await asks(client, "/public/", key="")
-    answering.config["per_ip"] = {"rate": "3/min"}
-    await answering.reloads()
-    assert [left(await asks(client, "/public/", key=""))[1] for _ in range(2)] == [2, 1]
-    answering.config["per_ip"] = {"rate": "5/min"}
-    await answering.reloads()
-    assert [left(await asks(client, "/public/", key=""))[1] for _ in range(3)] == [2, 1, 0]
-    assert (await asks(client, "/public/", key="")).status == 429
-    del answering.config["per_ip"]
-    await answering.reloads()
-    assert "RateLimit" not in await asks(client, "/public/", key="")
 
 
 async def test_a_proxy_is_believed_as_soon_as_it_is_trusted_and_no_longer(edge: Edge) -> None:
@@ -412,23 +281,6 @@ async def test_a_request_under_way_is_tried_again_where_it_was_first(edge: Edge)
     await upstream.sends(ok(b"saved"))
     assert (await client.gets_answer()).body == b"saved"
     await upstream.gets_eof()
-
-
-async def test_what_waits_at_a_breaker_is_counted_once(edge: Edge) -> None:
-    edge.config["upstreams"]["api"]["breaker"] = {"pending": 2}
-    client, upstream = await asked(edge)
-    edge.config["upstreams"]["api"]["pool"] = 7
-    await edge.reloads()
-    assert edge.count("edge_upstream_pending", "api") == 1
-    other, second = await asked(edge)
-    assert edge.count("edge_upstream_pending", "api") == 2
-    third = await edge.client()
-    await third.sends(get())
-    assert (await third.gets_answer()).status == 503
-    for end, answers in ((client, upstream), (other, second)):
-        await answers.sends(ok())
-        await end.gets_answer()
-    assert edge.count("edge_upstream_pending", "api") == 0
 
 
 # ---- TLS with upstreams
@@ -589,21 +441,6 @@ async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge
     await lines(edge, new, 1)
 
 
-async def test_a_log_that_stays_the_same_is_the_same(edge: Edge, tmp_path: Path) -> None:
-    edge.config["access_log"] = str(tmp_path / "access.log")
-    client = await edge.client()
-    log = edge.runtime.snapshot.access
-    for n in range(3):
-        await client.sends(get(f"/nowhere/{n}"))
-        await client.gets_answer()
-        edge.config["legacy_headers"] = n == 0
-        await edge.reloads()
-    assert edge.runtime.snapshot.access is log
-    assert edge.worker.generations.logs() == [log]
-    found = await lines(edge, tmp_path / "access.log", 3)
-    assert [line["path"] for line in found] == ["/nowhere/0", "/nowhere/1", "/nowhere/2"]
-
-
 # ---- what is left of those before
 
 MADE = (
@@ -675,19 +512,6 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
 
 
 @pytest.mark.usefixtures("uncollected")
-async def test_what_was_prepared_and_not_wanted_is_gone_as_well(edge: Edge) -> None:
-    await edge.client()
-    one = there()
-    edge.config["upstreams"]["api"]["pool"] = 7
-    edge.config["per_ip"] = {"rate": "1000/s"}
-    number = await edge.prepares()
-    assert there()["Service"] == one["Service"] + 1
-    edge.worker.generations.discard(number)
-    await edge.until(lambda: not edge.worker.generations._services)
-    assert there() == one
-
-
-@pytest.mark.usefixtures("uncollected")
 async def test_a_log_that_goes_on_does_not_hold_what_it_logged_before(answering: Edge, tmp_path: Path) -> None:
     answering.config["access_log"] = str(tmp_path / "access.log")
     client = await answering.client()
@@ -717,21 +541,6 @@ async def test_addresses_that_stay_known_hold_nothing_of_what_was_before(answeri
         await answering.until(lambda: there()["RouteBinding"] == 0)
         assert (there()["Snapshot"], there()["Route"]) == (none["Snapshot"], none["Route"])
     assert answering.worker.runtime.snapshot.addresses is addresses
-
-
-def key_of(n: int) -> dict[str, str]:
-    return {"sha256": digest(f"key {n}"), "customer": "acme"}
-
-
-async def test_unknown_keys_among_many_stay_unknown(answering: Edge) -> None:
-    client = await answering.client()
-    answering.config["keys"] = [key_of(n) for n in range(500)]
-    await answering.reloads()
-    assert (await asks(client, key="key 499")).status == 200
-    answering.config["keys"] = [key_of(n) for n in range(499)]
-    await answering.reloads()
-    assert (await asks(client, key="key 499")).status == 401
-    assert (await asks(client, key="key 498")).status == 200
 
 
 async def test_chunks_of_two_configurations_do_not_mix(edge: Edge) -> None:

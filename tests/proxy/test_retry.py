@@ -38,17 +38,6 @@ async def test_a_safe_request_is_sent_again_over_a_new_connection(edge: Edge, ho
     assert edge.metrics("edge_upstream_errors_total") == {}
 
 
-async def test_a_put_whose_body_is_all_here_is_sent_again_whole(edge: Edge) -> None:
-    client, stale = await kept(edge)
-    await client.sends(head("PUT /public/x HTTP/1.1", "Host: h", "Content-Length: 3") + b"abc")
-    assert (await stale.gets_request()).body == b"abc"
-    stale.closes()
-    another = await edge.upstream.accepts()
-    assert (await another.gets_request()).body == b"abc"
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
-
-
 async def test_it_is_sent_again_once_only(edge: Edge) -> None:
     client, stale = await kept(edge)
     await client.sends(get())
@@ -58,29 +47,6 @@ async def test_it_is_sent_again_once_only(edge: Edge) -> None:
     await another.gets_request()
     another.closes()
     is_fault(await client.gets_answer(), 502, "connection_terminated")
-
-
-async def test_a_new_connection_that_ends_without_a_byte_is_no_different(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    first = await edge.upstream.accepts()
-    await first.gets_request()
-    first.closes()
-    another = await edge.upstream.accepts()
-    await another.gets_request()
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
-    assert edge.count("edge_upstream_errors_total", "api", "connection_terminated") == 1
-    assert edge.count("edge_upstream_retries_total", "api") == 1
-
-
-async def test_a_retry_that_finds_nobody_is_a_fault(edge: Edge) -> None:
-    client, stale = await kept(edge)
-    await client.sends(get())
-    await stale.gets_request()
-    edge.upstream.refuses()
-    stale.closes()
-    is_fault(await client.gets_answer(), 502, "connection_refused")
 
 
 async def test_a_retry_is_one_request_to_the_client_the_limit_and_the_bill(edge: Edge) -> None:
@@ -246,12 +212,3 @@ async def test_beyond_the_budget_nothing_is_sent_again(edge: Edge) -> None:
     assert (await client.gets_answer()).status == 200
     assert edge.count("edge_upstream_retries_total", "api") == 31
     edge.endpoint(1).outstanding -= 1
-
-
-async def test_a_budget_of_nothing_means_that_nothing_is_sent_again(edge: Edge) -> None:
-    edge.config["upstreams"]["api"]["retry"] = {"budget": "0%"}
-    client, stale = await kept(edge)
-    await client.sends(get())
-    await stale.gets_request()
-    stale.closes()
-    is_fault(await client.gets_answer(), 502, "connection_terminated")

@@ -1,10 +1,7 @@
 """Fields that tell browsers what not to do: on every answer where the operator wants them, never twice."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.proxy.authority import Authority
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok
 from tests.support.wire import Message
 
@@ -164,20 +161,6 @@ async def test_a_connection_that_is_one_too_many_has_them(edge: Edge) -> None:
     assert (answer.status, said(answer)) == (429, OWN)
 
 
-async def test_hsts_is_sent_over_tls(edge: Edge, tmp_path: Path) -> None:
-    """RFC 6797 section 7.2: not over plain HTTP. An upstream's own is not doubled."""
-    authority = Authority(tmp_path)
-    cert, key = authority.issues("edge.test")
-    edge.config["listen"] = {"address": "127.0.0.1:0", "tls": {"cert": str(cert), "key": str(key)}}
-    theirs = "strict-transport-security: max-age=1"
-    edge.upstream.answers(lambda request: ok(b"", *([theirs] if "/own" in request.first else [])))
-    client = await edge.secure_client(authority.trusted())
-    year = "max-age=31536000"
-    for path, expected in (("/public/", year), ("/public/own", "max-age=1"), ("/nowhere", year)):
-        await client.sends(get(path))
-        assert (await client.gets_answer())[HSTS] == expected
-
-
 @pytest.mark.parametrize(
     ("proto", "secure"), [("https", True), ("HTTPS", True), ("https, http", True), ("http", False)]
 )
@@ -186,8 +169,3 @@ async def test_a_trusted_proxy_says_whether_the_client_came_over_tls(edge: Edge,
     _, answer = await edge.passes(get("/public/", f"X-Forwarded-Proto: {proto}"), ok())
     assert (HSTS in answer) is secure
     assert (HSTS in await edge.refuses(get("/nowhere", f"X-Forwarded-Proto: {proto}"))) is secure
-
-
-async def test_nobody_else_does(edge: Edge) -> None:
-    _, answer = await edge.passes(get("/public/", "X-Forwarded-Proto: https"), ok())
-    assert HSTS not in answer

@@ -39,29 +39,6 @@ async def ends(client: Wire, upstream: Wire) -> None:
     upstream.closes()
 
 
-async def test_the_handshake_passes_with_its_fields_and_the_stamps(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get("/v1/ws", *UPGRADE, f"X-API-Key: {KEY}"))
-    upstream = await edge.upstream.accepts()
-    request = await upstream.gets_head()
-    assert request["Connection"].lower() == "upgrade"
-    assert request["Upgrade"].lower() == "websocket"
-    assert request["Sec-WebSocket-Key"] == "dGhlIHNhbXBsZQ=="
-    assert request["Sec-WebSocket-Version"] == "13"
-    assert request["X-Customer-Id"] == "acme"
-    await upstream.sends(SWITCH)
-    answer = await client.gets_head()
-    assert answer.first == "HTTP/1.1 101 Switching Protocols"
-    assert answer["Connection"].lower() == "upgrade"
-    assert answer["Upgrade"].lower() == "websocket"
-    assert answer["Sec-WebSocket-Accept"] == "s3pPLMBi"
-    assert answer["X-Request-Id"] == request["X-Request-Id"]
-    assert "RateLimit" in answer
-    assert "Content-Length" not in answer
-    assert "Transfer-Encoding" not in answer
-    await ends(client, upstream)
-
-
 @pytest.mark.parametrize("first", ["client", "upstream"])
 async def test_the_last_words_of_whoever_closes_second_arrive_whole(edge: Edge, first: str) -> None:
     client, upstream = await tunnel(edge)
@@ -95,21 +72,6 @@ async def test_the_last_words_arrive_though_their_hearer_is_slow(edge: Edge, fir
     await edge.until(lambda: towards.get_write_buffer_size() > 100_000)
     await edge.settles()
     assert await one.gets_rest() == bytes(600_000)
-
-
-async def test_large_streams_both_ways_at_once(edge: Edge, seed: int) -> None:
-    client, upstream = await tunnel(edge)
-    up, down = (random.Random(seed + n).randbytes(4 * MIB) for n in range(2))
-
-    async def speaks(wire: Wire, words: bytes) -> None:
-        await wire.sends(words)
-        wire.sends_eof()
-
-    _, _, heard_up, heard_down = await asyncio.gather(
-        speaks(client, up), speaks(upstream, down), upstream.gets_rest(), client.gets_rest()
-    )
-    assert heard_up == up
-    assert heard_down == down
 
 
 @pytest.mark.parametrize("slow", ["client", "upstream"])

@@ -210,20 +210,6 @@ async def test_a_client_that_leaves_within_the_handshake_leaves_nothing(inside: 
     await inside.until(lambda: not inside.runtime.tasks._running)
 
 
-async def test_another_endpoint_is_asked_where_one_is_not_believed(inside: Edge, tmp_path: Path) -> None:
-    good = inside.upstream
-    bad = inside.adds_endpoint()
-    bad.tls = Authority(tmp_path, "stranger").serving("127.0.0.1")
-    inside.config["upstreams"]["api"]["endpoints"] = [good.url, bad.url]
-    good.answers(lambda request: ok())
-    bad.answers(lambda request: ok(b"bad"))
-    for _ in range(10):
-        client = await inside.client()
-        await client.sends(get())
-        assert (await client.gets_answer()).body == b"hello"
-        client.closes()
-
-
 # ---- ends
 
 
@@ -287,48 +273,3 @@ async def test_a_new_connection_goes_on_with_a_session(inside: Edge) -> None:
         await inside.until(lambda: not inside.runtime.connections.upstreams)
         upstream.closes()
     assert reused == [False, True, True]
-
-
-async def test_new_connections_believe_new_files(inside: Edge, authority: Authority, tmp_path: Path) -> None:
-    other = Authority(tmp_path, "other")
-    speaks(inside, other.serving("127.0.0.1"))
-    await fails(inside, "tls_certificate_error")
-    authority.file.write_bytes(other.file.read_bytes())
-    inside.worker.certificates_changed()
-    await inside.passes(get(), ok())
-
-
-# ---- flow
-
-
-async def test_a_client_that_reads_nothing_stops_its_upstream(inside: Edge) -> None:
-    client = await inside.client(receives=64 << 10)
-    await client.sends(get())
-    upstream = await inside.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {200 * MIB}"))
-    assert await upstream.sends_while_taken(bytes(64 << 10), 200 * MIB) < 40 * MIB
-    (held,) = inside.runtime.connections.clients
-    assert held.choked
-    assert held.transport.get_write_buffer_size() < MIB
-    client.aborts()
-    await upstream.gets_cut()
-
-
-async def test_a_tunnel_is_closed_one_direction_after_the_other(inside: Edge) -> None:
-    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
-    client = await inside.client()
-    await client.sends(get("/public/", *upgrade))
-    upstream = await inside.upstream.accepts()
-    await upstream.gets_head()
-    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", *upgrade), b"one")
-    await client.gets_head()
-    await client.gets(b"one")
-    await client.sends(b"last")
-    client.sends_eof()
-    await upstream.gets(b"last")
-    await upstream.gets_eof()
-    await upstream.sends(bytes(100_000))
-    await client.gets_bytes(100_000)
-    upstream.says_last_word()  # type: ignore[attr-defined]
-    await client.gets_eof()

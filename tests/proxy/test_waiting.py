@@ -18,7 +18,7 @@ from edgeproxy.messages import Drain, HubHeard, LimitRow
 from edgeproxy.proxy.worker import until_told
 from edgeproxy.tasks import Tasks
 from tests.proxy.asking import asks, is_limited, request
-from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
+from tests.support.transcript import UNLIMITED, Edge, get, ok
 from tests.support.wire import Wire
 
 LIMIT = 10
@@ -188,18 +188,6 @@ async def test_what_is_sent_behind_it_waits_for_its_turn(edge: Edge, shared: Sha
         assert (await client.gets_answer()).body == path.encode()
 
 
-async def test_what_is_sent_behind_a_refused_one_is_served(edge: Edge, shared: Shared) -> None:
-    upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/one"))
-    await shared.waits()
-    await client.sends(get("/public/two"))
-    assert (await client.gets_answer()).status == 429
-    assert (await upstream.gets_request()).first == "GET /public/two HTTP/1.1"
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
-
-
 BODY = b"x" * 1000
 
 
@@ -213,25 +201,6 @@ async def test_a_body_comes_while_it_waits(edge: Edge, shared: Shared, first: in
     await edge.settles()
     shared.grants(gate)
     assert (await upstream.gets_request()).body == BODY
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
-
-
-async def test_a_chunked_body_comes_while_it_waits_and_after(edge: Edge, shared: Shared) -> None:
-    upstream = await shared.begins()
-    client = await edge.client()
-    body = chunks(b"one", b"two", b"three")
-    await client.sends(request("/v1/x", "Transfer-Encoding: chunked", method="POST") + body[:4])
-    gate = await shared.waits()
-    await client.sends(body[4:12])
-    await edge.settles()
-    shared.grants(gate)
-    await edge.settles()
-    await client.sends(body[12:] + get("/public/next"))
-    assert (await upstream.gets_request()).body == b"onetwothree"
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
-    assert (await upstream.gets_request()).first == "GET /public/next HTTP/1.1"
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
 
@@ -265,31 +234,6 @@ async def test_a_client_that_waits_for_100_is_told_of_the_refusal_and_closed(edg
     client = await edge.client()
     await client.sends(request("/v1/x", "Content-Length: 5", "Expect: 100-continue", method="POST"))
     assert (await client.gets_answer("POST")).status == 429
-    await client.gets_eof()
-
-
-async def test_a_client_of_the_old_version_is_closed_after_it(edge: Edge, shared: Shared) -> None:
-    upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(head("GET /v1/x HTTP/1.0", "Host: edge.test", f"X-API-Key: {KEY}"))
-    shared.grants(await shared.waits())
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
-    await client.gets_eof()
-
-
-async def test_a_client_that_closes_its_side_meanwhile_is_answered_and_closed(edge: Edge, shared: Shared) -> None:
-    upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/x"))
-    gate = await shared.waits()
-    client.sends_eof()
-    await edge.until(lambda: next(iter(edge.runtime.connections.clients)).ended, "the edge knows")
-    shared.grants(gate)
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
     await client.gets_eof()
 
 
@@ -518,13 +462,6 @@ async def test_where_nothing_is_to_pass_without_the_hub_the_first_is_refused_and
     is_limited(await asks(client), "basic")
     assert edge.count("edge_limit_waits_total", "basic") == 0
     await edge.until(lambda: edge.uses, "the supervisor hears of it")
-
-
-async def test_of_requests_at_once_the_first_is_refused_too(edge: Edge, shared: Shared) -> None:
-    edge.config["tiers"]["basic"]["limits"] = []
-    await edge.starts()
-    loses_the_hub(shared, at.DENY)
-    is_limited(await asks(await edge.client()), "concurrency")
 
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 5), (at.SHARE, 5), (at.DENY, 0)])

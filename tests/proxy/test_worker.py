@@ -25,7 +25,6 @@ from edgeproxy.messages import (
     EndpointAddresses,
     Endpoints,
     Failed,
-    Ready,
     Start,
     ToSupervisor,
     ToWorker,
@@ -129,26 +128,6 @@ def worker(edge: Edge) -> Iterator[Process]:
     yield from lived(edge)
 
 
-def test_it_serves_until_it_is_told_to_leave_and_counts_for_all_to_see(worker: Process) -> None:
-    async def scene() -> None:
-        ready = await worker.begins()
-        assert ready == Ready(0)
-        assert await worker.asks(get("/nowhere")) == 404
-        assert await worker.asks(get("/v1/x")) == 401
-        codes = {
-            labels[2]: words[0]
-            for name, labels, words in worker.supervisor.metric_totals()
-            if name == "edge_requests_total"
-        }
-        assert codes == {"404": 1, "401": 1}
-        await worker.channel.send(Drain(5.0))
-        async with asyncio.timeout(10):
-            await worker.hangs_up()
-
-    uvloop.run(scene())
-    assert worker.ends()[0] == 0
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(worker: Process, number: int) -> None:
     async def scene() -> None:
@@ -243,15 +222,6 @@ def test_others_know_that_its_supervisor_was_the_last_one_to_serve_until_it_drai
             until(lambda: not orphans(known), "it has withdrawn")
             assert other.live_columns() == {0, 1}
             under_way.close()
-    assert worker.ends()[0] == 0
-
-
-def test_without_any_supervisor_it_leaves_in_the_end(worker: Process) -> None:
-    async def scene() -> None:
-        await worker.begins(orphan_deadline=0.5)
-        worker.channel.close()
-
-    uvloop.run(scene())
     assert worker.ends()[0] == 0
 
 

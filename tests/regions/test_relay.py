@@ -105,13 +105,6 @@ def test_a_round_trip_takes_as_long_as_it_should(link: Link) -> None:
     assert link.bytes == [20, 20]
 
 
-def test_a_short_one_is_no_longer(hub: Echo) -> None:
-    with Link(hub.port, 0.001) as near, reach(near) as connection:
-        times = sorted(there_and_back(connection) for _ in range(100))
-    assert times[0] >= 0.001
-    assert times[10] < 0.003, "epoll's whole milliseconds would make it that"
-
-
 def test_what_is_sent_meanwhile_follows_at_its_own_distance_and_in_order(link: Link, hub: Echo) -> None:
     sent = [b"%03d" % number for number in range(40)]
     with reach(link) as connection:
@@ -127,18 +120,6 @@ def test_what_is_sent_meanwhile_follows_at_its_own_distance_and_in_order(link: L
     assert b"".join(hub.pieces) == got
     assert len(hub.pieces) > len(sent) / 2, "pieces are not put together on the way"
     assert time.monotonic() - began < sending + 0.25, "nor do they wait for each other"
-
-
-def test_much_arrives_whole(link: Link) -> None:
-    data = bytes(range(256)) * (16 << 10)
-    with reach(link) as connection:
-        sender = threading.Thread(target=connection.sendall, args=(data,))
-        sender.start()
-        got = bytearray()
-        while len(got) < len(data):
-            got += connection.recv(1 << 20)
-        sender.join(PATIENCE)
-    assert got == data
 
 
 def test_the_end_of_a_connection_comes_after_what_was_sent(link: Link, hub: Echo) -> None:
@@ -175,14 +156,6 @@ def test_a_hole_accepts_and_lets_nothing_through_and_what_was_sent_arrives_late(
             assert before.recv(5) == after.recv(5) == b"hello"
 
 
-def test_slow_is_for_what_comes_from_then_on(link: Link) -> None:
-    with reach(link) as connection:
-        link.slow(0.4)
-        assert 0.4 <= there_and_back(connection) < 0.6
-        link.heal()
-        assert there_and_back(connection) < 0.3
-
-
 def test_drop_loses_connections_again_and_again(link: Link) -> None:
     link.drop(0.05)
     for _ in range(3):
@@ -191,21 +164,3 @@ def test_drop_loses_connections_again_and_again(link: Link) -> None:
     link.heal()
     with reach(link) as connection:
         assert there_and_back(connection) < 0.3
-
-
-def test_calls_are_counted_by_whom_they_are_about_however_they_are_cut_up(link: Link) -> None:
-    call = b"*9\r\n$7\r\nEVALSHA\r\n...\r\n$25\r\nrl:{w60000000:acme}:t\r\n$27\r\nrl:{w60000000:acme}:h:77\r\n1\r\n"
-    with reach(link) as connection:
-        there_and_back(connection, call * 3)
-        cuts = range(1, len(call), 6)
-        for at in cuts:
-            for piece in (call[:at], call[at:]):
-                before = link.bytes[0]
-                connection.sendall(piece)
-                until(partial(heard, link, before + len(piece)), "the piece is there", seconds=PATIENCE)
-    assert link.calls == {"acme": 3 + len(cuts)}
-
-
-def heard(link: Link, many: int) -> bool:
-    """Whether so many bytes have come."""
-    return link.bytes[0] == many

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import message, security
 from edgeproxy.proxy import tls
-from edgeproxy.proxy.client import LAST_MOMENT, LINGER, Client
+from edgeproxy.proxy.client import LAST_REQUEST_SECONDS, LINGER_SECONDS, Client
 from edgeproxy.proxy.client_hello import NO_APPLICATION_PROTOCOL, SPOKEN, is_whole, offers
-from edgeproxy.proxy.connection_limits import LINGERING_MOST, TooMany
+from edgeproxy.proxy.connection_limits import LINGERING_MAX, TooMany
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.tls_transport import TlsTransport
 
@@ -76,7 +76,7 @@ class TlsHandshake(TlsTransport):
 
     def drain(self) -> None:
         """The worker is about to leave: a handshake has no longer than an idle connection for a last request."""
-        self.deadline = min(self.deadline, monotonic() + LAST_MOMENT)
+        self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
 
     def greeted(self, data: bytes) -> bool:
         """The first record: is it worth a handshake? OpenSSL says nothing before it has all of it either."""
@@ -116,7 +116,7 @@ class TurnedAway(asyncio.Protocol):
 
     def __init__(self, runtime: "Runtime", peer: str, refusal: TooMany) -> None:
         self._runtime, self._peer, self._refusal = runtime, peer, refusal
-        self.deadline = monotonic() + LINGER
+        self.deadline = monotonic() + LINGER_SECONDS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
@@ -131,7 +131,7 @@ class TurnedAway(asyncio.Protocol):
             snapshot.access.turned_away(now, rid, self._peer, refusal.status, refusal.detail, len(body))
         transport.write(message.answer(refusal.status, fields, body, close=True))
         lingering = runtime.connections.limits.lingering
-        if len(lingering) < LINGERING_MOST:
+        if len(lingering) < LINGERING_MAX:
             lingering.add(self)
             runtime.deadlines.everybody.add(self)
             transport.write_eof()

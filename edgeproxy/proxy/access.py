@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Endpoint
     from edgeproxy.proxy.route_binding import Route, RouteBinding
 
-TOGETHER = 64 << 10
+BATCH_BYTES = 64 << 10
 """Bytes of lines that are handed over at once; fewer at the next sweep."""
 
-PATH_LONGEST, HOST_LONGEST = 2048, 255
+PATH_CHARACTERS_MAX, HOST_CHARACTERS_MAX = 2048, 255
 """Characters that are logged, so that a line stays below what a pipe takes in one piece."""
 
-REMEMBERED = 4096
+LINE_PARTS_MAX = 4096
 """Route bindings, and endpoints, whose part of a line is kept."""
 
 SAFE = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
@@ -162,7 +162,7 @@ class AccessLog:
     def _add(self, line: bytes) -> None:
         self._lines.append(line)
         self._size += len(line)
-        if self._size >= TOGETHER:
+        if self._size >= BATCH_BYTES:
             self.flush()
 
     def _moment(self, now: float) -> tuple[bytes, int]:
@@ -185,7 +185,7 @@ class AccessLog:
         whose = self._bindings.get(binding)
         if whose is None:
             names = {"route": binding.route.label, "customer": binding.customer, "tier": binding.tier}
-            whose = keep(self._bindings, binding, members(names), REMEMBERED)
+            whose = keep(self._bindings, binding, members(names), LINE_PARTS_MAX)
         return b',"status":%d%b' % (status, whose) if status else whose
 
     def _upstream(self, request: Logged, endpoint: "Endpoint") -> bytes:
@@ -193,7 +193,7 @@ class AccessLog:
         whom = self._endpoints.get(endpoint)
         if whom is None:
             names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
-            whom = keep(self._endpoints, endpoint, members(names), REMEMBERED)
+            whom = keep(self._endpoints, endpoint, members(names), LINE_PARTS_MAX)
         retries = len(request.tried)
         if request.arrived:
             return UPSTREAM % (whom, request.arrived - request.sent_at, retries)
@@ -207,7 +207,7 @@ def asked(request: Logged) -> bytes:
         keep = request.keep
         at = keep.rfind(HOST) + len(HOST)
         host = keep[at : keep.index(b"\r\n", at)] if at >= len(HOST) else b""
-        short = len(path) <= PATH_LONGEST and 0 < len(host) <= HOST_LONGEST
+        short = len(path) <= PATH_CHARACTERS_MAX and 0 < len(host) <= HOST_CHARACTERS_MAX
         if short and not (rid + host + path).translate(None, SAFE):
             return ASKED % (rid, client.address.text.encode(), request.method, host, path, request.minor)
         return members(understood(request, client.address.text, request.method, host, path, request.minor))
@@ -224,8 +224,8 @@ def understood(request: Logged, client: str, method: bytes, host: bytes, path: b
     """`asked` in which something is not as usual."""
     known = {"request_id": shown(request.rid), "client": client, "method": shown(method)}
     if host:
-        known["host"] = shown(host, HOST_LONGEST)
-    return known | {"path": shown(path, PATH_LONGEST), "protocol": f"HTTP/1.{minor}"}
+        known["host"] = shown(host, HOST_CHARACTERS_MAX)
+    return known | {"path": shown(path, PATH_CHARACTERS_MAX), "protocol": f"HTTP/1.{minor}"}
 
 
 def unasked(request: Logged) -> bytes:

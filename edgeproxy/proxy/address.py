@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
     from edgeproxy.limits.limit_set import Held
 
-REMEMBERED = 16_384
+ADDRESSES_MAX = 16_384
 """Addresses whose limits are kept at hand; the counts themselves live in the table."""
 
-LANES = 16
+LIMIT_SETS_MAX = 16
 """Route bindings of an address whose terms are kept at hand; few use more."""
 
-V6_PREFIX = 64
+V6_PREFIX_BITS = 64
 """Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -54,7 +54,7 @@ class Address:
         """What holds this address on a route binding whose terms differ by address."""
         terms = self._terms.get(binding)
         if terms is None:
-            if len(self._terms) >= LANES:
+            if len(self._terms) >= LIMIT_SETS_MAX:
                 self._terms.clear()
             terms = self._terms[binding] = binding.held.terms(self._subject)
         return terms
@@ -103,7 +103,7 @@ class Addresses:
         subject = subject_of(address)
         guard = None if self._guard is None else self._policies.of(self._guard, subject)
         known = self._known[address] = Address(address, subject, guard)
-        if len(self._known) > REMEMBERED:
+        if len(self._known) > ADDRESSES_MAX:
             self._known.popitem(last=False)
         return known
 
@@ -163,4 +163,4 @@ def subject_of(address: str) -> bytes:
         return address.encode()
     if parsed.version == 4:
         return parsed.packed
-    return parsed.packed[: V6_PREFIX // 8]
+    return parsed.packed[: V6_PREFIX_BITS // 8]

@@ -11,11 +11,11 @@ from itertools import accumulate, pairwise
 from math import ceil, gcd, isqrt
 from typing import Protocol, TypeVar
 
-PAIRS_LEAST = 509
+PAIRS_MIN = 509
 """Pairs drawn for a service of few endpoints. There are always a prime number of them, so that no rhythm of requests
 falls in step with them."""
 
-PAIRS_MOST = 4093
+PAIRS_MAX = 4093
 """Pairs drawn where the weights are many and different; they then agree with them to so fine a part."""
 
 
@@ -57,8 +57,8 @@ def slots(weights: Sequence[int], offset: float) -> list[int]:
     """
     whole = sum(weights)
     total = whole // gcd(*weights)
-    wanted = total * ceil(PAIRS_LEAST / total)
-    size = _prime(wanted) if wanted < PAIRS_MOST else PAIRS_MOST
+    wanted = total * ceil(PAIRS_MIN / total)
+    size = _prime(wanted) if wanted < PAIRS_MAX else PAIRS_MAX
     # In whole numbers: an offset next to 1 would be rounded up, to one pair too many.
     shift = int(offset * whole)
     edges = [(edge * size + shift) // whole for edge in accumulate(weights, initial=0)]

@@ -9,19 +9,19 @@ from typing import TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-MOST = 1024
+ENTRIES_MAX = 1024
 """Entries of one memory."""
 
-LONGEST = 4096
+KEY_BYTES_MAX = 4096
 """Bytes of a key that is remembered; longer ones are rare and would let a few clients fill much memory."""
 
 
 def remember(memory: dict[bytes, V], key: bytes, value: V) -> V:
     """Keep `value` under bytes, unless they are too long, and return it."""
-    return keep(memory, key, value) if len(key) <= LONGEST else value
+    return keep(memory, key, value) if len(key) <= KEY_BYTES_MAX else value
 
 
-def keep(memory: dict[K, V], key: K, value: V, most: int = MOST) -> V:
+def keep(memory: dict[K, V], key: K, value: V, most: int = ENTRIES_MAX) -> V:
     """Keep `value` under `key`, and return it."""
     if len(memory) >= most:
         memory.clear()

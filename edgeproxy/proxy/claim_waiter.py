@@ -94,7 +94,7 @@ class ClaimWaiter:
         self._outbox.due()
 
     def tell_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
-        """The same of a quota, or of requests at once."""
+        """The supervisor should look at the row of a quota, or of requests at once."""
         self._totals[table.name, row] = TotalUse(table.name, table.file.generation, row, generation, limit)
         self._outbox.due()
 

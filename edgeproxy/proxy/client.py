@@ -26,16 +26,16 @@ SCHEMES = (b"http", b"https")
 BLANK = b"\r\n\r\n"
 CRLF = b"\r\n"
 
-READ_AHEAD = 64 << 10
+READ_AHEAD_BYTES = 64 << 10
 """Bytes held for later: requests sent before the one under way is answered, a body before its upstream is there."""
 
-LINGER = 2.0
+LINGER_SECONDS = 2.0
 """Seconds for which a closing connection still takes, and drops, what its client sends (RFC 9112 section 9.6)."""
 
-PROBES = (1.0, 2.0, 4.0, 8.0, 16.0)
+PROBE_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before a client that has closed its side is probed, each time."""
 
-LAST_MOMENT = 1.0
+LAST_REQUEST_SECONDS = 1.0
 """Seconds that an idle connection of a draining worker stays open: closed at once, it would lose the requests that
 are on their way, and the client could not know whether they were served."""
 
@@ -278,7 +278,7 @@ class Client(asyncio.Protocol):
                 self.deadline = monotonic() + (snapshot.body_idle if self.body else endpoint.service.head_timeout)
             else:
                 exchange.message += data
-                if len(exchange.message) > READ_AHEAD:
+                if len(exchange.message) > READ_AHEAD_BYTES:
                     self.pause()
         else:
             self.buffer += data
@@ -289,7 +289,7 @@ class Client(asyncio.Protocol):
         """Whether what waits behind the request under way is as much as is read ahead, in bytes or in requests."""
         held = self.buffer
         # Counted are the ends of heads. One within a body only stops the reading earlier, until that request's turn.
-        return len(held) > READ_AHEAD or held.count(BLANK) >= self.runtime.snapshot.pipelined
+        return len(held) > READ_AHEAD_BYTES or held.count(BLANK) >= self.runtime.snapshot.pipelined
 
     # ---- flow control
 
@@ -310,7 +310,7 @@ class Client(asyncio.Protocol):
         elif self.enough():
             taken = False
         elif exchange.server is None:
-            taken = len(exchange.message) <= READ_AHEAD
+            taken = len(exchange.message) <= READ_AHEAD_BYTES
         else:
             taken = not exchange.server.full
         if taken:
@@ -358,7 +358,7 @@ class Client(asyncio.Protocol):
         if self.gone:
             return
         self.unsent = self.transport.get_write_buffer_size()
-        self.deadline = monotonic() + (self.runtime.snapshot.body_idle if self.unsent else LINGER)
+        self.deadline = monotonic() + (self.runtime.snapshot.body_idle if self.unsent else LINGER_SECONDS)
         self.buffer, self.body = b"", None
         if linger and not self.ended and self.transport.can_write_eof():
             if not self.reading:
@@ -408,7 +408,7 @@ class Client(asyncio.Protocol):
             if server is not None and server.tunnel is not None:
                 server.tunnel.leave()
         else:
-            self.deadline = min(self.deadline, monotonic() + LAST_MOMENT)
+            self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
 
     def timed_out(self) -> None:
         exchange = self.exchange
@@ -456,7 +456,7 @@ class Client(asyncio.Protocol):
             # Under TLS that is how clients leave, and TLS 1.2 knows no other meaning (RFC 5246 section 7.2.1).
             return self.leave(exchange)
         # A client that has sent its whole request may close its side and still gets the answer.
-        self.probes, self.probe_at = 0, monotonic() + PROBES[0]
+        self.probes, self.probe_at = 0, monotonic() + PROBE_SECONDS[0]
         self.runtime.connections.half_closed.add(self)
         self.serve_out()
         return True
@@ -480,11 +480,11 @@ class Client(asyncio.Protocol):
             return
         if was_reset(self.transport):
             self.transport.abort()
-        elif now >= self.probe_at and self.probes < len(PROBES) and not self.choked:
+        elif now >= self.probe_at and self.probes < len(PROBE_SECONDS) and not self.choked:
             probe = exchange.probe()
             if probe:
                 self.write(probe)
-                self.probe_at = now + PROBES[self.probes]
+                self.probe_at = now + PROBE_SECONDS[self.probes]
                 self.probes += 1
 
     def connection_lost(self, exc: Exception | None) -> None:

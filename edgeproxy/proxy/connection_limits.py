@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 EXEMPT = b""
 """In the place of an address that has no bound."""
 
-LINGERING_MOST = 256
+LINGERING_MAX = 256
 """Connections turned away that are read on for a moment, lest a reset destroy their answer; more are closed at once."""
 
-COMPLAIN = 10.0
+LOG_SECONDS = 10.0
 """Seconds between two log lines about one kind of refusal."""
 
 
@@ -44,7 +44,7 @@ class ConnectionLimits:
         self._metrics = metrics
         self._inside = metrics.clients()
         self._by_address = connected
-        self._log = log.Seldom(COMPLAIN)
+        self._log = log.Seldom(LOG_SECONDS)
         self.lingering: set[Timed] = set()
         """Those who were turned away and have still to take their answer."""
 

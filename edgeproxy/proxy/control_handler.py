@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.generations import Generations
     from edgeproxy.proxy.runtime import Runtime
 
-ALIVE = 1.0
+ALIVE_SECONDS = 1.0
 """Seconds between two signs of life. They come from the loop: a worker that hangs gives none."""
 
 Order = Endpoints | Prepare | Commit | Discard | LoadCertificates
@@ -122,7 +122,7 @@ class ControlHandler:
         """Give signs of life; until cancelled. None is added to one that was not taken yet."""
         while True:
             self._channel.offer(Alive())
-            await asyncio.sleep(ALIVE)
+            await asyncio.sleep(ALIVE_SECONDS)
 
     async def _do(self, order: Order) -> None:
         generations = self._generations

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-EVERY = 0.5
+SWEEP_SECONDS = 0.5
 """Seconds between two sweeps."""
 
 NEVER = float("inf")
@@ -38,7 +38,7 @@ class Deadlines:
 
     def start(self) -> None:
         """Sweep from now on, until `stop`."""
-        self._timer = asyncio.get_running_loop().call_later(EVERY, self._sweep)
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def stop(self) -> None:
         """Sweep no more."""

@@ -69,10 +69,10 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.sides import ClientSide, UpstreamSide
 
 
-INTERIMS_MOST = 32
+INTERIM_ANSWERS_MAX = 32
 """1xx answers to one request; an upstream that sends more is not answering."""
 
-COPIED_MOST = 16 << 10
+COPIED_BYTES_MAX = 16 << 10
 """Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
 
 UNANSWERED = 599
@@ -479,7 +479,7 @@ class Exchange:
             rate += security.ADDED[self.is_secure()][said]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
-        if len(data) - end <= COPIED_MOST:
+        if len(data) - end <= COPIED_BYTES_MAX:
             client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid, data[end:])))
         else:
             client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid)))
@@ -602,7 +602,7 @@ class Exchange:
     def interim(self, head: "ResponseHead") -> None:
         """A 1xx answer: passed on at once, to whom can be sent one (RFC 9110 section 15.2)."""
         self.interims += 1
-        if self.interims > INTERIMS_MOST:
+        if self.interims > INTERIM_ANSWERS_MAX:
             raise Fault("http_protocol_error", "The upstream sent too many interim answers")
         if self.minor:
             assert self.binding is not None
@@ -628,7 +628,7 @@ class Exchange:
         head.keep = self.meter_head(101, head.keep)
         client = self.client
         client.last = True
-        client.deadline = self.arrived + tunnel.IDLE
+        client.deadline = self.arrived + tunnel.IDLE_SECONDS
         self.send_head(head, b"Connection: upgrade\r\nUpgrade: websocket\r\n")
 
     def respond(self, server: "UpstreamSide[Exchange]", head: "ResponseHead") -> bool:

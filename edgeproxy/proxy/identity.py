@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.key_lookup import KeyLookup
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
-REMEMBERED = 16_384
+IDENTITIES_MAX = 16_384
 """Identities kept at hand. A customer's counts live in the table, so dropping an identity loses nothing."""
 
 FOREVER, UNMET = float("inf"), float("-inf")
 
-SOON = 1.0
+STALE_SECONDS = 1.0
 """Seconds for which a stranger is still who they were while the supervisor is asked anew."""
 
-SILENCE = 60.0
+LOG_SECONDS = 60.0
 """Seconds between two log lines about customers of the directory who cannot be served for the same reason."""
 
 
@@ -109,7 +109,7 @@ class Directory:
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
         self._key_lookup = None if settings.directory is None else key_lookup
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
-        self._log = log.Seldom(SILENCE)
+        self._log = log.Seldom(LOG_SECONDS)
         self.nobody = Identity(lambda route: self._open(route, "missing", "An API key is needed here"))
         self.unknown = Identity(lambda route: self._open(route, "unknown", "The API key is not known"))
         self.expired = Identity(lambda route: self._open(route, "expired", "The API key has expired"))
@@ -141,7 +141,7 @@ class Directory:
     def _remember(self, secret: bytes, identity: Identity, credentials: bytes) -> None:
         known = self._known
         known[secret] = identity
-        if len(known) > REMEMBERED:
+        if len(known) > IDENTITIES_MAX:
             known.popitem(last=False)
         vouch(credentials)
 
@@ -170,7 +170,7 @@ class Directory:
         left = at + self._ttl - monotonic()
         if left <= 0:
             key_lookup.ask(identity.digest)
-            left = SOON
+            left = STALE_SECONDS
         identity.valid_until = min(now + left, identity.expires)
         return identity
 

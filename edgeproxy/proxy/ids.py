@@ -8,13 +8,13 @@ import os
 import struct
 from collections.abc import Callable
 
-BATCH = 256
+IDS_PER_DRAW = 256
 
 IDS = struct.Struct("3s3s12s")
 """The hex digits of randomness in an id: after the version, after the variant, and the node."""
 
 TRACES = struct.Struct("3s3s12s32s16s")
-"""The same, then a trace id and a span id."""
+"""The hex digits of an id as in IDS, then a trace id and a span id."""
 
 NO_TRACE, NO_SPAN = b"0" * 32, b"0" * 16
 """The one value that neither may have."""
@@ -69,7 +69,7 @@ class Ids:
         ]
 
     def _digits(self, layout: struct.Struct) -> bytes:
-        return self._random(BATCH * layout.size // 2).hex().encode()
+        return self._random(IDS_PER_DRAW * layout.size // 2).hex().encode()
 
 
 def continued(trace: tuple[bytes, bytes], span: bytes) -> bytes:

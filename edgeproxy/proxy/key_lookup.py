@@ -15,15 +15,15 @@ from edgeproxy.config.directory import KeyOwner
 from edgeproxy.messages import KeysLookedUp, LookUpKeys
 from edgeproxy.proxy.outbox import Outbox, Waiter, wake
 
-LONGEST = 1.0
+WAIT_SECONDS_MAX = 1.0
 """Seconds that a request waits at most."""
-AT_ONCE = 1024
+PENDING_KEYS_MAX = 1024
 """Keys that are asked for at a time; as many again may be that were known before."""
-REMEMBERED = 16_384
+KEYS_MAX = 16_384
 """Keys of which it is remembered whose they are, and as many of which it is that nobody has them."""
-UNKNOWN_FOR = 10.0
+UNKNOWN_SECONDS = 10.0
 """Seconds for which nobody is asked again for a key that nobody has. What changes in the directory is heard of."""
-MUTE = 0.5
+MUTE_SECONDS = 0.5
 """Seconds for which a supervisor is not asked again that cannot tell."""
 
 
@@ -85,16 +85,16 @@ class KeyLookup:
 
     def left(self, since: float) -> float:
         """Seconds that a request may still wait that has come at `since` (monotonic)."""
-        return since + LONGEST - monotonic()
+        return since + WAIT_SECONDS_MAX - monotonic()
 
-    def ask(self, digest: bytes, who: Waiter | None = None, seconds: float = LONGEST) -> bool:
+    def ask(self, digest: bytes, who: Waiter | None = None, seconds: float = WAIT_SECONDS_MAX) -> bool:
         """Ask whose a key is, and have a request wait for that, for so long at most. False where there is no use in it:
         nobody can tell, or too much is asked for already."""
         if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
             return False
         waiting = self._asked.get(digest)
         if waiting is None:
-            if len(self._asked) >= (2 * AT_ONCE if digest in self._known else AT_ONCE):
+            if len(self._asked) >= (2 * PENDING_KEYS_MAX if digest in self._known else PENDING_KEYS_MAX):
                 return False
             waiting = self._asked[digest] = {}
             self._to_ask.append(digest)
@@ -124,15 +124,15 @@ class KeyLookup:
         """The supervisor's answer: who waits for it goes on."""
         now = monotonic()
         if answer.untold:
-            self._mute_until = now + MUTE
+            self._mute_until = now + MUTE_SECONDS
         for digest, person in answer.known.items():
             self._known[digest] = Known(person, now)
             self._known.move_to_end(digest)
         for digest in answer.unknown:
             self._known.pop(digest, None)
-            self._unknown[digest] = now + UNKNOWN_FOR
+            self._unknown[digest] = now + UNKNOWN_SECONDS
         for memory in (self._known, self._unknown):
-            while len(memory) > REMEMBERED:
+            while len(memory) > KEYS_MAX:
                 memory.popitem(last=False)
         for digest in (*answer.untold, *answer.known, *answer.unknown):
             self._go_on(digest)

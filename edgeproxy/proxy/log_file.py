@@ -14,10 +14,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
-WAITING_MOST = 8 << 20
+WAITING_BYTES_MAX = 8 << 20
 """Bytes that may wait to be written; what comes when so many do is dropped."""
 
-MODE = 0o640
+FILE_MODE = 0o640
 """Of a file that is made: who asked for what is not everybody's business."""
 
 STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
@@ -41,7 +41,7 @@ class LogFile:
     def put(self, lines: Sequence[bytes]) -> None:
         """Write these lines, each with its newline, as soon as the file takes them; drop them where too many wait."""
         batch = b"".join(lines)
-        if self._handed - self._writer.done + len(batch) > WAITING_MOST:
+        if self._handed - self._writer.done + len(batch) > WAITING_BYTES_MAX:
             self._dropped += len(lines)
             return
         self._handed += len(batch)
@@ -114,7 +114,7 @@ class Writer:
         if self._fd >= 0 and (self._stream is not None or is_at(self._opened, self._path)):
             return
         self._close()
-        self._fd = os.open(self._path, OPENED, MODE) if self._stream is None else os.dup(self._stream)
+        self._fd = os.open(self._path, OPENED, FILE_MODE) if self._stream is None else os.dup(self._stream)
         self._opened = os.fstat(self._fd)
 
     def _close(self) -> None:
@@ -134,7 +134,7 @@ class Writer:
         return whole, failure
 
     def _append(self, batch: bytes) -> tuple[int, OSError | None]:
-        """The same for what is no ordinary file. A pipe takes whole lines, as long as no piece is too large for it."""
+        """Append to what is no ordinary file. A pipe takes whole lines, as long as no piece is too large for it."""
         whole = 0
         for piece in pieces(batch) if stat.S_ISFIFO(self._opened.st_mode) else (batch,):
             written, failure = write(self._fd, piece)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 CRLF = b"\r\n"
 
-LARGEST = 10**12
+REPORTED_MAX = 10**12
 """The largest value that is taken from an upstream. A service that errs by more must not fill up a counter: it takes
 nine million such answers until a batch, and as many again until a word, cannot hold them."""
 
-DIGITS_MOST = len(str(LARGEST))
+DIGITS_MAX = len(str(REPORTED_MAX))
 
 
 def is_billed(when: str, status: int) -> bool:
@@ -227,14 +227,14 @@ def field_of(name: str) -> re.Pattern[bytes]:
 
 
 def whole_number(values: list[bytes]) -> int | None:
-    """What a field says whose lines have these values; None where that is no whole number from 0 to LARGEST.
+    """What a field says whose lines have these values; None where that is no whole number from 0 to REPORTED_MAX.
 
     Several lines are a list (RFC 9110 section 5.3), and that is none.
     """
     value = b",".join(values).strip()
     if not value.isdigit():
         return None
-    if len(value) > DIGITS_MOST:
+    if len(value) > DIGITS_MAX:
         value = value.lstrip(b"0") or b"0"
-    number = int(value) if len(value) <= DIGITS_MOST else LARGEST + 1
-    return number if number <= LARGEST else None
+    number = int(value) if len(value) <= DIGITS_MAX else REPORTED_MAX + 1
+    return number if number <= REPORTED_MAX else None

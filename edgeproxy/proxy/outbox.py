@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-AGAIN = 0.002
+RETRY_SECONDS = 0.002
 """Seconds after which the supervisor is offered again what it did not take."""
 
 Message = TypeVar("Message")
@@ -42,7 +42,7 @@ class Outbox(Generic[Message]):
         if self.closed:
             return
         if not self._offer(self._message()):
-            asyncio.get_running_loop().call_later(AGAIN, self._send)
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._send)
             return
         self._is_due = False
         self._taken()

@@ -11,7 +11,7 @@ How long work waits in a worker is how late its loop comes to a timer. How much 
   So a step is the same amount of work however few requests a priority has, those without any are passed over,
   and a configuration with other priorities changes nothing about the share.
 - *Requests under way* count without delay, as a scaled trigger of Envoy's overload manager does: from the bound on the
-  share rises in a line, to MOST at a quarter above it. Of both shares the larger holds.
+  share rises in a line, to SHARE_MAX at a quarter above it. Of both shares the larger holds.
 
 Nothing is drawn at random: of the priority that is shed in part, every n-th request is.
 """
@@ -26,56 +26,57 @@ from edgeproxy import log
 if TYPE_CHECKING:
     from edgeproxy.config.models import Overload as Bounds
 
-EVERY, SELDOM = 0.02, 0.1
-"""Seconds between two samples, in a loop that is not late; the second while fewer than LEAST requests are under way.
+SAMPLE_SECONDS, IDLE_SAMPLE_SECONDS = 0.02, 0.1
+"""Seconds between two samples, in a loop that is not late; the second while fewer than REQUESTS_MIN requests are
+under way.
 
 To wake an idle worker fifty times a second would take up to a hundredth of a core.
 """
 
-STANDING, SAMPLES = 0.25, 3
+STANDING_SECONDS, STANDING_SAMPLES = 0.25, 3
 """A lag stands once it has been above the target for so many seconds, and in so many samples."""
 
-RECOVERING = 0.8
+RECOVERING_SHARE = 0.8
 """A lag that falls to this share of what it was, from one sample to the next, clears up by itself."""
 
-LEAST = 8
+REQUESTS_MIN = 8
 """Requests under way without which a lag is not taken for one of too many requests."""
 
-BY_LAG = 0.25
+SHARE_BY_LAG = 0.25
 """The share that is shed for a lag of the target above the target; so at five times the target it is all that may."""
 
-BY_TIME = 0.4
+SHARE_BY_TIME = 0.4
 """What the share gains in a second of such a lag, and loses in a second without any lag.
 
 Both were chosen by simulation of a loop like ours (tests/proxy/test_overload.py), with up to four times the work that
 it can do. Twice as much of either swings where upstreams take 300 ms; half as much takes longer to begin and to end.
 """
 
-HIGHEST = 4.0
+LAG_ERROR_MAX = 4.0
 """Times the target that a lag counts for, above the target, at most."""
 
-LONGEST = 0.1
+SAMPLE_SECONDS_MAX = 0.1
 """Seconds that one sample counts for, at most."""
 
-MARGIN = 0.25
+REQUESTS_MARGIN = 0.25
 """How far above their bound the requests under way would be at a share of all."""
 
-MOST = 0.9
+SHARE_MAX = 0.9
 """The share of the requests that is shed at most: some work always gets through, that of the topmost priority first."""
 
-MEMORY = 1.0
+MEMORY_SECONDS = 1.0
 """Seconds after which it is forgotten how many requests of which priority came."""
 
-TRACE = 0.1
+REQUESTS_TRACE = 0.1
 """Requests below which a priority is forgotten altogether."""
 
 SHED_NONE = float("-inf")
 """Below any priority."""
 
-COMPLAIN = 10.0
+LOG_SECONDS = 10.0
 """Seconds between two log lines."""
 
-LONG_TURN, QUEUED = 0.01, 64
+LONG_TURN_SECONDS, QUEUED_PER_TURN = 0.01, 64
 """Seconds of a turn of the loop from which on connections that wait are taken by more than one in a turn, and how many
 of them at a time."""
 
@@ -107,7 +108,7 @@ class Shedding:
 
     def __init__(self, lag: float, requests: int) -> None:
         self.share = 0.0
-        """Which share of the requests that come is to be shed: 0 to MOST."""
+        """Which share of the requests that come is to be shed: 0 to SHARE_MAX."""
         self._acts = False
         """The lag has stood, and its share has not come back to nothing since."""
         self._integral = 0.0
@@ -152,42 +153,42 @@ class Shedding:
 
     def sample(self, now: float, late: float, requests: int) -> None:
         """At `now` the loop was `late` for a timer, and so many requests are under way."""
-        seconds = min(now - self._sampled, LONGEST)
+        seconds = min(now - self._sampled, SAMPLE_SECONDS_MAX)
         self._sampled = now
-        if self._stands(now, late) and requests >= LEAST:
+        if self._stands(now, late) and requests >= REQUESTS_MIN:
             self._acts = True
         # The lesser of two, so that a hiccup does not count while there is something to be shed either.
         by_lag = self._by_lag(min(late, self._before), seconds) if self._acts else 0.0
         self._before = late
-        self.share = max(by_lag, _clamp((requests / self._most - 1.0) / MARGIN))
+        self.share = max(by_lag, _clamp((requests / self._most - 1.0) / REQUESTS_MARGIN))
         self._learn(seconds)
         self._draw_line()
 
     def _stands(self, now: float, late: float) -> bool:
         """Whether the loop has been late for a while, and is not becoming less so."""
-        self._peak = max(late, self._peak * RECOVERING)
+        self._peak = max(late, self._peak * RECOVERING_SHARE)
         if late < self._lag:
             self._above_since = None
             return False
         if self._above_since is None:
             self._above_since, self._samples = now, 0
         self._samples += 1
-        return self._samples >= SAMPLES and now - self._above_since >= STANDING and late == self._peak
+        return self._samples >= STANDING_SAMPLES and now - self._above_since >= STANDING_SECONDS and late == self._peak
 
     def _by_lag(self, lag: float, seconds: float) -> float:
         """The share for the lag, which holds the lag at its target."""
-        error = min(lag / self._lag - 1.0, HIGHEST)
-        self._integral = _clamp(self._integral + BY_TIME * error * seconds)
+        error = min(lag / self._lag - 1.0, LAG_ERROR_MAX)
+        self._integral = _clamp(self._integral + SHARE_BY_TIME * error * seconds)
         if error <= 0.0 and not self._integral:
             self._acts = False
-        return _clamp(self._integral + BY_LAG * error)
+        return _clamp(self._integral + SHARE_BY_LAG * error)
 
     def _learn(self, seconds: float) -> None:
         """How many requests of which priority come. Where none came, what was known is still the best guess."""
         came = self._came
         if came:
-            kept = 1.0 - seconds / MEMORY
-            recent = {priority: n * kept for priority, n in self._recent.items() if n * kept >= TRACE}
+            kept = 1.0 - seconds / MEMORY_SECONDS
+            recent = {priority: n * kept for priority, n in self._recent.items() if n * kept >= REQUESTS_TRACE}
             for priority, n in came.items():
                 recent[priority] = recent.get(priority, 0.0) + n
             self._recent, self._came = recent, {}
@@ -208,7 +209,7 @@ class Shedding:
 
 
 def _clamp(share: float) -> float:
-    return min(max(share, 0.0), MOST)
+    return min(max(share, 0.0), SHARE_MAX)
 
 
 class Overload:
@@ -225,12 +226,12 @@ class Overload:
         self._control: Shedding
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._log = log.Seldom(COMPLAIN)
+        self._log = log.Seldom(LOG_SECONDS)
 
     def start(self, bounds: "Bounds") -> None:
         """Look after the loop from now on, until `stop`."""
         self._control = Shedding(bounds.lag, bounds.requests)
-        self._await_next(SELDOM)
+        self._await_next(IDLE_SAMPLE_SECONDS)
 
     def stop(self) -> None:
         """Shed no more."""
@@ -255,10 +256,10 @@ class Overload:
         now = monotonic()
         late = max(now - self._due, 0.0)
         requests = self._under_way()
-        self._await_next(EVERY if requests >= LEAST else SELDOM)
-        if late > LONG_TURN:
+        self._await_next(SAMPLE_SECONDS if requests >= REQUESTS_MIN else IDLE_SAMPLE_SECONDS)
+        if late > LONG_TURN_SECONDS:
             # Who waits to be accepted waits longest of all, and no lag shows it.
-            self._take_queued(QUEUED)
+            self._take_queued(QUEUED_PER_TURN)
         self._control.sample(now, late, requests)
         self.shedding = self._control.watching
         share = round(self._control.share, 3)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Pair = tuple["Endpoint", "Endpoint"]
 
-COMPLAIN = 10.0
+LOG_SECONDS = 10.0
 """Seconds between two log lines about one endpoint."""
 
 
@@ -184,7 +184,7 @@ class Service:
         self._outliers: Outliers[Endpoint] | None = None
         if settings.eject is not None:
             self._outliers = Outliers(settings.eject.errors, settings.eject.for_)
-        self._log = log.Seldom(COMPLAIN)
+        self._log = log.Seldom(LOG_SECONDS)
         self._chance = chance or random.Random()
         tiers = tiers_of([endpoint.region for endpoint in settings.endpoints], region)
         self._origins = [Origin(each, tier) for each, tier in zip(settings.endpoints, tiers, strict=True)]
@@ -193,7 +193,7 @@ class Service:
         self.next_pair: Callable[[], Pair] = self._first_pair
         """The next two that a choice is between; the first call after anything has changed draws them anew."""
         self._pairs_in: dict[str, Callable[[], Pair]] = {}
-        """The same for the regions that were asked for since."""
+        """Of each region that was asked for since, its next two."""
         # A name has no address until the supervisor tells it; an address is its own.
         literal = [[each.settings.host] if parsers.is_address(each.settings.host) else [] for each in self._origins]
         self.update([EndpointAddresses(addresses, addresses) for addresses in literal])

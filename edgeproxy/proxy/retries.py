@@ -3,10 +3,10 @@
 from collections import deque
 from collections.abc import Callable
 
-WINDOW = 10.0
+WINDOW_SECONDS = 10.0
 """Seconds for which a retry is charged."""
 
-ALWAYS = 30
+RETRIES_ALWAYS = 30
 """Retries within the window that no share forbids: 3 a second, so that a quiet service has some too."""
 
 
@@ -31,13 +31,13 @@ class Budget:
         """Note how things stand; call it twice a second."""
         marks = self._marks
         marks.append((now, self._answers(), self._retries))
-        while marks[1][0] <= now - WINDOW:
+        while marks[1][0] <= now - WINDOW_SECONDS:
             marks.popleft()
 
     def spend(self) -> bool:
         """Whether one more retry may be, which is then charged. With a share of none there is none."""
         _, answers, retries = self._marks[0]
-        allowed = max(ALWAYS, self._share * (self._answers() - answers)) if self._share else 0
+        allowed = max(RETRIES_ALWAYS, self._share * (self._answers() - answers)) if self._share else 0
         if self._retries - retries + 1 > allowed:
             return False
         self._retries += 1

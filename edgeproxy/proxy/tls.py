@@ -22,7 +22,7 @@ OPTIONS = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER
 Place = tuple[str, str, int]
 """Whom a session is with: the name that was asked for, the IP address, the port."""
 
-SESSIONS_MOST = 1024
+SESSIONS_MAX = 1024
 """Sessions that are remembered for one upstream, whose name may lead to ever other addresses."""
 
 
@@ -90,7 +90,7 @@ class Outward:
     def keep(self, place: "Place", session: ssl.SSLSession | None) -> None:
         """A session of the context that is now in use."""
         if session is not None and session.has_ticket:
-            if len(self.sessions) >= SESSIONS_MOST:
+            if len(self.sessions) >= SESSIONS_MAX:
                 self.sessions.clear()
             self.sessions[place] = session
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from edgeproxy.proxy.deadlines import NEVER
 
-LONGEST_RECORD = 16 << 10
+RECORD_BYTES_MAX = 16 << 10
 """Bytes that one record of TLS carries at most (RFC 8446 section 5.1)."""
 
-READ_MOST = 256 << 10
+READ_BYTES_MAX = 256 << 10
 """More than the loop reads at once."""
 
-UNASKED_MOST = 1 << 20
+UNASKED_BYTES_MAX = 1 << 20
 """Bytes that may wait for a peer to which TLS itself has something to answer; what is relayed stops far below that."""
 
-_room = memoryview(bytearray(READ_MOST + 4 * LONGEST_RECORD))
+_room = memoryview(bytearray(READ_BYTES_MAX + 4 * RECORD_BYTES_MAX))
 """Where records are decrypted to, of all connections: what was decrypted leaves it before the next one is read."""
 
 
@@ -138,7 +138,7 @@ class TlsTransport(asyncio.Protocol):
         there, broken = 0, None
         try:
             while incoming.pending:
-                taken = read(LONGEST_RECORD, room[there:] if there else room)
+                taken = read(RECORD_BYTES_MAX, room[there:] if there else room)
                 if not taken:
                     self._ended = True
                     break
@@ -155,7 +155,7 @@ class TlsTransport(asyncio.Protocol):
             app.data_received(room[:there].tobytes())
         if self._outgoing.pending:
             self._flush()
-            if self._plain.get_write_buffer_size() > UNASKED_MOST:
+            if self._plain.get_write_buffer_size() > UNASKED_BYTES_MAX:
                 # It keeps on asking for new keys, say, and does not take the answers.
                 self.abort()
         if broken is not None:

@@ -14,10 +14,10 @@ from typing import Protocol
 from edgeproxy.proxy.metering import Count
 from edgeproxy.proxy.websocket import Frames, going_away
 
-IDLE = 3600.0
+IDLE_SECONDS = 3600.0
 """Seconds for which nothing may pass in either direction."""
 
-CLOSED_WITHIN = 2.0
+CLOSE_SECONDS = 2.0
 """Seconds for both sides to close their connections once both have closed the WebSocket."""
 
 
@@ -78,7 +78,7 @@ class Tunnel:
     def up(self, data: bytes) -> None:
         """The client's bytes, to the upstream."""
         traffic = self._traffic
-        self._client.deadline = monotonic() + IDLE
+        self._client.deadline = monotonic() + IDLE_SECONDS
         passed = self._up.relay(data)
         if passed:
             size = len(passed) - self._up.own
@@ -92,7 +92,7 @@ class Tunnel:
     def down(self, data: bytes) -> None:
         """The upstream's bytes, to the client."""
         traffic = self._traffic
-        self._client.deadline = monotonic() + IDLE
+        self._client.deadline = monotonic() + IDLE_SECONDS
         passed = self._down.relay(data)
         if passed:
             size = len(passed) - self._down.own
@@ -131,4 +131,4 @@ class Tunnel:
             client.transport.write_eof()
         if self._down.closed and self._up.told:
             self._upstream.end()
-            client.deadline = min(client.deadline, monotonic() + CLOSED_WITHIN)
+            client.deadline = min(client.deadline, monotonic() + CLOSE_SECONDS)

@@ -20,7 +20,7 @@ from edgeproxy.http1.response import (
     read_response,
 )
 from edgeproxy.proxy.bounded_cache import remember
-from edgeproxy.proxy.deadlines import EVERY, NEVER
+from edgeproxy.proxy.deadlines import NEVER, SWEEP_SECONDS
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.reset import was_reset
 from edgeproxy.proxy.tls import fault_of, why_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.runtime import Runtime
 
 BLANK = b"\r\n\r\n"
-LONGEST_HEAD = 32 << 10
+HEAD_BYTES_MAX = 32 << 10
 ANSWERS: dict[bytes, PlainAnswer] = {}
 """Heads of answers seen before, which mean what their bytes say and nothing else."""
 
@@ -123,7 +123,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert exchange is not None
         try:
             while True:
-                if end > LONGEST_HEAD:
+                if end > HEAD_BYTES_MAX:
                     raise too_long()
                 head = read_response(data[: end + 2])
                 rest = data[end + 4 :]
@@ -172,7 +172,7 @@ class UpstreamConnection(asyncio.Protocol):
     def incomplete(self, data: bytes) -> None:
         """The answer's head is not whole yet; it fails now where nothing that could follow would make it one."""
         try:
-            if len(data) > LONGEST_HEAD:
+            if len(data) > HEAD_BYTES_MAX:
                 raise too_long()
             check_unfinished(data)
         except Fault as fault:
@@ -284,7 +284,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The first answer's head, as bytes: for how long does this server keep a connection that is idle?"""
         self.reused = True
         self.idle = min(self.idle, idle_at_most(block))
-        if self.idle <= EVERY:
+        if self.idle <= SWEEP_SECONDS:
             # Nobody would look at it before it is over.
             self.reusable = False
 
@@ -400,7 +400,7 @@ def understand(block: bytes, date: bytes) -> PlainAnswer:
     none: `date`, with its CRLF."""
     plain = UNDATED.get(block)
     if plain is None:
-        if len(block) > LONGEST_HEAD:
+        if len(block) > HEAD_BYTES_MAX:
             return ODD
         try:
             plain = read_plain_response(block)

@@ -18,7 +18,7 @@ MASKED = 0x80
 OPCODES = frozenset((0, 1, 2, 8, 9, 10))
 """Those with a meaning; the others are reserved (section 5.2)."""
 
-CONTROL_MOST = 125
+CONTROL_BYTES_MAX = 125
 """Bytes of a control frame's payload, which comes in one piece (section 5.5)."""
 
 
@@ -137,12 +137,12 @@ class Frames:
         else:
             covered = 0
         if kind:
-            if kind == UNKNOWN or length > CONTROL_MOST:
+            if kind == UNKNOWN or length > CONTROL_BYTES_MAX:
                 self.lost = True
                 return 0
             if kind == CLOSING:
                 self.closed = True
-        if length > CONTROL_MOST:
+        if length > CONTROL_BYTES_MAX:
             width = WIDTHS[length]
             if at + width > len(data):
                 return 0

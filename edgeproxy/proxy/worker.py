@@ -35,22 +35,22 @@ from edgeproxy.proxy.runtime import Runtime
 from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.tls import Inward, Outward, Unusable
 
-ORPHAN_LOOK = 0.25
+ORPHAN_CHECK_SECONDS = 0.25
 """Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
 
-INTRODUCED = 2.0
+INTRODUCTION_SECONDS = 2.0
 """Seconds that a worker waits at most for the addresses of upstreams before it serves."""
 
-LAST_LINES = 0.5
+LAST_LINES_SECONDS = 0.5
 """Seconds that the access log may take for its last lines when a worker leaves."""
 
-TURN = 0.0005
+SWITCH_SECONDS = 0.0005
 """Seconds that a thread may run while the loop waits for its turn; a configuration is prepared in one."""
 
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
 
-HEARTBEAT_FRESH = 5.0
+HEARTBEAT_FRESH_SECONDS = 5.0
 """Seconds after which a supervisor that did not beat is taken for dead."""
 
 
@@ -146,7 +146,7 @@ class Worker:
 
     def end_logs(self) -> None:
         """Write what access logs still hold."""
-        until = monotonic() + LAST_LINES
+        until = monotonic() + LAST_LINES_SECONDS
         for access in self.generations.logs():
             access.close(max(0.0, until - monotonic()))
             self.generations.report_lost_lines(access)
@@ -199,14 +199,14 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     del start  # With the settings: of a million keys these are two hundred megabytes.
     if runtime.snapshot.lacks_addresses():
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
-        await worker.is_introduced(INTRODUCED)
+        await worker.is_introduced(INTRODUCTION_SECONDS)
     if not stop.is_set():
         await worker.listen(listening, inward)
     # What has been made up to here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    sys.setswitchinterval(TURN)
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         await channel.send(messages.Ready(column))
     except ChannelClosed:
@@ -252,13 +252,13 @@ async def until_told(
     leave_by = monotonic() + orphan_deadline
     while monotonic() < leave_by and not stop.is_set():
         token, age = worker.store.control.serving(monotonic())
-        if token not in (0, own) and age < HEARTBEAT_FRESH:
+        if token not in (0, own) and age < HEARTBEAT_FRESH_SECONDS:
             logger.info("another supervisor serves; leaving")
             break
         if not worker.store.serve_on(last=token == own):
             logger.info("enough others serve on without a supervisor; leaving")
             break
-        await asyncio.sleep(ORPHAN_LOOK)
+        await asyncio.sleep(ORPHAN_CHECK_SECONDS)
     stop.set()
     return None
 

@@ -7,10 +7,10 @@ from edgeproxy.counters.store import Store
 from edgeproxy.errors import Refused
 from edgeproxy.proxy.labels import code_label
 
-SILENCE = 60.0
+LOG_SECONDS = 60.0
 """Seconds between two log lines about one full table."""
 
-SHOWN_MOST = 80
+SHOWN_BYTES_MAX = 80
 """Bytes of what an upstream said that are logged."""
 
 FULL = {
@@ -43,7 +43,7 @@ class WorkerMetrics:
         self._metrics: Metrics = store.meters
         self._billing: UsageMeters = store.billing
         self._billing.full = lambda: self.table_full("usage")
-        self._log = log.Seldom(SILENCE)
+        self._log = log.Seldom(LOG_SECONDS)
         self._requests: dict[tuple[str, str, int], Counter] = {}
         self._limited: dict[tuple[str, str, tuple[str, ...]], tuple[Counter, ...]] = {}
         self._shed: dict[int, Counter] = {}
@@ -124,7 +124,7 @@ class WorkerMetrics:
     def unreadable(self, meter: str, said: bytes) -> None:
         """An upstream reported `said`, of which nobody can tell how much it is: nothing is counted by this meter."""
         self._counter("edge_usage_unreadable_total", meter).add(1)
-        shown = said[:SHOWN_MOST].decode("ascii", "backslashreplace")
+        shown = said[:SHOWN_BYTES_MAX].decode("ascii", "backslashreplace")
         self._log.error("an upstream's report is no whole number", meter, said=shown, then="nothing is counted by it")
 
     def upstream_error(self, upstream: str, error: str) -> None:

@@ -15,7 +15,7 @@ beats; until then they go on. Supervisors see by it that a newer one has taken o
   the other serves again within a second.
 """
 
-from edgeproxy.proxy.worker import HEARTBEAT_FRESH
+from edgeproxy.proxy.worker import HEARTBEAT_FRESH_SECONDS
 
 NO_SUPERVISOR = 0
 """The token of none."""
@@ -26,4 +26,4 @@ def other_serves(own: int, token: int, age: float) -> bool:
 
     `token` names the one that wrote there last, or is NO_SUPERVISOR; `age` is the seconds since its last heartbeat.
     """
-    return token not in (NO_SUPERVISOR, own) and age < HEARTBEAT_FRESH
+    return token not in (NO_SUPERVISOR, own) and age < HEARTBEAT_FRESH_SECONDS

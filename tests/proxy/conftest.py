@@ -16,7 +16,7 @@ from tests.support.transcript import Edge
 @pytest.fixture
 def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     """An edge that starts when it is first asked for something; what it left behind is checked at the end."""
-    monkeypatch.setattr(deadlines, "EVERY", 0.02)
+    monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.02)
     stage = Edge(tmp_path)
     monkeypatch.setattr(client, "Exchange", watched(stage))
     with stage.runner:

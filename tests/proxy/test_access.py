@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeproxy.proxy.access import PATH_LONGEST
+from edgeproxy.proxy.access import PATH_CHARACTERS_MAX
 from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, chunks, get, head, ok, post
 from tests.support.wire import Message
 
@@ -314,7 +314,7 @@ async def test_a_long_path_is_cut(edge: Edge) -> None:
     file = log_of(edge)
     await edge.until(lambda: file.exists() and file.read_bytes())
     found = orjson.loads(file.read_bytes())
-    assert found["path"] == "/public/" + "x" * (PATH_LONGEST - 8) + "…"
+    assert found["path"] == "/public/" + "x" * (PATH_CHARACTERS_MAX - 8) + "…"
     assert len(file.read_bytes()) < 4096
 
 

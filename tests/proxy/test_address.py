@@ -179,7 +179,7 @@ def test_what_holds_an_address_on_a_lane_is_made_once_for_its_subject() -> None:
 def test_the_lanes_that_an_address_remembers_are_bounded() -> None:
     found, binding = addresses().of("192.0.2.1"), Lane()
     terms = found.terms(binding)
-    for _ in range(address.LANES - 1):
+    for _ in range(address.LIMIT_SETS_MAX - 1):
         found.terms(Lane())
     assert found.terms(binding) is terms
     found.terms(Lane())
@@ -214,7 +214,7 @@ def test_an_address_is_made_once_and_remembered() -> None:
 def test_the_addresses_remembered_are_bounded_and_the_one_unused_longest_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(address, "REMEMBERED", 2)
+    monkeypatch.setattr(address, "ADDRESSES_MAX", 2)
     some = addresses()
     first, second = some.of("192.0.2.1"), some.of("192.0.2.2")
     some.of("192.0.2.1")

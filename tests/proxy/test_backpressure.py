@@ -205,7 +205,7 @@ async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moment for which a closing connection lingers is not counted against those who still read."""
-    monkeypatch.setattr("edgeproxy.proxy.client.LINGER", 0.01)
+    monkeypatch.setattr("edgeproxy.proxy.client.LINGER_SECONDS", 0.01)
     client, upstream = await open_exchange(edge, get("/public/", "Connection: close") + get())
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)

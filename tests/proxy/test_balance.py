@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgeproxy.proxy.balance import PAIRS_LEAST, PAIRS_MOST, draw, slots
+from edgeproxy.proxy.balance import PAIRS_MAX, PAIRS_MIN, draw, slots
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def test_everybodys_slots_are_within_one_of_the_exact_share(weights: list[int], 
 @example([1, 1], 0.9999999999999999)
 def test_there_are_a_prime_number_of_slots_and_never_too_many(weights: list[int], offset: float) -> None:
     size = sum(slots(weights, offset))
-    assert PAIRS_LEAST <= size <= PAIRS_MOST
+    assert PAIRS_MIN <= size <= PAIRS_MAX
     assert all(size % factor for factor in range(2, 64))
 
 

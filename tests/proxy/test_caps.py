@@ -91,7 +91,7 @@ async def test_what_was_sent_does_not_cost_the_answer(edge: Edge) -> None:
 
 
 async def test_who_was_turned_away_and_stays_is_cut(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeproxy.proxy.acceptor.LINGER", 0.05)
+    monkeypatch.setattr("edgeproxy.proxy.acceptor.LINGER_SECONDS", 0.05)
     edge.config["limits"] = {"connections_per_ip": 1}
     await let_in(edge)
     client = await edge.client()
@@ -104,7 +104,7 @@ async def test_who_was_turned_away_and_stays_is_cut(edge: Edge, monkeypatch: pyt
 async def test_a_flood_is_turned_away_and_little_is_kept_of_it(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("edgeproxy.proxy.acceptor.LINGERING_MOST", 5)
+    monkeypatch.setattr("edgeproxy.proxy.acceptor.LINGERING_MAX", 5)
     edge.config["limits"] = {"connections_per_ip": 1}
     await let_in(edge)
     flood = [await edge.client() for _ in range(50)]

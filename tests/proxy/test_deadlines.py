@@ -27,7 +27,7 @@ class Late:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "EVERY", 0.005)
+    monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.005)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -17,7 +17,7 @@ from tests.support.wire import Wire
 
 @pytest.fixture(autouse=True)
 def moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeproxy.proxy.client.LAST_MOMENT", 0.05)
+    monkeypatch.setattr("edgeproxy.proxy.client.LAST_REQUEST_SECONDS", 0.05)
 
 
 class Drain:

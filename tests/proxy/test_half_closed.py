@@ -12,7 +12,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes come a hundred times as soon."""
-    monkeypatch.setattr(client_module, "PROBES", (0.01, 0.02, 0.04, 0.08, 0.16))
+    monkeypatch.setattr(client_module, "PROBE_SECONDS", (0.01, 0.02, 0.04, 0.08, 0.16))
 
 
 async def asked(edge: Edge, request: bytes) -> tuple[Wire, Wire]:
@@ -35,10 +35,10 @@ async def test_a_client_that_is_gone_frees_its_upstream(edge: Edge) -> None:
 async def test_a_client_that_waits_is_probed_a_few_times_and_gets_its_answer(edge: Edge) -> None:
     client, upstream = await asked(edge, get())
     client.sends_eof()
-    for _ in client_module.PROBES:
+    for _ in client_module.PROBE_SECONDS:
         await client.gets(CONTINUE)
     (held,) = edge.runtime.connections.clients
-    assert held.probes == len(client_module.PROBES)
+    assert held.probes == len(client_module.PROBE_SECONDS)
     held.probe(held.probe_at + 3600)
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
@@ -47,7 +47,7 @@ async def test_a_client_that_waits_is_probed_a_few_times_and_gets_its_answer(edg
 
 
 async def test_a_client_that_is_answered_soon_is_not_probed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PROBES", (3600.0,))
+    monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
     client, upstream = await asked(edge, get())
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)
@@ -92,7 +92,7 @@ async def test_a_reader_of_a_stream_that_waits_reads_it_to_its_end(edge: Edge, f
     (held,) = edge.runtime.connections.clients
     await edge.until(lambda: held.probes == 2)
     await upstream.sends(event)
-    await edge.until(lambda: held.probes == len(client_module.PROBES))
+    await edge.until(lambda: held.probes == len(client_module.PROBE_SECONDS))
     if "chunked" in framing:
         await upstream.sends(b"0\r\n\r\n")
     else:
@@ -119,7 +119,7 @@ async def test_a_reader_of_a_known_length_is_not_probed(edge: Edge) -> None:
 async def test_a_client_that_is_reset_after_it_has_closed_its_side_frees_its_upstream(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "PROBES", (3600.0,))
+    monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
     client, upstream = await asked(edge, get())
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)

@@ -48,7 +48,7 @@ async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
 async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "REMEMBERED", 2)
+    monkeypatch.setattr(identity, "IDENTITIES_MAX", 2)
     people = await directory(edge)
     first, second = (people.resolve(key.encode(), line(key)) for key in (KEY, UNLIMITED))
     people.resolve(KEY.encode(), line(KEY))

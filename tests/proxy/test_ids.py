@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from edgeproxy.proxy import ids
-from edgeproxy.proxy.ids import BATCH, TRACES, Ids, continued
+from edgeproxy.proxy.ids import IDS_PER_DRAW, TRACES, Ids, continued
 
 BEGUN = re.compile(rb"\r\ntraceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-01\r\n\r\n")
 NOW = 1_790_000_000.1235
@@ -28,7 +28,7 @@ class Scripted:
 def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() -> None:
     """RFC 9562 section 5.7: 48 bits of Unix milliseconds, version 7, variant 10."""
     made = Ids()
-    for _ in range(2 * BATCH):
+    for _ in range(2 * IDS_PER_DRAW):
         rid, _, _ = made.next(NOW)
         parsed = uuid.UUID(rid.decode())
         assert str(parsed).encode() == rid, "lower case, with dashes"
@@ -39,7 +39,7 @@ def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() 
 
 def test_an_id_alone_is_a_uuid_of_version_7_as_well_and_never_one_given_before() -> None:
     made = Ids()
-    drawn = [made.bare(NOW) for _ in range(4 * BATCH)] + [made.next(NOW)[0] for _ in range(BATCH)]
+    drawn = [made.bare(NOW) for _ in range(4 * IDS_PER_DRAW)] + [made.next(NOW)[0] for _ in range(IDS_PER_DRAW)]
     assert len(set(drawn)) == len(drawn)
     for rid in drawn:
         parsed = uuid.UUID(rid.decode())
@@ -59,7 +59,7 @@ def test_times_before_the_digits_grow_keep_their_leading_zeros() -> None:
 
 def test_no_two_requests_share_an_id_a_trace_or_a_span() -> None:
     made = Ids()
-    n = 20 * BATCH
+    n = 20 * IDS_PER_DRAW
     drawn = [made.next(NOW) for _ in range(n)]
     assert len({rid for rid, _, _ in drawn}) == n
     assert len({begun for _, begun, _ in drawn}) == n
@@ -83,15 +83,15 @@ def test_a_continued_trace_keeps_its_id_and_flags_and_gets_a_span_of_ours() -> N
 
 def test_ids_follow_from_the_randomness_alone() -> None:
     one, other = (Ids(Scripted(bytes(range(256)))) for _ in range(2))
-    assert [one.next(NOW) for _ in range(BATCH)] == [other.next(NOW) for _ in range(BATCH)]
+    assert [one.next(NOW) for _ in range(IDS_PER_DRAW)] == [other.next(NOW) for _ in range(IDS_PER_DRAW)]
 
 
 def test_randomness_is_drawn_once_for_a_batch() -> None:
     randomness = Scripted(bytes(range(1, 256)))
     made = Ids(randomness)
-    for _ in range(BATCH):
+    for _ in range(IDS_PER_DRAW):
         made.next(NOW)
-    assert randomness.asked == [BATCH * TRACES.size // 2]
+    assert randomness.asked == [IDS_PER_DRAW * TRACES.size // 2]
     made.next(NOW)
     assert len(randomness.asked) == 2
 
@@ -104,10 +104,10 @@ def test_a_trace_or_span_of_zeros_is_never_given(zero: slice) -> None:
     good = b"5" * TRACES.size
     draw = bytes.fromhex((bad + good).decode())
     made = Ids(Scripted(draw))
-    for _ in range(BATCH // 2):
+    for _ in range(IDS_PER_DRAW // 2):
         assert b"0" * 16 not in made.next(NOW)[1]
 
 
 def test_the_batch_is_long_enough_for_its_digits() -> None:
     assert TRACES.size % 2 == 0
-    assert ids.BATCH > 0
+    assert ids.IDS_PER_DRAW > 0

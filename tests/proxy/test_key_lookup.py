@@ -120,7 +120,7 @@ async def test_what_comes_behind_a_request_that_waits_is_served_after_it(edge: E
 async def test_who_was_unknown_is_asked_for_again_after_a_while(
     edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_lookup, "UNKNOWN_FOR", 0.3)
+    monkeypatch.setattr(key_lookup, "UNKNOWN_SECONDS", 0.3)
     client = await edge.client()
     assert await supervisor.meets(client) == 401
     supervisor.knows()
@@ -222,7 +222,7 @@ async def test_a_revocation_ends_what_every_memory_has(edge: Edge, supervisor: S
 async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
     edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "SOON", -1.0)
+    monkeypatch.setattr(identity, "STALE_SECONDS", -1.0)
     supervisor.knows()
     client = await edge.client()
     assert await supervisor.meets(client) == 200
@@ -358,8 +358,8 @@ async def test_a_request_that_waits_over_a_reload_is_served_by_what_serves_then(
 async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
     edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_lookup, "AT_ONCE", 3)
-    monkeypatch.setattr(key_lookup, "REMEMBERED", 5)
+    monkeypatch.setattr(key_lookup, "PENDING_KEYS_MAX", 3)
+    monkeypatch.setattr(key_lookup, "KEYS_MAX", 5)
     supervisor.knows()
     client, known = await edge.client(), await edge.client()
     assert await supervisor.meets(known) == 200

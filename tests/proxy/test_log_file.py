@@ -172,7 +172,7 @@ def test_where_there_is_no_room_for_all_the_file_ends_with_a_whole_line(file: Pa
 def test_a_fifo_that_nobody_reads_blocks_nobody_and_loses_what_is_too_much(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_file, "WAITING_MOST", 100)
+    monkeypatch.setattr(log_file, "WAITING_BYTES_MAX", 100)
     os.mkfifo(file)
     opened = LogFile(file)
     opened.put([b"x" * 49 + b"\n"])

@@ -149,7 +149,7 @@ async def test_it_gives_signs_of_life_and_none_while_nobody_reads(
 
 
 async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_handler, "ALIVE", 0.0)
+    monkeypatch.setattr(control_handler, "ALIVE_SECONDS", 0.0)
     mine, theirs = socket.socketpair()
     channel = await Channel.over(theirs, messages.WORKER)
     await edge.client()

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from edgeproxy.proxy.overload import (
-    EVERY,
-    LEAST,
-    MARGIN,
-    MOST,
-    QUEUED,
-    SAMPLES,
-    SELDOM,
-    STANDING,
+    IDLE_SAMPLE_SECONDS,
+    QUEUED_PER_TURN,
+    REQUESTS_MARGIN,
+    REQUESTS_MIN,
+    SAMPLE_SECONDS,
+    SHARE_MAX,
+    STANDING_SAMPLES,
+    STANDING_SECONDS,
     Overload,
     Shedding,
 )
@@ -81,14 +81,14 @@ class Loop:
         coming.reverse()
         answers: list[tuple[float, float, int]] = []
         done: list[Done] = []
-        now, due = 0.0, EVERY
+        now, due = 0.0, SAMPLE_SECONDS
         while coming or answers:
             turn = now
             if now >= due:
                 self.lags.append((now, now - due))
                 self.control.sample(now, now - due, len(answers))
                 self.under_way = max(self.under_way, len(answers))
-                due = now + EVERY
+                due = now + SAMPLE_SECONDS
             heads = []
             while coming and coming[-1][0] <= turn:
                 heads.append(coming.pop())
@@ -173,8 +173,8 @@ def test_of_two_classes_the_low_one_is_shed_and_the_high_one_served_in_time(
     assert shed(high) < 0.01
     assert shed(low) == pytest.approx(0.2 / (1 - refusal) / 0.6, abs=0.08 / (1 - refusal))
     # Head and answer each wait for up to a turn, and a turn is as long as the lag and the time to the next sample.
-    assert within(high, 0.5) < 3 * (LAG + EVERY)
-    assert within(high, 0.99) < 5 * (LAG + EVERY)
+    assert within(high, 0.5) < 3 * (LAG + SAMPLE_SECONDS)
+    assert within(high, 0.99) < 5 * (LAG + SAMPLE_SECONDS)
     # Nor is more shed than must be: there is always something to do.
     assert within(low, 0.5) > LAG
 
@@ -193,14 +193,14 @@ def test_where_all_of_the_low_class_is_not_enough_as_much_of_the_high_one_goes_a
     high, low = between(done, 4.0, 8.0, HIGH), between(done, 4.0, 8.0, LOW)
     assert shed(low) > 0.97
     assert shed(high) == pytest.approx(2 * (1 / 0.8 / 2 - 0.5), abs=0.08)
-    assert within(high, 0.99) < 6 * (LAG + EVERY)
+    assert within(high, 0.99) < 6 * (LAG + SAMPLE_SECONDS)
 
 
 @pytest.mark.parametrize("upstream", [0.001, 0.1, 0.3])
 def test_it_does_not_swing_however_long_upstreams_take(chance: random.Random, upstream: float) -> None:
     done = Loop(Shedding(LAG, MANY), chance, upstream=upstream).run(overloaded(1.0, 0.3), 8.0)
     assert shed(between(done, 4.0, 8.0, HIGH)) < 0.02
-    assert within(between(done, 4.0, 8.0, HIGH), 0.99) < upstream + 6 * (LAG + EVERY)
+    assert within(between(done, 4.0, 8.0, HIGH), 0.99) < upstream + 6 * (LAG + SAMPLE_SECONDS)
 
 
 # ---- what is no overload
@@ -212,15 +212,15 @@ def test_a_hiccup_sheds_nothing_however_long(chance: random.Random, busy: float,
     """Also of what piled up meanwhile, which the loop gets through by itself."""
     loop = Loop(Shedding(LAG, MANY), chance)
     done = loop.run(lambda now: {LOW: busy / 2, HIGH: busy / 2}, 6.0, stalls=[(1.0, stall)])
-    assert max(lag for _, lag in loop.lags) > stall - EVERY
+    assert max(lag for _, lag in loop.lags) > stall - SAMPLE_SECONDS
     assert not any(each.took is None for each in done)
 
 
-def late(control: Shedding, lags: list[float], *, requests: int = LEAST, start: float = 100.0) -> list[bool]:
+def late(control: Shedding, lags: list[float], *, requests: int = REQUESTS_MIN, start: float = 100.0) -> list[bool]:
     """Samples one after another, as a loop takes them that is that late; whether anything was shed at each."""
     now, shedding = start, []
     for lag in lags:
-        now += EVERY + lag
+        now += SAMPLE_SECONDS + lag
         control.sample(now, lag, requests)
         shedding.append(control.share > 0.0)
     return shedding
@@ -230,7 +230,7 @@ def test_a_lag_has_to_stand() -> None:
     control = Shedding(LAG, MANY)
     shedding = late(control, [0.06] * 10)
     first = shedding.index(True)
-    assert (first - 1) * (EVERY + 0.06) < STANDING <= first * (EVERY + 0.06)
+    assert (first - 1) * (SAMPLE_SECONDS + 0.06) < STANDING_SECONDS <= first * (SAMPLE_SECONDS + 0.06)
     assert all(shedding[first:])
     assert not any(late(Shedding(LAG, MANY), [0.06, 0.06, 0.06, 0.04] * 10))
     assert not any(late(Shedding(LAG, MANY), [0.049] * 100))
@@ -238,14 +238,14 @@ def test_a_lag_has_to_stand() -> None:
 
 def test_a_lag_without_requests_is_not_of_their_making() -> None:
     control = Shedding(LAG, MANY)
-    assert not any(late(control, [0.2] * 50, requests=LEAST - 1))
+    assert not any(late(control, [0.2] * 50, requests=REQUESTS_MIN - 1))
     assert late(control, [0.2], start=120.0) == [True]
 
 
 def test_a_lag_that_was_enormous_is_not_held_against_anybody_when_it_is_over() -> None:
     control = Shedding(LAG, MANY)
-    assert late(control, [5.0] * (SAMPLES + 1))[-1]
-    assert control.share == MOST
+    assert late(control, [5.0] * (STANDING_SAMPLES + 1))[-1]
+    assert control.share == SHARE_MAX
     late(control, [0.0], start=130.0)
     assert control.share < 0.2
 
@@ -257,9 +257,9 @@ def test_too_many_requests_under_way_count_at_once_and_no_longer_than_they_last(
     control = Shedding(LAG, 1000)
     shares = []
     for requests in (1000, 1001, 1125, 1250, 9000, 1125, 1000, 0):
-        control.sample(len(shares) * EVERY, 0.0, requests)
+        control.sample(len(shares) * SAMPLE_SECONDS, 0.0, requests)
         shares.append(control.share)
-    assert shares == pytest.approx([0.0, 0.001 / MARGIN, 0.5, MOST, MOST, 0.5, 0.0, 0.0])
+    assert shares == pytest.approx([0.0, 0.001 / REQUESTS_MARGIN, 0.5, SHARE_MAX, SHARE_MAX, 0.5, 0.0, 0.0])
 
 
 def test_the_requests_under_way_are_bounded_whatever_upstreams_do(chance: random.Random) -> None:
@@ -276,7 +276,7 @@ def test_the_requests_under_way_are_bounded_whatever_upstreams_do(chance: random
 def pressed(share: float, *, arrivals: dict[int, int] | None = None) -> Shedding:
     """One that sheds this share, and knows of these arrivals."""
     control = Shedding(LAG, 100_000)
-    requests = round(100_000 * (1 + share * MARGIN))
+    requests = round(100_000 * (1 + share * REQUESTS_MARGIN))
     for _ in range(60):
         for priority, n in (arrivals or {0: 20}).items():
             for _ in range(n):
@@ -315,7 +315,7 @@ def test_nothing_is_kept_for_a_priority_that_comes_no_longer() -> None:
         for priority in (0, 10) if n < 50 else (0,):
             for _ in range(20):
                 control.sheds(priority)
-        control.sample(n * EVERY, 0.0, 2000)
+        control.sample(n * SAMPLE_SECONDS, 0.0, 2000)
     assert asked(control, 0) == {0: pytest.approx(90, abs=1)}
 
 
@@ -351,9 +351,9 @@ def test_nobody_is_shed_while_a_lower_priority_passes(
 ) -> None:
     control, now = Shedding(LAG, 1000), 0.0
     for lag, requests, arrivals in samples:
-        now += EVERY + lag
+        now += SAMPLE_SECONDS + lag
         control.sample(now, lag, requests)
-        assert 0.0 <= control.share <= MOST
+        assert 0.0 <= control.share <= SHARE_MAX
         assert len(control._recent) <= 7
         verdicts = {p: {control.sheds(p) for _ in range(n)} for p, n in arrivals.items()}
         for priority, verdict in verdicts.items():
@@ -387,15 +387,15 @@ async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> N
     idle, busy = Seen(), Seen()
     over._control = idle
     await edge.until(lambda: len(idle.samples) >= 5)
-    assert min(idle.periods()) == pytest.approx(SELDOM, abs=0.002)
+    assert min(idle.periods()) == pytest.approx(IDLE_SAMPLE_SECONDS, abs=0.002)
     assert {requests for *_, requests in idle.samples} == {0}
     assert min(late for _, late, _ in idle.samples) < LAG
     assert not over.shedding
-    endpoint.outstanding += LEAST
+    endpoint.outstanding += REQUESTS_MIN
     over._control = busy
     await edge.until(lambda: len(busy.samples) >= 5)
-    assert min(busy.periods()) == pytest.approx(EVERY, abs=0.002)
-    endpoint.outstanding -= LEAST
+    assert min(busy.periods()) == pytest.approx(SAMPLE_SECONDS, abs=0.002)
+    endpoint.outstanding -= REQUESTS_MIN
     over.stop()
     assert over._timer is not None
     assert over._timer.cancelled()
@@ -413,7 +413,7 @@ async def test_a_loop_that_lags_sheds_until_it_lags_no_longer(edge: Edge) -> Non
     edge.config["tiers"]["free"]["priority"] = 5
     await edge.starts()
     endpoint = edge.endpoint()
-    endpoint.outstanding += LEAST
+    endpoint.outstanding += REQUESTS_MIN
     over = edge.runtime.overload
     loop = asyncio.get_running_loop()
     busy = True
@@ -429,7 +429,7 @@ async def test_a_loop_that_lags_sheds_until_it_lags_no_longer(edge: Edge) -> Non
         assert over.shedding
         busy = False
         await edge.until(lambda: not over.shedding, "a loop that does not lag sheds nothing")
-    endpoint.outstanding -= LEAST
+    endpoint.outstanding -= REQUESTS_MIN
     assert [line["event"] for line in said if line["event"] == "requests are shed"] == ["requests are shed"]
 
 
@@ -492,7 +492,7 @@ async def test_where_turns_are_long_all_that_wait_to_be_accepted_are_taken_in_on
     await edge.starts()
     with ExitStack() as stack:
         waiting = [stack.enter_context(socket.create_connection(edge.address, timeout=PATIENCE)) for _ in range(50)]
-        edge.worker.take_queued(QUEUED)
+        edge.worker.take_queued(QUEUED_PER_TURN)
         for _ in range(5):
             await asyncio.sleep(0)
         assert len(edge.runtime.connections.clients) == len(waiting)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edgeproxy.proxy.retries import ALWAYS, Budget
+from edgeproxy.proxy.retries import RETRIES_ALWAYS, Budget
 
 
 class Service:
@@ -25,7 +25,7 @@ class Service:
 
 def test_a_service_that_is_hardly_asked_may_retry_three_times_a_second() -> None:
     service = Service()
-    assert service.spends() == ALWAYS == 30
+    assert service.spends() == RETRIES_ALWAYS == 30
     service.budget.look(5.0)
     assert service.spends() == 0
     service.budget.look(15.0)
@@ -51,7 +51,7 @@ def test_only_answers_and_retries_of_the_last_ten_seconds_matter() -> None:
     assert service.spends() == 0
     for half in range(110, 123):
         service.budget.look(half / 2)
-    assert service.spends() == ALWAYS
+    assert service.spends() == RETRIES_ALWAYS
 
 
 def test_with_a_share_of_none_nothing_is_retried() -> None:
@@ -73,7 +73,7 @@ def test_whatever_is_retried_is_within_the_share_of_the_last_ten_seconds(seed: i
         history.append((new, spent))
         window = history[-21:]
         if spent:
-            assert sum(n for _, n in window) <= max(ALWAYS, 0.25 * sum(n for n, _ in window))
+            assert sum(n for _, n in window) <= max(RETRIES_ALWAYS, 0.25 * sum(n for n, _ in window))
 
 
 def test_few_marks_are_kept() -> None:

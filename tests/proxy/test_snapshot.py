@@ -28,7 +28,12 @@ async def test_ordinary_blocks_are_remembered_with_their_meaning(edge: Edge) -> 
 
 @pytest.mark.parametrize(
     "lines",
-    [(TRACE,), ("X-API-Key: nobody",), ("Authorization: Bearer nobody",), ("X-A: " + "x" * bounded_cache.LONGEST,)],
+    [
+        (TRACE,),
+        ("X-API-Key: nobody",),
+        ("Authorization: Bearer nobody",),
+        ("X-A: " + "x" * bounded_cache.KEY_BYTES_MAX,),
+    ],
     ids=["trace", "unknown key", "unknown bearer", "long"],
 )
 async def test_what_is_new_each_time_or_made_up_is_not_remembered(edge: Edge, lines: tuple[str, ...]) -> None:
@@ -48,9 +53,9 @@ async def test_what_a_trusted_proxy_says_of_one_client_is_not_remembered(edge: E
 
 async def test_a_flood_of_blocks_is_forgotten_again(edge: Edge) -> None:
     made = await snapshot(edge)
-    for n in range(bounded_cache.MOST * 3):
+    for n in range(bounded_cache.ENTRIES_MAX * 3):
         made.understand(block(f"X-A: {n}"), False)
-    assert len(made.heads[False]) <= bounded_cache.MOST
+    assert len(made.heads[False]) <= bounded_cache.ENTRIES_MAX
 
 
 async def test_nothing_is_remembered_of_anybody_once_no_request_begins_under_it(edge: Edge) -> None:

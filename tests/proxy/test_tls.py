@@ -349,7 +349,7 @@ async def test_damaged_handshakes_hurt_nobody(secure: Edge, authority: Authority
 async def test_a_handshake_that_stands_still_does_not_hold_up_a_drain(
     secure: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeproxy.proxy.acceptor.LAST_MOMENT", 0.05)
+    monkeypatch.setattr("edgeproxy.proxy.acceptor.LAST_REQUEST_SECONDS", 0.05)
     silent = await secure.client()
     await secure.until(lambda: secure.count("edge_connections", "client"))
     async with asyncio.timeout(PATIENCE):

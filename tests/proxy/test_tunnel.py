@@ -149,7 +149,7 @@ async def test_a_tunnel_is_not_closed_by_the_deadlines_of_requests(edge: Edge) -
 async def test_a_tunnel_through_which_nothing_passes_is_closed_in_the_end(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeproxy.proxy.tunnel.IDLE", 0.05)
+    monkeypatch.setattr("edgeproxy.proxy.tunnel.IDLE_SECONDS", 0.05)
     client, upstream = await tunnel(edge)
     await client.gets_cut()
     await upstream.gets_cut()

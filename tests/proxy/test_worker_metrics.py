@@ -83,7 +83,7 @@ def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
             counted.table_full("customers")
             counted.table_full("usage")
         assert sorted(line["about"] for line in said) == ["customers", "metrics", "usage"]
-        now[0] += worker_metrics.SILENCE
+        now[0] += worker_metrics.LOG_SECONDS
         counted.table_full("customers")
     assert sorted(line["about"] for line in said) == ["customers", "customers", "metrics", "metrics", "usage"]
 

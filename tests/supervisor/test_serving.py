@@ -1,4 +1,4 @@
-from edgeproxy.proxy.worker import HEARTBEAT_FRESH
+from edgeproxy.proxy.worker import HEARTBEAT_FRESH_SECONDS
 from edgeproxy.supervisor.serving import other_serves
 
 OWN, OTHER = 7, 8
@@ -6,7 +6,7 @@ OWN, OTHER = 7, 8
 
 def test_another_serves_while_its_heart_beats() -> None:
     assert other_serves(OWN, OTHER, 0.0)
-    assert not other_serves(OWN, OTHER, HEARTBEAT_FRESH)
+    assert not other_serves(OWN, OTHER, HEARTBEAT_FRESH_SECONDS)
 
 
 def test_nobody_and_oneself_are_not_another() -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from edgeproxy.collector.app import verdict_of
+from edgeproxy.collector.app import GAP_SEQ_MAX, verdict_of
 from edgeproxy.ledger.arrival import Arrival, Named, arrive
 from edgeproxy.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved
 from edgeproxy.ledger.ingest import STATES, Outcome
@@ -15,7 +15,6 @@ from edgeproxy.usage.spool import Spool
 from tests.support.sealing import NOW
 
 EDGE = "edge-1"
-SHIPPER = Shipper("edges")
 MARKS = (RowMark(1, 0, 0, 1),)
 
 T = TypeVar("T")
@@ -56,7 +55,7 @@ class Peer:
     """A collector. `has` are the bodies that it took, by their seq; `values` what it counted, by the seq too."""
 
     def __init__(self) -> None:
-        self.mark = Mark()
+        self.mark = Mark(gap_to=GAP_SEQ_MAX)
         self.settled: dict[int, Settled] = {}
         self.has: dict[int, bytes] = {}
         self.values: Counter[int] = Counter()

@@ -15,12 +15,13 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.app import verdict_of
+from edgeproxy.collector.app import GAP_SEQ_MAX, verdict_of
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import batches, ledger, series
+from edgeproxy.ledger import edges
 from edgeproxy.ledger.arrival import arrive, named
-from edgeproxy.ledger.chain import Shipper
+from edgeproxy.ledger.chain import Shipper, Verdict
 from edgeproxy.ledger.ingest import Ingest, Unavailable
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.queries import asked, usage
@@ -89,9 +90,15 @@ class Books:
             outcome.cancel()
             raise ConnectionResetError("the collector died")
         try:
-            answer = verdict_of(outcome.result())
+            result = outcome.result()
         except Unavailable:
             return 503, b"{}"
+        if result.verdict is Verdict.UNANNOUNCED:
+            # An admin looks into it, and consents.
+            async with database.writing() as connection:
+                assert await edges.consent(connection, database, said.edge, GAP_SEQ_MAX) == 0
+            return 403, b"{}"
+        answer = verdict_of(result)
         assert isinstance(answer.body, bytes)
         return answer.status, answer.body
 

@@ -35,7 +35,7 @@ class Tables(NamedTuple):
     quotas: Policies
 
 
-class Held:
+class RouteLimits:
     """All limits of one route binding. Those that count by address are applied to each address apart."""
 
     def __init__(
@@ -66,8 +66,8 @@ class Held:
         plan = self._plan
         return bool(self._limits or (plan is not None and (plan.concurrency or plan.quotas or plan.burst_credits)))
 
-    def terms(self, address: bytes = b"") -> LimitSet:
-        """The terms for requests of this address, which matters only where any limit is `by_address`."""
+    def limit_set(self, address: bytes = b"") -> LimitSet:
+        """The limits for requests of this address, which matters only where any limit is `by_address`."""
         plan, tables = self._plan, self._tables
         held = self._applied(address)
         charged = [each for each in held if not (each.is_shadow or each.is_reported)]

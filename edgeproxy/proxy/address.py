@@ -16,13 +16,13 @@ from edgeproxy.limits.rule import Rule
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
-    from edgeproxy.limits.limit_set import Held
+    from edgeproxy.limits.limit_set import RouteLimits
 
 ADDRESSES_MAX = 16_384
 """Addresses whose limits are kept at hand; the counts themselves live in the table."""
 
 LIMIT_SETS_MAX = 16
-"""Route bindings of an address whose terms are kept at hand; few use more."""
+"""Route bindings of an address whose limits are kept at hand; few use more."""
 
 V6_PREFIX_BITS = 64
 """Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses."""
@@ -35,33 +35,33 @@ class BoundByAddress(Protocol):
     """A route binding, of which each address has limits of its own."""
 
     @property
-    def held(self) -> "Held":
+    def limits(self) -> "RouteLimits":
         """All its limits."""
 
 
 class Address:
     """The limits of one client address."""
 
-    __slots__ = ("_subject", "_terms", "guard", "text")
+    __slots__ = ("_limit_sets", "_subject", "guard", "text")
 
     def __init__(self, text: str, subject: bytes, guard: Policy | None) -> None:
         self.text = text
         self.guard = guard
         self._subject = subject
-        self._terms: dict[BoundByAddress, LimitSet] = {}
+        self._limit_sets: dict[BoundByAddress, LimitSet] = {}
 
-    def terms(self, binding: BoundByAddress) -> LimitSet:
-        """What holds this address on a route binding whose terms differ by address."""
-        terms = self._terms.get(binding)
-        if terms is None:
-            if len(self._terms) >= LIMIT_SETS_MAX:
-                self._terms.clear()
-            terms = self._terms[binding] = binding.held.terms(self._subject)
-        return terms
+    def limit_set(self, binding: BoundByAddress) -> LimitSet:
+        """What holds this address on a route binding whose limits differ by address."""
+        limit_set = self._limit_sets.get(binding)
+        if limit_set is None:
+            if len(self._limit_sets) >= LIMIT_SETS_MAX:
+                self._limit_sets.clear()
+            limit_set = self._limit_sets[binding] = binding.limits.limit_set(self._subject)
+        return limit_set
 
     def forget(self) -> None:
         """Route bindings of another configuration come."""
-        self._terms.clear()
+        self._limit_sets.clear()
 
 
 class Addresses:

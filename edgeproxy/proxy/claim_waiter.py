@@ -36,17 +36,17 @@ class Waiting(NamedTuple):
 class Teller:
     """Tells the supervisor that a quota, or requests at once, are in use."""
 
-    __slots__ = ("_asking", "_counts", "_limit", "_quiet_until", "_table")
+    __slots__ = ("_claim_waiter", "_counts", "_limit", "_quiet_until", "_table")
 
-    def __init__(self, asking: "ClaimWaiter", table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> None:
-        self._asking, self._table, self._counts, self._limit = asking, table, counts, limit
+    def __init__(self, claim_waiter: "ClaimWaiter", table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> None:
+        self._claim_waiter, self._table, self._counts, self._limit = claim_waiter, table, counts, limit
         self._quiet_until = 0.0
 
     def used(self, now: float) -> None:
         """Something was counted, at edge time `now`."""
         if not is_quiet(self._quiet_until, now) and (place := self._counts.place) is not None:
             self._quiet_until = now + QUIET_SECONDS
-            self._asking.tell_total(self._table, *place, self._limit)
+            self._claim_waiter.tell_total(self._table, *place, self._limit)
 
 
 class ClaimWaiter:

@@ -96,7 +96,8 @@ class Exchange:
 
     __slots__ = (
         "arrived",
-        "asks",
+        "awaited_gate",
+        "awaited_key",
         "away",
         "away_since",
         "binding",
@@ -106,15 +107,14 @@ class Exchange:
         "credentials",
         "endpoint",
         "first",
-        "gate",
         "head",
-        "held",
         "identity",
         "interims",
         "inward",
         "keep",
         "left",
         "length",
+        "limit_set",
         "message",
         "method",
         "minor",
@@ -129,13 +129,13 @@ class Exchange:
         "sent_at",
         "server",
         "shown",
+        "shut",
         "site",
         "snapshot",
         "started",
         "state",
         "status",
         "streamed",
-        "terms",
         "trace",
         "tried",
         "waited",
@@ -171,15 +171,15 @@ class Exchange:
         """Each None until the step that finds it."""
         self.server: UpstreamSide[Exchange] | None = None
         self.shown: Policy | None = None
-        self.gate: Gate | None = None
+        self.awaited_gate: Gate | None = None
         """Where it waits until the hub has answered."""
-        self.asks: bytes | None = None
+        self.awaited_key: bytes | None = None
         """The key for which it waits until the supervisor has said whose it is; its digest."""
         self.parked: tuple[bytes, int] | None = None
         """What had come of it when it began to wait, as `begin` was given it."""
-        self.held: tuple[Policy, ...] = ()
+        self.shut: tuple[Policy, ...] = ()
         """What has no room for it though there seemed to be some: other hosts have used it."""
-        self.terms: LimitSet | None = None
+        self.limit_set: LimitSet | None = None
         """What is to be settled when it is over; None where there is nothing."""
         self.notes = self.method = self.path = self.first = self.rid = self.message = b""
 
@@ -300,59 +300,59 @@ class Exchange:
         """
         binding = self.binding
         assert binding is not None
-        terms = binding.terms or self.client.address.terms(binding)
-        bought = self.runtime.overload.shedding and self.shed(terms)
-        if terms.holds:
-            admission = admit_fast(terms, self.now) if terms.simple else None
+        limit_set = binding.limit_set or self.client.address.limit_set(binding)
+        bought = self.runtime.overload.shedding and self.shed(limit_set)
+        if limit_set.holds:
+            admission = admit_fast(limit_set, self.now) if limit_set.simple else None
             if admission is None:
-                if terms.asks and (held := self.ask(terms)) is not None:
+                if limit_set.asks and (held := self.ask(limit_set)) is not None:
                     return held
-                admission = admit(terms, self.now, self.held)
-                if terms.shares:
-                    tell(terms, self.now, admission[0], admission[3])
+                admission = admit(limit_set, self.now, self.shut)
+                if limit_set.shares:
+                    tell(limit_set, self.now, admission[0], admission[3])
             refused, shown, left, noted = admission
             if shown is not None:
                 self.shown, self.left = shown, left
             if refused:
-                return terms
-            if bought and buy(terms, self.now, alone=self.runtime.claim_waiter.alone):
+                return limit_set
+            if bought and buy(limit_set, self.now, alone=self.runtime.claim_waiter.alone):
                 self.runtime.metrics.credited(binding.tier)
-            if terms.settles:
-                self.terms = terms
+            if limit_set.settles:
+                self.limit_set = limit_set
             if noted is not None:
                 self.notes = self.note(noted)
         for counter in binding.admitted:
             counter.add(1)
         return None
 
-    def ask(self, terms: LimitSet) -> LimitSet | Literal[Progress.PARKED] | None:
+    def ask(self, limit_set: LimitSet) -> LimitSet | Literal[Progress.PARKED] | None:
         """Whether other hosts leave room for it: None where they do, or credits are to pay for what they do not; else
         PARKED, or the limits where it is refused."""
-        asking = self.runtime.claim_waiter
-        while (held := blocking_gate(terms, self.now, self.held)) is not None:
+        claim_waiter = self.runtime.claim_waiter
+        while (held := blocking_gate(limit_set, self.now, self.shut)) is not None:
             policy, gate = held
-            if asking.alone and gate.mode != "strict" and not gate.is_away:
+            if claim_waiter.alone and gate.mode != "strict" and not gate.is_away:
                 return None
             # What it waited for whose key it has is no part of this.
-            seconds = asking.left(gate, self.started + self.away - (self.waited or 0.0))
-            in_vain = seconds <= 0 or asking.alone or gate.is_in_vain(self.now)
+            seconds = claim_waiter.left(gate, self.started + self.away - (self.waited or 0.0))
+            in_vain = seconds <= 0 or claim_waiter.alone or gate.is_in_vain(self.now)
             # Who waits already keeps its place; who comes finds one while there may be room for all.
             if not in_vain and (self.waited is not None or gate.waiting < policy.left(self.now)):
                 if self.waited is None:
                     self.waited = 0.0
                     self.runtime.metrics.limit_waits(policy.name)
-                asking.wait(gate, policy.cost, self, seconds)
-                self.gate = gate
+                claim_waiter.wait(gate, policy.cost, self, seconds)
+                self.awaited_gate = gate
                 return PARKED
             gate.refused(self.now)
-            if policy is terms.credits:
-                self.held = lacking(terms, self.now, self.held)
-                self.shown, self.left = self.held[0], 0
-                return terms
-            self.held = (*self.held, policy)
-            if not credits_cover(terms, self.now, self.held):
+            if policy is limit_set.credits:
+                self.shut = lacking(limit_set, self.now, self.shut)
+                self.shown, self.left = self.shut[0], 0
+                return limit_set
+            self.shut = (*self.shut, policy)
+            if not credits_cover(limit_set, self.now, self.shut):
                 self.shown, self.left = policy, 0
-                return terms
+                return limit_set
         return None
 
     def park(self, state: State, data: bytes, end: int) -> Progress:
@@ -372,10 +372,10 @@ class Exchange:
         self.now = now + runtime.offset
         self.away += now - self.away_since
         waited = None
-        if self.gate is not None and self.waited is not None:
+        if self.awaited_gate is not None and self.waited is not None:
             self.waited = waited = self.waited + now - self.away_since
         awaited_key = self.state is AWAITS_KEY
-        self.gate = self.asks = None
+        self.awaited_gate = self.awaited_key = None
         self.state = DECIDING
         # What has come meanwhile is of its body, or of requests to come.
         data, client.buffer = data + client.buffer, b""
@@ -384,7 +384,7 @@ class Exchange:
             outcome = self.meet(data, end) if awaited_key else self.proceed(data, end)
         except EdgeError as refusal:
             outcome = refusal.with_traceback(None)
-        if waited is not None and self.gate is None:
+        if waited is not None and self.awaited_gate is None:
             runtime.metrics.limit_waited(waited)
         if outcome is FORWARDED:
             client.resume()
@@ -400,7 +400,7 @@ class Exchange:
             runtime.metrics.auth_failure("untold")
             why = "This edge cannot tell at the moment whose this API key is"
             raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
-        self.asks = stranger.digest
+        self.awaited_key = stranger.digest
 
     def meet(self, data: bytes, end: int) -> Outcome:
         """From who asks on: once more where the supervisor had to be asked first. Raises what `begin` catches."""
@@ -464,13 +464,13 @@ class Exchange:
         # As `meter` does: a call less on the way of most answers.
         for counter in binding.counters[status]:
             counter.add(1)
-        terms, metered_by = self.terms, binding.metering
-        if terms is not None:
+        limit_set, metered_by = self.limit_set, binding.metering
+        if limit_set is not None:
             self.reported(keep)
         if metered_by is not None:
             size = len(data) - end - 4
             keep = metering.read_whole(metered_by, status, keep, self.bytes_in, size, self.metered(), self.runtime)
-        if terms is not None:
+        if limit_set is not None:
             self.settle(status)
         rate = (self.rate_fields() or rate) + self.notes
         if self.snapshot.legacy_headers:
@@ -506,7 +506,7 @@ class Exchange:
 
     # ---- what holds a request, beyond the ordinary
 
-    def shed(self, terms: LimitSet) -> bool:
+    def shed(self, limit_set: LimitSet) -> bool:
         """The worker has too much to do: raise Refused(503) for as many as must wait, the lowest priority first.
 
         True where burst credits are to buy passage, once nothing else refuses: those of a plan without limits do.
@@ -515,7 +515,7 @@ class Exchange:
         assert binding is not None
         if not runtime.overload.sheds(binding.priority):
             return False
-        if affords(terms, self.now, alone=runtime.claim_waiter.alone):
+        if affords(limit_set, self.now, alone=runtime.claim_waiter.alone):
             return True
         runtime.metrics.shed(binding.priority)
         why = binding.message or "There is more to do than this edge can"
@@ -537,24 +537,24 @@ class Exchange:
 
     def reported(self, head: bytes) -> None:
         """Charge what the upstream's answer says that the request has cost; what it does not say is what was asked."""
-        terms, binding = self.terms, self.binding
-        if terms is not None and binding is not None and binding.held.headers:
-            costs = [cost_in(head, field) for field in binding.held.headers]
+        limit_set, binding = self.limit_set, self.binding
+        if limit_set is not None and binding is not None and binding.limits.headers:
+            costs = [cost_in(head, field) for field in binding.limits.headers]
             # As of now: the answer may have taken longer than a window.
-            for policy, left in report(terms, monotonic() + self.runtime.offset, costs).items():
+            for policy, left in report(limit_set, monotonic() + self.runtime.offset, costs).items():
                 if policy is self.shown or left < self.left:
                     self.shown, self.left = policy, left
 
     def settle(self, status: int) -> None:
         """The request is over: give back what it held, and what of its quotas this status does not count for."""
-        terms, self.terms = self.terms, None
-        if terms is not None:
-            terms.release()
-            if terms.quotas:
-                terms.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
-                if terms.sharing.totals:
+        limit_set, self.limit_set = self.limit_set, None
+        if limit_set is not None:
+            limit_set.release()
+            if limit_set.quotas:
+                limit_set.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
+                if limit_set.sharing.totals:
                     # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
-                    tell_totals(terms, monotonic() + self.runtime.offset)
+                    tell_totals(limit_set, monotonic() + self.runtime.offset)
 
     # ---- requests out of the ordinary
 
@@ -712,7 +712,7 @@ class Exchange:
 
     def metered(self) -> "metering.Metered":
         """The quotas of who asks that are charged what meters count."""
-        return NOTHING if self.terms is None else self.terms.metered
+        return NOTHING if self.limit_set is None else self.limit_set.metered
 
     def meter_head(self, status: int, head: bytes) -> bytes:
         """Count what is known with the head of an answer that is relayed piece by piece: the request's bytes so far,
@@ -767,7 +767,7 @@ class Exchange:
 
     def limited(self, limit_set: LimitSet, *, close: bool) -> bytes:
         """429: something in these limits has no room. Retry-After is never earlier than when a retry can succeed."""
-        held, runtime = self.held, self.runtime
+        held, runtime = self.shut, self.runtime
         violated, retry_after = denied_at_gates(limit_set, held) if held else denied(limit_set, self.now)
         names = tuple([policy.name for policy in violated])
         route, tier = self.labels()
@@ -950,13 +950,13 @@ class Exchange:
 
     def release(self) -> None:
         """Give back what admission and selection took."""
-        if self.gate is not None:
-            self.runtime.claim_waiter.leave(self.gate, self)
-            self.gate = None
-        if self.asks is not None:
-            self.runtime.key_lookup.leave(self.asks, self)
-            self.asks = None
-        if self.terms is not None:
+        if self.awaited_gate is not None:
+            self.runtime.claim_waiter.leave(self.awaited_gate, self)
+            self.awaited_gate = None
+        if self.awaited_key is not None:
+            self.runtime.key_lookup.leave(self.awaited_key, self)
+            self.awaited_key = None
+        if self.limit_set is not None:
             if not self.answered:
                 self.reported(b"")
             self.settle(self.status if self.answered else UNANSWERED)

@@ -18,7 +18,7 @@ from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in
 from edgeproxy.errors import Refused
 from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import vouch
-from edgeproxy.limits.limit_set import Held
+from edgeproxy.limits.limit_set import RouteLimits
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import no_route
@@ -96,12 +96,12 @@ class Directory:
         settings: "Settings",
         customers: "Customers",
         tables: "Tables",
-        counts: "WorkerMetrics",
+        metrics: "WorkerMetrics",
         key_lookup: "KeyLookup | None" = None,
     ) -> None:
         self._customers = customers
         self._tables = tables
-        self._counts = counts
+        self._metrics = metrics
         self._tiers, self._meters, self._flags = settings.tiers, settings.meters, settings.flags
         self._edge_region = settings.region
         self._signed = settings.stamp_secret is not None
@@ -182,7 +182,7 @@ class Directory:
             key = key_of(person, stranger.digest)
         except ValueError:
             pass  # Which each request is told.
-        stranger.bindings = RouteBindings(lambda route: self._lane_of(person, key, route))
+        stranger.bindings = RouteBindings(lambda route: self._told_binding(person, key, route))
         if key is not None and key.expires is not None:
             stranger.expires = key.expires - EPOCH
 
@@ -204,7 +204,7 @@ class Directory:
         del self._customers, self.nobody, self.unknown, self.expired
         return known
 
-    def _lane_of(self, person: KeyOwner, key: "Key | None", route: Route) -> RouteBinding:
+    def _told_binding(self, person: KeyOwner, key: "Key | None", route: Route) -> RouteBinding:
         """The binding of a customer who is in none of the files; raises Refused as `_binding`, and 503 where their
         limits are not known here: nobody is served without them. `key`: None where it is not understood."""
         if route.auth == "none":
@@ -219,7 +219,7 @@ class Directory:
             why = f"there is no {missing} here"
         else:
             return self._binding(key, customer, route)
-        self._counts.auth_failure("unserved")
+        self._metrics.auth_failure("unserved")
         self._log.error("customers of the directory are refused", why, such_as=person.name)
         again = b"Retry-After: 30\r\n"
         raise Refused(503, "This edge does not know the plan of this customer", close=False, fields=again)
@@ -234,19 +234,19 @@ class Directory:
             return self._anonymous(route)
         self._flagged(route, customer.tier, key.customer)
         if customer.paused is not None:
-            self._counts.auth_failure("paused")
+            self._metrics.auth_failure("paused")
             raise Refused(customer.paused.status, customer.paused.why, close=False)
         if not route.scopes <= (key.scopes or frozenset()):
-            self._counts.auth_failure("scope")
+            self._metrics.auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
             raise Refused(403, f"The API key lacks the scope {missing}", close=False)
         self._fence(customer)
         tier = customer.tier
         plan = plan_of(self._tiers[tier], customer)
         digest = bytes.fromhex(key.sha256)
-        held = Held(self._tables, route.settings, plan, self._meters, key.customer.encode(), digest)
+        limits = RouteLimits(self._tables, route.settings, plan, self._meters, key.customer.encode(), digest)
         prefer = None if customer.regions is None else customer.regions.prefer
-        return self._make(route, key.customer, tier, plan, held, prefer)
+        return self._make(route, key.customer, tier, plan, limits, prefer)
 
     def _flagged(self, route: Route, tier: str, customer: str | None) -> None:
         """Raise Refused(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
@@ -258,7 +258,7 @@ class Directory:
         """Raise Refused(403) where the customer is not to be served in this region."""
         regions = customer.regions
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
-            self._counts.auth_failure("region")
+            self._metrics.auth_failure("region")
             raise Refused(403, f"This customer is not served in the region {self._edge_region}", close=False)
 
     def _open(self, route: Route, reason: str, why: str) -> RouteBinding:
@@ -269,7 +269,7 @@ class Directory:
             return self._anonymous(route)
         if route.settings.flag is not None:
             raise no_route()
-        self._counts.auth_failure(reason)
+        self._metrics.auth_failure(reason)
         challenge = 'Bearer realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
         raise Refused(401, why, close=False, fields=fields)
@@ -280,8 +280,8 @@ class Directory:
         tier = NO_LABEL if settings is None else ANONYMOUS
         self._flagged(route, tier, None)
         plan = None if settings is None else plan_of(settings, None)
-        held = Held(self._tables, route.settings, plan, self._meters, None)
-        return self._make(route, NO_LABEL, tier, plan, held)
+        limits = RouteLimits(self._tables, route.settings, plan, self._meters, None)
+        return self._make(route, NO_LABEL, tier, plan, limits)
 
     def _make(
         self,
@@ -289,7 +289,7 @@ class Directory:
         customer: str,
         tier: str,
         plan: "Plan | None",
-        held: Held,
+        limits: RouteLimits,
         prefer: str | None = None,
     ) -> RouteBinding:
         anonymous = customer == NO_LABEL
@@ -298,9 +298,9 @@ class Directory:
             route,
             customer,
             tier,
-            held,
+            limits,
             stamps.lines(who),
-            self._counts,
+            self._metrics,
             self._meters,
             priority=0 if plan is None else plan.priority,
             message=None if plan is None else plan.message,

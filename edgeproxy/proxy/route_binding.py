@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import Route as RouteSettings
     from edgeproxy.counters.meters import Histogram
     from edgeproxy.limits.admission import LimitSet
-    from edgeproxy.limits.limit_set import Held
+    from edgeproxy.limits.limit_set import RouteLimits
     from edgeproxy.proxy.pool import Service
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
@@ -36,7 +36,7 @@ class Route:
         "settings",
     )
 
-    def __init__(self, settings: "RouteSettings", service: "Service", counts: "WorkerMetrics") -> None:
+    def __init__(self, settings: "RouteSettings", service: "Service", metrics: "WorkerMetrics") -> None:
         self.settings = settings
         self.host = None if settings.host is None else settings.host.encode()
         self.path = settings.path.encode()
@@ -46,8 +46,8 @@ class Route:
         self.scopes = settings.scopes
         self.label = settings.label
         self.service = service
-        self.seconds: Histogram = counts.request_seconds(self.label)
-        self.overhead: Histogram = counts.overhead_seconds()
+        self.seconds: Histogram = metrics.request_seconds(self.label)
+        self.overhead: Histogram = metrics.overhead_seconds()
 
     def observe(self, total: float, own: float, waited: float) -> None:
         """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
@@ -57,21 +57,21 @@ class Route:
 
 
 class RouteBinding:
-    """A customer on a route. `customer` and `tier` are names, `held` is all that holds the customer's requests."""
+    """A customer on a route. `customer` and `tier` are names, `limits` is all that holds the customer's requests."""
 
     __slots__ = (
         "admitted",
         "counters",
         "customer",
         "forwards_key",
-        "held",
+        "limit_set",
+        "limits",
         "message",
         "metering",
         "prefer",
         "priority",
         "route",
         "stamps",
-        "terms",
         "tier",
         "unusual",
     )
@@ -81,9 +81,9 @@ class RouteBinding:
         route: Route,
         customer: str,
         tier: str,
-        held: "Held",
+        limits: "RouteLimits",
         stamps: bytes,
-        counts: "WorkerMetrics",
+        metrics: "WorkerMetrics",
         meters: dict[str, "Meter"],
         *,
         priority: int = 0,
@@ -95,8 +95,8 @@ class RouteBinding:
         self.route = route
         self.customer = customer
         self.tier = tier
-        self.held = held
-        self.terms: LimitSet | None = None if held.by_address else held.terms()
+        self.limits = limits
+        self.limit_set: LimitSet | None = None if limits.by_address else limits.limit_set()
         """None where each address has its own."""
         self.priority, self.message = priority, message
         self.prefer = prefer
@@ -109,26 +109,28 @@ class RouteBinding:
         for name, meter in meters.items():
             amount = per_request(meter.count, route.settings.cost)
             if amount:
-                counter = counts.usage(customer, name, route.label)
+                counter = metrics.usage(customer, name, route.label)
                 usage.append((meter.when, counter if amount == 1 else Costs(counter, amount)))
             else:
                 others[name] = meter
         self.admitted = tuple(counter for when, counter in usage if when == "admitted")
-        self.counters = Statuses(counts, route.label, tier, usage)
+        self.counters = Statuses(metrics, route.label, tier, usage)
         self.metering: Metering | None = None
         """What is counted beside requests and what they cost, if anything is."""
         if others:
-            self.metering = Metering(others, lambda name: counts.usage(customer, name, route.label), counts.unreadable)
+            self.metering = Metering(
+                others, lambda name: metrics.usage(customer, name, route.label), metrics.unreadable
+            )
 
 
 class Statuses(dict[int, tuple[Count, ...]]):
     """The counters that an answer of each status adds to, made when the status is first seen."""
 
-    def __init__(self, counts: "WorkerMetrics", route: str, tier: str, usage: list[tuple[str, Count]]) -> None:
+    def __init__(self, metrics: "WorkerMetrics", route: str, tier: str, usage: list[tuple[str, Count]]) -> None:
         super().__init__()
-        self._counts, self._route, self._tier, self._usage = counts, route, tier, usage
+        self._metrics, self._route, self._tier, self._usage = metrics, route, tier, usage
 
     def __missing__(self, status: int) -> tuple[Count, ...]:
         billed = [counter for when, counter in self._usage if is_billed(when, status)]
-        self[status] = counters = (self._counts.requests(self._route, self._tier, status), *billed)
+        self[status] = counters = (self._metrics.requests(self._route, self._tier, status), *billed)
         return counters

@@ -49,7 +49,7 @@ class Snapshot:
         self,
         draft: "PreparedConfiguration",
         store: "Store",
-        counts: "WorkerMetrics",
+        metrics: "WorkerMetrics",
         before: "Snapshot | None" = None,
         sharing: "Sharing | None" = None,
         key_lookup: "KeyLookup | None" = None,
@@ -61,11 +61,11 @@ class Snapshot:
         Raises NoRow where a table has no room for what is to be counted.
         """
         settings = draft.settings
-        self._counts, self._region = counts, settings.region
+        self._metrics, self._region = metrics, settings.region
         if before is None:
             self._tables = Tables(
                 *(
-                    Policies(table, full=partial(counts.table_full, table.name), sharing=sharing)
+                    Policies(table, full=partial(metrics.table_full, table.name), sharing=sharing)
                     for table in (store.customers, store.addresses, store.quotas)
                 )
             )
@@ -74,10 +74,10 @@ class Snapshot:
             self._tables = before._tables
         self._upstreams = settings.upstreams
         self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
-        self.router = Router(Route(route, self.services[route.upstream], counts) for route in settings.routes)
+        self.router = Router(Route(route, self.services[route.upstream], metrics) for route in settings.routes)
         # Where usage is counted when the table has no row left; these must have theirs before that.
-        self.unnamed = [counts.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
-        self.directory = Directory(settings, draft.customers, self._tables, counts, key_lookup)
+        self.unnamed = [metrics.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
+        self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup)
         self.addresses = self._whom(settings, before)
         secret = settings.stamp_secret
         self.sign = None if secret is None else Signature(secret, settings.region)
@@ -109,10 +109,10 @@ class Snapshot:
         # The region decides which endpoints are near.
         if before is not None and before._upstreams.get(name) == upstream and before._region == self._region:
             return before.services[name]
-        pending = None if upstream.breaker is None else self._counts.upstream_pending(name)
-        counts = self._counts
+        pending = None if upstream.breaker is None else self._metrics.upstream_pending(name)
+        metrics = self._metrics
         return Service(
-            name, upstream, self._region, counts.upstream_seconds(name), pending, counts.upstream_ejections(name)
+            name, upstream, self._region, metrics.upstream_seconds(name), pending, metrics.upstream_ejections(name)
         )
 
     def _whom(self, settings: "Settings", before: "Snapshot | None") -> Addresses:

@@ -23,18 +23,18 @@ class Asked:
         return rule.name, subject
 
 
-class Held:
-    """Stands where all that holds a route binding is: the terms for an address are its subject, made anew each time."""
+class RouteLimits:
+    """Stands where the limits of a route are: those of an address are its subject, made anew each time."""
 
-    def terms(self, subject: bytes) -> list[bytes]:
+    def limit_set(self, subject: bytes) -> list[bytes]:
         return [subject]
 
 
-class Lane:
+class Binding:
     """The one thing of a route binding that an address wants."""
 
     def __init__(self) -> None:
-        self.held = Held()
+        self.limits = RouteLimits()
 
 
 def addresses(*trusted: str, guard: Rule | None = GUARD) -> Addresses:
@@ -169,28 +169,28 @@ def test_an_address_has_the_guard_of_its_subject() -> None:
 
 
 def test_what_holds_an_address_on_a_lane_is_made_once_for_its_subject() -> None:
-    found, binding = addresses().of("192.0.2.1"), Lane()
-    terms = found.terms(binding)
+    found, binding = addresses().of("192.0.2.1"), Binding()
+    terms = found.limit_set(binding)
     assert terms == [subject_of("192.0.2.1")]
-    assert found.terms(binding) is terms
-    assert found.terms(Lane()) is not terms
+    assert found.limit_set(binding) is terms
+    assert found.limit_set(Binding()) is not terms
 
 
 def test_the_lanes_that_an_address_remembers_are_bounded() -> None:
-    found, binding = addresses().of("192.0.2.1"), Lane()
-    terms = found.terms(binding)
+    found, binding = addresses().of("192.0.2.1"), Binding()
+    terms = found.limit_set(binding)
     for _ in range(address.LIMIT_SETS_MAX - 1):
-        found.terms(Lane())
-    assert found.terms(binding) is terms
-    found.terms(Lane())
-    assert found.terms(binding) is not terms
+        found.limit_set(Binding())
+    assert found.limit_set(binding) is terms
+    found.limit_set(Binding())
+    assert found.limit_set(binding) is not terms
 
 
 def test_lanes_of_another_configuration_are_not_remembered() -> None:
-    some, binding = addresses(), Lane()
-    terms = some.of("192.0.2.1").terms(binding)
+    some, binding = addresses(), Binding()
+    terms = some.of("192.0.2.1").limit_set(binding)
     some.forget_bindings()
-    assert some.of("192.0.2.1").terms(binding) is not terms
+    assert some.of("192.0.2.1").limit_set(binding) is not terms
 
 
 def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:

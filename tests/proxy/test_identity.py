@@ -80,8 +80,8 @@ async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
         binding = who.bindings[route(edge, "/public/x")]
         assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
         # Without a tier for them nothing holds them, and one route binding does for all addresses.
-        assert binding.terms is not None
-        assert not binding.terms.holds
+        assert binding.limit_set is not None
+        assert not binding.limit_set.holds
 
 
 async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tier(edge: Edge) -> None:
@@ -89,7 +89,7 @@ async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tie
     people = await directory(edge)
     binding = people.nobody.bindings[route(edge, "/public/x")]
     assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "anonymous", 3, "Get a key")
-    assert binding.terms is None
+    assert binding.limit_set is None
 
 
 async def test_refusals_are_made_anew_each_time(edge: Edge) -> None:

@@ -13,7 +13,7 @@ from edgeproxy.config.models import Settings
 from edgeproxy.config.plans import plan_of
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.admission import LimitSet, admit, report
-from edgeproxy.limits.limit_set import Held, Tables
+from edgeproxy.limits.limit_set import RouteLimits, Tables
 from edgeproxy.limits.policies import Policies
 from edgeproxy.proxy.identity import has_flag
 from edgeproxy.supervisor.limit_report import Policy, limit_report, of_files
@@ -88,8 +88,8 @@ class Room:
             return None
         plan = plan_of(settings.tiers[known.tier], known)
         sha256 = hashlib.sha256(key.encode()).digest()
-        held = Held(self._tables[worker], on, plan, settings.meters, customer.encode(), sha256)
-        return held.terms(b"\x7f\0\0\1")
+        held = RouteLimits(self._tables[worker], on, plan, settings.meters, customer.encode(), sha256)
+        return held.limit_set(b"\x7f\0\0\1")
 
     def limit_report(self, customer: str) -> list[Policy]:
         who = of_files(self.settings, customer)

@@ -13,7 +13,7 @@ from edgeproxy.config.models import Meter, Route, Tier
 from edgeproxy.config.plans import plan_of
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.admission import LimitSet, admit
-from edgeproxy.limits.limit_set import Held, Tables
+from edgeproxy.limits.limit_set import RouteLimits, Tables
 from edgeproxy.limits.policies import Policies
 
 BEGIN = 60_000_000.0
@@ -111,7 +111,7 @@ def outcomes() -> list[Outcome]:
         found = []
         for plan in PLANS:
             tier = plan_of(Tier.model_validate(yaml.safe_load(plan.tier)), None)
-            terms = Held(tables, route, tier, meters, plan.name.encode()).terms()
+            terms = RouteLimits(tables, route, tier, meters, plan.name.encode()).limit_set()
             found.append(Outcome(plan, tuple(_admitted(terms, times))))
         worker.close()
         supervisor.close()

@@ -1,7 +1,7 @@
 """What happens at accept: who may come in, TLS where the listener has it, and then a Client.
 
 Everybody is counted before a byte is read, so that neither a handshake nor a Client is spent on those who are too
-many. There is one door for each listening socket, and nothing in it for each connection.
+many. There is one acceptor for each listening socket, and nothing in it for each connection.
 """
 
 import asyncio

@@ -73,7 +73,7 @@ class Client(asyncio.Protocol):
         self.runtime = runtime
         self.peer = peer
         self.subject = subject
-        """What it counts for among the connections of its address; see entry.py."""
+        """What it counts for among the connections of its address; see connection_limits.py."""
         self.exchange: Exchange | None = None
         self.body: RequestBody | None = None
         """The body of the request under way, while some of it is still to come."""

@@ -28,6 +28,7 @@ from loadtest.report import figures, html, text
 from loadtest.topology import DELAY, DISTANCE, Topology
 from loadtest.workload import DIRECT, Workload, load
 from tests.support.process import Process
+from tests.support.redis import free_port
 from tests.support.waiting import until
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -116,16 +117,6 @@ class Generator:
                 time.sleep(0.1)
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
 def prepared(given: Any) -> Workload:
     """The workload as it will be played; raises ConfigErrors."""
     workload = load(given.workload, os.environ)
@@ -133,21 +124,12 @@ def prepared(given: Any) -> Workload:
         # What the regions of others lack is not asked, and what only the command can do there does not happen.
         workload = workload.model_copy(update={"events": ()})
         if not given.direct:
-            workload = without_direct(workload)
+            workload = workload.without_direct()
         if missing := workload.regions.keys() - given.edges.keys():
             raise ValueError(f"--edges has no URL of {', '.join(sorted(missing))}")
     if given.seconds:
         workload = workload.scaled(given.seconds)
     return workload.at_rate(given.rate) if given.rate else workload
-
-
-def without_direct(workload: Workload) -> Workload:
-    """The same with the share of the control given to the tiers."""
-    tiers = {
-        name: tier.model_copy(update={"share": tier.share / (1 - workload.direct)})
-        for name, tier in workload.tiers.items()
-    }
-    return workload.model_copy(update={"direct": 0.0, "tiers": tiers})
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from http.client import HTTPException
 from typing import Any, Self
 
 from loadtest.topology import Topology
@@ -44,8 +45,8 @@ class Sampler:
             at = time.time()
             try:
                 self._found[region].append({"at": at, **figures_of(edge.status())})
-            except (OSError, AssertionError, KeyError):
-                continue  # It is lost.
+            except (OSError, HTTPException, AssertionError, KeyError, TypeError, ValueError):
+                continue  # It is lost, or not quite there yet.
 
 
 def figures_of(status: dict[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from loadtest.events import Moment
-from loadtest.topology import Topology
+from loadtest.topology import Topology, people
 from loadtest.workload import Workload
 
 STALL, EVERY = 0.3, 3.3
@@ -52,8 +52,6 @@ def _leaking(workload: Workload, region: str) -> Mapping[str, Any]:
 
 
 def _half(workload: Workload, region: str) -> Mapping[str, Any]:
-    from loadtest.topology import people
-
     if region != last(workload):
         return {}
     known = people(workload)

@@ -139,9 +139,7 @@ def workload_of(given: Any) -> Workload:
     """The workload of the options, with the rate and the seconds that the web UI may have changed."""
     workload = load(Path(given.workload), os.environ)
     if not given.direct:
-        left = 1 - workload.direct
-        tiers = {name: one.model_copy(update={"share": one.share / left}) for name, one in workload.tiers.items()}
-        workload = workload.model_copy(update={"direct": 0.0, "tiers": tiers})
+        workload = workload.without_direct()
     if given.seconds:
         workload = workload.scaled(float(given.seconds))
     return workload.at_rate(float(given.rate)) if given.rate else workload

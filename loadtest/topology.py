@@ -36,6 +36,8 @@ DELAY = 0.020
 WORKERS = 2
 ANONYMOUS, UNLIMITED = "anonymous", "unlimited"
 """The tier of those without a key, and one for slow readers."""
+RELAY = "127.0.0.1/32"
+"""Where relays connect from, and no client: they cannot say for whom, so their clients do."""
 MANY = 10_000
 """Connections from one address, so many that no stall makes them matter: what piles up then is the run's to judge."""
 
@@ -165,6 +167,8 @@ class Topology:
         self.doors: dict[str, Door] = {}
         """Of the regions at which packets are to vanish."""
         self.lost: set[str] = set()
+        # The kernel ends a child of ours with the *thread* that started it, so this one lives until all is over.
+        self._starter = ThreadPoolExecutor(1)
         self.trouble: list[str] = []
         """What edges wrote that none may ever write, or how they ended, once all is over."""
 
@@ -202,6 +206,7 @@ class Topology:
         with ThreadPoolExecutor(len(self.edges)) as closers:
             self.trouble = [said for said in closers.map(_closed, self.edges.items()) if said]
         self._undo.__exit__(*why)
+        self._starter.shutdown()
 
     def _edge(self, region: str, link: Link, known: Mapping[str, Any]) -> Edge:
         settings: dict[str, Any] = {
@@ -211,6 +216,7 @@ class Topology:
             "usage": {"collector": f"http://{HOST}:{self.collector.port}", "token": EDGE, "every": "1s"},
             "routes": [{"name": "v1", "path": "/v1/*", "upstream": "api", "auth": "optional"}],
             "limits": {"connections_per_ip": MANY},
+            "trusted_proxies": [RELAY],
             **known,
             **self._more(region),
         }
@@ -249,7 +255,7 @@ class Topology:
     def restore(self, region: str) -> None:
         """Start it again on what it left."""
         edge = self.edges[region]
-        started = edge.begin()
+        started = self._starter.submit(edge.begin).result()
         until(lambda: edge.ready() or not started.running, f"the edge of {region} is ready", seconds=START)
         assert started.running, started.output
         self.lost.discard(region)
@@ -282,11 +288,14 @@ class Topology:
 def _closed(named: tuple[str, Edge]) -> str:
     """End an edge; what is wrong with how it ended, or with what it wrote."""
     region, edge = named
+    ended = ""
+    if edge.supervisors and not edge.supervisor.running:
+        ended = f"edge of {region}: ended by itself, with exit code {edge.supervisor.wait(1.0)}"
     try:
         edge.close()
     except (AssertionError, subprocess.TimeoutExpired) as error:
         return f"edge of {region}: {' '.join(str(error).split())[:300]}"
-    return ""
+    return ended
 
 
 def _send(pid: int, number: signal.Signals) -> None:

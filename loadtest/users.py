@@ -148,12 +148,12 @@ class Keyed(Client):
 
 
 class Anonymous(Client):
-    """Without a key, from an address of its own."""
+    """Without a key, from an address of its own, which it says itself where a relay of ours is between."""
 
     abstract = True
 
     def fields(self) -> dict[str, str]:
-        return {}
+        return {"X-Forwarded-For": self._source} if self._source else {}
 
 
 class BadKey(Client):

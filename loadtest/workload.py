@@ -275,6 +275,12 @@ class Workload(Part):
             made.insert(0, schedule.Phase(self.warm_up, rate, rate))
         return made
 
+    def without_direct(self) -> "Workload":
+        """The same with the share of the control given to the tiers, where the upstream itself cannot be asked."""
+        part = 1 - self.direct
+        tiers = {name: tier.model_copy(update={"share": tier.share / part}) for name, tier in self.tiers.items()}
+        return self.model_copy(update={"direct": 0.0, "tiers": tiers})
+
     def scaled(self, seconds: float) -> "Workload":
         """The same with so many seconds to be judged; a replay goes as much faster."""
         factor = seconds / (schedule.length(self.phases()) - self.warm_up)

@@ -153,6 +153,11 @@ def test_what_is_wrong_with_a_token(said, token, problem):
     assert said(f"tokens: [{token}]\n") == [f"collector.yaml:1: tokens.{problem}"]
 
 
+def test_a_token_without_a_name_is_told_by_the_beginning_of_its_hash():
+    tokens = [collector.Token(sha256=[A], role="edge"), collector.Token(name="berlin", sha256=[A], role="edge")]
+    assert [token.label for token in tokens] == [f"token-{A[:8]}", "berlin"]
+
+
 def test_there_must_be_a_token(said):
     hint = 'write tokens: [{sha256: "<64 hex digits>", role: edge}]'
     assert said("listen: 127.0.0.1:1\n") == [f"collector.yaml:1: tokens: is missing, {hint}"]

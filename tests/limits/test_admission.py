@@ -1,9 +1,9 @@
-"""Admission under rates and concurrency; whatever else terms have is in test_terms.py."""
+"""Admission under rates and concurrency; which limits hold a request is in test_rows_of_limits.py."""
 
 import pytest
 
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.admission import LimitSet, admit, denied
+from edgeproxy.limits.admission import LimitSet, admit, admit_fast, denied
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
@@ -80,3 +80,33 @@ def test_the_wait_is_for_what_a_request_costs(table: LimitTable) -> None:
     refusal = denied(terms, START)
     assert refusal == ((dear,), dear.retry_after(START, 4))
     assert not admit(terms, START + refusal.retry_after)[0]
+
+
+def test_where_one_refuses_none_is_charged(table: LimitTable) -> None:
+    policies = several(table, 10, 2, 10, cost=3)
+    assert admit(LimitSet(policies), START) == (True, policies[1], 2, None)
+    assert left(policies) == [10, 2, 10]
+    assert not admit(LimitSet(several(table, 10, 2, 10, cost=2)), START)[0]
+    policies = several(table, 10, 2, 10)
+    assert admit(LimitSet(policies), START) == (True, policies[1], 0, None)
+    assert left(policies) == [8, 0, 8]
+
+
+def test_of_several_slots_all_are_taken_or_none(table: LimitTable) -> None:
+    policies = Policies(table)
+    one, other = policies.concurrency(AT_ONCE, b"acme"), policies.concurrency(AT_ONCE, b"globex")
+    assert [admit(LimitSet(slots=(other,)), START)[0] for _ in range(3)] == [False, False, True]
+    both = LimitSet(slots=(one, other))
+    for _ in range(3):
+        assert admit(both, START)[0]
+    assert [admit(LimitSet(slots=(one,)), START)[0] for _ in range(3)] == [False, False, True]
+
+
+def test_who_shares_with_nobody_is_decided_on_alike_in_the_fast_way(table: LimitTable) -> None:
+    policies = several(table, 3, 2)
+    slots = (Policies(table).concurrency(AT_ONCE, b"acme"),)
+    assert admit_fast(LimitSet(policies, slots=slots), START) == (False, policies[1], 1, None)
+    assert admit_fast(LimitSet(policies, slots=slots), START) == (False, policies[1], 0, None)
+    assert admit_fast(LimitSet(policies), START) == admit(LimitSet(policies), START) == (True, policies[1], 0, None)
+    assert left(policies) == [1, 0]
+    assert admit_fast(LimitSet(policies[:1], slots=slots), START) == (True, policies[0], 1, None)

@@ -1,4 +1,4 @@
-"""Plans and routes as terms: whom each limit counts by, which are one, and what a head says of a cost."""
+"""Plans and routes as rows: whom each limit counts by, which are one, and what a head says of a cost."""
 
 from typing import Any
 

@@ -36,12 +36,32 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = str(SEED)
     if config.option.soak:
         settings.load_profile("soak")
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if os.environ.get("CI") and whole and not hasattr(config, "workerinput") and (missing := lacking()):
+        raise pytest.UsageError(f"in CI no test is skipped for want of a program: there is no {', '.join(missing)}")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:  # not a report header: `-q` hides those
         reporter.write_line(f"EDGEPROXY_SEED={SEED}")
+
+
+def lacking() -> list[str]:
+    """Return what tests need and this machine does not have: those would be skipped."""
+    from loadtest.regions import clocks
+    from tests.support import postgresql, redis  # Not at the top: their assertions are to be rewritten.
+
+    there = {
+        "nginx": NGINX,
+        "chromium": CHROMIUM,
+        "redis-server": redis.SERVER,
+        "PostgreSQL": postgresql.programs(),
+        "libfaketime": clocks.LIBRARY,
+        "promtool": shutil.which("promtool"),
+        "curl": shutil.which("curl"),
+    }
+    return [name for name, found in there.items() if found is None]
 
 
 def place(item: pytest.Item) -> int:

@@ -1,9 +1,9 @@
 """Requests of people who have a plan, and what is said to those whom it refuses."""
 
 import json
+import re
 from typing import Any
 
-from tests.proxy.test_refusals import is_problem
 from tests.support.transcript import KEY, Edge, head
 from tests.support.wire import Message, Wire
 
@@ -36,3 +36,27 @@ def is_limited(answer: Message, *policies: str) -> dict[str, Any]:
     assert int(answer["Retry-After"]) >= 1
     assert said == json.loads(answer.body)
     return said
+
+
+def is_problem(answer: Message, status: int) -> dict[str, object]:
+    """An error of the edge's own (RFC 9457); returns what its body says."""
+    assert answer.status == status
+    assert answer["Content-Type"] == "application/problem+json"
+    said = json.loads(answer.body)
+    assert set(said) >= {"type", "title", "status", "detail", "instance"}
+    assert said["status"] == status
+    assert said["instance"] == answer["X-Request-Id"]
+    assert said["type"]
+    assert said["title"]
+    assert said["detail"]
+    return dict(said)
+
+
+def left(answer: Message) -> tuple[str, int, int]:
+    """(policy, left, seconds) of the RateLimit field."""
+    match = LEFT.fullmatch(answer["RateLimit"])
+    assert match is not None, answer["RateLimit"]
+    return match[1], int(match[2]), int(match[3])
+
+
+LEFT = re.compile(r'"([A-Za-z0-9_-]+)";r=(\d+);t=(\d+)')

@@ -10,6 +10,7 @@ import pytest
 from edgeproxy.proxy import client, deadlines
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.states import TRANSITIONS
+from tests.proxy.process import Process, lived
 from tests.support.transcript import Edge
 
 
@@ -47,3 +48,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     pyfuncitem.funcargs["edge"].runner.run(pyfuncitem.obj(**arguments))
     return True
+
+
+@pytest.fixture
+def worker(edge: Edge) -> Iterator[Process]:
+    yield from lived(edge)

@@ -2,13 +2,12 @@
 
 import asyncio
 import random
-import socket
 from time import monotonic
 
 import pytest
 
 from tests.support.transcript import Edge, get, head, ok, post
-from tests.support.wire import Wire
+from tests.support.wire import Wire, narrow
 
 MIB = 1 << 20
 SIZES = pytest.mark.parametrize("size", [64 << 10, 5 * MIB], ids=["64KiB", "5MiB"])
@@ -34,11 +33,6 @@ async def one_more(client: Wire, upstream: Wire) -> None:
     await upstream.gets_request()
     await upstream.sends(ok(b"one more"))
     assert (await client.gets_answer()).body == b"one more"
-
-
-def narrow(transport: asyncio.Transport) -> None:
-    """Let the kernel hold little of what this end of the edge's sends, so that a test need not send much."""
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
 # ---- large bodies

@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Fault
 from edgeproxy.proxy.breaker import Breaker
-from tests.proxy.test_faults import asked, is_fault
+from tests.proxy.failing import asked, is_fault
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 from tests.support.wire import Wire
 

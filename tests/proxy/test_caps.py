@@ -1,19 +1,15 @@
 """How many connections there may be, and what becomes of those that are too many."""
 
-import asyncio
-import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters.store import Store
 from edgeproxy.proxy.address import subject_of
-from edgeproxy.proxy.snapshot import Snapshot
-from edgeproxy.proxy.worker import Worker
 from tests.proxy.authority import Authority
-from tests.support.transcript import Edge, draft, get
-from tests.support.wire import PATIENCE, Message, Wire
+from tests.proxy.second import Second
+from tests.support.transcript import Edge, get
+from tests.support.wire import Message, Wire
 
 
 async def turned_away(edge: Edge, address: str = "127.0.0.1") -> Message:
@@ -135,34 +131,6 @@ async def test_a_handshake_counts_as_a_connection(edge: Edge, tmp_path: Path) ->
 
 
 # ---- several workers
-
-
-class Second:
-    """One more worker of the same edge, on the same socket's address."""
-
-    def __init__(self, edge: Edge) -> None:
-        settings = edge.settings()
-        self._store = Store.join(settings.state)
-        self.worker = Worker(self._store)
-        self.worker.runtime.snapshot = Snapshot(draft(settings), self._store, self.worker.runtime.metrics)
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listening.getsockname()
-
-    async def starts(self) -> None:
-        await self.worker.listen([self._listening])
-
-    async def client(self) -> Wire:
-        end = socket.socket()
-        end.setblocking(False)
-        async with asyncio.timeout(PATIENCE):
-            await asyncio.get_running_loop().sock_connect(end, self.address)
-        return Wire(end)
-
-    async def ends(self) -> None:
-        await self.worker.drain(PATIENCE)
-        self.worker.runtime.deadlines.stop()
-        self.worker.runtime.overload.stop()
-        self._store.close()
 
 
 async def test_a_bound_holds_over_all_workers(edge: Edge) -> None:

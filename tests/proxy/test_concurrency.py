@@ -9,11 +9,11 @@ import random
 import pytest
 
 from tests.proxy.asking import asked, asks, is_limited, request
-from tests.proxy.test_backpressure import narrow
-from tests.proxy.test_caps import Second
-from tests.proxy.test_drain import Drain
-from tests.proxy.test_tunnel import SWITCH, UPGRADE, tunnel
+from tests.proxy.leaving import Drain
+from tests.proxy.second import Second
+from tests.proxy.tunnels import SWITCH, UPGRADE, tunnel
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
+from tests.support.wire import narrow
 
 WITH_KEY = f"X-API-Key: {KEY}"
 

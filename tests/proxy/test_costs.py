@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asked, asks, is_limited, request
-from tests.proxy.test_limits import left
+from tests.proxy.asking import asked, asks, is_limited, left, request
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, head, ok, post
 
 WITH_KEY = f"X-API-Key: {KEY}"

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asked, asks, is_limited
-from tests.proxy.test_limits import left
-from tests.proxy.test_people import Shedding
+from tests.proxy.asking import asked, asks, is_limited, left
+from tests.proxy.shedding import Shedding
 from tests.support.transcript import UNLIMITED, Edge, ok
 
 

@@ -1,39 +1,21 @@
 """A worker that leaves: it finishes what it has begun, takes what is queued, and tells its clients."""
 
-import asyncio
 import socket
 from pathlib import Path
 
 import pytest
 
-from edgeproxy.tasks import Tasks
 from tests.proxy.authority import Authority
-from tests.proxy.test_backpressure import narrow
-from tests.proxy.test_tunnel import SWITCH, UPGRADE, tunnel
+from tests.proxy.leaving import Drain
+from tests.proxy.tunnels import SWITCH, UPGRADE, tunnel
 from tests.support.frames import BINARY, TEXT, close, frame
 from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok
-from tests.support.wire import Wire
+from tests.support.wire import Wire, narrow
 
 
 @pytest.fixture(autouse=True)
 def moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeproxy.proxy.client.LAST_REQUEST_SECONDS", 0.05)
-
-
-class Drain:
-    """A drain that goes on beside the test."""
-
-    def __init__(self, edge: Edge, seconds: float = 5.0) -> None:
-        self._tasks = Tasks()
-        self._task = self._tasks.start("drain", edge.worker.drain(seconds))
-
-    @property
-    def done(self) -> bool:
-        return self._task.done()
-
-    async def ends(self) -> None:
-        async with asyncio.timeout(5):
-            await self._task
 
 
 async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:

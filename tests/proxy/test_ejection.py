@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.proxy.test_faults import is_fault
+from tests.proxy.failing import is_fault
 from tests.support.transcript import Edge, Upstream, get, head, ok
 from tests.support.wire import Message, Wire
 

@@ -6,11 +6,9 @@ import socket
 import uvloop
 
 from edgeproxy.messages import Drain, EndpointAddresses, Endpoints, Ready
-from tests.proxy.test_faults import is_fault
-from tests.proxy.test_worker import Process, worker
+from tests.proxy.failing import is_fault
+from tests.proxy.process import Process
 from tests.support.transcript import Edge, get, ok, post
-
-__all__ = ["worker"]
 
 
 def named(edge: Edge) -> None:

@@ -6,25 +6,9 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
-from tests.proxy.test_refusals import is_problem
+from tests.proxy.asking import is_problem
+from tests.proxy.failing import asked, is_fault
 from tests.support.transcript import UNLIMITED, Edge, get, head, ok
-from tests.support.wire import Message, Wire
-
-
-def is_fault(answer: Message, status: int, error: str) -> None:
-    """An error with the proxy error type of RFC 9209 section 2.3."""
-    is_problem(answer, status)
-    assert answer["Proxy-Status"] == f"edgeproxy; error={error}"
-
-
-async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
-    """A client and an upstream, with the request on its way."""
-    client = await edge.client()
-    await client.sends(request or get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    return client, upstream
-
 
 # ---- connecting
 

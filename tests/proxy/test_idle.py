@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.proxy.upstream_connection import UpstreamConnection
-from tests.proxy.test_faults import asked
+from tests.proxy.failing import asked
 from tests.support.transcript import Edge, chunks, get, head, ok
 
 

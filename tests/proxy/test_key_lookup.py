@@ -12,8 +12,7 @@ from edgeproxy.messages import KeysLookedUp, LookUpKeys
 from edgeproxy.proxy import identity, key_lookup
 from edgeproxy.proxy.identity import Stranger
 from edgeproxy.proxy.key_lookup import KeyLookup
-from tests.proxy.asking import asks, request
-from tests.proxy.test_refusals import is_problem
+from tests.proxy.asking import asks, is_problem, request
 from tests.support.transcript import KEY, Edge, digest, get, ok, post
 from tests.support.wire import Wire
 

@@ -1,14 +1,13 @@
 """Limits as clients see them: who passes, what a refusal says, and what the RateLimit fields say of it."""
 
 import json
-import re
 
 import pytest
 
+from tests.proxy.asking import left
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 from tests.support.wire import Message, Wire
 
-LEFT = re.compile(r'"([A-Za-z0-9_-]+)";r=(\d+);t=(\d+)')
 CELL = 60 / 28
 """Seconds of one cell of a minute's window: as much later than possible a retry may be told."""
 
@@ -22,13 +21,6 @@ def edge(edge: Edge) -> Edge:
 async def asks(client: Wire, *fields: str, path: str = "/v1/x", key: str = KEY) -> Message:
     await client.sends(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
     return await client.gets_answer()
-
-
-def left(answer: Message) -> tuple[str, int, int]:
-    """(policy, left, seconds) of the RateLimit field."""
-    match = LEFT.fullmatch(answer["RateLimit"])
-    assert match is not None, answer["RateLimit"]
-    return match[1], int(match[2]), int(match[3])
 
 
 async def test_exactly_as_many_pass_as_the_limit_says(edge: Edge) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.proxy.asking import asked, asks, is_limited, request
-from tests.proxy.test_tunnel import SWITCH, UPGRADE, ends, tunnel
+from tests.proxy.tunnels import SWITCH, UPGRADE, ends, tunnel
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 
 WITH_KEY = f"X-API-Key: {KEY}"

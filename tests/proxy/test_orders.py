@@ -27,7 +27,7 @@ from edgeproxy.messages import (
 )
 from edgeproxy.proxy import control_handler
 from edgeproxy.proxy.control_handler import ControlHandler
-from tests.proxy.test_worker import Process
+from tests.proxy.process import Process
 from tests.support.transcript import KEY, Edge, digest, get
 
 

@@ -1,7 +1,7 @@
 """Who is left out of a choice, and for how long: time is an argument, so nothing here waits."""
 
 from edgeproxy.proxy.pool import Endpoint
-from tests.proxy.test_pool import at, chosen, service, told
+from tests.proxy.services import at, chosen, service, told
 
 
 def fails(endpoint: Endpoint, times: int, now: float = 0.0) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from edgeproxy.messages import EndpointAddresses
-from tests.proxy.asking import asks, is_limited
-from tests.proxy.test_limits import left
-from tests.proxy.test_refusals import is_problem
+from tests.proxy.asking import asks, is_limited, is_problem, left
+from tests.proxy.shedding import Shedding
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, digest, get, head, ok
 
 PAUSED = {"why": "The invoice of May is unpaid"}
@@ -229,22 +228,6 @@ async def test_the_words_are_about_limits_and_nothing_else(answering: Edge) -> N
 
 
 # ---- whom a worker turns away first
-
-
-class Shedding:
-    """Stands where a worker's overload is looked after: it sheds whoever is below a line."""
-
-    def __init__(self, edge: Edge, line: int) -> None:
-        self.asked: list[int] = []
-        self._line = line
-        overload = edge.runtime.overload
-        overload.stop()
-        overload.shedding = True
-        overload.sheds = self.sheds
-
-    def sheds(self, priority: int) -> bool:
-        self.asked.append(priority)
-        return priority < self._line
 
 
 async def test_priorities_are_the_tiers_or_the_customers_own(answering: Edge) -> None:

@@ -3,26 +3,10 @@
 The stage checks at the end of each test that nothing was forwarded.
 """
 
-import json
-
 import pytest
 
+from tests.proxy.asking import is_problem
 from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, get, head, ok, post
-from tests.support.wire import Message
-
-
-def is_problem(answer: Message, status: int) -> dict[str, object]:
-    """An error of the edge's own (RFC 9457); returns what its body says."""
-    assert answer.status == status
-    assert answer["Content-Type"] == "application/problem+json"
-    said = json.loads(answer.body)
-    assert set(said) >= {"type", "title", "status", "detail", "instance"}
-    assert said["status"] == status
-    assert said["instance"] == answer["X-Request-Id"]
-    assert said["type"]
-    assert said["title"]
-    assert said["detail"]
-    return dict(said)
 
 
 def lines(*fields: str, first: str = "GET /public/ HTTP/1.1") -> bytes:

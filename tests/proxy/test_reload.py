@@ -21,8 +21,8 @@ from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import Router
 from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.tls import Outward
+from tests.proxy.asking import left
 from tests.proxy.authority import Authority
-from tests.proxy.test_limits import left
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, get, head, ok, post
 from tests.support.wire import Message, Wire
 

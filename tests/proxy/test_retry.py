@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.proxy import connector
 from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.upstream_connection import UpstreamConnection
-from tests.proxy.test_faults import is_fault
+from tests.proxy.failing import is_fault
 from tests.support.transcript import Edge, get, head, ok, post
 from tests.support.wire import Wire
 

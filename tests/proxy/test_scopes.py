@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asked, asks, is_limited
-from tests.proxy.test_limits import left
+from tests.proxy.asking import asked, asks, is_limited, left
 from tests.support.transcript import KEY, UNLIMITED, Edge, digest, ok
 from tests.support.wire import Wire
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asks, is_limited
-from tests.proxy.test_limits import left
+from tests.proxy.asking import asks, is_limited, left
 from tests.support.transcript import Edge, ok
 
 FIELD = "X-Edge-Shadow"

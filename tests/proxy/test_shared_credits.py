@@ -5,7 +5,7 @@ import pytest
 from edgeproxy.counters import layout as at
 from edgeproxy.limits.gate import Gate
 from tests.proxy.asking import asks, is_limited, request
-from tests.proxy.test_waiting import LIMIT, Shared
+from tests.proxy.sharing import LIMIT, Shared
 from tests.support.transcript import Edge, ok
 
 UNHEARD = 2

@@ -12,76 +12,16 @@ import pytest
 from edgeproxy import messages
 from edgeproxy.channel import Channel
 from edgeproxy.counters import layout as at
-from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.gate import WAIT_SECONDS_MAX, Gate
+from edgeproxy.limits.gate import WAIT_SECONDS_MAX
 from edgeproxy.messages import Drain, HubHeard, LimitRow
 from edgeproxy.proxy.worker import until_told
 from edgeproxy.tasks import Tasks
 from tests.proxy.asking import asks, is_limited, request
+from tests.proxy.sharing import LIMIT, Shared
 from tests.support.transcript import UNLIMITED, Edge, get, ok
-from tests.support.wire import Wire
 
-LIMIT = 10
 PASSES = 1
 """Of these pass before anything was heard from another host."""
-
-
-class Shared:
-    """An edge with a limit that another host shares; the test is its supervisor."""
-
-    def __init__(self, edge: Edge) -> None:
-        self.edge = edge
-
-    @property
-    def table(self) -> LimitTable:
-        """As the supervisor has it."""
-        assert self.edge._supervisor is not None
-        return self.edge._supervisor.customers
-
-    async def begins(self) -> Wire:
-        """An upstream's connection, free again, after the request that nobody has to ask for."""
-        await self.edge.starts()
-        self.table.words[at.HOSTS] = 2
-        client = await self.edge.client()
-        await client.sends(request())
-        upstream = await self.edge.upstream.accepts()
-        await upstream.gets_request()
-        await upstream.sends(ok())
-        assert (await client.gets_answer()).status == 200
-        client.closes()
-        return upstream
-
-    def gates(self) -> list[Gate]:
-        """Where requests wait."""
-        return [gate for gate, waiting in self.edge.runtime.claim_waiter._waiting.items() if waiting]
-
-    async def waits(self, many: int = 1) -> Gate:
-        """So many requests wait at one gate."""
-        await self.edge.until(lambda: sum(gate.waiting for gate in self.gates()) == many, "they wait")
-        (gate,) = self.gates()
-        return gate
-
-    def grants(self, gate: Gate, many: int = 1) -> None:
-        """Claims come."""
-        self.gives(gate, many)
-        self.edge.runtime.claim_waiter.heard()
-
-    def gives(self, gate: Gate, many: int = 1) -> None:
-        """An answer with so many claims is written, of which the worker is still to be told."""
-        worker = self.edge.worker.store.customers
-        self.table.words[gate.row + worker.head_at + at.GIVEN] += many
-        self.table.words[gate.row + at.ROW_SYNC] += 1
-
-    def says_unused(self, gate: Gate) -> None:
-        """The supervisor says that nobody has used the claims of this row for a while."""
-        table = self.table
-        place = LimitRow("customers", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION])
-        self.edge.runtime.claim_waiter.unused([place])
-
-    def wanted(self, gate: Gate) -> int:
-        """Claims that the worker would like to have beyond those that it was given."""
-        own = gate.row + self.edge.worker.store.customers.head_at
-        return self.table.words[own + at.WANT] - self.table.words[own + at.GIVEN]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from edgeproxy.usage import identity
 from edgeproxy.usage.batch import read
 from edgeproxy.usage.seal import Look, Sealer
 from edgeproxy.usage.ship import Shipper
-from tests.supervisor.test_probe import serving
+from tests.supervisor.certified import serving
 from tests.support.authority import Authority, Pair
 from tests.support.waiting import turned
 

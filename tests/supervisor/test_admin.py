@@ -31,7 +31,7 @@ from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import Tasks
 from tests.supervisor.scraped import families, value
-from tests.supervisor.test_workers import start
+from tests.supervisor.standing_in import start
 from tests.support.authority import Authority
 
 CONFIG = """

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from edgeproxy.config.models import Endpoint, Health, Upstream, UpstreamTls
 from edgeproxy.supervisor.health import Target, Terms
 from edgeproxy.supervisor.probe import BODY_BYTES_MAX, Prober, probe
-from tests.support.authority import Authority, Pair
+from tests.supervisor.certified import serving, tls_upstream
+from tests.support.authority import Authority
 from tests.support.waiting import within
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -155,24 +156,6 @@ def test_a_port_that_nobody_listens_on() -> None:
 
 
 # ---- TLS
-
-
-def serving(pair: Pair, client_ca: Path | None = None) -> ssl.SSLContext:
-    """What a server of TLS is made of."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*pair)
-    if client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(client_ca)
-    return context
-
-
-def tls_upstream(port: int, host: str = "127.0.0.1", **tls: object) -> Upstream:
-    return Upstream(
-        endpoints=(Endpoint(url=f"https://{host}:{port}"),),
-        health=Health(path="/"),
-        tls=UpstreamTls.model_validate(tls),
-    )
 
 
 async def over_tls(upstream: Upstream) -> str | None:

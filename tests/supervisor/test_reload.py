@@ -28,7 +28,7 @@ from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.watch import Settling, watch
 from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import Tasks
-from tests.supervisor.test_workers import STAND_IN, ask, ready, start
+from tests.supervisor.standing_in import STAND_IN, ask, ready, start
 from tests.support.waiting import turned, within
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from edgeproxy.supervisor import sockets
 from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.supervisor.vitals import Vitals, vital
 from edgeproxy.supervisor.workers import Workers
-from tests.supervisor.test_workers import STAND_IN, importable, ready, start
+from tests.supervisor.standing_in import STAND_IN, importable, ready, start
 from tests.support.waiting import turned, within
 
 __all__ = ["importable"]

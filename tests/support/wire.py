@@ -283,3 +283,8 @@ def _field(line: bytes) -> tuple[str, str]:
     assert not set(name) & set(" \t\r\n"), line
     assert not set(value) & set("\r\n\0"), line
     return name, value.strip(" \t")  # RFC 9112 section 5.1; other characters that Python strips are part of the value
+
+
+def narrow(transport: asyncio.Transport) -> None:
+    """Let the kernel hold little of what this end of the edge's sends, so that a test need not send much."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

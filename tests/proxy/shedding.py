@@ -1,0 +1,19 @@
+"""An overload that sheds as a test says."""
+
+from tests.support.transcript import Edge
+
+
+class Shedding:
+    """Stands where a worker's overload is looked after: it sheds whoever is below a line."""
+
+    def __init__(self, edge: Edge, line: int) -> None:
+        self.asked: list[int] = []
+        self._line = line
+        overload = edge.runtime.overload
+        overload.stop()
+        overload.shedding = True
+        overload.sheds = self.sheds
+
+    def sheds(self, priority: int) -> bool:
+        self.asked.append(priority)
+        return priority < self._line

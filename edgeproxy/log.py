@@ -30,14 +30,14 @@ def get(**bound: object) -> structlog.typing.FilteringBoundLogger:
     return logger
 
 
-MOST = 256
+REMEMBERED_MAX = 256
 """Different things that are said in the time in which none is repeated. Each address of millions may be one."""
 
 
 class Seldom:
     """Says the same thing at most once in `every` seconds, for what may happen at each of many requests.
 
-    Of more than MOST things in that time, the rest is not said.
+    Of more than REMEMBERED_MAX things in that time, the rest is not said.
     """
 
     def __init__(self, every: float) -> None:
@@ -52,6 +52,6 @@ class Seldom:
         while said and now - next(iter(said.values())) >= self._every:
             del said[next(iter(said))]
         key = f"{event} {about}"
-        if key not in said and len(said) < MOST:
+        if key not in said and len(said) < REMEMBERED_MAX:
             said[key] = now
             self._log.error(event, about=about, **fields)

@@ -39,9 +39,9 @@ def test_of_very_many_things_few_are_said_and_none_is_remembered_for_ever(
 ) -> None:
     """As of a client that has all the addresses of a network."""
     seldom = log.Seldom(10.0)
-    for number in range(10 * log.MOST):
+    for number in range(10 * log.REMEMBERED_MAX):
         seldom.error("refused", str(number))
-    assert said(capsys) == len(seldom._said) == log.MOST
+    assert said(capsys) == len(seldom._said) == log.REMEMBERED_MAX
     clock[0] = 10.0
     seldom.error("refused", "another")
     assert said(capsys) == len(seldom._said) == 1

@@ -30,7 +30,7 @@ def load_file(path: Path, *, files: bool = True) -> "Settings":
 
 
 def load_collector_file(path: Path) -> "CollectorSettings":
-    """The same of a collector's file."""
+    """Load the settings of a collector's file; where they cannot be used, print every problem and exit."""
     from edgeproxy.config.load import load_collector
     from edgeproxy.config.problems import ConfigErrors
 

@@ -18,7 +18,7 @@ CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-
 PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 """The line of a chunk without extensions."""
 
-CHUNK_LINE_LONGEST: Final = 4096
+CHUNK_LINE_BYTES_MAX: Final = 4096
 """Bytes of a chunk's line with its CRLF."""
 
 LINE_ORDINARY: Final = 16
@@ -118,7 +118,7 @@ class Chunked:
         found = data.find(b"\n", position)
         stop = found + 1 if found >= 0 else len(data)
         line = self._line
-        longest = self._room if self._state is TRAILER else LONGEST[self._state]
+        longest = self._room if self._state is TRAILER else LINE_BYTES_MAX[self._state]
         if len(line) + stop - position > longest:
             raise self._malformed("a line is too long")
         line += data[position:stop]
@@ -169,7 +169,7 @@ STATES: Final[dict[State, Callable[[Chunked, bytes], None]]] = {
 }
 """What a whole line does in each state that waits for one. DATA goes to DATA_END by itself, DONE nowhere."""
 
-LONGEST: Final = {SIZE: CHUNK_LINE_LONGEST, DATA_END: 2}
+LINE_BYTES_MAX: Final = {SIZE: CHUNK_LINE_BYTES_MAX, DATA_END: 2}
 """Bytes of a line in each state, with its CRLF; a trailer section is bounded as a whole."""
 
 

@@ -56,7 +56,7 @@ TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{
 LATER_TRACEPARENT: Final = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
 )
-"""The same with whatever later versions add, in flags or at the end."""
+"""A traceparent with whatever later versions add, in flags or at the end."""
 
 REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 

@@ -152,7 +152,7 @@ class Noted(NamedTuple):
 
 
 class Denied(NamedTuple):
-    """Why a request is refused: what has no room for it, in the order of the terms, and when to come back (seconds)."""
+    """Why a request is refused: which limits have no room for it, in their order, and when to come back, in seconds."""
 
     violated: tuple[Bound, ...]
     retry_after: int
@@ -162,7 +162,7 @@ Admission = tuple[bool, Policy | None, int, Noted | None]
 """(whether it is refused, the policy closest to refusal, what that has left, what else is to be said)."""
 
 
-def admit(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
+def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
     """One synchronous decision at edge time `now`, and the charge. `shut`: see `blocking_gate`; only where credits pay.
 
     Shown is, of the rates with the least left, the first (None without rates), and what it has left after this
@@ -170,7 +170,7 @@ def admit(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admissi
     """
     shown = None
     least = has = 0
-    charged = terms.policies
+    charged = limit_set.policies
     bought = shut
     if shut:
         charged = tuple([policy for policy in charged if policy not in shut])
@@ -179,13 +179,13 @@ def admit(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admissi
         left = policy.left(now)
         after = left - policy.cost
         if after < 0:
-            if policy not in terms.policies[: terms.bought_off]:
+            if policy not in limit_set.policies[: limit_set.bought_off]:
                 return True, policy, max(0, left), None
             charged = tuple([each for each in charged if each is not policy])
             bought = (*bought, policy)
         if shown is None or after < least:
             shown, least, has = policy, after, left
-    for policy in terms.other_rates.reported:
+    for policy in limit_set.other_rates.reported:
         # What it will be charged is not known yet: it passes while anything is left.
         left = policy.left(now)
         if left < 1:
@@ -193,16 +193,16 @@ def admit(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admissi
         if shown is None or left - 1 < least:
             shown, least, has = policy, left - 1, left
     has = max(0, has)
-    buyer = terms.credits if bought else None
+    buyer = limit_set.credits if bought else None
     if buyer is not None and buyer.left(now) < buyer.cost:
         return True, shown, has, None
     over = []
-    for quota in terms.quotas:
+    for quota in limit_set.quotas:
         if quota.left(now) < quota.needs:
             if quota.hard:
                 return True, shown, has, None
             over.append(quota)
-    if terms.slots and not _take(terms.slots, now):
+    if limit_set.slots and not _take(limit_set.slots, now):
         return True, shown, has, None
     for policy in charged:
         policy.charge(policy.cost)
@@ -210,22 +210,22 @@ def admit(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admissi
             has -= policy.cost
     if buyer is not None:
         buyer.charge(buyer.cost)
-    for quota in terms.quotas:
+    for quota in limit_set.quotas:
         if quota.cost:
             quota.charge(quota.cost)
     hit = []
-    for shadow in terms.other_rates.shadows:
+    for shadow in limit_set.other_rates.shadows:
         if shadow.left(now) < shadow.cost:
             hit.append(shadow)
         else:
             shadow.charge(shadow.cost)
-    hit += [trial for trial in terms.other_rates.trials if trial.left(now) < 1]
+    hit += [trial for trial in limit_set.other_rates.trials if trial.left(now) < 1]
     if hit or over or buyer is not None:
         return False, shown, has, Noted(tuple(hit), tuple(over), bought)
     return False, shown, has, None
 
 
-def admit_fast(terms: LimitSet, now: float) -> Admission | None:
+def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
     """Decide at edge time `now` on the request of who finds open gates, and room or none; and charge.
 
     That is most requests. It does what `blocking_gate`, `admit` and `tell` do. None, and nothing is charged, for all
@@ -233,121 +233,122 @@ def admit_fast(terms: LimitSet, now: float) -> Admission | None:
     """
     shown = None
     least = 0
-    for policy, gate in terms.gated:
+    for policy, gate in limit_set.gated:
         cost = policy.cost
         left = policy.left(now) - cost
         if left < 0:
-            if terms.shares:
-                tell(terms, now, True)
+            if limit_set.shares:
+                tell(limit_set, now, True)
             return True, policy, max(0, left + cost), None
         if gate is not None and not gate.is_open(now, cost):
             return None
         if shown is None or left < least:
             shown, least = policy, left
-    if terms.slots and not _take(terms.slots, now):
-        return None if terms.shares else (True, shown, least if shown is None else least + shown.cost, None)
-    for policy in terms.policies:
+    if limit_set.slots and not _take(limit_set.slots, now):
+        return None if limit_set.shares else (True, shown, least if shown is None else least + shown.cost, None)
+    for policy in limit_set.policies:
         policy.charge(policy.cost)
-    if terms.shares:
-        for total in terms.sharing.totals:
+    if limit_set.shares:
+        for total in limit_set.sharing.totals:
             total.used(now)
     return False, shown, least, None
 
 
-def blocking_gate(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
+def blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
     """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
 
     `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
     only for requests that are to be bought with them. What is charged later is refused only while the hub is away.
     """
-    for policy, gate in terms.sharing.gates:
+    for policy, gate in limit_set.sharing.gates:
         left = policy.left(now)
         if left < policy.cost:
-            if terms.credits is None:
+            if limit_set.credits is None:
                 return None
             break
         if gate.must_ask(now, policy.cost, left):
             break
     else:
         if not shut:
-            return _withheld(terms, now) if terms.sharing.told else None
-    short = lacking(terms, now, shut)
-    if short and not credits_cover(terms, now, short):
+            return _withheld(limit_set, now) if limit_set.sharing.told else None
+    short = lacking(limit_set, now, shut)
+    if short and not credits_cover(limit_set, now, short):
         return None  # Claims are of no use to who is refused by something else.
-    for policy, gate in terms.sharing.gates:
+    for policy, gate in limit_set.sharing.gates:
         if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
             return policy, gate
-    for credits, gate in terms.sharing.paying:
+    for credits, gate in limit_set.sharing.paying:
         if short and gate.must_ask(now, credits.cost, credits.left(now)):
             return credits, gate
-    return _withheld(terms, now) if terms.sharing.told else None
+    return _withheld(limit_set, now) if limit_set.sharing.told else None
 
 
-def _withheld(terms: LimitSet, now: float) -> tuple[Policy, Gate] | None:
+def _withheld(limit_set: LimitSet, now: float) -> tuple[Policy, Gate] | None:
     """Of the rates that are charged later, the first of which this host may let nothing through."""
-    for policy in terms.other_rates.reported:
+    for policy in limit_set.other_rates.reported:
         left = policy.left(now)
-        if left >= 1 and terms.sharing.told[policy].is_withheld(now, left):
-            return policy, terms.sharing.told[policy]
+        if left >= 1 and limit_set.sharing.told[policy].is_withheld(now, left):
+            return policy, limit_set.sharing.told[policy]
     return None
 
 
-def lacking(terms: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
+def lacking(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
     """The rates that have no room for a request, those that are `shut` among them."""
-    return tuple([policy for policy in terms.policies if policy in shut or policy.left(now) < policy.cost])
+    return tuple([policy for policy in limit_set.policies if policy in shut or policy.left(now) < policy.cost])
 
 
-def credits_cover(terms: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
+def credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
     """Whether credits buy passage where these have no room: they are of the customer's plan, and there are enough."""
-    credits = terms.credits
+    credits = limit_set.credits
     if credits is None or credits.left(now) < credits.cost:
         return False
-    plan = terms.policies[: terms.bought_off]
+    plan = limit_set.policies[: limit_set.bought_off]
     return all(policy in plan for policy in short)
 
 
-def tell(terms: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
+def tell(limit_set: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
     """After `admit`: other hosts are to know of what was charged, or why it was not."""
     if refused:
-        _tell_refused(terms, now)
+        _tell_refused(limit_set, now)
         return
-    for policy, gate in terms.sharing.gates if terms.simple else _tell_at_length(terms, now, noted or Noted()):
+    gates = limit_set.sharing.gates if limit_set.simple else _tell_at_length(limit_set, now, noted or Noted())
+    for policy, gate in gates:
         gate.charged(now, policy.cost)
-    tell_totals(terms, now)
+    tell_totals(limit_set, now)
 
 
-def _tell_at_length(terms: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
+def _tell_at_length(limit_set: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
     """Tell of what nobody asks for; returns the gates of what was charged."""
-    if terms.sharing.told:
-        for policy in terms.other_rates.shadows:
+    if limit_set.sharing.told:
+        for policy in limit_set.other_rates.shadows:
             if policy not in noted.shadows:
-                terms.sharing.told[policy].counted(now)
-        for policy in (*terms.other_rates.reported, *terms.other_rates.trials):
-            terms.sharing.told[policy].expects(now)
+                limit_set.sharing.told[policy].counted(now)
+        for policy in (*limit_set.other_rates.reported, *limit_set.other_rates.trials):
+            limit_set.sharing.told[policy].expects(now)
     if noted.bought:
-        return (*[each for each in terms.sharing.gates if each[0] not in noted.bought], *terms.sharing.paying)
-    return terms.sharing.gates
+        return (*[each for each in limit_set.sharing.gates if each[0] not in noted.bought], *limit_set.sharing.paying)
+    return limit_set.sharing.gates
 
 
-def _tell_refused(terms: LimitSet, now: float) -> None:
+def _tell_refused(limit_set: LimitSet, now: float) -> None:
     """What has no room here may have some again: others know."""
-    for policy, gate in terms.sharing.gates:
+    for policy, gate in limit_set.sharing.gates:
         if policy.left(now) < policy.cost:
             gate.refused(now)
-            for credits, door in terms.sharing.paying:
+            for credits, door in limit_set.sharing.paying:
                 if credits.left(now) < credits.cost:
                     door.refused(now)
-    if terms.sharing.told:
-        for policy in terms.other_rates.reported:
+    if limit_set.sharing.told:
+        for policy in limit_set.other_rates.reported:
             if policy.left(now) < 1:
-                terms.sharing.told[policy].refused(now)
-    if terms.sharing.totals and (not (short := lacking(terms, now)) or credits_cover(terms, now, short)):
-        tell_totals(terms, now)
+                limit_set.sharing.told[policy].refused(now)
+    if limit_set.sharing.totals and (not (short := lacking(limit_set, now)) or credits_cover(limit_set, now, short)):
+        tell_totals(limit_set, now)
 
 
-def tell_totals(terms: LimitSet, now: float) -> None:
+def tell_totals(limit_set: LimitSet, now: float) -> None:
     """Other hosts are to know of what is counted in quotas, and of requests at once, and this one of theirs."""
-    for total in terms.sharing.totals:
+    for total in limit_set.sharing.totals:
         total.used(now)
 
 
@@ -361,64 +362,64 @@ def _take(slots: tuple[Concurrency, ...], now: float) -> bool:
     return True
 
 
-def report(terms: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
+def report(limit_set: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
     """Charge what the upstream says that a request has cost, whatever is left. Returns what each then has left.
 
     `costs`: of each that is reported to, then of each trial; None: it does not say. A trial of which nothing is left
     is not charged, for it would not have let the request pass.
     """
     left = {}
-    for policy, said in zip((*terms.other_rates.reported, *terms.other_rates.trials), costs, strict=True):
+    for policy, said in zip((*limit_set.other_rates.reported, *limit_set.other_rates.trials), costs, strict=True):
         cost = policy.cost if said is None else said
         before = policy.left(now)
-        if policy not in terms.other_rates.trials:
+        if policy not in limit_set.other_rates.trials:
             left[policy] = max(0, before - cost)
         elif before < 1:
             continue
         if cost:
             policy.charge(cost)
-            if terms.sharing.told:
-                terms.sharing.told[policy].counted(now)
+            if limit_set.sharing.told:
+                limit_set.sharing.told[policy].counted(now)
     return left
 
 
-def affords(terms: LimitSet, now: float, *, alone: bool = False) -> bool:
+def affords(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
     """Whether there are credits enough to pass while the edge sheds load.
 
     Where a plan has limits they are for what goes beyond these, and for nothing else. Who sheds load lets nobody wait:
     where the hub must be asked first there are none. `alone`: nobody can be asked.
     """
-    credits = terms.credits
-    if credits is None or terms.bought_off or credits.left(now) < credits.cost:
+    credits = limit_set.credits
+    if credits is None or limit_set.bought_off or credits.left(now) < credits.cost:
         return False
     return not any(
         gate.must_ask(now, credits.cost, credits.left(now))
-        for _, gate in terms.sharing.paying
+        for _, gate in limit_set.sharing.paying
         if not alone or gate.mode == "strict" or gate.is_away
     )
 
 
-def buy(terms: LimitSet, now: float, *, alone: bool = False) -> bool:
+def buy(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
     """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough."""
-    credits = terms.credits
-    if credits is None or not affords(terms, now, alone=alone):
+    credits = limit_set.credits
+    if credits is None or not affords(limit_set, now, alone=alone):
         return False
     credits.charge(credits.cost)
-    for _, gate in terms.sharing.paying:
+    for _, gate in limit_set.sharing.paying:
         gate.charged(now, credits.cost)
     return True
 
 
-def denied_at_gates(terms: LimitSet, held: tuple[Policy, ...]) -> Denied:
+def denied_at_gates(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denied:
     """What to tell the client that `blocking_gate` named a gate for, and that waited in vain or could not.
 
     Others may go on before long; while the hub is away, and nothing passes without it, not before it is tried again.
     """
-    gates = (*terms.sharing.gates, *terms.sharing.told.items())
+    gates = (*limit_set.sharing.gates, *limit_set.sharing.told.items())
     return Denied(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
-def denied(terms: LimitSet, now: float) -> Denied:
+def denied(limit_set: LimitSet, now: float) -> Denied:
     """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
 
     Where nothing refuses any more it is a slot that another worker has given back since, or that two wanted at once;
@@ -426,22 +427,22 @@ def denied(terms: LimitSet, now: float) -> Denied:
     """
     violated: list[Bound] = []
     longest = 0
-    for place, policy in enumerate(terms.policies):
+    for place, policy in enumerate(limit_set.policies):
         wait = policy.retry_after(now, policy.cost)
-        if wait and place < terms.bought_off and terms.credits is not None:
+        if wait and place < limit_set.bought_off and limit_set.credits is not None:
             # Whichever is sooner: the limit has room again, or there are credits to buy it with.
-            wait = min(wait, terms.credits.retry_after(now, terms.credits.cost))
+            wait = min(wait, limit_set.credits.retry_after(now, limit_set.credits.cost))
         if wait:
             violated.append(policy)
             if wait > longest:
                 longest = wait
-    for bound in terms.bounds:
+    for bound in limit_set.bounds:
         wait = bound.retry_after(now, 1)
         if wait:
             violated.append(bound)
             if wait > longest:
                 longest = wait
     if not violated:
-        named: tuple[Bound, ...] = (*terms.slots, *terms.policies, *terms.bounds)
+        named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
         return Denied(named[:1], 1)
     return Denied(tuple(violated), longest)

@@ -98,3 +98,18 @@ def test_supervisors_that_tell_the_hub_are_counted_and_the_clock_can_be_moved(tm
         assert store.offset == 123.5
         store.close()
     assert starts == [1, 2]
+
+
+def test_what_the_supervisor_says_of_the_hub_is_read_back(tmp_path: Path) -> None:
+    hub = limits(make(tmp_path, SHARED), 0).hub
+    assert hub is not None
+    assert (hub.is_known, hub.hosts, hub.is_away) == (False, 1, False)
+    hub.say_hosts(3, is_away=False)
+    assert (hub.is_known, hub.hosts, hub.is_away) == (True, 3, False)
+    hub.say_away()
+    assert (hub.hosts, hub.is_away) == (3, True)
+    hub.say_hosts(4, is_away=True)
+    assert (hub.hosts, hub.is_away) == (4, True)
+    for on_loss in ("share", "full", "deny"):
+        hub.on_loss = on_loss
+        assert hub.on_loss == on_loss

@@ -1,12 +1,37 @@
 """Plans and routes as rows: whom each limit counts by, which are one, and what a head says of a cost."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeproxy.config.models import BurstCredits, Limit, RouteLimit
+from edgeproxy.config.models import BurstCredits, Limit, Meter, Route, RouteLimit, Tier
+from edgeproxy.config.plans import plan_of
 from edgeproxy.config.units import COUNT_MAX
-from edgeproxy.limits.limit_set import Applied, applied, concurrency_rule, cost_in, credits_rule, field, rule_of, whom
+from edgeproxy.counters.layout import Layout
+from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.counts import Counts
+from edgeproxy.limits.gate import Gate
+from edgeproxy.limits.limit_set import (
+    Applied,
+    RouteLimits,
+    Tables,
+    applied,
+    concurrency_rule,
+    cost_in,
+    credits_rule,
+    credits_sync,
+    field,
+    rule_of,
+    whom,
+)
+from edgeproxy.limits.policies import Policies
+from edgeproxy.limits.quota import QuotaCounts
+from edgeproxy.limits.rate_terms import Mode
+from edgeproxy.limits.rule import Rule
+from edgeproxy.limits.slots import Slots
+from tests.support.tables import CUSTOMERS, QUOTAS, close_all, limits, make
 
 DIGEST = bytes(range(32))
 ADDRESS = bytes((192, 0, 2, 1))
@@ -136,3 +161,132 @@ def test_what_a_name_has_of_a_pattern_is_no_pattern() -> None:
     head = b"HTTP/1.1 200 OK\r\nX.Cost*|^$+: 7\r\nXyCost: 8\r\n"
     assert cost_in(head, field("X.Cost*|^$+")) == 7
     assert cost_in(head, field("X.Cost")) is None
+
+
+class Sharing:
+    """Makes limits known to other hosts, and remembers in which mode."""
+
+    def __init__(self) -> None:
+        self.modes: list[str] = []
+
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
+        self.modes.append(f"{rule.name} {mode}")
+        return Gate(table, counts, rule.most, mode, lambda gate: None)
+
+    def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Sharing":
+        return self
+
+    def used(self, now: float) -> None:
+        pass
+
+
+PLAN = plan_of(
+    Tier.model_validate(
+        {
+            "limits": [
+                {"name": "plain", "rate": "60/min"},
+                {"name": "by-ip", "rate": "40/min", "scope": "ip"},
+                {"name": "told", "rate": "500/h", "cost_header": "X-Cost"},
+                {"name": "shadow", "rate": "5/min", "mode": "shadow"},
+                {"name": "trial", "rate": "5/h", "mode": "shadow", "cost_header": "X-Trial"},
+            ],
+            "concurrency": 2,
+            "burst_credits": {"earn": "1/s", "max": 10},
+            "quotas": [
+                {"meter": "requests", "included": 9, "per": "month", "cap": "hard"},
+                {"meter": "bytes", "included": 9, "per": "day"},
+                {"meter": "bytes", "included": 99, "per": "month"},
+            ],
+        }
+    ),
+    None,
+)
+ROUTE = Route.model_validate(
+    {"path": "/v1/*", "upstream": "api", "name": "v1", "cost": 3, "limits": [{"name": "all", "rate": "9/min"}]}
+)
+METERS = {"requests": Meter(count="requests"), "bytes": Meter(count="bytes_out")}
+
+
+@pytest.fixture
+def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
+    """Tables with a column for the hub, of limits that the `Sharing` of the parameter shares, or nobody does."""
+    sharing = request.param() if getattr(request, "param", None) else None
+
+    def policies(name: str, layout: Layout) -> Policies:
+        (tmp_path / name).mkdir()
+        return Policies(limits(make(tmp_path / name, layout._replace(columns=5)), 0), sharing=sharing)
+
+    shared = CUSTOMERS._replace(kind="addresses")
+    yield Tables(policies("customers", CUSTOMERS), policies("addresses", shared), policies("quotas", QUOTAS))
+    close_all()
+
+
+def test_a_customers_limits_on_a_route_are_one_set(tables: Tables) -> None:
+    held = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST)
+    assert held
+    assert held.by_address
+    assert [pattern.search(b"\r\nX-Cost: 4\r\n") is not None for pattern in held.headers] == [True, False]
+    made = held.limit_set(ADDRESS)
+    assert [policy.rule.name for policy in made.policies] == ["plain", "by-ip", "all"]
+    assert made.bought_off == 2
+    # A request costs three in the plan's limits, and one in the route's own.
+    assert [policy.cost for policy in made.policies] == [3, 3, 1]
+    assert made.credits is not None
+    others = made.other_rates
+    assert [[policy.rule.name for policy in some] for some in (others.reported, others.shadows, others.trials)] == [
+        ["told"], ["shadow"], ["trial"]
+    ]  # fmt: skip
+    assert [quota.cost for quota in made.quotas] == [1, 0, 0]
+    assert made.metered == {"bytes": made.quotas[1:]}
+    assert len(made.slots) == 1
+    assert not made.shares
+
+
+@pytest.mark.parametrize("tables", [Sharing], indirect=True)
+def test_limits_that_hosts_share_have_gates_and_totals(tables: Tables) -> None:
+    made = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).limit_set(ADDRESS)
+    assert [policy.rule.name for policy, _ in made.sharing.gates] == ["plain", "by-ip", "all"]
+    # Nobody asks at the gates of those that refuse nothing at admission.
+    assert {policy.rule.name: gate.mode for policy, gate in made.sharing.told.items()} == dict.fromkeys(
+        ("told", "shadow", "trial"), "eventual"
+    )
+    assert [policy for policy, _ in made.sharing.paying] == [made.credits]
+    assert len(made.sharing.totals) == 4
+
+
+def test_without_a_key_all_is_counted_by_address(tables: Tables) -> None:
+    held = RouteLimits(tables, ROUTE, PLAN, METERS, None)
+    assert held.by_address
+    made = held.limit_set(ADDRESS)
+    # Then the plan's limit of a customer and that of an address are one row, and the lesser holds.
+    assert [(policy.rule.name, policy.rule.scope) for policy in made.policies] == [
+        ("by-ip", "ip"), ("all", "customer_route")
+    ]  # fmt: skip
+
+
+def test_a_route_without_limits_holds_nobody_without_a_plan(tables: Tables) -> None:
+    bare = ROUTE.model_copy(update={"limits": ()})
+    held = RouteLimits(tables, bare, None, METERS, b"acme")
+    assert (bool(held), held.by_address) == (False, False)
+    assert held.limit_set().policies == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "mode"),
+    [
+        ([], "bounded"),
+        ([{"name": "a", "rate": "1/s", "sync": "eventual"}], "eventual"),
+        ([{"name": "a", "rate": "1/s", "sync": "eventual"}, {"name": "b", "rate": "2/s", "sync": "strict"}], "strict"),
+        ([{"name": "a", "rate": "1/s", "sync": "strict", "mode": "shadow"}], "bounded"),
+    ],
+)
+def test_credits_are_shared_as_closely_as_the_limits_beyond_which_they_buy(
+    limits: list[dict[str, str]], mode: str
+) -> None:
+    assert credits_sync(plan_of(Tier.model_validate({"limits": limits}), None)) == mode
+
+
+def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: Tables) -> None:
+    plain = plan_of(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
+    made = RouteLimits(tables, ROUTE, plain, METERS, b"acme").limit_set()
+    assert (len(made.policies), made.slots, made.quotas, made.credits) == (2, (), (), None)

@@ -64,3 +64,12 @@ def test_a_bucket_that_holds_nothing_is_refused(algorithm: str) -> None:
 def test_the_policy_is_shown_with_its_window_in_whole_seconds(window: float, seconds: int) -> None:
     prefix = Rule("basic", 60, window).prefix
     assert prefix == b'RateLimit-Policy: "basic";q=60;w=%d\r\nRateLimit: "basic";r=' % seconds
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "depth", "most"),
+    [("sliding_window", 0, 60), ("token_bucket", 90, 90), ("hybrid", 90, 60), ("hybrid", 6, 6), ("concurrency", 0, 60)],
+)
+def test_what_passes_at_once_where_nothing_is_used(algorithm: str, depth: int, most: int) -> None:
+    window = 0.0 if algorithm == "concurrency" else 60.0
+    assert Rule("basic", 60, window, algorithm=algorithm, depth=depth).most == most

@@ -244,7 +244,7 @@ def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     assert usage is not None
     assert usage.collector == url
     assert usage.token is not None
-    (role,) = [token.role for token in settings.tokens if token.sha256 == sha256(usage.token)]
+    (role,) = [token.role for token in settings.tokens if sha256(usage.token) in token.sha256]
     assert role == "edge"
     assert edge["environment"]["COLLECTOR_TOKEN"] == f"${{COLLECTOR_TOKEN:-{usage.token}}}"
     volume = next(mounted.split(":")[1] for mounted in collector["volumes"] if mounted.startswith("ledger:"))

@@ -33,10 +33,10 @@ LOST_LINES_LOG_SECONDS = 10.0
 class Prepared:
     """A snapshot that may be served next."""
 
-    def __init__(self, number: int, snapshot: Snapshot, table_reader: Services) -> None:
+    def __init__(self, number: int, snapshot: Snapshot, endpoints: Services) -> None:
         self.number = number
         self.snapshot = snapshot
-        self.table_reader = dict(table_reader)
+        self.endpoints = dict(endpoints)
         """What is known of endpoints. It counts from the commit on: until then some of its services are others'."""
 
 
@@ -58,13 +58,13 @@ class Generations:
 
     # ---- the next one
 
-    def prepare(self, number: int, draft: "PreparedConfiguration", table_reader: Services) -> None:
+    def prepare(self, number: int, draft: "PreparedConfiguration", endpoints: Services) -> None:
         """Make ready to serve this one, in place of another that was prepared. Raises NoRow, or Refused for it."""
         self.discard()
         runtime = self._runtime
         before, key_lookup = runtime.snapshot, runtime.key_lookup
         snapshot = Snapshot(draft, self._store, runtime.metrics, before=before, key_lookup=key_lookup)
-        self._prepared = Prepared(number, snapshot, table_reader)
+        self._prepared = Prepared(number, snapshot, endpoints)
 
     def discard(self, number: int | None = None) -> None:
         """What was prepared, under this number if one is given, is not going to be served."""
@@ -80,7 +80,7 @@ class Generations:
             return False
         before, now = runtime.snapshot, prepared.snapshot
         runtime.snapshot, self.number, self._prepared = now, number, None
-        now.endpoints_changed(prepared.table_reader)
+        now.endpoints_changed(prepared.endpoints)
         self._before.append(ref(before))
         self._retire(before)
         if now.access is not None:
@@ -97,22 +97,22 @@ class Generations:
         self._runtime.key_lookup.forget(customers)
         self._runtime.snapshot.forget(customers)
 
-    def endpoints_changed(self, number: int, table_reader: Services) -> bool:
+    def endpoints_changed(self, number: int, endpoints: Services) -> bool:
         """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""
         prepared, serving = self._prepared, self._runtime.snapshot
         if number == self.number:
-            serving.endpoints_changed(table_reader)
+            serving.endpoints_changed(endpoints)
             if prepared is not None:
                 services = prepared.snapshot.services
-                prepared.table_reader |= {
-                    name: listing
-                    for name, listing in table_reader.items()
+                prepared.endpoints |= {
+                    name: addresses
+                    for name, addresses in endpoints.items()
                     if name in services and services[name] is serving.services.get(name)
                 }
             self.introduced.set()
             return True
         if prepared is not None and number == prepared.number:
-            prepared.table_reader = dict(table_reader)
+            prepared.endpoints = dict(endpoints)
         return False
 
     # ---- those before

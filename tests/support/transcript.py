@@ -264,11 +264,11 @@ class Edge:
         self.inquiries.append(message)
         return True
 
-    async def prepares(self, table_reader: Services | None = None) -> int:
+    async def prepares(self, endpoints: Services | None = None) -> int:
         """Be ready to serve what `config` says now, with this told of endpoints; returns its number."""
         generations = self.worker.generations
         made = await asyncio.to_thread(draft, self.settings(), self.runtime.snapshot.outward)
-        generations.prepare(generations.number + 1, made, table_reader or {})
+        generations.prepare(generations.number + 1, made, endpoints or {})
         return generations.number + 1
 
     async def reloads(self) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from edgeproxy.database.schema import DAY, HOUR, MINUTE_VALUE_MAX, edges, hours, ledger
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.chain import Verdict
+from edgeproxy.ledger.edges import consent
 from edgeproxy.ledger.rollup import GRACE
 from edgeproxy.ledger.writer import Ledger
 from edgeproxy.usage.batch import Gap, Row
@@ -90,7 +91,7 @@ async def at_random(url: str, clock: Clock, chance: random.Random, steps: int) -
             clock.now += chance.choice([0, 20, 600])
             late = chance.choice([0, 0, 0, 300, 2 * HOUR, 3 * DAY, 50 * DAY, -DAY])
             chain.since = int(clock.now) - late
-            batch = chain.next(*rows(chance), gap=Gap(1, 1, "x") if chance.random() < 0 else None)
+            batch = chain.next(*rows(chance))
             if chance.random() < 0.1:
                 assert (await books.ship(batch, b"torn")).verdict is Verdict.QUARANTINE
                 torn.append(batch)
@@ -100,6 +101,9 @@ async def at_random(url: str, clock: Clock, chance: random.Random, steps: int) -
                 assert again is Verdict.AGAIN
         elif what < 0.55:
             seq = chain.made[-1].last + 1 if chain.made else 1
+            if not chain.made:  # An admin consents to a chain that begins so.
+                async with books.database.writing() as connection:
+                    assert await consent(connection, books.database, chain.edge, seq + 2) == 0
             gap = chain.next(gap=Gap(seq, seq + chance.randrange(3), "lost"))
             assert (await books.ship(gap)).verdict is Verdict.GAP
         elif what < 0.6 and torn:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
 from edgeproxy.accounts import audit
-from edgeproxy.accounts.audit import Caller, Entry
+from edgeproxy.accounts.audit import PAGE_ENTRIES_MAX, Caller, Entry
 from edgeproxy.collector import auth, export
 from edgeproxy.collector.auth import Right
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
@@ -248,8 +248,11 @@ class Service:
         if len(asked) != len(request.query) or asked.keys() - {"after", "limit", *AUDIT_FILTERS}:
             raise queries.BadQuery(f"the parameters are after, limit, {', '.join(AUDIT_FILTERS)}, each once")
         numbers = {name: asked.pop(name, default) for name, default in (("after", "0"), ("limit", "100"))}
-        if not all(NUMBER.fullmatch(number) for number in numbers.values()) or not 0 < int(numbers["limit"]) <= 1000:
-            raise queries.BadQuery("after is a whole number, and limit one from 1 to 1000")
+        if (
+            not all(NUMBER.fullmatch(number) for number in numbers.values())
+            or not 0 < int(numbers["limit"]) <= PAGE_ENTRIES_MAX
+        ):
+            raise queries.BadQuery(f"after is a whole number, and limit one from 1 to {PAGE_ENTRIES_MAX}")
         if any("\0" in value for value in asked.values()):  # Not every database takes one, even to find nothing.
             raise queries.BadQuery("a parameter has a NUL in it")
         limit = int(numbers["limit"])

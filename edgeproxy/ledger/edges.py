@@ -112,21 +112,12 @@ async def bound(connection: AsyncConnection, edge: str) -> dict[str, Any] | None
 
 async def retire(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
     """Say that an edge is gone for good, or that it is not; its watermark, None where there is no such edge."""
-    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
-        return None
-    watermark = edges.c.seq if retired else sa.null()
-    changed = sa.update(edges).where(edges.c.edge == edge).values(retired=watermark).returning(edges.c.seq)
-    found: int | None = (await connection.execute(changed)).scalar_one_or_none()
-    return found
+    return await _change(connection, edge, retired=edges.c.seq if retired else sa.null())
 
 
 async def move(connection: AsyncConnection, edge: str, *, token: str, region: str) -> int | None:
     """Bind an edge to another token and region; return its watermark, None where there is no such edge."""
-    if not NAME.fullmatch(edge):
-        return None
-    changed = sa.update(edges).where(edges.c.edge == edge).values(token=token, region=region).returning(edges.c.seq)
-    found: int | None = (await connection.execute(changed)).scalar_one_or_none()
-    return found
+    return await _change(connection, edge, token=token, region=region)
 
 
 async def consent(connection: AsyncConnection, database: Database, edge: str, gap_to: int) -> int | None:
@@ -138,7 +129,13 @@ async def consent(connection: AsyncConnection, database: Database, edge: str, ga
         return None
     begun = {"edge": edge, "seq": 0, "hash": FIRST, "received": round(time.time() * 1000)}
     await database.begin_edges(connection, [begun])
-    of = (edges.c.edge == edge) & (edges.c.seq == 0)
-    changed = sa.update(edges).where(of).values(gap_to=gap_to).returning(edges.c.seq)
+    return await _change(connection, edge, edges.c.seq == 0, gap_to=gap_to)
+
+
+async def _change(connection: AsyncConnection, edge: str, *where: sa.ColumnElement[bool], **values: Any) -> int | None:
+    """Change these columns of an edge of which all this holds; return its watermark, None where there is none such."""
+    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
+        return None
+    changed = sa.update(edges).where(edges.c.edge == edge, *where).values(values).returning(edges.c.seq)
     found: int | None = (await connection.execute(changed)).scalar_one_or_none()
     return found

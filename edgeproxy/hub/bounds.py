@@ -30,7 +30,7 @@ _SHORT = [
 ]
 _SHORT += [b"%d\r\n.{%d}" % (length, length) for length in range(10)]
 _OTHERS = rb"[$=](?:%b)\r\n|[$*]-1\r\n|[+\-,(_#][^\r\n]{0,%d}\r\n" % (b"|".join(_SHORT), LINE_BYTES_MAX)
-_VALUES = re.compile(rb"(?:%b|%b|%b)++" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
+_VALUES = re.compile(rb"(?:%b|%b|%b)+" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
 _EACH = re.compile(rb"((?:%b)+|%b)|%b" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
 """Each value, of numbers as many as come together."""
 _STRING = re.compile(rb"[$=](\d{1,8})\r\n")

@@ -9,7 +9,8 @@ from edgeproxy.config import certificates, references, unsupported
 from edgeproxy.config.defaults import with_names
 from edgeproxy.config.explain import Finding, fields_of, findings
 from edgeproxy.config.file_signatures import sign
-from edgeproxy.config.models import Part, Written
+from edgeproxy.config.models import Written
+from edgeproxy.config.part import Part
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.source import Source
 from edgeproxy.config.tree import Places, Table, Value

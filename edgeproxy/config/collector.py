@@ -12,7 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, references, unsupported
 from edgeproxy.config.check import Kind
-from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Moment, Name, Part, Tier
+from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Moment, Name, Tier
+from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault, Once
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import quantity, shown, text, wrong

@@ -11,11 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainSerializer, Tag
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
 from edgeproxy.config.meters import CountName
+from edgeproxy.config.part import Part
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
@@ -36,12 +37,6 @@ Sample = Annotated[float, BeforeValidator(units.read_sample)]
 Rate = Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)]
 Address = Annotated[parsers.Address, BeforeValidator(parsers.read_address), PlainSerializer(str)]
 Network = Annotated[parsers.Network, BeforeValidator(parsers.read_network), PlainSerializer(str)]
-
-
-class Part(BaseModel):
-    """A part of the configuration: it cannot be changed, and takes no field that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Rated(Part):

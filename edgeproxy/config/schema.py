@@ -8,6 +8,7 @@ import ast
 import copy
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Hashable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ VARIABLE = r"\$\{"
 """What a text has that stands for something else."""
 
 PORT = ":[0-9]{1,5}"
+
+MODELS = (models,)
+"""The modules with models, those that others import first."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "Written": {"upstreams", "routes"}}
 """Fields that a model must have in the end, and a file need not: another file has them, or a default is made."""
@@ -207,7 +211,7 @@ def schema() -> Schema:
 def meanings() -> dict[str, dict[str, str]]:
     """Collect the docstring below each field of each model, those of its parents included."""
     found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(models)).body:
+    for node in itertools.chain.from_iterable(ast.parse(inspect.getsource(module)).body for module in MODELS):
         if isinstance(node, ast.ClassDef):
             inherited = [found.get(ast.unparse(parent), {}) for parent in node.bases]
             found[node.name] = {field: text for fields in inherited for field, text in fields.items()}

@@ -7,8 +7,8 @@ import pytest
 from edgeproxy.config import collector, load
 from edgeproxy.config.collector import A_DATABASE, SSL_MODES
 from edgeproxy.config.explain import EXAMPLES
-from edgeproxy.config.models import Part
 from edgeproxy.config.parsers import Address
+from edgeproxy.config.part import Part
 from edgeproxy.config.problems import ConfigErrors
 from edgeproxy.config.units import A_MOMENT
 from tests.config.conftest import LEAST, write

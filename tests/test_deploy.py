@@ -316,9 +316,10 @@ def test_systemd_understands_the_units(file: Path, tmp_path: Path) -> None:
 
 # ---- the alerts
 
-ALERTS = [
-    rule for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"] for rule in group["rules"]
-]
+RULE_FILES = [PROMETHEUS / name for name in yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["rule_files"]]
+RULES = [rule for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 PARTS = {name + suffix: metric for name, metric in METRICS.items() for suffix in SUFFIXES[metric.kind]}
 """What Prometheus knows of an edge, by the names of its samples."""
@@ -336,14 +337,25 @@ def told_by_collector() -> dict[str, tuple[str, ...]]:
 TOLD = {name: metric.labels for name, metric in PARTS.items()} | told_by_collector()
 
 
-@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_asks_for_what_is_told_and_says_what_to_do(rule: dict[str, Any]) -> None:
-    expression = rule["expr"]
-    for name in re.findall(r"\b(?:edge|collector)_\w+", expression):
+def check_asks_for_what_is_told(expression: str) -> None:
+    """Every metric of this expression is told by something, with the labels that it asks for, or is recorded."""
+    assert set(re.findall(r"\b\w+:\w+:\w+", expression)) <= RECORDED
+    for name in re.findall(r"(?<![:\w])(?:edge|collector)_\w+", expression):
         assert name in TOLD, name
     for name, matchers in re.findall(r"\b((?:edge|collector)_\w+)\{(.*?)\}", expression):
-        labels = re.findall(r"(\w+)=~?\"", matchers)
-        assert set(labels) <= {"job", *TOLD[name]}, name
+        labels = re.findall(r"(\w+)(?:=|!=|=~|!~)\"", matchers)
+        told = (*TOLD[name], "le") if name.endswith("_bucket") else TOLD[name]
+        assert set(labels) <= {"job", *told}, name
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if "record" in rule], ids=lambda rule: rule["record"])
+def test_what_is_recorded_is_made_of_what_is_told(rule: dict[str, Any]) -> None:
+    check_asks_for_what_is_told(rule["expr"])
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_what_is_told_and_says_what_to_do(rule: dict[str, Any]) -> None:
+    check_asks_for_what_is_told(rule["expr"])
     assert rule["labels"]["severity"] in ("warning", "critical")
     notes = rule["annotations"]
     assert set(notes) == {"summary", "description", "runbook"}
@@ -375,10 +387,10 @@ def test_every_alert_is_tried_and_its_job_is_the_one_that_is_scraped() -> None:
     "arguments",
     [
         ("check", "config", "config/prometheus/prometheus.yml"),
-        ("check", "rules", "config/prometheus/alerts.yml"),
+        ("check", "rules", *(str(file) for file in RULE_FILES)),
         ("test", "rules", "tests/alerts.yml"),
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments[:2]),
 )
 def test_prometheus_understands_its_files_and_the_alerts_fire_when_they_should(arguments: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", *arguments], check=False, cwd=ROOT, capture_output=True, text=True)

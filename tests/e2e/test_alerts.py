@@ -25,7 +25,8 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
 
-RULES = Path(__file__).parents[2] / "config" / "prometheus" / "alerts.yml"
+PROMETHEUS = Path(__file__).parents[2] / "config" / "prometheus"
+RULES = [str(PROMETHEUS / name) for name in ("alerts.yml", "objectives.yml")]
 SOON, LATE = 8, 40
 """Minutes at which it is looked what fires: in between everything has passed that is forgotten at all."""
 
@@ -56,7 +57,7 @@ def check_firing(folder: Path, before: Said, after: Said, *expected: str) -> Non
     ]
     test = {"interval": "1m", "input_series": series, "promql_expr_test": looks}
     file = folder / "scraped.yml"
-    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}))
+    file.write_text(yaml.safe_dump({"rule_files": RULES, "evaluation_interval": "1m", "tests": [test]}))
     done = subprocess.run(["promtool", "test", "rules", file], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

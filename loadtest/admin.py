@@ -1,14 +1,20 @@
-"""What edges say of themselves meanwhile, once a second: the age of what the hub said, and usage not yet shipped."""
+"""What is seen of edges meanwhile, once a second: the age of what the hub said, usage not yet shipped, and the CPU that
+their workers take."""
 
+import os
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any, Self
 
 from loadtest.topology import Topology
 from tests.support.edge import Edge
 
 EVERY = 1.0
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+"""Seconds of the unit in which the kernel counts a process's time."""
 
 
 class Sampler:
@@ -41,10 +47,15 @@ class Sampler:
         }
 
     def _sample(self, region: str, edge: Edge) -> None:
+        since, before = time.time(), dict[int, float]()
         while not self._over.wait(EVERY):
             at = time.time()
             try:
-                self._found[region].append({"at": at, **figures_of(edge.status())})
+                status = edge.status()
+                used = cpu_seconds(worker["pid"] for worker in status["workers"])
+                cores = cores_of(before, used, at - since)
+                since, before = at, used
+                self._found[region].append({"at": at, "workers_cores": cores, **figures_of(status)})
             except (OSError, HTTPException, AssertionError, KeyError, TypeError, ValueError):
                 continue  # It is lost, or not quite there yet.
 
@@ -55,3 +66,20 @@ def figures_of(status: dict[str, Any]) -> dict[str, float]:
     age = hub.get("age_s")
     found = {"unshipped": float(usage["unshipped"]), "spool_bytes": float(usage["spool_bytes"])}
     return found if age is None else found | {"sync_age_s": float(age)}
+
+
+def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
+    """The CPU time that each process has taken since it began; those that are gone are left out."""
+    found = {}
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        found[pid] = (int(fields[11]) + int(fields[12])) * TICK
+    return found
+
+
+def cores_of(before: Mapping[int, float], now: Mapping[int, float], seconds: float) -> float:
+    """How many cores processes took in these seconds. One that was not there before has begun meanwhile."""
+    return sum(used - before.get(pid, 0.0) for pid, used in now.items()) / seconds

@@ -4,8 +4,11 @@
 
 h2load runs as so many processes of one connection (rate × 0.2 s of them, five requests/s each, started evenly within an
 interval) that a request seldom has to wait for the answer to the one before. With `--stall` the upstream stands still
-for 300 ms every 3.3 s. The exit code is 0 where p50 and p95 of ours and of h2load agree within 10 % (the median of the
-rounds); p99 is shown, as one pause of the machine decides it.
+for 300 ms every 3.3 s, at the same moments of each slice, which holds three such times whole: p95 lies among the
+requests that meet a stall, so one more or less of them would decide it.
+
+The exit code is 0 where p50 and p95 of ours and of h2load agree within 10 % (the median of the rounds); p99 is shown,
+as one pause of the machine decides it.
 """
 
 import argparse
@@ -15,8 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
-from itertools import count
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -25,7 +27,7 @@ from loadtest import record, schedule
 from loadtest.__main__ import Generator
 from loadtest.events import Moment, Timeline
 from loadtest.faults import EVERY, STALL
-from loadtest.topology import Topology
+from loadtest.topology import Topology, Upstream
 from loadtest.workload import WORKLOADS, Workload, load
 from tests.support.customers import key_of
 from tests.support.process import Process
@@ -45,43 +47,70 @@ class Measured(NamedTuple):
     times: Sequence[float]
 
 
-def ours(folder: Path, topology: Topology, workload: Workload, processes: int) -> Measured:
+class Stalls:
+    """The upstream as it is, or standing still in the middle of each `EVERY` seconds of a slice."""
+
+    def __init__(self, upstream: Upstream, stall: bool) -> None:
+        self._upstream, self._stall = upstream, stall
+
+    @contextmanager
+    def slice(self, begin: float, seconds: float) -> Iterator[None]:
+        """A slice that begins at this moment (Unix seconds)."""
+        timeline = Timeline(list(self._moments(seconds)) if self._stall else [], begin)
+        timeline.start()
+        try:
+            yield
+        finally:
+            timeline.stop()
+            self._upstream.go_on()
+
+    def _moments(self, seconds: float) -> Iterator[Moment]:
+        at = (EVERY - STALL) / 2
+        while at + STALL < seconds:
+            yield Moment(at, self._upstream.stop, "stalled upstream")
+            yield Moment(at + STALL, self._upstream.go_on, "end of stalled upstream")
+            at += EVERY
+
+
+def ours(folder: Path, topology: Topology, stalls: Stalls, workload: Workload, processes: int) -> Measured:
     """A run of the load test's own generator."""
     folder.mkdir()
     with Generator(folder, processes, lambda *_: None) as generator:
         begin = generator.begin(
             workload=str(WORKLOAD), edges=",".join(f"{region}={url}" for region, url in topology.urls.items())
         )
-        generator.wait(begin + schedule.length(workload.phases()) + 30 - time.time())
+        length = schedule.length(workload.phases())
+        with stalls.slice(begin + workload.warm_up, length - workload.warm_up):
+            generator.wait(begin + length + 30 - time.time())
         rows = record.unpacked(generator.rows())
         times = [one.response for one in rows if one.due >= workload.warm_up and one.status == 200]
     return Measured(f"ours, {processes} worker{'s' * (processes > 1)}", times)
 
 
-def h2load(folder: Path, topology: Topology, rate: float, seconds: float) -> Measured:
+def h2load(folder: Path, topology: Topology, stalls: Stalls, rate: float, seconds: float) -> Measured:
     """So many h2load processes; their logs have each request."""
     folder.mkdir()
     (url,) = topology.urls.values()
     number = round(rate / EACH)
-    begin = time.monotonic() + 0.5
-    started = []
-    for index in range(number):
-        time.sleep(max(0.0, begin + index / EACH / number - time.monotonic()))
-        log = folder / f"{index}.log"
-        command = [
-            str(shutil.which("h2load")),
-            "--h1",
-            "-c1",
-            "-m1",
-            f"--rps={EACH:g}",
-            f"-D{seconds:g}",
-            f"--log-file={log}",
-        ]
-        command += ["-H", f"X-API-Key: {key_of(CUSTOMER)}", f"{url}/v1/x"]
-        started.append(Process(command, folder / f"{index}.out"))
+    begin = time.time() + 0.5
     times = []
-    for index, process in enumerate(started):
-        process.wait(seconds + 20)
+    with stalls.slice(begin, seconds):
+        started = []
+        for index in range(number):
+            time.sleep(max(0.0, begin + index / EACH / number - time.time()))
+            command = [
+                str(shutil.which("h2load")),
+                "--h1",
+                "-c1",
+                "-m1",
+                f"--rps={EACH:g}",
+                f"-D{1000 * seconds:.0f}ms",
+            ]
+            command += [f"--log-file={folder}/{index}.log", "-H", f"X-API-Key: {key_of(CUSTOMER)}", f"{url}/v1/x"]
+            started.append(Process(command, folder / f"{index}.out"))
+        for process in started:
+            process.wait(seconds + 20)
+    for index in range(number):
         for line in (folder / f"{index}.log").read_text().splitlines():
             _, status, microseconds = line.split("\t")
             if status == "200":
@@ -89,26 +118,17 @@ def h2load(folder: Path, topology: Topology, rate: float, seconds: float) -> Mea
     return Measured(f"h2load, {number} processes", times)
 
 
-def closed(folder: Path, topology: Topology, seconds: float) -> Measured:
-    """Locust as it comes."""
+def closed(folder: Path, topology: Topology, stalls: Stalls, seconds: float) -> Measured:
+    """Locust as it comes. When it begins to ask is not known, so it meets the stalls of a longer slice."""
     folder.mkdir()
     (url,) = topology.urls.values()
     command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("closed.py")), "--headless"]
-    command += ["--users", "10", "--spawn-rate", "100", "--run-time", f"{seconds:g}s", "--host", url]
+    command += ["--users", "10", "--spawn-rate", "100", "--run-time", f"{seconds:.0f}s", "--host", url]
     command += ["--only-summary", "--loglevel", "WARNING"]
     environ = {"CROSSCHECK_KEY": key_of(CUSTOMER), "CROSSCHECK_TIMES": str(folder / "times")}
-    Process(command, folder / "log", environ=environ).wait(seconds + 30)
+    with stalls.slice(time.time(), seconds + 30):
+        Process(command, folder / "log", environ=environ).wait(seconds + 30)
     return Measured("plain Locust, 10 users", [float(line) for line in (folder / "times").read_text().split()])
-
-
-def stalls(topology: Topology) -> Iterator[Moment]:
-    """For as long as anybody measures."""
-    for number in count():
-        at = 1 + number * EVERY
-        if at > 3600:
-            return
-        yield Moment(at, topology.upstream.stop, "stalled upstream")
-        yield Moment(at + STALL, topology.upstream.go_on, "end of stalled upstream")
 
 
 def table(found: dict[str, list[Sequence[float]]]) -> Iterator[str]:
@@ -153,19 +173,16 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="crosscheck-") as made, redirect_stdout(io.StringIO()):
         folder = Path(made)
         with Topology(folder / "regions", workload) as topology:
-            timeline = Timeline(list(stalls(topology)) if given.stall else [], time.time())
-            timeline.start()
+            stalls = Stalls(topology.upstream, given.stall)
             for number in range(given.rounds):
                 its = folder / f"{number}"
                 its.mkdir()
                 for one in (
-                    ours(its / "ours", topology, workload, given.processes),
-                    h2load(its / "h2load", topology, shape.rate, shape.seconds),
-                    closed(its / "closed", topology, shape.seconds),
+                    ours(its / "ours", topology, stalls, workload, given.processes),
+                    h2load(its / "h2load", topology, stalls, shape.rate, shape.seconds),
+                    closed(its / "closed", topology, stalls, shape.seconds),
                 ):
                     found.setdefault(one.name, []).append(one.times)
-            timeline.stop()
-            topology.upstream.go_on()
     for line in table(found):
         say(line)
     mine, its_, *_ = found.values()

@@ -115,6 +115,7 @@
   if (samples.some(([, found]) => found.length)) {
     sampled("sync_age_s", " s", "Age of what the hub said");
     sampled("unshipped", "", "Usage not yet shipped, batches");
+    sampled("workers_cores", "", "Cores that an edge's workers take");
   }
 
   add("h2", "Conservation");

@@ -58,6 +58,7 @@ def lacking() -> list[str]:
         "redis-server": redis.SERVER,
         "PostgreSQL": postgresql.programs(),
         "libfaketime": clocks.LIBRARY,
+        "prometheus": shutil.which("prometheus"),
         "promtool": shutil.which("promtool"),
         "curl": shutil.which("curl"),
     }

@@ -202,7 +202,7 @@ def services() -> dict[str, Any]:
 
 
 def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_want() -> None:
-    assert set(services()) == {"edge", "upstream", "collector", "redis", "prometheus"}
+    assert set(services()) == {"edge", "upstream", "collector", "redis", "prometheus", "grafana"}
     stages = re.findall(r"^FROM .* AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
     for name, service in services().items():

@@ -1,0 +1,169 @@
+"""The dashboards: files that Grafana can load, whose every query a live Prometheus answers about a live edge."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgeproxy.metrics import METRICS
+from tests.support.authority import Authority
+from tests.support.collector import EDGE, Collector
+from tests.support.customers import UNLIMITED, key_of, people
+from tests.support.edge import Edge
+from tests.support.ports import HOST
+from tests.support.prometheus import SERVER as PROMETHEUS
+from tests.support.prometheus import Prometheus
+from tests.support.redis import SERVER as REDIS
+from tests.support.redis import Redis, free_port
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+GRAFANA = ROOT / "config" / "grafana"
+FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
+QUIET = {
+    "edge_connections_refused_total",
+    "edge_directory_age_seconds",
+    "edge_directory_customers",
+    "edge_directory_keys",
+    "edge_directory_lookups_total",
+    "edge_directory_unserved",
+    "edge_limit_waits_total",
+    "edge_usage_unreadable_total",
+}
+"""What the edge and the collector of this test have nothing of: not in use here, or never went wrong."""
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A dashboard."""
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def queries(file: Path) -> list[str]:
+    """The expressions of a dashboard's panels and of its annotations."""
+    made = read(file)
+    drawn = [target["expr"] for panel in made["panels"] for target in panel.get("targets", ())]
+    return drawn + [note["expr"] for note in made["annotations"]["list"]]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_dashboard_is_as_grafana_loads_it(file: Path) -> None:
+    made = read(file)
+    panels = made["panels"]
+    assert made["uid"] == f"edgeproxy-{file.stem}"
+    assert "id" not in made, "Grafana gives it"
+    assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
+    assert len({panel["title"] for panel in panels if panel["type"] == "row"}) > 1
+    taken: Counter[tuple[int, int]] = Counter()
+    for panel in panels:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24, panel["title"]
+        taken.update((x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"]))
+        if panel["type"] == "row":
+            continue
+        assert panel["type"] in ("stat", "timeseries")
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        refs = [target["refId"] for target in panel["targets"]]
+        assert refs
+        assert len(set(refs)) == len(refs)
+    assert set(taken.values()) == {1}, "panels lie on each other"
+
+
+def test_each_variable_that_is_used_is_there() -> None:
+    for file in FILES:
+        made = read(file)
+        known = {variable["name"] for variable in made["templating"]["list"]}
+        used = set(re.findall(r"\$\{?(\w+)", json.dumps(made["panels"]))) - {"__rate_interval"}
+        assert used == known, file.name
+
+
+def test_grafana_is_told_of_prometheus_and_of_the_dashboards() -> None:
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/edgeproxy.yml").read_text())["providers"]
+    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
+    mounted = [volume.split(":")[:2] for volume in services["grafana"]["volumes"] if volume.startswith("..")]
+    assert ["../config/grafana/dashboards", provider["options"]["path"]] in mounted
+    assert ["../config/grafana/provisioning", "/etc/grafana/provisioning"] in mounted
+    assert source["url"] == "http://prometheus:9090"
+    assert all(port.startswith("127.0.0.1:") for port in services["grafana"]["ports"]), "it asks for no password"
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """One that has scraped an edge in use twice: with a hub, a collector, TLS, and things that go wrong."""
+    folder = tmp_path_factory.mktemp("dashboards")
+    with ExitStack() as ends:
+        upstream = Upstream(folder / "upstream")
+        ends.callback(upstream.stop)
+        redis = Redis(folder)
+        ends.callback(redis.kill)
+        collector = ends.enter_context(closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")))
+        collector.start()
+        edge = ends.enter_context(closing(Edge(folder / "edge", upstream.port)))
+        cert = Authority(folder).issue("edge.test")
+        listeners = [
+            edge.settings["listen"],
+            {"address": f"{HOST}:{free_port()}", "tls": {"cert": str(cert.cert), "key": str(cert.key)}},
+        ]
+        everybody = people(acme="basic")
+        everybody["tiers"] = everybody["tiers"] | {
+            "basic": {"limits": [{"rate": "2/min"}, {"name": "trial", "rate": "1/min", "mode": "shadow"}]}
+        }
+        edge.start(
+            hub=redis.url,
+            listen=listeners,
+            usage={"collector": f"http://{HOST}:{collector.port}", "token": EDGE, "every": "200ms"},
+            upstreams=edge.settings["upstreams"]
+            | {"gone": {"endpoints": [f"http://{HOST}:{free_port()}"], "retry": {"attempts": 2, "budget": "20%"}}},
+            routes=[
+                {"name": "all", "path": "/*", "upstream": "api"},
+                {"name": "gone", "path": "/gone/*", "upstream": "gone"},
+            ],
+            **everybody,
+        )
+        made = ends.enter_context(
+            closing(Prometheus(folder / "prometheus", {"edgeproxy": edge.admin, "collector": collector.port}))
+        )
+
+        def seen(expression: str) -> bool:
+            """Whether that is so; asks the edge for this and that, so that rates have something to tell."""
+            for path, key in (
+                ("/", key_of("acme")),
+                ("/", key_of(UNLIMITED)),
+                ("/gone/", key_of(UNLIMITED)),
+                ("/", "nobody"),
+            ):
+                edge.ask(path, fields={"X-API-Key": key})
+            return bool(made.asked(expression))
+
+        for wanted in (
+            'rate(edge_rate_limited_total{mode="enforce"}[5m]) > 0',
+            "rate(edge_usage_batches_total[5m]) > 0",
+            "job:edge_refused_doubtful:ratio_rate5m",
+            "region:edge_slow:ratio_rate6h >= 0",
+            "region:edge_error_budget:left28d",
+            "tier:edge_refused:ratio_rate5m > 0",
+        ):
+            until(lambda wanted=wanted: seen(wanted), f"there is {wanted}", seconds=60)
+        yield made
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine")
+@pytest.mark.skipif(REDIS is None, reason="there is no redis-server on this machine")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_prometheus_answers_each_query_with_what_a_live_edge_tells(file: Path, prometheus: Prometheus) -> None:
+    assert not QUIET - METRICS.keys()
+    without = set()
+    for query in queries(file):
+        asked = query.replace("$__rate_interval", "5m")
+        if not prometheus.asked(re.sub(r"\$\{?\w+\}?", ".*", asked)):
+            without.update(re.findall(r"(?:(?:edge|collector)_\w+|ALERTS)", query))
+    assert without <= {*QUIET, "ALERTS"}

@@ -1,0 +1,64 @@
+"""A real Prometheus: as config/prometheus/ has it, scraping servers of a test each second."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import yaml
+
+from tests.support.ask import ask
+from tests.support.ports import HOST, Ports
+from tests.support.process import ROOT, Process, kill
+from tests.support.waiting import until
+
+SERVER = shutil.which("prometheus")
+PROVIDED = ROOT / "config" / "prometheus" / "prometheus.yml"
+START = 60.0
+"""Seconds within which it is ready, and its targets were scraped."""
+
+
+class Prometheus:
+    """A server with the rules and jobs of `config/prometheus/`."""
+
+    def __init__(self, folder: Path, targets: Mapping[str, int]) -> None:
+        """`targets` has the port of each job; its labels stay as they are configured."""
+        assert SERVER is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = yaml.safe_load(PROVIDED.read_text())
+        settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        settings["rule_files"] = [str(PROVIDED.parent / name) for name in settings["rule_files"]]
+        for job in settings["scrape_configs"]:
+            job["static_configs"][0]["targets"] = [f"{HOST}:{targets[job['job_name']]}"]
+        file = folder / "prometheus.yml"
+        file.write_text(yaml.safe_dump(settings))
+        self._ports = Ports(1)
+        (self.port,) = self._ports.numbers
+        storage, listen = f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={HOST}:{self.port}"
+        self._process = Process([SERVER, f"--config.file={file}", storage, listen], folder / "log")
+        self._jobs = set(targets)
+        until(lambda: not self._process.running or self._ready(), "Prometheus is ready", seconds=START)
+        assert self._process.running, self._process.output
+
+    def _ready(self) -> bool:
+        try:
+            return (
+                ask(self.port, "/-/ready").status == 200
+                and {sample["metric"]["job"] for sample in self.asked("up == 1")} == self._jobs
+            )
+        except OSError:
+            return False
+
+    def asked(self, expression: str) -> list[dict[str, Any]]:
+        """The samples that an expression has now; fails where it is none."""
+        answer = ask(self.port, "/api/v1/query?" + urlencode({"query": expression}))
+        assert answer.status == 200, f"{expression}: {answer.body.decode()}"
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return found
+
+    def close(self) -> None:
+        """Kill it."""
+        for pid in self._process.family():
+            kill(pid)
+        self._ports.close()

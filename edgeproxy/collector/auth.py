@@ -1,32 +1,10 @@
-"""Who may ask the collector what: bearer tokens, known by their SHA-256, and what each role may do."""
+"""Who asks the collector: bearer tokens, known by their SHA-256. What each role may do is in `endpoints.py`."""
 
 import hashlib
-from collections.abc import Iterable
-from enum import Enum
+from collections.abc import Collection, Iterable
 
+from edgeproxy.collector.endpoint import CUSTOMER
 from edgeproxy.config.collector import Token
-
-
-class Right(Enum):
-    """What a caller may be allowed to do; the value completes the sentence "the token may not ..."."""
-
-    SHIP = "ship batches"
-    REPORT = "report events"
-    READ = "read usage of all customers"
-    HELP = "pause customers and revoke or rotate their keys"
-    BILL = "change what money is about"
-    CHANGE = "change what the collector has"
-
-
-RIGHTS: dict[str, frozenset[Right]] = {
-    "edge": frozenset({Right.SHIP}),
-    "service": frozenset({Right.REPORT}),
-    "read": frozenset({Right.READ}),
-    "support": frozenset({Right.READ, Right.HELP}),
-    "billing": frozenset({Right.READ, Right.BILL}),
-    "admin": frozenset({Right.READ, Right.HELP, Right.BILL, Right.CHANGE}),
-}
-"""What the holder of a role may do."""
 
 
 class Denied(Exception):
@@ -58,25 +36,33 @@ class Tokens:
         return token
 
 
-def require(token: Token, right: Right) -> None:
-    """Raise Denied unless the token's role has this right."""
-    if token.role is None or right not in RIGHTS[token.role]:
+def role_of(token: Token) -> str:
+    """Return the role of a token; that of one bound to a customer is `customer`."""
+    return token.role or CUSTOMER
+
+
+def require(token: Token, roles: Collection[str], what: str) -> None:
+    """Raise Denied unless the token's role is among `roles`, who may do `what`: a method and a path."""
+    if role_of(token) not in roles:
         held = f"role {token.role}" if token.role is not None else f"customer {token.customer}"
-        raise Denied(403, f"the token {token.label} ({held}) may not {right.value}")
+        raise Denied(403, f"the token {token.label} ({held}) may not {what}")
 
 
-def require_edge(token: Token, edge: str | None) -> None:
-    """Raise Denied unless the token may ship batches of this edge; None: it is not known which edge it is."""
-    require(token, Right.SHIP)
-    if edge is not None and token.edge not in (None, edge):
+def require_edge(token: Token, edge: str) -> None:
+    """Raise Denied unless the token may ship batches of this edge."""
+    if token.edge not in (None, edge):
         raise Denied(403, f"the token {token.label} is bound to another edge")
+
+
+def require_own(token: Token, customer: str | None) -> None:
+    """Raise Denied where the token is bound to a customer, and what it asks for is not of this one."""
+    if token.customer is not None and token.customer != customer:
+        raise Denied(403, f"the token {token.label} is bound to another customer")
 
 
 def customer_of(token: Token, customer: str | None) -> str | None:
     """Return whose usage is read where that of `customer` (None: of all) was asked for; raises Denied."""
-    if token.customer is None:
-        require(token, Right.READ)
-        return customer
-    if customer not in (None, token.customer):
-        raise Denied(403, f"the token {token.label} is bound to another customer")
-    return token.customer
+    if token.customer is None or customer is None:
+        return token.customer or customer
+    require_own(token, customer)
+    return customer

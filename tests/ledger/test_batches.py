@@ -260,7 +260,7 @@ def test_nothing_is_written_of_an_edge_that_may_not_ship(collector: Collector) -
     assert collector.post(lost.made[0]).json() == {"watermark": 5}
     assert collector.post(lost.next()).json() == {"watermark": 6}
     assert collector.patch(path, b'{"gap_to": 9}').status == 409
-    assert collector.patch(path, b'{"gap_to": -1}').status == 400
+    assert collector.patch(path, b'{"gap_to": -1}').status == 422
 
 
 def test_tokens_expire_and_are_replaced(start_collector: StartCollector) -> None:
@@ -314,5 +314,6 @@ def test_what_waits_is_bounded_and_senders_are_asked_to_come_back(collector: Col
 
 
 def test_other_paths_and_methods_say_what_there_is(collector: Collector) -> None:
-    assert "/v1/batches" in orjson.loads(collector.get("/nowhere").body)["detail"]
+    assert "/v1/openapi.json" in orjson.loads(collector.get("/nowhere").body)["detail"]
+    assert "/v1/batches" in collector.get("/v1/openapi.json", token=None).json()["paths"]
     assert collector.get("/v1/batches").status == 405

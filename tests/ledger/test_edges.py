@@ -81,8 +81,9 @@ def test_who_may_retire_an_edge_and_how(collector: Collector) -> None:
         assert change(collector, "x", b'{"retired": true}', token).status == status
     for nobody in ("nobody-at-all", "%00"):
         assert change(collector, nobody, b'{"retired": true}').status == 404
-    for body in (b"", b"{}", b"[]", b'{"retired": 1}', b'{"retired": true, "x": 1}'):
-        assert change(collector, "nobody-at-all", body).status == 400
+    assert change(collector, "nobody-at-all", b"").status == 400
+    for body in (b"{}", b"[]", b'{"retired": 1}', b'{"retired": true, "gap_to": 1}', b'{"retired": true, "x": 1}'):
+        assert change(collector, "nobody-at-all", body).status == 422
 
 
 def test_metrics_name_those_that_are_worst_and_count_the_rest(database: str) -> None:

@@ -1,0 +1,78 @@
+"""What the collector answers: JSON, and problems of RFC 9457."""
+
+from collections.abc import Mapping
+from typing import Any, NotRequired
+
+import orjson
+from aiohttp import web
+from typing_extensions import TypedDict
+
+PROBLEM = "application/problem+json"
+RETRY_LATER = {"Retry-After": "1"}
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    428: "Precondition Required",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+class FieldError(TypedDict):
+    """What is wrong with a field, as in `errors` of a problem."""
+
+    field: str
+    detail: str
+
+
+class Problem(TypedDict):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: NotRequired[str]
+    errors: NotRequired[list[FieldError]]
+
+
+class Refused(Exception):
+    """The answer is a problem: its status, a sentence why, and what is wrong with each field where fields are."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: list[FieldError] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+
+def answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with JSON."""
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)
+
+
+def problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, *, errors: list[FieldError] | None = None
+) -> web.Response:
+    """Answer with a problem."""
+    body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, ""), "status": status, "detail": detail}
+    if errors:
+        body["errors"] = errors
+    return web.Response(status=status, body=orjson.dumps(body), headers={"Content-Type": PROBLEM, **(headers or {})})

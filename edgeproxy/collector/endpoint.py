@@ -1,0 +1,133 @@
+"""An endpoint of the collector, as `endpoints.py` lists them: routing, who may call it, the checks of what is sent and
+the OpenAPI description are all made of this.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from edgeproxy.accounts.audit import Caller
+from edgeproxy.config.collector import Token
+
+JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
+
+CUSTOMER = "customer"
+"""The role of tokens that are bound to a customer."""
+ANYONE = None
+"""Whoever asks, also without a token."""
+EDGE = frozenset({"edge"})
+SERVICE = frozenset({"service"})
+READERS = frozenset({"read", "support", "billing", "admin"})
+SUPPORT = frozenset({"support", "admin"})
+BILLING = frozenset({"billing", "admin"})
+ADMIN = frozenset({"admin"})
+OWN = frozenset({CUSTOMER})
+"""Beside others: customers may, as far as it is theirs."""
+
+
+class Query(BaseModel):
+    """The parameters of a query string, none unless a model says so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Nothing(BaseModel):
+    """No JSON is sent: there is no body, or its handler reads it."""
+
+
+Q = TypeVar("Q", bound=Query)
+B = TypeVar("B", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, B]):
+    """A request that passed all that its endpoint asks for."""
+
+    request: web.Request
+    token: Token | None
+    """By which it was let in; None where anyone may call."""
+    query: Q
+    body: B
+
+    @property
+    def holder(self) -> Token:
+        """Who calls an endpoint that is not for anyone."""
+        assert self.token is not None
+        return self.token
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls, for the audit log."""
+        return self.request[CALLER]
+
+    def path(self, name: str) -> str:
+        """Return a parameter of the path."""
+        return self.request.match_info[name]
+
+
+CALLER = web.RequestKey("caller", Caller)
+"""Who makes a request, as far as that is known yet."""
+
+Handler = Callable[[Call[Q, B]], Awaitable[web.StreamResponse]]
+
+
+class HeadField(NamedTuple):
+    """A field of the head that an endpoint reads."""
+
+    schema: dict[str, Any]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[Q, B]):
+    """A method and a path, and all that is to be known of them."""
+
+    method: str
+    path: str
+    roles: frozenset[str] | None
+    """Who may call it: roles, with `customer` for what is the customer's own; None: anyone."""
+    handler: Handler[Q, B]
+    about: str
+    """What it does: a sentence for who reads the description."""
+    answers: Any = None
+    """The JSON that comes with success: a TypedDict, which the description shows; None: none."""
+    query: type[Q] = field(default=Query)  # type: ignore[assignment]
+    sends: type[B] = field(default=Nothing)  # type: ignore[assignment]
+    """The model of the JSON that is sent."""
+    media: tuple[str, ...] = ()
+    """What else than JSON may be sent: the handler reads it."""
+    gives: tuple[str, ...] = ()
+    """What else than JSON may be answered."""
+    status: int = 200
+    """The status of success."""
+    sensitive: bool = False
+    """Whether a second factor is asked for, or that the configuration lets the machine do it by name."""
+    fields: Mapping[str, HeadField] = field(default_factory=dict)
+    """Fields of the head that it reads."""
+    shows: tuple[str, ...] = ()
+    """Fields of the head that a success has beside the usual ones."""
+    refuses: tuple[int, ...] = ()
+    """Statuses of refusals beside those that any endpoint of its kind has."""
+    own: str | None = None
+    """How the handler keeps a customer to what is theirs, where no parameter of the path says whose it is."""
+
+    @property
+    def name(self) -> str:
+        """What the description calls it."""
+        words = [word.strip("{}") for word in self.path.split("/") if word and word != "v1"]
+        return "_".join([self.method.lower(), *words]).replace(".", "_").replace("-", "_")
+
+    @property
+    def statuses(self) -> frozenset[int]:
+        """The statuses with which it may refuse."""
+        found = {*self.refuses, 400, 503}
+        if self.roles is not None:
+            found |= {401, 403}
+        if "{" in self.path:
+            found.add(404)
+        if self.sends is not Nothing:
+            found |= {413, 415, 422}
+        return frozenset(found)

@@ -1,0 +1,133 @@
+"""Batches, usage and edges."""
+
+import time
+
+from aiohttp import web
+
+from edgeproxy import log
+from edgeproxy.accounts import audit
+from edgeproxy.accounts.audit import Entry
+from edgeproxy.collector import auth, export
+from edgeproxy.collector.answers import Refused, answer, problem
+from edgeproxy.collector.endpoint import Call, Nothing, Query
+from edgeproxy.collector.incoming import body_of
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.models import EdgeChange, UsageQuery
+from edgeproxy.config.collector import Settings
+from edgeproxy.database.database import Database
+from edgeproxy.ledger import edges, queries
+from edgeproxy.ledger.arrival import arrive, named
+from edgeproxy.ledger.chain import Shipper, Verdict
+from edgeproxy.ledger.ingest import REFUSED, Ingest, Outcome
+from edgeproxy.ledger.names import Names
+from edgeproxy.usage.batch import BODY_BYTES_MAX, NAME
+
+
+class LedgerHandlers:
+    """Takes batches, and tells what was counted."""
+
+    def __init__(self, database: Database, ingest: Ingest, names: Names, metrics: Metrics) -> None:
+        self._database = database
+        self._ingest = ingest
+        self._names = names
+        self._metrics = metrics
+        self._exports = export.Exports(database)
+        self._certified = False
+
+    def use(self, settings: Settings) -> None:
+        """Ask for what these say of those who ship."""
+        self._certified = settings.tls is not None and settings.tls.client_ca is not None
+
+    async def take(self, call: Call[Query, Nothing]) -> web.Response:
+        """Take a batch; the answer comes once it is on disk."""
+        request, token = call.request, call.holder
+        if self._certified and not (request.transport and request.transport.get_extra_info("peercert")):
+            raise auth.Denied(403, "show a certificate that tls.client_ca of the collector vouches for")
+        said = named(request.headers)
+        if isinstance(said, str):
+            return answer(422, {"error": "headers", "detail": said})
+        auth.require_edge(token, said.edge)
+        # One that does not say how long its body is may take all there is.
+        size = min(request.content_length if request.content_length is not None else BODY_BYTES_MAX, BODY_BYTES_MAX)
+        if not self._ingest.hold(size):
+            return self._busy()
+        try:
+            sent = await body_of(request)
+            arrival = arrive(said, sent, request.headers.get("Content-Encoding", "identity").strip().lower())
+            more = max(0, len(arrival.body) - size)
+            if more and not self._ingest.hold(more, already=size):
+                return self._busy()
+            size += more
+            # Settled whether its sender waits or not: half of a transaction cannot be taken back.
+            outcome = await self._ingest.settle(arrival, Shipper(token.label, token.region))
+        finally:
+            self._ingest.free(size)
+        if outcome.verdict in REFUSED:
+            raise auth.Denied(403, outcome.why)
+        return verdict_of(outcome)
+
+    def _busy(self) -> web.Response:
+        self._metrics.busy.inc()
+        later = {"Retry-After": str(self._ingest.back_in())}
+        return problem(429, "more batches are waiting than can be held", later)
+
+    async def usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
+        """Tell what was used: `{total, rows}`, `next` where there are more rows, and what the configuration does not
+        know. As CSV all rows at once, unless `limit` or `cursor` ask for a page.
+        """
+        customer = auth.customer_of(call.holder, call.query.customer)
+        said = call.query.model_dump(by_alias=True, exclude_none=True)
+        question = queries.asked({**said, **({"customer": customer} if customer else {})}, time.time())
+        is_csv = export.is_wanted(call.request)
+        if is_csv and question.limit is None and question.after is None:
+            return await self._exports.send(call.request, question)
+        async with self._database.reading(whole=True) as connection:
+            found = await queries.usage(connection, question)
+        if is_csv:
+            return export.page(call.request, question, found)
+        unknown = self._names.unknown_in(question, found["rows"])
+        return answer(200, found | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
+
+    async def edges(self, _: Call[Query, Nothing]) -> web.Response:
+        """Tell how each edge is."""
+        async with self._database.reading(whole=True) as connection:
+            return answer(200, {"edges": await edges.listing(connection, time.time())})
+
+    async def change_edge(self, call: Call[Query, EdgeChange]) -> web.Response:
+        """Change an edge in one of the forms of EdgeChange."""
+        change, edge = call.body, call.path("edge")
+        said = change.model_dump(exclude_unset=True)
+        async with self._database.writing() as connection:
+            before = await edges.bound(connection, edge)
+            if change.retired is not None:
+                watermark = await edges.retire(connection, edge, retired=change.retired)
+            elif change.token is not None and change.region is not None:
+                watermark = await edges.move(connection, edge, token=change.token, region=change.region)
+            else:
+                assert change.gap_to is not None
+                watermark = await edges.consent(connection, self._database, edge, change.gap_to)
+                if watermark is None and NAME.fullmatch(edge):
+                    raise Refused(409, f"the chain of {edge} has begun already")
+            if watermark is not None:
+                was = before and {name: before[name] for name in said}
+                await audit.append(connection, call.caller, Entry("edge.change", edge, was, said))
+        if watermark is None:
+            raise Refused(404, f"there is no edge {edge[:64]!r}")
+        log.get().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **said)
+        return answer(200, {"edge": edge, "watermark": watermark, **said})
+
+
+def verdict_of(outcome: Outcome) -> web.Response:
+    """Make the answer that a sender gets."""
+    verdict, watermark, why = outcome
+    if verdict is Verdict.EXPECTED:
+        return answer(409, {"error": "gap", "expected": watermark + 1})
+    if verdict is Verdict.FORK:
+        detail = "this seq is settled, with another hash"
+        return answer(409, {"error": "fork", "detail": detail, "watermark": watermark})
+    if verdict is Verdict.CHAIN:
+        detail = "prev is not the hash of the batch before"
+        return answer(409, {"error": "chain", "detail": detail, "watermark": watermark})
+    if verdict in (Verdict.QUARANTINE, Verdict.UNREADABLE):
+        return answer(422, {"error": "unreadable", "detail": why, "watermark": watermark})
+    return answer(200, {"watermark": watermark})

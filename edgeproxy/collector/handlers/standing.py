@@ -1,0 +1,64 @@
+"""The collector itself: whether it is alive and ready, its metrics, and what its endpoints are."""
+
+import asyncio
+
+from aiohttp import web
+
+from edgeproxy import log
+from edgeproxy.collector.answers import answer
+from edgeproxy.collector.endpoint import Call, Nothing, Query
+from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
+from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.ledger import edges
+from edgeproxy.ledger.ingest import Ingest
+
+READY_TIMEOUT = 2.0
+"""Seconds within which the database answers, if it is well."""
+
+
+class StandingHandlers:
+    """Tells how the collector is."""
+
+    def __init__(self, database: Database, ingest: Ingest, metrics: Metrics) -> None:
+        self._database = database
+        self._ingest = ingest
+        self._metrics = metrics
+        self.unready: str | None = "starting"
+        """Why it does not serve; None where it does."""
+        self.description = b""
+        """The OpenAPI description, as JSON."""
+
+    async def healthz(self, _: Call[Query, Nothing]) -> web.Response:
+        """Alive."""
+        return web.Response(text="ok")
+
+    async def readyz(self, _: Call[Query, Nothing]) -> web.Response:
+        """Whether batches can be taken now."""
+        why = self._unable()
+        if why is None:
+            try:
+                async with asyncio.timeout(READY_TIMEOUT), self._database.reading() as connection:
+                    await connection.exec_driver_sql("SELECT 1")
+            except LOST as failure:
+                why = f"the database does not answer: {reason(failure)}"
+        return answer(503 if why else 200, {"ready": why is None, "reason": why})
+
+    def _unable(self) -> str | None:
+        """Say why no batches can be taken, as far as that is known without asking the database."""
+        failing = self._ingest.failing()
+        return self.unready or (f"batches cannot be settled: {failing}" if failing else None)
+
+    async def metrics(self, _: Call[Query, Nothing]) -> web.Response:
+        """For Prometheus."""
+        standing = None
+        try:
+            async with asyncio.timeout(READY_TIMEOUT), self._database.reading(whole=True) as connection:
+                standing = await edges.standing(connection)
+        except Exception as failure:  # Whatever it is, the rest is to be told.
+            log.get().warning("what edges are like is not known now", why=reason(failure))
+        told = self._metrics.exposition(standing is not None and self._unable() is None, standing)
+        return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
+
+    async def openapi(self, _: Call[Query, Nothing]) -> web.Response:
+        """Send the OpenAPI description of all endpoints."""
+        return web.Response(body=self.description, content_type="application/json")

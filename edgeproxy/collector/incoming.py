@@ -1,0 +1,81 @@
+"""What comes with a request, read within bounds and checked by the models of its endpoint."""
+
+import asyncio
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from edgeproxy.collector.answers import FieldError, Refused
+from edgeproxy.config.explain import fields_of, findings
+from edgeproxy.config.problems import dotted
+from edgeproxy.usage.batch import BODY_BYTES_MAX
+
+BODY_SECONDS_MAX = 30.0
+"""Seconds that a body may take to arrive."""
+JSON_BYTES_MAX = 256 << 10
+"""Bytes of JSON that an endpoint takes."""
+ERRORS_MAX = 20
+"""Fields that a problem tells of."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def body_of(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
+    """Return the body as it comes, cut off where it is longer than any may be; raises Refused."""
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for piece in request.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                if size > most:
+                    break
+    except TimeoutError:
+        late = f"the body did not arrive within {BODY_SECONDS_MAX:g} s"
+        raise Refused(408, late, headers={"Connection": "close"}) from None
+    return b"".join(pieces)
+
+
+async def json_of(request: web.Request) -> dict[str, Any]:
+    """Return the JSON object that is sent; raises Refused."""
+    if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
+        raise Refused(415, "send application/json")  # A request without Content-Type is an octet-stream to aiohttp.
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(415, "send JSON without a Content-Encoding")
+    sent = await body_of(request, JSON_BYTES_MAX)
+    if len(sent) > JSON_BYTES_MAX:
+        raise Refused(413, f"the body has more than {JSON_BYTES_MAX} bytes", headers={"Connection": "close"})
+    try:
+        said = orjson.loads(sent)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"the body is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise Refused(422, "the body is not a JSON object")
+    return said
+
+
+def checked(model: type[M], said: Any) -> M:
+    """Return what was sent as its model; raises Refused with every field that is wrong."""
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        raise Refused(422, "some fields cannot be used", errors=_errors(model, error)) from None
+
+
+def asked(model: type[M], request: web.Request) -> M:
+    """Return the parameters of the query string as their model; raises Refused."""
+    if len(request.query) != len(set(request.query)):
+        raise Refused(400, "a parameter is there twice")
+    try:
+        return model.model_validate(dict(request.query))
+    except ValidationError as error:
+        errors = _errors(model, error)
+        raise Refused(400, "; ".join(f"{one['field']}: {one['detail']}" for one in errors), errors=errors) from None
+
+
+def _errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
+    found = findings(error, lambda path: fields_of(model, path))
+    told: list[FieldError] = [{"field": dotted(one.path), "detail": f"{one.what}, {one.hint}"} for one in found]
+    return told[:ERRORS_MAX]

@@ -1,0 +1,187 @@
+"""What the endpoints of the ledger take and give, as the description shows it and, where it is sent, as it is checked.
+
+What a query means in full is for the room that answers it.
+"""
+
+from typing import Annotated, Any, NotRequired, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+from typing_extensions import TypedDict
+
+from edgeproxy.accounts.audit import PAGE_ENTRIES_MAX
+from edgeproxy.collector.endpoint import Query
+from edgeproxy.config.models import Name
+from edgeproxy.config.units import Whole, wrong
+from edgeproxy.ledger.queries import FORMATS, ROWS_MAX
+
+GAP_SEQ_MAX = 100_000_000
+"""The batch up to which a chain may begin with a gap at most, with consent: centuries of batches of an edge."""
+SEQ_MAX = 10**18 - 1
+"""The last number of an entry of the audit log that can be asked for."""
+TEXT_CHARACTERS_MAX = 256
+"""Characters of what is searched for."""
+
+
+def exact(kind: type, hint: str, lowest: int = 0, highest: int = 0) -> BeforeValidator:
+    """Make the reader of JSON's true and false, or of its whole numbers between these two: a text is neither."""
+
+    def read(value: object) -> object:
+        if type(value) is not kind:
+            raise wrong("is something else", hint)
+        if isinstance(value, int) and kind is int and not lowest <= value <= highest:
+            raise wrong(f"{value} is out of range", hint)
+        return value
+
+    return BeforeValidator(read)
+
+
+Boolean = Annotated[bool, exact(bool, "true or false")]
+
+
+def in_query(lowest: int, highest: int) -> WithJsonSchema:
+    """Describe a whole number of a query string."""
+    return WithJsonSchema({"type": "integer", "minimum": lowest, "maximum": highest})
+
+
+def printed(value: object) -> str:
+    """Read a text of visible characters of ASCII and spaces: what a database is asked for."""
+    said = str(value)
+    if not (said.isascii() and said.isprintable() and len(said) <= TEXT_CHARACTERS_MAX):
+        raise wrong(f"{said[:40]!r} cannot be there", f"at most {TEXT_CHARACTERS_MAX} printable characters of ASCII")
+    return said
+
+
+Printed = Annotated[
+    str,
+    BeforeValidator(printed),
+    WithJsonSchema({"type": "string", "pattern": f"^[ -~]{{0,{TEXT_CHARACTERS_MAX}}}$"}),
+]
+A_MOMENT = {"type": "string", "examples": ["2027-01-01", "2027-01-01T12:00:00Z"]}
+
+
+class UsageQuery(Query):
+    """Which usage, and how it is grouped; `ledger/queries.py` reads it."""
+
+    customer: str | None = None
+    meter: str | None = None
+    since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
+    until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
+    by: str | None = None
+    """Any of minute, hour, day, customer, meter, route and region, with commas between them."""
+    limit: Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ROWS_MAX})] | None = None
+    cursor: str | None = None
+    format: Annotated[str, WithJsonSchema({"enum": list(FORMATS)})] | None = None
+
+
+class Usage(TypedDict):
+    """What was used."""
+
+    total: int
+    rows: list[dict[str, Any]]
+    next: NotRequired[str]
+    unknown: NotRequired[dict[str, list[str]]]
+
+
+class Edges(TypedDict):
+    """How each edge is."""
+
+    edges: list[dict[str, Any]]
+
+
+GapTo = Annotated[
+    int,
+    exact(int, f"a whole number from 0 to {GAP_SEQ_MAX}", 0, GAP_SEQ_MAX),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": GAP_SEQ_MAX}),
+]
+FORMS_OF_CHANGE: tuple[list[JsonValue], ...] = (["retired"], ["region", "token"], ["gap_to"])
+"""The fields that make a change of an edge."""
+
+
+class EdgeChange(BaseModel):
+    """Retire an edge or take it back; bind it to another token and region; or consent to a gap at its beginning."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"oneOf": [{"required": form} for form in FORMS_OF_CHANGE]},
+    )
+
+    retired: Boolean | None = None
+    token: Name | None = None
+    region: Name | None = None
+    gap_to: GapTo | None = None
+
+    @model_validator(mode="after")
+    def is_of_one_form(self) -> Self:
+        """Raise unless these fields make one change."""
+        if sorted(self.model_fields_set) not in FORMS_OF_CHANGE:
+            raise wrong("is no change", 'send {"retired": true}, {"token": NAME, "region": REGION} or {"gap_to": SEQ}')
+        return self
+
+
+class EdgeChanged(TypedDict):
+    """The watermark of an edge, and what was changed."""
+
+    edge: str
+    watermark: int
+
+
+class Watermark(TypedDict):
+    """The batch up to which all of the edge is settled."""
+
+    watermark: int
+
+
+class QuarantineQuery(Query):
+    """Whose batches."""
+
+    edge: str | None = None
+
+
+class Quarantine(TypedDict):
+    """What is in quarantine."""
+
+    count: int
+    batches: list[dict[str, Any]]
+
+
+class Quarantined(TypedDict):
+    """What is known of a batch in quarantine."""
+
+    edge: str
+    seq: int
+    state: str
+    why: str
+    hash: str
+
+
+class Replayed(TypedDict):
+    """What a replay came to."""
+
+    rows: int
+    total: int
+    minute: str
+    again: bool
+
+
+class AuditQuery(Query):
+    """Which entries."""
+
+    after: Annotated[int, BeforeValidator(Whole(0, SEQ_MAX)), in_query(0, SEQ_MAX)] = 0
+    limit: Annotated[int, BeforeValidator(Whole(1, PAGE_ENTRIES_MAX)), in_query(1, PAGE_ENTRIES_MAX)] = 100
+    actor: Printed | None = None
+    action: Printed | None = None
+    target: Printed | None = None
+
+
+class Audit(TypedDict):
+    """A page of the audit log, oldest first."""
+
+    entries: list[dict[str, Any]]
+    next: NotRequired[int]
+
+
+class Ready(TypedDict):
+    """Whether batches can be taken now."""
+
+    ready: bool
+    reason: str | None

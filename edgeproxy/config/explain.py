@@ -39,6 +39,7 @@ EXAMPLES = {
     "from": "from: hub",
     "why": "why: and what the customer is told",
     "collector": "collector: http://127.0.0.1:9100",
+    "origins": "origins: [https://app.example.com]",
     "tokens": 'tokens: [{sha256: "<64 hex digits>", role: edge}]',
     "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Plai
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
+from edgeproxy.config.cors import Cors
 from edgeproxy.config.meters import CountName
 from edgeproxy.config.part import Part
 
@@ -173,6 +174,11 @@ class Regions(Part):
     """The region whose endpoints are asked first; by default that of the edge."""
 
 
+OwnCors = Annotated[
+    Annotated[Cors, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
+    Discriminator(parsers.given_or_off),
+    BeforeValidator(parsers.read_or_off),
+]
 OwnConcurrency = Annotated[int | Literal["none"], BeforeValidator(units.read_own_concurrency)]
 OwnCredits = Annotated[
     Annotated[BurstCredits, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
@@ -447,6 +453,8 @@ class Route(Part):
     """Limits of this route, beside those of who asks."""
     flag: Name | None = None
     """The flag that one must have to see the route; for all others it does not exist."""
+    cors: OwnCors | None = None
+    """Which pages of other origins may call the route, in place of what holds for all; `off`: none."""
 
     @property
     def label(self) -> str:
@@ -588,6 +596,8 @@ class Written(Part):
     """The coarse limit for each address, before any key is looked at; by default none."""
     security_headers: Switch = False
     """Whether answers get the headers by which browsers protect their users, where the upstream did not set them."""
+    cors: Cors | None = None
+    """Which pages of other origins may call; by default the edge says nothing of it, and upstreams may."""
     access_log: Annotated[AccessLog | None, BeforeValidator(parsers.read_access_log)] = None
     """Where requests are logged: `off`, a file, or {file, sample}."""
     legacy_headers: Switch = False

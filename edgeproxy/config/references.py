@@ -58,6 +58,7 @@ def faults(tree: Table) -> Iterator[Fault]:
     """All of them, of a tree whose limits have their names."""
     yield from _keys(tree)
     yield from _routes(tree)
+    yield from _cors(tree)
     yield from _limits(tree)
     yield from _meters(tree)
     yield from _quotas(tree)
@@ -162,6 +163,35 @@ def _routes(tree: Table) -> Iterator[Fault]:
                 yield Fault(path, what, "give the route a name")
         if route.get("auth") == "none" and route.get("scopes"):
             yield Fault((*path, "scopes"), "nobody's key is looked at with auth: none", "leave one of them out")
+
+
+def _cors(tree: Table) -> Iterator[Fault]:
+    """Nobody's cookies are for the pages of anybody. A browser asks about a path: its routes say the same."""
+    first: dict[Hashable, tuple[Steps, Value]] = {}
+    for path, route in members(tree, "routes"):
+        where = (str(route.get("host", "")).lower(), str(route.get("path")))
+        before, said = first.setdefault(where, (path, route.get("cors")))
+        if said != route.get("cors"):
+            yield Fault(path, "has another cors than the route of its path at", "write the same in both", before)
+    for path, part in (((), tree), *members(tree, "routes")):
+        cors = part.get("cors")
+        origins = cors.get("origins") if isinstance(cors, Table) else None
+        if isinstance(cors, Table) and isinstance(origins, Items) and len(origins) > 1 and "*" in origins:
+            yield Fault((*path, "cors", "origins"), "* is any origin already", "leave it out, or the others")
+        credentials = cors.get("credentials") if isinstance(cors, Table) else None
+        if isinstance(origins, Items) and "*" in origins and isinstance(credentials, str) and is_on(credentials):
+            yield Fault((*path, "cors", "credentials"), "would show every page what its visitors may see", NAME_THEM)
+
+
+NAME_THEM = "name the origins instead of *"
+
+
+def is_on(switch: str) -> bool:
+    """Whether a switch as it is written is on."""
+    try:
+        return units.read_switch(switch)
+    except PydanticCustomError:
+        return False
 
 
 def _methods(route: Table) -> list[str | None]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from edgeproxy.config import models, parsers, units
+from edgeproxy.config import cors, models, parsers, units
 
 Schema = dict[str, Any]
 
@@ -26,7 +26,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (models,)
+MODELS = (cors, models)
 """The modules with models, those that others import first."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "Written": {"upstreams", "routes"}}
@@ -70,6 +70,7 @@ NAME = text(parsers.NAME.pattern)
 ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
 URL = r"https?://[^/?#@\s]+/?"
 ORIGIN = text(URL, "http://10.0.0.5:9001")
+WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://((\*\.)?([A-Za-z0-9_-]+\.)+[A-Za-z0-9_-]+|[A-Za-z0-9_-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
 HUB = text(
     rf"memory://|rediss?://([^/?#\s]*@)?{REDIS_AT}(/[0-9]{{0,5}})?"
@@ -88,6 +89,10 @@ AT_ONCE = any_of({"const": "none"}, number(units.some_at_once.lowest, units.some
 WORKERS = any_of({"const": "auto"}, number(units.some_workers.lowest, units.some_workers.highest))
 
 FORMS: dict[Hashable, Form] = {
+    cors.read_origin: Form(
+        always(text(rf"\*|(?!null$){WEB_ORIGIN}", "https://app.example.com", "https://*.example.com"))
+    ),
+    cors.read_header: Form(always(text(rf"\*|{parsers.FIELD_NAME.pattern}", "X-API-Key"))),
     parsers.read_name: Form(always(NAME)),
     parsers.read_scope: Form(always(text(parsers.SCOPE.pattern, "read"))),
     parsers.read_address: Form(always(ADDRESS)),

@@ -21,13 +21,14 @@ def of(
     request_id: bytes,
     date: bytes,
     limits: bytes,
-    security: bytes,
+    browsers: bytes,
     close: bool,
     head_only: bool,
 ) -> OwnAnswer:
     """The answer to a request that an upstream failed or a rule refused.
 
-    `date`, `limits` (RateLimit and what else limits have to say) and `security` are lines with their CRLF, or nothing.
+    `date`, `limits` (RateLimit and what else limits have to say) and `browsers` (security fields, and whose pages may
+    see it) are lines with their CRLF, or nothing.
     """
     if isinstance(reason, Fault):
         # 502, 503 or 504, with the reason in Proxy-Status (RFC 9209).
@@ -40,7 +41,7 @@ def of(
         status, why, fields = reason.status, reason.detail, reason.fields
     body = b"" if status == 204 else message.problem(status, reason.detail, request_id)
     kind = message.PROBLEM if body else b""
-    lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, security)
+    lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, browsers)
     data = message.answer(status, lines, body, close=close, head_only=head_only)
     return OwnAnswer(status, data, 0 if head_only else len(body), why)
 

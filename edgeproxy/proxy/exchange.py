@@ -6,15 +6,16 @@ steps themselves; whatever is out of the ordinary leaves them for a method of it
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.clock import EPOCH
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1 import message, security
 from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
 from edgeproxy.http1.path import is_plain, resolve
-from edgeproxy.http1.request import PLAIN, agree, read_head
+from edgeproxy.http1.request import PLAIN, RequestHead, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
+from edgeproxy.http1.values import value
 from edgeproxy.limits.admission import (
     NOTHING,
     LimitSet,
@@ -36,7 +37,9 @@ from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.limit_set import cost_in
 from edgeproxy.limits.policy import Policy
 from edgeproxy.proxy import answers, metering, tunnel
+from edgeproxy.proxy.cors import ORIGIN
 from edgeproxy.proxy.deadlines import NEVER
+from edgeproxy.proxy.door import asked_method, is_preflight
 from edgeproxy.proxy.identity import Stranger
 from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.labels import NO_LABEL
@@ -60,6 +63,7 @@ from edgeproxy.proxy.states import (
 if TYPE_CHECKING:
     from edgeproxy.http1.response import PlainAnswer, ResponseHead
     from edgeproxy.limits.gate import Gate
+    from edgeproxy.proxy.cors import CrossOrigin
     from edgeproxy.proxy.identity import Identity
     from edgeproxy.proxy.metering import Count
     from edgeproxy.proxy.pool import Endpoint
@@ -79,6 +83,9 @@ UNANSWERED = 599
 """In the place of a status where there was no answer to be counted."""
 
 CUT = "The edge ended the connection: nothing moved for too long, or a drain was over"
+
+FINISHED: Final = RequestHead()
+"""In the place of a plain head where the answer's head is not passed on as it is: it goes out piece by piece."""
 
 NO_HOST = b"Host: localhost\r\n"
 """What the upstream sees of an HTTP/1.0 request that names no host; HTTP/1.1 must have the field."""
@@ -282,7 +289,12 @@ class Exchange:
 
         Raises Refused where there is no route, or who asks may not use it.
         """
-        self.route = route = self.site.match(self.path, self.method)
+        try:
+            self.route = route = self.site.match(self.path, self.method)
+        except Refused as refusal:
+            self.route = route = self.asked_about(refusal)
+        if route.door is not None:
+            route.door.enter(self)
         identity = self.identity
         if identity.valid_until < self.now:
             known = self.snapshot.directory.anew(identity, route, self.now)
@@ -558,6 +570,15 @@ class Exchange:
 
     # ---- requests out of the ordinary
 
+    def asked_about(self, refusal: Refused) -> "Route":
+        """The route that a preflight asks about, where its own method has none; raises the refusal for all others."""
+        if refusal.status != 405 or not is_preflight(self):
+            raise refusal
+        route = self.site.match(self.path, asked_method(self) or b"")
+        if route.cors is None:
+            raise refusal
+        return route
+
     def read_unusual(self, line: bytes, block: bytes) -> None:
         """A head that the usual look does not settle: read its line, and its fields, with every rule."""
         snapshot, client = self.snapshot, self.client
@@ -586,6 +607,8 @@ class Exchange:
             self.rid = head.request_id
         if head.forwards is not None:
             self.count_forwards(head.forwards)
+        if binding.route.finish is not None and head is PLAIN:
+            self.head = FINISHED
         if binding.forwards_key:
             self.keep = self.credentials + self.keep
         if self.snapshot.sign is not None:
@@ -648,6 +671,10 @@ class Exchange:
         self.meter(head.status)
         self.reported(head.keep)
         head.keep = self.meter_head(head.status, head.keep)
+        assert self.binding is not None
+        finish = self.binding.route.finish
+        if finish is not None:
+            head.keep = finish.head(head.keep, self)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"
@@ -754,7 +781,7 @@ class Exchange:
             request_id=self.request_id(),
             date=self.runtime.date,
             limits=self.rate_fields() + self.notes,
-            security=self.own_security(),
+            browsers=self.for_browsers(),
             close=close,
             # The method is unknown where the fields were refused; the answer to HEAD has no body then either.
             head_only=self.method == b"HEAD" or (not self.method and self.first.startswith(b"HEAD ")),
@@ -762,7 +789,7 @@ class Exchange:
         route, tier = self.labels()
         self.runtime.metrics.requests(route, tier, made.status).add(1)
         self.status, self.bytes_out = made.status, made.body_size
-        self.over(made.why)
+        self.over(made.why if made.status >= 400 else None)
         return made.data
 
     def limited(self, limit_set: LimitSet, *, close: bool) -> bytes:
@@ -773,7 +800,7 @@ class Exchange:
         route, tier = self.labels()
         for counter in runtime.metrics.limited(route, tier, names):
             counter.add(1)
-        fields = b"%bRetry-After: %d\r\n%b%b" % (runtime.date, retry_after, self.rate_fields(), self.own_security())
+        fields = b"%bRetry-After: %d\r\n%b%b" % (runtime.date, retry_after, self.rate_fields(), self.for_browsers())
         detail = None if self.binding is None else self.binding.message
         head_only = self.method == b"HEAD"
         answer = message.limited(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
@@ -787,9 +814,26 @@ class Exchange:
         route, binding = self.route, self.binding
         return NO_LABEL if route is None else route.label, NO_LABEL if binding is None else binding.tier
 
-    def own_security(self) -> bytes:
-        """The security fields of the edge's own answers, if these are to have any."""
-        return security.OWN[self.is_secure()] if self.snapshot.security_headers else b""
+    def for_browsers(self) -> bytes:
+        """What the edge's own answers say to browsers: security fields, and which pages may see them."""
+        snapshot = self.snapshot
+        if not snapshot.speaks_to_browsers:
+            return b""
+        fields = security.OWN[self.is_secure()] if snapshot.security_headers else b""
+        cors = self.cross_origin()
+        return fields if cors is None else fields + cors.fields(value(self.keep, ORIGIN))
+
+    def cross_origin(self) -> "CrossOrigin | None":
+        """Which pages may see an answer of the edge's own; None where nothing is said of that."""
+        if not self.path:
+            return None  # The head was refused: nobody knows whose page it is.
+        if self.route is not None:
+            return self.route.cors
+        try:
+            # It was refused before anybody looked.
+            return self.site.match(self.path, self.method).cors
+        except Refused:
+            return self.snapshot.cors
 
     # ---- connecting
 

@@ -7,6 +7,8 @@ place of five look-ups a request.
 from typing import TYPE_CHECKING
 
 from edgeproxy.config.meters import per_request
+from edgeproxy.proxy.door import Door
+from edgeproxy.proxy.finish import Finish
 from edgeproxy.proxy.metering import Costs, Count, Metering, is_billed
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from edgeproxy.counters.meters import Histogram
     from edgeproxy.limits.admission import LimitSet
     from edgeproxy.limits.limit_set import RouteLimits
+    from edgeproxy.proxy.cors import CrossOrigin
     from edgeproxy.proxy.pool import Service
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
@@ -24,6 +27,9 @@ class Route:
 
     __slots__ = (
         "auth",
+        "cors",
+        "door",
+        "finish",
         "flagged",
         "host",
         "label",
@@ -36,7 +42,14 @@ class Route:
         "settings",
     )
 
-    def __init__(self, settings: "RouteSettings", service: "Service", metrics: "WorkerMetrics") -> None:
+    def __init__(
+        self,
+        settings: "RouteSettings",
+        service: "Service",
+        metrics: "WorkerMetrics",
+        cors: "CrossOrigin | None" = None,
+    ) -> None:
+        """`cors`: which pages of other origins may call it; None where the edge says nothing of that."""
         self.settings = settings
         self.host = None if settings.host is None else settings.host.encode()
         self.path = settings.path.encode()
@@ -48,6 +61,11 @@ class Route:
         self.service = service
         self.seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead: Histogram = metrics.overhead_seconds()
+        self.cors = cors
+        self.door = None if cors is None else Door(cors)
+        """What it asks of a request before anybody's key is looked at; None where it asks nothing."""
+        self.finish = None if cors is None else Finish(cors)
+        """What it does to the heads of answers; None where it does nothing."""
 
     def observe(self, total: float, own: float, waited: float) -> None:
         """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
@@ -103,7 +121,7 @@ class RouteBinding:
         """The region whose endpoints are asked first."""
         self.stamps = stamps
         self.forwards_key = forwards_key
-        self.unusual = forwards_key or signed
+        self.unusual = forwards_key or signed or route.finish is not None
         usage: list[tuple[str, Count]] = []
         others = {}
         for name, meter in meters.items():

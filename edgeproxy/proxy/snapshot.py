@@ -19,6 +19,7 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses
 from edgeproxy.proxy.bounded_cache import remember
+from edgeproxy.proxy.cors import CrossOrigin
 from edgeproxy.proxy.identity import UNMET, Directory, Identity
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.pool import Service
@@ -26,6 +27,7 @@ from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import NO_SITE, Router, Site
 
 if TYPE_CHECKING:
+    from edgeproxy.config.models import Route as RouteSettings
     from edgeproxy.config.models import Settings, Upstream
     from edgeproxy.counters.store import Store
     from edgeproxy.limits.policies import Sharing
@@ -74,7 +76,11 @@ class Snapshot:
             self._tables = before._tables
         self._upstreams = settings.upstreams
         self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
-        self.router = Router(Route(route, self.services[route.upstream], metrics) for route in settings.routes)
+        self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
+        """Which pages may call routes that say nothing of it."""
+        self.router = Router(
+            Route(route, self.services[route.upstream], metrics, self._cors(route)) for route in settings.routes
+        )
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [metrics.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
         self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup)
@@ -83,6 +89,9 @@ class Snapshot:
         self.sign = None if secret is None else Signature(secret, settings.region)
         self.legacy_headers = settings.legacy_headers
         self.security_headers = settings.security_headers
+        speaks = settings.security_headers or self.cors is not None or any(route.cors for route in settings.routes)
+        self.speaks_to_browsers = speaks
+        """Whether any of the edge's own answers has fields that are for browsers alone."""
         self._access_log = settings.access_log
         self.access = self._log(before)
         self.sizes = grammar.Limits(head=settings.limits.head, fields=settings.limits.fields)
@@ -99,6 +108,11 @@ class Snapshot:
         """How the edge speaks TLS with each upstream that has it."""
         self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
+
+    def _cors(self, route: "RouteSettings") -> CrossOrigin | None:
+        if route.cors is None:
+            return self.cors
+        return None if route.cors == "off" else CrossOrigin(route.cors)
 
     def look_for_hosts(self) -> None:
         """See how many hosts share the limits now."""

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import parsers, units
+from edgeproxy.config import cors, parsers, units
 from edgeproxy.config.schema import FORMS, schema
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +165,8 @@ def test_defaults_are_as_they_would_be_written(made):
         'access_log: "${LOG}"',
         "access_log: {file: a.log, sample: 0.5%}",
         "security_headers: true",
+        "cors: {origins: ['*'], methods: [GET], headers: ['*'], expose: [X-A], credentials: no, max_age: 0s}",
+        "routes: [{path: /, upstream: a, cors: off}, {path: /b, upstream: a, cors: {origins: ['https://a.b']}}]",
         "listen: {address: 0.0.0.0:443, tls: {cert: a.pem, key: a.key, client_ca: ca.pem}}",
         "listen: [{address: 0.0.0.0:443, tls: {certificates: [{cert: a, key: b}, {cert: c, key: '${KEY}'}]}}, 'a:80']",
         "upstreams: {a: {endpoints: ['https://a', {url: 'https://b', weight: 2, region: us-east}]}}",
@@ -229,6 +231,9 @@ def test_what_passes_check_is_valid(made, text):
         "hub: {url: redis://a, on_loss: allow}",
         "hub: {url: redis://a, tls: {server_name: a}}",
         "security_headers: maybe",
+        "cors: off",
+        "cors: {origins: []}",
+        "cors: {origins: ['null']}",
         "access_log: true",
         "access_log: 'on'",
         "access_log: ''",
@@ -345,6 +350,17 @@ TRIED = {
     parsers.read_field_name: ["X-Cost", "X Cost", "", "X:", "a" * 65],
     parsers.read_sentence: ["a", " a b\n", "", " ", "\n"],
     parsers.read_timezone: ["UTC", "Europe/Berlin", "a b", "", "localtime", "right/UTC", "Etc/GMT+5", "/UTC"],
+    cors.read_origin: [
+        "*",
+        "null",
+        "https://a.example",
+        "https://*.example.com",
+        "https://*.com",
+        "a.b",
+        "https://a/",
+        "",
+    ],
+    cors.read_header: ["*", "X-Own", "X Own", ""],
     parsers.read_host: ["a.example", "*.example", "a:80", ""],
     parsers.read_network: ["10.0.0.0/8", "::1", "x", ""],
 }

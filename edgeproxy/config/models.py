@@ -263,9 +263,9 @@ class Endpoint(Part):
 class Timeouts(Part):
     """How long an upstream may take, in seconds."""
 
-    connect: Duration = 1.0
+    connect: Duration = 5.0
     """To accept a connection."""
-    response_head: Duration = 30.0
+    response_head: Duration = 60.0
     """From the request sent to the head of its answer."""
     idle: Duration = 60.0
     """Between two pieces of a body."""

@@ -22,5 +22,9 @@ def idle_at_most(block: bytes) -> float:
     match = TIMEOUT.search(block)
     if match is None:
         return float("inf")
-    seconds = int(match[1])
+    return earlier(int(match[1]))
+
+
+def earlier(seconds: float) -> float:
+    """For how long a connection may be kept that the other side closes after so many seconds."""
     return max(seconds - MARGIN, seconds / 2)

@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from edgeproxy.proxy.tls_transport import TlsTransport
+from edgeproxy.proxy.unread import unread
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Endpoint
@@ -61,6 +62,11 @@ class Dialled(TlsTransport):
             self.done.set_exception(HandshakeFailed(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError):
+            # What was to be sent could not be; what had come by then may be an answer.
+            last = unread(self._plain)
+            if last:
+                self.data_received(last)
         if self._app is not None and self._outward.context is self._context:
             # The ticket came after the handshake: only now is it certain to be there.
             self._outward.keep(self._key, self._tls.session)

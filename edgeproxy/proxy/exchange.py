@@ -59,6 +59,7 @@ from edgeproxy.proxy.states import (
     Progress,
     State,
 )
+from edgeproxy.proxy.unread import is_readable
 
 if TYPE_CHECKING:
     from edgeproxy.http1.response import PlainAnswer, ResponseHead
@@ -81,6 +82,9 @@ COPIED_BYTES_MAX = 16 << 10
 
 UNANSWERED = 599
 """In the place of a status where there was no answer to be counted."""
+
+UNREACHED = frozenset(("connection_refused", "connection_timeout"))
+"""Faults that may be over a moment later. TLS on which the two do not agree is not."""
 
 CUT = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
@@ -456,7 +460,7 @@ class Exchange:
         while idle:
             server = idle.pop()
             # One that was reset in this turn of the loop learns it in the next: what is written would be lost.
-            if not server.transport.is_closing():
+            if not server.transport.is_closing() and (self.method == b"GET" or self.may_take(server)):
                 self.server = server
                 server.exchange = self
                 server.write(self.message)
@@ -465,6 +469,16 @@ class Exchange:
                 self.client.deadline = now + endpoint.service.head_timeout
                 return
         self.connect()
+
+    def may_take(self, server: "UpstreamSide[Exchange]") -> bool:
+        """Whether a kept connection may have a request that, once lost, could not be sent again."""
+        if self.method in IDEMPOTENT and self.client.body is None:
+            return True
+        if is_readable(server.transport):
+            # Nobody asked it anything: it is about to close, or of no use.
+            server.abort()
+            return False
+        return True
 
     def respond_whole(self, server: "UpstreamSide[Exchange]", plain: "PlainAnswer", data: bytes, end: int) -> None:
         """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
@@ -869,11 +883,11 @@ class Exchange:
                 server.pause()
 
     def unreachable(self, fault: Fault) -> None:
-        """The endpoint could not be reached. Nothing was sent, so another one is asked; else it is a fault."""
-        if not self.retry(fault, same=False):
+        """The endpoint could not be reached. Nothing was sent, so another one is asked, or it once more."""
+        if not self.retry(fault, same=fault.error in UNREACHED):
             self.fail(fault)
 
-    def retry(self, fault: Fault | None, *, same: bool) -> bool:
+    def retry(self, fault: Fault, *, same: bool) -> bool:
         """Choose the endpoint to which the request is sent once more; False where it must not be, or there is none.
 
         Rather another one than the same, which is taken only if `same` allows it. `fault` is what the last one is to
@@ -886,10 +900,9 @@ class Exchange:
         other = service.other_than(tried) or (endpoint if same else None)
         if other is None or len(tried) >= service.attempts or not service.budget.spend():
             return False
-        if fault is not None:
-            metrics.upstream_error(service.name, fault.error)
-            if not fault.ours:
-                endpoint.failed(monotonic())
+        metrics.upstream_error(service.name, fault.error)
+        if not fault.ours:
+            endpoint.failed(monotonic())
         metrics.upstream_retry(service.name)
         endpoint.outstanding -= 1
         other.outstanding += 1
@@ -919,14 +932,20 @@ class Exchange:
 
         Before any byte of the answer, the request is sent once more over a new connection if doing it twice does no
         harm (RFC 9110 section 9.2.2) and all of it is still here. A kept connection, one that is not `fresh`, has
-        probably been closed as idle while the request was on its way: nobody is to blame for that.
+        probably been closed as idle while the request was on its way: nobody is to blame for that, so nobody is
+        charged for it (RFC 9112 section 9.3.1).
         """
         error = "http_response_incomplete" if self.answered else "connection_terminated"
         fault = Fault(error, "The upstream closed the connection before its answer was complete")
         self.server = None
         held = self.client.body is None and not self.streamed
         silent = not (begun or self.answered or self.interims)
-        if silent and held and self.method in IDEMPOTENT and self.retry(fault if fresh else None, same=True):
+        again = silent and held and self.method in IDEMPOTENT
+        if again and not fresh:
+            assert self.endpoint is not None
+            self.runtime.metrics.upstream_stale(self.endpoint.service.name)
+            self.connect()
+        elif again and self.retry(fault, same=True):
             self.connect()
         else:
             self.fail(fault)

@@ -16,6 +16,7 @@ from edgeproxy.errors import Fault
 from edgeproxy.messages import EndpointAddresses
 from edgeproxy.proxy.balance import draw
 from edgeproxy.proxy.breaker import Breaker
+from edgeproxy.proxy.kept_idle import KeptIdle
 from edgeproxy.proxy.outlier import Outliers
 from edgeproxy.proxy.retries import Budget
 
@@ -39,6 +40,7 @@ class Endpoint:
         "errors",
         "host",
         "idle",
+        "kept_idle",
         "most",
         "out",
         "outstanding",
@@ -67,6 +69,8 @@ class Endpoint:
         self.idle: list[UpstreamSide[Any]] = []
         self.most = service.pool
         """Idle connections that are kept at most."""
+        self.kept_idle = KeptIdle()
+        """For how long the endpoint itself keeps them."""
         self.outstanding = 0
         """Requests that were sent and are not over."""
         self.up = True
@@ -109,12 +113,26 @@ class Endpoint:
         self.idle.append(server)
         return True
 
-    def forget(self, server: "UpstreamSide[Any]") -> None:
-        """An idle connection is closed or closing: nobody is to be given it."""
+    def forget(self, server: "UpstreamSide[Any]") -> bool:
+        """An idle connection is closed or closing: nobody is to be given it. False where nobody would have been."""
         try:
             self.idle.remove(server)
         except ValueError:
-            pass
+            return False
+        return True
+
+    def closed_idle(self, since: float, now: float) -> None:
+        """The other side has closed a connection that was idle since then."""
+        oldest = now - self.idle[0].idle_since if self.idle else 0.0
+        self.kept_idle.closed(now - since, now, oldest)
+
+    def look(self, now: float) -> None:
+        """Twice a second: keep no connection until the other side closes it."""
+        self.kept_idle.look(now)
+        seconds = self.kept_idle.seconds
+        if seconds < self.service.idle_timeout:
+            for server in self.idle:
+                server.keep_at_most(seconds)
 
     def retire(self) -> "Sequence[IdleConnection]":
         """The address is no longer one of the service: keep no connection. Returns those that were, to be closed."""
@@ -336,6 +354,8 @@ class Service:
     def look(self, now: float) -> None:
         """Twice a second: whose time is over, and how many retries there may be."""
         self.budget.look(now)
+        for endpoint in self.endpoints:
+            endpoint.look(now)
         back = [] if self._outliers is None else self._outliers.back(now)
         for endpoint in back:
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)

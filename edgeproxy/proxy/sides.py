@@ -22,6 +22,13 @@ class IdleConnection(Protocol):
     """A connection to an upstream that the pool keeps for the next request."""
 
     @property
+    def idle_since(self) -> float:
+        """Since when it is, in seconds of the monotonic clock."""
+
+    def keep_at_most(self, seconds: float) -> None:
+        """Keep it idle for no longer than this, from its last answer on."""
+
+    @property
     def transport(self) -> asyncio.Transport:
         """Its socket."""
 

@@ -25,6 +25,7 @@ from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.reset import was_reset
 from edgeproxy.proxy.tls import fault_of, why_of
 from edgeproxy.proxy.tunnel import Tunnel
+from edgeproxy.proxy.unread import unread
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Endpoint
@@ -217,8 +218,8 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.fail(fault)
             return
         if decoder.rest:
-            exchange.fail(too_much())
-            return
+            # The answer is whole. What follows it is nobody's.
+            self.reusable = False
         size = sum(map(len, parts))
         exchange.bytes_out += size
         for counter in exchange.outward:
@@ -283,10 +284,21 @@ class UpstreamConnection(asyncio.Protocol):
     def learn(self, block: bytes) -> None:
         """The first answer's head, as bytes: for how long does this server keep a connection that is idle?"""
         self.reused = True
-        self.idle = min(self.idle, idle_at_most(block))
+        self.keep_at_most(min(idle_at_most(block), self.endpoint.kept_idle.seconds))
+
+    def keep_at_most(self, seconds: float) -> None:
+        """Keep it idle for no longer than this, from its last answer on."""
+        if seconds < self.idle:
+            self.deadline -= self.idle - seconds
+            self.idle = seconds
         if self.idle <= SWEEP_SECONDS:
             # Nobody would look at it before it is over.
             self.reusable = False
+
+    @property
+    def idle_since(self) -> float:
+        """When its last answer ended, in seconds of the monotonic clock."""
+        return self.deadline - self.idle
 
     def idle_again(self, now: float) -> None:
         """Keep the connection for later where that is safe."""
@@ -347,7 +359,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             # Between this and connection_lost nobody must be given a connection that is closing.
-            self.endpoint.forget(self)
+            self.left_idle()
         elif was_reset(self.transport):
             pass
         elif self._state == UNTIL_CLOSE:
@@ -361,9 +373,14 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.runtime.connections.upstream_closed(self, tunnel=self.tunnel is not None)
         self.tunnel = None  # It knows both connections, and nobody should have to search for what holds itself.
+        if isinstance(exc, OSError) and self.exchange is not None and self.endpoint.scheme == "http":
+            # What was to be sent could not be. An answer that had come by then is an answer all the same.
+            last = unread(self.transport)
+            if last:
+                self.data_received(last)
         exchange, self.exchange = self.exchange, None
         if exchange is None:
-            self.endpoint.forget(self)
+            self.left_idle()
         elif self._state == UNTIL_CLOSE and self.ended:
             if self._rechunk:
                 exchange.client.write(finish())
@@ -373,7 +390,15 @@ class UpstreamConnection(asyncio.Protocol):
         elif isinstance(exc, ssl.SSLError) and not self.reused:
             exchange.fail(self.tls_broke(exchange, exc))
         else:
+            if self.reused and not self.buffer and self._state == WAITING:
+                # It was lent about when it was closed.
+                self.endpoint.closed_idle(self.idle_since, monotonic())
             exchange.lost(fresh=not self.reused, begun=bool(self.buffer))
+
+    def left_idle(self) -> None:
+        """The other side has closed it; if it was idle, that tells for how long it is kept."""
+        if self.endpoint.forget(self):
+            self.endpoint.closed_idle(self.idle_since, monotonic())
 
     def tls_broke(self, exchange: Exchange, failure: ssl.SSLError) -> Fault:
         """TLS had been agreed on, and is of no use any more: what the request fails of.

@@ -139,6 +139,10 @@ class WorkerMetrics:
         """A request is sent to a service once more."""
         self._counter("edge_upstream_retries_total", upstream).add(1)
 
+    def upstream_stale(self, upstream: str) -> None:
+        """A kept connection to a service was closed as a request came over it, and that goes out again."""
+        self._counter("edge_upstream_stale_total", upstream).add(1)
+
     def upstream_ejections(self, upstream: str) -> Counter:
         """Endpoints of a service that were left out."""
         return self._counter("edge_upstream_ejections_total", upstream)

@@ -90,6 +90,7 @@ class Status:
             *(("edge_table_full_total", (table,), (0,)) for table in KINDS),
             *(("edge_usage_counted_total", (meter,), (0,)) for meter in settings.meters),
             *(("edge_upstream_retries_total", (upstream,), (0,)) for upstream in settings.upstreams),
+            *(("edge_upstream_stale_total", (upstream,), (0,)) for upstream in settings.upstreams),
             *(("edge_upstream_ejections_total", (upstream,), (0,)) for upstream in settings.upstreams),
             *(("edge_upstream_pending", (name,), (0,)) for name, one in settings.upstreams.items() if one.breaker),
             *(

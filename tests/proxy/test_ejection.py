@@ -103,7 +103,7 @@ async def test_a_kept_connection_that_was_closed_says_nothing_where_the_request_
     await stale.gets_request()
     edge.endpoint(1).outstanding -= 1
     stale.closes()
-    another = await edge.upstreams[1].accepts()
+    another = await edge.upstream.accepts()
     await another.gets_request()
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200

@@ -1,14 +1,17 @@
 """Upstreams that fail: the client hears of it, and no part of an answer passes for a whole one."""
 
 import asyncio
+import errno
 import socket
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from edgeproxy.proxy import connector
 from tests.proxy.asking import is_problem
 from tests.proxy.failing import asked, is_fault
-from tests.support.transcript import UNLIMITED, Edge, get, head, ok
+from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
 
 # ---- connecting
 
@@ -21,7 +24,8 @@ async def test_an_upstream_that_refuses_connections_is_502(edge: Edge) -> None:
         answer = await client.gets_answer()
         is_fault(answer, 502, "connection_refused")
         assert "Connection" not in answer
-    assert edge.count("edge_upstream_errors_total", "api", "connection_refused") == 2
+    # The only endpoint is asked twice.
+    assert edge.count("edge_upstream_errors_total", "api", "connection_refused") == 4
     assert edge.count("edge_requests_total", "public", "-", "502") == 2
 
 
@@ -42,6 +46,21 @@ async def test_an_upstream_that_takes_no_connection_in_time_is_504(edge: Edge) -
         for end in queued:
             end.close()
         full.close()
+
+
+async def test_the_only_endpoint_is_connected_to_once_more(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is being restarted. Nothing was sent, so also a POST goes there."""
+    await edge.starts()
+    dial, refused = connector.dial, iter([ConnectionRefusedError(errno.ECONNREFUSED, "refused")])
+
+    async def refuses_once(*asked: Any) -> None:
+        for refusal in refused:
+            raise refusal
+        await dial(*asked)
+
+    monkeypatch.setattr(connector, "dial", refuses_once)
+    received, answer = await edge.passes(post(b"once"), ok())
+    assert (received.body, answer.status) == (b"once", 200)
 
 
 async def test_a_host_that_cannot_be_resolved_is_502(edge: Edge) -> None:
@@ -121,6 +140,26 @@ async def test_a_truncated_answer_never_looks_whole(edge: Edge, name: str, how: 
     assert edge.count("edge_upstream_errors_total", "api", "http_response_incomplete") == 1
     # What was passed on is one answer, of the upstream's status, and no other.
     assert edge.metrics("edge_requests_total") == {("public", "-", "200"): [1]}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_whole_chunked_answer_arrives_whatever_follows_it(edge: Edge, apart: bool) -> None:
+    client, upstream = await asked(edge)
+    answer, follows = chunks(b"hello", b"world"), b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    first = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")
+    if apart:
+        await upstream.sends(first)
+        await edge.settles()
+        first = b""
+    await upstream.sends(first, answer, follows)
+    assert (await client.gets_answer()).body == b"helloworld"
+    await upstream.gets_eof()
+    # What followed it is nobody's: the next request has a connection of its own.
+    await client.sends(get())
+    another = await edge.upstream.accepts()
+    await another.gets_request()
+    await another.sends(ok(b"next"))
+    assert (await client.gets_answer()).body == b"next"
 
 
 async def test_a_reset_that_comes_with_the_last_bytes_is_no_clean_end(edge: Edge) -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 
+from edgeproxy.proxy import kept_idle
 from edgeproxy.proxy.upstream_connection import UpstreamConnection
 from tests.proxy.failing import asked
 from tests.support.transcript import Edge, chunks, get, head, ok
+from tests.support.wire import PATIENCE
 
 
 async def kept_after(edge: Edge, *answers: bytes) -> UpstreamConnection:
@@ -89,3 +91,38 @@ async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edg
     await another.gets_request()
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
+
+
+async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_idle, "APART_SECONDS", 0.0)
+    monkeypatch.setattr(kept_idle, "AGREE_SECONDS", 60.0)  # A machine may stand still.
+    client = await edge.client()
+    for _ in range(kept_idle.CLOSINGS):
+        await client.sends(get())
+        upstream = await edge.upstream.accepts()
+        await upstream.gets_request()
+        await upstream.sends(ok())
+        await client.gets_answer()
+        upstream.closes()
+        await edge.until(lambda: not edge.endpoint().idle)
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await client.gets_answer()
+    await upstream.gets_eof()
+    assert edge.endpoint().kept_idle.seconds < PATIENCE
+
+
+async def test_what_is_idle_when_it_is_learnt_is_kept_no_longer(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(ok())
+    await client.gets_answer()
+    (server,) = edge.endpoint().idle
+    edge.endpoint().kept_idle.seconds = 7.0
+    await edge.until(lambda: server.idle == 7.0)
+    assert server.deadline == server.idle_since + 7.0
+    edge.endpoint().kept_idle.seconds = 0.1
+    await upstream.gets_eof()

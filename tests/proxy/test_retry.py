@@ -38,15 +38,32 @@ async def test_a_safe_request_is_sent_again_over_a_new_connection(edge: Edge, ho
     assert edge.metrics("edge_upstream_errors_total") == {}
 
 
-async def test_it_is_sent_again_once_only(edge: Edge) -> None:
+async def test_what_new_connections_lose_is_charged(edge: Edge) -> None:
     client, stale = await kept(edge)
     await client.sends(get())
     await stale.gets_request()
     stale.closes()
-    another = await edge.upstream.accepts()
-    await another.gets_request()
-    another.closes()
+    for _ in range(2):
+        another = await edge.upstream.accepts()
+        await another.gets_request()
+        another.closes()
     is_fault(await client.gets_answer(), 502, "connection_terminated")
+
+
+@pytest.mark.parametrize("retry", [{"attempts": 1}, {"budget": "0%"}])
+async def test_one_that_a_kept_connection_lost_is_charged_to_nobody(edge: Edge, retry: dict[str, Any]) -> None:
+    edge.config["upstreams"]["api"]["retry"] = retry
+    client, stale = await kept(edge)
+    for _ in range(40):
+        await client.sends(get())
+        await stale.gets_request()
+        stale.closes()
+        stale = await edge.upstream.accepts()
+        await stale.gets_request()
+        await stale.sends(ok())
+        assert (await client.gets_answer()).status == 200
+    assert edge.count("edge_upstream_stale_total", "api") == 40
+    assert edge.count("edge_upstream_retries_total", "api") == 0
 
 
 async def test_a_retry_is_one_request_to_the_client_the_limit_and_the_bill(edge: Edge) -> None:
@@ -96,6 +113,42 @@ async def test_a_post_finds_no_connection_that_is_known_to_be_closed(edge: Edge)
     assert (await another.gets_request()).body == b"abc"
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
+
+
+@pytest.mark.parametrize("how", ["closes", "aborts"])
+@pytest.mark.parametrize("length", [3, 4])
+async def test_a_request_that_could_not_go_again_finds_no_connection_that_is_about_to_close(
+    edge: Edge, how: str, length: int
+) -> None:
+    """The end has come, and the loop has not seen it: it serves the client first."""
+    client, stale = await kept(edge)
+    (protocol,) = edge.runtime.connections.clients
+    getattr(stale, how)()
+    protocol.data_received(head("POST /public/ HTTP/1.1", "Host: h", f"Content-Length: {length}") + b"abc")
+    another = await edge.upstream.accepts()
+    assert (await another.gets_head()).first.startswith("POST ")
+    await another.gets(b"abc")
+    await client.sends(b"d" * (length - 3))
+    await another.gets(b"d" * (length - 3))
+    await another.sends(ok())
+    assert (await client.gets_answer()).status == 200
+    assert edge.metrics("edge_upstream_errors_total") == {}
+
+
+async def test_an_answer_that_came_before_what_was_written_failed_is_an_answer(edge: Edge) -> None:
+    """The upstream has answered, and gone without reading on: what is written then breaks the connection."""
+    client = await edge.client()
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 1000000"), b"a" * 1000)
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    (protocol,) = edge.runtime.connections.clients
+    assert protocol.exchange is not None
+    upstream.sends_now(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
+    upstream.aborts()  # It has not read all that came.
+    protocol.data_received(b"a" * 1000)
+    answer = await client.gets_answer()
+    assert (answer.status, answer.body, answer["Connection"]) == (413, b"long", "close")
+    await client.gets_eof()
 
 
 # ---- which endpoint, how often

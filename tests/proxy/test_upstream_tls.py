@@ -187,7 +187,7 @@ async def test_an_upstream_that_closes_within_the_handshake_is_a_fault(inside: E
 
 
 async def test_a_handshake_takes_no_longer_than_connecting_may(inside: Edge) -> None:
-    inside.config["upstreams"]["api"]["timeouts"] = {"connect": "100ms"}
+    inside.config["upstreams"]["api"] |= {"timeouts": {"connect": "100ms"}, "retry": {"attempts": 1}}
     client = await inside.client()
     await client.sends(get())
     end, _ = await asyncio.get_running_loop().sock_accept(inside.upstream.listening)

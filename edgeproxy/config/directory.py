@@ -1,6 +1,7 @@
 """What the directory says of a customer: a line of JSON with the keys, as it is pushed, kept and looked up."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
@@ -32,12 +33,13 @@ def lines(settings: Written) -> dict[str, bytes]:
     keys: dict[str, list[Key]] = defaultdict(list)
     for key in settings.keys:
         keys[key.customer].append(key)
-    made = {}
-    for name, customer in settings.customers.items():
-        said = customer.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        line = {"name": name, "customer": said, "keys": {key.sha256: _of_key(key) for key in keys.pop(name, ())}}
-        made[name] = _line(line)
-    return made
+    return {name: line(name, customer, keys.pop(name, ())) for name, customer in settings.customers.items()}
+
+
+def line(name: str, customer: Customer, keys: Iterable[Key]) -> bytes:
+    """Write the line of a customer with the keys."""
+    said = customer.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return _line({"name": name, "customer": said, "keys": {key.sha256: _of_key(key) for key in keys}})
 
 
 def _of_key(key: Key) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0004"
+REVISION = "0005"
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -170,5 +170,80 @@ audit_head = Table(
     metadata,
     Column("seq", INTEGER, nullable=False),
     Column("hash", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+# Who pays. What edges must know of a customer is in `settings`, JSON as under `customers` of edge.yaml.
+customers = Table(
+    "customers",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUIDv7, as all ids of accounts.
+    Column("name", Text, nullable=False),  # By which edges and the ledger know the customer.
+    Column("external_id", Text),
+    Column("tier", Text, nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("metadata", Text, nullable=False),  # JSON.
+    Column("rotate_every", INTEGER),  # Seconds.
+    Column("created_at", INTEGER, nullable=False),  # Unix milliseconds, as all times of accounts.
+    Column("deleting_since", INTEGER),
+    Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
+    UniqueConstraint("name", name="customers_name_key"),
+    UniqueConstraint("external_id", name="customers_external_id_key"),
+    Index("customers_tier", "tier", "id"),
+    sqlite_strict=True,
+)
+
+# What customers send to edges; of the secret only the SHA-256.
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer", Text, nullable=False),  # The id.
+    Column("sha256", Text, nullable=False),
+    Column("start", Text, nullable=False),  # The first characters of the secret, by which people know it.
+    Column("name", Text),
+    Column("scopes", Text),  # JSON.
+    Column("limits", Text),
+    Column("created_at", INTEGER, nullable=False),
+    Column("expires_at", INTEGER),
+    Column("revoked_at", INTEGER),
+    Column("revoked_for", Text),
+    Column("last_used_on", INTEGER),  # The Unix second at which the day begins.
+    Column("successor", Text),  # The id of the key that replaces it.
+    Column("version", INTEGER, nullable=False),
+    UniqueConstraint("sha256", name="keys_sha256_key"),
+    Index("keys_customer", "customer", "id"),
+    sqlite_strict=True,
+)
+
+flags = Table(
+    "flags",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("settings", Text, nullable=False),  # JSON, as under `flags` of edge.yaml.
+    Column("updated_at", INTEGER, nullable=False),
+    Column("version", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+
+# Answers to requests with an Idempotency-Key, for who asks once more (accounts/idempotency.py).
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key", Text, primary_key=True),  # SHA-256 of who asked and of the Idempotency-Key.
+    Column("request", Text, nullable=False),  # SHA-256 of what was asked.
+    Column("answer", LargeBinary, nullable=False),  # Encrypted.
+    Column("created_at", INTEGER, nullable=False),
+    Index("idempotency_created_at", "created_at"),
+    sqlite_strict=True,
+)
+
+# A row for each change of what edges must know, written with it; whoever has told edges takes it out.
+directory_outbox = Table(
+    "directory_outbox",
+    metadata,
+    Column("seq", INTEGER, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),  # `customer` or `flag`.
+    Column("name", Text, nullable=False),
     sqlite_strict=True,
 )

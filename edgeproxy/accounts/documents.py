@@ -1,0 +1,101 @@
+"""What edges must know of customers and flags, as lines of the directory (config/directory.py), and the outbox that
+says which of them have changed.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterable
+from itertools import groupby
+from typing import Any, Literal
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.config.directory import line, removed
+from edgeproxy.config.models import Customer, Flag, Key
+from edgeproxy.database.schema import customers, directory_outbox, flags, keys
+
+Kind = Literal["customer", "flag"]
+
+PAGE_CUSTOMERS = 500
+"""Customers that are read at once."""
+
+COLUMNS = (
+    customers.c.name,
+    customers.c.settings,
+    keys.c.sha256,
+    keys.c.scopes,
+    keys.c.expires_at,
+)
+
+
+async def note(connection: AsyncConnection, kind: Kind, names: Iterable[str]) -> None:
+    """Put into the outbox that edges must be told of these, in the transaction of whoever changes them."""
+    rows = [{"kind": kind, "name": name} for name in names]
+    if rows:
+        await connection.execute(sa.insert(directory_outbox), rows)
+
+
+async def document(connection: AsyncConnection, name: str) -> bytes:
+    """Return the line of a customer; that of one who is gone, or is being deleted, removes the customer."""
+    found = await documents(connection, [name])
+    return found[0]
+
+
+async def documents(connection: AsyncConnection, names: Iterable[str]) -> list[bytes]:
+    """Return the lines of these customers, in this order."""
+    wanted = list(names)
+    rows = (await connection.execute(_rows().where(customers.c.name.in_(wanted)))).all()
+    made = {name: _line(name, list(some)) for name, some in groupby(rows, lambda row: str(row.name))}
+    return [made.get(name) or removed(name) for name in wanted]
+
+
+async def every(connection: AsyncConnection) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield the name and the line of each customer, in the order of names, a page in memory at a time."""
+    after = ""
+    while True:
+        names = sa.select(customers.c.name).where(customers.c.name > after, customers.c.deleting_since.is_(None))
+        page = list((await connection.execute(names.order_by(customers.c.name).limit(PAGE_CUSTOMERS))).scalars())
+        if not page:
+            return
+        between = customers.c.name.between(page[0], page[-1])
+        rows = (await connection.execute(_rows().where(between))).all()
+        for name, some in groupby(rows, lambda row: str(row.name)):
+            yield name, _line(name, list(some))
+        after = page[-1]
+
+
+async def flag(connection: AsyncConnection, name: str) -> Flag | None:
+    """Return a flag as edge.yaml would have it; None where there is none of this name."""
+    said = (await connection.execute(sa.select(flags.c.settings).where(flags.c.name == name))).scalar_one_or_none()
+    return None if said is None else Flag.model_validate_json(said)
+
+
+async def every_flag(connection: AsyncConnection) -> dict[str, Flag]:
+    """Return all flags, by name."""
+    found = await connection.execute(sa.select(flags.c.name, flags.c.settings).order_by(flags.c.name))
+    return {name: Flag.model_validate_json(said) for name, said in found}
+
+
+def _rows() -> sa.Select[Any]:
+    """A row for each key that may be used, and one for each customer without any."""
+    now = time.time_ns() // 1_000_000
+    usable = keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > now))
+    joined = customers.outerjoin(keys, (keys.c.customer == customers.c.id) & usable)
+    there = customers.c.deleting_since.is_(None)
+    return sa.select(*COLUMNS).select_from(joined).where(there).order_by(customers.c.name, keys.c.sha256)
+
+
+def _line(name: str, rows: list[Any]) -> bytes:
+    own = [key_of(name, row) for row in rows if row.sha256 is not None]
+    return line(name, Customer.model_validate_json(rows[0].settings), own)
+
+
+def key_of(customer: str, row: Any) -> Key:
+    """Return the key of a row as edge.yaml would have it."""
+    return Key(
+        sha256=row.sha256,
+        customer=customer,
+        scopes=None if row.scopes is None else frozenset(orjson.loads(row.scopes)),
+        expires=None if row.expires_at is None else row.expires_at / 1000,
+    )

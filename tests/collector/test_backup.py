@@ -66,7 +66,7 @@ def backup(collector: Collector, request: pytest.FixtureRequest, tmp_path: Path)
         dumped = server.dump(collector.settings["database"])
 
         def restore() -> None:
-            collector.settings["database"] = fresh = server.database()
+            collector.settings["database"] = fresh = server.empty_database()
             server.restore(dumped, fresh)
 
         return restore

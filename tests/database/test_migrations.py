@@ -64,16 +64,16 @@ async def fill(connection: AsyncConnection, chain: Chain) -> Counter[Cell]:
     return counted
 
 
-def test_what_revision_1_had_is_there_after_revision_2(database: str, clock: Clock) -> None:
+def test_what_revision_1_had_is_there_after_revision_2(empty_database: str, clock: Clock) -> None:
     async def run() -> None:
         chain = Chain()
         for day in (0, 1, 9, 10, 400):  # The tenth day after NOON is the first of a month.
             chain.since = NOON // DAY * DAY + day * DAY - 5
             chain.next()
             chain.next()
-        counted = await older(database, chain)
+        counted = await older(empty_database, chain)
 
-        books = await Books.open(database, clock, counted=counted)
+        books = await Books.open(empty_database, clock, counted=counted)
         assert (await books.check()).hour == 0
         clock.now = NOON + 401 * DAY
         await books.ship(chain.next())
@@ -97,10 +97,10 @@ def test_what_revision_1_had_is_there_after_revision_2(database: str, clock: Clo
     asyncio.run(run())
 
 
-def test_an_empty_database_of_revision_1(database: str, clock: Clock) -> None:
+def test_an_empty_database_of_revision_1(empty_database: str, clock: Clock) -> None:
     async def run() -> None:
-        await older(database)
-        books = await Books.open(database, clock)
+        await older(empty_database)
+        books = await Books.open(empty_database, clock)
         await books.ship(Chain().next())
         clock.now += DAY
         await books.roll_up()

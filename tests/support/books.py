@@ -24,6 +24,7 @@ from edgeproxy.ledger.rollup import Rolled
 from edgeproxy.ledger.verify import Sums, verify
 from edgeproxy.usage.batch import Batch, body, digest
 from tests.support.chains import NOON
+from tests.support.tables_ready import put_tables
 
 Cell = tuple[int, str, str, str, str]
 """When a minute (hour, day) begins, region, customer, meter, route."""
@@ -74,7 +75,7 @@ class Books:
     ) -> "Books":
         """Open them; tables are made where there are none."""
         counted = Counter() if counted is None else counted
-        database = await Database.connect(url)
+        database = await Database.connect(put_tables(url))
         if database.is_sqlite:
             event.listen(database._writer.sync_engine.pool, "checkout", hurry)
         return cls(database, clock, kept or forever(), counted)

@@ -20,6 +20,7 @@ from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.ports import HOST, Ports
 from tests.support.process import ROOT, Process, kill
+from tests.support.tables_ready import put_tables
 from tests.support.waiting import until
 
 COMMAND = (sys.executable, "-m", "edgeproxy", "collector", "-c")
@@ -88,6 +89,7 @@ class Collector:
     def begin(self) -> Process:
         """`start` without waiting."""
         self.write()
+        put_tables(self.settings["database"])
         self.process = Process([*self.command, self.file], self._folder / "log")
         return self.process
 

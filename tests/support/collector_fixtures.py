@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.collector import Collector
 from tests.support.postgresql import Postgresql, programs
+from tests.support.tables_ready import put_tables
 
 StartCollector = Callable[..., Collector]
 KINDS = ("sqlite", "postgresql")
@@ -49,11 +50,20 @@ def collector(request: pytest.FixtureRequest) -> Collector:
 
 @pytest.fixture(params=KINDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, of each kind."""
+    """The URL of a database that has the tables and no row, of each kind."""
+    if request.param == "sqlite":
+        return put_tables(f"sqlite:///{tmp_path}/data/ledger.db")
+    server: Postgresql = request.getfixturevalue("postgresql")
+    return server.database()
+
+
+@pytest.fixture(params=KINDS)
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables, of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/data/ledger.db"
     server: Postgresql = request.getfixturevalue("postgresql")
-    return server.database()
+    return server.empty_database()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.support.ports import HOST, Ports
+from tests.support.tables_ready import make_tables
 from tests.support.waiting import until
 
 OLDEST = 15
@@ -59,6 +60,8 @@ class Postgresql:
         assert owner is not None
         self._programs, self._owner = found, owner
         self._numbers = count(1)
+        self._with_tables: str | None = None
+        """The name of the database of which others are copies."""
         # Not in a directory of pytest's: whoever it runs as could not get there.
         self._kept = TemporaryDirectory(prefix="edgeproxy-postgresql-", ignore_cleanup_errors=True)
         self._folder = Path(self._kept.name)
@@ -96,9 +99,16 @@ class Postgresql:
             )
 
     def database(self) -> str:
+        """The URL of a new database that has the collector's tables."""
+        if self._with_tables is None:
+            make_tables(with_tables := self.empty_database())
+            self._with_tables = with_tables.rpartition("/")[2]
+        return self.empty_database(f"--template={self._with_tables}")
+
+    def empty_database(self, *options: str) -> str:
         """The URL of a new database."""
         name = f"ledger{next(self._numbers)}"
-        self._run("createdb", "-h", HOST, "-p", str(self.port), "-U", "postgres", name)
+        self._run("createdb", "-h", HOST, "-p", str(self.port), "-U", "postgres", *options, name)
         return f"postgresql://postgres@{HOST}:{self.port}/{name}"
 
     def cpu(self) -> float:

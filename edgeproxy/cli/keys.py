@@ -19,6 +19,7 @@ def new(
     import secrets
     import string
 
+    from edgeproxy.config.auth import Auth
     from edgeproxy.config.parsers import A_NAME, NAME
 
     if not NAME.fullmatch(customer):
@@ -29,3 +30,4 @@ def new(
     typer.echo("The key, shown only now, and the line for `keys` in edge.yaml:", err=True)
     typer.echo(secret)
     typer.echo(f'  - {{sha256: "{digest}", customer: {customer}}}')
+    typer.echo(f"{Auth().ways}, unless `auth` in edge.yaml says otherwise.", err=True)

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Plai
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
+from edgeproxy.config.auth import Auth
 from edgeproxy.config.cors import Cors
 from edgeproxy.config.meters import CountName
 from edgeproxy.config.part import Part
@@ -586,6 +587,10 @@ class Written(Part):
     """Where tables and what else must be kept are."""
     trusted_proxies: tuple[Network, ...] = ()
     """Only these may set X-Forwarded-*; by default nobody."""
+    strip: tuple[Annotated[str, BeforeValidator(parsers.read_stripped)], ...] = ()
+    """Further fields that pass from trusted proxies only: a name, or PREFIX* for all that begin so."""
+    auth: Auth = Auth()
+    """Where clients send their keys; by default in X-API-Key or Authorization."""
     hub: Annotated[Hub, BeforeValidator(parsers.read_hub)] = Hub()
     """Where hosts agree on limits: memory:// (this host alone), redis://HOST:PORT, or {url, sync, on_loss, tls}."""
     usage: Usage | None = None

@@ -7,6 +7,9 @@ from itertools import islice
 COMPARED_NAMES_MAX = 2000
 """Names that are compared: beyond it, those that begin alike, so that an error costs little among a million."""
 LISTED_NAMES_MAX = 12
+CANDIDATES_MAX = 3
+CHARACTERS_PER_SLIP = 4
+"""A word of so many characters may have one slip more; in a shorter one there is one too."""
 
 
 def nearest(word: str, known: Collection[str]) -> str | None:
@@ -14,8 +17,23 @@ def nearest(word: str, known: Collection[str]) -> str | None:
     names: Iterable[str] = known
     if len(known) > COMPARED_NAMES_MAX:
         names = islice((name for name in known if name[:2] == word[:2]), COMPARED_NAMES_MAX)
-    found = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return found[0] if found else None
+    slips_max = max(1, len(word) // CHARACTERS_PER_SLIP)
+    alike = difflib.get_close_matches(word, names, n=CANDIDATES_MAX)
+    return next((name for name in alike if name.startswith(word) or slips(word, name) <= slips_max), None)
+
+
+def slips(word: str, name: str) -> int:
+    """Count the characters that were left out, added, replaced or swapped with the next (optimal string alignment)."""
+    before: list[int] = []
+    row = list(range(len(name) + 1))
+    for i, character in enumerate(word, 1):
+        above, row = row, [i]
+        for j, meant in enumerate(name, 1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (character != meant)))
+            if i > 1 and j > 1 and (character, word[i - 2]) == (name[j - 2], meant):
+                row[j] = min(row[j], before[j - 2] + 1)
+        before = above
+    return row[-1]
 
 
 def suggestion(word: str, known: Collection[str], otherwise: str) -> str:

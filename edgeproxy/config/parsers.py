@@ -24,6 +24,29 @@ OWN_FIELDS = frozenset(
 )
 """Fields of answers by which upstreams report nothing: of the connection, of framing, and those the edge sets or adds.
 """
+REQUEST_FIELDS = frozenset(
+    (
+        *(
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "upgrade",
+            "te",
+            "expect",
+            "via",
+            "max-forwards",
+        ),
+        *("keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "proxy", "trailer"),
+        *("traceparent", "tracestate", "x-request-id", "forwarded", "true-client-ip", "remote-user"),
+        *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip"),
+        *("x-edge-region", "x-customer-id", "x-customer-tier", "x-edge-signature"),
+    )
+)
+"""Fields of requests that have a meaning of their own to the edge."""
+PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+KEY_FIELD = re.compile(r"[A-Za-z0-9-]{1,64}")
+STRIPPED = re.compile(r"[A-Za-z0-9-]{1,64}\*?")
 TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 """What hosts have beside the names of IANA: it is not the same on each of them, or counts leap seconds."""
@@ -70,6 +93,9 @@ A_TARGET = "a path such as /healthz or /status?quick=1"
 A_SERVER_NAME = "a name such as api.internal, or an IP address"
 A_FOLDER = "a directory such as var/edge"
 A_FIELD_NAME = "letters, digits and - such as X-Cost"
+A_KEY_FIELD = "the name of a field of your own, such as X-API-Key"
+A_PARAMETER = "none, or a name of letters, digits, -, _ and . such as api_key"
+A_STRIPPED = "the name of a field such as CF-Connecting-IP, or the beginning of some such as X-Internal-*"
 A_SENTENCE = "one to 500 characters of text"
 A_TIMEZONE = "a name of the IANA time zones such as UTC or Europe/Berlin"
 A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it"
@@ -410,6 +436,46 @@ def read_field_name(value: object) -> str:
     name = text(value, A_FIELD_NAME)
     if not FIELD_NAME.fullmatch(name):
         raise wrong(f"{shown(name)} is not the name of a field", A_FIELD_NAME)
+    return name
+
+
+def read_key_field(value: object) -> str:
+    """Read the name of a field in which keys come."""
+    name = text(value, A_KEY_FIELD)
+    if not KEY_FIELD.fullmatch(name):
+        raise wrong(f"{shown(name)} is not the name of a field", A_KEY_FIELD)
+    if name.lower() in (*REQUEST_FIELDS, "cookie"):
+        raise wrong(f"{name} has another meaning", A_KEY_FIELD)
+    return name
+
+
+def read_key_fields(value: object) -> object:
+    """A list of fields, each there once."""
+    names = read_one_or_more(value)
+    assert isinstance(names, list | tuple)
+    lower = [name.lower() for name in names if isinstance(name, str)]
+    if len(set(lower)) < len(lower):
+        raise wrong("names a field twice", "leave one of them out")
+    return names
+
+
+def read_parameter(value: object) -> str | None:
+    """Read the name of a query's parameter or of a cookie; `none`: there is to be none."""
+    if value is None or value == "none":
+        return None
+    name = text(value, A_PARAMETER)
+    if not PARAMETER.fullmatch(name):
+        raise wrong(f"{shown(name)} is not such a name", A_PARAMETER)
+    return name
+
+
+def read_stripped(value: object) -> str:
+    """Read the name of a field that only trusted proxies may send, or with `*` the beginning of several."""
+    name = text(value, A_STRIPPED)
+    if not STRIPPED.fullmatch(name):
+        raise wrong(f"{shown(name)} is not the name of a field", A_STRIPPED)
+    if name.lower() in REQUEST_FIELDS:
+        raise wrong(f"{name} has a rule of its own", "leave it out")
     return name
 
 

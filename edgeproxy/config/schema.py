@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from edgeproxy.config import cors, models, parsers, units
+from edgeproxy.config import auth, cors, models, parsers, units
 
 Schema = dict[str, Any]
 
@@ -26,7 +26,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (cors, models)
+MODELS = (auth, cors, models)
 """The modules with models, those that others import first."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "Written": {"upstreams", "routes"}}
@@ -126,6 +126,10 @@ FORMS: dict[Hashable, Form] = {
     parsers.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
     parsers.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
     units.read_wait: Form(always(TIME), units.brief),
+    parsers.read_key_field: Form(always(text(parsers.KEY_FIELD.pattern, "X-API-Key"))),
+    parsers.read_key_fields: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), ", ".join),
+    parsers.read_parameter: Form(always(text(parsers.PARAMETER.pattern, "none", "api_key")), lambda _: "none"),
+    parsers.read_stripped: Form(always(text(parsers.STRIPPED.pattern, "X-Internal-*"))),
     units.read_duration: Form(always(TIME), units.brief),
     units.read_share: Form(always(text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),
     units.read_sample: Form(

@@ -1,4 +1,4 @@
-"""What each header field is to the edge: one literal table a direction."""
+"""What each header field is to the edge: one literal table a direction, and what a configuration adds to it."""
 
 from enum import IntEnum, auto
 from typing import Final
@@ -35,10 +35,14 @@ class Kind(IntEnum):
     VIA = auto()
     MAX_FORWARDS = auto()
     BEARER = auto()
-    """Authorization with a key of ours."""
+    """Authorization of the scheme Bearer, where keys may come in it."""
     CREDENTIALS = auto()
     """Authorization of another scheme: the upstream's affair, so it is forwarded."""
     API_KEY = auto()
+    COOKIE = auto()
+    """Where a key may come in a cookie."""
+    PROTOCOLS = auto()
+    """Sec-WebSocket-Protocol, where a key may come in it."""
     TRACEPARENT = auto()
     TRACESTATE = auto()
     RATE = auto()
@@ -75,10 +79,23 @@ REQUEST: Final[dict[bytes, Kind]] = {
     b"x-forwarded-host": Kind.FORWARDED_HOST,
     b"x-forwarded-port": Kind.ORIGIN,
     b"x-real-ip": Kind.ORIGIN,
+    b"true-client-ip": Kind.ORIGIN,
+    b"remote-user": Kind.ORIGIN,
     b"forwarded": Kind.ORIGIN,
     **{name.lower(): Kind.STAMP for name in STAMPS},
 }
-"""Request fields that are more than a line to pass on. Their underscore spellings never pass at all."""
+"""Request fields that are more than a line to pass on. Their other spellings never pass at all."""
+
+ORIGIN_PREFIXES: Final = (b"x-forwarded-", b"x-real-", b"x-original-")
+"""Names that begin so say where a request came from, whatever follows."""
+
+AUTHORIZATION: Final = b"authorization"
+
+KEY_FIELDS: Final = (b"x-api-key", AUTHORIZATION)
+"""Where keys come unless a configuration says otherwise."""
+
+FOLDED: Final = bytes(each if chr(each).isalnum() and each < 128 else ord("-") for each in range(256))
+"""Servers that hand fields on as variables (CGI, WSGI, PHP) cannot tell X_Customer.Id from X-Customer-Id."""
 
 RESPONSE: Final[dict[bytes, Kind]] = {
     b"content-length": Kind.LENGTH,
@@ -106,6 +123,7 @@ FRESH: Final = frozenset(
     (
         *(Kind.TRACEPARENT, Kind.TRACESTATE, Kind.REQUEST_ID, Kind.STAMP, Kind.ORIGIN),
         *(Kind.FORWARDED_FOR, Kind.FORWARDED_PROTO, Kind.FORWARDED_HOST, Kind.CREDENTIALS, Kind.API_KEY),
+        *(Kind.COOKIE, Kind.PROTOCOLS),
     )
 )
 """Kinds of request lines that are new each time, or nobody's key until proven: not remembered by line."""
@@ -132,13 +150,42 @@ NOT_IN_TRAILERS: Final = frozenset(
 """Names that are dropped from trailer sections (RFC 9110 section 6.5.1)."""
 
 
-def request_kind(name: bytes) -> Kind:
-    """The kind of a request's field; the name as it was sent."""
-    kind = _kind(name, REQUEST)
-    # Servers that hand fields on as variables (CGI, WSGI) cannot tell X_Customer_Id from X-Customer-Id.
-    if kind is Kind.PASS and b"_" in name and name.lower().replace(b"_", b"-") in REQUEST:
-        return Kind.HOP
-    return kind
+class FieldRules:
+    """What request fields are to one configuration.
+
+    `keys`: the fields in which API keys come, in lower case; the first of them that a request has holds its key.
+    `cookie`: the name of the cookie in which one may come. `protocols`: whether one may come as a WebSocket's
+    subprotocol. `strip`: names, and prefixes with `*` at their end, that pass from trusted proxies only.
+    """
+
+    def __init__(
+        self,
+        keys: tuple[bytes, ...] = KEY_FIELDS,
+        *,
+        cookie: bytes | None = None,
+        protocols: bool = False,
+        strip: tuple[bytes, ...] = (),
+    ) -> None:
+        self.keys, self.cookie, self.protocols = keys, cookie, protocols
+        self._table = {name: kind for name, kind in REQUEST.items() if name not in KEY_FIELDS}
+        self._table |= {name: Kind.ORIGIN for name in strip if not name.endswith(b"*")}
+        self._table |= {name: Kind.CREDENTIALS if name == AUTHORIZATION else Kind.API_KEY for name in keys}
+        if cookie is not None:
+            self._table[b"cookie"] = Kind.COOKIE
+        if protocols:
+            self._table[b"sec-websocket-protocol"] = Kind.PROTOCOLS
+        self._prefixes = ORIGIN_PREFIXES + tuple(name[:-1] for name in strip if name.endswith(b"*"))
+
+    def kind(self, name: bytes) -> Kind:
+        """The kind of a request's field; the name as it was sent."""
+        kind = _kind(name, self._table)
+        if kind is not Kind.PASS:
+            return kind
+        folded = name.lower().translate(FOLDED)
+        told = self._table.get(folded) or (Kind.ORIGIN if folded.startswith(self._prefixes) else None)
+        if told is None:
+            return Kind.PASS
+        return told if folded == name.lower() else Kind.HOP
 
 
 def response_kind(name: bytes) -> Kind:

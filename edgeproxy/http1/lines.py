@@ -1,7 +1,7 @@
 """What single field lines mean, and the memory of lines read before.
 
-The meaning of a line is a pure function of its bytes, so a line seen before costs one look-up. The memory holds
-cookies and API keys: it is bounded, and `forget` empties it.
+The meaning of a line is a pure function of its bytes, a request's of the rules of its configuration too. So a line
+seen before costs one look-up. The memories hold cookies and API keys: they are bounded, and `forget` empties them.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Final
 
 from edgeproxy.errors import Fault, Refused
 from edgeproxy.http1 import grammar
-from edgeproxy.http1.fields import FRESH, Kind, request_kind, response_kind
+from edgeproxy.http1.fields import FRESH, FieldRules, Kind, response_kind
 from edgeproxy.http1.grammar import OWS, VALUE
 from edgeproxy.http1.security import said_by
 
@@ -112,46 +112,58 @@ class Names(dict[bytes, Kind]):
 
 MALFORMED, PASS = Kind.MALFORMED, Kind.PASS
 
-REQUEST_LINES: Final = Memory()
 RESPONSE_LINES: Final = Memory()
-REQUEST_NAMES: Final = Names(request_kind)
 RESPONSE_NAMES: Final = Names(response_kind)
 STATUS_LINES: Final[dict[bytes, int]] = {}
 """Status line -> its status; 0 where the response needs a closer look."""
 
 
 def forget() -> None:
-    """Empty every memory of this room: after a reload, a revocation, any change of who a key belongs to."""
-    REQUEST_LINES.forget()
+    """Empty the memories of what upstreams answer."""
     RESPONSE_LINES.forget()
-    REQUEST_NAMES.clear()
     RESPONSE_NAMES.clear()
     STATUS_LINES.clear()
 
 
-def vouch(credentials: bytes) -> None:
-    """Remember the lines in which a key came that turned out to be good; `credentials` as `read_fields` gave them.
+class RequestLines:
+    """The field lines of requests under one configuration's rules, with the memory of those read before."""
 
-    Lines with keys are not remembered otherwise, or anybody could fill the memory with keys that do not exist.
-    """
-    for line in credentials.split(b"\r\n")[:-1]:
-        REQUEST_LINES.pin(line, request_field(line))
+    __slots__ = ("known", "names", "recall", "rules")
 
+    def __init__(self, rules: FieldRules) -> None:
+        self.rules = rules
+        self.known = Memory()
+        self.names = Names(rules.kind)
+        self.recall = self.known.get
+        """What a line means that was read before; None where it is new."""
 
-def request_field(line: bytes) -> Field:
-    """What a request's field line means, read anew, and remembered where that is of use.
+    def forget(self) -> None:
+        """Forget everything: after a reload, a revocation, any change of who a key belongs to."""
+        self.known.forget()
+        self.names.clear()
 
-    Raises Refused(400) where the line (RFC 9112 section 5), its Host or its Content-Length is malformed. Whitespace
-    before the colon makes the name malformed, and so does the folding of a line before (sections 5.1 and 5.2).
-    """
-    name, colon, value = line.partition(b":")
-    kind = REQUEST_NAMES[name]
-    if kind is MALFORMED or not colon or value.translate(None, VALUE):
-        raise Refused(400, "A header field line is malformed")
-    if kind is PASS:
-        return REQUEST_LINES.keep(line, PASSED)
-    field = REQUEST_READERS[kind](kind, line, value.strip(OWS))
-    return field if kind in FRESH else REQUEST_LINES.keep(line, field)
+    def vouch(self, credentials: bytes) -> None:
+        """Remember the lines in which a key came that turned out to be good; `credentials` as `read_fields` gave them.
+
+        Lines with keys are not remembered otherwise, or anybody could fill the memory with keys that do not exist.
+        """
+        for line in credentials.split(b"\r\n")[:-1]:
+            self.known.pin(line, self.field(line))
+
+    def field(self, line: bytes) -> Field:
+        """What a request's field line means, read anew, and remembered where that is of use.
+
+        Raises Refused(400) where the line (RFC 9112 section 5), its Host or its Content-Length is malformed. Whitespace
+        before the colon makes the name malformed, and so does the folding of a line before (sections 5.1 and 5.2).
+        """
+        name, colon, value = line.partition(b":")
+        kind = self.names[name]
+        if kind is MALFORMED or not colon or value.translate(None, VALUE):
+            raise Refused(400, "A header field line is malformed")
+        if kind is PASS:
+            return self.known.keep(line, PASSED)
+        field = REQUEST_READERS[kind](kind, line, value.strip(OWS))
+        return field if kind in FRESH else self.known.keep(line, field)
 
 
 def response_field(line: bytes) -> Field:
@@ -272,6 +284,8 @@ REQUEST_READERS: Final[dict[Kind, Reader]] = {
     Kind.CONNECTION: _connection,
     Kind.CREDENTIALS: _authorization,
     Kind.API_KEY: _apart,
+    Kind.COOKIE: _plainly,
+    Kind.PROTOCOLS: _plainly,
     Kind.TRACEPARENT: _traceparent,
     Kind.CODING: _plainly,
     Kind.UPGRADE: _plainly,
@@ -294,3 +308,6 @@ RESPONSE_READERS: Final[dict[Kind, Reader]] = {
     Kind.CODING: _plainly,
     Kind.UPGRADE: _plainly,
 }
+
+REQUESTS: Final = RequestLines(FieldRules())
+"""Requests under the rules that hold unless a configuration has others."""

@@ -10,7 +10,8 @@ from typing import Final
 from edgeproxy.errors import Refused
 from edgeproxy.http1 import grammar
 from edgeproxy.http1.fields import NEVER_NAMED, Kind
-from edgeproxy.http1.lines import PASSED, REQUEST_LINES, Field, request_field
+from edgeproxy.http1.keys import read_keys
+from edgeproxy.http1.lines import PASSED, REQUESTS, Field, RequestLines
 from edgeproxy.http1.request_line import RequestLine, read_request_line
 
 __all__ = ["PLAIN", "Fields", "RequestHead", "RequestLine", "agree", "read_fields", "read_head", "read_request_line"]
@@ -30,13 +31,15 @@ class RequestHead:
     """The lines to forward, each with its CRLF: without stamps, hop-by-hop fields and keys, with Host, Via continued,
     X-Forwarded-Host, and tracestate only beside a valid traceparent."""
     credentials: bytes = b""
-    """The lines that the key came in, each with its CRLF, for upstreams that are to see it."""
+    """The lines that keys came in, each with its CRLF, for upstreams that are to see them."""
+    unkeyed: bytes = b""
+    """What stands in the place of `credentials` for all others: of a cookie or a subprotocol with a key, the rest."""
     authority: bytes | None = None
     """Host as it was sent."""
     host: bytes | None = None
     """What routing looks at: Host in lower case without port and trailing dot; None where there is no Host."""
     key: bytes | None = None
-    """The API key of `Authorization: Bearer`, else of X-API-Key; empty where the field is there without one."""
+    """The API key, of the first place that has one (keys.py); empty where there is but the place for it."""
     length: int = 0
     """Content-Length in bytes; 0 where there is none."""
     has_length: bool = False
@@ -72,8 +75,6 @@ class RequestHead:
 HOST, BEARER, API_KEY, LENGTH, TRACEPARENT, ORIGIN = (
     *(Kind.HOST, Kind.BEARER, Kind.API_KEY, Kind.LENGTH, Kind.TRACEPARENT, Kind.ORIGIN),
 )
-recall = REQUEST_LINES.get
-
 IN_PLACE: Final = frozenset((Kind.PASS, HOST, LENGTH, Kind.CREDENTIALS))
 """Kinds whose lines are forwarded, in their place, whoever sent them."""
 
@@ -87,21 +88,23 @@ Fields = tuple[bytes | None, bytes | None, bytes, bytes, int, tuple[bytes, bytes
 """(host, key, credentials, keep, length, trace, head), each as RequestHead describes it; head is PLAIN or all of it."""
 
 
-def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST) -> Fields:
+def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, known: RequestLines = REQUESTS) -> Fields:
     """What the field lines of an HTTP/1.1 request mean.
 
     `block` is the lines, each with its CRLF, without the blank line. `trusted` says that the peer is a proxy whose
-    word counts. The result depends on nothing else, so it may be remembered by the block's bytes. Without a Host
-    it is not refused here, as HTTP/1.0 has none: `host` is None and the head not plain, see `agree`.
+    word counts. `known` has the rules of the configuration. The result depends on nothing else, so it may be remembered
+    by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the head not
+    plain, see `agree`.
 
     Raises Refused: 400 malformed or ambiguous, 417, 431 more than `most` lines, 501 unknown transfer coding.
     """
     if trusted:
-        return _with_care(block, trusted, most)
+        return _with_care(block, trusted, most, known)
     lines = block.split(b"\r\n")
     lines.pop()
     if len(lines) > most:
         raise Refused(431, "Too many header fields")
+    recall = known.recall
     host: Field | None = None
     key: bytes | None = None
     length: int | None = None
@@ -112,7 +115,7 @@ def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST) ->
     for line in lines:
         field = recall(line)
         if field is None:
-            field = request_field(line)
+            field = known.field(line)
         if field is PASSED:
             keep.append(line)
             continue
@@ -134,18 +137,20 @@ def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST) ->
             host = None
             break
     if host is None:
-        return _with_care(block, trusted, most)
+        return _with_care(block, trusted, most, known)
     keep.append(host.tail)
     return host.host, key, credentials, b"\r\n".join(keep), length or 0, trace, PLAIN
 
 
-def _with_care(block: bytes, trusted: bool, most: int) -> Fields:
-    head = read_head(block, trusted, most)
+def _with_care(block: bytes, trusted: bool, most: int, known: RequestLines) -> Fields:
+    head = read_head(block, trusted, most, known=known)
     shown = PLAIN if head.plain else head
     return head.host, head.key, head.credentials, head.keep, head.length, head.trace, shown
 
 
-def read_head(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, minor: int = 1) -> RequestHead:
+def read_head(
+    block: bytes, trusted: bool = False, most: int = FIELDS_MOST, minor: int = 1, known: RequestLines = REQUESTS
+) -> RequestHead:
     """What the field lines of a request mean, every rule applied; HTTP/1.0 (`minor` 0) has some of its own.
 
     Arguments and what is raised as in `read_fields`; also 400 for Transfer-Encoding in HTTP/1.0.
@@ -157,7 +162,7 @@ def read_head(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, mino
     keep: list[bytes] = []
     found: Found = {}
     for line in lines:
-        field = recall(line) or request_field(line)
+        field = known.recall(line) or known.field(line)
         if field is PASSED:
             keep.append(line)
             continue
@@ -170,8 +175,9 @@ def read_head(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, mino
     _read_framing(head, found, minor)
     named = _read_connection(head, found, minor)
     if named:
+        named = {name for name in named if known.names[name] is not ORIGIN}
         keep = [line for line in keep if grammar.name_of(line) not in named]
-    _read_key(head, found, named)
+    keep += _read_key(head, found, named, known)
     _read_expectation(head, found, minor)
     if b"max-forwards" not in named and not _read_forwards(head, found):
         keep += [field.line for field in found.get(Kind.MAX_FORWARDS, ())]
@@ -230,18 +236,16 @@ def _read_framing(head: RequestHead, found: Found, minor: int) -> None:
     head.chunked, head.plain = True, False
 
 
-def _read_key(head: RequestHead, found: Found, named: set[bytes]) -> None:
-    """Authorization and X-API-Key, each at most once; Bearer wins. Other schemes are the upstream's affair."""
+def _read_key(head: RequestHead, found: Found, named: set[bytes], known: RequestLines) -> list[bytes]:
+    """The key, and the lines without it. Returns those of fields that hold no key of the edge's: they are forwarded."""
     bearer = _only(found, "Authorization", BEARER)
     other = _only(found, "Authorization", Kind.CREDENTIALS)
     if bearer is not None and other is not None:
         raise Refused(400, "Authorization is repeated")
-    api_key = _only(found, "X-API-Key", API_KEY)
-    for field in (api_key, bearer):
-        if field is not None:
-            head.key = field.value
-            if not named or grammar.name_of(field.line) not in named:
-                head.credentials += field.tail
+    carried = read_keys(found, named, known.rules)
+    head.key, head.credentials, head.unkeyed = carried.key, carried.credentials, carried.unkeyed
+    head.plain = head.plain and not carried.unkeyed
+    return carried.others
 
 
 def _read_connection(head: RequestHead, found: Found, minor: int) -> set[bytes]:

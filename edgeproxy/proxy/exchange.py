@@ -44,6 +44,7 @@ from edgeproxy.proxy.identity import Stranger
 from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.metering import is_billed
+from edgeproxy.proxy.query_key import key_in, without_key
 from edgeproxy.proxy.router import NO_SITE
 from edgeproxy.proxy.states import (
     ANSWERING,
@@ -301,9 +302,9 @@ class Exchange:
             route.door.enter(self)
         identity = self.identity
         if identity.valid_until < self.now:
-            known = self.snapshot.directory.anew(identity, route, self.now)
+            known = self.identify(identity, route)
             if known is None:
-                self.inquire(identity)
+                self.inquire(self.identity)
                 return False
             identity = known
         self.binding = identity.bindings[route]
@@ -428,6 +429,17 @@ class Exchange:
         if not self.find():
             return self.park(AWAITS_KEY, data, end)
         return self.proceed(data, end)
+
+    def identify(self, identity: "Identity", route: "Route") -> "Identity | None":
+        """Who asks, where the field lines do not settle it: their key may be in the query, and may be known no longer.
+        None where the supervisor has to be asked. Raises Refused where the query has several keys."""
+        snapshot = self.snapshot
+        directory = snapshot.directory
+        if identity is directory.nobody and snapshot.query_key is not None:
+            identity = self.identity = directory.resolve(key_in(self.first, snapshot.query_key), b"")
+            if identity.valid_until >= self.now:
+                return identity
+        return directory.anew(identity, route, self.now)
 
     def stamp(self) -> None:
         """The head that the upstream gets: kept lines, stamps, request id and trace."""
@@ -602,7 +614,7 @@ class Exchange:
         if self.minor == 0:
             # Nothing after this request: what HTTP/1.0 says of persistence is not worth its rules.
             client.last = True
-        head = read_head(block, client.trusted, snapshot.sizes.fields, self.minor)
+        head = read_head(block, client.trusted, snapshot.sizes.fields, self.minor, snapshot.lines)
         host, lines = agree(request, head)
         if head.authority is None and not lines:
             lines = NO_HOST
@@ -625,6 +637,11 @@ class Exchange:
             self.head = FINISHED
         if binding.forwards_key:
             self.keep = self.credentials + self.keep
+        else:
+            if head.unkeyed:
+                self.keep = head.unkeyed + self.keep
+            if self.snapshot.query_key is not None:
+                self.first = without_key(self.first, self.snapshot.query_key)
         if self.snapshot.sign is not None:
             self.keep += self.snapshot.sign(self.rid, binding, self.now)
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
+from edgeproxy.config.auth import AUTHORIZATION
 from edgeproxy.config.directory import KeyOwner, customer_of, key_of
 from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in
 from edgeproxy.errors import Refused
 from edgeproxy.http1 import stamps
-from edgeproxy.http1.lines import vouch
+from edgeproxy.http1.lines import RequestLines
 from edgeproxy.limits.limit_set import RouteLimits
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.route_binding import Route, RouteBinding
@@ -98,19 +99,29 @@ class Directory:
         tables: "Tables",
         metrics: "WorkerMetrics",
         key_lookup: "KeyLookup | None" = None,
+        *,
+        lines: RequestLines,
     ) -> None:
         self._customers = customers
+        self._lines = lines
         self._tables = tables
         self._metrics = metrics
         self._tiers, self._meters, self._flags = settings.tiers, settings.meters, settings.flags
         self._edge_region = settings.region
         self._signed = settings.stamp_secret is not None
+        self._queried = settings.auth.query is not None
         self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
         self._key_lookup = None if settings.directory is None else key_lookup
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
         self._log = log.Seldom(LOG_SECONDS)
-        self.nobody = Identity(lambda route: self._open(route, "missing", "An API key is needed here"))
+        self._ways = settings.auth.ways
+        bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
+        self._scheme = "Bearer" if bearer else "ApiKey"
+        missing = f"An API key is needed here. {self._ways}"
+        # A key may be in the query, at which one has to look each time: nobody is nobody before that.
+        until = FOREVER if settings.auth.query is None else UNMET
+        self.nobody = Identity(lambda route: self._open(route, "missing", missing), until)
         self.unknown = Identity(lambda route: self._open(route, "unknown", "The API key is not known"))
         self.expired = Identity(lambda route: self._open(route, "expired", "The API key has expired"))
 
@@ -143,11 +154,13 @@ class Directory:
         known[secret] = identity
         if len(known) > IDENTITIES_MAX:
             known.popitem(last=False)
-        vouch(credentials)
+        self._lines.vouch(credentials)
 
     def anew(self, identity: Identity, route: Route, now: float) -> Identity | None:
         """Who it is on this route whose identity is not valid at edge time `now`; None where that has to be asked."""
         key_lookup = self._key_lookup
+        if identity is self.nobody:
+            return identity
         if not isinstance(identity, Stranger) or key_lookup is None:
             return self.expired
         if route.auth == "none":
@@ -270,7 +283,7 @@ class Directory:
         if route.settings.flag is not None:
             raise no_route()
         self._metrics.auth_failure(reason)
-        challenge = 'Bearer realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
+        challenge = f'{self._scheme} realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
         raise Refused(401, why, close=False, fields=fields)
 
@@ -307,7 +320,7 @@ class Directory:
             prefer=prefer,
             # `auth: none` means that the edge has no business with credentials: they are the upstream's.
             forwards_key=anonymous or route.service.name in self._forwarding,
-            signed=self._signed,
+            stamped_anew=self._signed or self._queried,
         )
 
 

@@ -108,7 +108,7 @@ class RouteBinding:
         message: str | None = None,
         prefer: str | None = None,
         forwards_key: bool = False,
-        signed: bool = False,
+        stamped_anew: bool = False,
     ) -> None:
         self.route = route
         self.customer = customer
@@ -121,7 +121,8 @@ class RouteBinding:
         """The region whose endpoints are asked first."""
         self.stamps = stamps
         self.forwards_key = forwards_key
-        self.unusual = forwards_key or signed or route.finish is not None
+        self.unusual = forwards_key or stamped_anew or route.finish is not None
+        """Whether there is more to its requests' heads than what is joined for each."""
         usage: list[tuple[str, Count]] = []
         others = {}
         for name, meter in meters.items():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import grammar, lines, stamps
+from edgeproxy.http1.fields import FieldRules
 from edgeproxy.http1.request import RequestHead, read_fields
 from edgeproxy.limits.limit_set import Tables
 from edgeproxy.limits.policies import Policies
@@ -83,7 +84,10 @@ class Snapshot:
         )
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [metrics.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
-        self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup)
+        self.lines = lines.RequestLines(_rules(settings))
+        self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup, lines=self.lines)
+        self.query_key = None if settings.auth.query is None else settings.auth.query.encode()
+        """The parameter of queries that may hold a key."""
         self.addresses = self._whom(settings, before)
         secret = settings.stamp_secret
         self.sign = None if secret is None else Signature(secret, settings.region)
@@ -152,11 +156,12 @@ class Snapshot:
         Remembered only where it will come again and can do no harm: a trace is new in each request, an unknown
         key must not be known to anyone, and what a trusted proxy says of its client is that client's alone.
         """
-        host, key, credentials, keep, length, trace, head = read_fields(block, trusted, self.sizes.fields)
+        host, key, credentials, keep, length, trace, head = read_fields(block, trusted, self.sizes.fields, self.lines)
         identity = self.directory.resolve(key, credentials)
         site = NO_SITE if host is None else self.router.site(host)
         meaning: Meaning = (identity, site, credentials, keep, length, trace, head)
-        known = identity is not self.directory.unknown and identity.valid_until != UNMET
+        people = self.directory
+        known = identity is people.nobody or (identity is not people.unknown and identity.valid_until != UNMET)
         if trace is None and known and not is_personal(head):
             remember(self.heads[trusted], block, meaning)
         return meaning
@@ -194,7 +199,18 @@ class Snapshot:
     def _forget_heads(self) -> None:
         for memory in self.heads:
             memory.clear()
+        self.lines.forget()
         lines.forget()
+
+
+def _rules(settings: "Settings") -> FieldRules:
+    auth = settings.auth
+    return FieldRules(
+        tuple(field.lower().encode() for field in auth.fields),
+        cookie=None if auth.cookie is None else auth.cookie.encode(),
+        protocols=auth.websocket_protocol,
+        strip=tuple(name.lower().encode() for name in settings.strip),
+    )
 
 
 def is_personal(head: RequestHead) -> bool:

@@ -72,6 +72,12 @@ def test_what_is_not_supported_yet_is_named():
     assert sorted(named) == sorted(LATER)
 
 
+def test_the_example_of_the_readme_passes_as_it_stands(problems):
+    examples = EXAMPLES.findall((DOCS.parent / "README.md").read_text())
+    assert len(examples) == 1
+    assert problems(examples[0]) == []
+
+
 EXAMPLES = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 
 

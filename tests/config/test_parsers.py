@@ -361,7 +361,7 @@ def test_time_zones(zone):
         ("+02:00", parsers.A_TIMEZONE),
         ("Europe", None),
         ("leapseconds", parsers.A_TIMEZONE),
-        ("../UTC", "did you mean UTC?"),
+        ("../UTC", parsers.A_TIMEZONE),
         ("/usr/share/zoneinfo/UTC", parsers.A_TIMEZONE),
         ("localtime", parsers.A_TIMEZONE),
         ("posixrules", parsers.A_TIMEZONE),

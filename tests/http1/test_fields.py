@@ -2,7 +2,10 @@
 
 import pytest
 
-from edgeproxy.http1.fields import NOT_IN_TRAILERS, REQUEST, RESPONSE, Kind, request_kind, response_kind
+from edgeproxy.config.parsers import REQUEST_FIELDS
+from edgeproxy.http1.fields import KEY_FIELDS, NOT_IN_TRAILERS, REQUEST, RESPONSE, FieldRules, Kind, response_kind
+
+request_kind = FieldRules().kind
 
 STAMPS = (
     *("X-Request-Id", "traceparent", "X-Edge-Region", "X-Customer-Id", "X-Customer-Tier", "X-Forwarded-For"),
@@ -33,13 +36,51 @@ def test_no_underscore_spelling_of_a_field_with_a_rule_passes(name: str) -> None
     assert request_kind(name.encode()) is Kind.HOP
 
 
+@pytest.mark.parametrize("mark", ["_", ".", "!", "~", "|"])
+@pytest.mark.parametrize(
+    "name", ["X-Customer-Id", "X-Edge-Signature", "X-Forwarded-For", "X-API-Key", "X-Original-URL"]
+)
+def test_no_spelling_that_a_server_may_fold_to_a_name_of_the_edge_passes(name: str, mark: str) -> None:
+    assert request_kind(name.replace("-", mark).encode()) is Kind.HOP
+    assert request_kind(mark.join(name.rsplit("-", 1)).lower().encode()) is Kind.HOP
+
+
+ORIGINS = ("X-Forwarded-Prefix", "x-forwarded-client-cert", "X-Real-Port", "X-Original-URL", "X-ORIGINAL-HOST")
+
+
+@pytest.mark.parametrize("name", [*ORIGINS, "True-Client-IP", "Remote-User"])
+def test_what_says_where_a_request_came_from_is_for_trusted_proxies(name: str) -> None:
+    assert request_kind(name.encode()) is Kind.ORIGIN
+
+
+def test_a_configuration_says_which_further_fields_are_for_trusted_proxies() -> None:
+    kind = FieldRules(strip=(b"cf-connecting-ip", b"x-internal-*")).kind
+    assert {kind(name) for name in (b"CF-Connecting-IP", b"X-Internal-Role", b"x-internal-")} == {Kind.ORIGIN}
+    assert {kind(name) for name in (b"CF_Connecting_IP", b"X_Internal.Role")} == {Kind.HOP}
+    assert kind(b"X-Internal") is Kind.PASS
+
+
+def test_fields_of_keys_are_those_that_a_configuration_names() -> None:
+    kind = FieldRules((b"x-key",), cookie=b"key", protocols=True).kind
+    assert [kind(name) for name in (b"X-Key", b"X_Key", b"X-API-Key", b"Authorization")] == [
+        *(Kind.API_KEY, Kind.HOP, Kind.PASS, Kind.PASS),
+    ]
+    assert kind(b"Cookie") is Kind.COOKIE
+    assert kind(b"sec-websocket-protocol") is Kind.PROTOCOLS
+    assert request_kind(b"Cookie") is request_kind(b"Sec-WebSocket-Protocol") is Kind.PASS
+
+
+def test_the_configuration_knows_the_fields_that_have_a_rule() -> None:
+    assert {name.encode() for name in REQUEST_FIELDS} == REQUEST.keys() - set(KEY_FIELDS)
+
+
 @pytest.mark.parametrize("name", HOP_BY_HOP)
 def test_no_hop_by_hop_field_passes_as_it_came(name: str) -> None:
     """RFC 9110 section 7.6.1."""
     assert request_kind(name.encode()) is not Kind.PASS
 
 
-@pytest.mark.parametrize("name", ["Accept", "x_y", "X-Customer-Name", "X-Edge-Of-Tomorrow", "X-Forwarded-Prefix"])
+@pytest.mark.parametrize("name", ["Accept", "x_y", "X-Customer-Name", "X-Edge-Of-Tomorrow", "X-Forwarded", "Real-IP"])
 def test_other_fields_pass(name: str) -> None:
     assert request_kind(name.encode()) is Kind.PASS
     assert response_kind(name.encode()) is Kind.PASS

@@ -11,21 +11,19 @@ from edgeproxy.http1.lines import (
     NAMES_MOST,
     PASSED,
     PINNED_MOST,
-    REQUEST_LINES,
-    REQUEST_NAMES,
+    REQUESTS,
     RESPONSE_LINES,
     RESPONSE_NAMES,
     STATUS_LINES,
     forget,
     plain_status,
-    request_field,
     response_field,
-    vouch,
 )
 
 
 @pytest.fixture(autouse=True)
 def without_memories() -> None:
+    REQUESTS.forget()
     forget()
 
 
@@ -51,14 +49,14 @@ NEW_EACH_TIME = (
 
 @pytest.mark.parametrize("line", REMEMBERED)
 def test_a_line_that_will_come_again_is_remembered(line: bytes) -> None:
-    meaning = request_field(line)
-    assert REQUEST_LINES[line] is meaning
+    meaning = REQUESTS.field(line)
+    assert REQUESTS.known[line] is meaning
 
 
 @pytest.mark.parametrize("line", NEW_EACH_TIME)
 def test_a_line_that_is_new_each_time_is_not_remembered(line: bytes) -> None:
-    request_field(line)
-    assert line not in REQUEST_LINES
+    REQUESTS.field(line)
+    assert line not in REQUESTS.known
 
 
 def test_an_id_that_an_upstream_makes_is_not_remembered() -> None:
@@ -68,58 +66,58 @@ def test_an_id_that_an_upstream_makes_is_not_remembered() -> None:
 
 def test_a_key_is_remembered_once_it_is_vouched_for() -> None:
     line = b"Authorization: Bearer ek_1"
-    vouch(line + b"\r\nX-API-Key: ek_2\r\n")
-    assert REQUEST_LINES[line].kind is Kind.BEARER
-    assert REQUEST_LINES[line].value == b"ek_1"
-    assert REQUEST_LINES[b"X-API-Key: ek_2"].kind is Kind.API_KEY
+    REQUESTS.vouch(line + b"\r\nX-API-Key: ek_2\r\n")
+    assert REQUESTS.known[line].kind is Kind.BEARER
+    assert REQUESTS.known[line].value == b"ek_1"
+    assert REQUESTS.known[b"X-API-Key: ek_2"].kind is Kind.API_KEY
 
 
 def test_nothing_is_vouched_for_by_no_credentials() -> None:
-    vouch(b"")
-    assert not REQUEST_LINES
+    REQUESTS.vouch(b"")
+    assert not REQUESTS.known
 
 
 def test_every_memory_is_bounded() -> None:
     for number in range(2 * LINES_MOST + 10):
-        request_field(b"X-%d: 1" % number)
+        REQUESTS.field(b"X-%d: 1" % number)
         response_field(b"X-%d: 1" % number)
         plain_status(b"HTTP/1.1 200 %d" % number)
-        assert max(len(REQUEST_LINES), len(RESPONSE_LINES), len(STATUS_LINES)) <= LINES_MOST
-        assert max(len(REQUEST_NAMES), len(RESPONSE_NAMES)) <= NAMES_MOST
+        assert max(len(REQUESTS.known), len(RESPONSE_LINES), len(STATUS_LINES)) <= LINES_MOST
+        assert max(len(REQUESTS.names), len(RESPONSE_NAMES)) <= NAMES_MOST
 
 
 def test_known_keys_are_bounded_too() -> None:
     for number in range(2 * PINNED_MOST + 10):
-        vouch(b"X-API-Key: %d\r\n" % number)
-        assert len(REQUEST_LINES) <= PINNED_MOST
-    request_field(b"Accept: */*")
-    assert len(REQUEST_LINES) <= PINNED_MOST + LINES_MOST
+        REQUESTS.vouch(b"X-API-Key: %d\r\n" % number)
+        assert len(REQUESTS.known) <= PINNED_MOST
+    REQUESTS.field(b"Accept: */*")
+    assert len(REQUESTS.known) <= PINNED_MOST + LINES_MOST
 
 
 def test_long_lines_names_and_status_lines_are_not_remembered() -> None:
     long = b"x" * LINE_LONGEST
-    assert request_field(b"A: " + long) is PASSED
+    assert REQUESTS.field(b"A: " + long) is PASSED
     assert response_field(b"A: " + long) is PASSED
-    assert request_field(long + b"x: a") is PASSED
+    assert REQUESTS.field(long + b"x: a") is PASSED
     assert plain_status(b"HTTP/1.1 200 " + long) == 200
-    vouch(b"X-API-Key: " + long + b"\r\n")
-    assert not REQUEST_LINES
+    REQUESTS.vouch(b"X-API-Key: " + long + b"\r\n")
+    assert not REQUESTS.known
     assert not RESPONSE_LINES
     assert not STATUS_LINES
-    assert set(REQUEST_NAMES) == {b"A", b"X-API-Key"}
+    assert set(REQUESTS.names) == {b"A", b"X-API-Key"}
 
 
 def test_a_malformed_line_is_refused_however_often_it_comes() -> None:
     for _ in range(2):
         with pytest.raises(Refused):
-            request_field(b"Na me: a")
+            REQUESTS.field(b"Na me: a")
         with pytest.raises(Fault):
             response_field(b"Na me: a")
         with pytest.raises(Refused):
-            request_field(b"Accept")
-    request_field(b"Accept: a")
+            REQUESTS.field(b"Accept")
+    REQUESTS.field(b"Accept: a")
     with pytest.raises(Refused):  # a name that is known, but no colon
-        request_field(b"Accept")
+        REQUESTS.field(b"Accept")
 
 
 STATUS = [

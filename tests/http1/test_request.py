@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from edgeproxy.errors import Refused
 from edgeproxy.http1 import lines
+from edgeproxy.http1.fields import FieldRules
+from edgeproxy.http1.lines import RequestLines
 from edgeproxy.http1.request import PLAIN, RequestHead, agree, read_fields, read_head
 from edgeproxy.http1.request_line import read_request_line
 from tests.http1.corpus import REQUESTS, block_of
@@ -194,10 +196,16 @@ KEYS = [
     ("docs/design/contract.md#requests", ["X-API-Key: ek_1"], b"ek_1", ["X-API-Key: ek_1"]),
     ("docs/design/contract.md#requests empty", ["X-API-Key:"], b"", ["X-API-Key:"]),
     (
-        "docs/design/contract.md#requests Bearer wins",
-        ["X-API-Key: a", "Authorization: Bearer b"],
+        "docs/design/contract.md#requests the same key twice",
+        ["Authorization: Bearer a", "X-API-Key: a"],
+        b"a",
+        ["X-API-Key: a", "Authorization: Bearer a"],
+    ),
+    (
+        "docs/design/contract.md#requests one empty",
+        ["X-API-Key:", "Authorization: Bearer b"],
         b"b",
-        ["X-API-Key: a", "Authorization: Bearer b"],
+        ["X-API-Key:", "Authorization: Bearer b"],
     ),
     ("RFC 9110 11.6.2 another scheme", ["X-API-Key: a", "Authorization: Basic b"], b"a", ["X-API-Key: a"]),
     ("RFC 9110 7.6.1 named", ["Connection: authorization", "Authorization: Bearer a"], b"a", []),
@@ -219,6 +227,57 @@ def test_a_key_is_taken_out_of_what_is_forwarded(
     assert head.credentials == block(*credentials)
     assert head.keep_open == head.credentials + head.keep
     assert all(line.startswith("Authorization: Basic") for line in kept(head))
+
+
+def test_what_stands_behind_the_key_is_the_application_s_own() -> None:
+    head = head_of("Authorization: Bearer a.b.c", "X-API-Key: ek_1")
+    assert (head.key, head.credentials) == (b"ek_1", b"X-API-Key: ek_1\r\n")
+    assert kept(head) == ["Authorization: Bearer a.b.c"]
+    assert head.plain
+
+
+PLACES = RequestLines(FieldRules((b"x-key", b"authorization"), cookie=b"key", protocols=True))
+
+ELSEWHERE = [
+    # fields, key, what is forwarded, what is forwarded to who is to see keys
+    (["Cookie: a=b"], None, ["Cookie: a=b"], []),
+    (["Cookie: key=k"], b"k", [], ["Cookie: key=k"]),
+    (['Cookie: a=b; key="k"; c=d'], b"k", ["Cookie: a=b; c=d"], ['Cookie: a=b; key="k"; c=d']),
+    (["Cookie: key=k; key=l"], b"k", [], ["Cookie: key=k; key=l"]),
+    (["Cookie: key=k", "X-Key: j"], b"j", [], ["X-Key: j", "Cookie: key=k"]),
+    (["Cookie: key=k", "Connection: cookie"], b"k", [], []),
+    (["X-API-Key: k"], None, ["X-API-Key: k"], []),
+    (["Sec-WebSocket-Protocol: chat"], None, ["Sec-WebSocket-Protocol: chat"], []),
+    (
+        ["Sec-WebSocket-Protocol: api-key.k, chat ,soap"],
+        b"k",
+        ["Sec-WebSocket-Protocol: chat, soap"],
+        ["Sec-WebSocket-Protocol: api-key.k, chat ,soap"],
+    ),
+    (
+        ["Sec-WebSocket-Protocol: api-key.k", "Cookie: key=l"],
+        b"k",
+        [],
+        ["Sec-WebSocket-Protocol: api-key.k", "Cookie: key=l"],
+    ),
+    (["Authorization: Bearer a", "X-Key: k", "Connection: authorization"], b"k", [], ["X-Key: k"]),
+]
+
+
+@pytest.mark.parametrize(("fields", "key", "forwarded", "credentials"), ELSEWHERE)
+def test_a_key_may_come_elsewhere(
+    fields: list[str], key: bytes | None, forwarded: list[str], credentials: list[str]
+) -> None:
+    head = read_head(block(HOST, *fields), known=PLACES)
+    assert head.key == key
+    assert head.credentials == block(*credentials)
+    assert sorted((head.unkeyed + head.keep).splitlines()) == sorted(block(HOST, *forwarded, OURS).splitlines())
+    assert (read_fields(block(HOST, *fields), known=PLACES)[-1] is PLAIN) == head.plain
+
+
+def test_a_field_of_keys_that_is_repeated_is_refused() -> None:
+    with pytest.raises(Refused, match="x-key is repeated"):
+        read_head(block(HOST, "X-Key: a", "x-key: b"), known=PLACES)
 
 
 def test_other_credentials_named_in_connection_are_removed() -> None:
@@ -436,11 +495,11 @@ def test_what_a_block_means_depends_on_nothing_that_was_read_before(
     blocks: list[tuple[bytes, bool]], random: object
 ) -> None:
     def fresh(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
-        lines.forget()
+        lines.REQUESTS.forget()
         return quick(fields, trusted)
 
     meant = {case: fresh(*case) for case in blocks}
-    lines.forget()
+    lines.REQUESTS.forget()
     order = [*blocks, *blocks]
     random.shuffle(order)  # type: ignore[attr-defined]
     for fields, trusted in order:
@@ -449,7 +508,7 @@ def test_what_a_block_means_depends_on_nothing_that_was_read_before(
         if isinstance(said, tuple):
             credentials = said[2]
             assert isinstance(credentials, bytes)
-            lines.vouch(credentials)
+            lines.REQUESTS.vouch(credentials)
 
 
 @given(st.one_of(BLOCKS, WITH_HOST), st.booleans())
@@ -463,7 +522,7 @@ def test_what_is_forwarded_reads_the_same_again(fields: bytes, trusted: bool) ->
     assert (again.authority, again.length, again.has_length, again.chunked, again.expect, again.upgrade) == (
         *(head.authority, head.length, head.has_length, head.chunked, head.expect, head.upgrade),
     )
-    assert again.key is None
+    assert again.key is None or head.key is not None
     for line in head.keep.split(b"\r\n"):
         assert line.partition(b":")[0].lower() not in (
             *(b"keep-alive", b"proxy-connection", b"te", b"trailer", b"proxy-authorization", b"x-api-key"),

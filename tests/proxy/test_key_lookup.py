@@ -90,6 +90,20 @@ async def test_the_first_request_waits_and_those_after_it_do_not(edge: Edge, sup
     assert edge.usage() == {("dora", "requests", "v1"): 3}
 
 
+async def test_a_key_in_the_query_is_asked_for_too(edge: Edge, supervisor: Supervisor) -> None:
+    edge.config["auth"] = {"query": "key"}
+    supervisor.knows()
+    client = await edge.client()
+    for count in range(2):
+        await client.sends(get(f"/v1/x?key={MINE}&a=1"))
+        if not count:
+            await supervisor.is_asked(MINE)
+            supervisor.tells(MINE)
+        assert (await client.gets_answer()).status == 200
+    assert [request.first for request in edge.upstream.requests] == ["GET /v1/x?a=1 HTTP/1.1"] * 2
+    assert edge.usage() == {("dora", "requests", "v1"): 2}
+
+
 async def test_of_all_who_wait_for_a_key_one_asks(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows()
     clients = [await edge.client() for _ in range(20)]

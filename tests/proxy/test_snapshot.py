@@ -2,7 +2,6 @@
 
 import pytest
 
-from edgeproxy.http1.lines import REQUEST_LINES
 from edgeproxy.proxy import bounded_cache
 from edgeproxy.proxy.snapshot import Snapshot
 from tests.support.transcript import KEY, UNLIMITED, Edge
@@ -68,4 +67,4 @@ async def test_nothing_is_remembered_of_anybody_once_no_request_begins_under_it(
     assert not made.heads[False]
     assert not made.heads[True]
     assert not made.directory._known
-    assert not any(KEY.encode() in line for line in REQUEST_LINES)
+    assert not any(KEY.encode() in line for line in made.lines.known)

@@ -121,9 +121,11 @@ async def test_an_upstreams_own_request_id_is_replaced(edge: Edge) -> None:
 # ---- keys
 
 
-async def test_bearer_wins_over_the_other_field(edge: Edge) -> None:
+async def test_of_two_fields_the_first_one_configured_holds_the_key(edge: Edge) -> None:
+    edge.config["auth"] = {"fields": ["Authorization", "X-API-Key"]}
     request, _ = await passes(edge, f"X-API-Key: {UNLIMITED}", f"Authorization: Bearer {KEY}")
     assert request["X-Customer-Id"] == "acme"
+    assert request["X-API-Key"] == UNLIMITED, "the application's own"
 
 
 async def test_an_upstream_with_forward_key_is_sent_the_key(edge: Edge) -> None:

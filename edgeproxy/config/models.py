@@ -19,6 +19,7 @@ from edgeproxy.config.auth import Auth
 from edgeproxy.config.cors import Cors
 from edgeproxy.config.meters import CountName
 from edgeproxy.config.part import Part
+from edgeproxy.config.paths import Paths
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
@@ -34,6 +35,7 @@ Priority = Annotated[int, BeforeValidator(units.Whole(0, 1000))]
 Sentence = Annotated[str, BeforeValidator(parsers.read_sentence)]
 FieldName = Annotated[str, BeforeValidator(parsers.read_field_name)]
 Switch = Annotated[bool, BeforeValidator(units.read_switch)]
+Protocol = Annotated[str, BeforeValidator(parsers.read_protocol)]
 Share = Annotated[float, BeforeValidator(units.read_share)]
 Sample = Annotated[float, BeforeValidator(units.read_sample)]
 Rate = Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)]
@@ -456,6 +458,8 @@ class Route(Part):
     """The flag that one must have to see the route; for all others it does not exist."""
     cors: OwnCors | None = None
     """Which pages of other origins may call the route, in place of what holds for all; `off`: none."""
+    upgrade: tuple[Protocol, ...] = ("websocket",)
+    """The protocols to which a connection may switch; none: it stays with HTTP."""
 
     @property
     def label(self) -> str:
@@ -623,6 +627,8 @@ class Written(Part):
     """Which requests go to which upstream."""
     flags: dict[Name, Flag] = {}
     """Who sees routes that are not for everybody, by name."""
+    paths: Paths = Paths()
+    """Which paths are refused though they are well-formed."""
     overload: Overload = Overload()
     """When requests are turned away because there are too many."""
     tables: Tables = Tables()

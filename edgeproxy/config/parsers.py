@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from edgeproxy.config import methods
 from edgeproxy.config.units import shown, text, wrong
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -63,6 +64,9 @@ REFUSED_IN_PATHS = {
     "\\": "write /",
     "*": "only a last /* stands for all that follows",
 }
+PROTOCOL = re.compile(rf"{methods.TOKEN.pattern}(/{methods.TOKEN.pattern})?")
+HTTP_AGAIN = re.compile(r"(?i:h2c?|h3|http|https|tls)(/.*)?")
+"""Protocols in which HTTP is spoken on, past every rule of the edge: RFC 7540 section 3.2, RFC 2817."""
 PORTS = {"http": 80, "https": 443}
 MEMORY = "memory://"
 """The hub of those who share with nobody."""
@@ -75,7 +79,6 @@ GIVEN = "[given]"
 """What pydantic has in the path of an error between a field and the part that it may be, beside `off`."""
 NO_LOGS = (*OFF, "on", "true", "yes", "none", "-", "stdout", "stderr")
 SENTENCE_CHARACTERS_MAX = 500
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
 AN_ADDRESS = "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"
@@ -83,6 +86,8 @@ A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {ce
 A_NETWORK = "an address or a network such as 10.0.0.0/8"
 A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
 A_HOST = "a name such as api.example.com, or *.example.com"
+A_METHOD = f"a method such as GET, PROPFIND or QUERY; {', '.join(methods.REFUSED)} are not forwarded"
+A_PROTOCOL = "a protocol such as websocket or SPDY/3.1"
 A_PATH = "a path such as /v1/orders, or /v1/* for all below it"
 AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT"
 A_COLLECTOR = "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT"
@@ -233,13 +238,23 @@ def read_path(value: object) -> str:
 
 
 def read_method(value: object) -> str:
-    """A method; their names are in upper case (RFC 9110 section 9.1)."""
-    hint = f"one of {', '.join(METHODS)}"
-    method = text(value, hint)
-    if method not in METHODS:
-        hint = f"write {method.upper()}" if method.upper() in METHODS else hint
+    """A method that is forwarded, be it registered or not (RFC 9110 section 9.1)."""
+    method = text(value, A_METHOD)
+    if not methods.TOKEN.fullmatch(method) or not methods.is_forwarded(method):
+        hint = f"write {method.upper()}" if method.upper() in methods.FORWARDED else A_METHOD
         raise wrong(f"{shown(method)} is not a method that the edge forwards", hint)
     return method
+
+
+def read_protocol(value: object) -> str:
+    """A protocol of Upgrade: a name, and perhaps a version behind a slash (RFC 9110 section 7.8)."""
+    protocol = text(value, A_PROTOCOL)
+    if not PROTOCOL.fullmatch(protocol):
+        raise wrong(f"{shown(protocol)} is not a protocol", A_PROTOCOL)
+    if HTTP_AGAIN.fullmatch(protocol):
+        hint = "leave it out"
+        raise wrong(f"{shown(protocol)} is HTTP again, in which requests would pass unseen", hint)
+    return protocol
 
 
 def read_origin(value: object) -> str:

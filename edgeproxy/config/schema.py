@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from edgeproxy.config import auth, cors, models, parsers, units
+from edgeproxy.config import auth, cors, methods, models, parsers, paths, units
 
 Schema = dict[str, Any]
 
@@ -26,7 +26,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (auth, cors, models)
+MODELS = (auth, cors, paths, models)
 """The modules with models, those that others import first."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "Written": {"upstreams", "routes"}}
@@ -99,7 +99,8 @@ FORMS: dict[Hashable, Form] = {
     parsers.read_network: Form(always(text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
     parsers.read_host: Form(always(text(r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))),
     parsers.read_path: Form(always(text(parsers.PATH.pattern, "/v1/orders", "/v1/*"))),
-    parsers.read_method: Form(always(words(*parsers.METHODS))),
+    parsers.read_method: Form(always(text(methods.TOKEN.pattern, "GET", "PROPFIND"))),
+    parsers.read_protocol: Form(always(text(parsers.PROTOCOL.pattern, "websocket", "SPDY/3.1"))),
     parsers.read_origin: Form(always(ORIGIN)),
     parsers.read_collector: Form(always(text(URL, "http://127.0.0.1:9100"))),
     parsers.read_hub_url: Form(always(HUB)),

@@ -43,6 +43,8 @@ class Kind(IntEnum):
     """Where a key may come in a cookie."""
     PROTOCOLS = auto()
     """Sec-WebSocket-Protocol, where a key may come in it."""
+    PROXY_CREDENTIALS = auto()
+    """Proxy-Authorization: the edge asks for none, so it is somebody else's; it goes where credentials go."""
     TRACEPARENT = auto()
     TRACESTATE = auto()
     RATE = auto()
@@ -65,7 +67,7 @@ REQUEST: Final[dict[bytes, Kind]] = {
     b"max-forwards": Kind.MAX_FORWARDS,
     b"keep-alive": Kind.HOP,
     b"proxy-connection": Kind.HOP,
-    b"proxy-authorization": Kind.HOP,
+    b"proxy-authorization": Kind.PROXY_CREDENTIALS,
     b"proxy-authenticate": Kind.HOP,
     b"proxy": Kind.HOP,  # No field of HTTP; servers that hand fields on as variables take it for HTTP_PROXY.
     b"trailer": Kind.HOP,
@@ -124,6 +126,7 @@ FRESH: Final = frozenset(
         *(Kind.TRACEPARENT, Kind.TRACESTATE, Kind.REQUEST_ID, Kind.STAMP, Kind.ORIGIN),
         *(Kind.FORWARDED_FOR, Kind.FORWARDED_PROTO, Kind.FORWARDED_HOST, Kind.CREDENTIALS, Kind.API_KEY),
         *(Kind.COOKIE, Kind.PROTOCOLS),
+        Kind.PROXY_CREDENTIALS,
     )
 )
 """Kinds of request lines that are new each time, or nobody's key until proven: not remembered by line."""

@@ -4,6 +4,8 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final, NamedTuple
 
+from edgeproxy.config import methods
+
 
 class Limits(NamedTuple):
     """How much of a head is read, in bytes and in field lines."""
@@ -16,10 +18,10 @@ class Limits(NamedTuple):
     """Field lines of a head or of a trailer section; more is 431."""
 
 
-METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
-"""What is forwarded; CONNECT and TRACE are not for a gateway, the rest is 501 (RFC 9110 section 9)."""
+METHODS: Final = frozenset(method.encode() for method in methods.FORWARDED)
+"""Those that are known and forwarded; others are looked at more closely (config/methods.py)."""
 
-IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"))
+IDEMPOTENT: Final = frozenset(method.encode() for method in methods.REPEATABLE)
 """May be sent again when a connection died before any byte of an answer (RFC 9110 section 9.2.2)."""
 
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -148,7 +148,9 @@ class RequestLines:
         Lines with keys are not remembered otherwise, or anybody could fill the memory with keys that do not exist.
         """
         for line in credentials.split(b"\r\n")[:-1]:
-            self.known.pin(line, self.field(line))
+            field = self.field(line)
+            if field.kind is not Kind.PROXY_CREDENTIALS:  # Of which nobody knows whether they are good.
+                self.known.pin(line, field)
 
     def field(self, line: bytes) -> Field:
         """What a request's field line means, read anew, and remembered where that is of use.
@@ -286,6 +288,7 @@ REQUEST_READERS: Final[dict[Kind, Reader]] = {
     Kind.API_KEY: _apart,
     Kind.COOKIE: _plainly,
     Kind.PROTOCOLS: _plainly,
+    Kind.PROXY_CREDENTIALS: _apart,
     Kind.TRACEPARENT: _traceparent,
     Kind.CODING: _plainly,
     Kind.UPGRADE: _plainly,

@@ -1,5 +1,6 @@
 """The edge's own answers, as bytes."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -28,6 +29,9 @@ REASONS: Final[dict[int, str]] = {
     505: "HTTP Version Not Supported",
 }
 """Reason phrases of the statuses that the edge gives (RFC 9110 section 15, RFC 6585)."""
+
+SWITCHING: Final = b"Connection: upgrade\r\n"
+"""The lines of a 101 that does not say to what."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 """The interim answer that asks for the body (RFC 9110 section 15.2.1)."""
@@ -123,3 +127,8 @@ def _quota_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
         "violated-policies": violated,
     }
     return orjson.dumps(members)[:-1]
+
+
+def switch_to(protocols: Sequence[bytes]) -> bytes:
+    """The lines that ask to switch to one of these protocols, or say to which; each with its CRLF (RFC 9110 7.8)."""
+    return b"%bUpgrade: %b\r\n" % (SWITCHING, b", ".join(protocols)) if protocols else b""

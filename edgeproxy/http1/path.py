@@ -9,10 +9,14 @@ from edgeproxy.http1 import grammar
 UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 """RFC 3986 section 2.3: an escape of one of these means the same as the character."""
 
-FORBIDDEN: Final = frozenset(b"/\\\0")
+FORBIDDEN: Final = frozenset(b"\\\0")
 """Escaped, these are data to us and a separator, or the end, to some server behind us."""
 
+ESCAPED_SLASH: Final = b"%2F"
+"""Data to us and to some servers, as in the names of GitLab's and RabbitMQ's APIs; a separator to others."""
+
 ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
+SLASHES: Final = re.compile(rb"/{2,}")
 DOTS_AND_MORE: Final = re.compile(rb"\.\.?;.*")
 """A dot segment with parameters: a plain segment by RFC 3986, a dot segment to servers that drop parameters first."""
 
@@ -27,7 +31,8 @@ def resolve(target: bytes) -> bytes:
 
     `target` is in origin-form or `*`. Escapes of unreserved characters are undone and other escapes written in upper
     case (RFC 3986 section 6.2.2), dot segments removed (section 5.2.4); `//` stays. Raises Refused(400) for a path
-    that climbs above the root, for escaped `/`, `\\` and NUL, and for what is malformed.
+    that climbs above the root, for escaped `\\` and NUL, for a dot segment beside an escaped `/`, and for what is
+    malformed.
     """
     path, question, query = target.partition(b"?")
     if target == b"*":
@@ -45,7 +50,7 @@ def _unescape(match: re.Match[bytes]) -> bytes:
         raise Refused(400, "The path has a percent sign without two hex digits")
     code = int(digits, 16)
     if code in FORBIDDEN:
-        raise Refused(400, "The path has an escaped slash, backslash or NUL")
+        raise Refused(400, "The path has an escaped backslash or NUL")
     return bytes((code,)) if code in UNRESERVED else match[0].upper()
 
 
@@ -61,7 +66,20 @@ def _without_dots(path: bytes) -> bytes:
         elif DOTS_AND_MORE.fullmatch(segment):
             raise Refused(400, "The path has a dot segment with parameters")
         elif segment != b".":
+            if ESCAPED_SLASH in segment and _hides_dots(segment):
+                raise Refused(400, "The path has a dot segment beside an escaped slash")
             kept.append(segment)
     if segments[-1] in (b".", b".."):
         kept.append(b"")
     return b"/" + b"/".join(kept)
+
+
+def _hides_dots(segment: bytes) -> bool:
+    """Whether a dot segment appears where escaped slashes are taken for slashes, with parameters or without."""
+    return any(part.partition(b";")[0] in (b".", b"..") for part in segment.split(ESCAPED_SLASH))
+
+
+def readings(path: bytes) -> tuple[bytes, bytes]:
+    """What a server may take a resolved path for that unescapes its slashes, and one that also merges them."""
+    unescaped = path.replace(ESCAPED_SLASH, b"/")
+    return unescaped, SLASHES.sub(b"/", unescaped)

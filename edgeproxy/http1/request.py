@@ -31,7 +31,7 @@ class RequestHead:
     """The lines to forward, each with its CRLF: without stamps, hop-by-hop fields and keys, with Host, Via continued,
     X-Forwarded-Host, and tracestate only beside a valid traceparent."""
     credentials: bytes = b""
-    """The lines that keys came in, each with its CRLF, for upstreams that are to see them."""
+    """The lines that keys came in, and Proxy-Authorization, each with its CRLF, for upstreams that are to see them."""
     unkeyed: bytes = b""
     """What stands in the place of `credentials` for all others: of a cookie or a subprotocol with a key, the rest."""
     authority: bytes | None = None
@@ -48,8 +48,9 @@ class RequestHead:
     """Connection: close."""
     keep_alive: bool = False
     """Connection: keep-alive, which matters for HTTP/1.0 only."""
-    upgrade: bytes | None = None
-    """b"websocket" or None: no other protocol is tunnelled."""
+    upgrade: tuple[bytes, ...] = ()
+    """The protocols that the client offers to switch to, in lower case. They are not in `keep`: the route says which of
+    them may be."""
     expect: bool = False
     """Expect: 100-continue."""
     trailers: bool = False
@@ -245,6 +246,8 @@ def _read_key(head: RequestHead, found: Found, named: set[bytes], known: Request
     carried = read_keys(found, named, known.rules)
     head.key, head.credentials, head.unkeyed = carried.key, carried.credentials, carried.unkeyed
     head.plain = head.plain and not carried.unkeyed
+    if b"proxy-authorization" not in named:
+        head.credentials += b"".join([field.tail for field in found.get(Kind.PROXY_CREDENTIALS, ())])
     return carried.others
 
 
@@ -266,8 +269,9 @@ def _read_connection(head: RequestHead, found: Found, minor: int) -> set[bytes]:
     # With a body, where the tunnel begins would be a matter of opinion. No WebSocket handshake has one (RFC 6455
     # section 4.1), and HTTP/1.0 knows no upgrade.
     if b"upgrade" in options and minor and not head.chunked and not head.length:
-        head.upgrade = b"websocket" if b"websocket" in _members(found, Kind.UPGRADE) else None
-    if head.close or head.trailers or head.upgrade is not None:
+        offered = [member for field in found.get(Kind.UPGRADE, ()) for member in grammar.members(field.value)]
+        head.upgrade = tuple(dict.fromkeys(offered))
+    if head.close or head.trailers or head.upgrade:
         head.plain = False
     return options - ENOUGH_SAID - NEVER_NAMED
 
@@ -336,8 +340,6 @@ def _own_lines(head: RequestHead, found: Found, minor: int) -> list[bytes]:
     lines = []
     if head.chunked:
         lines.append(b"Transfer-Encoding: chunked")
-    if head.upgrade is not None:
-        lines += [b"Connection: upgrade", b"Upgrade: websocket"]
     if head.expect:
         lines.append(b"Expect: 100-continue")
     host = head.authority if head.forwarded_host is None else head.forwarded_host

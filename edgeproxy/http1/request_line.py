@@ -3,6 +3,7 @@
 import re
 from typing import Final, NamedTuple
 
+from edgeproxy.config.methods import is_forwarded
 from edgeproxy.errors import Refused
 from edgeproxy.http1 import grammar
 
@@ -40,8 +41,8 @@ def read_request_line(line: bytes) -> RequestLine:
     path, _, query = target.partition(b"?")
     if not target or path.translate(None, grammar.TARGET) or query.translate(None, grammar.QUERY):
         raise Refused(400, "The request target is malformed")
-    if method not in grammar.METHODS:
-        raise Refused(501, "The method is not known here")
+    if method not in grammar.METHODS and not is_forwarded(method.decode("ascii")):
+        raise Refused(501, "The method is not forwarded")
     if path.startswith(b"/"):
         return RequestLine(method, target, (1, minor))
     if target == b"*":

@@ -45,7 +45,7 @@ class ResponseHead:
     close: bool = False
     """The connection serves no further request."""
     upgrade: bytes | None = None
-    """The value of Upgrade in lower case, where Connection names it: with 101, what is spoken from here on."""
+    """The value of Upgrade in lower case, where Connection names it; with 101, what is spoken from here on, if said."""
 
 
 def read_plain_response(block: bytes) -> PlainAnswer:
@@ -173,7 +173,7 @@ def _only(found: Found, name: str, kind: Kind) -> Field | None:
 def _read_connection(head: ResponseHead, found: Found, options: set[bytes]) -> None:
     """RFC 9112 section 9.3, and the Upgrade of RFC 9110 section 7.8."""
     head.close = b"close" in options or (head.minor == 0 and b"keep-alive" not in options)
-    if b"upgrade" in options:
+    if b"upgrade" in options or head.status == 101:
         protocols = [field.value.lower() for field in found.get(Kind.UPGRADE, ()) if field.value]
         head.upgrade = b", ".join(protocols) or None
 

@@ -14,6 +14,7 @@ import orjson
 from edgeproxy.clock import EPOCH
 from edgeproxy.config.parsers import Address
 from edgeproxy.errors import Refused
+from edgeproxy.http1.grammar import METHODS
 from edgeproxy.http1.path import resolve
 from edgeproxy.http1.request_line import read_request_line
 from edgeproxy.proxy.bounded_cache import keep
@@ -42,6 +43,9 @@ HOST = b"\r\nX-Forwarded-Host: "
 
 # A dict and orjson for each line cost four times as much; what is not as usual is written in that way.
 LINE = b'{"time":"%b.%03dZ"%b%b,"bytes_in":%d,"bytes_out":%d,"seconds":%.6f%b%b%b'
+OTHER = b"_OTHER"
+"""A method that nobody has registered, as OpenTelemetry calls it: what stands there may be a key in the wrong place."""
+
 ASKED = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
 UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
 
@@ -202,22 +206,25 @@ class AccessLog:
 
 def asked(request: Logged) -> bytes:
     """Who asked for what."""
-    rid, path, client = request.rid, request.path, request.client
+    rid, path, client, method = request.rid, request.path, request.client, request.method
     if path:
+        if method not in METHODS:
+            method = OTHER
         keep = request.keep
         at = keep.rfind(HOST) + len(HOST)
         host = keep[at : keep.index(b"\r\n", at)] if at >= len(HOST) else b""
         short = len(path) <= PATH_CHARACTERS_MAX and 0 < len(host) <= HOST_CHARACTERS_MAX
         if short and not (rid + host + path).translate(None, SAFE):
-            return ASKED % (rid, client.address.text.encode(), request.method, host, path, request.minor)
-        return members(understood(request, client.address.text, request.method, host, path, request.minor))
+            return ASKED % (rid, client.address.text.encode(), method, host, path, request.minor)
+        return members(understood(request, client.address.text, method, host, path, request.minor))
     # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
     try:
         line = read_request_line(request.first.partition(b"\r\n")[0])
         path = resolve(line.target).partition(b"?")[0]
     except Refused:
         return members({"request_id": shown(rid), "client": client.peer})
-    return members(understood(request, client.peer, line.method, b"", path, line.version[1]))
+    method = line.method if line.method in METHODS else OTHER
+    return members(understood(request, client.peer, method, b"", path, line.version[1]))
 
 
 def understood(request: Logged, client: str, method: bytes, host: bytes, path: bytes, minor: int) -> dict[str, str]:

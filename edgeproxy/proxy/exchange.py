@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from edgeproxy.clock import EPOCH
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1 import message, security
-from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, TARGET
+from edgeproxy.http1.grammar import IDEMPOTENT, METHODS
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, RequestHead, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
@@ -256,7 +256,7 @@ class Exchange:
             self.method not in METHODS
             or line[-9:] != b" HTTP/1.1"
             or target[:1] != b"/"
-            or target.translate(None, TARGET)
+            or target.translate(None, self.snapshot.usual_target)
             or self.site is NO_SITE
             or eol > self.snapshot.sizes.line
         ):
@@ -270,6 +270,7 @@ class Exchange:
             target = resolve(target)
             self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
             path = target.partition(b"?")[0]
+            self.snapshot.paths.check(path, self.method, self.site)
         self.path = path
 
     def guard(self) -> LimitSet | None:
@@ -625,6 +626,7 @@ class Exchange:
         target = resolve(request.target)
         self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
         self.path = target.partition(b"?")[0]
+        snapshot.paths.check(self.path, self.method, self.site)
 
     def stamp_unusual(self, binding: "RouteBinding") -> None:
         """Request ids that a trusted proxy made, credentials that are to be passed on, signed stamps, Max-Forwards."""
@@ -642,6 +644,8 @@ class Exchange:
                 self.keep = head.unkeyed + self.keep
             if self.snapshot.query_key is not None:
                 self.first = without_key(self.first, self.snapshot.query_key)
+        if head.upgrade:
+            self.keep += message.switch_to(self.protocols())
         if self.snapshot.sign is not None:
             self.keep += self.snapshot.sign(self.rid, binding, self.now)
 
@@ -683,7 +687,13 @@ class Exchange:
         client = self.client
         client.last = True
         client.deadline = self.arrived + tunnel.IDLE_SECONDS
-        self.send_head(head, b"Connection: upgrade\r\nUpgrade: websocket\r\n")
+        self.send_head(head, message.SWITCHING if head.upgrade is None else message.switch_to((head.upgrade,)))
+
+    def protocols(self) -> tuple[bytes, ...]:
+        """Those that the client has offered to switch to, and its route allows."""
+        route = self.route
+        assert route is not None
+        return tuple(protocol for protocol in self.head.upgrade if protocol in route.protocols)
 
     def respond(self, server: "UpstreamSide[Exchange]", head: "ResponseHead") -> bool:
         """The head of an answer that is relayed piece by piece. True where it is to be chunked for the client."""

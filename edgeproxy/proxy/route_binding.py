@@ -36,6 +36,7 @@ class Route:
         "methods",
         "overhead",
         "path",
+        "protocols",
         "scopes",
         "seconds",
         "service",
@@ -57,6 +58,8 @@ class Route:
         self.auth = settings.auth
         self.flagged = settings.flag is not None
         self.scopes = settings.scopes
+        self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
+        """To which a connection may switch, in lower case."""
         self.label = settings.label
         self.service = service
         self.seconds: Histogram = metrics.request_seconds(self.label)

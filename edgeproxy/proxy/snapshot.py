@@ -23,6 +23,7 @@ from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.cors import CrossOrigin
 from edgeproxy.proxy.identity import UNMET, Directory, Identity
 from edgeproxy.proxy.labels import NO_LABEL
+from edgeproxy.proxy.path_rules import PathRules
 from edgeproxy.proxy.pool import Service
 from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import NO_SITE, Router, Site
@@ -106,6 +107,8 @@ class Snapshot:
         self.connections = settings.limits.connections
         self.connections_per_ip = settings.limits.connections_per_ip
         self.pipelined = settings.limits.pipelined
+        self.paths = PathRules(settings.paths)
+        self.usual_target = self.paths.usual
         self.drain = settings.drain
         self.overload = settings.overload
         self.outward = draft.outward

@@ -1,4 +1,5 @@
-"""What a client's and an upstream's connection become after a 101: one tunnel, through which a WebSocket passes.
+"""What a client's and an upstream's connection become after a 101: one tunnel, through which a WebSocket passes,
+or what else the route allows.
 
 Bytes pass as they are. When the edge leaves, each side is told so by a close frame, exactly once, as if the other side
 went away (RFC 6455 section 7.4.1): both then close as they would with anybody, and what is not closed by the end of
@@ -70,9 +71,11 @@ class Tunnel:
 
     __slots__ = ("_client", "_down", "_leaving", "_traffic", "_up", "_upstream")
 
-    def __init__(self, traffic: Traffic, client: ClientEnd, upstream: UpstreamEnd) -> None:
+    def __init__(self, traffic: Traffic, client: ClientEnd, upstream: UpstreamEnd, *, framed: bool = True) -> None:
+        """`framed`: what passes is a WebSocket. Of another protocol nothing is read."""
         self._traffic, self._client, self._upstream = traffic, client, upstream
         self._up, self._down = Frames(), Frames()
+        self._up.lost = self._down.lost = not framed
         self._leaving = False
 
     def up(self, data: bytes) -> None:

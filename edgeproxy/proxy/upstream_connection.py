@@ -251,11 +251,12 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         assert exchange is not None
         client = exchange.client
-        asked = exchange.head.upgrade
-        if asked is None or head.upgrade not in (None, asked) or client.body is not None:
+        offered = exchange.protocols()
+        if not offered or (head.upgrade is not None and head.upgrade not in offered) or client.body is not None:
             raise Fault("http_upgrade_failed", "The upstream switched protocols unasked")
         self._state, self.reusable = TUNNEL, False
-        tunnel = self.tunnel = Tunnel(exchange, client, self)
+        spoken = offered[0] if head.upgrade is None and len(offered) == 1 else head.upgrade
+        tunnel = self.tunnel = Tunnel(exchange, client, self, framed=spoken == b"websocket")
         self.runtime.connections.tunnels += 1
         exchange.switch(head)
         if client.buffer:

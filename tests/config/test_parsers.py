@@ -146,8 +146,20 @@ def test_methods_are_those_that_are_forwarded():
     assert refusal(parsers.read_method, "get") == ("'get' is not a method that the edge forwards", "write GET")
     assert refusal(parsers.read_method, "CONNECT") == (
         "'CONNECT' is not a method that the edge forwards",
-        "one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+        parsers.A_METHOD,
     )
+    assert refusal(parsers.read_method, "trace") == ("'trace' is not a method that the edge forwards", parsers.A_METHOD)
+    assert refusal(parsers.read_method, "A B") == ("'A B' is not a method that the edge forwards", parsers.A_METHOD)
+    assert [parsers.read_method(method) for method in ("PROPFIND", "BREW")] == ["PROPFIND", "BREW"]
+
+
+def test_protocols_are_those_in_which_no_request_passes_unseen():
+    assert [parsers.read_protocol(name) for name in ("websocket", "SPDY/3.1")] == ["websocket", "SPDY/3.1"]
+    assert refusal(parsers.read_protocol, "a b") == ("'a b' is not a protocol", parsers.A_PROTOCOL)
+    for name in ("h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.0"):
+        what, hint = refusal(parsers.read_protocol, name)
+        assert what == f"'{name}' is HTTP again, in which requests would pass unseen"
+        assert hint == "leave it out"
 
 
 @pytest.mark.parametrize(

@@ -312,7 +312,7 @@ def test_what_passes_check_is_valid(made, text):
         "upstreams: {a: {endpoints: ['ftp://a']}}",
         "routes: [{path: v1, upstream: a}]",
         "routes: [{path: /v1}]",
-        "routes: [{path: /, upstream: a, methods: [get]}]",
+        "routes: [{path: /, upstream: a, methods: ['g t']}]",
         "drain: 30",
         "limits: {fields: 1001}",
         "keys: [{sha256: abc, customer: a}]",

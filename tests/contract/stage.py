@@ -38,7 +38,14 @@ class Stage:
         }
         routes = [
             *(
-                {"name": name, "host": f"{name}.test", "path": "/*", "upstream": name, "auth": "none"}
+                {
+                    "name": name,
+                    "host": f"{name}.test",
+                    "path": "/*",
+                    "upstream": name,
+                    "auth": "none",
+                    "upgrade": ["websocket", "SPDY/3.1"],
+                }
                 for name, _ in owned
             ),
             {"name": "internal", "host": "internal.test", "path": "/*", "upstream": "all", "scopes": ["internal"]},

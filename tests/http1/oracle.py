@@ -11,6 +11,7 @@ import httptools
 
 from edgeproxy.errors import Fault, Refused
 from edgeproxy.http1.grammar import LIMITS
+from edgeproxy.http1.message import switch_to
 from edgeproxy.http1.request import RequestHead, agree, read_head
 from edgeproxy.http1.request_line import RequestLine, check_sizes, check_unfinished, read_request_line
 from edgeproxy.http1.response import ResponseHead, read_response
@@ -88,12 +89,14 @@ class Request(NamedTuple):
             fields_of(self.block),
             CHUNKED if head.chunked else head.length,
             not head.close and (minor == 1 or head.keep_alive),
-            head.upgrade is not None,
+            bool(head.upgrade),
         )
 
     def forwarded(self) -> bytes:
         """The head that the upstream gets, but for the stamps that depend on the customer."""
-        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (self.line.method, self.line.target, self.host, self.head.keep)
+        return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (
+            *(self.line.method, self.line.target, self.host, self.head.keep, switch_to(self.head.upgrade)),
+        )
 
 
 class Response(NamedTuple):

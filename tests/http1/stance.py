@@ -8,9 +8,12 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from edgeproxy.http1.grammar import METHODS, host_of
+from edgeproxy.http1.grammar import host_of
 from edgeproxy.http1.grammar import members as list_of
 from tests.http1.oracle import CHUNKED, CRLF, UNTIL_CLOSE, Outcome, Reading, Rejected, without_empty_lines
+
+COMMON: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+"""Methods that llhttp knows in each of its versions."""
 
 
 class Stricter(NamedTuple):
@@ -181,11 +184,11 @@ STRICTER_REQUESTS: Final = (
         b"\n" + GET + CRLF,
     ),
     Stricter(
-        "The method is not known here",
+        "The method is not forwarded",
         501,
-        "RFC 9110 section 9.1: a method that is not implemented; CONNECT (9.3.6) and TRACE (9.3.8) among them",
-        lambda theirs, head: theirs.start[0] not in METHODS,
-        b"PROPFIND / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "RFC 9110 section 9.1: a method that is not implemented: CONNECT (9.3.6) and TRACE (9.3.8)",
+        lambda theirs, head: theirs.start[0] in (b"CONNECT", b"TRACE"),
+        b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
     Stricter(
         "The HTTP version is malformed",
@@ -324,18 +327,32 @@ LOOSER_REQUESTS: Final = (
         ),
         GET + b"Transfer-Encoding: chunked\t\r\n\r\n",
     ),
+    Looser(
+        "Invalid method encountered",
+        "RFC 9110 section 9.1: a method that nobody knows is passed on",
+        lambda ours, head: ours.start[0] not in COMMON,
+        b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    Looser(
+        "Expected space after method",
+        "RFC 9110 section 9.1: the same, of one that begins like a known method",
+        lambda ours, head: ours.start[0] not in COMMON,
+        b"GETX / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
 )
 
 DIFFERENT_REQUESTS: Final = (
     Different(
         frozenset(("upgrade",)),
-        "RFC 9110 section 7.8: Upgrade may be ignored; only websocket is tunnelled, and not in HTTP/1.0",
-        lambda ours, theirs: (
-            theirs.upgrade
-            and not ours.upgrade
-            and (b"websocket" not in members(theirs, b"upgrade") or ours.version == "1.0")
-        ),
-        GET + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "RFC 9110 section 7.8: Upgrade in HTTP/1.0 is ignored",
+        lambda ours, theirs: theirs.upgrade and not ours.upgrade and ours.version == "1.0",
+        b"GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ),
+    Different(
+        frozenset(("upgrade",)),
+        "RFC 9110 section 5.6.1: an empty list names no protocol",
+        lambda ours, theirs: theirs.upgrade and not ours.upgrade and not members(ours, b"upgrade"),
+        GET + b"Connection: upgrade\r\nUpgrade: ,\r\n\r\n",
     ),
     Different(
         frozenset(("upgrade", "body")),
@@ -450,6 +467,12 @@ DIFFERENT_RESPONSES: Final = (
         "RFC 9112 appendix C.2.2: Proxy-Connection means nothing; llhttp takes it for Connection",
         lambda ours, theirs: bool(named(ours, b"proxy-connection")),
         OK + b"Proxy-Connection: close\r\nContent-Length: 0\r\n\r\n",
+    ),
+    Different(
+        frozenset(("upgrade",)),
+        "RFC 9110 section 15.2.2: a 101 switches, whether Connection names Upgrade or not",
+        lambda ours, theirs: status(ours) == 101 and ours.upgrade and not theirs.upgrade,
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
     ),
     Different(
         frozenset(("keep_alive",)),

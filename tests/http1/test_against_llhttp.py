@@ -14,7 +14,7 @@ from tests.http1 import oracle, stance
 from tests.http1.corpus import REQUESTS, RESPONSES
 from tests.http1.mutants import REQUEST_LINES, STATUS_LINES, mutants
 from tests.http1.oracle import CHUNKED, UNTIL_CLOSE, Outcome, Reading, Rejected, Request, Response, Unfinished
-from tests.http1.stance import Different, Looser, Stance, Stricter
+from tests.http1.stance import COMMON, Different, Looser, Stance, Stricter
 
 MUTATED_REQUESTS = 200_000
 MUTATED_RESPONSES = 100_000
@@ -44,9 +44,10 @@ def test_no_mutated_request_is_read_differently(seed: int) -> None:
         assert isinstance(ours, Request)
         read_alike += 1
         quick_agrees(ours)
-        forwarded = oracle.their_request(ours.forwarded())
+        method = ours.line.method if ours.line.method in COMMON else b"GET"
+        forwarded = oracle.their_request(ours._replace(line=ours.line._replace(method=method)).forwarded())
         assert isinstance(forwarded, Reading), (seed, ours)
-        assert forwarded.start == (ours.line.method, ours.line.target), (seed, ours)
+        assert forwarded.start == (method, ours.line.target), (seed, ours)
         assert (forwarded.version, forwarded.body) == ("1.1", reading.body), (seed, ours)
         assert forwarded.upgrade == reading.upgrade, (seed, ours)
         assert_nothing_forged(forwarded, ours)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.errors import Refused
 from edgeproxy.http1 import grammar
-from edgeproxy.http1.path import is_plain, resolve
+from edgeproxy.http1.path import is_plain, readings, resolve
 
 RESOLVED = [
     ("RFC 9112 3.2.4", b"*", b"*"),
@@ -32,6 +32,7 @@ RESOLVED = [
     ("RFC 3986 6.2.2 with a query", b"/%61/../b?%61", b"/b?%61"),
     ("RFC 8615", b"/.well-known/x", b"/.well-known/x"),
     ("RFC 3986 3.3 parameters", b"/a;b=c/d", b"/a;b=c/d"),
+    ("RFC 3986 2.2 an escaped slash is data", b"/a%2fb/%2F/c%2F", b"/a%2Fb/%2F/c%2F"),
 ]
 
 
@@ -45,8 +46,10 @@ REFUSED = [
     ("RFC 3986 5.2.4 above the root, then down", b"/../a"),
     ("RFC 3986 5.2.4 above the root, later", b"/a/../../b"),
     ("RFC 3986 5.2.4 above the root, escaped", b"/%2E%2e/b"),
-    ("RFC 3986 2.2 escaped slash", b"/a%2fb"),
-    ("RFC 3986 2.2 escaped slash, upper case", b"/a%2Fb"),
+    ("RFC 3986 2.2 dots before an escaped slash", b"/a/..%2fb"),
+    ("RFC 3986 2.2 dots behind an escaped slash", b"/a%2F%2e%2E/b"),
+    ("RFC 3986 2.2 a dot between escaped slashes", b"/a%2f.%2fb"),
+    ("RFC 3986 2.2 dots with parameters behind one", b"/a;b%2F..;c/d"),
     ("RFC 3986 2.2 escaped backslash", b"/a%5cb"),
     ("RFC 3986 7.3 escaped NUL", b"/a%00"),
     ("RFC 3986 2.1 malformed", b"/a%zz"),
@@ -99,11 +102,13 @@ def test_what_is_resolved_is_in_its_one_form(target: bytes) -> None:
     segments = path.split(b"/")
     assert segments[0] == b""
     assert not {b".", b".."} & set(segments)
+    for reading in readings(path):
+        assert resolve(reading) == reading, "who unescapes a slash finds no dot segment"
     assert not path.translate(None, grammar.TARGET)
     for escape in re.findall(rb"%.{0,2}", path):
         code = int(escape[1:], 16)
         assert escape == b"%%%02X" % code
-        assert chr(code) not in "/\\\0"
+        assert chr(code) not in "\\\0"
         assert not re.fullmatch(rb"[A-Za-z0-9._~-]", bytes([code]))
 
 

@@ -8,6 +8,7 @@ from edgeproxy.errors import Refused
 from edgeproxy.http1 import lines
 from edgeproxy.http1.fields import FieldRules
 from edgeproxy.http1.lines import RequestLines
+from edgeproxy.http1.message import switch_to
 from edgeproxy.http1.request import PLAIN, RequestHead, agree, read_fields, read_head
 from edgeproxy.http1.request_line import read_request_line
 from tests.http1.corpus import REQUESTS, block_of
@@ -308,16 +309,16 @@ OPTIONS = [
     (
         "RFC 9110 7.8",
         ["Connection: keep-alive, Upgrade", "Upgrade: WebSocket"],
-        {"upgrade": b"websocket", "keep_alive": True},
-        ["Connection: upgrade", "Upgrade: websocket"],
+        {"upgrade": (b"websocket",), "keep_alive": True},
+        [],
     ),
     (
         "RFC 9110 7.8 one of several",
         ["Connection: Upgrade", "Upgrade: h2c, websocket"],
-        {"upgrade": b"websocket"},
-        ["Connection: upgrade", "Upgrade: websocket"],
+        {"upgrade": (b"h2c", b"websocket")},
+        [],
     ),
-    ("RFC 9110 7.8 another protocol", ["Connection: Upgrade", "Upgrade: h2c"], {}, []),
+    ("RFC 9110 7.8 another protocol", ["Connection: Upgrade", "Upgrade: A/3"], {"upgrade": (b"a/3",)}, []),
     (
         "RFC 6455 4.1 no body",
         ["Connection: Upgrade", "Upgrade: websocket", "Content-Length: 1"],
@@ -516,7 +517,7 @@ def test_what_is_forwarded_reads_the_same_again(fields: bytes, trusted: bool) ->
     """An edge behind an edge, as trusted as the first: nothing is lost, nothing framed differently."""
     try:
         head = read_head(fields, trusted)
-        again = read_head(head.keep, True)
+        again = read_head(head.keep + switch_to(head.upgrade), True)
     except Refused:
         return
     assert (again.authority, again.length, again.has_length, again.chunked, again.expect, again.upgrade) == (
@@ -529,3 +530,24 @@ def test_what_is_forwarded_reads_the_same_again(fields: bytes, trusted: bool) ->
             *(b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-customer-id", b"x-customer-tier"),
             *(b"x_customer_tier", b"x-edge-region", b"x-edge-signature", b"traceparent", b"content_length"),
         )
+
+
+def test_credentials_for_a_proxy_go_with_the_key_and_are_no_key() -> None:
+    """RFC 9110 section 11.7.1."""
+    sent = b"Host: a\r\nProxy-Authorization: Basic dTpw\r\nX-API-Key: k\r\n"
+    head = read_head(sent)
+    assert (head.key, head.credentials) == (b"k", b"X-API-Key: k\r\nProxy-Authorization: Basic dTpw\r\n")
+    assert b"Proxy" not in head.keep
+    assert read_fields(sent)[2] == head.credentials
+    remembered = RequestLines(FieldRules())
+    remembered.vouch(head.credentials)
+    assert b"X-API-Key: k" in remembered.known
+    assert b"Proxy-Authorization: Basic dTpw" not in remembered.known
+    named = read_head(sent + b"Connection: proxy-authorization\r\n")
+    assert named.credentials == b"X-API-Key: k\r\n"
+
+
+def test_the_lines_of_an_upgrade_name_what_is_offered() -> None:
+    """RFC 9110 section 7.8."""
+    assert switch_to((b"websocket", b"a/1")) == b"Connection: upgrade\r\nUpgrade: websocket, a/1\r\n"
+    assert switch_to(()) == b""

@@ -35,7 +35,7 @@ def test_a_request_line_is_read(rule: str, line: bytes, meaning: RequestLine) ->
     assert read_request_line(line) == meaning
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", [*sorted(METHODS), b"BREW", b"brew", b"M-SEARCH", b"G!#$%&'*+-.^_`|~ET"])
 def test_every_method_that_is_forwarded_is_read(method: bytes) -> None:
     assert read_request_line(method + b" / HTTP/1.1").method == method
 
@@ -51,7 +51,10 @@ REFUSED = [
     ("RFC 9112 3.1 no method", b" / HTTP/1.1", 400),
     ("RFC 9112 3.1 not a token", b"GE(T / HTTP/1.1", 400),
     ("RFC 9112 3.1 case", b"get / HTTP/1.1", 501),
-    ("RFC 9110 9.1 unknown", b"BREW / HTTP/1.1", 501),
+    ("RFC 9110 9.1 case of WebDAV", b"PropFind / HTTP/1.1", 501),
+    ("RFC 9110 18.2 reserved", b"* / HTTP/1.1", 501),
+    ("RFC 9113 3.4 reserved", b"PRI / HTTP/1.1", 501),
+    ("RFC 9110 9.3.8 case", b"trace / HTTP/1.1", 501),
     ("RFC 9110 9.3.6", b"CONNECT example.com:443 HTTP/1.1", 501),
     ("RFC 9110 9.3.8", b"TRACE / HTTP/1.1", 501),
     ("RFC 9112 3.2 no target", b"GET  HTTP/1.1", 400),

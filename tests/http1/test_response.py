@@ -213,7 +213,7 @@ CAREFUL = [
     (
         "RFC 9110 7.8 not named in Connection",
         ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket"],
-        {"status": 101, "bodiless": True},
+        {"status": 101, "bodiless": True, "upgrade": b"websocket"},
         ["HTTP/1.1 101 Switching Protocols"],
     ),
     (

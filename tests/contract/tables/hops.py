@@ -80,7 +80,18 @@ HOPS_OF_REQUESTS = (
     dropped("Keep-Alive that is not named", "RFC 9110 7.6.1", "Keep-Alive: timeout=5", lacks=("Keep-Alive",)),
     dropped("Proxy-Connection", "RFC 9110 7.6.1", "Proxy-Connection: keep-alive", lacks=("Proxy-Connection",)),
     dropped(
-        "Proxy-Authorization", "RFC 9110 11.7.2", "Proxy-Authorization: Basic dTpw", lacks=("Proxy-Authorization",)
+        "Proxy-Authorization passes where nobody looks at credentials",
+        "RFC 9110 11.7.2",
+        "Proxy-Authorization: Basic dTpw",
+        has=("Proxy-Authorization: Basic dTpw",),
+        lacks=(),
+    ),
+    dropped(
+        "Proxy-Authorization that Connection names",
+        "RFC 9110 7.6.1",
+        "Proxy-Authorization: Basic dTpw",
+        "Connection: Proxy-Authorization",
+        lacks=("Proxy-Authorization", "Connection"),
     ),
     dropped("Proxy-Authenticate", "RFC 9110 11.7.1", "Proxy-Authenticate: Basic", lacks=("Proxy-Authenticate",)),
     dropped("TE", "RFC 9110 10.1.4", "TE: trailers, deflate;q=0.5", "Connection: TE", lacks=("TE", "Connection")),

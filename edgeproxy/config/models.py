@@ -20,12 +20,12 @@ from edgeproxy.config.cors import Cors
 from edgeproxy.config.meters import CountName
 from edgeproxy.config.part import Part
 from edgeproxy.config.paths import Paths
+from edgeproxy.config.timeouts import Duration, RouteTimeouts, Timeouts
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
 Folder = Annotated[Path, BeforeValidator(parsers.read_folder)]
 File = Annotated[Path, BeforeValidator(parsers.read_file)]
-Duration = Annotated[float, BeforeValidator(units.read_duration)]
 Wait = Annotated[float, BeforeValidator(units.read_wait)]
 Moment = Annotated[float, BeforeValidator(units.read_moment)]
 Bytes = Annotated[int, BeforeValidator(units.read_bytes)]
@@ -263,17 +263,6 @@ class Endpoint(Part):
         return int(self.authority.rpartition(":")[2])
 
 
-class Timeouts(Part):
-    """How long an upstream may take, in seconds."""
-
-    connect: Duration = 5.0
-    """To accept a connection."""
-    response_head: Duration = 60.0
-    """From the request sent to the head of its answer."""
-    idle: Duration = 60.0
-    """Between two pieces of a body."""
-
-
 class Health(Part):
     """How endpoints are probed. Two failures in a row take one out, two passes bring it back."""
 
@@ -456,6 +445,8 @@ class Route(Part):
     """Limits of this route, beside those of who asks."""
     flag: Name | None = None
     """The flag that one must have to see the route; for all others it does not exist."""
+    timeouts: RouteTimeouts = RouteTimeouts()
+    """How long its requests may take, where that is not what holds for its upstream."""
     cors: OwnCors | None = None
     """Which pages of other origins may call the route, in place of what holds for all; `off`: none."""
     upgrade: tuple[Protocol, ...] = ("websocket",)

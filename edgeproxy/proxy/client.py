@@ -32,8 +32,9 @@ READ_AHEAD_BYTES = 64 << 10
 LINGER_SECONDS = 2.0
 """Seconds for which a closing connection still takes, and drops, what its client sends (RFC 9112 section 9.6)."""
 
-PROBE_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before a client that has closed its side is probed, each time."""
+PROBE_SECONDS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before a client that has closed its side is probed, each time; the first are of the request's own time. Who
+closes that soon has been told to, as by `nc -N`, and mostly waits."""
 
 LAST_REQUEST_SECONDS = 1.0
 """Seconds that an idle connection of a draining worker stays open: closed at once, it would lose the requests that
@@ -271,11 +272,10 @@ class Client(asyncio.Protocol):
                 return
             snapshot = exchange.snapshot
             if server is not None:
-                endpoint = exchange.endpoint
-                assert endpoint is not None
+                assert exchange.route is not None
                 exchange.streamed = True
                 server.write(data)
-                self.deadline = monotonic() + (snapshot.body_idle if self.body else endpoint.service.head_timeout)
+                self.deadline = monotonic() + (snapshot.body_idle if self.body else exchange.route.head_timeout)
             else:
                 exchange.message += data
                 if len(exchange.message) > READ_AHEAD_BYTES:
@@ -325,17 +325,24 @@ class Client(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.choked = True
         self.unsent = self.transport.get_write_buffer_size()
-        if self.exchange is None:
+        exchange = self.exchange
+        if exchange is None:
             self.pause()
-        elif self.exchange.server is not None:
-            self.exchange.server.pause()
+        elif exchange.server is not None:
+            if exchange.answered and self.deadline == NEVER:
+                # The answer may be silent for as long as it likes, but not its reader.
+                self.deadline = monotonic() + self.runtime.snapshot.body_idle
+            exchange.server.pause()
 
     def resume_writing(self) -> None:
         self.choked = False
-        if self.exchange is None:
+        exchange = self.exchange
+        if exchange is None:
             self.next()
-        elif self.exchange.server is not None:
-            self.exchange.server.resume()
+        elif exchange.server is not None:
+            if exchange.answered and exchange.server.tunnel is None:
+                self.deadline = monotonic() + exchange.idle_timeout
+            exchange.server.resume()
 
     # ---- answers of the edge's own, and ends
 
@@ -428,7 +435,22 @@ class Client(asyncio.Protocol):
         elif exchange is None:
             # Idle as far as requests go; the last answer may still be on its way out.
             self.close()
-        elif exchange.answered:
+        else:
+            self.expire(exchange)
+
+    def bound(self, exchange: Exchange, until: float) -> None:
+        """Have the exchange over by then, whatever moves; seconds of the monotonic clock."""
+        self.runtime.connections.bounded[self] = exchange, until
+
+    def overdue(self) -> None:
+        """The request under way takes longer than its route allows, whatever moves. A tunnel is no request any more."""
+        exchange = self.exchange
+        if exchange is not None and not self.gone and (exchange.server is None or exchange.server.tunnel is None):
+            self.expire(exchange)
+
+    def expire(self, exchange: Exchange) -> None:
+        """There will be no answer, or no more of it."""
+        if exchange.answered:
             self.abort()
         elif self.body is not None and self.reading:
             exchange.fail(Refused(408, "The request's body did not arrive in time"))
@@ -456,10 +478,21 @@ class Client(asyncio.Protocol):
             # Under TLS that is how clients leave, and TLS 1.2 knows no other meaning (RFC 5246 section 7.2.1).
             return self.leave(exchange)
         # A client that has sent its whole request may close its side and still gets the answer.
-        self.probes, self.probe_at = 0, monotonic() + PROBE_SECONDS[0]
-        self.runtime.connections.half_closed.add(self)
+        now = monotonic()
+        self.probes, self.probe_at = 0, max(now, exchange.started + PROBE_SECONDS[0])
+        self.runtime.connections.half_closes(self)
+        if self.probe_at > now:
+            asyncio.get_running_loop().call_later(self.probe_at - now, self.probe_now)
+        else:
+            self.probe(now)
         self.serve_out()
         return True
+
+    @property
+    def descriptor(self) -> int:
+        """Its socket's."""
+        descriptor: int = self.transport.get_extra_info("socket").fileno()
+        return descriptor
 
     def leave(self, exchange: Exchange) -> bool:
         """The client has left: nobody waits for the rest of an answer. What `eof_received` is to return."""
@@ -470,22 +503,26 @@ class Client(asyncio.Protocol):
         self.cut()
         return not self.transport.is_closing()
 
+    def probe_now(self) -> None:
+        """The first time, which is not to wait for the sweep. The loop's clock may be a moment early."""
+        if not self.probes:
+            self.probe(max(monotonic(), self.probe_at))
+
     def probe(self, now: float) -> None:
         """Twice a second, once the client has closed its side: does it still wait, or has it closed altogether?
 
-        Both look the same until something is sent. Where a connection is gone, the answer to that is a reset.
+        Both look the same until something is sent. Where a connection is gone, the answer to that is a reset, of which
+        hang_ups.py tells.
         """
         exchange = self.exchange
         if exchange is None or self.gone:
             return
-        if was_reset(self.transport):
-            self.transport.abort()
-        elif now >= self.probe_at and self.probes < len(PROBE_SECONDS) and not self.choked:
+        if now >= self.probe_at and self.probes < len(PROBE_SECONDS) and not self.choked:
             probe = exchange.probe()
             if probe:
                 self.write(probe)
-                self.probe_at = now + PROBE_SECONDS[self.probes]
                 self.probes += 1
+                self.probe_at = now + (*PROBE_SECONDS, NEVER)[self.probes]
 
     def connection_lost(self, exc: Exception | None) -> None:
         cut, self.gone = self.gone, True

@@ -6,6 +6,7 @@ from typing import Protocol
 from edgeproxy import log
 from edgeproxy.proxy.connection_limits import ConnectionLimits
 from edgeproxy.proxy.deadlines import Deadlines, Timed
+from edgeproxy.proxy.hang_ups import HangUps
 
 LAST_ENDS_SECONDS = 0.2
 """Within which connections that are cut have ended; the loop needs a turn or two for it."""
@@ -32,6 +33,21 @@ class ClientConnection(Downstream, Protocol):
     def reading(self) -> bool:
         """Whether the socket is read at present."""
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What is written to."""
+
+    @property
+    def descriptor(self) -> int:
+        """Its socket's."""
+
+    @property
+    def exchange(self) -> object | None:
+        """The request under way."""
+
+    def overdue(self) -> None:
+        """End the request under way, which takes longer than it may."""
+
     def check(self) -> None:
         """Find out whether a connection that is not read was reset."""
 
@@ -49,10 +65,12 @@ class Connections:
         "_deadlines",
         "_empty",
         "_log",
+        "bounded",
         "clients",
         "draining",
         "half_closed",
         "handshakes",
+        "hang_ups",
         "limits",
         "tunnels",
         "upstreams",
@@ -67,6 +85,10 @@ class Connections:
         """TLS handshakes of clients."""
         self.half_closed: set[ClientConnection] = set()
         """Clients that have closed their side, and may or may not still wait for an answer."""
+        self.hang_ups = HangUps()
+        """Tells which of these are gone."""
+        self.bounded: dict[ClientConnection, tuple[object, float]] = {}
+        """Whose request under way has to be over by a time of the monotonic clock, however it goes."""
         self.upstreams = 0
         """Connections to upstreams."""
         self.tunnels = 0
@@ -86,9 +108,17 @@ class Connections:
     def left(self, client: ClientConnection) -> None:
         """A client's connection is gone."""
         self.clients.discard(client)
-        self.half_closed.discard(client)
+        if client in self.half_closed:
+            self.half_closed.discard(client)
+            self.hang_ups.forget(client.descriptor)
+        self.bounded.pop(client, None)
         self._deadlines.everybody.discard(client)
         self._over(client.subject)
+
+    def half_closes(self, client: ClientConnection) -> None:
+        """A client has closed its side."""
+        self.half_closed.add(client)
+        self.hang_ups.watch(client.descriptor, client.transport.abort)
 
     def handshake_begun(self, handshake: Downstream) -> None:
         """A client's TLS handshake begins."""
@@ -120,6 +150,12 @@ class Connections:
             client.probe(now)
         for client in [client for client in self.clients if not client.reading]:
             client.check()
+        for client, (exchange, until) in tuple(self.bounded.items()):
+            if client.exchange is not exchange:
+                del self.bounded[client]
+            elif now > until:
+                del self.bounded[client]
+                client.overdue()
 
     def dress_anew(self) -> None:
         """Another configuration is served, which may think otherwise of those who are connected."""

@@ -36,10 +36,11 @@ from edgeproxy.limits.admission import (
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.limit_set import cost_in
 from edgeproxy.limits.policy import Policy
-from edgeproxy.proxy import answers, metering, tunnel
+from edgeproxy.proxy import answers, event_stream, metering, tunnel
 from edgeproxy.proxy.cors import ORIGIN
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.door import asked_method, is_preflight
+from edgeproxy.proxy.event_stream import is_event_stream
 from edgeproxy.proxy.identity import Stranger
 from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.labels import NO_LABEL
@@ -121,6 +122,7 @@ class Exchange:
         "first",
         "head",
         "identity",
+        "idle_timeout",
         "interims",
         "inward",
         "keep",
@@ -167,6 +169,8 @@ class Exchange:
         """Since when it waits for a connection, or for the hub, and for how long it has: no time of the edge's own."""
         self.waited: float | None = None
         """For how long it has waited for claims, where it had to."""
+        self.idle_timeout = NEVER
+        """Seconds between two pieces of its answer; known with its head."""
         self.streamed = False
         """Some of its body was sent after its head."""
         self.whole = False
@@ -469,6 +473,7 @@ class Exchange:
         """Send it on: over an idle connection, else over a new one."""
         endpoint = self.endpoint
         assert endpoint is not None
+        assert self.binding is not None
         idle = endpoint.idle
         while idle:
             server = idle.pop()
@@ -479,7 +484,7 @@ class Exchange:
                 server.write(self.message)
                 self.state = SENT
                 self.sent_at = now = monotonic()
-                self.client.deadline = now + endpoint.service.head_timeout
+                self.client.deadline = now + self.binding.route.head_timeout
                 return
         self.connect()
 
@@ -637,6 +642,8 @@ class Exchange:
             self.count_forwards(head.forwards)
         if binding.route.finish is not None and head is PLAIN:
             self.head = FINISHED
+        if binding.route.total_timeout is not None:
+            self.client.bound(self, self.started + binding.route.total_timeout)
         if binding.forwards_key:
             self.keep = self.credentials + self.keep
         else:
@@ -719,8 +726,11 @@ class Exchange:
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"
-        assert self.endpoint is not None
-        client.deadline = self.arrived + self.endpoint.service.idle_timeout
+        self.idle_timeout = self.binding.route.idle_timeout
+        if endless and is_event_stream(head.keep):
+            self.idle_timeout = NEVER
+            event_stream.watch(client.transport, server.transport)
+        client.deadline = self.arrived + self.idle_timeout
         self.send_head(head, framing)
         return chunked
 
@@ -903,7 +913,8 @@ class Exchange:
             self.sent_at = now = monotonic()
             # As far as the edge's own time is concerned, this was the upstream's.
             self.away += now - self.away_since
-            head_timeout = self.endpoint.service.head_timeout
+            assert self.binding is not None
+            head_timeout = self.binding.route.head_timeout
             client.deadline = now + (head_timeout if client.body is None else self.snapshot.body_idle)
             client.resume()
             if client.choked:

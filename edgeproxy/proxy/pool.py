@@ -166,13 +166,13 @@ class Service:
         "budget",
         "connect_timeout",
         "endpoints",
-        "head_timeout",
         "idle_timeout",
         "name",
         "next_pair",
         "pool",
         "region",
         "seconds",
+        "timeouts",
     )
 
     def __init__(
@@ -189,8 +189,8 @@ class Service:
         self.name = name
         self.region = region
         self.seconds = seconds
+        self.timeouts = settings.timeouts
         self.connect_timeout = settings.timeouts.connect
-        self.head_timeout = settings.timeouts.response_head
         self.idle_timeout = settings.timeouts.idle
         self.pool = settings.pool
         self.attempts = settings.retry.attempts

@@ -31,7 +31,9 @@ class Route:
         "door",
         "finish",
         "flagged",
+        "head_timeout",
         "host",
+        "idle_timeout",
         "label",
         "methods",
         "overhead",
@@ -41,6 +43,7 @@ class Route:
         "seconds",
         "service",
         "settings",
+        "total_timeout",
     )
 
     def __init__(
@@ -62,6 +65,11 @@ class Route:
         """To which a connection may switch, in lower case."""
         self.label = settings.label
         self.service = service
+        own, timeouts = settings.timeouts, service.timeouts
+        self.head_timeout = own.response_head or timeouts.response_head
+        self.idle_timeout = own.idle or timeouts.idle
+        self.total_timeout = own.total or timeouts.total
+        """Of a whole request; None: any time."""
         self.seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead: Histogram = metrics.overhead_seconds()
         self.cors = cors
@@ -124,7 +132,7 @@ class RouteBinding:
         """The region whose endpoints are asked first."""
         self.stamps = stamps
         self.forwards_key = forwards_key
-        self.unusual = forwards_key or stamped_anew or route.finish is not None
+        self.unusual = forwards_key or stamped_anew or route.finish is not None or route.total_timeout is not None
         """Whether there is more to its requests' heads than what is joined for each."""
         usage: list[tuple[str, Count]] = []
         others = {}

@@ -121,6 +121,9 @@ class ClientSide(ClientEnd, Protocol[E]):
     def on_behalf(self, head: "RequestHead") -> None:
         """Take `address` and `forwarded` from what a trusted proxy says of its client."""
 
+    def bound(self, exchange: E, until: float) -> None:
+        """Have the exchange over by then, whatever moves; seconds of the monotonic clock."""
+
     def begin_body(self, exchange: E, data: bytes) -> None:
         """Read the body from here on; `data` follows the head."""
 

@@ -193,7 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
             data, self.buffer = self.buffer + data, b""
             self.data_received(data)
         else:
-            exchange.client.deadline = monotonic() + self.endpoint.service.idle_timeout
+            exchange.client.deadline = monotonic() + exchange.idle_timeout
             RELAY[self._state](self, exchange, data)
 
     def relay_sized(self, exchange: Exchange, data: bytes) -> None:

@@ -25,7 +25,7 @@ def test_fields_are_found_behind_every_kind_of_container():
     assert fields_of(Written, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}
     assert fields_of(Written, ("upstreams", "api", "eject")) == {"errors", "for"}
     assert fields_of(Written, ("access_log",)) == {"file", "sample"}
-    assert fields_of(Written, ("upstreams", "api", "timeouts")) == {"connect", "response_head", "idle"}
+    assert fields_of(Written, ("upstreams", "api", "timeouts")) == {"connect", "response_head", "idle", "total"}
     assert "routes" in fields_of(Written, ())
 
 

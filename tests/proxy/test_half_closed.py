@@ -3,6 +3,7 @@
 import pytest
 
 from edgeproxy.proxy import client as client_module
+from edgeproxy.proxy import deadlines
 from tests.support.transcript import Edge, get, head, ok
 from tests.support.wire import Wire
 
@@ -125,3 +126,31 @@ async def test_a_client_that_is_reset_after_it_has_closed_its_side_frees_its_ups
     await edge.until(lambda: edge.runtime.connections.half_closed)
     client.aborts()
     await upstream.gets_cut()
+
+
+async def test_the_upstream_hears_at_once_of_a_client_that_left(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sweep is waited for, nor a second probe."""
+    monkeypatch.setattr(client_module, "PROBE_SECONDS", (0.01, 3600.0))
+    monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 3600.0)
+    client, upstream = await asked(edge, get())
+    client.closes()
+    await upstream.gets_cut()
+    await edge.until(lambda: not edge.runtime.connections.clients)
+
+
+async def test_a_client_of_whose_end_nothing_else_tells_is_watched(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
+    monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 3600.0)
+    first, upstream = await asked(edge, get())
+    other = await edge.client()
+    await other.sends(get())
+    others = await edge.upstream.accepts()
+    await others.gets_request()
+    for client in (first, other):
+        client.sends_eof()
+    await edge.until(lambda: len(edge.runtime.connections.half_closed) == 2)
+    first.aborts()
+    await upstream.gets_cut()
+    await others.sends(ok())
+    assert (await other.gets_answer()).status == 200
+    await other.gets_eof()

@@ -92,6 +92,13 @@ class Wire:
         """Send this little, before the loop goes on."""
         assert self._end.send(data) == len(data)
 
+    def tries(self, data: bytes) -> None:
+        """Send this little, if anybody is still there to take it."""
+        try:
+            self.sends_now(data)
+        except ConnectionError:
+            pass
+
     async def sends_while_taken(self, piece: bytes, most: int) -> int:
         """Send `piece` over and over until nobody takes it any more, or `most` bytes are gone; returns how many.
 

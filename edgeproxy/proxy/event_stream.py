@@ -1,0 +1,32 @@
+"""Answers that may be silent for as long as they like: server-sent events.
+
+Nobody can tell a stream without events from one whose server is gone, but the kernel can: it asks the other host.
+"""
+
+import asyncio
+import re
+import socket
+from typing import Final
+
+EVENT_STREAM: Final = re.compile(rb"\r\ncontent-type[ \t]*:[ \t]*text/event-stream[ \t]*[;\r]", re.IGNORECASE)
+
+KEEP_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+"""After a minute without a byte the other host is asked, three times within half a minute (tcp(7))."""
+
+
+def is_event_stream(lines: bytes) -> bool:
+    """Whether the lines of an answer's head, each with its CRLF, announce a stream of events."""
+    return EVENT_STREAM.search(lines) is not None
+
+
+def watch(*transports: asyncio.Transport) -> None:
+    """Have each connection end by itself once the other host is no longer there."""
+    for transport in transports:
+        end = transport.get_extra_info("socket")
+        for option in KEEP_ALIVE:
+            end.setsockopt(*option)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
 from edgeproxy.collector.main import DRAIN_SECONDS
@@ -33,6 +33,8 @@ from tests.support.waiting import until
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 UNIT = ROOT / "deploy" / "edgeproxy.service"
+UNIT_OF_PROBE = ROOT / "deploy" / "edgeproxy-probe.service"
+TIMER = ROOT / "deploy" / "edgeproxy-probe.timer"
 UNIT_OF_COLLECTOR = ROOT / "deploy" / "edgeproxy-collector.service"
 PROMETHEUS = ROOT / "config" / "prometheus"
 PAGE = (ROOT / "docs" / "operations" / "alerts.md").read_text()
@@ -202,7 +204,7 @@ def services() -> dict[str, Any]:
 
 
 def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_want() -> None:
-    assert set(services()) == {"edge", "upstream", "collector", "redis", "prometheus", "grafana"}
+    assert set(services()) == {"edge", "upstream", "collector", "redis", "prometheus", "grafana", "probe"}
     stages = re.findall(r"^FROM .* AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
     for name, service in services().items():
@@ -304,12 +306,51 @@ def test_the_unit_of_the_collector_starts_it_reloads_it_and_tries_again_whatever
     assert found["User"] != unit()["User"], "whoever has the edge has not the ledger"
 
 
+def probe(arguments: list[str], secrets: dict[str, str]) -> Result:
+    """What the probe does with a command line of ours, once, where nobody answers."""
+    assert arguments.pop(0) == "probe"
+    with closing(Ports(1)) as ports:
+        for option in ("--through", "--collector"):
+            arguments[arguments.index(option) + 1] = f"http://{HOST}:{ports.numbers[0]}"
+        return CliRunner(env=secrets).invoke(cli.app, ["probe", *arguments])
+
+
+def test_the_unit_of_the_probe_makes_one_round_with_its_secrets_and_where_metrics_are_read(tmp_path: Path) -> None:
+    found = unit(UNIT_OF_PROBE)
+    assert found["Type"] == ["oneshot"]
+    (start,) = found["ExecStart"]
+    command, *arguments = shlex.split(start)
+    assert command.endswith("/bin/edgeproxy")
+    assert arguments[-1].startswith(f"/var/lib/{found['StateDirectory'][0]}/")
+    arguments[-1] = str(tmp_path / "edgeproxy.prom")
+    result = probe(arguments, {"EDGEPROXY_PROBE_KEY": "k", "EDGEPROXY_PROBE_TOKEN": "t"})
+    assert result.exit_code == 1
+    assert 'step="request"} 0.0' in (tmp_path / "edgeproxy.prom").read_text()
+    assert set(re.findall(r"[A-Z]+_[A-Z_]+", UNIT_OF_PROBE.read_text())) >= {"EDGEPROXY_PROBE_KEY", "PROBE_THROUGH"}
+
+
+def test_compose_probes_its_edge_with_a_key_and_a_token_of_the_demonstration() -> None:
+    service, edge = services()["probe"], services()["edge"]
+    name, *arguments = service["command"]
+    assert name == "probe"
+    secrets = {name: value.partition(":-")[2].rstrip("}") for name, value in service["environment"].items()}
+    environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
+    settings = load(ROOT / "config" / "edge.yaml", environ)
+    (customer,) = [key.customer for key in settings.keys if key.sha256 == sha256(secrets["EDGEPROXY_PROBE_KEY"])]
+    tokens = load_collector(ROOT / "config" / "collector.yaml", {}).tokens
+    (owner,) = [token.customer for token in tokens if sha256(secrets["EDGEPROXY_PROBE_TOKEN"]) in token.sha256]
+    assert owner == customer, "the token reads the usage of the customer whose key is used"
+    assert arguments[arguments.index("--through") + 1].startswith("http://edge:8080/")
+    assert arguments[arguments.index("--collector") + 1] == edge["environment"]["COLLECTOR_URL"]
+
+
 @needs_systemd
-@pytest.mark.parametrize("file", [UNIT, UNIT_OF_COLLECTOR], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [UNIT, UNIT_OF_COLLECTOR, UNIT_OF_PROBE, TIMER], ids=lambda file: file.name)
 def test_systemd_understands_the_units(file: Path, tmp_path: Path) -> None:
-    copy = tmp_path / file.name
-    copy.write_text(file.read_text().replace("/opt/edgeproxy/bin/edgeproxy", "/bin/true"))
-    command = ["systemd-analyze", "verify", "--man=no", str(copy)]
+    for unit in {file, file.with_suffix(".service")}:  # What a timer starts is beside it.
+        copy = tmp_path / unit.name
+        copy.write_text(unit.read_text().replace("/opt/edgeproxy/bin/edgeproxy", "/bin/true"))
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / file.name)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -1,4 +1,4 @@
-"""Commands that ask a running edge, by its admin listener: `status`, `limits`, `probe`."""
+"""Commands that ask a running edge, by its admin listener: `status`, `limits`, `probe`; that also through the edge."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -67,11 +67,27 @@ def probe(
     admin: AdminAddress = None,
     live: Annotated[bool, typer.Option("--live", help="Ask whether it is alive, be it ready or not.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="Ask over TLS, whoever answers: a collector that has it.")] = False,
+    through: Annotated[str | None, typer.Option(metavar="URL", help="Instead, what a customer asks the edge.")] = None,
+    collector: Annotated[str | None, typer.Option(metavar="URL", help="Where that request's usage arrives.")] = None,
+    within: Annotated[str, typer.Option(metavar="TIME", help="How soon it arrives there.")] = "60s",
+    every: Annotated[str | None, typer.Option(metavar="TIME", help="Again and again, until it is ended.")] = None,
+    textfile: Annotated[str | None, typer.Option(metavar="FILE", help="Write metrics for node_exporter.")] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="With --every: serve metrics there.")] = None,
+    ca: Annotated[str | None, typer.Option(metavar="FILE", help="Who else vouches for https:// URLs.")] = None,
 ) -> None:
     """Ask a running edge whether it is ready, or by its address a collector: exit code 0 if it serves, 1 if not.
 
-    For health checks.
+    For health checks. With --through, what a customer sees: a request with the key in EDGEPROXY_PROBE_KEY is answered,
+    its RateLimit fields make sense, and its usage arrives in the collector, which is asked with the token in
+    EDGEPROXY_PROBE_TOKEN.
     """
+    if through is not None:
+        from edgeproxy.cli import probing
+
+        probing.run(probing.aim(through, collector, within, ca), every, textfile, listen)
+        return
+    if any(given is not None for given in (collector, every, textfile, listen, ca)):
+        fail("--collector, --every, --textfile, --listen and --ca go with --through", 2)
     url, path = admin_url(config, admin), "/healthz" if live else "/readyz"
     fetch(url.replace("http:", "https:", 1) if tls else url, path, PROBE_TIMEOUT)
     typer.echo("alive" if live else "ready")

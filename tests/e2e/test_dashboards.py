@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -12,11 +13,13 @@ import pytest
 import yaml
 
 from edgeproxy.metrics import METRICS
+from edgeproxy.probe.steps import Step
+from edgeproxy.probe.told import Told
 from tests.support.authority import Authority
 from tests.support.collector import EDGE, Collector
 from tests.support.customers import UNLIMITED, key_of, people
 from tests.support.edge import Edge
-from tests.support.ports import HOST
+from tests.support.ports import HOST, Ports
 from tests.support.prometheus import SERVER as PROMETHEUS
 from tests.support.prometheus import Prometheus
 from tests.support.redis import SERVER as REDIS
@@ -129,9 +132,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             ],
             **everybody,
         )
-        made = ends.enter_context(
-            closing(Prometheus(folder / "prometheus", {"edgeproxy": edge.admin, "collector": collector.port}))
-        )
+        probe = Ports(1)
+        ends.callback(probe.close)
+        told = Told("edge.test:8080")
+        told.tell([Step("request", 0.02)], time.time())
+        told.serve(HOST, probe.numbers[0])
+        targets = {"edgeproxy": edge.admin, "collector": collector.port, "probe": probe.numbers[0]}
+        made = ends.enter_context(closing(Prometheus(folder / "prometheus", targets)))
 
         def seen(expression: str) -> bool:
             """Whether that is so; asks the edge for this and that, so that rates have something to tell."""
@@ -165,5 +172,5 @@ def test_prometheus_answers_each_query_with_what_a_live_edge_tells(file: Path, p
     for query in queries(file):
         asked = query.replace("$__rate_interval", "5m")
         if not prometheus.asked(re.sub(r"\$\{?\w+\}?", ".*", asked)):
-            without.update(re.findall(r"(?:(?:edge|collector)_\w+|ALERTS)", query))
+            without.update(re.findall(r"(?:(?:edge|edgeproxy|collector)_\w+|ALERTS)", query))
     assert without <= {*QUIET, "ALERTS"}

@@ -1,0 +1,187 @@
+"""`edgeproxy probe --through`: a real edge, and the collector that it ships to or does not."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from tests.support.ask import ask
+from tests.support.collector import EDGE, Collector, sha256
+from tests.support.customers import UNLIMITED, key_of, people
+from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
+from tests.support.process import Process
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
+
+TOKEN = "token-of-probe"
+
+
+class Site(NamedTuple):
+    """An edge and its collector."""
+
+    edge: Edge
+    collector: Collector
+
+    def arguments(self) -> list[str]:
+        """Of a probe of both."""
+        ask_for = [f"http://{HOST}:{self.edge.port}/", "--collector", f"http://{HOST}:{self.collector.port}/"]
+        return ["probe", "--through", *ask_for, "--within", "20s"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One that is well."""
+    folder = tmp_path_factory.mktemp("probe")
+    with ExitStack() as ends:
+        upstream = Upstream(folder / "upstream")
+        ends.callback(upstream.stop)
+        collector = ends.enter_context(closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")))
+        collector.settings["tokens"].append({"sha256": sha256(TOKEN), "customer": "probe"})
+        edge = ends.enter_context(closing(Edge(folder / "edge", upstream.port, **people(probe="pro"))))
+        usage = {"collector": f"http://{HOST}:{collector.port}", "token": EDGE, "every": "200ms"}
+        collector.start()
+        edge.start(usage=usage)
+        yield Site(edge, collector)
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPROXY_PROBE_KEY", key_of("probe"))
+    monkeypatch.setenv("EDGEPROXY_PROBE_TOKEN", TOKEN)
+
+
+def samples(text: str) -> dict[tuple[str, str], float]:
+    """What is told, by its name and the last of its labels."""
+    families = text_string_to_metric_families(text)
+    return {
+        (one.name, [*one.labels.values()][-1]): one.value
+        for family in families
+        for one in family.samples
+        if not one.name.endswith("_created")
+    }
+
+
+@pytest.mark.usefixtures("secrets")
+def test_a_probe_sees_the_answer_its_limit_fields_and_its_usage(site: Site, tmp_path: Path) -> None:
+    told = tmp_path / "edge.prom"
+    for _ in range(2):
+        done = CliRunner().invoke(cli.app, [*site.arguments(), "--textfile", str(told)])
+        assert (done.exit_code, done.stderr) == (0, "")
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        [step, "ok,"] for step in ("request", "limits", "usage")
+    ]
+    found = samples(told.read_text())
+    assert {step: found["edgeproxy_probe_ok", step] for step in ("request", "limits", "usage")} == {
+        "request": 1,
+        "limits": 1,
+        "usage": 1,
+    }
+    assert found["edgeproxy_probe_seconds", "usage"] > found["edgeproxy_probe_seconds", "limits"]
+    assert told.stat().st_mode & 0o444 == 0o444, "node_exporter reads it as another user"
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize(
+    ("key", "token", "failed"),
+    [
+        ("key-of-nobody", TOKEN, {"request": "the request was answered 401"}),
+        (
+            key_of(UNLIMITED),
+            TOKEN,
+            {"limits": "the answer has no RateLimit fields", "usage": "is not in the collector"},
+        ),
+        (key_of("probe"), "unknown", {"usage": "the collector answered 401"}),
+    ],
+    ids=["its key is not known", "it has no limits, and the token is another customer's", "its token is not known"],
+)
+def test_a_probe_that_fails_names_the_step_and_why(
+    key: str, token: str, failed: dict[str, str], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_PROBE_KEY", key)
+    monkeypatch.setenv("EDGEPROXY_PROBE_TOKEN", token)
+    done = CliRunner().invoke(cli.app, [*site.arguments(), "--within", "500ms"])
+    assert done.exit_code == 1
+    said = dict(line.split(maxsplit=1) for line in done.stderr.splitlines())
+    assert said.keys() == failed.keys()
+    for step, why in failed.items():
+        assert why in said[step]
+    assert key not in done.output
+    assert token not in done.output
+
+
+@pytest.mark.usefixtures("secrets")
+def test_an_edge_that_ships_nothing_fails_the_probe_and_nobody_at_all_does(site: Site) -> None:
+    well = site.edge.settings["usage"]
+    with closing(Ports(1)) as ports:
+        nobody = f"http://{HOST}:{ports.numbers[0]}"
+        done = CliRunner().invoke(cli.app, ["probe", "--through", nobody])
+        assert done.exit_code == 1
+        assert done.stderr.startswith(f"request FAILED: nobody answers at {nobody}")
+        try:
+            assert site.edge.reload(usage={**well, "collector": nobody}).status == 200
+            done = CliRunner().invoke(cli.app, [*site.arguments(), "--within", "1s"])
+        finally:
+            assert site.edge.reload(usage=well).status == 200
+    assert done.exit_code == 1
+    assert done.stdout.split()[::4] == ["request", "limits"]
+    assert done.stderr == "usage   FAILED: the request is not in the collector's usage after 1 s\n"
+
+
+def test_a_probe_goes_on_and_serves_what_it_found_until_it_is_ended(site: Site, tmp_path: Path) -> None:
+    environ = {"EDGEPROXY_PROBE_KEY": key_of("probe"), "EDGEPROXY_PROBE_TOKEN": TOKEN}
+    with closing(Ports(1)) as ports:
+        (port,) = ports.numbers
+        command = [
+            sys.executable,
+            "-m",
+            "edgeproxy",
+            *site.arguments(),
+            "--every",
+            "300ms",
+            "--listen",
+            f"{HOST}:{port}",
+        ]
+        process = Process(command, tmp_path / "log", environ=environ)
+
+        def rounds() -> float:
+            try:
+                return samples(ask(port, "/metrics").body.decode()).get(("edgeproxy_probe_rounds_total", "ok"), 0)
+            except OSError:
+                return 0
+
+        try:
+            until(lambda: rounds() >= 2, "two rounds went well", seconds=60)
+        finally:
+            assert process.stop() == 0, process.output
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--through", "edge:8080"], "is no URL"),
+        (["--through", "http://edge", "--collector", "collector"], "is no URL"),
+        (["--through", "http://edge", "--within", "soon"], "--within"),
+        (["--through", "http://edge", "--every", "0s"], "--every"),
+        (["--through", "http://edge", "--listen", "127.0.0.1:9"], "goes with --every"),
+        (["--through", "http://edge", "--ca", "/nowhere.pem"], "--ca"),
+        (["--every", "5s"], "go with --through"),
+    ],
+)
+def test_arguments_that_cannot_be_used_end_it_with_2(arguments: list[str], why: str) -> None:
+    done = CliRunner().invoke(cli.app, ["probe", *arguments])
+    assert done.exit_code == 2
+    assert why in done.stderr
+
+
+def test_a_probe_without_its_key_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEPROXY_PROBE_KEY", raising=False)
+    done = CliRunner().invoke(cli.app, ["probe", "--through", "http://edge"])
+    assert (done.exit_code, done.stderr) == (2, "set EDGEPROXY_PROBE_KEY in the environment\n")

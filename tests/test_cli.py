@@ -233,7 +233,7 @@ def test_quick_serves_without_a_file_and_leaves_nothing(served: list[tuple[Setti
     ((settings, path),) = served
     assert path is None
     assert settings.listen == (Listener(address=Address("127.0.0.1", 0)),)
-    assert settings.admin is None
+    assert settings.admin.address is None
     assert settings.tiers["anonymous"].limits[0].count == 100
     assert not settings.state.exists()
 
@@ -538,17 +538,24 @@ def test_an_edge_without_workers_is_not_well() -> None:
     assert result.stderr == "no worker is running\n"
 
 
-def test_the_admin_listener_must_be_known(tmp_path: Path, broken: str) -> None:
-    without = tmp_path / "without.yaml"
-    without.write_text("upstreams: {a: {endpoints: [http://a]}}\nroutes: [{path: /, upstream: a}]\n")
+def test_the_admin_listener_must_be_known(broken: str) -> None:
     for arguments, said in (
         (["--admin", "nowhere"], "--admin: 'nowhere' is not an address with a port, "),
-        (["-c", str(without)], f"{without} has no admin listener: say --admin HOST:PORT\n"),
         (["-c", broken], f"{broken}:1: drain: "),
     ):
         result = run("status", *arguments)
         assert result.exit_code == 2
         assert result.stderr.startswith(said)
+
+
+def test_the_socket_is_asked_where_a_file_names_no_address(tmp_path: Path) -> None:
+    without = tmp_path / "without.yaml"
+    without.write_text(
+        f"state: {tmp_path}\nupstreams: {{a: {{endpoints: [http://a]}}}}\nroutes: [{{path: /, upstream: a}}]\n"
+    )
+    result = run("status", "-c", str(without))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"nobody answers at unix:{tmp_path}/admin.sock: ")
 
 
 @pytest.mark.parametrize(

@@ -223,16 +223,17 @@ def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_
     edge = services()["edge"]
     environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
     settings = load(ROOT / "config" / "edge.yaml", environ)
-    assert settings.admin is not None
     assert [str(listener.address) for listener in settings.listen] == ["0.0.0.0:8080"]
-    assert str(settings.admin) == "0.0.0.0:9090"
+    assert str(settings.admin.address) == "0.0.0.0:9090"
+    assert {"edge", "127.0.0.1"} <= set(settings.admin.hosts), "Prometheus and who comes by the published port"
+    assert sha256("demo-admin-token") in settings.admin.tokens[0].sha256
     assert any(volume.endswith(f":{settings.state}") for volume in edge["volumes"])
     assert int(edge["stop_grace_period"].removesuffix("s")) > settings.drain
     (entry,) = [rest for name, rest in instructions() if name == "ENTRYPOINT" and "gunicorn" in rest]
     assert f"0.0.0.0:{environ['API_URL'].rpartition(':')[2]}" in json.loads(entry)
     for published in edge["ports"]:
         if published.endswith(":9090"):
-            assert published.startswith("127.0.0.1:"), "the admin listener has no password"
+            assert published.startswith("127.0.0.1:"), "it is not for the public"
 
 
 def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:

@@ -2,27 +2,42 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from edgeproxy.admin_socket import NAME
 from edgeproxy.cli.files import load_file
 from edgeproxy.cli.outcome import fail
+
+if TYPE_CHECKING:
+    from urllib.request import BaseHandler
 
 Answer = TypeVar("Answer")
 
 ADMIN = "127.0.0.1:9090"
-"""Where an edge is asked unless an option says otherwise."""
+"""Where an edge is asked that has no socket where it is looked for, unless an option says otherwise."""
+STATE = Path("var/edge")
+"""The state directory whose socket is asked unless an option says otherwise: where edges have it by default."""
+TOKEN = "EDGEPROXY_ADMIN_TOKEN"
+"""The variable of the environment that has the token of an address."""
+AT_SOCKET = "unix:"
+"""How the URL of a socket begins."""
 ANSWER_TIMEOUT = 10.0
 """Seconds for the admin listener to answer."""
 PROBE_TIMEOUT = 3.0
 """Seconds for it to answer `probe`: less than what any health check waits."""
 
 AdminFile = Annotated[
-    Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration that names the admin listener.")
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration of the edge that is asked.")
 ]
 AdminAddress = Annotated[
-    str | None, typer.Option("--admin", metavar="HOST:PORT", help=f"The admin listener; by default {ADMIN}.")
+    str | None,
+    typer.Option(
+        "--admin",
+        metavar="HOST:PORT",
+        help=f"The admin listener; by default {STATE / NAME} if it is there, else {ADMIN}. Its token: ${TOKEN}.",
+    ),
 ]
 
 
@@ -94,14 +109,15 @@ def probe(
 
 
 def admin_url(config: Path | None, admin: str | None) -> str:
-    """The URL of the admin listener that is asked: as given, else as configured, else the usual one."""
+    """The URL of the admin listener that is asked: as given, else the socket of the edge, else its address."""
     from edgeproxy.config.parsers import AN_ADDRESS, split_address
 
-    address = split_address(admin or ADMIN)
+    state, address = STATE, split_address(admin or ADMIN)
     if admin is None and config is not None:
-        address = load_file(config, files=False).admin
-        if address is None:
-            fail(f"{config} has no admin listener: say --admin HOST:PORT", 2)
+        settings = load_file(config, files=False)
+        state, address = settings.state, settings.admin.address
+    if admin is None and ((state / NAME).exists() or address is None):
+        return f"{AT_SOCKET}{state / NAME}"
     if address is None:
         fail(f"--admin: {admin!r} is not an address with a port, {AN_ADDRESS}", 2)
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -124,20 +140,17 @@ def fetch(url: str, path: str, seconds: float) -> bytes:
 
     Over https:// nobody has to prove who they are: it is asked whether they are well.
     """
+    import os
     from http.client import HTTPException
     from urllib.error import HTTPError
-    from urllib.request import BaseHandler, HTTPSHandler, ProxyHandler, build_opener
+    from urllib.request import Request, build_opener
 
-    handlers: list[BaseHandler] = [ProxyHandler({})]
-    if url.startswith("https:"):
-        import ssl
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        handlers.append(HTTPSHandler(context=context))
-    directly = build_opener(*handlers)
+    where = "http://localhost" if url.startswith(AT_SOCKET) else url
+    asked = Request(where + path)
+    if url.startswith("http://") and (token := os.environ.get(TOKEN)):
+        asked.add_header("Authorization", f"Bearer {token}")
     try:
-        with directly.open(url + path, timeout=seconds) as answer:
+        with build_opener(*_handlers(url)).open(asked, timeout=seconds) as answer:
             body: bytes = answer.read()
             return body
     except HTTPError as refusal:
@@ -147,6 +160,24 @@ def fetch(url: str, path: str, seconds: float) -> bytes:
         fail(f"nobody answers at {url}: {getattr(failure, 'reason', failure)}", 1)
     except HTTPException:
         fail(f"{url}{path} does not answer as an edge does", 1)
+
+
+def _handlers(url: str) -> "list[BaseHandler]":
+    """How to connect: directly, and to a socket or over TLS where the URL says so."""
+    from urllib.request import HTTPSHandler, ProxyHandler
+
+    handlers: list[BaseHandler] = [ProxyHandler({})]
+    if url.startswith(AT_SOCKET):
+        from edgeproxy.cli.unix_http import UnixHandler
+
+        handlers.append(UnixHandler(Path(url.removeprefix(AT_SOCKET))))
+    if url.startswith("https:"):
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        handlers.append(HTTPSHandler(context=context))
+    return handlers
 
 
 def _detail(body: bytes) -> str | None:

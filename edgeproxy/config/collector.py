@@ -14,13 +14,13 @@ from edgeproxy.config import parsers, references, unsupported
 from edgeproxy.config.check import Kind
 from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Moment, Name, Tier
 from edgeproxy.config.part import Part
-from edgeproxy.config.references import Fault, Once
+from edgeproxy.config.references import Fault
+from edgeproxy.config.tokens import read_digests
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import quantity, shown, text, wrong
 
 A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-A_DIGEST = "64 hex digits, the SHA-256 of the token: printf %s TOKEN | sha256sum"
 A_KEEP = "days such as 400day, or forever"
 DAY_SECONDS = 86400.0
 KEEP_DAYS_MIN = 2
@@ -50,14 +50,6 @@ def read_database(value: object) -> str:
         if name != "sslmode" or values[0] not in SSL_MODES:
             raise wrong(f"has {shown(name)}", f"after a ? there may be sslmode={'|'.join(SSL_MODES)}")
     return url
-
-
-def read_digests(value: object) -> tuple[str, ...]:
-    """Read the SHA-256 of a token, or a list of several while one secret replaces another."""
-    given = value if isinstance(value, list | tuple) else [value]
-    if not given:
-        raise wrong("is empty", A_DIGEST)
-    return tuple([parsers.read_digest(one, A_DIGEST) for one in given])
 
 
 def read_kept(value: object) -> float | None:
@@ -154,21 +146,13 @@ def faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of a collector.yaml."""
     yield from references.faults(tree)
     yield from _faults_of_retention(tree)
-    digests, names = Once(), Once()
+    yield from references.tokens(references.members(tree, "tokens"))
     for path, token in references.members(tree, "tokens"):
         given = token.get("sha256")
-        for digest in given if isinstance(given, list) else [given]:
-            if isinstance(digest, str) and (first := digests.again(digest.lower(), (*path, "sha256"))):
-                yield Fault(
-                    (*path, "sha256"), "is the token that is defined already at", "leave one of them out", first
-                )
-        name = token.get("name")
-        if isinstance(given, list) and len(given) > 1 and name is None:
+        if isinstance(given, list) and len(given) > 1 and token.get("name") is None:
             yield Fault(
                 (*path, "sha256"), "has several secrets, and the token no name", "write name: what edges are bound to"
             )
-        if isinstance(name, str) and (first := names.again(name, (*path, "name"))):
-            yield Fault((*path, "name"), "is the name of the token at", "name each token once", first)
         if ("role" in token) == ("customer" in token):
             what = "has a role and a customer" if "role" in token else "has neither a role nor a customer"
             yield Fault(path, what, A_ROLE)

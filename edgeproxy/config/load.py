@@ -134,11 +134,11 @@ def _unless_wrong(loaded: Loaded[S]) -> S | None:
 def dump(settings: Settings) -> bytes:
     """Settings for a worker to `restore`: all but the customers as JSON on one line, then a line for each of these.
 
-    Takes a second for a hundred thousand keys. Workers ship nothing and ask no hub: they are not told the collector's
-    token, nor more of the hub than which it is.
+    Takes a second for a hundred thousand keys. Workers ship nothing, ask no hub and answer no operator: they are not
+    told the collector's token, nor more of the hub than which it is, nor who may ask the admin listener.
     """
     told = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
-    rest = told.model_dump_json(by_alias=True, exclude={"customers", "keys", "usage"}).encode()
+    rest = told.model_dump_json(by_alias=True, exclude={"admin", "customers", "keys", "usage"}).encode()
     return b"\n".join((rest, *customers.dump(settings)))
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainSerializer, Tag
 
 from edgeproxy.config import parsers, units
+from edgeproxy.config.admin import Admin, guarded, read_admin
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
 from edgeproxy.config.auth import Auth
 from edgeproxy.config.cors import Cors
@@ -574,8 +575,9 @@ class Written(Part):
         BeforeValidator(parsers.read_one_or_more),
     ] = (Listener(address=parsers.Address("127.0.0.1", 8080)),)
     """Where clients connect: HOST:PORT, {address, tls}, or a list of these."""
-    admin: Address | None = None
-    """Where operators ask for health, metrics and usage; not for the public. By default nowhere."""
+    admin: Annotated[Admin, AfterValidator(guarded), BeforeValidator(read_admin)] = Admin()
+    """Where operators ask for health, metrics and usage: unix (a socket in the state directory), HOST:PORT, or
+    {address, tokens, hosts}."""
     workers: Annotated[int, BeforeValidator(units.read_workers)] = Field(default_factory=units.cores)
     """How many processes serve; by default `auto`, one for each core."""
     state: Folder = Path("var/edge")

@@ -361,16 +361,17 @@ def without_password(url: str) -> str:
 
 def is_here(origin: str) -> bool:
     """Whether a URL that was read is of this host alone: a loopback address, or the name of one (RFC 6761)."""
-    return _is_loopback(urlsplit(origin).hostname or "")
+    return is_loopback(urlsplit(origin).hostname or "")
 
 
 def is_hub_here(url: str) -> bool:
     """Whether the URL of a hub names this host alone."""
     addresses = map(split_address, HubUrl.of(url).where)
-    return all(address is not None and _is_loopback(address.host) for address in addresses)
+    return all(address is not None and is_loopback(address.host) for address in addresses)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is a loopback address, or the name of one (RFC 6761)."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -530,6 +531,11 @@ def read_listener(value: object) -> object:
     if isinstance(value, str) and "://" in value:
         raise wrong(f"{shown(value)} is a URL", A_LISTENER)
     return {"address": value} if isinstance(value, str | Address) else value
+
+
+def read_words(value: object) -> object:
+    """A list, or its members as one text with spaces between them, as a variable of the environment has it."""
+    return value.split() if isinstance(value, str) else value
 
 
 def read_endpoint(value: object) -> object:

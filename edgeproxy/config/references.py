@@ -5,7 +5,7 @@ has not the shape that it should have: the models say so.
 """
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple
 
 from pydantic_core import PydanticCustomError
@@ -64,6 +64,7 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _quotas(tree)
     yield from _regions(tree)
     yield from _listeners(tree)
+    yield from _admin(tree)
     yield from _certificates(tree)
     yield from _upstreams(tree)
     yield from _usage(tree)
@@ -303,6 +304,27 @@ def _listeners(tree: Table) -> Iterator[Fault]:
                 yield Fault(path, what, "listen at another port", first)
                 break
         before.append((address, path))
+
+
+def _admin(tree: Table) -> Iterator[Fault]:
+    """Find tokens of the admin listener that are there twice."""
+    admin = tree.get("admin")
+    if isinstance(admin, Table):
+        yield from tokens(_mappings(("admin", "tokens"), admin.get("tokens")))
+
+
+def tokens(found: Iterable[tuple[Steps, Table]]) -> Iterator[Fault]:
+    """Find secrets and names that several tokens have; `found` are these, each with its path."""
+    digests, names = Once(), Once()
+    for path, token in found:
+        given, name = token.get("sha256"), token.get("name")
+        for digest in given if isinstance(given, list) else [given]:
+            if isinstance(digest, str) and (first := digests.again(digest.lower(), (*path, "sha256"))):
+                yield Fault(
+                    (*path, "sha256"), "is the token that is defined already at", "leave one of them out", first
+                )
+        if isinstance(name, str) and (first := names.again(name, (*path, "name"))):
+            yield Fault((*path, "name"), "is the name of the token at", "name each token once", first)
 
 
 def _listening(tree: Table) -> list[tuple[Steps, Value]]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from edgeproxy.config import auth, cors, methods, models, parsers, paths, timeouts, units
+from edgeproxy.config import admin, auth, cors, methods, models, parsers, paths, timeouts, tokens, units
 
 Schema = dict[str, Any]
 
@@ -26,7 +26,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (auth, cors, paths, timeouts, models)
+MODELS = (admin, auth, cors, paths, timeouts, models)
 """The modules with models, those that others import first."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "Written": {"upstreams", "routes"}}
@@ -86,6 +86,8 @@ TIME = text(rf"{units.NUMBER} ?({'|'.join(units.SECONDS)})", "250ms", "5s", "2mi
 SIZE = rf"{units.NUMBER} ?({'|'.join(units.BYTES)})"
 RATE = rf"{units.NUMBER} ?/ ?({units.NUMBER} ?)?({'|'.join(units.SECONDS)})"
 AT_ONCE = any_of({"const": "none"}, number(units.some_at_once.lowest, units.some_at_once.highest))
+DIGEST = text(parsers.DIGEST.pattern)
+PAIRS = text(rf"|{parsers.NAME.pattern}:{parsers.DIGEST.pattern}( +{parsers.NAME.pattern}:{parsers.DIGEST.pattern})*")
 WORKERS = any_of({"const": "auto"}, number(units.some_workers.lowest, units.some_workers.highest))
 
 FORMS: dict[Hashable, Form] = {
@@ -117,7 +119,7 @@ FORMS: dict[Hashable, Form] = {
         always(text(rf"(?!({parsers.NO_TIMEZONES.pattern})$){parsers.TIMEZONE.pattern}", "UTC", "Europe/Berlin"))
     ),
     parsers.read_access_log: Form(lambda inner: any_of(OFF, LOG, inner), lambda _: "off"),
-    parsers.read_digest: Form(always(text(parsers.DIGEST.pattern))),
+    parsers.read_digest: Form(always(DIGEST)),
     parsers.read_folder: Form(always(text(".+", "var/edge"))),
     parsers.read_secret: Form(always({"type": "string"}), lambda _: None),
     parsers.read_token: Form(always(text(f"|{parsers.TOKEN.pattern}")), lambda _: None),
@@ -125,6 +127,10 @@ FORMS: dict[Hashable, Form] = {
         lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), lambda members: str(members[0].address)
     ),
     parsers.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
+    parsers.read_words: Form(lambda inner: any_of({"type": "string"}, inner), lambda _: None),
+    tokens.read_pairs: Form(lambda inner: any_of(PAIRS, inner), lambda _: None),
+    tokens.read_digests: Form(lambda inner: any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
+    admin.read_admin: Form(lambda inner: any_of(words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
     parsers.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
     units.read_wait: Form(always(TIME), units.brief),
     parsers.read_key_field: Form(always(text(parsers.KEY_FIELD.pattern, "X-API-Key"))),

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import platform
-import resource
 import secrets
 import signal
 import socket
@@ -44,6 +43,7 @@ from edgeproxy.supervisor.watch import watch
 from edgeproxy.supervisor.workers import Stillborn, Workers
 from edgeproxy.sync.coordinator import Coordinator
 from edgeproxy.tasks import Tasks
+from edgeproxy.web_listener import raise_descriptor_limit
 
 TICK_SECONDS = 1.0
 """Seconds between heartbeats and slices of housekeeping."""
@@ -66,7 +66,7 @@ class Supervisor:
         settings: Settings,
         store: Store,
         listening: Sequence[socket.socket],
-        admin: Admin | None,
+        admin: Admin,
         config_path: Path | None,
         command: Sequence[str],
         watched: Mapping[str, FileSignature] | None = None,
@@ -117,12 +117,11 @@ class Supervisor:
             "edge starting",
             config=None if self._config_path is None else str(self._config_path),
             listen=[str(sockets.address_of(one)) for one in self._listening],
-            admin=None if self._admin is None else str(self._admin.address),
+            admin=None if self._admin.address is None else str(self._admin.address),
             workers=self._workers.places,
             state=str(self._reloads.serving.state),
         )
-        if self._admin is not None and not self._admin.shared:
-            await self._admin.open(self._status, self._table_reader, self._reloads)
+        await self._admin.open(self._status, self._table_reader, self._reloads)
         await self._accounting.begin()
         if self._coordinator is not None:
             self._coordinator.begin()
@@ -226,8 +225,7 @@ class Supervisor:
                 return 1
             self._status.phase = "serving"
             self._store.control.serve(self._token, monotonic())
-            if self._admin is not None:
-                await self._admin.open(self._status, self._table_reader, self._reloads)
+            self._admin.serve()
             self._systemd.ready(self._said())
             self._log.info("edge serving", workers=self._workers.ready)
         await stop
@@ -239,7 +237,7 @@ class Supervisor:
         seconds = self._reloads.serving.drain
         self._systemd.stopping(self._said())
         self._log.info("edge draining", seconds=seconds)
-        if self._admin is not None and self._other_serves():
+        if self._other_serves():
             await self._admin.step_back()
         self._hand_back()
         # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
@@ -251,8 +249,7 @@ class Supervisor:
             await self._coordinator.end()
         await self._tasks.cancel()
         await self._upstreams.end()
-        if self._admin is not None:
-            await self._admin.close()
+        await self._admin.close()
         self._log.info("edge stopped")
 
     def _hand_back(self) -> None:
@@ -278,6 +275,7 @@ class Supervisor:
         while True:
             self._systemd.status(self._said())
             if self._status.phase == "serving" and not self._other_serves():
+                self._admin.take_socket()
                 self._store.control.serve(self._token, monotonic())
             await asyncio.sleep(TICK_SECONDS)
 
@@ -342,7 +340,7 @@ def run(
             taken = [address for address in addresses(settings) if sockets.listened_on(address)]
             listening = sockets.bind_all(listener.address for listener in settings.listen)
             owned.callback(sockets.close, listening)
-            admin = None if settings.admin is None else Admin(settings.admin)
+            admin = Admin(settings)
             store = state.prepare(settings)
             owned.callback(store.close)
             state.refuse_log(settings)
@@ -364,7 +362,7 @@ async def _serve(
     settings: Settings,
     store: Store,
     listening: Sequence[socket.socket],
-    admin: Admin | None,
+    admin: Admin,
     config_path: Path | None,
     command: Sequence[str],
     watched: Mapping[str, FileSignature] | None,
@@ -376,13 +374,8 @@ async def _serve(
 def addresses(settings: Settings) -> tuple[Address, ...]:
     """All that this configuration listens on."""
     listening = tuple(listener.address for listener in settings.listen)
-    return listening if settings.admin is None else (*listening, settings.admin)
-
-
-def raise_descriptor_limit() -> None:
-    """Let this process and its workers open as many descriptors as the host allows, one a connection."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    address = settings.admin.address
+    return listening if address is None else (*listening, address)
 
 
 def complain(why: str) -> None:

@@ -68,6 +68,8 @@ class Plan(NamedTuple):
 def plan(serving: Settings, loaded: Settings) -> Plan:
     """What can be applied of `loaded` while the edge runs: all but what needs a restart, which stays as it is."""
     waits = tuple(field for field in NEED_RESTART if getattr(loaded, field) != getattr(serving, field))
+    if loaded.admin.address == serving.admin.address:
+        waits = tuple(field for field in waits if field != "admin")  # Tokens and names are looked up at each request.
     if loaded.hub.is_shared != serving.hub.is_shared:
         # The tables have another layout then.
         waits = (*waits, "hub")

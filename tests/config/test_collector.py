@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config import collector, load
+from edgeproxy.config import collector, load, tokens
 from edgeproxy.config.collector import A_DATABASE, SSL_MODES
 from edgeproxy.config.explain import EXAMPLES
 from edgeproxy.config.parsers import Address
@@ -130,7 +130,7 @@ def test_what_a_database_may_be_asked_besides(said, query, name):
     ("token", "problem"),
     [
         ("{role: edge}", "0.sha256: is missing, write sha256: and the SHA-256 of the token in hex"),
-        ("{sha256: secret, role: edge}", f"0.sha256: has 6 characters that are not a SHA-256, {collector.A_DIGEST}"),
+        ("{sha256: secret, role: edge}", f"0.sha256: has 6 characters that are not a SHA-256, {tokens.A_DIGEST}"),
         (f"{{sha256: {A}}}", f"0: has neither a role nor a customer, {collector.A_ROLE}"),
         (f"{{sha256: {A}, role: read, customer: acme}}", f"0: has a role and a customer, {collector.A_ROLE}"),
         (f"{{sha256: {A}, role: writer}}",
@@ -145,7 +145,7 @@ def test_what_a_database_may_be_asked_besides(said, query, name):
          "1.name: is the name of the token at collector.yaml:1, name each token once"),
         (f"{{sha256: [{A}, {B}], role: edge}}",
          "0.sha256: has several secrets, and the token no name, write name: what edges are bound to"),
-        ("{sha256: [], role: edge}", f"0.sha256: is empty, {collector.A_DIGEST}"),
+        ("{sha256: [], role: edge}", f"0.sha256: is empty, {tokens.A_DIGEST}"),
         (f"{{sha256: {A}, role: edge, expires: soon}}", "0.expires: 'soon' is not a date, " + A_MOMENT),
     ],
 )  # fmt: skip

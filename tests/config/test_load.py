@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.config.admin import Admin
 from edgeproxy.config.load import check, dump, load, load_customers, restore, unswept
 from edgeproxy.config.models import Hub, Settings
 from edgeproxy.config.problems import ConfigErrors
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def without_people(settings):
-    return settings.model_copy(update={"customers": {}, "keys": ()})
+    return settings.model_copy(update={"customers": {}, "keys": (), "admin": Admin()})
 
 
 def test_the_example_passes_with_an_empty_environment():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from edgeproxy.config.admin import Admin
 from edgeproxy.config.models import (
     BurstCredits,
     Certificate,
@@ -57,7 +58,7 @@ stamp_secret: ${SECRET}
     )
     assert settings.region == "no"
     assert [listener.address for listener in settings.listen] == [Address("0.0.0.0", 80), Address("::", 80)]
-    assert settings.admin == Address("localhost", 9090)
+    assert settings.admin == Admin(address=Address("localhost", 9090))
     assert settings.workers == 3
     assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]
     assert (settings.per_ip.count, settings.per_ip.window) == (200, 1.0)

@@ -18,7 +18,7 @@ def quick(to="http://127.0.0.1:9001", listen="127.0.0.1:8080", admin=None, rate=
 def test_everything_is_passed_on_to_one_upstream():
     settings = quick()
     assert settings.listen == (Listener(address=Address("127.0.0.1", 8080)),)
-    assert (settings.admin, settings.region, settings.tiers, settings.keys) == (None, "local", {}, ())
+    assert (settings.admin.address, settings.region, settings.tiers, settings.keys) == (None, "local", {}, ())
     (route,) = settings.routes
     assert (route.path, route.auth, route.host, route.methods) == ("/*", "none", None, None)
     assert settings.upstreams[route.upstream].endpoints[0].url == "http://127.0.0.1:9001"
@@ -37,7 +37,7 @@ def test_a_rate_holds_each_address():
     settings = quick(rate="100/s", admin="127.0.0.1:9090")
     (limit,) = settings.tiers["anonymous"].limits
     assert (limit.name, limit.count, limit.window) == ("anonymous", 100, 1.0)
-    assert settings.admin == Address("127.0.0.1", 9090)
+    assert settings.admin.address == Address("127.0.0.1", 9090)
     assert settings.sha256 != quick().sha256
 
 

@@ -102,6 +102,7 @@ def test_defaults_are_as_they_would_be_written(made):
     assert defaults(made) == {
         "region": "local",
         "listen": "127.0.0.1:8080",
+        "admin": "unix",
         "state": "var/edge",
         "hub": "memory://",
         "security_headers": False,

@@ -1,12 +1,20 @@
 """What operators and dashboards see: exact figures, whichever worker counted them."""
 
+import json
 from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+from signal import SIGKILL
 
 import pytest
+from typer.testing import CliRunner
 
+from edgeproxy import cli
+from edgeproxy.cli.running import TOKEN
 from tests.support.ask import Wire, ask
 from tests.support.customers import UNLIMITED, key_of, people
 from tests.support.edge import Edge, StartEdge, total
+from tests.support.ports import HOST
 from tests.support.waiting import until
 
 ROUTES = [
@@ -160,3 +168,80 @@ def test_readyz_is_503_while_the_edge_drains(edge: Edge) -> None:
         assert answer.status == 200
         assert answer["connection"] == "close"
     assert edge.supervisor.wait(10) == 0
+
+
+def test_an_address_with_tokens_answers_their_holders_by_its_names_and_the_socket_who_owns_the_state(
+    start_edge: StartEdge,
+) -> None:
+    edge = start_edge()
+    address = f"{HOST}:{edge.admin}"
+    secrets = {name: f"{name}-secret" for name in ("ops", "before", "gone")}
+    digest = {name: sha256(secret.encode()).hexdigest() for name, secret in secrets.items()}
+    guarded = {
+        "address": address,
+        "hosts": ["edge.internal"],
+        "tokens": [
+            {"name": "ops", "sha256": [digest["ops"], digest["before"]]},
+            {"name": "gone", "sha256": digest["gone"], "expires": "2020-01-01"},
+        ],
+    }
+    # Tokens are put to use by a reload, here one that anybody on this host may still ask for.
+    assert edge.reload(admin=guarded).json()["needs_restart"] == []
+
+    def holding(name: str, **fields: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {secrets[name]}", **fields}
+
+    for path, fields, status in (
+        ("/metrics", {}, 200),
+        ("/status", {}, 401),
+        ("/status", holding("gone"), 401),
+        ("/status", holding("before", Host="edge.internal:1"), 200),
+        ("/status", holding("ops", Host="evil.example"), 421),
+    ):
+        assert ask(edge.admin, path, fields=fields).status == status, (path, fields)
+    edge.write(legacy_headers=True)
+    for fields, status in (
+        ({}, 401),
+        (holding("gone"), 401),
+        (holding("ops", Host="evil.example"), 421),
+        (holding("ops", Origin="https://evil.example"), 403),
+    ):
+        refused = ask(edge.admin, "/reload", method="POST", fields=fields)
+        assert (refused.status, refused["content-type"]) == (status, "application/problem+json")
+        assert f"{HOST} {status} POST /reload" in edge.output
+    assert "configuration reloaded" in edge.output
+    edge.write(admin={**guarded, "tokens": [{"name": "ops", "sha256": digest["ops"]}]})
+    assert ask(edge.admin, "/reload", method="POST", fields=holding("before")).json()["result"] == "ok"
+    assert ask(edge.admin, "/status", fields=holding("before")).status == 401, "it has been replaced"
+    changes = [json.loads(line) for line in edge.output.splitlines() if '"admin request"' in line]
+    assert [(one["path"], one["by"], one["origin"]) for one in changes] == [
+        ("/reload", "local", HOST),
+        ("/reload", "ops", HOST),
+    ]
+    socket = Path(edge.settings["state"]) / "admin.sock"
+    assert socket.stat().st_mode & 0o777 == 0o600
+    status = CliRunner().invoke(cli.app, ["status", "-c", str(edge.file)])
+    assert status.exit_code == 0, status.stderr
+    refused_without = CliRunner().invoke(cli.app, ["status", "--admin", address], env={TOKEN: None})
+    assert (refused_without.exit_code, "token" in refused_without.stderr) == (1, True)
+    by_token = CliRunner().invoke(cli.app, ["status", "--admin", address], env={TOKEN: secrets["ops"]})
+    assert by_token.exit_code == 0, by_token.stderr
+    edge.end()
+    assert not socket.exists()
+
+
+def test_the_socket_is_that_of_the_supervisor_that_serves(start_edge: StartEdge) -> None:
+    edge = start_edge()
+    socket = Path(edge.settings["state"]) / "admin.sock"
+    first = edge.supervisor
+    inode = socket.stat().st_ino
+    edge.start()
+    until(lambda: socket.stat().st_ino != inode, "the later supervisor is asked")
+    edge.supervisor.send_signal(SIGKILL)
+    until(lambda: edge.supervisor.running is False, "it is dead")
+
+    def answers() -> bool:
+        return CliRunner().invoke(cli.app, ["probe", "-c", str(edge.file)]).exit_code == 0
+
+    assert first.running
+    until(answers, "the earlier one has taken the socket back")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientSession
 
 import edgeproxy
 from edgeproxy.config.load import Loaded, attempt, load
@@ -21,7 +21,7 @@ from edgeproxy.limits.limit_set import rule_of
 from edgeproxy.limits.policies import Policies
 from edgeproxy.metrics import METRICS
 from edgeproxy.supervisor.accounting import Accounting
-from edgeproxy.supervisor.admin import application
+from edgeproxy.supervisor.admin import Admin
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.health import Target
 from edgeproxy.supervisor.reload import Reloads
@@ -38,6 +38,8 @@ CONFIG = """
 region: eu-west
 listen: {{address: 127.0.0.1:0, tls: {{cert: {cert}, key: {key}}}}}
 workers: 2
+admin: 127.0.0.1:0
+state: {state}
 tiers:
   basic: {{limits: [{{rate: 60/min}}, {{rate: 1000/h}}]}}
   open:
@@ -63,7 +65,7 @@ class Room:
     def __init__(self, directory: Path) -> None:
         path = self.path = directory / "edge.yaml"
         self.cert, key = Authority(directory).issue("api.test", days=90)
-        path.write_text(CONFIG.format(cert=self.cert, key=key))
+        path.write_text(CONFIG.format(cert=self.cert, key=key, state=directory / "state"))
         self.settings: Settings = load(path, {})
         self.store = Store.prepare(directory / "state", workers=2, customers=1000, addresses=1000)
         self.worker = Store.join(directory / "state")
@@ -88,7 +90,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
     made.store.close()
 
 
-Client = TestClient[Any, Any]
+Client = ClientSession
 
 
 async def nobody(*command: object) -> Any:
@@ -128,8 +130,11 @@ def ask(
         accounting = Accounting(room.store, table_reader, settings.region, settings.usage)
         people = Follower(settings.state, settings, nobody, workers.add)
         status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people)
-        async with TestClient(TestServer(application(status, table_reader, reloads))) as client:
+        admin = Admin(settings)
+        await admin.open(status, table_reader, reloads)
+        async with ClientSession(f"http://{admin.address}") as client:
             await scene(client, status, workers)
+        await admin.close()
         await upstreams.end()
         await tasks.cancel()
 

@@ -1,0 +1,40 @@
+"""HTTP to a Unix socket, for urllib."""
+
+import socket
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+from urllib.request import HTTPHandler, Request
+
+from edgeproxy.admin_socket import short
+
+
+class UnixHandler(HTTPHandler):
+    """Sends every request to the socket at `path`, whatever host its URL names."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def http_open(self, request: Request) -> HTTPResponse:
+        """Connect and ask."""
+
+        def connection(host: str, **options: Any) -> HTTPConnection:
+            return UnixConnection(self._path, options["timeout"])
+
+        return self.do_open(connection, request)
+
+
+class UnixConnection(HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect; raises OSError."""
+        with short(self._path) as name:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(name)

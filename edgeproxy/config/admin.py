@@ -1,0 +1,63 @@
+"""The admin listener as operators write it: a socket in the state directory, and where they want it an address."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer
+
+from edgeproxy.config import parsers, units
+from edgeproxy.config.part import Part
+from edgeproxy.config.tokens import read_digests, read_pairs
+from edgeproxy.config.units import shown, wrong
+
+UNIX = "unix"
+"""How it is written that there is the socket alone."""
+AN_ADMIN = "unix, HOST:PORT such as 127.0.0.1:9090, or {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}"
+GUARDED = "write admin: {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}, or listen on 127.0.0.1"
+
+
+class AdminToken(Part):
+    """Who may ask the admin listener at its address. Holders send `Authorization: Bearer TOKEN`."""
+
+    name: Annotated[str, BeforeValidator(parsers.read_name)]
+    """What the log calls the holder."""
+    sha256: Annotated[tuple[str, ...], BeforeValidator(read_digests)]
+    """The SHA-256 of the token in hex, or a list of several while one secret replaces another."""
+    expires: Annotated[float, BeforeValidator(units.read_moment)] | None = None
+    """When the token ends: a date (its beginning in UTC), or a time as in RFC 3339."""
+
+    @property
+    def label(self) -> str:
+        """The token's name."""
+        return self.name
+
+
+class Admin(Part):
+    """Where operators ask for health, metrics and usage. The socket in the state directory is always there."""
+
+    address: Annotated[parsers.Address, BeforeValidator(parsers.read_address), PlainSerializer(str)] | None = None
+    """HOST:PORT; by default there is the socket alone."""
+    tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = ()
+    """Who may ask at the address for more than health and metrics; on a loopback address without them everybody."""
+    hosts: Annotated[
+        tuple[Annotated[str, BeforeValidator(parsers.read_server_name)], ...], BeforeValidator(parsers.read_words)
+    ] = ()
+    """Names by which the address is asked too, such as edge.internal."""
+
+
+def read_admin(value: object) -> object:
+    """`unix`, an address, or a mapping with it."""
+    if isinstance(value, str) and "://" in value:
+        raise wrong(f"{shown(value)} is a URL", AN_ADMIN)
+    if isinstance(value, str) and value.lower() == UNIX:
+        return {}
+    return {"address": value} if isinstance(value, str | parsers.Address) else value
+
+
+def guarded(admin: Admin) -> Admin:
+    """Return it; raises `wrong` where others than this host reach it and nobody is asked for a token."""
+    if admin.address is None:
+        if admin.tokens or admin.hosts:
+            raise wrong("has no address, and its socket asks for no tokens", "write address: HOST:PORT beside them")
+    elif not admin.tokens and not parsers.is_loopback(admin.address.host):
+        raise wrong(f"is {admin.address}, which is not of this host alone, and has no tokens", GUARDED)
+    return admin

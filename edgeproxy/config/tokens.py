@@ -1,0 +1,28 @@
+"""Tokens by which callers are known, as operators write them: never the secret, only its SHA-256."""
+
+from edgeproxy.config import parsers
+from edgeproxy.config.units import wrong
+
+A_DIGEST = "64 hex digits, the SHA-256 of the token: printf %s TOKEN | sha256sum"
+A_PAIR = "NAME:SHA256, and spaces between several"
+
+
+def read_digests(value: object) -> tuple[str, ...]:
+    """Read the SHA-256 of a token, or a list of several while one secret replaces another."""
+    given = value if isinstance(value, list | tuple) else [value]
+    if not given:
+        raise wrong("is empty", A_DIGEST)
+    return tuple([parsers.read_digest(one, A_DIGEST) for one in given])
+
+
+def read_pairs(value: object) -> object:
+    """Read tokens that are one text, as a variable of the environment has them: `NAME:SHA256 NAME:SHA256`.
+
+    Errors do not show what is no such pair: it may be a secret.
+    """
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition(":") for pair in value.split()]
+    if not all(colon and parsers.NAME.fullmatch(name) for name, colon, _ in pairs):
+        raise wrong("has a token without a name", A_PAIR)
+    return [{"name": name, "sha256": digest} for name, _, digest in pairs]

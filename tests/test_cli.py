@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.cli import commands, running
+from edgeproxy.config.key_form import REGEX
 from edgeproxy.config.models import Listener, Settings
 from edgeproxy.config.parsers import Address
 from tests.supervisor.edges import held_port
@@ -278,7 +279,7 @@ def test_key_new_prints_a_key_once_and_its_line() -> None:
     result = run("key", "new", "--customer", "acme")
     assert result.exit_code == 0
     secret, line = result.stdout.splitlines()
-    assert re.fullmatch(r"ek_live_[A-Za-z0-9]{40}", secret)
+    assert re.fullmatch(REGEX, secret)
     assert yaml.safe_load(line) == [{"sha256": hashlib.sha256(secret.encode()).hexdigest(), "customer": "acme"}]
     assert secret not in line + result.stderr
     assert run("key", "new", "--customer", "acme").stdout.splitlines()[0] != secret

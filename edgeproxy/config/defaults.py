@@ -49,6 +49,7 @@ def _route(route: Table, _name: str) -> Value:
 CALLED: dict[str, Callable[[Table, str], Value]] = {
     "tiers": lambda _, name: name,
     "customers": lambda customer, _: customer.get("tier"),
+    "keys": lambda _key, _: "key",
     "routes": _route,
 }
 """By section, what the limits of a part are called after."""

@@ -101,6 +101,15 @@ class RouteLimit(Limit):
     """What shares the limit: the requests of a customer on the route, or as in tiers."""
 
 
+class KeyLimit(Limit):
+    """One limit of a key, beside those of its customer."""
+
+    name: Name
+    """A label that clients see; by default key, then key-2 and so on."""
+    scope: Literal["key"] = "key"
+    """What shares the limit: the requests of the key."""
+
+
 class Quota(Part):
     """How much of a meter is included in a day or a month of the calendar."""
 
@@ -212,6 +221,8 @@ class Customer(Part):
     """Why the customer is not served for now; by default they are."""
     regions: Regions | None = None
     """Where the customer is served; by default everywhere."""
+    flags: tuple[Name, ...] = ()
+    """Flags that the customer has, whatever is said of them elsewhere."""
 
 
 @lru_cache(1024)
@@ -231,6 +242,8 @@ class Key(Part):
     """What the key may do: a route that asks for scopes wants all of them here. By default nothing of that kind."""
     expires: Moment | None = None
     """When the key ends: a date (its beginning in UTC), or a time as in RFC 3339."""
+    limits: tuple[KeyLimit, ...] = ()
+    """Limits of this key, beside those of the customer."""
 
 
 class Endpoint(Part):

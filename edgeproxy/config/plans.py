@@ -1,10 +1,10 @@
 """What holds a customer: the tier, and what the customer has of their own instead."""
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from edgeproxy.config.models import BurstCredits, Customer, Limit, Quota, Tier
+from edgeproxy.config.models import BurstCredits, Customer, Key, Limit, Quota, Tier
 
 ANONYMOUS = "anonymous"
 """The tier that holds requests without a key on open routes, by their address."""
@@ -40,6 +40,18 @@ def plan_of(tier: Tier, customer: Customer | None) -> Plan:
         priority=_own(customer.priority, tier.priority),
         message=_own(customer.message, tier.message),
     )
+
+
+def with_key(plan: Plan, key: Key) -> Plan:
+    """Return the plan with the limits of a key, which come in the place of those that count the same of it."""
+    if not key.limits:
+        return plan
+    own = {_counted(limit) for limit in key.limits}
+    return replace(plan, limits=(*(limit for limit in plan.limits if _counted(limit) not in own), *key.limits))
+
+
+def _counted(limit: Limit) -> tuple[str, float, str, str]:
+    return limit.scope, limit.window, limit.algorithm, limit.mode
 
 
 def unknown_in(customer: Customer, tiers: Mapping[str, Tier], meters: Container[str]) -> str | None:

@@ -26,12 +26,13 @@ NAMES = (
     ("routes", "flag", "flags"),
     ("keys", "customer", "customers"),
     ("customers", "tier", "tiers"),
+    ("customers", "flags", "flags"),
     ("flags", "tiers", "tiers"),
     ("flags", "customers", "customers"),
 )
 """Which field of which members names a member of which section, or several."""
 
-SCOPES = {"tiers": "customer", "customers": "customer", "routes": "customer_route"}
+SCOPES = {"tiers": "customer", "customers": "customer", "keys": "key", "routes": "customer_route"}
 """Where there are limits, and the scope that they have by default."""
 
 ADDRESS = "address"

@@ -29,7 +29,7 @@ PORT = ":[0-9]{1,5}"
 MODELS = (admin, auth, cors, paths, timeouts, models)
 """The modules with models, those that others import first."""
 
-ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "Written": {"upstreams", "routes"}}
+ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "KeyLimit": {"name"}, "Written": {"upstreams", "routes"}}
 """Fields that a model must have in the end, and a file need not: another file has them, or a default is made."""
 
 

@@ -227,10 +227,8 @@ class Whole:
     also: str = ""
 
     def __call__(self, value: object) -> int:
-        if isinstance(value, int):
-            return value
         hint = f"{self.also}a whole number from {self.lowest} to {self.highest}"
-        written = text(value, hint)
+        written = str(value) if type(value) is int else text(value, hint)
         if not re.fullmatch(r"-?[0-9]{1,18}", written):
             raise wrong(f"{shown(written)} is not a whole number", hint)
         if not self.lowest <= int(written) <= self.highest:

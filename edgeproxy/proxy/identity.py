@@ -15,7 +15,8 @@ from edgeproxy import log
 from edgeproxy.clock import EPOCH
 from edgeproxy.config.auth import AUTHORIZATION
 from edgeproxy.config.directory import KeyOwner, customer_of, key_of
-from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in
+from edgeproxy.config.key_form import is_miswritten
+from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in, with_key
 from edgeproxy.errors import Refused
 from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import RequestLines
@@ -138,6 +139,8 @@ class Directory:
         if identity is not None:
             known.move_to_end(secret)
             return identity
+        if is_miswritten(secret):
+            return self.unknown
         digest = hashlib.sha256(secret).digest()
         key = self._customers.key(digest)
         if key is None:
@@ -245,7 +248,8 @@ class Directory:
         """
         if route.auth == "none":
             return self._anonymous(route)
-        self._flagged(route, customer.tier, key.customer)
+        if route.settings.flag not in customer.flags:
+            self._flagged(route, customer.tier, key.customer)
         if customer.paused is not None:
             self._metrics.auth_failure("paused")
             raise Refused(customer.paused.status, customer.paused.why, close=False)
@@ -255,7 +259,7 @@ class Directory:
             raise Refused(403, f"The API key lacks the scope {missing}", close=False)
         self._fence(customer)
         tier = customer.tier
-        plan = plan_of(self._tiers[tier], customer)
+        plan = with_key(plan_of(self._tiers[tier], customer), key)
         digest = bytes.fromhex(key.sha256)
         limits = RouteLimits(self._tables, route.settings, plan, self._meters, key.customer.encode(), digest)
         prefer = None if customer.regions is None else customer.regions.prefer

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.models import Limit, Quota, Route, Settings
+from edgeproxy.config.models import Customer, Limit, Quota, Route, Settings
 from edgeproxy.config.plans import plan_of, unknown_in
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.calendar import period_of
@@ -67,7 +67,7 @@ def limit_report(tables: Mapping[str, LimitTable], settings: Settings, who: Know
     # Routes that are one but for their methods may share a label, and so their lines.
     on_routes: dict[tuple[Rule, bytes, str], Policy] = {}
     for route in settings.routes:
-        if not _can_use(settings, route, known.tier, customer):
+        if not _can_use(settings, route, known, customer):
             continue
         limits = [*((True, limit) for limit in plan.limits), *((False, limit) for limit in route.limits)]
         for each, key in _applied(limits, route.label, name, keys):
@@ -77,11 +77,13 @@ def limit_report(tables: Mapping[str, LimitTable], settings: Settings, who: Know
     return [*lines, *on_routes.values()]
 
 
-def _can_use(settings: Settings, route: Route, tier: str, customer: str) -> bool:
+def _can_use(settings: Settings, route: Route, known: Customer, customer: str) -> bool:
     """Whether a customer may be known on a route: where none is, or the route is not there for them, nothing holds."""
     if route.auth == "none":
         return False
-    return route.flag is None or has_flag(route.flag, settings.flags[route.flag], tier, customer)
+    if route.flag is None or route.flag in known.flags:
+        return True
+    return has_flag(route.flag, settings.flags[route.flag], known.tier, customer)
 
 
 def _applied(

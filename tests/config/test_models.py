@@ -73,7 +73,7 @@ stamp_secret: ${SECRET}
     }  # fmt: skip
     assert vars(settings.customers["007"]) == {
         "tier": "basic", "limits": (), "concurrency": None, "quotas": None, "burst_credits": None, "priority": None,
-        "message": None, "paused": None, "regions": None,
+        "message": None, "paused": None, "regions": None, "flags": (),
     }  # fmt: skip
     key = settings.keys[0]
     assert (key.sha256, key.customer, key.scopes, key.expires) == ("ab" * 32, "007", {"read", "a:b"}, 1798761600.0)

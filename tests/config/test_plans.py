@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from edgeproxy.config.models import BurstCredits, Quota
-from edgeproxy.config.plans import ANONYMOUS, Plan, plan_of, unknown_in
+from edgeproxy.config.plans import ANONYMOUS, Plan, plan_of, unknown_in, with_key
 from edgeproxy.config.units import Rate
 
 TIERS = """\
@@ -87,3 +87,19 @@ def test_it_is_told_what_a_plan_rests_on_and_is_not_there(loaded):
     assert unknown_in(acme.model_copy(update={"quotas": None}), settings.tiers, ()) is None
     assert unknown_in(acme, {}, settings.meters) == "tier pro"
     assert unknown_in(acme, settings.tiers, ("tokens",)) == "meter requests"
+
+
+def test_a_key_has_its_own_limits_beside_those_of_the_customer(loaded):
+    settings = loaded(
+        "tiers: {pro: {limits: [{rate: 600/min}, {rate: 60/min, scope: key, name: each}]}}\n"
+        "customers: {acme: {tier: pro}}\n"
+        f"keys: [{{sha256: {'a' * 64}, customer: acme}}, "
+        f"{{sha256: {'b' * 64}, customer: acme, limits: [{{rate: 5/min}}, {{rate: 1/s}}]}}]\n"
+    )
+    whole = plan_of(settings.tiers["pro"], settings.customers["acme"])
+    bare, limited = settings.keys
+    assert with_key(whole, bare) == whole
+    held = with_key(whole, limited)
+    assert [(limit.name, limit.count, limit.scope) for limit in held.limits] == [
+        ("pro", 600, "customer"), ("key", 5, "key"), ("key-2", 1, "key"),
+    ]  # fmt: skip

@@ -216,6 +216,8 @@ def test_whole_numbers_have_bounds():
     assert [some("1"), some("10"), some(5)] == [1, 10, 5]
     assert refusal(some, "0") == ("0 is out of range", "a whole number from 1 to 10")
     assert refusal(some, "11") == ("11 is out of range", "a whole number from 1 to 10")
+    assert refusal(some, 11) == ("11 is out of range", "a whole number from 1 to 10")
+    assert refusal(some, True) == ("is not a single value", "a whole number from 1 to 10")
     assert refusal(some, "1.0") == ("'1.0' is not a whole number", "a whole number from 1 to 10")
     assert refusal(some, "9" * 30) == (f"'{'9' * 30}' is not a whole number", "a whole number from 1 to 10")
 

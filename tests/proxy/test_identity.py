@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from edgeproxy.config.key_form import new_key
 from edgeproxy.errors import Refused
 from edgeproxy.proxy import identity
 from edgeproxy.proxy.identity import Directory
@@ -55,6 +56,18 @@ async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
     people.resolve(READER.encode(), line(READER))
     assert people.resolve(KEY.encode(), line(KEY)) is first
     assert people.resolve(UNLIMITED.encode(), line(UNLIMITED)) is not second
+
+
+async def test_a_key_with_a_wrong_check_is_unknown_without_hash_or_look_up(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await directory(edge)
+    key = new_key()
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    monkeypatch.setattr(identity, "hashlib", None)
+    assert people.resolve(wrong.encode(), line(wrong)) is people.unknown
+    with pytest.raises(AttributeError):
+        people.resolve(key.encode(), line(key))
 
 
 async def test_unknown_keys_are_not_remembered(edge: Edge) -> None:

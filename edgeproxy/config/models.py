@@ -276,6 +276,13 @@ class Endpoint(Part):
         """A TCP port."""
         return int(self.authority.rpartition(":")[2])
 
+    def sent_host(self, host: str) -> str | None:
+        """The Host that it gets where `host` is what its upstream says of that; None for the client's own."""
+        if host == "upstream":
+            # As clients write it: without the port where it is the scheme's (RFC 9110 section 7.2).
+            return self.authority.removesuffix(f":{parsers.PORTS[self.scheme]}")
+        return None if host == "pass" else host
+
 
 class Health(Part):
     """How endpoints are probed. Two failures in a row take one out, two passes bring it back."""
@@ -420,6 +427,8 @@ class Upstream(Part):
     """How long the upstream may take."""
     pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = 256
     """Idle connections that a worker keeps to each endpoint."""
+    host: Annotated[str, BeforeValidator(parsers.read_sent_host)] = "pass"
+    """The Host that it gets: what the client sent (`pass`), that of the endpoint's URL (`upstream`), or this name."""
     forward_key: Switch = False
     """Whether the upstream is sent the client's API key."""
     health: Health | None = None

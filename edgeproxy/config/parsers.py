@@ -86,6 +86,7 @@ A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {ce
 A_NETWORK = "an address or a network such as 10.0.0.0/8"
 A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
 A_HOST = "a name such as api.example.com, or *.example.com"
+A_SENT_HOST = "pass (the client's), upstream (that of the endpoint), or a name such as api.internal"
 A_METHOD = f"a method such as GET, PROPFIND or QUERY; {', '.join(methods.REFUSED)} are not forwarded"
 A_PROTOCOL = "a protocol such as websocket or SPDY/3.1"
 A_PATH = "a path such as /v1/orders, or /v1/* for all below it"
@@ -219,6 +220,15 @@ def read_host(value: object) -> str:
     if not HOST.fullmatch(host.removeprefix("*.")):
         raise wrong(f"{shown(written)} is not a host name", f"{A_HOST}, without a port")
     return host
+
+
+def read_sent_host(value: object) -> str:
+    """Read what upstreams get as Host: `pass`, `upstream`, or a name in lower case, which may have a port."""
+    written = text(value, A_SENT_HOST)
+    name, colon, port = written.lower().partition(":")
+    if not HOST.fullmatch(name) or (colon and not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16)):
+        raise wrong(f"{shown(written)} is not a host name", A_SENT_HOST)
+    return name + colon + port
 
 
 def read_path(value: object) -> str:

@@ -100,6 +100,7 @@ FORMS: dict[Hashable, Form] = {
     parsers.read_address: Form(always(ADDRESS)),
     parsers.read_network: Form(always(text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
     parsers.read_host: Form(always(text(r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))),
+    parsers.read_sent_host: Form(always(text(r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?", "pass", "upstream", "api.internal"))),
     parsers.read_path: Form(always(text(parsers.PATH.pattern, "/v1/orders", "/v1/*"))),
     parsers.read_method: Form(always(text(methods.TOKEN.pattern, "GET", "PROPFIND"))),
     parsers.read_protocol: Form(always(text(parsers.PROTOCOL.pattern, "websocket", "SPDY/3.1"))),

@@ -1,4 +1,4 @@
-"""The life of one request, top to bottom: read, guard, find, admit, stamp, select, relay, respond, meter.
+"""The life of one request, top to bottom: read, guard, find, admit, select, stamp, relay, respond, meter.
 
 An exchange belongs to one client connection, and while it lasts to one upstream connection; the two move bytes,
 the exchange decides. Its steps are those of the design, in order. What an ordinary request needs stands in the
@@ -12,6 +12,7 @@ from edgeproxy.clock import EPOCH
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1 import message, security
 from edgeproxy.http1.grammar import IDEMPOTENT, METHODS
+from edgeproxy.http1.host import with_host
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, RequestHead, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
@@ -222,8 +223,8 @@ class Exchange:
         refusing = self.admit()
         if refusing is not None:
             return self.park(AWAITS_CLAIMS, data, end) if refusing is PARKED else refusing
-        self.stamp()
         self.select()
+        self.stamp()
         client = self.client
         bare = self.head is PLAIN and not self.length and len(data) == end + 4
         if not bare:
@@ -642,6 +643,9 @@ class Exchange:
             self.count_forwards(head.forwards)
         if binding.route.finish is not None and head is PLAIN:
             self.head = FINISHED
+        assert self.endpoint is not None
+        if self.endpoint.sent_host is not None:
+            self.keep = with_host(self.keep, self.endpoint.sent_host)
         if binding.route.total_timeout is not None:
             self.client.bound(self, self.started + binding.route.total_timeout)
         if binding.forwards_key:
@@ -944,6 +948,8 @@ class Exchange:
         metrics.upstream_retry(service.name)
         endpoint.outstanding -= 1
         other.outstanding += 1
+        if other.sent_host is not None and other.sent_host != endpoint.sent_host:
+            self.message = with_host(self.message, other.sent_host)
         self.endpoint, self.tried, self.server = other, tried, None
         return True
 

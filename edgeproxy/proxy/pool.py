@@ -47,6 +47,7 @@ class Endpoint:
         "port",
         "region",
         "scheme",
+        "sent_host",
         "service",
         "tier",
         "up",
@@ -60,6 +61,9 @@ class Endpoint:
         """As configured; what certificates and the log speak of."""
         self.address = address
         """What is connected to: an IP address."""
+        sent = settings.sent_host(service.host)
+        self.sent_host = None if sent is None else sent.encode()
+        """The Host that it gets; None for the client's own."""
         self.weight = settings.weight
         self.region = settings.region or service.region
         self.tier = tier
@@ -166,6 +170,7 @@ class Service:
         "budget",
         "connect_timeout",
         "endpoints",
+        "host",
         "idle_timeout",
         "name",
         "next_pair",
@@ -193,6 +198,7 @@ class Service:
         self.connect_timeout = settings.timeouts.connect
         self.idle_timeout = settings.timeouts.idle
         self.pool = settings.pool
+        self.host = settings.host
         self.attempts = settings.retry.attempts
         self.budget = Budget(settings.retry.budget, lambda: seconds.count)
         self._ejections = ejections

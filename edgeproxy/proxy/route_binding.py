@@ -132,7 +132,8 @@ class RouteBinding:
         """The region whose endpoints are asked first."""
         self.stamps = stamps
         self.forwards_key = forwards_key
-        self.unusual = forwards_key or stamped_anew or route.finish is not None or route.total_timeout is not None
+        changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
+        self.unusual = forwards_key or stamped_anew or changes_host or is_bounded or route.finish is not None
         """Whether there is more to its requests' heads than what is joined for each."""
         usage: list[tuple[str, Count]] = []
         others = {}

@@ -18,11 +18,13 @@ TURN = 2
 
 
 class Terms(NamedTuple):
-    """How a target is probed: what is asked, how many seconds lie between two probes, and over which TLS."""
+    """How a target is probed: what is asked, how many seconds lie between two probes, over which TLS, of which Host."""
 
     path: str
     every: float
     tls: UpstreamTls
+    host: str | None = None
+    """None: that of the endpoint's URL."""
 
 
 class Target(NamedTuple):

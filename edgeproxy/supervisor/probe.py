@@ -63,11 +63,11 @@ class Prober:
         endpoint, terms = Endpoint(url=target.url), target.terms
         seconds = min(terms.every, PROBE_SECONDS_MAX)
         if endpoint.scheme == "http":
-            return await probe(endpoint, target.address, terms.path, seconds)
+            return await probe(endpoint, target.address, terms.path, seconds, host=terms.host)
         tls = self._tls.get(terms.tls)
         if tls is None:
             return "its certificates cannot be loaded"
-        return await probe(endpoint, target.address, terms.path, seconds, tls)
+        return await probe(endpoint, target.address, terms.path, seconds, tls, terms.host)
 
 
 class At(AbstractResolver):
@@ -101,10 +101,12 @@ async def probe(
     path: str,
     seconds: float,
     tls: Outward | None = None,
+    host: str | None = None,
 ) -> str | None:
     """Why the endpoint is not well at this address, None where it is: it answers with 2xx or 3xx within `seconds`.
 
-    `tls` is for endpoints of https://, whom workers speak with on the same terms.
+    `tls` is for endpoints of https://, whom workers speak with on the same terms; `host` is sent in the place of what
+    the endpoint's URL has.
     """
     connector = TCPConnector(resolver=At(address), force_close=True, use_dns_cache=False)
     try:
@@ -118,7 +120,7 @@ async def probe(
             ) as session,
             session.get(
                 URL(endpoint.url + path, encoded=True),
-                headers={"Host": endpoint.authority, "User-Agent": AGENT, "Accept": "*/*"},
+                headers={"Host": host or endpoint.authority, "User-Agent": AGENT, "Accept": "*/*"},
                 allow_redirects=False,
                 ssl=True if tls is None else tls.context,
                 server_hostname=None if tls is None else tls.server_name,

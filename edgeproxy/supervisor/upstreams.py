@@ -210,4 +210,7 @@ class Upstreams:
 
 def terms_of(upstream: Upstream) -> Terms | None:
     """How the addresses of this upstream are probed; None where they are not."""
-    return None if upstream.health is None else Terms(upstream.health.path, upstream.health.every, upstream.tls)
+    if upstream.health is None:
+        return None
+    host = None if upstream.host in ("pass", "upstream") else upstream.host
+    return Terms(upstream.health.path, upstream.health.every, upstream.tls, host)

@@ -345,3 +345,18 @@ def test_limits_say_how_closely_hosts_keep_them(loaded):
         ["strict"],
         ["bounded", "strict"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "sent"),
+    [
+        ("http://api.internal:9001", "pass", None),
+        ("http://api.internal:9001", "upstream", "api.internal:9001"),
+        ("http://api.internal", "upstream", "api.internal"),
+        ("https://[::1]:443", "upstream", "[::1]"),
+        ("https://api.internal:80", "upstream", "api.internal:80"),
+        ("http://api.internal", "shop.internal:81", "shop.internal:81"),
+    ],
+)
+def test_the_host_that_an_endpoint_gets(url, host, sent):
+    assert Endpoint(url=url).sent_host(host) == sent

@@ -111,6 +111,18 @@ def test_what_is_no_host_is_refused(host):
     assert hint == "a name such as api.example.com, or *.example.com, without a port"
 
 
+@pytest.mark.parametrize("host", ["pass", "upstream", "api.internal", "API.internal:8080", "127.0.0.1:1"])
+def test_what_upstreams_get_as_host(host):
+    assert parsers.read_sent_host(host) == host.lower()
+
+
+@pytest.mark.parametrize("host", ["", "a b", "a:", "a:x", "a:0", "a:65536", "a:1:2", "http://a", "a\r\nX: 1", "*.a"])
+def test_what_no_upstream_can_get_as_host_is_refused(host):
+    what, hint = refusal(parsers.read_sent_host, host)
+    assert what.endswith("is not a host name")
+    assert hint == parsers.A_SENT_HOST
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/*", "/v1", "/v1/", "/v1/*", "//a//b", "/a;v=1/~x", "/...", "/a..b", "/.well-known/*"]
 )

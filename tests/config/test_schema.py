@@ -134,7 +134,7 @@ def test_defaults_are_as_they_would_be_written(made):
     }
     assert defaults(made["$defs"]["Tables"]) == {"customers": 200_000, "addresses": 200_000}
     assert defaults(made["$defs"]["Route"]) == {"auth": "required", "cost": 1}
-    assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "forward_key": False}
+    assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "host": "pass", "forward_key": False}
     assert defaults(made["$defs"]["Meter"]) == {"when": "answered", "pass": False}
     assert defaults(made["$defs"]["Endpoint"]) == {"weight": 1}
     assert defaults(made["$defs"]["Health"]) == {"every": "5s"}

@@ -82,6 +82,15 @@ def test_a_probe_is_a_get_of_the_path_with_the_configured_authority() -> None:
     play(scene)
 
 
+def test_a_probe_may_ask_for_another_host() -> None:
+    async def scene(server: Server) -> None:
+        endpoint = Endpoint(url=f"http://api.internal:{server.port}")
+        assert await probe(endpoint, "127.0.0.1", "/", 10.0, host="shop.test:81") is None
+        assert [line for line in server.heads[0].split(b"\r\n") if line.startswith(b"Host")] == [b"Host: shop.test:81"]
+
+    play(scene)
+
+
 def test_an_address_of_ipv6_is_probed_too() -> None:
     async def scene(server: Server) -> None:
         assert await probe(Endpoint(url=f"http://api.internal:{server.port}"), "::1", "/", 10.0) is None

@@ -21,6 +21,7 @@ def check(config: ConfigFile) -> None:
 
     from edgeproxy.config import certificates, collector, load
     from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.warnings import collector_warnings, warnings
 
     try:
         settings = load.check(config, os.environ)
@@ -29,10 +30,14 @@ def check(config: ConfigFile) -> None:
     if isinstance(settings, collector.Settings):
         for worry in certificates.worries_of([settings.tls] if settings.tls else [], time.time()):
             typer.echo(f"warning: the certificate {worry}", err=True)
+        for warning in collector_warnings(settings):
+            typer.echo(f"warning: {warning}", err=True)
         typer.echo(f"OK: {summary_of_collector(settings)}")
         return
     for worry in certificates.worries(settings, time.time()) if settings else ():
         typer.echo(f"warning: the certificate {worry}", err=True)
+    for warning in warnings(settings) if settings else ():
+        typer.echo(f"warning: {warning}", err=True)
     if settings is not None and settings.usage is not None and settings.usage.is_exposed:
         told = f"the token for {settings.usage.collector} can be read by all on the way"
         typer.echo(f"warning: {told}: write https://", err=True)
@@ -75,9 +80,9 @@ def summary(settings: "Settings") -> str:
 
 def summary_of_collector(settings: "CollectorSettings") -> str:
     """The collector's configuration in a line, without the password of its database."""
-    import re
+    from edgeproxy.config.units import redacted
 
-    database = re.sub(r"//[^/@]*@", "//", settings.database)
+    database = redacted(settings.database)
     sizes = {"token": settings.tokens, "tier": settings.tiers, "customer": settings.customers}
     return f"collector on {settings.listen}, {database}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
 

@@ -534,8 +534,8 @@ class Limits(Part):
     """Between two requests of a connection."""
     connections: Annotated[int, BeforeValidator(units.Whole(1, 10_000_000))] = 20_000
     """Clients connected at once, to all workers together."""
-    connections_per_ip: Annotated[int, BeforeValidator(units.Whole(1, 10_000_000))] = 500
-    """Of these, from one address."""
+    connections_per_ip: Annotated[int | None, BeforeValidator(units.read_concurrency)] = None
+    """Of these, from one address, or `none` for any number."""
     pipelined: Annotated[int, BeforeValidator(units.Whole(1, 10_000))] = 16
     """Requests of a connection that are read before the one under way is answered."""
 

@@ -54,6 +54,8 @@ NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
 TOKEN = re.compile(r"[!-~]{1,1000}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+NOTHING_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""The SHA-256 of no bytes, as `sha256sum` says of a variable that is not set."""
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
 TARGET = re.compile(r"/[!\"$-~]*")
 PATH = re.compile(r"/[!#-;=?-~]*")
@@ -414,6 +416,8 @@ def read_digest(value: object, hint: str = A_DIGEST) -> str:
     if not DIGEST.fullmatch(digest):
         raise wrong(f"has {len(digest)} characters that are not a SHA-256", hint)
     lower = digest.lower()
+    if lower == NOTHING_DIGEST:
+        raise wrong("is the SHA-256 of nothing: whoever sends an empty one would be let in", hint)
     return digest if lower == digest else lower  # Nobody needs a million of them twice.
 
 

@@ -51,8 +51,13 @@ def wrong(what: str, hint: str) -> PydanticCustomError:
 
 def shown(value: str) -> str:
     """`value` as errors quote it: in one line, not longer than SHOWN_CHARACTERS_MAX, without the password of a URL."""
-    value = re.sub(r"//[^/@]*@", "//…@", value)
+    value = redacted(value, "…@")
     return repr(value if len(value) <= SHOWN_CHARACTERS_MAX else value[: SHOWN_CHARACTERS_MAX - 1] + "…")
+
+
+def redacted(value: str, instead: str = "") -> str:
+    """`value` without what may be a password: from `//`, or from the beginning of USER:PASSWORD@, to the last `@`."""
+    return re.sub(r"(//|^(?=[^@/:]*:(?!//))).*@", lambda match: match[1] + instead, value, flags=re.DOTALL)
 
 
 def text(value: object, hint: str) -> str:

@@ -156,6 +156,16 @@ class Denied(NamedTuple):
 
     violated: tuple[Bound, ...]
     retry_after: int
+    """0: no retry can succeed, see `hopeless`."""
+
+
+class Hopeless(NamedTuple):
+    """A limit that holds less than a request counts for."""
+
+    name: str
+    cost: int
+    most: int
+    """What it lets pass where nothing is used."""
 
 
 Admission = tuple[bool, Policy | None, int, Noted | None]
@@ -422,6 +432,8 @@ def denied_at_gates(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denied:
 def denied(limit_set: LimitSet, now: float) -> Denied:
     """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
 
+    No wait helps where a request counts for more than one of them ever lets pass.
+
     Where nothing refuses any more it is a slot that another worker has given back since, or that two wanted at once;
     without any, as when a table just had a row again, the first of them. Then it is for a second.
     """
@@ -445,4 +457,17 @@ def denied(limit_set: LimitSet, now: float) -> Denied:
     if not violated:
         named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
         return Denied(named[:1], 1)
-    return Denied(tuple(violated), longest)
+    return Denied(tuple(violated), 0 if hopeless(limit_set) else longest)
+
+
+def hopeless(limit_set: LimitSet) -> tuple[Hopeless, ...]:
+    """What lets no request of this set pass, whenever it comes: its cost is more than they hold."""
+    rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.bought_off :]
+    return (
+        *[Hopeless(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
+        *[
+            Hopeless(quota.name, quota.needs, quota.limit)
+            for quota in limit_set.quotas
+            if quota.hard and quota.needs > quota.limit
+        ],
+    )

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1 import message
+from edgeproxy.limits.admission import Hopeless
 
 
 class OwnAnswer(NamedTuple):
@@ -49,3 +50,9 @@ def of(
 def body_size(answer: bytes) -> int:
     """How many bytes of a whole answer are its body."""
     return len(answer) - answer.index(b"\r\n\r\n") - 4
+
+
+def never_passes(limit: Hopeless, message: str | None) -> str:
+    """The detail of a 429 after which no retry can succeed. `message`: what the plan says to those who are refused."""
+    why = f"Such a request counts for {limit.cost}, and {limit.name} never lets more than {limit.most} pass"
+    return why if message is None else f"{why}. {message}"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.snapshot import Snapshot
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
+UNBOUNDED = 1 << 62
+
 EXEMPT = b""
 """In the place of an address that has no bound."""
 
@@ -57,9 +59,10 @@ class ConnectionLimits:
         if not self._inside.claim(snapshot.connections):
             self._say("total", "all addresses", snapshot.connections)
             raise TooMany("total", 503, "This edge has as many connections as it takes")
-        if subject and not self._by_address.claim(subject, snapshot.connections_per_ip):
+        # Counted where nothing bounds them too: a reload may bring a bound.
+        if subject and not self._by_address.claim(subject, snapshot.connections_per_ip or UNBOUNDED):
             self._inside.add(-1)
-            self._say("address", peer, snapshot.connections_per_ip)
+            self._say("address", peer, snapshot.connections_per_ip or UNBOUNDED)
             raise TooMany("address", 429, "This address has as many connections as one may have")
         return subject
 

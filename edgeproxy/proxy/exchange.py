@@ -29,6 +29,7 @@ from edgeproxy.limits.admission import (
     credits_cover,
     denied,
     denied_at_gates,
+    hopeless,
     lacking,
     report,
     tell,
@@ -855,8 +856,11 @@ class Exchange:
         route, tier = self.labels()
         for counter in runtime.metrics.limited(route, tier, names):
             counter.add(1)
-        fields = b"%bRetry-After: %d\r\n%b%b" % (runtime.date, retry_after, self.rate_fields(), self.for_browsers())
+        again = b"Retry-After: %d\r\n" % retry_after if retry_after else b""
+        fields = b"%b%b%b%b" % (runtime.date, again, self.rate_fields(), self.for_browsers())
         detail = None if self.binding is None else self.binding.message
+        if not retry_after:
+            detail = answers.never_passes(hopeless(limit_set)[0], detail)
         head_only = self.method == b"HEAD"
         answer = message.limited(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
         if self.snapshot.access is not None:

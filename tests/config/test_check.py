@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.config.models import Route
-from edgeproxy.config.parsers import A_LISTENER, A_LOG, A_NAME, AN_ORIGIN
+from edgeproxy.config.parsers import A_KEY_FIELD, A_LISTENER, A_LOG, A_NAME, A_PARAMETER, A_STRIPPED, AN_ORIGIN
 from edgeproxy.config.units import A_SHARE, A_TIME
 from tests.config.conftest import LEAST
 
@@ -98,6 +98,14 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
             "access_log: {file: a, sample: 0%}",
             "access_log.sample: is nothing at all, a share above 0% such as 1%",
         ),
+        ("auth: {fields: [Cookie]}", f"auth.fields.0: Cookie has another meaning, {A_KEY_FIELD}"),
+        ("auth: {fields: X_Key}", f"auth.fields: 'X_Key' is not the name of a field, {A_KEY_FIELD}"),
+        ("auth: {fields: [X-Key, x-key]}", "auth.fields: names a field twice, leave one of them out"),
+        ("auth: {fields: []}", "auth.fields: is empty, write at least one"),
+        ("auth: {query: a b}", f"auth.query: 'a b' is not such a name, {A_PARAMETER}"),
+        ("strip: [x_y]", f"strip.0: 'x_y' is not the name of a field, {A_STRIPPED}"),
+        ("strip: [Host]", "strip.0: Host has a rule of its own, leave it out"),
+        ("paths: {reject: [A]}", None),
         ("acces_log: off", "acces_log: unknown field, did you mean access_log?"),
         ("security_headers: maybe", "security_headers: 'maybe' is neither, write true or false"),
         ("limits: {conections: 5}", "limits.conections: unknown field, did you mean connections?"),

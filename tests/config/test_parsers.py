@@ -1,5 +1,6 @@
 """Words with a form."""
 
+import hashlib
 import ipaddress
 import zoneinfo
 from pathlib import Path
@@ -551,3 +552,8 @@ def test_what_is_switched_off_for_one_alone_says_so(word):
 )
 def test_an_ip_address_is_told_from_a_name(host: str, known: bool) -> None:
     assert parsers.is_address(host) is known
+
+
+def test_the_digest_of_nothing_is_no_key():
+    with pytest.raises(PydanticCustomError, match="the SHA-256 of nothing"):
+        parsers.read_digest(hashlib.sha256(b"").hexdigest().upper())

@@ -129,7 +129,7 @@ def test_defaults_are_as_they_would_be_written(made):
         "body_idle": "60s",
         "keepalive_idle": "75s",
         "connections": 20_000,
-        "connections_per_ip": 500,
+        "connections_per_ip": "none",
         "pipelined": 16,
     }
     assert defaults(made["$defs"]["Tables"]) == {"customers": 200_000, "addresses": 200_000}

@@ -248,3 +248,24 @@ def test_errors_show_neither_passwords_nor_whole_pages():
     assert units.shown("redis://user:secret@host/0") == "'redis://…@host/0'"
     assert len(units.shown("x" * 1000)) == units.SHOWN_CHARACTERS_MAX + 2
     assert units.shown("a\nb") == r"'a\nb'"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://me:hush@a:1/0",
+        "redis://me:hu/sh@a:1/0",
+        "postgresql://me:hu@sh@a/b",
+        "https://me:h\nush@a",
+        "me:hush@a:1",
+    ],
+)
+def test_a_password_is_not_shown_whatever_is_in_it(url):
+    assert "h" not in units.redacted(url).partition("//")[2]
+    assert "sh" not in units.shown(url)
+    assert units.redacted(url).endswith(url.rpartition("@")[2])
+
+
+def test_what_has_no_password_is_shown_as_it_is():
+    for value in ("http://a:1/b", "a@b", "x", "/p:q@r"):
+        assert units.redacted(value) == value

@@ -14,7 +14,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import width_us
 from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.admission import LimitSet, admit, buy, denied, report
+from edgeproxy.limits.admission import LimitSet, admit, buy, denied, hopeless, report
 from edgeproxy.limits.bucket import ROUNDING_TOKENS
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
@@ -252,6 +252,10 @@ class Schedule:
         terms = self.asked[who].terms
         refusal = denied(terms, self.now)
         assert {one.name for one in refusal.violated} == refused_by
+        if hopeless(terms):
+            assert refusal.retry_after == 0
+            return
+        assert refusal.retry_after > 0
         assert all(refusal.retry_after >= one.retry_after(self.now) for one in (*terms.quotas, *terms.slots))
         if any(policy.cost > policy.most for policy in terms.policies):
             return
@@ -514,6 +518,17 @@ def test_a_refusal_names_whatever_refuses_and_the_longest_wait_of_all(paths: Pat
     assert window.retry_after(START) > bucket.retry_after(START) == 1
     refusal = denied(terms, START)
     assert refusal == ((window, bucket, *terms.quotas, *terms.slots), terms.quotas[0].retry_after(START))
+
+
+def test_no_wait_is_told_where_none_would_help(paths: Paths) -> None:
+    plan = Plan(
+        policies=[(rule("window", 5, 1), 6), (rule("bucket", 9, 1, "token_bucket"), 1)],
+        quotas=[("requests-day", 0, True, "a"), ("requests-month", 0, False, "b")],
+    )
+    terms = Process(*paths, plan).terms
+    assert admit(terms, START)[0] is True
+    assert [each.name for each in hopeless(terms)] == ["window", "requests-day"]
+    assert denied(terms, START).retry_after == 0
 
 
 def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Paths) -> None:

@@ -8,7 +8,7 @@ import pytest
 from edgeproxy.proxy.address import subject_of
 from tests.proxy.authority import Authority
 from tests.proxy.second import Second
-from tests.support.transcript import Edge, get
+from tests.support.transcript import Edge, get, ok
 from tests.support.wire import Message, Wire
 
 
@@ -46,6 +46,26 @@ async def test_an_address_has_so_many_connections_and_no_more(edge: Edge) -> Non
     await edge.until(lambda: edge.count("edge_connections", "client") == 3)
     await let_in(edge)
     assert (await turned_away(edge)).status == 429
+
+
+async def test_very_many_idle_connections_of_one_address_change_nothing_for_others(edge: Edge) -> None:
+    """A short form of five thousand, of which the first and the last are served like anybody."""
+    edge.upstream.answers(lambda request: ok())
+    idle = [await edge.client() for _ in range(700)]
+    for client in (await edge.client("127.0.0.2"), idle[0], idle[-1], await edge.client()):
+        await client.sends(get())
+        assert (await client.gets_answer()).status == 200
+    assert edge.count("edge_connections_refused_total", "address") == 0
+
+
+async def test_a_bound_that_a_reload_brings_counts_those_who_are_there(edge: Edge) -> None:
+    clients = [await let_in(edge) for _ in range(3)]
+    edge.config["limits"] = {"connections_per_ip": 3}
+    await edge.reloads()
+    assert (await turned_away(edge)).status == 429
+    clients[0].closes()
+    await edge.until(lambda: edge.count("edge_connections", "client") == 2)
+    await let_in(edge)
 
 
 async def test_the_edge_has_so_many_connections_and_no_more(edge: Edge) -> None:

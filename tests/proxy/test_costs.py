@@ -1,5 +1,6 @@
 """What a request counts for: the cost of its route, or what its answer says that it has cost."""
 
+import json
 from typing import Any
 
 import pytest
@@ -42,6 +43,18 @@ async def test_a_dear_route_uses_up_more_of_the_limits_of_who_asks(answering: Ed
     assert answering.used() == {"basic": 52}
     answering.passes_time(int(answer["Retry-After"]))
     assert (await asks(client, "/export/x")).status == 200
+
+
+async def test_a_cost_that_no_wait_helps_is_refused_with_the_reason(answering: Edge) -> None:
+    adds_route(answering, cost=61)
+    answering.config["tiers"]["basic"]["message"] = "Write to us."
+    client = await answering.client()
+    answer = await asks(client, "/export/x")
+    assert answer.status == 429
+    assert "Retry-After" not in answer
+    detail = "Such a request counts for 61, and basic never lets more than 60 pass. Write to us."
+    assert json.loads(answer.body)["detail"] == detail
+    assert (await asks(client)).status == 200, "others are served"
 
 
 # ---- what the answer says

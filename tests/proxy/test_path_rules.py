@@ -49,3 +49,11 @@ def test_what_is_rejected_is_rejected_everywhere():
     with pytest.raises(Refused, match="which is not accepted here"):
         rules.check(b"/api/v4/a%2Fb", b"GET", SITE)
     rules.check(b"/api/v4/a", b"GET", SITE)
+
+
+def test_parameters_of_segments_are_refused_where_the_configuration_says_so():
+    PathRules(Paths()).check(b"/admin;x/a", b"GET", SITE)
+    rules = PathRules(Paths(reject=(";",)))
+    with pytest.raises(Refused, match="The path has ;"):
+        rules.check(b"/admin;x/a", b"GET", SITE)
+    assert b";" not in rules.usual

@@ -1,0 +1,170 @@
+"""What is allowed in a configuration, and is probably not meant: `check` warns of it.
+
+Each warning is a sentence that begins with its field and says what is to be feared, and what to write instead. Pure.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from edgeproxy.config.algorithms import DEFAULT_DEPTHS
+from edgeproxy.config.meters import per_request
+from edgeproxy.config.models import BurstCredits, Limit, Quota, Route, Settings
+from edgeproxy.config.parsers import has_password, is_here, is_hub_here
+from edgeproxy.config.plans import ANONYMOUS, plan_of
+
+if TYPE_CHECKING:
+    from edgeproxy.config.collector import Settings as CollectorSettings
+
+SECRET_CHARACTERS_MIN = 32
+"""Characters of a `stamp_secret` below which it may be guessed."""
+
+COSTS_MAX = 20
+"""Warnings of costs that are shown: each route and each plan may make one."""
+
+DEMONSTRATION = frozenset(
+    (
+        "31541e48aed7e89e6a111731ebb31fa5c3fa9b9b483803331061f5d2ae165595",  # ek_demo_basic
+        "913a34558ad21bcf70e94d5c791c254d025109fb9bae4d1d1c9d2e2444b76ad1",  # ek_demo_pro
+        "f281af89288ec6166d49fa2930ce4be9d86805193ab762415ce1ac8429ed2442",  # demo-edge-token
+        "d2771ba6a5ce166531a002e101dc6f4259fe1926281ac28f9bdaedf21e381866",  # demo-read-token
+        "9b734e0b3098355db9451c34595db8184a64c0976abc7fc88ae1a428ec48bdc5",  # demo-pro-token
+    )
+)
+"""The SHA-256 of keys and tokens of the files in config/, which everybody can read there."""
+
+VERIFIED = ("verify-full", "verify-ca")
+"""The `sslmode` of PostgreSQL with which nobody else can answer in its place."""
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """All of an edge's."""
+    yield from _connections(settings)
+    for index, key in enumerate(settings.keys):
+        if key.sha256 in DEMONSTRATION:
+            yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key new` makes one"
+    secret = settings.stamp_secret
+    if secret is not None and len(secret) < SECRET_CHARACTERS_MIN:
+        yield (
+            f"stamp_secret: has {len(secret)} characters and may be guessed: write {SECRET_CHARACTERS_MIN} or more, "
+            "as `openssl rand -hex 32` makes them"
+        )
+    yield from _others(settings)
+    yield from _paths(settings)
+    costs = list(_costs(settings))
+    yield from costs[:COSTS_MAX]
+    if len(costs) > COSTS_MAX:
+        yield f"routes: {len(costs) - COSTS_MAX} more costs are above what a limit holds"
+
+
+def collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
+    """All of a collector's."""
+    for index, token in enumerate(settings.tokens):
+        if not DEMONSTRATION.isdisjoint(token.sha256):
+            yield f"tokens.{index}: is a token of the demonstration, which everybody knows: make one of your own"
+    database = urlsplit(settings.database)
+    if database.scheme == "postgresql" and not is_here(f"http://{database.netloc.rpartition('@')[2]}"):
+        mode = parse_qs(database.query).get("sslmode", ["prefer"])[-1]
+        if mode not in VERIFIED:
+            yield (
+                f"database: with sslmode={mode} anybody on the way can answer in PostgreSQL's place: "
+                "write ?sslmode=verify-full"
+            )
+
+
+def _connections(settings: Settings) -> Iterator[str]:
+    most = settings.limits.connections_per_ip
+    if most is not None and not settings.trusted_proxies:
+        yield (
+            f"limits.connections_per_ip: {most} holds all clients behind one load balancer or NAT together: name the "
+            "load balancer in trusted_proxies, or leave it out"
+        )
+
+
+def _others(settings: Settings) -> Iterator[str]:
+    """Those whom the edge asks, and cannot know."""
+    for name, upstream in settings.upstreams.items():
+        if not upstream.tls.verify:
+            yield f"upstreams.{name}.tls.verify: false trusts whoever answers: write ca: FILE"
+    if settings.usage is not None and not settings.usage.tls.verify:
+        yield "usage.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"
+    hub = settings.hub
+    if not hub.is_shared or is_hub_here(hub.url):
+        return
+    if not has_password(hub.url):
+        yield f"hub: {hub.name} has no password: whoever reaches it can change limits and customers"
+        if hub.url.startswith(("redis://", "redis+cluster://")):
+            yield f"hub: {hub.name} is not asked over TLS: who is on the way can change limits and customers"
+    if not hub.tls.verify:
+        yield "hub.tls.verify: false trusts whoever answers, who gets the password: write ca: FILE"
+
+
+def _paths(settings: Settings) -> Iterator[str]:
+    """Prefixes that are asked for more than what is around them: services may take other paths for theirs."""
+    rejects = set(settings.paths.reject)
+    for index, route in enumerate(settings.routes):
+        around = next((other for other in settings.routes if _is_around(other, route)), None)
+        stem = route.path.removesuffix("/*")
+        if around is None or not stem.strip("/"):
+            continue
+        odd = [] if ";" in rejects else [f"{stem};x"]
+        odd += [stem.upper()] if stem.upper() != stem else []
+        if odd:
+            yield (
+                f"routes.{index}.path: {' and '.join(odd)} are not {route.path}, and go by {around.label}, which asks "
+                'for less: see to it that the service takes them for other paths too, or write paths: {reject: [";"]}'
+            )
+
+
+def _is_around(other: Route, route: Route) -> bool:
+    """Whether what only looks like a path of `route` goes by `other` to the same upstream, and is asked for less."""
+    prefix = other.prefix
+    covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
+    same = other.upstream == route.upstream and other.host in (None, route.host)
+    strictness = ("none", "optional", "required")
+    less = strictness.index(other.auth) < strictness.index(route.auth) or not route.scopes <= other.scopes
+    return covers and same and less
+
+
+def _costs(settings: Settings) -> Iterator[str]:
+    """Costs that a limit can never hold: all such requests are refused, whenever they come."""
+    dear = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
+    plans = [(f"tiers.{name}", name, plan_of(tier, None)) for name, tier in settings.tiers.items()]
+    for name, customer in settings.customers.items():
+        if customer.limits is not None or customer.quotas is not None:
+            plans.append((f"customers.{name}", customer.tier, plan_of(settings.tiers[customer.tier], customer)))
+    for index, route in dear:
+        yield from _cost(index, route, f"routes.{index}", route.limits, None)
+        for where, tier, plan in plans:
+            if route.auth != "optional" and (route.auth == "none") != (tier == ANONYMOUS):
+                continue
+            yield from _cost(index, route, where, plan.limits, plan.burst_credits)
+            yield from _quota(index, route, where, plan.quotas, settings)
+
+
+def _cost(index: int, route: Route, where: str, limits: Iterable[Limit], credits: BurstCredits | None) -> Iterator[str]:
+    if credits is not None and credits.max >= route.cost:
+        return  # They buy what the limits do not let pass.
+    for limit in limits:
+        if limit.mode == "enforce" and limit.cost_header is None and route.cost > most_of(limit):
+            yield (
+                f"routes.{index}.cost: {route.cost} is more than {limit.name} of {where} ever lets pass, "
+                f"{most_of(limit)}: such requests are always refused"
+            )
+
+
+def _quota(index: int, route: Route, where: str, quotas: Iterable[Quota], settings: Settings) -> Iterator[str]:
+    for quota in quotas:
+        needs = per_request(settings.meters[quota.meter].count, route.cost)
+        if quota.cap == "hard" and needs > quota.included:
+            yield (
+                f"routes.{index}.cost: {route.cost} is more than the quota {quota.name} of {where} includes, "
+                f"{quota.included}: such requests are always refused"
+            )
+
+
+def most_of(limit: Limit) -> int:
+    """What a limit lets pass at once where nothing is used."""
+    if DEFAULT_DEPTHS[limit.algorithm] is None:
+        return limit.count
+    return min(limit.count, limit.depth) if limit.algorithm == "hybrid" else limit.depth

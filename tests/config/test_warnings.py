@@ -1,0 +1,128 @@
+"""What `check` warns of."""
+
+import re
+
+import pytest
+
+from edgeproxy.config import load
+from edgeproxy.config.warnings import COSTS_MAX, collector_warnings, warnings
+from tests.config.conftest import LEAST
+
+DEMO = "913a34558ad21bcf70e94d5c791c254d025109fb9bae4d1d1c9d2e2444b76ad1"
+UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\n"
+
+
+def warned(tmp_path, text, rest=LEAST, read=load.load, of=warnings):
+    """The fields that a file with this text is warned of, and the whole of it."""
+    given = {line.partition(":")[0] for line in text.splitlines()}
+    lines = [line for line in rest.splitlines() if line.partition(":")[0] not in given]
+    path = tmp_path / "file.yaml"
+    path.write_text("\n".join([text, *lines]))
+    said = list(of(read(path, {})))
+    return [line.partition(": ")[0] for line in said], "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("limits: {connections_per_ip: 100}", "limits.connections_per_ip"),
+        ("limits: {connections_per_ip: 100}\ntrusted_proxies: [10.0.0.1]", None),
+        ("limits: {connections_per_ip: none}", None),
+        ("stamp_secret: short", "stamp_secret"),
+        (f"stamp_secret: {'x' * 32}", None),
+        ("hub: redis://10.0.0.5", "hub hub"),
+        ("hub: rediss://10.0.0.5", "hub"),
+        ("hub: rediss://:hush@10.0.0.5", None),
+        ("hub: {url: 'rediss://:hush@10.0.0.5', tls: {verify: false}}", "hub.tls.verify"),
+        ("hub: redis://127.0.0.1", None),
+        ("usage: {collector: 'https://10.0.0.5', tls: {verify: false}}", "usage.tls.verify"),
+        (
+            "upstreams: {api: {endpoints: [https://10.0.0.5], tls: {verify: false}}}",
+            "upstreams.api.tls.verify",
+        ),
+        (f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t}}}}\nkeys: [{{sha256: {DEMO}, customer: c}}]", "keys.0"),
+    ],
+)
+def test_what_may_be_meant_and_probably_is_not(tmp_path, text, field):
+    assert " ".join(warned(tmp_path, text)[0]) == (field or "")
+
+
+ROUTES = [
+    # Beside a route that asks for less, of the same upstream.
+    ("{path: /admin/*, upstream: api, scopes: [a]}, {path: /*, upstream: api}", "/admin;x and /ADMIN are not /admin/*"),
+    ("{path: /a/b/*, upstream: api}, {path: /a/*, upstream: api, auth: none}", "/a/b;x and /A/B are not /a/b/*"),
+    ("{path: /42/*, upstream: api}, {path: /*, upstream: api, auth: optional}", "/42;x are not /42/*"),
+    ("{path: /admin/*, upstream: api}, {path: /*, upstream: api}", None),
+    ("{path: /admin/*, upstream: api}, {path: /*, upstream: other, auth: none}", None),
+    ("{path: /admin/*, upstream: api, host: a.b}, {path: /*, upstream: api, host: c.d, auth: none}", None),
+    ("{path: /*, upstream: api, host: a.b}, {path: /*, upstream: api, auth: none}", None),
+    ("{path: /admin, upstream: api}, {path: /x, upstream: api, auth: none}", None),
+]
+
+
+@pytest.mark.parametrize(("routes", "said"), ROUTES)
+def test_paths_that_a_service_may_take_for_guarded_ones(tmp_path, routes, said):
+    upstreams = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}, other: {endpoints: [http://127.0.0.1:2]}}"
+    text = f"{upstreams}\nroutes: [{routes}]"
+    assert (said or "") in warned(tmp_path, text)[1]
+    assert bool(warned(tmp_path, text)[0]) == bool(said)
+    assert ";x" not in warned(tmp_path, f'{text}\npaths: {{reject: [";"]}}')[1]
+
+
+def test_each_limit_that_a_cost_can_never_pass_is_named(tmp_path):
+    text = """
+meters: {requests: {count: requests}, work: {count: cost}}
+tiers:
+  small: {limits: [{rate: 5/min}, {rate: 100/min, algorithm: token_bucket, burst: 4}, {rate: 3/s, mode: shadow}]}
+  mixed: {limits: [{rate: 50/min, algorithm: hybrid}, {rate: 2/h, cost_header: X-Cost}]}
+  saved: {limits: [{rate: 5/min}], burst_credits: {earn: 1/s, max: 60}}
+  quota: {quotas: [{meter: work, per: day, included: 8, cap: hard}, {meter: work, per: month, included: 8}]}
+  anonymous: {limits: [{rate: 7/min}]}
+customers: {acme: {tier: saved, limits: [{rate: 6/min}], burst_credits: off}, plain: {tier: small}}
+upstreams: {api: {endpoints: [http://127.0.0.1:1]}}
+routes:
+  - {path: /dear, upstream: api, cost: 10, limits: [{rate: 9/min}]}
+  - {path: /open, upstream: api, cost: 10, auth: none}
+  - {path: /cheap, upstream: api}
+""".strip()
+    fields, said = warned(tmp_path, text)
+    assert set(fields) == {"routes.0.cost", "routes.1.cost"}
+    assert re.findall(r"(routes\.\d)\.cost: 10 is more than (?:the quota )?(\S+) of (\S+)", said) == [
+        ("routes.0", "dear", "routes.0"),
+        ("routes.0", "small", "tiers.small"),
+        ("routes.0", "small-2", "tiers.small"),
+        ("routes.0", "mixed", "tiers.mixed"),
+        ("routes.0", "work-day", "tiers.quota"),
+        ("routes.0", "saved", "customers.acme"),
+        ("routes.1", "anonymous", "tiers.anonymous"),
+    ]
+
+
+def test_the_costs_of_very_many_plans_are_counted(tmp_path):
+    tiers = "".join(f"\n  t{number}: {{limits: [{{rate: 1/s}}]}}" for number in range(COSTS_MAX + 5))
+    fields, said = warned(tmp_path, f"tiers:{tiers}\nroutes: [{{path: /*, upstream: api, cost: 2}}]\n{UPSTREAM}")
+    assert len(fields) == COSTS_MAX + 1
+    assert "5 more costs" in said
+
+
+COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:///x.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("database: sqlite:///x.db", None),
+        ("database: postgresql://u:p@127.0.0.1/l", None),
+        ("database: postgresql://u:p@10.0.0.5:5432/l", "database"),
+        ("database: postgresql://u:p@10.0.0.5/l?sslmode=require", "database"),
+        ("database: postgresql://u:p@10.0.0.5/l?sslmode=verify-full", None),
+        (
+            "tokens: [{sha256: f281af89288ec6166d49fa2930ce4be9d86805193ab762415ce1ac8429ed2442, role: edge}]",
+            "tokens.0",
+        ),
+    ],
+)
+def test_what_a_collector_is_warned_of(tmp_path, text, field):
+    fields, said = warned(tmp_path, text, COLLECTOR, load.load_collector, collector_warnings)
+    assert " ".join(fields) == (field or "")
+    assert "u:p" not in said

@@ -295,7 +295,6 @@ def test_key_new_wants_a_name() -> None:
     "arguments",
     [
         ["import", "-c", "x"],
-        ["billing", "export", "--once"],
         ["stripe-sandbox", "--listen", "127.0.0.1:12111"],
     ],
 )
@@ -303,6 +302,20 @@ def test_what_is_to_come_says_so(arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stderr == f"{arguments[0]} is not supported yet\n"
+
+
+def test_billing_rate_shows_what_usage_costs() -> None:
+    plans = ("-c", "config/plans.yaml")
+    shown = run("billing", "rate", "standard@1", "llm_tokens=1234567", "seats=27", *plans).stdout.splitlines()
+    assert [line.split()[-1] for line in shown] == ["$99.00", "$0.00", "$2.35", "$0.00", "$10.00", "$111.35"]
+    for arguments, why in (
+        (("gold@1",), "has no plan gold@1"),
+        (("standard@1", "seats=1.5"), "'seats=1.5' is not METER=QUANTITY"),
+        (("standard@1", "miles=3"), "standard@1 does not bill miles"),
+    ):
+        result = run("billing", "rate", *arguments, *plans)
+        assert result.exit_code == 2
+        assert why in result.stderr
 
 
 def test_help_names_every_command_and_what_is_to_come() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from edgeproxy.cli import configuration, directory, keys, ledger, running, serve, spool
+from edgeproxy.cli import billing, configuration, directory, keys, ledger, running, serve, spool
 from edgeproxy.cli.outcome import fail
 
 app = typer.Typer(
@@ -44,12 +44,12 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         "Customers and keys in the hub, for edges with `directory: {from: hub}`.",
         {"push": directory.push},
     ),
+    "billing": ("What usage costs.", {"rate": billing.rate}),
 }
 """Groups of commands: what each is about, and its commands by name."""
 
 LATER = {
     "import": "customers of the files into the collector.",
-    "billing": "plans, invoices and their reconciliation.",
     "stripe-sandbox": "a Stripe to try with.",
 }
 """Commands that a later version brings, whatever their arguments will be."""

@@ -19,7 +19,7 @@ def check(config: ConfigFile) -> None:
     """Check FILE and what it includes, and print every problem with its place."""
     import time
 
-    from edgeproxy.config import certificates, collector, load
+    from edgeproxy.config import catalog, certificates, collector, load
     from edgeproxy.config.problems import ConfigErrors
     from edgeproxy.config.warnings import collector_warnings, warnings
 
@@ -27,6 +27,9 @@ def check(config: ConfigFile) -> None:
         settings = load.check(config, os.environ)
     except ConfigErrors as errors:
         fail(str(errors), 1)
+    if isinstance(settings, catalog.Written):
+        typer.echo(f"OK: plans {', '.join(settings.plans)}")
+        return
     if isinstance(settings, collector.Settings):
         for worry in certificates.worries_of([settings.tls] if settings.tls else [], time.time()):
             typer.echo(f"warning: the certificate {worry}", err=True)

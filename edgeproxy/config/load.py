@@ -13,7 +13,7 @@ from edgeproxy.config.models import Hub, Pushed, Settings, Written
 from edgeproxy.config.problems import ConfigErrors, Problem
 
 if TYPE_CHECKING:
-    from edgeproxy.config import collector
+    from edgeproxy.config import catalog, collector
     from edgeproxy.config.references import Fault
     from edgeproxy.config.source import Source
 
@@ -61,14 +61,25 @@ def load_customers(path: Path, environ: Mapping[str, str]) -> Pushed:
     return found
 
 
-def check(path: Path, environ: Mapping[str, str]) -> "Settings | collector.Settings | None":
-    """`load` of a file of either kind, also of one that is a part: one that others include, such as tiers.yaml. It
+def load_plans(path: Path, environ: Mapping[str, str]) -> "catalog.Written":
+    """`load` of a plans.yaml."""
+    from edgeproxy.config.source import Source
+
+    found = _unless_wrong(_of_plans(Source(path, environ)))
+    assert found is not None
+    return found
+
+
+def check(path: Path, environ: Mapping[str, str]) -> "Settings | collector.Settings | catalog.Written | None":
+    """`load` of a file of any kind, also of one that is a part: one that others include, such as tiers.yaml. It
     makes no settings."""
-    from edgeproxy.config import collector
+    from edgeproxy.config import catalog, collector
     from edgeproxy.config.source import Source
 
     with unswept():
         source = Source(path, environ)
+        if catalog.is_meant(source.tree):
+            return _unless_wrong(_of_plans(source))
         if collector.is_meant(source.tree):
             return _unless_wrong(_of_collector(source))
         return _unless_wrong(_of_edge(source, parts=True))
@@ -114,6 +125,13 @@ def _of_collector(source: "Source") -> "Loaded[collector.Settings]":
     written = Check(source, collector.KIND).run()
     settings = None if written is None else collector.Settings.model_construct(**vars(written), sha256=source.sha256)
     return Loaded(settings, source.problems, source.signs)
+
+
+def _of_plans(source: "Source") -> "Loaded[catalog.Written]":
+    from edgeproxy.config import catalog
+    from edgeproxy.config.check import Check
+
+    return Loaded(Check(source, catalog.KIND).run(), source.problems, source.signs)
 
 
 def _of_customers(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:

@@ -1,0 +1,55 @@
+"""Commands about money: `billing rate`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.outcome import fail
+
+MONTH_SECONDS = 30 * 86400
+"""Of the period that is rated: all of it is one segment, so that its length does not matter."""
+
+
+def rate(
+    plan: Annotated[str, typer.Argument(metavar="VERSION", help="Such as standard@1.")],
+    usage: Annotated[list[str] | None, typer.Argument(metavar="METER[:VALUE]=QUANTITY", help="What was used.")] = None,
+    config: Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The plans: plans.yaml.")] = Path(
+        "config/plans.yaml"
+    ),
+) -> None:
+    """Print what a month of this usage costs under a plan, line by line."""
+    from edgeproxy.billing.rating import Key, Segment, Span, total
+    from edgeproxy.billing.rating import rate as rated
+    from edgeproxy.config.load import load_plans
+    from edgeproxy.config.problems import ConfigErrors
+
+    try:
+        plans = load_plans(config, os.environ).plans
+    except ConfigErrors as errors:
+        fail(str(errors), 2)
+    if plan not in plans:
+        fail(f"{config} has no plan {plan}; it has {', '.join(plans)}", 2)
+    month = Span(0, MONTH_SECONDS)
+    quantities: dict[Key, int] = {}
+    for one in usage or ():
+        name, _, quantity = one.partition("=")
+        meter, _, value = name.partition(":")
+        if not quantity.lstrip("-").isdecimal() or len(quantity) > 16:
+            fail(f"{one!r} is not METER=QUANTITY, a whole number of at most 15 digits", 2)
+        if meter not in plans[plan].meters:
+            fail(f"{plan} does not bill {meter}; it bills {', '.join(plans[plan].meters) or 'no meter'}", 2)
+        quantities[Key(month, meter, value)] = int(quantity)
+    lines = rated([Segment(plan, plans[plan], month, month)], quantities)
+    for line in lines:
+        name = line.meter or line.kind
+        name += f" {line.value}" if line.value else ""
+        what = "" if line.unit_price is None else f"{line.quantity:,} {'included' if not line.tier else 'billed'}"
+        typer.echo(f"{name:28} {what:>28} {usd(line.amount):>14}")
+    typer.echo(f"{'total':28} {'':28} {usd(total(lines)):>14}")
+
+
+def usd(cents: int) -> str:
+    """An amount as people write it."""
+    return f"{'-' * (cents < 0)}${abs(cents) // 100:,}.{abs(cents) % 100:02}"

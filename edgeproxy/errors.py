@@ -28,6 +28,14 @@ class Refused(EdgeError):
         self.fields = fields
 
 
+class Answered(Refused):
+    """The configuration has the answer, and no upstream is asked. `content` is its body, `fields` have its type."""
+
+    def __init__(self, status: int, detail: str, *, fields: bytes = b"", content: bytes = b"") -> None:
+        super().__init__(status, detail, close=False, fields=fields)
+        self.content = content
+
+
 class Fault(EdgeError):
     """An upstream failed the request.
 

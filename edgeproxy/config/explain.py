@@ -40,6 +40,7 @@ EXAMPLES = {
     "why": "why: and what the customer is told",
     "collector": "collector: http://127.0.0.1:9100",
     "origins": "origins: [https://app.example.com]",
+    "to": "to: https://www.example.com/*",
     "tokens": 'tokens: [{sha256: "<64 hex digits>", role: edge}]',
     "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }

@@ -21,6 +21,7 @@ from edgeproxy.config.cors import Cors
 from edgeproxy.config.meters import CountName
 from edgeproxy.config.part import Part
 from edgeproxy.config.paths import Paths
+from edgeproxy.config.rewrites import Base, Redirect, Respond, Rewrite, read_redirect
 from edgeproxy.config.timeouts import Duration, RouteTimeouts, Timeouts
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
@@ -251,6 +252,8 @@ class Endpoint(Part):
 
     url: Annotated[str, BeforeValidator(parsers.read_origin)]
     """http://HOST:PORT or https://HOST:PORT, once read always with the port."""
+    path: Base | None = None
+    """What is put before the path of each request: the same for all endpoints of an upstream."""
     weight: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = 1
     """Its share of the requests, relative to the other endpoints'."""
     region: Name | None = None
@@ -456,8 +459,8 @@ class Route(Part):
         None
     )
     """The methods of the route; by default all."""
-    upstream: Name
-    """Where its requests go."""
+    upstream: Name | None = None
+    """Where its requests go; not where all of them are answered by a redirect or a fixed answer."""
     auth: Literal["required", "optional", "none"] = "required"
     """Whether a key is wanted. `none` does not look at credentials, and forwards them."""
     scopes: frozenset[Scope] = frozenset()
@@ -470,6 +473,12 @@ class Route(Part):
     """The flag that one must have to see the route; for all others it does not exist."""
     timeouts: RouteTimeouts = RouteTimeouts()
     """How long its requests may take, where that is not what holds for its upstream."""
+    redirect: Annotated[Redirect, BeforeValidator(read_redirect)] | None = None
+    """Where clients are sent instead: `https`, a URL, a path, or {to, status}."""
+    respond: Respond | None = None
+    """The answer to all requests, whoever asks."""
+    rewrite: Rewrite = Rewrite()
+    """What is changed in paths and fields on the way to the upstream and back."""
     cors: OwnCors | None = None
     """Which pages of other origins may call the route, in place of what holds for all; `off`: none."""
     upgrade: tuple[Protocol, ...] = ("websocket",)

@@ -57,6 +57,8 @@ DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 NOTHING_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 """The SHA-256 of no bytes, as `sha256sum` says of a variable that is not set."""
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
+ENDPOINT = re.compile(r"(?i)(https?://[^/?#]+)(/[^?#]+)")
+"""The URL of an endpoint with a path, in its two parts."""
 TARGET = re.compile(r"/[!\"$-~]*")
 PATH = re.compile(r"/[!#-;=?-~]*")
 REFUSED_IN_PATHS = {
@@ -271,7 +273,7 @@ def read_protocol(value: object) -> str:
 
 def read_origin(value: object) -> str:
     """Read the URL of an endpoint, `http://HOST:PORT` or `https://HOST:PORT`."""
-    return _origin(value, AN_ORIGIN, "what is requested is what is forwarded")
+    return _origin(value, AN_ORIGIN, "that is the endpoint's path")
 
 
 def read_collector(value: object) -> str:
@@ -553,8 +555,11 @@ def read_words(value: object) -> object:
 
 
 def read_endpoint(value: object) -> object:
-    """An endpoint is its URL, or a mapping with it."""
-    return {"url": value} if isinstance(value, str) else value
+    """An endpoint is its URL, which may end in a path, or a mapping with it."""
+    if not isinstance(value, str):
+        return value
+    match = ENDPOINT.fullmatch(value)
+    return {"url": value} if match is None else {"url": match[1], "path": match[2]}
 
 
 def read_hub(value: object) -> object:

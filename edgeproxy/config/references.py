@@ -60,6 +60,7 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _keys(tree)
     yield from _routes(tree)
     yield from _cors(tree)
+    yield from _answers(tree)
     yield from _limits(tree)
     yield from _meters(tree)
     yield from _quotas(tree)
@@ -183,6 +184,31 @@ def _cors(tree: Table) -> Iterator[Fault]:
         credentials = cors.get("credentials") if isinstance(cors, Table) else None
         if isinstance(origins, Items) and "*" in origins and isinstance(credentials, str) and is_on(credentials):
             yield Fault((*path, "cors", "credentials"), "would show every page what its visitors may see", NAME_THEM)
+
+
+def _answers(tree: Table) -> Iterator[Fault]:
+    """Each route leads somewhere, and to one place; a redirect not back to itself; what is stripped is there."""
+    for path, route in members(tree, "routes"):
+        own = [name for name in ("redirect", "respond") if name in route]
+        redirect = route.get("redirect")
+        to = redirect.get("to") if isinstance(redirect, Table) else redirect
+        if len(own) > 1:
+            yield Fault((*path, "respond"), "cannot be given where there is a redirect", "leave one of them out")
+        elif "upstream" in route and (("respond" in route) or (isinstance(to, str) and to != "https")):
+            yield Fault((*path, "upstream"), f"is never asked where there is {own[0]}", "leave one of them out")
+        elif "upstream" not in route and (not own or to == "https"):
+            yield Fault(path, "has no upstream", "write upstream: api")
+        where = route.get("path")
+        if not isinstance(where, str):
+            continue
+        if isinstance(to, str) and to.endswith("*") and not where.endswith("/*"):
+            yield Fault((*path, "redirect"), "has a * and the route no prefix", "write path: /old/*, or no *")
+        if isinstance(to, str) and (to == where or (where.endswith("/*") and to.startswith(where[:-1]))):
+            yield Fault((*path, "redirect"), "leads back to the same route", "lead it elsewhere")
+        rewrite = route.get("rewrite")
+        strip = rewrite.get("strip") if isinstance(rewrite, Table) else None
+        if isinstance(strip, str) and not f"{where.removesuffix('*')}/".startswith(strip.removesuffix("/") + "/"):
+            yield Fault((*path, "rewrite", "strip"), f"{where} does not begin with it", "name its first segments")
 
 
 NAME_THEM = "name the origins instead of *"
@@ -357,12 +383,19 @@ def _upstreams(tree: Table) -> Iterator[Fault]:
     """Each endpoint of an upstream once, and TLS only where it is spoken."""
     for path, upstream in members(tree, "upstreams"):
         once = Once()
+        paths: dict[str, Steps] = {}
         plain = True
         endpoints = upstream.get("endpoints")
         for index, endpoint in enumerate(endpoints if isinstance(endpoints, Items) else ()):
             where = (*path, "endpoints", index)
+            parts = parsers.read_endpoint(endpoint)
+            assert isinstance(parts, dict | Items | None)
+            base = parts.get("path", "") if isinstance(parts, dict) else ""
+            if isinstance(base, str) and paths.setdefault(base.removesuffix("/"), where) != next(iter(paths.values())):
+                hint = "requests are the same wherever they go: write the same path in both"
+                yield Fault(where, "has another path than", hint, next(iter(paths.values())))
             try:
-                url = parsers.read_origin(endpoint.get("url") if isinstance(endpoint, Table) else endpoint)
+                url = parsers.read_origin(parts.get("url") if isinstance(parts, dict) else parts)
             except PydanticCustomError:
                 plain = False  # Nobody knows what it was meant to be.
                 continue

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from edgeproxy.config import admin, auth, cors, methods, models, parsers, paths, timeouts, tokens, units
+from edgeproxy.config import admin, auth, cors, methods, models, parsers, paths, rewrites, timeouts, tokens, units
 
 Schema = dict[str, Any]
 
@@ -26,7 +26,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (admin, auth, cors, paths, timeouts, models)
+MODELS = (admin, auth, cors, paths, rewrites, timeouts, models)
 """The modules with models, those that others import first."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "KeyLimit": {"name"}, "Written": {"upstreams", "routes"}}
@@ -70,6 +70,7 @@ NAME = text(parsers.NAME.pattern)
 ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
 URL = r"https?://[^/?#@\s]+/?"
 ORIGIN = text(URL, "http://10.0.0.5:9001")
+ENDPOINT = text(r"https?://[^/?#@\s]+(/[^?#\s]*)?", "http://10.0.0.5:9001", "http://10.0.0.5:9001/api")
 WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://((\*\.)?([A-Za-z0-9_-]+\.)+[A-Za-z0-9_-]+|[A-Za-z0-9_-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
 HUB = text(
@@ -132,7 +133,20 @@ FORMS: dict[Hashable, Form] = {
     tokens.read_pairs: Form(lambda inner: any_of(PAIRS, inner), lambda _: None),
     tokens.read_digests: Form(lambda inner: any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
     admin.read_admin: Form(lambda inner: any_of(words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
-    parsers.read_endpoint: Form(lambda inner: any_of(ORIGIN, inner)),
+    parsers.read_endpoint: Form(lambda inner: any_of(ENDPOINT, inner)),
+    rewrites.read_base: Form(always(text(rf"(?!.*/\.\.?(/|$)){rewrites.BASE.pattern}", "/api"))),
+    rewrites.read_value: Form(always(text(rewrites.VALUE.pattern))),
+    rewrites.read_request_field: Form(always(text(parsers.FIELD_NAME.pattern, "Cookie"))),
+    rewrites.read_set_request_field: Form(always(text(parsers.FIELD_NAME.pattern))),
+    rewrites.read_response_field: Form(always(text(parsers.FIELD_NAME.pattern, "Server"))),
+    rewrites.read_set_response_field: Form(always(text(parsers.FIELD_NAME.pattern))),
+    rewrites.read_place: Form(
+        always(text(f"https|(?!$){rewrites.WHERE.pattern}", "https", "https://www.example.com/*"))
+    ),
+    rewrites.read_redirect: Form(lambda inner: any_of(text(f"https|(?!$){rewrites.WHERE.pattern}"), inner)),
+    rewrites.read_redirect_status: Form(lambda inner: inner, int),
+    rewrites.read_fixed_status: Form(always(number(200, 599)), int),
+    rewrites.read_content: Form(always({"type": "string"})),
     units.read_wait: Form(always(TIME), units.brief),
     parsers.read_key_field: Form(always(text(parsers.KEY_FIELD.pattern, "X-API-Key"))),
     parsers.read_key_fields: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), ", ".join),

@@ -8,7 +8,14 @@ import orjson
 
 REASONS: Final[dict[int, str]] = {
     200: "OK",
+    201: "Created",
+    202: "Accepted",
     204: "No Content",
+    301: "Moved Permanently",
+    302: "Found",
+    303: "See Other",
+    307: "Temporary Redirect",
+    308: "Permanent Redirect",
     400: "Bad Request",
     401: "Unauthorized",
     402: "Payment Required",
@@ -16,6 +23,7 @@ REASONS: Final[dict[int, str]] = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    410: "Gone",
     413: "Content Too Large",
     414: "URI Too Long",
     417: "Expectation Failed",

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from edgeproxy.errors import EdgeError, Fault, Refused
+from edgeproxy.errors import Answered, EdgeError, Fault, Refused
 from edgeproxy.http1 import message
 from edgeproxy.limits.admission import Hopeless
 
@@ -40,8 +40,11 @@ def of(
     else:
         assert isinstance(reason, Refused)
         status, why, fields = reason.status, reason.detail, reason.fields
-    body = b"" if status == 204 else message.problem(status, reason.detail, request_id)
-    kind = message.PROBLEM if body else b""
+    kind = b""
+    if isinstance(reason, Answered):
+        body = reason.content
+    else:
+        kind, body = message.PROBLEM, message.problem(status, reason.detail, request_id)
     lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, browsers)
     data = message.answer(status, lines, body, close=close, head_only=head_only)
     return OwnAnswer(status, data, 0 if head_only else len(body), why)

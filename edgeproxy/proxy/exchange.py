@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.clock import EPOCH
-from edgeproxy.errors import EdgeError, Fault, Refused
+from edgeproxy.errors import Answered, EdgeError, Fault, Refused
 from edgeproxy.http1 import message, security
 from edgeproxy.http1.grammar import IDEMPOTENT, METHODS
 from edgeproxy.http1.host import with_host
@@ -656,6 +656,9 @@ class Exchange:
                 self.keep = head.unkeyed + self.keep
             if self.snapshot.query_key is not None:
                 self.first = without_key(self.first, self.snapshot.query_key)
+        rewriter = binding.route.rewriter
+        if rewriter is not None:
+            self.first, self.keep = rewriter.first(self.first), rewriter.fields(self.keep)
         if head.upgrade:
             self.keep += message.switch_to(self.protocols())
         if self.snapshot.sign is not None:
@@ -665,7 +668,7 @@ class Exchange:
         """RFC 9110 section 7.6.2: whoever asks how far its OPTIONS comes is answered here where it may not go on."""
         if self.method == b"OPTIONS":
             if not left:
-                raise Refused(204, "Max-Forwards ends here", close=False)
+                raise Answered(204, "Max-Forwards ends here")
             left -= 1
         self.keep += b"Max-Forwards: %d\r\n" % left
 
@@ -699,6 +702,9 @@ class Exchange:
         client = self.client
         client.last = True
         client.deadline = self.arrived + tunnel.IDLE_SECONDS
+        assert self.binding is not None
+        if self.binding.route.finish is not None:
+            self.binding.route.finish.apply(head, self)
         self.send_head(head, message.SWITCHING if head.upgrade is None else message.switch_to((head.upgrade,)))
 
     def protocols(self) -> tuple[bytes, ...]:
@@ -727,7 +733,7 @@ class Exchange:
         assert self.binding is not None
         finish = self.binding.route.finish
         if finish is not None:
-            head.keep = finish.head(head.keep, self)
+            finish.apply(head, self)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"

@@ -2,10 +2,14 @@
 
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy.http1.security import BITS, said_by
 from edgeproxy.http1.values import value, without
 from edgeproxy.proxy.cors import ANSWERED, ORIGIN
+from edgeproxy.proxy.rewriting import Edit
 
 if TYPE_CHECKING:
+    from edgeproxy.config.rewrites import ResponseFields
+    from edgeproxy.http1.response import ResponseHead
     from edgeproxy.proxy.cors import CrossOrigin
 
 
@@ -18,11 +22,24 @@ class Answered(Protocol):
 class Finish:
     """Of one route. `cors`: None where upstreams speak of other origins themselves."""
 
-    def __init__(self, cors: "CrossOrigin | None") -> None:
+    def __init__(self, fields: "ResponseFields", cors: "CrossOrigin | None") -> None:
+        self._edit = Edit(fields)
         self._cors = cors
+        self._said = 0
+        for name, said in fields.set.items():
+            if name.lower().encode() in BITS:
+                self._said |= said_by(name.lower().encode(), said.encode())
 
-    def head(self, lines: bytes, request: Answered) -> bytes:
-        """The status line and the fields of an answer, as the client gets them."""
+    def __bool__(self) -> bool:
+        """Whether it does anything."""
+        return bool(self._edit) or self._cors is not None
+
+    def apply(self, head: "ResponseHead", request: Answered) -> None:
+        """Make the head of an answer what the client gets."""
+        lines = head.keep
+        if self._edit:
+            lines = self._edit(lines)
+            head.said |= self._said
         if self._cors is not None:
             lines = without(lines, ANSWERED) + self._cors.fields(value(request.keep, ORIGIN))
-        return lines
+        head.keep = lines

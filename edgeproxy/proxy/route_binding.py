@@ -4,12 +4,14 @@ A route binding is a customer on a route: its policies, its stamps and its count
 place of five look-ups a request.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgeproxy.config.meters import per_request
+from edgeproxy.config.timeouts import Timeouts
 from edgeproxy.proxy.door import Door
 from edgeproxy.proxy.finish import Finish
 from edgeproxy.proxy.metering import Costs, Count, Metering, is_billed
+from edgeproxy.proxy.rewriting import Rewriter
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
@@ -39,6 +41,7 @@ class Route:
         "overhead",
         "path",
         "protocols",
+        "rewriter",
         "scopes",
         "seconds",
         "service",
@@ -49,11 +52,14 @@ class Route:
     def __init__(
         self,
         settings: "RouteSettings",
-        service: "Service",
+        service: "Service | None",
         metrics: "WorkerMetrics",
+        *,
         cors: "CrossOrigin | None" = None,
+        base: str = "",
     ) -> None:
-        """`cors`: which pages of other origins may call it; None where the edge says nothing of that."""
+        """`service`: None where nothing is forwarded. `cors`: which pages of other origins may call it; None where the
+        edge says nothing of that. `base`: the path of the service's endpoints."""
         self.settings = settings
         self.host = None if settings.host is None else settings.host.encode()
         self.path = settings.path.encode()
@@ -64,19 +70,21 @@ class Route:
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
         """To which a connection may switch, in lower case."""
         self.label = settings.label
-        self.service = service
-        own, timeouts = settings.timeouts, service.timeouts
+        own, timeouts = settings.timeouts, Timeouts() if service is None else service.timeouts
         self.head_timeout = own.response_head or timeouts.response_head
         self.idle_timeout = own.idle or timeouts.idle
         self.total_timeout = own.total or timeouts.total
         """Of a whole request; None: any time."""
+        self.service = cast("Service", service)  # The door lets nobody in where there is none.
         self.seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead: Histogram = metrics.overhead_seconds()
         self.cors = cors
-        self.door = None if cors is None else Door(cors)
+        self.door = Door(settings, cors) or None
         """What it asks of a request before anybody's key is looked at; None where it asks nothing."""
-        self.finish = None if cors is None else Finish(cors)
+        self.finish = Finish(settings.rewrite.response, cors) or None
         """What it does to the heads of answers; None where it does nothing."""
+        self.rewriter = Rewriter(settings.rewrite, base) or None
+        """What it makes of requests; None where they go on as they are."""
 
     def observe(self, total: float, own: float, waited: float) -> None:
         """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
@@ -133,7 +141,8 @@ class RouteBinding:
         self.stamps = stamps
         self.forwards_key = forwards_key
         changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
-        self.unusual = forwards_key or stamped_anew or changes_host or is_bounded or route.finish is not None
+        rewrites = route.finish is not None or route.rewriter is not None
+        self.unusual = forwards_key or stamped_anew or changes_host or is_bounded or rewrites
         """Whether there is more to its requests' heads than what is joined for each."""
         usage: list[tuple[str, Count]] = []
         others = {}

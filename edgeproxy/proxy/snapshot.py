@@ -80,9 +80,7 @@ class Snapshot:
         self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
         self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
         """Which pages may call routes that say nothing of it."""
-        self.router = Router(
-            Route(route, self.services[route.upstream], metrics, self._cors(route)) for route in settings.routes
-        )
+        self.router = Router(map(self._route, settings.routes))
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [metrics.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
         self.lines = lines.RequestLines(_rules(settings))
@@ -115,6 +113,12 @@ class Snapshot:
         """How the edge speaks TLS with each upstream that has it."""
         self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
+
+    def _route(self, route: "RouteSettings") -> Route:
+        upstream = None if route.upstream is None else self._upstreams[route.upstream]
+        service = None if route.upstream is None else self.services[route.upstream]
+        base = "" if upstream is None else upstream.endpoints[0].path or ""
+        return Route(route, service, self._metrics, cors=self._cors(route), base=base)
 
     def _cors(self, route: "RouteSettings") -> CrossOrigin | None:
         if route.cors is None:

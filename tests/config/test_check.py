@@ -306,7 +306,7 @@ def test_problems_are_in_the_order_of_files_and_lines_with_the_files_own_indexes
     assert problems(LEAST + "include: [a.yaml]\nworkers: x\nregion: '-'\n", files=files) == [
         "edge.yaml:4: workers: 'x' is not a whole number, auto, or a whole number from 1 to 224",
         "edge.yaml:5: region: '-' is not a name, 1 to 64 letters, digits, - or _, the first a letter or a digit",
-        "a.yaml:3: routes.1.upstream: is missing, write upstream: api",
+        "a.yaml:3: routes.1: has no upstream, write upstream: api",
         "a.yaml:3: routes.1.upstrem: unknown field, did you mean upstream?",
     ]
 

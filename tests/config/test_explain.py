@@ -21,7 +21,7 @@ def test_fields_are_found_behind_every_kind_of_container():
     assert fields_of(Written, ("customers", "acme", "regions")) == {"allow", "prefer"}
     assert fields_of(Written, ("flags", "new")) == {"percent", "tiers", "customers"}
     assert fields_of(Written, ("listen", 0)) == {"address", "tls"}
-    assert fields_of(Written, ("upstreams", "api", "endpoints", 0)) == {"url", "weight", "region"}
+    assert fields_of(Written, ("upstreams", "api", "endpoints", 0)) == {"url", "path", "weight", "region"}
     assert fields_of(Written, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}
     assert fields_of(Written, ("upstreams", "api", "eject")) == {"errors", "for"}
     assert fields_of(Written, ("access_log",)) == {"file", "sample"}
@@ -54,9 +54,11 @@ def test_errors_that_no_row_explains_are_said_in_pydantics_words():
 
 def test_a_missing_field_is_told_from_a_wrong_one():
     with pytest.raises(ValidationError) as caught:
-        Written.model_validate({"routes": [{"path": "x"}], "upstreams": {"a": {"endpoints": ["http://a"]}}})
+        Written.model_validate(
+            {"routes": [{"path": "x", "redirect": {}}], "upstreams": {"a": {"endpoints": ["http://a"]}}}
+        )
     found: list[Any] = [(finding.path, finding.missing) for finding in findings(caught.value, lambda _: set())]
-    assert found == [(("routes", 0, "path"), False), (("routes", 0, "upstream"), True)]
+    assert found == [(("routes", 0, "path"), False), (("routes", 0, "redirect", "to"), True)]
 
 
 def test_what_every_field_that_must_be_there_looks_like_is_known():

@@ -138,7 +138,7 @@ def test_how_an_upstream_is_watched_and_asked(loaded):
         "retry: {attempts: 3, budget: 12.5%}, eject: {errors: 1, for: 2min}, breaker: {pending: 1000}, "
         "tls: {ca: ca.pem, cert: edge.pem, key: edge.key, server_name: API.internal}",
     )
-    assert vars(more.endpoints[0]) == {"url": "https://b:9443", "weight": 3, "region": "us-east"}
+    assert vars(more.endpoints[0]) == {"url": "https://b:9443", "path": None, "weight": 3, "region": "us-east"}
     assert vars(more.health) == {"path": "/healthz?deep", "every": 2.0}
     assert vars(more.retry) == {"attempts": 3, "budget": 0.125}
     assert vars(more.eject) == {"errors": 1, "for_": 120.0}

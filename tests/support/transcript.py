@@ -361,7 +361,7 @@ class Edge:
         services = {
             found.service for route in routes for site in sites if (found := _match(router, site, route)) is not None
         }
-        return [endpoint for service in services for endpoint in service.endpoints]
+        return [endpoint for service in services if service for endpoint in service.endpoints]
 
     def usage(self) -> dict[tuple[str, str, str], int]:
         """(customer, meter, route) -> what is billed, as the supervisor reads it in the map at this moment."""

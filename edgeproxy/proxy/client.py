@@ -107,6 +107,7 @@ class Client(asyncio.Protocol):
         self.dress()
         self.deadline = monotonic() + runtime.snapshot.header_timeout
         runtime.connections.joined(self)
+        runtime.overload.joined()
 
     def dress(self) -> None:
         """What the configuration makes of this peer: whether it is believed, what holds it, what upstreams are told."""

@@ -559,10 +559,11 @@ class Exchange:
         """
         runtime, binding = self.runtime, self.binding
         assert binding is not None
-        if not runtime.overload.sheds(binding.priority):
-            return False
-        if affords(limit_set, self.now, alone=runtime.claim_waiter.alone):
-            return True
+        if not runtime.overload.is_full:
+            if not runtime.overload.sheds(binding.priority):
+                return False
+            if affords(limit_set, self.now, alone=runtime.claim_waiter.alone):
+                return True
         runtime.metrics.shed(binding.priority)
         why = binding.message or "There is more to do than this edge can"
         raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")

@@ -10,8 +10,10 @@ How long work waits in a worker is how late its loop comes to a timer. How much 
 - *Which*: as in Cinnamon the share is one of the requests that came of late, taken from the lowest priority upwards.
   So a step is the same amount of work however few requests a priority has, those without any are passed over,
   and a configuration with other priorities changes nothing about the share.
-- *Requests under way* count without delay, as a scaled trigger of Envoy's overload manager does: from the bound on the
-  share rises in a line, to SHARE_MAX at a quarter above it. Of both shares the larger holds.
+- *Requests under way* count without delay, as a scaled trigger of Envoy's overload manager does: from three quarters of
+  their bound on the share rises in a line, to SHARE_MAX at the bound. Of both shares the larger holds. At the bound
+  itself no request passes, whatever the last sample said: they are counted for each request where there are as many
+  clients, of which each has one request under way at most.
 
 Nothing is drawn at random: of the priority that is shed in part, every n-th request is.
 """
@@ -59,7 +61,7 @@ SAMPLE_SECONDS_MAX = 0.1
 """Seconds that one sample counts for, at most."""
 
 REQUESTS_MARGIN = 0.25
-"""How far above their bound the requests under way would be at a share of all."""
+"""How far below their bound requests under way begin to be shed."""
 
 SHARE_MAX = 0.9
 """The share of the requests that is shed at most: some work always gets through, that of the topmost priority first."""
@@ -160,7 +162,7 @@ class Shedding:
         # The lesser of two, so that a hiccup does not count while there is something to be shed either.
         by_lag = self._by_lag(min(late, self._before), seconds) if self._acts else 0.0
         self._before = late
-        self.share = max(by_lag, _clamp((requests / self._most - 1.0) / REQUESTS_MARGIN))
+        self.share = max(by_lag, _clamp((requests / self._most - 1.0) / REQUESTS_MARGIN + 1.0))
         self._learn(seconds)
         self._draw_line()
 
@@ -218,11 +220,16 @@ class Overload:
     A request reads `shedding`, and asks `sheds` only where that is true.
     """
 
-    def __init__(self, under_way: Callable[[], int], take_queued: Callable[[int], None]) -> None:
-        """`under_way`: how many requests are, in this worker. `take_queued`: accepts so many connections that wait."""
+    def __init__(
+        self, under_way: Callable[[], int], clients: Callable[[], int], take_queued: Callable[[int], None]
+    ) -> None:
+        """`under_way`, `clients`: how many requests and connections there are in this worker. `take_queued`: accepts so
+        many connections that wait."""
         self.shedding = False
         """Whether requests are to be asked about: some are shed at present, or may be soon."""
-        self._under_way, self._take_queued = under_way, take_queued
+        self._under_way, self._clients, self._take_queued = under_way, clients, take_queued
+        self._most = 1 << 62
+        """Requests that may be under way."""
         self._control: Shedding
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -230,6 +237,7 @@ class Overload:
 
     def start(self, bounds: "Bounds") -> None:
         """Look after the loop from now on, until `stop`."""
+        self._most = bounds.requests
         self._control = Shedding(bounds.lag, bounds.requests)
         self._await_next(IDLE_SAMPLE_SECONDS)
 
@@ -242,7 +250,19 @@ class Overload:
     def changed(self, bounds: "Bounds") -> None:
         """Another configuration is served. What is being shed remains so, until the next samples say otherwise."""
         if self._timer is not None:
+            self._most = bounds.requests
             self._control.change(bounds.lag, bounds.requests)
+            self.joined()
+
+    def joined(self) -> None:
+        """A client has connected. Where there are more than requests may be under way, each request is looked at."""
+        if self._clients() > self._most:
+            self.shedding = True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many requests are under way as may be; while `shedding` only."""
+        return self._clients() > self._most and self._under_way() >= self._most
 
     def sheds(self, priority: int) -> bool:
         """Whether a request of this priority is to be turned away, see Shedding; while `shedding` only."""
@@ -261,7 +281,7 @@ class Overload:
             # Who waits to be accepted waits longest of all, and no lag shows it.
             self._take_queued(QUEUED_PER_TURN)
         self._control.sample(now, late, requests)
-        self.shedding = self._control.watching
+        self.shedding = self._control.watching or self._clients() > self._most
         share = round(self._control.share, 3)
         if share:
             self._log.error("requests are shed", "overload", share=share, lag=round(late, 3), requests=requests)

@@ -62,7 +62,8 @@ class Worker:
         self.runtime = runtime = Runtime(store)
         self.generations = Generations(runtime, store)
         runtime.connector = UpstreamConnector(runtime)
-        runtime.overload = Overload(self.generations.under_way, self.take_queued)
+        clients = runtime.connections.clients
+        runtime.overload = Overload(self.generations.under_way, lambda: len(clients), self.take_queued)
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
         self._inward: list[Inward] = []
         self._log = log.get()

@@ -1,0 +1,151 @@
+"""What stands between a suite's clients and its servers: nothing, nginx, or edges.
+
+A suite starts its servers one after another, each on a port of its own. So the proxy has a number of slots, each with a
+public port, where it listens, and a hidden one, to which it passes everything. An edge does not route by the port that
+it is asked on, so each of its slots is an edge.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from loadtest.bench import nginx
+from loadtest.bench.ports import free
+
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+
+
+class Slot(NamedTuple):
+    """Where a proxy listens, and where what it is asked for goes."""
+
+    public: int
+    hidden: int
+
+
+def slots(count: int, fixed: tuple[int, ...]) -> tuple[list[Slot], list[Slot]]:
+    """`count` slots for servers that take any port, and one for each port that the suite insists on."""
+    ports = free(2 * count + len(fixed))
+    any_port = [Slot(*ports[2 * index : 2 * index + 2]) for index in range(count)]
+    return any_port, [Slot(port, ports[2 * count + index]) for index, port in enumerate(fixed)]
+
+
+@contextmanager
+def direct(folder: Path, places: list[Slot]) -> Iterator[None]:
+    """Nothing: a slot's two ports are to be one."""
+    yield
+
+
+LOCATION = """
+map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+proxy_http_version 1.1;
+proxy_buffering off;
+proxy_request_buffering off;
+proxy_set_header Host $http_host;
+proxy_set_header Upgrade $http_upgrade;
+proxy_set_header Connection $connection_upgrade;
+{servers}
+"""
+SERVER = "server {{ {listen} location / {{ proxy_pass http://127.0.0.1:{hidden}; }} }}"
+
+
+@contextmanager
+def behind_nginx(folder: Path, places: list[Slot]) -> Iterator[None]:
+    """One nginx that buffers nothing, with a server for each slot."""
+    servers = [
+        SERVER.format(listen=" ".join(f"listen {host}:{slot.public};" for host in hosts()), hidden=slot.hidden)
+        for slot in places
+    ]
+    child = nginx.start(folder, LOCATION.format(servers="\n".join(servers)), core=os.cpu_count() - 1)
+    try:
+        child.wait_until(lambda: all(accepts(slot.public) for slot in places), START_SECONDS, "listens")
+        yield
+    finally:
+        child.stop()
+
+
+@contextmanager
+def behind_edges(folder: Path, places: list[Slot]) -> Iterator[None]:
+    """An edge for each slot, with what is the default where nothing is said here."""
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for slot in places:
+            own = folder / str(slot.public)
+            own.mkdir(parents=True)
+            file = own / "edge.yaml"
+            file.write_text(yaml.safe_dump(settings(own, slot)))
+            with (own / "log").open("wb") as log:
+                command = [sys.executable, "-m", "edgeproxy", "edge", "-c", str(file)]
+                running.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+        wait_for(running, places, folder)
+        yield
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        for slot in places:
+            shutil.rmtree(folder / str(slot.public) / "state", ignore_errors=True)
+
+
+def settings(folder: Path, slot: Slot) -> dict[str, object]:
+    """An open route to the slot's server; clients are trusted proxies, as anybody is to nginx, and the route names the
+    protocol that a test asks for. Small tables, and no shedding on a machine that is busy with tests."""
+    return {
+        "listen": [f"{host}:{slot.public}" for host in hosts()],
+        "workers": 1,
+        "state": str(folder / "state"),
+        "tables": {"customers": 1000, "addresses": 1000},
+        "overload": {"lag": "10s"},
+        "drain": "1s",
+        "upstreams": {"suite": {"endpoints": [f"http://127.0.0.1:{slot.hidden}"], "forward_key": True}},
+        "routes": [{"path": "/*", "upstream": "suite", "auth": "none", "upgrade": ["websocket", "foo"]}],
+        "trusted_proxies": ["127.0.0.0/8", "::1/128"],
+    }
+
+
+def wait_for(running: list[subprocess.Popen[bytes]], places: list[Slot], folder: Path) -> None:
+    """Return once all edges serve; RuntimeError where one ended, or is late."""
+    late = time.monotonic() + START_SECONDS + len(places)
+    for process, slot in zip(running, places, strict=True):
+        while not accepts(slot.public):
+            if process.poll() is not None or time.monotonic() > late:
+                raise RuntimeError((folder / str(slot.public) / "log").read_text()[-1000:])
+            time.sleep(0.05)
+
+
+def hosts() -> tuple[str, ...]:
+    """The loopback addresses of this machine, as listeners write them."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return ("127.0.0.1",)
+    return ("127.0.0.1", "[::1]")
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens on this port of the loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+WAYS = {"direct": direct, "nginx": behind_nginx, "edge": behind_edges}
+"""Everything that may stand there, in the order in which it takes its turn."""

@@ -924,6 +924,8 @@ class Exchange:
             assert self.endpoint is not None
             self.server, server.exchange = server, self
             server.write(self.message)
+            if self.head.upgrade and client.ended:
+                server.end()
             self.state = SENT
             self.sent_at = now = monotonic()
             # As far as the edge's own time is concerned, this was the upstream's.

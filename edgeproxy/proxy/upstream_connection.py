@@ -146,7 +146,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if not self.reused:
             self.learn(data[: end + 2])
-        self.reusable = not head.close
+        # Servers hand a connection on which an upgrade was asked for to somebody else, who answers once.
+        self.reusable = not (head.close or exchange.head.upgrade)
         self._rechunk = exchange.respond(self, head)
         if exchange.bodiless(head.status):
             # One that says of no body where it would end may be about to send it, against the rules, until it closes.

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +13,9 @@ from loadtest.suites.stand import Slot
 
 HERE = Path(__file__).parent
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+Places = tuple[list[Slot], list[Slot]]
+"""Slots for servers that take any port, and for those that insist on one."""
 
 Outcomes = dict[str, str]
 """Each test by name: passed, failed or skipped."""
@@ -30,9 +33,7 @@ class Suite:
     env: tuple[tuple[str, str], ...] = ()
 
 
-def outcomes(
-    suite: Suite, checkout: Path, folder: Path, places: tuple[list[Slot], list[Slot]], late: float
-) -> Outcomes:
+def outcomes(suite: Suite, checkout: Path, folder: Path, places: Places, late: float) -> Outcomes:
     """Run a suite before these slots, for `late` seconds at most."""
     folder.mkdir(parents=True, exist_ok=True)
     env = {
@@ -95,7 +96,7 @@ def carried_out(command: list[str], checkout: Path, folder: Path, env: dict[str,
                 process.wait()
 
 
-def numbered(found) -> Outcomes:
+def numbered(found: Iterable[tuple[str, str]]) -> Outcomes:
     """Outcomes by name, where tests of one name have a number from the second on."""
     seen: Counter[str] = Counter()
     named = {}

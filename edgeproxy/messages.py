@@ -157,12 +157,21 @@ class KeysLookedUp(Message):
     known: dict[bytes, KeyOwner]
     unknown: list[bytes]
     untold: list[bytes]
+    generation: int = 0
+    """That of the last ForgetCustomers before it was looked up."""
 
 
 class ForgetCustomers(Message):
-    """What was told of the keys of these customers is so no longer; None: of anybody's."""
+    """What was told of the keys of these customers is so no longer; None: of anybody's. Each has a later generation."""
 
     names: list[str] | None
+    generation: int = 0
+
+
+class DirectoryValid(Message):
+    """What was told of keys counts until this edge time; None: for ever."""
+
+    until: float | None
 
 
 # ---- from a worker to its supervisor
@@ -235,6 +244,7 @@ ToWorker: TypeAlias = (
     | ClaimsUnused
     | KeysLookedUp
     | ForgetCustomers
+    | DirectoryValid
 )
 ToSupervisor: TypeAlias = Ready | Failed | Alive | Prepared | PrepareFailed | Committed | LimitsUsed | LookUpKeys
 ToLeader: TypeAlias = LimitsUsed

@@ -41,8 +41,8 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         {"ls": ledger.quarantine_ls, "show": ledger.quarantine_show, "replay": ledger.quarantine_replay},
     ),
     "directory": (
-        "Customers and keys in the hub, for edges with `directory: {from: hub}`.",
-        {"push": directory.push},
+        "Customers and keys for all edges, in the hub or the collector.",
+        {"push": directory.push, "keygen": directory.keygen},
     ),
     "billing": ("What usage costs.", {"rate": billing.rate}),
 }

@@ -1,4 +1,4 @@
-"""Commands about customers and keys in the hub: `directory push`."""
+"""Commands about customers and keys for all edges: `directory push`, `directory keygen`."""
 
 import os
 from pathlib import Path
@@ -22,6 +22,14 @@ def push(
     force: Annotated[
         bool, typer.Option("--force", help="Also where more than half of the customers, or keys, would be gone.")
     ] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE", help="The private key that signs, as `directory keygen` writes it."),
+    ] = None,
+    back: Annotated[
+        bool,
+        typer.Option("--back", help="Have edges take it in though they know a later version: after the hub lost it."),
+    ] = False,
 ) -> None:
     """Have the hub know the customers and keys of FILE, and no others. Edges follow within seconds."""
     from edgeproxy.config.load import load_customers
@@ -34,10 +42,14 @@ def push(
     if not settings.hub.is_shared:
         fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
     from edgeproxy.directory import push as pushing
+    from edgeproxy.directory.signing import Signer, UnusableKey
     from edgeproxy.hub.redis import Away
 
     try:
-        done = pushing.run(settings, force=force, dry=dry)
+        signer = None if key is None else Signer.of(key)
+        done = pushing.run(settings, pushing.Options(force, dry, signer, back))
+    except UnusableKey as why:
+        fail(str(why), 2)
     except pushing.Refused as why:
         fail(f"{settings.hub.name}: {why}", 1)
     except Away as why:
@@ -55,3 +67,13 @@ def push(
         typer.echo(f"{'would push' if dry else 'pushed'}: {counts}; {there}")
     if done.refused:
         fail(f"{settings.hub.name}: it would be refused: {done.refused}", 1)
+
+
+def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The private key is written here.")]) -> None:
+    """Make a key that signs the directory: the private one in FILE, for its owner alone; the public one is printed."""
+    from edgeproxy.directory import signing
+
+    try:
+        typer.echo(signing.keygen(file))
+    except OSError as failure:
+        fail(f"{file} cannot be written: {failure.strerror}", 1)

@@ -18,6 +18,7 @@ from edgeproxy.config.admin import Admin, guarded, read_admin
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
 from edgeproxy.config.auth import Auth
 from edgeproxy.config.cors import Cors
+from edgeproxy.config.directory_settings import CacheKey, Directory, read_cache_key
 from edgeproxy.config.meters import CountName
 from edgeproxy.config.part import Part
 from edgeproxy.config.paths import Paths
@@ -412,15 +413,6 @@ class Hub(Part):
         return plain and parsers.has_password(self.url) and not parsers.is_hub_here(self.url)
 
 
-class Directory(Part):
-    """Where further customers and keys come from, beside those of the files."""
-
-    from_: Literal["hub"] = Field(alias="from")
-    """Who knows them: the hub, to which `edgeproxy directory push` brings them."""
-    ttl: Annotated[float, BeforeValidator(units.Time(1.0, 86_400.0))] = 60.0
-    """After which time a worker asks anew for a key that it knows; changes are heard of without that."""
-
-
 class Upstream(Part):
     """A service behind the edge."""
 
@@ -625,6 +617,8 @@ class Written(Part):
     """Where usage is shipped; by default it stays in the tables."""
     directory: Directory | None = None
     """Where further customers and keys come from; by default there are those of the files alone."""
+    cache_key: Annotated[CacheKey, BeforeValidator(read_cache_key)] | None = Field(default=None, repr=False)
+    """The key by which the cached directory is encrypted; by default it is not."""
     per_ip: PerIp | None = None
     """The coarse limit for each address, before any key is looked at; by default none."""
     security_headers: Switch = False

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import BUCKETLESS, BUCKETS, DEFAULT_ALGORITHM
+from edgeproxy.config.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.meters import MEASURES
 from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.plans import ANONYMOUS
@@ -430,11 +431,33 @@ def _hub(tree: Table) -> Iterator[Fault]:
 
 
 def _directory(tree: Table) -> Iterator[Fault]:
-    """A hub to read it from."""
-    hub = tree.get("hub", parsers.MEMORY)
-    url = hub.get("url", parsers.MEMORY) if isinstance(hub, Table) else hub
-    if isinstance(tree.get("directory"), Table) and isinstance(url, str) and url.lower() == parsers.MEMORY:
-        yield Fault(("directory",), "has no hub to be read from", "write hub: redis://HOST:PORT, which edges share")
+    """A hub or a collector to read it from, and who is trusted with it."""
+    directory = tree.get("directory")
+    if isinstance(directory, Table):
+        trusts = directory.get("trust", []) != []
+        if directory.get("from") == "collector":
+            if "usage" not in tree:
+                yield Fault(
+                    ("directory",), "has no collector to be read from", "write usage: {collector: URL, token: …}"
+                )
+            if not trusts:
+                yield Fault(("directory",), "names nobody who signs it", f"write trust: [{A_PUBLIC_KEY}]")
+        else:
+            hub = tree.get("hub", parsers.MEMORY)
+            url = hub.get("url", parsers.MEMORY) if isinstance(hub, Table) else hub
+            if isinstance(url, str) and url.lower() == parsers.MEMORY:
+                yield Fault(
+                    ("directory",), "has no hub to be read from", "write hub: redis://HOST:PORT, which edges share"
+                )
+            if "max_age" in directory and not trusts:
+                yield Fault(
+                    ("directory", "max_age"),
+                    "is the age of a signed time, and nobody is trusted to sign",
+                    "write trust",
+                )
+    key = tree.get("cache_key")
+    if isinstance(key, Table) and len(key) != 1:
+        yield Fault(("cache_key",), "is not one key", f"write {A_CACHE_KEY}")
 
 
 def _spoken(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:

@@ -16,7 +16,20 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from edgeproxy.config import admin, auth, cors, methods, models, parsers, paths, rewrites, timeouts, tokens, units
+from edgeproxy.config import (
+    admin,
+    auth,
+    cors,
+    directory_settings,
+    methods,
+    models,
+    parsers,
+    paths,
+    rewrites,
+    timeouts,
+    tokens,
+    units,
+)
 
 Schema = dict[str, Any]
 
@@ -26,7 +39,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (admin, auth, cors, paths, rewrites, timeouts, models)
+MODELS = (admin, auth, cors, directory_settings, paths, rewrites, timeouts, models)
 """The modules with models, those that others import first."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "KeyLimit": {"name"}, "Written": {"upstreams", "routes"}}
@@ -165,6 +178,10 @@ FORMS: dict[Hashable, Form] = {
     units.read_own_concurrency: Form(always(AT_ONCE)),
     units.read_pause: Form(lambda inner: inner, int),
     units.read_workers: Form(always(WORKERS)),
+    units.read_age: Form(always(any_of(words("none"), TIME)), lambda _: "none"),
+    directory_settings.read_public_key: Form(always(text("ed25519:[A-Za-z0-9+/]{43}="))),
+    directory_settings.read_trust: Form(lambda inner: any_of(inner["items"], inner), list),
+    directory_settings.read_cache_key: Form(lambda inner: any_of({"type": "string"}, inner), lambda _: None),
 }
 """By the reader of a type, what its values look like."""
 

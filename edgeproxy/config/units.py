@@ -249,6 +249,11 @@ def read_concurrency(value: object) -> int | None:
     return None if value is None or value == "none" else some_at_once(value)
 
 
+def read_age(value: object) -> float | str | None:
+    """A time from a minute on, or `none`: any."""
+    return "none" if value == "none" else None if value is None else Time(60.0, TIME_SECONDS_MAX)(value)
+
+
 def read_own_concurrency(value: object) -> int | str:
     """Requests at once, or `none` as it is: for who has a number, to have it no longer."""
     return "none" if value == "none" else some_at_once(value)

@@ -21,7 +21,6 @@ class Later(NamedTuple):
 
 LATER: dict[str, Later] = {
     "directory.from": Later(Literal["collector"], "write hub"),
-    "cache_key": Later(str),
     "tiers.*.caps": Later(Any),
     "customers.*.caps": Later(Any),
 }

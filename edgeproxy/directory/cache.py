@@ -15,9 +15,10 @@ from typing import NamedTuple
 from edgeproxy import log
 from edgeproxy.config.directory import Document, KeyOwner, read_line
 from edgeproxy.config.parsers import NAME
+from edgeproxy.directory.seal import Plain, Seal
 
 FILE = "directory.db"
-LAYOUT = 1
+LAYOUT = 2
 """Of the file. One that has another is made anew."""
 LOCK_SECONDS = 10.0
 """Seconds that another supervisor on the same state directory may take to write a version."""
@@ -29,12 +30,19 @@ NAMED_MAX = 1000
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS version (
-    token TEXT, number INTEGER, pushed_at REAL, heard_at REAL, customers INTEGER, keys INTEGER);
+    token TEXT, number INTEGER, pushed_at REAL, heard_at REAL, customers INTEGER, keys INTEGER,
+    hash TEXT, signed_at REAL, verified INTEGER);
 CREATE TABLE IF NOT EXISTS customers (
-    name TEXT PRIMARY KEY, tier TEXT, said TEXT, keys BLOB) WITHOUT ROWID;
+    name BLOB PRIMARY KEY, tier BLOB, said BLOB, keys BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (
-    digest BLOB PRIMARY KEY, customer TEXT, said TEXT) WITHOUT ROWID;
+    digest BLOB PRIMARY KEY, customer BLOB, said BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seal (proof BLOB);
 """
+"""Columns `name`, `tier`, `digest` and `customer` are indexes of a seal (seal.py), `said` and `keys` closed by it. A
+customer's `said` is the name, the tier and what is said of them, a line each."""
+
+PROOF = b"edgeproxy"
+"""What `seal` has, closed: who cannot open it has another key."""
 
 Error = sqlite3.Error
 """The disk is full, or does not answer as it should."""
@@ -50,6 +58,12 @@ class Held(NamedTuple):
     """When the hub last had it as what is so; written now and then."""
     customers: int
     keys: int
+    hash: str = ""
+    """Of its line in the log."""
+    signed_at: float = 0.0
+    """The newest time that was signed for it; written now and then."""
+    verified: bool = False
+    """Whether all that it says was signed by who was trusted then."""
 
 
 class Outdated(Exception):
@@ -70,9 +84,10 @@ class Survey(NamedTuple):
 class Cache:
     """The file. Whatever is done with it may take long, and belongs into a thread."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, seal: Seal | None = None) -> None:
         """Raises Error, or OSError."""
         self._path = state / FILE
+        self._seal: Seal = seal or Plain()
         self._one = threading.Lock()
         """Who holds it uses the connection. A thread goes on when nobody waits for it any more, and a connection that
         is closed under it ends the process."""
@@ -90,13 +105,18 @@ class Cache:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         db = connected(self._path)
         try:
+            wanted = LAYOUT + (self._seal.layout << 16)
             (layout,) = db.execute("PRAGMA user_version").fetchone()
-            if layout not in (0, LAYOUT):
+            if layout not in (0, wanted):
                 db.close()
                 self._remove()
                 return self._opened()
-            if layout != LAYOUT:
-                db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {LAYOUT}; COMMIT")
+            if layout != wanted:
+                proof = f"INSERT INTO seal VALUES (x'{self._seal.close(PROOF, b'').hex()}');"
+                db.executescript(f"BEGIN IMMEDIATE; {TABLES} {proof} PRAGMA user_version = {wanted}; COMMIT")
+            found = db.execute("SELECT proof FROM seal").fetchone()
+            if found is None or self._seal.open(found[0], b"") != PROOF:
+                raise sqlite3.DatabaseError("the file has no seal")
         except BaseException:
             db.close()
             raise
@@ -129,34 +149,48 @@ class Cache:
         found: dict[bytes, KeyOwner | None] = {}
         with self._one:
             for digest in digests:
-                row = self._db.execute(sql, (digest,)).fetchone()
-                found[digest] = None if row is None else KeyOwner(*row)
+                index = self._seal.index(digest)
+                row = self._db.execute(sql, (index,)).fetchone()
+                if row is None:
+                    found[digest] = None
+                else:
+                    name, _, said = opened(self._seal, row[0], row[1])
+                    found[digest] = KeyOwner(name, said, self._seal.open(row[2], index).decode())
         return found
 
     def customer(self, name: str) -> tuple[str, list[bytes]] | None:
         """What is said of a customer, and the digests of the keys; None where there is none of this name."""
+        index = self._seal.index(name.encode())
         with self._one:
-            row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
-        return None if row is None else (row[0], split(row[1]))
+            row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (index,)).fetchone()
+        if row is None:
+            return None
+        return opened(self._seal, index, row[0])[2], split(self._seal.open(row[1], index))
 
-    def heard(self, at: float) -> None:
-        """The hub has, at this moment, what is here."""
+    def heard(self, at: float, signed_at: float) -> None:
+        """At this moment this is what is so, and `signed_at` the newest signed time."""
         db = connected(self._path)
         try:
-            db.execute("UPDATE version SET heard_at = ?", (at,))
+            db.execute("UPDATE version SET heard_at = ?, signed_at = max(signed_at, ?)", (at, signed_at))
         finally:
             db.close()
 
     def survey(self, names: Iterable[str], digests: Iterable[bytes], tiers: Collection[str]) -> Survey:
         """What there is beside the customers, keys and tiers of the files."""
         customer, key = "SELECT 1 FROM customers WHERE name = ?", "SELECT 1 FROM keys WHERE digest = ?"
-        grouped = "SELECT tier, COUNT(*) FROM customers GROUP BY tier ORDER BY tier"
+        grouped = "SELECT tier, COUNT(*), name, said FROM customers GROUP BY tier"  # Of one of each, as SQLite has it.
+        known, index = {self._seal.index(tier.encode()) for tier in tiers}, self._seal.index
         db = connected(self._path)
         try:
+            unknown = {
+                opened(self._seal, name, said)[1]: count
+                for tier, count, name, said in db.execute(grouped)
+                if tier not in known
+            }
             return Survey(
-                [name for name in names if db.execute(customer, (name,)).fetchone()],
-                [digest for digest in digests if db.execute(key, (digest,)).fetchone()],
-                {tier: count for tier, count in db.execute(grouped) if tier not in tiers},
+                [name for name in names if db.execute(customer, (index(name.encode()),)).fetchone()],
+                [digest for digest in digests if db.execute(key, (index(digest),)).fetchone()],
+                dict(sorted(unknown.items())),
             )
         finally:
             db.close()
@@ -175,14 +209,15 @@ class Cache:
         except BaseException:
             db.close()
             raise
-        return Writing(db)
+        return Writing(db, self._seal)
 
 
 class Writing:
     """A version that is being written: nobody sees anything of it before `conclude`, or ever where it is dropped."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, seal: Seal) -> None:
         self._db = db
+        self._seal = seal
         self._one = threading.Lock()
         """As that of Cache."""
         self._whole = False
@@ -198,7 +233,7 @@ class Writing:
         with self._one:
             self._whole = True
             self._db.execute("DROP TABLE IF EXISTS temp.came")
-            self._db.execute("CREATE TEMP TABLE came (name TEXT PRIMARY KEY) WITHOUT ROWID")
+            self._db.execute("CREATE TEMP TABLE came (name BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def take(self, lines: Sequence[bytes]) -> None:
         """Take in these lines; raises ValueError where one is none."""
@@ -207,44 +242,53 @@ class Writing:
             for one in said:
                 self._take(one)
             if self._whole:
-                self._db.executemany("INSERT OR IGNORE INTO came VALUES (?)", [(one.name,) for one in said])
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO came VALUES (?)", [(seal_index(self._seal, one.name),) for one in said]
+                )
 
     def _take(self, one: Document) -> None:
-        db, name = self._db, one.name
+        db, seal, name = self._db, self._seal, seal_index(self._seal, one.name)
         row = db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
-        given = (one.customer, b"".join(one.keys))
-        if row == given and all(self._key(digest) == (name, said) for digest, said in one.keys.items()):
+        before = None if row is None else (opened(seal, name, row[0])[1:], seal.open(row[1], name))
+        joined = b"".join(one.keys)
+        is_same = before == ((one.tier, one.customer), joined)
+        if is_same and all(self._key(digest) == (name, said) for digest, said in one.keys.items()):
             return
         if len(self._changed) <= NAMED_MAX:
-            self._changed.add(name)
-        if row is not None:
-            self._unlock(name, [digest for digest in split(row[1]) if digest not in one.keys])
+            self._changed.add(one.name)
+        if before is not None:
+            self._unlock(name, [digest for digest in split(before[1]) if digest not in one.keys])
         if one.customer is None:
             db.execute("DELETE FROM customers WHERE name = ?", (name,))
             return
-        db.execute("INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?)", (name, one.tier, *given))
-        rows = [(digest, name, key) for digest, key in one.keys.items()]
+        said = seal.close(f"{one.name}\n{one.tier}\n{one.customer}".encode(), name)
+        row = (name, seal_index(seal, one.tier), said, seal.close(joined, name))
+        db.execute("INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?)", row)
+        rows = [
+            (index, name, seal.close(key.encode(), index))
+            for index, key in ((seal.index(digest), key) for digest, key in one.keys.items())
+        ]
         db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", rows)
 
-    def _key(self, digest: bytes) -> tuple[str, str] | None:
-        """Whose a key is, and what is said of it."""
-        sql = "SELECT customer, said FROM keys WHERE digest = ?"
-        found: tuple[str, str] | None = self._db.execute(sql, (digest,)).fetchone()
-        return found
+    def _key(self, digest: bytes) -> tuple[bytes, str] | None:
+        """Whose a key is, by the index of the name, and what is said of it."""
+        index = self._seal.index(digest)
+        found = self._db.execute("SELECT customer, said FROM keys WHERE digest = ?", (index,)).fetchone()
+        return None if found is None else (found[0], self._seal.open(found[1], index).decode())
 
-    def _unlock(self, name: str, digests: Iterable[bytes]) -> None:
-        """These are a customer's keys no more, unless another one's line has taken them over already."""
-        gone = [(digest, name) for digest in digests]
+    def _unlock(self, name: bytes, digests: Iterable[bytes]) -> None:
+        """These are the keys of the customer of this index no more, unless another one's line has taken them over."""
+        gone = [(self._seal.index(digest), name) for digest in digests]
         self._db.executemany("DELETE FROM keys WHERE digest = ? AND customer = ?", gone)
 
     def end_whole(self) -> None:
         """All that there is has come."""
-        stayed = "SELECT name, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
+        stayed = "SELECT name, said, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
         with self._one:
-            for name, keys in self._db.execute(stayed).fetchall():
+            for name, said, keys in self._db.execute(stayed).fetchall():
                 if len(self._changed) <= NAMED_MAX:
-                    self._changed.add(name)
-                self._unlock(name, split(keys))
+                    self._changed.add(opened(self._seal, name, said)[0])
+                self._unlock(name, split(self._seal.open(keys, name)))
                 self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
             self._whole = False
 
@@ -252,7 +296,7 @@ class Writing:
         """All of it was taken in: from here on it is what is so."""
         with self._one:
             self._db.execute("DELETE FROM version")
-            self._db.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?)", held)
+            self._db.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", held)
             self._db.execute("COMMIT")
             self._db.close()
 
@@ -301,8 +345,19 @@ def connected(path: Path) -> sqlite3.Connection:
 
 def version(db: sqlite3.Connection) -> Held | None:
     """The version in a file."""
-    row = db.execute("SELECT token, number, pushed_at, heard_at, customers, keys FROM version").fetchone()
-    return None if row is None else Held(*row)
+    row = db.execute(f"SELECT {', '.join(Held._fields)} FROM version").fetchone()
+    return None if row is None else Held(*row)._replace(verified=bool(row[-1]))
+
+
+def seal_index(seal: Seal, text: str) -> bytes:
+    """The index of a text."""
+    return seal.index(text.encode())
+
+
+def opened(seal: Seal, row: bytes, written: bytes) -> tuple[str, str, str]:
+    """The name and tier of a customer, and what is said of them."""
+    name, tier, said = seal.open(written, row).decode().split("\n", 2)
+    return name, tier, said
 
 
 def split(digests: bytes) -> list[bytes]:

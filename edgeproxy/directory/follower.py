@@ -1,8 +1,10 @@
-"""Customers from the hub: the directory is followed there, kept on this host's disk, and told to workers who ask.
+"""The directory as one supervisor has it: followed in the hub or the collector, kept on this host's disk, and told to
+workers who ask.
 
-Nobody waits for the hub. A worker that meets a key asks this supervisor, which looks into the file (cached.py); while
-the hub is away the file is what is known, with its age for all to see. A hub that has forgotten everything says nothing
-about customers: they stay until somebody pushes.
+Nobody waits for the hub or the collector. A worker that meets a key asks this supervisor, which looks into the file
+(cache.py); while they are away the file is what is known, with its age for all to see. A hub that has forgotten
+everything says nothing about customers: they stay until somebody pushes. What is not signed as it must be, or is older
+than what is known, is refused (lineage.py), and what is known counts on, until the newest signed time is too old.
 """
 
 import asyncio
@@ -17,18 +19,25 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from edgeproxy import log
+from edgeproxy.clock import EPOCH
 from edgeproxy.config.directory import KeyOwner, KnownCustomer, customer_of
+from edgeproxy.config.directory_settings import Directory
 from edgeproxy.config.models import Settings
 from edgeproxy.directory import versions
 from edgeproxy.directory.cache import Cache, Error, Held, Outdated, Survey, is_damage
+from edgeproxy.directory.hub_log import HubLog
+from edgeproxy.directory.lineage import Accepted, Rejected, accept
+from edgeproxy.directory.seal import seal_of
+from edgeproxy.directory.signing import Trust
+from edgeproxy.directory.transport import Transport
 from edgeproxy.directory.versions import Ask, Unreadable
 from edgeproxy.hub.redis import Away, reason
-from edgeproxy.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
+from edgeproxy.messages import DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.metrics import Series
 from edgeproxy.tasks import Tasks
 
 POLL_SECONDS = 2.0
-"""Seconds between two looks at the hub, a fifth of it more or less."""
+"""Seconds between two looks, a fifth of it more or less, unless there is word that there is more."""
 FIRST_POLL_SECONDS = 0.2
 """Seconds until the next look of an edge that knows no customer yet, and once after a look that failed."""
 PROGRESS_SECONDS = 3.0
@@ -53,13 +62,28 @@ Reply = Callable[[KeysLookedUp], None]
 
 
 class Follower:
-    """The directory of one supervisor. `ask` asks the hub, `tell` tells all workers, each message after the others."""
+    """The directory of one supervisor."""
 
-    def __init__(self, state: Path, settings: Settings, ask: Ask, tell: Callable[[ForgetCustomers], None]) -> None:
+    def __init__(
+        self,
+        state: Path,
+        settings: Settings,
+        ask: Ask,
+        tell: Callable[[ForgetCustomers], None],
+        publish: Callable[[DirectoryValid], None] = lambda _: None,
+    ) -> None:
+        """`ask` asks the hub, `tell` tells all workers, each message after the others; `publish` those that start later
+        too, until the next one."""
         self._state = state
         self._settings = settings
         self._ask = ask
         self._tell = tell
+        self._publish = publish
+        self._transport: Transport | None = None
+        self._trust: Trust | None = None
+        self._rejected: str | None = None
+        """Why what is there was refused."""
+        self._rejections = 0
         self._cache: Cache | None = None
         self._held: Held | None = None
         self._survey = Survey([], [], {})
@@ -91,9 +115,15 @@ class Follower:
     async def begin(self) -> None:
         """Follow the directory, if the configuration has one; returns once it is known who there is, or after a while
         in which nothing came."""
-        if self._settings.directory is None:
+        directory = self._settings.directory
+        if directory is None:
             return
         self._running = True
+        self._trust = Trust(directory.trust) if directory.trust else None
+        self._transport = self._open(directory)
+        if self._trust is None:
+            told = "the directory is not signed: who can write to the hub can make keys; see directory.trust"
+            self._log.warning(told)
         self._why, self._is_told = "not read yet", False
         self._looked.clear()
         self._tasks.start("directory", self._follow())
@@ -112,13 +142,18 @@ class Follower:
                     self._log.error(told, why=self._under_way or self._why)
                     self._looked.set()
 
+    def _open(self, directory: Directory) -> Transport:
+        """The transport that the configuration names."""
+        return HubLog(self._ask, self._settings.hub)
+
     async def follow(self, settings: Settings) -> None:
         """Another configuration serves."""
-        self._settings = settings
-        if (settings.directory is not None) != self._running:
+        before, self._settings = self._settings, settings
+        if _source(before) != _source(settings):
             await self.end()
             await self.begin()
         elif self._running:
+            self._tell_validity()
             await self._look_around()
 
     async def end(self) -> None:
@@ -127,18 +162,27 @@ class Follower:
         await self._tasks.cancel()
         self._reply(self._asked, None)
         self._asked = []
+        self._rejected = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
         cached, self._cache, self._held = self._cache, None, None
         if cached is not None:
             await asyncio.to_thread(cached.close)
 
-    # ---- the hub
+    # ---- what there is
 
     async def _follow(self) -> None:
-        """For ever, know what the hub has."""
+        """For ever, know what there is."""
+        transport = self._transport
+        assert transport is not None
         in_vain = 0
         while True:
             try:
-                await self._look()
+                await self._look(transport)
+            except Rejected as why:
+                self._reject(str(why))
+                in_vain = 0
             except (Away, ResponseError, Unreadable, Outdated, ValueError, Error, OSError) as why:
                 self._has_failed(why)
                 in_vain = 0 if isinstance(why, Away) else in_vain + 1
@@ -154,16 +198,22 @@ class Follower:
             if in_vain > FAILURES_BEFORE_BACKOFF:
                 # What cannot be taken in would be read in full each time, by every edge.
                 pause = min(POLL_SECONDS_MAX, POLL_SECONDS * 2 ** min(in_vain - FAILURES_BEFORE_BACKOFF, 16))
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+            pause *= random.uniform(0.8, 1.2)
+            await (transport.wait(pause) if self._why is None else asyncio.sleep(pause))
 
-    async def _look(self) -> None:
-        """Take in what is new in the hub."""
+    async def _look(self, transport: Transport) -> None:
+        """Take in what is new."""
         cached = self._cache
         if cached is not None and self._damaged:
             await self._remake(cached)
         if cached is None:
-            cached = self._cache = await asyncio.to_thread(Cache, self._state)
+            cached = self._cache = await asyncio.to_thread(self._opened)
             self._held = await asyncio.to_thread(cached.held)
+            if self._held is not None and self._trust is not None and not self._held.verified:
+                self._log.warning("the cached directory was read unsigned, and is read anew")
+                await asyncio.to_thread(cached.remake)
+                self._held = None
+            self._tell_validity()
             await self._look_around()
             if self._held is not None:
                 self._looked.set()
@@ -171,36 +221,40 @@ class Follower:
         if there is None or self._held is None or there.token != self._held.token:
             # Another supervisor on this state directory has read it.
             await self._take_over(there, None)
-        newest = await versions.last(self._ask)
         held = self._held
-        if newest is None:
+        news = await transport.look(None if held is None else held.token, 0 if held is None else held.number)
+        if news.is_empty:
             lost = "it has lost the directory, and what was known counts on" if held else "nobody has pushed to it"
-            self._is_behind(f"the hub has no directory: {lost}; see `edgeproxy directory push`")
-        elif held is None or newest.token != held.token:
-            await self._read(cached, held)
-        else:
-            await self._is_current(cached)
+            self._is_behind(f"the {transport.name} has no directory: {lost}; see `edgeproxy directory push`")
+            return
+        accepted = accept(held, news, self._trust)
+        if news.lines:
+            held = await self._read(transport, cached, held, accepted)
+        await self._is_current(cached, accepted.signed_at)
 
-    async def _read(self, cached: Cache, held: Held | None) -> None:
+    def _opened(self) -> Cache:
+        """The file, with the key that is configured. Raises Error and OSError."""
+        return Cache(self._state, seal_of(self._settings.cache_key))
+
+    async def _read(self, transport: Transport, cached: Cache, held: Held | None, accepted: Accepted) -> Held:
         """Read the versions that follow the one held, and have them count, all at once."""
-        token = None if held is None else held.token
+        newer = accepted.versions
         began = monotonic()
-        newer = versions.after(await versions.log(self._ask), token)
-        writing = await asyncio.to_thread(cached.write, token)
+        writing = await asyncio.to_thread(cached.write, None if held is None else held.token)
         try:
             for version in newer:
                 self._under_way = f"version {version.number} is being read"
                 if version.whole:
                     await asyncio.to_thread(writing.begin_whole)
-                async for part in versions.parts(self._ask, version):
+                async for part in versions.parts(transport.part, version):
                     await asyncio.to_thread(writing.take, part)
                     self._parts += 1
                 if version.whole:
                     await asyncio.to_thread(writing.end_whole)
-            if not newer:
-                raise Unreadable("the directory has changed while it was read")
             last, now = newer[-1], time.time()
+            signed_at = min(accepted.signed_at, now)
             new = Held(last.token, last.number, last.at, now, last.customers, last.keys)
+            new = new._replace(hash=accepted.hash, signed_at=signed_at, verified=self._trust is not None)
             await asyncio.to_thread(writing.conclude, new)
         except BaseException:
             await asyncio.to_thread(writing.drop)
@@ -210,7 +264,7 @@ class Follower:
         await self._take_over(new, writing.changed)
         seconds = round(monotonic() - began, 3)
         self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)
-        await self._is_current(cached)
+        return new
 
     async def _take_over(self, held: Held | None, changed: set[str] | None) -> None:
         """This is what counts from here on. `changed`: the customers who are not as they were; None: any may be."""
@@ -218,21 +272,40 @@ class Follower:
             return
         self._held = held
         self._changes += 1
-        self._tell(ForgetCustomers(None if changed is None else sorted(changed)))
+        self._tell(ForgetCustomers(None if changed is None else sorted(changed), self._changes))
+        self._tell_validity()
         await self._look_around()
 
-    async def _is_current(self, cached: Cache) -> None:
-        """The hub has what is known here."""
+    async def _is_current(self, cached: Cache, signed_at: float) -> None:
+        """What is known here is what is so, and that was signed at this Unix second."""
         held = self._held
         assert held is not None
         now = time.time()
-        self._held = held._replace(heard_at=now)
+        signed_at = max(held.signed_at, min(signed_at, now))  # No clock that is ahead makes it count for longer.
+        self._held = held._replace(heard_at=now, signed_at=signed_at)
+        self._rejected = None
+        if signed_at > held.signed_at:
+            self._tell_validity()
         if self._why is not None:
             self._log.info("the directory is followed", version=held.number, customers=held.customers)
             self._why, self._told_at = None, -LOG_QUIET_SECONDS
         if monotonic() - self._noted > NOTE_SECONDS:
             self._noted = monotonic()
-            await asyncio.to_thread(cached.heard, now)
+            await asyncio.to_thread(cached.heard, now, signed_at)
+
+    def _tell_validity(self) -> None:
+        """Tell workers until when what is known counts."""
+        directory, held = self._settings.directory, self._held
+        most = None if directory is None or self._trust is None else directory.age_seconds_max
+        self._publish(DirectoryValid(None if held is None or most is None else held.signed_at + most - EPOCH))
+
+    def _reject(self, why: str) -> None:
+        """What is there must not count."""
+        self._rejections += 1
+        if why != self._rejected:
+            self._rejected = why
+            self._seldom.error("a version of the directory was refused; what was known counts", why)
+        self._is_behind(why)
 
     def _has_failed(self, why: Exception) -> None:
         """The hub, or what is on the disk, cannot be read."""
@@ -335,7 +408,7 @@ class Follower:
             known = {digest: owner for digest in digests if (owner := found.get(digest)) is not None}
             unknown = [digest for digest in digests if digest not in known]
         self._lookups.update(known=len(known), unknown=len(unknown), untold=len(untold))
-        return KeysLookedUp(known, unknown, untold)
+        return KeysLookedUp(known, unknown, untold, 0 if found is None else self._changes)
 
     async def customer(self, name: str) -> KnownCustomer | None:
         """A customer of the directory; None where there is none. Raises ValueError where this edge cannot tell what
@@ -356,13 +429,21 @@ class Follower:
         """What `GET /status` says of it; moments are Unix seconds. None where there is no directory."""
         if not self._running:
             return None
-        said: dict[str, Any] = {"from": "hub", "state": "current" if self._why is None else "behind"}
+        directory = self._settings.directory
+        said: dict[str, Any] = {
+            "from": "hub" if directory is None else directory.from_,
+            "state": "current" if self._why is None else "behind",
+            "signed": self._trust is not None,
+            "refused": self._rejected,
+        }
         held = self._held
         if held is None:
             said |= {"state": "unknown", "version": None, "customers": 0, "keys": 0, "pushed_at": None, "age_s": None}
         else:
             said |= {"version": held.number, "customers": held.customers, "keys": held.keys}
             said |= {"pushed_at": held.pushed_at, "age_s": round(time.time() - held.heard_at, 3)}
+            if self._trust is not None:
+                said["signed_age_s"] = round(time.time() - held.signed_at, 3)
         survey = self._survey
         said |= {"in_files": len(survey.names), "unknown_tiers": survey.tiers}
         return said if self._why is None else said | {"why": self._under_way or self._why}
@@ -380,10 +461,22 @@ class Follower:
         ]
         if held is not None:
             counted.append(("edge_directory_age_seconds", (), (round(time.time() - held.heard_at),)))
+        if held is not None and self._trust is not None:
+            counted.append(("edge_directory_signed_age_seconds", (), (round(time.time() - held.signed_at),)))
         return [
             *counted,
             ("edge_directory_customers", (), (customers,)),
             ("edge_directory_keys", (), (keys,)),
             ("edge_directory_version", (), (number,)),
             ("edge_directory_unserved", (), (unserved,)),
+            ("edge_directory_refused_total", (), (self._rejections,)),
         ]
+
+
+def _source(settings: Settings) -> tuple[object, ...]:
+    """What of a configuration says where the directory is read, and who is trusted with it."""
+    directory = settings.directory
+    if directory is None:
+        return ()
+    transport = settings.hub if directory.from_ == "hub" else settings.usage
+    return (directory.from_, directory.trust, settings.cache_key, transport)

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import orjson
 from redis.exceptions import MovedError, ResponseError
@@ -17,7 +18,22 @@ from redis.exceptions import MovedError, ResponseError
 from edgeproxy.config import models
 from edgeproxy.config.directory import lines, removed
 from edgeproxy.directory import versions
-from edgeproxy.directory.versions import LOG, Ask, Unreadable, Version, line_of, log, parts_of
+from edgeproxy.directory.signing import Kind, Signer, Trust, Untrusted
+from edgeproxy.directory.versions import (
+    LOG,
+    NEWS,
+    SIGNED,
+    TIME,
+    UNSIGNED,
+    Ask,
+    Line,
+    Unreadable,
+    Version,
+    from_hub,
+    line_of,
+    parts_of,
+    time_line,
+)
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.calls import script
 from edgeproxy.hub.cluster import link_to
@@ -59,15 +75,24 @@ class Done:
     """Why it would be refused without `force`, where it was only tried."""
 
 
-async def push(settings: models.Written, *, force: bool = False, dry: bool = False) -> Done:
-    """Push the customers of a file to its hub. Raises Refused, and Away.
+class Options(NamedTuple):
+    """How it is pushed."""
 
-    With `force` also where more than half of the customers or keys would be gone; `dry`: nothing is changed, and what
-    would be refused is told as what it would change.
-    """
+    force: bool = False
+    """Also where more than half of the customers or keys would be gone."""
+    dry: bool = False
+    """Nothing is changed, and what would be refused is told as what it would change."""
+    signer: Signer | None = None
+    """Who signs; None: nobody, and edges that trust somebody refuse it."""
+    back: bool = False
+    """Edges take it in though they know a later version."""
+
+
+async def push(settings: models.Written, options: Options) -> Done:
+    """Push the customers of a file to its hub. Raises Refused, and Away."""
     link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=RETRY_SECONDS)
     try:
-        return await change(link.ask, lines(settings), force=force, dry=dry)
+        return await change(link.ask, lines(settings), options)
     except MovedError as elsewhere:
         raise Refused("it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again") from elsewhere
     except ResponseError as no:
@@ -78,28 +103,53 @@ async def push(settings: models.Written, *, force: bool = False, dry: bool = Fal
         await link.close()
 
 
-async def change(ask: Ask, wanted: Mapping[str, bytes], *, force: bool = False, dry: bool = False) -> Done:
+async def change(ask: Ask, wanted: Mapping[str, bytes], options: Options = Options()) -> Done:  # noqa: B008
     """`push` of these lines, by customer."""
-    there = await log(ask)
+    log = await versions.lines(ask)
+    there = [line.version for line in log]
+    if options.signer is None and there and there[-1].form == SIGNED:
+        raise Refused("what is there is signed, and edges may refuse what is not: say --key FILE")
     before = await _read(ask, there, wanted)
     gone = [name for name in before if name not in wanted]
     added = [name for name in wanted if name not in before]
     changed = [name for name, line in wanted.items() if before.get(name, line) != line]
     number = there[-1].number if there else 0
     done = Done(added, changed, gone, len(wanted), sum(len(_keys(line)) for line in wanted.values()), number + 1)
-    if there and not (added or changed or gone) and len(before) == there[-1].customers:
+    anew = options.back or (bool(log) and not _is_own(log[-1], options.signer))
+    if there and not (added or changed or gone or anew) and len(before) == there[-1].customers:
+        if options.signer is not None and not options.dry:
+            await _renew(ask, log[-1], options.signer)
         return replace(done, version=number, idle=True)
-    why = _doubt(there[-1], before, wanted, done) if there and not force else None
-    if dry:
+    why = _doubt(there[-1], before, wanted, done) if there and not options.force else None
+    if options.dry:
         return replace(done, refused=why)
     if why is not None:
         raise Refused(why)
     news = [wanted[name] for name in (*added, *changed)] + [removed(name) for name in gone]
     size = sum(map(len, news))
     # What there is to read for those who have nothing must not become much more than what there is to know.
-    whole = not before or len(there) >= VERSIONS_KEPT or size + sum(one.size for one in there[1:]) > there[0].size
-    await _write(ask, there, list(wanted.values()) if whole else news, whole, done)
+    whole = anew or not before or len(there) >= VERSIONS_KEPT
+    whole = whole or size + sum(one.size for one in there[1:]) > there[0].size
+    await _write(ask, log, list(wanted.values()) if whole else news, whole, done, options)
     return done
+
+
+def _is_own(line: Line, signer: Signer | None) -> bool:
+    """Whether a line is signed as this one would sign: who reads all of a log finds one signature on all of it."""
+    if signer is None:
+        return line.version.form == UNSIGNED
+    try:
+        Trust([signer.public]).check(Kind.VERSION, line.raw)
+    except Untrusted:
+        return False
+    return True
+
+
+async def _renew(ask: Ask, newest: Line, signer: Signer) -> None:
+    """Sign that this is the newest version now. Raises Refused where it is not."""
+    signed = time_line(newest, time.time(), signer)
+    if await ask("EVAL", script("time"), 2, LOG, TIME, newest.raw, signed) != 1:
+        raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
 
 
 def _keys(line: bytes) -> Collection[str]:
@@ -131,10 +181,10 @@ async def _read(ask: Ask, there: list[Version], wanted: Mapping[str, bytes]) -> 
         for version in there:
             if version.whole:
                 known.clear()
-            async for part in versions.parts(ask, version):
+            async for part in versions.parts(from_hub(ask), version):
                 _take(known, part, wanted)
     except Unreadable:
-        if [one.token for one in await log(ask)] != [one.token for one in there]:
+        if [one.token for one in await versions.log(ask)] != [one.token for one in there]:
             raise Refused("somebody else has pushed meanwhile: nothing was changed, push again") from None
         return {}
     return known
@@ -154,22 +204,46 @@ def _take(known: dict[str, bytes], lines: Iterable[bytes], wanted: Mapping[str, 
             known[name] = line if wanted.get(name) != line else wanted[name]
 
 
-async def _write(ask: Ask, there: list[Version], told: Sequence[bytes], whole: bool, done: Done) -> None:
+async def _write(
+    ask: Ask, log: Sequence[Line], told: Sequence[bytes], whole: bool, done: Done, options: Options
+) -> None:
     """Bring the parts into the hub, then have all see them at once. Raises Refused where another push came between."""
-    token, digest = secrets.token_hex(16), hashlib.sha256()
-    here, number, size = parts_of(token), 0, 0
-    for part in _parts(told):
-        number, size = number + 1, size + len(part)
-        digest.update(part)
-        if await ask("EVAL", script("stage"), 1, here, STAGED_SECONDS, part) != number:
-            raise Refused(LOST)
+    signer, now = options.signer, time.time()
+    parts = list(joined(told))
     version = Version(
-        done.version, token, whole, number, size, digest.hexdigest(), done.customers, done.keys, time.time()
+        done.version,
+        secrets.token_hex(16),
+        whole,
+        *measured(parts),
+        done.customers,
+        done.keys,
+        now,
+        UNSIGNED if signer is None else SIGNED,
+        log[-1].hash if log else "",
+        # What was signed as going back stays so while the log begins with it: some edges have still to read it.
+        options.back or (whole and any(line.version.back for line in log)),
     )
-    leaving = [parts_of(one.token) for one in there] if whole else []
-    keys = [LOG, here, *leaving]
-    before = line_of(there[-1]) if there else b""
-    answer = await ask("EVAL", script("commit"), len(keys), *keys, before, line_of(version), number, READABLE_SECONDS)
+    newest = versions.read(line_of(version, signer))
+    signed = b"" if signer is None else time_line(newest, now, signer)
+    await stage(ask, version.token, parts)
+    leaving = [line.version.token for line in log] if whole else []
+    await commit(ask, log[-1].raw if log else b"", newest, signed, leaving)
+
+
+async def stage(ask: Ask, token: str, parts: Iterable[bytes]) -> None:
+    """Bring the parts of a version into the hub, where nobody sees them yet. Raises Refused."""
+    for number, part in enumerate(parts, 1):
+        if await ask("EVAL", script("stage"), 1, parts_of(token), STAGED_SECONDS, part) != number:
+            raise Refused(LOST)
+
+
+async def commit(ask: Ask, before: bytes, newest: Line, signed: bytes, leaving: Iterable[str]) -> None:
+    """Have all see a version whose parts were staged; it follows the line `before` (empty: it is the first), and the
+    versions of these tokens leave. Raises Refused."""
+    version = newest.version
+    keys = [LOG, TIME, parts_of(version.token), *map(parts_of, leaving)]
+    given = (before, newest.raw, version.parts, READABLE_SECONDS, signed, NEWS)
+    answer = await ask("EVAL", script("commit"), len(keys), *keys, *given)
     if answer == 0:
         raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
     if answer == -1:
@@ -178,8 +252,8 @@ async def _write(ask: Ask, there: list[Version], told: Sequence[bytes], whole: b
         raise Refused(no_answer(answer, "the last step"))
 
 
-def _parts(told: Sequence[bytes]) -> Iterator[bytes]:
-    """The lines, joined to parts."""
+def joined(told: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of customers, joined to parts."""
     part: list[bytes] = []
     size = 0
     for line in told:
@@ -192,6 +266,15 @@ def _parts(told: Sequence[bytes]) -> Iterator[bytes]:
         yield b"\n".join(part)
 
 
-def run(settings: models.Written, *, force: bool, dry: bool) -> Done:
+def measured(parts: Iterable[bytes]) -> tuple[int, int, str]:
+    """How many parts these are, their bytes, and the SHA-256 over them: what a version says of its own."""
+    number, size, digest = 0, 0, hashlib.sha256()
+    for part in parts:
+        number, size = number + 1, size + len(part)
+        digest.update(part)
+    return number, size, digest.hexdigest()
+
+
+def run(settings: models.Written, options: Options = Options()) -> Done:  # noqa: B008
     """`push` for those who have no loop."""
-    return asyncio.run(push(settings, force=force, dry=dry))
+    return asyncio.run(push(settings, options))

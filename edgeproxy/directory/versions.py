@@ -1,10 +1,12 @@
-"""The directory in the hub: customers and their keys, in versions, each of which comes whole or not at all.
+"""The directory: customers and their keys, in versions, each of which comes whole or not at all.
 
-`dir:{people}:log` is a list with a line for each version, the last of which is what is so. The first is `whole`: all
-customers; each of the others has what changed with it. The lines of a version's customers (config/customers.py) are in
-`dir:{people}:parts:TOKEN`, a list of parts that never changes once the version is in the log. So a push of any size
-becomes visible by one line, and what reads meanwhile reads a version that was. The token names a version for good: a
-hub that has lost some, or all, and counts again from there gives other ones.
+It is a log with a line for each version, the last of which is what is so. The first is `whole`: all customers; each of
+the others has what changed with it. The lines of a version's customers (config/directory.py) are its parts, which never
+change once the version is in the log. So a change of any size becomes visible by one line, and what reads meanwhile
+reads a version that was. The token names a version for good: a log that was lost and begins again has other ones.
+
+In the hub `dir:{people}:log` is the list of lines, `dir:{people}:parts:TOKEN` that of a version's parts, and
+`dir:{people}:time` has one line: when which version was last known to be the newest. Lines are signed (signing.py).
 """
 
 import hashlib
@@ -13,9 +15,15 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from edgeproxy.directory.signing import Kind, Signer, split
+
 LOG = b"dir:{people}:log"
-FORM = 1
-"""Of lines and parts; another one is for a later version of edgeproxy to read."""
+TIME = b"dir:{people}:time"
+NEWS = b"dir:{people}:news"
+"""The channel on which it is published that there is another version."""
+UNSIGNED, SIGNED = 1, 2
+"""The form of lines: what earlier versions of edgeproxy read too, and what says which line it follows. Another one is
+for a later version to read."""
 
 Ask = Callable[..., Awaitable[Any]]
 """Asks the hub a command, such as `ask("LINDEX", LOG, -1)`; raises redis.Away, or ResponseError."""
@@ -42,11 +50,35 @@ class Version(NamedTuple):
     """How many there are from this version on."""
     at: float
     """When it was pushed, in Unix seconds."""
-    form: int = FORM
+    form: int = UNSIGNED
+    before: str = ""
+    """The SHA-256 of the line before it, in hex; empty where there is none."""
+    back: bool = False
+    """It is meant to be less, or something else, than what edges know."""
 
 
-KINDS: tuple[type | tuple[type, ...], ...] = (int, str, bool, int, int, str, int, int, (int, float), int)
+KINDS: tuple[type | tuple[type, ...], ...] = (int, str, bool, int, int, str, int, int, (int, float), int, str, bool)
 """What each part of a line has to be: anybody may have written to the log who may write to the hub."""
+
+
+class Line(NamedTuple):
+    """A line of the log, and the version that it is about."""
+
+    version: Version
+    raw: bytes
+
+    @property
+    def hash(self) -> str:
+        """What the next line says of it."""
+        return hash_of(self.raw)
+
+
+class Time(NamedTuple):
+    """At the Unix second `at` the newest version was the one with this number, and a line with this hash."""
+
+    at: float
+    number: int
+    hash: str
 
 
 INTEGER_MAX = 1 << 53
@@ -58,22 +90,54 @@ def parts_of(token: str) -> bytes:
     return b"dir:{people}:parts:%b" % token.encode()
 
 
-def line_of(version: Version) -> bytes:
+def hash_of(line: bytes) -> str:
+    """The SHA-256 of a line, in hex."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def line_of(version: Version, signer: Signer | None = None) -> bytes:
     """A version as a line of the log."""
-    return orjson.dumps(version._asdict())
+    said = version._asdict()
+    if version.form == UNSIGNED:
+        del said["before"], said["back"]
+    payload = orjson.dumps(said)
+    return payload if signer is None else signer.sign(Kind.VERSION, payload)
 
 
 def version_of(line: bytes) -> Version:
-    """The version that a line of the log is about; raises Unreadable."""
+    """The version that a line of the log is about, whoever signed it; raises Unreadable."""
+    payload, _ = split(line)
     try:
-        version = Version(**orjson.loads(line))
+        version = Version(**orjson.loads(payload))
     except (ValueError, TypeError):
         version = None
     if version is None or not all(_is(said, kind) for said, kind in zip(version, KINDS, strict=True)):
-        raise Unreadable(f"{LOG.decode()} has a line that this version of edgeproxy cannot read")
-    if version.form != FORM:
+        raise Unreadable("the directory has a line that this version of edgeproxy cannot read")
+    if version.form not in (UNSIGNED, SIGNED):
         raise Unreadable("the directory was pushed by a later version of edgeproxy, which this one cannot read")
     return version
+
+
+def read(line: bytes) -> Line:
+    """A line of the log; raises Unreadable."""
+    return Line(version_of(line), line)
+
+
+def time_line(newest: Line, at: float, signer: Signer) -> bytes:
+    """The signed line that says that this one was the newest at this Unix second."""
+    return signer.sign(Kind.TIME, orjson.dumps(Time(at, newest.version.number, newest.hash)._asdict()))
+
+
+def time_of(line: bytes) -> Time:
+    """What such a line says, whoever signed it; raises Unreadable."""
+    payload, _ = split(line)
+    try:
+        said = Time(**orjson.loads(payload))
+    except (ValueError, TypeError):
+        said = None
+    if said is None or not all(map(_is, said, ((int, float), int, str))):
+        raise Unreadable("the signed time of the directory cannot be read")
+    return said
 
 
 def _is(said: Any, kind: Any) -> bool:
@@ -87,9 +151,14 @@ async def last(ask: Ask) -> Version | None:
     return None if line is None else version_of(line)
 
 
+async def lines(ask: Ask) -> list[Line]:
+    """All lines that are still needed to know what is so."""
+    return [read(line) for line in await ask("LRANGE", LOG, 0, -1)]
+
+
 async def log(ask: Ask) -> list[Version]:
     """All versions that are still needed to know what is so."""
-    return [version_of(line) for line in await ask("LRANGE", LOG, 0, -1)]
+    return [line.version for line in await lines(ask)]
 
 
 def after(versions: list[Version], token: str | None) -> list[Version]:
@@ -98,14 +167,31 @@ def after(versions: list[Version], token: str | None) -> list[Version]:
     return versions[tokens.index(token) + 1 :] if token in tokens else versions
 
 
-async def parts(ask: Ask, version: Version) -> AsyncIterator[list[bytes]]:
+Fetch = Callable[[str, int], Awaitable[bytes | None]]
+"""The part of the version with this token at this place; None where it is not there any more."""
+
+
+def from_hub(ask: Ask) -> Fetch:
+    """Parts as the hub has them."""
+
+    async def fetch(token: str, place: int) -> bytes | None:
+        part: bytes | None = await ask("LINDEX", parts_of(token), place)
+        return part
+
+    return fetch
+
+
+async def parts(fetch: Fetch, version: Version) -> AsyncIterator[list[bytes]]:
     """The lines of a version, part by part. Raises Unreadable at the first that is not as it was pushed, or at the
     end: then nothing of it counts."""
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     for place in range(version.parts):
-        part = await ask("LINDEX", parts_of(version.token), place)
+        part = await fetch(version.token, place)
         if part is None:
             raise Unreadable(f"version {version.number} of the directory has left the hub, or lost a part there")
+        size += len(part)
+        if size > version.size:
+            break
         digest.update(part)
         yield part.split(b"\n")
     if digest.hexdigest() != version.sha256:

@@ -205,7 +205,7 @@ class Cluster:
             del self._nodes[at]
             self._running.pop(at).cancel()
         for at in there - self._nodes.keys():
-            node = self._nodes[at] = self._make(_node(self._url, at))
+            node = self._nodes[at] = self._make(node_url(self._url, at))
             self._running[at] = self._tasks.start(f"hub node {at}", node.run())
         owners: list[Node | None] = [None] * SLOTS
         for first, last, where in found:
@@ -221,11 +221,11 @@ async def link_to(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_SE
     slot = key_slot(key)
     for first, last, at in await _slots_by_seeds(parts, tls, deadline):
         if first <= slot <= last:
-            return await Link.open(_node(parts, str(at)), tls, deadline=deadline)
+            return await Link.open(node_url(parts, str(at)), tls, deadline=deadline)
     raise Away(f"no node of the cluster has slot {slot}")
 
 
-def _node(url: HubUrl, at: str) -> str:
+def node_url(url: HubUrl, at: str) -> str:
     """The URL of one node of a cluster."""
     who = f"{url.who}@" if url.who else ""
     return f"{CLUSTERS[url.scheme]}://{who}{at}/0"
@@ -236,7 +236,7 @@ async def _slots_by_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWER_SECOND
     told = Away("it has no node")
     for seed in random.sample(url.where, len(url.where)):
         try:
-            link = await Link.open(_node(url, seed), tls, deadline=deadline)
+            link = await Link.open(node_url(url, seed), tls, deadline=deadline)
             try:
                 return await _slots(link, _host(seed))
             finally:

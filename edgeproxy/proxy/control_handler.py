@@ -16,6 +16,7 @@ from edgeproxy.messages import (
     ClaimsUnused,
     Commit,
     Committed,
+    DirectoryValid,
     Discard,
     Drain,
     Endpoints,
@@ -43,7 +44,7 @@ ALIVE_SECONDS = 1.0
 
 Order = Endpoints | Prepare | Commit | Discard | LoadCertificates
 """What is done in turn."""
-Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers
+Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid
 """What does not wait for its turn."""
 
 
@@ -99,8 +100,10 @@ class ControlHandler:
                 self._runtime.claim_waiter.unused(rows)
             case KeysLookedUp():
                 self._runtime.key_lookup.answered(message)
-            case ForgetCustomers(names=names):
-                self._generations.forget(names)
+            case ForgetCustomers(names=names, generation=generation):
+                self._generations.forget(names, generation)
+            case DirectoryValid(until=until):
+                self._generations.directory_valid(until)
             case _:
                 assert_never(message)
 

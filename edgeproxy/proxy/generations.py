@@ -12,6 +12,7 @@ from weakref import ref
 
 from edgeproxy import log
 from edgeproxy.messages import Services
+from edgeproxy.proxy.identity import FOREVER
 from edgeproxy.proxy.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -92,10 +93,17 @@ class Generations:
         runtime.overload.changed(now.overload)
         return True
 
-    def forget(self, customers: Collection[str] | None) -> None:
+    def forget(self, customers: Collection[str] | None, generation: int) -> None:
         """What was told of these customers of the directory (None: of any) is so no longer."""
-        self._runtime.key_lookup.forget(customers)
+        self._runtime.key_lookup.forget(customers, generation)
         self._runtime.snapshot.forget(customers)
+
+    def directory_valid(self, until: float | None) -> None:
+        """What is told of the directory counts until this edge time; None: for ever."""
+        key_lookup = self._runtime.key_lookup
+        before, key_lookup.valid_until = key_lookup.valid_until, FOREVER if until is None else until
+        if key_lookup.valid_until < before:
+            self._runtime.snapshot.forget(None)
 
     def endpoints_changed(self, number: int, endpoints: Services) -> bool:
         """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""

@@ -168,6 +168,10 @@ class Directory:
             return self.expired
         if route.auth == "none":
             return self.nobody
+        if key_lookup.valid_until <= now:
+            self._metrics.auth_failure("stale")
+            why = "What this edge knows of its customers is too old to be believed"
+            raise Refused(503, why, close=False, fields=b"Retry-After: 10\r\n")
         known = key_lookup.known(identity.digest)
         if known is None:
             return self.unknown if key_lookup.is_unknown(identity.digest) else None
@@ -187,7 +191,7 @@ class Directory:
         if left <= 0:
             key_lookup.ask(identity.digest)
             left = STALE_SECONDS
-        identity.valid_until = min(now + left, identity.expires)
+        identity.valid_until = min(now + left, identity.expires, key_lookup.valid_until)
         return identity
 
     def _meet(self, stranger: Stranger, person: KeyOwner) -> None:

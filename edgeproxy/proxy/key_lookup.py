@@ -47,6 +47,10 @@ class KeyLookup:
         """What the supervisor was asked and has not answered, and who waits for that."""
         self._to_ask: list[bytes] = []
         self._mute_until = 0.0
+        self._generation = 0
+        """That of the last word to forget: what was looked up before that is not remembered after it."""
+        self.valid_until = float("inf")
+        """The edge time until which what was told counts; after it nobody of the directory is served."""
 
     def orphaned(self) -> None:
         """The supervisor is gone: who is known goes on, and nobody else can be."""
@@ -74,8 +78,9 @@ class KeyLookup:
         del self._unknown[digest]
         return False
 
-    def forget(self, customers: Collection[str] | None) -> None:
+    def forget(self, customers: Collection[str] | None, generation: int = 0) -> None:
         """What was told of these customers is so no longer; None: of anybody."""
+        self._generation = max(self._generation, generation)
         self._unknown.clear()
         for digest, (person, _) in self._known.items():
             if person is not None and (customers is None or person.name in customers):
@@ -123,6 +128,11 @@ class KeyLookup:
     def answered(self, answer: KeysLookedUp) -> None:
         """The supervisor's answer: who waits for it goes on."""
         now = monotonic()
+        if answer.generation < self._generation and (answer.known or answer.unknown):
+            # Looked up before something changed: whoever waits is told what is so now.
+            self._to_ask += [*answer.known, *answer.unknown]
+            self._outbox.due()
+            answer = KeysLookedUp({}, [], answer.untold)
         if answer.untold:
             self._mute_until = now + MUTE_SECONDS
         for digest, person in answer.known.items():

@@ -85,7 +85,7 @@ class Supervisor:
             heed=self._heed,
             patient=store.identity.try_acquire,
         )
-        self._follower = Follower(settings.state, settings, self._ask_hub, self._workers.add)
+        self._follower = Follower(settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish)
         prober = Prober(settings.upstreams)
         self._upstreams = Upstreams(settings.upstreams, self._workers.publish, prober)
         self._certificates = Certificates(settings, self._renew)

@@ -6,13 +6,13 @@ from edgeproxy.config.parsers import A_HUB
 from edgeproxy.config.unsupported import LATER
 from tests.config.conftest import LEAST
 
+KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 TIER = "tiers: {t: {%s}}"
 CUSTOMER = "tiers: {t: {}}\ncustomers: {c: {tier: t, %s}}"
 LIMIT = "tiers: {t: {limits: [{rate: 60/min, %s}]}}"
 
 USES = {
-    "directory.from": ["directory: {from: collector, ttl: 60s}\nhub: redis://h"],
-    "cache_key": ["cache_key: secret"],
+    "directory.from": [f"usage: {{collector: 'http://c:1'}}\ndirectory: {{from: collector, trust: '{KEY}'}}"],
     "tiers.t.caps": [TIER % "caps: {anything: goes}"],
     "customers.c.caps": [CUSTOMER % "caps: 5"],
 }  # fmt: skip
@@ -68,14 +68,11 @@ def test_what_is_so_already_may_be_said(problems, use):
         (
             "directory: {from: nowhere, ttl: [1]}\nhub: redis://h",
             [
-                "directory.from: 'nowhere' is not known here, write hub",
+                "directory.from: 'nowhere' is not known here, write hub or collector",
                 "directory.ttl: is not a single value, a time such as 250ms, 5s or 2min",
             ],
         ),
-        (
-            "cache_key: [a]",
-            ["cache_key: is not supported yet, leave it out", "cache_key: is not a single value, write one"],
-        ),
+        (TIER % "caps: [a]", ["tiers.t.caps: is not supported yet, leave it out"]),
         (LIMIT % "sync: strickt", ["tiers.t.limits.0.sync: 'strickt' is not known here, did you mean strict?"]),
         (LIMIT % "brust: 5", ["tiers.t.limits.0.brust: unknown field, did you mean burst?"]),
     ],

@@ -1,5 +1,6 @@
 """The directory on this host's disk: whole versions, by what people are looked up by."""
 
+import base64
 import hashlib
 import sqlite3
 import stat
@@ -15,8 +16,10 @@ import orjson
 import pytest
 
 from edgeproxy.config.directory import removed
+from edgeproxy.config.directory_settings import CacheKey
 from edgeproxy.directory import cache
-from edgeproxy.directory.cache import FILE, Cache, Held, Outdated, is_damage
+from edgeproxy.directory.cache import FILE, Cache, Held, Outdated, Survey, is_damage
+from edgeproxy.directory.seal import Encrypted, KeyUnavailable, Plain, seal_of
 
 
 def digest(key: str) -> bytes:
@@ -219,7 +222,7 @@ def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: Cache, t
     write(there, 1, *(line(f"c{n}", "t", f"k{n}") for n in range(3000)))
     there.close()
     content = bytearray((tmp_path / FILE).read_bytes())
-    content[8192:] = b"\x5a" * (len(content) - 8192)
+    content[20480:] = b"\x5a" * (len(content) - 20480)
     (tmp_path / FILE).write_bytes(content)
     there = Cache(tmp_path)
     with pytest.raises(cache.Error) as found:
@@ -234,3 +237,44 @@ def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: Cache, t
 def test_a_disk_without_a_file_system_to_write_to_is_told(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
         Cache(tmp_path / "gone")
+
+
+def test_with_a_key_the_disk_says_nothing_of_anybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key, other = bytes(range(32)), bytes(32)
+    there = Cache(tmp_path, Encrypted(key))
+    acme = line("acme-limited", "gold-tier", "k1", "k2")
+    assert write(there, 1, acme, line("zed", "t", "z1"), whole=True) == {"acme-limited", "zed"}
+    assert write(there, 2, acme, line("zed", "t", "z2")) == {"zed"}, "what is as it was has not changed"
+    assert [who(there, name) for name in ("k1", "z1", "z2")] == ["acme-limited", None, "zed"]
+    assert there.customer("acme-limited") == ('{"tier":"gold-tier"}', [digest("k1"), digest("k2")])
+    assert there.survey(["zed"], [digest("k1")], {"t"}) == Survey(["zed"], [digest("k1")], {"gold-tier": 1})
+    assert write(there, 3, acme, whole=True) == {"zed"}
+    there.close()
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    for secret in (b"acme-limited", b"gold-tier", b"zed", digest("k1"), b"scopes"):
+        assert secret not in written
+    assert who(Cache(tmp_path, Encrypted(key)), "k2") == "acme-limited"
+    # A value that was moved to another row is none there.
+    with sqlite3.connect(tmp_path / FILE) as db:
+        one, two = db.execute("SELECT digest, said FROM keys").fetchall()
+        db.execute("UPDATE keys SET said = ? WHERE digest = ?", (one[1], two[0]))
+    moved = Cache(tmp_path, Encrypted(key))
+    with pytest.raises(sqlite3.DatabaseError, match="not encrypted with this key") as odd:
+        moved.find([digest("k1"), digest("k2")])
+    assert is_damage(odd.value), "which is read anew from the hub or the collector"
+    for seal in (Encrypted(other), Plain()):
+        assert Cache(tmp_path, seal).held() is None, "another key, or none any more: made anew"
+
+
+def test_the_key_comes_from_the_configuration_a_file_or_a_program(tmp_path: Path) -> None:
+    text = base64.b64encode(bytes(range(32))).decode()
+    file = tmp_path / "key"
+    file.write_text(text + "\n")
+    wanted = Encrypted(bytes(range(32))).index(b"x")
+    for said in ({"key": text}, {"key": bytes(range(32)).hex()}, {"file": file}, {"command": ("cat", str(file))}):
+        assert seal_of(CacheKey(**said)).index(b"x") == wanted
+    file.write_text("short")
+    for said in ({"file": file}, {"file": tmp_path / "none"}, {"command": ("false",)}, {"command": ("cat", str(file))}):
+        with pytest.raises(KeyUnavailable, match="cache_key: ") as why:
+            seal_of(CacheKey(**said))
+        assert "short" not in str(why.value)

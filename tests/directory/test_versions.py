@@ -16,7 +16,7 @@ import yaml
 
 from edgeproxy.config.load import load_customers
 from edgeproxy.directory import push, versions
-from edgeproxy.directory.push import Done, Refused, change
+from edgeproxy.directory.push import Done, Options, Refused, change
 from edgeproxy.directory.versions import LOG, Unreadable, Version, line_of, parts_of, version_of
 from edgeproxy.hub.cluster import link_to
 from edgeproxy.hub.redis import Link, Tls
@@ -142,13 +142,13 @@ def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: 
 def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: dict[str, str], why: str) -> None:
     async def scene(ask: versions.Ask) -> None:
         await change(ask, lines(a="x", b="x", c="x"))
-        would = await change(ask, lines(**wanted), dry=True)
+        would = await change(ask, lines(**wanted), Options(dry=True))
         assert (would.refused, would.removed) == (why, [name for name in "abc" if name not in wanted])
         with pytest.raises(Refused) as refused:
             await change(ask, lines(**wanted))
         assert str(refused.value) == why
         assert len(await told(ask)) == 3
-        await change(ask, lines(**wanted), force=True)
+        await change(ask, lines(**wanted), Options(force=True))
         assert await told(ask) == wanted
         await change(ask, lines(g="x", **wanted))
         assert await told(ask) == {"g": "x", **wanted}
@@ -170,7 +170,7 @@ def test_a_key_that_another_customer_has_now_is_not_lost(redis_port: int) -> Non
 
 def test_a_dry_run_changes_nothing(redis_port: int) -> None:
     async def scene(ask: versions.Ask) -> None:
-        assert (await change(ask, lines(a="x"), dry=True)).added == ["a"]
+        assert (await change(ask, lines(a="x"), Options(dry=True))).added == ["a"]
         assert await ask("KEYS", "*") == []
 
     played(redis_port, scene)
@@ -202,7 +202,7 @@ def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> Non
             await told(ask)
         for garbage in (b"garbage", b"5", b'{"name":[]}'):
             await ask("LSET", parts_of(version.token), 0, garbage)
-            assert (await change(ask, lines(a="x"), dry=True)).added == ["a"]
+            assert (await change(ask, lines(a="x"), Options(dry=True))).added == ["a"]
         assert (await change(ask, lines(a="x"))).version == 2
         assert await told(ask) == {"a": "x"}
 
@@ -227,12 +227,12 @@ def test_a_log_of_a_later_version_is_left_alone(redis_port: int) -> None:
     version = Version(1, "t", True, 0, 0, hashlib.sha256().hexdigest(), 0, 0, 1.5)
     assert version_of(line_of(version)) == version
     odd = [orjson.dumps(version._asdict() | {field: None}) for field in Version._fields]
-    for line in (line_of(version._replace(form=2)), b"{}", b"?", b"[]", line_of(version)[:-1] + b',"more":1}', *odd):
+    for line in (line_of(version._replace(form=3)), b"{}", b"?", b"[]", line_of(version)[:-1] + b',"more":1}', *odd):
         with pytest.raises(Unreadable):
             version_of(line)
 
     async def scene(ask: versions.Ask) -> None:
-        await ask("RPUSH", LOG, line_of(version._replace(form=2)))
+        await ask("RPUSH", LOG, line_of(version._replace(form=3)))
         with pytest.raises(Unreadable, match="later version"):
             await change(ask, lines(a="x"))
 
@@ -391,7 +391,7 @@ def test_in_a_cluster_one_node_has_it_all(tmp_path: Path) -> None:
     try:
         for number, tier in enumerate("xyz", 1):
             file.write_text(people(cluster.url, tier, 20))
-            assert push.run(load_customers(file, {}), force=False, dry=False).version == number
+            assert push.run(load_customers(file, {})).version == number
             assert set(asyncio.run(there()).values()) == {tier}
         for node in cluster.nodes:
             file.write_text(people(node.url, tier, 20))

@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.load import load_customers
-from edgeproxy.directory import push
+from edgeproxy.directory import push, signing
 from edgeproxy.directory.cache import FILE
+from edgeproxy.directory.signing import Signer
+from edgeproxy.directory.versions import LOG, TIME, line_of, parts_of, read, time_line
 from edgeproxy.hub.redis import Link
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
 from tests.support.directory import told
@@ -56,10 +58,10 @@ class Pusher:
     def command(self) -> list[str]:
         return [sys.executable, "-m", "edgeproxy", "directory", "push", "-c", str(self.file), "--force"]
 
-    def pushes(self, *given: Any, **tiers: Any) -> None:
+    def pushes(self, *given: Any, signer: Signer | None = None, back: bool = False, **tiers: Any) -> None:
         """Push it, with these in it."""
         self.writes(*given, **tiers)
-        push.run(load_customers(self.file, {}), force=True, dry=False)
+        push.run(load_customers(self.file, {}), push.Options(force=True, signer=signer, back=back))
 
 
 @pytest.fixture
@@ -168,12 +170,12 @@ def test_another_supervisor_and_another_worker_know_them_too(
 def test_two_supervisors_on_one_state_directory_follow_together(
     start_edge: StartEdge, redis: Redis, pusher: Pusher
 ) -> None:
-    pusher.pushes({"dora": "free"})
+    pusher.pushes({"dora": "own"})
     edge = start_edge(**settings(redis))
     before = edge.supervisor
     edge.begin()
     until(lambda: edge.output.count('"edge serving"') == 2, "both serve")
-    pusher.pushes({"eve": "free"})
+    pusher.pushes({"eve": "own"})
     each(edge, "eve", 200, "the workers of both know the new one")
     each(edge, "dora", 401, "and not the one before")
     assert before.wait_after(signal.SIGTERM, 20.0) == 0
@@ -271,7 +273,7 @@ async def hub_tiers(redis: Redis) -> dict[str, str]:
 def tiers(edge: Edge) -> tuple[str, ...]:
     """The tiers that customers have on an edge's disk."""
     with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE, timeout=10)) as db:
-        return tuple(sorted(tier for (tier,) in db.execute("SELECT DISTINCT tier FROM customers")))
+        return tuple(sorted(tier for (tier,) in db.execute("SELECT DISTINCT CAST(tier AS TEXT) FROM customers")))
 
 
 def test_a_flood_of_unknown_keys_keeps_nobody_out(start_edge: StartEdge, redis: Redis, pusher: Pusher) -> None:
@@ -322,3 +324,93 @@ def test_a_flood_of_unknown_keys_keeps_nobody_out(start_edge: StartEdge, redis: 
     assert met["dora", 200] > 50
     assert met["guess", 401] > 500
     each(edge, "eve", 200, "afterwards all is well")
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    signing.keygen(tmp_path / "directory.key")
+    return Signer.of(tmp_path / "directory.key")
+
+
+def at_hub(redis: Redis, *commands: tuple[Any, ...]) -> list[Any]:
+    """What the hub answers to somebody who may write to it."""
+
+    async def asked() -> list[Any]:
+        link = await Link.open(redis.url)
+        try:
+            return [await link.ask(*command) for command in commands]
+        finally:
+            await link.close()
+
+    return asyncio.run(asked())
+
+
+def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer, tmp_path: Path
+) -> None:
+    pusher.pushes({"dora": "own"}, signer=signer)
+    edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public]})
+    assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401]
+    first, time_signed = at_hub(redis, ("LINDEX", LOG, -1), ("LINDEX", TIME, -1))
+    (part,) = at_hub(redis, ("LINDEX", parts_of(read(first).version.token), 0))
+
+    def refused(what: str) -> None:
+        until(lambda: what in (known(edge)["refused"] or ""), f"it names what it refuses: {what}")
+        assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401], "what was known counts"
+
+    # A raw write: a version with a key of eve's, in the form of old, signed by somebody, and appended to the real one.
+    forged = part.replace(b"dora", b"eve").replace(key_hash("dora"), key_hash("eve"))
+    signing.keygen(tmp_path / "forger.key")
+    version = read(first).version._replace(number=2, token="forged", before=read(first).hash)
+    version = version._replace(size=len(forged), sha256=hashlib.sha256(forged).hexdigest())
+    at_hub(redis, ("RPUSH", parts_of("forged"), forged))
+    for line, what in (
+        (line_of(version._replace(form=1)), "version 2 is not signed"),
+        (line_of(version, Signer.of(tmp_path / "forger.key")), "version 2 has no signature of a key that is trusted"),
+    ):
+        at_hub(redis, ("RPUSH", LOG, line))
+        refused(what)
+        at_hub(redis, ("RPOP", LOG))
+    until(lambda: known(edge)["refused"] is None, "what is right again is no more refused")
+    assert "a version of the directory was refused" in edge.output
+    assert total(edge.metrics(), "edge_directory_refused_total") >= 2
+
+    # Rolled back: dora's key is taken out, and then all that was in the hub before is written there again.
+    pusher.pushes({"dora": "own", "eve": "own"}, [], signer=signer)
+    each(edge, "dora", 401, "it is revoked")
+    at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, first), ("RPUSH", TIME, time_signed))
+    until(lambda: "version 1 is older than version 2" in (known(edge)["refused"] or ""), "it is named")
+    assert asks(edge, "dora") == 401
+    # What the owner of the key says of going back counts.
+    pusher.pushes({"dora": "own"}, signer=signer, back=True)
+    each(edge, "dora", 200, "it was meant")
+    assert (known(edge)["refused"], known(edge)["signed"]) == (None, True)
+
+
+def key_hash(customer: str) -> bytes:
+    return hashlib.sha256(key_of(customer).encode()).hexdigest().encode()
+
+
+def test_knowledge_that_nobody_has_signed_for_too_long_serves_nobody(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
+) -> None:
+    pusher.pushes({"dora": "own"}, signer=signer)
+    edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public], "max_age": "1min"})
+    each(edge, "dora", 200, "both workers know her")
+    (line,) = at_hub(redis, ("LINDEX", LOG, -1))
+    newest = read(line)
+    edge.end()
+    # As if an hour had passed: what is on the disk and in the hub was signed then.
+    long_ago = time.time() - 3600
+    at_hub(redis, ("DEL", TIME), ("RPUSH", TIME, time_line(newest, long_ago, signer)))
+    with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE)) as db:
+        db.execute("UPDATE version SET pushed_at = ?, signed_at = ?", (long_ago, long_ago))
+        db.commit()
+    edge.start()
+    answer = edge.ask(fields={"Authorization": f"Bearer {key_of('dora')}"})
+    assert answer.status == 503
+    assert "too old" in answer.json()["detail"]
+    assert asks(edge, UNLIMITED) == 200, "those of the files are served"
+    assert known(edge)["signed_age_s"] > 3000
+    pusher.pushes({"dora": "own"}, signer=signer)  # Which changes nothing, and signs the time.
+    each(edge, "dora", 200, "it is believed again")

@@ -12,7 +12,7 @@ async def told(ask: versions.Ask, token: str | None = None, known: dict[str, str
     for version in after(await versions.log(ask), token):
         if version.whole:
             found.clear()
-        async for part in versions.parts(ask, version):
+        async for part in versions.parts(versions.from_hub(ask), version):
             for line in part:
                 said = json.loads(line)
                 found.pop(said["name"], None)

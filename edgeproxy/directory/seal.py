@@ -1,0 +1,118 @@
+"""How what is cached of the directory is written on the disk: as it is, or so that only who has the key can read it.
+
+Rows are found by a keyed hash of what they are looked up by, and each value is encrypted by AES-256-GCM under a nonce
+of its own, bound to its row and column. So who has the file sees how many customers and keys there are, which keys
+belong together, and nothing else.
+"""
+
+import hashlib
+import hmac
+import os
+import sqlite3
+import subprocess
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from edgeproxy.config.directory_settings import CacheKey, read_secret_bytes
+
+NONCE_BYTES = 12
+COMMAND_SECONDS = 10.0
+"""Seconds that a program may take to print the key."""
+
+
+class KeyUnavailable(OSError):
+    """The key cannot be had; the text says why, and does not show it."""
+
+
+class Seal(Protocol):
+    """How values are written."""
+
+    layout: int
+    """What the file says of it, so that one way never reads what another wrote."""
+
+    def index(self, value: bytes) -> bytes:
+        """By what a row is found that is looked up by this."""
+
+    def close(self, value: bytes, row: bytes) -> bytes:
+        """A value of the row that is found by this, as it is written."""
+
+    def open(self, written: bytes, row: bytes) -> bytes:
+        """The value that was written so; raises sqlite3.DatabaseError where it was not, or by another key."""
+
+
+class Plain:
+    """Everything as it is."""
+
+    layout = 0
+
+    def index(self, value: bytes) -> bytes:
+        """As Seal."""
+        return value
+
+    def close(self, value: bytes, row: bytes) -> bytes:
+        """As Seal."""
+        return value
+
+    def open(self, written: bytes, row: bytes) -> bytes:
+        """As Seal."""
+        return bytes(written)
+
+
+class Encrypted:
+    """Everything encrypted with this key of 32 bytes."""
+
+    layout = 1
+
+    def __init__(self, key: bytes) -> None:
+        derived = HKDF(SHA256(), 64, salt=None, info=b"edgeproxy directory cache").derive(key)
+        self._cipher = AESGCM(derived[:32])
+        self._keyed = hmac.new(derived[32:], digestmod=hashlib.sha256)
+
+    def index(self, value: bytes) -> bytes:
+        """As Seal."""
+        keyed = self._keyed.copy()
+        keyed.update(value)
+        return keyed.digest()
+
+    def close(self, value: bytes, row: bytes) -> bytes:
+        """As Seal."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, value, row)
+
+    def open(self, written: bytes, row: bytes) -> bytes:
+        """As Seal."""
+        try:
+            return self._cipher.decrypt(written[:NONCE_BYTES], written[NONCE_BYTES:], row)
+        except (InvalidTag, ValueError) as odd:
+            raise sqlite3.DatabaseError("what is there was not encrypted with this key") from odd
+
+
+def seal_of(settings: CacheKey | None) -> Seal:
+    """The seal that is configured. Runs the command, if there is one. Raises KeyUnavailable."""
+    if settings is None:
+        return Plain()
+    if settings.key is not None:
+        return Encrypted(read_secret_bytes(settings.key))
+    if settings.file is not None:
+        where = str(settings.file)
+        try:
+            written = settings.file.read_text()
+        except (OSError, UnicodeDecodeError) as failure:
+            raise KeyUnavailable(f"cache_key: {where} cannot be read: {failure}") from failure
+    else:
+        assert settings.command is not None
+        where = settings.command[0]
+        try:
+            # In a thread, as everything here.
+            ran = subprocess.run(settings.command, capture_output=True, timeout=COMMAND_SECONDS, check=True)
+            written = ran.stdout.decode()
+        except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as failure:
+            raise KeyUnavailable(f"cache_key: {where} printed no key: {type(failure).__name__}") from failure
+    try:
+        return Encrypted(read_secret_bytes(written))
+    except ValueError as odd:
+        raise KeyUnavailable(f"cache_key: what {where} has is no key: {odd}") from odd

@@ -1,0 +1,122 @@
+"""Who made what is in the directory: Ed25519 signatures (RFC 8032) over its lines.
+
+A signed line is what it says, a space, and the signature in Base64. What kind of line it is goes into the signature, so
+that one kind never passes for another.
+"""
+
+import base64
+import binascii
+import os
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+PREFIX = "ed25519:"
+"""What the text of a public key begins with."""
+SIGNATURE_BYTES = 64
+
+
+class Kind(Enum):
+    """What a line is; the value goes before it into the signature."""
+
+    VERSION = b"edgeproxy directory version\n"
+    TIME = b"edgeproxy directory time\n"
+
+
+class Untrusted(Exception):
+    """A line is not signed, or not by a key that is trusted; the text completes the sentence "it ..."."""
+
+
+class UnusableKey(Exception):
+    """A file has no private key; the text says why."""
+
+
+class Signer:
+    """A private key."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    @classmethod
+    def of(cls, file: Path) -> "Signer":
+        """Read the key that `keygen` wrote; raises UnusableKey."""
+        try:
+            key = serialization.load_pem_private_key(file.read_bytes(), None)
+        except OSError as failure:
+            raise UnusableKey(f"{file} cannot be read: {failure.strerror}") from failure
+        except (ValueError, TypeError) as failure:
+            raise UnusableKey(f"{file} has no private key in PEM without a password") from failure
+        if not isinstance(key, Ed25519PrivateKey):
+            raise UnusableKey(f"{file} has a key of another kind: `edgeproxy directory keygen` makes one")
+        return cls(key)
+
+    @property
+    def public(self) -> str:
+        """The public key, as `trust` of an edge names it."""
+        raw = self._key.public_key().public_bytes_raw()
+        return PREFIX + base64.b64encode(raw).decode()
+
+    def sign(self, kind: Kind, payload: bytes) -> bytes:
+        """The signed line of what is said."""
+        return payload + b" " + base64.b64encode(self._key.sign(kind.value + payload))
+
+
+class Trust:
+    """The public keys of those who may say who there is."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        """Each as `Signer.public` gives it. Raises ValueError where one is none."""
+        self._keys = [Ed25519PublicKey.from_public_bytes(read_public(key)) for key in keys]
+
+    def check(self, kind: Kind, line: bytes) -> None:
+        """Raise Untrusted unless one of them has signed this line as one of this kind."""
+        payload, signature = split(line)
+        if signature is None:
+            raise Untrusted("is not signed")
+        for key in self._keys:
+            try:
+                key.verify(signature, kind.value + payload)
+            except InvalidSignature:
+                continue
+            return
+        raise Untrusted("has no signature of a key that is trusted here")
+
+
+def split(line: bytes) -> tuple[bytes, bytes | None]:
+    """What a line says, and its signature; None where it has none."""
+    payload, space, written = line.rpartition(b" ")
+    if not space:
+        return line, None
+    try:
+        signature = base64.b64decode(written, validate=True)
+    except binascii.Error:
+        return line, None
+    return (payload, signature) if len(signature) == SIGNATURE_BYTES else (line, None)
+
+
+def read_public(text: str) -> bytes:
+    """The 32 bytes of a public key; raises ValueError."""
+    if not text.startswith(PREFIX):
+        raise ValueError("it does not begin with ed25519:")
+    raw = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+    if len(raw) != 32:
+        raise ValueError("it has not 32 bytes")
+    return raw
+
+
+def keygen(file: Path) -> str:
+    """Write a new private key to a file that is not there yet, for its owner alone; returns the public one.
+
+    Raises OSError.
+    """
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as written:
+        written.write(pem)
+        written.flush()
+        os.fsync(written.fileno())
+    return Signer(key).public

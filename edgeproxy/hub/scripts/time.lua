@@ -1,0 +1,7 @@
+-- When which version of the directory was the newest.
+-- KEYS the log, the time. ARGV the last line of the log as it was read, the line of the time
+-- Answers 1; 0 where there is another version meanwhile.
+if (redis.call('LINDEX', KEYS[1], -1) or '') ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[2])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+return 1

@@ -1,0 +1,86 @@
+"""What is published on a channel of the hub: heard over a connection of its own, which is made again when it is lost.
+
+What is published may be lost. Who has to know it looks by himself as well.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from redis.exceptions import RedisError, ResponseError
+
+from edgeproxy import log
+from edgeproxy.config.parsers import CLUSTERS, HubUrl
+from edgeproxy.hub.bounds import no_answer
+from edgeproxy.hub.cluster import node_url
+from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, UNREADABLE, Away, Tls, connection_to, reason
+
+RETRY_SECONDS = 1.0
+RETRY_SECONDS_MAX = 30.0
+"""Seconds until a connection is made again, at first and at most."""
+PING_SECONDS = 5.0
+"""Seconds without a word after which the server is asked for one."""
+
+
+class Subscription:
+    """One channel. `heard` is called for each message, and whenever a connection is there: some may have been lost."""
+
+    def __init__(self, url: str, tls: Tls, channel: bytes, heard: Callable[[], None]) -> None:
+        self._parts = HubUrl.of(url)
+        self._url = url
+        self._tls = tls
+        self._channel = channel
+        self._heard = heard
+        self._log = log.get()
+        self._is_refused = False
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        tries = 0
+        while True:
+            try:
+                await self._listen()
+            except ResponseError as no:
+                # It may not, which is no loss that could not be borne: who listens looks by himself too.
+                if not self._is_refused:
+                    self._is_refused = True
+                    self._log.warning("the hub publishes nothing to this edge", why=reason(no))
+            except (Away, RedisError, OSError, TimeoutError, *UNREADABLE):
+                pass  # That the hub is away is told by those who ask it.
+            tries += 1
+            pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(tries, 6))
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _listen(self) -> None:
+        """Connect, subscribe, and hear; ends by what it raises."""
+        url = self._url
+        if self._parts.scheme in CLUSTERS:  # What is published on one node is heard on all.
+            url = node_url(self._parts, random.choice(self._parts.where))
+        connection = connection_to(url, self._tls)
+        try:
+            async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_command("SUBSCRIBE", self._channel)
+                await connection.read_response(disable_decoding=True)
+            self._heard()
+            silent = False
+            while True:
+                try:
+                    async with asyncio.timeout(PING_SECONDS):
+                        said = await connection.read_response(disable_decoding=True)
+                except TimeoutError:
+                    if silent:
+                        raise
+                    silent = True
+                    await connection.send_command("PING", check_health=False)
+                    continue
+                silent = False
+                if not isinstance(said, list) or len(said) < 2:
+                    raise Away(no_answer(said, "SUBSCRIBE"))
+                if said[0] == b"message":
+                    self._heard()
+        finally:
+            try:
+                await connection.disconnect(nowait=True)
+            except (RedisError, OSError):
+                pass

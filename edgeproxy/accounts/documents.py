@@ -25,6 +25,7 @@ COLUMNS = (
     customers.c.settings,
     keys.c.sha256,
     keys.c.scopes,
+    keys.c.limits,
     keys.c.expires_at,
 )
 
@@ -93,9 +94,12 @@ def _line(name: str, rows: list[Any]) -> bytes:
 
 def key_of(customer: str, row: Any) -> Key:
     """Return the key of a row as edge.yaml would have it."""
-    return Key(
-        sha256=row.sha256,
-        customer=customer,
-        scopes=None if row.scopes is None else frozenset(orjson.loads(row.scopes)),
-        expires=None if row.expires_at is None else row.expires_at / 1000,
+    return Key.model_validate(
+        {
+            "sha256": row.sha256,
+            "customer": customer,
+            "scopes": None if row.scopes is None else orjson.loads(row.scopes),
+            "expires": None if row.expires_at is None else row.expires_at / 1000,
+            "limits": () if row.limits is None else orjson.loads(row.limits),
+        }
     )

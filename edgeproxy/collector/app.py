@@ -7,27 +7,34 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
-from edgeproxy.accounts import audit
+from edgeproxy.accounts import audit, change, customers, keys
 from edgeproxy.accounts.audit import Caller
 from edgeproxy.collector import auth, export, openapi
-from edgeproxy.collector.answers import RETRY_LATER, Refused, problem
+from edgeproxy.collector.answers import RETRY_LATER, FieldError, Refused, problem
 from edgeproxy.collector.endpoint import CALLER, Call, Endpoint, Nothing
 from edgeproxy.collector.endpoints import Handlers, endpoints
+from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.handlers.standing import StandingHandlers
 from edgeproxy.collector.incoming import asked, checked, json_of
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector import Settings, Token
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.ingest import Ingest, Unavailable
 from edgeproxy.ledger.names import Names
 
 UNKNOWN_ACTOR = "unknown"
+OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
+    "customer": customers.name_of,
+    "key": keys.owner_of,
+}
+"""By the name of a parameter of paths, what says whose it is that it names."""
 WHY = {
     404: "there is no such path: GET /v1/openapi.json describes those that there are",
     405: "the method is not one that this path knows",
@@ -40,6 +47,7 @@ class Service:
     """What answers: the handlers, and what lets a request through to them."""
 
     def __init__(self, database: Database, ingest: Ingest, settings: Settings, names: Names, metrics: Metrics) -> None:
+        self._database = database
         self._metrics = metrics
         self.denials = audit.Denials(database)
         """What was denied lately; somebody has to `write` it."""
@@ -48,6 +56,7 @@ class Service:
             LedgerHandlers(database, ingest, names, metrics),
             QuarantineHandlers(database, names, metrics),
             AuditHandlers(database),
+            AccountHandlers(database, metrics),
         )
         self._tokens: auth.Tokens
         self.use(settings)
@@ -65,6 +74,7 @@ class Service:
         """Let in whom these settings let in."""
         self._tokens = auth.Tokens(settings.tokens)
         self.handlers.ledger.use(settings)
+        self.handlers.accounts.use(settings)
 
     def application(self) -> web.Application:
         """Make the application with all endpoints."""
@@ -87,11 +97,22 @@ class Service:
                 request[CALLER] = request[CALLER]._replace(actor=token.label)
                 auth.require(token, endpoint.roles, f"{endpoint.method} {endpoint.path}")
             query = asked(endpoint.query, request)
+            if token is not None and token.customer is not None:
+                await self._own(token, request)
             if endpoint.sends is Nothing:
                 return await endpoint.handler(Call(request, token, query, Nothing()))
-            return await endpoint.handler(Call(request, token, query, checked(endpoint.sends, await json_of(request))))
+            said, sent = await json_of(request)
+            return await endpoint.handler(Call(request, token, query, checked(endpoint.sends, said), sent))
 
         return handle
+
+    async def _own(self, token: Token, request: web.Request) -> None:
+        """Raise Denied where a path names what is not of the customer whose token it is, be it there or not."""
+        for name, owner_of in OWNERS.items():
+            ref = request.match_info.get(name)
+            if ref is not None and ref != token.customer:
+                async with self._database.reading() as connection:
+                    auth.require_own(token, await owner_of(connection, ref) or "")
 
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
@@ -105,6 +126,11 @@ class Service:
             return problem(no.status, no.detail, {"WWW-Authenticate": "Bearer"} if no.status == 401 else None)
         except Refused as no:
             return problem(no.status, no.detail, no.headers, errors=no.errors)
+        except change.Refused as no:
+            if no.status == 403:
+                self.denials.note(request[CALLER], f"{request.method} {path_of(request)}", 403, no.why)
+            told: list[FieldError] = [{"field": field, "detail": why} for field, why in no.faults]
+            return problem(no.status, no.why, errors=told)
         except queries.BadQuery as bad:
             return problem(400, str(bad))
         except export.Busy:

@@ -51,6 +51,8 @@ class Call(Generic[Q, B]):
     """By which it was let in; None where anyone may call."""
     query: Q
     body: B
+    sent: bytes = b""
+    """The body as it came, of which `body` was made."""
 
     @property
     def holder(self) -> Token:

@@ -4,8 +4,38 @@ and `GET /v1/openapi.json` are made.
 
 from typing import Any, NamedTuple
 
+from edgeproxy.accounts.models import (
+    CustomerChange,
+    CustomerNew,
+    CustomersTold,
+    CustomerTold,
+    FlagBody,
+    FlagsTold,
+    FlagTold,
+    KeyChange,
+    KeyMade,
+    KeyNew,
+    KeysTold,
+    KeyTold,
+    Leak,
+    LeakTold,
+    Rotation,
+)
 from edgeproxy.collector import models
-from edgeproxy.collector.endpoint import ADMIN, ANYONE, BYTES, CSV, EDGE, OWN, READERS, TEXT, Endpoint, HeadField
+from edgeproxy.collector.endpoint import (
+    ADMIN,
+    ANYONE,
+    BYTES,
+    CSV,
+    EDGE,
+    OWN,
+    READERS,
+    SUPPORT,
+    TEXT,
+    Endpoint,
+    HeadField,
+)
+from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
@@ -19,6 +49,7 @@ class Handlers(NamedTuple):
     ledger: LedgerHandlers
     quarantine: QuarantineHandlers
     audit: AuditHandlers
+    accounts: AccountHandlers
 
 
 BATCH_FIELDS = {
@@ -30,12 +61,23 @@ BATCH_FIELDS = {
     )
 }
 """The fields of the head that say which batch it is."""
+A_CUSTOMER, A_KEY, A_FLAG = "/v1/customers/{customer}", "/v1/keys/{key}", "/v1/flags/{flag}"
+IF_MATCH = {"If-Match": HeadField({"type": "string", "pattern": r'^(\*|"[0-9]{1,15}")$'})}
+IDEMPOTENCY_KEY = {"Idempotency-Key": HeadField({"type": "string", "pattern": "^[!-~]{1,255}$"})}
+CHANGES: Any = {"query": models.ChangeQuery, "fields": IF_MATCH, "shows": ("ETag",), "refuses": (409, 412, 422)}
+CREATES: Any = {
+    "query": models.ChangeQuery,
+    "fields": IDEMPOTENCY_KEY,
+    "shows": ("ETag", "Idempotent-Replayed"),
+    "refuses": (409, 422),
+    "status": 201,
+}
 A_BATCH = "/v1/quarantine/{edge}/{seq}"
 
 
 def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
     """List all endpoints."""
-    standing, ledger, quarantine, audit = handlers
+    standing, ledger, quarantine, audit, accounts = handlers
     return (
         # The ledger: what edges have counted.
         Endpoint(
@@ -81,6 +123,87 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             *("GET", "/v1/audit", ADMIN, audit.page, "The audit log, oldest first."),
             query=models.AuditQuery,
             answers=models.Audit,
+        ),
+        # Customers.
+        Endpoint(
+            *("GET", "/v1/customers", READERS | OWN, accounts.customers, "Customers, oldest first."),
+            query=models.CustomersQuery,
+            answers=CustomersTold,
+            own="the handler lists the customer alone",
+        ),
+        Endpoint(
+            *("POST", "/v1/customers", ADMIN, accounts.create_customer, "Make a customer."),
+            **CREATES,
+            sends=CustomerNew,
+            answers=CustomerTold,
+        ),
+        Endpoint(
+            *("GET", A_CUSTOMER, READERS | OWN, accounts.customer, "A customer, by id or name."),
+            answers=CustomerTold,
+            shows=("ETag",),
+        ),
+        Endpoint(
+            *("PATCH", A_CUSTOMER, SUPPORT, accounts.change_customer),
+            "Change a customer: null takes a field away. Support may change nothing but `paused`.",
+            **CHANGES,
+            sends=CustomerChange,
+            answers=CustomerTold,
+        ),
+        Endpoint(
+            *("DELETE", A_CUSTOMER, ADMIN, accounts.delete_customer),
+            "Begin to delete a customer: no edge serves it from then on, and what was counted stays.",
+            **CHANGES,
+            answers=CustomerTold,
+            status=202,
+            sensitive=True,
+        ),
+        # Keys.
+        Endpoint(
+            *("GET", f"{A_CUSTOMER}/keys", READERS | OWN, accounts.keys, "The keys of a customer, without secrets."),
+            query=models.KeysQuery,
+            answers=KeysTold,
+        ),
+        Endpoint(
+            *("POST", f"{A_CUSTOMER}/keys", ADMIN | OWN, accounts.create_key),
+            "Make a key; its secret is in this answer and nowhere else.",
+            **CREATES,
+            sends=KeyNew,
+            answers=KeyMade,
+        ),
+        Endpoint("GET", A_KEY, READERS | OWN, accounts.key, "A key.", answers=KeyTold, shows=("ETag",)),
+        Endpoint(
+            *("PATCH", A_KEY, ADMIN | OWN, accounts.change_key, "Change a key: null takes a field away."),
+            **CHANGES,
+            sends=KeyChange,
+            answers=KeyTold,
+        ),
+        Endpoint(
+            *("DELETE", A_KEY, SUPPORT | OWN, accounts.revoke_key, "End a key at once."),
+            **CHANGES,
+            answers=KeyTold,
+        ),
+        Endpoint(
+            *("POST", f"{A_KEY}/rotate", SUPPORT | OWN, accounts.rotate_key),
+            "Make a key in the place of this one, which ends after the overlap.",
+            **CREATES,
+            sends=Rotation,
+            answers=KeyMade,
+        ),
+        Endpoint(
+            *("POST", "/v1/keys/leaked", ANYONE, accounts.leaked),
+            "End a key that you found; the answer does not tell whether there was one.",
+            sends=Leak,
+            answers=LeakTold,
+            status=202,
+        ),
+        # Flags.
+        Endpoint("GET", "/v1/flags", READERS, accounts.flags, "All flags.", answers=FlagsTold),
+        Endpoint("GET", A_FLAG, READERS, accounts.flag, "A flag.", answers=FlagTold, shows=("ETag",)),
+        Endpoint(
+            *("PUT", A_FLAG, ADMIN, accounts.put_flag, "Say who has a flag, whether it was there or not."),
+            **CHANGES,
+            sends=FlagBody,
+            answers=FlagTold,
         ),
         # The collector itself.
         Endpoint("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive.", gives=(TEXT,)),

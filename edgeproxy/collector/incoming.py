@@ -38,8 +38,8 @@ async def body_of(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
     return b"".join(pieces)
 
 
-async def json_of(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object that is sent; raises Refused."""
+async def json_of(request: web.Request) -> tuple[dict[str, Any], bytes]:
+    """Return the JSON object that is sent, and its bytes; raises Refused."""
     if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
         raise Refused(415, "send application/json")  # A request without Content-Type is an octet-stream to aiohttp.
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -53,7 +53,7 @@ async def json_of(request: web.Request) -> dict[str, Any]:
         raise Refused(400, f"the body is not JSON: {error}") from None
     if not isinstance(said, dict):
         raise Refused(422, "the body is not a JSON object")
-    return said
+    return said, sent
 
 
 def checked(model: type[M], said: Any) -> M:

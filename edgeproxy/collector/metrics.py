@@ -46,6 +46,9 @@ class Metrics:
             "Edges whose old batches are kept, as they do not prove what was counted",
             registry=registry,
         )
+        self.leaked = Counter(
+            "collector_leaked_keys_total", "Keys that were revoked as somebody had found them", registry=registry
+        )
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.expiry: Callable[[], dict[str, float]] = dict
         """The Unix second at which each certificate expires, by its file."""

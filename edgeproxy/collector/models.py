@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, W
 from typing_extensions import TypedDict
 
 from edgeproxy.accounts.audit import PAGE_ENTRIES_MAX
+from edgeproxy.accounts.change import PAGE_MAX
+from edgeproxy.accounts.ids import is_id
 from edgeproxy.collector.endpoint import Query
 from edgeproxy.config.models import Name
 from edgeproxy.config.units import Whole, wrong
@@ -41,6 +43,13 @@ Boolean = Annotated[bool, exact(bool, "true or false")]
 def in_query(lowest: int, highest: int) -> WithJsonSchema:
     """Describe a whole number of a query string."""
     return WithJsonSchema({"type": "integer", "minimum": lowest, "maximum": highest})
+
+
+def read_truth(value: object) -> bool:
+    """Read `true` or `false`."""
+    if str(value) not in ("true", "false"):
+        raise wrong(f"{str(value)[:40]!r} is neither", "true or false")
+    return str(value) == "true"
 
 
 def printed(value: object) -> str:
@@ -178,6 +187,41 @@ class Audit(TypedDict):
 
     entries: list[dict[str, Any]]
     next: NotRequired[int]
+
+
+def read_cursor(value: object) -> str:
+    """Read where a page ends: an id."""
+    if not is_id(str(value)):
+        raise wrong("is none that was given here as next", "send next of the page before")
+    return str(value)
+
+
+Cursor = Annotated[str, BeforeValidator(read_cursor), WithJsonSchema({"type": "string", "format": "uuid"})]
+PageLimit = Annotated[int, BeforeValidator(Whole(1, PAGE_MAX)), in_query(1, PAGE_MAX)]
+
+
+class ChangeQuery(Query):
+    """How a change is made."""
+
+    dry_run: Annotated[bool, BeforeValidator(read_truth), WithJsonSchema({"type": "boolean"})] = False
+    """Whether it is only shown."""
+
+
+class CustomersQuery(Query):
+    """Which customers."""
+
+    limit: PageLimit = 100
+    cursor: Cursor | None = None
+    name: Printed | None = None
+    tier: Printed | None = None
+    external_id: Printed | None = None
+
+
+class KeysQuery(Query):
+    """Which of the keys."""
+
+    limit: PageLimit = 100
+    cursor: Cursor | None = None
 
 
 class Ready(TypedDict):

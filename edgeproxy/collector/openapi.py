@@ -42,6 +42,10 @@ class Written(Editor):
             return _without_variables(super().function_before_schema(schema))
         return self.generate_inner(schema["schema"])
 
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
+        """Leave out what a field is by default: here it is in its plain unit, not as it would be sent."""
+        return self.generate_inner(schema["schema"])
+
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
         """One of these words."""
         return {"enum": list(schema["expected"])}
@@ -132,6 +136,8 @@ def _responses(one: Endpoint[Any, Any], schemas: Schema) -> Schema:
     if one.shows:
         success["headers"] = {name: {"schema": {"type": "string"}} for name in one.shows}
     told: Schema = {str(one.status): success}
+    if one.status != 200 and "dry_run" in one.query.model_fields:
+        told["200"] = success
     refused = {PROBLEM: {"schema": _of(Problem, schemas)}}
     if one.media:  # What is no JSON may be refused with a verdict.
         refused[JSON] = {"schema": {"type": "object"}}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import orjson
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -166,6 +167,16 @@ class Collector:
         """Change something."""
         fields = {"Authorization": f"Bearer {token}"}
         return ask(self.port, path, method="PATCH", fields=fields, body=content)
+
+    def send(
+        self, method: str, path: str, content: object = None, *, token: str | None = ADMIN, **fields: str
+    ) -> Answer:
+        """Ask for a change, of JSON; names of `fields` have _ for -."""
+        said = {name.replace("_", "-"): value for name, value in fields.items()}
+        if token is not None:
+            said["Authorization"] = f"Bearer {token}"
+        body = b"" if content is None else orjson.dumps(content)
+        return ask(self.port, path, method=method, fields=said, body=body)
 
     def usage(self, *, token: str = READ, **query: str) -> dict[str, Any]:
         """What the ledger says, by default of all times."""

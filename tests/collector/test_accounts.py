@@ -1,0 +1,285 @@
+"""The accounts API: customers, keys and flags, each change once, on record and in the outbox."""
+
+import asyncio
+import hashlib
+import itertools
+import re
+from typing import Any
+
+import pytest
+
+from edgeproxy.accounts import documents
+from edgeproxy.config.directory import read_line
+from edgeproxy.config.key_form import REGEX, is_miswritten
+from edgeproxy.database.database import Database
+from tests.support.ask import Answer
+from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+
+NUMBERS = itertools.count()
+
+
+def name() -> str:
+    """The name of a customer that no other test has."""
+    return f"c{next(NUMBERS)}"
+
+
+def made(answer: Answer, status: int = 201) -> dict[str, Any]:
+    assert answer.status == status, answer
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def customer(collector: Collector, **more: Any) -> dict[str, Any]:
+    return made(collector.send("POST", "/v1/customers", {"name": name(), "tier": "basic", **more}))
+
+
+def key(collector: Collector, of: str, **more: Any) -> dict[str, Any]:
+    return made(collector.send("POST", f"/v1/customers/{of}/keys", more))
+
+
+def record(collector: Collector, target: str) -> list[tuple[str, Any, Any]]:
+    """What the audit log says of a target."""
+    entries = collector.get("/v1/audit", token=ADMIN, target=target, limit="1000").json()["entries"]
+    return [(entry["action"], entry["before"], entry["after"]) for entry in entries]
+
+
+def test_the_life_of_a_customer(collector: Collector) -> None:
+    new = {
+        "name": name(),
+        "tier": "basic",
+        "external_id": f"x-{next(NUMBERS)}",
+        "metadata": {"plan": "2"},
+        "limits": [{"rate": "60/min"}],
+        "flags": [],
+        "rotate_every": "90d",
+    }
+    one = made(collector.send("POST", "/v1/customers", new))
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", one["id"])
+    assert (one["name"], one["state"], one["metadata"]) == (new["name"], "active", {"plan": "2"})
+    assert [(limit["name"], limit["rate"]) for limit in one["limits"]] == [("basic", "60/60.0s")]
+    for ref in (one["id"], one["name"]):
+        answer = collector.get(f"/v1/customers/{ref}")
+        assert (answer.json(), answer["etag"]) == (one, '"1"')
+    assert collector.send("POST", "/v1/customers", new).status == 409
+    assert collector.send("POST", "/v1/customers", {**new, "name": name()}).status == 409
+
+    path = f"/v1/customers/{one['id']}"
+    pause = {"paused": {"why": "unpaid", "status": 402}, "limits": None}
+    changed = made(collector.send("PATCH", path, pause, If_Match='"1"'), 200)
+    assert (changed["state"], changed["paused"], changed["limits"]) == (
+        "paused",
+        {"why": "unpaid", "status": 402},
+        None,
+    )
+    assert collector.send("PATCH", path, {"paused": None}, If_Match='"1"').status == 412
+    assert made(collector.send("PATCH", path, {"paused": None}, If_Match='"2"'), 200)["state"] == "active"
+    assert collector.send("PATCH", path, {"tier": None}).status == 422
+    assert made(collector.send("DELETE", path), 202)["state"] == "deleting"
+    assert made(collector.get(path), 200)["state"] == "deleting"
+    assert collector.send("POST", f"{path}/keys", {}).status == 409
+    assert [action for action, _, _ in record(collector, one["name"])] == [
+        "customer.create", "customer.change", "customer.change", "customer.delete",
+    ]  # fmt: skip
+    assert record(collector, one["name"])[1][1:] == (
+        {"paused": None, "limits": one["limits"], "state": "active"},
+        {"paused": {"why": "unpaid", "status": 402}, "limits": None, "state": "paused"},
+    )
+
+
+def test_every_field_that_is_wrong_is_named(collector: Collector) -> None:
+    answer = collector.send(
+        "POST",
+        "/v1/customers",
+        {"name": "a b", "teir": "basic", "tier": "basik", "limits": [{"rate": "60"}], "metadata": {"a": 1}},
+    )
+    assert (answer.status, answer["content-type"]) == (422, "application/problem+json")
+    found = {one["field"]: one["detail"] for one in answer.json()["errors"]}
+    assert found.keys() == {"name", "teir", "limits.0.rate", "metadata"}
+    assert found["teir"] == "unknown field, did you mean tier?"
+    answer = collector.send("POST", "/v1/customers", {"name": name(), "tier": "basik"})
+    assert answer.json()["errors"] == [{"field": "tier", "detail": "there is no tier basik, did you mean basic?"}]
+    twice = [{"rate": "60/min", "name": "a"}, {"rate": "9/min", "name": "b"}]
+    answer = collector.send("POST", "/v1/customers", {"name": name(), "tier": "basic", "limits": twice})
+    assert answer.json()["errors"][0]["field"] == "limits.1"
+    for wrong in ([], "x", 1, None):
+        assert collector.send("POST", "/v1/customers", wrong).status in (400, 422)
+
+
+def test_the_life_of_a_key(collector: Collector) -> None:
+    owner = customer(collector)
+    first = key(collector, owner["id"], name="server", scopes=["read"], limits=[{"rate": "5/s"}])
+    assert re.fullmatch(REGEX, first["secret"])
+    assert not is_miswritten(first["secret"].encode())
+    assert first["secret"].startswith(first["start"])
+    assert key(collector, owner["id"], prefix="edgetest")["secret"].startswith("edgetest_v1_")
+    path = f"/v1/keys/{first['id']}"
+    assert "secret" not in collector.get(path).json()
+    rotated = made(collector.send("POST", f"{path}/rotate", {"overlap": "7d"}))
+    assert (rotated["replaces"], rotated["scopes"], rotated["limits"]) == (
+        first["id"], ["read"], first["limits"],
+    )  # fmt: skip
+    old = collector.get(path).json()
+    assert (old["state"], old["rotated_to"]) == ("rotating", rotated["id"])
+    assert collector.send("POST", f"{path}/rotate", {}).status == 409
+    assert collector.send("PATCH", path, {"expires_at": None}).status == 409
+    at_once = made(collector.send("POST", f"/v1/keys/{rotated['id']}/rotate", {"overlap": "0s"}))
+    assert collector.get(f"/v1/keys/{rotated['id']}").json()["state"] == "revoked"
+    assert made(collector.send("DELETE", path), 200)["state"] == "revoked"
+    assert made(collector.send("DELETE", path), 200)["state"] == "revoked"
+    listed = collector.get(f"/v1/customers/{owner['name']}/keys").json()["keys"]
+    assert [one["state"] for one in listed] == ["revoked", "active", "revoked", "active"]
+    assert listed[3]["id"] == at_once["id"]
+    assert [action for action, _, _ in record(collector, f"{owner['name']}/{first['id']}")] == [
+        "key.create", "key.rotate", "key.revoke",
+    ]  # fmt: skip
+    assert first["secret"] not in repr(collector.get("/v1/audit", token=ADMIN, limit="1000").json())
+
+
+def test_a_found_key_ends_and_the_answer_does_not_tell(collector: Collector) -> None:
+    owner = customer(collector)
+    mine = key(collector, owner["id"])
+    other = key(collector, owner["id"])
+    digest = hashlib.sha256(other["secret"].encode()).hexdigest()
+    before = collector.metric("collector_leaked_keys_total")
+    said = [
+        collector.send("POST", "/v1/keys/leaked", what, token=None)
+        for what in ({"key": mine["secret"]}, {"sha256": digest}, {"key": "nobody-has-it"}, {"sha256": "0" * 64})
+    ]
+    assert {(answer.status, answer.body) for answer in said} == {(202, b'{"received":true}')}
+    states = [one["state"] for one in collector.get(f"/v1/customers/{owner['id']}/keys").json()["keys"]]
+    assert states == ["revoked", "revoked"]
+    assert collector.metric("collector_leaked_keys_total") == before + 2
+    assert record(collector, f"{owner['name']}/{mine['id']}")[1][2]["why"] == "leaked"
+    assert collector.send("POST", "/v1/keys/leaked", {}, token=None).status == 422
+
+
+def test_the_same_request_again_makes_nothing_new(collector: Collector) -> None:
+    owner = customer(collector)
+    path = f"/v1/customers/{owner['id']}/keys"
+    tag = f"k-{next(NUMBERS)}-{owner['id']}"
+    one, two = (collector.send("POST", path, {"name": "a"}, Idempotency_Key=tag) for _ in range(2))
+    assert one.status == two.status == 201
+    assert one.json() == two.json()
+    assert two["idempotent-replayed"] == "true"
+    assert len(collector.get(path).json()["keys"]) == 1
+    assert collector.send("POST", path, {"name": "b"}, Idempotency_Key=tag).status == 422
+    assert collector.send("POST", path, {"name": "a"}, Idempotency_Key="a b").status == 400
+
+
+def test_a_dry_run_changes_nothing(collector: Collector) -> None:
+    there = {"name": name(), "tier": "basic"}
+    shown = made(collector.send("POST", "/v1/customers?dry_run=true", there), 200)
+    assert shown["name"] == there["name"]
+    assert collector.get(f"/v1/customers/{there['name']}").status == 404
+    assert record(collector, there["name"]) == []
+    owner = customer(collector)
+    assert "secret" not in made(collector.send("POST", f"/v1/customers/{owner['id']}/keys?dry_run=true", {}), 200)
+    assert collector.get(f"/v1/customers/{owner['id']}/keys").json() == {"keys": []}
+    assert collector.send("POST", "/v1/customers?dry_run=1", there).status == 400
+
+
+def test_lists_are_pages(collector: Collector) -> None:
+    tag = name()
+    ids = [customer(collector, name=f"{tag}-{n}", external_id=f"{tag}-{n}")["id"] for n in range(5)]
+    found: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = collector.get("/v1/customers", limit="2", **cursor).json()
+        found += [one["id"] for one in page["customers"]]
+        if "next" not in page:
+            break
+        cursor = {"cursor": page["next"]}
+    assert [one for one in found if one in ids] == ids
+    assert len(found) == len(set(found))
+    only = collector.get("/v1/customers", external_id=f"{tag}-3").json()["customers"]
+    assert [one["id"] for one in only] == [ids[3]]
+    for wrong in ({"limit": "0"}, {"limit": "1001"}, {"cursor": "x"}, {"teir": "x"}):
+        assert collector.get("/v1/customers", **wrong).status == 400
+
+
+def test_flags_are_data(collector: Collector) -> None:
+    path = f"/v1/flags/{name()}"
+    assert collector.get(path).status == 404
+    flag = made(collector.send("PUT", path, {"percent": 10, "customers": ["acme"]}), 200)
+    assert (flag["percent"], flag["customers"], flag["tiers"]) == (10, ["acme"], [])
+    assert made(collector.send("PUT", path, {"percent": 20}, If_Match='"1"'), 200)["customers"] == []
+    assert collector.send("PUT", path, {"percent": 30}, If_Match='"1"').status == 412
+    assert collector.send("PUT", path, {"percent": 101}).status == 422
+    assert flag["name"] in [one["name"] for one in collector.get("/v1/flags").json()["flags"]]
+    assert [action for action, _, _ in record(collector, flag["name"])] == ["flag.put", "flag.put"]
+
+
+def test_a_customer_may_do_what_is_its_own(collector: Collector) -> None:
+    if collector.get("/v1/customers/bound", token=OWN).status == 404:
+        customer(collector, name="bound")
+    own, other = collector.get("/v1/customers/bound", token=OWN).json(), customer(collector)
+    assert [one["name"] for one in collector.get("/v1/customers", token=OWN).json()["customers"]] == ["bound"]
+    mine = made(collector.send("POST", f"/v1/customers/{own['id']}/keys", {}, token=OWN))
+    assert made(collector.send("POST", f"/v1/keys/{mine['id']}/rotate", {"overlap": "0s"}, token=OWN))["secret"]
+    scoped = collector.send("POST", f"/v1/customers/{own['id']}/keys", {"scopes": ["root"]}, token=OWN)
+    assert scoped.status == 403
+    assert other["id"] not in repr(collector.get("/v1/customers", token=OWN).json())
+
+
+def test_the_token_of_a_customer_is_refused_on_every_path_of_another(collector: Collector) -> None:
+    other = customer(collector)
+    theirs = key(collector, other["id"])
+    nobody = "00000000-0000-7000-8000-000000000000"
+    known = {"customer": [other["id"], other["name"], "nobody", nobody], "key": [theirs["id"], nobody]}
+    paths = collector.get("/v1/openapi.json", token=None).json()["paths"]
+    tried = []
+    for path, operations in paths.items():
+        named = re.findall(r"{(\w+)}", path)
+        for method, operation in operations.items():
+            if "security" not in operation or ("customer" in operation["x-roles"] and not named):
+                continue  # For anybody, or kept to the customer by its handler, which other tests try.
+            for refs in itertools.product(*(known.get(one, ["x"]) for one in named)):
+                url = path
+                for one, ref in zip(named, refs, strict=True):
+                    url = url.replace(f"{{{one}}}", ref)
+                answer = collector.send(method.upper(), url, None if method == "get" else {}, token=OWN)
+                assert answer.status == 403, (method, url, answer)
+                tried.append(url)
+    assert f"/v1/keys/{theirs['id']}/rotate" in tried
+    assert f"/v1/customers/{other['name']}/keys" in tried
+    assert collector.get(f"/v1/keys/{theirs['id']}").json()["state"] == "active"
+
+
+@pytest.mark.parametrize(("token", "status"), [(None, 401), ("x", 401), (EDGE, 403), (SERVICE, 403), (READ, 403)])
+def test_who_may_not_change_anything(sqlite_collector: Collector, token: str | None, status: int) -> None:
+    paths = sqlite_collector.get("/v1/openapi.json", token=None).json()["paths"]
+    tried = 0
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            if method == "get" or "security" not in operation or path in ("/v1/batches",):
+                continue
+            answer = sqlite_collector.send(method.upper(), re.sub(r"{\w+}", "x", path), {}, token=token)
+            assert answer.status == status, (method, path, answer)
+            tried += 1
+    assert tried >= 10
+
+
+def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:
+    owner = customer(collector, paused={"why": "soon"})
+    mine = key(collector, owner["id"], scopes=["b", "a"], limits=[{"rate": "5/s"}])
+    gone = key(collector, owner["id"])
+    collector.send("DELETE", f"/v1/keys/{gone['id']}")
+
+    async def look() -> tuple[bytes, list[tuple[str, bytes]]]:
+        database = await Database.connect(collector.settings["database"], as_it_is=True)
+        try:
+            async with database.reading() as connection:
+                every = [one async for one in documents.every(connection)]
+                return await documents.document(connection, owner["name"]), every
+        finally:
+            await database.close()
+
+    line, every = asyncio.run(look())
+    collector.send("DELETE", f"/v1/customers/{owner['id']}")
+    after = read_line(asyncio.run(look())[0])
+    said = read_line(line)
+    digest = hashlib.sha256(mine["secret"].encode()).digest()
+    assert (said.name, said.tier, [*said.keys]) == (owner["name"], "basic", [digest])
+    assert '"scopes":["a","b"]' in said.keys[digest]
+    assert (owner["name"], line) in every
+    assert after.customer is None

@@ -149,19 +149,24 @@ class WebListener:
 
     def _admits(self, peer: Peer) -> bool:
         """Whether there is room for one more, which is made where it can be."""
-        bounds = self._bounds
-        if self._by_address[peer.address] >= bounds.per_address:
-            if self._make_room(peer.address):
-                return True
-        elif len(self._open) < bounds.all or self._make_room(None):
+        address = peer.address
+        if self._has_room(address):
+            return True
+        self._forget_closed()
+        if self._has_room(address):
+            return True
+        many = self._by_address[address] >= self._bounds.per_address
+        if self._make_room(address if many else None):
             return True
         self.refused += 1
         self._log.error("connections refused: there are as many as may be", peer.address)
         return False
 
+    def _has_room(self, address: str) -> bool:
+        return len(self._open) < self._bounds.all and self._by_address[address] < self._bounds.per_address
+
     def _make_room(self, address: str | None) -> bool:
         """Close the connection, of this address or of any, that has waited longest; False where none waits."""
-        self._forget_closed()
         waiting = [
             (one.waiting_since, protocol)
             for protocol, one in self._open.items()

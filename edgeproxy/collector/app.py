@@ -28,6 +28,7 @@ from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.ingest import Ingest, Unavailable
 from edgeproxy.ledger.names import Names
+from edgeproxy.web_listener import PEER, WebListener
 
 UNKNOWN_ACTOR = "unknown"
 OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
@@ -76,9 +77,9 @@ class Service:
         self.handlers.ledger.use(settings)
         self.handlers.accounts.use(settings)
 
-    def application(self) -> web.Application:
-        """Make the application with all endpoints."""
-        made = web.Application(middlewares=[self._problems])
+    def application(self, connections: WebListener) -> web.Application:
+        """Make the application with all endpoints, of which these connections ask."""
+        made = web.Application(middlewares=[connections.counted, self._problems])
         table = endpoints(self.handlers)
         for one in table:
             made.router.add_route(one.method, one.path, self._through(one))
@@ -117,13 +118,14 @@ class Service:
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
         """Answer every error as a problem (RFC 9457)."""
-        request[CALLER] = Caller(UNKNOWN_ACTOR, request.remote or "", str(uuid.uuid4()))
+        request[CALLER] = Caller(UNKNOWN_ACTOR, request[PEER].address, str(uuid.uuid4()))
         try:
             return await handler(request)
         except auth.Denied as no:
             self._metrics.denied.inc()
-            self.denials.note(request[CALLER], f"{request.method} {path_of(request)}", no.status, no.detail)
-            return problem(no.status, no.detail, {"WWW-Authenticate": "Bearer"} if no.status == 401 else None)
+            who = request[CALLER] if no.actor is None else request[CALLER]._replace(actor=no.actor)
+            self.denials.note(who, f"{request.method} {path_of(request)}", no.status, no.detail)
+            return problem(no.status, no.detail, no.headers)
         except Refused as no:
             return problem(no.status, no.detail, no.headers, errors=no.errors)
         except change.Refused as no:

@@ -1,39 +1,40 @@
 """Who asks the collector: bearer tokens, known by their SHA-256. What each role may do is in `endpoints.py`."""
 
-import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
+from edgeproxy import bearer
 from edgeproxy.collector.endpoint import CUSTOMER
 from edgeproxy.config.collector import Token
 
 
 class Denied(Exception):
-    """The answer is no: `status` is 401 where nobody is known to ask, 403 where they may not."""
+    """The answer is no: `status` is 401 where nobody known asks, 403 where they may not, 429 where they have too much.
 
-    def __init__(self, status: int, detail: str) -> None:
+    `headers` are further fields of the answer, `actor` is who asked where that is known, and still not enough.
+    """
+
+    def __init__(
+        self, status: int, detail: str, headers: Mapping[str, str] | None = None, actor: str | None = None
+    ) -> None:
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
+        self.headers = dict(headers or {})
+        self.actor = actor
 
 
 class Tokens:
-    """The tokens of a configuration, each by all of its secrets."""
+    """The tokens of a configuration."""
 
     def __init__(self, tokens: Iterable[Token]) -> None:
-        self._known = {digest: token for token in tokens for digest in token.sha256}
+        self._tokens = bearer.Tokens(tokens)
 
     def holder(self, authorization: str | None, now: float) -> Token:
         """Return the token that an `Authorization` field carries at the Unix second `now`; raises Denied."""
-        scheme, _, secret = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not secret:
-            raise Denied(401, "send Authorization: Bearer and a token")
-        # The hash hides what a look-up in a dict may tell of how much of it was right.
-        token = self._known.get(hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).hexdigest())
-        if token is None:
-            raise Denied(401, "the token is not known here")
-        if token.expires is not None and now >= token.expires:
-            raise Denied(401, f"the token {token.label} has expired")
-        return token
+        try:
+            return self._tokens.holder(authorization, now)
+        except bearer.Unknown as no:
+            raise Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
 
 
 def role_of(token: Token) -> str:

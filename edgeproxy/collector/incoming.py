@@ -14,6 +14,9 @@ from edgeproxy.usage.batch import BODY_BYTES_MAX
 
 BODY_SECONDS_MAX = 30.0
 """Seconds that a body may take to arrive."""
+BODY_GRACE_SECONDS = 5.0
+"""Seconds by which it may lag behind BODY_BYTES_PER_SECOND_MIN."""
+BODY_BYTES_PER_SECOND_MIN = 16 << 10
 JSON_BYTES_MAX = 256 << 10
 """Bytes of JSON that an endpoint takes."""
 ERRORS_MAX = 20
@@ -25,15 +28,18 @@ M = TypeVar("M", bound=BaseModel)
 async def body_of(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
     """Return the body as it comes, cut off where it is longer than any may be; raises Refused."""
     pieces, size = [], 0
+    began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
+        async with asyncio.timeout(BODY_GRACE_SECONDS) as deadline:
             async for piece in request.content.iter_any():
                 pieces.append(piece)
                 size += len(piece)
+                seconds = BODY_GRACE_SECONDS + size / BODY_BYTES_PER_SECOND_MIN
+                deadline.reschedule(began + min(seconds, BODY_SECONDS_MAX))
                 if size > most:
                     break
     except TimeoutError:
-        late = f"the body did not arrive within {BODY_SECONDS_MAX:g} s"
+        late = f"the body came too slowly: it has {BODY_SECONDS_MAX:g} s, and each second of them some of it"
         raise Refused(408, late, headers={"Connection": "close"}) from None
     return b"".join(pieces)
 

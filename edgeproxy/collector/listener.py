@@ -15,8 +15,8 @@ from edgeproxy.config.certificates import Facts, Unusable, read, read_authoritie
 from edgeproxy.config.collector import Tls
 from edgeproxy.config.file_signatures import sign
 from edgeproxy.tasks import in_thread
+from edgeproxy.web_listener import WebListener
 
-BACKLOG = 1024
 CHECK_SECONDS = 2.0
 """Seconds between two looks at the files."""
 REMINDER_SECONDS = 86400.0
@@ -28,10 +28,12 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 class Listener:
     """Answers on a bound socket, under the TLS of `use`; None: in the clear."""
 
-    def __init__(self, runner: web.AppRunner, listening: socket.socket) -> None:
+    def __init__(self, runner: web.AppRunner, listening: socket.socket, connections: WebListener) -> None:
         self._runner = runner
         self._listening = listening
-        self._site: web.SockSite | None = None
+        self._connections = connections
+        self._context: ssl.SSLContext | None = None
+        self._accepts = False
         self._changing = asyncio.Lock()
         self._tls: Tls | None = None
         self._signs: list[object] = []
@@ -50,14 +52,11 @@ class Listener:
     async def _use(self, tls: Tls | None) -> None:
         signs = signs_of(tls)  # Taken first: what changes after it is seen at the next look.
         made = None if tls is None else await in_thread("read certificates", lambda: serving(tls))
-        context, self.facts = (None, None) if made is None else made
+        self._context, self.facts = (None, None) if made is None else made
         self._tls, self._signs = tls, signs
-        before = self._site
-        # The sockets are one in the kernel, with one queue: whoever connects in between is served by either.
-        self._site = web.SockSite(self._runner, self._listening.dup(), ssl_context=context, backlog=BACKLOG)
-        await self._site.start()
-        if before is not None:
-            await before.stop()
+        if not self._accepts:
+            self._accepts = True
+            self._connections.accept(self._runner, self._listening, lambda: self._context)
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
         """Look at the files again and again."""

@@ -13,7 +13,7 @@ from aiohttp import web
 from edgeproxy import __version__, log
 from edgeproxy.accounts import audit
 from edgeproxy.collector.app import Service
-from edgeproxy.collector.listener import BACKLOG, Listener
+from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.reload import Reload
 from edgeproxy.collector.upkeep import Upkeep
@@ -28,10 +28,12 @@ from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.verify import verify
 from edgeproxy.plural import counted
 from edgeproxy.tasks import Tasks
+from edgeproxy.web_listener import Bounds, WebListener, raise_descriptor_limit
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 DENIALS_SECONDS = 60.0
 """Seconds between two times that denials are put on record."""
+CONNECTIONS = Bounds(all=2000, per_address=500)
 DRAIN_SECONDS = 30.0
 """Seconds that requests under way have once it is asked to end."""
 
@@ -46,6 +48,7 @@ def run(settings: Settings, file: Path) -> int:
     `file` is where the settings are from, and are read again on SIGHUP.
     """
     log.configure("collector")
+    raise_descriptor_limit()
     try:
         return uvloop.run(serve(settings, file))
     except (Unavailable, Unusable, BadCertificate) as failure:
@@ -115,14 +118,15 @@ async def collect(
     ingest = Ingest(database, names, metrics)
     settling = tasks.start("ingest", ingest.run())
     service = Service(database, ingest, settings, names, metrics)
+    connections = WebListener(CONNECTIONS)
     runner = web.AppRunner(
-        service.application(),
+        service.application(connections),
         access_log=None,
         shutdown_timeout=DRAIN_SECONDS,
         auto_decompress=False,  # Bodies are inflated within a bound (arrival.py).
     )
     await runner.setup()
-    listener = Listener(runner, listening)
+    listener = Listener(runner, listening, connections)
     await listener.use(settings.tls)
     metrics.expiry = listener.expiry
     # What has been made up to here lives as long as the process. What batches are made of is gone right after them, and
@@ -142,6 +146,8 @@ async def collect(
     await asyncio.wait([stopped, settling], return_when=asyncio.FIRST_COMPLETED)
     service.unready = "draining"
     logger.info("collector draining", seconds=DRAIN_SECONDS)
+    await connections.end()
+    listening.close()  # Whoever connects from here on should try another.
     await runner.cleanup()
     ingest.end()
     await settling
@@ -175,7 +181,6 @@ def bind(address: Address) -> socket.socket:
             if family == socket.AF_INET6:
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.bind(where)
-            made.listen(BACKLOG)
         except OSError:
             made.close()
             raise

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import zstandard
 
 from edgeproxy.usage import batch as batches
-from edgeproxy.usage.batch import BODY_BYTES_MAX, HASH, NAME, NUMBER_MAX, BadBatch, Batch
+from edgeproxy.usage.batch import BODY_BYTES_MAX, HASH, NAME, NUMBER_MAX, SMALL_BYTES, BadBatch, Batch
 
 SEQ = re.compile(r"[1-9][0-9]{0,18}")
 WINDOW = BODY_BYTES_MAX
@@ -63,6 +63,17 @@ def arrive(said: Named, sent: bytes, coding: str) -> Arrival:
     except BadBatch as bad:
         return Arrival(*said, None, str(bad), sent if len(sent) <= BODY_BYTES_MAX else sent[:BEGINNING], coding)
     return Arrival(*said, batch, "", body)
+
+
+def is_small(sent: bytes, coding: str) -> bool:
+    """Whether what these bytes stand for is read in a moment, as they say themselves."""
+    if coding != "zstd":
+        return len(sent) <= SMALL_BYTES
+    try:
+        # A frame that is longer than it says ends in an error.
+        return 0 <= zstandard.frame_content_size(sent) <= SMALL_BYTES
+    except zstandard.ZstdError:
+        return True
 
 
 def inflate(sent: bytes, coding: str) -> bytes:

@@ -8,7 +8,9 @@ any              its edge is another token's            FOREIGN: refused, nothin
                  it begins a chain as a gap that        UNANNOUNCED: refused until an operator consents
                  goes further than was consented to
 above the next   whatever it says                       EXPECTED: what is between is missing
-the next         it cannot be read                      QUARANTINE: kept, and the watermark moves
+the next         it cannot be read                      QUARANTINE: kept, and the watermark moves; or FULL
+                                                       where its token has too many of these: nothing is
+                                                       written until somebody has looked after them (ingest.py)
                  its prev is another hash               CHAIN
                  it is a gap                            GAP: the watermark moves to its end
                  else                                   COUNT
@@ -42,6 +44,7 @@ class Verdict(Enum):
     CHAIN = "chain"
     FOREIGN = "foreign"
     UNANNOUNCED = "unannounced"
+    FULL = "full"
 
 
 class Mark(NamedTuple):

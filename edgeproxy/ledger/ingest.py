@@ -22,6 +22,7 @@ from edgeproxy.ledger.arrival import Arrival
 from edgeproxy.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved, refused
 from edgeproxy.ledger.chain_audit import hash_before
 from edgeproxy.ledger.names import Names
+from edgeproxy.ledger.quarantine_room import QuarantineRoom
 from edgeproxy.ledger.writer import Ledger, TooMuch
 
 TRANSACTION_ROWS_MAX = 50_000
@@ -212,6 +213,7 @@ class Ingest:
         async with self._database.writing() as connection:
             marks = await self._marks(connection, group, now)
             settled = await self._settled(connection, [one for one in arrivals if one.seq <= marks[one.edge].seq])
+            room = await QuarantineRoom.of(connection, [one.shipper.token for one in group if not one.arrival.batch])
             outcomes: list[Outcome] = []
             new: list[dict[str, Any]] = []
             mended: list[dict[str, Any]] = []
@@ -221,6 +223,8 @@ class Ingest:
                 verdict, why = judge(mark, settled.get(key), arrival, shipper), arrival.why
                 if verdict in REFUSED:
                     why = refused(mark, shipper, arrival) or UNANNOUNCED.format(arrival.edge)
+                if verdict is Verdict.QUARANTINE and not room.admit(shipper.token, len(arrival.body)):
+                    verdict, why = Verdict.FULL, NO_ROOM.format(shipper.token)
                 if verdict is Verdict.MEND and not await self._follows(connection, settled, arrival):
                     verdict, why = Verdict.UNREADABLE, NOT_NEXT
                 marks[arrival.edge] = moved(mark, verdict, arrival, shipper)
@@ -337,6 +341,7 @@ STATES = {
 REFUSED = (Verdict.FOREIGN, Verdict.UNANNOUNCED)
 """Verdicts of which nothing is written."""
 UNANNOUNCED = "the chain of {0} begins with a gap, to which an admin has to consent: PATCH /v1/edges/{0} with gap_to"
+NO_ROOM = "the edges of {} have as much in quarantine as may be kept: replay what is there, or set it aside"
 NOT_NEXT = "has a prev that is not the hash of the batch before"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
 

@@ -39,6 +39,15 @@ FIELD_CHARACTERS_SHOWN = 20
 PROBLEMS_SHOWN_MAX = 20
 """Problems that BadBatch tells of."""
 
+SMALL_BYTES = 256 << 10
+"""Bytes of a body that makes no more than some megabytes of values, whatever is in it."""
+STRING_BYTES_MAX = 4000
+"""Bytes of the longest string of a body, as JSON writes it: a `why` whose characters are all escaped."""
+STRUCTURE_MAX = {b"[": ROWS_MAX + 1, b"{": 2, b",": 4 * ROWS_MAX + 16}
+"""How often each of these is there outside of strings."""
+QUOTES_MAX = 6 * ROWS_MAX + 64
+"""How many quotes there are."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ROUTE = re.compile(rf"[!-~]{{1,{ROUTE_CHARACTERS_MAX}}}")
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -134,6 +143,8 @@ def read(body: bytes) -> Batch:
     """Read a batch. Raises BadBatch, and nothing else, where these bytes are none."""
     if len(body) > BODY_BYTES_MAX:
         raise BadBatch([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
+    if len(body) > SMALL_BYTES and not is_sparse(body):
+        raise BadBatch([f"is no list of {ROWS_MAX} rows at most"])
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -157,6 +168,23 @@ def read(body: bytes) -> Batch:
     if faults:
         raise BadBatch(faults)
     return batch
+
+
+def is_sparse(body: bytes) -> bool:
+    """Whether a body has no more structure than a batch may have, and no longer strings.
+
+    A value of JSON takes up to thirty times as much memory as it has bytes, and zstd makes millions of equal ones of
+    nothing: what this refuses is never made.
+    """
+    # Escaped quotes are no quotes; a backslash that is escaped itself escapes nothing.
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if unescaped.count(b'"') > QUOTES_MAX:
+        return False
+    pieces = unescaped.split(b'"')
+    if max(map(len, pieces[1::2]), default=0) > STRING_BYTES_MAX:
+        return False
+    outside = b" ".join(pieces[::2])
+    return all(outside.count(sign) <= most for sign, most in STRUCTURE_MAX.items())
 
 
 def _rows(said: Any, faults: list[str]) -> tuple[Row, ...]:

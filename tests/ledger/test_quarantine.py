@@ -13,7 +13,7 @@ from edgeproxy import cli
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config import collector as settings
 from edgeproxy.database.database import Database
-from edgeproxy.ledger import quarantine, queries
+from edgeproxy.ledger import quarantine, quarantine_room, queries
 from edgeproxy.ledger.arrival import Arrival, arrive, named
 from edgeproxy.ledger.chain import Shipper
 from edgeproxy.ledger.ingest import Ingest
@@ -102,6 +102,30 @@ def torn_chain() -> tuple[Chain, Batch, list[Arrival]]:
     first, second = chain.next(), chain.next()
     chain.prev = digest(b"torn")
     return chain, second, [whole(first), broken(second), whole(chain.next())]
+
+
+def test_a_token_fills_no_disk_with_what_nobody_can_read(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine_room, "BATCHES_MAX", 3)
+
+    def torn(count: int) -> tuple[Chain, list[Arrival]]:
+        chain = Chain()
+        return chain, [broken(chain.next()) for _ in range(count)]
+
+    async def work(kept: Kept) -> None:
+        _, some = torn(2)
+        assert await kept.settle(*some) == ["quarantined"] * 2
+        chain, more = torn(3)
+        assert await kept.settle(*more) == ["quarantined", "full", "expected"]
+        assert await kept.settle(more[1]) == ["full"], "whatever it is, its edge keeps it"
+        monkeypatch.setattr(quarantine_room, "BATCHES_MAX", 100)
+        monkeypatch.setattr(quarantine_room, "BYTES_MAX", 4 * len(b"torn"))
+        assert await kept.settle(more[1], more[2]) == ["quarantined", "full"]
+        async with kept.database.reading() as connection:
+            nothing = await quarantine.nothing(connection, chain.edge, 1)
+        await kept.replay(chain, 1, nothing)
+        assert await kept.settle(more[2]) == ["quarantined"], "there is room again"
+
+    keeping(work)
 
 
 def test_a_corrected_body_is_counted_once_in_its_minute_whoever_repeats_it(keeping: Keeping) -> None:

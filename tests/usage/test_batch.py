@@ -1,6 +1,7 @@
 """Batches: what is written is read again, bytes of others are refused, and the bytes never change."""
 
 import random
+import tracemalloc
 
 import orjson
 import pytest
@@ -213,6 +214,36 @@ def test_a_batch_is_bounded(seed):
         body(full._replace(rows=(*longest, ROW)))
     with pytest.raises(BadBatch, match="larger than 16 MiB"):
         read(b" " * BODY_BYTES_MAX + body(BATCH))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + b"[]," * 4_000_000 + b"[]]",
+        b'{"rows":[' + b"{}," * 4_000_000 + b"{}]}",
+        b'{"rows":[' + b"0.5," * 4_000_000 + b"1]}",
+        b'{"rows":["' + rb"\\\"[[" * 1_000_000 + b'"]}',
+        b'["a' + rb"\\" + b'",' + b"[]," * 1_000_000 + b"[]]",
+        b"[" + b'"a",' * 1_000_000 + b"1]",
+        b'{"why":"' + "\N{GRINNING FACE}".encode() * 1_000_000 + b'"}',
+    ],
+    ids=["lists", "mappings", "numbers", "one string", "after a string", "strings", "wide"],
+)
+def test_what_is_no_batch_costs_no_memory(content):
+    tracemalloc.start()
+    with pytest.raises(BadBatch, match="is no list of"):
+        read(content)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * len(content) + (32 << 20)
+
+
+def test_a_large_batch_with_quotes_and_brackets_in_its_routes_is_one():
+    rows = tuple(("acme", "requests", f'/a,"[{{{number}\\', number) for number in range(1, 18_001))
+    batch = BATCH._replace(rows=rows)
+    sent = body(batch)
+    assert len(sent) > batches.SMALL_BYTES
+    assert set(read(sent).rows) == set(rows)
 
 
 def test_what_nobody_could_read_is_not_written():

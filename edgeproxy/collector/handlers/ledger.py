@@ -1,6 +1,8 @@
 """Batches, usage and edges."""
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
@@ -16,11 +18,15 @@ from edgeproxy.collector.models import EdgeChange, UsageQuery
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import Database
 from edgeproxy.ledger import edges, queries
-from edgeproxy.ledger.arrival import arrive, named
+from edgeproxy.ledger.arrival import Arrival, Named, arrive, is_small, named
 from edgeproxy.ledger.chain import Shipper, Verdict
 from edgeproxy.ledger.ingest import REFUSED, Ingest, Outcome
 from edgeproxy.ledger.names import Names
 from edgeproxy.usage.batch import BODY_BYTES_MAX, NAME
+
+READERS = 2
+"""Large batches that are read at once."""
+FULL_RETRY = {"Retry-After": "60"}
 
 
 class LedgerHandlers:
@@ -33,6 +39,7 @@ class LedgerHandlers:
         self._metrics = metrics
         self._exports = export.Exports(database)
         self._certified = False
+        self._readers = ThreadPoolExecutor(READERS, "read a batch")
 
     def use(self, settings: Settings) -> None:
         """Ask for what these say of those who ship."""
@@ -53,7 +60,8 @@ class LedgerHandlers:
             return self._busy()
         try:
             sent = await body_of(request)
-            arrival = arrive(said, sent, request.headers.get("Content-Encoding", "identity").strip().lower())
+            coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+            arrival = await self._arrival(said, sent, coding)
             more = max(0, len(arrival.body) - size)
             if more and not self._ingest.hold(more, already=size):
                 return self._busy()
@@ -64,7 +72,15 @@ class LedgerHandlers:
             self._ingest.free(size)
         if outcome.verdict in REFUSED:
             raise auth.Denied(403, outcome.why)
+        if outcome.verdict is Verdict.FULL:
+            raise auth.Denied(429, outcome.why, FULL_RETRY)
         return verdict_of(outcome)
+
+    async def _arrival(self, said: Named, sent: bytes, coding: str) -> Arrival:
+        """Read a batch, beside the event loop where that takes longer."""
+        if is_small(sent, coding):
+            return arrive(said, sent, coding)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, arrive, said, sent, coding)
 
     def _busy(self) -> web.Response:
         self._metrics.busy.inc()

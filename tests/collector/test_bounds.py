@@ -1,0 +1,45 @@
+"""What anybody who reaches the collector, and who holds a token of it, can cost it."""
+
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from zstandard import ZstdCompressor
+
+from edgeproxy.usage.batch import digest
+from tests.support.ask import ask
+from tests.support.chains import Chain
+from tests.support.collector import EDGE, Collector
+from tests.support.ports import HOST
+
+
+def test_silent_connections_shut_nobody_out(collector: Collector) -> None:
+    with ExitStack() as held:
+        for _ in range(600):
+            held.enter_context(socket.create_connection((HOST, collector.port)))
+        assert ask(collector.port, "/readyz").status == 200
+        assert collector.post(Chain().next()).status == 200
+
+
+def test_a_body_that_hardly_comes_is_not_waited_for(collector: Collector) -> None:
+    head = f"POST /v1/batches HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {EDGE}\r\nContent-Length: 1000000\r\n"
+    said = f"Edge-Id: slow\r\nEdge-Seq: 1\r\nEdge-Hash: {'0' * 64}\r\n\r\n"
+    with socket.create_connection((HOST, collector.port), timeout=60) as connection:
+        connection.sendall((head + said).encode() + b"{" * 1000)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_what_unfolds_to_millions_of_values_costs_little_memory_and_nobody_time(collector: Collector) -> None:
+    assert collector.process is not None
+    status = Path(f"/proc/{collector.process.pid}/status")
+
+    def peak() -> int:
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) >> 10
+
+    before = peak()
+    for number, content in enumerate((b"[]," * 5_000_000, b'{"a":' * 3_000_000, b'"",' * 5_000_000)):
+        sent = ZstdCompressor(19).compress(b'{"rows":[' + content)
+        assert len(sent) < 3000
+        said = {"Edge-Id": f"bomb-{number}", "Edge-Seq": "1", "Edge-Hash": digest(b'{"rows":[' + content)}
+        assert collector.post(sent, fields={**said, "Content-Encoding": "zstd"}).status == 422
+    assert peak() - before < 150, "megabytes"

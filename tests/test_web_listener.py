@@ -1,0 +1,161 @@
+"""Who is silent, slow or many at a listener keeps nobody out."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import uvloop
+from aiohttp import ClientSession, TCPConnector, web
+
+from edgeproxy import web_listener
+from edgeproxy.web_listener import PEER, Bounds, WebListener
+from tests.support.authority import Authority
+from tests.support.ports import HOST
+
+DEADLINE_SECONDS = 60.0
+
+
+class Scene:
+    """A listener on a free port, whose `/wait` answers once `go` is set."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.go = asyncio.Event()
+        self.under_way = 0
+        self.held = ExitStack()
+
+    def silent(self, *, sends: bytes = b"") -> socket.socket:
+        """Connect, and send no whole head."""
+        made = self.held.enter_context(socket.create_connection((HOST, self.port)))
+        made.sendall(sends)
+        made.setblocking(False)
+        return made
+
+    async def answer(self, path: str = "/") -> str:
+        """Ask over a connection of its own."""
+        async with (
+            ClientSession(connector=TCPConnector(force_close=True)) as client,
+            client.get(f"http://{HOST}:{self.port}{path}") as answer,
+        ):
+            return await answer.text()
+
+
+async def closed(connection: socket.socket) -> bool:
+    """Wait until the listener has closed a connection."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        try:
+            return await asyncio.get_running_loop().sock_recv(connection, 1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def play(bounds: Bounds, scene: Callable[[Scene], Awaitable[None]], context: ssl.SSLContext | None = None) -> None:
+    async def run() -> None:
+        listener = WebListener(bounds)
+        application = web.Application(middlewares=[listener.counted])
+        with socket.create_server((HOST, 0)) as listening:
+            stage = Scene(listening.getsockname()[1])
+
+            async def who(request: web.Request) -> web.Response:
+                return web.Response(text=f"{request[PEER].address} at {request[PEER].local}")
+
+            async def wait(_: web.Request) -> web.Response:
+                stage.under_way += 1
+                await stage.go.wait()
+                return web.Response(text="done")
+
+            application.router.add_get("/", who)
+            application.router.add_get("/wait", wait)
+            runner = web.AppRunner(application)
+            await runner.setup()
+            listener.accept(runner, listening, lambda: context)
+            with stage.held:
+                await scene(stage)
+            await listener.end()
+            await runner.cleanup()
+
+    uvloop.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - the other end is in this loop
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("bounds", [Bounds(10, 20), Bounds(100, 10)])
+def test_who_is_silent_gives_way_to_who_asks(bounds: Bounds) -> None:
+    async def scene(stage: Scene) -> None:
+        silent = [stage.silent(sends=b"GET / HTTP/1.1\r\n") for _ in range(30)]
+        assert await stage.answer() == f"{HOST} at {HOST}"
+        assert await closed(silent[0]), "the one that has waited longest"
+
+    play(bounds, scene)
+
+
+def test_requests_under_way_are_not_closed_for_others() -> None:
+    async def scene(stage: Scene) -> None:
+        asked = [asyncio.get_running_loop().create_task(stage.answer("/wait")) for _ in range(2)]
+        await until(lambda: stage.under_way == 2)
+        assert await closed(stage.silent()), "there is no room"
+        stage.go.set()
+        assert await asyncio.gather(*asked) == ["done", "done"]
+        assert await stage.answer() == f"{HOST} at {HOST}", "and then there is"
+
+    play(Bounds(10, 2), scene)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEAD_SECONDS", "IDLE_SECONDS", "SWEEP_SECONDS"):
+        monkeypatch.setattr(web_listener, name, 0.3)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_head_has_a_deadline_and_so_has_the_next_one() -> None:
+    async def trickle(connection: socket.socket) -> None:
+        while True:
+            await asyncio.get_running_loop().sock_sendall(connection, b"a")
+            await asyncio.sleep(0.02)
+
+    async def scene(stage: Scene) -> None:
+        assert await closed(stage.silent())
+        slow = stage.silent(sends=b"GET / HTTP/1.1\r\nHost: a\r\nSlow: ")
+        with pytest.raises(OSError):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await trickle(slow)
+        again = stage.silent(sends=b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert (await asyncio.get_running_loop().sock_recv(again, 1000)).startswith(b"HTTP/1.1 200")
+        assert await closed(again)
+
+    play(Bounds(10, 10), scene)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> ssl.SSLContext:
+    pair = Authority(tmp_path).issue("edge.test")
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(pair.cert, pair.key)
+    return made
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_handshake_is_part_of_the_deadline(context: ssl.SSLContext) -> None:
+    async def scene(stage: Scene) -> None:
+        assert await closed(stage.silent())
+        assert await closed(stage.silent(sends=b"\x16\x03\x01"))
+
+    play(Bounds(10, 10), scene, context)
+
+
+def test_handshakes_give_way_too(context: ssl.SSLContext) -> None:
+    async def scene(stage: Scene) -> None:
+        silent = [stage.silent() for _ in range(8)]
+        assert await closed(silent[0])
+
+    play(Bounds(4, 10), scene, context)

@@ -1,0 +1,130 @@
+"""Tickets, whose they are, and how fast reports may come."""
+
+import ipaddress
+
+import pytest
+
+from edgeproxy.regions import ticket as tickets
+from edgeproxy.regions.networks import client_of, network_of, read_ip, voter_of
+from edgeproxy.regions.pace import DEPTH, NETWORK_DEPTH, NETWORKS_MAX, PER_NETWORK_SECOND, Pace
+from edgeproxy.regions.ticket import TICKET_SECONDS, Refused, Tickets
+
+HERE, THERE = "192.0.2.0/24", "198.51.100.0/24"
+NOW = 1000.0
+
+
+def test_a_ticket_is_good_once_in_its_network_for_a_while() -> None:
+    ours = Tickets(b"secret")
+    first, second = (ours.give(HERE, nonce, NOW) for nonce in ("0" * 16, "1" * 16))
+    ours.take(first, HERE, NOW + 1)
+    with pytest.raises(Refused, match="was used"):
+        ours.take(first, HERE, NOW + 1)
+    with pytest.raises(Refused, match="another network's"):
+        ours.take(second, THERE, NOW + 1)
+    with pytest.raises(Refused, match="too old"):
+        ours.take(second, HERE, NOW + TICKET_SECONDS + 1)
+    ours.take(second, HERE, NOW + TICKET_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "",
+        "..",
+        "1120.0000000000000000.",
+        "9" * 400 + ".0.0",
+        "1120.0000000000000000.é",
+        "١١٢٠.0.0",
+        "-5.0.0",
+        "a.b.c.d",
+    ],
+)
+def test_what_we_did_not_give_is_not_good(forged: str) -> None:
+    with pytest.raises(Refused, match="none of ours"):
+        Tickets(b"secret").take(forged, HERE, NOW)
+
+
+def test_another_ones_tickets_and_longer_lives_are_not_good() -> None:
+    theirs = Tickets(b"other").give(HERE, "0" * 16, NOW)
+    with pytest.raises(Refused, match="none of ours"):
+        Tickets(b"secret").take(theirs, HERE, NOW)
+    ours = Tickets(b"secret").give(HERE, "0" * 16, NOW)
+    longer = ours.replace(str(int(NOW) + TICKET_SECONDS), str(int(NOW) + 10 * TICKET_SECONDS))
+    with pytest.raises(Refused, match="none of ours"):
+        Tickets(b"secret").take(longer, HERE, NOW)
+
+
+def test_used_tickets_are_forgotten_once_they_are_no_longer_good_and_never_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tickets, "USED_MAX", 2)
+    ours = Tickets(b"secret")
+    given = [ours.give(HERE, f"{number:016x}", NOW) for number in range(3)]
+    for one in given[:2]:
+        ours.take(one, HERE, NOW)
+    with pytest.raises(Refused, match="too many"):
+        ours.take(given[2], HERE, NOW)
+    later = NOW + TICKET_SECONDS + 1
+    ours.take(ours.give(HERE, "f" * 16, later), HERE, later)
+
+
+def test_a_network_that_floods_is_slowed_down_and_others_are_not() -> None:
+    pace = Pace(NOW)
+    assert sum(pace.admits(HERE, NOW) for _ in range(1000)) == NETWORK_DEPTH
+    assert pace.admits(THERE, NOW)
+    assert not pace.admits(HERE, NOW + 0.9 / PER_NETWORK_SECOND)
+    assert pace.admits(HERE, NOW + 1.1 / PER_NETWORK_SECOND)
+
+
+def test_all_networks_together_are_held_to_a_pace_and_to_room() -> None:
+    pace = Pace(NOW)
+    assert sum(pace.admits(f"net-{number}", NOW) for number in range(NETWORKS_MAX + 1000)) == DEPTH
+    assert len(pace) == NETWORKS_MAX
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.77", "192.0.2.0/24"),
+        ("::ffff:192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+    ],
+)
+def test_networks_are_24_bits_of_ipv4_and_48_of_ipv6(address: str, network: str) -> None:
+    ip = read_ip(address)
+    assert ip is not None
+    assert network_of(ip) == network
+    assert address not in voter_of(ip, b"secret")
+
+
+def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
+    votes = {
+        voter_of(ip, b"secret")
+        for ip in map(read_ip, ("2001:db8:1:2::3", "2001:db8:1:2:ffff::1", "192.0.2.1", "192.0.2.2"))
+        if ip is not None
+    }
+    assert len(votes) == 3
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("203.0.113.5", None, "203.0.113.5"),
+        ("203.0.113.5", "192.0.2.1", "203.0.113.5"),
+        ("10.0.0.1", "192.0.2.1", "192.0.2.1"),
+        ("10.0.0.1", "198.51.100.9, 192.0.2.1, 10.0.0.2", "192.0.2.1"),
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", "192.0.2.1, nonsense", None),
+    ],
+    ids=[
+        "by itself",
+        "who is not trusted says nothing of others",
+        "behind a proxy",
+        "what it claims is not believed",
+        "a proxy's own",
+        "no address",
+    ],
+)
+def test_a_client_is_who_trusted_proxies_say_and_nobody_else(peer: str, forwarded: str | None, client: str) -> None:
+    found = client_of(peer, forwarded, [ipaddress.ip_network("10.0.0.0/8")])
+    assert (None if found is None else str(found)) == client

@@ -66,6 +66,13 @@ async def every(connection: AsyncConnection) -> AsyncIterator[tuple[str, bytes]]
         after = page[-1]
 
 
+async def customer(connection: AsyncConnection, name: str) -> Customer | None:
+    """Return a customer as edge.yaml would have it; None where there is none of this name."""
+    there = (customers.c.name == name) & customers.c.deleting_since.is_(None)
+    said = (await connection.execute(sa.select(customers.c.settings).where(there))).scalar_one_or_none()
+    return None if said is None else Customer.model_validate_json(said)
+
+
 async def flag(connection: AsyncConnection, name: str) -> Flag | None:
     """Return a flag as edge.yaml would have it; None where there is none of this name."""
     said = (await connection.execute(sa.select(flags.c.settings).where(flags.c.name == name))).scalar_one_or_none()

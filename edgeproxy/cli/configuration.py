@@ -19,7 +19,7 @@ def check(config: ConfigFile) -> None:
     """Check FILE and what it includes, and print every problem with its place."""
     import time
 
-    from edgeproxy.config import catalog, certificates, collector, load
+    from edgeproxy.config import catalog, certificates, collector, load, regions
     from edgeproxy.config.problems import ConfigErrors
     from edgeproxy.config.warnings import collector_warnings, warnings
 
@@ -36,6 +36,10 @@ def check(config: ConfigFile) -> None:
         for warning in collector_warnings(settings):
             typer.echo(f"warning: {warning}", err=True)
         typer.echo(f"OK: {summary_of_collector(settings)}")
+        return
+    if isinstance(settings, regions.Settings):
+        count = counted(len(settings.regions), "region")
+        typer.echo(f"OK: beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}")
         return
     for worry in certificates.worries(settings, time.time()) if settings else ():
         typer.echo(f"warning: the certificate {worry}", err=True)

@@ -20,6 +20,7 @@ from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
+from edgeproxy.collector.handlers.regions import RegionHandlers
 from edgeproxy.collector.handlers.standing import StandingHandlers
 from edgeproxy.collector.incoming import asked, checked, json_of
 from edgeproxy.collector.metrics import Metrics
@@ -58,6 +59,7 @@ class Service:
             QuarantineHandlers(database, names, metrics),
             AuditHandlers(database),
             AccountHandlers(database, metrics),
+            RegionHandlers(database, settings),
         )
         self._tokens: auth.Tokens
         self.use(settings)
@@ -76,6 +78,7 @@ class Service:
         self._tokens = auth.Tokens(settings.tokens)
         self.handlers.ledger.use(settings)
         self.handlers.accounts.use(settings)
+        self.handlers.regions.use(settings)
 
     def application(self, connections: WebListener) -> web.Application:
         """Make the application with all endpoints, of which these connections ask."""

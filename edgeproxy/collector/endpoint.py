@@ -19,6 +19,7 @@ CUSTOMER = "customer"
 ANYONE = None
 """Whoever asks, also without a token."""
 EDGE = frozenset({"edge"})
+BEACON = frozenset({"beacon"})
 SERVICE = frozenset({"service"})
 READERS = frozenset({"read", "support", "billing", "admin"})
 SUPPORT = frozenset({"support", "admin"})

@@ -25,6 +25,7 @@ from edgeproxy.collector import models
 from edgeproxy.collector.endpoint import (
     ADMIN,
     ANYONE,
+    BEACON,
     BYTES,
     CSV,
     EDGE,
@@ -39,6 +40,7 @@ from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
+from edgeproxy.collector.handlers.regions import RegionHandlers
 from edgeproxy.collector.handlers.standing import StandingHandlers
 
 
@@ -50,6 +52,7 @@ class Handlers(NamedTuple):
     quarantine: QuarantineHandlers
     audit: AuditHandlers
     accounts: AccountHandlers
+    regions: RegionHandlers
 
 
 BATCH_FIELDS = {
@@ -77,7 +80,7 @@ A_BATCH = "/v1/quarantine/{edge}/{seq}"
 
 def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
     """List all endpoints."""
-    standing, ledger, quarantine, audit, accounts = handlers
+    standing, ledger, quarantine, audit, accounts, regions = handlers
     return (
         # The ledger: what edges have counted.
         Endpoint(
@@ -204,6 +207,19 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             **CHANGES,
             sends=FlagBody,
             answers=FlagTold,
+        ),
+        # Which region is nearest to whom.
+        Endpoint(
+            *("POST", "/v1/regions/reports", BEACON, regions.take, "Take what clients have measured to each region."),
+            sends=models.RegionReports,
+            answers=models.RegionReportsTaken,
+            refuses=(404,),
+        ),
+        Endpoint(
+            *("GET", "/v1/regions/best", BEACON | EDGE | READERS, regions.best, "The best region for a client."),
+            query=models.BestRegionQuery,
+            answers=models.BestRegion,
+            refuses=(404,),
         ),
         # The collector itself.
         Endpoint("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive.", gives=(TEXT,)),

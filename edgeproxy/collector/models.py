@@ -13,8 +13,10 @@ from edgeproxy.accounts.change import PAGE_MAX
 from edgeproxy.accounts.ids import is_id
 from edgeproxy.collector.endpoint import Query
 from edgeproxy.config.models import Name
+from edgeproxy.config.regions import REGIONS_MAX
 from edgeproxy.config.units import Whole, wrong
 from edgeproxy.ledger.queries import FORMATS, ROWS_MAX
+from edgeproxy.regions.latencies import MS_MAX
 
 GAP_SEQ_MAX = 100_000_000
 """The batch up to which a chain may begin with a gap at most, with consent: centuries of batches of an edge."""
@@ -229,3 +231,57 @@ class Ready(TypedDict):
 
     ready: bool
     reason: str | None
+
+
+# ---- regions
+
+REPORTS_MAX = 500
+"""Reports that come at once."""
+Milliseconds = Annotated[float, Field(strict=True, gt=0, le=MS_MAX)]
+Short = Annotated[str, Field(min_length=1, max_length=64, pattern="^[!-~]+$")]
+CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
+
+
+class RegionReport(BaseModel):
+    """What one client has measured, in milliseconds by region."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    network: Short
+    """192.0.2.0/24 or 2001:db8:1::/48."""
+    voter: Short
+    """Who in that network, so that nobody votes twice; no address."""
+    country: CountryCode | None = None
+    measured: Annotated[dict[Name, Milliseconds], Field(min_length=1, max_length=REGIONS_MAX)]
+
+
+class RegionReports(BaseModel):
+    """What clients have measured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reports: Annotated[list[RegionReport], Field(max_length=REPORTS_MAX)]
+
+
+class RegionReportsTaken(TypedDict):
+    """How many of the reports count: others are about regions that are not known here."""
+
+    taken: int
+
+
+class BestRegionQuery(Query):
+    """For whom: an address or its network; the country, where somebody knows it; the customer, where it has a wish."""
+
+    address: Short | None = None
+    country: CountryCode | None = None
+    customer: Name | None = None
+
+
+class BestRegion(TypedDict):
+    """The best region, by what it was chosen (prefer, network, country or default), and all others in their order."""
+
+    region: str
+    because: str
+    order: list[str]
+    measured: dict[str, float]
+    network: str | None

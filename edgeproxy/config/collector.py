@@ -15,6 +15,7 @@ from edgeproxy.config.check import Kind
 from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Moment, Name, Tier
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
+from edgeproxy.config.regions import Measured, faults_of_measured
 from edgeproxy.config.tokens import read_digests
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import quantity, shown, text, wrong
@@ -25,7 +26,7 @@ A_KEEP = "days such as 400day, or forever"
 DAY_SECONDS = 86400.0
 KEEP_DAYS_MIN = 2
 """Days that anything is kept at least: what comes a little late must find what it belongs to."""
-ROLES = ("edge", "service", "read", "support", "billing", "admin")
+ROLES = ("edge", "beacon", "service", "read", "support", "billing", "admin")
 A_ROLE = f"write role: {', '.join(ROLES[:-1])} or {ROLES[-1]}, or customer: NAME"
 
 
@@ -74,9 +75,9 @@ class Token(Part):
     """What edges are bound to, and what the audit log says; by default `token-` and eight digits of the first hash."""
     sha256: Annotated[tuple[str, ...], BeforeValidator(read_digests)]
     """The SHA-256 of the token in hex, or a list of several while one secret replaces another."""
-    role: Literal["edge", "service", "read", "support", "billing", "admin"] | None = None
-    """edge: ships usage; service: reports its own; read: reads everything; support: also helps customers; billing: also
-    what money is about; admin: reads and changes everything."""
+    role: Literal["edge", "beacon", "service", "read", "support", "billing", "admin"] | None = None
+    """edge: ships usage; beacon: reports latencies; service: reports its own; read: reads everything; support: also
+    helps customers; billing: also what money is about; admin: reads and changes everything."""
     customer: Name | None = None
     """The customer whose usage may be read, instead of a role."""
     edge: Name | None = None
@@ -133,6 +134,8 @@ class Written(Part):
     """The keys that customers send to edges."""
     flags: dict[Name, Flag] = Field(default_factory=dict)
     """Who sees routes that are not for everybody, by name."""
+    regions: Measured | None = None
+    """The regions between which clients are sent to the nearest; by default nobody is."""
 
 
 class Settings(Written):
@@ -146,6 +149,7 @@ def faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of a collector.yaml."""
     yield from references.faults(tree)
     yield from _faults_of_retention(tree)
+    yield from faults_of_measured(tree)
     yield from references.tokens(references.members(tree, "tokens"))
     for path, token in references.members(tree, "tokens"):
         given = token.get("sha256")

@@ -42,6 +42,8 @@ EXAMPLES = {
     "origins": "origins: [https://app.example.com]",
     "to": "to: https://www.example.com/*",
     "tokens": 'tokens: [{sha256: "<64 hex digits>", role: edge}]',
+    "names": "names: [eu-west, us-east]",
+    "regions": "regions: {eu-west: https://eu.api.example.com/beacon, us-east: https://us.api.example.com/beacon}",
     "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }
 """What a field that must be there looks like; `SECTION.FIELD` where a field of that name is another one elsewhere."""
@@ -63,6 +65,7 @@ PARTS = {
     "burst_credits": "burst_credits: {earn: 10/s, max: 600}, or off",
     "paused": "paused: {why: what the customer is told, status: 402}, or leave it out",
     "regions": "regions: {allow: [eu-west], prefer: eu-west}, or leave it out",
+    "regions.regions": "regions: {names: [eu-west, us-east]} in collector.yaml, {NAME: URL} in regions.yaml",
     "usage": "usage: {collector: http://127.0.0.1:9100, token: and a token of it}, or leave it out",
     "usage.tls": "tls: {ca: certs/ca.pem}, or leave it out: https:// is enough",
     "hub": "hub: redis://HOST:PORT, or hub: {url: redis://HOST:PORT, sync: 1s, on_loss: share}",

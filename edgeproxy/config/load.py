@@ -13,7 +13,7 @@ from edgeproxy.config.models import Hub, Pushed, Settings, Written
 from edgeproxy.config.problems import ConfigErrors, Problem
 
 if TYPE_CHECKING:
-    from edgeproxy.config import catalog, collector
+    from edgeproxy.config import catalog, collector, regions
     from edgeproxy.config.references import Fault
     from edgeproxy.config.source import Source
 
@@ -52,6 +52,15 @@ def load_collector(path: Path, environ: Mapping[str, str]) -> "collector.Setting
     return settings
 
 
+def load_regions(path: Path, environ: Mapping[str, str]) -> "regions.Settings":
+    """`load` of the beacon's file."""
+    from edgeproxy.config.source import Source
+
+    settings = _unless_wrong(_of_regions(Source(path, environ)))
+    assert settings is not None
+    return settings
+
+
 def load_customers(path: Path, environ: Mapping[str, str]) -> Pushed:
     """`load` for the sake of customers and the hub alone: the file need not say what to serve. Files that it names are
     not looked at; nobody serves with them here."""
@@ -70,10 +79,12 @@ def load_plans(path: Path, environ: Mapping[str, str]) -> "catalog.Written":
     return found
 
 
-def check(path: Path, environ: Mapping[str, str]) -> "Settings | collector.Settings | catalog.Written | None":
+def check(
+    path: Path, environ: Mapping[str, str]
+) -> "Settings | collector.Settings | catalog.Written | regions.Settings | None":
     """`load` of a file of any kind, also of one that is a part: one that others include, such as tiers.yaml. It
     makes no settings."""
-    from edgeproxy.config import catalog, collector
+    from edgeproxy.config import catalog, collector, regions
     from edgeproxy.config.source import Source
 
     with unswept():
@@ -82,6 +93,8 @@ def check(path: Path, environ: Mapping[str, str]) -> "Settings | collector.Setti
             return _unless_wrong(_of_plans(source))
         if collector.is_meant(source.tree):
             return _unless_wrong(_of_collector(source))
+        if regions.is_meant(source.tree):
+            return _unless_wrong(_of_regions(source))
         return _unless_wrong(_of_edge(source, parts=True))
 
 
@@ -132,6 +145,15 @@ def _of_plans(source: "Source") -> "Loaded[catalog.Written]":
     from edgeproxy.config.check import Check
 
     return Loaded(Check(source, catalog.KIND).run(), source.problems, source.signs)
+
+
+def _of_regions(source: "Source") -> "Loaded[regions.Settings]":
+    from edgeproxy.config import regions
+    from edgeproxy.config.check import Check
+
+    written = Check(source, regions.KIND).run()
+    settings = None if written is None else regions.Settings.model_construct(**vars(written), sha256=source.sha256)
+    return Loaded(settings, source.problems, source.signs)
 
 
 def _of_customers(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:

@@ -80,8 +80,8 @@ def test_check_knows_an_edge_by_its_upstreams(folder):
 def test_an_edge_is_no_collector(said):
     found = said(LEAST)
     assert [line.split(": ")[1:3] for line in found] == [
-        ["tokens", 'is missing, write tokens'], ["upstreams", "unknown field, known here"],
-        ["routes", "unknown field, known here"],
+        ["tokens", 'is missing, write tokens'], ["upstreams", "unknown field, leave it out"],
+        ["routes", "unknown field, leave it out"],
     ]  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_what_a_database_may_be_asked_besides(said, query, name):
         (f"{{sha256: {A}}}", f"0: has neither a role nor a customer, {collector.A_ROLE}"),
         (f"{{sha256: {A}, role: read, customer: acme}}", f"0: has a role and a customer, {collector.A_ROLE}"),
         (f"{{sha256: {A}, role: writer}}",
-         "0.role: 'writer' is not known here, write edge or service or read or support or billing or admin"),
+         "0.role: 'writer' is not known here, write edge or beacon or service or read or support or billing or admin"),
         (f"{{sha256: {A}, role: read, edge: e}}",
          "0.edge: binds those who ship usage, write it beside role: edge, or leave it out"),
         (f"{{sha256: {A}, customer: acme, region: r}}",

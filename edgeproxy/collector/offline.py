@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.accounts import audit
 from edgeproxy.config.collector import Settings
-from edgeproxy.database.database import LOST, Database, Unusable, reason
+from edgeproxy.database.database import LOST, Database, Unusable, owner_only, reason
 from edgeproxy.ledger import quarantine
 from edgeproxy.plural import counted
 
@@ -41,7 +41,11 @@ def listed(settings: Settings) -> Said:
 
 def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
     """What is known of a batch there; its body goes to `file`."""
-    write = file.write_bytes if file is not None else len
+
+    def write(body: bytes) -> None:
+        if file is not None:
+            with open(file, "wb", opener=owner_only) as opened:
+                opened.write(body)
 
     async def look(database: Database) -> str:
         async with database.reading(whole=True) as connection:

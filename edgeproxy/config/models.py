@@ -631,6 +631,8 @@ class Written(Part):
     """Whether answers have X-RateLimit-Limit, -Remaining and -Reset beside the RateLimit fields."""
     stamp_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
     """With it, upstreams get X-Edge-Signature, by which they know that the edge sent a request."""
+    stamp_signature: Literal["v1", "v2"] = "v1"
+    """What it covers: v1 the stamps; v2 also the method, the target and the body."""
     meters: dict[Name, Meter] = {"requests": Meter(count="requests")}
     """What is counted for billing; by default `requests`."""
     tiers: dict[Name, Tier] = {}

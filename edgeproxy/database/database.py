@@ -75,6 +75,11 @@ class LedgerChanged(OSError):
     """Somebody else than collectors has changed the ledger; what was remembered of it is forgotten."""
 
 
+def owner_only(path: str | Path, flags: int) -> int:
+    """Open a file, as an `opener`; a new one is for its owner alone: it says what customers do."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
 class Database:
     """An open database with the tables of `schema.py`, made by `connect`."""
 
@@ -126,7 +131,10 @@ class Database:
     async def _prepare(self) -> None:
         if self.is_sqlite:
             assert self._given.database is not None
-            Path(self._given.database).parent.mkdir(parents=True, exist_ok=True)
+            file = Path(self._given.database)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # What SQLite writes beside it gets the same mode.
+            os.close(owner_only(file, os.O_RDWR | os.O_CREAT))
         async with self._writer.begin() as connection:
             if not self.is_sqlite:
                 version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
@@ -181,6 +189,7 @@ class Database:
         part.unlink(missing_ok=True)
         try:
             source = sqlite3.connect(self._given.database or "", timeout=LOCK_TIMEOUT)
+            os.close(owner_only(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             with closing(source), closing(sqlite3.connect(part)) as target:
                 source.backup(target)  # In one step: one that rests in between begins anew after each commit.
             with part.open("rb") as copied:

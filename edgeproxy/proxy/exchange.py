@@ -225,7 +225,7 @@ class Exchange:
         if refusing is not None:
             return self.park(AWAITS_CLAIMS, data, end) if refusing is PARKED else refusing
         self.select()
-        self.stamp()
+        self.stamp(data, end)
         client = self.client
         bare = self.head is PLAIN and not self.length and len(data) == end + 4
         if not bare:
@@ -448,13 +448,13 @@ class Exchange:
                 return identity
         return directory.anew(identity, route, self.now)
 
-    def stamp(self) -> None:
-        """The head that the upstream gets: kept lines, stamps, request id and trace."""
+    def stamp(self, data: bytes, end: int) -> None:
+        """The head that the upstream gets: kept lines, stamps, request id and trace. Arguments as in `begin`."""
         binding = self.binding
         assert binding is not None
         self.rid, closing, span = self.runtime.ids.next(self.now + EPOCH)
         if self.head is not PLAIN or binding.unusual:
-            self.stamp_unusual(binding)
+            self.stamp_unusual(binding, data, end)
         if self.trace is not None:
             closing = continued(self.trace, span)
         self.message = b"".join((self.first, self.keep, binding.stamps, self.client.forwarded, self.rid, closing))
@@ -636,7 +636,7 @@ class Exchange:
         self.path = target.partition(b"?")[0]
         snapshot.paths.check(self.path, self.method, self.site)
 
-    def stamp_unusual(self, binding: "RouteBinding") -> None:
+    def stamp_unusual(self, binding: "RouteBinding", data: bytes, end: int) -> None:
         """Request ids that a trusted proxy made, credentials that are to be passed on, signed stamps, Max-Forwards."""
         head = self.head
         if head.request_id is not None:
@@ -663,7 +663,9 @@ class Exchange:
         if head.upgrade:
             self.keep += message.switch_to(self.protocols())
         if self.snapshot.sign is not None:
-            self.keep += self.snapshot.sign(self.rid, binding, self.now)
+            there = not head.chunked and len(data) - end - 4 >= self.length
+            body = data[end + 4 : end + 4 + self.length] if there else None
+            self.keep += self.snapshot.sign(self.rid, binding, self.now, self.first, body)
 
     def count_forwards(self, left: int) -> None:
         """RFC 9110 section 7.6.2: whoever asks how far its OPTIONS comes is answered here where it may not go on."""

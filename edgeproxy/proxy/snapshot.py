@@ -3,15 +3,12 @@
 A request sees one snapshot from its start to its end; a new configuration is a new snapshot.
 """
 
-import hashlib
-import hmac
 from collections import OrderedDict
 from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgeproxy.clock import EPOCH
-from edgeproxy.http1 import grammar, lines, stamps
+from edgeproxy.http1 import grammar, lines
 from edgeproxy.http1.fields import FieldRules
 from edgeproxy.http1.request import RequestHead, read_fields
 from edgeproxy.limits.limit_set import Tables
@@ -25,8 +22,9 @@ from edgeproxy.proxy.identity import UNMET, Directory, Identity
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.path_rules import PathRules
 from edgeproxy.proxy.pool import Service
-from edgeproxy.proxy.route_binding import Route, RouteBinding
+from edgeproxy.proxy.route_binding import Route
 from edgeproxy.proxy.router import NO_SITE, Router, Site
+from edgeproxy.proxy.signature import Signature
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Route as RouteSettings
@@ -89,7 +87,9 @@ class Snapshot:
         """The parameter of queries that may hold a key."""
         self.addresses = self._whom(settings, before)
         secret = settings.stamp_secret
-        self.sign = None if secret is None else Signature(secret, settings.region)
+        self.sign = (
+            None if secret is None else Signature(secret, settings.region, whole=settings.stamp_signature == "v2")
+        )
         self.legacy_headers = settings.legacy_headers
         self.security_headers = settings.security_headers
         speaks = settings.security_headers or self.cors is not None or any(route.cors for route in settings.routes)
@@ -223,23 +223,3 @@ def _rules(settings: "Settings") -> FieldRules:
 def is_personal(head: RequestHead) -> bool:
     """Whether a trusted proxy's head speaks of one client, or of one request."""
     return head.forwarded_for is not None or head.request_id is not None
-
-
-class Signature:
-    """X-Edge-Signature, by which an upstream knows that the edge sent a request and stamped it.
-
-    `t=UNIX,v1=HEX`, an HMAC-SHA-256 over `t.request-id.customer.tier.region`.
-    """
-
-    def __init__(self, secret: str, region: str) -> None:
-        self._keyed = hmac.new(secret.encode(), digestmod=hashlib.sha256)
-        self._region = region
-        self._opening = stamps.opening(b"X-Edge-Signature")
-
-    def __call__(self, request_id: bytes, binding: RouteBinding, now: float) -> bytes:
-        """The line for a request at this edge time, with its CRLF."""
-        unix = int(now + EPOCH)
-        signed = self._keyed.copy()
-        signed.update(b"%d.%b" % (unix, request_id))
-        signed.update(f".{binding.customer}.{binding.tier}.{self._region}".encode())
-        return b"%bt=%d,v1=%b\r\n" % (self._opening, unix, signed.hexdigest().encode())

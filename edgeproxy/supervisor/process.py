@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 from edgeproxy import messages
@@ -41,6 +41,30 @@ starts the edge, such as a json.py, is no module of it."""
 ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
 """What glibc is told in a worker's environment, in bytes, unless it is told something there already. Otherwise it
 gives the memory of each larger piece of a body back to the kernel, and asks for it again with the next."""
+
+
+ENVIRONMENT = ("PATH", "HOME", "USER", "TZ", "TZDIR", "TMPDIR", "LANG", "LANGUAGE", "VIRTUAL_ENV", "GLIBC_TUNABLES")
+ENVIRONMENT_PREFIXES = (
+    "LC_",
+    "LD_",
+    "MALLOC_",
+    "PYTHON",
+    "SSL_CERT_",
+    "OPENSSL_",
+    "UV_",
+    "FAKETIME",
+    "EDGEPROXY_TEST_",
+)
+"""What of its environment a worker gets, by name and by how names begin. Secrets for ${VAR} are none of it: a worker is
+told of the configuration, and serves everybody."""
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker, made of the supervisor's."""
+    kept = {
+        name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
+    }
+    return ALLOCATION | kept
 
 
 class Process:
@@ -96,7 +120,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno(), *numbers],
                     start_new_session=True,
-                    env=ALLOCATION | os.environ,
+                    env=environment(os.environ),
                 )
             except BaseException:
                 ours.close()

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.config.load import load_collector
 from edgeproxy.usage.batch import body
 from edgeproxy.usage.ship import Shipper
 from edgeproxy.usage.spool import Spool
@@ -109,6 +112,9 @@ def test_a_restored_collector_gets_what_it_lacks(
 
 
 def test_a_backup_is_of_one_moment_while_batches_come(sqlite_collector: Collector, tmp_path: Path) -> None:
+    ledger = Path(load_collector(sqlite_collector.file, os.environ).database.removeprefix("sqlite:///"))
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in ledger.parent.glob(f"{ledger.name}*")}
+    assert set(modes.values()) == {0o600}, modes
     chain = Chain()
     ended = threading.Event()
 
@@ -123,6 +129,7 @@ def test_a_backup_is_of_one_moment_while_batches_come(sqlite_collector: Collecto
             copy = tmp_path / f"{number}.db"
             done = CliRunner().invoke(cli.app, ["backup", "-c", str(sqlite_collector.file), str(copy)])
             assert (done.exit_code, done.stdout) == (0, f"{copy} has {copy.stat().st_size} bytes\n")
+            assert stat.S_IMODE(copy.stat().st_mode) == 0o600
             with closing(sqlite3.connect(copy)) as copied:
                 assert copied.execute("PRAGMA integrity_check").fetchone() == ("ok",)
                 (sum_of_batches,) = copied.execute(

@@ -108,6 +108,7 @@ def test_defaults_are_as_they_would_be_written(made):
         "security_headers": False,
         "access_log": "off",
         "legacy_headers": False,
+        "stamp_signature": "v1",
         "drain": "30s",
     }
     limit = {"algorithm": "sliding_window", "scope": "customer", "mode": "enforce", "sync": "bounded"}

@@ -104,6 +104,7 @@ def edge(tmp_path: Path, upstream: Upstream) -> Iterator[Edge]:
     )
     tls = {"address": f"{HOST}:{secure.numbers[0]}", "tls": {"cert": str(pair.cert), "key": str(pair.key)}}
     edge.settings["listen"] = [edge.settings["listen"], tls]
+    edge.environ = {"DATABASE_PASSWORD": f"{SECRET}-environment", "TZ": "Europe/Berlin"}
     with closing(edge):
         yield edge.start()
     troubled.listening.close()
@@ -212,6 +213,15 @@ def test_no_key_is_in_any_answer_log_or_figure(edge: Edge, tmp_path: Path) -> No
     answers += [lines, edge.output.encode()]
     betrayed = [(trace, text[:2000]) for trace in TRACES for text in answers if trace in text]
     assert not betrayed
+
+
+def test_no_secret_is_in_the_environment_of_a_worker(edge: Edge) -> None:
+    pids = edge.worker_pids()
+    assert pids
+    for pid in pids:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        assert b"TZ=Europe/Berlin" in environ
+        assert not any(SECRET.encode() in each for each in environ)
 
 
 BROKEN = {

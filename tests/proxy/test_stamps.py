@@ -6,12 +6,21 @@ import re
 import time
 import uuid
 
+import pytest
+
 from edgeproxy.http1 import stamps
-from tests.support.transcript import KEY, UNLIMITED, Edge, get, head, ok, post
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 from tests.support.wire import Message
 
 TRACE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 SECRET = "a secret of the edge and its upstreams"
+
+
+def chunked(body: bytes, path: str) -> bytes:
+    """A POST whose end nobody knows from its head."""
+    return head(f"POST {path} HTTP/1.1", "Host: edge.test", f"X-API-Key: {KEY}", "Transfer-Encoding: chunked") + chunks(
+        body
+    )
 
 
 def names(message: Message) -> list[str]:
@@ -181,6 +190,35 @@ async def test_the_signature_proves_the_stamps(edge: Edge) -> None:
     assert abs(int(match[1]) - time.time()) < 60
     signed = f"{match[1]}.{request['X-Request-Id']}.acme.basic.test"
     assert match[2] == hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("request_", "body"),
+    [
+        (get("/v1/x?a=1&edge=2", f"X-API-Key: {KEY}"), b""),
+        (post(b"abc", "/v1/x?a=1&edge=2", f"X-API-Key: {KEY}"), b"abc"),
+        (chunked(b"abc", "/v1/x?a=1&edge=2"), None),
+    ],
+    ids=["no body", "a body", "a body that may go on"],
+)
+async def test_a_signature_may_cover_the_whole_request(edge: Edge, request_: bytes, body: bytes | None) -> None:
+    edge.config |= {"stamp_secret": SECRET, "stamp_signature": "v2", "auth": {"query": "edge"}}
+    request, _ = await edge.passes(request_, ok())
+    pattern = r"t=(\d+),v1=[0-9a-f]{64},v2=([0-9a-f]{64}),body=(-|[0-9a-f]{64})"
+    match = re.fullmatch(pattern, request["X-Edge-Signature"])
+    assert match is not None
+    assert match[3] == ("-" if body is None else hashlib.sha256(body).hexdigest())
+    method, target, _ = request.first.split(" ")
+    assert target == "/v1/x?a=1"
+
+    def signed(*parts: str) -> str:
+        content = "".join(f"{part}\n" for part in parts)
+        return hmac.new(SECRET.encode(), content.encode(), hashlib.sha256).hexdigest()
+
+    whole = (match[1], request["X-Request-Id"], "acme", "basic", "test", method, target, match[3])
+    assert match[2] == signed(*whole)
+    # Whoever has it may send it with nothing else: the first version says the same of another path.
+    assert match[2] != signed(*whole[:6], "/v1/other", match[3])
 
 
 async def test_requests_without_a_key_are_signed_for_nobody(edge: Edge) -> None:

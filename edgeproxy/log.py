@@ -48,10 +48,20 @@ class Seldom:
 
     def error(self, event: str, about: str, **fields: object) -> None:
         """Log `event`, unless the same was said about the same thing within the last `every` seconds."""
+        if self._is_new(event, about):
+            self._log.error(event, about=about, **fields)
+
+    def info(self, event: str, about: str, **fields: object) -> None:
+        """`error` for what is none."""
+        if self._is_new(event, about):
+            self._log.info(event, about=about, **fields)
+
+    def _is_new(self, event: str, about: str) -> bool:
         said, now = self._said, monotonic()
         while said and now - next(iter(said.values())) >= self._every:
             del said[next(iter(said))]
         key = f"{event} {about}"
-        if key not in said and len(said) < REMEMBERED_MAX:
-            said[key] = now
-            self._log.error(event, about=about, **fields)
+        if key in said or len(said) >= REMEMBERED_MAX:
+            return False
+        said[key] = now
+        return True

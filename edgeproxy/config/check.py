@@ -5,7 +5,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgeproxy.config import certificates, references, unsupported
+from edgeproxy.config import certificates, networks, references, unsupported
 from edgeproxy.config.defaults import with_names
 from edgeproxy.config.explain import Finding, fields_of, findings
 from edgeproxy.config.file_signatures import sign
@@ -13,7 +13,7 @@ from edgeproxy.config.models import Written
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.source import Source
-from edgeproxy.config.tree import Places, Table, Value
+from edgeproxy.config.tree import Items, Places, Table, Value, replaced
 
 W = TypeVar("W", bound=Part)
 
@@ -34,7 +34,8 @@ class Check(Generic[W]):
     """The checks of one source, to which all problems are reported.
 
     With `parts` it may be a part of another one. Without `files` those that it names, such as certificates, are not
-    looked at. `also` finds what is wrong, for those who ask, with a configuration in which nothing else is.
+    looked at, but for `lists` of networks where these are wanted. `also` finds what is wrong, for those who ask, with
+    a configuration in which nothing else is.
     """
 
     def __init__(
@@ -44,11 +45,12 @@ class Check(Generic[W]):
         *,
         parts: bool = False,
         files: bool = True,
+        lists: bool | None = None,
         also: Callable[[W], Iterable[references.Fault]] | None = None,
     ) -> None:
         self._source = source
         self._kind = kind
-        self._files = files
+        self._files, self._lists = files, files if lists is None else lists
         self._also = also
         self._whole = source.whole and not (parts and source.is_part)
         """Whether nothing that is not here can be elsewhere."""
@@ -59,6 +61,8 @@ class Check(Generic[W]):
     def run(self) -> W | None:
         """Check everything, and return the configuration; None where the source is a part of one, or has a problem."""
         tree = with_names(self._source.tree)
+        if self._lists:
+            tree = self._networks(tree)
         self._unsupported()
         self._references(tree)
         if self._files:
@@ -100,6 +104,25 @@ class Check(Generic[W]):
             self._source.signs |= signs
         for fault in faults:
             self._report(fault.path, fault.what, fault.hint)
+
+    def _networks(self, tree: Table) -> Table:
+        """The tree with the networks that files list. What is in these is a part of the configuration."""
+        for path, said in networks.places(tree):
+            lists: dict[str, Value] = {}
+            for name in networks.LISTS:
+                file = said.get(f"{name}_file")
+                if isinstance(file, str) and file:
+                    self._source.signs[file] = sign(file)
+                    try:
+                        content, found = networks.read(file)
+                    except networks.Unusable as why:
+                        self._report((*path, f"{name}_file"), why.what, why.hint)
+                        continue
+                    self._source.add(content)
+                    there = said.get(name, Items())
+                    lists[name] = Items([*there, *found]) if isinstance(there, Items) else there
+            tree = replaced(tree, path, Table({**said, **lists})) if lists else tree
+        return tree
 
     def _models(self, tree: Table) -> W | None:
         """Report what is wrong with each part by itself."""

@@ -162,7 +162,7 @@ def _of_customers(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:
 
     source = Source(path, environ)
     kind = Kind(Pushed, EDGE.later, EDGE.faults)
-    return Loaded(Check(source, kind, files=False).run(), source.problems, source.signs)
+    return Loaded(Check(source, kind, files=False, lists=True).run(), source.problems, source.signs)
 
 
 def _unless_wrong(loaded: Loaded[S]) -> S | None:

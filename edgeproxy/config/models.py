@@ -20,9 +20,11 @@ from edgeproxy.config.auth import Auth
 from edgeproxy.config.cors import Cors
 from edgeproxy.config.directory_settings import CacheKey, Directory, read_cache_key
 from edgeproxy.config.meters import CountName
+from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import Part
 from edgeproxy.config.paths import Paths
 from edgeproxy.config.rewrites import Base, Redirect, Respond, Rewrite, read_redirect
+from edgeproxy.config.rules import RequestRule
 from edgeproxy.config.timeouts import Duration, RouteTimeouts, Timeouts
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
@@ -223,6 +225,8 @@ class Customer(Part):
     """Why the customer is not served for now; by default they are."""
     regions: Regions | None = None
     """Where the customer is served; by default everywhere."""
+    networks: Networks | None = None
+    """From where the customer may come; by default from everywhere."""
     flags: tuple[Name, ...] = ()
     """Flags that the customer has, whatever is said of them elsewhere."""
 
@@ -465,6 +469,8 @@ class Route(Part):
     """The flag that one must have to see the route; for all others it does not exist."""
     timeouts: RouteTimeouts = RouteTimeouts()
     """How long its requests may take, where that is not what holds for its upstream."""
+    networks: Networks | None = None
+    """Who may come, beside what is said for all; by default everybody."""
     redirect: Annotated[Redirect, BeforeValidator(read_redirect)] | None = None
     """Where clients are sent instead: `https`, a URL, a path, or {to, status}."""
     respond: Respond | None = None
@@ -537,6 +543,10 @@ class Limits(Part):
     """Clients connected at once, to all workers together."""
     connections_per_ip: Annotated[int | None, BeforeValidator(units.read_concurrency)] = None
     """Of these, from one address, or `none` for any number."""
+    connection_rate: Rate | None = None
+    """How many connections one address may open in which time; by default any number."""
+    ipv6_prefix: Annotated[int, BeforeValidator(units.Whole(40, 128))] = 64
+    """How many bits of an IPv6 address count as one address, here and in limits."""
     pipelined: Annotated[int, BeforeValidator(units.Whole(1, 10_000))] = 16
     """Requests of a connection that are read before the one under way is answered."""
 
@@ -623,6 +633,10 @@ class Written(Part):
     """The coarse limit for each address, before any key is looked at; by default none."""
     security_headers: Switch = False
     """Whether answers get the headers by which browsers protect their users, where the upstream did not set them."""
+    networks: Networks | None = None
+    """Which addresses may connect, or be asked for by a trusted proxy; by default all."""
+    rules: tuple[RequestRule, ...] = ()
+    """What is done with requests that look in a certain way."""
     cors: Cors | None = None
     """Which pages of other origins may call; by default the edge says nothing of it, and upstreams may."""
     access_log: Annotated[AccessLog | None, BeforeValidator(parsers.read_access_log)] = None

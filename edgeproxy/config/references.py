@@ -17,6 +17,7 @@ from edgeproxy.config.meters import MEASURES
 from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.plans import ANONYMOUS
 from edgeproxy.config.problems import Steps
+from edgeproxy.config.rules import CONDITIONS
 from edgeproxy.config.tree import Items, Table, Value
 
 LABEL_BYTES_MAX = 100
@@ -62,6 +63,7 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _routes(tree)
     yield from _cors(tree)
     yield from _answers(tree)
+    yield from _rules(tree)
     yield from _limits(tree)
     yield from _meters(tree)
     yield from _quotas(tree)
@@ -210,6 +212,21 @@ def _answers(tree: Table) -> Iterator[Fault]:
         strip = rewrite.get("strip") if isinstance(rewrite, Table) else None
         if isinstance(strip, str) and not f"{where.removesuffix('*')}/".startswith(strip.removesuffix("/") + "/"):
             yield Fault((*path, "rewrite", "strip"), f"{where} does not begin with it", "name its first segments")
+
+
+def _rules(tree: Table) -> Iterator[Fault]:
+    """Each name once; each rule is about some requests and not all; only limits have a rate."""
+    once = Once()
+    for path, rule in members(tree, "rules"):
+        name = rule.get("name")
+        if isinstance(name, str) and (first := once.again(name, (*path, "name"))):
+            yield Fault((*path, "name"), "is defined already at", "give one of them another name", first)
+        if not any(condition in rule for condition in CONDITIONS):
+            yield Fault(path, "is about every request", f"write {', '.join(CONDITIONS[:-1])} or {CONDITIONS[-1]}")
+        if "contains" in rule and "field" not in rule:
+            yield Fault((*path, "contains"), "is of no field", "write field: User-Agent")
+        if ("rate" in rule) != (rule.get("action") == "limit"):
+            yield Fault(path, "has a rate without action: limit, or that without a rate", "write both or neither")
 
 
 NAME_THEM = "name the origins instead of *"

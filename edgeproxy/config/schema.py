@@ -23,9 +23,11 @@ from edgeproxy.config import (
     directory_settings,
     methods,
     models,
+    networks,
     parsers,
     paths,
     rewrites,
+    rules,
     timeouts,
     tokens,
     units,
@@ -39,7 +41,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (admin, auth, cors, directory_settings, paths, rewrites, timeouts, models)
+MODELS = (admin, auth, cors, directory_settings, networks, paths, rewrites, rules, timeouts, models)
 """The modules with models, those that others import first."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "KeyLimit": {"name"}, "Written": {"upstreams", "routes"}}
@@ -160,6 +162,7 @@ FORMS: dict[Hashable, Form] = {
     rewrites.read_redirect_status: Form(lambda inner: inner, int),
     rewrites.read_fixed_status: Form(always(number(200, 599)), int),
     rewrites.read_content: Form(always({"type": "string"})),
+    units.read_bytes: Form(always(text(SIZE, "10MiB"))),
     units.read_wait: Form(always(TIME), units.brief),
     parsers.read_key_field: Form(always(text(parsers.KEY_FIELD.pattern, "X-API-Key"))),
     parsers.read_key_fields: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), ", ".join),

@@ -45,6 +45,10 @@ class Source:
         """Over the bytes of all files, in the order of reading, in hex."""
         return self._digest.hexdigest()
 
+    def add(self, content: bytes) -> None:
+        """What another file says belongs to the configuration."""
+        self._digest.update(content)
+
     @property
     def is_part(self) -> bool:
         """Whether the files say something, and all of it of customers: it is for others to include."""

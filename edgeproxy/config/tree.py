@@ -6,7 +6,7 @@ and a customer may be called 007.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeproxy.config.problems import Steps
 
@@ -38,6 +38,17 @@ class Items(list["Value"]):
 
 Value = str | None | Table | Items
 """None stands for a value that could not be had, which is reported already."""
+
+
+def replaced(node: Value, path: Steps, value: Value) -> Any:
+    """The node with this value at the path, which is there; nothing that was there is changed."""
+    if not path:
+        return value
+    if isinstance(node, Table):
+        return Table({key: replaced(each, path[1:], value) if key == path[0] else each for key, each in node.items()})
+    assert isinstance(node, Items)
+    return Items(replaced(each, path[1:], value) if n == path[0] else each for n, each in enumerate(node))
+
 
 Report = Callable[[int, Steps, str, str], None]
 """Takes the mark of a problem, its path, what is wrong and what would be right."""

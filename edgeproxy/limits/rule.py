@@ -4,8 +4,18 @@ from dataclasses import dataclass, field
 
 from edgeproxy.limits.kinds import KINDS, Kind
 
-SCOPES = {"customer": b"c", "key": b"k", "ip": b"i", "route": b"r", "customer_route": b"x", "guard": b"g"}
-"""What a limit counts by, and the letter for it in a row's key. `guard` is the coarse limit per address."""
+SCOPES = {
+    "customer": b"c",
+    "key": b"k",
+    "ip": b"i",
+    "route": b"r",
+    "customer_route": b"x",
+    "guard": b"g",
+    "connection": b"n",
+    "rule": b"u",
+}
+"""What a limit counts by, and the letter for it in a row's key. The last ones are by address: the coarse limit,
+connections, and requests that look in a certain way."""
 
 MODES = {"enforce": b"e", "shadow": b"s"}
 

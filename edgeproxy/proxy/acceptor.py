@@ -43,7 +43,7 @@ class Acceptor(asyncio.Protocol):
         peer = peername[0]
         comer: asyncio.Protocol
         try:
-            subject = runtime.connections.limits.admit(peer, runtime.snapshot)
+            subject = runtime.connections.limits.admit(peer, runtime.snapshot, monotonic() + runtime.offset)
         except TooMany as refusal:
             if inward is not None:
                 # Nothing can be said without a handshake, which is what is to be saved.
@@ -123,7 +123,8 @@ class TurnedAway(asyncio.Protocol):
         runtime, refusal = self._runtime, self._refusal
         snapshot, now = runtime.snapshot, monotonic() + runtime.offset
         rid = runtime.ids.bare(now + EPOCH)
-        fields = b"%b%bRetry-After: 1\r\nX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, rid)
+        again = b"" if refusal.status == 403 else b"Retry-After: 1\r\n"
+        fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, again, rid)
         if snapshot.security_headers:
             fields += security.OWN[False]
         body = message.problem(refusal.status, refusal.detail, rid)

@@ -6,15 +6,17 @@ looked at, the tier `anonymous` for requests without a key, and whatever else ha
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from edgeproxy.errors import Refused
 from edgeproxy.limits.admission import LimitSet
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
+from edgeproxy.proxy.networks import Networks
 
 if TYPE_CHECKING:
+    from edgeproxy.config.networks import Networks as NetworkSettings
     from edgeproxy.http1.request import RequestHead
     from edgeproxy.limits.limit_set import RouteLimits
 
@@ -25,7 +27,8 @@ LIMIT_SETS_MAX = 16
 """Route bindings of an address whose limits are kept at hand; few use more."""
 
 V6_PREFIX_BITS = 64
-"""Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses."""
+"""Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses. Unless the
+configuration says otherwise."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -38,25 +41,42 @@ class BoundByAddress(Protocol):
     def limits(self) -> "RouteLimits":
         """All its limits."""
 
+    @property
+    def networks(self) -> "Networks | None":
+        """From where its customer may come."""
+
 
 class Address:
     """The limits of one client address."""
 
-    __slots__ = ("_limit_sets", "_subject", "guard", "text")
+    __slots__ = ("_limit_sets", "admitted", "connections", "guard", "subject", "text")
 
-    def __init__(self, text: str, subject: bytes, guard: Policy | None) -> None:
+    def __init__(
+        self,
+        text: str,
+        subject: bytes,
+        guard: Policy | None,
+        connections: Policy | None = None,
+        admitted: bool = True,
+    ) -> None:
         self.text = text
         self.guard = guard
-        self._subject = subject
+        self.connections = connections
+        """How often it may connect."""
+        self.admitted = admitted
+        """Whether it may come at all."""
+        self.subject = subject
         self._limit_sets: dict[BoundByAddress, LimitSet] = {}
 
     def limit_set(self, binding: BoundByAddress) -> LimitSet:
-        """What holds this address on a route binding whose limits differ by address."""
+        """What holds this address on a route binding that differs by address. Raises Refused where it may not come."""
         limit_set = self._limit_sets.get(binding)
         if limit_set is None:
+            if binding.networks is not None and not binding.networks.admits(parse(self.text)):
+                raise Refused(403, "This API key is not for use from this address", close=False)
             if len(self._limit_sets) >= LIMIT_SETS_MAX:
                 self._limit_sets.clear()
-            limit_set = self._limit_sets[binding] = binding.limits.limit_set(self._subject)
+            limit_set = self._limit_sets[binding] = binding.limits.limit_set(self.subject)
         return limit_set
 
     def forget(self) -> None:
@@ -64,23 +84,29 @@ class Address:
         self._limit_sets.clear()
 
 
+class Terms(NamedTuple):
+    """What the configuration says of addresses."""
+
+    trusted: tuple[Network, ...] = ()
+    """Proxies whose word on their clients counts."""
+    guard: Rule | None = None
+    """The coarse limit of requests."""
+    connections: Rule | None = None
+    """How often one may connect."""
+    networks: "NetworkSettings | None" = None
+    """Who may come."""
+    prefix: int = V6_PREFIX_BITS
+    """Bits of an IPv6 address that count."""
+
+
 class Addresses:
     """Whom an address stands for, and what holds it."""
 
-    def __init__(
-        self,
-        policies: Policies,
-        trusted: Sequence[Network],
-        guard: Rule | None,
-    ) -> None:
+    def __init__(self, policies: Policies, terms: Terms) -> None:
+        self.terms = terms
         self._policies = policies
-        self._trusted = tuple(trusted)
-        self._guard = guard
+        self._networks = None if terms.networks is None else Networks(terms.networks)
         self._known: OrderedDict[str, Address] = OrderedDict()
-
-    def is_as(self, trusted: Sequence[Network], guard: Rule | None) -> bool:
-        """Whether it would be the same if it were made of these."""
-        return (self._trusted, self._guard) == (tuple(trusted), guard)
 
     def forget_bindings(self) -> None:
         """Route bindings of another configuration come."""
@@ -89,7 +115,7 @@ class Addresses:
 
     def trusts(self, peer: str) -> bool:
         """Whether this address belongs to a trusted proxy."""
-        if not self._trusted:
+        if not self.terms.trusted:
             return False
         address = parse(peer)
         return address is not None and self._is_trusted(address)
@@ -100,9 +126,11 @@ class Addresses:
         if known is not None:
             self._known.move_to_end(address)
             return known
-        subject = subject_of(address)
-        guard = None if self._guard is None else self._policies.of(self._guard, subject)
-        known = self._known[address] = Address(address, subject, guard)
+        subject = subject_of(address, self.terms.prefix)
+        guard = None if self.terms.guard is None else self._policies.of(self.terms.guard, subject)
+        connections = None if self.terms.connections is None else self._policies.of(self.terms.connections, subject)
+        admitted = self._networks is None or self._networks.admits(parse(address))
+        known = self._known[address] = Address(address, subject, guard, connections, admitted)
         if len(self._known) > ADDRESSES_MAX:
             self._known.popitem(last=False)
         return known
@@ -134,8 +162,16 @@ class Addresses:
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: " % (path, scheme)
         return client, lines
 
+    def subject(self, peer: str) -> bytes:
+        """What is counted for an address."""
+        return subject_of(peer, self.terms.prefix)
+
+    def ruled(self, rule: Rule, address: Address) -> Policy:
+        """What a rule about requests lets pass of an address."""
+        return self._policies.of(rule, b"%b\0%b" % (address.subject, rule.name.encode()))
+
     def _is_trusted(self, address: IP) -> bool:
-        return any(address in network for network in self._trusted)
+        return any(address in network for network in self.terms.trusted)
 
 
 def parse(text: str) -> IP | None:
@@ -156,11 +192,12 @@ def without_port(entry: str) -> str:
     return entry.partition(":")[0] if entry.count(":") == 1 else entry
 
 
-def subject_of(address: str) -> bytes:
-    """What is counted for an address: the address itself, or the /64 that an IPv6 address lies in."""
+def subject_of(address: str, prefix: int = V6_PREFIX_BITS) -> bytes:
+    """What is counted for an address: the address itself, or the network with this prefix that an IPv6 one lies in."""
     parsed = parse(address)
     if parsed is None:
         return address.encode()
     if parsed.version == 4:
         return parsed.packed
-    return parsed.packed[: V6_PREFIX_BITS // 8]
+    network = int(parsed) >> (128 - prefix) << (128 - prefix)
+    return network.to_bytes(16, "big")[: (prefix + 7) // 8]

@@ -124,6 +124,14 @@ class Client(asyncio.Protocol):
             self.stale = True
         else:
             self.dress()
+            if not (self.address.admitted or self.trusted):
+                self.leave_soon()
+
+    def leave_soon(self) -> None:
+        """It may not come any more: what has begun is finished, and nothing more is served."""
+        self.last = True
+        if self.exchange is None:
+            self.close()
 
     # ---- requests
 

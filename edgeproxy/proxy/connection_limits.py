@@ -8,10 +8,10 @@ own, since it carries the connections of many.
 from typing import TYPE_CHECKING
 
 from edgeproxy import log
-from edgeproxy.proxy.address import subject_of
 
 if TYPE_CHECKING:
     from edgeproxy.counters.occupancy import Occupancy
+    from edgeproxy.proxy.address import Address
     from edgeproxy.proxy.deadlines import Timed
     from edgeproxy.proxy.snapshot import Snapshot
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
@@ -50,12 +50,17 @@ class ConnectionLimits:
         self.lingering: set[Timed] = set()
         """Those who were turned away and have still to take their answer."""
 
-    def admit(self, peer: str, snapshot: "Snapshot") -> bytes:
-        """Count one more connection of this peer; returns what it counts for, which `leave` is to be told at its end.
+    def admit(self, peer: str, snapshot: "Snapshot", now: float) -> bytes:
+        """Count one more connection of this peer at edge time `now`; returns what it counts for, which `leave` is to be
+        told at its end.
 
         Raises TooMany, and has counted that.
         """
-        subject = EXEMPT if snapshot.addresses.trusts(peer) else subject_of(peer)
+        subject = EXEMPT
+        if not snapshot.addresses.trusts(peer):
+            address = snapshot.addresses.of(peer)
+            subject = address.subject
+            self._let_in(address, now)
         if not self._inside.claim(snapshot.connections):
             self._say("total", "all addresses", snapshot.connections)
             raise TooMany("total", 503, "This edge has as many connections as it takes")
@@ -65,6 +70,18 @@ class ConnectionLimits:
             self._say("address", peer, snapshot.connections_per_ip or UNBOUNDED)
             raise TooMany("address", 429, "This address has as many connections as one may have")
         return subject
+
+    def _let_in(self, address: "Address", now: float) -> None:
+        """Raise TooMany where an address may not come, or comes too often."""
+        if not address.admitted:
+            self._metrics.connection_refused("network")
+            raise TooMany("network", 403, "This address may not come here")
+        rate = address.connections
+        if rate is not None:
+            if rate.left(now) < 1:
+                self._say("rate", address.text, rate.limit)
+                raise TooMany("rate", 429, "This address connects too often")
+            rate.charge()
 
     def _say(self, reason: str, about: str, most: int) -> None:
         self._metrics.connection_refused(reason)

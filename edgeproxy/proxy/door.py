@@ -1,24 +1,57 @@
 """What a route asks of a request before anybody's key is looked at. Most routes ask nothing, and have no door."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy import log
 from edgeproxy.errors import Answered, Refused
 from edgeproxy.http1.values import value, values
+from edgeproxy.limits.admission import LimitSet, denied
+from edgeproxy.limits.rule import Rule
+from edgeproxy.proxy.address import parse
 from edgeproxy.proxy.cors import METHOD, ORIGIN, CrossOrigin
+from edgeproxy.proxy.networks import Networks
+from edgeproxy.proxy.request_rules import Condition
 from edgeproxy.proxy.rewriting import location
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Route
     from edgeproxy.http1.request import RequestHead
+    from edgeproxy.proxy.address import Address, Addresses
+
+LOG_SECONDS = 1.0
+"""Seconds between two log lines about one rule."""
+
+
+class KnockingClient(Protocol):
+    """Whose request it is."""
+
+    @property
+    def address(self) -> "Address": ...
+
+
+class KnockedAt(Protocol):
+    """The configuration under which it is."""
+
+    @property
+    def addresses(self) -> "Addresses": ...
 
 
 class Knocking(Protocol):
     """What a door needs to know of a request, see `Exchange`."""
 
     method: bytes
+    path: bytes
     first: bytes
     keep: bytes
+    length: int
     head: "RequestHead"
+    now: float
+
+    @property
+    def client(self) -> "KnockingClient": ...
+    @property
+    def snapshot(self) -> "KnockedAt": ...
 
     def is_secure(self) -> bool:
         """Whether the client is spoken with over TLS."""
@@ -27,17 +60,33 @@ class Knocking(Protocol):
 class Door:
     """Of one route. `cors`: None where the edge says nothing of other origins."""
 
-    def __init__(self, settings: "Route", cors: CrossOrigin | None) -> None:
+    def __init__(
+        self,
+        settings: "Route",
+        cors: CrossOrigin | None,
+        rules: tuple[Condition, ...],
+        count: Callable[[str, str], None],
+    ) -> None:
+        """`count` hears which rule was about a request, and what was done."""
         self._cors = cors
+        self._networks = None if settings.networks is None else Networks(settings.networks)
+        self._rules, self._count = [(rule, limit_of(rule)) for rule in rules], count
+        self._log = log.Seldom(LOG_SECONDS)
         self._redirect, self._respond = settings.redirect, settings.respond
         self._prefix = settings.prefix
 
     def __bool__(self) -> bool:
         """Whether it asks anything."""
-        return self._cors is not None or self._redirect is not None or self._respond is not None
+        asks = (self._cors, self._redirect, self._respond, self._networks)
+        return bool(self._rules) or any(each is not None for each in asks)
 
     def enter(self, request: Knocking) -> None:
         """Raise Refused where a request does not come in, and Answered where no upstream is to be asked."""
+        if self._networks is not None and not self._networks.admits(parse(request.client.address.text)):
+            raise Refused(403, "This address may not come here", close=False)
+        for rule, limit in self._rules:
+            if rule.meets(request):
+                self._obey(rule, limit, request)
         if self._cors is not None:
             check_origin(self._cors, request)
         redirect, respond = self._redirect, self._respond
@@ -47,6 +96,32 @@ class Door:
         if respond is not None:
             kind = f"Content-Type: {respond.type}\r\n".encode() if respond.body else b""
             raise Answered(respond.status, "A fixed answer", fields=kind, content=(respond.body or "").encode())
+
+    def _obey(self, rule: Condition, limit: Rule | None, request: Knocking) -> None:
+        """A rule is about a request. Raises Refused where it does not pass."""
+        name, action = rule.settings.name, rule.settings.action
+        if action == "log":
+            about = {"method": request.method.decode(), "path": request.path.decode("ascii", "backslashreplace")}
+            self._log.info("a rule is about a request", name, client=request.client.address.text, **about)
+        if limit is not None:
+            policy = request.snapshot.addresses.ruled(limit, request.client.address)
+            if policy.left(request.now) >= 1:
+                policy.charge()
+                self._count(name, "pass")
+                return
+            _, again = denied(LimitSet((policy,)), request.now)
+            self._count(name, "limit")
+            fields = b"Retry-After: %d\r\n" % again
+            raise Refused(429, f"Over the limit of the rule {name}", close=False, fields=fields)
+        self._count(name, action)
+        if action == "deny":
+            raise Refused(403, f"Refused by the rule {name}", close=False)
+
+
+def limit_of(rule: Condition) -> Rule | None:
+    """What a rule lets pass of each address; None where it is no limit."""
+    rate = rule.settings.rate
+    return None if rate is None else Rule(rule.settings.name, rate.count, rate.seconds, scope="rule")
 
 
 def check_origin(cors: CrossOrigin, request: Knocking) -> None:

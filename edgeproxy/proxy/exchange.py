@@ -284,6 +284,8 @@ class Exchange:
         client = self.client
         if client.trusted:
             client.on_behalf(self.head)
+            if not client.address.admitted:
+                raise Refused(403, "This address may not come here", close=False)
         guard = client.address.guard
         if guard is None:
             return None

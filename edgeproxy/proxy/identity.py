@@ -22,6 +22,7 @@ from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import RequestLines
 from edgeproxy.limits.limit_set import RouteLimits
 from edgeproxy.proxy.labels import NO_LABEL
+from edgeproxy.proxy.networks import Networks
 from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import no_route
 
@@ -267,7 +268,8 @@ class Directory:
         digest = bytes.fromhex(key.sha256)
         limits = RouteLimits(self._tables, route.settings, plan, self._meters, key.customer.encode(), digest)
         prefer = None if customer.regions is None else customer.regions.prefer
-        return self._make(route, key.customer, tier, plan, limits, prefer)
+        networks = None if customer.networks is None else Networks(customer.networks)
+        return self._make(route, key.customer, tier, plan, limits, prefer, networks)
 
     def _flagged(self, route: Route, tier: str, customer: str | None) -> None:
         """Raise Refused(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
@@ -312,6 +314,7 @@ class Directory:
         plan: "Plan | None",
         limits: RouteLimits,
         prefer: str | None = None,
+        networks: Networks | None = None,
     ) -> RouteBinding:
         anonymous = customer == NO_LABEL
         who = stamps.Binding(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
@@ -329,6 +332,7 @@ class Directory:
             # `auth: none` means that the edge has no business with credentials: they are the upstream's.
             forwards_key=anonymous or route.service.name in self._forwarding,
             stamped_anew=self._signed or self._queried,
+            networks=networks,
         )
 
 

@@ -4,6 +4,7 @@ A route binding is a customer on a route: its policies, its stamps and its count
 place of five look-ups a request.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from edgeproxy.config.meters import per_request
@@ -11,15 +12,18 @@ from edgeproxy.config.timeouts import Timeouts
 from edgeproxy.proxy.door import Door
 from edgeproxy.proxy.finish import Finish
 from edgeproxy.proxy.metering import Costs, Count, Metering, is_billed
+from edgeproxy.proxy.request_rules import conditions
 from edgeproxy.proxy.rewriting import Rewriter
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
     from edgeproxy.config.models import Route as RouteSettings
+    from edgeproxy.config.rules import RequestRule
     from edgeproxy.counters.meters import Histogram
     from edgeproxy.limits.admission import LimitSet
     from edgeproxy.limits.limit_set import RouteLimits
     from edgeproxy.proxy.cors import CrossOrigin
+    from edgeproxy.proxy.networks import Networks
     from edgeproxy.proxy.pool import Service
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
@@ -57,9 +61,10 @@ class Route:
         *,
         cors: "CrossOrigin | None" = None,
         base: str = "",
+        rules: "Sequence[RequestRule]" = (),
     ) -> None:
         """`service`: None where nothing is forwarded. `cors`: which pages of other origins may call it; None where the
-        edge says nothing of that. `base`: the path of the service's endpoints."""
+        edge says nothing of that. `base`: the path of the service's endpoints. `rules`: about requests, whosever."""
         self.settings = settings
         self.host = None if settings.host is None else settings.host.encode()
         self.path = settings.path.encode()
@@ -79,7 +84,7 @@ class Route:
         self.seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead: Histogram = metrics.overhead_seconds()
         self.cors = cors
-        self.door = Door(settings, cors) or None
+        self.door = Door(settings, cors, conditions(rules, settings.path), metrics.ruled) or None
         """What it asks of a request before anybody's key is looked at; None where it asks nothing."""
         self.finish = Finish(settings.rewrite.response, cors) or None
         """What it does to the heads of answers; None where it does nothing."""
@@ -105,6 +110,7 @@ class RouteBinding:
         "limits",
         "message",
         "metering",
+        "networks",
         "prefer",
         "priority",
         "route",
@@ -128,12 +134,16 @@ class RouteBinding:
         prefer: str | None = None,
         forwards_key: bool = False,
         stamped_anew: bool = False,
+        networks: "Networks | None" = None,
     ) -> None:
         self.route = route
         self.customer = customer
         self.tier = tier
         self.limits = limits
-        self.limit_set: LimitSet | None = None if limits.by_address else limits.limit_set()
+        self.networks = networks
+        """From where the customer may come."""
+        differs = limits.by_address or networks is not None
+        self.limit_set: LimitSet | None = None if differs else limits.limit_set()
         """None where each address has its own."""
         self.priority, self.message = priority, message
         self.prefer = prefer

@@ -15,7 +15,7 @@ from edgeproxy.limits.limit_set import Tables
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy.access import AccessLog
-from edgeproxy.proxy.address import Addresses
+from edgeproxy.proxy.address import Addresses, Terms
 from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.cors import CrossOrigin
 from edgeproxy.proxy.identity import UNMET, Directory, Identity
@@ -74,7 +74,7 @@ class Snapshot:
         else:
             # With what they count themselves, where the tables have no room.
             self._tables = before._tables
-        self._upstreams = settings.upstreams
+        self._upstreams, self._rules = settings.upstreams, settings.rules
         self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
         self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
         """Which pages may call routes that say nothing of it."""
@@ -118,7 +118,7 @@ class Snapshot:
         upstream = None if route.upstream is None else self._upstreams[route.upstream]
         service = None if route.upstream is None else self.services[route.upstream]
         base = "" if upstream is None else upstream.endpoints[0].path or ""
-        return Route(route, service, self._metrics, cors=self._cors(route), base=base)
+        return Route(route, service, self._metrics, cors=self._cors(route), base=base, rules=self._rules)
 
     def _cors(self, route: "RouteSettings") -> CrossOrigin | None:
         if route.cors is None:
@@ -141,14 +141,17 @@ class Snapshot:
         )
 
     def _whom(self, settings: "Settings", before: "Snapshot | None") -> Addresses:
-        guard = settings.per_ip
-        terms = (
+        guard, rate = settings.per_ip, settings.limits.connection_rate
+        terms = Terms(
             settings.trusted_proxies,
             None if guard is None else Rule("per_ip", guard.count, guard.window, scope="guard"),
+            None if rate is None else Rule("connections", rate.count, rate.seconds, scope="connection"),
+            settings.networks,
+            settings.limits.ipv6_prefix,
         )
-        if before is not None and before.addresses.is_as(*terms):
+        if before is not None and before.addresses.terms == terms:
             return before.addresses
-        return Addresses(self._tables.addresses, *terms)
+        return Addresses(self._tables.addresses, terms)
 
     def _log(self, before: "Snapshot | None") -> AccessLog | None:
         if self._access_log is None:

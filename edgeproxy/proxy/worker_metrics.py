@@ -117,6 +117,10 @@ class WorkerMetrics:
                 self._shed[priority] = counter
         counter.add(1)
 
+    def ruled(self, rule: str, action: str) -> None:
+        """A rule was about a request, and this was done."""
+        self._counter("edge_rules_total", rule, action).add(1)
+
     def auth_failure(self, reason: str) -> None:
         """A request was refused for its key."""
         self._counter("edge_auth_failures_total", reason).add(1)

@@ -1,13 +1,13 @@
 """Whom a request is counted for: the peer, or the client that a trusted proxy acts for."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from edgeproxy.http1.request import RequestHead
 from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy import address
-from edgeproxy.proxy.address import Addresses, parse, subject_of, without_port
+from edgeproxy.proxy.address import Addresses, Terms, parse, subject_of, without_port
 
 GUARD = Rule("per_ip", 200, 1.0, scope="guard")
 
@@ -35,10 +35,11 @@ class Binding:
 
     def __init__(self) -> None:
         self.limits = RouteLimits()
+        self.networks = None
 
 
 def addresses(*trusted: str, guard: Rule | None = GUARD) -> Addresses:
-    return Addresses(Asked(), [ip_network(network) for network in trusted], guard)
+    return Addresses(Asked(), Terms(tuple(ip_network(network) for network in trusted), guard))
 
 
 def head(**said: bytes) -> RequestHead:
@@ -150,6 +151,16 @@ def test_ipv6_is_counted_by_its_first_64_bits() -> None:
     assert len(subject_of("2001:db8::1")) == 8
 
 
+@pytest.mark.parametrize(("bits", "size"), [(40, 5), (48, 6), (56, 7), (60, 8), (128, 16)])
+def test_how_much_of_an_ipv6_address_counts_is_configured(bits: int, size: int) -> None:
+    address = ip_address("2001:db8:1:2f::1")
+    first, last = (str(ip_network((address, bits), strict=False)[n]) for n in (0, -1))
+    assert subject_of(first, bits) == subject_of(last, bits)
+    assert len(subject_of(first, bits)) == size
+    assert subject_of(str(ip_address(last) + 1), bits) != subject_of(first, bits)
+    assert subject_of("192.0.2.1", bits) == subject_of("192.0.2.1")
+
+
 def test_the_two_families_never_share_a_subject() -> None:
     assert len({len(subject_of(each)) for each in ("192.0.2.1", "2001:db8::1")}) == 2
 
@@ -194,12 +205,12 @@ def test_lanes_of_another_configuration_are_not_remembered() -> None:
 
 
 def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:
-    networks = [ip_network("10.0.0.0/8")]
+    networks = (ip_network("10.0.0.0/8"),)
     some = addresses("10.0.0.0/8")
-    assert some.is_as(networks, Rule("per_ip", 200, 1.0, scope="guard"))
-    assert not some.is_as((), GUARD)
-    assert not some.is_as(networks, None)
-    assert not some.is_as(networks, Rule("per_ip", 100, 1.0, scope="guard"))
+    assert some.terms == Terms(networks, Rule("per_ip", 200, 1.0, scope="guard"))
+    assert some.terms != Terms((), GUARD)
+    assert some.terms != Terms(networks, Rule("per_ip", 100, 1.0, scope="guard"))
+    assert some.terms != Terms(networks, GUARD, prefix=56)
 
 
 def test_without_a_guard_there_is_none() -> None:

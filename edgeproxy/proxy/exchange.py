@@ -496,6 +496,11 @@ class Exchange:
         """Whether a kept connection may have a request that, once lost, could not be sent again."""
         if self.method in IDEMPOTENT and self.client.body is None:
             return True
+        assert self.endpoint is not None
+        if monotonic() - server.idle_since > self.endpoint.kept_idle.trusted:
+            # It may be closed at this moment. The others are older still.
+            server.close()
+            return False
         if is_readable(server.transport):
             # Nobody asked it anything: it is about to close, or of no use.
             server.abort()

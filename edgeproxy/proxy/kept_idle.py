@@ -20,21 +20,39 @@ AGREE_RATIO, AGREE_SECONDS = 1.5, 0.05
 FORGET_SECONDS = 300.0
 """Seconds for which it counts. Connections are then kept as long as is configured, until it is learnt anew."""
 
+SEEN_SECONDS = 0.5
+"""For how long connections are taken to be kept of an endpoint of which nothing is known."""
+
+TRUST_RATIO = 0.8
+"""Of what was seen, what is relied on."""
+
 
 class KeptIdle:
     """What is known of one endpoint. Times are seconds of the monotonic clock."""
 
-    __slots__ = ("_closings", "_until", "seconds")
+    __slots__ = ("_closings", "_until", "seconds", "seen")
 
     def __init__(self) -> None:
         self.seconds = float("inf")
         """For how long a connection may be kept idle: somewhat less than the endpoint keeps it."""
+        self.seen = SEEN_SECONDS
+        """For how long connections were idle, and still open, the last that was closed included."""
         self._closings: deque[tuple[float, float]] = deque(maxlen=CLOSINGS)
         """(when, idle for how long) of the last."""
         self._until = 0.0
 
+    @property
+    def trusted(self) -> float:
+        """For how long a connection may have been idle that is given what cannot be sent again."""
+        return self.seen * TRUST_RATIO
+
+    def opened(self, idle: float) -> None:
+        """A connection is open that has been idle for so long."""
+        self.seen = max(self.seen, idle)
+
     def closed(self, idle: float, now: float, oldest: float = 0.0) -> None:
         """The endpoint has closed a connection that was idle for so long; `oldest`: another one is, and is open."""
+        self.seen = min(self.seen, idle)
         if oldest > idle * AGREE_RATIO + AGREE_SECONDS:
             return  # It keeps them for longer than that, and had another reason.
         closings = self._closings

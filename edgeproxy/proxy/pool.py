@@ -133,6 +133,8 @@ class Endpoint:
     def look(self, now: float) -> None:
         """Twice a second: keep no connection until the other side closes it."""
         self.kept_idle.look(now)
+        if self.idle:
+            self.kept_idle.opened(now - self.idle[0].idle_since)
         seconds = self.kept_idle.seconds
         if seconds < self.service.idle_timeout:
             for server in self.idle:

@@ -16,7 +16,7 @@ from pathlib import Path
 from loadtest.bench.child import Child
 from loadtest.bench.ports import free
 from loadtest.servers.load import Outcome, rounds
-from loadtest.servers.server import SERVERS, Means
+from loadtest.servers.server import SERVERS, Means, Server
 from loadtest.suites.stand import START_SECONDS, WAYS, Slot, accepts
 
 
@@ -28,7 +28,7 @@ def main() -> int:
             means = Means(options.python, options.modules, Path(folder))
             began = time.monotonic()
             try:
-                outcome = tried(name, means, options)
+                outcome = tried(SERVERS[name], means, options)
             except (FileNotFoundError, RuntimeError, subprocess.CalledProcessError) as missing:
                 print(f"{name}: not here: {missing}", flush=True)
                 absent = True
@@ -38,9 +38,8 @@ def main() -> int:
     return 1 if failed else 2 if absent else 0
 
 
-def tried(name: str, means: Means, options: argparse.Namespace) -> Outcome:
+def tried(server: Server, means: Means, options: argparse.Namespace) -> Outcome:
     """Start a server and what stands before it, and ask."""
-    server = SERVERS[name]
     public, hidden = free(2)
     if options.behind == "direct":
         public = hidden
@@ -61,17 +60,17 @@ def tried(name: str, means: Means, options: argparse.Namespace) -> Outcome:
         child.stop()
 
 
-def asked() -> argparse.Namespace:
+def asked(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.servers")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SERVERS))
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--clients", type=int, help="at once, instead of what the server takes")
     parser.add_argument("--each", type=int, default=20, help="requests of a client in a round")
     parser.add_argument("--behind", choices=WAYS, default="edge")
-    parser.add_argument("--python", default=sys.executable, help="one with uvicorn, gunicorn and Django")
+    parser.add_argument("--python", default=sys.executable, help="one with aiohttp, uvicorn, gunicorn and Django")
     parser.add_argument("--modules", default="", help="a folder node_modules with Express")
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(SERVERS):
         parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(SERVERS)}")
     return options

@@ -14,7 +14,7 @@ class Means:
     """Where the programs are that servers need."""
 
     python: str
-    """A Python with uvicorn, gunicorn and Django."""
+    """A Python with aiohttp, uvicorn, gunicorn and Django."""
     modules: str = ""
     """A folder `node_modules` with Express."""
     folder: Path = field(default_factory=Path)
@@ -56,6 +56,10 @@ def gunicorn_threads(means: Means, port: int) -> list[str]:
     return gunicorn(means, port, "--worker-class", "gthread", "--threads", "16")
 
 
+def aiohttp(means: Means, port: int) -> list[str]:
+    return [means.python, str(PROGRAMS / "aiohttp_site.py"), str(port)]
+
+
 def runserver(means: Means, port: int) -> list[str]:
     return [means.python, str(PROGRAMS / "django_site.py"), "runserver", "--noreload", f"127.0.0.1:{port}"]
 
@@ -91,6 +95,7 @@ SERVERS = {
     "uvicorn": Server(uvicorn, 5.0),
     "gunicorn-sync": Server(gunicorn_sync, 0.0),
     "gunicorn-threads": Server(gunicorn_threads, 2.0),
+    "aiohttp": Server(aiohttp, 2.0),
     "runserver": Server(runserver, 0.0, clients=8),
     "express": Server(express, 5.0),
     "php": Server(php, 0.0),

@@ -48,3 +48,15 @@ def test_it_is_forgotten_in_time_and_learnt_anew() -> None:
     kept.look(30 + FORGET_SECONDS)
     kept.closed(5.0, 400)
     assert kept.seconds == UNKNOWN
+
+
+def test_what_cannot_be_sent_again_relies_on_what_was_seen() -> None:
+    kept = KeptIdle()
+    assert kept.trusted == pytest.approx(0.4), "of an endpoint of which nothing is known"
+    kept.opened(5.0)
+    kept.opened(1.0)
+    assert kept.trusted == pytest.approx(4.0)
+    kept.closed(5.0, 10.0)
+    assert kept.trusted == pytest.approx(4.0)
+    kept.closed(0.001, 20.0, oldest=9.0)
+    assert kept.trusted < 0.001

@@ -42,7 +42,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
     "directory": (
         "Customers and keys for all edges, in the hub or the collector.",
-        {"push": directory.push, "keygen": directory.keygen},
+        {"push": directory.push, "keygen": directory.keygen, "back": directory.back},
     ),
     "billing": ("What usage costs.", {"rate": billing.rate}),
 }

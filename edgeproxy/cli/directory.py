@@ -77,3 +77,23 @@ def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The privat
         typer.echo(signing.keygen(file))
     except OSError as failure:
         fail(f"{file} cannot be written: {failure.strerror}", 1)
+
+
+def back(
+    config: Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The collector's configuration.")],
+) -> None:
+    """Have the publisher sign that what it says next is meant though edges know more: after a restored database."""
+    import asyncio
+
+    from edgeproxy.collector.publisher import go_back
+    from edgeproxy.config.load import load_collector
+    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.database.database import Unusable
+
+    try:
+        asyncio.run(go_back(load_collector(config, os.environ)))
+    except ConfigErrors as errors:
+        fail(str(errors), 2)
+    except Unusable as why:
+        fail(str(why), 2)
+    typer.echo("the next version of the directory is signed as going back")

@@ -18,6 +18,7 @@ from edgeproxy.collector.endpoint import CALLER, Call, Endpoint, Nothing
 from edgeproxy.collector.endpoints import Handlers, endpoints
 from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
+from edgeproxy.collector.handlers.directory import DirectoryHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
@@ -60,6 +61,7 @@ class Service:
             AuditHandlers(database),
             AccountHandlers(database, metrics),
             RegionHandlers(database, settings),
+            DirectoryHandlers(),
         )
         self._tokens: auth.Tokens
         self.use(settings)

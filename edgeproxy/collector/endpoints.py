@@ -38,6 +38,7 @@ from edgeproxy.collector.endpoint import (
 )
 from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
+from edgeproxy.collector.handlers.directory import DirectoryHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
@@ -53,6 +54,7 @@ class Handlers(NamedTuple):
     audit: AuditHandlers
     accounts: AccountHandlers
     regions: RegionHandlers
+    directory: DirectoryHandlers
 
 
 BATCH_FIELDS = {
@@ -80,7 +82,7 @@ A_BATCH = "/v1/quarantine/{edge}/{seq}"
 
 def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
     """List all endpoints."""
-    standing, ledger, quarantine, audit, accounts, regions = handlers
+    standing, ledger, quarantine, audit, accounts, regions, directory = handlers
     return (
         # The ledger: what edges have counted.
         Endpoint(
@@ -105,6 +107,18 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             sends=models.EdgeChange,
             answers=models.EdgeChanged,
             refuses=(409,),
+        ),
+        # What edges must know of customers and keys.
+        Endpoint(
+            *("GET", "/v1/directory", EDGE, directory.news),
+            "The signed lines of the directory behind a version; waits until there are some.",
+            query=models.DirectoryQuery,
+            answers=models.DirectoryNews,
+            refuses=(404,),
+        ),
+        Endpoint(
+            *("GET", "/v1/directory/parts/{token}/{place}", EDGE, directory.part, "A part of a version of it."),
+            gives=(BYTES,),
         ),
         # What nobody could read.
         Endpoint(

@@ -15,12 +15,14 @@ from edgeproxy.accounts import audit
 from edgeproxy.collector.app import Service
 from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.publisher import Publisher
 from edgeproxy.collector.reload import Reload
 from edgeproxy.collector.upkeep import Upkeep
 from edgeproxy.config.certificates import Unusable as BadCertificate
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import Address
 from edgeproxy.database.database import LOST, Database, Unusable, reason
+from edgeproxy.directory.signing import UnusableKey
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.chain_audit import Broken
 from edgeproxy.ledger.ingest import Ingest
@@ -51,7 +53,7 @@ def run(settings: Settings, file: Path) -> int:
     raise_descriptor_limit()
     try:
         return uvloop.run(serve(settings, file))
-    except (Unavailable, Unusable, BadCertificate) as failure:
+    except (Unavailable, Unusable, BadCertificate, UnusableKey) as failure:
         print(f"edgeproxy: {failure}", file=sys.stderr)
         return 2
 
@@ -112,12 +114,14 @@ async def collect(
 ) -> None:
     """Answer on this socket until `stop` is set, then finish what has begun; read `file` again when `asked` is."""
     metrics, tasks, logger = Metrics(), Tasks(), log.get()
+    publisher = None if settings.directory is None else Publisher(database, settings.directory)
     names = Names(settings.customers, settings.meters, metrics)
     async with database.reading() as connection:
         names.found(*await queries.names(connection))
     ingest = Ingest(database, names, metrics)
     settling = tasks.start("ingest", ingest.run())
     service = Service(database, ingest, settings, names, metrics)
+    service.handlers.directory.publisher = publisher
     connections = WebListener(CONNECTIONS)
     runner = web.AppRunner(
         service.application(connections),
@@ -139,6 +143,8 @@ async def collect(
     logger.info("collector serving", version=__version__, listen=str(where), database=database.name)
     tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
     tasks.start("certificates", listener.watch())
+    if publisher is not None:
+        tasks.start("directory", publisher.run())
     tasks.start("denials", record_denials(service.denials))
     tasks.start("reload", Reload(settings, service, names, listener, metrics).watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
@@ -146,6 +152,8 @@ async def collect(
     await asyncio.wait([stopped, settling], return_when=asyncio.FIRST_COMPLETED)
     service.unready = "draining"
     logger.info("collector draining", seconds=DRAIN_SECONDS)
+    if publisher is not None:
+        publisher.end()
     await connections.end()
     listening.close()  # Whoever connects from here on should try another.
     await runner.cleanup()

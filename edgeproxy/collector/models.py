@@ -22,6 +22,8 @@ GAP_SEQ_MAX = 100_000_000
 """The batch up to which a chain may begin with a gap at most, with consent: centuries of batches of an edge."""
 SEQ_MAX = 10**18 - 1
 """The last number of an entry of the audit log that can be asked for."""
+DIRECTORY_WAIT_SECONDS_MAX = 30
+"""Seconds that an edge may wait for a version of the directory."""
 TEXT_CHARACTERS_MAX = 256
 """Characters of what is searched for."""
 
@@ -285,3 +287,23 @@ class BestRegion(TypedDict):
     order: list[str]
     measured: dict[str, float]
     network: str | None
+
+
+class DirectoryQuery(Query):
+    """What of the directory is asked for."""
+
+    after: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    """The token of the version that is known; by default none is."""
+    wait: Annotated[int, BeforeValidator(Whole(0, DIRECTORY_WAIT_SECONDS_MAX)), in_query(0, 30)] = 0
+    """Seconds to wait until there is another version."""
+
+
+class DirectoryNews(TypedDict):
+    """What there is beside the version that is known."""
+
+    follows: bool
+    """Whether that version is in the log."""
+    lines: list[str]
+    """Those after it where it is, else all."""
+    time: str | None
+    """When which version was the newest, signed."""

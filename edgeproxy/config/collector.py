@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, references, unsupported
 from edgeproxy.config.check import Kind
-from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Key, Meter, Moment, Name, Tier
+from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Hub, Key, Meter, Moment, Name, Tier
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.regions import Measured, faults_of_measured
@@ -100,6 +100,15 @@ class Tls(Certificate):
     """With it, who ships must show a certificate that one of those in this file vouches for."""
 
 
+class Published(Part):
+    """How edges are told of customers and keys."""
+
+    key: File
+    """The private key that signs, as `edgeproxy directory keygen` writes it."""
+    hub: Annotated[Hub, BeforeValidator(parsers.read_hub)] | None = None
+    """A hub to which the directory is copied, for edges with `directory: {from: hub}`: redis://HOST:PORT."""
+
+
 class Retention(Part):
     """How long what is counted is kept how finely; days are kept for ever."""
 
@@ -124,6 +133,8 @@ class Written(Part):
     """How long what is counted is kept how finely."""
     tokens: Annotated[tuple[Token, ...], Field(min_length=1)]
     """Who may ask what."""
+    directory: Published | None = None
+    """How edges are told of customers and keys; by default they are not."""
     meters: dict[Name, Meter] = Field(default_factory=lambda: {"requests": Meter(count="requests")})
     """What edges count; others are kept too, and flagged."""
     tiers: dict[Name, Tier] = Field(default_factory=dict)

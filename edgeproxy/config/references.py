@@ -459,7 +459,7 @@ def _directory(tree: Table) -> Iterator[Fault]:
                 )
             if not trusts:
                 yield Fault(("directory",), "names nobody who signs it", f"write trust: [{A_PUBLIC_KEY}]")
-        else:
+        elif "from" in directory:  # Else it is that of a collector, which publishes.
             hub = tree.get("hub", parsers.MEMORY)
             url = hub.get("url", parsers.MEMORY) if isinstance(hub, Table) else hub
             if isinstance(url, str) and url.lower() == parsers.MEMORY:

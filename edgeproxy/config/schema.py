@@ -181,7 +181,7 @@ FORMS: dict[Hashable, Form] = {
     units.read_own_concurrency: Form(always(AT_ONCE)),
     units.read_pause: Form(lambda inner: inner, int),
     units.read_workers: Form(always(WORKERS)),
-    units.read_age: Form(always(any_of(words("none"), TIME)), lambda _: "none"),
+    units.read_age: Form(always(any_of(words("none"), TIME)), lambda _: None),
     directory_settings.read_public_key: Form(always(text("ed25519:[A-Za-z0-9+/]{43}="))),
     directory_settings.read_trust: Form(lambda inner: any_of(inner["items"], inner), list),
     directory_settings.read_cache_key: Form(lambda inner: any_of({"type": "string"}, inner), lambda _: None),

@@ -6,7 +6,7 @@ shape is refused.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
@@ -20,7 +20,6 @@ class Later(NamedTuple):
 
 
 LATER: dict[str, Later] = {
-    "directory.from": Later(Literal["collector"], "write hub"),
     "tiers.*.caps": Later(Any),
     "customers.*.caps": Later(Any),
 }

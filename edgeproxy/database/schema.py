@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0005"
+REVISION = "0006"
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -245,5 +245,26 @@ directory_outbox = Table(
     Column("seq", INTEGER, primary_key=True, autoincrement=True),
     Column("kind", Text, nullable=False),  # `customer` or `flag`.
     Column("name", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+# The directory as it is published, a row for each version: what the hub has is a copy (collector/publisher.py).
+directory_log = Table(
+    "directory_log",
+    metadata,
+    Column("number", INTEGER, primary_key=True, autoincrement=False),
+    Column("token", Text, nullable=False),
+    Column("line", LargeBinary, nullable=False),
+    Column("left_at", INTEGER),  # The Unix second at which it was needed no more; None while it is.
+    UniqueConstraint("token", name="directory_log_token_key"),
+    sqlite_strict=True,
+)
+directory_parts = Table(
+    "directory_parts",
+    metadata,
+    Column("token", Text, primary_key=True),
+    Column("place", INTEGER, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", INTEGER, nullable=False),
     sqlite_strict=True,
 )

@@ -25,6 +25,7 @@ from edgeproxy.config.directory_settings import Directory
 from edgeproxy.config.models import Settings
 from edgeproxy.directory import versions
 from edgeproxy.directory.cache import Cache, Error, Held, Outdated, Survey, is_damage
+from edgeproxy.directory.collector_log import CollectorLog
 from edgeproxy.directory.hub_log import HubLog
 from edgeproxy.directory.lineage import Accepted, Rejected, accept
 from edgeproxy.directory.seal import seal_of
@@ -57,6 +58,9 @@ FAILURES_BEFORE_BACKOFF = 3
 """Times that it cannot be read, not for want of a hub, until it is tried more rarely."""
 POLL_SECONDS_MAX = 30.0
 """Seconds between two such attempts at most."""
+
+PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directory` of collector.yaml"}
+"""How a directory comes there."""
 
 Reply = Callable[[KeysLookedUp], None]
 
@@ -144,6 +148,9 @@ class Follower:
 
     def _open(self, directory: Directory) -> Transport:
         """The transport that the configuration names."""
+        if directory.from_ == "collector":
+            assert self._settings.usage is not None
+            return CollectorLog(self._settings.usage)
         return HubLog(self._ask, self._settings.hub)
 
     async def follow(self, settings: Settings) -> None:
@@ -225,7 +232,7 @@ class Follower:
         news = await transport.look(None if held is None else held.token, 0 if held is None else held.number)
         if news.is_empty:
             lost = "it has lost the directory, and what was known counts on" if held else "nobody has pushed to it"
-            self._is_behind(f"the {transport.name} has no directory: {lost}; see `edgeproxy directory push`")
+            self._is_behind(f"the {transport.name} has no directory: {lost}; {PUBLISHED[transport.name]}")
             return
         accepted = accept(held, news, self._trust)
         if news.lines:

@@ -74,7 +74,7 @@ class Http:
         except TimeoutError as late:
             raise TimeoutError(str(late) or "no answer in time") from None
         except aiohttp.ClientError as failure:
-            raise Unanswered(_why(failure)) from failure
+            raise Unanswered(why(failure)) from failure
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -100,7 +100,7 @@ async def _beginning(content: aiohttp.StreamReader, most: int) -> bytes:
     return b"".join(pieces)
 
 
-def _why(failure: aiohttp.ClientError) -> str:
+def why(failure: aiohttp.ClientError) -> str:
     """Say why it failed. Where nobody could connect aiohttp speaks of TLS, whether there is any or not."""
     if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure.os_error, ssl.SSLError):
         cause = failure.os_error

@@ -6,13 +6,11 @@ from edgeproxy.config.parsers import A_HUB
 from edgeproxy.config.unsupported import LATER
 from tests.config.conftest import LEAST
 
-KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 TIER = "tiers: {t: {%s}}"
 CUSTOMER = "tiers: {t: {}}\ncustomers: {c: {tier: t, %s}}"
 LIMIT = "tiers: {t: {limits: [{rate: 60/min, %s}]}}"
 
 USES = {
-    "directory.from": [f"usage: {{collector: 'http://c:1'}}\ndirectory: {{from: collector, trust: '{KEY}'}}"],
     "tiers.t.caps": [TIER % "caps: {anything: goes}"],
     "customers.c.caps": [CUSTOMER % "caps: 5"],
 }  # fmt: skip

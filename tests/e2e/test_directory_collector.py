@@ -1,0 +1,151 @@
+"""Customers of the collector's database: real edges, which follow the collector or a hub to which it publishes."""
+
+import asyncio
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.accounts import documents
+from edgeproxy.database.database import Database
+from edgeproxy.database.schema import customers, keys
+from edgeproxy.directory import signing
+from edgeproxy.directory.cache import FILE
+from edgeproxy.directory.signing import Signer
+from tests.support.ask import ask
+from tests.support.collector import EDGE, READ, Collector
+from tests.support.collector_fixtures import StartCollector
+from tests.support.customers import UNLIMITED, key_of
+from tests.support.edge import Edge, StartEdge
+from tests.support.redis import SERVER, Redis
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    signing.keygen(tmp_path / "directory.key")
+    return Signer.of(tmp_path / "directory.key")
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def changes(collector: Collector, change: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+    """Make a change of the accounts, in a transaction as those of the API."""
+
+    async def make() -> None:
+        database = await Database.connect(collector.settings["database"])
+        try:
+            async with database.writing() as connection:
+                await change(connection)
+        finally:
+            await database.close()
+
+    asyncio.run(make())
+
+
+def adds(collector: Collector, *names: str) -> None:
+    """Customers of a tier without limits, with a key each."""
+
+    async def add(connection: AsyncConnection) -> None:
+        own = {"tier": "own", "metadata": "{}", "created_at": 1, "version": 1, "settings": json.dumps({"tier": "own"})}
+        made = [{"id": f"id-{name}", "name": name, **own} for name in names]
+        await connection.execute(sa.insert(customers), made)
+        of = {"start": "x", "created_at": 1, "version": 1}
+        given = [
+            {"id": f"key-{name}", "customer": f"id-{name}", "sha256": hashed(key_of(name)), **of} for name in names
+        ]
+        await connection.execute(sa.insert(keys), given)
+        await documents.note(connection, "customer", names)
+
+    changes(collector, add)
+
+
+def revokes(collector: Collector, name: str) -> None:
+    async def revoke(connection: AsyncConnection) -> None:
+        own = sa.update(keys).where(keys.c.customer == f"id-{name}")
+        await connection.execute(own.values(revoked_at=time.time_ns() // 1_000_000))
+        await documents.note(connection, "customer", [name])
+
+    changes(collector, revoke)
+
+
+def asks(edge: Edge, customer: str) -> int:
+    return edge.ask(fields={"Authorization": f"Bearer {key_of(customer)}"}).status
+
+
+def each(edge: Edge, customer: str, status: int, what: str) -> None:
+    """Wait until all workers answer so."""
+    until(lambda: {asks(edge, customer) for _ in range(8)} == {status}, what)
+
+
+def follows(collector: Collector, signer: Signer) -> dict[str, Any]:
+    """The settings of an edge that follows this collector."""
+    return {
+        "usage": {"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE},
+        "directory": {"from": "collector", "trust": signer.public},
+    }
+
+
+def test_an_edge_without_a_hub_follows_the_collector(
+    start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
+) -> None:
+    collector = start_collector(directory={"key": str(tmp_path / "directory.key")})
+    adds(collector, "dora")
+    edge = start_edge(**follows(collector, signer), cache_key="00" * 32)
+    each(edge, "dora", 200, "she is known")
+    adds(collector, "eve")
+    each(edge, "eve", 200, "a new customer is served")
+    revokes(collector, "dora")
+    each(edge, "dora", 401, "a revoked key is refused")
+    said = edge.status()["directory"]
+    assert (said["from"], said["state"], said["signed"], said["refused"]) == ("collector", "current", True, None)
+    assert said["signed_age_s"] < 60
+    # Killed with a change in its outbox: it is published once there is a collector again.
+    collector.kill()
+    adds(collector, "fay")
+    assert [asks(edge, name) for name in ("eve", "fay")] == [200, 401], "what is known counts"
+    collector.start()
+    each(edge, "fay", 200, "nothing was lost")
+    with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE)) as db:
+        assert b"eve" not in b"".join(row[0] for row in db.execute("SELECT said FROM customers"))
+    # Who may read it: edges' tokens, and nobody else.
+    for token, status in ((READ, 403), ("nobody", 401), (EDGE, 200)):
+        answer = ask(collector.port, "/v1/directory", fields={"Authorization": f"Bearer {token}"})
+        assert answer.status == status
+    for path in (f"parts/{'0' * 32}/0", "parts/../0", "parts/x/y"):
+        assert ask(collector.port, f"/v1/directory/{path}", fields={"Authorization": f"Bearer {EDGE}"}).status == 404
+    bad = ask(collector.port, "/v1/directory?after=x", fields={"Authorization": f"Bearer {EDGE}"})
+    assert bad.status in (400, 422)
+
+
+@pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
+    start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
+) -> None:
+    redis = Redis(tmp_path)
+    try:
+        collector = start_collector(directory={"key": str(tmp_path / "directory.key"), "hub": redis.url})
+        adds(collector, "dora")
+        edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": signer.public})
+        each(edge, "dora", 200, "she is known")
+        revokes(collector, "dora")
+        each(edge, "dora", 401, "a revoked key is refused")
+        redis.kill()
+        adds(collector, "eve")
+        redis.start()  # It keeps nothing on disk: what the collector has is copied anew.
+        each(edge, "eve", 200, "the copy is whole again")
+        assert edge.status()["directory"]["refused"] is None
+        assert asks(edge, UNLIMITED) == 200
+    finally:
+        redis.kill()

@@ -294,7 +294,6 @@ def test_key_new_wants_a_name() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["import", "-c", "x"],
         ["stripe-sandbox", "--listen", "127.0.0.1:12111"],
     ],
 )

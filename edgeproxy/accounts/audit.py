@@ -8,6 +8,7 @@ Whoever can write the whole database can make a new chain: a copy of the head, k
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -47,22 +48,32 @@ class Entry(NamedTuple):
 
 async def append(connection: AsyncConnection, caller: Caller, entry: Entry) -> None:
     """Write an entry in the transaction of whoever changes something."""
+    await append_all(connection, caller, [entry])
+
+
+async def append_all(connection: AsyncConnection, caller: Caller, entries: Sequence[Entry]) -> None:
+    """Write entries, in their order, in the transaction of whoever changes something."""
+    if not entries:
+        return
     # The head is the lock under which entries follow each other.
-    seq, prev = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update())).one()
-    row = {
-        "seq": seq + 1,
-        "at": time.time_ns() // 1_000_000,
-        "actor": caller.actor,
-        "origin": caller.origin,
-        "action": entry.action,
-        "target": entry.target,
-        "before": _json(entry.before),
-        "after": _json(entry.after),
-        "request_id": caller.request_id,
-    }
-    row["hash"] = chained(prev, row)
-    await connection.execute(sa.insert(audit), [row])
-    await connection.execute(sa.update(audit_head).values(seq=row["seq"], hash=row["hash"]))
+    seq, last = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update())).one()
+    rows = []
+    for number, entry in enumerate(entries, seq + 1):
+        row = {
+            "seq": number,
+            "at": time.time_ns() // 1_000_000,
+            "actor": caller.actor,
+            "origin": caller.origin,
+            "action": entry.action,
+            "target": entry.target,
+            "before": _json(entry.before),
+            "after": _json(entry.after),
+            "request_id": caller.request_id,
+        }
+        last = row["hash"] = chained(last, row)
+        rows.append(row)
+    await connection.execute(sa.insert(audit), rows)
+    await connection.execute(sa.update(audit_head).values(seq=rows[-1]["seq"], hash=last))
 
 
 def chained(prev: str, row: Values) -> str:

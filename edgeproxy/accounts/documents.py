@@ -51,8 +51,11 @@ async def documents(connection: AsyncConnection, names: Iterable[str]) -> list[b
     return [made.get(name) or removed(name) for name in wanted]
 
 
-async def every(connection: AsyncConnection) -> AsyncIterator[tuple[str, bytes]]:
-    """Yield the name and the line of each customer, in the order of names, a page in memory at a time."""
+async def every(connection: AsyncConnection, *, expired: bool = False) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield the name and the line of each customer, in the order of names, a page in memory at a time.
+
+    With `expired` keys that have ended by themselves are there too, which edges need not know.
+    """
     after = ""
     while True:
         names = sa.select(customers.c.name).where(customers.c.name > after, customers.c.deleting_since.is_(None))
@@ -60,7 +63,7 @@ async def every(connection: AsyncConnection) -> AsyncIterator[tuple[str, bytes]]
         if not page:
             return
         between = customers.c.name.between(page[0], page[-1])
-        rows = (await connection.execute(_rows().where(between))).all()
+        rows = (await connection.execute(_rows(expired=expired).where(between))).all()
         for name, some in groupby(rows, lambda row: str(row.name)):
             yield name, _line(name, list(some))
         after = page[-1]
@@ -85,10 +88,12 @@ async def every_flag(connection: AsyncConnection) -> dict[str, Flag]:
     return {name: Flag.model_validate_json(said) for name, said in found}
 
 
-def _rows() -> sa.Select[Any]:
+def _rows(*, expired: bool = False) -> sa.Select[Any]:
     """A row for each key that may be used, and one for each customer without any."""
     now = time.time_ns() // 1_000_000
-    usable = keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > now))
+    usable: sa.ColumnElement[bool] = keys.c.revoked_at.is_(None)
+    if not expired:
+        usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
     joined = customers.outerjoin(keys, (keys.c.customer == customers.c.id) & usable)
     there = customers.c.deleting_since.is_(None)
     return sa.select(*COLUMNS).select_from(joined).where(there).order_by(customers.c.name, keys.c.sha256)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from edgeproxy.cli import billing, configuration, directory, keys, ledger, running, serve, spool
+from edgeproxy.cli import accounts, billing, configuration, directory, keys, ledger, running, serve, spool, transfer
 from edgeproxy.cli.outcome import fail
 
 app = typer.Typer(
@@ -44,12 +44,38 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         "Customers and keys for all edges, in the hub or the collector.",
         {"push": directory.push, "keygen": directory.keygen, "back": directory.back},
     ),
+    "customers": (
+        "Customers of a collector, by its API.",
+        {
+            "ls": accounts.customers_ls,
+            "show": accounts.customers_show,
+            "add": accounts.customers_add,
+            "change": accounts.customers_change,
+            "pause": accounts.customers_pause,
+            "resume": accounts.customers_resume,
+            "delete": accounts.customers_delete,
+        },
+    ),
+    "keys": (
+        "Keys of these customers.",
+        {
+            "ls": accounts.keys_ls,
+            "show": accounts.keys_show,
+            "add": accounts.keys_add,
+            "rotate": accounts.keys_rotate,
+            "revoke": accounts.keys_revoke,
+            "leaked": accounts.keys_leaked,
+        },
+    ),
+    "tokens": (
+        "Tokens of a collector.",
+        {"ls": accounts.tokens_ls, "add": accounts.tokens_add, "revoke": accounts.tokens_revoke},
+    ),
     "billing": ("What usage costs.", {"rate": billing.rate}),
 }
 """Groups of commands: what each is about, and its commands by name."""
 
 LATER = {
-    "import": "customers of the files into the collector.",
     "stripe-sandbox": "a Stripe to try with.",
 }
 """Commands that a later version brings, whatever their arguments will be."""
@@ -67,6 +93,8 @@ def _refuse_later(name: str, about: str) -> None:
 
 for _command in COMMANDS:
     app.command()(_command)
+app.command("import")(transfer.bring)
+app.command("export")(transfer.take)
 for _name, (_about, _commands) in GROUPS.items():
     _group = typer.Typer(help=_about, no_args_is_help=True)
     for _command_name, _command in _commands.items():

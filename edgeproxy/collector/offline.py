@@ -7,11 +7,12 @@ import getpass
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TextIO
 
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.accounts import audit
+from edgeproxy.accounts import audit, transfer
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, Unusable, owner_only, reason
 from edgeproxy.ledger import quarantine
@@ -99,6 +100,41 @@ def backed_up(settings: Settings, to: Path) -> Said:
             raise No(f"{to} cannot be written: {failure}") from None
 
     return (1, f"{to} is there already") if to.exists() else _at(settings, copy)
+
+
+def imported(settings: Settings, *, dry: bool) -> Said:
+    """Have the database say of customers, keys and flags what the files say."""
+
+    async def bring(database: Database) -> str:
+        caller = audit.Caller(f"command line: {getpass.getuser()}")
+        found = await transfer.bring(database, settings, caller, dry=dry)
+        lines = [
+            f"{what}: {done.added} new, {done.changed} changed, {done.same} as they were"
+            for what, done in found.items()
+        ]
+        refused = [why for done in found.values() for why in done.refused]
+        if refused:
+            more = [f"and {len(refused) - REFUSED_SHOWN_MAX} more"] if len(refused) > REFUSED_SHOWN_MAX else []
+            raise No("\n".join([*lines, *(f"not brought: {why}" for why in refused[:REFUSED_SHOWN_MAX]), *more]))
+        return "\n".join([*lines, *(["nothing was changed: it was a dry run"] if dry else [])])
+
+    return _at(settings, bring)
+
+
+def exported(settings: Settings, to: TextIO) -> Said:
+    """Write customers, keys and flags of the database to `to` as a file of the configuration."""
+
+    async def take(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            async for line in transfer.take(connection):
+                to.write(line + "\n")
+        return ""
+
+    return _at(settings, take)
+
+
+REFUSED_SHOWN_MAX = 20
+"""Things that could not be brought of which is told why."""
 
 
 def _at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:

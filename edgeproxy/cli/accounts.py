@@ -1,0 +1,207 @@
+"""Commands about customers, keys and tokens of a collector: `customers …`, `keys …`, `tokens …`."""
+
+import json
+import sys
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
+from edgeproxy.cli.outcome import fail
+
+CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's name or id.")]
+KeyRef = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="A field of the customer, its value a text or JSON; repeatable."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and change nothing.")]
+
+CUSTOMER_COLUMNS = ("name", "tier", "state", "external_id", "created_at", "id")
+KEY_COLUMNS = ("start", "name", "state", "created_at", "expires_at", "last_used_on", "rotate_by", "id")
+TOKEN_COLUMNS = ("name", "role", "customer", "region", "expires")
+
+
+def customers_ls(
+    tier: Annotated[str | None, typer.Option(help="Those of this tier alone.")] = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """List customers."""
+    table(Api(collector, ca).every("/v1/customers", "customers", tier=tier), CUSTOMER_COLUMNS, as_json)
+
+
+def customers_show(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """Tell all of a customer."""
+    show(Api(collector, ca).call("GET", _customer(customer)), as_json)
+
+
+def customers_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="By which edges and usage know the customer.")],
+    tier: Annotated[str, typer.Option(help="The tier that the customer pays for.")],
+    fields: Fields = None,
+    dry: DryRun = False,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Make a customer."""
+    body = {"name": name, "tier": tier, **_given(fields)}
+    show(Api(collector, ca).call("POST", "/v1/customers", body, create=True, dry_run=_truth(dry)), as_json)
+
+
+def customers_change(
+    customer: CustomerRef,
+    fields: Fields = None,
+    dry: DryRun = False,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Change fields of a customer; FIELD=null takes one away."""
+    if not fields:
+        fail("say what to change: --set FIELD=VALUE", 2)
+    show(Api(collector, ca).call("PATCH", _customer(customer), _given(fields), dry_run=_truth(dry)), as_json)
+
+
+def customers_pause(
+    customer: CustomerRef,
+    why: Annotated[str, typer.Option(help="What the customer is told.")],
+    unpaid: Annotated[bool, typer.Option("--unpaid", help="Answer 402 instead of 403.")] = False,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Serve a customer no longer, for now."""
+    body = {"paused": {"why": why, "status": 402 if unpaid else 403}}
+    show(Api(collector, ca).call("PATCH", _customer(customer), body), as_json)
+
+
+def customers_resume(
+    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
+) -> None:
+    """Serve a paused customer again."""
+    show(Api(collector, ca).call("PATCH", _customer(customer), {"paused": None}), as_json)
+
+
+def customers_delete(
+    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
+) -> None:
+    """Begin to delete a customer: no edge serves it from then on, and what was counted stays."""
+    show(Api(collector, ca).call("DELETE", _customer(customer)), as_json)
+
+
+def keys_ls(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """List the keys of a customer."""
+    table(Api(collector, ca).every(f"{_customer(customer)}/keys", "keys"), KEY_COLUMNS, as_json)
+
+
+def keys_show(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """Tell all of a key but its secret."""
+    show(Api(collector, ca).call("GET", _key(key)), as_json)
+
+
+def keys_add(
+    customer: CustomerRef,
+    name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="What it may do; repeatable.")] = None,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends: 2027-01-01, or RFC 3339.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="What it begins with; edgetest for keys to test with.")] = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Make a key: it is printed this once."""
+    said = {"name": name, "scopes": scope, "expires_at": expires, "prefix": prefix}
+    body = {field: value for field, value in said.items() if value}
+    _reveal(Api(collector, ca).call("POST", f"{_customer(customer)}/keys", body, create=True), as_json)
+
+
+def keys_rotate(
+    key: KeyRef,
+    overlap: Annotated[
+        str, typer.Option(metavar="TIME", help="How long both work: 7d, 12h; 0s ends it at once.")
+    ] = "7d",
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Make a key in the place of another one: it is printed this once."""
+    _reveal(Api(collector, ca).call("POST", f"{_key(key)}/rotate", {"overlap": overlap}, create=True), as_json)
+
+
+def keys_revoke(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """End a key at once."""
+    show(Api(collector, ca).call("DELETE", _key(key)), as_json)
+
+
+def keys_leaked(collector: Url = None, ca: Authorities = None) -> None:
+    """Revoke a key that was found where it should not be; it is read from standard input."""
+    Api(collector, ca).call("POST", "/v1/keys/leaked", {"key": sys.stdin.read().strip()})
+    typer.echo("if there is such a key, it is revoked")
+
+
+def tokens_ls(as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """List the tokens of the collector."""
+    table(Api(collector, ca).call("GET", "/v1/tokens")["tokens"], TOKEN_COLUMNS, as_json)
+
+
+def tokens_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the audit log calls it.")],
+    role: Annotated[str | None, typer.Option(help="edge, service, read, support, billing or admin.")] = None,
+    customer: Annotated[str | None, typer.Option(help="The customer whose own it may see, instead of a role.")] = None,
+    region: Annotated[str | None, typer.Option(help="The only region whose edges may ship with it.")] = None,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends: 2027-01-01, or RFC 3339.")] = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Make a token: it is printed this once."""
+    said = {"name": name, "role": role, "customer": customer, "region": region, "expires": expires}
+    body = {field: value for field, value in said.items() if value}
+    _reveal(Api(collector, ca).call("POST", "/v1/tokens", body, create=True), as_json)
+
+
+def tokens_revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME")], collector: Url = None, ca: Authorities = None
+) -> None:
+    """End a token at once."""
+    Api(collector, ca).call("DELETE", f"/v1/tokens/{quote(name, safe='')}")
+    typer.echo(f"{name} is revoked")
+
+
+def _reveal(made: dict[str, Any], as_json: bool) -> None:
+    """Print what was made; the secret alone goes to standard output, where a script takes it."""
+    if as_json:
+        typer.echo(json.dumps(made, indent=2))
+        return
+    typer.echo(f"{made.get('id') or made.get('name')}, whose secret is shown only now:", err=True)
+    typer.echo(made["secret"])
+
+
+def _customer(ref: str) -> str:
+    return f"/v1/customers/{quote(ref, safe='')}"
+
+
+def _key(ref: str) -> str:
+    return f"/v1/keys/{quote(ref, safe='')}"
+
+
+def _truth(is_so: bool) -> str | None:
+    return "true" if is_so else None
+
+
+def _given(fields: list[str] | None) -> dict[str, Any]:
+    """What --set says: a value that is JSON is taken as such, any other as text."""
+    made: dict[str, Any] = {}
+    for field in fields or ():
+        name, equals, value = field.partition("=")
+        if not equals:
+            fail(f"--set: {field!r} is not FIELD=VALUE", 2)
+        try:
+            made[name] = json.loads(value)
+        except ValueError:
+            made[name] = value
+    return made

@@ -1,0 +1,68 @@
+"""`edgeproxy customers`, `keys`, `import` and `export`, against a collector that runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import yaml
+
+from edgeproxy.config.key_form import REGEX
+from tests.support.collector import ADMIN, READ, Collector
+from tests.support.process import ROOT
+
+
+def edgeproxy(collector: Collector, *arguments: str, token: str = ADMIN, given: str = "") -> tuple[int, str, str]:
+    """The exit code of a command, and what it wrote."""
+    environment = {
+        **os.environ,
+        "EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{collector.port}",
+        "EDGEPROXY_TOKEN": token,
+    }
+    command = [sys.executable, "-m", "edgeproxy", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, input=given, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
+    code, shown, said = edgeproxy(
+        sqlite_collector, "customers", "add", "cli", "--tier", "basic", "--set", 'metadata={"a": "b"}'
+    )
+    assert (code, said) == (0, "")
+    assert re.search(r"^state +active$", shown, re.MULTILINE)
+    code, secret, said = edgeproxy(sqlite_collector, "keys", "add", "cli", "--name", "server", "--scope", "read")
+    assert code == 0
+    assert re.fullmatch(REGEX + "\n", secret)
+    listed = json.loads(edgeproxy(sqlite_collector, "keys", "ls", "cli", "--json")[1])
+    assert [(one["name"], one["scopes"], one["state"]) for one in listed] == [("server", ["read"], "active")]
+    assert "leaked" not in said
+    assert edgeproxy(sqlite_collector, "keys", "leaked", given=secret)[0] == 0
+    code, lines, _ = edgeproxy(sqlite_collector, "keys", "ls", "cli")
+    assert lines.splitlines()[0].startswith("START")
+    assert " revoked " in lines
+    assert edgeproxy(sqlite_collector, "customers", "pause", "cli", "--why", "unpaid", "--unpaid")[0] == 0
+    assert "paused" in edgeproxy(sqlite_collector, "customers", "ls", "--tier", "basic")[1]
+
+
+def test_refusals_are_told(sqlite_collector: Collector) -> None:
+    code, _, said = edgeproxy(sqlite_collector, "customers", "add", "x y", "--tier", "basik")
+    assert code == 1
+    assert "name: 'x y' is not a name" in said
+    assert edgeproxy(sqlite_collector, "customers", "show", "nobody")[2] == "there is no such customer\n"
+    assert "may not POST /v1/customers" in edgeproxy(
+        sqlite_collector, "customers", "add", "x", "--tier", "basic", token=READ
+    )[2]  # fmt: skip
+    assert edgeproxy(sqlite_collector, "customers", "ls", token="")[0] == 2
+
+
+def test_import_and_export_by_command(sqlite_collector: Collector) -> None:
+    file = str(sqlite_collector.file)
+    code, said, _ = edgeproxy(sqlite_collector, "import", "-c", file, "--dry-run")
+    assert code == 0
+    assert "nothing was changed" in said
+    assert edgeproxy(sqlite_collector, "import", "-c", file)[0] == 0
+    assert "customers: 0 new, 0 changed, 3 as they were" in edgeproxy(sqlite_collector, "import", "-c", file)[1]
+    code, written, _ = edgeproxy(sqlite_collector, "export", "-c", file)
+    assert code == 0
+    assert yaml.safe_load(written)["customers"]["acme"] == {"tier": "basic"}

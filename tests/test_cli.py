@@ -323,6 +323,7 @@ def test_help_names_every_command_and_what_is_to_come() -> None:
         "edge",
         "quick",
         "collector",
+        "regions",
         "verify",
         "check",
         "schema",

@@ -20,6 +20,7 @@ COMMANDS = (
     serve.edge,
     serve.quick,
     serve.collector,
+    serve.regions,
     ledger.verify,
     ledger.backup,
     configuration.check,

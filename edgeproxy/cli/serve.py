@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgeproxy.cli.files import CollectorFile, ConfigFile, load_collector_file
+from edgeproxy.cli.files import BeaconFile, CollectorFile, ConfigFile, load_collector_file, load_regions_file
 from edgeproxy.cli.outcome import fail
 
 
@@ -62,3 +62,11 @@ def collector(config: CollectorFile) -> None:
     from edgeproxy.collector.main import run
 
     raise typer.Exit(run(settings, config))
+
+
+def regions(config: BeaconFile) -> None:
+    """Serve the beacon, to which clients report how far each region is, as FILE says, until SIGTERM or SIGINT."""
+    settings = load_regions_file(config)
+    from edgeproxy.beacon.main import run
+
+    raise typer.Exit(run(settings))

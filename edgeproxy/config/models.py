@@ -587,6 +587,8 @@ class Listener(Part):
     """HOST:PORT."""
     tls: ListenerTls | None = None
     """TLS; by default HTTP without it."""
+    authorize: Switch = False
+    """Whether trusted proxies ask here about requests that they forward themselves; nothing is forwarded."""
 
 
 class AccessLog(Part):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import message, security
 from edgeproxy.proxy import tls
+from edgeproxy.proxy.authorization import AskingProxy
 from edgeproxy.proxy.client import LAST_REQUEST_SECONDS, LINGER_SECONDS, Client
 from edgeproxy.proxy.client_hello import NO_APPLICATION_PROTOCOL, SPOKEN, is_whole, offers
 from edgeproxy.proxy.connection_limits import LINGERING_MAX, TooMany
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 class Acceptor(asyncio.Protocol):
     """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
 
-    def __init__(self, runtime: "Runtime", inward: tls.Inward | None = None) -> None:
+    def __init__(self, runtime: "Runtime", inward: tls.Inward | None = None, *, authorizes: bool = False) -> None:
+        """`authorizes`: who connects are proxies that ask about requests of theirs."""
         self._runtime = runtime
         self._inward = inward
+        self._kind = AskingProxy if authorizes else Client
 
     def opens(self) -> "Acceptor":
         """Somebody knocks: the first protocol of the connection."""
@@ -52,9 +55,9 @@ class Acceptor(asyncio.Protocol):
             comer = TurnedAway(runtime, peer, refusal)
         else:
             comer = (
-                Client(runtime, peer, subject)
+                self._kind(runtime, peer, subject)
                 if inward is None
-                else TlsHandshake(runtime, peer, subject, inward.context)
+                else TlsHandshake(runtime, peer, subject, inward.context, self._kind)
             )
         transport.set_protocol(comer)
         comer.connection_made(transport)
@@ -63,10 +66,13 @@ class Acceptor(asyncio.Protocol):
 class TlsHandshake(TlsTransport):
     """A connection in its TLS handshake; then the transport of a Client."""
 
-    __slots__ = ("_greeted", "_hello", "_peer", "_runtime", "subject")
+    __slots__ = ("_greeted", "_hello", "_kind", "_peer", "_runtime", "subject")
 
-    def __init__(self, runtime: "Runtime", peer: str, subject: bytes, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, runtime: "Runtime", peer: str, subject: bytes, context: ssl.SSLContext, kind: type[Client]
+    ) -> None:
         super().__init__(context, server_side=True)
+        self._kind = kind
         self._runtime, self._peer, self.subject = runtime, peer, subject
         self._greeted = False
         self._hello: bytes | None = b""
@@ -96,7 +102,7 @@ class TlsHandshake(TlsTransport):
     def established(self) -> Client:
         """TLS is there: what comes from now on are requests."""
         self._runtime.connections.handshake_ended(self)
-        return Client(self._runtime, self._peer, self.subject, secure=True)
+        return self._kind(self._runtime, self._peer, self.subject, secure=True)
 
     def failed(self, why: BaseException | None) -> None:
         """There will be no client. Who came and went without a word is nobody's failure."""

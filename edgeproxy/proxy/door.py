@@ -80,13 +80,16 @@ class Door:
         asks = (self._cors, self._redirect, self._respond, self._networks)
         return bool(self._rules) or any(each is not None for each in asks)
 
-    def enter(self, request: Knocking) -> None:
-        """Raise Refused where a request does not come in, and Answered where no upstream is to be asked."""
+    def admit(self, request: Knocking) -> None:
+        """Raise Refused where a request does not come in."""
         if self._networks is not None and not self._networks.admits(parse(request.client.address.text)):
             raise Refused(403, "This address may not come here", close=False)
         for rule, limit in self._rules:
             if rule.meets(request):
                 self._obey(rule, limit, request)
+
+    def answer(self, request: Knocking) -> None:
+        """Raise Answered where no upstream is to be asked, and Refused where a page may not."""
         if self._cors is not None:
             check_origin(self._cors, request)
         redirect, respond = self._redirect, self._respond

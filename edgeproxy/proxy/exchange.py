@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from edgeproxy.http1.response import PlainAnswer, ResponseHead
     from edgeproxy.limits.gate import Gate
     from edgeproxy.proxy.cors import CrossOrigin
+    from edgeproxy.proxy.door import Door
     from edgeproxy.proxy.identity import Identity
     from edgeproxy.proxy.metering import Count
     from edgeproxy.proxy.pool import Endpoint
@@ -308,7 +309,7 @@ class Exchange:
         except Refused as refusal:
             self.route = route = self.asked_about(refusal)
         if route.door is not None:
-            route.door.enter(self)
+            self.enter(route.door)
         identity = self.identity
         if identity.valid_until < self.now:
             known = self.identify(identity, route)
@@ -611,6 +612,11 @@ class Exchange:
                     tell_totals(limit_set, monotonic() + self.runtime.offset)
 
     # ---- requests out of the ordinary
+
+    def enter(self, door: "Door") -> None:
+        """Whom a route lets in, and what it answers itself, before anybody's key is looked at."""
+        door.admit(self)
+        door.answer(self)
 
     def asked_about(self, refusal: Refused) -> "Route":
         """The route that a preflight asks about, where its own method has none; raises the refusal for all others."""

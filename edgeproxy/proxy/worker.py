@@ -71,12 +71,18 @@ class Worker:
 
     # ---- life
 
-    async def listen(self, listening: Sequence[socket.socket], inward: Sequence[Inward | None] = ()) -> None:
-        """Serve on these sockets, which other workers share; over TLS where there is something of it in `inward`."""
+    async def listen(
+        self,
+        listening: Sequence[socket.socket],
+        inward: Sequence[Inward | None] = (),
+        authorizes: Sequence[bool] = (),
+    ) -> None:
+        """Serve on these sockets, which other workers share; over TLS where there is something of it in `inward`, and
+        to proxies that ask about requests of theirs where it says so in `authorizes`."""
         loop = asyncio.get_running_loop()
         self._inward = [each for each in inward if each is not None]
-        for each, tls in zip_longest(listening, inward):
-            acceptor = Acceptor(self.runtime, tls)
+        for each, tls, asked in zip_longest(listening, inward, authorizes):
+            acceptor = Acceptor(self.runtime, tls, authorizes=bool(asked))
             # The loop closes the socket that it is given; this one is for what is queued when it has done so.
             queue = each.dup()
             queue.setblocking(False)
@@ -192,6 +198,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
             draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
         )
         inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
+        authorizes = [each.authorize for each in draft.settings.listen]
         del draft
     except (Unusable, NoRow) as why:
         await channel.send(messages.Failed(why_not(why)))
@@ -202,7 +209,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
         await worker.is_introduced(INTRODUCTION_SECONDS)
     if not stop.is_set():
-        await worker.listen(listening, inward)
+        await worker.listen(listening, inward, authorizes)
     # What has been made up to here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -20,7 +20,7 @@ def test_fields_are_found_behind_every_kind_of_container():
     assert fields_of(Written, ("customers", "acme", "quotas", 0)) == {"meter", "per", "included", "cap", "timezone"}
     assert fields_of(Written, ("customers", "acme", "regions")) == {"allow", "prefer"}
     assert fields_of(Written, ("flags", "new")) == {"percent", "tiers", "customers"}
-    assert fields_of(Written, ("listen", 0)) == {"address", "tls"}
+    assert fields_of(Written, ("listen", 0)) == {"address", "tls", "authorize"}
     assert fields_of(Written, ("upstreams", "api", "endpoints", 0)) == {"url", "path", "weight", "region"}
     assert fields_of(Written, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}
     assert fields_of(Written, ("upstreams", "api", "eject")) == {"errors", "for"}

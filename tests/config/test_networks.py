@@ -73,3 +73,13 @@ def test_rules_that_can(problems):
         "{name: a, field: X-A, contains: b, action: limit, rate: 5/s}, {name: b, methods: [GET]}, {name: [c], path: /}"
     )
     assert len(problems(LEAST + f"rules: [{rules}]")) == 1  # the name that is none
+
+
+def test_only_trusted_proxies_ask_so_there_must_be_some(problems):
+    text = LEAST + "listen: [127.0.0.1:1, {address: 127.0.0.1:2, authorize: %s}]\n"
+    assert problems(text % "yes") == [
+        "edge.yaml:3: listen.1.authorize: is for trusted proxies alone, and there are none, "
+        "write trusted_proxies: [10.0.0.2], the addresses of the proxies that ask"
+    ]
+    assert problems(text % "yes" + "trusted_proxies: [10.0.0.2]") == []
+    assert problems(text % "no") == []

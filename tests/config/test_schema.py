@@ -148,7 +148,7 @@ def test_defaults_are_as_they_would_be_written(made):
     assert defaults(made["$defs"]["Hub"]) == {"url": "memory://", "sync": "1s", "on_loss": "share"}
     assert defaults(made["$defs"]["HubTls"]) == {"verify": True}
     assert defaults(made["$defs"]["CollectorTls"]) == {"verify": True}
-    assert defaults(made["$defs"]["Listener"]) == {}
+    assert defaults(made["$defs"]["Listener"]) == {"authorize": False}
     assert defaults(made["$defs"]["ListenerTls"]) == {}
     assert defaults(made["$defs"]["AccessLog"]) == {"sample": "100%"}
 
@@ -168,6 +168,7 @@ def test_defaults_are_as_they_would_be_written(made):
         'access_log: "${LOG}"',
         "access_log: {file: a.log, sample: 0.5%}",
         "security_headers: true",
+        "listen: {address: '127.0.0.1:1', authorize: true}",
         "networks: {allow: [10.0.0.0/8, '::1'], deny: [10.1.0.0/16], allow_file: a.txt, deny_file: b.txt}",
         "rules: [{name: a, path: /a/*, methods: [GET], field: X-A, contains: b c, larger: 1MiB, action: log}]",
         "rules: [{name: a, field: X-A, action: limit, rate: 5/min}]",

@@ -253,7 +253,7 @@ class Edge:
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
         inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
-        await self.worker.listen([self._listening], inward)
+        await self.worker.listen([self._listening], inward, [each.authorize for each in settings.listen])
 
     def _hears(self, message: LimitsUsed) -> bool:
         assert self.uses is not None

@@ -1,6 +1,7 @@
 """All commands of `edgeproxy`, in the order in which `--help` lists them."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -15,6 +16,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from edgeproxy import __version__
+
+        typer.echo(f"edgeproxy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 COMMANDS = (
     serve.edge,
@@ -35,7 +54,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "key": ("API keys.", {"new": keys.new}),
     "spool": (
         "What was sealed for the collector, and is kept until it has it.",
-        {"ls": spool.ls, "verify": spool.verify, "adopt": spool.adopt, "discard": spool.discard},
+        {"ls": spool.ls, "verify": spool.verify, "adopt": spool.adopt, "show": spool.show, "discard": spool.discard},
     ),
     "quarantine": (
         "Batches that a collector could not read, and keeps as they came.",

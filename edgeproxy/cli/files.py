@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
     from edgeproxy.config.models import Settings
     from edgeproxy.config.regions import Settings as BeaconSettings
+    from edgeproxy.config.whereabouts import Whereabouts
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 CollectorFile = Annotated[
@@ -23,6 +24,40 @@ BeaconFile = Annotated[
 ]
 
 
+StateFolder = Annotated[
+    Path | None, typer.Option("--state", metavar="DIR", help="The state directory of the edge, whatever its file says.")
+]
+
+KINDS = {
+    "edge": "the configuration of an edge",
+    "collector": "the configuration of a collector",
+    "part": "a part, which another file has to include",
+}
+
+
+def refuse_other(path: Path, wanted: str) -> None:
+    """Say so and exit where a file is of another kind than the one that is `wanted`."""
+    from edgeproxy.config.whereabouts import meant
+
+    kind = meant(path, os.environ)
+    if kind not in (None, wanted):
+        fail(f"{path} is {KINDS[kind]}, and this command takes {KINDS[wanted]}", 2)
+
+
+def edge_at(path: Path | None, state: Path | None) -> "Whereabouts":
+    """Where an edge is, by its file, in which anything else may be wrong, or by its state directory."""
+    from edgeproxy.config.whereabouts import Whereabouts, whereabouts
+
+    if path is None:
+        found = Whereabouts()
+    elif not path.exists() and state is None:
+        fail(f"{path} is not there: say --state DIR", 2)
+    else:
+        refuse_other(path, "edge")
+        found = whereabouts(path, os.environ)
+    return found if state is None else found.model_copy(update={"state": state})
+
+
 def load_file(path: Path, *, files: bool = True) -> "Settings":
     """The settings of a file, see config.load; where they cannot be used, prints every problem and exits."""
     from edgeproxy.config.load import load
@@ -31,6 +66,7 @@ def load_file(path: Path, *, files: bool = True) -> "Settings":
     try:
         return load(path, os.environ, files=files)
     except ConfigErrors as errors:
+        refuse_other(path, "edge")
         fail(str(errors), 2)
 
 
@@ -42,6 +78,7 @@ def load_collector_file(path: Path) -> "CollectorSettings":
     try:
         return load_collector(path, os.environ)
     except ConfigErrors as errors:
+        refuse_other(path, "collector")
         fail(str(errors), 2)
 
 

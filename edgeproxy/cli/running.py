@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from edgeproxy.admin_socket import NAME
-from edgeproxy.cli.files import load_file
+from edgeproxy.cli.files import StateFolder, edge_at
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ Answer = TypeVar("Answer")
 
 ADMIN = "127.0.0.1:9090"
 """Where an edge is asked that has no socket where it is looked for, unless an option says otherwise."""
-STATE = Path("var/edge")
-"""The state directory whose socket is asked unless an option says otherwise: where edges have it by default."""
 TOKEN = "EDGEPROXY_ADMIN_TOKEN"
 """The variable of the environment that has the token of an address."""
 AT_SOCKET = "unix:"
@@ -36,14 +34,14 @@ AdminAddress = Annotated[
     typer.Option(
         "--admin",
         metavar="HOST:PORT",
-        help=f"The admin listener; by default {STATE / NAME} if it is there, else {ADMIN}. Its token: ${TOKEN}.",
+        help=f"The admin listener; by default var/edge/{NAME} if it is there, else {ADMIN}. Its token: ${TOKEN}.",
     ),
 ]
 
 
-def status(config: AdminFile = None, admin: AdminAddress = None) -> None:
+def status(config: AdminFile = None, admin: AdminAddress = None, state: StateFolder = None) -> None:
     """Ask a running edge how it is."""
-    said, workers = ask(admin_url(config, admin), "/status", _status)
+    said, workers = ask(admin_url(config, admin, state), "/status", _status)
     typer.echo(said)
     if not workers:
         fail("no worker is running", 1)
@@ -60,13 +58,14 @@ def limits(
     customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="A name under `customers`.")],
     config: AdminFile = None,
     admin: AdminAddress = None,
+    state: StateFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the edge answers, as it is.")] = False,
 ) -> None:
     """Ask a running edge what a customer has used of each limit, and when it is free again."""
     import json
     from urllib.parse import quote
 
-    answer, page = ask(admin_url(config, admin), f"/limits/{quote(customer, safe='')}", _limits)
+    answer, page = ask(admin_url(config, admin, state), f"/limits/{quote(customer, safe='')}", _limits)
     typer.echo(json.dumps(answer, indent=2) if as_json else page or f"{customer} has no limits")
 
 
@@ -80,6 +79,7 @@ def _limits(answer: Any) -> tuple[Any, str]:
 def probe(
     config: AdminFile = None,
     admin: AdminAddress = None,
+    state: StateFolder = None,
     live: Annotated[bool, typer.Option("--live", help="Ask whether it is alive, be it ready or not.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="Ask over TLS, whoever answers: a collector that has it.")] = False,
     through: Annotated[str | None, typer.Option(metavar="URL", help="Instead, what a customer asks the edge.")] = None,
@@ -103,21 +103,22 @@ def probe(
         return
     if any(given is not None for given in (collector, every, textfile, listen, ca)):
         fail("--collector, --every, --textfile, --listen and --ca go with --through", 2)
-    url, path = admin_url(config, admin), "/healthz" if live else "/readyz"
+    url, path = admin_url(config, admin, state), "/healthz" if live else "/readyz"
     fetch(url.replace("http:", "https:", 1) if tls else url, path, PROBE_TIMEOUT)
     typer.echo("alive" if live else "ready")
 
 
-def admin_url(config: Path | None, admin: str | None) -> str:
+def admin_url(config: Path | None, admin: str | None, state: Path | None = None) -> str:
     """The URL of the admin listener that is asked: as given, else the socket of the edge, else its address."""
     from edgeproxy.config.parsers import AN_ADDRESS, split_address
 
-    state, address = STATE, split_address(admin or ADMIN)
-    if admin is None and config is not None:
-        settings = load_file(config, files=False)
-        state, address = settings.state, settings.admin.address
-    if admin is None and ((state / NAME).exists() or address is None):
-        return f"{AT_SOCKET}{state / NAME}"
+    address = split_address(admin or ADMIN)
+    if admin is None:
+        at = edge_at(config, state)
+        if config is not None or state is not None:
+            address = at.admin.address
+        if (at.state / NAME).exists() or address is None:
+            return f"{AT_SOCKET}{at.state / NAME}"
     if address is None:
         fail(f"--admin: {admin!r} is not an address with a port, {AN_ADDRESS}", 2)
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from edgeproxy.cli.files import BeaconFile, CollectorFile, ConfigFile, load_collector_file, load_regions_file
+from edgeproxy.cli.files import (
+    BeaconFile,
+    CollectorFile,
+    ConfigFile,
+    load_collector_file,
+    load_regions_file,
+    refuse_other,
+)
 from edgeproxy.cli.outcome import fail
 
 
@@ -23,6 +30,7 @@ def edge(
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     loaded = attempt(config, os.environ)
     if loaded.settings is None:
+        refuse_other(config, "edge")
         fail("\n".join(map(str, loaded.problems)), 2)
     from edgeproxy.supervisor.main import run
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeproxy.cli.files import ConfigFile, load_file
+from edgeproxy.cli.files import StateFolder, edge_at
 from edgeproxy.cli.outcome import fail
 from edgeproxy.plural import counted
 
@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     from edgeproxy.usage.audit import Verdict
     from edgeproxy.usage.identity import Identity
 
+EdgeFile = Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 SetAside = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="What was set aside, such as aside.1, where there are several.")
 ]
 
 
-def ls(config: ConfigFile) -> None:
+def ls(config: EdgeFile = None, state: StateFolder = None) -> None:
     """List what is in the spool of FILE's state directory, and what was set aside beside it."""
     from datetime import UTC, datetime
 
     from edgeproxy.usage import audit, identity
     from edgeproxy.usage.spool import Damaged, discarded
 
-    state, _, mine = _sealed(config)
+    state, _, mine = _sealed(config, state)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
     else:
@@ -49,9 +50,9 @@ def ls(config: ConfigFile) -> None:
         typer.echo(f"{path.name}  set aside: {put.id if put else 'unknown'}; adopt or discard it")
 
 
-def verify(config: ConfigFile) -> None:
+def verify(config: EdgeFile = None, state: StateFolder = None) -> None:
     """Read the whole spool: every checksum, and that each batch follows the one before it."""
-    state, folder, mine = _sealed(config)
+    state, folder, mine = _sealed(config, state)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
         return
@@ -75,11 +76,11 @@ def _audited(state: Path, folder: Path, mine: "Identity") -> "Verdict":
         fail(str(failure), 1)
 
 
-def adopt(config: ConfigFile, name: SetAside = None) -> None:
+def adopt(config: EdgeFile = None, name: SetAside = None, state: StateFolder = None) -> None:
     """Go on with an identity that was left elsewhere: the state directory was moved here, and is used nowhere else."""
     from edgeproxy.usage import identity
 
-    state, folder, _ = _sealed(config)
+    state, folder, _ = _sealed(config, state)
     try:
         adopted, _, put = identity.adopt(state, folder, name)
     except (identity.Unusable, OSError) as failure:
@@ -88,14 +89,18 @@ def adopt(config: ConfigFile, name: SetAside = None) -> None:
 
 
 def discard(
-    config: ConfigFile,
+    config: EdgeFile = None,
     name: SetAside = None,
+    state: StateFolder = None,
     damaged: Annotated[
         bool,
         typer.Option("--damaged", help="Give up the batches of the spool that cannot be read; the edge may run."),
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Drop what was set aside, with all that it counted and did not ship: another edge goes on with it.
+
+    It shows what would be lost, and asks.
 
     With --damaged: own up to batches that cannot be read. The collector is told of them as a gap, and shipping, which
     stopped before them, goes on. What they counted is lost to it.
@@ -103,16 +108,21 @@ def discard(
     from edgeproxy.usage import identity
     from edgeproxy.usage.spool import discard as give_up
 
-    state, folder, mine = _sealed(config)
+    state, folder, mine = _sealed(config, state)
     if damaged and name is not None:
         fail("--damaged is about the spool in use, and takes no name", 2)
     try:
         if not damaged:
-            typer.echo(f"{identity.discard(state, folder, name)} is gone")
+
+            def confirm(lost: Path) -> None:
+                _ask(f"{lost.name} sealed and did not ship: {_unshipped(lost)}", yes)
+
+            typer.echo(f"{identity.discard(state, folder, name, confirm=confirm)} is gone")
             return
         unread = () if mine is None else _audited(state, folder, mine).unread
         if not unread:
             fail(f"no batch in {_spool(state)} is damaged, and shipping does not wait for this", 1)
+        _ask("\n".join(f"lost: batches {one.first} to {one.last}: {one.why}" for one in unread), yes)
         give_up(_spool(state), unread)
         for one in unread:
             typer.echo(f"given up: batches {one.first} to {one.last}: {one.why}")
@@ -120,13 +130,52 @@ def discard(
         fail(str(failure), 1)
 
 
-def _sealed(config: Path) -> "tuple[Path, Path, Identity | None]":
-    """The state directory of a configuration, where its tables are, and its identity."""
+def show(
+    seq: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The number of the batch.")],
+    config: EdgeFile = None,
+    state: StateFolder = None,
+) -> None:
+    """Print a batch of the spool: what was counted of each customer, meter and route, and when."""
+    from datetime import UTC, datetime
+
+    from edgeproxy.usage import audit
+
+    state, _, _ = _sealed(config, state)
+    batch = audit.batch_of(_spool(state), seq)
+    if batch is None:
+        fail(f"there is no batch {seq} in {_spool(state)} that can be read", 1)
+    since, until = (datetime.fromtimestamp(moment, UTC) for moment in (batch.since, batch.until))
+    typer.echo(f"batch {batch.seq} of {batch.edge}, {batch.region}: {since:%Y-%m-%d %H:%M:%S} to {until:%H:%M:%S} UTC")
+    for customer, meter, route, value in batch.rows:
+        typer.echo(f"{customer}  {meter}  {route}  {value}")
+    if batch.gap is not None:
+        typer.echo(f"a gap up to batch {batch.last}: {batch.gap.why}")
+
+
+def _unshipped(state: Path) -> str:
+    """What a state directory has sealed and not shipped, by meter, as far as it can be read."""
+    from edgeproxy.usage import audit
+
+    found = audit.unshipped(_spool(state))
+    return ", ".join(f"{value} {meter}" for meter, value in sorted(found.items())) or "nothing"
+
+
+def _ask(what: str, yes: bool) -> None:
+    """Show what would be lost, and go on only where that is meant."""
+    typer.echo(what, err=True)
+    if not yes and not typer.confirm("Drop it for good?", err=True):
+        fail("nothing was dropped", 1)
+
+
+def _sealed(config: Path | None, state: Path | None) -> "tuple[Path, Path, Identity | None]":
+    """The state directory of an edge, where its tables are, and its identity."""
     from edgeproxy.usage import identity
 
-    settings = load_file(config, files=False)
+    if config is None and state is None:
+        fail("say whose spool: -c FILE, or --state DIR", 2)
+    at = edge_at(config, state)
     try:
-        return settings.state, settings.tables.dir or settings.state, identity.load(settings.state)
+        return at.state, at.tables.dir or at.state, identity.load(at.state)
     except identity.Unusable as failure:
         fail(str(failure), 1)
 

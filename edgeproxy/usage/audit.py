@@ -70,6 +70,39 @@ def shipped(folder: Path) -> Shipped:
     return Shipped(passed.seq, max(most, passed.seq), passed.seq, 0)
 
 
+def batch_of(folder: Path, seq: int) -> Batch | None:
+    """Read one batch of a spool; None where it is not there, or cannot be read."""
+    for path in reversed(segments(folder)):
+        if first_of(path) <= seq:
+            return next((one for one in _batches(path) if one.seq <= seq <= one.last), None)
+    return None
+
+
+def unshipped(folder: Path) -> dict[str, int]:
+    """Sum what the collector does not have of a spool, by meter, as far as it can be read."""
+    watermark = shipped(folder).watermark
+    totals: dict[str, int] = {}
+    paths = segments(folder)
+    for path, following in zip_longest(paths, paths[1:]):
+        if following is not None and first_of(following) <= watermark + 1:
+            continue
+        for batch in _batches(path):
+            if batch.seq > watermark:
+                for _, meter, _, value in batch.rows:
+                    totals[meter] = totals.get(meter, 0) + value
+    return totals
+
+
+def _batches(path: Path) -> Iterator[Batch]:
+    """Yield the batches of a segment that can be read."""
+    for one in records(path.read_bytes(), marked=False):
+        if isinstance(one, Record):
+            try:
+                yield read(one.body)
+            except BadBatch:
+                continue
+
+
 def _last_of(path: Path) -> int:
     """Find the last batch of a segment that can be read."""
     found = _last_in(path)

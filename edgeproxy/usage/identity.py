@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -194,11 +195,17 @@ def adopt(state: Path, folder: Path, name: str | None = None) -> Adopted:
         lock.release()
 
 
-def discard(state: Path, folder: Path, name: str | None = None) -> Path:
-    """Drop something that was set aside, and what it counted, for good; returns where it was. Raises Unusable."""
+def discard(
+    state: Path, folder: Path, name: str | None = None, *, confirm: Callable[[Path], None] = lambda wanted: None
+) -> Path:
+    """Drop something that was set aside, and what it counted, for good; returns where it was. Raises Unusable.
+
+    `confirm` is told what it is before it goes, and raises where that is not meant.
+    """
     lock, _ = _unused(state, folder)
     try:
         wanted = _named(state, name)
+        confirm(wanted)
         _drop(state, wanted)
         if folder != state and (folder / wanted.name).exists():
             shutil.rmtree(folder / wanted.name)
@@ -301,7 +308,7 @@ def _drop(state: Path, path: Path) -> None:
 
 
 def _named(state: Path, name: str | None) -> Path:
-    """Find the state that was set aside under this name."""
+    """Find the state that was set aside under this name, or the only one there is. Raises Unusable."""
     there = aside(state)
     if name is None and len(there) == 1:
         return there[0]

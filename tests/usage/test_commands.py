@@ -123,6 +123,21 @@ def test_verify_knows_a_torn_tail_from_damage(edge: Edge) -> None:
     assert result.stderr.splitlines()[-1].endswith("batch 2 was sealed, and 1 is the last one here")
 
 
+def test_a_batch_is_shown(edge: Edge) -> None:
+    mine = edge.serve(2)
+    result = edge.spool("show", "2")
+    assert result.exit_code == 0
+    first, *rows = result.stdout.splitlines()
+    assert first.startswith(f"batch 2 of {mine}, ")
+    assert [len(row.split("  ")) for row in rows] == [4]
+    result = edge.spool("show", "99")
+    assert (result.exit_code, result.stderr[:20]) == (1, "there is no batch 99")
+    first_segment = segments(edge.state / "spool")[0]
+    assert sum(audit.unshipped(edge.state / "spool").values()) == audit.shipped(edge.state / "spool").values
+    first_segment.write_bytes(first_segment.read_bytes()[:-1])
+    assert edge.spool("show", "2").exit_code == 1
+
+
 def test_a_spool_of_another_edge_is_told_of(edge: Edge) -> None:
     mine = edge.serve(1)
     verdict = audit.verify(edge.state / "spool", "edge-other", 0)
@@ -145,6 +160,9 @@ def test_adopt_and_discard(edge: Edge) -> None:
     result = edge.spool("discard", "aside.7")
     assert (result.exit_code, "there is no aside.7" in result.stderr) == (1, True)
     result = edge.spool("discard", "aside.2")
+    assert (result.exit_code, "aside.2 sealed and did not ship: 1 " in result.stderr) == (1, True)
+    assert (edge.state / "aside.2").exists(), "nobody said yes"
+    result = edge.spool("discard", "aside.2", "--yes")
     assert (result.exit_code, result.stdout) == (0, f"{edge.state / 'aside.2'} is gone\n")
     result = edge.spool("discard")
     assert (result.exit_code, result.stderr) == (1, f"nothing was set aside in {edge.state}\n")
@@ -154,7 +172,7 @@ def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
     edge.serve(8)
     folder = edge.state / "spool"
     nothing = f"no batch in {folder} is damaged, and shipping does not wait for this\n"
-    result = edge.spool("discard", "--damaged")
+    result = edge.spool("discard", "--damaged", "--yes")
     assert (result.exit_code, result.stderr) == (1, nothing)
     first, second, *_ = segments(folder)
     content = bytearray(second.read_bytes())
@@ -162,7 +180,7 @@ def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
     second.write_bytes(content)
     seq = int(second.stem)
     store = prepare(edge.state)
-    result = edge.spool("discard", "--damaged")
+    result = edge.spool("discard", "--damaged", "--yes")
     said = f"given up: batches {seq} to {seq}: {second.name}:16: has another checksum than it should\n"
     assert (result.exit_code, result.stdout) == (0, said)
     store.close()
@@ -171,7 +189,7 @@ def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
     assert (result.exit_code, result.stdout[:14]) == (0, "OK: 7 batches ")
     assert re.fullmatch(rf"{second}:16: has another checksum than it should \(\d+ bytes\): given up\n", result.stderr)
     # Once is enough, and it is about this spool.
-    assert edge.spool("discard", "--damaged").stderr == nothing
+    assert edge.spool("discard", "--damaged", "--yes").stderr == nothing
     assert edge.spool("discard", "--damaged", "aside.1").exit_code == 2
     (folder / "discarded.json").write_bytes(b"?")
     for command in (("verify",), ("discard", "--damaged")):
@@ -185,7 +203,9 @@ def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
     spool.close()
     first.unlink()
     (folder / "discarded.json").unlink()
-    assert edge.spool("discard", "--damaged").stdout.startswith(f"given up: batches 2 to {seq}: {second.name}:16: ")
+    assert edge.spool("discard", "--damaged", "--yes").stdout.startswith(
+        f"given up: batches 2 to {seq}: {second.name}:16: "
+    )
 
 
 def test_ls_says_what_the_collector_has(edge: Edge) -> None:

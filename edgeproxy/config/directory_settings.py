@@ -85,6 +85,8 @@ class Directory(Part):
     """The public keys of who may say who there is; two while one is replaced. What they have not signed is refused."""
     max_age: Annotated[float | Literal["none"] | None, BeforeValidator(units.read_age)] = None
     """How old the newest signed time may be; then customers of the directory get 503. `none`: of any age."""
+    revoked: Literal["close", "finish"] = "close"
+    """What becomes of the requests of a key that is revoked: they end within two seconds, or as if nothing was."""
     ttl: Annotated[float, BeforeValidator(units.Time(1.0, DAY_SECONDS))] = 60.0
     """After which time a worker asks anew for a key that it knows; changes are heard of without that."""
 

@@ -32,6 +32,7 @@ from edgeproxy.messages import (
     ToSupervisor,
     ToWorker,
 )
+from edgeproxy.proxy import revocation
 from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.proxy.tls import Unusable
 
@@ -102,6 +103,7 @@ class ControlHandler:
                 self._runtime.key_lookup.answered(message)
             case ForgetCustomers(names=names, generation=generation):
                 self._generations.forget(names, generation)
+                revocation.check(self._runtime, names)
             case DirectoryValid(until=until):
                 self._generations.directory_valid(until)
             case _:

@@ -93,7 +93,7 @@ class Generations:
         runtime.overload.changed(now.overload)
         return True
 
-    def forget(self, customers: Collection[str] | None, generation: int) -> None:
+    def forget(self, customers: Collection[str] | None, generation: int = 0) -> None:
         """What was told of these customers of the directory (None: of any) is so no longer."""
         self._runtime.key_lookup.forget(customers, generation)
         self._runtime.snapshot.forget(customers)

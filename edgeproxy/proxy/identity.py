@@ -115,6 +115,8 @@ class Directory:
         self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
         self._key_lookup = None if settings.directory is None else key_lookup
+        self.closes_revoked = settings.directory is not None and settings.directory.revoked == "close"
+        """Whether what is under way for a key ends when the key is revoked."""
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
         self._log = log.Seldom(LOG_SECONDS)
         self._ways = settings.auth.ways

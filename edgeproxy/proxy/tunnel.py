@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Protocol
 
 from edgeproxy.proxy.metering import Count
-from edgeproxy.proxy.websocket import Frames, going_away
+from edgeproxy.proxy.websocket import GOING_AWAY, Frames, going_away
 
 IDLE_SECONDS = 3600.0
 """Seconds for which nothing may pass in either direction."""
@@ -106,8 +106,8 @@ class Tunnel:
         if self._leaving:
             self._closing()
 
-    def leave(self) -> None:
-        """Tell both sides that the edge goes away, each as soon as no frame to it is under way.
+    def leave(self, code: int = GOING_AWAY) -> None:
+        """Tell both sides that the edge goes away, each as soon as no frame to it is under way, the client by `code`.
 
         Where one of them has closed already the other is being told by that, and answers it; and what is no WebSocket
         cannot be told anything.
@@ -117,7 +117,7 @@ class Tunnel:
         if self._leaving or up.closed or down.closed or up.lost or down.lost or client.ended or upstream.ended:
             return
         self._leaving = True
-        word = down.leave(going_away())
+        word = down.leave(going_away(code=code))
         if word:
             client.write(word)
         word = up.leave(going_away(urandom(4)))

@@ -12,6 +12,9 @@ CLOSE = 8
 GOING_AWAY = 1001
 """The status code of an endpoint that goes away (section 7.4.1)."""
 
+POLICY_VIOLATION = 1008
+"""That of one who ends it for a reason of its own."""
+
 MASKED = 0x80
 """The bit beside a frame's length that says that its payload is masked (section 5.3)."""
 
@@ -38,9 +41,9 @@ SHORT = bytes(2 + (second & 127) + (second >> 7) * 4 if second & 127 < 126 else 
 """Bytes of a whole frame by its second byte, 0 where that does not tell."""
 
 
-def going_away(mask: bytes = b"") -> bytes:
+def going_away(mask: bytes = b"", code: int = GOING_AWAY) -> bytes:
     """A close frame that says so. A client's has a `mask`: four bytes that nobody can foresee (section 5.3)."""
-    payload = GOING_AWAY.to_bytes(2, "big")
+    payload = code.to_bytes(2, "big")
     if not mask:
         return pack(">BB", 0x80 | CLOSE, len(payload)) + payload
     covered = bytes(byte ^ over for byte, over in zip(payload, mask, strict=False))

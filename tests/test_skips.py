@@ -14,7 +14,7 @@ ABILITIES = (
     "a long test: only with --soak",
     "root may write everywhere",
     "systemd-analyze is not here, as in most containers",
-    "there is no Node here, or scripts/environment npm has not run",
+    "there is no Node here",
     "this process may not mount a file system",
     "file systems cannot be mounted here",
     "this machine gives no process a hosts file of its own (unshare --mount)",

@@ -28,6 +28,14 @@ class Refused(EdgeError):
         self.fields = fields
 
 
+class RefusedCustomer(Refused):
+    """A request whose customer is known, by name and tier, and is not served."""
+
+    def __init__(self, status: int, detail: str, *, customer: str, tier: str) -> None:
+        super().__init__(status, detail, close=False)
+        self.customer, self.tier = customer, tier
+
+
 class Answered(Refused):
     """The configuration has the answer, and no upstream is asked. `content` is its body, `fields` have its type."""
 

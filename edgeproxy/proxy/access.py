@@ -107,16 +107,23 @@ class AccessLog:
         self._ending = members(ending) + b"}\n"
 
     def over(
-        self, request: Logged, endpoint: "Endpoint | None", *, error: str | None = None, aborted: bool = False
+        self,
+        request: Logged,
+        endpoint: "Endpoint | None",
+        *,
+        error: str | None = None,
+        aborted: bool = False,
+        whose: tuple[str, str] | None = None,
     ) -> None:
-        """A request has ended. `endpoint`: who was asked last; `error`: what went wrong; `aborted`: its client left."""
+        """A request has ended. `endpoint`: who was asked last; `error`: what went wrong; `aborted`: its client left;
+        `whose`: the customer and the tier of one that was refused for who asked."""
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
         seconds = monotonic() - request.started
         line = LINE % (
             *self._moment(request.now),
             asked(request),
-            self._answered(request),
+            self._answered(request, whose),
             request.bytes_in,
             request.bytes_out,
             seconds,
@@ -178,13 +185,15 @@ class AccessLog:
             self._date = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
         return self._date, int((unix - second) * 1000)
 
-    def _answered(self, request: Logged) -> bytes:
+    def _answered(self, request: Logged, refused: tuple[str, str] | None) -> bytes:
         """With what, and as whose request on which route, as far as that was known."""
         binding, status = request.binding, request.status
         if binding is None:
             known: dict[str, Any] = {"status": status} if status else {}
             if request.route is not None:
                 known["route"] = request.route.label
+            if refused is not None:
+                known["customer"], known["tier"] = refused
             return members(known)
         whose = self._bindings.get(binding)
         if whose is None:

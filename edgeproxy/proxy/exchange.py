@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.clock import EPOCH
-from edgeproxy.errors import Answered, EdgeError, Fault, Refused
+from edgeproxy.errors import Answered, EdgeError, Fault, Refused, RefusedCustomer
 from edgeproxy.http1 import message, security
 from edgeproxy.http1.grammar import IDEMPOTENT, METHODS
 from edgeproxy.http1.host import with_host
@@ -865,9 +865,12 @@ class Exchange:
             head_only=self.method == b"HEAD" or (not self.method and self.first.startswith(b"HEAD ")),
         )
         route, tier = self.labels()
+        whose = None
+        if isinstance(reason, RefusedCustomer):
+            tier, whose = reason.tier, (reason.customer, reason.tier)
         self.runtime.metrics.requests(route, tier, made.status).add(1)
         self.status, self.bytes_out = made.status, made.body_size
-        self.over(made.why if made.status >= 400 else None)
+        self.over(made.why if made.status >= 400 else None, whose=whose)
         return made.data
 
     def limited(self, limit_set: LimitSet, *, close: bool) -> bytes:
@@ -1077,11 +1080,12 @@ class Exchange:
             assert self.endpoint is not None
             self.endpoint.passed()
 
-    def over(self, error: str | None = None, *, aborted: bool = False) -> None:
-        """However it ended, nothing follows: tell the access log, before what was selected is given back."""
+    def over(self, error: str | None = None, *, aborted: bool = False, whose: tuple[str, str] | None = None) -> None:
+        """However it ended, nothing follows: tell the access log, before what was selected is given back. `whose`:
+        the customer and the tier where there is no binding that says so."""
         access = self.snapshot.access
         if access is not None:
-            access.over(self, self.endpoint, error=error, aborted=aborted)
+            access.over(self, self.endpoint, error=error, aborted=aborted, whose=whose)
 
     def release(self) -> None:
         """Give back what admission and selection took."""

@@ -17,7 +17,7 @@ from edgeproxy.config.auth import AUTHORIZATION
 from edgeproxy.config.directory import KeyOwner, customer_of, key_of
 from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in, with_key
-from edgeproxy.errors import Refused
+from edgeproxy.errors import Refused, RefusedCustomer
 from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import RequestLines
 from edgeproxy.limits.limit_set import RouteLimits
@@ -259,12 +259,12 @@ class Directory:
             self._flagged(route, customer.tier, key.customer)
         if customer.paused is not None:
             self._metrics.auth_failure("paused")
-            raise Refused(customer.paused.status, customer.paused.why, close=False)
+            raise self._refused(customer.paused.status, customer.paused.why, key, customer)
         if not route.scopes <= (key.scopes or frozenset()):
             self._metrics.auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
-            raise Refused(403, f"The API key lacks the scope {missing}", close=False)
-        self._fence(customer)
+            raise self._refused(403, f"The API key lacks the scope {missing}", key, customer)
+        self._fence(key, customer)
         tier = customer.tier
         plan = with_key(plan_of(self._tiers[tier], customer), key)
         digest = bytes.fromhex(key.sha256)
@@ -279,12 +279,16 @@ class Directory:
         if name is not None and not has_flag(name, self._flags[name], tier, customer):
             raise no_route()
 
-    def _fence(self, customer: "Customer") -> None:
+    def _fence(self, key: "Key", customer: "Customer") -> None:
         """Raise Refused(403) where the customer is not to be served in this region."""
         regions = customer.regions
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
             self._metrics.auth_failure("region")
-            raise Refused(403, f"This customer is not served in the region {self._edge_region}", close=False)
+            why = f"This customer is not served in the region {self._edge_region}"
+            raise self._refused(403, why, key, customer)
+
+    def _refused(self, status: int, why: str, key: "Key", customer: "Customer") -> Refused:
+        return RefusedCustomer(status, why, customer=key.customer, tier=customer.tier)
 
     def _open(self, route: Route, reason: str, why: str) -> RouteBinding:
         """The route binding without a key; raises Refused: 401 where the route wants one, 404 where it has a flag."""

@@ -138,6 +138,14 @@ REFUSED = {
 }
 
 
+async def test_a_customer_who_is_not_served_is_named(edge: Edge) -> None:
+    edge.config["customers"]["acme"] = {"tier": "basic", "paused": {"why": "Unpaid"}}
+    await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))
+    found = await line(edge)
+    assert (found["status"], found["route"], found["customer"], found["tier"]) == (403, "v1", "acme", "basic")
+    assert found["error"] == "Unpaid"
+
+
 @pytest.mark.parametrize("name", REFUSED)
 async def test_refusals_are_logged_with_what_is_known_of_them(edge: Edge, name: str) -> None:
     asked, status, error, known = REFUSED[name]

@@ -37,7 +37,7 @@ async def test_who_is_paused_is_told_why(answering: Edge, status: int | None) ->
         said = is_problem(await asks(client, path), status or 403)
         assert said["detail"] == "The invoice of May is unpaid"
     assert answering.count("edge_auth_failures_total", "paused") == 2
-    assert answering.count("edge_requests_total", "v1", "-", str(status or 403)) == 1
+    assert answering.count("edge_requests_total", "v1", "basic", str(status or 403)) == 1
     assert not answering.upstream.requests
     assert answering.usage() == {}
     assert answering.used() == {"basic": 0}

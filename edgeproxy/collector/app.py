@@ -60,7 +60,7 @@ class Service:
             QuarantineHandlers(database, names, metrics),
             AuditHandlers(database),
             AccountHandlers(database, metrics),
-            RegionHandlers(database, settings),
+            RegionHandlers(database, settings, metrics),
             DirectoryHandlers(),
         )
         self._tokens: auth.Tokens

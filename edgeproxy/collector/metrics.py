@@ -52,6 +52,17 @@ class Metrics:
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.expiry: Callable[[], dict[str, float]] = dict
         """The Unix second at which each certificate expires, by its file."""
+        self.region_reports = Counter(
+            "collector_region_reports_total",
+            "Reports of latencies, by whether they count",
+            ("result",),
+            registry=registry,
+        )
+        for result in ("taken", "ignored"):
+            self.region_reports.labels(result)
+        self.region_networks = Gauge(
+            "collector_region_networks", "Networks that have reported latencies", registry=registry
+        )
         self.unknown = Gauge(
             "collector_unknown_names", "Names with usage that the configuration lacks", ("kind",), registry=registry
         )

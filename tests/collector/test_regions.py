@@ -55,6 +55,8 @@ def test_the_best_region_is_by_wish_by_network_by_country_or_the_default(collect
     for number in range(3):
         taken += reports(f"198.51.{number}.0/24", "JP", eu=200.0, us=150.0, ap=30.0)
     assert post(collector, taken).json() == {"taken": 12}, "nobody knows of a region on the moon"
+    assert collector.metric("collector_region_networks") == 4
+    assert collector.metric("collector_region_reports_total", result="ignored") == 3
 
     found = best(collector, address="192.0.2.77").json()
     assert found == {
@@ -77,6 +79,10 @@ def test_the_best_region_is_by_wish_by_network_by_country_or_the_default(collect
     assert chosen == {("ap", "country"), ("ap", "prefer"), ("us", "default")}
     assert best(collector, address="192.0.2.77", customer="plain").json()["because"] == "network"
     assert best(collector, customer="nobody").status == 404
+    made = {"name": "in-the-database", "tier": "basic", "regions": {"prefer": "us"}}
+    assert collector.send("POST", "/v1/customers", made).status == 201
+    found = best(collector, address="192.0.2.77", customer="in-the-database").json()
+    assert (found["region"], found["because"]) == ("us", "prefer")
 
 
 def test_beacons_report_and_nobody_else_and_they_do_nothing_else(collector: Collector) -> None:

@@ -31,6 +31,7 @@ def test_the_least_has_defaults() -> None:
     write(Path(), {"regions.yaml": LEAST, "collector.yaml": TOKENS + "regions: {names: [eu, us]}"})
     settings = load.check(Path("regions.yaml"), {})
     assert isinstance(settings, regions.Settings)
+    assert load.load_regions(Path("regions.yaml"), {}) == settings
     assert settings.regions == {"eu": "https://eu.example.com/beacon", "us": "http://us.example.com:8080"}
     assert (str(settings.listen), settings.path, settings.country, settings.secret) == (
         *("127.0.0.1:8090", "/beacon"),

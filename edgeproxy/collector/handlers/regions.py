@@ -8,6 +8,7 @@ from aiohttp import web
 from edgeproxy.accounts import documents
 from edgeproxy.collector.answers import Refused, answer
 from edgeproxy.collector.endpoint import Call, Nothing, Query
+from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import BestRegionQuery, RegionReports
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Regions
@@ -21,8 +22,9 @@ from edgeproxy.regions.networks import network_of, read_ip
 class RegionHandlers:
     """Takes what clients have measured, and says where they had best go. All of it is in memory."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, metrics: Metrics) -> None:
         self._database = database
+        self._metrics = metrics
         self._latencies: Latencies | None = None
         self.use(settings)
 
@@ -34,6 +36,7 @@ class RegionHandlers:
             self._latencies = None
         elif self._latencies is None or self._latencies.regions != names:
             self._latencies = Latencies(names)
+        self._metrics.region_networks.set(0 if self._latencies is None else len(self._latencies))
 
     def _measured(self) -> tuple[Measured, Latencies]:
         if self._settings.regions is None or self._latencies is None:
@@ -45,7 +48,11 @@ class RegionHandlers:
         _, latencies = self._measured()
         now = time.time()
         made = [Report(one.network, one.voter, one.measured, one.country) for one in call.body.reports]
-        return answer(200, {"taken": sum([latencies.add(report, now) for report in made])})
+        taken = sum([latencies.add(report, now) for report in made])
+        self._metrics.region_reports.labels("taken").inc(taken)
+        self._metrics.region_reports.labels("ignored").inc(len(made) - taken)
+        self._metrics.region_networks.set(len(latencies))
+        return answer(200, {"taken": taken})
 
     async def best(self, call: Call[BestRegionQuery, Nothing]) -> web.Response:
         """Say which region is the best for a client, and why."""

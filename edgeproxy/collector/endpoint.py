@@ -10,12 +10,10 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from edgeproxy.accounts.audit import Caller
-from edgeproxy.config.collector import Token
+from edgeproxy.collector.auth import CUSTOMER, Holder
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
 
-CUSTOMER = "customer"
-"""The role of tokens that are bound to a customer."""
 ANYONE = None
 """Whoever asks, also without a token."""
 EDGE = frozenset({"edge"})
@@ -48,18 +46,18 @@ class Call(Generic[Q, B]):
     """A request that passed all that its endpoint asks for."""
 
     request: web.Request
-    token: Token | None
-    """By which it was let in; None where anyone may call."""
+    known: Holder | None
+    """Who calls; None where anyone may."""
     query: Q
     body: B
     sent: bytes = b""
     """The body as it came, of which `body` was made."""
 
     @property
-    def holder(self) -> Token:
+    def holder(self) -> Holder:
         """Who calls an endpoint that is not for anyone."""
-        assert self.token is not None
-        return self.token
+        assert self.known is not None
+        return self.known
 
     @property
     def caller(self) -> Caller:

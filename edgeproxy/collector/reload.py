@@ -15,7 +15,7 @@ from edgeproxy.config.problems import ConfigErrors
 from edgeproxy.ledger.names import Names
 from edgeproxy.tasks import in_thread
 
-LIVE = {"tls", "tokens", "meters", "tiers", "customers", "keys", "flags", "regions"}
+LIVE = {"tls", "tokens", "operators", "meters", "tiers", "customers", "keys", "flags", "regions"}
 """What a reload changes; all else needs a restart."""
 
 

@@ -12,7 +12,21 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, references, unsupported
 from edgeproxy.config.check import Kind
-from edgeproxy.config.models import Address, Certificate, Customer, File, Flag, Hub, Key, Meter, Moment, Name, Tier
+from edgeproxy.config.models import (
+    Address,
+    Certificate,
+    Customer,
+    File,
+    Flag,
+    Hub,
+    Key,
+    Meter,
+    Moment,
+    Name,
+    Switch,
+    Tier,
+)
+from edgeproxy.config.operators import Operators
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.regions import Measured, faults_of_measured
@@ -86,6 +100,8 @@ class Token(Part):
     """The only region whose edges may ship with it; by default any."""
     expires: Moment | None = None
     """When the token ends: a date (its beginning in UTC), or a time as in RFC 3339."""
+    sensitive: Switch = False
+    """Whether it may do what people need a second factor for, such as to delete a customer."""
 
     @property
     def label(self) -> str:
@@ -135,6 +151,8 @@ class Written(Part):
     """Who may ask what."""
     directory: Published | None = None
     """How edges are told of customers and keys; by default they are not."""
+    operators: Operators | None = None
+    """People who sign in at an issuer of OpenID Connect; by default nobody."""
     meters: dict[Name, Meter] = Field(default_factory=lambda: {"requests": Meter(count="requests")})
     """What edges count; others are kept too, and flagged."""
     tiers: dict[Name, Tier] = Field(default_factory=dict)
@@ -168,6 +186,8 @@ def faults(tree: Table) -> Iterator[Fault]:
             yield Fault(
                 (*path, "sha256"), "has several secrets, and the token no name", "write name: what edges are bound to"
             )
+        if "sensitive" in token and token.get("name") is None:
+            yield Fault((*path, "sensitive"), "needs the token's name", "write name: what the audit log calls it")
         if ("role" in token) == ("customer" in token):
             what = "has a role and a customer" if "role" in token else "has neither a role nor a customer"
             yield Fault(path, what, A_ROLE)

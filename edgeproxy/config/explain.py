@@ -44,6 +44,9 @@ EXAMPLES = {
     "tokens": 'tokens: [{sha256: "<64 hex digits>", role: edge}]',
     "names": "names: [eu-west, us-east]",
     "regions": "regions: {eu-west: https://eu.api.example.com/beacon, us-east: https://us.api.example.com/beacon}",
+    "issuer": "issuer: https://id.example.com",
+    "audience": "audience: edgeproxy",
+    "roles": "roles: {claim: groups, admin: [ops]}",
     "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }
 """What a field that must be there looks like; `SECTION.FIELD` where a field of that name is another one elsewhere."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config import collector, load, tokens
+from edgeproxy.config import collector, load, operators, tokens
 from edgeproxy.config.collector import A_DATABASE, SSL_MODES
 from edgeproxy.config.explain import EXAMPLES
 from edgeproxy.config.parsers import Address
@@ -244,3 +244,50 @@ def test_tls_is_a_certificate_its_key_and_who_vouches_for_edges(folder):
 )  # fmt: skip
 def test_tls_that_cannot_be_used_is_told_with_its_place(said, written, problems):
     assert said(f"{TOKENS}tls: {written}\n") == [f"collector.yaml:2: tls{problem}" for problem in problems]
+
+
+OPERATORS = "operators: {{issuer: {issuer}, audience: {audience}, roles: {{admin: [ops]}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "audience", "said"),
+    [
+        ("https://id.test/tenant", "edgeproxy", None),
+        ("http://127.0.0.1:8080", "edgeproxy", None),
+        ("http://id.test", "edgeproxy", "issuer: 'http://id.test' is reached in the clear, write https://"),
+        ("id.test", "edgeproxy", f"issuer: 'id.test' is not the URL of an issuer, {operators.AN_ISSUER}"),
+        ("'https://[x'", "edgeproxy", f"issuer: 'https://[x' is not a URL, {operators.AN_ISSUER}"),
+        (
+            "https://id.test?x",
+            "edgeproxy",
+            f"issuer: 'https://id.test?x' is not the URL of an issuer, {operators.AN_ISSUER}",
+        ),
+        ("https://id.test", "' '", "audience: is empty, one text"),
+    ],
+)
+def test_operators_have_an_issuer_who_cannot_be_another(folder, issuer, audience, said):
+    token = "tokens: [{sha256: " + "0" * 64 + ", role: read}]\n"
+    (folder / "collector.yaml").write_text(token + OPERATORS.format(issuer=issuer, audience=audience))
+    if said is None:
+        settings = load.load_collector(folder / "collector.yaml", {})
+        assert settings.operators.issuer == issuer
+        assert settings.operators.algorithms == ("RS256", "ES256")
+        return
+    with pytest.raises(ConfigErrors) as caught:
+        load.load_collector(folder / "collector.yaml", {})
+    assert str(caught.value).partition(": operators.")[2] == said
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "RS1"])
+def test_tokens_of_operators_are_signed_by_a_private_key(folder, algorithm):
+    text = f"operators: {{issuer: https://id.test, audience: a, roles: {{}}, algorithms: [{algorithm}]}}\n"
+    (folder / "collector.yaml").write_text("tokens: [{sha256: " + "0" * 64 + ", role: read}]\n" + text)
+    with pytest.raises(ConfigErrors, match="is not known here"):
+        load.load_collector(folder / "collector.yaml", {})
+
+
+def test_what_is_sensitive_is_allowed_by_name(folder):
+    text = "tokens: [{sha256: " + "0" * 64 + ", role: admin, sensitive: true}]\n"
+    (folder / "collector.yaml").write_text(text)
+    with pytest.raises(ConfigErrors, match="needs the token's name"):
+        load.load_collector(folder / "collector.yaml", {})

@@ -29,6 +29,8 @@ START = 30.0
 """Seconds within which a collector is ready."""
 EDGE, READ, ADMIN, SERVICE = "edge-token", "read-token", "admin-token", "service-token"
 """Tokens of these roles."""
+NAMED: dict[str, dict[str, Any]] = {ADMIN: {"name": "admin", "sensitive": True}}
+"""What else is said of them."""
 ONE, REGIONAL, OWN = "one-edge-token", "one-region-token", "one-customer-token"
 """Tokens that are bound: to the edge `bound`, the region `eu-bound`, the customer `bound`."""
 
@@ -67,7 +69,7 @@ class Collector:
             "listen": f"{HOST}:{self.port}",
             "database": database,
             "tokens": [
-                *({"sha256": sha256(token), "role": role} for token, role in roles.items()),
+                *({"sha256": sha256(token), "role": role, **NAMED.get(token, {})} for token, role in roles.items()),
                 {"sha256": sha256(ONE), "role": "edge", "edge": "bound"},
                 {"name": "regional", "sha256": sha256(REGIONAL), "role": "edge", "region": "eu-bound"},
                 {"sha256": sha256(OWN), "customer": "bound"},

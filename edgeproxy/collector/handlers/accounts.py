@@ -15,7 +15,8 @@ from edgeproxy.accounts.change import Refused
 from edgeproxy.accounts.models import CustomerNew, FlagBody, KeyNew, Leak, Rotation
 from edgeproxy.collector import auth
 from edgeproxy.collector.answers import RETRY_LATER, answer, problem
-from edgeproxy.collector.endpoint import CUSTOMER, Call, Nothing, Query
+from edgeproxy.collector.auth import CUSTOMER
+from edgeproxy.collector.endpoint import Call, Nothing, Query
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import ChangeQuery, CustomersQuery, KeysQuery
 from edgeproxy.config.collector import Settings
@@ -54,7 +55,7 @@ class AccountHandlers:
         only = {"tier": query.tier, "external_id": query.external_id, "name": query.name}
         if holder.customer is not None:
             if query.name not in (None, holder.customer):
-                raise auth.Denied(403, f"the token {holder.label} is bound to another customer")
+                raise auth.Denied(403, f"{holder.called} is bound to another customer")
             only["name"] = holder.customer
         async with self._database.reading() as connection:
             found = await customers.listing(connection, query.cursor, query.limit + 1, **only)
@@ -76,8 +77,8 @@ class AccountHandlers:
 
     async def change_customer(self, call: Call[ChangeQuery, Any]) -> web.Response:
         """Change a customer; support may pause one."""
-        if call.holder.role != "admin" and call.body.model_fields_set - PAUSE:
-            raise auth.Denied(403, f"the token {call.holder.label} may change nothing but paused")
+        if "admin" not in call.holder.roles and call.body.model_fields_set - PAUSE:
+            raise auth.Denied(403, f"{call.holder.called} may change nothing but paused")
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             ref, match = call.path("customer"), wanted(call.request)
@@ -110,9 +111,9 @@ class AccountHandlers:
 
     async def create_key(self, call: Call[ChangeQuery, KeyNew]) -> web.Response:
         """Make a key, whose secret is in the answer and nowhere else."""
-        own = auth.role_of(call.holder) == CUSTOMER
+        own = CUSTOMER in call.holder.roles
         if own and call.body.sha256 is not None:
-            raise auth.Denied(403, f"the token {call.holder.label} may not bring a key along")
+            raise auth.Denied(403, f"{call.holder.called} may not bring a key along")
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             return 201, await keys.create(connection, call.caller, call.path("customer"), call.body, own=own), 1
@@ -127,7 +128,7 @@ class AccountHandlers:
 
     async def change_key(self, call: Call[ChangeQuery, Any]) -> web.Response:
         """Change a key."""
-        own = auth.role_of(call.holder) == CUSTOMER
+        own = CUSTOMER in call.holder.roles
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             match = wanted(call.request)

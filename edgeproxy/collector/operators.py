@@ -1,0 +1,86 @@
+"""Operators: people who come with a token of their issuer (OpenID Connect), and what it says of them. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jwt
+
+from edgeproxy.collector.auth import Denied, Holder
+from edgeproxy.config.operators import Operators
+
+LEEWAY_SECONDS = 30.0
+"""Seconds by which clocks may differ."""
+NEEDED = ["iss", "aud", "sub", "exp"]
+ROLES = ("admin", "billing", "support", "read")
+"""The roles of people; the first ones may do most."""
+TOKEN_BYTES_MAX = 16 << 10
+
+
+def is_meant(secret: str) -> bool:
+    """Whether a bearer token has the form of an issuer's: three parts, of which the first is JSON in base64."""
+    return secret.count(".") == 2 and secret.startswith("ey")
+
+
+def key_id(secret: str) -> str:
+    """Return which of the issuer's keys a token names, or an empty text; raises Denied where it is no token."""
+    if len(secret) > TOKEN_BYTES_MAX:
+        raise invalid("the token is longer than any may be")
+    try:
+        header = jwt.get_unverified_header(secret)
+    except jwt.InvalidTokenError as error:
+        raise invalid(f"the token is none: {error}") from None
+    return str(header.get("kid", ""))
+
+
+def operator(secret: str, keys: Mapping[str, jwt.PyJWK], settings: Operators) -> Holder:
+    """Return who comes with a token, by the issuer's `keys` by their names; raises Denied.
+
+    The algorithm is one of those that are allowed by name, and must be one of the key's kind.
+    """
+    named = key_id(secret)
+    key = keys.get(named) if named else next(iter(keys.values())) if len(keys) == 1 else None
+    if key is None:
+        raise invalid("the token is signed by a key that the issuer does not have")
+    try:
+        claims = jwt.decode(
+            secret,
+            key=key.key,
+            algorithms=list(settings.algorithms),
+            audience=settings.audience,
+            issuer=settings.issuer,
+            leeway=LEEWAY_SECONDS,
+            options={"require": NEEDED},
+        )
+    except (jwt.InvalidTokenError, TypeError, ValueError) as error:
+        raise invalid(f"the token is not believed: {error}") from None
+    subject = f"operator:{claims['sub']}"
+    roles = roles_of(claims, settings)
+    if not roles:
+        raise Denied(403, f"{subject} has no role here: {settings.roles.claim} names none", actor=subject)
+    at = claims.get("auth_time")
+    factor_at = None
+    if isinstance(at, int | float) and not isinstance(at, bool) and has_factor(claims, settings):
+        factor_at = float(at)
+    return Holder(subject, roles, is_person=True, factor_at=factor_at)
+
+
+def roles_of(claims: Mapping[str, Any], settings: Operators) -> frozenset[str]:
+    """List the roles that a token gives."""
+    held = set(texts(claims.get(settings.roles.claim)))
+    return frozenset(role for role in ROLES if held & set(getattr(settings.roles, role)))
+
+
+def has_factor(claims: Mapping[str, Any], settings: Operators) -> bool:
+    """Whether a token says that a second factor was shown."""
+    wanted = settings.second_factor
+    return bool(set(texts(claims.get("amr"))) & set(wanted.amr) or set(texts(claims.get("acr"))) & set(wanted.acr))
+
+
+def invalid(why: str) -> Denied:
+    """Make the refusal of a token that is not believed."""
+    return Denied(401, why, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
+def texts(claim: object) -> list[str]:
+    """Return the texts of a claim that is one or a list of them."""
+    return [one for one in (claim if isinstance(claim, list) else [claim]) if isinstance(one, str)]

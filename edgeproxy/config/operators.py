@@ -1,0 +1,82 @@
+"""People who sign in by OpenID Connect, as the collector's file has them: whose word is believed, and who is what."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import parsers
+from edgeproxy.config.part import Part
+from edgeproxy.config.units import shown, text, wrong
+
+AN_ISSUER = "https://HOST, as the issuer's tokens have it in `iss`"
+A_CLAIM = "a list of texts that the claim has for them"
+
+
+def read_issuer(value: object) -> str:
+    """Read the URL of an issuer, exactly as its tokens name it."""
+    url = text(value, AN_ISSUER)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise wrong(f"{shown(url)} is not a URL", AN_ISSUER) from None
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
+        raise wrong(f"{shown(url)} is not the URL of an issuer", AN_ISSUER)
+    if parts.scheme == "http" and not parsers.is_loopback(parts.hostname):
+        raise wrong(f"{shown(url)} is reached in the clear", "write https://")
+    return url
+
+
+def read_word(value: object) -> str:
+    """Read a text that is not empty."""
+    said = text(value, "one text")
+    if not said.strip():
+        raise wrong("is empty", "one text")
+    return said
+
+
+Word = Annotated[str, BeforeValidator(read_word)]
+Words = tuple[Word, ...]
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Signatures with a public key: whoever knows that can make no token. There is neither `none` nor HMAC."""
+
+
+class OperatorRoles(Part):
+    """Which values of a claim make an operator what."""
+
+    claim: Word = "groups"
+    """The claim of a token that says it: a text, or a list of them."""
+    admin: Words = ()
+    """Who reads and changes everything."""
+    billing: Words = ()
+    """Who reads everything, and changes what money is about."""
+    support: Words = ()
+    """Who reads everything, pauses customers, and revokes and rotates keys."""
+    read: Words = ()
+    """Who reads everything."""
+
+
+class SecondFactor(Part):
+    """What in a token shows that somebody signed in with a second factor. One of these is enough."""
+
+    amr: Words = ("mfa",)
+    """Values of the claim `amr` (RFC 8176)."""
+    acr: Words = ()
+    """Values of the claim `acr`."""
+
+
+class Operators(Part):
+    """People who sign in at an issuer of OpenID Connect."""
+
+    issuer: Annotated[str, BeforeValidator(read_issuer)]
+    """Who vouches for them: the `iss` of tokens. Its keys are found by its /.well-known/openid-configuration."""
+    audience: Word
+    """Whom the tokens are for: their `aud`."""
+    roles: OperatorRoles
+    """Which values of a claim make an operator what."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
+    """How tokens may be signed."""
+    second_factor: SecondFactor = SecondFactor()
+    """What shows a second factor, without which sensitive actions are refused."""

@@ -270,6 +270,12 @@ def test_unusable_arguments_are_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
+def test_schema_prints_that_of_the_collector_too() -> None:
+    made = json.loads(run("schema", "collector").stdout)
+    assert (made["title"], "tokens" in made["properties"]) == ("edgeproxy: collector.yaml", True)
+    assert all("description" in field for field in made["properties"].values())
+
+
 def test_schema_prints_json() -> None:
     result = run("schema")
     assert result.exit_code == 0

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sized
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,13 @@ from edgeproxy.plural import counted
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
     from edgeproxy.config.models import Settings
+
+
+class FileKind(StrEnum):
+    """Which of the configuration files is meant."""
+
+    EDGE = "edge"
+    COLLECTOR = "collector"
 
 
 def check(config: ConfigFile) -> None:
@@ -63,13 +71,16 @@ def check(config: ConfigFile) -> None:
     typer.echo(f"OK: {summary(settings)}" if settings else "OK: a part, which another file has to include")
 
 
-def schema() -> None:
-    """Print the JSON Schema of edge.yaml, for editors."""
+def schema(
+    of: Annotated[FileKind, typer.Argument(metavar="[edge|collector]", help="Of which file.")] = FileKind.EDGE,
+) -> None:
+    """Print the JSON Schema of edge.yaml, or of collector.yaml, for editors."""
     import json
 
-    from edgeproxy.config.schema import schema
+    from edgeproxy.config import schema as schemas
 
-    typer.echo(json.dumps(schema(), indent=2))
+    made = schemas.schema() if of is FileKind.EDGE else schemas.collector_schema()
+    typer.echo(json.dumps(made, indent=2))
 
 
 def summary(settings: "Settings") -> str:

@@ -1,4 +1,4 @@
-"""The JSON Schema of edge.yaml, by which editors complete and check what operators write.
+"""The JSON Schemas of edge.yaml and collector.yaml, by which editors complete and check what operators write.
 
 Made of the models. What a value looks like in a file is in `FORMS`, by the reader of its type; what it means is
 the docstring below its field. Wherever a value is one text or number, a text with a `${VARIABLE}` may stand.
@@ -9,8 +9,9 @@ import copy
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from pydantic.json_schema import GenerateJsonSchema
@@ -19,6 +20,7 @@ from pydantic_core import core_schema
 from edgeproxy.config import (
     admin,
     auth,
+    collector,
     cors,
     directory_settings,
     methods,
@@ -26,12 +28,14 @@ from edgeproxy.config import (
     networks,
     parsers,
     paths,
+    regions,
     rewrites,
     rules,
     timeouts,
     tokens,
     units,
 )
+from edgeproxy.config.part import Part
 
 Schema = dict[str, Any]
 
@@ -43,9 +47,12 @@ PORT = ":[0-9]{1,5}"
 
 MODELS = (admin, auth, cors, directory_settings, networks, paths, rewrites, rules, timeouts, models)
 """The modules with models, those that others import first."""
+COLLECTOR_MODELS = (*MODELS, regions, collector)
+"""The same for collector.yaml: of two models of one name the last counts."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "KeyLimit": {"name"}, "Written": {"upstreams", "routes"}}
 """Fields that a model must have in the end, and a file need not: another file has them, or a default is made."""
+COLLECTOR_ELSEWHERE = {**ELSEWHERE, "Written": {"tokens"}}
 
 
 class Form(NamedTuple):
@@ -146,6 +153,13 @@ FORMS: dict[Hashable, Form] = {
     parsers.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
     parsers.read_words: Form(lambda inner: any_of({"type": "string"}, inner), lambda _: None),
     tokens.read_pairs: Form(lambda inner: any_of(PAIRS, inner), lambda _: None),
+    collector.read_database: Form(
+        always(text(r"sqlite:///.*[^/]|postgresql://.+", "sqlite:///var/collector/ledger.db"))
+    ),
+    collector.read_kept: Form(
+        always(text(r"forever|[0-9]+ ?day", "400day", "forever")),
+        lambda kept: "forever" if kept is None else f"{kept / collector.DAY_SECONDS:g}day",
+    ),
     tokens.read_digests: Form(lambda inner: any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
     admin.read_admin: Form(lambda inner: any_of(words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
     parsers.read_endpoint: Form(lambda inner: any_of(ENDPOINT, inner)),
@@ -242,12 +256,23 @@ class Editor(GenerateJsonSchema):
 
 def schema() -> Schema:
     """Make the JSON Schema of edge.yaml and of what it includes, draft 2020-12."""
-    made = models.Written.model_json_schema(schema_generator=Editor)
+    return _schema("edge.yaml", models.Written, MODELS, ELSEWHERE)
+
+
+def collector_schema() -> Schema:
+    """Make that of collector.yaml."""
+    return _schema("collector.yaml", collector.Written, COLLECTOR_MODELS, COLLECTOR_ELSEWHERE)
+
+
+def _schema(
+    file: str, root: type[Part], modules: tuple[ModuleType, ...], elsewhere: Mapping[str, Collection[str]]
+) -> Schema:
+    made = root.model_json_schema(schema_generator=Editor)
     parts = {"Written": made, **made["$defs"]}
     for name, part in parts.items():
-        for field, meaning in meanings()[name].items():
+        for field, meaning in meanings(modules)[name].items():
             part["properties"][field]["description"] = meaning
-        needed = [field for field in part.get("required", ()) if field not in ELSEWHERE.get(name, ())]
+        needed = [field for field in part.get("required", ()) if field not in elsewhere.get(name, ())]
         part.pop("required", None)
         if needed:
             part["required"] = needed
@@ -255,14 +280,14 @@ def schema() -> Schema:
         **any_of({"type": "string"}, {"type": "array", "items": {"type": "string"}}),
         "description": "Further files of this form, from where this file is.",
     }
-    return {"$schema": DIALECT, "title": "edgeproxy: edge.yaml", **{k: v for k, v in made.items() if k != "title"}}
+    return {"$schema": DIALECT, "title": f"edgeproxy: {file}", **{k: v for k, v in made.items() if k != "title"}}
 
 
 @functools.cache
-def meanings() -> dict[str, dict[str, str]]:
+def meanings(modules: tuple[ModuleType, ...] = MODELS) -> dict[str, dict[str, str]]:
     """Collect the docstring below each field of each model, those of its parents included."""
     found: dict[str, dict[str, str]] = {}
-    for node in itertools.chain.from_iterable(ast.parse(inspect.getsource(module)).body for module in MODELS):
+    for node in itertools.chain.from_iterable(ast.parse(inspect.getsource(module)).body for module in modules):
         if isinstance(node, ast.ClassDef):
             inherited = [found.get(ast.unparse(parent), {}) for parent in node.bases]
             found[node.name] = {field: text for fields in inherited for field, text in fields.items()}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edgeproxy.config.schema import ELSEWHERE, schema
+from edgeproxy.config.load import load_collector
+from edgeproxy.config.schema import COLLECTOR_ELSEWHERE, ELSEWHERE, collector_schema, schema
 from edgeproxy.config.unsupported import LATER
 from tests.config.conftest import LEAST
 
@@ -65,6 +66,40 @@ def test_a_section_has_every_setting_with_its_default(section):
 
 def test_every_mapping_has_a_section():
     assert {described(section)[0] for section in DESCRIBED} == {"Written", *MADE["$defs"]}
+
+
+COLLECTOR_TEXT = (DOCS / "collector-configuration.md").read_text()
+COLLECTOR_SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", COLLECTOR_TEXT, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("section", COLLECTOR_SECTIONS)
+def test_a_section_of_the_collector_has_every_setting_with_its_default(section):
+    made = collector_schema()
+    name = "Written" if section == "At the top" else mapping(made["properties"][section])
+    part = made if name == "Written" else made["$defs"][name]
+    lines = [re.split(r"(?<!\\)\|", line.strip("|")) for line in COLLECTOR_SECTIONS[section].splitlines()]
+    rows = {row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in lines if len(row) == 4}
+    rows = {name: row for name, row in rows.items() if name not in ("setting", "---")}
+    assert rows.keys() == part["properties"].keys()
+    needed = {*part.get("required", ()), *(COLLECTOR_ELSEWHERE["Written"] if name == "Written" else ())}
+    for setting, (_, default, meaning) in rows.items():
+        assert meaning
+        assert (default == "**required**") == (setting in needed), setting
+        if "default" in part["properties"][setting]:
+            assert default == f"`{part['properties'][setting]['default']}`", setting
+
+
+def test_every_mapping_of_the_collector_has_a_section_here_or_on_the_edge_s_page():
+    made = collector_schema()
+    own = {mapping(made["properties"][section]) for section in COLLECTOR_SECTIONS if section != "At the top"}
+    assert made["$defs"].keys() - own <= MADE["$defs"].keys()
+
+
+def test_the_shortest_collector_yaml_passes(tmp_path):
+    (example,) = EXAMPLES.findall(COLLECTOR_TEXT)
+    file = tmp_path / "collector.yaml"
+    file.write_text(example)
+    assert load_collector(file, {}).tokens[0].role == "edge"
 
 
 def test_what_is_not_supported_yet_is_named():

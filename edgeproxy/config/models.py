@@ -17,6 +17,7 @@ from edgeproxy.config import parsers, units
 from edgeproxy.config.admin import Admin, guarded, read_admin
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
 from edgeproxy.config.auth import Auth
+from edgeproxy.config.compression import Compress, read_compress
 from edgeproxy.config.cors import Cors
 from edgeproxy.config.directory_settings import CacheKey, Directory, read_cache_key
 from edgeproxy.config.meters import CountName
@@ -477,6 +478,8 @@ class Route(Part):
     """The answer to all requests, whoever asks."""
     rewrite: Rewrite = Rewrite()
     """What is changed in paths and fields on the way to the upstream and back."""
+    compress: Annotated[Compress | None, BeforeValidator(read_compress)] = None
+    """Which answers are compressed for clients that take it: `on`, or {algorithms, types, min_size}."""
     cors: OwnCors | None = None
     """Which pages of other origins may call the route, in place of what holds for all; `off`: none."""
     upgrade: tuple[Protocol, ...] = ("websocket",)

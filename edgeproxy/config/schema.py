@@ -21,6 +21,7 @@ from edgeproxy.config import (
     admin,
     auth,
     collector,
+    compression,
     cors,
     directory_settings,
     methods,
@@ -45,7 +46,7 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (admin, auth, cors, directory_settings, networks, paths, rewrites, rules, timeouts, models)
+MODELS = (admin, auth, compression, cors, directory_settings, networks, paths, rewrites, rules, timeouts, models)
 """The modules with models, those that others import first."""
 COLLECTOR_MODELS = (*MODELS, regions, collector)
 """The same for collector.yaml: of two models of one name the last counts."""
@@ -163,6 +164,8 @@ FORMS: dict[Hashable, Form] = {
     tokens.read_digests: Form(lambda inner: any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
     admin.read_admin: Form(lambda inner: any_of(words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
     parsers.read_endpoint: Form(lambda inner: any_of(ENDPOINT, inner)),
+    compression.read_media_type: Form(always(text(rf"(?i:{compression.MEDIA_TYPE.pattern})", "application/json"))),
+    compression.read_compress: Form(lambda inner: any_of(words("on", True), OFF, inner), lambda _: "off"),
     rewrites.read_base: Form(always(text(rf"(?!.*/\.\.?(/|$)){rewrites.BASE.pattern}", "/api"))),
     rewrites.read_value: Form(always(text(rewrites.VALUE.pattern))),
     rewrites.read_request_field: Form(always(text(parsers.FIELD_NAME.pattern, "Cookie"))),

@@ -749,7 +749,8 @@ class Exchange:
         assert self.binding is not None
         finish = self.binding.route.finish
         if finish is not None:
-            finish.apply(head, self)
+            server.compressor = finish.apply(head, self)
+            chunked = chunked or server.compressor is not None
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.last:
             framing += b"Connection: close\r\n"

@@ -86,7 +86,7 @@ class Route:
         self.cors = cors
         self.door = Door(settings, cors, conditions(rules, settings.path), metrics.ruled) or None
         """What it asks of a request before anybody's key is looked at; None where it asks nothing."""
-        self.finish = Finish(settings.rewrite.response, cors) or None
+        self.finish = Finish(settings.rewrite.response, cors, settings.compress) or None
         """What it does to the heads of answers; None where it does nothing."""
         self.rewriter = Rewriter(settings.rewrite, base) or None
         """What it makes of requests; None where they go on as they are."""

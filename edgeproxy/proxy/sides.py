@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeproxy.limits.admission import LimitSet
     from edgeproxy.proxy.address import Address
     from edgeproxy.proxy.body import RequestBody
+    from edgeproxy.proxy.compression import Compressor
 
 E = TypeVar("E")
 
@@ -43,6 +44,9 @@ class UpstreamSide(IdleConnection, UpstreamEnd, Protocol[E]):
     """Whose answer it reads."""
     reusable: bool
     """Whether it may serve another request after this one."""
+
+    compressor: "Compressor | None"
+    """What compresses the content of the answer under way, if it is compressed."""
 
     @property
     def reused(self) -> bool:

@@ -28,6 +28,7 @@ from edgeproxy.proxy.tunnel import Tunnel
 from edgeproxy.proxy.unread import unread
 
 if TYPE_CHECKING:
+    from edgeproxy.proxy.compression import Compressor
     from edgeproxy.proxy.pool import Endpoint
     from edgeproxy.proxy.runtime import Runtime
 
@@ -40,7 +41,7 @@ UNDATED: dict[bytes, PlainAnswer] = {}
 """Those without Date, to which the time is still to be added at which they came."""
 
 # What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
-WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL = range(5)
+WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL, COMPRESSED = range(6)
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -53,6 +54,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_rechunk",
         "_state",
         "buffer",
+        "compressor",
         "deadline",
         "ended",
         "endpoint",
@@ -83,11 +85,13 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = NEVER
         self._state = WAITING
         self.full = self._paused = self._rechunk = False
+        self.compressor: Compressor | None = None
+        """What compresses the content of the answer under way, if it is compressed."""
 
     @property
     def rechunks(self) -> bool:
         """Whether an answer is under way that the client gets in chunks, each written whole."""
-        return self._rechunk and self._state in (CHUNKED, UNTIL_CLOSE)
+        return self._rechunk and self._state in (CHUNKED, UNTIL_CLOSE, COMPRESSED)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
@@ -166,6 +170,8 @@ class UpstreamConnection(asyncio.Protocol):
             if not head.length:
                 self.finished()
                 return
+            if self.compressor is not None:
+                self._state = COMPRESSED
         else:
             self._state, self.reusable = UNTIL_CLOSE, False
         if data:
@@ -210,6 +216,26 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._left:
             self.finished()
 
+    def relay_compressed(self, exchange: Exchange, data: bytes) -> None:
+        """A piece of a body of known length, of which nobody knows how long it is once it is compressed."""
+        compressor = self.compressor
+        assert compressor is not None
+        if len(data) > self._left:
+            exchange.fail(too_much())
+            return
+        self._left -= len(data)
+        self.write_packed(exchange, compressor.feed([data], last=not self._left), last=not self._left)
+        if not self._left:
+            self.finished()
+
+    def write_packed(self, exchange: Exchange, packed: bytes, *, last: bool) -> None:
+        """A piece of a compressed body, counted as the client gets it."""
+        exchange.bytes_out += len(packed)
+        for counter in exchange.outward:
+            counter.add(len(packed))
+        if packed or last:
+            exchange.client.write(encode([packed]) + (finish() if last else b""))
+
     def relay_chunked(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a chunked body: chunked again for the client, or bare for one that knows no chunks."""
         decoder = self._decoder
@@ -221,6 +247,8 @@ class UpstreamConnection(asyncio.Protocol):
         if decoder.rest:
             # The answer is whole. What follows it is nobody's.
             self.reusable = False
+        if self.compressor is not None:
+            parts = [self.compressor.feed(parts, last=decoder.done)]
         size = sum(map(len, parts))
         exchange.bytes_out += size
         for counter in exchange.outward:
@@ -228,7 +256,7 @@ class UpstreamConnection(asyncio.Protocol):
         trailers = exchange.read_trailers(decoder.trailers) if decoder.done else []
         if self._rechunk:
             end = finish(trailers) if decoder.done else b""
-            if parts or end:
+            if size or end:
                 exchange.client.write(encode(parts) + end)
         elif parts:
             exchange.client.write(b"".join(parts))
@@ -237,6 +265,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def relay_until_close(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a body that ends with its connection."""
+        if self.compressor is not None:
+            self.write_packed(exchange, self.compressor.feed([data]), last=False)
+            return
         exchange.bytes_out += len(data)
         for counter in exchange.outward:
             counter.add(len(data))
@@ -384,7 +415,9 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self.left_idle()
         elif self._state == UNTIL_CLOSE and self.ended:
-            if self._rechunk:
+            if self.compressor is not None:
+                self.write_packed(exchange, self.compressor.end(), last=True)
+            elif self._rechunk:
                 exchange.client.write(finish())
             exchange.complete()
         elif self._state == TUNNEL:
@@ -446,4 +479,5 @@ RELAY = {
     CHUNKED: UpstreamConnection.relay_chunked,
     UNTIL_CLOSE: UpstreamConnection.relay_until_close,
     TUNNEL: UpstreamConnection.relay_tunnel,
+    COMPRESSED: UpstreamConnection.relay_compressed,
 }

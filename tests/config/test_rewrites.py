@@ -3,6 +3,7 @@
 import pytest
 from pydantic_core import PydanticCustomError
 
+from edgeproxy.config.compression import Compress
 from edgeproxy.config.rewrites import (
     read_base,
     read_content,
@@ -162,3 +163,13 @@ def test_the_endpoints_of_an_upstream_have_one_path(problems, loaded):
     assert [(endpoint.url, endpoint.path) for endpoint in endpoints] == [
         ("http://a:1", "/x"), ("http://b:1", "/x"), ("http://c:1", "/x"),
     ]  # fmt: skip
+
+
+def test_what_is_compressed_is_of_known_types(loaded, problems):
+    text = UPSTREAM + "routes: [{path: /a, upstream: api, compress: %s}]"
+    assert loaded(text % "on", alone=True).routes[0].compress == Compress()
+    assert loaded(text % "off", alone=True).routes[0].compress is None
+    assert loaded(text % "{types: [Text/*]}", alone=True).routes[0].compress.types == ("text/*",)
+    assert problems(text % "{types: [text]}") == [
+        "edge.yaml:2: routes.0.compress.types.0: 'text' is not a media type, a type such as application/json, or text/*"
+    ]

@@ -135,7 +135,7 @@ def test_defaults_are_as_they_would_be_written(made):
         "pipelined": 16,
     }
     assert defaults(made["$defs"]["Tables"]) == {"customers": 200_000, "addresses": 200_000}
-    assert defaults(made["$defs"]["Route"]) == {"auth": "required", "cost": 1}
+    assert defaults(made["$defs"]["Route"]) == {"compress": "off", "auth": "required", "cost": 1}
     assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "host": "pass", "forward_key": False}
     assert defaults(made["$defs"]["Meter"]) == {"when": "answered", "pass": False}
     assert defaults(made["$defs"]["Endpoint"]) == {"weight": 1}
@@ -168,6 +168,8 @@ def test_defaults_are_as_they_would_be_written(made):
         'access_log: "${LOG}"',
         "access_log: {file: a.log, sample: 0.5%}",
         "security_headers: true",
+        "routes: [{path: /a, upstream: a, compress: on}, {path: /b, upstream: a, compress: off}]",
+        "routes: [{path: /a, upstream: a, compress: {algorithms: [gzip], types: [text/*, a/b+c], min_size: 1B}}]",
         "listen: {address: '127.0.0.1:1', authorize: true}",
         "networks: {allow: [10.0.0.0/8, '::1'], deny: [10.1.0.0/16], allow_file: a.txt, deny_file: b.txt}",
         "rules: [{name: a, path: /a/*, methods: [GET], field: X-A, contains: b c, larger: 1MiB, action: log}]",
@@ -245,6 +247,8 @@ def test_what_passes_check_is_valid(made, text):
         "hub: {url: redis://a, on_loss: allow}",
         "hub: {url: redis://a, tls: {server_name: a}}",
         "security_headers: maybe",
+        "routes: [{path: /a, upstream: a, compress: gzip}]",
+        "routes: [{path: /a, upstream: a, compress: {types: [text]}}]",
         "networks: {deny: 10.0.0.1}",
         "rules: [{path: /a}]",
         "limits: {ipv6_prefix: 32}",

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import web
@@ -21,6 +21,7 @@ from edgeproxy.collector.endpoints import Handlers, endpoints
 from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
 from edgeproxy.collector.handlers.directory import DirectoryHandlers
+from edgeproxy.collector.handlers.events import EventHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
@@ -29,6 +30,7 @@ from edgeproxy.collector.incoming import asked, checked, json_of
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.events.intake import Intake
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.ingest import Ingest, Unavailable
 from edgeproxy.ledger.names import Names
@@ -48,10 +50,18 @@ WHY = {
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Queues(NamedTuple):
+    """What counts: the batches of edges, and the events of services."""
+
+    ingest: Ingest
+    intake: Intake
+
+
 class Service:
     """What answers: the handlers, and what lets a request through to them."""
 
-    def __init__(self, database: Database, ingest: Ingest, settings: Settings, names: Names, metrics: Metrics) -> None:
+    def __init__(self, database: Database, queues: Queues, settings: Settings, names: Names, metrics: Metrics) -> None:
+        ingest, intake = queues
         self._database = database
         self._metrics = metrics
         self.denials = audit.Denials(database)
@@ -64,6 +74,7 @@ class Service:
             AccountHandlers(database, metrics),
             RegionHandlers(database, settings, metrics),
             DirectoryHandlers(),
+            EventHandlers(database, intake, metrics),
         )
         self._callers = Callers(settings)
         self.use(settings)
@@ -83,6 +94,7 @@ class Service:
         self.handlers.ledger.use(settings)
         self.handlers.accounts.use(settings)
         self.handlers.regions.use(settings)
+        self.handlers.events.use(settings)
 
     def application(self, connections: WebListener) -> web.Application:
         """Make the application with all endpoints, of which these connections ask."""

@@ -13,6 +13,7 @@ from edgeproxy.accounts.audit import Caller
 from edgeproxy.collector.auth import CUSTOMER, Holder
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
+JSON_LINES = "application/x-ndjson"
 
 ANYONE = None
 """Whoever asks, also without a token."""

@@ -29,8 +29,11 @@ from edgeproxy.collector.endpoint import (
     BYTES,
     CSV,
     EDGE,
+    JSON,
+    JSON_LINES,
     OWN,
     READERS,
+    SERVICE,
     SUPPORT,
     TEXT,
     Endpoint,
@@ -39,6 +42,7 @@ from edgeproxy.collector.endpoint import (
 from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
 from edgeproxy.collector.handlers.directory import DirectoryHandlers
+from edgeproxy.collector.handlers.events import EventHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
@@ -55,6 +59,7 @@ class Handlers(NamedTuple):
     accounts: AccountHandlers
     regions: RegionHandlers
     directory: DirectoryHandlers
+    events: EventHandlers
 
 
 BATCH_FIELDS = {
@@ -77,12 +82,14 @@ CREATES: Any = {
     "refuses": (409, 422),
     "status": 201,
 }
+EVENT_MEDIA = (JSON, JSON_LINES, "application/cloudevents+json", "application/cloudevents-batch+json")
+A_LETTER = "/v1/dead-letters/{letter}"
 A_BATCH = "/v1/quarantine/{edge}/{seq}"
 
 
 def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
     """List all endpoints."""
-    standing, ledger, quarantine, audit, accounts, regions, directory = handlers
+    standing, ledger, quarantine, audit, accounts, regions, directory, events = handlers
     return (
         # The ledger: what edges have counted.
         Endpoint(
@@ -107,6 +114,30 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             sends=models.EdgeChange,
             answers=models.EdgeChanged,
             refuses=(409,),
+        ),
+        # Usage that services report.
+        Endpoint(
+            *("POST", "/v1/events", SERVICE, events.take, "Take events; answered once they are on disk."),
+            media=EVENT_MEDIA,
+            answers=models.EventsTaken,
+            status=202,
+            refuses=(413, 415, 429),
+        ),
+        Endpoint(
+            *("GET", "/v1/dead-letters", ADMIN, events.letters, "Events that were rejected."),
+            query=models.DeadLettersQuery,
+            answers=models.DeadLetters,
+        ),
+        Endpoint("GET", A_LETTER, ADMIN, events.letter, "An event that was rejected.", answers=models.DeadLetter),
+        Endpoint(
+            *("POST", f"{A_LETTER}/replay", ADMIN, events.replay),
+            "Count it after all, as it is or as it is sent.",
+            media=(JSON,),
+            answers=models.EventsTaken,
+            refuses=(409, 422),
+        ),
+        Endpoint(
+            *("DELETE", A_LETTER, ADMIN, events.discard, "Take it out for good."), query=models.WhyQuery, status=204
         ),
         # What edges must know of customers and keys.
         Endpoint(

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from edgeproxy import __version__, log
 from edgeproxy.accounts import audit
-from edgeproxy.collector.app import Service
+from edgeproxy.collector.app import Queues, Service
 from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.publisher import Publisher
@@ -23,6 +23,7 @@ from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import Address
 from edgeproxy.database.database import LOST, Database, Unusable, reason
 from edgeproxy.directory.signing import UnusableKey
+from edgeproxy.events.intake import Intake
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.chain_audit import Broken
 from edgeproxy.ledger.ingest import Ingest
@@ -120,7 +121,9 @@ async def collect(
         names.found(*await queries.names(connection))
     ingest = Ingest(database, names, metrics)
     settling = tasks.start("ingest", ingest.run())
-    service = Service(database, ingest, settings, names, metrics)
+    intake = Intake(database, names, metrics)
+    counting = tasks.start("events", intake.run())
+    service = Service(database, Queues(ingest, intake), settings, names, metrics)
     service.handlers.directory.publisher = publisher
     connections = WebListener(CONNECTIONS)
     runner = web.AppRunner(
@@ -148,8 +151,8 @@ async def collect(
     tasks.start("denials", record_denials(service.denials))
     tasks.start("reload", Reload(settings, service, names, listener, metrics).watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
-    # Without the queue nothing is of use, and whoever looks after the process should know.
-    await asyncio.wait([stopped, settling], return_when=asyncio.FIRST_COMPLETED)
+    # Without the queues nothing is of use, and whoever looks after the process should know.
+    await asyncio.wait([stopped, settling, counting], return_when=asyncio.FIRST_COMPLETED)
     service.unready = "draining"
     logger.info("collector draining", seconds=DRAIN_SECONDS)
     if publisher is not None:
@@ -158,7 +161,9 @@ async def collect(
     listening.close()  # Whoever connects from here on should try another.
     await runner.cleanup()
     ingest.end()
+    intake.end()
     await settling
+    await counting
     await write_denials(service.denials)
     await tasks.cancel()
     logger.info("collector stopped")

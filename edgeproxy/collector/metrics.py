@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from edgeproxy.events.intake import Receipt
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.ledger.edges import EdgeStanding
 from edgeproxy.metrics import BUCKETS
@@ -31,7 +32,12 @@ class Metrics:
         for verdict in Verdict:
             self.batches.labels(verdict.value)
         self.rows = Counter("collector_rows_total", "Usage rows counted", registry=registry)
-        self.busy = Counter("collector_busy_total", "Batches whose senders were asked to come back", registry=registry)
+        self.events = Counter(
+            "collector_events_total", "Events, by what became of them", ("result",), registry=registry
+        )
+        for result in ("accepted", "duplicate", "rejected"):
+            self.events.labels(result)
+        self.busy = Counter("collector_busy_total", "Requests whose senders were asked to come back", registry=registry)
         self.failures = Counter("collector_commit_failures_total", "Transactions that failed", registry=registry)
         self.denied = Counter("collector_denied_total", "Requests without the token they need", registry=registry)
         self.waiting = Gauge("collector_waiting_batches", "Batches that wait for a transaction", registry=registry)
@@ -66,6 +72,12 @@ class Metrics:
         self.unknown = Gauge(
             "collector_unknown_names", "Names with usage that the configuration lacks", ("kind",), registry=registry
         )
+
+    def events_settled(self, receipt: Receipt) -> None:
+        """Count what became of the events of a request."""
+        self.events.labels("accepted").inc(receipt.accepted)
+        self.events.labels("duplicate").inc(receipt.duplicates)
+        self.events.labels("rejected").inc(len(receipt.rejected))
 
     def queued(self, batches: int) -> None:
         """Set how many batches wait for a transaction."""

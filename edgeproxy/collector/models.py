@@ -15,6 +15,7 @@ from edgeproxy.collector.endpoint import Query
 from edgeproxy.config.models import Name
 from edgeproxy.config.regions import REGIONS_MAX
 from edgeproxy.config.units import Whole, wrong
+from edgeproxy.events.dead_letters import PAGE_LETTERS_MAX
 from edgeproxy.ledger.queries import FORMATS, ROWS_MAX
 from edgeproxy.regions.latencies import MS_MAX
 
@@ -93,6 +94,51 @@ class Usage(TypedDict):
     rows: list[dict[str, Any]]
     next: NotRequired[str]
     unknown: NotRequired[dict[str, list[str]]]
+
+
+class EventRejected(TypedDict):
+    """An event that was not counted: its place in the request, from 0, and why."""
+
+    index: int
+    error: str
+
+
+class EventsTaken(TypedDict):
+    """What became of events."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[EventRejected]
+
+
+class DeadLettersQuery(Query):
+    """Which dead letters."""
+
+    limit: Annotated[int, BeforeValidator(Whole(1, PAGE_LETTERS_MAX)), in_query(1, PAGE_LETTERS_MAX)] = 100
+    cursor: Printed = ""
+
+
+class WhyQuery(Query):
+    """Why something is done."""
+
+    why: Printed
+
+
+class DeadLetter(TypedDict):
+    """An event that was rejected."""
+
+    id: str
+    received: str
+    token: str
+    error: str
+    event: Any
+
+
+class DeadLetters(TypedDict):
+    """Events that were rejected, oldest first."""
+
+    dead_letters: list[DeadLetter]
+    next: NotRequired[str]
 
 
 class Edges(TypedDict):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-CountName = Literal["requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer"]
+CountName = Literal["requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events"]
 
 
 class Measure(NamedTuple):
@@ -19,6 +19,8 @@ class Measure(NamedTuple):
     """The number is counted that the upstream reports in the meter's field, in the head of its answer."""
     in_trailers: bool = False
     """The number is counted that the upstream reports there among the trailers of its answer."""
+    is_of_services: bool = False
+    """Nothing is counted at the edge: services report it to the collector, in events."""
 
     @property
     def is_reported(self) -> bool:
@@ -33,6 +35,7 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "bytes_out": Measure(bytes_out=True),
     "response_header": Measure(in_head=True),
     "response_trailer": Measure(in_trailers=True),
+    "events": Measure(is_of_services=True),
 }
 
 

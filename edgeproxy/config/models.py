@@ -148,7 +148,8 @@ class Meter(Part):
     """A named thing that is counted for billing."""
 
     count: CountName
-    """What is counted: requests, the bytes of bodies and tunnels, costs of routes, or what upstreams report."""
+    """What is counted: requests, the bytes of bodies and tunnels, costs of routes, what upstreams report, or the events
+    that services report to the collector."""
     when: Literal["answered", "success", "admitted"] = "answered"
     """Which requests count: answered below 500, successful (2xx and 3xx), or all that were let through."""
     header: FieldName | None = None

@@ -316,9 +316,13 @@ def _meters(tree: Table) -> Iterator[Fault]:
 
 
 def _quotas(tree: Table) -> Iterator[Fault]:
-    """Two quotas of one meter in the same days or months would be one."""
+    """Two quotas of one meter in the same days or months would be one; what services report is not held by edges."""
     once = Once()
+    of_services = [path[-1] for path, meter in members(tree, "meters") if meter.get("count") == "events"]
     for path, quota in _listed(tree, "quotas"):
+        if quota.get("meter") in of_services:
+            what = "counts what services report, which edges do not hold anybody to yet"
+            yield Fault((*path, "meter"), what, "write a meter that edges count, or leave the quota out")
         alike = [quota.get("meter"), quota.get("per"), quota.get("timezone", "UTC")]
         if all(isinstance(said, str) for said in alike) and (first := once.again((path[:-1], *alike), path)):
             yield Fault(path, "has the meter, time and time zone of the one at", "leave one of them out", first)

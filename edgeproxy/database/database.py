@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,7 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from edgeproxy.database.schema import DAY, REVISION, days, dropped, edges, hours, ledger, series
+from edgeproxy.database.schema import DAY, REVISION, days, dropped, edges, events, hours, ledger, series
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until a server must have answered."""
@@ -213,6 +214,24 @@ class Database:
             insert = insert.from_select(names, _unnested(lists))
             rows = {name: [row[name] for row in rows] for name in names}
         await connection.execute(insert.on_conflict_do_nothing(), rows)
+
+    async def begin_events(self, connection: AsyncConnection, found: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
+        """Make rows of events, in the order of the table's columns; return source and id of those that are new."""
+        columns = list(events.columns)
+        insert = self._insert(events)
+        if self.is_sqlite:
+            rows = sa.func.json_each(sa.bindparam("rows", type_=sa.Text())).table_valued("value", name="sent")
+            taken = [sa.func.json_extract(rows.c.value, f"$[{number}]") for number in range(len(columns))]
+            # The condition, as ON CONFLICT would be taken for a join's otherwise.
+            one_or_more = sa.select(*taken).select_from(rows).where(sa.true())
+            given: dict[str, Any] = {"rows": orjson.dumps(found).decode()}
+        else:
+            lists = {one.name: sa.bindparam(one.name, type_=ARRAY(one.type)) for one in columns}
+            one_or_more = _unnested(lists)
+            given = {one.name: list(values) for one, values in zip(columns, zip(*found, strict=True), strict=True)}
+        statement = insert.from_select([one.name for one in columns], one_or_more).on_conflict_do_nothing()
+        made = await connection.execute(statement.returning(events.c.source, events.c.id), given)
+        return {(source, number) for source, number in made}
 
     async def hold_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
         """Until the transaction ends nobody else changes what is rolled up; with `alone`, nobody counts either."""

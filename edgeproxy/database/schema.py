@@ -28,6 +28,10 @@ COUNTED, GAP, QUARANTINED = "counted", "gap", "quarantined"
 PLAIN, ZSTD = "identity", "zstd"
 """How `body` is kept."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
+EVENTS = "~events"
+"""What stands for an edge where usage is reported by services: no edge can have this name."""
+EVENTS_REGION = EVENTS_ROUTE = "-"
+"""What stands for their region and their route."""
 INTEGER_MAX = (1 << 63) - 1
 """The largest whole number of either database."""
 MINUTE_VALUE_MAX = INTEGER_MAX * MINUTE // DAY
@@ -147,6 +151,35 @@ checkpoints = Table(
     sqlite_strict=True,
 )
 dropped = sums("dropped", "day", postgresql_with={"fillfactor": 70})
+
+# What services reported, each event once: the rows of the ledger whose edge is EVENTS are made of these.
+events = Table(
+    "events",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("customer", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("value", INTEGER, nullable=False),
+    Column("time", INTEGER, nullable=False),
+    Column("is_dated", INTEGER, nullable=False),  # 0 where the time is that of its arrival.
+    Column("request_id", Text),
+    Index("events_time", "time"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+# Events that were rejected, for people to look at.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUIDv7.
+    Column("received", INTEGER, nullable=False),
+    Column("token", Text, nullable=False),  # Who sent it.
+    Column("error", Text, nullable=False),
+    Column("event", Text, nullable=False),  # JSON.
+    sqlite_strict=True,
+)
 
 # Who changed what, and who was denied (accounts/audit.py). Rows are only ever added.
 audit = Table(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.database.database import Database
-from edgeproxy.database.schema import GAP, QUARANTINED, batches, edges
+from edgeproxy.database.schema import EVENTS, GAP, QUARANTINED, batches, edges
 from edgeproxy.ledger.queries import written
 from edgeproxy.usage.batch import FIRST, NAME
 
@@ -20,7 +20,9 @@ LISTED_MAX = 1000
 SHOWN_MAX = 200
 """Edges that metrics name: those that are most behind, and those that have most gaps."""
 
-SERVING = edges.c.retired.is_(None) | (edges.c.retired != edges.c.seq)
+EDGES = edges.c.edge != EVENTS
+"""Which rows are edges: one stands for what services report."""
+SERVING = EDGES & (edges.c.retired.is_(None) | (edges.c.retired != edges.c.seq))
 """Which edges are not retired."""
 
 
@@ -45,7 +47,7 @@ class EdgeStanding(NamedTuple):
 async def standing(connection: AsyncConnection) -> EdgeStanding:
     """The figures of this moment."""
     serving = sa.func.coalesce(sa.func.sum(sa.case((SERVING, 1), else_=0)), 0)
-    count, active = (await connection.execute(sa.select(sa.func.count(), serving).select_from(edges))).one()
+    count, active = (await connection.execute(sa.select(sa.func.count(), serving).where(EDGES))).one()
     states = sa.select(batches.c.state, sa.func.count()).where(batches.c.state.in_([GAP, QUARANTINED]))
     odd: dict[str, int] = {row[0]: row[1] for row in await connection.execute(states.group_by(batches.c.state))}
     behind = sa.select(edges.c.edge, edges.c.until).where(SERVING, edges.c.until.is_not(None))
@@ -66,7 +68,7 @@ async def standing(connection: AsyncConnection) -> EdgeStanding:
 
 async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any]]:
     """How each edge is: its watermark, its last batch, how far it is behind, and what it lacks."""
-    found = (await connection.execute(sa.select(edges).order_by(edges.c.edge))).all()
+    found = (await connection.execute(sa.select(edges).where(EDGES).order_by(edges.c.edge))).all()
     told = {
         row.edge: {
             "edge": row.edge,

@@ -18,13 +18,18 @@ from edgeproxy.database.database import Database
 from edgeproxy.database.schema import (
     COUNTED,
     DAY,
+    EVENTS,
+    EVENTS_REGION,
+    EVENTS_ROUTE,
     GAP,
     HOUR,
+    MINUTE,
     QUARANTINED,
     batches,
     days,
     dropped,
     edges,
+    events,
     hours,
     ledger,
     series,
@@ -48,12 +53,15 @@ class Sums(NamedTuple):
     total: int = 0
     dropped: int = 0
     """Batches that were dropped for their age; they are among the batches."""
+    events: int = 0
+    """Events that services reported."""
 
     def __str__(self) -> str:
+        said = f", {counted(self.events, 'event')}" if self.events else ""
         gone = f" ({self.dropped} of them dropped)" if self.dropped else ""
         return (
             f"{counted(self.edges, 'edge')}, {counted(self.batches, 'batch')}{gone}, {counted(self.gaps, 'gap')}, "
-            f"{self.quarantined} quarantined; total {self.total}"
+            f"{self.quarantined} quarantined{said}; total {self.total}"
         )
 
 
@@ -63,7 +71,8 @@ async def verify(database: Database) -> Sums:
     async with database.reading(whole=True) as connection:
         rolled = await rollup.read(connection)
         for mark in (await connection.execute(sa.select(edges).order_by(edges.c.edge))).all():
-            found = await Edge(connection, mark.edge, rolled).verify(mark.seq, mark.hash)
+            edge = Edge(connection, mark.edge, rolled)
+            found = await (edge.verify_events() if mark.edge == EVENTS else edge.verify(mark.seq, mark.hash))
             sums = Sums(*(one + other for one, other in zip(sums, found, strict=True)))
         strangers = sa.select(series.c.edge).where(series.c.edge.not_in(sa.select(edges.c.edge))).limit(1)
         stranger = (await connection.execute(strangers)).scalar_one_or_none()
@@ -112,6 +121,36 @@ class Edge:
             total += await self._day(day, {})
         gone = 0 if at is None else at.batches
         return Sums(1, count[COUNTED] + gone, count[GAP], count[QUARANTINED], total, gone)
+
+    async def verify_events(self) -> Sums:
+        """What there is of usage that services reported, where it is what their events say; raises Broken."""
+        self._numbers = await series_of(self._connection, self._edge)
+        self._names = {number: what for what, number in self._numbers.items()}
+        others = await self._days()
+        columns = events.c
+        minute = (columns.time - columns.time % MINUTE).label("minute")
+        value = sa.cast(sa.func.sum(columns.value), sa.BigInteger)
+        statement = (
+            sa.select(minute, columns.customer, columns.meter, value, sa.func.count())
+            .group_by(minute, columns.customer, columns.meter)
+            .order_by(minute)
+        )
+        total = number = 0
+        said: dict[int, dict[What, int]] = {}
+        day = None
+        async for at, customer, meter, sum_, count in await self._connection.stream(statement):
+            if day is not None and at - at % DAY != day:
+                total += await self._day(day, said)
+                said = {}
+            day = at - at % DAY
+            others.discard(day)
+            said.setdefault(at, {})[EVENTS_REGION, customer, meter, EVENTS_ROUTE] = sum_
+            number += count
+        if day is not None:
+            total += await self._day(day, said)
+        for other in sorted(others):
+            total += await self._day(other, {})
+        return Sums(total=total, events=number)
 
     async def _comes_to(self, watermark: int, settled: int) -> None:
         """Whether its batches come to its watermark; raises Broken."""

@@ -126,8 +126,8 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
             "meters.m.when: 'never' is not known here, write answered or success or admitted",
         ),
         ("meters: {m: {count: [requests]}}",
-         "meters.m.count: is not a single value, write 'requests', 'bytes_in', 'bytes_out', 'cost', 'response_header' "
-         "or 'response_trailer'"),
+         "meters.m.count: is not a single value, write 'requests', 'bytes_in', 'bytes_out', 'cost', 'response_header', "
+         "'response_trailer' or 'events'"),
         ("meters: {m: {count: bytes}}", "meters.m.count: 'bytes' is not known here, did you mean bytes_in?"),
         ("meters: {m: {count: response_header, header: 'X Tokens'}}",
          "meters.m.header: 'X Tokens' is not the name of a field, letters, digits and - such as X-Cost"),

@@ -188,6 +188,13 @@ def test_quotas_of_another_shape_are_left_to_the_models(problems):
     assert len(problems(text)) == 1 + 3 + 3 + 1
 
 
+def test_nobody_is_held_to_what_services_report(problems):
+    meters = "meters: {tokens: {count: events}, hits: {count: requests}, odd: x}\n"
+    quota = "{meter: tokens, per: month, included: 5, cap: hard}"
+    said = problems(LEAST + meters + f"tiers: {{t: {{quotas: [{quota}]}}}}\n")
+    assert said[1].startswith("edge.yaml:4: tiers.t.quotas.0.meter: counts what services report, which edges do not")
+
+
 def test_the_meter_of_a_quota_must_exist(problems):
     missing = "{meter: request, per: day, included: 5}"
     assert problems(LEAST + f"tiers: {{t: {{quotas: [{MONTHLY}, {missing}]}}}}\n") == [

@@ -173,11 +173,11 @@ class Collector:
     def send(
         self, method: str, path: str, content: object = None, *, token: str | None = ADMIN, **fields: str
     ) -> Answer:
-        """Ask for a change, of JSON; names of `fields` have _ for -."""
+        """Ask for a change, of JSON or of bytes as they are; names of `fields` have _ for -."""
         said = {name.replace("_", "-"): value for name, value in fields.items()}
         if token is not None:
             said["Authorization"] = f"Bearer {token}"
-        body = b"" if content is None else orjson.dumps(content)
+        body = content if isinstance(content, bytes) else b"" if content is None else orjson.dumps(content)
         return ask(self.port, path, method=method, fields=said, body=body)
 
     def usage(self, *, token: str = READ, **query: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Usage that services report themselves: events, each of which counts once."""

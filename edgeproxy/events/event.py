@@ -1,0 +1,165 @@
+"""An event, and the forms in which it comes: ours, and CloudEvents 1.0. Pure.
+
+`{id, source, customer, meter, value, time, request_id}`; of a CloudEvent `type` is the meter, `subject` the customer,
+and `data` is `{value, request_id}`. `source` and `id` together say which event it is.
+"""
+
+import re
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from edgeproxy.config.nearest import nearest
+from edgeproxy.usage.batch import NAME
+
+EVENTS_MAX = 10_000
+"""Events of a request."""
+BODY_BYTES_MAX = 4 << 20
+"""Bytes of a request's body, uncompressed."""
+VALUE_MAX = 10**12
+"""The largest value of one event."""
+CHARACTERS_MAX = 255
+"""Characters of an id, a source or a request id."""
+KEPT_SECONDS = 400 * 86400
+"""For how long it is known which events were counted: older ones are rejected, as they might have been."""
+AHEAD_SECONDS = 300
+"""How far an event's time may be ahead of ours."""
+
+TEXT = re.compile(rf"[!-~](?:[ -~]{{0,{CHARACTERS_MAX - 1}}})")
+FIELDS = ("id", "source", "customer", "meter", "value", "time", "request_id")
+CLOUD_FIELDS = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
+DATA_FIELDS = ("value", "request_id")
+
+
+class BadEvent(ValueError):
+    """It is no event: a sentence why."""
+
+
+class BadBody(ValueError):
+    """A body that has no events in any form: a sentence why."""
+
+
+class Event(NamedTuple):
+    """Usage that a service reports. `time` is in Unix seconds."""
+
+    source: str
+    id: str
+    customer: str
+    meter: str
+    value: int
+    time: int
+    request_id: str | None
+    is_dated: bool = True
+    """Whether its sender said the time: else it is that of its arrival, and another one when it is sent again."""
+
+    @property
+    def minute(self) -> int:
+        """The Unix second at which the minute begins that it counts in."""
+        return self.time - self.time % 60
+
+
+def objects(body: bytes) -> list[Any]:
+    """Return what is sent: a JSON object, an array of them, or JSON lines. Raises BadBody."""
+    if len(body) > BODY_BYTES_MAX:
+        raise BadBody(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
+    try:
+        said = orjson.loads(body)
+        found = said if isinstance(said, list) else [said]
+    except orjson.JSONDecodeError as whole:
+        lines = body.split(b"\n")
+        try:
+            found = [orjson.loads(line) for line in lines if line.strip()]
+        except orjson.JSONDecodeError:
+            raise BadBody(f"the body is neither JSON nor JSON lines: {whole}") from None
+    if not found:
+        raise BadBody("there is no event in the body")
+    if len(found) > EVENTS_MAX:
+        raise BadBody(f"there are {len(found)} events in the body, and {EVENTS_MAX} is the most")
+    return found
+
+
+def read(said: Any, meters: Collection[str], now: float) -> Event:
+    """Return the event that this JSON says; raises BadEvent. `meters`: those that count events."""
+    if not isinstance(said, dict):
+        raise BadEvent("is not an object")
+    fields = _of_cloud(said) if "specversion" in said else _known(said, FIELDS, "")
+    event = Event(
+        source=_text(fields, "source"),
+        id=_text(fields, "id"),
+        customer=_name(fields, "customer"),
+        meter=_name(fields, "meter"),
+        value=_value(fields.get("value")),
+        time=int(now) if fields.get("time") is None else _time(fields["time"]),
+        request_id=None if fields.get("request_id") is None else _text(fields, "request_id"),
+        is_dated=fields.get("time") is not None,
+    )
+    if event.meter not in meters:
+        raise BadEvent(f"meter: {event.meter} is no meter that counts events")
+    if event.time > now + AHEAD_SECONDS:
+        raise BadEvent(f"time: is more than {AHEAD_SECONDS} s ahead")
+    if event.time < now - KEPT_SECONDS:
+        raise BadEvent(f"time: is more than {KEPT_SECONDS // 86400} days ago")
+    return event
+
+
+def _of_cloud(said: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a CloudEvent as ours; further attributes are its sender's own."""
+    if said["specversion"] != "1.0":
+        raise BadEvent("specversion: is not 1.0")
+    data = said.get("data")
+    if not isinstance(data, dict):
+        raise BadEvent('data: is not an object such as {"value": 1}')
+    _known(data, DATA_FIELDS, "data.")
+    ours = {"customer": said.get("subject"), "meter": said.get("type")}
+    return {**{name: said.get(name) for name in ("id", "source", "time")}, **ours, **data}
+
+
+def _known(said: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
+    for name in said:
+        if name == "dimensions":
+            raise BadEvent("dimensions: are not supported yet")
+        if name not in names:
+            near = nearest(name, names)
+            raise BadEvent(f"{prefix}{name[:40]}: unknown field" + (f", did you mean {near}?" if near else ""))
+    return said
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    said = fields.get(name)
+    if not isinstance(said, str) or not TEXT.fullmatch(said):
+        raise BadEvent(f"{name}: is not a text of 1 to {CHARACTERS_MAX} printable characters of ASCII")
+    return said
+
+
+def _name(fields: dict[str, Any], name: str) -> str:
+    said = fields.get(name)
+    if not isinstance(said, str) or not NAME.fullmatch(said):
+        raise BadEvent(f"{name}: is not a name")
+    return said
+
+
+def _value(said: Any) -> int:
+    if type(said) is not int or not 0 <= said <= VALUE_MAX:
+        raise BadEvent(f"value: is not a whole number from 0 to {VALUE_MAX}")
+    return said
+
+
+def _time(said: Any) -> int:
+    """The Unix second of a time of RFC 3339."""
+    try:
+        if not isinstance(said, str) or len(said) > 40 or "T" not in said.upper():
+            raise ValueError
+        at = datetime.fromisoformat(said.upper())
+        if at.tzinfo is None:
+            raise ValueError
+        return int(at.timestamp() // 1)
+    except (ValueError, OverflowError):
+        raise BadEvent("time: is not a time such as 2027-01-01T12:00:00Z") from None
+
+
+def differences(counted: Event, sent: Event) -> list[str]:
+    """The fields in which an event that was counted differs from one of the same id that is sent now."""
+    compared = ("customer", "meter", "value", "request_id", *(("time",) if counted.is_dated and sent.is_dated else ()))
+    return [name for name in compared if getattr(counted, name) != getattr(sent, name)]

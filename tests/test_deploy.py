@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 UNIT = ROOT / "deploy" / "edgeproxy.service"
 UNIT_OF_PROBE = ROOT / "deploy" / "edgeproxy-probe.service"
+UNIT_OF_BEACON = ROOT / "deploy" / "edgeproxy-beacon.service"
 TIMER = ROOT / "deploy" / "edgeproxy-probe.timer"
 UNIT_OF_COLLECTOR = ROOT / "deploy" / "edgeproxy-collector.service"
 PROMETHEUS = ROOT / "config" / "prometheus"
@@ -309,6 +310,14 @@ def test_the_unit_of_the_collector_starts_it_reloads_it_and_tries_again_whatever
     assert found["User"] != unit()["User"], "whoever has the edge has not the ledger"
 
 
+def test_the_unit_of_the_beacon_starts_it() -> None:
+    found = unit(UNIT_OF_BEACON)
+    (start,) = found["ExecStart"]
+    result = CliRunner().invoke(cli.app, shlex.split(start)[1:])
+    assert result.exit_code == 2
+    assert "/etc/edgeproxy/regions.yaml cannot be read" in result.stderr
+
+
 def probe(arguments: list[str], secrets: dict[str, str]) -> Result:
     """What the probe does with a command line of ours, once, where nobody answers."""
     assert arguments.pop(0) == "probe"
@@ -348,7 +357,9 @@ def test_compose_probes_its_edge_with_a_key_and_a_token_of_the_demonstration() -
 
 
 @needs_systemd
-@pytest.mark.parametrize("file", [UNIT, UNIT_OF_COLLECTOR, UNIT_OF_PROBE, TIMER], ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", [UNIT, UNIT_OF_COLLECTOR, UNIT_OF_PROBE, UNIT_OF_BEACON, TIMER], ids=lambda file: file.name
+)
 def test_systemd_understands_the_units(file: Path, tmp_path: Path) -> None:
     for unit in {file, file.with_suffix(".service")}:  # What a timer starts is beside it.
         copy = tmp_path / unit.name

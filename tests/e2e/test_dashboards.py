@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from edgeproxy.metrics import METRICS
 from edgeproxy.probe.steps import Step
 from edgeproxy.probe.told import Told
+from loadtest import dashboards
 from tests.support.authority import Authority
 from tests.support.collector import EDGE, Collector
 from tests.support.customers import UNLIMITED, key_of, people
@@ -174,3 +176,14 @@ def test_prometheus_answers_each_query_with_what_a_live_edge_tells(file: Path, p
         if not prometheus.asked(re.sub(r"\$\{?\w+\}?", ".*", asked)):
             without.update(re.findall(r"(?:(?:edge|edgeproxy|collector)_\w+|ALERTS)", query))
     assert without <= {*QUIET, "ALERTS"}
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine")
+@pytest.mark.skipif(REDIS is None, reason="there is no redis-server on this machine")
+def test_without_grafana_the_dashboards_are_drawn_with_every_panel(prometheus: Prometheus) -> None:
+    drawn = dict(dashboards.pages(f"http://{HOST}:{prometheus.port}", minutes=1))
+    assert {*drawn} == {file.stem for file in FILES}
+    for file in FILES:
+        titles = [panel["title"] for panel in read(file)["panels"]]
+        assert [escape(title) for title in titles if escape(title) not in drawn[file.stem]] == []
+    assert 0 < sum(page.count("nothing of it happened") for page in drawn.values()) < 15

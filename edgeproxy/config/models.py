@@ -34,7 +34,6 @@ Folder = Annotated[Path, BeforeValidator(parsers.read_folder)]
 File = Annotated[Path, BeforeValidator(parsers.read_file)]
 Wait = Annotated[float, BeforeValidator(units.read_wait)]
 Moment = Annotated[float, BeforeValidator(units.read_moment)]
-Bytes = Annotated[int, BeforeValidator(units.read_bytes)]
 Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
 Count = Annotated[int, BeforeValidator(units.Whole(1, units.COUNT_MAX))]
 Priority = Annotated[int, BeforeValidator(units.Whole(0, 1000))]
@@ -426,6 +425,8 @@ class Upstream(Part):
     """Where the service listens; requests are shared among its endpoints."""
     timeouts: Timeouts = Timeouts()
     """How long the upstream may take."""
+    buffer: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] | None = None
+    """With it, requests are sent once their bodies are whole; no body may be larger."""
     pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = 256
     """Idle connections that a worker keeps to each endpoint."""
     host: Annotated[str, BeforeValidator(parsers.read_sent_host)] = "pass"
@@ -541,6 +542,8 @@ class Limits(Part):
     """For the whole head of a request to arrive."""
     body_idle: Duration = 60.0
     """Between two pieces of a request's body."""
+    body_rate: Annotated[int | None, BeforeValidator(units.read_body)] = 240
+    """Bytes a second of which a body has to come, or to be taken, within each `body_idle`; `none`: any number."""
     keepalive_idle: Duration = 75.0
     """Between two requests of a connection."""
     connections: Annotated[int, BeforeValidator(units.Whole(1, 10_000_000))] = 20_000

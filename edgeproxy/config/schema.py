@@ -190,7 +190,9 @@ FORMS: dict[Hashable, Form] = {
     units.read_sample: Form(
         always(text(rf"(?!0+(\.0+)? ?%){units.SHARE.pattern}", "1%")), lambda share: f"{share * 100:g}%"
     ),
-    units.read_body: Form(always(text(f"none|{SIZE}", "none", "10MiB")), lambda _: "none"),
+    units.read_body: Form(
+        always(text(f"none|{SIZE}", "none", "10MiB")), lambda size: "none" if size is None else f"{size}B"
+    ),
     units.read_rate: Form(always(text(RATE, "60/min", "100/10s"))),
     units.read_moment: Form(always(text(f"{units.DATE.pattern}|{units.MOMENT.pattern}", "2027-01-01"))),
     units.read_switch: Form(lambda inner: words(True, False) if "type" in inner else inner, bool),

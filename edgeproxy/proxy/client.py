@@ -14,7 +14,7 @@ from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.exchange import Exchange, Refusal
 from edgeproxy.proxy.reset import reset, unacknowledged, was_reset
-from edgeproxy.proxy.states import FORWARDED, PARKED
+from edgeproxy.proxy.states import FORWARDED, GATHERING, PARKED
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
@@ -31,6 +31,9 @@ READ_AHEAD_BYTES = 64 << 10
 
 LINGER_SECONDS = 2.0
 """Seconds for which a closing connection still takes, and drops, what its client sends (RFC 9112 section 9.6)."""
+
+LINGER_SECONDS_MAX = 30.0
+"""As long as it sends: who is in the middle of an upload reads the answer only after that."""
 
 PROBE_SECONDS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before a client that has closed its side is probed, each time; the first are of the request's own time. Who
@@ -51,11 +54,13 @@ class Client(asyncio.Protocol):
         "choked",
         "cut_by",
         "deadline",
+        "due",
         "ended",
         "exchange",
         "forwarded",
         "gone",
         "last",
+        "linger_until",
         "peer",
         "probe_at",
         "probes",
@@ -90,6 +95,10 @@ class Client(asyncio.Protocol):
         """The client does not take what is written to it."""
         self.unsent = 0
         """Bytes that waited for it when that was last looked at; kept while it is choked or closing."""
+        self.due = 0
+        """How large the body has to be for its deadline to be put off."""
+        self.linger_until = 0.0
+        """Until when a closing connection is read at most."""
         self.cut_by = 0.0
         """When the connection is reset at the latest, once that is only put off."""
         self.reading = True
@@ -248,6 +257,7 @@ class Client(asyncio.Protocol):
         else:
             self.buffer = data
             return
+        self.due = exchange.snapshot.body_idle_bytes
         exchange.message += self.take(data)
 
     def take(self, data: bytes) -> bytes:
@@ -269,6 +279,8 @@ class Client(asyncio.Protocol):
         """Bytes while an exchange is under way: its body, its tunnel, or requests to come."""
         exchange = self.exchange
         if exchange is None or self.gone:
+            if self.linger_until:
+                self.deadline = max(self.deadline, min(monotonic() + LINGER_SECONDS, self.linger_until))
             return
         server = exchange.server
         if server is not None and server.tunnel:
@@ -279,12 +291,13 @@ class Client(asyncio.Protocol):
             except Refused as refusal:
                 exchange.fail(refusal)
                 return
-            snapshot = exchange.snapshot
             if server is not None:
-                assert exchange.route is not None
                 exchange.streamed = True
                 server.write(data)
-                self.deadline = monotonic() + (snapshot.body_idle if self.body else exchange.route.head_timeout)
+                self.put_off(exchange)
+            elif exchange.state is GATHERING:
+                self.put_off(exchange)
+                exchange.gather_more(data)
             else:
                 exchange.message += data
                 if len(exchange.message) > READ_AHEAD_BYTES:
@@ -293,6 +306,16 @@ class Client(asyncio.Protocol):
             self.buffer += data
             if self.enough():
                 self.pause()
+
+    def put_off(self, exchange: Exchange) -> None:
+        """A piece of the body has come."""
+        if self.body is None:
+            assert exchange.route is not None
+            self.deadline = monotonic() + exchange.route.head_timeout
+        elif self.body.size >= self.due:
+            # Not for each piece: one byte now and then would hold the upstream for ever.
+            self.due = self.body.size + exchange.snapshot.body_idle_bytes
+            self.deadline = monotonic() + exchange.snapshot.body_idle
 
     def enough(self) -> bool:
         """Whether what waits behind the request under way is as much as is read ahead, in bytes or in requests."""
@@ -319,7 +342,7 @@ class Client(asyncio.Protocol):
         elif self.enough():
             taken = False
         elif exchange.server is None:
-            taken = len(exchange.message) <= READ_AHEAD_BYTES
+            taken = len(exchange.message) <= READ_AHEAD_BYTES or exchange.state is GATHERING
         else:
             taken = not exchange.server.full
         if taken:
@@ -333,7 +356,7 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.choked = True
-        self.unsent = self.transport.get_write_buffer_size()
+        self.unsent = self.underway()
         exchange = self.exchange
         if exchange is None:
             self.pause()
@@ -373,12 +396,15 @@ class Client(asyncio.Protocol):
         """
         if self.gone:
             return
-        self.unsent = self.transport.get_write_buffer_size()
-        self.deadline = monotonic() + (self.runtime.snapshot.body_idle if self.unsent else LINGER_SECONDS)
+        now = monotonic()
+        self.unsent = self.underway()
+        waits = self.transport.get_write_buffer_size() > 0
+        self.deadline = now + (self.runtime.snapshot.body_idle if waits else LINGER_SECONDS)
         self.buffer, self.body = b"", None
         if linger and not self.ended and self.transport.can_write_eof():
             if not self.reading:
                 self.transport.resume_reading()
+            self.linger_until = now + LINGER_SECONDS_MAX
             self.gone = True
             self.transport.write_eof()
         else:
@@ -434,7 +460,7 @@ class Client(asyncio.Protocol):
         elif (self.gone or self.choked) and self.takes():
             # It is slow, but it takes what it is sent.
             self.deadline = monotonic() + self.runtime.snapshot.body_idle
-        elif self.gone and not self.unsent:
+        elif self.gone and not self.transport.get_write_buffer_size():
             self.transport.abort()
         elif self.gone:
             self.abort()
@@ -467,9 +493,9 @@ class Client(asyncio.Protocol):
             exchange.fail(Fault("http_response_timeout", "The upstream did not answer in time", status=504))
 
     def takes(self) -> bool:
-        """Whether the client has taken anything of what waits for it since this was last asked."""
-        before, self.unsent = self.unsent, self.transport.get_write_buffer_size()
-        return 0 < self.unsent < before
+        """Whether the client has taken enough of what is on its way since this was last asked."""
+        before, self.unsent = self.unsent, self.underway()
+        return 0 < self.unsent <= before - self.runtime.snapshot.body_idle_bytes
 
     def eof_received(self) -> bool:
         if was_reset(self.transport):

@@ -39,6 +39,7 @@ from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.limit_set import cost_in
 from edgeproxy.limits.policy import Policy
 from edgeproxy.proxy import answers, event_stream, metering, tunnel
+from edgeproxy.proxy.body_file import BodyFile
 from edgeproxy.proxy.cors import ORIGIN
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.door import asked_method, is_preflight
@@ -56,6 +57,7 @@ from edgeproxy.proxy.states import (
     CONNECTING,
     DECIDING,
     FORWARDED,
+    GATHERING,
     OVER,
     PARKED,
     SENT,
@@ -84,6 +86,9 @@ INTERIM_ANSWERS_MAX = 32
 
 COPIED_BYTES_MAX = 16 << 10
 """Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
+
+GATHERED_BYTES_MAX = 256 << 10
+"""Bytes of a request that are kept in memory until its body is whole; the rest is on disk."""
 
 UNANSWERED = 599
 """In the place of a status where there was no answer to be counted."""
@@ -138,6 +143,7 @@ class Exchange:
         "notes",
         "now",
         "outward",
+        "overflow",
         "parked",
         "path",
         "rid",
@@ -174,6 +180,8 @@ class Exchange:
         """For how long it has waited for claims, where it had to."""
         self.idle_timeout = NEVER
         """Seconds between two pieces of its answer; known with its head."""
+        self.overflow: BodyFile | None = None
+        """What of its body is on disk."""
         self.streamed = False
         """Some of its body was sent after its head."""
         self.whole = False
@@ -231,6 +239,10 @@ class Exchange:
         bare = self.head is PLAIN and not self.length and len(data) == end + 4
         if not bare:
             self.begin_body(data[end + 4 :])
+            assert self.binding is not None
+            most = self.binding.route.service.buffer
+            if most is not None and self.gathers(most):
+                return FORWARDED
         # Nothing of the request is still to come. What the connections have to say against it is asked later.
         self.whole = (bare or (self.head is PLAIN and client.body is None)) and self.method != b"HEAD"
         self.relay()
@@ -495,7 +507,7 @@ class Exchange:
 
     def may_take(self, server: "UpstreamSide[Exchange]") -> bool:
         """Whether a kept connection may have a request that, once lost, could not be sent again."""
-        if self.method in IDEMPOTENT and self.client.body is None:
+        if self.method in IDEMPOTENT and self.client.body is None and self.overflow is None:
             return True
         assert self.endpoint is not None
         if monotonic() - server.idle_since > self.endpoint.kept_idle.trusted:
@@ -610,6 +622,105 @@ class Exchange:
                 if limit_set.sharing.totals:
                     # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
                     tell_totals(limit_set, monotonic() + self.runtime.offset)
+
+    # ---- requests that the upstream gets whole
+
+    def gathers(self, most: int) -> bool:
+        """Whether the body is taken in first; no endpoint waits for it meanwhile. False where it is there already.
+
+        Raises Refused where it is larger than `most` bytes.
+        """
+        if max(self.length, self.bytes_in) > most:
+            raise Refused(413, "The body is larger than this service accepts")
+        client = self.client
+        if client.body is None:
+            return False
+        self.give_back()
+        self.state = GATHERING
+        self.away_since = now = monotonic()
+        client.deadline = now + self.snapshot.body_idle
+        if self.head.expect and self.minor:
+            # Nobody else would tell the client to go on.
+            client.write(message.CONTINUE)
+        return True
+
+    def gather_more(self, data: bytes) -> None:
+        """A piece of the body: into memory, or behind what is on disk."""
+        client, overflow = self.client, self.overflow
+        assert self.binding is not None
+        most = self.binding.route.service.buffer
+        assert most is not None
+        if self.bytes_in > most:
+            self.fail(Refused(413, "The body is larger than this service accepts"))
+            return
+        if overflow is None and len(self.message) + len(data) <= GATHERED_BYTES_MAX:
+            self.message += data
+        else:
+            if overflow is None:
+                runtime = self.runtime
+                overflow = BodyFile(runtime.folder, runtime.tasks, self.stored, self.unstored)
+                self.overflow = overflow
+            overflow.add(data)
+            if overflow.waiting > GATHERED_BYTES_MAX:
+                client.pause()
+        if client.body is None and (overflow is None or not overflow.busy):
+            self.gathered()
+
+    def stored(self) -> None:
+        """What has come of the body is on disk."""
+        if self.client.body is None:
+            self.gathered()
+        else:
+            self.client.resume()
+
+    def unstored(self, failure: OSError) -> None:
+        """The disk does not take the body, or does not give it back."""
+        about, asked = str(self.runtime.folder), self.request_id().decode()
+        self.runtime.endpoint_log.error("a body cannot be kept on disk", about, why=str(failure), request_id=asked)
+        self.fail(Refused(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n"))
+
+    def gathered(self) -> None:
+        """The body is whole: send it on."""
+        self.away += monotonic() - self.away_since
+        try:
+            self.select()
+        except Fault as fault:
+            self.fail(fault.with_traceback(None))
+            return
+        assert self.endpoint is not None
+        if self.endpoint.sent_host is not None:
+            self.message = with_host(self.message, self.endpoint.sent_host)
+        self.whole = self.head is PLAIN and self.overflow is None and self.method != b"HEAD"
+        self.relay()
+        if self.server is not None:
+            self.send_overflow(self.server)
+        self.client.resume()
+
+    def send_overflow(self, server: "UpstreamSide[Exchange]") -> None:
+        """Send what is on disk, behind what was in memory."""
+        if self.overflow is None:
+            return
+        self.streamed = True
+
+        def write(piece: bytes) -> bool:
+            if self.server is not server:
+                return True
+            server.write(piece)
+            if not self.answered:
+                assert self.route is not None
+                self.client.deadline = monotonic() + self.route.head_timeout
+            return not server.full
+
+        self.overflow.send(write)
+
+    def give_back(self) -> None:
+        """Let the endpoint go."""
+        endpoint = self.endpoint
+        if endpoint is not None:
+            endpoint.outstanding -= 1
+            if not self.answered:
+                endpoint.service.heard()
+            self.endpoint = None
 
     # ---- requests out of the ordinary
 
@@ -739,6 +850,8 @@ class Exchange:
         if client.body is not None:
             # Answered before the request has ended: what is still to come cannot be told from the next request.
             client.last, server.reusable = True, False
+        elif self.overflow is not None and not self.overflow.sent:
+            server.reusable = False
         if self.runtime.connections.draining or (endless and not chunked):
             client.last = True
         if not head.dated:
@@ -952,6 +1065,7 @@ class Exchange:
             assert self.binding is not None
             head_timeout = self.binding.route.head_timeout
             client.deadline = now + (head_timeout if client.body is None else self.snapshot.body_idle)
+            self.send_overflow(server)
             client.resume()
             if client.choked:
                 server.pause()
@@ -1029,8 +1143,7 @@ class Exchange:
     def fail(self, error: EdgeError) -> None:
         """It cannot go on: an answer where none has begun, else an abort, so that no part passes for a whole."""
         client, endpoint = self.client, self.endpoint
-        if isinstance(error, Fault):
-            assert endpoint is not None
+        if endpoint is not None and isinstance(error, Fault):
             self.runtime.metrics.upstream_error(endpoint.service.name, error.error)
             failed_already = self.answered and self.status >= 500  # By its status.
             if not error.ours and not failed_already:
@@ -1100,11 +1213,9 @@ class Exchange:
             if not self.answered:
                 self.reported(b"")
             self.settle(self.status if self.answered else UNANSWERED)
-        endpoint = self.endpoint
-        if endpoint is not None:
-            endpoint.outstanding -= 1
-            if not self.answered:
-                endpoint.service.heard()
-            self.endpoint = None
+        self.give_back()
+        if self.overflow is not None:
+            self.overflow.close()
+            self.overflow = None
         self.server = None
         self.state = OVER

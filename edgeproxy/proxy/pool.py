@@ -170,6 +170,7 @@ class Service:
         "attempts",
         "breaker",
         "budget",
+        "buffer",
         "connect_timeout",
         "endpoints",
         "host",
@@ -200,6 +201,8 @@ class Service:
         self.connect_timeout = settings.timeouts.connect
         self.idle_timeout = settings.timeouts.idle
         self.pool = settings.pool
+        self.buffer = settings.buffer
+        """Bytes of a body that is taken in whole before an endpoint is asked; None: it passes as it comes."""
         self.host = settings.host
         self.attempts = settings.retry.attempts
         self.budget = Budget(settings.retry.budget, lambda: seconds.count)

@@ -42,6 +42,7 @@ class Runtime:
         "date",
         "deadlines",
         "endpoint_log",
+        "folder",
         "ids",
         "key_lookup",
         "metrics",
@@ -54,6 +55,8 @@ class Runtime:
     def __init__(self, store: "Store") -> None:
         self.snapshot: Snapshot
         """The configuration that requests begin with."""
+        self.folder = store.state
+        """Where files may be made."""
         self.offset = store.offset
         """Edge time less monotonic time, in seconds."""
         self.date = date_field()

@@ -101,6 +101,8 @@ class Snapshot:
         self.longest_body = NO_LIMIT if settings.limits.body is None else settings.limits.body
         self.header_timeout = settings.limits.header_timeout
         self.body_idle = settings.limits.body_idle
+        self.body_idle_bytes = max(1, int(self.body_idle * (settings.limits.body_rate or 0)))
+        """Bytes of a body that have to come, or to be taken, within `body_idle`."""
         self.keepalive_idle = settings.limits.keepalive_idle
         self.connections = settings.limits.connections
         self.connections_per_ip = settings.limits.connections_per_ip

@@ -17,21 +17,24 @@ class State(IntEnum):
     """The supervisor was asked whose its key is."""
     AWAITS_CLAIMS = 2
     """The hub was asked for claims on a limit that hosts share."""
-    CONNECTING = 3
+    GATHERING = 3
+    """It is admitted. Its body is taken in before the upstream is asked, which is sent requests whole."""
+    CONNECTING = 4
     """It is admitted and has an endpoint, to which a connection is being opened."""
-    SENT = 4
+    SENT = 5
     """It was sent, and no final answer has begun."""
-    ANSWERING = 5
+    ANSWERING = 6
     """The answer is relayed piece by piece. One that comes whole needs no such state."""
-    TUNNEL = 6
+    TUNNEL = 7
     """Both connections have switched protocols."""
-    OVER = 7
+    OVER = 8
     """Everything that it took was given back."""
 
 
 DECIDING: Final = State.DECIDING
 AWAITS_KEY: Final = State.AWAITS_KEY
 AWAITS_CLAIMS: Final = State.AWAITS_CLAIMS
+GATHERING: Final = State.GATHERING
 CONNECTING: Final = State.CONNECTING
 SENT: Final = State.SENT
 ANSWERING: Final = State.ANSWERING
@@ -39,10 +42,11 @@ TUNNEL: Final = State.TUNNEL
 OVER: Final = State.OVER
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    DECIDING: frozenset((AWAITS_KEY, AWAITS_CLAIMS, CONNECTING, SENT, OVER)),
+    DECIDING: frozenset((AWAITS_KEY, AWAITS_CLAIMS, GATHERING, CONNECTING, SENT, OVER)),
     # There is an answer, or the wait is over.
     AWAITS_KEY: frozenset((DECIDING, OVER)),
     AWAITS_CLAIMS: frozenset((DECIDING, OVER)),
+    GATHERING: frozenset((CONNECTING, SENT, OVER)),
     # Over a connection that was closed at once it goes again, as it does from SENT where the upstream is gone.
     CONNECTING: frozenset((SENT, CONNECTING, OVER)),
     SENT: frozenset((ANSWERING, TUNNEL, CONNECTING, OVER)),

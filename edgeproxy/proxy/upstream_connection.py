@@ -363,6 +363,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.full = False
         if self.exchange is not None:
             self.exchange.client.resume()
+            if self.exchange.overflow is not None:
+                self.exchange.overflow.room()
 
     # ---- ends
 

@@ -128,6 +128,7 @@ def test_defaults_are_as_they_would_be_written(made):
         "body": "none",
         "header_timeout": "10s",
         "body_idle": "60s",
+        "body_rate": "240B",
         "keepalive_idle": "75s",
         "connections": 20_000,
         "connections_per_ip": "none",

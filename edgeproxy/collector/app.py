@@ -26,6 +26,7 @@ from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
 from edgeproxy.collector.handlers.standing import StandingHandlers
+from edgeproxy.collector.handlers.tokens import TokenHandlers
 from edgeproxy.collector.incoming import asked, checked, json_of
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings
@@ -75,8 +76,9 @@ class Service:
             RegionHandlers(database, settings, metrics),
             DirectoryHandlers(),
             EventHandlers(database, intake, metrics),
+            TokenHandlers(database, metrics),
         )
-        self._callers = Callers(settings)
+        self._callers = Callers(settings, database)
         self.use(settings)
 
     @property
@@ -93,6 +95,7 @@ class Service:
         self._callers.use(settings)
         self.handlers.ledger.use(settings)
         self.handlers.accounts.use(settings)
+        self.handlers.tokens.use(settings)
         self.handlers.regions.use(settings)
         self.handlers.events.use(settings)
 

@@ -1,18 +1,24 @@
-"""Who asks the collector, by what a request brings along: a token of the configuration, or one of an issuer."""
+"""Who asks the collector, by what comes with a request: a token of the configuration, of the database or an issuer."""
 
 import time
 
 from edgeproxy import bearer
+from edgeproxy.accounts import tokens
 from edgeproxy.collector import operators
-from edgeproxy.collector.auth import Denied, Holder
+from edgeproxy.collector.auth import CUSTOMER, Denied, Holder
 from edgeproxy.collector.issuer_keys import IssuerKeys
 from edgeproxy.config.collector import Settings
+from edgeproxy.database.database import Database
+
+MADE_HERE = f"{tokens.PREFIX}_v1_"
+"""How the secrets of tokens begin that were made over HTTP."""
 
 
 class Callers:
     """All who are known, as some settings have them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
         self._keys: IssuerKeys | None = None
         self.use(settings)
 
@@ -32,6 +38,18 @@ class Callers:
             if self._operators is not None and self._keys is not None and operators.is_meant(secret):
                 keys = await self._keys.with_key(operators.key_id(secret))
                 return operators.operator(secret, keys, self._operators)
+            if secret.startswith(MADE_HERE) and (holder := await self._made_here(secret)) is not None:
+                return holder
             return Holder.of(self._tokens.holder(authorization, time.time()))
         except bearer.Unknown as no:
             raise Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
+
+    async def _made_here(self, secret: str) -> Holder | None:
+        """Return who holds a token that was made over HTTP, None where none was; raises Unknown."""
+        async with self._database.reading() as connection:
+            row = await tokens.known(connection, secret)
+        if row is None:
+            return None
+        if tokens.has_expired(row):
+            raise bearer.Unknown(f"the token {row.name} has expired", actor=row.name)
+        return Holder(row.name, frozenset({row.role or CUSTOMER}), row.customer, row.edge, row.region)

@@ -21,6 +21,7 @@ from edgeproxy.accounts.models import (
     LeakTold,
     Rotation,
 )
+from edgeproxy.accounts.tokens import TokenMade, TokenNew, TokenSecretNew, TokensTold, TokenTold
 from edgeproxy.collector import models
 from edgeproxy.collector.endpoint import (
     ADMIN,
@@ -47,6 +48,7 @@ from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
 from edgeproxy.collector.handlers.standing import StandingHandlers
+from edgeproxy.collector.handlers.tokens import TokenHandlers
 
 
 class Handlers(NamedTuple):
@@ -60,6 +62,7 @@ class Handlers(NamedTuple):
     regions: RegionHandlers
     directory: DirectoryHandlers
     events: EventHandlers
+    tokens: TokenHandlers
 
 
 BATCH_FIELDS = {
@@ -72,6 +75,7 @@ BATCH_FIELDS = {
 }
 """The fields of the head that say which batch it is."""
 A_CUSTOMER, A_KEY, A_FLAG = "/v1/customers/{customer}", "/v1/keys/{key}", "/v1/flags/{flag}"
+A_TOKEN = "/v1/tokens/{token}"
 IF_MATCH = {"If-Match": HeadField({"type": "string", "pattern": r'^(\*|"[0-9]{1,15}")$'})}
 IDEMPOTENCY_KEY = {"Idempotency-Key": HeadField({"type": "string", "pattern": "^[!-~]{1,255}$"})}
 CHANGES: Any = {"query": models.ChangeQuery, "fields": IF_MATCH, "shows": ("ETag",), "refuses": (409, 412, 422)}
@@ -89,7 +93,7 @@ A_BATCH = "/v1/quarantine/{edge}/{seq}"
 
 def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
     """List all endpoints."""
-    standing, ledger, quarantine, audit, accounts, regions, directory, events = handlers
+    standing, ledger, quarantine, audit, accounts, regions, directory, events, tokens = handlers
     return (
         # The ledger: what edges have counted.
         Endpoint(
@@ -243,6 +247,31 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             sends=Leak,
             answers=LeakTold,
             status=202,
+        ),
+        # Tokens.
+        Endpoint(
+            *("GET", "/v1/tokens", ADMIN, tokens.tokens, "All tokens, without secrets."),
+            answers=TokensTold,
+        ),
+        Endpoint(
+            *("POST", "/v1/tokens", ADMIN, tokens.create_token),
+            "Make a token; its secret is in this answer and nowhere else. To give a role of people is sensitive.",
+            **CREATES,
+            sends=TokenNew,
+            answers=TokenMade,
+        ),
+        Endpoint("GET", A_TOKEN, ADMIN, tokens.token, "A token.", answers=TokenTold),
+        Endpoint(
+            *("POST", A_TOKEN, ADMIN, tokens.add_secret),
+            "Give a token another secret; those that it has end after the overlap.",
+            **CREATES,
+            sends=TokenSecretNew,
+            answers=TokenMade,
+        ),
+        Endpoint(
+            *("DELETE", A_TOKEN, ADMIN, tokens.revoke_token, "End a token and all of its secrets at once."),
+            query=models.ChangeQuery,
+            answers=TokenTold,
         ),
         # Flags.
         Endpoint("GET", "/v1/flags", READERS, accounts.flags, "All flags.", answers=FlagsTold),

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0007"
+REVISION = "0008"
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -299,5 +299,30 @@ directory_parts = Table(
     Column("place", INTEGER, primary_key=True, autoincrement=False),
     Column("body", LargeBinary, nullable=False),
     Column("created_at", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+
+# Tokens that were made over HTTP, beside those of the configuration (accounts/tokens.py).
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text),  # Or else a customer.
+    Column("customer", Text),
+    Column("edge", Text),
+    Column("region", Text),
+    Column("created_at", INTEGER, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", INTEGER),
+    sqlite_strict=True,
+)
+token_secrets = Table(
+    "token_secrets",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("token", Text, nullable=False),  # The name.
+    Column("created_at", INTEGER, nullable=False),
+    Column("ends_at", INTEGER),  # Once it is replaced.
+    Index("token_secrets_token", "token"),
     sqlite_strict=True,
 )

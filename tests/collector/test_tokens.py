@@ -1,0 +1,105 @@
+"""Tokens that are made, replaced and revoked over HTTP."""
+
+import itertools
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeproxy.config.key_form import new_key
+from tests.support.ask import Answer, ask
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, READ, Collector
+
+NUMBERS = itertools.count()
+
+
+def post(collector: Collector, path: str, token: str = ADMIN, **said: Any) -> Answer:
+    fields = {"Authorization": f"Bearer {token}"}
+    return ask(collector.port, path, method="POST", fields=fields, body=orjson.dumps(said))
+
+
+def make(collector: Collector, **said: Any) -> dict[str, Any]:
+    name = f"made-{next(NUMBERS)}"
+    answer = post(collector, "/v1/tokens", name=name, **said)
+    assert answer.status == 201, answer
+    made: dict[str, Any] = answer.json()
+    assert made["name"] == name
+    return made
+
+
+def delete(collector: Collector, path: str, token: str = ADMIN) -> Answer:
+    return ask(collector.port, path, method="DELETE", fields={"Authorization": f"Bearer {token}"})
+
+
+def test_a_token_does_what_its_role_may_until_it_is_revoked(collector: Collector) -> None:
+    reader, own = make(collector, role="read"), make(collector, customer="acme")
+    assert collector.get("/v1/usage", token=reader["secret"]).status == 200
+    assert collector.get("/v1/usage", token=own["secret"], customer="bolt").status == 403
+    assert post(collector, "/v1/customers", reader["secret"], name="x", tier="basic").status == 403
+    assert collector.get("/v1/tokens", token=reader["secret"]).status == 403
+    told = collector.get(f"/v1/tokens/{reader['name']}", token=ADMIN).json()
+    assert told == {name: value for name, value in reader.items() if name != "secret"}
+    assert (told["source"], told["created_by"], told["secrets"]) == ("api", "admin", 1)
+    listed = collector.get("/v1/tokens", token=ADMIN)
+    assert {"admin", "regional", reader["name"]} <= {one["name"] for one in listed.json()["tokens"]}
+    assert reader["secret"].encode() not in listed.body
+    assert delete(collector, f"/v1/tokens/{reader['name']}").status == 200
+    assert collector.get("/v1/usage", token=reader["secret"]).status == 401
+    assert delete(collector, f"/v1/tokens/{reader['name']}").status == 404
+    entries = collector.get("/v1/audit", token=ADMIN, target=reader["name"], limit="1000").json()["entries"]
+    assert [(one["action"], one["actor"]) for one in entries] == [("token.create", "admin"), ("token.revoke", "admin")]
+    assert reader["secret"] not in repr(entries)
+
+
+def test_a_replaced_secret_ends_and_its_edges_stay_bound(collector: Collector) -> None:
+    made, chain = make(collector, role="edge"), Chain()
+    assert collector.post(chain.next(), token=made["secret"]).status == 200
+    path = f"/v1/tokens/{made['name']}"
+    overlapping = post(collector, path, overlap="1d").json()
+    assert overlapping["secrets"] == 2
+    for secret in (made["secret"], overlapping["secret"]):
+        assert collector.post(chain.next(), token=secret).status == 200
+    at_once = post(collector, path, overlap="0s").json()
+    assert at_once["secrets"] == 1
+    batch = chain.next()
+    for secret in (made["secret"], overlapping["secret"]):
+        assert collector.post(batch, token=secret).status == 401, "it is replaced"
+    assert collector.post(batch, token=at_once["secret"]).status == 200
+    assert collector.post(chain.next(), token=make(collector, role="edge")["secret"]).status == 403
+
+
+def test_a_token_ends_when_it_was_said(collector: Collector) -> None:
+    soon = make(collector, role="read", expires_at="2099-01-01T00:00:00Z")
+    assert soon["expires_at"].startswith("2099-01-01")
+    past = post(collector, "/v1/tokens", name="past", role="read", expires_at="2020-01-01")
+    assert (past.status, past.json()["errors"][0]["field"]) == (422, "expires_at")
+
+
+def test_who_may_not_do_what_is_sensitive_makes_no_token_that_may_do_more(collector: Collector) -> None:
+    second = make(collector, role="admin")
+    assert post(collector, "/v1/tokens", second["secret"], name="third", role="admin").status == 403
+    assert post(collector, f"/v1/tokens/{second['name']}", second["secret"], overlap="0s").status == 403
+    assert delete(collector, "/v1/customers/acme", second["secret"]).status == 403
+    assert post(collector, "/v1/tokens", second["secret"], name=f"made-{next(NUMBERS)}", role="read").status == 201
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"name": "admin", "role": "read"}, 409),
+        ({"name": "none"}, 422),
+        ({"name": "both", "role": "read", "customer": "acme"}, 422),
+        ({"name": "bound", "role": "read", "edge": "e"}, 422),
+        ({"name": "unknown", "role": "root"}, 422),
+        ({"name": "no name", "role": "read"}, 422),
+    ],
+)
+def test_what_is_no_token_is_refused(collector: Collector, said: dict[str, Any], status: int) -> None:
+    assert post(collector, "/v1/tokens", **said).status == status
+
+
+def test_a_secret_of_the_same_form_is_not_known(collector: Collector) -> None:
+    secret = new_key("token")
+    for wrong in (secret, secret[:-1] + ("0" if secret[-1] != "0" else "1"), "token_v1_", READ + "x"):
+        assert collector.get("/v1/usage", token=wrong).status == 401

@@ -156,7 +156,7 @@ def _unshipped(state: Path) -> str:
     """What a state directory has sealed and not shipped, by meter, as far as it can be read."""
     from edgeproxy.usage import audit
 
-    found = audit.unshipped(_spool(state))
+    found = audit.unshipped(_spool(state)) or {}
     return ", ".join(f"{value} {meter}" for meter, value in sorted(found.items())) or "nothing"
 
 

@@ -20,6 +20,7 @@ from edgeproxy.supervisor.table_reader import TableReader
 from edgeproxy.tasks import Tasks, in_thread
 from edgeproxy.usage import identity, seal
 from edgeproxy.usage.answer import RESULTS
+from edgeproxy.usage.audit import unshipped
 from edgeproxy.usage.identity import SPOOL
 from edgeproxy.usage.seal import Sealer
 from edgeproxy.usage.ship import Standing
@@ -31,6 +32,8 @@ LAST_SHIPPING_SECONDS = 5.0
 """Seconds that shipping gets at the end; what has not arrived by then waits in the spool for the next start."""
 LAST_SEAL_SECONDS = 10.0
 """Seconds that the disk gets at the end to take what was counted last; it stays in the tables otherwise."""
+READ_BYTES_MAX = 8 << 20
+"""Bytes of the spool that are read to say what waits by meter."""
 SLOW_SEAL_SECONDS = 10.0
 """Seconds from which on it is told that the disk does not answer."""
 OTHER = "another supervisor tends this state directory; this one seals and ships once that has ended"
@@ -223,10 +226,11 @@ class Accounting:
     async def report(self) -> dict[str, Any]:
         """`usage` of `GET /status`."""
         standing, trouble, facts = self._standing(), self._sealing(), self._facts
-        unshipped, oldest = await self._unshipped(standing.pending)
+        units, oldest = await self._unshipped(standing.pending)
         sealer = self._sealer
         return {
-            "unshipped": unshipped,
+            "unshipped": units,
+            "unshipped_by_meter": await self._unshipped_by_meter(standing.pending),
             "oldest_s": oldest,
             "batches": standing.pending.batches,
             "edge": None if sealer is None else sealer.identity.id,
@@ -240,9 +244,9 @@ class Accounting:
     async def series(self) -> list[Series]:
         """The metrics of usage on its way. What is counted begins at zero with each supervisor."""
         standing, facts, sealer = self._standing(), self._facts, self._sealer
-        unshipped, oldest = await self._unshipped(standing.pending)
+        units, oldest = await self._unshipped(standing.pending)
         return [
-            ("edge_usage_unshipped", (), (unshipped,)),
+            ("edge_usage_unshipped", (), (units,)),
             ("edge_usage_unshipped_seconds", (), (oldest,)),
             ("edge_usage_spool_bytes", (), (facts.spool_bytes,)),
             ("edge_usage_watermark", (), (facts.watermark if sealer is None else sealer.spool.watermark,)),
@@ -276,9 +280,26 @@ class Accounting:
         """
         if self._usage is None:
             return sum((await self._table_reader.meters()).values()), 0
-        unsealed, until = await self._table_reader.unsealed()
+        by_meter, until = await self._table_reader.unsealed()
+        unsealed = sum(by_meter.values())
         since = [moment for moment, units in ((pending.since, pending.values), (until, unsealed)) if moment and units]
         return pending.values + unsealed, max(0, int(time.time() - min(since))) if since else 0
+
+    async def _unshipped_by_meter(self, pending: Pending) -> dict[str, int] | None:
+        """The same by meter, whose units differ. None where too much waits to be read for this."""
+        if self._usage is None:
+            return await self._table_reader.meters()
+        sums, _ = await self._table_reader.unsealed()
+        sealed: dict[str, int] | None = {}
+        if pending.batches:
+            spool = self._store.state / SPOOL
+            try:
+                sealed = await in_thread("read the spool", lambda: unshipped(spool, READ_BYTES_MAX))
+            except OSError:
+                sealed = None
+        if sealed is None:
+            return None
+        return {meter: sums.get(meter, 0) + sealed.get(meter, 0) for meter in sorted({*sums, *sealed})}
 
 
 def look(store: Store) -> Facts:

@@ -53,8 +53,8 @@ class TableReader:
         """What was counted since the state was made, by meter. Where tables are large it may be seconds old."""
         return await self._kept(self._meters)
 
-    async def unsealed(self) -> tuple[int, int]:
-        """How much was counted and is not sealed, and the Unix second up to which all was. It may be seconds old."""
+    async def unsealed(self) -> tuple[dict[str, int], int]:
+        """What was counted and is not sealed, by meter, and the Unix second up to which all was. It may be seconds old."""
         return await self._kept(self._unsealed)
 
     async def series(self) -> list[Series]:

@@ -78,14 +78,20 @@ def batch_of(folder: Path, seq: int) -> Batch | None:
     return None
 
 
-def unshipped(folder: Path) -> dict[str, int]:
-    """Sum what the collector does not have of a spool, by meter, as far as it can be read."""
+def unshipped(folder: Path, bytes_max: int | None = None) -> dict[str, int] | None:
+    """Sum what the collector does not have of a spool, by meter, as far as it can be read; None where that would be to
+    read more than `bytes_max`."""
     watermark = shipped(folder).watermark
     totals: dict[str, int] = {}
     paths = segments(folder)
-    for path, following in zip_longest(paths, paths[1:]):
-        if following is not None and first_of(following) <= watermark + 1:
-            continue
+    after = [
+        path
+        for path, following in zip_longest(paths, paths[1:])
+        if following is None or first_of(following) > watermark + 1
+    ]
+    if bytes_max is not None and sum(path.stat().st_size for path in after) > bytes_max:
+        return None
+    for path in after:
         for batch in _batches(path):
             if batch.seq > watermark:
                 for _, meter, _, value in batch.rows:

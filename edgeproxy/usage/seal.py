@@ -324,8 +324,8 @@ class Sealer:
         self.spool.close()
 
 
-def unsealed(store: Store) -> tuple[int, int]:
-    """Sum what was counted and is not sealed, with the Unix second up to which all is sealed; 0: nothing was.
+def unsealed(store: Store) -> tuple[dict[str, int], int]:
+    """Sum by meter what was counted and is not sealed, with the Unix second up to which all is sealed; 0: nothing was.
 
     Takes about 0.4 µs for each row that there is.
     """
@@ -336,7 +336,12 @@ def unsealed(store: Store) -> tuple[int, int]:
         # Another supervisor may have folded a file meanwhile.
         if stamp(store.base_path) == began:
             until = max((file.looked_until for file in files), default=0)
-            return sum(max(0, total - mark) for _, total, mark in grown), until
+            sums: dict[str, int] = {}
+            for key, total, mark in grown:
+                if total > mark:
+                    meter = names(key)[1]
+                    sums[meter] = sums.get(meter, 0) + total - mark
+            return sums, until
 
 
 def _files(store: Store) -> dict[int, TableFile]:

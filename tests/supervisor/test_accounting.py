@@ -125,6 +125,7 @@ def test_one_supervisor_seals_and_another_takes_over_once_it_may(room: Room) -> 
         room.counted.add(3)
         told = await accounts.report()
         assert (told["unshipped"], told["edge"], told["sealing"]) == (3, None, None)
+        assert sum(told["unshipped_by_meter"].values()) == 3
         assert (told["shipping"]["state"], told["shipping"]["why"]) == ("elsewhere", OTHER)
         assert ("edge_usage_shipping_ok", (), (1,)) in await accounts.series()
         assert room.collecting.units == 0

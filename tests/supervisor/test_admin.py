@@ -438,6 +438,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
             "directory": None,
             "usage": {
                 "unshipped": 3,
+                "unshipped_by_meter": {"requests": 3},
                 "oldest_s": 0,
                 "batches": 0,
                 "edge": None,

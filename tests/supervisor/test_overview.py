@@ -101,6 +101,7 @@ def test_what_is_wrong_with_the_configuration_is_shown_below_it() -> None:
 def test_how_usage_is_shipped_is_shown_and_what_is_wrong_with_that() -> None:
     usage = {
         "unshipped": 1234,
+        "unshipped_by_meter": {"egress": 1200, "requests": 34},
         "oldest_s": 90,
         "batches": 5,
         "edge": "edge-1",
@@ -112,6 +113,7 @@ def test_how_usage_is_shipped_is_shown_and_what_is_wrong_with_that() -> None:
     }
     assert (
         "usage   1234 unshipped, the oldest for 1 min 30 s, 4096 bytes in the spool\n"
+        "        1200 egress, 34 requests\n"
         "        edge-1, batch 40 acknowledged, 5 wait\n"
         "        shipping is waiting since 1970-01-01 00:01:00 UTC: nobody answers\n"
         "        not sealed since 1970-01-01 00:02:00 UTC: No space left on device\n"

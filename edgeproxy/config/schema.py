@@ -27,6 +27,7 @@ from edgeproxy.config import (
     methods,
     models,
     networks,
+    operators,
     parsers,
     paths,
     regions,
@@ -48,7 +49,7 @@ PORT = ":[0-9]{1,5}"
 
 MODELS = (admin, auth, compression, cors, directory_settings, networks, paths, rewrites, rules, timeouts, models)
 """The modules with models, those that others import first."""
-COLLECTOR_MODELS = (*MODELS, regions, collector)
+COLLECTOR_MODELS = (*MODELS, regions, operators, collector)
 """The same for collector.yaml: of two models of one name the last counts."""
 
 ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "KeyLimit": {"name"}, "Written": {"upstreams", "routes"}}
@@ -161,6 +162,8 @@ FORMS: dict[Hashable, Form] = {
         always(text(r"forever|[0-9]+ ?day", "400day", "forever")),
         lambda kept: "forever" if kept is None else f"{kept / collector.DAY_SECONDS:g}day",
     ),
+    operators.read_issuer: Form(always(text(r"https?://.+", "https://login.example.com"))),
+    operators.read_word: Form(always(text(r"[\s\S]*\S[\s\S]*"))),
     tokens.read_digests: Form(lambda inner: any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
     admin.read_admin: Form(lambda inner: any_of(words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
     parsers.read_endpoint: Form(lambda inner: any_of(ENDPOINT, inner)),

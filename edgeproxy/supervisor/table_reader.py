@@ -54,7 +54,7 @@ class TableReader:
         return await self._kept(self._meters)
 
     async def unsealed(self) -> tuple[dict[str, int], int]:
-        """What was counted and is not sealed, by meter, and the Unix second up to which all was. It may be seconds old."""
+        """What was counted and is not sealed, by meter, and the Unix second up to which all was; seconds old, maybe."""
         return await self._kept(self._unsealed)
 
     async def series(self) -> list[Series]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers
+from edgeproxy.config.auth import Auth
 from edgeproxy.config.parsers import Address
 
 
@@ -557,3 +558,14 @@ def test_an_ip_address_is_told_from_a_name(host: str, known: bool) -> None:
 def test_the_digest_of_nothing_is_no_key():
     with pytest.raises(PydanticCustomError, match="the SHA-256 of nothing"):
         parsers.read_digest(hashlib.sha256(b"").hexdigest().upper())
+
+
+def test_how_to_send_a_key_is_told_by_its_fields():
+    assert Auth().ways == "Send it as X-API-Key: KEY or Authorization: Bearer KEY"
+    assert Auth(fields=["authorization", "X-Key"]).ways == "Send it as Authorization: Bearer KEY or X-Key: KEY"
+
+
+def test_a_field_is_stripped_by_its_name_or_its_beginning():
+    assert [parsers.read_stripped(name) for name in ("X-Internal-*", "CF-Connecting-IP")] == [
+        *("X-Internal-*", "CF-Connecting-IP"),
+    ]

@@ -41,6 +41,7 @@ def warned(tmp_path, text, rest=LEAST, read=load.load, of=warnings):
             "upstreams.api.tls.verify",
         ),
         (f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t}}}}\nkeys: [{{sha256: {DEMO}, customer: c}}]", "keys.0"),
+        (f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t}}}}\nkeys: [{{sha256: {'a' * 64}, customer: c}}]", None),
     ],
 )
 def test_what_may_be_meant_and_probably_is_not(tmp_path, text, field):

@@ -168,6 +168,12 @@ class ForgetCustomers(Message):
     generation: int = 0
 
 
+class IssuerKeys(Message):
+    """The public keys of each issuer of tokens, by its name, as a JWK Set: the whole truth each time."""
+
+    keys: dict[str, str]
+
+
 class DirectoryValid(Message):
     """What was told of keys counts until this edge time; None: for ever."""
 
@@ -245,6 +251,7 @@ ToWorker: TypeAlias = (
     | KeysLookedUp
     | ForgetCustomers
     | DirectoryValid
+    | IssuerKeys
 )
 ToSupervisor: TypeAlias = Ready | Failed | Alive | Prepared | PrepareFailed | Committed | LimitsUsed | LookUpKeys
 ToLeader: TypeAlias = LimitsUsed

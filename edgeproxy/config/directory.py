@@ -69,6 +69,20 @@ def read_line(line: bytes) -> Document:
     return Document(said["name"], customer["tier"], orjson.dumps(customer).decode(), keys)
 
 
+ASKED = b"customer "
+"""What a look-up begins with that is for a customer by name, and not for a key by its digest of 32 bytes."""
+
+
+def customer_asked(name: str) -> bytes:
+    """What the supervisor is asked for a customer of this name, where it is asked for digests."""
+    return (ASKED + name.encode()).ljust(33)  # Never as long as a digest.
+
+
+def name_asked(digest: bytes) -> str | None:
+    """The customer that is asked for; None where it is a key."""
+    return digest[len(ASKED) :].decode().rstrip() if len(digest) != 32 and digest.startswith(ASKED) else None
+
+
 def customer_of(said: str) -> Customer:
     """Read the customer of a document, or of a person. Raises ValueError where this version does not understand it."""
     return Customer.model_validate_json(said)

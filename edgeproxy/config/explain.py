@@ -35,6 +35,8 @@ EXAMPLES = {
     "per": "per: month",
     "included": "included: 100000",
     "earn": "earn: 10/s",
+    "jwks": "jwks: https://id.example.com/.well-known/jwks.json",
+    "audiences": "audiences: [api]",
     "max": "max: 600",
     "from": "from: hub",
     "why": "why: and what the customer is told",

@@ -20,6 +20,7 @@ from edgeproxy.config.auth import Auth
 from edgeproxy.config.compression import Compress, read_compress
 from edgeproxy.config.cors import Cors
 from edgeproxy.config.directory_settings import CacheKey, Directory, read_cache_key
+from edgeproxy.config.issuers import Issuer, read_auth
 from edgeproxy.config.meters import CountName
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import Part
@@ -222,6 +223,8 @@ class Customer(Part):
     """The customer's own priority."""
     message: Sentence | None = None
     """What is said to this customer on refusal, instead of what the tier says."""
+    revoked: tuple[str, ...] = ()
+    """Tokens of issuers that count no longer, by their claim jti."""
     paused: Paused | None = None
     """Why the customer is not served for now; by default they are."""
     regions: Regions | None = None
@@ -460,8 +463,11 @@ class Route(Part):
     """The methods of the route; by default all."""
     upstream: Name | None = None
     """Where its requests go; not where all of them are answered by a redirect or a fixed answer."""
-    auth: Literal["required", "optional", "none"] = "required"
-    """Whether a key is wanted. `none` does not look at credentials, and forwards them."""
+    auth: Annotated[Literal["required", "optional", "none", "jwt", "key or jwt"], BeforeValidator(read_auth)] = (
+        "required"
+    )
+    """Whether a key is wanted, or a token of an issuer: required (or key), jwt, [key, jwt], optional (either, or
+    nothing), none. `none` does not look at credentials, and forwards them."""
     scopes: frozenset[Scope] = frozenset()
     """What a key must be allowed to do: all of these."""
     cost: Count = 1
@@ -634,6 +640,8 @@ class Written(Part):
     """Where hosts agree on limits: memory:// (this host alone), redis://HOST:PORT, or {url, sync, on_loss, tls}."""
     usage: Usage | None = None
     """Where usage is shipped; by default it stays in the tables."""
+    issuers: dict[Name, Issuer] = {}
+    """Who issues tokens (JWT) that name a customer, by name."""
     directory: Directory | None = None
     """Where further customers and keys come from; by default there are those of the files alone."""
     cache_key: Annotated[CacheKey, BeforeValidator(read_cache_key)] | None = Field(default=None, repr=False)

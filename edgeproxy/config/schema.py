@@ -24,6 +24,7 @@ from edgeproxy.config import (
     compression,
     cors,
     directory_settings,
+    issuers,
     methods,
     models,
     networks,
@@ -47,7 +48,20 @@ VARIABLE = r"\$\{"
 
 PORT = ":[0-9]{1,5}"
 
-MODELS = (admin, auth, compression, cors, directory_settings, networks, paths, rewrites, rules, timeouts, models)
+MODELS = (
+    admin,
+    auth,
+    compression,
+    cors,
+    directory_settings,
+    issuers,
+    networks,
+    paths,
+    rewrites,
+    rules,
+    timeouts,
+    models,
+)
 """The modules with models, those that others import first."""
 COLLECTOR_MODELS = (*MODELS, regions, operators, collector)
 """The same for collector.yaml: of two models of one name the last counts."""
@@ -203,6 +217,16 @@ FORMS: dict[Hashable, Form] = {
     units.read_own_concurrency: Form(always(AT_ONCE)),
     units.read_pause: Form(lambda inner: inner, int),
     units.read_workers: Form(always(WORKERS)),
+    issuers.read_jwks: Form(always(text(r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))),
+    issuers.read_texts: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), list),
+    issuers.read_auth: Form(
+        always(
+            any_of(
+                words("required", "optional", "none", "key", "jwt", "key or jwt"),
+                {"type": "array", "items": {"enum": ["key", "jwt"]}, "minItems": 1},
+            )
+        )
+    ),
     units.read_age: Form(always(any_of(words("none"), TIME)), lambda _: None),
     directory_settings.read_public_key: Form(always(text("ed25519:[A-Za-z0-9+/]{43}="))),
     directory_settings.read_trust: Form(lambda inner: any_of(inner["items"], inner), list),

@@ -121,7 +121,7 @@ def _is_around(other: Route, route: Route) -> bool:
     prefix = other.prefix
     covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
     same = other.upstream == route.upstream and other.host in (None, route.host)
-    strictness = ("none", "optional", "required")
+    strictness = ("none", "optional", "key or jwt", "required", "jwt")
     less = strictness.index(other.auth) < strictness.index(route.auth) or not route.scopes <= other.scopes
     return covers and same and less
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy import log
-from edgeproxy.config.directory import Document, KeyOwner, read_line
+from edgeproxy.config.directory import Document, KeyOwner, name_asked, read_line
 from edgeproxy.config.parsers import NAME
 from edgeproxy.directory.seal import Plain, Seal
 
@@ -149,6 +149,9 @@ class Cache:
         found: dict[bytes, KeyOwner | None] = {}
         with self._one:
             for digest in digests:
+                if (name := name_asked(digest)) is not None:
+                    found[digest] = self._by_name(name)
+                    continue
                 index = self._seal.index(digest)
                 row = self._db.execute(sql, (index,)).fetchone()
                 if row is None:
@@ -157,6 +160,11 @@ class Cache:
                     name, _, said = opened(self._seal, row[0], row[1])
                     found[digest] = KeyOwner(name, said, self._seal.open(row[2], index).decode())
         return found
+
+    def _by_name(self, name: str) -> KeyOwner | None:
+        index = seal_index(self._seal, name)
+        row = self._db.execute("SELECT said FROM customers WHERE name = ?", (index,)).fetchone()
+        return None if row is None else KeyOwner(name, opened(self._seal, index, row[0])[2], "{}")
 
     def customer(self, name: str) -> tuple[str, list[bytes]] | None:
         """What is said of a customer, and the digests of the keys; None where there is none of this name."""

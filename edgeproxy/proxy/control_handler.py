@@ -22,6 +22,7 @@ from edgeproxy.messages import (
     Endpoints,
     ForgetCustomers,
     HubHeard,
+    IssuerKeys,
     KeysLookedUp,
     LoadCertificates,
     Prepare,
@@ -45,7 +46,7 @@ ALIVE_SECONDS = 1.0
 
 Order = Endpoints | Prepare | Commit | Discard | LoadCertificates
 """What is done in turn."""
-Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid
+Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | IssuerKeys
 """What does not wait for its turn."""
 
 
@@ -104,6 +105,8 @@ class ControlHandler:
             case ForgetCustomers(names=names, generation=generation):
                 self._generations.forget(names, generation)
                 revocation.check(self._runtime, names)
+            case IssuerKeys(keys=keys):
+                self._generations.issuer_keys(keys)
             case DirectoryValid(until=until):
                 self._generations.directory_valid(until)
             case _:

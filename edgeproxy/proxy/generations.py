@@ -13,6 +13,7 @@ from weakref import ref
 from edgeproxy import log
 from edgeproxy.messages import Services
 from edgeproxy.proxy.identity import FOREVER
+from edgeproxy.proxy.issuers import keys_of
 from edgeproxy.proxy.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -97,6 +98,17 @@ class Generations:
         """What was told of these customers of the directory (None: of any) is so no longer."""
         self._runtime.key_lookup.forget(customers, generation)
         self._runtime.snapshot.forget(customers)
+
+    def issuer_keys(self, keys: dict[str, str]) -> None:
+        """The public keys of issuers, as a JWK Set each: what was verified by others is verified anew."""
+        known = self._runtime.key_lookup.issuer_keys
+        known.clear()
+        for name, jwks in keys.items():
+            try:
+                known[name] = keys_of(jwks)
+            except ValueError as odd:
+                self._log.error("the keys of an issuer cannot be read", name, why=str(odd))
+        self._runtime.snapshot.forget(None)
 
     def directory_valid(self, until: float | None) -> None:
         """What is told of the directory counts until this edge time; None: for ever."""

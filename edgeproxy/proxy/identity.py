@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
 from edgeproxy.config.auth import AUTHORIZATION
-from edgeproxy.config.directory import KeyOwner, customer_of, key_of
+from edgeproxy.config.directory import KeyOwner, customer_asked, customer_of, key_of
+from edgeproxy.config.issuers import KEY_OR_JWT
 from edgeproxy.config.key_form import is_miswritten
+from edgeproxy.config.models import Customer, Key
 from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in, with_key
 from edgeproxy.errors import Refused, RefusedCustomer
 from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import RequestLines
 from edgeproxy.limits.limit_set import RouteLimits
+from edgeproxy.proxy.issuers import Claims, Issuers, NotGenuine, is_token
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.networks import Networks
 from edgeproxy.proxy.route_binding import Route, RouteBinding
@@ -28,7 +31,7 @@ from edgeproxy.proxy.router import no_route
 
 if TYPE_CHECKING:
     from edgeproxy.config.customers import Customers
-    from edgeproxy.config.models import Customer, Flag, Key, Settings
+    from edgeproxy.config.models import Flag, Settings
     from edgeproxy.config.plans import Plan
     from edgeproxy.limits.limit_set import Tables
     from edgeproxy.proxy.key_lookup import KeyLookup
@@ -38,6 +41,14 @@ IDENTITIES_MAX = 16_384
 """Identities kept at hand. A customer's counts live in the table, so dropping an identity loses nothing."""
 
 FOREVER, UNMET = float("inf"), float("-inf")
+
+TAKEN = {
+    "required": ("key",),
+    "optional": ("key", "jwt"),
+    "jwt": ("jwt",),
+    KEY_OR_JWT: ("key", "jwt"),
+}
+"""What a route takes, by its `auth`."""
 
 STALE_SECONDS = 1.0
 """Seconds for which a stranger is still who they were while the supervisor is asked anew."""
@@ -81,6 +92,19 @@ class Stranger(Identity):
         """Edge time."""
 
 
+class TokenHolder(Stranger):
+    """One with a token of an issuer. `secret` is the token's digest, by which it is remembered, and `digest` what the
+    supervisor is asked: for the customer by name."""
+
+    __slots__ = ("claims", "token")
+
+    def __init__(self, token: bytes, digest: bytes, credentials: bytes) -> None:
+        super().__init__(digest, b"", credentials)
+        self.token: bytes = token
+        """Empty once it is verified."""
+        self.claims: Claims | None = None
+
+
 def name_of(stranger: Stranger) -> str | None:
     """Who a stranger turned out to be."""
     return None if stranger.person is None else stranger.person.name
@@ -118,6 +142,9 @@ class Directory:
         self.closes_revoked = settings.directory is not None and settings.directory.revoked == "close"
         """Whether what is under way for a key ends when the key is revoked."""
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
+        self._issuers: Issuers | None = None
+        if settings.issuers:
+            self._issuers = Issuers(settings.issuers, {} if key_lookup is None else key_lookup.issuer_keys)
         self._log = log.Seldom(LOG_SECONDS)
         self._ways = settings.auth.ways
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
@@ -145,6 +172,9 @@ class Directory:
         if is_miswritten(secret):
             return self.unknown
         digest = hashlib.sha256(secret).digest()
+        if self._issuers is not None and is_token(secret):
+            holder = known.get(digest)
+            return TokenHolder(secret, digest, credentials) if holder is None else holder
         key = self._customers.key(digest)
         if key is None:
             return self.unknown if self._key_lookup is None else Stranger(secret, digest, credentials)
@@ -167,6 +197,8 @@ class Directory:
         key_lookup = self._key_lookup
         if identity is self.nobody:
             return identity
+        if isinstance(identity, TokenHolder):
+            return self.nobody if route.auth == "none" else self._anew_token(identity, now)
         if not isinstance(identity, Stranger) or key_lookup is None:
             return self.expired
         if route.auth == "none":
@@ -196,6 +228,62 @@ class Directory:
             left = STALE_SECONDS
         identity.valid_until = min(now + left, identity.expires, key_lookup.valid_until)
         return identity
+
+    def _anew_token(self, holder: TokenHolder, now: float) -> Identity | None:
+        """Who it is that has a token; None where the supervisor has to be asked for the customer."""
+        assert self._issuers is not None
+        claims = holder.claims
+        if claims is None:
+            try:
+                claims = holder.claims = self._issuers.verify(holder.token)
+            except NotGenuine as no:
+                why = str(no)
+                return Identity(lambda route: self._open(route, "token", why))
+            holder.token, holder.digest = b"", customer_asked(claims.customer)
+            holder.expires = claims.expires - EPOCH
+        if holder.expires <= now:
+            return Identity(lambda route: self._open(route, "expired", "The token has expired"))
+        until, key_lookup = holder.expires, self._key_lookup
+        person: KeyOwner | None = None
+        if key_lookup is not None and not self._customers.has(claims.customer):
+            if key_lookup.valid_until <= now:
+                self._metrics.auth_failure("stale")
+                why = "What this edge knows of its customers is too old to be believed"
+                raise Refused(503, why, close=False, fields=b"Retry-After: 10\r\n")
+            known = key_lookup.known(holder.digest)
+            if known is None and not key_lookup.is_unknown(holder.digest):
+                return None
+            person = None if known is None else known.person
+            until = min(until, now + (STALE_SECONDS if person is None else self._ttl), key_lookup.valid_until)
+        told = person or KeyOwner(claims.customer, "", "")
+        if holder.person != told:
+            holder.person = told
+            holder.bindings = RouteBindings(lambda route: self._token_binding(claims, person, route))
+            self._remember(holder.secret, holder, holder.credentials)
+        holder.valid_until = until
+        return holder
+
+    def _token_binding(self, claims: "Claims", person: KeyOwner | None, route: Route) -> RouteBinding:
+        """The binding of the customer whom a token names: of the files, else the directory's (`person`), else one of
+        whom nothing but the tier is known. Raises Refused as `_told_binding`."""
+        key = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
+        if self._customers.has(claims.customer):
+            customer = self._customers.customer(claims.customer)
+        elif person is not None:
+            try:
+                customer = customer_of(person.customer)
+            except ValueError:
+                return self._told_binding(person, None, route)
+        elif claims.tier is not None and claims.tier in self._tiers:
+            customer = Customer(tier=claims.tier)
+        else:
+            self._metrics.auth_failure("unserved")
+            raise Refused(403, "The token names neither a customer nor a tier that is known here", close=False)
+        if claims.id is not None and claims.id in customer.revoked:
+            return self._open(route, "revoked", "The token was revoked")
+        if unknown_in(customer, self._tiers, self._meters) is not None and person is not None:
+            return self._told_binding(person, key, route)
+        return self._binding(key, customer, route, "jwt")
 
     def _meet(self, stranger: Stranger, person: KeyOwner) -> None:
         """It is known who a stranger is."""
@@ -247,7 +335,7 @@ class Directory:
         again = b"Retry-After: 30\r\n"
         raise Refused(503, "This edge does not know the plan of this customer", close=False, fields=again)
 
-    def _binding(self, key: "Key", customer: "Customer", route: Route) -> RouteBinding:
+    def _binding(self, key: "Key", customer: "Customer", route: Route, by: str = "key") -> RouteBinding:
         """The route binding of a key's customer; raises Refused where it may not be used, and says why.
 
         404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
@@ -255,6 +343,9 @@ class Directory:
         """
         if route.auth == "none":
             return self._anonymous(route)
+        if by not in TAKEN[route.auth]:
+            wanted = "A token" if by == "key" else "An API key"
+            return self._open(route, "unknown", f"{wanted} is needed here")
         if route.settings.flag not in customer.flags:
             self._flagged(route, customer.tier, key.customer)
         if customer.paused is not None:

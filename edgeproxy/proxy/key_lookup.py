@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection
 from time import monotonic
 from typing import NamedTuple
 
+from jwt import PyJWK
+
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.messages import KeysLookedUp, LookUpKeys
 from edgeproxy.proxy.outbox import Outbox, Waiter, wake
@@ -49,6 +51,8 @@ class KeyLookup:
         self._mute_until = 0.0
         self._generation = 0
         """That of the last word to forget: what was looked up before that is not remembered after it."""
+        self.issuer_keys: dict[str, list[PyJWK]] = {}
+        """The public keys of those who issue tokens, by name."""
         self.valid_until = float("inf")
         """The edge time until which what was told counts; after it nobody of the directory is served."""
 

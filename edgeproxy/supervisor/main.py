@@ -31,6 +31,7 @@ from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.admin import Admin
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.changeover import Changeover
+from edgeproxy.supervisor.issuers import Issuers
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.process import WORKER
 from edgeproxy.supervisor.reload import Reloads
@@ -86,6 +87,7 @@ class Supervisor:
             patient=store.identity.try_acquire,
         )
         self._follower = Follower(settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish)
+        self._issuers = Issuers(settings.state, settings.issuers, self._workers.publish)
         prober = Prober(settings.upstreams)
         self._upstreams = Upstreams(settings.upstreams, self._workers.publish, prober)
         self._certificates = Certificates(settings, self._renew)
@@ -140,6 +142,7 @@ class Supervisor:
 
     async def _begin(self) -> None:
         await self._follower.begin()
+        await self._issuers.begin()
         await self._until_room()
         await self._changeover.begin()
         self._tasks.start("certificates", self._certificates.watch())
@@ -169,6 +172,7 @@ class Supervisor:
             if self._coordinator is not None:
                 await self._coordinator.follow(settings.hub)
             await self._follower.follow(settings)
+            await self._issuers.follow(settings.issuers)
         return whys
 
     def _tell(self, message: FromLeader) -> None:
@@ -245,6 +249,7 @@ class Supervisor:
         await self._workers.drain(seconds)
         await self._accounting.end()
         await self._follower.end()
+        await self._issuers.end()
         if self._coordinator is not None:
             await self._coordinator.end()
         await self._tasks.cancel()

@@ -73,7 +73,7 @@ stamp_secret: ${SECRET}
     }  # fmt: skip
     assert vars(settings.customers["007"]) == {
         "tier": "basic", "limits": (), "concurrency": None, "quotas": None, "burst_credits": None, "priority": None,
-        "message": None, "paused": None, "regions": None, "networks": None, "flags": (),
+        "message": None, "revoked": (), "paused": None, "regions": None, "networks": None, "flags": (),
     }  # fmt: skip
     key = settings.keys[0]
     assert (key.sha256, key.customer, key.scopes, key.expires) == ("ab" * 32, "007", {"read", "a:b"}, 1798761600.0)
@@ -360,3 +360,12 @@ def test_limits_say_how_closely_hosts_keep_them(loaded):
 )
 def test_the_host_that_an_endpoint_gets(url, host, sent):
     assert Endpoint(url=url).sent_host(host) == sent
+
+
+def test_a_route_says_what_it_takes(loaded):
+    routes = "".join(
+        f"  - {{path: /{n}, upstream: a, auth: {auth}}}\n"
+        for n, auth in enumerate(("key", "jwt", "[key, jwt]", "[jwt]", "optional"))
+    )
+    settings = loaded("upstreams: {a: {endpoints: ['http://a']}}\nroutes:\n" + routes, alone=True)
+    assert [route.auth for route in settings.routes] == ["required", "jwt", "key or jwt", "jwt", "optional"]

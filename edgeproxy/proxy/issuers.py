@@ -1,0 +1,132 @@
+"""Tokens that others issue (JWT, RFC 7519): whether one is genuine, and which customer it names.
+
+The algorithms are those that the configuration names, all of public keys (RFC 8725 sections 3.1 and 3.2). The keys come
+from the supervisor. A token is checked once, and remembered by its digest (identity.py).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jwt
+import orjson
+
+from edgeproxy.config.parsers import NAME
+
+if TYPE_CHECKING:
+    from edgeproxy.config.issuers import Issuer
+
+TOKEN_BYTES_MAX = 16 << 10
+LEEWAY_SECONDS = 30.0
+"""Seconds by which the clocks of issuer and edge may differ."""
+KEY_TYPES = ("RSA", "EC", "OKP")
+KEYS_MAX = 100
+"""Keys of an issuer that are looked at."""
+
+
+class Claims(NamedTuple):
+    """What a token says that counts here."""
+
+    customer: str
+    tier: str | None
+    scopes: frozenset[str]
+    id: str | None
+    """The claim jti."""
+    expires: float
+    """Unix seconds."""
+    subject: str
+    """The SHA-256 in hex of issuer and subject: what limits of the scope `key` count by, whichever token is sent."""
+
+
+class NotGenuine(Exception):
+    """A token must not count; the text is for who sent it."""
+
+
+def is_token(secret: bytes) -> bool:
+    """Whether a credential has the form of a JWT (RFC 7515 section 3.1): three parts, the first of which is JSON."""
+    return secret.startswith(b"eyJ") and secret.count(b".") == 2
+
+
+def keys_of(jwks: str) -> list[jwt.PyJWK]:
+    """The public keys of a JWK Set (RFC 7517) that can be used; raises ValueError where it is none."""
+    try:
+        listed = orjson.loads(jwks)["keys"][:KEYS_MAX]
+    except (ValueError, LookupError, TypeError) as odd:
+        raise ValueError("it is no JWK Set") from odd
+    found = []
+    for one in listed:
+        if isinstance(one, dict) and one.get("kty") in KEY_TYPES and one.get("use", "sig") == "sig":
+            try:
+                found.append(jwt.PyJWK.from_dict(one))
+            except (jwt.PyJWTError, ValueError, TypeError, LookupError):
+                continue  # One that this version does not know is no reason to do without the others.
+    return found
+
+
+class Issuers:
+    """The issuers of a configuration. `keys`: of each by name what the supervisor has last told, or nothing."""
+
+    def __init__(self, settings: Mapping[str, "Issuer"], keys: Mapping[str, list[jwt.PyJWK]]) -> None:
+        self._by_iss = {each.issuer: (name, each) for name, each in settings.items()}
+        self._keys = keys
+
+    def verify(self, token: bytes) -> Claims:
+        """What a token says, if it is genuine and counts now. Raises NotGenuine."""
+        if len(token) > TOKEN_BYTES_MAX:
+            raise NotGenuine("The token is too long")
+        try:
+            unverified = jwt.decode_complete(token, options={"verify_signature": False})
+        except (jwt.PyJWTError, ValueError) as odd:
+            raise NotGenuine("The token cannot be read") from odd
+        iss = unverified["payload"].get("iss")
+        name, issuer = self._by_iss.get(iss if isinstance(iss, str) else "", ("", None))
+        if issuer is None:
+            raise NotGenuine("The token is of an issuer that is not known here")
+        said = self._genuine(token, unverified["header"], name, issuer)
+        return _claims(said, issuer)
+
+    def _genuine(self, token: bytes, header: dict[str, Any], name: str, issuer: "Issuer") -> dict[str, Any]:
+        kid = header.get("kid")
+        keys = [key for key in self._keys.get(name, ()) if kid is None or key.key_id == kid]
+        if not keys:
+            raise NotGenuine("The token is signed with a key that is not known here")
+        why: Exception | None = None
+        for key in keys:
+            try:
+                said: dict[str, Any] = jwt.decode(
+                    token,
+                    key.key,
+                    algorithms=list(issuer.algorithms),
+                    audience=list(issuer.audiences),
+                    issuer=issuer.issuer,
+                    leeway=LEEWAY_SECONDS,
+                    options={"require": ["exp", "iss", "aud"]},
+                )
+            except jwt.ExpiredSignatureError as late:
+                raise NotGenuine("The token has expired") from late
+            except jwt.InvalidAudienceError as other:
+                raise NotGenuine("The token is for another audience") from other
+            except (jwt.PyJWTError, ValueError, TypeError) as no:
+                why = no
+            else:
+                return said
+        raise NotGenuine("The token is not genuine") from why
+
+
+def _claims(said: dict[str, Any], issuer: "Issuer") -> Claims:
+    customer = said.get(issuer.customer)
+    if not isinstance(customer, str) or not NAME.fullmatch(customer):
+        raise NotGenuine(f"The token names no customer: the claim {issuer.customer} is to have the name")
+    tier = said.get(issuer.tier) if issuer.tier is not None else None
+    scopes = said.get(issuer.scopes, ()) if issuer.scopes is not None else ()
+    listed = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()
+    jti = said.get("jti")
+    subject = orjson.dumps([issuer.issuer, str(said.get("sub", customer))])
+    return Claims(
+        customer,
+        tier if isinstance(tier, str) else None,
+        frozenset(scope for scope in listed if isinstance(scope, str)),
+        jti if isinstance(jti, str) else None,
+        float(said["exp"]),
+        hashlib.sha256(subject).hexdigest(),
+    )

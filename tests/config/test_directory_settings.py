@@ -1,0 +1,59 @@
+"""Where the directory comes from, who signs it, how it is kept; who issues tokens."""
+
+import pytest
+
+from tests.config.conftest import LEAST
+
+KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+HUB = "hub: redis://h\n"
+COLLECTOR = "usage: {collector: 'http://127.0.0.1:1'}\n"
+ISSUER = "issuers: {i: {issuer: x, audiences: [a], %s}}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HUB + "directory: {from: hub}",
+        HUB + f"directory: {{from: hub, trust: '{KEY}', max_age: 1min}}",
+        HUB + f"directory: {{from: hub, trust: ['{KEY}', '{KEY}'], max_age: none, revoked: finish}}",
+        COLLECTOR + f"directory: {{from: collector, trust: '{KEY}'}}",
+        "cache_key: " + "ab" * 32,
+        "cache_key: {file: key}",
+        "cache_key: {command: [cat, key]}",
+        ISSUER % "jwks: 'https://i/jwks', algorithms: [EdDSA]",
+        ISSUER % "jwks: 'http://127.0.0.1:1/jwks', tier: plan",
+        ISSUER % "jwks: keys.json",
+    ],
+)
+def test_what_is_right_passes(problems, text):
+    assert problems(LEAST + text + "\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("directory: {from: hub}", "directory: has no hub to be read from"),
+        (f"directory: {{from: collector, trust: '{KEY}'}}", "directory: has no collector to be read from"),
+        (COLLECTOR + "directory: {from: collector}", "directory: names nobody who signs it"),
+        (HUB + "directory: {from: hub, max_age: 1h}", "directory.max_age: is the age of a signed time"),
+        (HUB + f"directory: {{from: hub, trust: '{KEY}', max_age: 1s}}", "directory.max_age: "),
+        (HUB + "directory: {from: hub, trust: 'ed25519:AAAA'}", "'ed25519:AAAA' is not a public key"),
+        (HUB + "directory: {from: hub, trust: '11qY'}", "'11qY' is not a public key"),
+        (HUB + "directory: {from: hub, trust: 'ed25519:?'}", "'ed25519:?' is not a public key"),
+        ("cache_key: secret", "cache_key: is no key"),
+        ("cache_key: " + "zz" * 32, "cache_key: is no key"),
+        ("cache_key: {file: a, command: [b]}", "cache_key: is not one key"),
+        (ISSUER % "jwks: 'http://elsewhere/jwks'", "issuers.i.jwks: 'http://elsewhere/jwks' is not where keys"),
+        (ISSUER % "jwks: 'ftp://127.0.0.1/jwks'", "is not where keys can be had safely"),
+        (ISSUER % "jwks: k, algorithms: [HS256]", "issuers.i.algorithms.0: 'HS256' is not known here"),
+        (ISSUER % "jwks: k, algorithms: [none]", "issuers.i.algorithms.0: 'none' is not known here"),
+        ("routes: [{path: /x, upstream: u, auth: [key, basic]}]", "auth: is no list of what is taken"),
+        ("routes: [{path: /x, upstream: u, auth: []}]", "auth: is no list of what is taken"),
+    ],
+)
+def test_what_is_wrong_is_named(problems, text, what):
+    least = LEAST if "routes" not in text else "upstreams: {u: {endpoints: ['http://a']}}\n"
+    found = problems(least + text + "\n")
+    assert len(found) == 1, found
+    assert what in found[0]
+    assert "secret" not in found[0]

@@ -1,0 +1,179 @@
+"""Tokens of an issuer: real edges, an issuer's keys over HTTP, and what must not pass for a token."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from edgeproxy.config.load import load_customers
+from edgeproxy.directory import push
+from tests.support.customers import TIERS, UNLIMITED, key_of
+from tests.support.edge import Edge, StartEdge
+from tests.support.redis import SERVER, Redis
+from tests.support.waiting import until
+
+ISS, AUD = "https://id.example.com", "edge"
+RSA = rsa.generate_private_key(65537, 2048)
+OTHER = rsa.generate_private_key(65537, 2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+
+
+def jwk(key: Any, kid: str) -> dict[str, Any]:
+    algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
+    return {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"}
+
+
+class IssuerKeys:
+    """An issuer's JWK Set over HTTP."""
+
+    def __init__(self, *keys: dict[str, Any]) -> None:
+        self.keys = list(keys)
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = json.dumps({"keys": issuer.keys}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/jwks"
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def end(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def issuer() -> Iterator[IssuerKeys]:
+    made = IssuerKeys(jwk(RSA, "r1"), jwk(EC, "e1"), {"kty": "oct", "k": "c2VjcmV0", "kid": "o1"})
+    yield made
+    made.end()
+
+
+def token(key: Any = RSA, algorithm: str = "RS256", kid: str | None = "r1", **claims: Any) -> str:
+    now = int(time.time())
+    said = {"iss": ISS, "aud": AUD, "exp": now + 300, "sub": "acme", "tier": "free", "jti": "t1"} | claims
+    headers = {} if kid is None else {"kid": kid}
+    return jwt.encode({k: v for k, v in said.items() if v is not None}, key, algorithm, headers)
+
+
+def settings(issuer: IssuerKeys) -> dict[str, Any]:
+    ours = {"issuer": ISS, "jwks": issuer.url, "audiences": [AUD], "tier": "tier"}
+    return {
+        "issuers": {"id": ours},
+        "routes": [
+            {"path": "/jwt", "upstream": "api", "auth": "jwt"},
+            {"path": "/both", "upstream": "api", "auth": ["key", "jwt"]},
+            {"path": "/write", "upstream": "api", "auth": "jwt", "scopes": ["write"]},
+            {"path": "/*", "upstream": "api"},
+        ],
+    }
+
+
+def asks(edge: Edge, credential: str, path: str = "/jwt") -> int:
+    return edge.ask(path, fields={"Authorization": f"Bearer {credential}"}).status
+
+
+def test_a_genuine_token_names_its_customer_and_nothing_else_passes_for_one(
+    start_edge: StartEdge, issuer: IssuerKeys
+) -> None:
+    edge = start_edge(**settings(issuer))
+    until(lambda: asks(edge, token()) == 200, "the issuer's keys are known")
+    for path, credential, status in (
+        ("/both", token(), 200),
+        ("/both", key_of(UNLIMITED), 200),
+        ("/jwt", key_of(UNLIMITED), 401),
+        ("/other", token(), 401),
+        ("/jwt", token(EC, "ES256", "e1"), 200),
+        ("/jwt", token(kid=None), 200),
+        ("/write", token(), 403),
+        ("/write", token(scope="read write"), 200),
+        ("/jwt", token(sub=UNLIMITED, tier=None), 200),
+        ("/jwt", token(tier="nonesuch"), 403),
+        ("/jwt", token(tier=None), 403),
+    ):
+        assert asks(edge, credential, path) == status, (path, status)
+    assert edge.usage()["acme"] >= 5, "customers need not exist beforehand"
+    now = int(time.time())
+    public = RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    head, body, signature = token().split(".")
+    none = base64.urlsafe_b64encode(b'{"alg":"none","kid":"r1"}').rstrip(b"=").decode()
+    hmac = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"r1"}').rstrip(b"=").decode()
+    digest = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(f"{hmac}.{body}".encode(), public)
+    forged = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    flipped = ("A" if signature[9] != "A" else "B").join((signature[:9], signature[10:]))
+    for what, odd in {
+        "alg none": f"{none}.{body}.",
+        "alg none, signed": f"{none}.{body}.{signature}",
+        "HMAC with the public key": f"{hmac}.{body}.{forged}",
+        "HMAC with a key of the set": token("secret", "HS256", "o1"),
+        "another key": token(OTHER),
+        "an unknown key": token(OTHER, kid="x"),
+        "another algorithm": token(RSA, "RS512"),
+        "altered": f"{head}.{body}.{flipped}",
+        "expired": token(exp=now - 60),
+        "not yet": token(nbf=now + 600),
+        "no end": token(exp=None),
+        "another audience": token(aud="other"),
+        "another issuer": token(iss="https://evil.example.com"),
+        "no name": token(sub="../x"),
+        "no customer": token(sub=None),
+        "garbage": "eyJx.y.z",
+    }.items():
+        assert asks(edge, odd) == 401, what
+    # The keys are kept while nobody answers, also by an edge that starts then.
+    issuer.end()
+    edge.end()
+    edge.start()
+    assert asks(edge, token()) == 200
+
+
+def test_a_token_counts_until_its_end_and_no_longer(start_edge: StartEdge, issuer: IssuerKeys) -> None:
+    edge = start_edge(**settings(issuer))
+    until(lambda: asks(edge, token()) == 200, "the issuer's keys are known")
+    short = token(exp=int(time.time()) - 25)  # Clocks may differ by 30 s; what was accepted ends at its own end.
+    assert asks(edge, short) == 401
+
+
+@pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+def test_pausing_a_customer_and_revoking_a_token_work_as_for_keys(
+    start_edge: StartEdge, issuer: IssuerKeys, tmp_path: Path
+) -> None:
+    redis, file = Redis(tmp_path), tmp_path / "people.yaml"
+
+    def pushes(**customers: Any) -> None:
+        file.write_text(json.dumps({"hub": redis.url, "tiers": TIERS, "customers": customers}))
+        push.run(load_customers(file, {}), push.Options(force=True))
+
+    def each(credential: str, status: int, what: str) -> None:
+        until(lambda: {asks(edge, credential) for _ in range(6)} == {status}, what)
+
+    try:
+        pushes(other={"tier": "free"})
+        edge = start_edge(hub=redis.url, directory={"from": "hub"}, **settings(issuer))
+        each(token(), 200, "a customer who is nowhere has the tier of the token")
+        pushes(other={"tier": "free"}, acme={"tier": "own", "revoked": ["t1"]})
+        each(token(), 401, "the token is revoked")
+        each(token(jti="t2"), 200, "and no other")
+        pushes(other={"tier": "free"}, acme={"tier": "own", "paused": {"why": "unpaid", "status": 402}})
+        each(token(jti="t2"), 402, "the customer is paused")
+        pushes(other={"tier": "free"}, acme={"tier": "own"})
+        each(token(), 200, "and served again")
+    finally:
+        redis.kill()

@@ -16,6 +16,9 @@ Faults = list[tuple[str, str]]
 def of_customer(settings: Mapping[str, Any], known: Settings) -> Faults:
     """Find what cannot be in the settings of a customer; tiers and meters must be among those that are known."""
     found = list(_of_part("customers", settings))
+    for name in settings.get("networks") or ():
+        if name.endswith("_file"):
+            found.append((f"networks.{name}", "names a file, which edges read of their own disk, write the networks"))
     tier = settings.get("tier")
     # A collector need not know tiers: who names none leaves them to the edges.
     if known.tiers and tier not in known.tiers:

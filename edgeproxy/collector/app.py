@@ -104,9 +104,9 @@ class Service:
         made = web.Application(middlewares=[connections.counted, self._problems])
         table = endpoints(self.handlers)
         for one in table:
-            made.router.add_route(one.method, one.path, self._through(one))
+            made.router.add_route(one.method, routed(one.path), self._through(one))
             if one.method == "GET":
-                made.router.add_route("HEAD", one.path, self._through(one))
+                made.router.add_route("HEAD", routed(one.path), self._through(one))
         self.handlers.standing.description = orjson.dumps(openapi.description(table))
         return made
 
@@ -175,6 +175,11 @@ class Service:
         except Exception as error:
             log.get().error("a request failed", path=request.path, exc_info=error)
             return problem(500, "the collector failed to answer; its log says more")
+
+
+def routed(path: str) -> str:
+    """Return the pattern of a path for the router: a word that has a path of its own is no id."""
+    return path.replace("{key}", "{key:(?!leaked$)[^{}/]+}")
 
 
 def path_of(request: web.Request) -> str:

@@ -76,7 +76,7 @@ BATCH_FIELDS = {
 """The fields of the head that say which batch it is."""
 A_CUSTOMER, A_KEY, A_FLAG = "/v1/customers/{customer}", "/v1/keys/{key}", "/v1/flags/{flag}"
 A_TOKEN = "/v1/tokens/{token}"
-IF_MATCH = {"If-Match": HeadField({"type": "string", "pattern": r'^(\*|"[0-9]{1,15}")$'})}
+IF_MATCH = {"If-Match": HeadField({"type": "string", "pattern": r'^(\*|"[0-9]{1,15}"|(W/)?"[!#-~]*")$'})}
 IDEMPOTENCY_KEY = {"Idempotency-Key": HeadField({"type": "string", "pattern": "^[!-~]{1,255}$"})}
 CHANGES: Any = {"query": models.ChangeQuery, "fields": IF_MATCH, "shows": ("ETag",), "refuses": (409, 412, 422)}
 CREATES: Any = {

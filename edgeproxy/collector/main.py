@@ -12,6 +12,7 @@ from aiohttp import web
 
 from edgeproxy import __version__, log
 from edgeproxy.accounts import audit
+from edgeproxy.accounts.last_used import WRITE_SECONDS, LastUsed
 from edgeproxy.collector.app import Queues, Service
 from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.metrics import Metrics
@@ -149,6 +150,7 @@ async def collect(
     if publisher is not None:
         tasks.start("directory", publisher.run())
     tasks.start("denials", record_denials(service.denials))
+    tasks.start("last used", record_last_used(service.handlers.ledger.last_used))
     tasks.start("reload", Reload(settings, service, names, listener, metrics).watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
@@ -165,6 +167,7 @@ async def collect(
     await settling
     await counting
     await write_denials(service.denials)
+    await write_last_used(service.handlers.ledger.last_used)
     await tasks.cancel()
     logger.info("collector stopped")
 
@@ -182,6 +185,21 @@ async def write_denials(denials: audit.Denials) -> None:
         await denials.write()
     except LOST as failure:
         log.get().error("denials could not be put on record", why=reason(failure))
+
+
+async def record_last_used(last_used: LastUsed) -> None:
+    """Write now and then on which day keys were used, until cancelled."""
+    while True:
+        await asyncio.sleep(WRITE_SECONDS)
+        await write_last_used(last_used)
+
+
+async def write_last_used(last_used: LastUsed) -> None:
+    """Write on which day keys were used, or the next time where the database cannot be used."""
+    try:
+        await last_used.write()
+    except LOST as failure:
+        log.get().error("when keys were used could not be written", why=reason(failure))
 
 
 def bind(address: Address) -> socket.socket:

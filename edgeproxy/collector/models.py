@@ -16,8 +16,9 @@ from edgeproxy.config.models import Name
 from edgeproxy.config.regions import REGIONS_MAX
 from edgeproxy.config.units import Whole, wrong
 from edgeproxy.events.dead_letters import PAGE_LETTERS_MAX
-from edgeproxy.ledger.queries import FORMATS, ROWS_MAX
+from edgeproxy.ledger.queries import DIMENSIONS, FORMATS, ROWS_MAX
 from edgeproxy.regions.latencies import MS_MAX
+from edgeproxy.usage.batch import ROUTE_CHARACTERS_MAX
 
 GAP_SEQ_MAX = 100_000_000
 """The batch up to which a chain may begin with a gap at most, with consent: centuries of batches of an edge."""
@@ -70,17 +71,22 @@ Printed = Annotated[
     BeforeValidator(printed),
     WithJsonSchema({"type": "string", "pattern": f"^[ -~]{{0,{TEXT_CHARACTERS_MAX}}}$"}),
 ]
-A_MOMENT = {"type": "string", "examples": ["2027-01-01", "2027-01-01T12:00:00Z"]}
+A_SUBJECT = {"type": "string", "pattern": f"^[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"}
+A_MOMENT = {
+    "type": "string",
+    "pattern": "^20[0-9]{2}-0[1-9]-[01][1-9](T[01][0-9]:[0-5][0-9]:[0-5][0-9]Z)?$",
+    "examples": ["2027-01-01", "2027-01-01T12:00:00Z"],
+}
 
 
 class UsageQuery(Query):
     """Which usage, and how it is grouped; `ledger/queries.py` reads it."""
 
-    customer: str | None = None
-    meter: str | None = None
+    customer: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
+    meter: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
     since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
-    by: str | None = None
+    by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(DIMENSIONS)})?$"})] | None = None
     """Any of minute, hour, day, customer, meter, route and region, with commas between them."""
     limit: Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ROWS_MAX})] | None = None
     cursor: str | None = None
@@ -172,7 +178,8 @@ class EdgeChange(BaseModel):
     @model_validator(mode="after")
     def is_of_one_form(self) -> Self:
         """Raise unless these fields make one change."""
-        if sorted(self.model_fields_set) not in FORMS_OF_CHANGE:
+        given = self.model_dump(exclude_none=True)
+        if sorted(given) not in FORMS_OF_CHANGE or given.keys() != self.model_fields_set:
             raise wrong("is no change", 'send {"retired": true}, {"token": NAME, "region": REGION} or {"gap_to": SEQ}')
         return self
 

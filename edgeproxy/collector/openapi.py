@@ -17,6 +17,8 @@ from edgeproxy.config.schema import FORMS, Editor
 Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"
 NAMED = re.compile(r"\{([a-z_]+)\}")
+PATHS = {"seq": {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}}
+"""Parameters of paths that have a form of their own."""
 STATUSES = {
     400: "The request cannot be read",
     401: "The token is missing or not known, has expired, or shows no second factor where one is asked for",
@@ -100,13 +102,13 @@ def _operation(one: Endpoint[Any, Any], body: Schema | None, schemas: Schema) ->
 
 def _path(one: Endpoint[Any, Any]) -> list[Schema]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": name, "in": "path", "required": True, "schema": PATHS.get(name, {"type": "string", "minLength": 1})}
         for name in NAMED.findall(one.path)
     ]
 
 
 def _query(model: type[BaseModel]) -> list[Schema]:
-    schema = model.model_json_schema(by_alias=True)
+    schema = model.model_json_schema(by_alias=True, schema_generator=Written)
     return [
         {"name": name, "in": "query", "required": False, "schema": _given(said)}
         for name, said in schema.get("properties", {}).items()

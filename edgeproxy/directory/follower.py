@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -75,9 +75,11 @@ class Follower:
         ask: Ask,
         tell: Callable[[ForgetCustomers], None],
         publish: Callable[[DirectoryValid], None] = lambda _: None,
+        used: Callable[[Collection[bytes]], None] = lambda _: None,
     ) -> None:
         """`ask` asks the hub, `tell` tells all workers, each message after the others; `publish` those that start later
-        too, until the next one."""
+        too, until the next one. `used` hears which keys are in use."""
+        self._used = used
         self._state = state
         self._settings = settings
         self._ask = ask
@@ -414,6 +416,7 @@ class Follower:
         else:
             known = {digest: owner for digest in digests if (owner := found.get(digest)) is not None}
             unknown = [digest for digest in digests if digest not in known]
+        self._used(known)
         self._lookups.update(known=len(known), unknown=len(unknown), untold=len(untold))
         return KeysLookedUp(known, unknown, untold, 0 if found is None else self._changes)
 

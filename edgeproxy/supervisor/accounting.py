@@ -22,6 +22,7 @@ from edgeproxy.usage import identity, seal
 from edgeproxy.usage.answer import RESULTS
 from edgeproxy.usage.audit import unshipped
 from edgeproxy.usage.identity import SPOOL
+from edgeproxy.usage.keys_used import KeysUsed
 from edgeproxy.usage.seal import Sealer
 from edgeproxy.usage.ship import Standing
 from edgeproxy.usage.spool import Broken, Pending, segments, watermark
@@ -64,6 +65,8 @@ class Accounting:
         self._table_reader = table_reader
         self._region = region
         self._usage = usage
+        self.keys_used = KeysUsed()
+        """The keys that were used today, of which the collector is to hear."""
         self._sealer: Sealer | None = None
         self._shipping: Shipping | None = None
         self._trouble: Trouble | None = None
@@ -159,7 +162,7 @@ class Accounting:
             self._sealer = await self._table_reader.alone(partial(Sealer.open, self._store, self._region, time.time()))
             self._tell_opened(self._sealer)
         if usage is not None and self._sealer is not None and self._shipping is None:
-            self._shipping = Shipping(self._sealer.spool, usage)
+            self._shipping = Shipping(self._sealer.spool, usage, self.keys_used)
             self._log.info("usage is shipped", edge=self._sealer.identity.id, collector=usage.collector)
             if usage.is_exposed:
                 self._log.warning("the collector's token can be read by all on the way", collector=usage.collector)

@@ -7,7 +7,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,9 @@ class Supervisor:
             heed=self._heed,
             patient=store.identity.try_acquire,
         )
-        self._follower = Follower(settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish)
+        self._follower = Follower(
+            settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish, self._used
+        )
         self._issuers = Issuers(settings.state, settings.issuers, self._workers.publish)
         prober = Prober(settings.upstreams)
         self._upstreams = Upstreams(settings.upstreams, self._workers.publish, prober)
@@ -184,6 +187,10 @@ class Supervisor:
             self._follower.asked(message, reply)
         elif self._coordinator is not None:
             self._coordinator.uses(message)
+
+    def _used(self, digests: Collection[bytes]) -> None:
+        """Workers asked for these keys of the directory: the collector is to hear that they are in use."""
+        self._accounting.keys_used.note(digests, time.time())
 
     async def _ask_hub(self, *command: Argument) -> Any:
         if self._coordinator is None:

@@ -5,12 +5,14 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from edgeproxy.config.models import Usage
 from edgeproxy.proxy.tls import Outward, Unusable
 from edgeproxy.tasks import Tasks, in_thread
 from edgeproxy.usage.batch import Batch
+from edgeproxy.usage.keys_used import KeysUsed
 from edgeproxy.usage.ship import Reply, Shipper, Standing
 from edgeproxy.usage.spool import Spool
 from edgeproxy.usage.transport import Http
@@ -21,8 +23,9 @@ DIED = "shipping died; the log says more"
 class Shipping:
     """Ships one spool to where `usage` says, from its making until `end`. Lives in one event loop."""
 
-    def __init__(self, spool: Spool, usage: Usage) -> None:
+    def __init__(self, spool: Spool, usage: Usage, keys: KeysUsed) -> None:
         self.usage = usage
+        self._keys = keys
         self._http: Http | None = None
         self._renewed = False
         """Whether the certificates are to be loaded anew."""
@@ -63,7 +66,11 @@ class Shipping:
             await self._hang_up()
         if self._http is None:
             self._http = await self._connect()
-        return await self._http(batch, body)
+        fields = self._keys.fields()
+        reply = await self._http(batch, body, fields)
+        if fields and reply.status == HTTPStatus.OK:
+            self._keys.heard()
+        return reply
 
     async def _connect(self) -> Http:
         """A way there. Raises OSError where the certificates cannot be loaded: that is tried again, as all else is."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import ssl
+from collections.abc import Mapping
 
 import aiohttp
 import zstandard
@@ -12,6 +13,7 @@ from edgeproxy.usage.answer import Reply
 from edgeproxy.usage.batch import Batch, headers
 
 PATH = "/v1/batches"
+NO_FIELDS: Mapping[str, str] = {}
 CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 60.0
 """Seconds to connect, and for the whole of an attempt."""
@@ -54,8 +56,10 @@ class Http:
         self._squeeze = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
         self._session: aiohttp.ClientSession | None = None
 
-    async def __call__(self, batch: Batch, body: bytes) -> Reply:
-        """Send it, zstd-compressed. Raises OSError or TimeoutError where nobody answers. Redirects are not followed."""
+    async def __call__(self, batch: Batch, body: bytes, beside: Mapping[str, str] = NO_FIELDS) -> Reply:
+        """Send it, zstd-compressed, with these fields `beside` its own.
+
+        Raises OSError or TimeoutError where nobody answers. Redirects are not followed."""
         squeeze = self._squeeze.compress
         sent = squeeze(body) if len(body) < THREAD_BYTES_MIN else await asyncio.to_thread(squeeze, body)
         if self._session is None:
@@ -64,7 +68,7 @@ class Http:
             async with self._session.post(
                 self._url,
                 data=sent,
-                headers={**self._fields, **headers(batch, body)},
+                headers={**self._fields, **headers(batch, body), **beside},
                 allow_redirects=False,
                 server_hostname=self._server_name,
             ) as answer:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import re
+import time
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from edgeproxy.accounts import documents
 from edgeproxy.config.directory import read_line
 from edgeproxy.config.key_form import REGEX, is_miswritten
 from edgeproxy.database.database import Database
+from edgeproxy.usage.keys_used import FIELD, KeysUsed
 from tests.support.ask import Answer
+from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from tests.support.waiting import until
 
 NUMBERS = itertools.count()
 
@@ -257,6 +261,19 @@ def test_who_may_not_change_anything(sqlite_collector: Collector, token: str | N
             assert answer.status == status, (method, path, answer)
             tried += 1
     assert tried >= 10
+
+
+def test_the_day_of_the_last_use_comes_with_batches(collector: Collector) -> None:
+    owner = customer(collector)
+    mine, other = (key(collector, owner["id"]) for _ in range(2))
+    used = KeysUsed()
+    used.note([hashlib.sha256(mine["secret"].encode()).digest(), b"x" * 32], time.time())
+    assert collector.post(Chain().next(), fields=used.fields()).status == 200
+    path = f"/v1/keys/{mine['id']}"
+    until(lambda: collector.get(path).json()["last_used_on"] is not None, "the day is written")
+    assert collector.get(path).json()["last_used_on"] == time.strftime("%Y-%m-%d", time.gmtime())
+    assert collector.get(f"/v1/keys/{other['id']}").json()["last_used_on"] is None
+    assert collector.post(Chain().next(), fields={FIELD: "odd"}).status == 200
 
 
 def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:

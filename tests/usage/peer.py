@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from edgeproxy.collector.app import GAP_SEQ_MAX, verdict_of
+from edgeproxy.collector.handlers.ledger import verdict_of
+from edgeproxy.collector.models import GAP_SEQ_MAX
 from edgeproxy.ledger.arrival import Arrival, Named, arrive
 from edgeproxy.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved
 from edgeproxy.ledger.ingest import STATES, Outcome

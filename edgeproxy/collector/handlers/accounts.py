@@ -23,7 +23,7 @@ from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import Database
 
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
-ETAG = re.compile(r'"([0-9]{1,15})"')
+ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')
 PAUSE = frozenset({"paused"})
 """The fields of a customer that support may change."""
 
@@ -244,7 +244,11 @@ def wanted(request: web.Request) -> frozenset[int] | None:
     said = request.headers.get("If-Match")
     if said is None or said.strip() == "*":
         return None
-    return frozenset(int(match[1]) for one in said.split(",") if (match := ETAG.fullmatch(one.strip())))
+    tags = [ETAG.fullmatch(one.strip()) for one in said.split(",")]
+    if not all(tags):
+        raise Refused(400, 'If-Match is no ETag such as "3", and not *')
+    # A weak one never matches; one that was not made here neither.
+    return frozenset(int(tag[1]) for tag in tags if tag and tag[1])
 
 
 def tagged(status: int, told: Any, version: int | None) -> web.Response:

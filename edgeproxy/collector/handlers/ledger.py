@@ -9,6 +9,7 @@ from aiohttp import web
 from edgeproxy import log
 from edgeproxy.accounts import audit
 from edgeproxy.accounts.audit import Entry
+from edgeproxy.accounts.last_used import LastUsed
 from edgeproxy.collector import auth, export
 from edgeproxy.collector.answers import Refused, answer, problem
 from edgeproxy.collector.endpoint import Call, Nothing, Query
@@ -23,6 +24,7 @@ from edgeproxy.ledger.chain import Shipper, Verdict
 from edgeproxy.ledger.ingest import REFUSED, Ingest, Outcome
 from edgeproxy.ledger.names import Names
 from edgeproxy.usage.batch import BODY_BYTES_MAX, NAME
+from edgeproxy.usage.keys_used import FIELD, read_field
 
 READERS = 2
 """Large batches that are read at once."""
@@ -34,6 +36,8 @@ class LedgerHandlers:
 
     def __init__(self, database: Database, ingest: Ingest, names: Names, metrics: Metrics) -> None:
         self._database = database
+        self.last_used = LastUsed(database)
+        """On which day keys were used last; somebody has to `write` it."""
         self._ingest = ingest
         self._names = names
         self._metrics = metrics
@@ -74,6 +78,7 @@ class LedgerHandlers:
             raise auth.Denied(403, outcome.why)
         if outcome.verdict is Verdict.FULL:
             raise auth.Denied(429, outcome.why, FULL_RETRY)
+        self.last_used.note(*read_field(request.headers.get(FIELD)))
         return verdict_of(outcome)
 
     async def _arrival(self, said: Named, sent: bytes, coding: str) -> Arrival:

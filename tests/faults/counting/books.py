@@ -15,8 +15,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.app import GAP_SEQ_MAX, verdict_of
+from edgeproxy.collector.handlers.ledger import verdict_of
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.models import GAP_SEQ_MAX
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import batches, ledger, series
 from edgeproxy.ledger import edges

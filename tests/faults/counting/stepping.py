@@ -144,7 +144,7 @@ def step_collector(step: Step) -> None:
     """A collector."""
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from edgeproxy.collector import app
+    from edgeproxy.collector.handlers import ledger
     from edgeproxy.database.database import Database
     from edgeproxy.ledger.ingest import Ingest
 
@@ -161,7 +161,7 @@ def step_collector(step: Step) -> None:
     main.Database = Stepped  # type: ignore[misc]
     step.wrap(Ingest, "settle", "settle")
     step.wrap(Ingest, "_write", "work")
-    step.wrap(app, "verdict_of", "answer")
+    step.wrap(ledger, "verdict_of", "answer")
 
 
 def main() -> None:

@@ -1,0 +1,23 @@
+"""The API does what its OpenAPI description says: schemathesis makes requests of it, well and badly formed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.collector import ADMIN, Collector
+from tests.support.process import ROOT
+
+EXAMPLES = os.environ.get("EDGEPROXY_EXAMPLES", "3")
+"""Requests of each kind that are made for each endpoint; a long run has 500."""
+
+
+def test_every_endpoint_answers_as_it_is_described(collector: Collector, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", ROOT / "tests/collector/schemathesis.toml"]
+    options = ["--phases", "fuzzing", "--max-examples", EXAMPLES, "--no-color", "--suppress-health-check", "all"]
+    url = f"http://127.0.0.1:{collector.port}/v1/openapi.json"
+    token = ["--header", f"Authorization: Bearer {ADMIN}"]
+    done = subprocess.run(
+        [*command, "run", url, *token, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr

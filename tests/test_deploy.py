@@ -222,6 +222,20 @@ def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_wan
             assert source in volumes or (COMPOSE.parent / source).is_dir(), source
 
 
+def test_compose_lets_speak_to_each_other_only_who_have_to() -> None:
+    known = yaml.safe_load(COMPOSE.read_text())["networks"]
+    there = {name: set(service["networks"]) for name, service in services().items()}
+    assert set().union(*there.values()) == set(known)
+    reached = {frozenset((one, other)) for one in there for other in there if one < other and there[one] & there[other]}
+    for pair in (("edge", "upstream"), ("edge", "redis"), ("edge", "collector"), ("prometheus", "edge")):
+        assert frozenset(pair) in reached, pair
+    assert {tuple(pair - {"redis"}) for pair in reached if "redis" in pair} == {("edge",)}
+    assert {tuple(pair - {"upstream"}) for pair in reached if "upstream" in pair} == {("edge",)}
+    for name in ("upstream", "redis"):
+        assert all(known[network]["internal"] for network in there[name]), "it has no way out"
+        assert "ports" not in services()[name]
+
+
 def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_drain() -> None:
     edge = services()["edge"]
     environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}

@@ -1,0 +1,57 @@
+"""An edge's user of the hub reads the directory, and can write none of it: whoever steals it mints no keys."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.directory.versions import LOG, NEWS, TIME
+from edgeproxy.hub.calls import Argument
+from edgeproxy.hub.redis import Link, ResponseError
+from tests.support.hub_rights import documented, documented_for_directory
+from tests.support.reached_hub import played
+from tests.support.redis import Redis
+
+WRITES: tuple[tuple[Argument, ...], ...] = (
+    ("RPUSH", LOG, "forged"),
+    ("LPUSH", LOG, "forged"),
+    ("LSET", LOG, 0, "forged"),
+    ("LTRIM", LOG, 1, 0),
+    ("DEL", LOG),
+    ("DEL", TIME),
+    ("EXPIRE", LOG, 1),
+    ("HSET", LOG, "a", "b"),
+    ("ZADD", LOG, 1, "a"),
+    ("RENAME", LOG, "rl:x"),
+    ("COPY", "rl:x", LOG),
+    ("RESTORE", LOG, 0, "x"),
+    ("SET", LOG, "forged"),
+    ("FLUSHALL",),
+    ("PUBLISH", NEWS, "forged"),
+    ("CONFIG", "SET", "save", ""),
+    ("ACL", "SETUSER", "edge", "+@all"),
+    ("EVAL", "return redis.call('RPUSH', KEYS[1], 'forged')", 1, LOG),
+)
+
+
+def test_an_edges_user_reads_the_directory_and_cannot_write_it(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+
+    async def play() -> None:
+        operator = await Link.open(server.url)
+        rights = (*documented(), *documented_for_directory())
+        await operator.ask("ACL", "SETUSER", "edge", "on", ">s3cret", *rights)
+        await operator.ask("RPUSH", LOG, "a version")
+        edge = await Link.open(f"redis://edge:s3cret@127.0.0.1:{server.port}/0")
+        assert await edge.ask("LINDEX", LOG, -1) == b"a version"
+        assert await edge.ask("LRANGE", LOG, 0, -1) == [b"a version"]
+        for command in WRITES:
+            with pytest.raises(ResponseError, match=r"(?i)no permissions|NOPERM|can't run this command"):
+                await edge.ask(*command)
+        assert await operator.ask("LRANGE", LOG, 0, -1) == [b"a version"]
+        await edge.close()
+        await operator.close()
+
+    try:
+        played(play)
+    finally:
+        server.kill()

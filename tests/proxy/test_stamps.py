@@ -179,6 +179,25 @@ async def test_a_trace_is_continued(edge: Edge) -> None:
     assert request["tracestate"] == "a=1,b=2"
 
 
+PRETENDED = (
+    *("X.Customer.Id: root", "X!Customer!Tier: gold", "X_Forwarded_Prefix: /admin", "X.Real.IP: 10.0.0.1"),
+    *("X-Forwarded-Prefix: /admin", "X-Forwarded-User: root", "X-Real-Scheme: https", "X-Original-URL: /admin"),
+    *("True-Client-IP: 10.0.0.1", "Remote-User: root", "CF-Connecting-IP: 10.0.0.1", "X-Internal-Role: admin"),
+)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_nobody_pretends_to_be_a_proxy_or_the_edge(edge: Edge, trusted: bool) -> None:
+    edge.config["strip"] = ["CF-Connecting-IP", "X-Internal-*"]
+    if trusted:
+        edge.config["trusted_proxies"] = ["127.0.0.1"]
+    request, _ = await passes(edge, *PRETENDED, "X-Mine: 1", path="/public/x")
+    came = {line.partition(":")[0].lower() for line in PRETENDED} & set(names(request))
+    # What a server takes for another name is nobody's; the rest a trusted proxy may say.
+    assert came == ({line.partition(":")[0].lower() for line in PRETENDED[4:]} if trusted else set())
+    assert request["X-Mine"] == "1"
+
+
 # ---- the signature
 
 

@@ -43,6 +43,7 @@ SPELLINGS = {
     "in upper case": str.upper,
     "with underscores": lambda name: name.replace("-", "_"),
     "with underscores, in lower case": lambda name: name.replace("-", "_").lower(),
+    "with dots": lambda name: name.replace("-", "."),
     "with its last hyphen as an underscore": lambda name: "_".join(name.rsplit("-", 1)),
 }
 """The ways in which a server that hands fields on as variables takes a name for another."""
@@ -53,7 +54,9 @@ def seen_as(name: str, path: str) -> Seen:
     keyed = path.startswith("/keyed/")
     own = {key: value for key, value in OWN.items() if keyed or not key.startswith("X-Customer")}
     has = tuple(f"{key}: {value}" for key, value in own.items())
-    lacks = {name.replace("-", "_"), "_".join(name.rsplit("-", 1)), "X-Edge-Signature"} - ({name} - set(NEVER))
+    lacks = {name.replace("-", "_"), name.replace("-", "."), "_".join(name.rsplit("-", 1)), "X-Edge-Signature"} - (
+        {name} - set(NEVER)
+    )
     lacks.discard("X-Edge-Region")
     if name in ("X-Forwarded-Port", "X-Real-IP", "Forwarded"):
         lacks.add(name)

@@ -188,9 +188,10 @@ class Tls(NamedTuple):
         return cls(ca, cert, key, said.verify)
 
 
-def connection_to(url: str, tls: Tls) -> Connection:
-    """A connection that has not been made yet. Of the URL: user, password, host, port and database."""
-    options = dict(parse(url))
+def connection_to(url: str, tls: Tls, **more: Any) -> Connection:
+    """A connection that has not been made yet. Of the URL: user, password, host, port and database; `more` options of
+    the library."""
+    options = dict(parse(url)) | more
     kind: Any = options.pop("connection_class", Connection)
     if kind is not Connection:
         options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}

@@ -4,9 +4,12 @@ What is published may be lost. Who has to know it looks by himself as well.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
+from time import monotonic
 
+from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
 from edgeproxy import log
@@ -14,6 +17,7 @@ from edgeproxy.config.parsers import CLUSTERS, HubUrl
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.cluster import node_url
 from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, UNREADABLE, Away, Tls, connection_to, reason
+from edgeproxy.tasks import Tasks
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -33,6 +37,7 @@ class Subscription:
         self._heard = heard
         self._log = log.get()
         self._is_refused = False
+        self._heard_at = 0.0
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -56,31 +61,36 @@ class Subscription:
         url = self._url
         if self._parts.scheme in CLUSTERS:  # What is published on one node is heard on all.
             url = node_url(self._parts, random.choice(self._parts.where))
-        connection = connection_to(url, self._tls)
+        connection = connection_to(url, self._tls, protocol=2)  # In which a message is an answer as any other.
+        tasks = Tasks()
         try:
             async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_command("SUBSCRIBE", self._channel)
                 await connection.read_response(disable_decoding=True)
             self._heard()
-            silent = False
+            self._heard_at = monotonic()
+            tasks.start("directory ping", self._ping(connection))
             while True:
-                try:
-                    async with asyncio.timeout(PING_SECONDS):
-                        said = await connection.read_response(disable_decoding=True)
-                except TimeoutError:
-                    if silent:
-                        raise
-                    silent = True
-                    await connection.send_command("PING", check_health=False)
-                    continue
-                silent = False
+                said = await connection.read_response(disable_decoding=True, timeout=math.inf)
+                self._heard_at = monotonic()
                 if not isinstance(said, list) or len(said) < 2:
                     raise Away(no_answer(said, "SUBSCRIBE"))
                 if said[0] == b"message":
                     self._heard()
         finally:
+            await tasks.cancel()
             try:
                 await connection.disconnect(nowait=True)
             except (RedisError, OSError):
                 pass
+
+    async def _ping(self, connection: Connection) -> None:
+        """Have the server say something now and then; one that says nothing is hung up on."""
+        while monotonic() - self._heard_at < 2 * PING_SECONDS:
+            await asyncio.sleep(PING_SECONDS)
+            try:
+                await connection.send_command("PING", check_health=False)
+            except (RedisError, OSError):
+                break
+        await connection.disconnect(nowait=True)

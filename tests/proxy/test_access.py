@@ -221,7 +221,10 @@ async def test_retries_are_counted(edge: Edge) -> None:
     await client.gets_answer()
     await client.sends(get())
     await upstream.gets_request()
-    upstream.aborts()
+    upstream.aborts()  # One that was kept: that is no retry.
+    fresh = await edge.upstream.accepts()
+    await fresh.gets_request()
+    fresh.aborts()
     other = await edge.upstream.accepts()
     await other.gets_request()
     await other.sends(ok())

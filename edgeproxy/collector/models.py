@@ -96,7 +96,8 @@ class UsageQuery(Query):
 class Usage(TypedDict):
     """What was used."""
 
-    total: int
+    total: int | None
+    totals: NotRequired[dict[str, int]]
     rows: list[dict[str, Any]]
     next: NotRequired[str]
     unknown: NotRequired[dict[str, list[str]]]

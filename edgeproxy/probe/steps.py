@@ -45,10 +45,11 @@ def check_limits(fields: Mapping[str, str]) -> None:
 
 
 def total_of(body: bytes) -> int:
-    """Return the total that the collector's answer to `GET /v1/usage` has; raises Failed."""
+    """Return the total that the collector's answer to `GET /v1/usage` has, of all meters; raises Failed."""
     try:
-        total = orjson.loads(body)["total"]
-    except (ValueError, LookupError, TypeError):
+        told = orjson.loads(body)
+        total = told["total"] if "totals" not in told else sum(told["totals"].values())
+    except (ValueError, LookupError, TypeError, AttributeError):
         total = None
     if not isinstance(total, int):
         raise Failed("the collector does not answer as a collector does")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -94,16 +95,24 @@ class LedgerHandlers:
 
     async def usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
         """Tell what was used: `{total, rows}`, `next` where there are more rows, and what the configuration does not
-        know. As CSV all rows at once, unless `limit` or `cursor` ask for a page.
+        know. Where there are several meters, whose units differ, `totals` by meter instead of a total. As CSV all rows
+        at once, unless `limit` or `cursor` ask for a page.
         """
         customer = auth.customer_of(call.holder, call.query.customer)
         said = call.query.model_dump(by_alias=True, exclude_none=True)
         question = queries.asked({**said, **({"customer": customer} if customer else {})}, time.time())
+        if question.meter is None and not question.by:
+            question = replace(question, by=("meter",))
         is_csv = export.is_wanted(call.request)
         if is_csv and question.limit is None and question.after is None:
             return await self._exports.send(call.request, question)
         async with self._database.reading(whole=True) as connection:
             found = await queries.usage(connection, question)
+            if question.meter is None:
+                whole = replace(question, by=("meter",), limit=None, after=None)
+                totals = {row["meter"]: row["value"] for row in (await queries.usage(connection, whole))["rows"]}
+                if len(totals) > 1:
+                    found |= {"total": None, "totals": totals}
         if is_csv:
             return export.page(call.request, question, found)
         unknown = self._names.unknown_in(question, found["rows"])

@@ -110,7 +110,7 @@ def _path(one: Endpoint[Any, Any]) -> list[Schema]:
 def _query(model: type[BaseModel]) -> list[Schema]:
     schema = model.model_json_schema(by_alias=True, schema_generator=Written)
     return [
-        {"name": name, "in": "query", "required": False, "schema": _given(said)}
+        {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": _given(said)}
         for name, said in schema.get("properties", {}).items()
     ]
 

@@ -10,7 +10,7 @@ from tests.support.collector import ADMIN, Collector, checked
 from tests.support.collector_fixtures import StartCollector
 from tests.support.waiting import until
 
-ROUNDS = 4
+ROUNDS = 2
 
 
 def change(collector: Collector, stop: Event, numbers: "itertools.count[int]", done: list[str]) -> None:

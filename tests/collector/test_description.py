@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.collector import ADMIN, Collector
 from tests.support.process import ROOT
 
-EXAMPLES = os.environ.get("EDGEPROXY_EXAMPLES", "3")
+EXAMPLES = os.environ.get("EDGEPROXY_EXAMPLES", "2")
 """Requests of each kind that are made for each endpoint; a long run has 500."""
 
 

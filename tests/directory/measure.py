@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
@@ -63,9 +64,16 @@ def adds(url: str, names: list[str]) -> None:
             digests = {name: hashlib.sha256(key_of(name).encode()).hexdigest() for name in some}
             given: list[Any] = [{"id": f"k{n}", "customer": f"i{n}", "sha256": d, **made} for n, d in digests.items()]
             await connection.execute(sa.insert(keys), given)
-        await documents.note(connection, "customer", names[-1:])
+        await documents.note(connection, "customer", names)
 
     within(url, add)
+
+
+def waiting(url: str) -> int:
+    """Changes that are not published yet."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60)) as db:
+        found: int = db.execute("SELECT COUNT(*) FROM directory_outbox").fetchone()[0]
+    return found
 
 
 def revokes(url: str, name: str) -> None:
@@ -128,15 +136,14 @@ def many(folder: Path, count: int, ends: ExitStack, port: int, signer: signing.S
     collector = ends.enter_context(closing(Collector(folder / "many", url, directory=directory)))
     collector.start()
     adds(url, [f"c{n}" for n in range(count)])
+    print(f"{count} customers: published within {until(lambda: waiting(url) == 0, 0.1):.1f} s")
     began = time.monotonic()
     usage = {"collector": f"http://{HOST}:{collector.port}", "token": EDGE}
     follows = {"from": "collector", "trust": signer.public}
     edge = ends.enter_context(closing(Edge(folder / "reader", port, workers=1, usage=usage, directory=follows)))
     edge.begin()
-    until(lambda: edge.ready() and edge.status()["directory"]["customers"] >= count, 0.05)
-    read = [line for line in edge.output.splitlines() if '"directory read"' in line]
-    print(f"{count} customers: written, published and read by a new edge within {time.monotonic() - began:.1f} s")
-    print("as the edge says:", *(json.loads(line)["seconds"] for line in read))
+    until(lambda: edge.ready() and {asks(edge, "c0"), asks(edge, f"c{count - 1}")} == {200}, 0.05)
+    print(f"a new edge starts, reads them all and serves within {time.monotonic() - began:.1f} s")
     adds(url, ["one-more"])
     print(f"one more: served after {until(lambda: asks(edge, 'one-more') == 200):.2f} s")
     assert collector.process is not None
@@ -154,7 +161,6 @@ def regions(folder: Path, ends: ExitStack, port: int, signer: signing.Signer) ->
     collector.start()
     names = [f"r{n}" for n in range(2 * TIMES)]
     adds(url, names)
-    within(url, lambda connection: documents.note(connection, "customer", names))
     hub = f"redis://{HOST}:{far.port}/0"
     follows = {"from": "hub", "trust": signer.public}
     edges = [
@@ -192,14 +198,17 @@ async def mute(url: str) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("customers", type=int, nargs="?", default=100_000)
-    count = options.parse_args().customers
+    options.add_argument("--alone", action="store_true", help="without the three edges")
+    given = options.parse_args()
+    count = given.customers
     with tempfile.TemporaryDirectory() as made, ExitStack() as ends:
         folder = Path(made)
         signing.keygen(folder / "directory.key")
         signer = signing.Signer.of(folder / "directory.key")
         upstream = Upstream(folder / "upstream")
         ends.callback(upstream.stop)
-        regions(folder, ends, upstream.port, signer)
+        if not given.alone:
+            regions(folder, ends, upstream.port, signer)
         many(folder, count, ends, upstream.port, signer)
 
 

@@ -512,8 +512,8 @@ class Client(asyncio.Protocol):
         if self.secure or self.body is not None:
             # Under TLS that is how clients leave, and TLS 1.2 knows no other meaning (RFC 5246 section 7.2.1).
             return self.leave(exchange)
-        if exchange.head.upgrade and exchange.server is not None:
-            exchange.server.end()  # What follows a 101 has ended before it.
+        if exchange.head.upgrade and exchange.server is not None and not self.buffer:
+            exchange.server.end()  # What follows a 101 has ended before it, and there is nothing of it.
         # A client that has sent its whole request may close its side and still gets the answer.
         now = monotonic()
         self.probes, self.probe_at = 0, max(now, exchange.started + PROBE_SECONDS[0])

@@ -1056,7 +1056,7 @@ class Exchange:
             assert self.endpoint is not None
             self.server, server.exchange = server, self
             server.write(self.message)
-            if self.head.upgrade and client.ended:
+            if self.head.upgrade and client.ended and not client.buffer:
                 server.end()
             self.state = SENT
             self.sent_at = now = monotonic()

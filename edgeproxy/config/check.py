@@ -1,13 +1,13 @@
 """All checks of what files say, each of which sees everything: no problem hides another."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Generic, NamedTuple, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from edgeproxy.config import certificates, networks, references, unsupported
 from edgeproxy.config.defaults import with_names
-from edgeproxy.config.explain import Finding, fields_of, findings
+from edgeproxy.config.explain import fields_of, findings
 from edgeproxy.config.file_signatures import sign
 from edgeproxy.config.models import Written
 from edgeproxy.config.part import Part
@@ -23,7 +23,7 @@ class Kind(NamedTuple, Generic[W]):
     which finds contradictions between its parts."""
 
     model: type[W]
-    later: Mapping[str, unsupported.Later]
+    later: unsupported.Later
     faults: Callable[[Table], Iterable[references.Fault]]
 
 
@@ -75,14 +75,9 @@ class Check(Generic[W]):
 
     def _unsupported(self) -> None:
         """Report fields of a later version."""
-        for path, value, later in unsupported.uses(self._source.tree, self._kind.later):
-            wrong = misfits(value, later.shape)
-            if wrong and self._works(path):
-                continue  # The models say what this field may be today.
+        for path, instead in unsupported.uses(self._source.tree, self._kind.later):
             self._refused.add(path)
-            self._report(path, "is not supported yet", later.instead)
-            for finding in wrong:
-                self._report((*path, *finding.path), finding.what, finding.hint, finding.missing)
+            self._report(path, "is not supported yet", instead)
 
     def _references(self, tree: Table) -> None:
         """Report contradictions between parts. Where not all was read, missing names may be elsewhere."""
@@ -151,16 +146,3 @@ class Check(Generic[W]):
         """List the fields that the mapping at `path` may have, today or later."""
         later = unsupported.fields(path, self._kind.later)
         return fields_of(self._kind.model, path) | later | ({"include"} if not path else set())
-
-    def _works(self, path: Steps) -> bool:
-        """Whether what stands at `path` is supported with some values."""
-        return isinstance(path[-1], int) or path[-1] in fields_of(self._kind.model, path[:-1])
-
-
-def misfits(value: Value, shape: Any) -> list[Finding]:
-    """Why `value` is not of this shape; nothing where it is."""
-    try:
-        TypeAdapter(shape).validate_python(value)
-    except ValidationError as error:
-        return list(findings(error, lambda path: fields_of(shape, path)))
-    return []

@@ -4,7 +4,7 @@ Tiers, meters, customers, keys and flags are as in edge.yaml, so that both inclu
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field
@@ -211,8 +211,8 @@ def _faults_of_retention(tree: Table) -> Iterator[Fault]:
         yield Fault(("retention", "hours"), "is shorter than minutes", "keep hours as long or longer")
 
 
-LATER: dict[str, unsupported.Later] = {
-    "billing": unsupported.Later(Any),
+LATER: unsupported.Later = {
+    "billing": "leave it out",
     **{row: later for row, later in unsupported.LATER.items() if row.partition(".")[0] in Written.model_fields},
 }
 """What the contract promises for collector.yaml and a later version brings."""

@@ -123,7 +123,7 @@ def faults_of_measured(tree: Table) -> Iterator[Fault]:
         yield Fault(("regions", "default"), f"{shown(default)} is not in names", "name it there too")
 
 
-LATER: dict[str, unsupported.Later] = {}
+LATER: unsupported.Later = {}
 
 KIND = Kind(Written, LATER, faults)
 

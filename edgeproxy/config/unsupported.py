@@ -1,38 +1,27 @@
 """Fields that the contract promises for a later version: they are refused, never ignored.
 
-`LATER` has a row for each: where it stands (`*` is any name or index), the shape of its value, and what to write
-instead. Where a field works already with other values, these are in the models, and only a value of the row's
-shape is refused.
+`LATER` has a row for each: where it stands (`*` is any name or index), and what to write instead.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
 
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
 
+Later = Mapping[str, str]
+"""What to write until then, by the path of a field to come."""
 
-class Later(NamedTuple):
-    """A field to come: the type of its value, and what to write until then."""
-
-    shape: Any
-    instead: str = "leave it out"
+LATER: dict[str, str] = dict.fromkeys(("tiers.*.caps", "customers.*.caps"), "leave it out")
 
 
-LATER: dict[str, Later] = {
-    "tiers.*.caps": Later(Any),
-    "customers.*.caps": Later(Any),
-}
+def uses(tree: Table, rows: Later) -> Iterator[tuple[Steps, str]]:
+    """Find the places of `tree` at which one of these fields stands, and what to write there instead."""
+    for pattern, instead in rows.items():
+        for path in _matches(tree, (), tuple(pattern.split("."))):
+            yield path, instead
 
 
-def uses(tree: Table, rows: Mapping[str, Later]) -> Iterator[tuple[Steps, Value, Later]]:
-    """Find the places of `tree` at which one of these rows has something to say."""
-    for pattern, later in rows.items():
-        for path, value in _matches(tree, (), tuple(pattern.split("."))):
-            yield path, value, later
-
-
-def fields(path: Steps, rows: Mapping[str, Later]) -> set[str]:
+def fields(path: Steps, rows: Later) -> set[str]:
     """List the names that these rows know in the mapping at `path`."""
     depth = len(path)
     patterns = (pattern.split(".") for pattern in rows)
@@ -43,10 +32,10 @@ def fields(path: Steps, rows: Mapping[str, Later]) -> set[str]:
     } - {"*"}
 
 
-def _matches(node: Value, path: Steps, pattern: tuple[str, ...]) -> Iterator[tuple[Steps, Value]]:
-    """Find the values below `node` that the pattern leads to."""
+def _matches(node: Value, path: Steps, pattern: tuple[str, ...]) -> Iterator[Steps]:
+    """Find the paths of the values below `node` that the pattern leads to."""
     if not pattern:
-        yield path, node
+        yield path
         return
     step, rest = pattern[0], pattern[1:]
     if step == "*":

@@ -33,6 +33,7 @@ OPS = AdminToken(name="ops", sha256=DIGESTS[:1])
 def test_it_has_several_forms(loaded: Load, written: str, meant: Admin) -> None:
     settings = loaded(f"admin: {written}\n")
     assert settings.admin == meant
+    assert [token.label for token in settings.admin.tokens] == [token.name for token in meant.tokens]
     told, _ = restore(dump(settings))
     assert told.admin == Admin(), "workers need not know who may ask"
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from edgeproxy.config.directory import customer_asked, name_asked
 from tests.config.conftest import LEAST
 
 KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
@@ -27,6 +28,27 @@ ISSUER = "issuers: {i: {issuer: x, audiences: [a], %s}}\n"
 )
 def test_what_is_right_passes(problems, text):
     assert problems(LEAST + text + "\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (HUB + "directory: {from: hub}", None),
+        (COLLECTOR + f"directory: {{from: collector, trust: '{KEY}'}}", 86400.0),
+        (COLLECTOR + f"directory: {{from: collector, trust: '{KEY}', max_age: none}}", None),
+        (HUB + f"directory: {{from: hub, trust: '{KEY}', max_age: 1h}}", 3600.0),
+    ],
+)
+def test_how_old_the_signed_time_may_be(loaded, text, seconds):
+    assert loaded(text + "\n").directory.age_seconds_max == seconds
+
+
+def test_a_customer_is_asked_for_as_no_key_ever_is():
+    for name in ("a", "acme", "x" * 64):
+        asked = customer_asked(name)
+        assert (len(asked) == 32, name_asked(asked)) == (False, name)
+    assert name_asked(b"customer " + bytes(23)) is None
+    assert name_asked(bytes(33)) is None
 
 
 @pytest.mark.parametrize(

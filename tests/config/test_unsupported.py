@@ -75,7 +75,7 @@ def test_what_is_so_already_may_be_said(problems, use):
         (LIMIT % "brust: 5", ["tiers.t.limits.0.brust: unknown field, did you mean burst?"]),
     ],
 )
-def test_what_is_to_come_is_known_and_its_shape_is_looked_at(problems, use, expected):
+def test_what_is_to_come_is_known(problems, use, expected):
     assert problems(with_the_rest(use)) == [f"edge.yaml:1: {line}" for line in expected]
 
 

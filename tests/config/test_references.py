@@ -533,9 +533,7 @@ def test_a_directory_with_one_is_well(problems, hub):
 
 def test_a_directory_that_is_none_is_told_once(problems):
     assert len(problems(LEAST + "directory: hub\n")) == 1
-    assert problems(LEAST + "directory: {ttl: 5s}\n") == [
-        "edge.yaml:3: directory.from: is missing, write hub or collector"
-    ]
+    assert problems(LEAST + "directory: {ttl: 5s}\n") == ["edge.yaml:3: directory.from: is missing, write from: hub"]
     assert len(problems(LEAST + "hub: [a]\ndirectory: {from: hub}\n")) == 1
 
 

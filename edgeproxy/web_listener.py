@@ -6,6 +6,7 @@ waited longest with nothing under way gives way to the next: whoever is silent k
 
 import asyncio
 import errno
+import logging
 import resource
 import socket
 import ssl
@@ -16,6 +17,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from edgeproxy import log
 from edgeproxy.tasks import Tasks
@@ -83,6 +85,7 @@ class WebListener:
     def __init__(self, bounds: Bounds) -> None:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._bounds = bounds._replace(all=min(bounds.all, descriptors // 2))
+        logging.getLogger("aiohttp.server").addFilter(is_our_fault)
         self._open: dict[web.RequestHandler, Connection] = {}
         self._by_address: Counter[str] = Counter()
         self._tasks = Tasks()
@@ -240,6 +243,11 @@ def peer_of(accepted: socket.socket) -> Peer:
         _, uid, _ = struct.unpack("3i", accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return Peer(f"uid {uid}", None)
     return Peer(accepted.getpeername()[0], accepted.getsockname()[0])
+
+
+def is_our_fault(record: logging.LogRecord) -> bool:
+    """Whether what aiohttp logs is more than a client's bad HTTP: anybody could fill the log with that."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def raise_descriptor_limit() -> None:

@@ -109,6 +109,19 @@ def test_requests_under_way_are_not_closed_for_others() -> None:
     play(Bounds(10, 2), scene)
 
 
+@pytest.mark.parametrize(
+    "head", [b"GET /?\xff HTTP/1.1\r\nHost: a", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: zstd"]
+)
+def test_bad_http_fills_no_log(head: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(stage: Scene) -> None:
+        bad = stage.silent(sends=head + b"\r\n\r\n")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert b" 400 " in await asyncio.get_running_loop().sock_recv(bad, 1000)
+
+    play(Bounds(10, 10), scene)
+    assert caplog.text == ""
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HEAD_SECONDS", "IDLE_SECONDS", "SWEEP_SECONDS"):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,8 @@ COLLECTOR, TOKEN = "EDGEPROXY_COLLECTOR", "EDGEPROXY_TOKEN"
 DEFAULT = "http://127.0.0.1:9100"
 TIMEOUT = 30.0
 """Seconds for it to answer."""
+PATIENCE = 10.0
+"""Seconds for it to listen, where it has just been started."""
 PAGE = 1000
 
 Json = Annotated[bool, typer.Option("--json", help="Print what the collector answers, as it is.")]
@@ -66,7 +70,8 @@ class Api:
         try:
             context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
             opener = build_opener(HTTPSHandler(context=context))
-            with opener.open(Request(url, sent, fields, method=method), timeout=TIMEOUT) as answer:
+            request = Request(url, sent, fields, method=method)
+            with self._once_it_listens(lambda: opener.open(request, timeout=TIMEOUT)) as answer:
                 return json.loads(answer.read() or b"null")
         except HTTPError as no:
             fail(_why(no.status, no.read()), 1)
@@ -74,6 +79,22 @@ class Api:
             fail(f"{self._url} does not answer: {getattr(failure, 'reason', None) or failure}", 1)
         except ValueError:
             fail(f"{self._url} does not answer as a collector does", 1)
+
+    def _once_it_listens(self, ask: Callable[[], Any]) -> Any:
+        """Return what a question gives, asked again while nobody listens."""
+        from urllib.error import URLError
+
+        deadline, told = time.monotonic() + PATIENCE, False
+        while True:
+            try:
+                return ask()
+            except URLError as failure:
+                if not isinstance(failure.reason, ConnectionRefusedError) or time.monotonic() >= deadline:
+                    raise
+            if not told:
+                typer.echo(f"nobody listens at {self._url}: waiting for {PATIENCE:g} s", err=True)
+                told = True
+            time.sleep(0.2)
 
     def every(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
         """Return all that a list has, page by page."""

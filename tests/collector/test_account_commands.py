@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import yaml
 
@@ -66,3 +67,25 @@ def test_import_and_export_by_command(sqlite_collector: Collector) -> None:
     code, written, _ = edgeproxy(sqlite_collector, "export", "-c", file)
     assert code == 0
     assert yaml.safe_load(written)["customers"]["acme"] == {"tier": "basic"}
+
+
+def test_a_command_waits_for_a_collector_that_was_just_started() -> None:
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"customers": [], "next": null}')
+
+    with HTTPServer(("127.0.0.1", 0), Answering, bind_and_activate=False) as server:
+        server.server_bind()  # Nobody listens there yet.
+        given = {"EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{server.server_port}", "EDGEPROXY_TOKEN": "t"}
+        command = [sys.executable, "-m", "edgeproxy", "customers", "ls", "--json"]
+        with subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as asking:
+            assert asking.stderr is not None
+            assert "waiting" in asking.stderr.readline()
+            server.server_activate()
+            server.timeout = 60
+            server.handle_request()
+            assert (asking.communicate(timeout=60)[0], asking.returncode) == ("[]\n", 0)

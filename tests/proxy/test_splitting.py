@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from edgeproxy.proxy.kept_idle import KeptIdle
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 from tests.support.wire import Message, Wire
 
@@ -174,6 +175,12 @@ async def played(edge: Edge, script: Conversation, cuts: Cuts) -> tuple[list[Sai
 def edge(edge: Edge) -> Edge:
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "100000/min"}]}
     return edge
+
+
+@pytest.fixture(autouse=True)
+def unlearning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every play ends with its upstream's connections closed: how long they are kept is not to be learnt of that."""
+    monkeypatch.setattr(KeptIdle, "closed", lambda *_: None)
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)

@@ -307,6 +307,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
         self._state = WAITING
+        self.compressor = None  # The next answer may be another route's.
         self.resume()
         if self.full:
             # Answered before the request was taken: whoever came next would wait behind what is left of it.

@@ -59,6 +59,19 @@ async def test_what_arrives_is_what_was_sent(edge: Edge, algorithm: str, answer:
     assert edge.usage() == {("-", "egress", "public"): size}
 
 
+async def test_a_route_without_compression_shares_connections_with_one_that_has_it(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: chunked(TEXT) if request.first.startswith("GET") else sized(TEXT))
+    client = await edge.client()
+    for method in ("GET", "POST", "GET"):
+        for path in ("/public/", "/get/" if method == "GET" else "/maybe/"):
+            request = get(path, "Accept-Encoding: gzip")
+            await client.sends(request.replace(b"GET", method.encode(), 1))
+            got = await client.gets_answer()
+            assert ("Content-Encoding" in got) is (path == "/public/")
+            assert (unpacked(got) if path == "/public/" else got.body) == TEXT
+    assert len(edge.upstream.wires) == 1
+
+
 async def test_an_answer_until_close_ends_well_and_one_that_breaks_off_does_not(edge: Edge) -> None:
     for lines in ((), ("Content-Length: 999999",)):
         client = await edge.client()

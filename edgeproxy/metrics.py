@@ -61,7 +61,7 @@ METRICS: dict[str, Metric] = {
     "edge_directory_customers": Metric("gauge", (), "Customers of the directory"),
     "edge_directory_keys": Metric("gauge", (), "Keys of the directory"),
     "edge_directory_version": Metric("gauge", (), "The version of the directory that counts here"),
-    "edge_directory_age_seconds": Metric("gauge", (), "Since the hub was last known to have this version"),
+    "edge_directory_age_seconds": Metric("gauge", (), "Since this version was last known to be the newest"),
     "edge_directory_signed_age_seconds": Metric("gauge", (), "Since the newest signed time of the directory"),
     "edge_directory_refused_total": Metric("counter", (), "Looks at the directory that found what must not count"),
     "edge_directory_unserved": Metric("gauge", (), "Customers of the directory whose tier is not known here"),

@@ -44,15 +44,15 @@ def _edge(status: Mapping[str, Any]) -> list[str]:
 
 
 def _directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
-    """The customers from the hub, if there are to be any, then what is wrong with them."""
+    """The customers of the directory, if there are to be any, then what is wrong with them."""
     if directory is None:
         return
     number, age = directory["version"], directory["age_s"]
     if number is None:
-        yield "keys    no directory from the hub yet"
+        yield "keys    no directory yet"
     else:
         counts = f"{counted(directory['customers'], 'customer')}, {counted(directory['keys'], 'key')}"
-        yield f"keys    version {number} of the directory: {counts}, as the hub had it {span(round(age))} ago"
+        yield f"keys    version {number} of the directory: {counts}, known to be the newest {span(round(age))} ago"
     if "why" in directory:
         yield f"        not followed: {directory['why']}"
     if directory["in_files"]:

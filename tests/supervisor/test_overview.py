@@ -205,7 +205,7 @@ def test_the_customers_of_the_hub_are_told_with_their_age_and_with_what_is_wrong
     status = deepcopy(STATUS)
     known = {"version": 7, "customers": 1000, "keys": 1200, "age_s": 65.4}
     status["directory"] = {**known, "state": "current", "in_files": 0, "unknown_tiers": {}}
-    line = "keys    version 7 of the directory: 1000 customers, 1200 keys, as the hub had it 1 min 5 s ago"
+    line = "keys    version 7 of the directory: 1000 customers, 1200 keys, known to be the newest 1 min 5 s ago"
     assert overview(status).splitlines()[3] == line
     status["directory"] |= {"state": "behind", "why": "no answer", "in_files": 2, "unknown_tiers": {"gold": 3}}
     assert overview(status).splitlines()[4:7] == [
@@ -214,9 +214,9 @@ def test_the_customers_of_the_hub_are_told_with_their_age_and_with_what_is_wrong
         "        3 refused: there is no tier gold here",
     ]
     status["directory"] |= {"customers": 1, "keys": 1}
-    assert "the directory: 1 customer, 1 key, as" in overview(status)
+    assert "the directory: 1 customer, 1 key, known" in overview(status)
     status["directory"] |= {"version": None, "age_s": None, "in_files": 0, "unknown_tiers": {}}
     assert overview(status).splitlines()[3:5] == [
-        "keys    no directory from the hub yet",
+        "keys    no directory yet",
         "        not followed: no answer",
     ]

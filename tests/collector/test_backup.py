@@ -1,7 +1,5 @@
 """A collector that is restored from a backup gets what it lacks: edges ship again what came after it."""
 
-import asyncio
-import math
 import os
 import sqlite3
 import stat
@@ -15,51 +13,13 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.config.load import load_collector
-from edgeproxy.usage.batch import body
-from edgeproxy.usage.ship import Shipper
-from edgeproxy.usage.spool import Spool
-from edgeproxy.usage.transport import Http
 from tests.support.chains import Chain
-from tests.support.collector import EDGE, Collector, checked
+from tests.support.collector import Collector, checked
 from tests.support.collector_fixtures import StartCollector
-from tests.support.ports import HOST
 from tests.support.postgresql import Postgresql
+from tests.support.spooled_edge import SpooledEdge
 
 Restore = Callable[[], None]
-
-
-class Edge:
-    """An edge's spool, of batches as they are made, and its shipping."""
-
-    def __init__(self, folder: Path) -> None:
-        self.chain = Chain()
-        self._spool = Spool.open(folder / self.chain.edge)
-
-    def seal(self, batches: int) -> None:
-        for _ in range(batches):
-            batch = self.chain.next()
-            self._spool.append(batch, body(batch), ())
-
-    def ship(self, collector: Collector) -> dict[str, int]:
-        """Ship until nothing is left; how often which answer came."""
-
-        async def ship() -> dict[str, int]:
-            send = Http(f"http://{HOST}:{collector.port}", EDGE)
-            try:
-                shipper = Shipper(self._spool, send)
-                seconds = 0.0
-                while seconds != math.inf:
-                    await asyncio.sleep(seconds)
-                    seconds = await shipper.step()
-                assert shipper.standing.state == "idle", shipper.standing
-                return shipper.standing.results
-            finally:
-                await send.close()
-
-        return asyncio.run(ship())
-
-    def close(self) -> None:
-        self._spool.close()
 
 
 def backup(collector: Collector, request: pytest.FixtureRequest, tmp_path: Path) -> Restore:
@@ -89,7 +49,7 @@ def test_a_restored_collector_gets_what_it_lacks(
     start_collector: StartCollector, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     collector = start_collector()
-    with closing(Edge(tmp_path)) as old, closing(Edge(tmp_path)) as new:
+    with closing(SpooledEdge(tmp_path)) as old, closing(SpooledEdge(tmp_path)) as new:
         old.seal(3)
         old.ship(collector)
         restore = backup(collector, request, tmp_path)

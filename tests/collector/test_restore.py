@@ -1,5 +1,6 @@
 """The restore drill: a database is brought back as it was at a moment, by the script, as the documentation says."""
 
+import shutil
 import subprocess
 import time
 from contextlib import closing
@@ -7,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from typer.testing import CliRunner
 
 from edgeproxy import cli
 from tests.support.ask import ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, Collector, checked
+from tests.support.postgresql import Postgresql, programs
 from tests.support.process import ROOT
+from tests.support.spooled_edge import SpooledEdge
 from tests.support.waiting import until
 
 RESTORE = ROOT / "deploy/restore"
@@ -24,6 +28,23 @@ def restore(*arguments: str | Path, **how: Any) -> str:
     done = subprocess.run([RESTORE, *arguments], capture_output=True, text=True, check=False, **how)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def restored(server: Postgresql, moment: str) -> None:
+    """Restore what a server had at a moment, and start it."""
+    arguments = (server.backups, moment, server.data, server.wal)
+    with RESTORE.open() as script:  # Its owner may have no way to where the script is.
+        done = subprocess.run(
+            ["sh", "-s", "--", *arguments],
+            stdin=script,
+            capture_output=True,
+            text=True,
+            check=False,
+            **server.as_owner(),
+        )
+    assert done.returncode == 0, done.stderr
+    server.start()
+    until(lambda: server.ask("SELECT pg_is_in_recovery()") == "f", "it is recovered", seconds=60)
 
 
 def stamp() -> str:
@@ -69,6 +90,59 @@ def test_sqlite_is_as_it_was_when_it_was_last_copied_before_a_moment(tmp_path: P
         assert customers(collector) == {"first", "second"}
         assert checked(collector)[0] == 0
         assert Path(f"{collector.database}.before-restore").exists()
+
+
+def test_postgresql_is_as_it_was_at_a_moment_and_edges_ship_again_what_came_after(tmp_path: Path) -> None:
+    if programs() is None:
+        pytest.skip("PostgreSQL is not on this machine")
+    with (
+        closing(Postgresql(archives=True)) as server,
+        closing(SpooledEdge(tmp_path)) as old,
+        closing(SpooledEdge(tmp_path)) as new,
+        closing(Collector(tmp_path / "collector", server.database())) as collector,
+    ):
+        collector.start()
+
+        def happens(name: str, *edges: SpooledEdge) -> None:
+            make(collector, name)
+            for edge in edges:
+                edge.seal(1)
+                edge.ship(collector)
+
+        happens("first", old)
+        server.base_backup()
+        happens("second", old)
+        early = next_second()
+        happens("third", old)
+        segment = server.ask("SELECT pg_walfile_name(pg_switch_wal())")
+        until((server.wal / segment).exists, "the WAL is archived")
+        happens("fourth", old)
+        late = next_second()
+        happens("fifth", old, new)
+        # What came last is in no archive: the server was killed.
+        collector.end()
+        server.kill()
+        restored(server, late)
+        assert (server.data.with_name("data.before-restore")).exists()
+        collector.start()
+        assert customers(collector) == {"first", "second", "third", "fourth"}
+        assert collector.usage()["total"] == 4 * 7
+        # Edges believe that all has arrived. With the next batch each hears what is missing, one from its first.
+        for edge, lacked in ((old, 1), (new, 1)):
+            edge.seal(1)
+            results = edge.ship(collector)
+            assert (results["expected"], results["acknowledged"]) == (1, lacked + 1)
+        assert collector.usage()["total"] == old.chain.total + new.chain.total == 8 * 7
+        code, said = checked(collector)
+        assert (code, said.startswith("2 edges, 8 batches, 0 gaps, 0 quarantined")) == (0, True), said
+        # The host is lost with its disk: base backup and archive are enough.
+        collector.end()
+        server.kill()
+        shutil.rmtree(server.data)
+        server.data.with_name("data.before-restore").rename(tmp_path / "gone")
+        restored(server, early)
+        code, said = checked(collector)
+        assert (code, said.startswith("1 edge, 2 batches"), said.endswith("2 audit records")) == (0, True, True), said
 
 
 def test_what_cannot_be_restored_is_said_and_changes_nothing(tmp_path: Path) -> None:

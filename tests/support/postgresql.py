@@ -6,6 +6,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from functools import cache
 from itertools import count
@@ -51,10 +52,14 @@ def _owner() -> tuple[int, int] | None:
 
 
 class Postgresql:
-    """A server that runs; anybody may connect from this host. Only where it is `durable` does it wait for the disk."""
+    """A server that runs; anybody may connect from this host. Only where it is `durable` does it wait for the disk, and
+    only where it `archives` does it copy its WAL.
+    """
 
-    def __init__(self, *, durable: bool = False) -> None:
-        self._fsync = "on" if durable else "off"
+    def __init__(self, *, durable: bool = False, archives: bool = False) -> None:
+        self._settings = [f"fsync={'on' if durable else 'off'}"]
+        if archives:
+            self._settings += ["archive_mode=on", "archive_command=test ! -e ../wal/%f && cp %p ../wal/%f"]
         found, owner = programs(), _owner()
         assert found is not None, "the fixture skips where there is none"
         assert owner is not None
@@ -65,8 +70,12 @@ class Postgresql:
         # Not in a directory of pytest's: whoever it runs as could not get there.
         self._kept = TemporaryDirectory(prefix="edgeproxy-postgresql-", ignore_cleanup_errors=True)
         self._folder = Path(self._kept.name)
+        self.data, self.wal, self.backups = (self._folder / name for name in ("data", "wal", "backups"))
+        for folder in (self.wal, self.backups):
+            folder.mkdir()
         if os.getuid() == 0:
-            os.chown(self._folder, *owner)
+            for folder in (self._folder, self.wal, self.backups):
+                os.chown(folder, *owner)
         options = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync")
         self._run("initdb", *options, "-D", "data")
         self._ports = Ports(1)
@@ -89,13 +98,14 @@ class Postgresql:
                 [
                     *(self._programs / "postgres", "-D", "data", "-p", str(self.port)),
                     *("-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="),
-                    *("-c", "shared_buffers=64MB", "-c", "max_wal_size=1GB", "-c", f"fsync={self._fsync}"),
+                    *("-c", "shared_buffers=64MB", "-c", "max_wal_size=1GB"),
+                    *(f"--{setting}" for setting in self._settings),
                 ],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                **self._as_owner(),
+                **self.as_owner(),
             )
 
     def database(self) -> str:
@@ -132,6 +142,18 @@ class Postgresql:
         """Put a backup into a database that is empty."""
         self._run("pg_restore", "--exit-on-error", "--no-owner", f"--dbname={url}", str(file))
 
+    def base_backup(self) -> Path:
+        """A backup of all that it has, by pg_basebackup, named by the time when it was done."""
+        at = ("-h", HOST, "-p", str(self.port), "-U", "postgres")
+        self._run("pg_basebackup", "--checkpoint=fast", *at, "-D", "backups/new")
+        name = time.strftime("base-%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return (self.backups / "new").rename(self.backups / name)
+
+    def ask(self, statement: str) -> str:
+        """What psql prints of a statement."""
+        at = ("-h", HOST, "-p", str(self.port), "-U", "postgres")
+        return self._run("psql", *at, "-Atc", statement).stdout.strip()
+
     def size(self) -> int:
         """Bytes of all that it keeps."""
         return sum(place.stat().st_size for place in self._folder.rglob("*") if place.is_file())
@@ -166,15 +188,14 @@ class Postgresql:
             self._kept.cleanup()
 
     def _answers(self) -> bool:
-        return self._run("pg_isready", "-h", HOST, "-p", str(self.port), check=False) == 0
+        return self._run("pg_isready", "-h", HOST, "-p", str(self.port), check=False).returncode == 0
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
+    def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command: Sequence[str | Path] = [self._programs / program, *arguments]
-        done = subprocess.run(
-            command, cwd=self._folder, capture_output=True, text=True, check=False, **self._as_owner()
-        )
+        done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=False, **self.as_owner())
         assert not check or done.returncode == 0, done.stderr
-        return done.returncode
+        return done
 
-    def _as_owner(self) -> dict[str, int]:
+    def as_owner(self) -> dict[str, int]:
+        """How to start a process that may do with its files what it may: of subprocess."""
         return {"user": self._owner[0], "group": self._owner[1]} if os.getuid() == 0 else {}

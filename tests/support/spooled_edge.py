@@ -1,0 +1,47 @@
+"""An edge of which there is nothing but what it ships."""
+
+import asyncio
+import math
+from pathlib import Path
+
+from edgeproxy.usage.batch import body
+from edgeproxy.usage.ship import Shipper
+from edgeproxy.usage.spool import Spool
+from edgeproxy.usage.transport import Http
+from tests.support.chains import Chain
+from tests.support.collector import EDGE, Collector
+from tests.support.ports import HOST
+
+
+class SpooledEdge:
+    """An edge's spool, of batches as they are made, and its shipping."""
+
+    def __init__(self, folder: Path) -> None:
+        self.chain = Chain()
+        self._spool = Spool.open(folder / self.chain.edge)
+
+    def seal(self, batches: int) -> None:
+        for _ in range(batches):
+            batch = self.chain.next()
+            self._spool.append(batch, body(batch), ())
+
+    def ship(self, collector: Collector) -> dict[str, int]:
+        """Ship until nothing is left; how often which answer came."""
+
+        async def ship() -> dict[str, int]:
+            send = Http(f"http://{HOST}:{collector.port}", EDGE)
+            try:
+                shipper = Shipper(self._spool, send)
+                seconds = 0.0
+                while seconds != math.inf:
+                    await asyncio.sleep(seconds)
+                    seconds = await shipper.step()
+                assert shipper.standing.state == "idle", shipper.standing
+                return shipper.standing.results
+            finally:
+                await send.close()
+
+        return asyncio.run(ship())
+
+    def close(self) -> None:
+        self._spool.close()

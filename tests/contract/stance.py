@@ -21,10 +21,10 @@ class Stance(NamedTuple):
 STANCES = (
     # ---- stricter with clients
     Stance(
-        "Only the methods of RFC 9110 and PATCH pass",
-        "docs/design/contract.md#requests has 501 for others. WebDAV behind this edge is a decision, no accident",
+        "CONNECT, and a known method in other letters than its own, are not forwarded",
+        "docs/design/contract.md#requests has 501 for them. Services that take `get` for GET would be asked past the "
+        "methods of a route",
         (
-            ("start_line-a method of WebDAV is not known", "200 | PROPFIND /", "200 | PROPFIND /"),
             ("start_line-a method in lower case is another method", "400 | closed", "200 | get /"),
             ("start_line-CONNECT to a path", "405 | closed", "200 | CONNECT /x"),
         ),

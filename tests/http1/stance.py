@@ -20,7 +20,7 @@ class Stricter(NamedTuple):
     """We refuse what llhttp accepts."""
 
     says: str
-    """What our refusal says, word by word."""
+    """What our refusal says, word by word; a field's name stands in it as the client wrote it."""
     status: int
     rule: str
     applies: Callable[[Reading, bytes], bool]
@@ -69,8 +69,9 @@ class Stance(NamedTuple):
                 if theirs == Rejected(0, looser.says) and looser.applies(ours, head):
                     rules.append(looser.rule)
         elif isinstance(theirs, Reading):
+            said = isinstance(ours, Rejected) and (ours.status, ours.why.lower())
             for stricter in self.stricter:
-                if ours == Rejected(stricter.status, stricter.says) and stricter.applies(theirs, head):
+                if said == (stricter.status, stricter.says.lower()) and stricter.applies(theirs, head):
                     rules.append(stricter.rule)
         else:
             return rules

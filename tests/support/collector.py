@@ -110,7 +110,7 @@ class Collector:
     def end(self) -> None:
         """SIGTERM: it must leave with code 0."""
         assert self.process is not None
-        code = self.process.wait_after(signal.SIGTERM, 20.0)
+        code = self.process.wait_after(signal.SIGTERM, 60.0)
         assert code == 0, f"exit code {code}: {self.process.output}"
 
     def kill(self) -> None:

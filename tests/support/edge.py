@@ -17,7 +17,7 @@ from tests.support.process import Process, kill
 from tests.support.waiting import until
 
 COMMAND = (sys.executable, "-m", "edgeproxy", "edge", "-c")
-START = 20.0
+START = 60.0
 """Seconds within which an edge is ready."""
 TROUBLE = re.compile(r'.*(?:Traceback|"level": ?"(?:critical|exception)"|task died|never retrieved|never awaited).*')
 """What no edge may ever write, however it is treated."""
@@ -101,9 +101,9 @@ class Edge:
 
     def end(self) -> None:
         """SIGTERM: the supervisor must leave with code 0, and nothing of it may stay behind."""
-        code = self.supervisor.wait_after(signal.SIGTERM, 20.0)
+        code = self.supervisor.wait_after(signal.SIGTERM, 60.0)
         assert code == 0, f"exit code {code}: {self.supervisor.output}"
-        until(lambda: not self.supervisor.family(), "nothing of the edge is left", seconds=5)
+        until(lambda: not self.supervisor.family(), "nothing of the edge is left")
 
     def close(self) -> None:
         """`end` where it still runs, and look at what it wrote. Kills what is left, however it went."""

@@ -10,7 +10,7 @@ T = TypeVar("T")
 STEP = 0.02
 
 
-def until(condition: Callable[[], T], what: str, *, seconds: float = 20.0) -> T:
+def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0) -> T:
     """What `condition` gives once it is true; fails after `seconds`, saying `what` did not come about."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -19,7 +19,7 @@ def until(condition: Callable[[], T], what: str, *, seconds: float = 20.0) -> T:
     return found
 
 
-async def turned(condition: Callable[[], T], what: str, *, seconds: float = 20.0) -> T:
+async def turned(condition: Callable[[], T], what: str, *, seconds: float = 60.0) -> T:
     """`until` for a condition that changes in this event loop."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

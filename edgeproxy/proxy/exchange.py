@@ -1157,8 +1157,10 @@ class Exchange:
             client.exchange = None
             client.cut()
             return
-        # A client that waits for 100 may or may not send its body now; where the next request begins is unclear.
-        close = client.last or client.body is not None or self.head.expect
+        # A client that waits for 100 may or may not send its body now; where the next request begins is unclear. So it
+        # is where nobody has looked yet at what has come behind the head.
+        unclear = client.body is not None or self.head.expect or self.state is AWAITS_CLAIMS
+        close = client.last or unclear
         client.answer(self.own_answer(error, close=close), close=close)
         client.next()
 

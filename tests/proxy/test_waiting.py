@@ -6,14 +6,17 @@ import json
 import socket
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from edgeproxy import messages
 from edgeproxy.channel import Channel
 from edgeproxy.counters import layout as at
+from edgeproxy.errors import Refused
 from edgeproxy.limits.gate import WAIT_SECONDS_MAX
 from edgeproxy.messages import Drain, HubHeard, LimitRow
+from edgeproxy.proxy import revocation
 from edgeproxy.proxy.worker import until_told
 from edgeproxy.tasks import Tasks
 from tests.proxy.asking import asks, is_limited, request
@@ -152,6 +155,26 @@ async def test_a_body_that_is_no_body_is_refused_and_gives_everything_back(edge:
     shared.grants(await shared.waits())
     assert (await client.gets_answer()).status == 400
     await client.gets_eof()
+
+
+@pytest.mark.parametrize("first", [0, 10])
+async def test_what_ends_it_ends_the_connection_where_its_body_could_pass_for_a_request(
+    edge: Edge, shared: Shared, first: int
+) -> None:
+    upstream = await shared.begins()
+    client = await edge.client()
+    body = get("/public/smuggled") * 2
+    await client.sends(request("/v1/x", f"Content-Length: {len(body)}", method="POST") + body[:first])
+    await shared.waits()
+    await client.sends(body[first : first + 20])
+    await edge.settles()
+    exchange: Any = next(iter(edge.runtime.connections.clients)).exchange
+    revocation.end(exchange, Refused(401, "The key was revoked"))
+    answer = await client.gets_answer()
+    assert (answer.status, answer["Connection"]) == (401, "close")
+    await client.sends(body[first + 20 :])
+    await client.gets_eof()
+    assert not upstream.has()
 
 
 async def test_more_than_is_read_ahead_comes_while_it_waits(edge: Edge, shared: Shared) -> None:

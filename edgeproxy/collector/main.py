@@ -183,8 +183,10 @@ async def write_denials(denials: audit.Denials) -> None:
     """Put denials on record now, or the next time where the database cannot be used."""
     try:
         await denials.write()
-    except LOST as failure:
+    except Exception as failure:  # What comes later is to be put on record too, and the rest of the end is to be done.
         log.get().error("denials could not be put on record", why=reason(failure))
+        if not isinstance(failure, LOST):
+            log.get().error("a fault in the collector", exc_info=failure)
 
 
 async def record_last_used(last_used: LastUsed) -> None:
@@ -198,8 +200,10 @@ async def write_last_used(last_used: LastUsed) -> None:
     """Write on which day keys were used, or the next time where the database cannot be used."""
     try:
         await last_used.write()
-    except LOST as failure:
+    except Exception as failure:
         log.get().error("when keys were used could not be written", why=reason(failure))
+        if not isinstance(failure, LOST):
+            log.get().error("a fault in the collector", exc_info=failure)
 
 
 def bind(address: Address) -> socket.socket:

@@ -14,6 +14,8 @@ NEEDED = ["iss", "aud", "sub", "exp"]
 ROLES = ("admin", "billing", "support", "read")
 """The roles of people; the first ones may do most."""
 TOKEN_BYTES_MAX = 16 << 10
+SUBJECT_CHARACTERS_MAX = 255
+WHY_CHARACTERS_MAX = 200
 
 
 def is_meant(secret: str) -> bool:
@@ -53,6 +55,8 @@ def operator(secret: str, keys: Mapping[str, jwt.PyJWK], settings: Operators) ->
         )
     except (jwt.InvalidTokenError, TypeError, ValueError) as error:
         raise invalid(f"the token is not believed: {error}") from None
+    if not is_written(claims["sub"]):
+        raise invalid(f"the token's sub is not a text of 1 to {SUBJECT_CHARACTERS_MAX} printable characters")
     subject = f"operator:{claims['sub']}"
     roles = roles_of(claims, settings)
     if not roles:
@@ -76,8 +80,14 @@ def has_factor(claims: Mapping[str, Any], settings: Operators) -> bool:
     return bool(set(texts(claims.get("amr"))) & set(wanted.amr) or set(texts(claims.get("acr"))) & set(wanted.acr))
 
 
+def is_written(subject: object) -> bool:
+    """Whether a subject can be put on record."""
+    return isinstance(subject, str) and 1 <= len(subject) <= SUBJECT_CHARACTERS_MAX and subject.isprintable()
+
+
 def invalid(why: str) -> Denied:
-    """Make the refusal of a token that is not believed."""
+    """Make the refusal of a token that is not believed. What it quotes of the token, anybody can have written."""
+    why = "".join(one if one.isprintable() else "?" for one in why[:WHY_CHARACTERS_MAX])
     return Denied(401, why, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 

@@ -1,6 +1,7 @@
 """The audit log: every change and denial is in it, in a chain of which nothing can be changed or taken out unseen."""
 
 import asyncio
+import base64
 from typing import Any
 
 import orjson
@@ -70,6 +71,17 @@ def test_denials_are_on_record_gathered(start_collector: StartCollector) -> None
     assert "another token" in found[1]["after"]["why"]
     code, said = verified(collector)
     assert (code, "2 audit records" in said) == (0, True)
+
+
+def test_what_a_token_says_that_nobody_signed_can_be_put_on_record(start_collector: StartCollector) -> None:
+    issuer = {"issuer": "http://127.0.0.1:1", "audience": "us", "roles": {"admin": ["ops"]}}
+    collector = start_collector(operators=issuer)
+    head = base64.urlsafe_b64encode(rb'{"alg":"RS256","crit":["\u0000\ud800"]}').decode().rstrip("=")
+    assert collector.get("/v1/edges", token=f"{head}.e30.AAAA").status == 401
+    collector.end()
+    collector.start()
+    (denied,) = entries(collector, action="denied")
+    assert denied["after"]["why"].endswith("Unsupported critical extension: ??")
 
 
 def test_a_flood_of_different_denials_is_bounded(database: str) -> None:

@@ -116,7 +116,7 @@ PEM = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.Pu
 
 
 def claims(**others: Any) -> dict[str, Any]:
-    said = {"iss": "https://id.test", "aud": "edgeproxy", "sub": "ann", "exp": time.time() + 60, "groups": ["ops"]}
+    said = {"iss": "https://id.test", "aud": "edgeproxy", "sub": "ann", "exp": time.time() + 3600, "groups": ["ops"]}
     return {name: value for name, value in {**said, **others}.items() if value is not None}
 
 
@@ -157,6 +157,8 @@ def test_a_token_of_the_issuer_is_believed() -> None:
         (signed(aud=None), 401),
         (signed(iss="https://id.test/"), 401),
         (signed(sub=None), 401),
+        (signed(sub="a\0"), 401),
+        (signed(sub="a" * 256), 401),
         ("eyJ.eyJ.x", 401),
         ("ey" + "a" * 20_000 + "..", 401),
         (signed(groups=["others"]), 403),

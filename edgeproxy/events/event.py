@@ -108,6 +108,9 @@ def _of_cloud(said: dict[str, Any]) -> dict[str, Any]:
     """The fields of a CloudEvent as ours; further attributes are its sender's own."""
     if said["specversion"] != "1.0":
         raise BadEvent("specversion: is not 1.0")
+    for name, value in said.items():
+        if name != "data" and isinstance(value, dict | list):
+            raise BadEvent(f"{shown(name)}: is neither a text nor a number nor a boolean")
     data = said.get("data")
     if not isinstance(data, dict):
         raise BadEvent('data: is not an object such as {"value": 1}')
@@ -122,8 +125,13 @@ def _known(said: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[st
             raise BadEvent("dimensions: are not supported yet")
         if name not in names:
             near = nearest(name, names)
-            raise BadEvent(f"{prefix}{name[:40]}: unknown field" + (f", did you mean {near}?" if near else ""))
+            raise BadEvent(f"{prefix}{shown(name)}: unknown field" + (f", did you mean {near}?" if near else ""))
     return said
+
+
+def shown(name: str) -> str:
+    """The name of a field that anybody can have written, as errors have it: not every database takes a NUL."""
+    return "".join(one if one.isprintable() else "?" for one in name[:40])
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

@@ -140,14 +140,14 @@ class Intake:
             raise
         except Exception as failure:
             self._ledger.forget([EVENTS])
-            if isinstance(failure, TooMuch) or is_too_much(failure):
-                if len(group) > 1:
-                    for waiting in group:
-                        await self._settle_together([waiting])
-                    return
-                if group[0].sent.events:
-                    await self._settle_together([group[0]._replace(sent=too_large(group[0].sent))])
-                    return
+            is_much = isinstance(failure, TooMuch) or is_too_much(failure)
+            if len(group) > 1 and (is_much or not isinstance(failure, LOST)):
+                for waiting in group:
+                    await self._settle_together([waiting])
+                return
+            if is_much and group[0].sent.events:
+                await self._settle_together([group[0]._replace(sent=too_large(group[0].sent))])
+                return
             self._fail(group, failure)
             return
         for waiting, receipt in zip(group, receipts, strict=True):
@@ -275,5 +275,8 @@ def told(event: Event) -> dict[str, Any]:
 
 def written(said: Any) -> str:
     """What was sent, as JSON of a bounded length."""
-    text = orjson.dumps(said).decode()
+    try:
+        text = orjson.dumps(said).decode()
+    except orjson.JSONEncodeError:  # It reads what is nested more deeply than it writes.
+        return orjson.dumps("(nested too deeply to be kept)").decode()
     return text if len(text) <= LETTER_CHARACTERS_MAX else orjson.dumps(text[:LETTER_CHARACTERS_MAX]).decode()

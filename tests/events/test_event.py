@@ -69,6 +69,7 @@ def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> Non
         ({"request_id": 5}, "request_id: is not a text"),
         ({"custmer": "acme"}, "custmer: unknown field, did you mean customer?"),
         ({"xyzzy": 1}, "xyzzy: unknown field"),
+        ({"xy\0zzy": 1}, "xy?zzy: unknown field"),
         ({"dimensions": {"model": "m1"}}, "dimensions: are not supported yet"),
     ],
 )
@@ -86,6 +87,7 @@ def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str)
         ({**CLOUD, "data": 5}, "data: is not an object"),
         ({**CLOUD, "data": {"valu": 5}}, "data.valu: unknown field, did you mean value?"),
         ({**CLOUD, "type": None}, "meter: is not a name"),
+        ({**CLOUD, "tenant": [[1]]}, "tenant: is neither a text nor a number nor a boolean"),
     ],
 )
 def test_what_is_no_cloud_event(said: Any, why: str) -> None:

@@ -62,8 +62,6 @@ def read_metadata(value: object) -> dict[str, str]:
 
 def read_span(value: object) -> int:
     """Read a time in whole seconds: `7d`, `12h`, `0s`."""
-    if type(value) is int:
-        return value  # As it was read before.
     match = SPAN.fullmatch(units.text(value, A_SPAN))
     if match is None or int(match[1]) * SECONDS[match[2]] > SPAN_SECONDS_MAX:
         raise wrong("is no such time", A_SPAN)
@@ -72,8 +70,6 @@ def read_span(value: object) -> int:
 
 def read_end(value: object) -> int:
     """Read a moment in Unix milliseconds."""
-    if type(value) is int:
-        return value
     second = units.read_moment(units.text(value, units.A_MOMENT))
     if not 0 <= second <= MOMENT_SECONDS_MAX:
         raise wrong("is out of range", "a time from 1970 to 2100")

@@ -105,6 +105,9 @@ def test_every_field_that_is_wrong_is_named(collector: Collector) -> None:
     twice = [{"rate": "60/min", "name": "a"}, {"rate": "9/min", "name": "b"}]
     answer = collector.send("POST", "/v1/customers", {"name": name(), "tier": "basic", "limits": twice})
     assert answer.json()["errors"][0]["field"] == "limits.1"
+    for wrong in (-5, 2**62, 2**63):
+        answer = collector.send("POST", "/v1/customers", {"name": name(), "tier": "basic", "rotate_every": wrong})
+        assert answer.json()["errors"][0]["field"] == "rotate_every"
     for wrong in ([], "x", 1, None):
         assert collector.send("POST", "/v1/customers", wrong).status in (400, 422)
 

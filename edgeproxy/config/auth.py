@@ -1,13 +1,40 @@
 """Where clients send their keys."""
 
-from typing import Annotated
+import hashlib
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.part import Part
+from edgeproxy.config.units import shown, text, wrong
 
 AUTHORIZATION = "authorization"
+
+CERTIFICATE = b"certificate\0"
+"""What the name in a certificate has before it where its SHA-256 is taken. No key that a client sends begins so."""
+
+
+def certificate_digest(name: str) -> bytes:
+    """Where the name in a client's certificate is among the digests of keys."""
+    return hashlib.sha256(CERTIFICATE + name.encode()).digest()
+
+
+def with_digest(key: Any) -> Any:
+    """A key as it is written, with the digest of the certificate's name where it is one."""
+    name = key.get("certificate") if isinstance(key, dict) else None
+    return {**key, "sha256": certificate_digest(name).hex()} if isinstance(name, str) and "sha256" not in key else key
+
+
+def read_certificate_name(value: object) -> str:
+    """Read the name in a certificate."""
+    name = text(value, A_CERTIFICATE_NAME)
+    if not name or not name.isprintable():
+        raise wrong(f"{shown(name)} is not the name in a certificate", A_CERTIFICATE_NAME)
+    return name
+
+
+A_CERTIFICATE_NAME = "the name as it stands in the certificate, such as acme"
 
 
 class Auth(Part):
@@ -24,6 +51,9 @@ class Auth(Part):
     """The cookie that may hold a key; by default `none`."""
     websocket_protocol: Annotated[bool, BeforeValidator(units.read_switch)] = False
     """Whether a WebSocket's key may be among its subprotocols, as api-key.KEY."""
+    certificate: Literal["CN", "DNS", "URI", "email"] = "CN"
+    """Which name of a client's certificate says who that is: the common name of its subject, or one of its subject
+    alternative names."""
 
     @property
     def ways(self) -> str:

@@ -12,8 +12,9 @@ from edgeproxy.config.units import shown, text, wrong
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Of public keys alone: who can check a token must not be able to make one."""
 A_JWKS = "https://HOST/PATH, http:// of this host, or a file"
-AN_AUTH = "required, optional, none, key, jwt or [key, jwt]"
-KEY_OR_JWT = "key or jwt"
+AN_AUTH = "required, optional, none, key, jwt, certificate, or a list such as [key, jwt]"
+TAKEN = ("key", "jwt", "certificate")
+"""What a list may have of what a route takes."""
 
 
 def read_jwks(value: object) -> str:
@@ -37,9 +38,9 @@ def read_texts(value: object) -> object:
 def read_auth(value: object) -> object:
     """What a route wants: a word, or a list of what it takes."""
     if isinstance(value, list | tuple):
-        if not value or not all(one in ("key", "jwt") for one in value):
+        if not value or not all(one in TAKEN for one in value):
             raise wrong("is no list of what is taken", AN_AUTH)
-        value = KEY_OR_JWT if len(set(value)) == 2 else value[0]
+        value = " or ".join(one for one in TAKEN if one in value)
     return "required" if value == "key" else value
 
 

@@ -11,12 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainSerializer, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.admin import Admin, guarded, read_admin
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
-from edgeproxy.config.auth import Auth
+from edgeproxy.config.auth import Auth, read_certificate_name, with_digest
 from edgeproxy.config.compression import Compress, read_compress
 from edgeproxy.config.cors import Cors
 from edgeproxy.config.directory_settings import CacheKey, Directory, read_cache_key
@@ -242,10 +242,12 @@ def alike(customer: Customer) -> Customer:
 
 
 class Key(Part):
-    """A secret that a customer sends, of which only the hash is known here."""
+    """A secret that a customer sends, of which only the hash is known here; or the name in a certificate."""
 
     sha256: Annotated[str, BeforeValidator(parsers.read_digest)]
     """The SHA-256 of the key in hex (lower case once read); `edgeproxy key new` prints it."""
+    certificate: Annotated[str, BeforeValidator(read_certificate_name)] | None = Field(default=None, exclude=True)
+    """In place of `sha256`, the name in the customer's certificate."""
     customer: Name
     """Whose key it is."""
     scopes: frozenset[Scope] | None = None
@@ -254,6 +256,8 @@ class Key(Part):
     """When the key ends: a date (its beginning in UTC), or a time as in RFC 3339."""
     limits: tuple[KeyLimit, ...] = ()
     """Limits of this key, beside those of the customer."""
+
+    _digested = model_validator(mode="before")(with_digest)
 
 
 class Endpoint(Part):
@@ -448,6 +452,20 @@ class Upstream(Part):
     """TLS, for endpoints of https://."""
 
 
+RouteAuth = Literal[
+    "required",
+    "optional",
+    "none",
+    "jwt",
+    "certificate",
+    "key or jwt",
+    "key or certificate",
+    "jwt or certificate",
+    "key or jwt or certificate",
+]
+"""What a route wants of who asks, once read."""
+
+
 class Route(Part):
     """Which requests go to which upstream."""
 
@@ -463,11 +481,10 @@ class Route(Part):
     """The methods of the route; by default all."""
     upstream: Name | None = None
     """Where its requests go; not where all of them are answered by a redirect or a fixed answer."""
-    auth: Annotated[Literal["required", "optional", "none", "jwt", "key or jwt"], BeforeValidator(read_auth)] = (
-        "required"
-    )
-    """Whether a key is wanted, or a token of an issuer: required (or key), jwt, [key, jwt], optional (either, or
-    nothing), none. `none` does not look at credentials, and forwards them."""
+    auth: Annotated[RouteAuth, BeforeValidator(read_auth)] = "required"
+    """What is wanted: a key (required, or key), a token of an issuer (jwt), a client certificate (certificate), any of
+    a list of these, a key or a token or nothing (optional), none. `none` does not look at credentials, and forwards
+    them."""
     scopes: frozenset[Scope] = frozenset()
     """What a key must be allowed to do: all of these."""
     cost: Count = 1

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import BUCKETLESS, BUCKETS, DEFAULT_ALGORITHM
+from edgeproxy.config.auth import certificate_digest
 from edgeproxy.config.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.meters import MEASURES
 from edgeproxy.config.nearest import suggestion
@@ -145,6 +146,15 @@ def _keys(tree: Table) -> Iterator[Fault]:
     """Each key once."""
     once = Once()
     for path, key in members(tree, "keys"):
+        name = key.get("certificate")
+        if isinstance(name, str):
+            if "sha256" in key:
+                hint = "leave one of them out"
+                yield Fault((*path, "certificate"), "stands beside sha256: it is one or the other", hint)
+            elif first := once.again(certificate_digest(name).hex(), (*path, "certificate")):
+                said = "is the certificate that is defined already at"
+                yield Fault((*path, "certificate"), said, "leave one of them out", first)
+            continue
         digest = key.get("sha256")
         if isinstance(digest, str) and (first := once.again(digest.lower(), (*path, "sha256"))):
             yield Fault((*path, "sha256"), "is the key that is defined already at", "leave one of them out", first)

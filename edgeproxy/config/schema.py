@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from itertools import pairwise
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
@@ -66,7 +66,13 @@ MODELS = (
 COLLECTOR_MODELS = (*MODELS, regions, operators, collector)
 """The same for collector.yaml: of two models of one name the last counts."""
 
-ELSEWHERE = {"Limit": {"name"}, "RouteLimit": {"name"}, "KeyLimit": {"name"}, "Written": {"upstreams", "routes"}}
+ELSEWHERE = {
+    "Limit": {"name"},
+    "RouteLimit": {"name"},
+    "KeyLimit": {"name"},
+    "Key": {"sha256"},
+    "Written": {"upstreams", "routes"},
+}
 """Fields that a model must have in the end, and a file need not: another file has them, or a default is made."""
 COLLECTOR_ELSEWHERE = {**ELSEWHERE, "Written": {"tokens"}}
 
@@ -217,13 +223,15 @@ FORMS: dict[Hashable, Form] = {
     units.read_own_concurrency: Form(always(AT_ONCE)),
     units.read_pause: Form(lambda inner: inner, int),
     units.read_workers: Form(always(WORKERS)),
+    auth.read_certificate_name: Form(always(text(r".+", "acme"))),
+    auth.with_digest: Form(lambda inner: inner),
     issuers.read_jwks: Form(always(text(r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))),
     issuers.read_texts: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), list),
     issuers.read_auth: Form(
         always(
             any_of(
-                words("required", "optional", "none", "key", "jwt", "key or jwt"),
-                {"type": "array", "items": {"enum": ["key", "jwt"]}, "minItems": 1},
+                words("key", *get_args(models.RouteAuth)),
+                {"type": "array", "items": {"enum": list(issuers.TAKEN)}, "minItems": 1},
             )
         )
     ),

@@ -51,6 +51,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         )
     yield from _others(settings)
     yield from _paths(settings)
+    yield from _certified(settings)
     costs = list(_costs(settings))
     yield from costs[:COSTS_MAX]
     if len(costs) > COSTS_MAX:
@@ -121,9 +122,24 @@ def _is_around(other: Route, route: Route) -> bool:
     prefix = other.prefix
     covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
     same = other.upstream == route.upstream and other.host in (None, route.host)
-    strictness = ("none", "optional", "key or jwt", "required", "jwt")
-    less = strictness.index(other.auth) < strictness.index(route.auth) or not route.scopes <= other.scopes
+    less = _openness(other) > _openness(route) or not route.scopes <= other.scopes
     return covers and same and less
+
+
+def _openness(route: Route) -> int:
+    """How much a route takes: the more, the less it asks for."""
+    return {"none": 9, "optional": 8}.get(route.auth, route.auth.count(" or "))
+
+
+def _certified(settings: Settings) -> Iterator[str]:
+    """Certificates that a route takes, and nobody is asked for."""
+    asked = any(listener.tls is not None and listener.tls.client_ca is not None for listener in settings.listen)
+    for index, route in enumerate(settings.routes):
+        if "certificate" in route.auth and not asked:
+            yield (
+                f"routes.{index}.auth: takes certificates, and no listener asks for one: write client_ca: FILE under "
+                "its tls"
+            )
 
 
 def _costs(settings: Settings) -> Iterator[str]:

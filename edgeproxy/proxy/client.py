@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1.request_line import check_unfinished
+from edgeproxy.proxy import client_certificate
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.exchange import Exchange, Refusal
 from edgeproxy.proxy.reset import reset, unacknowledged, was_reset
 from edgeproxy.proxy.states import FORWARDED, GATHERING, PARKED
+from edgeproxy.proxy.tls_transport import TlsTransport
 
 if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
+    from edgeproxy.proxy.client_certificate import ClientCertificate
     from edgeproxy.proxy.runtime import Runtime
 
 SCHEMES = (b"http", b"https")
@@ -67,6 +70,7 @@ class Client(asyncio.Protocol):
         "reading",
         "runtime",
         "secure",
+        "shown",
         "stale",
         "subject",
         "transport",
@@ -108,6 +112,8 @@ class Client(asyncio.Protocol):
         """How often it was probed since it closed its side, and when it is to be the next time."""
         self.secure = secure
         """Whether it came over TLS."""
+        self.shown: ClientCertificate | None = None
+        """The certificate that it has shown, once somebody has asked for it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
@@ -125,6 +131,16 @@ class Client(asyncio.Protocol):
         self.address = addresses.of(self.peer)
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: "
         self.forwarded = lines % (self.peer.encode(), SCHEMES[self.secure])
+
+    def certificate(self) -> "ClientCertificate":
+        """What the client has shown. A trusted proxy's certificate says who the proxy is, and not for whom it asks."""
+        if self.trusted:
+            return client_certificate.NONE
+        if self.shown is None:
+            transport = self.transport
+            der = transport.peer_certificate() if isinstance(transport, TlsTransport) else None
+            self.shown = client_certificate.read(der)
+        return self.shown
 
     def dress_anew(self) -> None:
         """Another configuration is served now: it holds from the next request on."""

@@ -453,12 +453,17 @@ class Exchange:
         return self.proceed(data, end)
 
     def identify(self, identity: "Identity", route: "Route") -> "Identity | None":
-        """Who asks, where the field lines do not settle it: their key may be in the query, and may be known no longer.
-        None where the supervisor has to be asked. Raises Refused where the query has several keys."""
+        """Who asks, where the field lines do not settle it: their key may be in the query, a certificate may say who
+        they are, and they may be known no longer. None where the supervisor has to be asked. Raises Refused where the
+        query has several keys."""
         snapshot = self.snapshot
         directory = snapshot.directory
         if identity is directory.nobody and snapshot.query_key is not None:
             identity = self.identity = directory.resolve(key_in(self.first, snapshot.query_key), b"")
+            if identity.valid_until >= self.now:
+                return identity
+        if identity is directory.nobody and route.certified:
+            identity = self.identity = directory.certified(self.client.certificate(), self.now)
             if identity.valid_until >= self.now:
                 return identity
         return directory.anew(identity, route, self.now)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
-from edgeproxy.config.auth import AUTHORIZATION
+from edgeproxy.config.auth import AUTHORIZATION, CERTIFICATE, certificate_digest
 from edgeproxy.config.directory import KeyOwner, customer_asked, customer_of, key_of
-from edgeproxy.config.issuers import KEY_OR_JWT
 from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.config.models import Customer, Key
 from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in, with_key
@@ -23,6 +22,7 @@ from edgeproxy.errors import Refused, RefusedCustomer
 from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import RequestLines
 from edgeproxy.limits.limit_set import RouteLimits
+from edgeproxy.proxy.client_certificate import NONE as NO_CERTIFICATE
 from edgeproxy.proxy.issuers import Claims, Issuers, NotGenuine, is_token
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.networks import Networks
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.models import Flag, Settings
     from edgeproxy.config.plans import Plan
     from edgeproxy.limits.limit_set import Tables
+    from edgeproxy.proxy.client_certificate import ClientCertificate
     from edgeproxy.proxy.key_lookup import KeyLookup
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
@@ -45,10 +46,12 @@ FOREVER, UNMET = float("inf"), float("-inf")
 TAKEN = {
     "required": ("key",),
     "optional": ("key", "jwt"),
-    "jwt": ("jwt",),
-    KEY_OR_JWT: ("key", "jwt"),
 }
-"""What a route takes, by its `auth`."""
+"""What a route takes, by its `auth`; any other says so itself."""
+
+WANTED = {"key": "An API key", "jwt": "A token", "certificate": "A client certificate"}
+
+UNCERTIFIED = "A client certificate is needed here"
 
 STALE_SECONDS = 1.0
 """Seconds for which a stranger is still who they were while the supervisor is asked anew."""
@@ -105,6 +108,12 @@ class TokenHolder(Stranger):
         self.claims: Claims | None = None
 
 
+class CertificateHolder(Stranger):
+    """One with a certificate whose name is in none of the files; the connection has it, and no request."""
+
+    __slots__ = ()
+
+
 def name_of(stranger: Stranger) -> str | None:
     """Who a stranger turned out to be."""
     return None if stranger.person is None else stranger.person.name
@@ -150,9 +159,21 @@ class Directory:
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
         self._scheme = "Bearer" if bearer else "ApiKey"
         missing = f"An API key is needed here. {self._ways}"
-        # A key may be in the query, at which one has to look each time: nobody is nobody before that.
-        until = FOREVER if settings.auth.query is None else UNMET
-        self.nobody = Identity(lambda route: self._open(route, "missing", missing), until)
+        self._named_by = settings.auth.certificate
+        self._certified: OrderedDict[str, Identity] = OrderedDict()
+        """Those with certificates, by the names in them: apart from all that can be sent as a key."""
+        # A key may be in the query, at which one has to look each time: nobody is nobody before that. So with
+        # certificates.
+        certifying = any("certificate" in route.auth for route in settings.routes)
+        until = UNMET if certifying or settings.auth.query is not None else FOREVER
+        self.nobody = Identity(
+            lambda route: self._open(route, "missing", missing if taken(route) != ("certificate",) else UNCERTIFIED),
+            until,
+        )
+        self.uncertified = Identity(
+            lambda route: self._open(route, "unknown", "The client certificate names nobody who is known here")
+        )
+        self.outdated = Identity(lambda route: self._open(route, "expired", "The client certificate has expired"))
         self.unknown = Identity(lambda route: self._open(route, "unknown", "The API key is not known"))
         self.expired = Identity(lambda route: self._open(route, "expired", "The API key has expired"))
 
@@ -169,7 +190,7 @@ class Directory:
         if identity is not None:
             known.move_to_end(secret)
             return identity
-        if is_miswritten(secret):
+        if is_miswritten(secret) or secret.startswith(CERTIFICATE):
             return self.unknown
         digest = hashlib.sha256(secret).digest()
         if self._issuers is not None and is_token(secret):
@@ -183,6 +204,35 @@ class Directory:
             lambda route: self._binding(key, self._customers.customer(key.customer), route), valid_until
         )
         self._remember(secret, identity, credentials)
+        return identity
+
+    def certified(self, certificate: "ClientCertificate", now: float) -> Identity:
+        """The identity behind a client's certificate at edge time `now`."""
+        if certificate is NO_CERTIFICATE:
+            return self.nobody
+        name = certificate.names.get(self._named_by)
+        if name is None:
+            return self.uncertified
+        if certificate.expires - EPOCH <= now:
+            return self.outdated
+        known = self._certified
+        identity = known.get(name)
+        if identity is not None:
+            known.move_to_end(name)
+            return identity
+        digest = certificate_digest(name)
+        key = self._customers.key(digest)
+        if key is not None:
+            customer = self._customers.customer(key.customer)
+            valid_until = FOREVER if key.expires is None else key.expires - EPOCH
+            identity = Identity(lambda route: self._binding(key, customer, route, "certificate"), valid_until)
+        elif self._key_lookup is None:
+            return self.uncertified
+        else:
+            identity = CertificateHolder(b"", digest, b"")
+        known[name] = identity
+        if len(known) > IDENTITIES_MAX:
+            known.popitem(last=False)
         return identity
 
     def _remember(self, secret: bytes, identity: Identity, credentials: bytes) -> None:
@@ -207,19 +257,22 @@ class Directory:
             self._metrics.auth_failure("stale")
             why = "What this edge knows of its customers is too old to be believed"
             raise Refused(503, why, close=False, fields=b"Retry-After: 10\r\n")
+        certified = isinstance(identity, CertificateHolder)
+        unknown = self.uncertified if certified else self.unknown
         known = key_lookup.known(identity.digest)
         if known is None:
-            return self.unknown if key_lookup.is_unknown(identity.digest) else None
+            return unknown if key_lookup.is_unknown(identity.digest) else None
         person, at = known
         assert person is not None
         if self._customers.has(person.name):
-            return self.unknown  # What the files say of a customer, they say whole.
-        before = self._known.get(identity.secret)
+            return unknown  # What the files say of a customer, they say whole.
+        before = None if certified else self._known.get(identity.secret)
         if isinstance(before, Stranger) and before.person == person:
             identity = before
         if identity.person != person:
             self._meet(identity, person)
-            self._remember(identity.secret, identity, identity.credentials)
+            if not certified:
+                self._remember(identity.secret, identity, identity.credentials)
         if identity.expires <= now:
             return self.expired
         left = at + self._ttl - monotonic()
@@ -293,7 +346,8 @@ class Directory:
             key = key_of(person, stranger.digest)
         except ValueError:
             pass  # Which each request is told.
-        stranger.bindings = RouteBindings(lambda route: self._told_binding(person, key, route))
+        by = "certificate" if isinstance(stranger, CertificateHolder) else "key"
+        stranger.bindings = RouteBindings(lambda route: self._told_binding(person, key, route, by))
         if key is not None and key.expires is not None:
             stranger.expires = key.expires - EPOCH
 
@@ -304,6 +358,9 @@ class Directory:
             if isinstance(identity, Stranger) and (customers is None or name_of(identity) in customers):
                 identity.valid_until = UNMET
                 del known[secret]
+        for identity in self._certified.values():
+            if isinstance(identity, Stranger) and (customers is None or name_of(identity) in customers):
+                identity.valid_until = UNMET
 
     def retire(self) -> "OrderedDict[bytes, Identity]":
         """Nobody is looked up here any more: let go of everything. What look-ups gave is left to the caller.
@@ -312,10 +369,11 @@ class Directory:
         free as soon as the last request of them is over, and nobody has to search for it.
         """
         known, self._known = self._known, OrderedDict()
-        del self._customers, self.nobody, self.unknown, self.expired
+        self._certified.clear()
+        del self._customers, self.nobody, self.unknown, self.expired, self.uncertified, self.outdated
         return known
 
-    def _told_binding(self, person: KeyOwner, key: "Key | None", route: Route) -> RouteBinding:
+    def _told_binding(self, person: KeyOwner, key: "Key | None", route: Route, by: str = "key") -> RouteBinding:
         """The binding of a customer who is in none of the files; raises Refused as `_binding`, and 503 where their
         limits are not known here: nobody is served without them. `key`: None where it is not understood."""
         if route.auth == "none":
@@ -329,7 +387,7 @@ class Directory:
         elif (missing := unknown_in(customer, self._tiers, self._meters)) is not None:
             why = f"there is no {missing} here"
         else:
-            return self._binding(key, customer, route)
+            return self._binding(key, customer, route, by)
         self._metrics.auth_failure("unserved")
         self._log.error("customers of the directory are refused", why, such_as=person.name)
         again = b"Retry-After: 30\r\n"
@@ -343,8 +401,8 @@ class Directory:
         """
         if route.auth == "none":
             return self._anonymous(route)
-        if by not in TAKEN[route.auth]:
-            wanted = "A token" if by == "key" else "An API key"
+        if by not in taken(route):
+            wanted = " or ".join(WANTED[each] for each in taken(route))
             return self._open(route, "unknown", f"{wanted} is needed here")
         if route.settings.flag not in customer.flags:
             self._flagged(route, customer.tier, key.customer)
@@ -354,7 +412,8 @@ class Directory:
         if not route.scopes <= (key.scopes or frozenset()):
             self._metrics.auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
-            raise self._refused(403, f"The API key lacks the scope {missing}", key, customer)
+            what = "client certificate" if by == "certificate" else "API key"
+            raise self._refused(403, f"The {what} lacks the scope {missing}", key, customer)
         self._fence(key, customer)
         tier = customer.tier
         plan = with_key(plan_of(self._tiers[tier], customer), key)
@@ -431,6 +490,11 @@ class Directory:
             stamped_anew=self._signed or self._queried,
             networks=networks,
         )
+
+
+def taken(route: Route) -> tuple[str, ...]:
+    """What a route takes."""
+    return TAKEN.get(route.auth) or tuple(route.auth.split(" or "))
 
 
 def has_flag(name: str, flag: "Flag", tier: str, customer: str | None) -> bool:

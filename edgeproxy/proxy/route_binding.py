@@ -33,6 +33,7 @@ class Route:
 
     __slots__ = (
         "auth",
+        "certified",
         "cors",
         "door",
         "finish",
@@ -70,6 +71,8 @@ class Route:
         self.path = settings.path.encode()
         self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
         self.auth = settings.auth
+        self.certified = "certificate" in settings.auth
+        """Whether a client's certificate may say who that is."""
         self.flagged = settings.flag is not None
         self.scopes = settings.scopes
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)

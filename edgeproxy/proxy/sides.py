@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeproxy.limits.admission import LimitSet
     from edgeproxy.proxy.address import Address
     from edgeproxy.proxy.body import RequestBody
+    from edgeproxy.proxy.client_certificate import ClientCertificate
     from edgeproxy.proxy.compression import Compressor
 
 E = TypeVar("E")
@@ -97,6 +98,9 @@ class ClientSide(ClientEnd, Protocol[E]):
     @property
     def secure(self) -> bool:
         """Whether it came over TLS."""
+
+    def certificate(self) -> "ClientCertificate":
+        """The certificate that the client has shown."""
 
     @property
     def peer(self) -> str:

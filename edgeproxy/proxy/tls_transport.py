@@ -263,6 +263,11 @@ class TlsTransport(asyncio.Protocol):
         """Bytes that the socket has not taken yet."""
         return self._plain.get_write_buffer_size()
 
+    def peer_certificate(self) -> bytes | None:
+        """What the peer has shown, in DER, where it had to show one; None where it had not."""
+        required = self._tls.context.verify_mode == ssl.CERT_REQUIRED
+        return self._tls.getpeercert(binary_form=True) if required else None
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """What the socket's transport knows."""
         return self._plain.get_extra_info(name, default)

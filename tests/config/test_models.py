@@ -365,7 +365,8 @@ def test_the_host_that_an_endpoint_gets(url, host, sent):
 def test_a_route_says_what_it_takes(loaded):
     routes = "".join(
         f"  - {{path: /{n}, upstream: a, auth: {auth}}}\n"
-        for n, auth in enumerate(("key", "jwt", "[key, jwt]", "[jwt]", "optional"))
+        for n, auth in enumerate(("key", "jwt", "[key, jwt]", "[jwt]", "optional", "[certificate, key]"))
     )
     settings = loaded("upstreams: {a: {endpoints: ['http://a']}}\nroutes:\n" + routes, alone=True)
-    assert [route.auth for route in settings.routes] == ["required", "jwt", "key or jwt", "jwt", "optional"]
+    taken = ["required", "jwt", "key or jwt", "jwt", "optional", "key or certificate"]
+    assert [route.auth for route in settings.routes] == taken

@@ -69,6 +69,21 @@ def test_a_key_is_there_once(problems):
     ]
 
 
+def test_a_certificate_is_there_once_and_stands_in_the_place_of_a_digest(problems):
+    written = (f"certificate: a, sha256: {'ab' * 32}", "certificate: b", "certificate: b", "certificate: [c]")
+    keys = "".join(f"  - {{{each}, customer: acme}}\n" for each in (*written, "certificate: ''"))
+    found = problems(LEAST + "tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
+    assert [each.partition(",")[0] for each in found[:2]] == [
+        "edge.yaml:6: keys.0.certificate: stands beside sha256: it is one or the other",
+        "edge.yaml:8: keys.2.certificate: is the certificate that is defined already at edge.yaml:7",
+    ]
+    assert sorted(each.partition(": ")[2].partition(": ")[0] for each in found[2:]) == [
+        "keys.3.certificate",
+        "keys.3.sha256",
+        "keys.4.certificate",
+    ]
+
+
 @pytest.mark.parametrize(
     "section", ["tiers: {t: {limits: LIMITS}}", "tiers: {t: {}}\ncustomers: {a: {tier: t, limits: LIMITS}}"]
 )

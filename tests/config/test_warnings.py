@@ -29,6 +29,10 @@ def warned(tmp_path, text, rest=LEAST, read=load.load, of=warnings):
         ("limits: {connections_per_ip: 100}\ntrusted_proxies: [10.0.0.1]", None),
         ("limits: {connections_per_ip: none}", None),
         ("stamp_secret: short", "stamp_secret"),
+        (
+            "routes: [{path: /*, upstream: a, auth: certificate}]\nupstreams: {a: {endpoints: ['http://a']}}",
+            "routes.0.auth",
+        ),
         (f"stamp_secret: {'x' * 32}", None),
         ("hub: redis://10.0.0.5", "hub hub"),
         ("hub: rediss://10.0.0.5", "hub"),

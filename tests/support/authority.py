@@ -48,16 +48,18 @@ class Authority:
         days: float = 90.0,
         age: float = 1.0,
         common: str = "",
+        subject: x509.Name | None = None,
         key: PrivateKey | None = None,
         names_as: x509.ExtensionType | None = None,
     ) -> Pair:
         """A certificate for host names and addresses: it was made `age` days ago, and is good for `days` from now.
 
-        `common` is its common name; `names_as` stands in the place of the extension that has the names.
+        `common` is its common name, `subject` stands in the place of a subject with that alone; `names_as` stands in
+        the place of the extension that has the names.
         """
         self._issued += 1
         key = key or ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(named(common), key, timedelta(days=age), timedelta(days=days))
+        builder = self._builder(subject or named(common), key, timedelta(days=age), timedelta(days=days))
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)

@@ -1,0 +1,57 @@
+"""The certificate that a client has shown: the names in it that can say who the client is.
+
+OpenSSL has checked it in the handshake: by whom it is vouched for, and that it has not expired.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+NAME_CHARACTERS_MAX = 1024
+
+
+class ClientCertificate(NamedTuple):
+    """What of a certificate counts here."""
+
+    names: Mapping[str, str]
+    """CN, DNS, URI and email, as far as it has exactly one of the kind."""
+    expires: float
+    """Unix seconds."""
+
+
+NONE = ClientCertificate(MappingProxyType({}), 0.0)
+"""Of a client that has shown none, or one that cannot be read."""
+
+
+def read(der: bytes | None) -> ClientCertificate:
+    """Read what was shown; None where nothing was."""
+    if der is None:
+        return NONE
+    # Only where a certificate can be shown: it takes megabytes.
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        found: dict[str, Iterable[object]] = {
+            "CN": [each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        }
+        try:
+            others = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            pass
+        else:
+            found["DNS"] = others.get_values_for_type(x509.DNSName)
+            found["URI"] = others.get_values_for_type(x509.UniformResourceIdentifier)
+            found["email"] = others.get_values_for_type(x509.RFC822Name)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return NONE
+    names = {kind: name for kind, listed in found.items() if (name := _one(listed)) is not None}
+    return ClientCertificate(names, certificate.not_valid_after_utc.timestamp())
+
+
+def _one(names: Iterable[object]) -> str | None:
+    """The only one of these; None where there are several, or it is one that nobody could write down."""
+    listed = list(names)
+    name = listed[0] if len(listed) == 1 else None
+    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= NAME_CHARACTERS_MAX else None

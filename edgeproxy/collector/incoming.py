@@ -1,6 +1,7 @@
 """What comes with a request, read within bounds and checked by the models of its endpoint."""
 
 import asyncio
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
@@ -8,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from edgeproxy.collector.answers import FieldError, Refused
-from edgeproxy.config.explain import fields_of, findings
+from edgeproxy.config.explain import SEE_SCHEMA, fields_of, findings
 from edgeproxy.config.problems import dotted
 from edgeproxy.usage.batch import BODY_BYTES_MAX
 
@@ -21,6 +22,8 @@ JSON_BYTES_MAX = 256 << 10
 """Bytes of JSON that an endpoint takes."""
 ERRORS_MAX = 20
 """Fields that a problem tells of."""
+HINTS = {SEE_SCHEMA: "see GET /v1/openapi.json"}
+"""What is said to callers in the place of a hint to who writes files."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -82,6 +85,5 @@ def asked(model: type[M], request: web.Request) -> M:
 
 
 def _errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
-    found = findings(error, lambda path: fields_of(model, path))
-    told: list[FieldError] = [{"field": dotted(one.path), "detail": f"{one.what}, {one.hint}"} for one in found]
-    return told[:ERRORS_MAX]
+    found = islice(findings(error, lambda path: fields_of(model, path)), ERRORS_MAX)
+    return [{"field": dotted(one.path), "detail": f"{one.what}, {HINTS.get(one.hint, one.hint)}"} for one in found]

@@ -13,6 +13,9 @@ from edgeproxy.config.parsers import GIVEN
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.units import shown
 
+SEE_SCHEMA = "see `edgeproxy schema`"
+"""The hint where there is no better one."""
+
 EXAMPLES = {
     "rate": "rate: 60/min",
     "count": "count: requests",
@@ -120,7 +123,7 @@ def findings(error: ValidationError, fields: Callable[[Steps], set[str]]) -> Ite
         path = tuple(step for step in detail["loc"] if step not in UNWRITTEN)
         explain = EXPLAINED.get(detail["type"])
         seen = Error(path, detail["input"], detail.get("ctx", {}), fields)
-        what, hint = explain(seen) if explain else (detail["msg"], "see `edgeproxy schema`")
+        what, hint = explain(seen) if explain else (detail["msg"], SEE_SCHEMA)
         yield Finding(path, detail["type"] == "missing", what, hint)
 
 
@@ -159,7 +162,7 @@ def _bare(kind: Any) -> Any:
 
 
 def _missing(error: Error) -> tuple[str, str]:
-    return "is missing", f"write {_example(EXAMPLES, error.path)}"
+    return "is missing", f"write {_example(EXAMPLES, error.path) or 'it'}"
 
 
 def _example(examples: dict[str, str], path: Steps) -> str | None:

@@ -116,6 +116,7 @@ def test_what_is_no_report_or_no_address_is_refused_whole(collector: Collector) 
     assert post(collector, [good] * 501).status == 422
     for address in ("", "eu", "192.0.2.1/33", "192.0.2", "x" * 65):
         assert best(collector, address=address).status == 400, address
+    assert best(collector, country="de").json()["detail"].endswith(", see GET /v1/openapi.json")
 
 
 def test_what_is_known_outlives_a_reload_and_not_other_regions(collector: Collector) -> None:

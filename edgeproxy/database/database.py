@@ -45,6 +45,9 @@ PARTITION_LOCK_TIMEOUT = "500ms"
 VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 """Where Alembic keeps the revision."""
 
+WHOLE = "whole"
+"""The option of a connection to SQLite that says whether its statements are one transaction."""
+
 LOST = (sa.exc.OperationalError, sa.exc.InterfaceError, OSError, TimeoutError)
 """What says that the database cannot be had now, whatever it was asked."""
 AWAY = ("08", "53", "57P")
@@ -174,12 +177,14 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads; with `whole`, all that it reads is of one moment."""
+        """A connection that only reads; with `whole`, all that it reads is of one moment, else each statement is."""
         async with self._reader.connect() as connection:
-            if whole and not self.is_sqlite:  # SQLite knows no other way.
-                await connection.execution_options(isolation_level="REPEATABLE READ")
-            async with connection.begin():
-                yield connection
+            if self.is_sqlite:
+                await connection.execution_options(**{WHOLE: whole})
+            else:
+                level = "REPEATABLE READ" if whole else "AUTOCOMMIT"
+                await connection.execution_options(isolation_level=level)
+            yield connection  # A transaction begins with the first statement, and ends with the connection's use.
 
     def copy(self, to: Path) -> int:
         """Write what is in a database of SQLite at this moment to a new file, whoever writes meanwhile; its bytes.
@@ -428,7 +433,8 @@ def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begins(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+        if connection.get_execution_options().get(WHOLE, True):
+            connection.exec_driver_sql(begin)
 
     return engine
 
@@ -445,8 +451,13 @@ def _postgresql(url: URL, connections: int) -> AsyncEngine:
         },
         pool_size=connections,
         max_overflow=0,
-        pool_pre_ping=True,
     )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def look(connection: Any, *_: object) -> None:
+        """Connect anew where the server has gone. The driver has heard of it; to ask would take three round trips."""
+        if connection.driver_connection.is_closed():
+            raise sa.exc.DisconnectionError
 
     @event.listens_for(engine.sync_engine, "handle_error")
     def tell_lost(context: Any) -> Exception | None:

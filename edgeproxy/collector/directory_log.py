@@ -21,11 +21,22 @@ class DirectoryLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known: list[Line] = []
+        """Those that were there at the last look: to read thousands of them for each change would take all the time."""
 
-    async def lines(self) -> list[Line]:
-        """All lines that are still needed to know what is so."""
-        async with self._database.reading() as connection:
-            return await lines(connection)
+    async def lines(self, connection: AsyncConnection | None = None) -> list[Line]:
+        """All lines that are still needed to know what is so, as a transaction sees them."""
+        if connection is None:
+            async with self._database.reading() as reading:
+                return await self.lines(reading)
+        known = self._known
+        new = await _lines(connection, known[-1].version.number if known else 0)
+        if known and new and new[0].raw == known[-1].raw:  # Those before it leave together with it.
+            found = [*known, *new[1:]]
+        else:
+            found = await _lines(connection) if known else new
+        self._known = found
+        return list(found)
 
     async def after(self, token: str | None) -> tuple[bool, list[bytes]]:
         """Whether the version of this token is in the log, and the lines after it; else all."""
@@ -56,9 +67,10 @@ class DirectoryLog:
             await connection.execute(sa.delete(directory_parts).where(gone))
 
 
-async def lines(connection: AsyncConnection) -> list[Line]:
-    """All lines that are still needed."""
-    wanted = sa.select(directory_log.c.line).where(THERE).order_by(directory_log.c.number)
+async def _lines(connection: AsyncConnection, since: int = 0) -> list[Line]:
+    """The lines that are still needed, from this number on."""
+    wanted = sa.select(directory_log.c.line).where(THERE, directory_log.c.number >= since)
+    wanted = wanted.order_by(directory_log.c.number)
     return [read(line) for line in (await connection.execute(wanted)).scalars()]
 
 

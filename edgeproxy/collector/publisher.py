@@ -96,7 +96,7 @@ class Publisher:
         """Publish what there is to say, if anything, and have the hub know it."""
         if await self._is_due():
             await self._publish()
-        log = await self.log.lines() if await self._is_behind() else None
+        log = await self._behind()
         if log:
             self._newest, before = log[-1], self._changed
             self._signed_at = float("-inf")
@@ -125,16 +125,18 @@ class Publisher:
             if (await connection.execute(sa.select(directory_outbox.c.seq).limit(1))).first() is not None:
                 return True
             if self._newest is None:
-                log = await directory_log.lines(connection)
+                log = await self.log.lines(connection)
                 return not log or not self._is_own(log[-1])
         return False
 
-    async def _is_behind(self) -> bool:
-        """Whether the log has another newest line than is known here: this collector's, or another one's."""
+    async def _behind(self) -> list[Line] | None:
+        """The log where it has another newest line than is known here: this collector's, or another one's."""
         newest = sa.select(sa.func.max(schema.directory_log.c.number))
         async with self._database.reading() as connection:
             number = (await connection.execute(newest)).scalar_one()
-        return number is not None and (self._newest is None or self._newest.version.number != number)
+            if number is None or (self._newest is not None and self._newest.version.number == number):
+                return None
+            return await self.log.lines(connection)
 
     def _is_own(self, line: Line) -> bool:
         """Whether this collector's key has signed a line; else all is written anew, signed by it."""
@@ -147,7 +149,7 @@ class Publisher:
     async def _publish(self) -> None:
         """Append a version with what has changed, or with everybody where that is less to read."""
         async with self._database.writing() as connection:
-            log = await directory_log.lines(connection)
+            log = await self.log.lines(connection)
             chosen = sa.select(directory_outbox).order_by(directory_outbox.c.seq).limit(CHANGES_MAX)
             rows = (await connection.execute(chosen)).all()
             back = any(row.kind == BACK for row in rows)
@@ -186,7 +188,7 @@ class Publisher:
                     await directory_log.stage(connection, token, [part], place)
                 place += 1
         async with self._database.writing() as connection:
-            log = await directory_log.lines(connection)
+            log = await self.log.lines(connection)
             made = await self._version(connection, log, (), whole=True, back=any(row.kind == BACK for row in rows))
             version = made._replace(token=token, parts=place, size=bytes_all, sha256=digest.hexdigest())
             await directory_log.append(connection, read(line_of(version, self._signer)), log)

@@ -23,6 +23,8 @@ OWN = ("external_id", "metadata", "rotate_every")
 """The fields of a customer that edges are not told."""
 TOLD = ("limits", "quotas", "flags", "paused", "regions")
 """Settings that are told also where they are as by default."""
+NAMES_MAX = 1000
+"""Names that are looked up at once."""
 NOT_THERE = "there is no such customer"
 
 
@@ -92,8 +94,11 @@ async def listing(connection: AsyncConnection, after: str | None, limit: int, **
 
 async def known_among(connection: AsyncConnection, names: Iterable[str]) -> set[str]:
     """Return which of these names customers have."""
-    found = await connection.execute(sa.select(customers.c.name).where(customers.c.name.in_(list(names))))
-    return set(found.scalars())
+    wanted, there = list(names), set()
+    for at in range(0, len(wanted), NAMES_MAX):
+        some = customers.c.name.in_(wanted[at : at + NAMES_MAX])
+        there |= set((await connection.execute(sa.select(customers.c.name).where(some))).scalars())
+    return there
 
 
 async def create(connection: AsyncConnection, caller: Caller, new: CustomerNew, known: Settings) -> CustomerTold:

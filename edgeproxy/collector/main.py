@@ -5,13 +5,14 @@ import gc
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import uvloop
 from aiohttp import web
 
 from edgeproxy import __version__, log
-from edgeproxy.accounts import audit
+from edgeproxy.accounts import audit, customers
 from edgeproxy.accounts.last_used import WRITE_SECONDS, LastUsed
 from edgeproxy.collector.app import Queues, Service
 from edgeproxy.collector.listener import Listener
@@ -37,6 +38,8 @@ from edgeproxy.web_listener import Bounds, WebListener, raise_descriptor_limit
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 DENIALS_SECONDS = 60.0
 """Seconds between two times that denials are put on record."""
+NAMES_SECONDS = 60.0
+"""Seconds between two looks whether names are known by now."""
 CONNECTIONS = Bounds(all=2000, per_address=500)
 DRAIN_SECONDS = 30.0
 """Seconds that requests under way have once it is asked to end."""
@@ -117,9 +120,19 @@ async def collect(
     """Answer on this socket until `stop` is set, then finish what has begun; read `file` again when `asked` is."""
     metrics, tasks, logger = Metrics(), Tasks(), log.get()
     publisher = None if settings.directory is None else Publisher(database, settings.directory)
-    names = Names(settings.customers, settings.meters, metrics)
+
+    async def among(some: Iterable[str]) -> set[str]:
+        try:
+            async with database.reading() as connection:
+                return await customers.known_among(connection, some)
+        except LOST as failure:
+            logger.error("customers could not be looked up, and are looked up again later", why=reason(failure))
+            return set()
+
+    names = Names(settings.customers, settings.meters, metrics, among)
     async with database.reading() as connection:
-        names.found(*await queries.names(connection))
+        used = await queries.names(connection)
+    await names.found(*used)
     ingest = Ingest(database, names, metrics)
     settling = tasks.start("ingest", ingest.run())
     intake = Intake(database, names, metrics)
@@ -151,6 +164,7 @@ async def collect(
         tasks.start("directory", publisher.run())
     tasks.start("denials", record_denials(service.denials))
     tasks.start("last used", record_last_used(service.handlers.ledger.last_used))
+    tasks.start("names", look_for_names(names))
     tasks.start("reload", Reload(settings, service, names, listener, metrics).watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
@@ -170,6 +184,13 @@ async def collect(
     await write_last_used(service.handlers.ledger.last_used)
     await tasks.cancel()
     logger.info("collector stopped")
+
+
+async def look_for_names(names: Names) -> None:
+    """Look now and then whether names are known by now that were not, until cancelled."""
+    while True:
+        await asyncio.sleep(NAMES_SECONDS)
+        await names.look_again()
 
 
 async def record_denials(denials: audit.Denials) -> None:

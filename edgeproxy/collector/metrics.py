@@ -70,7 +70,10 @@ class Metrics:
             "collector_region_networks", "Networks that have reported latencies", registry=registry
         )
         self.unknown = Gauge(
-            "collector_unknown_names", "Names with usage that the configuration lacks", ("kind",), registry=registry
+            "collector_unknown_names",
+            "Names with usage that neither the configuration nor the database has",
+            ("kind",),
+            registry=registry,
         )
 
     def events_settled(self, receipt: Receipt) -> None:

@@ -184,7 +184,7 @@ class Intake:
             known = {**counted, **{one: first[one] for one in new}}
             receipts = [judged(sent, fresh, known) for sent in group]
             await self._bury(connection, group, receipts)
-        self._names.found((customer for customer, _, _ in begun), (meter for _, meter, _ in begun))
+        await self._names.found((customer for customer, _, _ in begun), (meter for _, meter, _ in begun))
         return receipts
 
     async def _lock(self, connection: AsyncConnection) -> None:

@@ -244,7 +244,7 @@ class Ingest:
                 key_of = (batches.c.edge == row["edge"]) & (batches.c.seq == row["seq"])
                 await connection.execute(sa.update(batches).where(key_of).values(row))
             await self._move(connection, marks, last, now)
-        self._names.found((customer for customer, _, _ in begun), (meter for _, meter, _ in begun))
+        await self._names.found((customer for customer, _, _ in begun), (meter for _, meter, _ in begun))
         return outcomes
 
     async def _marks(self, connection: AsyncConnection, group: Sequence[Waiting], now: int) -> dict[str, Mark]:

@@ -1,6 +1,6 @@
-"""Names with usage that the configuration does not know: kept, and flagged."""
+"""Names with usage that neither the configuration nor the database knows: kept, and flagged."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from edgeproxy import log
@@ -12,6 +12,14 @@ REMEMBERED_MAX = 10_000
 NAMES_LOGGED_MAX = 5
 """Names that are said at once."""
 
+Among = Callable[[Iterable[str]], Awaitable[set[str]]]
+"""Says which of these names customers of the database have."""
+
+
+async def nobody(_: Iterable[str]) -> set[str]:
+    """Know no customers but those of the configuration."""
+    return set()
+
 
 class NamesMetrics(Protocol):
     """What is reported of unknown names, to whoever presents metrics."""
@@ -21,9 +29,15 @@ class NamesMetrics(Protocol):
 
 
 class Names:
-    """The customers and meters of a configuration, and those that are seen beside them."""
+    """The customers and meters that are known, of a configuration and a database, and those that are seen beside them.
 
-    def __init__(self, customers: Iterable[str], meters: Iterable[str], metrics: NamesMetrics) -> None:
+    `among` is asked for customers that the configuration lacks; it must not raise.
+    """
+
+    def __init__(
+        self, customers: Iterable[str], meters: Iterable[str], metrics: NamesMetrics, among: Among = nobody
+    ) -> None:
+        self._among = among
         self._known: dict[str, frozenset[str]] = {}
         self._unknown: dict[str, set[str]] = {"customer": set(), "meter": set()}
         self._metrics = metrics
@@ -31,30 +45,42 @@ class Names:
         self.know(customers, meters)
 
     def know(self, customers: Iterable[str], meters: Iterable[str]) -> None:
-        """These are known, and no others."""
+        """These are known, and no others but customers of the database."""
         self._known = {"customer": frozenset((*customers, ANONYMOUS)), "meter": frozenset(meters)}
         for kind, seen in self._unknown.items():
             seen.difference_update(self._known[kind])
             self._metrics.unknown_names(kind, len(seen))
 
-    def found(self, customers: Iterable[str], meters: Iterable[str]) -> None:
+    async def found(self, customers: Iterable[str], meters: Iterable[str]) -> None:
         """Names that have usage; those that are not known are said, once each."""
         for kind, some in (("customer", customers), ("meter", meters)):
             seen = self._unknown[kind]
-            new = sorted(set(some) - self._known[kind] - seen)[: REMEMBERED_MAX - len(seen)]
+            missing = set(some) - self._known[kind] - seen
+            if kind == "customer" and missing:
+                missing -= await self._among(missing)
+            new = sorted(missing)[: REMEMBERED_MAX - len(seen)]
             if new:
                 seen.update(new)
                 self._metrics.unknown_names(kind, len(seen))
                 about = {"kind": kind, "names": new[:NAMES_LOGGED_MAX], "more": max(0, len(new) - NAMES_LOGGED_MAX)}
                 self._log.warning("usage of names that the configuration lacks", **about)
 
-    def unknown_in(self, question: Asked, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-        """The names in an answer that the configuration lacks, by kind; kinds without any are left out."""
+    async def look_again(self) -> None:
+        """Forget of those that were not known whom the database knows by now."""
+        seen = self._unknown["customer"]
+        if seen:
+            seen -= await self._among(list(seen))
+            self._metrics.unknown_names("customer", len(seen))
+
+    async def unknown_in(self, question: Asked, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+        """The names in an answer that are not known, by kind; kinds without any are left out."""
         said: dict[str, set[str]] = {"customer": set(), "meter": set()}
         for kind, asked in (("customer", question.customer), ("meter", question.meter)):
             if asked is not None:
                 said[kind].add(asked)
             if kind in question.by:
                 said[kind].update(row[kind] for row in rows)
-        unknown = {kind: sorted(some - self._known[kind]) for kind, some in said.items()}
-        return {kind: some for kind, some in unknown.items() if some}
+        unknown = {kind: some - self._known[kind] for kind, some in said.items()}
+        if unknown["customer"]:
+            unknown["customer"] -= await self._among(unknown["customer"])
+        return {kind: sorted(some) for kind, some in unknown.items() if some}

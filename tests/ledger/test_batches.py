@@ -1,13 +1,17 @@
 """`POST /v1/batches`, as the contract has it, on both databases."""
 
+import asyncio
 import random
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 import zstandard
 
 from edgeproxy.database.schema import MINUTE_VALUE_MAX
+from edgeproxy.ledger.names import Names
 from edgeproxy.usage.batch import BODY_BYTES_MAX, FIRST, NUMBER_MAX, Gap, body, digest, headers
 from tests.support.ask import Wire
 from tests.support.chains import ROWS, Chain
@@ -197,6 +201,37 @@ def test_unknown_names_are_kept_and_flagged(collector: Collector) -> None:
     assert "unknown" not in collector.usage(customer="acme", meter="requests", by="meter")
     assert collector.metric("collector_unknown_names", kind="customer") == before + 1
     assert collector.output.count(stranger) == 1
+
+
+def test_names_of_customers_of_the_database_are_known(collector: Collector) -> None:
+    chain, before = Chain(), collector.metric("collector_unknown_names", kind="customer")
+    early, late = f"early-{chain.edge}", f"late-{chain.edge}"
+    assert collector.send("POST", "/v1/customers", {"name": early, "tier": "basic"}).status == 201
+    assert collector.post(chain.next((early, "requests", "v1", 5), (late, "requests", "v1", 5))).status == 200
+    assert collector.metric("collector_unknown_names", kind="customer") == before + 1
+    assert collector.usage(by="customer")["unknown"]["customer"].count(late) == 1
+    assert early not in collector.usage(by="customer")["unknown"]["customer"]
+    assert collector.send("POST", "/v1/customers", {"name": late, "tier": "basic"}).status == 201
+    assert late not in collector.usage(by="customer").get("unknown", {}).get("customer", [])
+
+
+def test_names_are_no_longer_unknown_once_the_database_knows_them() -> None:
+    counts: dict[str, int] = {}
+    metrics = SimpleNamespace(unknown_names=counts.__setitem__)
+    made: set[str] = set()
+
+    async def among(names: Iterable[str]) -> set[str]:
+        return made & set(names)
+
+    async def play() -> None:
+        names = Names((), ("requests",), metrics, among)
+        await names.found(["new", "stranger"], ["requests"])
+        assert counts == {"customer": 2, "meter": 0}
+        made.add("new")
+        await names.look_again()
+        assert counts == {"customer": 1, "meter": 0}
+
+    asyncio.run(play())
 
 
 def test_who_may_ship(collector: Collector) -> None:

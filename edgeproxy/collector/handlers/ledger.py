@@ -94,8 +94,8 @@ class LedgerHandlers:
         return problem(429, "more batches are waiting than can be held", later)
 
     async def usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
-        """Tell what was used: `{total, rows}`, `next` where there are more rows, and what the configuration does not
-        know. Where there are several meters, whose units differ, `totals` by meter instead of a total. As CSV all rows
+        """Tell what was used: `{total, rows}`, `next` where there are more rows, and the names that nobody
+        knows. Where there are several meters, whose units differ, `totals` by meter instead of a total. As CSV all rows
         at once, unless `limit` or `cursor` ask for a page.
         """
         customer = auth.customer_of(call.holder, call.query.customer)
@@ -115,7 +115,7 @@ class LedgerHandlers:
                     found |= {"total": None, "totals": totals}
         if is_csv:
             return export.page(call.request, question, found)
-        unknown = self._names.unknown_in(question, found["rows"])
+        unknown = await self._names.unknown_in(question, found["rows"])
         return answer(200, found | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
 
     async def edges(self, _: Call[Query, Nothing]) -> web.Response:

@@ -68,7 +68,7 @@ class QuarantineHandlers:
         if not done.again:
             self._metrics.batches.labels(Verdict.MEND.value).inc()
             self._metrics.rows.inc(done.rows)
-            self._names.found((customer for customer, _, _ in done.begun), (meter for _, meter, _ in done.begun))
+            await self._names.found((customer for customer, _, _ in done.begun), (meter for _, meter, _ in done.begun))
             log.get().info("a batch was replayed", edge=edge, seq=seq, rows=done.rows, total=done.total)
         return answer(200, done.told())
 

@@ -277,7 +277,13 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         Endpoint("GET", "/v1/flags", READERS, accounts.flags, "All flags.", answers=FlagsTold),
         Endpoint("GET", A_FLAG, READERS, accounts.flag, "A flag.", answers=FlagTold, shows=("ETag",)),
         Endpoint(
-            *("PUT", A_FLAG, ADMIN, accounts.put_flag, "Say who has a flag, whether it was there or not."),
+            *(
+                "PUT",
+                A_FLAG,
+                ADMIN,
+                accounts.put_flag,
+                "Say who has a flag. Edges go by the flags of their files, not by this.",
+            ),
             **CHANGES,
             sends=FlagBody,
             answers=FlagTold,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy.http1.path import readings
 from edgeproxy.http1.values import values
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ class Condition:
     def meets(self, request: Looked) -> bool:
         """Whether a request is meant."""
         settings = self.settings
-        if self._exact is not None and request.path != self._exact:
-            return False
-        if not request.path.startswith(self._prefix):
+        if settings.path is not None and not self._leads(request.path):
             return False
         if self._methods is not None and request.method not in self._methods:
             return False
@@ -46,6 +45,11 @@ class Condition:
         return self._field is None or any(
             self._contains in value.lower() for value in values(request.keep, self._field)
         )
+
+    def _leads(self, path: bytes) -> bool:
+        """Whether this is the path that is meant, or some server may take it for that one."""
+        exact = self._exact
+        return any(one.startswith(self._prefix) if exact is None else one == exact for one in (path, *readings(path)))
 
 
 def conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condition, ...]:

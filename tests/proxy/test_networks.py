@@ -157,6 +157,13 @@ async def test_a_rule_refuses_what_all_of_it_is_true_of(edge: Edge) -> None:
     assert (await edge.refuses(post(b"123456", "/get/../public/%78", "User-Agent: sqlmap"))).status == 403
 
 
+@pytest.mark.parametrize("meant", ["/public/admin/*", "/public/admin/x"])
+@pytest.mark.parametrize("sent", ["/public/admin%2fx", "/public//admin/x", "/public/admin//x", "/public/%2Fadmin/%78"])
+async def test_no_other_spelling_of_a_path_leads_past_a_rule(edge: Edge, meant: str, sent: str) -> None:
+    ruled(edge, path=meant)
+    assert (await edge.refuses(get(sent))).status == 403
+
+
 async def test_a_rule_lets_so_many_of_an_address_pass(edge: Edge) -> None:
     ruled(edge, path="/public/login", methods=["POST"], action="limit", rate="2/min")
     edge.upstream.answers(lambda request: ok())

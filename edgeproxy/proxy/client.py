@@ -327,7 +327,7 @@ class Client(asyncio.Protocol):
         """A piece of the body has come."""
         if self.body is None:
             assert exchange.route is not None
-            self.deadline = monotonic() + exchange.route.head_timeout
+            self.deadline = monotonic() + (exchange.idle_timeout if exchange.answered else exchange.route.head_timeout)
         elif self.body.size >= self.due:
             # Not for each piece: one byte now and then would hold the upstream for ever.
             self.due = self.body.size + exchange.snapshot.body_idle_bytes

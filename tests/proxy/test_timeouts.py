@@ -58,6 +58,21 @@ async def test_a_stream_of_events_may_be_silent(edge: Edge) -> None:
     assert answer.body == b"helloagain"
 
 
+async def test_a_stream_that_began_before_the_body_had_ended_may_be_silent_too(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(post(b"0123456789")[:-5])
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await upstream.sends(EVENTS)
+    answer = await client.gets_head()
+    await client.sends(b"56789")
+    assert await upstream.gets_bytes(10) == b"0123456789"
+    assert client_of(edge).deadline == float("inf")
+    await upstream.sends(chunks(b"hello"))
+    await client.gets_chunks(answer)
+    client.closes()
+
+
 async def test_one_that_reads_no_events_is_cut(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "50ms"}
     client = await edge.client(receives=4096)

@@ -88,6 +88,8 @@ A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
 AN_ADDRESS = "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"
 A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {cert: FILE, key: FILE}}"
 A_NETWORK = "an address or a network such as 10.0.0.0/8"
+MAPPED_BITS = 96
+"""Of an IPv4 address in IPv6's clothes (RFC 4291 section 2.5.5.2), those before the address itself."""
 A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
 A_HOST = "a name such as api.example.com, or *.example.com"
 A_SENT_HOST = "pass (the client's), upstream (that of the endpoint), or a name such as api.internal"
@@ -214,6 +216,10 @@ def read_network(value: object) -> Network:
         raise wrong(f"{shown(written)} is not an address or a network", A_NETWORK) from None
     if "/" in written and str(network.network_address) != str(ipaddress.ip_address(written.split("/")[0])):
         raise wrong(f"{shown(written)} has bits below its prefix", f"the network is {network}")
+    first = network.network_address
+    if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= MAPPED_BITS:
+        # As the addresses of clients are taken for what they are, a network in IPv6's clothes would mean nobody.
+        return ipaddress.IPv4Network((first.ipv4_mapped, network.prefixlen - MAPPED_BITS))
     return network
 
 

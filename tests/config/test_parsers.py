@@ -90,6 +90,9 @@ def test_networks():
     assert parsers.read_network("10.0.0.0/8") == ipaddress.ip_network("10.0.0.0/8")
     assert parsers.read_network("10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
     assert parsers.read_network("fd00::/8") == ipaddress.ip_network("fd00::/8")
+    assert parsers.read_network("::ffff:10.0.0.0/104") == ipaddress.ip_network("10.0.0.0/8")
+    assert parsers.read_network("::ffff:10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
+    assert parsers.read_network("::/0") == ipaddress.ip_network("::/0")
     assert refusal(parsers.read_network, "10.0.0.1/8") == (
         "'10.0.0.1/8' has bits below its prefix",
         "the network is 10.0.0.0/8",

@@ -142,7 +142,8 @@ class Addresses:
         """
         client = peer
         for entry in reversed((forwarded_for or b"").split(b",")):
-            address = parse(without_port(entry.strip(b" \t").decode("latin-1")))
+            # A zone is a name of an interface there, which means nothing here, and has no end and no alphabet.
+            address = parse(without_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
             if address is None:
                 break
             client = str(address)

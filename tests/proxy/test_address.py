@@ -107,6 +107,10 @@ def test_ports_brackets_and_whitespace_around_an_entry_are_no_part_of_it() -> No
         assert some.client_of("10.0.0.1", entry) == "2001:db8::1", entry
 
 
+def test_a_zone_is_no_part_of_an_entry() -> None:
+    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b'fe80::1%"}\xff') == "fe80::1"
+
+
 def test_an_entry_with_a_port_is_still_recognised_as_a_trusted_proxy() -> None:
     assert addresses("10.0.0.0/8").client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9:1234") == "192.0.2.1"
 

@@ -12,6 +12,7 @@ from edgeproxy.cli.outcome import fail
 
 CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's name or id.")]
 KeyRef = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it.")]
+TokenRef = Annotated[str, typer.Argument(metavar="NAME", help="The token's name, as `tokens ls` lists it.")]
 Fields = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="A field of the customer, its value a text or JSON; repeatable."),
@@ -20,7 +21,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of
 
 CUSTOMER_COLUMNS = ("name", "tier", "state", "external_id", "created_at", "id")
 KEY_COLUMNS = ("start", "name", "state", "created_at", "expires_at", "last_used_on", "rotate_by", "id")
-TOKEN_COLUMNS = ("name", "role", "customer", "region", "expires")
+TOKEN_COLUMNS = ("name", "role", "customer", "edge", "region", "secrets", "expires_at", "source")
 
 
 def customers_ls(
@@ -150,8 +151,9 @@ def tokens_ls(as_json: Json = False, collector: Url = None, ca: Authorities = No
 
 def tokens_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the audit log calls it.")],
-    role: Annotated[str | None, typer.Option(help="edge, service, read, support, billing or admin.")] = None,
+    role: Annotated[str | None, typer.Option(help="edge, beacon, service, read, support, billing or admin.")] = None,
     customer: Annotated[str | None, typer.Option(help="The customer whose own it may see, instead of a role.")] = None,
+    edge: Annotated[str | None, typer.Option(help="The only edge that may ship with it.")] = None,
     region: Annotated[str | None, typer.Option(help="The only region whose edges may ship with it.")] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends: 2027-01-01, or RFC 3339.")] = None,
     as_json: Json = False,
@@ -159,16 +161,28 @@ def tokens_add(
     ca: Authorities = None,
 ) -> None:
     """Make a token: it is printed this once."""
-    said = {"name": name, "role": role, "customer": customer, "region": region, "expires": expires}
+    bound = {"customer": customer, "edge": edge, "region": region}
+    said = {"name": name, "role": role, **bound, "expires_at": expires}
     body = {field: value for field, value in said.items() if value}
     _reveal(Api(collector, ca).call("POST", "/v1/tokens", body, create=True), as_json)
 
 
-def tokens_revoke(
-    name: Annotated[str, typer.Argument(metavar="NAME")], collector: Url = None, ca: Authorities = None
+def tokens_rotate(
+    name: TokenRef,
+    overlap: Annotated[
+        str, typer.Option(metavar="TIME", help="How long both work: 7d, 12h; 0s ends it at once.")
+    ] = "7d",
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
 ) -> None:
+    """Give a token another secret: it is printed this once."""
+    _reveal(Api(collector, ca).call("POST", _token(name), {"overlap": overlap}, create=True), as_json)
+
+
+def tokens_revoke(name: TokenRef, collector: Url = None, ca: Authorities = None) -> None:
     """End a token at once."""
-    Api(collector, ca).call("DELETE", f"/v1/tokens/{quote(name, safe='')}")
+    Api(collector, ca).call("DELETE", _token(name))
     typer.echo(f"{name} is revoked")
 
 
@@ -187,6 +201,10 @@ def _customer(ref: str) -> str:
 
 def _key(ref: str) -> str:
     return f"/v1/keys/{quote(ref, safe='')}"
+
+
+def _token(name: str) -> str:
+    return f"/v1/tokens/{quote(name, safe='')}"
 
 
 def _truth(is_so: bool) -> str | None:

@@ -89,7 +89,12 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
     "tokens": (
         "Tokens of a collector.",
-        {"ls": accounts.tokens_ls, "add": accounts.tokens_add, "revoke": accounts.tokens_revoke},
+        {
+            "ls": accounts.tokens_ls,
+            "add": accounts.tokens_add,
+            "rotate": accounts.tokens_rotate,
+            "revoke": accounts.tokens_revoke,
+        },
     ),
     "billing": ("What usage costs.", {"rate": billing.rate}),
 }

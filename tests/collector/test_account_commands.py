@@ -1,4 +1,4 @@
-"""`edgeproxy customers`, `keys`, `import` and `export`, against a collector that runs."""
+"""`edgeproxy customers`, `keys`, `tokens`, `import` and `export`, against a collector that runs."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import yaml
 
 from edgeproxy.config.key_form import REGEX
+from tests.support.chains import Chain
 from tests.support.collector import ADMIN, READ, Collector
 from tests.support.process import ROOT
 
@@ -44,6 +45,31 @@ def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
     assert " revoked " in lines
     assert edgeproxy(sqlite_collector, "customers", "pause", "cli", "--why", "unpaid", "--unpaid")[0] == 0
     assert "paused" in edgeproxy(sqlite_collector, "customers", "ls", "--tier", "basic")[1]
+
+
+def test_a_token_from_its_beginning_to_its_end(sqlite_collector: Collector) -> None:
+    bound = ("--role", "edge", "--edge", "cli-edge", "--region", "eu", "--expires", "2099-01-01")
+    code, first, said = edgeproxy(sqlite_collector, "tokens", "add", "cli-edges", *bound)
+    assert (code, said) == (0, "cli-edges, whose secret is shown only now:\n")
+    assert re.fullmatch(REGEX + "\n", first)
+    code, listed, _ = edgeproxy(sqlite_collector, "tokens", "ls")
+    (row,) = [line.split() for line in listed.splitlines() if line.startswith("cli-edges")]
+    assert (code, row[:6], row[-1]) == (0, ["cli-edges", "edge", "-", "cli-edge", "eu", "1"], "api")
+    assert row[6].startswith("2099-01-01")
+    assert first.strip() not in listed
+    code, second, _ = edgeproxy(sqlite_collector, "tokens", "rotate", "cli-edges", "--overlap", "0s", "--json")
+    assert (code, json.loads(second)["secrets"]) == (0, 1)
+    batch = Chain("cli-edge", "eu").next()
+    assert sqlite_collector.post(batch, token=first.strip()).status == 401
+    assert sqlite_collector.post(batch, token=json.loads(second)["secret"]).status == 200
+    assert edgeproxy(sqlite_collector, "tokens", "revoke", "cli-edges") == (0, "cli-edges is revoked\n", "")
+    assert sqlite_collector.post(batch, token=json.loads(second)["secret"]).status == 401
+    assert edgeproxy(sqlite_collector, "tokens", "revoke", "cli-edges")[::2] == (1, "there is no such token\n")
+    own = edgeproxy(sqlite_collector, "tokens", "add", "cli-own", "--customer", "acme")[1].strip()
+    assert sqlite_collector.get("/v1/usage", token=own, customer="bolt").status == 403
+    code, _, said = edgeproxy(sqlite_collector, "tokens", "add", "cli-none")
+    assert (code, "write a role, or a customer instead" in said) == (1, True)
+    assert "may not GET /v1/tokens" in edgeproxy(sqlite_collector, "tokens", "ls", token=READ)[2]
 
 
 def test_refusals_are_told(sqlite_collector: Collector) -> None:

@@ -28,6 +28,8 @@ FORM = re.compile(REGEX)
 TOKENS_MAX = 1000
 SECRETS_MAX = 5
 """Secrets of a token that may be used at a time."""
+NAMED_MS = 30 * 86400 * 1000
+"""For how long a secret that has ended is known still, so that who comes with it is named on record."""
 NOT_THERE = "there is no such token"
 Role = Literal["edge", "beacon", "service", "read", "support", "billing", "admin"]
 PEOPLES_ROLES = frozenset({"support", "billing", "admin"})
@@ -103,15 +105,13 @@ def told(row: Any, secrets: int) -> TokenTold:
 
 
 async def known(connection: AsyncConnection, secret: str) -> Any:
-    """Return the row of the token that has this secret now; None where there is none, or it has ended."""
+    """Return the row of the token that has this secret, or had it lately, with the secret's `ends_at`; else None."""
     if FORM.fullmatch(secret) is None or is_miswritten(secret.encode()):
         return None
-    now = now_ms()
     wanted = (
-        sa.select(tokens)
+        sa.select(tokens, token_secrets.c.ends_at)
         .join_from(tokens, token_secrets, token_secrets.c.token == tokens.c.name)
         .where(token_secrets.c.sha256 == bearer.digest(secret))
-        .where(token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > now))
     )
     return (await connection.execute(wanted)).one_or_none()
 
@@ -119,6 +119,11 @@ async def known(connection: AsyncConnection, secret: str) -> Any:
 def has_expired(row: Any) -> bool:
     """Whether a token has ended."""
     return row.expires_at is not None and row.expires_at <= now_ms()
+
+
+def is_replaced(row: Any) -> bool:
+    """Whether the secret by which `known` has found a token has ended."""
+    return row.ends_at is not None and row.ends_at <= now_ms()
 
 
 async def listing(connection: AsyncConnection) -> list[TokenTold]:
@@ -179,7 +184,7 @@ async def add_secret(connection: AsyncConnection, caller: Caller, name: str, ove
     end = now + overlap * 1000
     later = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > end)
     await connection.execute(sa.update(token_secrets).where(token_secrets.c.token == name, later).values(ends_at=end))
-    gone = (token_secrets.c.token == name) & (token_secrets.c.ends_at <= now)
+    gone = (token_secrets.c.token == name) & (token_secrets.c.ends_at <= now - NAMED_MS)
     await connection.execute(sa.delete(token_secrets).where(gone))
     secret = await _add_secret(connection, name)
     made = await show(connection, name)

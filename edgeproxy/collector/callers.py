@@ -50,6 +50,8 @@ class Callers:
             row = await tokens.known(connection, secret)
         if row is None:
             return None
+        if tokens.is_replaced(row):
+            raise bearer.Unknown(f"this secret of the token {row.name} was replaced", actor=row.name)
         if tokens.has_expired(row):
             raise bearer.Unknown(f"the token {row.name} has expired", actor=row.name)
         return Holder(row.name, frozenset({row.role or CUSTOMER}), row.customer, row.edge, row.region)

@@ -40,7 +40,11 @@ class Provider:
         command = [NODE, PROVIDER, MODULES, str(self.port)]
         process = self.process = Process(command, self._folder / "oidc.log", environ={"KEY_ID": key_id})
         count = process.output.count("listening\n")
-        until(lambda: not process.running or process.output.count("listening\n") > count, "the provider listens")
+
+        def settled() -> bool:
+            return not process.running or process.output.count("listening\n") > count
+
+        until(settled, "the provider listens", seconds=60)
         assert process.running, process.output
         return self
 

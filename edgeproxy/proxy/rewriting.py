@@ -2,18 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.http1.grammar import host_of
-from edgeproxy.http1.values import value, without
+from edgeproxy.http1.fields import FOLDED
+from edgeproxy.http1.grammar import host_of, name_of
+from edgeproxy.http1.values import value
 
 if TYPE_CHECKING:
     from edgeproxy.config.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
 
 
 class Edit:
-    """Fields that are set and removed."""
+    """Fields that are set and removed, in every spelling that some server may take for the same name."""
 
     def __init__(self, settings: "RequestFields | ResponseFields") -> None:
-        self._gone = frozenset(name.lower().encode() for name in (*settings.set, *settings.remove))
+        self._gone = frozenset(folded(name.encode()) for name in (*settings.set, *settings.remove))
         self.added = b"".join([f"{name}: {said}\r\n".encode() for name, said in settings.set.items()])
 
     def __bool__(self) -> bool:
@@ -22,7 +23,13 @@ class Edit:
 
     def __call__(self, lines: bytes) -> bytes:
         """The lines as they go on."""
-        return without(lines, self._gone) + self.added
+        kept = [line for line in lines.split(b"\r\n")[:-1] if folded(name_of(line)) not in self._gone]
+        return b"".join([line + b"\r\n" for line in kept]) + self.added
+
+
+def folded(name: bytes) -> bytes:
+    """The name of a field as it is to servers that hand fields on as variables."""
+    return name.lower().translate(FOLDED)
 
 
 class Rewriter:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.models import Route
-from edgeproxy.config.rewrites import Rewrite
-from edgeproxy.proxy.rewriting import Rewriter, location
+from edgeproxy.config.rewrites import RequestFields, Rewrite
+from edgeproxy.proxy.rewriting import Edit, Rewriter, location
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 
 
@@ -31,6 +31,11 @@ def rewritten(target: str, base: str = "", **rewrite: str) -> str:
 )
 def test_a_prefix_is_replaced(target: str, rewrite: dict[str, str], expected: str) -> None:
     assert rewritten(target, **rewrite) == expected
+
+
+def test_what_is_set_and_removed_is_so_in_every_spelling() -> None:
+    edit = Edit(RequestFields(set={"X-Internal": "edge"}, remove=("X-Debug",)))
+    assert edit(b"Host: h\r\nX_Internal: forged\r\nx.debug: 1\r\n") == b"Host: h\r\nX-Internal: edge\r\n"
 
 
 def test_the_path_of_the_endpoint_stands_first() -> None:

@@ -4,6 +4,7 @@ What was fetched is in the state directory too, so that an edge that starts whil
 """
 
 import asyncio
+import hashlib
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -64,7 +65,11 @@ class Issuers:
         await self._tasks.cancel()
 
     def _file(self, name: str) -> Path:
-        return self._state / f"issuer-{name}.jwks"
+        """The file of an issuer: another one where the keys are to come from elsewhere, as those of before may be
+        known to others."""
+        issuer = self._settings[name]
+        source = hashlib.sha256(f"{issuer.issuer}\n{issuer.jwks}".encode()).hexdigest()[:16]
+        return self._state / f"issuer-{name}-{source}.jwks"
 
     def _tell(self) -> None:
         self._publish(IssuerKeys(dict(self._known)))

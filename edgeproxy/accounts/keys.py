@@ -221,9 +221,15 @@ async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap:
 
 async def revoke_leaked(connection: AsyncConnection, caller: Caller, sha256: str) -> KeyTold | None:
     """End the key with this SHA-256, which somebody has found; None where there is none that could be used."""
-    wanted = sa.select(keys.c.id).where(keys.c.sha256 == sha256, keys.c.revoked_at.is_(None))
-    found = (await connection.execute(wanted)).scalar_one_or_none()
+    found = await unrevoked(connection, sha256)
     return None if found is None else await revoke(connection, caller, found, why="leaked")
+
+
+async def unrevoked(connection: AsyncConnection, sha256: str) -> str | None:
+    """Return the id of the key with this SHA-256; None where there is none, or it was revoked."""
+    wanted = sa.select(keys.c.id).where(keys.c.sha256 == sha256, keys.c.revoked_at.is_(None))
+    found: str | None = (await connection.execute(wanted)).scalar_one_or_none()
+    return found
 
 
 def sha256_of(secret: str) -> str:

@@ -158,8 +158,12 @@ class AccountHandlers:
     async def leaked(self, call: Call[Query, Leak]) -> web.Response:
         """End a key that somebody found; the answer is the same whether there was one."""
         sha256 = call.body.sha256 or keys.sha256_of(call.body.key or "")
-        async with self._database.writing() as connection:
-            found = await keys.revoke_leaked(connection, call.caller, sha256)
+        async with self._database.reading() as connection:
+            is_there = await keys.unrevoked(connection, sha256) is not None
+        found = None
+        if is_there:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
+            async with self._database.writing() as connection:
+                found = await keys.revoke_leaked(connection, call.caller, sha256)
         if found is not None:
             self._metrics.leaked.inc()
             log.get().error("a leaked key was revoked", key=found["id"], customer=found["customer"])

@@ -19,7 +19,7 @@ from edgeproxy.proxy.snapshot import Snapshot
 if TYPE_CHECKING:
     from edgeproxy.counters.store import Store
     from edgeproxy.proxy.access import AccessLog
-    from edgeproxy.proxy.identity import Identity
+    from edgeproxy.proxy.identity import Identity, TokenDigest
     from edgeproxy.proxy.pool import Service
     from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
     from edgeproxy.proxy.runtime import Runtime
@@ -210,7 +210,7 @@ class Generations:
             self._logs.append(snapshot.access)
 
 
-async def _empty(known: OrderedDict[bytes, "Identity"]) -> None:
+async def _empty(known: "OrderedDict[bytes | TokenDigest, Identity]") -> None:
     while known:
         for _ in range(min(IDENTITIES_PER_TURN, len(known))):
             known.popitem()

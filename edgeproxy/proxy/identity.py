@@ -9,7 +9,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
@@ -60,6 +60,12 @@ LOG_SECONDS = 60.0
 """Seconds between two log lines about customers of the directory who cannot be served for the same reason."""
 
 
+class TokenDigest(NamedTuple):
+    """By which a token is remembered among keys: equal to nothing that can be sent as a key, as it is not bytes."""
+
+    sha256: bytes
+
+
 class RouteBindings(dict[Route, RouteBinding]):
     """An identity's binding on each route, made when first used. What it may not use raises Refused every time."""
 
@@ -87,7 +93,7 @@ class Stranger(Identity):
 
     __slots__ = ("credentials", "digest", "expires", "person", "secret")
 
-    def __init__(self, secret: bytes, digest: bytes, credentials: bytes) -> None:
+    def __init__(self, secret: bytes | TokenDigest, digest: bytes, credentials: bytes) -> None:
         super().__init__(_unmet, UNMET)
         self.secret, self.digest, self.credentials = secret, digest, credentials
         self.person: KeyOwner | None = None
@@ -101,7 +107,7 @@ class TokenHolder(Stranger):
 
     __slots__ = ("claims", "token")
 
-    def __init__(self, token: bytes, digest: bytes, credentials: bytes) -> None:
+    def __init__(self, token: bytes, digest: TokenDigest, credentials: bytes) -> None:
         super().__init__(digest, b"", credentials)
         self.token: bytes = token
         """Empty once it is verified."""
@@ -146,7 +152,7 @@ class Directory:
         self._signed = settings.stamp_secret is not None
         self._queried = settings.auth.query is not None
         self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
-        self._known: OrderedDict[bytes, Identity] = OrderedDict()
+        self._known: OrderedDict[bytes | TokenDigest, Identity] = OrderedDict()
         self._key_lookup = None if settings.directory is None else key_lookup
         self.closes_revoked = settings.directory is not None and settings.directory.revoked == "close"
         """Whether what is under way for a key ends when the key is revoked."""
@@ -194,8 +200,9 @@ class Directory:
             return self.unknown
         digest = hashlib.sha256(secret).digest()
         if self._issuers is not None and is_token(secret):
-            holder = known.get(digest)
-            return TokenHolder(secret, digest, credentials) if holder is None else holder
+            remembered = TokenDigest(digest)
+            holder = known.get(remembered)
+            return TokenHolder(secret, remembered, credentials) if holder is None else holder
         key = self._customers.key(digest)
         if key is None:
             return self.unknown if self._key_lookup is None else Stranger(secret, digest, credentials)
@@ -235,7 +242,7 @@ class Directory:
             known.popitem(last=False)
         return identity
 
-    def _remember(self, secret: bytes, identity: Identity, credentials: bytes) -> None:
+    def _remember(self, secret: bytes | TokenDigest, identity: Identity, credentials: bytes) -> None:
         known = self._known
         known[secret] = identity
         if len(known) > IDENTITIES_MAX:
@@ -362,7 +369,7 @@ class Directory:
             if isinstance(identity, Stranger) and (customers is None or name_of(identity) in customers):
                 identity.valid_until = UNMET
 
-    def retire(self) -> "OrderedDict[bytes, Identity]":
+    def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
         """Nobody is looked up here any more: let go of everything. What look-ups gave is left to the caller.
 
         Identities hold the directory, for their route bindings. It holds them no longer, so that the memory of all is

@@ -18,7 +18,7 @@ from edgeproxy.proxy.access import AccessLog
 from edgeproxy.proxy.address import Addresses, Terms
 from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.cors import CrossOrigin
-from edgeproxy.proxy.identity import UNMET, Directory, Identity
+from edgeproxy.proxy.identity import UNMET, Directory, Identity, TokenDigest
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.path_rules import PathRules
 from edgeproxy.proxy.pool import Service
@@ -200,7 +200,7 @@ class Snapshot:
         self.directory.forget(customers)
         self._forget_heads()
 
-    def retire(self) -> "OrderedDict[bytes, Identity]":
+    def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
         """No request begins under it any more: let go of what only their beginnings need.
 
         Returns what was remembered of keys, which may be much, for the caller to free piece by piece.

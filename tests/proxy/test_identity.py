@@ -1,13 +1,19 @@
 """Who asks: keys, what look-ups gave, and for how long that holds."""
 
+import hashlib
+import json
+import time
 from datetime import UTC, datetime, timedelta
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeproxy.config.key_form import new_key
 from edgeproxy.errors import Refused
 from edgeproxy.proxy import identity
 from edgeproxy.proxy.identity import Directory
+from edgeproxy.proxy.issuers import keys_of
 from edgeproxy.proxy.route_binding import Route
 from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
 
@@ -144,3 +150,19 @@ async def test_a_key_ends_at_its_time_whatever_is_remembered_of_it(edge: Edge) -
     edge.passes_time(15)
     assert [await asks() for _ in range(2)] == [401, 401]
     assert edge.count("edge_auth_failures_total", "expired") == 2
+
+
+async def test_the_digest_of_a_token_is_no_key(edge: Edge) -> None:
+    edge.config["issuers"] = {
+        "id": {"issuer": "https://id.example", "jwks": "https://id.example/k", "audiences": ["x"]}
+    }
+    people = await directory(edge)
+    signing = ec.generate_private_key(ec.SECP256R1())
+    listed = jwt.algorithms.ECAlgorithm.to_jwk(signing.public_key(), as_dict=True)
+    edge.runtime.key_lookup.issuer_keys["id"] = keys_of(json.dumps({"keys": [listed]}))
+    said = {"iss": "https://id.example", "aud": "x", "sub": "acme", "exp": time.time() + 3600}
+    token = jwt.encode(said, signing, "ES256").encode()
+    holder = people.anew(people.resolve(token, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+    assert holder is not None
+    assert people.resolve(token, b"") is holder, "it is remembered"
+    assert people.resolve(hashlib.sha256(token).digest(), b"") is not holder

@@ -561,6 +561,8 @@ class Limits(Part):
     """Field lines of a head."""
     body: Annotated[int | None, BeforeValidator(units.read_body)] = None
     """Bytes of a request's body, or `none` for any number."""
+    buffered: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] = units.BUFFERED_BYTES
+    """Bytes of bodies on disk at once, in each worker, for upstreams with `buffer`."""
     header_timeout: Duration = 10.0
     """For the whole head of a request to arrive."""
     body_idle: Duration = 60.0

@@ -416,9 +416,21 @@ def _pair(path: Steps, tls: Table) -> Iterator[Fault]:
             yield Fault((*path, one), f"stands without its {other}", f"write {other}: FILE beside it")
 
 
+def _size(part: Value, field: str, default: int) -> int:
+    """The bytes that a field says; `default` where it says nothing that can be read."""
+    try:
+        return units.read_bytes(part.get(field) if isinstance(part, Table) else None)
+    except PydanticCustomError:
+        return default
+
+
 def _upstreams(tree: Table) -> Iterator[Fault]:
-    """Each endpoint of an upstream once, and TLS only where it is spoken."""
+    """Each endpoint of an upstream once, TLS only where it is spoken, and no larger bodies than there is room for."""
+    room = _size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
     for path, upstream in members(tree, "upstreams"):
+        if _size(upstream, "buffer", 0) > room:
+            hint = "write as much there, or less here"
+            yield Fault((*path, "buffer"), f"is more than limits.buffered, {units.brief_size(room)}", hint)
         once = Once()
         paths: dict[str, Steps] = {}
         plain = True

@@ -248,7 +248,7 @@ def form(reader: Hashable) -> Form:
     if isinstance(reader, units.Whole):
         return Form(always(number(reader.lowest, reader.highest)), int)
     if isinstance(reader, units.Size):
-        return Form(always(text(SIZE, "32KiB")), lambda size: f"{size // 1024}KiB")
+        return Form(always(text(SIZE, "32KiB")), units.brief_size)
     if isinstance(reader, units.Time):
         return Form(always(TIME), units.brief)
     return FORMS[reader]

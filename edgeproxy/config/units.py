@@ -22,6 +22,9 @@ WINDOW_SECONDS_MIN = 0.3
 COUNT_MAX = (1 << 28) - 1
 """What a cell can count up to (docs/design/limits.md#cells)."""
 
+BUFFERED_BYTES = 1 << 30
+"""Bytes of bodies that each worker may have on disk at once, where nothing else is said."""
+
 NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?"
 QUANTITY = re.compile(rf"({NUMBER}) ?([A-Za-z]*)")
 SHARE = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,10})?|100(?:\.0{1,10})?) ?%")
@@ -126,6 +129,12 @@ def read_bytes(value: object) -> int:
     if not size.is_integer() or size > 1 << 50:
         raise wrong(f"{shown(str(value))} is not a whole number of bytes up to 2^50", A_SIZE)
     return int(size)
+
+
+def brief_size(size: int) -> str:
+    """Bytes as they would be written: in the largest unit of which they are a whole number."""
+    unit = max((unit for unit, count in BYTES.items() if size % count == 0), key=BYTES.__getitem__)
+    return f"{size / BYTES[unit]:.0f}{unit}"
 
 
 def read_share(value: object) -> float:

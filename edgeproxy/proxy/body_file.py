@@ -11,10 +11,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from edgeproxy import log
+from edgeproxy.errors import Refused
 from edgeproxy.tasks import Tasks
 
 READ_BYTES = 128 << 10
 """Bytes that are read at once."""
+LOG_SECONDS = 60.0
+"""Seconds between two log lines about bodies for which there is no room."""
+
+
+def no_room() -> Refused:
+    """What a client is told whose body cannot be kept."""
+    return Refused(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n")
+
+
+class BodySpace:
+    """The bytes of all bodies of a worker that are on disk, or on their way there."""
+
+    __slots__ = ("_log", "used")
+
+    def __init__(self) -> None:
+        self.used = 0
+        self._log = log.Seldom(LOG_SECONDS)
+
+    def has_room(self, size: int, most: int) -> bool:
+        """Whether so many bytes more would be at most `most`; where not, the log says so."""
+        if self.used + size <= most:
+            return True
+        self._log.error("bodies are refused: as many bytes as may be are on disk", "limits.buffered", used=self.used)
+        return False
 
 
 class BodyFile:
@@ -29,15 +55,21 @@ class BodyFile:
         "_pending",
         "_room",
         "_size",
+        "_space",
         "_stored",
         "_tasks",
         "sent",
     )
 
     def __init__(
-        self, folder: Path, tasks: Tasks, stored: Callable[[], None], failed: Callable[[OSError], None]
+        self,
+        folder: Path,
+        space: BodySpace,
+        tasks: Tasks,
+        stored: Callable[[], None],
+        failed: Callable[[OSError], None],
     ) -> None:
-        self._folder, self._tasks = folder, tasks
+        self._folder, self._space, self._tasks = folder, space, tasks
         self._stored, self._failed = stored, failed
         self._file: IO[bytes] | None = None
         self._pending: list[bytes] = []
@@ -61,6 +93,7 @@ class BodyFile:
         """Store this behind what is there."""
         self._pending.append(data)
         self._size += len(data)
+        self._space.used += len(data)
         if not self._busy:
             self._busy = True
             self._tasks.start("store a body", self._store())
@@ -117,15 +150,20 @@ class BodyFile:
         """Nobody needs it any more."""
         self._closed = True
         self._room.set()
-        if not self._busy and self._file is not None:
+        if not self._busy:
             self._busy = True
             self._tasks.start("drop a body", self._over())
 
     async def _over(self) -> None:
         """The operation under way has ended."""
-        if self._closed and self._file is not None:
-            # A large file takes a while to go.
-            await asyncio.to_thread(self._file.close)
+        if self._closed:
+            try:
+                if self._file is not None:
+                    # A large file takes a while to go.
+                    await asyncio.to_thread(self._file.close)
+            finally:
+                self._space.used -= self._size
+                self._size = 0
         self._busy = False
 
 

@@ -39,7 +39,7 @@ from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.limit_set import cost_in
 from edgeproxy.limits.policy import Policy
 from edgeproxy.proxy import answers, event_stream, metering, tunnel
-from edgeproxy.proxy.body_file import BodyFile
+from edgeproxy.proxy.body_file import BodyFile, no_room
 from edgeproxy.proxy.cors import ORIGIN
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.door import asked_method, is_preflight
@@ -661,9 +661,13 @@ class Exchange:
         if overflow is None and len(self.message) + len(data) <= GATHERED_BYTES_MAX:
             self.message += data
         else:
+            runtime = self.runtime
+            if not runtime.body_space.has_room(len(data), self.snapshot.buffered):
+                runtime.metrics.shed(self.binding.priority)
+                self.fail(no_room())
+                return
             if overflow is None:
-                runtime = self.runtime
-                overflow = BodyFile(runtime.folder, runtime.tasks, self.stored, self.unstored)
+                overflow = BodyFile(runtime.folder, runtime.body_space, runtime.tasks, self.stored, self.unstored)
                 self.overflow = overflow
             overflow.add(data)
             if overflow.waiting > GATHERED_BYTES_MAX:
@@ -682,7 +686,7 @@ class Exchange:
         """The disk does not take the body, or does not give it back."""
         about, asked = str(self.runtime.folder), self.request_id().decode()
         self.runtime.endpoint_log.error("a body cannot be kept on disk", about, why=str(failure), request_id=asked)
-        self.fail(Refused(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n"))
+        self.fail(no_room())
 
     def gathered(self) -> None:
         """The body is whole: send it on."""

@@ -7,6 +7,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy import log
+from edgeproxy.proxy.body_file import BodySpace
 from edgeproxy.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.proxy.connection_limits import ConnectionLimits
 from edgeproxy.proxy.connections import Connections
@@ -36,6 +37,7 @@ class Runtime:
     """The shared parts of one worker. The worker sets `snapshot`, `overload` and `connector` before it listens."""
 
     __slots__ = (
+        "body_space",
         "claim_waiter",
         "connections",
         "connector",
@@ -57,6 +59,7 @@ class Runtime:
         """The configuration that requests begin with."""
         self.folder = store.state
         """Where files may be made."""
+        self.body_space = BodySpace()
         self.offset = store.offset
         """Edge time less monotonic time, in seconds."""
         self.date = date_field()

@@ -99,6 +99,7 @@ class Snapshot:
         self.access = self._log(before)
         self.sizes = grammar.Limits(head=settings.limits.head, fields=settings.limits.fields)
         self.longest_body = NO_LIMIT if settings.limits.body is None else settings.limits.body
+        self.buffered = settings.limits.buffered
         self.header_timeout = settings.limits.header_timeout
         self.body_idle = settings.limits.body_idle
         self.body_idle_bytes = max(1, int(self.body_idle * (settings.limits.body_rate or 0)))

@@ -558,3 +558,16 @@ def test_flags_may_name_customers_of_the_directory(problems):
     no_tier = "edge.yaml:3: flags.f.tiers.0: there is no tier t, define it in tiers"
     assert problems(LEAST + flags) == [no_tier, nobody]
     assert problems(LEAST + flags + "hub: redis://h\ndirectory: {from: hub}\n") == [no_tier]
+
+
+def test_a_body_that_an_upstream_takes_whole_has_room_on_disk(problems):
+    assert upstream(problems, "endpoints: ['http://a'], buffer: 2GiB") == [
+        "edge.yaml:2: upstreams.api.buffer: is more than limits.buffered, 1GiB, write as much there, or less here"
+    ]
+    assert upstream(problems, "endpoints: ['http://a'], buffer: 1GiB") == []
+    assert (
+        upstream(
+            problems, "endpoints: ['http://a'], buffer: 2GiB}}\nlimits: {buffered: 2GiB}\nmeters: {a: {count: requests"
+        )
+        == []
+    )

@@ -126,6 +126,7 @@ def test_defaults_are_as_they_would_be_written(made):
         "head": "32KiB",
         "fields": 100,
         "body": "none",
+        "buffered": "1GiB",
         "header_timeout": "10s",
         "body_idle": "60s",
         "body_rate": "240B",

@@ -188,6 +188,36 @@ async def test_a_disk_that_is_full_is_503(edge: Edge, monkeypatch: pytest.Monkey
     await client.gets_eof()
 
 
+async def test_all_bodies_together_have_so_much_room_and_no_more(
+    edge: Edge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edge.config["limits"] = {"buffered": "4MiB"}
+    first = await edge.client()
+    await first.sends(sized(len(BODY)), BODY[:-1])
+    await edge.until(lambda: edge.runtime.body_space.used > 2 * MIB, "much of it is taken")
+    for _ in range(2):
+        second = await edge.client()
+        await second.sends(sized(len(BODY)))
+        second.tries(BODY)
+        answer = await second.gets_answer()
+        is_problem(answer, 503)
+        assert answer["Retry-After"] == "1"
+        await edge.until(lambda: files(edge) == 1, "and nothing of it is left")
+    assert edge.count("edge_shed_total", "0") == 2
+    assert "".join(capsys.readouterr()).count("bodies are refused") == 1
+    small = await edge.client()
+    await small.sends(sized(1000), b"x" * 1000)
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    assert (await small.gets_answer()).status == 200, "what fits into memory passes"
+    await first.sends(BODY[-1:])
+    is_alike(await upstream.gets_request(), BODY)
+    await upstream.sends(ok())
+    assert (await first.gets_answer()).status == 200
+    await edge.until(lambda: edge.runtime.body_space.used == 0, "and there is room again")
+
+
 @pytest.mark.parametrize(("most", "again"), [(256 << 10, True), (100, False)], ids=["memory", "disk"])
 async def test_a_request_that_a_kept_connection_lost_goes_again_from_memory_and_not_from_disk(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int, again: bool

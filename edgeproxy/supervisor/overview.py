@@ -65,8 +65,9 @@ def _usage(usage: Mapping[str, Any]) -> Iterator[str]:
     """How much is on its way to the collector, then what is wrong with that."""
     oldest = f", the oldest for {span(usage['oldest_s'])}" if usage["oldest_s"] else ""
     yield f"usage   {usage['unshipped']} unshipped{oldest}, {usage['spool_bytes']} bytes in the spool"
-    if by_meter := usage.get("unshipped_by_meter"):
-        yield f"        {', '.join(f'{units} {meter}' for meter, units in by_meter.items())}"
+    by_meter = usage.get("unshipped_by_meter") or {}
+    if waiting := [f"{units} {meter}" for meter, units in by_meter.items() if units]:
+        yield f"        {', '.join(waiting)}"
     shipping, sealing = usage["shipping"], usage["sealing"]
     if usage["edge"] is not None:
         wait = "waits" if usage["batches"] == 1 else "wait"

@@ -101,7 +101,7 @@ def test_what_is_wrong_with_the_configuration_is_shown_below_it() -> None:
 def test_how_usage_is_shipped_is_shown_and_what_is_wrong_with_that() -> None:
     usage = {
         "unshipped": 1234,
-        "unshipped_by_meter": {"egress": 1200, "requests": 34},
+        "unshipped_by_meter": {"egress": 1200, "ingress": 0, "requests": 34},
         "oldest_s": 90,
         "batches": 5,
         "edge": "edge-1",

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.accounts import audit, customers, documents, faults
+from edgeproxy.accounts import audit, bounds, customers, documents, faults
 from edgeproxy.accounts.audit import Caller, Entry
+from edgeproxy.accounts.bounds import Bounds
 from edgeproxy.accounts.change import Refused, must_match
 from edgeproxy.accounts.customers import differing, shown
 from edgeproxy.accounts.ids import is_id, moment, new_id, now_ms
@@ -28,6 +29,7 @@ NOT_THERE = "there is no such key"
 DAY_MS = 86_400_000
 
 COLUMNS = (*keys.c, customers_table.c.name.label("owner"), customers_table.c.rotate_every)
+BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.expires_at)
 JOINED = keys.join(customers_table, customers_table.c.id == keys.c.customer)
 
 
@@ -100,7 +102,7 @@ async def create(
 ) -> KeyMade:
     """Make a key for a customer, and return it with its secret; raises Refused.
 
-    `own`: the customer makes it, who can give it no scopes that none of the customer's keys has.
+    `own`: the customer makes it, who can make none that is wider than each of the customer's keys.
     """
     owner = await customers.find(connection, customer, lock=True)
     if owner.deleting_since is not None:
@@ -108,12 +110,14 @@ async def create(
     now = now_ms()
     usable = (keys.c.customer == owner.id) & keys.c.revoked_at.is_(None)
     usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
-    there = (await connection.execute(sa.select(keys.c.scopes).where(usable))).scalars().all()
+    there = (await connection.execute(sa.select(*BOUNDS).where(usable))).all()
     if len(there) >= KEYS_MAX:
         raise Refused(409, f"the customer has {len(there)} keys, and {KEYS_MAX} is as many as there may be")
     scopes = None if new.scopes is None else sorted(new.scopes)
     if own:
-        must_be_held(scopes, [None if one is None else orjson.loads(one) for one in there])
+        held = list(map(bounds.of_row, there)) or [await _last_bounds(connection, owner.id)]
+        asked = Bounds(frozenset(scopes or ()), new.limits or (), new.expires_at)
+        bounds.must_be_within(asked, held)
     must_end_later(new.expires_at, now)
     secret = None if new.sha256 is not None else new_key(new.prefix)
     row = {
@@ -143,7 +147,10 @@ async def change(
     match: frozenset[int] | None = None,
     own: bool = False,
 ) -> tuple[KeyTold, int]:
-    """Change what is `said` of a key, and return it with its version; raises Refused."""
+    """Change what is `said` of a key, and return it with its version; raises Refused.
+
+    `own`: its customer changes it, who can make it narrower and not wider.
+    """
     row = await find(connection, ref, lock=True)
     must_match(row.version, match)
     _must_be_usable(row)
@@ -156,11 +163,17 @@ async def change(
             raise Refused(409, "it has been rotated, and ends no later than was said then")
     if "scopes" in fields:
         scopes = None if fields["scopes"] is None else sorted(fields["scopes"])
-        if own:
-            must_be_held(scopes, [None if row.scopes is None else orjson.loads(row.scopes)])
         values["scopes"] = None if scopes is None else orjson.dumps(scopes).decode()
     if "limits" in fields:
         values["limits"] = limits_of(fields["limits"])
+    if own:
+        held = bounds.of_row(row)
+        asked = Bounds(
+            frozenset(fields.get("scopes", held.scopes) or ()),
+            fields.get("limits", held.limits) or (),
+            fields.get("expires_at", held.expires_at),
+        )
+        bounds.must_be_within(asked, [held])
     if all(getattr(row, name) == value for name, value in values.items()):
         return told(row), row.version
     return await _update(connection, caller, row, values, "key.change")
@@ -183,8 +196,11 @@ async def revoke(
     return (await _update(connection, caller, row, values, "key.revoke", why))[0]
 
 
-async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap: int) -> KeyMade:
-    """Make a key in the place of another one, which ends after `overlap` seconds; raises Refused."""
+async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap: int, *, own: bool = False) -> KeyMade:
+    """Make a key in the place of another one, which ends after `overlap` seconds; raises Refused.
+
+    It lives as long as the one before was to live; where its customer makes it (`own`), no longer than that one.
+    """
     row = await find(connection, ref, lock=True)
     _must_be_usable(row)
     if row.successor is not None:
@@ -204,8 +220,9 @@ async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap:
         "scopes": row.scopes,
         "limits": row.limits,
         "created_at": now,
-        # As long as the one before was to live.
-        "expires_at": None if row.expires_at is None else now + max(row.expires_at - row.created_at, 1000),
+        "expires_at": row.expires_at
+        if own or row.expires_at is None
+        else now + max(row.expires_at - row.created_at, 1000),
         "version": 1,
     }
     made = await _insert(connection, caller, owner, new, "key.create")
@@ -248,13 +265,6 @@ def limits_of(limits: tuple[KeyLimit, ...] | None) -> str | None:
     return orjson.dumps(written).decode()
 
 
-def must_be_held(scopes: list[str] | None, held: list[list[str] | None]) -> None:
-    """Raise Refused(403) where a customer would give itself a scope that none of these keys has."""
-    more = set(scopes or ()) - {scope for one in held for scope in one or ()}
-    if more:
-        raise Refused(403, f"none of your keys has the scope {min(more)}: an admin gives it")
-
-
 def must_end_later(expires_at: int | None, now: int) -> None:
     """Raise Refused(422) where a key would have ended already."""
     if expires_at is not None and expires_at <= now:
@@ -265,6 +275,13 @@ def _must_be_usable(row: Any) -> None:
     state = state_of(row, now_ms())
     if state in ("revoked", "expired"):
         raise Refused(409, f"the key is {state}: make a new one")
+
+
+async def _last_bounds(connection: AsyncConnection, customer: str) -> Bounds:
+    """What the last key of a customer had who has none that can be used: to revoke it lifts nothing."""
+    wanted = sa.select(*BOUNDS).where(keys.c.customer == customer).order_by(keys.c.id.desc()).limit(1)
+    row = (await connection.execute(wanted)).one_or_none()
+    return Bounds() if row is None else bounds.of_row(row)._replace(scopes=frozenset())
 
 
 async def _must_be_new(connection: AsyncConnection, sha256: str) -> None:

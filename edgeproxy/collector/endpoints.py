@@ -217,14 +217,15 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         ),
         Endpoint(
             *("POST", f"{A_CUSTOMER}/keys", ADMIN | OWN, accounts.create_key),
-            "Make a key; its secret is in this answer and nowhere else.",
+            "Make a key; its secret is in this answer and nowhere else. A customer's is as narrow as one that it has.",
             **CREATES,
             sends=KeyNew,
             answers=KeyMade,
         ),
         Endpoint("GET", A_KEY, READERS | OWN, accounts.key, "A key.", answers=KeyTold, shows=("ETag",)),
         Endpoint(
-            *("PATCH", A_KEY, ADMIN | OWN, accounts.change_key, "Change a key: null takes a field away."),
+            *("PATCH", A_KEY, ADMIN | OWN, accounts.change_key),
+            "Change a key: null takes a field away. A customer can make it narrower, not wider.",
             **CHANGES,
             sends=KeyChange,
             answers=KeyTold,

@@ -230,6 +230,46 @@ def test_a_customer_may_do_what_is_its_own(collector: Collector) -> None:
     assert other["id"] not in repr(collector.get("/v1/customers", token=OWN).json())
 
 
+def test_a_customer_makes_no_key_wider_than_an_admin_made_it(collector: Collector) -> None:
+    of = name()
+    made(collector.send("POST", "/v1/customers", {"name": of, "tier": "basic"}))
+    own = made(collector.send("POST", "/v1/tokens", {"name": f"of-{of}", "customer": of}))["secret"]
+
+    def tries(method: str, path: str, **said: Any) -> Answer:
+        return collector.send(method, path, said, token=own)
+
+    limits, end = [{"rate": "5/s"}, {"rate": "100/min"}], "2090-01-01T00:00:00Z"
+    first = key(collector, of, limits=limits, expires_at=end, scopes=["read"])
+    path, keys = f"/v1/keys/{first['id']}", f"/v1/customers/{of}/keys"
+    wider = [
+        {"limits": None},
+        {"limits": []},
+        {"limits": limits[:1]},
+        {"limits": [{"rate": "6/s"}, limits[1]]},
+        {"limits": [{"rate": "5/s", "mode": "shadow"}, limits[1]]},
+        {"limits": [{"rate": "5/s", "cost_header": "X-Cost"}, limits[1]]},
+        {"expires_at": None},
+        {"expires_at": "2091-01-01T00:00:00Z"},
+        {"scopes": ["read", "write"]},
+    ]
+    for said in wider:
+        assert tries("PATCH", path, **said).status == 403, said
+        whole = {"limits": limits, "expires_at": end, "scopes": ["read"], **said}
+        assert tries("POST", keys, **whole).status == 403, said
+    assert collector.get(path, token=own)["etag"] == '"1"', "nothing has changed"
+    narrower = {"name": "mine", "limits": [{"rate": "100/min"}, {"rate": "4/s"}, {"rate": "9/h"}], "scopes": None}
+    assert made(tries("POST", keys, **narrower, expires_at=end))["limits"]
+    assert made(tries("PATCH", path, **narrower, expires_at="2089-01-01T00:00:00Z"), 200)["name"] == "mine"
+    rotated = made(tries("POST", f"{path}/rotate", overlap="0s"))
+    before = collector.get(path).json()
+    assert [rotated[what] for what in ("limits", "expires_at")] == [before["limits"], "2089-01-01T00:00:00.000Z"]
+    for one in collector.get(keys).json()["keys"]:
+        assert tries("DELETE", f"/v1/keys/{one['id']}").status == 200
+    assert tries("POST", keys).status == 403, "to revoke them lifts nothing"
+    assert made(collector.send("POST", keys, {}))["limits"] is None
+    assert made(tries("POST", keys))["expires_at"] is None, "an admin made one without an end"
+
+
 def test_the_token_of_a_customer_is_refused_on_every_path_of_another(collector: Collector) -> None:
     other = customer(collector)
     theirs = key(collector, other["id"])

@@ -10,6 +10,7 @@ from edgeproxy.config.key_form import new_key
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, READ, Collector
+from tests.support.collector_fixtures import StartCollector
 
 NUMBERS = itertools.count()
 
@@ -82,6 +83,27 @@ def test_who_may_not_do_what_is_sensitive_makes_no_token_that_may_do_more(collec
     assert post(collector, f"/v1/tokens/{second['name']}", second["secret"], overlap="0s").status == 403
     assert delete(collector, "/v1/customers/acme", second["secret"]).status == 403
     assert post(collector, "/v1/tokens", second["secret"], name=f"made-{next(NUMBERS)}", role="read").status == 201
+
+
+def test_who_may_no_more_is_not_told_the_secret_again(start_collector: StartCollector) -> None:
+    collector = start_collector()
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("/v1/tokens", {"name": "second", "role": "admin"}, "first-key"),
+        ("/v1/tokens/second", {"overlap": "1d"}, "second-key"),
+    ]
+
+    def tries() -> list[tuple[int, str | None]]:
+        answers = [collector.send("POST", path, said, Idempotency_Key=key) for path, said, key in asked]
+        return [(answer.status, answer.json().get("secret")) for answer in answers]
+
+    told = tries()
+    assert [status for status, _ in told] == [201, 201]
+    assert tries() == told
+    collector.end()
+    for token in collector.settings["tokens"]:
+        token.pop("sensitive", None)
+    collector.start()
+    assert tries() == [(403, None), (403, None)]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ PAUSE = frozenset({"paused"})
 
 Change = Callable[[AsyncConnection], Awaitable[tuple[int, Any, int | None]]]
 """Makes a change: the status, what is answered, and the version of it."""
+Permit = Callable[[AsyncConnection], Awaitable[None]]
+"""Raises Denied where who asks may not be told the answer, be it made now or kept from the first time."""
 
 
 class DryRun(Exception):
@@ -149,9 +151,10 @@ class AccountHandlers:
 
     async def rotate_key(self, call: Call[ChangeQuery, Rotation]) -> web.Response:
         """Make a key in the place of another one."""
+        own = CUSTOMER in call.holder.roles
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 201, await keys.rotate(connection, call.caller, call.path("key"), call.body.overlap), 1
+            return 201, await keys.rotate(connection, call.caller, call.path("key"), call.body.overlap, own=own), 1
 
         return await self._change(call, make, creates=True, hides="secret")
 
@@ -195,13 +198,19 @@ class AccountHandlers:
     # ---- all of them
 
     async def _change(
-        self, call: Call[ChangeQuery, Any], make: Change, *, creates: bool = False, hides: str | None = None
+        self,
+        call: Call[ChangeQuery, Any],
+        make: Change,
+        *,
+        creates: bool = False,
+        hides: str | None = None,
+        permit: Permit | None = None,
     ) -> web.Response:
         """Answer with what a change comes to. With `dry_run` it is taken back, and what it `hides` is not told."""
         asked = await idempotent(call) if creates and not call.query.dry_run else None
         for again in (False, True):
             try:
-                return await self._transact(make, asked, dry=call.query.dry_run, hides=hides)
+                return await self._transact(make, asked, permit, dry=call.query.dry_run, hides=hides)
             except sa.exc.IntegrityError:
                 # Another collector made the same at the same time: now it can be seen.
                 if again:
@@ -209,11 +218,19 @@ class AccountHandlers:
         raise AssertionError
 
     async def _transact(
-        self, make: Change, asked: idempotency.Asked | None, *, dry: bool, hides: str | None
+        self,
+        make: Change,
+        asked: idempotency.Asked | None,
+        permit: Permit | None,
+        *,
+        dry: bool,
+        hides: str | None,
     ) -> web.Response:
         response = web.Response()
         try:
             async with self._database.writing() as connection:
+                if permit is not None:
+                    await permit(connection)
                 if asked is not None and (before := await idempotency.answered(connection, asked)) is not None:
                     status, told, version = orjson.loads(before)
                     response = tagged(status, told, version)

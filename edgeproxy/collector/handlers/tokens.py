@@ -49,11 +49,13 @@ class TokenHandlers(AccountHandlers):
         """Give a token another secret."""
         name = call.path("token")
 
-        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+        async def permit(connection: AsyncConnection) -> None:
             self._must_have_consent(call, (await tokens.find(connection, name)).role)
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             return 201, await tokens.add_secret(connection, call.caller, name, call.body.overlap), None
 
-        return await self._change(call, make, creates=True, hides="secret")
+        return await self._change(call, make, creates=True, hides="secret", permit=permit)
 
     async def revoke_token(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
         """End a token at once."""

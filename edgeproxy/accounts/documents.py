@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.config.directory import line, removed
-from edgeproxy.config.models import Customer, Flag, Key
+from edgeproxy.config.models import Customer, Flag, Key, Paused
 from edgeproxy.database.schema import customers, directory_outbox, flags, keys
 
 Kind = Literal["customer", "flag"]
@@ -20,9 +20,15 @@ Kind = Literal["customer", "flag"]
 PAGE_CUSTOMERS = 500
 """Customers that are read at once."""
 
+DELETED = Paused(why="This customer is being deleted")
+"""What edges answer to who is being deleted: were nothing said of the name, a token of an issuer that names a tier
+would be served."""
+
 COLUMNS = (
     customers.c.name,
+    customers.c.tier,
     customers.c.settings,
+    customers.c.deleting_since,
     keys.c.sha256,
     keys.c.scopes,
     keys.c.limits,
@@ -38,7 +44,8 @@ async def note(connection: AsyncConnection, kind: Kind, names: Iterable[str]) ->
 
 
 async def document(connection: AsyncConnection, name: str) -> bytes:
-    """Return the line of a customer; that of one who is gone, or is being deleted, removes the customer."""
+    """Return the line of a customer; that of one who is gone removes the customer, and that of one who is being deleted
+    refuses."""
     found = await documents(connection, [name])
     return found[0]
 
@@ -51,19 +58,24 @@ async def documents(connection: AsyncConnection, names: Iterable[str]) -> list[b
     return [made.get(name) or removed(name) for name in wanted]
 
 
-async def every(connection: AsyncConnection, *, expired: bool = False) -> AsyncIterator[tuple[str, bytes]]:
+async def every(connection: AsyncConnection, *, for_files: bool = False) -> AsyncIterator[tuple[str, bytes]]:
     """Yield the name and the line of each customer, in the order of names, a page in memory at a time.
 
-    With `expired` keys that have ended by themselves are there too, which edges need not know.
+    `for_files`: with keys that have ended by themselves, which edges need not know, and without customers who are being
+    deleted.
     """
     after = ""
     while True:
-        names = sa.select(customers.c.name).where(customers.c.name > after, customers.c.deleting_since.is_(None))
+        names = sa.select(customers.c.name).where(customers.c.name > after)
+        if for_files:
+            names = names.where(customers.c.deleting_since.is_(None))
         page = list((await connection.execute(names.order_by(customers.c.name).limit(PAGE_CUSTOMERS))).scalars())
         if not page:
             return
         between = customers.c.name.between(page[0], page[-1])
-        rows = (await connection.execute(_rows(expired=expired).where(between))).all()
+        if for_files:
+            between &= customers.c.deleting_since.is_(None)
+        rows = (await connection.execute(_rows(expired=for_files).where(between))).all()
         for name, some in groupby(rows, lambda row: str(row.name)):
             yield name, _line(name, list(some))
         after = page[-1]
@@ -89,17 +101,18 @@ async def every_flag(connection: AsyncConnection) -> dict[str, Flag]:
 
 
 def _rows(*, expired: bool = False) -> sa.Select[Any]:
-    """A row for each key that may be used, and one for each customer without any."""
+    """A row for each key that may be used, and one for each customer without any, or who is being deleted."""
     now = time.time_ns() // 1_000_000
-    usable: sa.ColumnElement[bool] = keys.c.revoked_at.is_(None)
+    usable: sa.ColumnElement[bool] = keys.c.revoked_at.is_(None) & customers.c.deleting_since.is_(None)
     if not expired:
         usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
     joined = customers.outerjoin(keys, (keys.c.customer == customers.c.id) & usable)
-    there = customers.c.deleting_since.is_(None)
-    return sa.select(*COLUMNS).select_from(joined).where(there).order_by(customers.c.name, keys.c.sha256)
+    return sa.select(*COLUMNS).select_from(joined).order_by(customers.c.name, keys.c.sha256)
 
 
 def _line(name: str, rows: list[Any]) -> bytes:
+    if rows[0].deleting_since is not None:
+        return line(name, Customer(tier=rows[0].tier, paused=DELETED), ())
     own = [key_of(name, row) for row in rows if row.sha256 is not None]
     return line(name, Customer.model_validate_json(rows[0].settings), own)
 

@@ -213,14 +213,14 @@ def _batches(some: Any) -> Iterator[list[Any]]:
 async def take(connection: AsyncConnection) -> AsyncIterator[str]:
     """Write all customers, keys and flags as the lines of a file that edges and collectors include."""
     begun = False
-    async for name, line in documents.every(connection, expired=True):
+    async for name, line in documents.every(connection, for_files=True):
         if not begun:
             yield "customers:"
             begun = True
         said = read_line(line).customer or ""
         yield f"  {_json(name)}: {said}"
     begun = False
-    async for name, line in documents.every(connection, expired=True):
+    async for name, line in documents.every(connection, for_files=True):
         for digest, key in read_line(line).keys.items():
             if not begun:
                 yield "keys:"

@@ -203,7 +203,7 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         ),
         Endpoint(
             *("DELETE", A_CUSTOMER, ADMIN, accounts.delete_customer),
-            "Begin to delete a customer: no edge serves it from then on, and what was counted stays.",
+            "Begin to delete a customer: edges answer its keys 401, tokens of issuers 403. What was counted stays.",
             **CHANGES,
             answers=CustomerTold,
             status=202,

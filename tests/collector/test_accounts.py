@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.accounts import documents
-from edgeproxy.config.directory import read_line
+from edgeproxy.config.directory import customer_of, read_line
 from edgeproxy.config.key_form import REGEX, is_miswritten
 from edgeproxy.database.database import Database
 from edgeproxy.usage.keys_used import FIELD, KeysUsed
@@ -338,10 +338,13 @@ def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:
 
     line, every = asyncio.run(look())
     collector.send("DELETE", f"/v1/customers/{owner['id']}")
-    after = read_line(asyncio.run(look())[0])
+    last, all_last = asyncio.run(look())
+    after = read_line(last)
     said = read_line(line)
     digest = hashlib.sha256(mine["secret"].encode()).digest()
     assert (said.name, said.tier, [*said.keys]) == (owner["name"], "basic", [digest])
     assert '"scopes":["a","b"]' in said.keys[digest]
     assert (owner["name"], line) in every
-    assert after.customer is None
+    assert (after.customer is None, after.tier, after.keys) == (False, "basic", {})
+    assert customer_of(after.customer or "").paused == documents.DELETED, "who names no key is refused, too"
+    assert (owner["name"], last) in all_last

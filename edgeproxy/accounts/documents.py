@@ -72,7 +72,7 @@ async def every(connection: AsyncConnection, *, for_files: bool = False) -> Asyn
         page = list((await connection.execute(names.order_by(customers.c.name).limit(PAGE_CUSTOMERS))).scalars())
         if not page:
             return
-        between = customers.c.name.between(page[0], page[-1])
+        between: sa.ColumnElement[bool] = customers.c.name.between(page[0], page[-1])
         if for_files:
             between &= customers.c.deleting_since.is_(None)
         rows = (await connection.execute(_rows(expired=for_files).where(between))).all()

@@ -47,7 +47,7 @@ async def told(database: Database) -> str:
 
 async def state(database: Database) -> tuple[int, int]:
     """How many audit entries there are, in a chain that holds, and how many changes edges are to be told."""
-    async with database.reading() as connection:
+    async with database.reading(whole=True) as connection:
         outbox = (await connection.execute(sa.select(sa.func.count()).select_from(directory_outbox))).scalar_one()
         return await audit.verify(connection), outbox
 

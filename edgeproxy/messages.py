@@ -236,6 +236,12 @@ class LookUpKeys(Message):
     digests: list[bytes]
 
 
+class FetchIssuerKeys(Message):
+    """A token of this issuer, by its name, says that it is signed with a key that is not known: fetch the keys soon."""
+
+    issuer: str
+
+
 # ---- who says what
 
 ToWorker: TypeAlias = (
@@ -253,7 +259,9 @@ ToWorker: TypeAlias = (
     | DirectoryValid
     | IssuerKeys
 )
-ToSupervisor: TypeAlias = Ready | Failed | Alive | Prepared | PrepareFailed | Committed | LimitsUsed | LookUpKeys
+ToSupervisor: TypeAlias = (
+    Ready | Failed | Alive | Prepared | PrepareFailed | Committed | LimitsUsed | LookUpKeys | FetchIssuerKeys
+)
 ToLeader: TypeAlias = LimitsUsed
 """What a supervisor says to the one that speaks for its workers too."""
 FromLeader: TypeAlias = HubHeard | ClaimsUnused

@@ -158,8 +158,8 @@ class Directory:
         """Whether what is under way for a key ends when the key is revoked."""
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
         self._issuers: Issuers | None = None
-        if settings.issuers:
-            self._issuers = Issuers(settings.issuers, {} if key_lookup is None else key_lookup.issuer_keys)
+        if settings.issuers and key_lookup is not None:
+            self._issuers = Issuers(settings.issuers, key_lookup.issuer_keys, key_lookup.hurry)
         self._log = log.Seldom(LOG_SECONDS)
         self._ways = settings.auth.ways
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)

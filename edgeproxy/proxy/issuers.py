@@ -5,7 +5,7 @@ from the supervisor. A token is checked once, and remembered by its digest (iden
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
@@ -64,11 +64,14 @@ def keys_of(jwks: str) -> list[jwt.PyJWK]:
 
 
 class Issuers:
-    """The issuers of a configuration. `keys`: of each by name what the supervisor has last told, or nothing."""
+    """The issuers of a configuration. `keys`: of each by name what the supervisor has last told, or nothing; `hurry`
+    hears that a token of an issuer, by its name, is signed with a key that is not among them."""
 
-    def __init__(self, settings: Mapping[str, "Issuer"], keys: Mapping[str, list[jwt.PyJWK]]) -> None:
+    def __init__(
+        self, settings: Mapping[str, "Issuer"], keys: Mapping[str, list[jwt.PyJWK]], hurry: Callable[[str], None]
+    ) -> None:
         self._by_iss = {each.issuer: (name, each) for name, each in settings.items()}
-        self._keys = keys
+        self._keys, self._hurry = keys, hurry
 
     def verify(self, token: bytes) -> Claims:
         """What a token says, if it is genuine and counts now. Raises NotGenuine."""
@@ -89,6 +92,7 @@ class Issuers:
         kid = header.get("kid")
         keys = [key for key in self._keys.get(name, ()) if kid is None or key.key_id == kid]
         if not keys:
+            self._hurry(name)
             raise NotGenuine("The token is signed with a key that is not known here")
         why: Exception | None = None
         for key in keys:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from jwt import PyJWK
 
 from edgeproxy.config.directory import KeyOwner
-from edgeproxy.messages import KeysLookedUp, LookUpKeys
+from edgeproxy.messages import FetchIssuerKeys, KeysLookedUp, LookUpKeys
 from edgeproxy.proxy.outbox import Outbox, Waiter, wake
 
 WAIT_SECONDS_MAX = 1.0
@@ -23,6 +23,8 @@ PENDING_KEYS_MAX = 1024
 """Keys that are asked for at a time; as many again may be that were known before."""
 KEYS_MAX = 16_384
 """Keys of which it is remembered whose they are, and as many of which it is that nobody has them."""
+HURRY_SECONDS = 5.0
+"""Seconds in which the supervisor is told no more than once that an issuer has other keys."""
 UNKNOWN_SECONDS = 10.0
 """Seconds for which nobody is asked again for a key that nobody has. What changes in the directory is heard of."""
 MUTE_SECONDS = 0.5
@@ -39,8 +41,9 @@ class Known(NamedTuple):
 class KeyLookup:
     """What one worker knows of the directory. `offer` sends its supervisor a message."""
 
-    def __init__(self, offer: Callable[[LookUpKeys], bool]) -> None:
+    def __init__(self, offer: Callable[[LookUpKeys | FetchIssuerKeys], bool]) -> None:
         """`offer`: False where it was not taken, as the one before is still to be read."""
+        self._offer = offer
         self._outbox = Outbox(offer, self._questions, self._taken)
         self._known: OrderedDict[bytes, Known] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
@@ -51,6 +54,8 @@ class KeyLookup:
         self._mute_until = 0.0
         self._generation = 0
         """That of the last word to forget: what was looked up before that is not remembered after it."""
+        self._hurried: dict[str, float] = {}
+        """Issuers whose keys were asked for before it is time, and the monotonic time of that."""
         self.issuer_keys: dict[str, list[PyJWK]] = {}
         """The public keys of those who issue tokens, by name."""
         self.valid_until = float("inf")
@@ -89,6 +94,12 @@ class KeyLookup:
         for digest, (person, _) in self._known.items():
             if person is not None and (customers is None or person.name in customers):
                 self._known[digest] = Known(None, 0.0)
+
+    def hurry(self, issuer: str) -> None:
+        """A token of this issuer, by its name, is signed with a key that is not known: ask for its keys."""
+        now = monotonic()
+        if self._hurried.get(issuer, float("-inf")) <= now - HURRY_SECONDS and self._offer(FetchIssuerKeys(issuer)):
+            self._hurried[issuer] = now
 
     # ---- who is asked for
 

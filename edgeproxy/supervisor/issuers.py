@@ -20,6 +20,8 @@ from edgeproxy.tasks import Tasks
 
 FETCH_SECONDS = 60.0
 """Seconds between two times that the keys of an issuer are fetched, a fifth of it more or less."""
+HURRY_SECONDS = 10.0
+"""Seconds until that at least, whatever tokens say of keys that are not known."""
 RETRY_SECONDS = 2.0
 """Seconds until that, where there are none yet."""
 TIMEOUT_SECONDS = 10.0
@@ -36,6 +38,8 @@ class Issuers:
         self._settings = settings
         self._publish = publish
         self._known: dict[str, str] = {}
+        self._hurry: dict[str, asyncio.Event] = {}
+        """Of each issuer: set where its keys are wanted before it is time."""
         self._tasks = Tasks()
         self._seldom = log.Seldom(LOG_SECONDS)
 
@@ -47,6 +51,7 @@ class Issuers:
             except (OSError, UnicodeDecodeError):
                 continue
         self._tell()
+        self._hurry = {name: asyncio.Event() for name in self._settings}
         for name, issuer in self._settings.items():
             self._tasks.start(f"keys of issuer {name}", self._follow(name, issuer))
 
@@ -59,6 +64,11 @@ class Issuers:
             }
             self._settings = settings
             await self.begin()
+
+    def hurry(self, name: str) -> None:
+        """The keys of an issuer, by its name, are wanted soon: a token names one that is not known."""
+        if name in self._hurry:
+            self._hurry[name].set()
 
     async def end(self) -> None:
         """Fetch no more."""
@@ -76,7 +86,9 @@ class Issuers:
 
     async def _follow(self, name: str, issuer: Issuer) -> None:
         """For ever, know the keys of an issuer."""
+        hurry = self._hurry[name]
         while True:
+            hurry.clear()
             try:
                 found = await _fetched(issuer.jwks)
             except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as why:
@@ -87,8 +99,14 @@ class Issuers:
                     self._known[name] = found
                     self._tell()
                     await asyncio.to_thread(_write, self._file(name), found)
-            pause = FETCH_SECONDS if name in self._known else RETRY_SECONDS
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+            pause = (FETCH_SECONDS if name in self._known else RETRY_SECONDS) * random.uniform(0.8, 1.2)
+            least = min(pause, HURRY_SECONDS)
+            await asyncio.sleep(least)
+            try:
+                async with asyncio.timeout(pause - least):
+                    await hurry.wait()
+            except TimeoutError:
+                continue
 
 
 async def _fetched(where: str) -> str:

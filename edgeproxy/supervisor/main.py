@@ -26,7 +26,7 @@ from edgeproxy.counters.store import Store
 from edgeproxy.directory.follower import Follower, Reply
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.redis import Away
-from edgeproxy.messages import FromLeader, LimitsUsed, LookUpKeys, Start
+from edgeproxy.messages import FetchIssuerKeys, FromLeader, LimitsUsed, LookUpKeys, Start
 from edgeproxy.supervisor import sockets, state
 from edgeproxy.supervisor.accounting import Accounting
 from edgeproxy.supervisor.admin import Admin
@@ -181,10 +181,12 @@ class Supervisor:
     def _tell(self, message: FromLeader) -> None:
         self._workers.tell(message)
 
-    def _heed(self, message: LimitsUsed | LookUpKeys, reply: Reply) -> None:
+    def _heed(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys, reply: Reply) -> None:
         """What a worker says that is not about itself."""
         if isinstance(message, LookUpKeys):
             self._follower.asked(message, reply)
+        elif isinstance(message, FetchIssuerKeys):
+            self._issuers.hurry(message.issuer)
         elif self._coordinator is not None:
             self._coordinator.uses(message)
 

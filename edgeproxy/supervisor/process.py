@@ -20,6 +20,7 @@ from edgeproxy.messages import (
     Alive,
     Committed,
     Failed,
+    FetchIssuerKeys,
     LimitsUsed,
     LookUpKeys,
     Prepared,
@@ -30,7 +31,7 @@ from edgeproxy.messages import (
 )
 from edgeproxy.supervisor.heartbeat import Heartbeat
 
-Heed = Callable[[LimitsUsed | LookUpKeys, Callable[[ToWorker], None]], None]
+Heed = Callable[[LimitsUsed | LookUpKeys | FetchIssuerKeys, Callable[[ToWorker], None]], None]
 """Hears what a worker says that is not about itself, and by what it can be answered."""
 
 WORKER = (sys.executable, "-P", "-m", "edgeproxy.proxy")
@@ -135,7 +136,7 @@ class Process:
     def heard(self, message: ToSupervisor) -> None:
         """Take note of what the worker says."""
         match message:
-            case LimitsUsed() | LookUpKeys():
+            case LimitsUsed() | LookUpKeys() | FetchIssuerKeys():
                 self.heed(message, self.outbox.add)
             case Alive():
                 self.heartbeat.beat()

@@ -137,6 +137,10 @@ def test_a_genuine_token_names_its_customer_and_nothing_else_passes_for_one(
         "garbage": "eyJx.y.z",
     }.items():
         assert asks(edge, odd) == 401, what
+    issuer.keys.append(jwk(OTHER, "x"))
+    until(
+        lambda: asks(edge, token(OTHER, kid="x")) == 200, "a new key is fetched before the minute is over", seconds=40
+    )
     # The keys are kept while nobody answers, also by an edge that starts then.
     issuer.end()
     edge.end()

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeproxy.config.key_form import new_key
 from edgeproxy.errors import Refused
+from edgeproxy.messages import FetchIssuerKeys
 from edgeproxy.proxy import identity
 from edgeproxy.proxy.identity import Directory
 from edgeproxy.proxy.issuers import keys_of
@@ -152,7 +153,7 @@ async def test_a_key_ends_at_its_time_whatever_is_remembered_of_it(edge: Edge) -
     assert edge.count("edge_auth_failures_total", "expired") == 2
 
 
-async def test_the_digest_of_a_token_is_no_key(edge: Edge) -> None:
+async def test_the_digest_of_a_token_is_no_key_and_one_with_an_unknown_key_has_keys_fetched(edge: Edge) -> None:
     edge.config["issuers"] = {
         "id": {"issuer": "https://id.example", "jwks": "https://id.example/k", "audiences": ["x"]}
     }
@@ -166,3 +167,7 @@ async def test_the_digest_of_a_token_is_no_key(edge: Edge) -> None:
     assert holder is not None
     assert people.resolve(token, b"") is holder, "it is remembered"
     assert people.resolve(hashlib.sha256(token).digest(), b"") is not holder
+    stale = jwt.encode(said, signing, "ES256", {"kid": "new"}).encode()
+    for _ in range(2):
+        people.anew(people.resolve(stale, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+    assert edge.inquiries == [FetchIssuerKeys("id")], "its keys are asked for, once"

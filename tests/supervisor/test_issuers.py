@@ -1,10 +1,15 @@
 """The keys of issuers: whose they are, and for how long."""
 
 import asyncio
+import itertools
+import time
 from pathlib import Path
+
+import pytest
 
 from edgeproxy.config.issuers import Issuer
 from edgeproxy.messages import IssuerKeys
+from edgeproxy.supervisor import issuers as issuers_module
 from edgeproxy.supervisor.issuers import Issuers
 from tests.support.waiting import until
 
@@ -40,3 +45,28 @@ def test_keys_count_no_more_where_others_are_configured_and_at_once_after_a_rest
             await restarted.end()
 
     asyncio.run(scenario())
+
+
+def test_keys_are_fetched_early_where_one_is_wanted_and_no_more_often_than_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[float] = []
+
+    async def fetch(_: str) -> str:
+        fetched.append(time.monotonic())
+        return KEYS
+
+    monkeypatch.setattr(issuers_module, "_fetched", fetch)
+    monkeypatch.setattr(issuers_module, "HURRY_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        issuers = Issuers(tmp_path, issuer("https://id.test/keys"), lambda _: None)
+        await issuers.begin()
+        while len(fetched) < 4:
+            issuers.hurry("id")
+            issuers.hurry("another")
+            await asyncio.sleep(0.01)
+        await issuers.end()
+
+    asyncio.run(asyncio.wait_for(scenario(), 40))
+    assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(fetched))

@@ -22,7 +22,7 @@ from edgeproxy.config.models import Settings
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.store import Store
-from edgeproxy.messages import LimitsUsed, LookUpKeys, Services
+from edgeproxy.messages import FetchIssuerKeys, LimitsUsed, LookUpKeys, Services
 from edgeproxy.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.proxy.key_lookup import KeyLookup
 from edgeproxy.proxy.pool import Endpoint
@@ -175,7 +175,7 @@ class Edge:
         """Where it listens."""
         self.uses: list[LimitsUsed] | None = None
         """What its supervisor is told of limits that other hosts share; None where none does."""
-        self.inquiries: list[LookUpKeys] = []
+        self.inquiries: list[LookUpKeys | FetchIssuerKeys] = []
         """For which keys its supervisor is asked."""
         self._folder = folder
         self._supervisor: Store | None = None
@@ -260,7 +260,7 @@ class Edge:
         self.uses.append(message)
         return True
 
-    def _is_asked(self, message: LookUpKeys) -> bool:
+    def _is_asked(self, message: LookUpKeys | FetchIssuerKeys) -> bool:
         self.inquiries.append(message)
         return True
 

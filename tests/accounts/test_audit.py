@@ -124,7 +124,7 @@ def test_an_entry_is_there_only_with_its_change(database: str) -> None:
                     raise LookupError
             except LookupError:
                 pass
-            async with opened.reading() as connection:
+            async with opened.reading(whole=True) as connection:
                 return await audit.verify(connection)
         finally:
             await opened.close()
@@ -143,7 +143,7 @@ def test_entries_of_two_collectors_are_one_chain(database: str) -> None:
 
         try:
             await asyncio.gather(write(first, "one"), write(second, "two"))
-            async with first.reading() as connection:
+            async with first.reading(whole=True) as connection:
                 return await audit.verify(connection)
         finally:
             await first.close()
@@ -170,7 +170,7 @@ def test_what_was_changed_or_taken_out_is_named(database: str, statement: sa.Exe
         try:
             async with opened.writing() as connection:
                 await connection.execute(statement)
-            async with opened.reading() as connection:
+            async with opened.reading(whole=True) as connection:
                 await audit.verify(connection)
         finally:
             await opened.close()

@@ -117,7 +117,8 @@ def measured(collector: Collector, drawn: Sequence[tuple[int, int]]) -> dict[str
             took, total = asked(collector, customer, number, by)
             taken.setdefault(name, []).append(took * 1000)
             totals.setdefault((customer, number), set()).add(total)
-    assert all(len(some) == 1 for some in totals.values())
+    apart = {month: some for month, some in totals.items() if len(some) > 1}
+    assert not apart, f"questions of {len(apart)} of {len(totals)} months have different answers: {apart}"
     return taken
 
 

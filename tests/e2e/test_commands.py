@@ -114,7 +114,8 @@ def test_an_edge_that_cannot_be_configured_exits_with_2_and_starts_nothing(tmp_p
 
 def test_what_a_later_version_brings_is_refused_and_not_ignored(tmp_path: Path, edge: Edge) -> None:
     later = tmp_path / "edge.yaml"
-    settings = {**edge.settings, "cache_key": "k", "state": str(tmp_path / "state")}
+    tiers = {"capped": {"caps": {"day": 5}}}
+    settings = {**edge.settings, "tiers": edge.settings.get("tiers", {}) | tiers, "state": str(tmp_path / "state")}
     later.write_text(yaml.safe_dump(settings))
     done = edgeproxy("edge", "-c", str(later))
     assert done.returncode == 2

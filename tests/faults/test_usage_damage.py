@@ -63,7 +63,7 @@ def test_a_flipped_bit_stops_shipping_until_somebody_owns_up_to_it(site: Site) -
     assert sum(edge.ledger().values()) < sum(edge.usage().values())
     assert checked(collector)[0] == 0
 
-    assert spool(edge, "discard", "--damaged")[0] == 0
+    assert spool(edge, "discard", "--damaged", "--yes")[0] == 0
     wanted = Counter(edge.usage())
     for customer, _, _, value in lost.rows:
         wanted[customer] -= value

@@ -194,7 +194,7 @@ class Course:
         self._moves += 1
         old = edge.state
         new = old.with_name(f"state-{self._moves}")
-        shutil.copytree(old, new)
+        shutil.copytree(old, new, ignore=shutil.ignore_patterns("*.sock"))
         shutil.rmtree(old)
         identity.adopt(new, new)
         edge.settings["state"] = str(new)

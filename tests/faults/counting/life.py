@@ -218,7 +218,7 @@ class Life:
         there = self.state.with_name(f"{self.state.name}.{self.moves}")
         if not self.state.exists() or identity.load(self.state) is None:
             return
-        shutil.copytree(self.state, there)
+        shutil.copytree(self.state, there, ignore=shutil.ignore_patterns("*.sock"))
         shutil.rmtree(self.state)
         self.state = there
         identity.adopt(there, there)

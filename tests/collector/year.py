@@ -38,6 +38,11 @@ SELECT edge, region, 'customer-' || n, meter, 'v1'
 FROM generate_series(0, $1 - 1) n,
      (VALUES ('a', 'eu', 'requests'), ('a', 'eu', 'egress'), ('b', 'us', 'requests')) kinds(edge, region, meter)
 """
+EDGES = """
+INSERT INTO edges (edge, region, seq, hash, received, latest)
+SELECT edge, region, 0, '', 0, $1 FROM (VALUES ('a', 'eu'), ('b', 'us')) both_of_them(edge, region)
+"""
+"""`latest`: what is counted of them is rolled up as far as that."""
 MINUTES = """
 INSERT INTO {name} (series, minute, value)
 SELECT id, {since} + 60 * minute, 1 + id % 97
@@ -70,6 +75,7 @@ async def fill(
         await connection.execute(f"SET {setting}")
     await connection.execute(SERIES, customers)
     end = month(months[-1])[1] - UNROLLED
+    await connection.execute(EDGES, end + UNROLLED - 60)
     bounds, above = ["WHEN n < 0 THEN 1"], 0
     for count, pace in paces:
         above += max(1, count * customers // 10_000)

@@ -1,0 +1,124 @@
+"""Events on their way, in files of a directory: what was added is there after a kill -9 of whoever added it.
+
+A segment is a file of lines, each the JSON of an event. It is written by one process and removed once all of its events
+were settled. A kill in between sends the whole segment once more, with the same ids: the collector counts each once.
+"""
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+from threading import Lock
+
+SEGMENT_BYTES = 1 << 20
+"""Bytes from which on a segment is closed."""
+SUFFIX = ".jsonl"
+
+
+class QueueBusy(Exception):
+    """Another process uses the directory."""
+
+
+class QueueFull(Exception):
+    """As much waits as may: the event was not accepted."""
+
+
+class Queue:
+    """The segments of a directory, which belongs to one process at a time. Raises QueueBusy and OSError."""
+
+    def __init__(self, folder: Path, bytes_max: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._bytes_max = bytes_max
+        self._mutex = Lock()
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise QueueBusy(f"another process uses {folder}: give each process a queue of its own") from None
+        self._fd: int | None = None
+        self._next = sys.maxsize
+        there = self._closed()
+        self._next = int(there[-1].stem) + 1 if there else 1
+        """The number of the segment that is written, or written next."""
+        self._bytes = sum(path.stat().st_size for path in there)
+        self._size = 0
+        self._is_synced = True
+
+    def add(self, line: bytes) -> None:
+        """Have the kernel keep a line. Raises QueueFull, or OSError where it cannot: then it is not in the queue."""
+        with self._mutex:
+            if self._bytes + len(line) > self._bytes_max:
+                raise QueueFull(f"{self._bytes} bytes of events wait to be sent, and {self._bytes_max} is the most")
+            if self._fd is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._fd, self._size = os.open(self._path(self._next), flags, 0o600), 0
+            written = os.write(self._fd, line)
+            if written < len(line):  # The disk is full: half of a line must not be the beginning of the next.
+                os.ftruncate(self._fd, self._size)
+                os.lseek(self._fd, self._size, os.SEEK_SET)
+                raise OSError(f"{self._folder} has no room for an event")
+            self._size += written
+            self._bytes += written
+            self._is_synced = False
+            if self._size >= SEGMENT_BYTES:
+                self._close()
+
+    def sync(self) -> None:
+        """Wait until the disk has what was added: a power cut then takes nothing of it."""
+        with self._mutex:
+            fd = None if self._fd is None or self._is_synced else os.dup(self._fd)
+            self._is_synced = True
+        if fd is not None:
+            try:
+                os.fsync(fd)  # Whoever adds meanwhile does not wait for it.
+            finally:
+                os.close(fd)
+
+    def oldest(self) -> Path | None:
+        """The segment that is to be sent next, to which nothing is added any more; None where nothing waits."""
+        closed = self._closed()
+        if not closed:
+            with self._mutex:
+                self._close()
+            closed = self._closed()
+        return closed[0] if closed else None
+
+    def lines(self, segment: Path) -> list[bytes]:
+        """What is in a segment, without a last line that nobody was told was accepted."""
+        whole = segment.read_bytes()
+        return whole[: whole.rfind(b"\n") + 1].splitlines()
+
+    def remove(self, segment: Path) -> None:
+        """All of it was settled."""
+        size = segment.stat().st_size
+        segment.unlink()
+        with self._mutex:
+            self._bytes -= size
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of events that are not settled."""
+        with self._mutex:
+            return self._bytes
+
+    def close(self) -> None:
+        """Give the directory to whoever comes next."""
+        with self._mutex:
+            self._close()
+        os.close(self._lock)
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+            self._next += 1
+
+    def _closed(self) -> list[Path]:
+        """Segments in their order, but for the one that is written, or about to be."""
+        there = [path for path in self._folder.glob(f"*{SUFFIX}") if path.stem.isdigit()]
+        return sorted(path for path in there if int(path.stem) < self._next)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:012}{SUFFIX}"

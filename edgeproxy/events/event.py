@@ -1,16 +1,18 @@
 """An event, and the forms in which it comes: ours, and CloudEvents 1.0. Pure.
 
-`{id, source, customer, meter, value, time, request_id}`; of a CloudEvent `type` is the meter, `subject` the customer,
-and `data` is `{value, request_id}`. `source` and `id` together say which event it is.
+`{id, source, customer, meter, value, time, dimensions, request_id}`; of a CloudEvent `type` is the meter, `subject` the
+customer, and `data` is `{value, dimensions, request_id}`. `source` and `id` together say which event it is.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 
+from edgeproxy.config.dimensions import A_VALUE, VALUE, written
+from edgeproxy.config.models import Meter
 from edgeproxy.config.nearest import nearest
 from edgeproxy.usage.batch import NAME
 
@@ -28,9 +30,9 @@ AHEAD_SECONDS = 300
 """How far an event's time may be ahead of ours."""
 
 TEXT = re.compile(rf"[!-~](?:[ -~]{{0,{CHARACTERS_MAX - 1}}})")
-FIELDS = ("id", "source", "customer", "meter", "value", "time", "request_id")
+FIELDS = ("id", "source", "customer", "meter", "value", "time", "dimensions", "request_id")
 CLOUD_FIELDS = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
-DATA_FIELDS = ("value", "request_id")
+DATA_FIELDS = ("value", "dimensions", "request_id")
 
 
 class BadEvent(ValueError):
@@ -53,6 +55,12 @@ class Event(NamedTuple):
     request_id: str | None
     is_dated: bool = True
     """Whether its sender said the time: else it is that of its arrival, and another one when it is sent again."""
+    dimensions: str = ""
+    """As text (config/dimensions.py)."""
+    item: str | None = None
+    """What counts once, where its meter is `unique`; the value is 1 then."""
+    is_summed: bool = True
+    """Whether its meter adds up what is reported; else it is a reading, of which the last one or the highest counts."""
 
     @property
     def minute(self) -> int:
@@ -80,23 +88,30 @@ def objects(body: bytes) -> list[Any]:
     return found
 
 
-def read(said: Any, meters: Collection[str], now: float) -> Event:
+def read(said: Any, meters: Mapping[str, Meter], now: float) -> Event:
     """Return the event that this JSON says; raises BadEvent. `meters`: those that count events."""
     if not isinstance(said, dict):
         raise BadEvent("is not an object")
     fields = _of_cloud(said) if "specversion" in said else _known(said, FIELDS, "")
+    source, id_ = _text(fields, "source"), _text(fields, "id")
+    customer, name = _name(fields, "customer"), _name(fields, "meter")
+    meter = meters.get(name)
+    if meter is None:
+        raise BadEvent(f"meter: {name} is no meter that counts events")
+    item = _item(fields.get("value")) if meter.aggregate == "unique" else None
     event = Event(
-        source=_text(fields, "source"),
-        id=_text(fields, "id"),
-        customer=_name(fields, "customer"),
-        meter=_name(fields, "meter"),
-        value=_value(fields.get("value")),
+        source=source,
+        id=id_,
+        customer=customer,
+        meter=name,
+        value=1 if item is not None else _value(fields.get("value")),
         time=int(now) if fields.get("time") is None else _time(fields["time"]),
         request_id=None if fields.get("request_id") is None else _text(fields, "request_id"),
         is_dated=fields.get("time") is not None,
+        dimensions=_dimensions(fields.get("dimensions"), name, meter),
+        item=item,
+        is_summed=meter.aggregate == "sum",
     )
-    if event.meter not in meters:
-        raise BadEvent(f"meter: {event.meter} is no meter that counts events")
     if event.time > now + AHEAD_SECONDS:
         raise BadEvent(f"time: is more than {AHEAD_SECONDS} s ahead")
     if event.time < now - KEPT_SECONDS:
@@ -121,8 +136,6 @@ def _of_cloud(said: dict[str, Any]) -> dict[str, Any]:
 
 def _known(said: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
     for name in said:
-        if name == "dimensions":
-            raise BadEvent("dimensions: are not supported yet")
         if name not in names:
             near = nearest(name, names)
             raise BadEvent(f"{prefix}{shown(name)}: unknown field" + (f", did you mean {near}?" if near else ""))
@@ -154,6 +167,31 @@ def _value(said: Any) -> int:
     return said
 
 
+def _item(said: Any) -> str:
+    """What is counted once: a text, or a number as text."""
+    if type(said) is int and 0 <= said <= VALUE_MAX:
+        return str(said)
+    if not isinstance(said, str) or not TEXT.fullmatch(said):
+        raise BadEvent(f"value: is neither a whole number nor a text of 1 to {CHARACTERS_MAX} printable characters")
+    return said
+
+
+def _dimensions(said: Any, name: str, meter: Meter) -> str:
+    """The dimensions as text."""
+    if said is None or said == {}:
+        return ""
+    if not isinstance(said, dict):
+        raise BadEvent('dimensions: are no object such as {"model": "m1"}')
+    for dimension, value in said.items():
+        if dimension not in meter.dimensions:
+            near = nearest(dimension, meter.dimensions)
+            hint = f", did you mean {near}?" if near else ""
+            raise BadEvent(f"dimensions: {shown(dimension)} is no dimension of {name}{hint}")
+        if not isinstance(value, str) or not VALUE.fullmatch(value):
+            raise BadEvent(f"dimensions: {dimension} is not {A_VALUE}")
+    return written(said)
+
+
 def _time(said: Any) -> int:
     """The Unix second of a time of RFC 3339."""
     try:
@@ -169,5 +207,10 @@ def _time(said: Any) -> int:
 
 def differences(counted: Event, sent: Event) -> list[str]:
     """The fields in which an event that was counted differs from one of the same id that is sent now."""
-    compared = ("customer", "meter", "value", "request_id", *(("time",) if counted.is_dated and sent.is_dated else ()))
-    return [name for name in compared if getattr(counted, name) != getattr(sent, name)]
+    compared = ("customer", "meter", "value", "dimensions", "request_id")
+    found = [name for name in compared if getattr(counted, name) != getattr(sent, name)]
+    if counted.item != sent.item and "value" not in found:
+        found.append("value")
+    if counted.is_dated and sent.is_dated and counted.time != sent.time:
+        found.append("time")
+    return found

@@ -8,7 +8,7 @@ it only then.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -16,15 +16,19 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
+from edgeproxy.accounts.ids import moment as moment_ms
 from edgeproxy.accounts.ids import new_id
+from edgeproxy.alerts.alert import Alert, raise_all
+from edgeproxy.config import dimensions
 from edgeproxy.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
 from edgeproxy.events.event import Event, differences
 from edgeproxy.ledger.ingest import Unavailable
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.queries import written as moment
+from edgeproxy.ledger.values import Use, Values
 from edgeproxy.ledger.writer import Ledger, TooMuch
-from edgeproxy.usage.batch import FIRST, Batch
+from edgeproxy.usage.batch import FIRST, Batch, What, row_of
 
 TRANSACTION_EVENTS_MAX = 50_000
 """Events that one transaction takes, unless a single request has more."""
@@ -86,11 +90,21 @@ class Waiting(NamedTuple):
 class Intake:
     """The queue to the database. `run` serves it until `end`."""
 
-    def __init__(self, database: Database, names: Names, metrics: IntakeMetrics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        names: Names,
+        metrics: IntakeMetrics,
+        heard: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
+    ) -> None:
+        """`heard` is called with the customers and meters of which something was counted."""
+        self._heard = heard
         self._database = database
         self._names = names
         self._metrics = metrics
         self._ledger = Ledger(database)
+        self.values = Values(database, {})
+        """The values of dimensions that customers have."""
         self._queue: deque[Waiting] = deque()
         self._held = 0
         self._filled = asyncio.Event()
@@ -140,6 +154,7 @@ class Intake:
             raise
         except Exception as failure:
             self._ledger.forget([EVENTS])
+            self.values.forget()
             is_much = isinstance(failure, TooMuch) or is_too_much(failure)
             if len(group) > 1 and (is_much or not isinstance(failure, LOST)):
                 for waiting in group:
@@ -171,21 +186,44 @@ class Intake:
         for sent in group:
             for _, event in sent.events:
                 first.setdefault((event.source, event.id), event)
-        begun: set[tuple[str, str, str]] = set()
+        begun: set[What] = set()
         async with self._database.writing() as connection:
             new: set[Identity] = set()
             counted: dict[Identity, Event] = {}
+            passed: list[Alert] = []
             if first:
                 await self._lock(connection)
-                new = await self._database.begin_events(connection, [row_of(first[one]) for one in sorted(first)])
+                new = await self._database.begin_events(connection, [columns_of(first[one]) for one in sorted(first)])
                 counted = await self._counted(connection, sorted(first.keys() - new))
-                begun = await self._ledger.count(connection, batches_of([first[one] for one in new]))
+                fresh_events = [event for one, event in first.items() if one in new]
+                folded, passed = await self._fold(connection, fresh_events)
+                summed = [event for event in fresh_events if event.is_summed]
+                begun = await self._ledger.count(connection, batches_of(summed, folded))
             fresh = set(new)
             known = {**counted, **{one: first[one] for one in new}}
             receipts = [judged(sent, fresh, known) for sent in group]
-            await self._bury(connection, group, receipts)
-        await self._names.found((customer for customer, _, _ in begun), (meter for _, meter, _ in begun))
+            await raise_all(connection, [*await self._bury(connection, group, receipts), *passed])
+        self._heard({(first[one].customer, first[one].meter) for one in new} if first else ())
+        read = {first[one].customer for one in new if not first[one].is_summed}
+        await self._names.found({customer for customer, *_ in begun} | read, (meter for _, meter, *_ in begun))
         return receipts
+
+    async def _fold(self, connection: AsyncConnection, new: Sequence[Event]) -> tuple[dict[Use, str], list[Alert]]:
+        """As what new events count whose values are beyond a bound, which is kept; and what is to be raised."""
+        uses = [use_of(event) for event in new if event.dimensions]
+        if not uses:
+            return {}, []
+        changed, passed = await self.values.fold(connection, uses)
+        rows = [
+            {"of_source": event.source, "of_id": event.id, "split": changed[use]}
+            for event in new
+            if event.dimensions and (use := use_of(event)) in changed
+        ]
+        if rows:
+            columns = events.c
+            its = (columns.source == sa.bindparam("of_source")) & (columns.id == sa.bindparam("of_id"))
+            await connection.execute(sa.update(events).where(its).values(folded=sa.bindparam("split")), rows)
+        return changed, passed
 
     async def _lock(self, connection: AsyncConnection) -> None:
         """Let no other collector count events until the transaction ends: series get their numbers under this lock."""
@@ -201,11 +239,15 @@ class Intake:
             wanted = sa.select(events).where(sa.tuple_(events.c.source, events.c.id).in_(some))
             for row in await connection.execute(wanted):
                 event = Event(row.source, row.id, row.customer, row.meter, row.value, row.time, row.request_id)
-                found[row.source, row.id] = event._replace(is_dated=bool(row.is_dated))
+                found[row.source, row.id] = event._replace(
+                    is_dated=bool(row.is_dated), dimensions=row.dimensions, item=row.item
+                )
         return found
 
-    async def _bury(self, connection: AsyncConnection, group: Sequence[Sent], receipts: Sequence[Receipt]) -> None:
-        """Keep what was rejected, as far as there is room."""
+    async def _bury(
+        self, connection: AsyncConnection, group: Sequence[Sent], receipts: Sequence[Receipt]
+    ) -> list[Alert]:
+        """Keep what was rejected, as far as there is room; return what is to be raised."""
         now = round(time.time() * 1000)
         rows = [
             {"id": new_id(), "received": now, "token": sent.token, "error": one.error, "event": written(one.said)}
@@ -217,6 +259,21 @@ class Intake:
             there = (await connection.execute(sa.select(sa.func.count()).select_from(dead_letters))).scalar_one()
             if kept := rows[: max(0, DEAD_LETTERS_MAX - there)]:
                 await connection.execute(sa.insert(dead_letters), kept)
+        first = {row["token"]: row for row in reversed(rows)}
+        return [*map(rejected_alert, first.values())]
+
+
+def rejected_alert(row: Mapping[str, Any]) -> Alert:
+    """The alert of a dead letter: one for each token and day of UTC, with the first of that day."""
+    day = (moment_ms(row["received"]) or "")[:10]
+    return Alert(
+        key=f"dead_letters:{row['token']}:{day}",
+        kind="dead_letters",
+        severity="warn",
+        title=f"events of the token {row['token']} were rejected on {day}: they count nothing so far",
+        details={"token": row["token"], "error": row["error"], "letter": row["id"]},
+        at=row["received"] / 1000,
+    )
 
 
 def weight(sent: Sent) -> int:
@@ -224,19 +281,27 @@ def weight(sent: Sent) -> int:
     return len(sent.events) + len(sent.rejected) + 1
 
 
-def row_of(event: Event) -> Sequence[Any]:
+def columns_of(event: Event) -> Sequence[Any]:
     """The row of an event, in the order of the table's columns."""
-    of = (event.source, event.id, event.customer, event.meter)
-    return (*of, event.value, event.time, int(event.is_dated), event.request_id)
+    of = (event.source, event.id, event.customer, event.meter, event.value, event.time, int(event.is_dated))
+    return (*of, event.request_id, event.dimensions, None, event.item, int(event.is_summed))
 
 
-def batches_of(counted: Sequence[Event]) -> list[Batch]:
+def use_of(event: Event) -> Use:
+    """The use of its dimensions that an event is."""
+    return Use(event.customer, event.meter, event.minute, event.dimensions)
+
+
+def batches_of(counted: Sequence[Event], folded: Mapping[Use, str]) -> list[Batch]:
     """What events add to the ledger, in the form in which edges say it: a batch for each minute, without a chain."""
-    sums: dict[int, Counter[tuple[str, str, str]]] = {}
+    sums: dict[int, Counter[What]] = {}
     for event in counted:
-        sums.setdefault(event.minute, Counter())[event.customer, event.meter, EVENTS_ROUTE] += event.value
+        split = event.dimensions
+        if split and folded:
+            split = folded.get(use_of(event), split)
+        sums.setdefault(event.minute, Counter())[event.customer, event.meter, EVENTS_ROUTE, split] += event.value
     return [
-        Batch(EVENTS, EVENTS_REGION, 0, minute, minute + MINUTE, FIRST, tuple((*what, some[what]) for what in some))
+        Batch(EVENTS, EVENTS_REGION, 0, minute, minute + MINUTE, FIRST, tuple(row_of(*one) for one in some.items()))
         for minute, some in sorted(sums.items())
     ]
 
@@ -269,7 +334,11 @@ def told(event: Event) -> dict[str, Any]:
     """An event as JSON has it."""
     said = event._asdict()
     is_dated = said.pop("is_dated")
+    del said["is_summed"]
     said["time"] = moment(event.time) if is_dated else None
+    said["dimensions"] = dimensions.read(event.dimensions) or None
+    if (item := said.pop("item")) is not None:
+        said["value"] = item
     return {name: value for name, value in said.items() if value is not None}
 
 

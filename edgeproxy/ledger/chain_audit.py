@@ -7,10 +7,11 @@ import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.database.schema import COUNTED, GAP, QUARANTINED, ZSTD, batches, checkpoints, series
-from edgeproxy.usage.batch import BODY_BYTES_MAX, FIRST, BadBatch, Batch, digest, read
+from edgeproxy.ledger.values import unfolded
+from edgeproxy.usage.batch import BODY_BYTES_MAX, FIRST, BadBatch, Batch, digest, read, what
 
-What = tuple[str, str, str, str]
-"""Region, customer, meter and route: with the edge, what a series is of."""
+What = tuple[str, str, str, str, str]
+"""Region, customer, meter, route and dimensions as text: with the edge, what a series is of."""
 
 
 class Broken(Exception):
@@ -44,6 +45,7 @@ class Walk:
             told = (row.last, row.since, row.state == COUNTED)
             if told != (batch.last, batch.since, batch.gap is None):
                 raise Broken(f"{where} is not what is said of it")
+            batch = _as_counted(where, batch, row.folded)
             # Who lost batches may have lost the hash before them too.
             any_prev = late or self.hash is None or (batch.gap is not None and batch.prev == FIRST)
             if not any_prev and batch.prev != self.hash:
@@ -51,6 +53,14 @@ class Walk:
         if not late:
             self.settled, self.hash = row.last, None if row.state == GAP else row.hash
         return batch
+
+
+def _as_counted(where: str, batch: Batch, folded: str | None) -> Batch:
+    """A batch with values beyond a bound folded as they were when it was counted."""
+    try:
+        return unfolded(batch, folded)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        raise Broken(f"{where}: what of it was folded is not what its rows are") from None
 
 
 def _own(where: str, row: sa.Row[Any]) -> bytes:
@@ -83,9 +93,9 @@ def _plain(where: str, body: bytes, coding: str | None) -> bytes:
 def add(sums: dict[int, dict[What, int]], time: int, batch: Batch) -> None:
     """Add what a batch counts to sums of its edge, as of this minute (hour, day)."""
     values = sums.setdefault(time, {})
-    for customer, meter, route, value in batch.rows:
-        what = (batch.region, customer, meter, route)
-        values[what] = values.get(what, 0) + value
+    for row in batch.rows:
+        of = (batch.region, *what(row))
+        values[of] = values.get(of, 0) + row[3]
 
 
 async def checkpoint_of(connection: AsyncConnection, edge: str) -> sa.Row[Any] | None:
@@ -115,8 +125,8 @@ async def series_of(connection: AsyncConnection, edge: str) -> dict[What, int]:
     """The numbers of an edge's series."""
     columns = series.c
     found = await connection.execute(
-        sa.select(columns.id, columns.region, columns.customer, columns.meter, columns.route).where(
+        sa.select(columns.id, columns.region, columns.customer, columns.meter, columns.route, columns.dimensions).where(
             columns.edge == edge
         )
     )
-    return {(region, customer, meter, route): number for number, region, customer, meter, route in found}
+    return {(region, *names): number for number, region, *names in found}

@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
@@ -16,13 +16,16 @@ import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
+from edgeproxy.alerts.alert import raise_all
 from edgeproxy.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
+from edgeproxy.ledger.alarms import alarms
 from edgeproxy.ledger.arrival import Arrival
 from edgeproxy.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved, refused
 from edgeproxy.ledger.chain_audit import hash_before
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.quarantine_room import QuarantineRoom
+from edgeproxy.ledger.values import Values
 from edgeproxy.ledger.writer import Ledger, TooMuch
 
 TRANSACTION_ROWS_MAX = 50_000
@@ -72,11 +75,21 @@ class IngestMetrics(Protocol):
 class Ingest:
     """The queue to the database. `run` serves it until `end`."""
 
-    def __init__(self, database: Database, names: Names, metrics: IngestMetrics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        names: Names,
+        metrics: IngestMetrics,
+        heard: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
+    ) -> None:
+        """`heard` is called with the customers and meters of which something was counted."""
+        self._heard = heard
         self._database = database
         self._names = names
         self._metrics = metrics
         self._ledger = Ledger(database)
+        self.values = Values(database, {})
+        """The values of dimensions that customers have."""
         self._log = log.get()
         self._squeeze = zstandard.ZstdCompressor(level=1)
         self._queue: deque[Waiting] = deque()
@@ -165,6 +178,7 @@ class Ingest:
             raise
         except Exception as failure:
             self._ledger.forget(arrival.edge for arrival in arrivals)
+            self.values.forget()
             if isinstance(failure, TooMuch) or is_too_much(failure):
                 if len(group) > 1:
                     for waiting in group:
@@ -236,7 +250,12 @@ class Ingest:
                         last[arrival.edge] = arrival
             counted = zip(arrivals, outcomes, strict=True)
             some = [one.batch for one, outcome in counted if outcome.verdict in (Verdict.COUNT, Verdict.MEND)]
-            begun = await self._ledger.count(connection, [batch for batch in some if batch is not None])
+            as_sent = [batch for batch in some if batch is not None]
+            as_counted, notes, passed = await self.values.fold_batches(connection, as_sent)
+            begun = await self._ledger.count(connection, as_counted)
+            folded = {(one.edge, one.seq): note for one, note in zip(as_sent, notes, strict=True) if note is not None}
+            for row in (*new, *mended):
+                row["folded"] = folded.get((row["edge"], row["seq"])) if row["state"] == COUNTED else None
             # One that came broken and then whole in the same transaction is among both.
             if new:
                 await connection.execute(sa.insert(batches), new)
@@ -244,7 +263,10 @@ class Ingest:
                 key_of = (batches.c.edge == row["edge"]) & (batches.c.seq == row["seq"])
                 await connection.execute(sa.update(batches).where(key_of).values(row))
             await self._move(connection, marks, last, now)
-        await self._names.found((customer for customer, _, _ in begun), (meter for _, meter, _ in begun))
+            judged = [(arrival, outcome.verdict) for arrival, outcome in zip(arrivals, outcomes, strict=True)]
+            await raise_all(connection, [*alarms(judged, now / 1000), *passed])
+        self._heard({row[:2] for batch in some if batch is not None for row in batch.rows})
+        await self._names.found((customer for customer, *_ in begun), (meter for _, meter, *_ in begun))
         return outcomes
 
     async def _marks(self, connection: AsyncConnection, group: Sequence[Waiting], now: int) -> dict[str, Mark]:

@@ -5,7 +5,7 @@ transaction. What came stays beside it with its hash, which the next batch names
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -13,14 +13,17 @@ import sqlalchemy as sa
 import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.alerts.alert import raise_all
+from edgeproxy.config.models import Meter
 from edgeproxy.database.database import Database, is_too_much
 from edgeproxy.database.schema import COUNTED, GAP, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.ledger.arrival import Named, arrive, inflate
 from edgeproxy.ledger.chain_audit import hash_before
 from edgeproxy.ledger.ingest import TOO_LARGE
 from edgeproxy.ledger.queries import written
-from edgeproxy.ledger.writer import Ledger, TooMuch, What
-from edgeproxy.usage.batch import FIRST, NAME, NUMBER_MAX, BadBatch, Batch, body, digest, read
+from edgeproxy.ledger.values import Values
+from edgeproxy.ledger.writer import Ledger, TooMuch
+from edgeproxy.usage.batch import FIRST, NAME, NUMBER_MAX, BadBatch, Batch, What, body, digest, read
 
 LISTED_MAX = 1000
 """Batches that are listed at once."""
@@ -121,14 +124,21 @@ async def nothing(connection: AsyncConnection, edge: str, seq: int) -> bytes | N
 
 
 async def replay(
-    database: Database, edge: str, seq: int, given: bytes | None = None, *, record: Record | None = None
+    database: Database,
+    edge: str,
+    seq: int,
+    given: bytes | None = None,
+    *,
+    record: Record | None = None,
+    meters: Mapping[str, Meter] | None = None,
 ) -> Replayed:
     """Count a batch that is in quarantine: by its own body, which a later version may be able to read, or by the one
-    that is `given` in its place, uncompressed. `record` is called within the transaction that counts. Raises Refused.
+    that is `given` in its place, uncompressed. `record` is called within the transaction that counts; `meters` bound
+    the values of their dimensions. Raises Refused.
     """
     try:
         async with database.writing() as connection:
-            done = await _replay(connection, Ledger(database), edge, seq, given)
+            done = await _replay(connection, Ledger(database), Values(database, meters or {}), edge, seq, given)
             if record is not None and not done.again:
                 await record(connection, done)
             return done
@@ -140,7 +150,9 @@ async def replay(
         raise
 
 
-async def _replay(connection: AsyncConnection, counts: Ledger, edge: str, seq: int, given: bytes | None) -> Replayed:
+async def _replay(
+    connection: AsyncConnection, counts: Ledger, values: Values, edge: str, seq: int, given: bytes | None
+) -> Replayed:
     if not _can_be(edge, seq):
         raise Refused(404, f"there is no batch {seq} of {edge}")
     # Locked as by whoever counts an edge's batches: two who replay, and an edge that sends it once more, take turns.
@@ -159,10 +171,12 @@ async def _replay(connection: AsyncConnection, counts: Ledger, edge: str, seq: i
     prev = await hash_before(connection, edge, seq)
     if prev not in (None, batch.prev):
         raise Refused(422, f"its prev is {batch.prev}, and the batch before it has the hash {prev}")
-    begun = await counts.count(connection, [batch])
+    (as_counted,), (folded,), passed = await values.fold_batches(connection, [batch])
+    begun = await counts.count(connection, [as_counted])
+    await raise_all(connection, passed)
     note = f"replayed on {datetime.fromtimestamp(time.time(), UTC):%Y-%m-%d %H:%M:%S} UTC: it {row.why}"
     said: dict[str, Any] = {"state": COUNTED, "why": note, "rows": len(batch.rows)}
-    said |= {"since": batch.since, "until": batch.until}
+    said |= {"since": batch.since, "until": batch.until, "folded": folded}
     whole = _plain(row.body, row.coding) if given is None else given
     small = zstandard.ZstdCompressor().compress(whole)
     # Where it is what the edge has hashed, it is the batch itself that came broken at first.
@@ -191,7 +205,7 @@ def _meant(row: Any, given: bytes | None) -> Batch:
 
 
 def _counted(batch: Batch, *, again: bool, begun: set[What] | None = None) -> Replayed:
-    total = sum(value for *_, value in batch.rows)
+    total = sum(row[3] for row in batch.rows)
     return Replayed(len(batch.rows), total, batch.minute, again, begun or set())
 
 

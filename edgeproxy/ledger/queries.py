@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,7 +18,8 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.database.schema import DAY, HOUR, MINUTE, ledger, series
+from edgeproxy.config import dimensions
+from edgeproxy.database.schema import DAY, HOUR, MINUTE, ledger, series, series_dimensions
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.rollup import Rolled
 from edgeproxy.ledger.sources import NotKept, Source, sources
@@ -40,7 +41,8 @@ CLOCK = tuple(f"T{hour:02}:{minute}:" for hour in range(24) for minute in SIXTY)
 """The minutes of a day, as they are written."""
 SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 NAMES = {"customer": series.c.customer, "meter": series.c.meter, "route": series.c.route, "region": series.c.region}
-DIMENSIONS = (*SECONDS, *NAMES)
+FIELDS = (*SECONDS, *NAMES)
+"""What all usage can be grouped by; some of it by dimensions too."""
 
 Key = tuple[int | str, ...]
 """The fields of a row but for its value: Unix seconds and names."""
@@ -80,7 +82,7 @@ class Asked:
                 if name in SECONDS:
                     if type(field) is not int or not 0 <= field <= UNIX_SECONDS_MAX:
                         raise ValueError
-                elif not isinstance(field, str) or not is_name(field):
+                elif not isinstance(field, str) or not (is_name(field) or (field == "" and name not in NAMES)):
                     raise ValueError
         except (ValueError, binascii.Error):
             raise BadQuery("cursor: is none that was given here as next for such a question") from None
@@ -99,15 +101,22 @@ class Asked:
         return min((SECONDS[name] for name in self.by if name in SECONDS), default=DAY)
 
 
-def asked(query: Mapping[str, str], now: float) -> Asked:
-    """The question of a query string; by default of the month so far. Raises BadQuery."""
+def split_by(query: Mapping[str, str]) -> set[str]:
+    """What a query string asks to group by that must be a dimension."""
+    return {name for name in query.get("by", "").split(",") if name not in FIELDS and dimensions.NAME.fullmatch(name)}
+
+
+def asked(query: Mapping[str, str], now: float, known: Collection[str] = ()) -> Asked:
+    """The question of a query string; by default of the month so far. `known`: the dimensions that there are. Raises
+    BadQuery.
+    """
     unknown = [name for name in query if name not in PARAMETERS]
     if unknown:
         raise BadQuery(f"{unknown[0][:40]!r} is not known here, there are {', '.join(PARAMETERS)}")
     by = tuple(filter(None, query.get("by", "").split(",")))
-    for dimension in by:
-        if dimension not in DIMENSIONS:
-            raise BadQuery(f"by: {dimension[:40]!r} is not known, there are {', '.join(DIMENSIONS)}")
+    for field in by:
+        if field not in FIELDS and field not in known:
+            raise BadQuery(f"by: {field[:40]!r} is not known, there are {', '.join((*FIELDS, *sorted(known)))}")
     if len(set(by)) < len(by):
         raise BadQuery("by: names something twice")
     for name in ("customer", "meter"):
@@ -236,7 +245,8 @@ def statement_of(question: Asked, rolled: Rolled) -> sa.Select[Any]:
         raise BadQuery(str(gone).format(written(gone.since))) from None
     if not taken:
         taken = [Source(ledger, 0, 0)]
-    parts = [_part(source, question, rolled) for source in taken]
+    of = _series_of(question)
+    parts = [_part(source, question, rolled, of) for source in taken]
     part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
     keys = [part.c[name] for name in question.by]
     value = part.c.value
@@ -249,21 +259,57 @@ def statement_of(question: Asked, rolled: Rolled) -> sa.Select[Any]:
     return statement.group_by(*keys).order_by(*keys)
 
 
-def _part(source: Source, question: Asked, rolled: Rolled) -> sa.Select[Any]:
+def _part(source: Source, question: Asked, rolled: Rolled, of: sa.FromClause) -> sa.Select[Any]:
     """What a table has of it, each row by itself: its fields and its value."""
     times = {name: (source.time - source.time % seconds) for name, seconds in SECONDS.items()}
-    keys: Iterable[sa.ColumnElement[Any]] = [{**times, **NAMES}[name].label(name) for name in question.by]
+    keys: Iterable[sa.ColumnElement[Any]] = [
+        times[name].label(name) if name in times else of.c[name].label(name) for name in question.by
+    ]
     table = source.table
     statement = (
         sa.select(*keys, table.c.value)
-        .select_from(table.join(series, series.c.id == table.c.series))
+        .select_from(table.join(of, of.c.id == table.c.series))
         .where(source.condition(rolled))
     )
+    return statement if of is not series else statement.where(*_asked_for(question))
+
+
+def _asked_for(question: Asked) -> list[sa.ColumnElement[bool]]:
+    """Whose series and of what."""
+    found = []
     if question.customer is not None:
-        statement = statement.where(series.c.customer == question.customer)
+        found.append(series.c.customer == question.customer)
     if question.meter is not None:
-        statement = statement.where(series.c.meter == question.meter)
-    return statement
+        found.append(series.c.meter == question.meter)
+    return found
+
+
+def _series_of(question: Asked) -> sa.FromClause:
+    """The series; where dimensions are asked for, with the value that each has of these.
+
+    These are put together before anything is counted: of a series once, and not once a minute.
+    """
+    names = [name for name in question.by if name not in FIELDS]
+    if not names:
+        return series
+    whole: sa.FromClause = series
+    values: list[sa.ColumnElement[Any]] = []
+    for name in names:
+        of_name = series_dimensions.alias(f"of_{len(values)}")
+        whole = whole.outerjoin(of_name, (of_name.c.name == name) & (of_name.c.series == series.c.id))
+        values.append(sa.func.coalesce(of_name.c.value, "").label(name))
+    columns = [column for name, column in NAMES.items() if name in question.by]
+    found = sa.select(series.c.id, *columns, *values).select_from(whole).where(*_asked_for(question))
+    return found.cte("split").prefix_with("MATERIALIZED")
+
+
+async def dimensions_among(connection: AsyncConnection, some: Iterable[str]) -> set[str]:
+    """Which of these are dimensions of usage in the ledger."""
+    found: set[str] = set()
+    for name in some:
+        there = sa.select(series_dimensions.c.name).where(series_dimensions.c.name == name).limit(1)
+        found.update((await connection.execute(there)).scalars())
+    return found
 
 
 async def names(connection: AsyncConnection) -> tuple[set[str], set[str]]:

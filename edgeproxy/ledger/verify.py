@@ -14,6 +14,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.config import dimensions
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import (
     COUNTED,
@@ -33,6 +34,7 @@ from edgeproxy.database.schema import (
     hours,
     ledger,
     series,
+    series_dimensions,
 )
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.chain_audit import Broken, Walk, What, add, checkpoint_of, series_of
@@ -78,7 +80,30 @@ async def verify(database: Database) -> Sums:
         stranger = (await connection.execute(strangers)).scalar_one_or_none()
         if stranger is not None:
             raise Broken(f"edge {stranger} has usage, and never shipped")
+        await _verify_dimensions(connection)
     return sums
+
+
+async def _verify_dimensions(connection: AsyncConnection) -> None:
+    """Whether usage is grouped by the dimensions that it has; raises Broken."""
+    one = series_dimensions.c
+    wanted = {
+        (number, name): value
+        for number, text in await connection.execute(
+            sa.select(series.c.id, series.c.dimensions).where(series.c.dimensions != "")
+        )
+        for name, value in dimensions.read(text).items()
+    }
+    found = {
+        (number, name): value
+        for number, name, value in await connection.execute(sa.select(one.series, one.name, one.value))
+    }
+    for number, name in sorted(wanted.keys() | found.keys()):
+        if wanted.get((number, name)) != found.get((number, name)):
+            raise Broken(
+                f"series {number} is grouped by {name} as {found.get((number, name))}, "
+                f"and is of {wanted.get((number, name))}"
+            )
 
 
 class Edge:
@@ -129,22 +154,26 @@ class Edge:
         others = await self._days()
         columns = events.c
         minute = (columns.time - columns.time % MINUTE).label("minute")
+        split = sa.func.coalesce(columns.folded, columns.dimensions).label("split")
         value = sa.cast(sa.func.sum(columns.value), sa.BigInteger)
         statement = (
-            sa.select(minute, columns.customer, columns.meter, value, sa.func.count())
-            .group_by(minute, columns.customer, columns.meter)
+            sa.select(minute, columns.customer, columns.meter, split, value, sa.func.count())
+            .where(columns.is_summed == 1)
+            .group_by(minute, columns.customer, columns.meter, split)
             .order_by(minute)
         )
-        total = number = 0
+        readings = sa.select(sa.func.count()).select_from(events).where(columns.is_summed == 0)
+        number = (await self._connection.execute(readings)).scalar_one()
+        total = 0
         said: dict[int, dict[What, int]] = {}
         day = None
-        async for at, customer, meter, sum_, count in await self._connection.stream(statement):
+        async for at, customer, meter, text, sum_, count in await self._connection.stream(statement):
             if day is not None and at - at % DAY != day:
                 total += await self._day(day, said)
                 said = {}
             day = at - at % DAY
             others.discard(day)
-            said.setdefault(at, {})[EVENTS_REGION, customer, meter, EVENTS_ROUTE] = sum_
+            said.setdefault(at, {})[EVENTS_REGION, customer, meter, EVENTS_ROUTE, text] = sum_
             number += count
         if day is not None:
             total += await self._day(day, said)
@@ -256,8 +285,8 @@ class Edge:
 
 def named(what: What) -> str:
     """A series in words."""
-    region, customer, meter, route = what
-    return f"{customer} {meter} {route} of {region}"
+    region, customer, meter, route, dimensions = what
+    return f"{customer} {meter} {route}{' ' if dimensions else ''}{dimensions} of {region}"
 
 
 def summed(cells: Cells, unit: int) -> Cells:

@@ -6,18 +6,17 @@ from collections.abc import Iterable, Mapping
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.config import dimensions
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import MINUTE_VALUE_MAX, days, edges, hours, ledger, series
 from edgeproxy.ledger import rollup
-from edgeproxy.usage.batch import Batch
+from edgeproxy.usage.batch import Batch, What, what
 
 SERIES_REMEMBERED_MAX = 1_000_000
 """Series whose numbers are remembered, some 200 bytes each; those of edges that were quiet longest are forgotten."""
 
 Where = tuple[str, str]
 """Edge and region."""
-What = tuple[str, str, str]
-"""Customer, meter and route."""
 
 
 class TooMuch(Exception):
@@ -85,25 +84,33 @@ class Ledger:
             known = self._known[where] = {}
             await self._learn(connection, where, known)
         self._known.move_to_end(where)
-        missing = {row[:3] for row in batch.rows if row[:3] not in known}
+        counted = [what(row) for row in batch.rows]
+        missing = {one for one in counted if one not in known}
         if missing:
-            await self._database.begin_series(connection, [(*where, *what) for what in sorted(missing)])
+            await self._database.begin_series(connection, [(*where, *one) for one in sorted(missing)])
             await self._learn(connection, where, known)
+            split = [
+                {"series": known[one], "name": name, "value": value}
+                for one in missing
+                for name, value in dimensions.read(one[3]).items()
+            ]
+            if split:
+                await self._database.split_series(connection, split)
             begun |= missing
             self._make_room()
-        return [known[row[:3]] for row in batch.rows]
+        return [known[one] for one in counted]
 
     async def _learn(self, connection: AsyncConnection, where: Where, known: dict[What, int]) -> None:
         """Read the series of an edge that are not known yet: their numbers are above those that are."""
         above = max(known.values(), default=-1)
         columns = series.c
         found = await connection.execute(
-            sa.select(columns.id, columns.customer, columns.meter, columns.route).where(
+            sa.select(columns.id, columns.customer, columns.meter, columns.route, columns.dimensions).where(
                 columns.edge == where[0], columns.region == where[1], columns.id > above
             )
         )
-        for number, customer, meter, route in found:
-            known[customer, meter, route] = number
+        for number, customer, meter, route, split in found:
+            known[customer, meter, route, split] = number
 
     def _make_room(self) -> None:
         size = sum(map(len, self._known.values()))

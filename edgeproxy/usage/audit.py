@@ -94,7 +94,7 @@ def unshipped(folder: Path, bytes_max: int | None = None) -> dict[str, int] | No
     for path in after:
         for batch in _batches(path):
             if batch.seq > watermark:
-                for _, meter, _, value in batch.rows:
+                for _, meter, _, value, *_ in batch.rows:
                     totals[meter] = totals.get(meter, 0) + value
     return totals
 

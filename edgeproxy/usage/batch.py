@@ -5,6 +5,8 @@ A body is one JSON object of version 1 of this form:
     {"edge": ID, "region": NAME, "seq": N, "from": UNIX, "to": UNIX, "prev": HASH,
      "rows": [[customer, meter, route, value], …]}
 
+A row of usage that is split further has a fifth part, its dimensions: `{"model": "m1"}`.
+
 `seq` counts from 1 for the life of an edge's identity, `prev` is the SHA-256 of the body before (FIRST for the first),
 and what is counted belongs to the minute of `from`. `"long": true` flags a span beyond that minute. Instead of
 `rows`, `"gap": {"from_seq", "to_seq", "why"}` owns up to batches that are gone for good: its `seq` is `from_seq`, what
@@ -21,13 +23,16 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from edgeproxy.config import dimensions
+from edgeproxy.config.dimensions import DIMENSIONS_MAX, is_dimensions, is_written
+
 VERSION = 1
 FIRST = "0" * 64
 """`prev` of the first batch."""
 ROWS_MAX = 20_000
 """Rows of a batch; who has more makes several."""
 BODY_BYTES_MAX = 16 << 20
-"""Bytes of a body: more than ROWS_MAX of the longest names."""
+"""Bytes of a body: more than ROWS_MAX of the longest names, or of what an edge can count apart (TALLY_KEY_BYTES)."""
 NUMBER_MAX = (1 << 63) - 1
 """The largest value, and the largest seq."""
 UNIX_SECONDS_MAX = 253_402_300_799
@@ -43,9 +48,9 @@ SMALL_BYTES = 256 << 10
 """Bytes of a body that makes no more than some megabytes of values, whatever is in it."""
 STRING_BYTES_MAX = 4000
 """Bytes of the longest string of a body, as JSON writes it: a `why` whose characters are all escaped."""
-STRUCTURE_MAX = {b"[": ROWS_MAX + 1, b"{": 2, b",": 4 * ROWS_MAX + 16}
+STRUCTURE_MAX = {b"[": ROWS_MAX + 1, b"{": ROWS_MAX + 2, b",": (4 + DIMENSIONS_MAX) * ROWS_MAX + 16}
 """How often each of these is there outside of strings."""
-QUOTES_MAX = 6 * ROWS_MAX + 64
+QUOTES_MAX = (6 + 4 * DIMENSIONS_MAX) * ROWS_MAX + 64
 """How many quotes there are."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -54,8 +59,10 @@ HASH = re.compile(r"[0-9a-f]{64}")
 ANONYMOUS = "-"
 """The customer of requests without a key."""
 
-Row = tuple[str, str, str, int]
-"""Customer, meter, route and by how much the count grew."""
+Row = tuple[str, str, str, int] | tuple[str, str, str, int, str]
+"""Customer, meter, route, by how much the count grew, and the text of its dimensions where there are any."""
+What = tuple[str, str, str, str]
+"""Customer, meter, route and the text of the dimensions, empty where there are none."""
 
 NEEDED = ("edge", "region", "seq", "from", "to", "prev")
 KNOWN = {*NEEDED, "rows", "gap", "long", "version"}
@@ -102,6 +109,17 @@ class Batch(NamedTuple):
         return self.seq if self.gap is None else self.gap.to_seq
 
 
+def what(row: Row) -> What:
+    """What a row counts."""
+    return (row[0], row[1], row[2], row[4] if len(row) == 5 else "")
+
+
+def row_of(counted: What, value: int) -> Row:
+    """The row that says by how much this has grown."""
+    customer, meter, route, split = counted
+    return (customer, meter, route, value, split) if split else (customer, meter, route, value)
+
+
 def is_long(since: int, until: int) -> bool:
     """Whether a span does not lie within one minute, the end of the minute included."""
     return until > since - since % MINUTE_SECONDS + MINUTE_SECONDS
@@ -123,7 +141,8 @@ def body(batch: Batch) -> bytes:
     if batch.long:
         said["long"] = True
     if batch.gap is None:
-        said["rows"] = sorted(batch.rows)
+        rows = sorted(batch.rows)
+        said["rows"] = [(*row[:4], dimensions.read(row[4])) if len(row) == 5 else row for row in rows]
     else:
         said["gap"] = batch.gap._asdict()
     return orjson.dumps(said)
@@ -189,10 +208,16 @@ def is_sparse(body: bytes) -> bool:
 
 def _rows(said: Any, faults: list[str]) -> tuple[Row, ...]:
     """Rows as JSON has them, which may still hold anything."""
-    if not isinstance(said, list) or not all(type(row) is list and len(row) == 4 for row in said):
-        faults.append("has rows that are no list of [customer, meter, route, value]")
+    if not isinstance(said, list) or not all(type(row) is list and len(row) in (4, 5) for row in said):
+        faults.append("has rows that are no list of [customer, meter, route, value], or of these and dimensions")
         return ()
-    return tuple([(customer, meter, route, value) for customer, meter, route, value in said])
+    if all(len(row) == 4 for row in said):
+        return tuple([(customer, meter, route, value) for customer, meter, route, value in said])
+    for index, row in enumerate(said):
+        if len(row) == 5 and not is_dimensions(row[4]):
+            faults.append(f"has dimensions in row {index} that are none")
+            return ()
+    return tuple([(*row[:4], dimensions.written(row[4])) if len(row) == 5 else (*row,) for row in said])
 
 
 def _gap(said: Any, faults: list[str]) -> Gap | None:
@@ -240,18 +265,18 @@ def _faults_of_gap(batch: Batch, gap: Gap) -> list[str]:
 def _faults_of_rows(rows: tuple[Row, ...]) -> list[str]:
     """Find what is wrong with rows. The hot part of reading: looks at single values only where something is."""
     try:
-        for customer, meter, route, value in rows:
+        for customer, meter, route, value, *split in rows:
             # By name first: names recur, and what was found of them is remembered.
             if not (_named(customer) and _named(meter) and _routed(route) and type(value) is int):
                 break
-            if not 0 < value <= NUMBER_MAX or meter == ANONYMOUS:
+            if not 0 < value <= NUMBER_MAX or meter == ANONYMOUS or (split and not is_written(split[0])):
                 break
         else:
             return []
     except TypeError:
         pass  # Something that cannot be remembered: a list or a mapping.
     faults = []
-    for index, (customer, meter, route, value) in enumerate(rows):
+    for index, (customer, meter, route, value, *split) in enumerate(rows):
         if not _is_name(customer) and customer != ANONYMOUS:
             faults.append(f"has a customer in row {index} that is no name")
         if not _is_name(meter):
@@ -260,6 +285,8 @@ def _faults_of_rows(rows: tuple[Row, ...]) -> list[str]:
             faults.append(f"has a route in row {index} that is none")
         if not _is_between(1, value, NUMBER_MAX):
             faults.append(f"has a value in row {index} that is no whole number from 1 to 2^63 - 1")
+        if split and not is_written(split[0]):
+            faults.append(f"has dimensions in row {index} that are none")
         if len(faults) >= PROBLEMS_SHOWN_MAX:
             break
     return faults

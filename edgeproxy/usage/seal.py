@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from edgeproxy.config.dimensions import is_written
 from edgeproxy.counters import columns
 from edgeproxy.counters.base import stamp
 from edgeproxy.counters.columns import NoFreeColumn
@@ -31,6 +32,7 @@ from edgeproxy.counters.locks import FileLock
 from edgeproxy.counters.setup import file_name, generations
 from edgeproxy.counters.store import IDENTITY_FILE, Store
 from edgeproxy.counters.tallies import COUNTER, TallyTable, names
+from edgeproxy.counters.usage_key import counted_by, usage_key
 from edgeproxy.usage import identity
 from edgeproxy.usage.batch import (
     ANONYMOUS,
@@ -42,9 +44,12 @@ from edgeproxy.usage.batch import (
     ROWS_MAX,
     Batch,
     Row,
+    What,
     body,
     is_long,
     read,
+    row_of,
+    what,
 )
 from edgeproxy.usage.identity import SPOOL, Identity
 from edgeproxy.usage.segment import BASE, Disk, Mark
@@ -159,8 +164,7 @@ class Sealer:
         for record in self.spool.recent:
             rows = read(record.body).rows
             for file, number, of, total in record.marks:
-                customer, meter, route, _ = rows[of]
-                latest[file, number, f"{customer}\0{meter}\0{route}".encode()] = total
+                latest[file, number, usage_key(what(rows[of]))] = total
         files = _files(self.store)
         lost: list[tuple[int, int, bytes, int]] = []
         for (file, number, key), total in latest.items():
@@ -271,7 +275,7 @@ class Sealer:
                 # Nothing that an edge counts: the file is damaged. The others are sealed.
                 faults.append(f"{key!r} with {value} more is no row of a batch, and is not sealed")
             else:
-                increases.append(((*name, value), key, totals))
+                increases.append((row_of(name, value), key, totals))
         increases.sort()
         return increases
 
@@ -381,11 +385,12 @@ def _parts(increases: list[Increase]) -> Iterator[Part]:
 
 
 @lru_cache(1 << 16)
-def _name(key: bytes) -> tuple[str, str, str] | None:
-    """Split a key into customer, meter and route; None where it is no row of a batch."""
+def _name(key: bytes) -> What | None:
+    """What a key counts; None where it is no row of a batch."""
     try:
-        customer, meter, route = names(key)
+        counted = counted_by(key)
     except ValueError:
         return None
+    customer, meter, route, split = counted
     named = (customer == ANONYMOUS or NAME.fullmatch(customer)) and NAME.fullmatch(meter) and ROUTE.fullmatch(route)
-    return (customer, meter, route) if named else None
+    return counted if named and (not split or is_written(split)) else None

@@ -151,7 +151,7 @@ def before(batch: Batch, counted: int) -> int:
 
 def values(batch: Batch) -> int:
     """Sum the values of a batch."""
-    return sum(value for *_, value in batch.rows)
+    return sum(row[3] for row in batch.rows)
 
 
 def discarded(folder: Path) -> tuple[Given, ...]:

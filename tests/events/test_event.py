@@ -7,9 +7,15 @@ from typing import Any
 import orjson
 import pytest
 
+from edgeproxy.config.models import Meter
 from edgeproxy.events.event import BODY_BYTES_MAX, EVENTS_MAX, BadBody, BadEvent, Event, differences, objects, read
 
 NOW = 1_800_000_000.0
+METERS = {
+    "tokens": Meter.model_validate({"count": "events", "dimensions": {"model": 50, "agent": 2}}),
+    "users": Meter.model_validate({"count": "events", "aggregate": "unique"}),
+    "seats": Meter.model_validate({"count": "events", "aggregate": "max"}),
+}
 OURS = {
     "id": "e-1",
     "source": "billing/worker",
@@ -34,13 +40,39 @@ EVENT = Event("billing/worker", "e-1", "acme", "tokens", 12, 1_799_999_970, "r-1
 
 @pytest.mark.parametrize("said", [OURS, CLOUD])
 def test_both_forms_say_the_same(said: dict[str, Any]) -> None:
-    assert read(said, {"tokens"}, NOW) == EVENT
+    assert read(said, METERS, NOW) == EVENT
     assert EVENT.minute == 1_799_999_940
+
+
+@pytest.mark.parametrize("form", [OURS, CLOUD])
+def test_dimensions_are_the_same_in_any_order_and_part_of_the_content(form: dict[str, Any]) -> None:
+    def event(dimensions: dict[str, str]) -> Event:
+        if form is CLOUD:
+            return read({**CLOUD, "data": {"value": 12, "dimensions": dimensions}}, METERS, NOW)
+        return read({**OURS, "dimensions": dimensions}, METERS, NOW)
+
+    one = event({"model": "m1", "agent": "a"})
+    assert one.dimensions == '{"agent":"a","model":"m1"}'
+    assert differences(one, event({"agent": "a", "model": "m1"})) == []
+    assert differences(one, event({"agent": "b", "model": "m1"})) == ["dimensions"]
+    assert event({}).dimensions == ""
+
+
+def test_what_counts_once_is_a_text_or_a_number_and_a_reading_is_no_sum() -> None:
+    users = [read({**OURS, "meter": "users", "value": value}, METERS, NOW) for value in ("u-1", 7, "7")]
+    assert [(user.value, user.item, user.is_summed) for user in users] == [
+        (1, "u-1", False),
+        (1, "7", False),
+        (1, "7", False),
+    ]
+    assert differences(users[0], users[1]) == ["value"]
+    seats = read({**OURS, "meter": "seats"}, METERS, NOW)
+    assert (seats.value, seats.item, seats.is_summed) == (12, None, False)
 
 
 def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> None:
     undated = {name: value for name, value in OURS.items() if name != "time"}
-    first, again = read(undated, {"tokens"}, NOW), read(undated, {"tokens"}, NOW + 99)
+    first, again = read(undated, METERS, NOW), read(undated, METERS, NOW + 99)
     assert (first.time, first.is_dated) == (int(NOW), False)
     assert differences(first, again) == []
     assert differences(first, EVENT) == []
@@ -55,7 +87,7 @@ def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> Non
         ({"source": None}, "source: is not a text"),
         ({"customer": "a b"}, "customer: is not a name"),
         ({"customer": "~events"}, "customer: is not a name"),
-        ({"meter": "seats"}, "meter: seats is no meter that counts events"),
+        ({"meter": "disks"}, "meter: disks is no meter that counts events"),
         ({"value": -1}, "value: is not a whole number from 0"),
         ({"value": 1.0}, "value: is not a whole number"),
         ({"value": True}, "value: is not a whole number"),
@@ -70,12 +102,18 @@ def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> Non
         ({"custmer": "acme"}, "custmer: unknown field, did you mean customer?"),
         ({"xyzzy": 1}, "xyzzy: unknown field"),
         ({"xy\0zzy": 1}, "xy?zzy: unknown field"),
-        ({"dimensions": {"model": "m1"}}, "dimensions: are not supported yet"),
+        ({"dimensions": ["m1"]}, 'dimensions: are no object such as {"model": "m1"}'),
+        ({"dimensions": {"modell": "m1"}}, "dimensions: modell is no dimension of tokens, did you mean model?"),
+        ({"dimensions": {"x": "m1"}}, "dimensions: x is no dimension of tokens"),
+        ({"dimensions": {"model": "~mine"}}, "dimensions: model is not 1 to 64 visible characters"),
+        ({"dimensions": {"model": 1}}, "dimensions: model is not 1 to 64 visible characters"),
+        ({"meter": "users", "value": None}, "value: is neither a whole number nor a text"),
+        ({"meter": "users", "value": ""}, "value: is neither a whole number nor a text"),
     ],
 )
 def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str) -> None:
     with pytest.raises(BadEvent) as caught:
-        read({**OURS, **change}, {"tokens"}, NOW)
+        read({**OURS, **change}, METERS, NOW)
     assert str(caught.value).startswith(why)
 
 
@@ -92,7 +130,7 @@ def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str)
 )
 def test_what_is_no_cloud_event(said: Any, why: str) -> None:
     with pytest.raises(BadEvent, match=why):
-        read(said, {"tokens"}, NOW)
+        read(said, METERS, NOW)
 
 
 def test_one_object_an_array_and_lines_are_alike() -> None:
@@ -126,4 +164,4 @@ def test_any_json_is_an_event_or_told_why_not(seed: int) -> None:
         for name in chance.sample([*said], chance.randrange(3)):
             said[name] = chance.choice(odd)
         with contextlib.suppress(BadEvent):
-            assert isinstance(read(said, {"tokens"}, NOW), Event)
+            assert isinstance(read(said, METERS, NOW), Event)

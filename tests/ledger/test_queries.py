@@ -140,7 +140,7 @@ def _drawn(chance: random.Random, now: int) -> Asked:
     step = chance.choice([1, MINUTE, HOUR, DAY])
     since = (now - chance.choice([HOUR, DAY, 5 * DAY, 60 * DAY])) // step * step
     until = chance.choice([since + chance.choice([0, 1, 7 * MINUTE, HOUR, 2 * DAY]), now, now + 2 * DAY]) // step * step
-    by = chance.sample(queries.DIMENSIONS, chance.choice([0, 1, 1, 2, 3]))
+    by = chance.sample(queries.FIELDS, chance.choice([0, 1, 1, 2, 3]))
     customer = chance.choice([None, f"c{chance.randrange(4)}"])
     return Asked(customer, chance.choice([None, "requests"]), since, max(since, until), tuple(by))
 

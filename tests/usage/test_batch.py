@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.config.dimensions import written
 from edgeproxy.usage import batch as batches
 from edgeproxy.usage.batch import (
     BODY_BYTES_MAX,
@@ -21,6 +22,8 @@ from edgeproxy.usage.batch import (
     body,
     digest,
     read,
+    row_of,
+    what,
 )
 
 ROW = ("acme", "requests", "v1", 3)
@@ -37,6 +40,10 @@ AFTER = Batch(
 )
 GAP = Batch("edge-00ff", "eu-west", 3, 1_790_000_900, 1_790_000_900, FIRST, gap=Gap(3, 9, "the disk was damaged"))
 
+SPLIT = BATCH._replace(
+    rows=(("acme", "requests", "v1", 3), ("acme", "requests", "v1", 4, '{"agent":"a","model":"m/1"}'))
+)
+
 VECTORS = [
     (
         BATCH,
@@ -52,6 +59,12 @@ VECTORS = [
         "11c024a1e5548bc8f8dc491ce531a9bc8a0f31f4be27c3c5cb062c129faa3b52",
     ),
     (
+        SPLIT,
+        b'{"edge":"edge-00ff","region":"eu-west","seq":1,"from":1790000040,"to":1790000045,"prev":"' + b"0" * 64
+        + b'","rows":[["acme","requests","v1",3],["acme","requests","v1",4,{"agent":"a","model":"m/1"}]]}',
+        "0f4ae5344cdb3ff4690892934afc97b3ec8fbfa5bbde6fd185ee8c2d7edbdf6e",
+    ),
+    (
         GAP,
         b'{"edge":"edge-00ff","region":"eu-west","seq":3,"from":1790000900,"to":1790000900,"prev":"' + b"0" * 64
         + b'","gap":{"from_seq":3,"to_seq":9,"why":"the disk was damaged"}}',
@@ -59,11 +72,18 @@ VECTORS = [
     ),
 ]  # fmt: skip
 
+NO_ROWS = "has rows that are no list of [customer, meter, route, value], or of these and dimensions"
 names = st.from_regex(batches.NAME, fullmatch=True)
 seqs = st.integers(1, NUMBER_MAX)
-rows = st.tuples(
-    names | st.just("-"), names, st.text('!#$/.*:-abz019~"\\', min_size=1, max_size=20), st.integers(1, NUMBER_MAX)
+parts = (
+    names | st.just("-"),
+    names,
+    st.text('!#$/.*:-abz019~"\\', min_size=1, max_size=20),
+    st.integers(1, NUMBER_MAX),
 )
+dimension_names = st.sampled_from(("model", "agent", "x-1"))
+splits = st.dictionaries(dimension_names, st.text('m"\\/1', min_size=1), min_size=1).map(written)
+rows = st.tuples(*parts) | st.tuples(*parts, splits)
 spans = st.tuples(st.integers(0, UNIX_SECONDS_MAX), st.integers(0, UNIX_SECONDS_MAX)).map(sorted)
 hashes = st.from_regex(batches.HASH, fullmatch=True)
 
@@ -166,9 +186,9 @@ def changed(**fields):
         (changed(sequence=1), ["has an unknown field 'sequence'"]),
         (changed(gap={}), ["has both rows and a gap", "has a gap that is not {from_seq, to_seq, why}"]),
         (changed(rows=None, gap=[1, 2, "x"]), ["has a gap that is not {from_seq, to_seq, why}"]),
-        (changed(rows={}), ["has rows that are no list of [customer, meter, route, value]"]),
-        (changed(rows=["abcd"]), ["has rows that are no list of [customer, meter, route, value]"]),
-        (changed(rows=[["a", "b", "c"]]), ["has rows that are no list of [customer, meter, route, value]"]),
+        (changed(rows={}), [NO_ROWS]),
+        (changed(rows=["abcd"]), [NO_ROWS]),
+        (changed(rows=[["a", "b", "c"]]), [NO_ROWS]),
         (changed(edge="-", region=7), ["has no name for its edge", "has no name for its region"]),
         (changed(seq=0), ["has a seq that is no whole number from 1"]),
         (changed(seq=True), ["has a seq that is no whole number from 1"]),
@@ -180,6 +200,11 @@ def changed(**fields):
          "has a meter in row 0 that is no name", "has a route in row 0 that is none",
          "has a value in row 0 that is no whole number from 1 to 2^63 - 1"]),
         (changed(rows=[list(ROW), [["a"], "m", "r", 1]]), ["has a customer in row 1 that is no name"]),
+        (changed(rows=[[*ROW, {}], list(ROW)]), ["has dimensions in row 0 that are none"]),
+        (changed(rows=[[*ROW, "m1"]]), ["has dimensions in row 0 that are none"]),
+        (changed(rows=[[*ROW, {"region": "m1"}]]), ["has dimensions in row 0 that are none"]),
+        (changed(rows=[[*ROW, {"model": "m1"}, 5]]),
+         [NO_ROWS]),
         (changed(rows=[["a", "m", "r", True]]), ["has a value in row 0 that is no whole number from 1 to 2^63 - 1"]),
         (changed(rows=[["a", "m", "r", 1 << 63]]), ["has a value in row 0 that is no whole number from 1 to 2^63 - 1"]),
         (changed(rows=[["a", "m", "r" * 256, 1]]), ["has a route in row 0 that is none"]),
@@ -238,6 +263,12 @@ def test_what_is_no_batch_costs_no_memory(content):
     assert most < 4 * len(content) + (32 << 20)
 
 
+def test_a_row_says_what_it_counts():
+    for row in SPLIT.rows:
+        assert row_of(what(row), row[3]) == row
+    assert [what(row)[3] for row in SPLIT.rows] == ["", '{"agent":"a","model":"m/1"}']
+
+
 def test_a_large_batch_with_quotes_and_brackets_in_its_routes_is_one():
     rows = tuple(("acme", "requests", f'/a,"[{{{number}\\', number) for number in range(1, 18_001))
     batch = BATCH._replace(rows=rows)
@@ -247,7 +278,12 @@ def test_a_large_batch_with_quotes_and_brackets_in_its_routes_is_one():
 
 
 def test_what_nobody_could_read_is_not_written():
-    for wrong in (BATCH._replace(seq=0), BATCH._replace(rows=(("a", "b", "", 1),)), GAP._replace(rows=(ROW,))):
+    for wrong in (
+        BATCH._replace(seq=0),
+        BATCH._replace(rows=((*ROW, '{"model": "m"}'),)),
+        BATCH._replace(rows=(("a", "b", "", 1),)),
+        GAP._replace(rows=(ROW,)),
+    ):
         with pytest.raises(BadBatch):
             body(wrong)
 

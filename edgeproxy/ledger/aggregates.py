@@ -1,0 +1,71 @@
+"""What readings of a gauge come to: its peak, its last level, its average over time. Pure.
+
+A gauge, such as seats or gigabytes, keeps its level until the next reading, through any number of months. One that is
+split has a level for each series of dimensions, and its own is the sum of these. Of several readings of a series in one
+second the highest counts, so that the order in which they come changes nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Final, Literal, NamedTuple
+
+from edgeproxy.config.meters import AggregateName
+
+ReadAs = AggregateName | Literal["held"]
+"""What readings are asked for: as a meter counts, or as what an average is made of."""
+
+
+class Reading(NamedTuple):
+    """The level of a series from a Unix second on."""
+
+    second: int
+    series: str
+    value: int
+
+
+def steps(before: Mapping[str, int], readings: Iterable[Reading], since: int) -> Iterator[tuple[int, int]]:
+    """Each second at which the gauge's level may change, from `since` on, and its level then.
+
+    `before`: the levels of its series at `since`; `readings` are in their order, none before `since`.
+    """
+    levels = dict(before)
+    total = sum(levels.values())
+    yield since, total
+    for second, some in groupby(readings, lambda reading: reading.second):
+        for reading in some:
+            total += reading.value - levels.get(reading.series, 0)
+            levels[reading.series] = reading.value
+        yield second, total
+
+
+def peak(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
+    """The highest level; at `since` it is what the next reading of that second says, if there is one."""
+    found = dict(steps(before, readings, since))
+    return max(found.values())
+
+
+def last(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
+    """The level at the end."""
+    *_, (_, level) = steps(before, readings, since)
+    return level
+
+
+def held(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
+    """The level times the seconds that it was held."""
+    found = 0
+    at, level = since, 0
+    for second, now in steps(before, readings, since):
+        found += level * (second - at)
+        at, level = second, now
+    return found + level * (until - at)
+
+
+def average(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
+    """The level times the seconds that it was held, by all seconds: the whole part."""
+    return held(before, readings, since, until) // (until - since)
+
+
+Aggregate = Callable[[Mapping[str, int], Iterable[Reading], int, int], int]
+
+GAUGES: Final[dict[str, Aggregate]] = {"max": peak, "last": last, "average": average, "held": held}
+"""By the name of an aggregate, what readings come to within [since, until), which is not empty."""

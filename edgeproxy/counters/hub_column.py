@@ -100,13 +100,30 @@ class HubColumn:
         self._words[row + self._head + at.SEEN_CUM] = seen
 
     def write_period(self, row: int, period: int, counted: int) -> None:
-        """Others have counted so much of a quota in the calendar period of this number."""
+        """Others have counted so much of a quota in the calendar period of this number, or what the ledger knows of."""
         words, head = self._words, row + self._head
+        if words[head + at.LEDGER_PERIOD] == period:
+            counted = max(counted, words[head + at.LEDGER])
         # In this order: who reads in between finds nothing counted, in the old period or in the new one.
         if words[head + at.PERIOD] != period:
             words[head + at.CUM] = 0
             words[head + at.PERIOD] = period
         words[head + at.CUM] = counted
+
+    def write_ledger(self, row: int, period: int, counted: int, until: float) -> None:
+        """As the ledger has it others have counted so much of a quota at least, in the calendar period of this number.
+
+        The row is wanted until the period ends.
+        """
+        words, head = self._words, row + self._head
+        if words[head + at.LEDGER_PERIOD] == period:
+            counted = max(counted, words[head + at.LEDGER])
+        words[head + at.LEDGER] = counted
+        words[head + at.LEDGER_PERIOD] = period
+        words[head + at.UNTIL] = milliseconds(until)
+        there = words[head + at.PERIOD]
+        if there <= period:
+            self.write_period(row, period, words[head + at.CUM] if there == period else 0)
 
     def in_use(self, row: int) -> int:
         """How much others have in use, in a row of concurrency."""

@@ -69,7 +69,7 @@ HEAD_WORDS = 7
 #     concurrency                GAUGE               UNTIL
 #     concurrency, hub's         GAUGE               WITHHELD
 #     quota                CUM   PERIOD              UNTIL
-#     quota, the hub's     CUM   PERIOD
+#     quota, the hub's     CUM   PERIOD              UNTIL      LEDGER       LEDGER_PERIOD
 CUM, LEVEL, SEEN_CUM, UNTIL, WANT, USED, GIVEN = range(HEAD_WORDS)
 """What the column ever counted; of a bucket its level, and the counts of all columns that this level knows of
 (limits/levels.py); until when the row is wanted though nothing is counted in it any more (milliseconds of edge time);
@@ -82,6 +82,8 @@ GAUGE = 1
 """Of concurrency: the owner's number above OWNER_SHIFT, and how much it has in use (limits/slots.py)."""
 PERIOD = 1
 """Of a quota: the number of the calendar period in which CUM was counted (limits/quota.py)."""
+LEDGER, LEDGER_PERIOD = WANT, USED
+"""Of a quota, in the hub's column: what the ledger has counted elsewhere at least, and in which calendar period."""
 FORMER_HEAD_WORDS = 4
 """Words of a head in files that have none for the foreign column, in which `width` is 0."""
 

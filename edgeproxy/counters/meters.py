@@ -6,6 +6,7 @@ from weakref import WeakValueDictionary
 
 from edgeproxy.counters.index import TableFull
 from edgeproxy.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, tally_key
+from edgeproxy.counters.usage_key import has_room, usage_key
 from edgeproxy.metrics import BUCKETS, METRICS
 
 HISTOGRAM_WORDS = len(BUCKETS) + 2
@@ -169,21 +170,26 @@ class UsageMeters:
         self._counters: WeakValueDictionary[bytes, Counter] = WeakValueDictionary()
         self.full = full
 
-    def counter(self, customer: str, meter: str, route: str) -> Counter:
-        """The counter of this customer, meter and route label.
+    def counter(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
+        """The counter of this customer, meter and route label, and of dimensions as text; where there is no room for
+        these, the one without them.
 
         Raises index.TableBusy where the table's flock was not to be had, and TableFull only where there is no room for
         customer `-` either: make that one before serving.
         """
-        key = tally_key(customer, meter, route)
+        key = usage_key((customer, meter, route, split))
+        if split and not has_room(key):
+            return self.counter(customer, meter, route)
         counter = self._counters.get(key)
         if counter is None:
             try:
                 self._counters[key] = counter = Counter(self._table, key)
             except TableFull:
-                if (customer, route) == ("-", "-"):
+                if (customer, route, split) == ("-", "-", ""):
                     raise
                 if self.full is not None:
                     self.full()
+                if split:
+                    return self.counter(customer, meter, route)
                 return self.counter("-", meter, "-")
         return counter

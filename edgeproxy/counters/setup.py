@@ -26,15 +26,20 @@ NEARLY_FULL_FRACTION = 0.8
 """Part of a tally table's rows from which on the next start begins with an empty file."""
 
 
-def layouts(workers: int, customers: int, addresses: int, *, hub: bool = False) -> tuple[Layout, ...]:
-    """The layout of each table, for so many workers and as many spare columns; with a `hub`, one for other hosts."""
+def layouts(
+    workers: int, customers: int, addresses: int, *, hub: bool = False, ledger: bool = False
+) -> tuple[Layout, ...]:
+    """The layout of each table, for so many workers and as many spare columns; with a `hub`, one for other hosts.
+
+    Quotas have that one also where there is a `ledger`, which knows what others have counted.
+    """
     columns = 2 * workers
     limits = columns + hub
     return (
         Layout("customers", customers, limits, ring=32, cells=28, width=HEAD_WORDS),
         Layout("addresses", addresses, limits, ring=16, cells=13, width=HEAD_WORDS),
         # Their rings stay empty: what is counted, and how long it matters, stands in the heads.
-        Layout(QUOTAS, customers, limits, ring=1, cells=1, width=HEAD_WORDS),
+        Layout(QUOTAS, customers, columns + (hub or ledger), ring=1, cells=1, width=HEAD_WORDS),
         Layout("usage", customers, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
         Layout("connections", CONNECTION_ROWS, columns, width=WAYS),

@@ -36,6 +36,7 @@ from edgeproxy.counters.setup import (
 )
 from edgeproxy.counters.tallies import HISTOGRAM, TallyTable, names
 from edgeproxy.counters.tending import Tended, Tending
+from edgeproxy.counters.usage_key import UsageTotal, counted_by
 
 __all__ = ["Store", "Tended"]
 
@@ -91,10 +92,12 @@ class Store:
         boot: str | None = None,
         offset: float | None = None,
         hub: bool = False,
+        ledger: bool = False,
     ) -> "Store":
         """Make what is missing, and a new generation of what has another layout or boot. The supervisor's way in.
 
-        `customers` and `addresses` are rows. `hub`: limits are shared with other hosts. `boot` and `offset` (seconds)
+        `customers` and `addresses` are rows. `hub`: limits are shared with other hosts; `ledger`: the collector
+        tells what others have counted of quotas. `boot` and `offset` (seconds)
         are this boot's id and clock offset, asked of the kernel where not given. Raises TableError (an OSError) where
         a file cannot be made, as on a full disk, or is not what it should be: its text is for the operator, and
         nothing half-made is left.
@@ -115,7 +118,7 @@ class Store:
                 # A wall clock before 2025 would give cells below zero: edge time then begins with the boot.
                 control.begin_boot(digest, max(0.0, clock.wall_offset() if offset is None else offset))
             store = cls(state, tables_dir, control)
-            wanted = layouts(workers, customers, addresses, hub=hub)
+            wanted = layouts(workers, customers, addresses, hub=hub, ledger=ledger)
             prepare_tables(folder, control, wanted, store.base(), monotonic() + control.offset)
             store.follow()
         finally:
@@ -260,11 +263,12 @@ class Store:
         self.follow()
         return self._tending.slice(now)
 
-    def usage_totals(self) -> Iterator[tuple[str, str, str, int]]:
-        """(customer, meter, route, total) since the state was made: the durable base and every live file."""
+    def usage_totals(self) -> Iterator[UsageTotal]:
+        """The totals since the state was made: of the durable base and every live file."""
         for key, (_, words) in self.sums("usage").items():
-            customer, meter, route = names(key)
-            yield customer, meter, route, words[0]
+            customer, meter, route, split = counted_by(key)
+            total = customer, meter, route, words[0]
+            yield (*total, split) if split else total
 
     def metric_totals(self) -> Iterator[tuple[str, tuple[str, ...], list[int]]]:
         """(name, label values, words): [total], or of a histogram a count per bucket and the sum in nanoseconds.

@@ -61,6 +61,7 @@ class LimitSet:
         # What follows from all that.
         "bounds",
         "holds",
+        "hopeless",
         "asks",
         "shares",
         "settles",
@@ -107,6 +108,8 @@ class LimitSet:
         """What refuses beside the policies: each passes a request while it has room for one."""
         self.holds = bool(policies or slots or not self.simple)
         """There is anything at all that could refuse, or be charged."""
+        self.hopeless: tuple[Hopeless, ...] | None = None
+        """What lets no request pass, once that was asked."""
         self.asks = bool(gates or told)
         """It is to be seen whether a request must ask first, or is refused as there is nobody to ask."""
         self.shares = bool(gates or paying or told or totals)
@@ -457,17 +460,24 @@ def denied(limit_set: LimitSet, now: float) -> Denied:
     if not violated:
         named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
         return Denied(named[:1], 1)
-    return Denied(tuple(violated), 0 if hopeless(limit_set) else longest)
+    never = limit_set.hopeless
+    if never is None:
+        never = hopeless(limit_set)
+    return Denied(tuple(violated), 0 if never else longest)
 
 
 def hopeless(limit_set: LimitSet) -> tuple[Hopeless, ...]:
     """What lets no request of this set pass, whenever it comes: its cost is more than they hold."""
-    rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.bought_off :]
-    return (
-        *[Hopeless(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
-        *[
-            Hopeless(quota.name, quota.needs, quota.limit)
-            for quota in limit_set.quotas
-            if quota.hard and quota.needs > quota.limit
-        ],
-    )
+    known = limit_set.hopeless
+    if known is None:
+        # Asked at each refusal, and always the same.
+        rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.bought_off :]
+        limit_set.hopeless = known = (
+            *[Hopeless(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
+            *[
+                Hopeless(quota.name, quota.needs, quota.limit)
+                for quota in limit_set.quotas
+                if quota.hard and quota.needs > quota.limit
+            ],
+        )
+    return known

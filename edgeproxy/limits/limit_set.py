@@ -1,21 +1,22 @@
-"""The limits of a customer on a route: plans and routes of the configuration become what admission decides on."""
+"""The limits of a customer on a route: allowances and routes of the configuration become what admission decides on."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
-from edgeproxy.config.meters import per_request
+from edgeproxy.config.meters import MEASURES, per_request
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.limits.admission import LimitSet
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
+from edgeproxy.limits.quota import RequestCap
 from edgeproxy.limits.rule import Rule
 
 if TYPE_CHECKING:
+    from edgeproxy.config.allowance import Allowance
     from edgeproxy.config.models import BurstCredits, Limit, Meter
     from edgeproxy.config.models import Route as RouteSettings
-    from edgeproxy.config.plans import Plan
     from edgeproxy.limits.gate import Gate
     from edgeproxy.limits.quota import Quota
     from edgeproxy.limits.rate_terms import Mode
@@ -42,19 +43,19 @@ class RouteLimits:
         self,
         tables: Tables,
         route: "RouteSettings",
-        plan: "Plan | None",
+        allowance: "Allowance | None",
         meters: "dict[str, Meter]",
         customer: bytes | None,
         key: bytes = b"",
     ) -> None:
-        """`plan`: of the customer, or of those without a key; None where nothing holds them. `customer`: None for those
-        without a key, who are held by their address. `key`: the digest of the key."""
+        """`allowance`: of the customer, or of those without a key; None where nothing holds them. `customer`: None for
+        those without a key, who are held by their address. `key`: the digest of the key."""
         self._tables = tables
-        self._route, self._plan, self._meters = route, plan, meters
+        self._route, self._allowance, self._meters = route, allowance, meters
         self._customer, self._key = customer, key
-        own = () if plan is None else plan.limits
+        own = () if allowance is None else allowance.limits
         self._limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
-        """Each with whether it is of the plan."""
+        """Each with whether it is of the allowance."""
         held = [each for each in self._applied() if each.is_reported]
         held.sort(key=lambda each: each.is_shadow)
         self.headers = tuple([field(each.limit.cost_header or "") for each in held])
@@ -63,24 +64,36 @@ class RouteLimits:
 
     def __bool__(self) -> bool:
         """Whether there is any limit."""
-        plan = self._plan
-        return bool(self._limits or (plan is not None and (plan.concurrency or plan.quotas or plan.burst_credits)))
+        allowance = self._allowance
+        if self._limits or allowance is None:
+            return bool(self._limits)
+        more = allowance.concurrency or allowance.burst_credits or self._request_cap
+        return bool(more) or any(quota.per is not None for quota in allowance.quotas)
+
+    @property
+    def _request_cap(self) -> int | None:
+        """What a request may cost, where those of this route cost more."""
+        caps = None if self._allowance is None else self._allowance.caps
+        most = None if caps is None else caps.request
+        return most if most is not None and self._route.cost > most else None
 
     def limit_set(self, address: bytes = b"") -> LimitSet:
         """The limits for requests of this address, which matters only where any limit is `by_address`."""
-        plan, tables = self._plan, self._tables
+        allowance, tables = self._allowance, self._tables
         held = self._applied(address)
         charged = [each for each in held if not (each.is_shadow or each.is_reported)]
         name, scope, subject = self._whom("customer", address)
         table: Policies = getattr(tables, name)
         slots, quotas, credits, credits_gate = [], [], None, None
         metered: dict[str, tuple[Quota, ...]] = {}
-        if plan is not None:
-            if plan.concurrency is not None:
-                slots.append(table.concurrency(concurrency_rule(plan.concurrency, scope), subject))
+        if allowance is not None:
+            if allowance.concurrency is not None:
+                slots.append(table.concurrency(concurrency_rule(allowance.concurrency, scope), subject))
             # Those of addresses where all of them are, and no flood of them takes a payer's row.
             counting = tables.addresses if self._customer is None else tables.quotas
-            for quota in plan.quotas:
+            for quota in allowance.quotas:
+                if quota.per is None:
+                    continue  # Of what exists: the collector holds to it.
                 meter = self._meters[quota.meter]
                 made = counting.quota(
                     quota.name,
@@ -93,12 +106,12 @@ class RouteLimits:
                     cost=per_request(meter.count, self._route.cost),
                 )
                 quotas.append(made)
-                if not made.cost:
+                if not (made.cost or MEASURES[meter.count].is_of_services):
                     metered[quota.meter] = (*metered.get(quota.meter, ()), made)
-            if plan.burst_credits is not None:
-                rule = credits_rule(plan.burst_credits, scope)
+            if allowance.burst_credits is not None:
+                rule = credits_rule(allowance.burst_credits, scope)
                 credits = table.of(rule, subject, self._route.cost)
-                credits_gate = table.gate(rule, subject, credits_sync(plan))
+                credits_gate = table.gate(rule, subject, credits_sync(allowance))
         policies = self._policies(charged)
         reported = [each for each in held if each.is_reported and not each.is_shadow]
         shadows = [each for each in held if each.is_shadow and not each.is_reported]
@@ -106,10 +119,12 @@ class RouteLimits:
         later = self._policies([*reported, *shadows, *trials])
         # Nobody asks at their gates.
         told = dict(self._gates([*reported, *shadows, *trials], later, "eventual"))
-        totals = [*map(table.total, slots), *map(counting.total, quotas)] if plan is not None else []
+        totals = [*map(table.total, slots), *map(counting.total, quotas)] if allowance is not None else []
+        if (most := self._request_cap) is not None:
+            quotas.append(RequestCap(self._route.cost, most))
         return LimitSet(
             policies,
-            bought_off=sum(each.of_plan for each in charged),
+            bought_off=sum(each.is_own for each in charged),
             credits=credits,
             credits_gate=credits_gate,
             reported=later[: len(reported)],
@@ -134,7 +149,7 @@ class RouteLimits:
                 yield policy, gate
 
     def _applied(self, address: bytes = b"") -> "list[Applied]":
-        """The limits as they hold this address, those of the plan first."""
+        """The limits as they hold this address, those of the allowance first."""
         return applied(self._limits, lambda scope: self._whom(scope, address))
 
     def _policies(self, held: "Iterable[Applied]") -> tuple[Policy, ...]:
@@ -142,7 +157,7 @@ class RouteLimits:
         for each in held:
             table: Policies = getattr(self._tables, each.table)
             # In limits of the route alone each request counts once.
-            made.append(table.of(each.rule, each.subject, self._route.cost if each.of_plan else 1))
+            made.append(table.of(each.rule, each.subject, self._route.cost if each.is_own else 1))
         return tuple(made)
 
     def _whom(self, scope: str, address: bytes) -> "Whom":
@@ -176,8 +191,8 @@ class Applied(NamedTuple):
     """A limit as it applies to somebody on a route."""
 
     limit: "Limit"
-    of_plan: bool
-    """It is of the customer's plan, not of the route alone."""
+    is_own: bool
+    """It is of the customer's allowance, not of the route alone."""
     rule: Rule
     table: str
     subject: bytes
@@ -194,20 +209,20 @@ class Applied(NamedTuple):
 
 
 def applied(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], Whom]) -> list[Applied]:
-    """These limits, each with whether it is of the plan, as they apply to who is counted `by` (scope -> whom).
+    """These limits, each with whether it is of the allowance, as they apply to who is counted `by` (scope -> whom).
 
-    A plan's limit and a route's may be the same but for their counts: they have one row, and the lesser of them holds.
-    Those of the plan are the first.
+    An allowance's limit and a route's may be the same but for their counts: they have one row, and the lesser holds.
+    Those of the allowance are the first.
     """
     found: dict[bytes, Applied] = {}
-    for of_plan, limit in limits:
+    for is_own, limit in limits:
         table, scope, subject = by(limit.scope)
         rule = rule_of(limit, scope)
         row = rule.key(subject)
         same = found.get(row)
         if same is None or (rule.limit, rule.depth) <= (same.rule.limit, same.rule.depth):
-            found[row] = Applied(limit, of_plan, rule, table, subject)
-    return sorted(found.values(), key=lambda each: not each.of_plan)
+            found[row] = Applied(limit, is_own, rule, table, subject)
+    return sorted(found.values(), key=lambda each: not each.is_own)
 
 
 def rule_of(limit: "Limit", scope: str) -> Rule:
@@ -225,12 +240,12 @@ def credits_rule(credits: "BurstCredits", scope: str) -> Rule:
     return Rule(CREDITS, credits.earn.count, credits.earn.seconds, scope, "burst_credits", depth=credits.max)
 
 
-def credits_sync(plan: "Plan") -> "Mode":
-    """How closely hosts keep a plan's burst credits together: as the limits beyond which they buy, the closest of them.
+def credits_sync(allowance: "Allowance") -> "Mode":
+    """How closely hosts keep its burst credits together: as the limits beyond which they buy, the closest of them.
 
     Where there are none: bounded.
     """
-    kept = {limit.sync for limit in plan.limits if limit.mode == "enforce" and limit.cost_header is None}
+    kept = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.cost_header is None}
     return next((sync for sync in ("strict", "bounded", "eventual") if sync in kept), "bounded")
 
 

@@ -9,10 +9,10 @@ quota by one each, less one.
 from collections.abc import Iterable
 from zoneinfo import ZoneInfo
 
+from edgeproxy.calendar import Period, period_of
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import CELL_US_MIN, milliseconds
 from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, NoRow, TableFull
-from edgeproxy.limits.calendar import Period, period_of
 from edgeproxy.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.limits.local import Locals
 
@@ -232,3 +232,20 @@ class Quota:
         if not self.hard or self.left(now) >= max(cost, self.needs):
             return 0
         return max(1, int(self._counts.period.until - now) + 1)
+
+
+class RequestCap(Quota):
+    """What one request may cost, where it costs more: nothing is counted, and no wait helps."""
+
+    __slots__ = ()
+
+    def __init__(self, cost: int, most: int) -> None:
+        self.name, self.limit, self.hard, self.when, self.cost, self.needs = "request", most, True, "admitted", 0, cost
+
+    def left(self, now: float) -> int:
+        """What it may cost at any time."""
+        return self.limit
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """A second, though it helps nobody: see `hopeless`."""
+        return 1

@@ -10,6 +10,7 @@ SCOPES = {
     "ip": b"i",
     "route": b"r",
     "customer_route": b"x",
+    "spending": b"m",
     "guard": b"g",
     "connection": b"n",
     "rule": b"u",

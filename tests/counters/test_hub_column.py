@@ -12,7 +12,7 @@ from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.counters.setup import layouts
 from edgeproxy.counters.store import Store
 from edgeproxy.counters.tending import UNHELD_SECONDS, Tending
-from tests.support.tables import CUSTOMERS, WIDTH, claim, limits, make, opened
+from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, opened
 
 NOW = 5000.0
 CELL = cell_number(NOW, WIDTH)
@@ -31,6 +31,38 @@ def test_only_tables_of_limits_have_one_and_only_with_a_hub() -> None:
     assert with_hub == dict.fromkeys(("customers", "addresses", "quotas"), 4) | dict.fromkeys(
         ("usage", "metrics", "connections")
     )
+
+
+def test_quotas_have_one_where_a_ledger_knows_what_others_count() -> None:
+    assert [layout.hub for layout in layouts(2, 100, 100, ledger=True)] == [None, None, 4, None, None, None]
+    assert layouts(2, 100, 100, ledger=True, hub=True) == layouts(2, 100, 100, hub=True)
+
+
+def test_others_count_no_less_than_the_ledger_knows_of(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, QUOTAS._replace(columns=5)), 0)
+    hub, row = table.hub, claim(table, b"acme")
+    assert hub is not None
+
+    def counted() -> tuple[int, int]:
+        *_, last = table.heads(row).periods(elsewhere=True)
+        return last
+
+    assert table.wanted_until(row) == 0
+    hub.write_ledger(row, 7, 50, 900.0)
+    assert (counted(), table.wanted_until(row)) == ((7, 50), 900.0)
+    for told, known in ((60, 60), (40, 50), (70, 70)):
+        hub.write_period(row, 7, told)
+        assert counted() == (7, known)
+    hub.write_ledger(row, 7, 45, 900.0)
+    assert counted() == (7, 70), "it never falls within a period"
+    hub.write_period(row, 8, 1)
+    assert counted() == (8, 1)
+    hub.write_ledger(row, 7, 99, 900.0)
+    assert counted() == (8, 1), "of a period that is over"
+    hub.write_ledger(row, 8, 20, 1800.0)
+    assert (counted(), table.wanted_until(row)) == ((8, 20), 1800.0)
+    hub.write_ledger(row, 9, 3, 2700.0)
+    assert counted() == (9, 3)
 
 
 def test_it_is_read_from_the_first(tmp_path: Path) -> None:

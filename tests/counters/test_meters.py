@@ -7,6 +7,7 @@ from edgeproxy.counters import columns
 from edgeproxy.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
 from edgeproxy.counters.rows import TableFull
 from edgeproxy.counters.tallies import TallyTable
+from edgeproxy.counters.usage_key import counted_by
 from edgeproxy.metrics import BUCKETS, METRICS
 from tests.support import tables
 from tests.support.tables import USAGE, make, opened, tallies
@@ -157,6 +158,10 @@ def test_what_finds_no_room_is_counted_for_nobody_rather_than_not_at_all(usage: 
     assert full == []
     assert meters.counter("one-more", "requests", "v1") is nobody
     assert full == ["full"]
+    split = '{"model":"m1"}'
+    assert meters.counter("customer-0", "requests", "v1", split) is kept[0]
+    assert full == ["full", "full"]
+    assert meters.counter("customer-0", "requests", "v1", '{"model":"%s"}' % ("m" * 250)) is kept[0]
     with pytest.raises(TableFull):
         meters.counter("acme", "egress", "v1")
     assert len(kept) == USAGE.rows - 1
@@ -168,3 +173,21 @@ def test_no_one_need_be_told(usage: TallyTable) -> None:
     for number in range(USAGE.rows):
         meters.counter(f"customer-{number}", "requests", "v1")
     assert meters.counter("one-more", "requests", "v1") is nobody
+
+
+def test_what_is_split_is_counted_unsplit_where_there_is_no_room_for_its_parts(usage: TallyTable) -> None:
+    full: list[str] = []
+    meters = UsageMeters(usage, full=lambda: full.append("full"))
+    nobody = meters.counter("-", "tokens", "-")
+    whole = meters.counter("acme", "tokens", "v1")
+    split = meters.counter("acme", "tokens", "v1", '{"model":"m1"}')
+    split.add(2)
+    assert (b"acme\0tokens\0v1\0model=m1", [2]) in [(key, words) for _, key, words in usage.totals()]
+    assert counted_by(b"acme\0tokens\0v1\0model=m1") == ("acme", "tokens", "v1", '{"model":"m1"}')
+    assert counted_by(b"acme\0tokens\0v1") == ("acme", "tokens", "v1", "")
+    with pytest.raises(ValueError, match="counts no usage"):
+        counted_by(b"acme\0tokens\0v1\0model")
+    assert meters.counter("acme", "tokens", "v1", '{"model":"%s"}' % ("m" * 300)) is whole, "the key is too long"
+    others = [meters.counter(f"customer-{number}", "tokens", "v1") for number in range(USAGE.rows - 3)]
+    assert meters.counter("acme", "tokens", "v1", '{"model":"m2"}') is whole, "no row is left"
+    assert (full, len(others), nobody is not whole) == (["full"], USAGE.rows - 3, True)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.calendar import Period, period_of
 from edgeproxy.clock import EPOCH
 from edgeproxy.counters import layout as at
 from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.reclaim import Reclaim
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.calendar import Period, period_of
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.quota import Quota, counted_in, quota_key
 from tests.limits.reference import ExactQuota

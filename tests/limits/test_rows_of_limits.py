@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.config.allowance import allowance_of, with_caps
 from edgeproxy.config.models import BurstCredits, Limit, Meter, Route, RouteLimit, Tier
-from edgeproxy.config.plans import plan_of
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.admission import hopeless
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.limit_set import (
@@ -55,7 +56,7 @@ def nobody(scope: str) -> tuple[str, str, bytes]:
 
 def names(found: list[Applied]) -> list[tuple[str, bool]]:
     """Which limits apply, each with whether it is of the plan."""
-    return [(each.rule.name, each.of_plan) for each in found]
+    return [(each.rule.name, each.is_own) for each in found]
 
 
 def test_whom_a_limit_of_a_customer_counts_by() -> None:
@@ -106,7 +107,7 @@ def test_of_two_that_are_one_the_lesser_holds(of_plan: int, of_route: int, holds
     ]
     found = applied(limits, acme)
     assert sorted(names(found)) == sorted([("first", False), ("other", True), (holds, holds == "plan")])
-    assert [each.of_plan for each in found] == sorted([each.of_plan for each in found], reverse=True)
+    assert [each.is_own for each in found] == sorted([each.is_own for each in found], reverse=True)
 
 
 def test_of_two_buckets_that_are_one_the_shallower_holds() -> None:
@@ -180,7 +181,7 @@ class Sharing:
         pass
 
 
-PLAN = plan_of(
+PLAN = allowance_of(
     Tier.model_validate(
         {
             "limits": [
@@ -283,10 +284,40 @@ def test_a_route_without_limits_holds_nobody_without_a_plan(tables: Tables) -> N
 def test_credits_are_shared_as_closely_as_the_limits_beyond_which_they_buy(
     limits: list[dict[str, str]], mode: str
 ) -> None:
-    assert credits_sync(plan_of(Tier.model_validate({"limits": limits}), None)) == mode
+    assert credits_sync(allowance_of(Tier.model_validate({"limits": limits}), None)) == mode
 
 
 def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: Tables) -> None:
-    plain = plan_of(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
+    plain = allowance_of(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
     made = RouteLimits(tables, ROUTE, plain, METERS, b"acme").limit_set()
     assert (len(made.policies), made.slots, made.quotas, made.credits) == (2, (), (), None)
+
+
+def test_a_route_whose_requests_cost_more_than_one_may_holds_everybody(tables: Tables) -> None:
+    def made(most: int | None) -> RouteLimits:
+        caps = {} if most is None else {"request": str(most)}
+        plan = with_caps(allowance_of(Tier.model_validate({"caps": caps}), None), METERS)
+        return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, METERS, b"acme")
+
+    assert [bool(made(most)) for most in (2, 3, None)] == [True, False, False]
+    (cap,) = made(2).limit_set().quotas
+    assert (cap.name, cap.left(0.0), cap.needs, cap.retry_after(0.0)) == ("request", 2, 3, 1)
+    (said,) = hopeless(made(2).limit_set())
+    assert (said.name, said.cost, said.most) == ("request", 3, 2)
+    assert made(3).limit_set().quotas == ()
+
+
+def test_what_exists_is_no_matter_of_requests(tables: Tables) -> None:
+    meters = {**METERS, "seats": Meter(count="holdings"), "tokens": Meter(count="events")}
+    seats = {"meter": "seats", "included": "3", "cap": "hard"}
+
+    def made(*quotas: dict[str, str]) -> RouteLimits:
+        plan = allowance_of(Tier.model_validate({"quotas": quotas}), None)
+        return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, meters, b"acme")
+
+    assert not made(seats)
+    held = made(seats, {"meter": "tokens", "per": "day", "included": "5", "cap": "hard"})
+    assert held
+    (tokens,) = held.limit_set().quotas
+    assert (tokens.name, tokens.cost, tokens.needs) == ("tokens-day", 0, 1)
+    assert held.limit_set().metered == {}, "nothing of it is counted here"

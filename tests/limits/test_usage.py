@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.calendar import period_of
 from edgeproxy.counters import columns
 from edgeproxy.counters.layout import Layout
 from edgeproxy.counters.rows import LimitTable
 from edgeproxy.limits.bucket import room
-from edgeproxy.limits.calendar import period_of
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.row_usage import Usage

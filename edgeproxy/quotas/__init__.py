@@ -1,0 +1,1 @@
+"""How much of what is included customers have used, and the places that what exists takes."""

@@ -1,0 +1,286 @@
+"""The run that begins periods, closes invoices and brings them to Stripe: one at a time for all collectors.
+
+Whatever it does is begun in a row before, so that a run that is killed is taken up by the next one.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from edgeproxy import log
+from edgeproxy.accounts.change import Refused
+from edgeproxy.alerts.alert import Alert, raise_once
+from edgeproxy.billing import charging, invoices, lines, subscriptions, usage
+from edgeproxy.billing.charging import Charging
+from edgeproxy.billing.collection.invoice_items import Differs, InvoiceItems
+from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
+from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector import Settings
+from edgeproxy.database.billing_tables import credit_notes
+from edgeproxy.database.billing_tables import invoices as invoices_table
+from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.single_runner import alone
+
+JOB = "billing-closing"
+LOOK_SECONDS = 2.0
+"""Seconds between two looks for something to do."""
+AT_ONCE = 16
+"""Invoices that are brought to Stripe at the same time."""
+PAGE = 500
+"""Rows that are taken up in a look."""
+RETRY_SECONDS = (5, 30, 120, 600, 3600)
+"""Seconds until the next try, after so many."""
+DENIED_SECONDS = 60
+TITLE_CHARACTERS_MAX = 200
+
+
+class Collection(Protocol):
+    """How invoices get to Stripe."""
+
+    async def begin(self, row: Any, billing: Billing) -> dict[str, Any]:
+        """Have a draft at Stripe, and return it."""
+
+    async def close(self, row: Any, billing: Billing) -> dict[str, Any]:
+        """Bring an invoice to where it is paid, or sent, and return it."""
+
+    async def void(self, row: Any) -> dict[str, Any] | None:
+        """Take an invoice back."""
+
+    async def credit(self, note: Any, row: Any) -> dict[str, Any]:
+        """Make a credit note."""
+
+
+class Closing:
+    """Does what there is to do; `settings` says what is configured now."""
+
+    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], Settings]) -> None:
+        self._database = database
+        self._settings = settings
+        self._collection: Collection = InvoiceItems(database, stripe)
+        self._denied_until = 0.0
+        self._log = log.get()
+        self._seldom = log.Seldom(60.0)
+
+    async def run(self) -> None:
+        """Do what there is to do, until cancelled."""
+        while True:
+            try:
+                async with alone(self._database, JOB) as mine:
+                    if mine:
+                        await self.step(time.time())
+            except LOST as failure:
+                self._seldom.error("invoices could not be closed, and are taken up again", reason(failure))
+            except Exception as failure:
+                self._seldom.error("a fault in the collector", repr(failure), exc_info=failure)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def step(self, now: float) -> bool:
+        """Do what is due at this Unix second; whether there was anything."""
+        billing = self._settings().billing
+        if billing is None or billing.mode == "off":
+            return False
+        busy = await self._roll(now)
+        async with self._database.reading() as connection:
+            who = await charging.read(connection, billing)
+        if not who.is_on or now < self._denied_until:
+            return busy
+        busy |= await self._begin(now, billing, who)
+        busy |= await self._fix(now, billing)
+        busy |= await self._bring(now, billing, who)
+        return busy | await self._credit(now)
+
+    # ---- periods
+
+    async def _roll(self, now: float) -> bool:
+        """Begin the periods that are due, and end what deleted customers have."""
+        known = self._settings()
+        async with self._database.reading() as connection:
+            due = await subscriptions.due(connection, now, PAGE)
+            deleted = await subscriptions.of_deleted(connection, PAGE)
+        for number in due:
+            try:
+                async with self._database.writing() as connection:
+                    await subscriptions.roll(connection, number, known=known, now=now)
+            except Refused as no:
+                await self._stuck(number, no, now)
+        for customer in deleted:
+            async with self._database.writing() as connection:
+                await subscriptions.cancel(connection, subscriptions.RUNNER, customer, "now", known=known, now=now)
+        return bool(due or deleted)
+
+    async def _stuck(self, number: str, no: Refused, now: float) -> None:
+        """Tell of a subscription whose period cannot end, as with a tier that is gone; the others go on."""
+        why = "; ".join([no.why, *(f"{field}: {fault}" for field, fault in no.faults)])
+        self._seldom.error("the period of a subscription cannot end, and is tried again", why, subscription=number)
+        async with self._database.writing() as connection:
+            await raise_once(
+                connection,
+                Alert(
+                    key=f"billing-stuck:{number}:{why}"[:TITLE_CHARACTERS_MAX],
+                    kind="billing_stuck",
+                    severity="page",
+                    title=f"The period of a subscription cannot end: {why}"[:TITLE_CHARACTERS_MAX],
+                    details={"subscription": number, "why": why},
+                    at=now,
+                ),
+            )
+
+    # ---- lines
+
+    async def _begin(self, now: float, billing: Billing, who: Charging) -> bool:
+        """Have drafts at Stripe for periods that are over, and will be closed at their freeze."""
+        waiting = invoices_table.c.stripe_id.is_(None) & (invoices_table.c.closes_at > now)
+        rows = await self._rows(invoices.DRAFT, now, waiting)
+        charged = [row for row in rows if who.bills(row.name)]
+        others = [row for row in rows if not who.bills(row.name)]
+        if others:  # They are looked at again when they close.
+            async with self._database.writing() as connection:
+                for row in others:
+                    await invoices.update(connection, row.id, try_at=row.closes_at)
+        await self._each(charged, lambda row: self._collection.begin(row, billing), now)
+        return bool(rows)
+
+    async def _fix(self, now: float, billing: Billing) -> bool:
+        """Write the lines of drafts whose freeze is over, those of earlier periods first."""
+        rows = await self._rows(invoices.DRAFT, now, invoices_table.c.closes_at <= now)
+        for row in sorted(rows, key=lambda row: row.period_start):
+            async with self._database.writing() as connection:
+                draft = await invoices.find(connection, row.id, lock=True)
+                if draft.state != invoices.DRAFT:
+                    continue
+                await self._database.hold_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+                try:
+                    found = await lines.period_lines(connection, draft, self._settings().meters)
+                except (usage.TooMuch, usage.NotKept) as no:
+                    await self._hold(connection, draft, str(no), now)
+                    continue
+                await invoices.write_lines(connection, draft.id, found)
+        return bool(rows)
+
+    # ---- Stripe
+
+    async def _bring(self, now: float, billing: Billing, who: Charging) -> bool:
+        """Bring invoices with lines to Stripe, and take those back that somebody voids."""
+        closing = await self._rows(invoices.CLOSING, now)
+        charged = []
+        for row in closing:
+            if not who.bills(row.name):
+                await self._settle(row.id, state=invoices.WAIVED, held_why=f"not charged: mode {billing.mode}")
+            elif row.stripe_id is None and not row.total:
+                await self._settle(row.id, state=invoices.PAID)  # Nothing is to be paid.
+            else:
+                charged.append(row)
+        await self._each(charged, lambda row: self._close(row, billing, now), now)
+        voiding = await self._rows(invoices.VOIDING, now)
+        await self._each(voiding, self._void, now)
+        return bool(closing or voiding)
+
+    async def _close(self, row: Any, billing: Billing, now: float) -> None:
+        try:
+            there = await self._collection.close(row, billing)
+        except Differs as no:
+            async with self._database.writing() as connection:
+                await self._hold(connection, row, str(no), now)
+            return
+        async with self._database.writing() as connection:
+            await invoices.apply(connection, there)
+            if (why := there.get("edgeproxy_refused")) is not None:
+                await invoices.update(connection, row.id, error=why)
+
+    async def _void(self, row: Any) -> None:
+        there = await self._collection.void(row)
+        if there is not None and there["status"] != "void":
+            await self._settle(row.id, state=invoices.AT_STRIPE[there["status"]], error="it was settled before")
+        else:
+            await self._settle(row.id, state=invoices.VOID, error=None)
+
+    async def _credit(self, now: float) -> bool:
+        """Make the credit notes that somebody asked for."""
+        async with self._database.reading() as connection:
+            asked = sa.select(credit_notes).where(credit_notes.c.state == "asked").limit(PAGE)
+            notes = (await connection.execute(asked)).all()
+        for note in notes:
+            async with self._database.reading() as connection:
+                row = await invoices.find(connection, note.invoice)
+            values: dict[str, Any]
+            try:
+                there = await self._collection.credit(note, row)
+                values = {"state": "made", "stripe_id": there["id"], "error": None}
+            except StripeFailure as failure:
+                values = {"error": str(failure)}
+                if failure.outcome is Outcome.REFUSED:
+                    values["state"] = "refused"
+                elif failure.outcome in (Outcome.FAILED, Outcome.REUSED):
+                    values["tries"] = note.tries + 1
+            async with self._database.writing() as connection:
+                await connection.execute(sa.update(credit_notes).where(credit_notes.c.id == note.id).values(**values))
+        return False
+
+    async def _each(self, rows: list[Any], do: Callable[[Any], Any], now: float) -> None:
+        """Do something with each invoice, those of some customers at a time; what fails is put off."""
+        room = asyncio.Semaphore(AT_ONCE)
+        by_customer: dict[str, list[Any]] = {}
+        for row in rows:
+            by_customer.setdefault(row.customer, []).append(row)
+
+        async def one_by_one(own: list[Any]) -> None:
+            for row in own:
+                async with room:
+                    if now < self._denied_until:
+                        return
+                    try:
+                        await do(row)
+                    except StripeFailure as failure:
+                        await self._put_off(row, failure, now)
+
+        await asyncio.gather(*map(one_by_one, by_customer.values()))
+
+    async def _put_off(self, row: Any, failure: StripeFailure, now: float) -> None:
+        """Put an invoice off after a call that failed, or hold it where another try would be refused too."""
+        if failure.outcome is Outcome.DENIED:
+            self._denied_until = now + DENIED_SECONDS
+            self._seldom.error("Stripe takes no calls with this key", str(failure))
+            return
+        async with self._database.writing() as connection:
+            if failure.outcome is Outcome.REFUSED:
+                await self._hold(connection, row, f"Stripe refuses: {failure}", now)
+                return
+            failures = row.failures + 1
+            values: dict[str, Any] = {
+                "failures": failures,
+                "try_at": int(now) + RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1],
+                "error": str(failure),
+            }
+            if failure.outcome in (Outcome.FAILED, Outcome.REUSED):
+                values["tries"] = row.tries + 1
+            await invoices.update(connection, row.id, **values)
+        self._seldom.error("a call of Stripe failed, and is tried again", str(failure), invoice=row.id)
+
+    async def _hold(self, connection: Any, row: Any, why: str, now: float) -> None:
+        """Leave an invoice for a person to look at."""
+        await invoices.update(connection, row.id, state=invoices.HELD, held_why=why)
+        await raise_once(
+            connection,
+            Alert(
+                key=f"invoice-held:{row.id}:{why}"[:TITLE_CHARACTERS_MAX],
+                kind="invoice-held",
+                severity="page",
+                title=f"The invoice of {row.name} for {row.period} is held: {why}",
+                details={"invoice": row.id, "why": why},
+                at=now,
+            ),
+        )
+        self._log.error("an invoice is held", invoice=row.id, customer=row.name, why=why)
+
+    async def _settle(self, number: str, **values: Any) -> None:
+        async with self._database.writing() as connection:
+            await invoices.update(connection, number, **values)
+
+    async def _rows(self, state: str, now: float, *also: sa.ColumnElement[bool]) -> list[Any]:
+        """Invoices in a state that are to be taken up now, the oldest first."""
+        wanted = invoices.selected().where(invoices_table.c.state == state, invoices_table.c.try_at <= now, *also)
+        async with self._database.reading() as connection:
+            return list((await connection.execute(wanted.order_by(invoices_table.c.id).limit(PAGE))).all())

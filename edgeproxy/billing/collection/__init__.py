@@ -1,0 +1,1 @@
+"""How invoices get to Stripe: by items that are rated here, or by meters that Stripe rates."""

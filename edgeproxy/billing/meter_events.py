@@ -1,0 +1,68 @@
+"""Usage as Stripe counts it: meter events, and their sums, by our names of customers and meters."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from edgeproxy.billing.exporter import Away
+from edgeproxy.billing.outbox import Answer
+from edgeproxy.billing.outbox_rows import Row
+from edgeproxy.billing.rating import Span
+from edgeproxy.billing.stripe import METER_EVENTS, Outcome, Stripe, StripeFailure
+
+SUMMARIES = "v1.billing.meters.event_summaries.list"
+
+
+def event_name(meter: str) -> str:
+    """What Stripe calls events of a meter of ours."""
+    return f"edgeproxy_{meter}"
+
+
+class StripeMeterEvents:
+    """Sends events and reads their sums. `customers` and `meters` are Stripe's ids by our names."""
+
+    def __init__(self, stripe: Stripe, clock: Callable[[], float] = time.time) -> None:
+        self._stripe = stripe
+        self._clock = clock
+        self.customers: Mapping[str, str] = {}
+        self.meters: Mapping[str, str] = {}
+        self._skew = 0.0
+
+    @property
+    def skew(self) -> float:
+        """Seconds by which Stripe's clock was ahead of ours, when it answered last."""
+        return self._skew
+
+    async def send(self, row: Row) -> Answer:
+        """Send an event; nothing is raised, whatever comes of it."""
+        customer = self.customers.get(row.customer)
+        if customer is None:
+            return Answer(404, f"{row.customer} is no customer at Stripe")
+        payload = {"stripe_customer_id": customer, "value": str(row.value)}
+        try:
+            said = await self._stripe.call(
+                METER_EVENTS,
+                key=row.idempotency_key,
+                event_name=event_name(row.meter),
+                payload=payload,
+                identifier=row.identifier,
+                timestamp=row.dated,
+            )
+        except StripeFailure as failure:
+            if failure.outcome is Outcome.LOST:
+                return Answer(None, failure.message)
+            return Answer(failure.status, failure.message, failure.code, failure.reason)
+        if isinstance(created := said.get("created"), int):
+            self._skew = created - self._clock()
+        return Answer(200)
+
+    async def counted(self, customer: str, meter: str, span: Span) -> int:
+        """Return the sum of the events in a time of whole minutes; raises Away."""
+        try:
+            of, at = self.meters[meter], self.customers[customer]
+        except KeyError as missing:
+            raise Away(f"{missing.args[0]} is not known at Stripe: run edgeproxy billing sync") from None
+        try:
+            found = await self._stripe.every(SUMMARIES, of, customer=at, start_time=span.start, end_time=span.end)
+        except StripeFailure as failure:
+            raise Away(str(failure)) from failure
+        return sum(round(one["aggregated_value"]) for one in found)

@@ -1,0 +1,258 @@
+"""The rows of the outbox: put there, taken to be sent, and what came of them. Each in the caller's transaction."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.billing.outbox import SETTLED, TRIED_SECONDS, State, dated, identifier
+from edgeproxy.database.delivery_tables import billing_outbox
+
+ROUND_ROWS_MAX = 1000
+"""Rows that are taken at once."""
+CHAIN_ROWS_MAX = 5
+"""Rows of one customer among these: they are sent one after the other."""
+ANSWER_CHARACTERS_MAX = 300
+OPEN = (State.READY, State.SENDING, State.UNKNOWN)
+"""States of what is to be sent, or sent again."""
+COUNTED = (State.SENDING, State.ACCEPTED, State.CONFIRMED, State.UNKNOWN)
+"""States of what Stripe may have counted."""
+
+Key = tuple[str, str, int, int]
+"""Customer, meter, first second of the slice, revision."""
+columns = billing_outbox.c
+KEY = (columns.customer, columns.meter, columns.slice, columns.revision)
+
+
+class Row(NamedTuple):
+    """A row that is to be sent, or was."""
+
+    customer: str
+    meter: str
+    slice: int
+    revision: int
+    until: int
+    segment: int
+    value: int
+    identifier: str
+    dated: int | None
+    state: State
+    attempts: int = 0
+    key: int = 0
+    """The number of its Idempotency-Key."""
+    in_doubt: bool = False
+    due: int = 0
+    first_sent: int | None = None
+    answer: str | None = None
+
+    @property
+    def place(self) -> Key:
+        """What tells it from all others."""
+        return self.customer, self.meter, self.slice, self.revision
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for each attempt, until Stripe would replay a failure."""
+        return f"{self.identifier}_{self.key}"
+
+
+FIELDS = [columns[name] for name in Row._fields]
+
+
+class Outcome(NamedTuple):
+    """What came of a row."""
+
+    row: Row
+    state: State
+    due: int = 0
+    in_doubt: bool = False
+    new_key: bool = False
+    answer: str | None = None
+    was_sent: bool = True
+    """False where it was taken and then not sent, as one before it was not settled."""
+
+
+def new_row(account: str, place: Key, until: int, segment: int, value: int, *, is_waived: bool = False) -> Row:
+    """Make a row; `value` is what a revision adds."""
+    customer, meter, start, revision = place
+    at = dated(start, until, revision)
+    state = State.WAIVED if is_waived else State.LATE if at is None else State.READY
+    name = identifier(account, customer, meter, start, revision, segment)
+    return Row(customer, meter, start, revision, until, segment, value, name, at, state, due=until * 1000)
+
+
+async def put(connection: AsyncConnection, rows: Sequence[Row], now: int) -> None:
+    """Write rows that are new, at the Unix millisecond `now`."""
+    if rows:
+        made = [{**_written(row), "created": now, "settled": now if row.state in SETTLED else None} for row in rows]
+        await connection.execute(sa.insert(billing_outbox), made)
+
+
+async def revise(connection: AsyncConnection, account: str, of: Row, value: int, now: int, *, waived: bool) -> Row:
+    """Write the next revision of a slice, by which its sum grows by `value`."""
+    latest = sa.select(sa.func.max(columns.revision)).where(
+        columns.customer == of.customer, columns.meter == of.meter, columns.slice == of.slice
+    )
+    revision = (await connection.execute(latest)).scalar_one()
+    place = (of.customer, of.meter, of.slice, 0 if revision is None else revision + 1)
+    row = new_row(account, place, of.until, of.segment, value, is_waived=waived)._replace(due=now)
+    await put(connection, [row], now)
+    return row
+
+
+async def recover(connection: AsyncConnection) -> int:
+    """Return how many rows were under way when an exporter died: nobody knows what came of them."""
+    statement = (
+        sa.update(billing_outbox).where(columns.state == State.SENDING).values(state=State.UNKNOWN, in_doubt=1, due=0)
+    )
+    return (await connection.execute(statement)).rowcount
+
+
+async def take(connection: AsyncConnection, now: int) -> list[list[Row]]:
+    """Take what is to be sent now: for each customer a few rows in their order, from here on `sending`.
+
+    A customer of whom a row rests is passed over, as what comes after it must wait.
+    """
+    tried = (columns.state == State.READY) | (columns.first_sent > now - TRIED_SECONDS * 1000)
+    waiting = columns.state.in_([State.READY, State.UNKNOWN]) & tried
+    resting = sa.select(columns.customer).where(waiting, columns.due > now, columns.attempts > 0)
+    wanted = sa.select(*FIELDS).where(waiting, columns.due <= now, columns.customer.not_in(resting))
+    first = wanted.order_by(columns.due).limit(ROUND_ROWS_MAX * CHAIN_ROWS_MAX).with_for_update()
+    found = (await connection.execute(first)).all()
+    rows = sorted((row_of(one) for one in found), key=lambda row: (row.customer, row.slice, row.revision, row.meter))
+    chains = [_first_revisions(some)[:CHAIN_ROWS_MAX] for _, some in groupby(rows, lambda row: row.customer)]
+    # The first row of each customer before the second of any: those of one wait for each other.
+    deep = sorted((place, number) for number, chain in enumerate(chains) for place in range(len(chain)))
+    wide = deep[:ROUND_ROWS_MAX]
+    counts = Counter(number for _, number in wide)
+    taken = [chain[: counts[number]] for number, chain in enumerate(chains) if counts[number]]
+    if not taken:
+        return []
+    mark = (
+        sa.update(billing_outbox)
+        .where(*_bound(), (columns.state == State.READY) | (columns.state == State.UNKNOWN))
+        .values(
+            state=State.SENDING,
+            attempts=columns.attempts + 1,
+            first_sent=sa.func.coalesce(columns.first_sent, now),
+        )
+    )
+    await connection.execute(mark, [_place(row) for chain in taken for row in chain])
+    return taken
+
+
+def _first_revisions(rows: Iterable[Row]) -> list[Row]:
+    """The first of these rows of each slice: the next one is sent once this one is settled."""
+    return list({(row.meter, row.slice): row for row in reversed(list(rows))}.values())[::-1]
+
+
+async def settle(connection: AsyncConnection, outcomes: Sequence[Outcome], now: int) -> None:
+    """Write what came of rows that were taken, unless it was written meanwhile."""
+    if not outcomes:
+        return
+    changed: Any = {
+        name: sa.bindparam(f"new_{name}")
+        for name in ("state", "due", "in_doubt", "key", "answer", "settled", "attempts", "first_sent")
+    }
+    statement = sa.update(billing_outbox).where(*_bound(), columns.state == State.SENDING).values(changed)
+    await connection.execute(statement, [_settled(one, now) for one in outcomes])
+
+
+def _settled(one: Outcome, now: int) -> dict[str, Any]:
+    row = one.row
+    sent = int(one.was_sent)
+    first = (row.first_sent or now) if sent else row.first_sent
+    values = {
+        "state": one.state,
+        "due": one.due,
+        "in_doubt": int(one.in_doubt),
+        "key": row.key + int(one.new_key),
+        "answer": one.answer[:ANSWER_CHARACTERS_MAX] if one.answer else row.answer,
+        "settled": now if one.state in SETTLED else None,
+        "attempts": row.attempts + sent,
+        # Of what was certainly not taken the next attempt is a first one.
+        "first_sent": first if one.in_doubt or one.state is not State.READY else None,
+    }
+    return {**_place(row), **{f"new_{name}": value for name, value in values.items()}}
+
+
+async def adopt(connection: AsyncConnection, account: str, of: Row, counted: Mapping[int, int], now: int) -> None:
+    """Take over what Stripe has of a slice by revision, where the database that sent it was lost. Rows that are not
+    there are void, and the next revision has what is missing.
+    """
+    rows = {row.revision: row for row in await of_slice(connection, of.customer, of.meter, of.slice)}
+    ours = [row for row in rows.values() if row.state in OPEN]
+    await change(connection, [row for row in ours if row.revision not in counted], State.VOID, now, "not at Stripe")
+    for revision, value in counted.items():
+        found = new_row(account, (of.customer, of.meter, of.slice, revision), of.until, of.segment, value)
+        if revision in rows:
+            known = sa.update(billing_outbox).where(*_bound()).values(value=value)
+            await connection.execute(known, [_place(found)])
+            await change(connection, [found], State.CONFIRMED, now, "found in Stripe's sums")
+        else:
+            await put(connection, [found._replace(state=State.CONFIRMED)], now)
+    more = sum(row.value for row in ours) - sum(counted.values())
+    if more:
+        await revise(connection, account, of, more, now, waived=False)
+
+
+async def change(connection: AsyncConnection, rows: Iterable[Row], state: State, now: int, why: str) -> None:
+    """Bring rows into a state that is decided by something else than an answer to them."""
+    marks = [_place(row) for row in rows]
+    if marks:
+        ends = now if state in SETTLED else None
+        await connection.execute(
+            sa.update(billing_outbox).where(*_bound()).values(state=state, settled=ends, answer=why), marks
+        )
+
+
+async def select(connection: AsyncConnection, *where: sa.ColumnElement[bool], limit: int = 100_000) -> list[Row]:
+    """Return the rows of which all this holds, in their order."""
+    found = await connection.execute(sa.select(*FIELDS).where(*where).order_by(columns.slice, *KEY).limit(limit))
+    return [row_of(one) for one in found]
+
+
+async def of_slice(connection: AsyncConnection, customer: str, meter: str, start: int) -> list[Row]:
+    """Return the rows of a slice, its first one first."""
+    same = (columns.customer == customer, columns.meter == meter, columns.slice == start)
+    return await select(connection, *same)
+
+
+async def fixed(connection: AsyncConnection, start: int, until: int) -> dict[tuple[str, str, int], int]:
+    """Return what the outbox has of each customer, meter and slice that begins in this time, whatever its state:
+    but for what another revision has replaced.
+    """
+    place = (columns.customer, columns.meter, columns.slice)
+    statement = (
+        sa.select(*place, sa.func.sum(columns.value))
+        .where(columns.slice >= start, columns.slice < until, columns.state != State.VOID)
+        .group_by(*place)
+    )
+    return {(customer, meter, at): int(value) for customer, meter, at, value in await connection.execute(statement)}
+
+
+async def standing(connection: AsyncConnection) -> Mapping[str, int]:
+    """Return how many rows are in each state."""
+    counted = await connection.execute(sa.select(columns.state, sa.func.count()).group_by(columns.state))
+    return dict.fromkeys(State, 0) | {row[0]: row[1] for row in counted}
+
+
+def row_of(found: Any) -> Row:
+    """Make a row of what the database has."""
+    row = Row(*found)
+    return row._replace(state=State(row.state), in_doubt=bool(row.in_doubt))
+
+
+def _written(row: Row) -> dict[str, Any]:
+    return {**row._asdict(), "in_doubt": int(row.in_doubt)}
+
+
+def _bound() -> list[sa.ColumnElement[bool]]:
+    return [column == sa.bindparam(f"of_{column.name}") for column in KEY]
+
+
+def _place(row: Row) -> dict[str, Any]:
+    return {f"of_{column.name}": value for column, value in zip(KEY, row.place, strict=True)}

@@ -1,0 +1,201 @@
+"""Events are applied: what an event is about is asked of Stripe now, and written down as it is.
+
+The order in which events come does not matter, nor how often: each time the object is taken as it is by then. However
+many events an object has waiting, it is fetched once.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy import log
+from edgeproxy.alerts.alert import Alert, raise_once
+from edgeproxy.billing import receiver
+from edgeproxy.billing.payloads import Payloads
+from edgeproxy.billing.receiver import Received, State
+from edgeproxy.billing.webhook import Unreadable, event_of
+from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.delivery_tables import webhook_events
+
+PAUSES: Sequence[float] = (5.0, 30.0, 120.0, 600.0, 3600.0)
+"""Seconds after each attempt that failed; after the last one it is a dead letter."""
+OBJECTS_AT_ONCE_MAX = 16
+ROUND_OBJECTS_MAX = 200
+POLL_SECONDS = 600.0
+"""Seconds between two looks for events that were lost on their way."""
+OVERLAP_SECONDS = 3600
+"""Seconds before the latest event that is known from which on they are looked for."""
+KNOWN_DAYS = 30
+"""Days for which Stripe lists events."""
+ERROR_CHARACTERS_MAX = 300
+
+Apply = Callable[[AsyncConnection, Mapping[str, Any]], Awaitable[None]]
+"""Writes down an object as it is now; idempotent."""
+columns = webhook_events.c
+
+
+class Absent(Exception):
+    """Stripe does not answer now, or refuses for how much it was asked: nothing is wrong with the event."""
+
+
+class Objects(Protocol):
+    """What is asked of Stripe. Raises Absent."""
+
+    async def fetch(self, object_type: str, id: str) -> Mapping[str, Any]:
+        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`."""
+
+    async def events(self, since: int) -> list[Mapping[str, Any]]:
+        """List the events since a Unix second, oldest first."""
+
+    async def event(self, id: str) -> Mapping[str, Any] | None:
+        """Return an event; None where Stripe has none such any more."""
+
+
+class Subject(NamedTuple):
+    """What events are about."""
+
+    type: str
+    id: str
+
+
+class Processor:
+    """Applies events by a table of what each type of object is applied by. `clock` is given by tests."""
+
+    def __init__(
+        self,
+        database: Database,
+        stripe: Objects,
+        table: Mapping[str, Apply],
+        payloads: Payloads,
+        *,
+        live: bool,
+        clock: Callable[[], float] = time.time,
+        applied: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self._database = database
+        self._stripe = stripe
+        self._table = table
+        self._payloads = payloads
+        self._live = live
+        self._clock = clock
+        self._applied = applied
+        """Is told how many seconds after Stripe made it an event was applied."""
+        self._at_once = asyncio.Semaphore(OBJECTS_AT_ONCE_MAX)
+        self._log = log.get()
+
+    async def step(self) -> int:
+        """Apply what is due; return of how many objects."""
+        now = int(self._clock() * 1000)
+        oldest = sa.func.min(columns.received)
+        wanted = (
+            sa.select(columns.object_type, columns.object)
+            .where(columns.state == State.WAITING, columns.due <= now)
+            .group_by(columns.object_type, columns.object)
+            .order_by(oldest)
+            .limit(ROUND_OBJECTS_MAX)
+        )
+        async with self._database.reading() as connection:
+            subjects = [Subject(*row) for row in await connection.execute(wanted)]
+        await asyncio.gather(*(self._settle(subject) for subject in subjects))
+        return len(subjects)
+
+    async def _settle(self, subject: Subject) -> None:
+        """Apply an object, and with it all events that have told of it by now."""
+        async with self._at_once:
+            waiting = (
+                sa.select(columns.id, columns.attempts, columns.created)
+                .where(columns.state == State.WAITING, columns.object == subject.id)
+                .where(columns.object_type == subject.type)
+            )
+            async with self._database.reading() as connection:
+                events = (await connection.execute(waiting)).all()  # Before it is fetched: later ones may know more.
+            if not events:
+                return
+            try:
+                await self._apply(subject, [row.id for row in events])
+            except LOST as failure:  # The database is away: nothing can be written down about it either.
+                self._log.error("an event could not be applied, and is tried again", why=reason(failure))
+            except Absent as why:
+                await self._put_off(events, str(why), is_absent=True)
+            except Exception as failure:
+                self._log.error("an event could not be applied", object_type=subject.type, exc_info=failure)
+                await self._put_off(events, f"{type(failure).__name__}: {failure}", is_absent=False)
+            else:
+                for row in events:
+                    self._applied(max(0.0, self._clock() - row.created))
+
+    async def _apply(self, subject: Subject, events: Sequence[str]) -> None:
+        apply = self._table.get(subject.type)
+        now = int(self._clock() * 1000)
+        if apply is None:
+            values: dict[str, Any] = {"state": State.IGNORED}
+        else:
+            found = await self._stripe.fetch(subject.type, subject.id)
+            values = {"state": State.APPLIED, "applied": now, "error": None}
+        async with self._database.writing() as connection:
+            if apply is not None:
+                await apply(connection, found)
+            done = sa.update(webhook_events).where(columns.id == sa.bindparam("event")).values(values)
+            await connection.execute(done, [{"event": event} for event in events])
+
+    async def _put_off(self, events: Sequence[Any], why: str, *, is_absent: bool) -> None:
+        """Try these again later; who has tried often enough is a dead letter, unless Stripe is merely away."""
+        now = self._clock()
+        async with self._database.writing() as connection:
+            for row in events:
+                is_dead = row.attempts >= len(PAUSES) and not is_absent
+                pause = PAUSES[min(row.attempts, len(PAUSES) - 1)]
+                values = {
+                    "state": State.DEAD if is_dead else State.WAITING,
+                    "attempts": row.attempts + 1,
+                    "due": int((now + pause) * 1000),
+                    "error": why[:ERROR_CHARACTERS_MAX],
+                }
+                await connection.execute(sa.update(webhook_events).where(columns.id == row.id).values(values))
+                if is_dead:
+                    alert = Alert(
+                        key=f"billing-dead-letter-{row.id}-{int(now)}",
+                        kind="billing_dead_letter",
+                        severity="page",
+                        title="An event of Stripe's could not be applied: mend the cause, then replay it",
+                        details={"event": row.id, "why": why[:ERROR_CHARACTERS_MAX]},
+                        at=now,
+                    )
+                    await raise_once(connection, alert)
+
+    async def poll(self) -> int:
+        """Keep what was lost on its way; return how many events that were. Raises Absent."""
+        now = self._clock()
+        async with self._database.reading() as connection:
+            latest = await receiver.latest(connection)
+        since = int(now) - OVERLAP_SECONDS if latest is None else latest - OVERLAP_SECONDS
+        found = await self._stripe.events(max(since, int(now) - KNOWN_DAYS * 86400))
+        return len(await self._keep(found, "poll"))
+
+    async def replay(self, event: str) -> bool:
+        """Have an event applied once more, of those kept here or else of Stripe's; False where neither has it.
+
+        Raises Absent.
+        """
+        now = int(self._clock() * 1000)
+        async with self._database.writing() as connection:
+            if await receiver.replay(connection, event, now):
+                return True
+        found = await self._stripe.event(event)
+        return found is not None and bool(await self._keep([found], "replay"))
+
+    async def _keep(self, found: Sequence[Mapping[str, Any]], source: str) -> list[str]:
+        some = []
+        for said in found:
+            try:
+                some.append(Received(event_of(said), orjson.dumps(dict(said)), source))
+            except Unreadable as why:
+                self._log.error("an event that Stripe lists cannot be read", id=str(said.get("id"))[:100], why=str(why))
+        now = int(self._clock() * 1000)
+        async with self._database.writing() as connection:
+            return await receiver.keep(connection, some, self._payloads, live=self._live, now=now)

@@ -1,0 +1,38 @@
+"""How fast Stripe may be asked: token buckets whose rate gives way. Pure, time is an argument."""
+
+MINUTE = 60.0
+SHARE_MIN = 1 / 64
+"""The least of its rate that is left however often it was halved."""
+
+
+class Bucket:
+    """So many calls a second at most, of which a second's worth may be made at once."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self.rate = self._most = rate
+        self._free_at = now
+        """When the next call may be made, if no others are kept in reserve."""
+        self._halved_at = now - MINUTE
+
+    def delay(self, now: float) -> float:
+        """Take the next place; return the seconds until it is this call's turn."""
+        self._recover(now)
+        self._free_at = max(self._free_at, now - 1.0) + 1.0 / self.rate
+        return max(0.0, self._free_at - now)
+
+    def halve(self, now: float) -> None:
+        """Make fewer calls from now on: at most once a second, as what was under way is refused together."""
+        if now - self._halved_at >= 1.0:
+            self.rate = max(self.rate / 2, self._most * SHARE_MIN)
+            self._halved_at = now
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether fewer calls are made than may be."""
+        return self.rate < self._most
+
+    def _recover(self, now: float) -> None:
+        """Each quiet minute doubles the rate again."""
+        if self.is_crowded and now - self._halved_at >= MINUTE:
+            self.rate = min(self._most, self.rate * 2)
+            self._halved_at = now

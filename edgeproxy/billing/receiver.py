@@ -1,0 +1,126 @@
+"""Events of Stripe's are kept before they are acknowledged, each once, however often and whichever way they come."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.accounts.ids import moment
+from edgeproxy.alerts.alert import Alert, raise_once
+from edgeproxy.billing.payloads import Payloads
+from edgeproxy.billing.webhook import Event
+from edgeproxy.database.database import insert_new
+from edgeproxy.database.delivery_tables import webhook_events
+
+LISTED_MAX = 100
+columns = webhook_events.c
+
+
+class State(StrEnum):
+    """What becomes of an event."""
+
+    WAITING = "waiting"
+    """It is applied, or tried once more, when it is due."""
+    APPLIED = "applied"
+    IGNORED = "ignored"
+    """Nothing is done about events of its type."""
+    OTHER_MODE = "other_mode"
+    """It is of test mode where we are live, or the other way round."""
+    DEAD = "dead"
+    """It could not be applied, and is not tried again until somebody says so."""
+
+
+class Received(NamedTuple):
+    """An event with its bytes, and the way that it came."""
+
+    event: Event
+    payload: bytes
+    source: str = "webhook"
+
+
+async def keep(
+    connection: AsyncConnection, some: Sequence[Received], payloads: Payloads, *, live: bool, now: int
+) -> list[str]:
+    """Keep events that are new; return the ids of these. `now`: Unix milliseconds."""
+    kept = []
+    for event, payload, source in sorted(some, key=lambda one: one.event.id):
+        row = {
+            "id": event.id,
+            "type": event.type,
+            "object_type": event.object_type,
+            "object": event.object,
+            "livemode": int(event.livemode),
+            "created": event.created,
+            "received": now,
+            "source": source,
+            "state": _state_of(event, live),
+            "due": now,
+            "payload": payloads.close(payload, event.id),
+        }
+        made = insert_new(connection, webhook_events, "id").values(row).returning(columns.id)
+        if (await connection.execute(made)).first() is None:
+            continue
+        kept.append(event.id)
+        if row["state"] is State.OTHER_MODE:
+            alert = Alert(
+                key=f"billing-livemode-{now // 86_400_000}",
+                kind="billing_livemode",
+                severity="warn",
+                title=f"Stripe sends events of {'live' if event.livemode else 'test'} mode, which is not ours",
+                details={"event": event.id, "type": event.type},
+                at=now / 1000,
+            )
+            await raise_once(connection, alert)
+    return kept
+
+
+def _state_of(event: Event, live: bool) -> State:
+    if event.livemode != live:
+        return State.OTHER_MODE
+    return State.WAITING if event.is_taken and event.object else State.IGNORED
+
+
+async def replay(connection: AsyncConnection, event: str, now: int) -> bool:
+    """Have an event applied once more; False where it is not kept here, or is of the other mode."""
+    again = (
+        sa.update(webhook_events)
+        .where(columns.id == event, columns.state != State.OTHER_MODE, columns.object != "")
+        .values(state=State.WAITING, attempts=0, due=now, error=None)
+    )
+    return (await connection.execute(again)).rowcount > 0
+
+
+async def latest(connection: AsyncConnection) -> int | None:
+    """Return when the latest event was made that is kept, by Stripe's clock."""
+    found: int | None = (await connection.execute(sa.select(sa.func.max(columns.created)))).scalar_one()
+    return found
+
+
+async def standing(connection: AsyncConnection) -> dict[str, int]:
+    """Return how many events are in each state."""
+    counted = await connection.execute(sa.select(columns.state, sa.func.count()).group_by(columns.state))
+    return dict.fromkeys(map(str, State), 0) | {row[0]: row[1] for row in counted}
+
+
+async def listing(
+    connection: AsyncConnection, state: str | None, before: int | None, limit: int
+) -> list[dict[str, Any]]:
+    """Tell of events without their payload, the latest first: those received before this Unix millisecond."""
+    wanted = sa.select(*(column for column in columns if column is not columns.payload))
+    if state is not None:
+        wanted = wanted.where(columns.state == state)
+    if before is not None:
+        wanted = wanted.where(columns.received < before)
+    rows = await connection.execute(wanted.order_by(columns.received.desc(), columns.id).limit(limit))
+    return [
+        {
+            **{name: getattr(row, name) for name in ("id", "type", "object", "state", "source", "attempts", "error")},
+            "livemode": bool(row.livemode),
+            "created": moment(row.created * 1000),
+            "received": moment(row.received),
+            "applied": moment(row.applied),
+        }
+        for row in rows
+    ]

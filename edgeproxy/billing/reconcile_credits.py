@@ -1,0 +1,31 @@
+"""Credit entries are held against balances (reconciliation E)."""
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.billing import journal, reconciliations
+from edgeproxy.billing.drift import Drift, Level, Row
+from edgeproxy.billing.rating import Span
+from edgeproxy.database.credit_tables import credit_balances, credit_entries
+from edgeproxy.database.schema import customers
+
+NAME = "credits"
+"""What stands for a meter."""
+JOURNAL = "journal"
+
+
+async def with_balances(connection: AsyncConnection, now: float) -> tuple[Drift, Level]:
+    """Hold what each customer's entries come to against the balance, and the sum of the journal against 0."""
+    apart = set(await journal.differences(connection))
+    column = credit_balances.c
+    joined = sa.select(customers.c.name, column.customer, column.balance).join_from(
+        credit_balances, customers, customers.c.id == column.customer
+    )
+    rows = []
+    for name, customer, balance in (await connection.execute(joined)).all():
+        booked = await journal.balance(connection, customer, int(now * 1000)) if customer in apart else balance
+        rows.append(Row(name, NAME, booked, balance))
+    if JOURNAL in apart:
+        total = (await connection.execute(sa.select(sa.func.sum(credit_entries.c.amount)))).scalar_one()
+        rows.append(Row("", JOURNAL, 0, int(total)))
+    return await reconciliations.keep(connection, "E", Span(int(now), int(now)), rows, now)

@@ -1,0 +1,90 @@
+"""Amounts of money, by themselves: whole cents, made of decimals by one rounding."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+PLACES = 12
+"""Decimal places that a unit price may have."""
+
+
+def rounded(amount: Fraction) -> int:
+    """To whole cents, half a cent away from zero."""
+    whole = int(abs(amount) + Fraction(1, 2))
+    return whole if amount >= 0 else -whole
+
+
+def decimal(amount: Fraction | int) -> str:
+    """As Stripe writes a decimal: without zeros that say nothing."""
+    scaled = int(amount * 10**PLACES)
+    sign, digits = "-" * (scaled < 0), str(abs(scaled)).rjust(PLACES + 1, "0")
+    return sign + f"{digits[:-PLACES]}.{digits[-PLACES:]}".rstrip("0").rstrip(".")
+
+
+class Part(NamedTuple):
+    """What a quantity costs in one tier."""
+
+    quantity: int
+    unit: Fraction
+    """Cents a unit."""
+    flat: Fraction
+    """Cents beside, once."""
+
+    @property
+    def amount(self) -> int:
+        """What is charged."""
+        return rounded(self.quantity * self.unit + self.flat)
+
+
+def parts(price: Mapping[str, Any], quantity: int) -> list[Part]:
+    """What a quantity costs by this price, tier by tier; a tier that is not reached has no part."""
+    quantity = max(quantity, 0)
+    if price["billing_scheme"] == "per_unit":
+        return [Part(packages(price, quantity), unit_of(price), Fraction(0))]
+    if price["tiers_mode"] == "volume":
+        for tier in price["tiers"]:
+            if tier["up_to"] is None or quantity <= tier["up_to"]:
+                return [Part(quantity, unit_of(tier), flat_of(tier))]
+    return graduated(price["tiers"], quantity)
+
+
+def graduated(tiers: Sequence[Mapping[str, Any]], quantity: int) -> list[Part]:
+    """Each unit costs what its tier says."""
+    made: list[Part] = []
+    below = 0
+    for tier in tiers:
+        top = quantity if tier["up_to"] is None else min(tier["up_to"], quantity)
+        if top > below or not made:
+            made.append(Part(top - below, unit_of(tier), flat_of(tier) if top > below or not below else Fraction(0)))
+        below = max(below, top)
+    return made
+
+
+def packages(price: Mapping[str, Any], quantity: int) -> int:
+    """How many units are charged: packages of several where the price says so."""
+    transform = price.get("transform_quantity")
+    if transform is None:
+        return quantity
+    whole, rest = divmod(quantity, int(transform["divide_by"]))
+    return whole + (1 if rest and transform["round"] == "up" else 0)
+
+
+def unit_of(price: Mapping[str, Any]) -> Fraction:
+    """Cents a unit, of a price or a tier."""
+    written = price.get("unit_amount_decimal")
+    return Fraction(written if written is not None else price.get("unit_amount") or 0)
+
+
+def flat_of(tier: Mapping[str, Any]) -> Fraction:
+    """Cents once, of a tier."""
+    written = tier.get("flat_amount_decimal")
+    return Fraction(written if written is not None else tier.get("flat_amount") or 0)
+
+
+def shares(amount: Mapping[str, str | int | None]) -> tuple[int | None, str | None]:
+    """`unit_amount` and `unit_amount_decimal` as answered, of either."""
+    whole, written = amount.get("unit_amount"), amount.get("unit_amount_decimal")
+    exact = Fraction(written) if written is not None else None if whole is None else Fraction(whole)
+    if exact is None:
+        return None, None
+    return int(exact) if exact.denominator == 1 else None, decimal(exact)

@@ -1,0 +1,51 @@
+"""Periods of subscriptions: an anchor, and an interval that is counted from it. Pure; seconds since 1970, UTC."""
+
+import calendar
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+SECONDS = {"day": 86400, "week": 7 * 86400}
+MONTHS = {"month": 1, "year": 12}
+
+
+def shifted(anchor: int, interval: str, many: int) -> int:
+    """So many intervals from an anchor; the last day of a month where that has not the anchor's."""
+    if interval in SECONDS:
+        return anchor + many * SECONDS[interval]
+    moment = datetime.fromtimestamp(anchor, UTC)
+    months = moment.year * 12 + moment.month - 1 + many * MONTHS[interval]
+    year, month = months // 12, months % 12 + 1
+    day = min(moment.day, calendar.monthrange(year, month)[1])
+    return int(moment.replace(year=year, month=month, day=day).timestamp())
+
+
+def around(anchor: int, recurring: Mapping[str, Any], at: int) -> tuple[int, int]:
+    """The whole period of a price in which this moment lies: its start and its end."""
+    interval, count = recurring["interval"], recurring["interval_count"]
+    each = shifted(anchor, interval, count) - anchor
+    many = (at - anchor) // each
+    while shifted(anchor, interval, many * count) > at:
+        many -= 1
+    while shifted(anchor, interval, (many + 1) * count) <= at:
+        many += 1
+    return shifted(anchor, interval, many * count), shifted(anchor, interval, (many + 1) * count)
+
+
+def anchored(config: Mapping[str, int | None], now: int) -> int:
+    """The next moment that is so: a day of the month, at an hour, a minute, a second, or those of now."""
+    moment = datetime.fromtimestamp(now, UTC)
+    hour, minute, second = (
+        said if (said := config.get(name)) is not None else getattr(moment, name)
+        for name in ("hour", "minute", "second")
+    )
+    year, month = moment.year, config.get("month") or moment.month
+    while True:
+        day = min(config["day_of_month"] or 1, calendar.monthrange(year, month)[1])
+        found = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+        if found >= now:
+            return found
+        if config.get("month"):
+            year += 1
+        else:
+            year, month = (year + 1, 1) if month == 12 else (year, month + 1)

@@ -1,0 +1,222 @@
+"""Stripe, by its own package: the one file that knows it.
+
+A call is made once; whoever makes it decides what comes next, by what the answer means. What Stripe returns is given as
+plain values.
+"""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from edgeproxy.billing.pace import Pace
+from edgeproxy.config.billing import KEY_VARIABLE, SECRETS_VARIABLE
+from edgeproxy.config.billing import Stripe as StripeSettings
+
+if TYPE_CHECKING:
+    import stripe
+
+KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{4,250}")
+SECRET = re.compile(r"\b(sk|rk|whsec)_[A-Za-z0-9_*]+")
+CALL_SECONDS_MAX = 80.0
+"""Seconds that an answer may take."""
+LIVE_RATE, TEST_RATE, ENDPOINT_RATE, EVENT_RATE = 100.0, 25.0, 25.0, 1000.0
+"""Calls a second that Stripe allows: in all with a live key and with a test key, of an endpoint, and of meter events,
+which with a live key are beside the others."""
+METER_EVENTS = "v1.billing.meter_events.create"
+LOGGERS = ("stripe", "aiohttp.client")
+
+
+class Unusable(Exception):
+    """Stripe cannot be asked with what is configured: a sentence for who started the collector."""
+
+
+class Outcome(Enum):
+    """What an answer that is no success means, and so what is next."""
+
+    REFUSED = "refused"
+    """Nothing was done, and the same request will be refused again: 400, 402, 404."""
+    DENIED = "denied"
+    """Nothing was done, and nothing will be with this key: 401, 403."""
+    BUSY = "busy"
+    """Nothing was done; the same request may pass later: 409, 429."""
+    FAILED = "failed"
+    """Nobody knows what was done, and the same Idempotency-Key is answered the same: 500 to 504."""
+    LOST = "lost"
+    """Nobody knows what was done, and the same Idempotency-Key tells: no answer, or half of one."""
+    REUSED = "reused"
+    """Nothing was done: this Idempotency-Key came with another request before."""
+
+
+class StripeFailure(Exception):
+    """Stripe did not do as it was asked, as far as is known. What it says has no keys in it."""
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        request_id: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        super().__init__(outcome, redacted(message))
+        self.outcome = outcome
+        self.message = redacted(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.request_id = request_id
+        self.reason = reason
+        """Of a 429: which limit it was, as `Stripe-Rate-Limited-Reason` has it; None where it was a lock."""
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.status or self.outcome.value}, request {self.request_id or 'unknown'})"
+
+
+class Stripe:
+    """A client, of one event loop. Raises Unusable where there is no key, or not of the kind that the settings say."""
+
+    def __init__(self, settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> None:
+        import stripe  # It takes a second, and who does not charge needs none of it.
+
+        key = self._key = secret_key(settings, environ)
+        self.is_live = "_live_" in key
+        self._sdk = stripe
+        stripe.enable_telemetry = False
+        for name in LOGGERS:
+            logger = logging.getLogger(name)
+            if not any(isinstance(one, Redacting) for one in logger.filters):
+                logger.addFilter(Redacting())
+        self._http: Any = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=CALL_SECONDS_MAX))
+        self._client = stripe.StripeClient(
+            key,
+            base_addresses={"api": settings.base, "files": settings.base, "meter_events": settings.base},
+            max_network_retries=0,
+            http_client=self._http,
+        )
+        self.pace = Pace(LIVE_RATE if self.is_live else TEST_RATE, ENDPOINT_RATE)
+        """How fast it is asked; who is refused for asking too fast may slow it down."""
+        self._events = Pace(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._http.close_async()
+
+    async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+        """Ask for what the package calls `name`, such as `v1.invoices.create`, and return the object that it answers.
+
+        `ids` are the parts of the path, `key` is the Idempotency-Key. Raises StripeFailure.
+        """
+        method: Any = self._client
+        for step in f"{name}_async".split("."):
+            method = getattr(method, step)
+        pace = self._events if name == METER_EVENTS else self.pace
+        await asyncio.sleep(pace.wait(name, asyncio.get_running_loop().time()))
+        options = {} if key is None else {"idempotency_key": key}
+        try:
+            answer = await method(*ids, params, options)
+        except self._sdk.StripeError as error:
+            raise failure_of(error, self._sdk) from None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            # The package reads bodies outside of what it catches.
+            raise StripeFailure(Outcome.LOST, f"no whole answer: {type(error).__name__}") from None
+        told: dict[str, Any] = answer.to_dict()
+        return told
+
+    async def every(self, name: str, /, *ids: str, **params: Any) -> list[dict[str, Any]]:
+        """All of a list, page by page; raises StripeFailure."""
+        found: list[dict[str, Any]] = []
+        while True:
+            after = {"starting_after": found[-1]["id"]} if found else {}
+            page = await self.call(name, *ids, **{"limit": 100, **params, **after})
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+
+
+def failure_of(error: "stripe.StripeError", sdk: Any) -> StripeFailure:
+    """What an error of the package means."""
+    status = error.http_status
+    said: dict[str, Any] = {
+        "status": status,
+        "code": error.code,
+        "param": getattr(error, "param", None),
+        "request_id": error.request_id,
+        "reason": (error.headers or {}).get("stripe-rate-limited-reason"),
+    }
+    message = str(error.user_message or error)
+    if isinstance(error, sdk.APIConnectionError) or status is None:
+        return StripeFailure(Outcome.LOST, message, **said)
+    if isinstance(error, sdk.IdempotencyError):
+        return StripeFailure(Outcome.BUSY if status == 409 else Outcome.REUSED, message, **said)
+    if status >= 500:
+        return StripeFailure(Outcome.FAILED, message, **said)
+    if status < 300:  # A success whose body is no JSON.
+        return StripeFailure(Outcome.LOST, message, **said)
+    by_status = {401: Outcome.DENIED, 403: Outcome.DENIED, 409: Outcome.BUSY, 429: Outcome.BUSY}
+    return StripeFailure(by_status.get(status, Outcome.REFUSED), message, **said)
+
+
+def secret_key(settings: StripeSettings, environ: Mapping[str, str]) -> str:
+    """Return the key that is used; raises Unusable."""
+    if settings.key is not None:
+        key, where = contents(settings.key), f"the file {settings.key}"
+    else:
+        key, where = environ.get(KEY_VARIABLE, "").strip(), f"the variable {KEY_VARIABLE}"
+    if not key:
+        raise Unusable(f"{where} has no key for Stripe: set it, or write mode: off in billing")
+    match = KEY.fullmatch(key)
+    if match is None:
+        raise Unusable(f"what {where} has is no secret or restricted key of Stripe")
+    if (match[2] == "live") != settings.live:
+        if settings.live:
+            raise Unusable(f"{where} has a test key, and billing.stripe has live: true")
+        raise Unusable(
+            f"{where} has a live key, which moves money: write live: true in billing.stripe if that is meant"
+        )
+    return key
+
+
+def webhook_secrets(settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the secrets by which webhooks may be signed; raises Unusable."""
+    if settings.webhook_secrets is not None:
+        said = contents(settings.webhook_secrets)
+    else:
+        said = environ.get(SECRETS_VARIABLE, "")
+    found = tuple(said.split())
+    if not all(secret.startswith("whsec_") for secret in found):
+        raise Unusable("one of the secrets of webhooks does not begin with whsec_")
+    return found
+
+
+def contents(file: Any) -> str:
+    """What is in a file with keys; raises Unusable."""
+    try:
+        with open(file, encoding="ascii") as opened:
+            return opened.read(16 << 10).strip()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise Unusable(f"{file} cannot be read: {getattr(failure, 'strerror', None) or 'it is no text'}") from None
+
+
+def redacted(text: str) -> str:
+    """A text without keys of Stripe in it."""
+    return SECRET.sub(lambda match: f"{match[1]}_…", text)
+
+
+class Redacting(logging.Filter):
+    """Takes keys out of what is logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Write the message without them."""
+        record.msg, record.args = redacted(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+        return True

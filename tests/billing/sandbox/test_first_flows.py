@@ -1,0 +1,168 @@
+"""What a month needs of Stripe: customers, invoices by items, meter events and their sums; with Stripe's own client."""
+
+import time
+
+import pytest
+import stripe
+
+from tests.support.stripe_sandbox import Api, Sandbox
+from tests.support.waiting import until
+
+MINUTE = 60
+
+
+async def payer(client: stripe.StripeClient, card: str = "pm_card_visa") -> str:
+    """A customer who pays by this card."""
+    made = await client.v1.customers.create_async(
+        {"email": "a@example.com", "payment_method": card, "invoice_settings": {"default_payment_method": card}}
+    )
+    return made.id
+
+
+async def draft(client: stripe.StripeClient, customer: str, *amounts: int) -> str:
+    """A draft with these amounts."""
+    made = await client.v1.invoices.create_async(
+        {"customer": customer, "auto_advance": False, "pending_invoice_items_behavior": "exclude"}
+    )
+    for amount in amounts:
+        await client.v1.invoice_items.create_async(
+            {"customer": customer, "invoice": made.id, "amount": amount, "currency": "usd", "description": "usage"}
+        )
+    return made.id
+
+
+def test_a_draft_gets_items_is_finalized_and_paid(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        customer = await payer(client)
+        id = await draft(client, customer, 9900, 235, -35)
+        drafted = await client.v1.invoices.retrieve_async(id)
+        assert (drafted.status, drafted.total, drafted.invoice_pdf, drafted.number) == ("draft", 10100, None, None)
+        assert [line.amount for line in drafted.lines.data] == [-35, 235, 9900]
+        final = await client.v1.invoices.finalize_invoice_async(id, {"auto_advance": False})
+        assert (final.status, final.amount_due, final.auto_advance) == ("open", 10100, False)
+        assert final.invoice_pdf is not None
+        assert final.number is not None
+        with pytest.raises(stripe.InvalidRequestError) as no:
+            await client.v1.invoice_items.create_async(
+                {"customer": customer, "invoice": id, "amount": 1, "currency": "usd"}
+            )
+        assert no.value.code == "invoice_not_editable"
+        paid = await client.v1.invoices.pay_async(id, {"expand": ["payments.data.payment.payment_intent"]})
+        assert (paid.status, paid.amount_paid, paid.amount_remaining) == ("paid", 10100, 0)
+        assert paid.payments is not None
+        intent = paid.payments.data[0].payment.payment_intent
+        assert isinstance(intent, stripe.PaymentIntent)
+        assert (intent.status, intent.amount_received) == ("succeeded", 10100)
+
+    stripe_api.run(flow)
+
+
+def test_a_card_that_declines_leaves_the_invoice_open_and_the_failure_on_record(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        id = await draft(client, await payer(client, "pm_card_chargeCustomerFail"), 500)
+        with pytest.raises(stripe.CardError) as no:
+            await client.v1.invoices.pay_async(id)
+        assert (no.value.http_status, no.value.code) == (402, "card_declined")
+        invoice = await client.v1.invoices.retrieve_async(id)
+        assert (invoice.status, invoice.attempt_count, invoice.amount_paid) == ("open", 1, 0)
+        events = await client.v1.events.list_async({"type": "invoice.payment_failed"})
+        assert events.data[0].data.object["id"] == id
+        voided = await client.v1.invoices.void_invoice_async(id)
+        assert voided.status == "void"
+
+    stripe_api.run(flow)
+
+
+def test_pending_items_are_taken_where_that_is_asked_for_and_come_back(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        customer = await payer(client)
+        item = await client.v1.invoice_items.create_async(
+            {"customer": customer, "unit_amount_decimal": "0.5", "quantity": 3, "currency": "usd"}
+        )
+        assert (item.amount, item.invoice) == (2, None)
+        id = await draft(client, customer)
+        assert (await client.v1.invoices.retrieve_async(id)).total == 0
+        taken = await client.v1.invoices.create_async(
+            {"customer": customer, "pending_invoice_items_behavior": "include"}
+        )
+        assert (taken.total, len(taken.lines.data)) == (2, 1)
+        await client.v1.invoices.delete_async(taken.id)
+        again = await client.v1.invoice_items.list_async({"customer": customer, "pending": True})
+        assert [one.id for one in again.data] == [item.id]
+
+    stripe_api.run(flow)
+
+
+def test_meter_events_are_counted_once_and_summed_by_the_minute(stripe_sandbox: Sandbox) -> None:
+    minute = int(time.time()) // MINUTE * MINUTE - 10 * MINUTE
+
+    async def flow(client: stripe.StripeClient) -> None:
+        customer = await payer(client)
+        meter = await client.v1.billing.meters.create_async(
+            {"display_name": "Tokens", "event_name": "tokens", "default_aggregation": {"formula": "sum"}}
+        )
+        for n, value in enumerate(("1000", "234", "-34", "1.5")):
+            await client.v1.billing.meter_events.create_async(
+                {
+                    "event_name": "tokens",
+                    "payload": {"stripe_customer_id": customer, "value": value},
+                    "identifier": f"slice-{n}",
+                    "timestamp": minute + n,
+                }
+            )
+        with pytest.raises(stripe.InvalidRequestError, match="An event already exists with identifier slice-0") as no:
+            await client.v1.billing.meter_events.create_async(
+                {
+                    "event_name": "tokens",
+                    "payload": {"stripe_customer_id": customer, "value": "1000"},
+                    "identifier": "slice-0",
+                }
+            )
+        assert no.value.code is None
+        sums: list[float] = []
+
+        async def look() -> None:
+            listed = await client.v1.billing.meters.event_summaries.list_async(
+                meter.id, {"customer": customer, "start_time": minute, "end_time": minute + MINUTE}
+            )
+            sums[:] = [one.aggregated_value for one in listed.data]
+
+        deadline = time.monotonic() + 60
+        while sums != [1200] and time.monotonic() < deadline:
+            await look()
+        assert sums == [1200]
+        with pytest.raises(stripe.InvalidRequestError) as unaligned:
+            await client.v1.billing.meters.event_summaries.list_async(
+                meter.id, {"customer": customer, "start_time": minute + 1, "end_time": minute + MINUTE}
+            )
+        assert unaligned.value.param == "start_time"
+
+    stripe_sandbox.run(flow)
+
+    def refused() -> list[str]:
+        entries = stripe_sandbox.journal("billing.meter_event.refused")
+        return [one["error"] for one in entries if one["id"] == "slice-3"]
+
+    until(lambda: refused() == ["meter_event_invalid_value"], "the event is refused")
+
+
+def test_what_was_answered_survives_kill_9_and_a_key_gives_the_same_answer_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    sandbox = Sandbox(tmp_path_factory.mktemp("killed"))
+    try:
+        sandbox.start()
+        first = sandbox.call("POST", "/v1/customers", "name=A", Idempotency_Key="one")
+        sandbox.kill()
+        sandbox.start()
+        again = sandbox.call("POST", "/v1/customers", "name=A", Idempotency_Key="one")
+        assert again.json() == first.json()
+        assert again["idempotent-replayed"] == "true"
+        assert again["original-request"] == first["request-id"]
+        other = sandbox.call("POST", "/v1/customers", "name=B", Idempotency_Key="one")
+        assert (other.status, other.json()["error"]["type"]) == (400, "idempotency_error")
+        sandbox.advance(86401)
+        assert sandbox.call("POST", "/v1/customers", "name=B", Idempotency_Key="one").json()["name"] == "B"
+        assert len(sandbox.journal("customer.created")) == 2
+    finally:
+        sandbox.close()

@@ -1,0 +1,189 @@
+"""Money that is given back, and pages on which it is paid."""
+
+from typing import Any
+
+import pytest
+import stripe
+
+from tests.support.ask import ask
+from tests.support.stripe_sandbox import Api, Sandbox
+
+
+async def paid(client: stripe.StripeClient, amount: int, *, pay: bool = True) -> stripe.Invoice:
+    """An invoice of a new customer over this amount."""
+    card = "pm_card_visa"
+    customer = await client.v1.customers.create_async(
+        {"payment_method": card, "invoice_settings": {"default_payment_method": card}}
+    )
+    made = await client.v1.invoices.create_async({"customer": customer.id, "currency": "usd"})
+    await client.v1.invoice_items.create_async(
+        {"customer": customer.id, "invoice": made.id, "amount": amount, "currency": "usd"}
+    )
+    final = await client.v1.invoices.finalize_invoice_async(made.id)
+    return await client.v1.invoices.pay_async(made.id) if pay else final
+
+
+async def intent_of(client: stripe.StripeClient, invoice: str) -> str:
+    """The intent by which an invoice is paid."""
+    (payment,) = (await client.v1.invoice_payments.list_async({"invoice": invoice})).data
+    assert isinstance(payment.payment.payment_intent, str)
+    return payment.payment.payment_intent
+
+
+def test_refunds_give_back_no_more_than_was_paid_and_the_balance_shows_all(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        intent = await intent_of(client, (await paid(client, 10_000)).id)
+        refund = await client.v1.refunds.create_async({"payment_intent": intent, "amount": 4_000})
+        assert (refund.status, refund.amount) == ("succeeded", 4_000)
+        with pytest.raises(stripe.InvalidRequestError, match="greater than unrefunded amount"):
+            await client.v1.refunds.create_async({"payment_intent": intent, "amount": 6_001})
+        await client.v1.refunds.create_async({"payment_intent": intent})
+        with pytest.raises(stripe.InvalidRequestError) as no:
+            await client.v1.refunds.create_async({"payment_intent": intent})
+        assert no.value.code == "charge_already_refunded"
+        found = await client.v1.payment_intents.retrieve_async(
+            intent, {"expand": ["latest_charge.refunds", "latest_charge.balance_transaction"]}
+        )
+        charge: Any = found.latest_charge
+        assert [one.amount for one in charge.refunds.data] == [6_000, 4_000]
+        booked = charge.balance_transaction
+        assert (booked.amount, booked.fee, booked.net) == (10_000, 320, 9_680)
+        rows = (await client.v1.balance_transactions.list_async({"limit": 3})).data
+        assert [row.amount for row in rows] == [-6_000, -4_000, 10_000]
+
+    stripe_api.run(flow)
+
+
+def test_a_credit_note_takes_back_what_is_due_or_gives_back_what_was_paid(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        due = await paid(client, 1_000, pay=False)
+        line = due.lines.data[0].id
+        note = await client.v1.credit_notes.create_async(
+            {"invoice": due.id, "lines": [{"type": "invoice_line_item", "invoice_line_item": line, "amount": 300}]}
+        )
+        assert (note.type, note.number, note.lines.data[0].amount) == ("pre_payment", f"{due.number}-CN-01", 300)
+        lower = await client.v1.invoices.pay_async(due.id)
+        assert (lower.amount_paid, lower.total, lower.pre_payment_credit_notes_amount) == (700, 1_000, 300)
+        with pytest.raises(stripe.InvalidRequestError) as no:
+            await client.v1.credit_notes.create_async({"invoice": due.id, "amount": 100})
+        assert no.value.param == "refund_amount"
+        preview = await client.v1.credit_notes.preview_async({"invoice": due.id, "amount": 100, "refund_amount": 100})
+        assert preview.total == 100
+        back = await client.v1.credit_notes.create_async(
+            {"invoice": due.id, "amount": 500, "refund_amount": 200, "credit_amount": 300}
+        )
+        assert (back.type, back.post_payment_amount, len(back.refunds)) == ("post_payment", 500, 1)
+        customer = await client.v1.customers.retrieve_async(str(due.customer))
+        assert customer.balance == -300
+        with pytest.raises(stripe.InvalidRequestError):
+            await client.v1.credit_notes.create_async({"invoice": due.id, "amount": 201, "refund_amount": 201})
+
+    stripe_api.run(flow)
+
+
+def test_a_credit_note_over_all_that_is_due_pays_the_invoice_and_the_balance_is_used_first(
+    stripe_api: Api,
+) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        due = await paid(client, 1_000, pay=False)
+        await client.v1.credit_notes.create_async({"invoice": due.id, "amount": 1_000})
+        assert (await client.v1.invoices.retrieve_async(due.id)).status == "paid"
+        customer = str(due.customer)
+        await client.v1.customers.balance_transactions.create_async(customer, {"amount": -400, "currency": "usd"})
+        made = await client.v1.invoices.create_async({"customer": customer})
+        await client.v1.invoice_items.create_async(
+            {"customer": customer, "invoice": made.id, "amount": 1_000, "currency": "usd"}
+        )
+        final = await client.v1.invoices.finalize_invoice_async(made.id)
+        assert (final.total, final.amount_due, final.starting_balance, final.ending_balance) == (1_000, 600, -400, 0)
+        await client.v1.invoices.void_invoice_async(made.id)
+        assert (await client.v1.customers.retrieve_async(customer)).balance == -400
+
+    stripe_api.run(flow)
+
+
+def test_an_invoice_is_paid_by_an_intent_beside_it_or_outside(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        due = await paid(client, 1_000, pay=False)
+        intent = await client.v1.payment_intents.create_async(
+            {"amount": 1_000, "currency": "usd", "customer": str(due.customer), "payment_method": "pm_card_visa"}
+        )
+        with pytest.raises(stripe.InvalidRequestError):
+            await client.v1.invoices.attach_payment_async(due.id, {"payment_intent": intent.id})
+        await client.v1.payment_intents.confirm_async(intent.id)
+        await client.v1.invoices.attach_payment_async(due.id, {"payment_intent": intent.id})
+        assert (await client.v1.invoices.retrieve_async(due.id)).status == "paid"
+        other = await paid(client, 1_000, pay=False)
+        outside = await client.v1.invoices.pay_async(other.id, {"paid_out_of_band": True})
+        assert (outside.status, outside.amount_remaining) == ("paid", 0)
+
+    stripe_api.run(flow)
+
+
+@pytest.mark.parametrize("mode", ["payment", "invoiced", "subscription", "setup"])
+def test_a_customer_pays_on_a_page(stripe_sandbox: Sandbox, mode: str) -> None:
+    async def make(client: stripe.StripeClient) -> stripe.checkout.Session:
+        recurring: Any = {"recurring": {"interval": "month"}} if mode == "subscription" else {}
+        price: Any = {"currency": "usd", "unit_amount": 500, "product_data": {"name": "Credits"}, **recurring}
+        params: Any = {
+            "mode": "payment" if mode == "invoiced" else mode,
+            "success_url": "https://example.com/done?session={CHECKOUT_SESSION_ID}",
+            "customer_email": "a@example.com",
+            "metadata": {"purchase": mode},
+        }
+        if mode != "setup":
+            params["line_items"] = [{"price_data": price, "quantity": 2}]
+        if mode == "invoiced":
+            params["invoice_creation"] = {"enabled": True}
+        return await client.v1.checkout.sessions.create_async(params)
+
+    made = stripe_sandbox.run(make)
+    assert (made.status, made.amount_total) == ("open", None if mode == "setup" else 1_000)
+    assert made.url is not None
+    path = made.url.removeprefix(stripe_sandbox.url)
+    assert b"<button>Pay</button>" in ask(stripe_sandbox.port, path).body
+    declined = ask(
+        stripe_sandbox.port,
+        f"{path}/pay",
+        method="POST",
+        fields={"Content-Type": "application/json"},
+        body=b'{"card": "pm_card_chargeCustomerFail"}',
+    )
+    if mode != "setup":
+        assert declined.status == 402
+        answer = ask(stripe_sandbox.port, f"{path}/pay", method="POST")
+        assert (answer.status, answer["location"]) == (303, f"https://example.com/done?session={made.id}")
+        assert ask(stripe_sandbox.port, f"{path}/pay", method="POST").status == 400
+
+    async def look(client: stripe.StripeClient) -> None:
+        done = await client.v1.checkout.sessions.retrieve_async(
+            made.id, {"expand": ["payment_intent", "subscription", "invoice", "line_items"]}
+        )
+        intent, subscription, invoice = done.payment_intent, done.subscription, done.invoice
+        assert done.status == "complete"
+        if mode in ("payment", "invoiced"):
+            assert isinstance(intent, stripe.PaymentIntent)
+            assert (intent.status, intent.amount) == ("succeeded", 1_000)
+        if mode in ("subscription", "invoiced"):
+            assert isinstance(invoice, stripe.Invoice)
+            assert (invoice.status, invoice.amount_paid) == ("paid", 1_000)
+        if mode == "subscription":
+            assert isinstance(subscription, stripe.Subscription)
+            assert subscription.status == "active"
+        events = await client.v1.events.list_async({"type": "checkout.session.completed", "limit": 1})
+        assert events.data[0].data.object["metadata"]["purchase"] == mode
+
+    stripe_sandbox.run(look)
+
+
+def test_a_session_expires_and_a_portal_shows_invoices(stripe_sandbox: Sandbox) -> None:
+    async def flow(client: stripe.StripeClient) -> str:
+        made = await client.v1.checkout.sessions.create_async({"mode": "setup", "success_url": "https://example.com"})
+        gone = await client.v1.checkout.sessions.expire_async(made.id)
+        assert (gone.status, gone.url) == ("expired", None)
+        invoice = await paid(client, 700)
+        portal = await client.v1.billing_portal.sessions.create_async({"customer": str(invoice.customer)})
+        return portal.url
+
+    url = stripe_sandbox.run(flow)
+    assert b"<td>700<td>paid" in ask(stripe_sandbox.port, url.removeprefix(stripe_sandbox.url)).body

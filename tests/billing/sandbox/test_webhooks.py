@@ -1,0 +1,156 @@
+"""Webhooks: signed, again where they fail, as Stripe's own package takes them."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import orjson
+import pytest
+import stripe
+
+from tests.support.stripe_sandbox import Sandbox
+from tests.support.waiting import until
+
+
+class Receiver(ThreadingHTTPServer):
+    """Takes webhooks, and refuses as many as it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Taking)
+        self.taken: list[tuple[str, bytes]] = []
+        self.refuses = 0
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def types(self) -> list[str]:
+        """The types of what was taken."""
+        return [orjson.loads(payload)["type"] for _, payload in self.taken]
+
+
+class Taking(BaseHTTPRequestHandler):
+    """Takes one."""
+
+    server: Receiver
+
+    def do_POST(self) -> None:
+        payload = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.refuses:
+            self.server.refuses -= 1
+            self.send_error(503)
+            return
+        self.server.taken.append((self.headers["Stripe-Signature"], payload))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.shutdown()
+        thread.join()
+        made.server_close()
+
+
+def test_events_are_signed_and_come_again_until_they_are_taken(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
+    sandbox = stripe_sandbox
+    made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=customer.created").json()
+    receiver.refuses = 1
+    sandbox.call("POST", "/v1/customers", "name=A")
+    until(lambda: not receiver.refuses, "it was tried")
+
+    def tried() -> list[str]:
+        found = sandbox.control("deliveries?limit=10000")["deliveries"]
+        return [one["state"] for one in found if one["attempt"] and one["endpoint"] == made["id"]]
+
+    until(lambda: tried() == ["waiting"], "the failure is on record")
+    event = sandbox.call("GET", "/v1/events?limit=1").json()["data"][0]
+    assert event["pending_webhooks"] == 1
+    sandbox.advance(10)
+    until(lambda: receiver.taken, "it is taken")
+    signature, payload = receiver.taken[0]
+    # The sandbox's clock is ahead of ours by what it was advanced.
+    taken = stripe.Webhook.construct_event(payload, signature, made["secret"], tolerance=300)
+    assert (taken.type, taken.data.object["name"]) == ("customer.created", "A")
+    with pytest.raises(stripe.SignatureVerificationError):
+        stripe.Webhook.construct_event(payload + b" ", signature, made["secret"])
+    assert "secret" not in sandbox.call("GET", f"/v1/webhook_endpoints/{made['id']}").json()
+    sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
+
+
+def test_events_are_lost_late_twice_or_forged_as_is_asked_for(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
+    sandbox = stripe_sandbox
+    made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=*").json()
+    sandbox.faults(
+        {"kind": "webhook_lost", "path": "product.created"},
+        {"kind": "webhook_duplicated", "path": "customer.created"},
+        {"kind": "webhook_forged", "path": "product.updated"},
+        {"kind": "webhook_late", "path": "customer.updated", "seconds": 600},
+    )
+    customer = sandbox.call("POST", "/v1/customers").json()["id"]
+    product = sandbox.call("POST", "/v1/products", "name=P").json()["id"]
+    sandbox.call("POST", f"/v1/customers/{customer}", "name=B")
+    sandbox.call("POST", f"/v1/products/{product}", "name=Q")
+    until(lambda: len(receiver.taken) == 3, "three are taken")
+    assert sorted(receiver.types()) == ["customer.created", "customer.created", "product.updated"]
+    forged = next(one for one in receiver.taken if b'"product.updated"' in one[1])
+    with pytest.raises(stripe.SignatureVerificationError):
+        stripe.Webhook.construct_event(forged[1], forged[0], made["secret"])
+    sandbox.control("deliveries", {})
+    until(lambda: "customer.updated" in receiver.types(), "the late one is taken")
+    types = [one["type"] for one in sandbox.call("GET", "/v1/events?limit=4").json()["data"]]
+    assert "product.created" in types
+    sandbox.faults()
+    sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
+
+
+def test_thin_notifications_say_that_there_is_an_event_which_names_samples(
+    stripe_sandbox: Sandbox, receiver: Receiver
+) -> None:
+    sandbox = stripe_sandbox
+
+    async def flow(client: stripe.StripeClient) -> tuple[str, str]:
+        destination = await client.v2.core.event_destinations.create_async(
+            {
+                "name": "errors",
+                "type": "webhook_endpoint",
+                "event_payload": "thin",
+                "enabled_events": ["v1.billing.meter.error_report_triggered"],
+                "webhook_endpoint": {"url": receiver.url},
+                "include": ["webhook_endpoint.signing_secret"],
+            }
+        )
+        meter = await client.v1.billing.meters.create_async(
+            {"display_name": "Seats", "event_name": "seats", "default_aggregation": {"formula": "sum"}}
+        )
+        await client.v1.billing.meter_events.create_async(
+            {"event_name": "seats", "payload": {"stripe_customer_id": "cus_nobody", "value": "1"}, "identifier": "x1"}
+        )
+        assert destination.webhook_endpoint is not None
+        assert destination.webhook_endpoint.signing_secret is not None
+        return destination.webhook_endpoint.signing_secret, meter.id
+
+    secret, meter = sandbox.run(flow)
+    until(lambda: receiver.taken, "the notification is taken")
+    signature, payload = receiver.taken[0]
+
+    async def read(client: stripe.StripeClient) -> None:
+        notification = client.parse_event_notification(payload, signature, secret)
+        assert notification.type == "v1.billing.meter.error_report_triggered"
+        event = await client.v2.core.events.retrieve_async(notification.id)
+        assert event.related_object is not None
+        assert event.related_object.id == meter
+        (kind,) = event.data.reason.error_types
+        assert kind.code == "meter_event_customer_not_found"
+        assert kind.sample_errors[0].request.identifier == "x1"
+
+    sandbox.run(read)

@@ -1,0 +1,361 @@
+"""Invoices from usage to money, against the Stripe sandbox."""
+
+import asyncio
+from calendar import timegm
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.accounts import customers
+from edgeproxy.accounts.change import Refused
+from edgeproxy.billing import invoices, lines, subscriptions
+from edgeproxy.billing.closing import Closing
+from edgeproxy.billing.invoices import InvoiceTold
+from edgeproxy.database.alert_tables import alerts
+from edgeproxy.database.billing_tables import invoices as table
+from edgeproxy.database.schema import rollup
+from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+from tests.support.tables_ready import put_tables
+
+
+def at(*moment: int) -> int:
+    return timegm((*moment, *(0,) * (6 - len(moment))))
+
+
+JANUARY, FEBRUARY, MARCH = at(2027, 1, 1), at(2027, 2, 1), at(2027, 3, 1)
+NOON = at(2027, 1, 16, 12)
+FREEZE = 2 * 86400
+WORKED = {"llm_tokens": 1_234_567, "agent_executions": 5003, "api_calls": 100_015, "storage_gb": 112, "seats": 27}
+LARGE = {"llm_tokens": 12_345_678, "agent_executions": 50_000, "api_calls": 1_000_010, "storage_gb": 1001, "seats": 400}
+
+
+async def told(of: Sold, name: str) -> dict[str, InvoiceTold]:
+    """The invoices of a customer, by period and kind."""
+    async with of.database.reading() as connection:
+        mine = invoices.selected().where(sa.column("name") == name)
+        rows = (await connection.execute(mine.order_by(table.c.period_start, table.c.id))).all()
+        found = {}
+        for row in rows:
+            found[f"{row.period} {row.kind}"] = invoices.told(row, await invoices.lines(connection, row.id))
+        return found
+
+
+async def run(closing: Closing, *times: float) -> None:
+    for time in times:
+        await closing.step(time)
+
+
+def amounts(invoice: InvoiceTold) -> list[int]:
+    return [line["amount"] for line in invoice["lines"]]
+
+
+def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
+    """What Stripe has of a customer, by the name that it knows: one object each."""
+
+    async def look(client: Any) -> list[dict[str, Any]]:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        people = [one.id for one in everybody.data if one.name == name]
+        assert len(people) <= 1, "a customer is there once"
+        found = []
+        for one in people:
+            listed = await client.v1.invoices.list_async({"customer": one, "limit": 100})
+            found += [invoice.to_dict() for invoice in listed.data]
+        return found
+
+    return sandbox.run(look)
+
+
+def url(folder: Path) -> str:
+    return put_tables(f"sqlite:///{folder}/ledger.db")
+
+
+def test_the_worked_months_come_to_the_cent(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    kind = database.partition(":")[0]
+    worked_, large_, grows_, nothing_ = (f"{kind}-{name}" for name in ("worked", "large", "grows", "nothing"))
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer(worked_, "standard", now=JANUARY)
+            await of.customer(large_, "enterprise", now=JANUARY)
+            await of.customer(grows_, "standard", now=JANUARY)
+            await of.customer(nothing_, "free", now=JANUARY)
+            await run(closing, JANUARY + 5)
+            first = await told(of, worked_)
+            assert (first["2027-01-01 start"]["total"], first["2027-01-01 start"]["state"]) == (9900, "open")
+            assert (await told(of, nothing_))["2027-01-01 start"]["state"] == "paid", "nothing is due"
+            await of.use(worked_, WORKED, at=NOON)
+            await of.use(large_, LARGE, at=NOON)
+            await of.use(grows_, {"llm_tokens": 1_000_500}, at=NOON - 60)
+            await of.change(grows_, "enterprise", now=NOON)
+            await of.use(grows_, {"llm_tokens": 10_000_200}, at=NOON)
+            await run(closing, NOON + 5, FEBRUARY + 5)
+            waiting = (await told(of, worked_))["2027-01-01 period"]
+            assert (waiting["state"], waiting["lines"]) == ("draft", [])
+            assert waiting["stripe_id"] is not None, "Stripe has a draft already"
+            await run(closing, FEBRUARY + FREEZE - 1, FEBRUARY + FREEZE)
+            worked = (await told(of, worked_))["2027-01-01 period"]
+            assert amounts(worked) == [9900, 0, 235, 0, 30, 0, 2, 0, 600, 0, 1000]
+            assert (worked["total"], worked["state"]) == (11767, "open")
+            large = (await told(of, large_))["2027-01-01 period"]
+            assert (large["total"], sorted(filter(None, amounts(large)))) == (51099, [1, 25, 1173, 49900])
+            grown = await told(of, grows_)
+            assert amounts(grown["2027-01-01 change"]) == [-4950, 24950]
+            assert amounts(grown["2027-01-01 period"]) == [49900, 0, 1, 0, 0], "each segment by its own plan"
+            # Late: 400 tokens are within the same cent, 1,000 more are not.
+            await of.use(worked_, {"llm_tokens": 400}, at=NOON)
+            await run(closing, MARCH, MARCH + FREEZE)
+            await of.use(worked_, {"llm_tokens": 1000}, at=NOON)
+            await run(closing, at(2027, 4, 1), at(2027, 4, 1) + FREEZE)
+            later = await told(of, worked_)
+            for period, quantity, amount in (("2027-02-01 period", 400, 0), ("2027-03-01 period", 1000, 1)):
+                late = [line for line in later[period]["lines"] if line["kind"] == "late"]
+                assert [(line["quantity"], line["amount"]) for line in late] == [(quantity, amount)]
+                assert later[period]["total"] == 9900 + amount
+
+    asyncio.run(work())
+    (period,) = [one for one in at_stripe(stripe_sandbox, worked_) if one["total"] == 11767]
+    assert (period["status"], period["auto_advance"], period["collection_method"]) == ("open", False, "send_invoice")
+    assert len(at_stripe(stripe_sandbox, worked_)) == 4
+    assert at_stripe(stripe_sandbox, nothing_) == [], "who pays nothing is not told of"
+
+
+def test_an_upgrade_while_the_month_before_is_not_closed_yet_is_paid_once(
+    stripe_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    name = "early"
+
+    async def work() -> dict[str, InvoiceTold]:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 5, FEBRUARY + 5)
+            await of.change(name, "enterprise", now=FEBRUARY + 86400)
+            await run(closing, FEBRUARY + FREEZE, MARCH, MARCH + FREEZE)
+            return await told(of, name)
+
+    found = asyncio.run(work())
+    # 27 of 28 days are left; the change comes first, and has February's fee.
+    assert amounts(found["2027-02-01 change"]) == [9900, -9546, 48118]
+    assert found["2027-01-01 period"]["total"] == 0
+    assert amounts(found["2027-02-01 period"]) == [49900]
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_wherever_it_is_killed_there_is_one_invoice(
+    request: pytest.FixtureRequest,
+    stripe_sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    forgets: bool,
+) -> None:
+    """Every call that changes something kills the process before its answer is known. With `forgets` Stripe no longer
+    knows the Idempotency-Keys when the next process comes."""
+    name = f"mortal-{forgets}"
+    sandbox = stripe_sandbox
+    if forgets:  # Its clock goes on, and others share the other one.
+        sandbox = Sandbox(tmp_path / "stripe")
+        request.addfinalizer(sandbox.close)
+        sandbox.start()
+
+    async def work() -> dict[str, InvoiceTold]:
+        where = url(tmp_path)
+        async with sold(tmp_path, where, sandbox.url) as (of, _):
+            await of.customer(name, "standard", now=JANUARY)
+            await of.use(name, WORKED, at=NOON)
+        for deaths in range(100):
+            async with sold(tmp_path, where, sandbox.url, Mortal) as (of, closing):
+                try:
+                    for time in (JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE):
+                        await closing.step(time)
+                except Killed:
+                    if forgets:
+                        await asyncio.to_thread(sandbox.advance, 25 * 3600)
+                    continue
+                assert deaths > 15, "each of the steps was its last"
+                return await told(of, name)
+        raise AssertionError("it dies for ever")
+
+    if forgets:
+        monkeypatch.setattr("edgeproxy.billing.payers.KEY_SECONDS", 0)
+    found = asyncio.run(work())
+    assert [(one["total"], one["state"]) for one in found.values()] == [(9900, "open"), (11767, "open")]
+    assert sorted(one["total"] for one in at_stripe(sandbox, name)) == [9900, 11767]
+
+
+FAULTS = ("call_lost", "error_before", "answer_lost", "answer_cut", "error_after", "rate_limited")
+
+
+def test_whatever_is_lost_on_the_way_there_is_one_invoice(stripe_sandbox: Sandbox, tmp_path: Path, seed: int) -> None:
+    async def work() -> dict[str, InvoiceTold]:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            await of.customer("lossy", "standard", now=JANUARY)
+            await of.use("lossy", WORKED, at=NOON)
+            faults = [{"kind": kind, "probability": 0.12, "method": "POST", "path": "/v1/"} for kind in FAULTS]
+            await asyncio.to_thread(stripe_sandbox.faults, *faults, seed=seed)
+            for tries in range(1, 200):
+                await closing.step(FEBRUARY + FREEZE + 3601 * tries)
+                found = await told(of, "lossy")
+                if len(found) == 2 and all(one["state"] == "open" for one in found.values()):
+                    return found
+            raise AssertionError(found)
+
+    try:
+        found = asyncio.run(work())
+    finally:
+        stripe_sandbox.faults()
+    assert [one["total"] for one in found.values()] == [9900, 11767]
+    assert sorted(one["total"] for one in at_stripe(stripe_sandbox, "lossy")) == [9900, 11767]
+
+
+def test_a_draft_that_differs_is_held_until_a_person_decides(stripe_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def meddle(client: Any, invoice: InvoiceTold) -> None:
+        there = await client.v1.invoices.retrieve_async(invoice["stripe_id"])
+        await client.v1.invoice_items.create_async(
+            {"customer": there.customer, "invoice": there.id, "amount": 77, "currency": "usd"}
+        )
+
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            for name in ("held-1", "held-2"):
+                await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 5, FEBRUARY)
+            for name in ("held-1", "held-2"):
+                draft = (await told(of, name))["2027-01-01 period"]
+                await asyncio.to_thread(stripe_sandbox.run, lambda client, draft=draft: meddle(client, draft))
+            await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60)
+            for name, state in (("held-1", invoices.CLOSING), ("held-2", invoices.VOIDING)):
+                held = (await told(of, name))["2027-01-01 period"]
+                assert held["state"] == "held"
+                assert "[77] cents" in str(held["held_why"])
+                async with of.database.writing() as connection:
+                    await invoices.update(connection, held["id"], state=state, accepted_why="it is right")
+            await run(closing, FEBRUARY + FREEZE + 120)
+            accepted = (await told(of, "held-1"))["2027-01-01 period"]
+            assert (accepted["state"], accepted["subtotal"], accepted["total"]) == ("open", 9900, 9977)
+            assert (await told(of, "held-2"))["2027-01-01 period"]["state"] == "void"
+
+    asyncio.run(work())
+    assert [one["status"] for one in at_stripe(stripe_sandbox, "held-2")] == ["open"], "the draft is gone"
+
+
+def test_who_is_not_charged_is_invoiced_and_pays_nothing_now_or_later(stripe_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        where = url(tmp_path)
+        shadow = {"mode": "shadow", "rollout": {"allow": ["pays"]}}
+        async with sold(tmp_path, where, stripe_sandbox.url, **shadow) as (of, closing):
+            for name in ("pays", "looks"):
+                await of.customer(name, "standard", now=JANUARY)
+            await of.use("looks", WORKED, at=NOON)
+            await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
+            looks = await told(of, "looks")
+            assert [(one["state"], one["total"]) for one in looks.values()] == [("waived", 9900), ("waived", 11767)]
+            assert {one["state"] for one in (await told(of, "pays")).values()} == {"open"}
+        async with sold(tmp_path, where, stripe_sandbox.url) as (of, closing):
+            await run(closing, MARCH, MARCH + FREEZE)
+            later = (await told(of, "looks"))["2027-02-01 period"]
+            assert (later["state"], amounts(later)) == ("open", [9900])
+        async with sold(tmp_path, where, stripe_sandbox.url, charging="off") as (of, closing):
+            await run(closing, at(2027, 4, 1), at(2027, 4, 1) + FREEZE)
+            assert (await told(of, "looks"))["2027-03-01 period"]["state"] == "draft", "drafts stay drafts"
+
+    asyncio.run(work())
+    assert [one["total"] for one in at_stripe(stripe_sandbox, "looks")] == [9900]
+
+
+def test_what_nobody_could_pay_is_held(stripe_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            await of.customer("minus", "standard", now=JANUARY)
+            await of.customer("vast", "standard", now=JANUARY)
+            await of.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
+            for minute in range(3):  # A minute holds no more.
+                await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
+            async with of.database.reading(whole=True) as connection:
+                loaded = await subscriptions.of_customer(connection, "minus")
+                coming = await lines.upcoming_lines(connection, loaded, of.known.meters)
+                assert [line.amount for line in coming] == [9900, 0, 1000], "below zero in total counts as none"
+            await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
+            assert (await told(of, "minus"))["2027-01-01 period"]["total"] == 10900
+            vast = (await told(of, "vast"))["2027-01-01 period"]
+            assert (vast["state"], vast["lines"]) == ("held", [])
+            assert "can be billed" in str(vast["held_why"])
+
+    asyncio.run(work())
+
+
+def test_the_end_of_a_subscription_is_invoiced_and_the_tier_is_what_it_was(
+    stripe_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    async def tier(of: Sold, name: str) -> str:
+        async with of.database.reading() as connection:
+            return str((await customers.find(connection, name)).tier)
+
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            for name in ("leaves", "flees", "shrinks"):
+                await of.customer(name, "enterprise", now=JANUARY)
+                assert await tier(of, name) == "enterprise"
+            await of.use("flees", {"seats": 5, "llm_tokens": 20_000_000}, at=NOON - 60)
+            async with of.database.writing() as connection:
+                for name, when in (("leaves", "period_end"), ("flees", "now")):
+                    await subscriptions.cancel(connection, CALLER, name, when, known=of.known, now=NOON)
+            await of.change("shrinks", "standard", now=NOON)
+            assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == [
+                "enterprise",
+                "basic",
+                "enterprise",
+            ]
+            async with of.database.writing() as connection:
+                with pytest.raises(Refused, match="within its period"):
+                    await subscriptions.subscribe(
+                        connection, CALLER, "flees", "standard", is_yearly=False, known=of.known, now=NOON + 60
+                    )
+            await run(closing, NOON + FREEZE, NOON + FREEZE + 60, FEBRUARY, FEBRUARY + FREEZE)
+            assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == ["basic", "basic", "standard"]
+            fled = (await told(of, "flees"))["2027-01-01 period"]
+            assert (fled["state"], amounts(fled)) == ("open", [0, 5000, 0])
+            assert (await told(of, "leaves"))["2027-01-01 period"]["total"] == 0
+            assert (await told(of, "shrinks"))["2027-01-01 period"]["total"] == 9900
+            async with of.database.reading() as connection:
+                assert not (await connection.execute(sa.select(table).where(table.c.period == "2027-02-01"))).all()
+
+    asyncio.run(work())
+
+
+def test_a_subscription_that_cannot_end_holds_nobody_up(stripe_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            for name in ("stuck", "goes"):
+                await of.customer(name, "standard", now=JANUARY)
+            async with of.database.writing() as connection:
+                await subscriptions.cancel(connection, CALLER, "stuck", "period_end", known=of.known, now=NOON)
+            tiers = {name: tier for name, tier in of.known.tiers.items() if name != "basic"}
+            less = of.known.model_copy(update={"tiers": tiers})
+            closing._settings = lambda: less
+            await run(closing, FEBRUARY + 5, FEBRUARY + 10)
+            assert "2027-01-01 period" in await told(of, "goes")
+            assert "2027-01-01 period" not in await told(of, "stuck"), "the tier that it had before is gone"
+            async with of.database.reading() as connection:
+                assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == ["billing_stuck"]
+            closing._settings = lambda: of.known
+            await run(closing, FEBRUARY + 15)
+            assert "2027-01-01 period" in await told(of, "stuck")
+
+    asyncio.run(work())
+
+
+def test_a_month_whose_minutes_are_gone_is_held_and_not_free(stripe_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            await of.customer("acme", "standard", now=NOON + 1800)
+            await of.use("acme", WORKED, at=NOON + 3600)
+            async with of.database.writing() as connection:
+                await connection.execute(sa.update(rollup).values(minutes_from=FEBRUARY))
+            await run(closing, FEBRUARY + 5, FEBRUARY + FREEZE)
+            found = (await told(of, "acme"))["2027-01-01 period"]
+            assert (found["state"], found["lines"]) == ("held", [])
+            assert "not kept any more" in str(found["held_why"])
+
+    asyncio.run(work())

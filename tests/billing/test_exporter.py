@@ -1,0 +1,283 @@
+"""The exporter against faults: whatever fails, Stripe has counted what the ledger has, and nothing twice.
+
+A schedule is made of a seed: usage in time and late, answers lost before and after their effect, failures that are
+replayed, storms, outages of more than a day, deaths in the middle of a round, a restored database.
+"""
+
+import asyncio
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.billing import outbox_rows, reconcile, slicing
+from edgeproxy.billing.drift import Drift, Level, measured
+from edgeproxy.billing.exporter import Exporter
+from edgeproxy.billing.outbox import Answer, State
+from edgeproxy.billing.outbox_rows import Row
+from edgeproxy.billing.rates import Bucket
+from edgeproxy.billing.rating import Span
+from edgeproxy.billing.slicing import Pair, Slicing, Targets
+from edgeproxy.database.alert_tables import alerts
+from edgeproxy.database.database import Database
+from edgeproxy.database.delivery_tables import billing_exporter, billing_outbox, waivers
+from edgeproxy.database.schema import EVENTS, EVENTS_REGION
+from edgeproxy.events.event import Event
+from edgeproxy.events.intake import batches_of
+from edgeproxy.ledger.writer import Ledger
+from edgeproxy.usage.batch import FIRST
+from tests.support.counting_stripe import CountingStripe, Killed
+from tests.support.tables_ready import put_tables
+
+BEGIN = 1_800_000_000 - 1_800_000_000 % 86400
+HOUR = 3600
+MINUTE = 60
+PAIRS: list[Pair] = [("acme", "tokens"), ("acme", "calls"), ("bolt", "tokens"), ("cora", "calls")]
+SEGMENT = Span(BEGIN - 30 * 86400, BEGIN + 30 * 86400)
+TARGETS: Targets = {pair: [SEGMENT] for pair in PAIRS}
+SCHEDULES = 4
+SCHEDULES_SOAKED = 10_000
+
+
+class World:
+    """A database, a Stripe, and a clock that all go by."""
+
+    def __init__(self, file: Path, seed: int, share: float = 0.3) -> None:
+        self.file = file
+        self.url = put_tables(f"sqlite:///{file}")
+        self.now = float(BEGIN)
+        self.stripe = CountingStripe(seed, lambda: self.now, share)
+        self.used: list[tuple[int, Pair, int]] = []
+        """Minute, pair and value of all that the edges know."""
+        self.written = 0
+        self.random = random.Random(seed)
+        self.length = self.random.choice((3600, 7200))
+        self.database: Database
+        self.exporter: Exporter
+
+    async def open(self) -> None:
+        self.database = await Database.connect(self.url)
+        async with self.database.writing() as connection:
+            await connection.execute(sa.update(billing_exporter).values(length=self.length))
+        self.of = Slicing(self.database, "acct_1")
+        self.ledger = Ledger(self.database)
+        await self.take_over()
+
+    async def take_over(self) -> None:
+        bucket = Bucket(1e6, self.now)
+        self.exporter = Exporter(self.of, self.stripe, bucket, clock=lambda: self.now, luck=self.random.random)
+        await self.exporter.begin()
+
+    async def write(self) -> None:
+        """The edges ship what they have not shipped yet."""
+        some, self.written = self.used[self.written :], len(self.used)
+        if not some:
+            return
+        events = [Event("test", "", customer, meter, value, minute, None) for minute, (customer, meter), value in some]
+        async with self.database.writing() as connection:
+            row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+            await self.database.begin_edges(connection, [row])
+            await self.ledger.count(connection, batches_of(events, {}))
+
+    def use(self, *, late: bool) -> None:
+        """Customers use something, now or as an edge tells of it hours later."""
+        at = self.now - self.random.randint(0, 5 * HOUR if late else 600)
+        minute = max(BEGIN, int(at)) // MINUTE * MINUTE
+        self.used.append((minute, self.random.choice(PAIRS), self.random.randint(1, 1000)))
+
+    async def turn(self) -> None:
+        """All that the collector does now and then; it may die of it."""
+        await self.write()
+        await slicing.fix(self.of, TARGETS, BEGIN, self.now)
+        try:
+            while await self.exporter.step():
+                pass
+            await self.exporter.settle_doubts()
+        except Killed:
+            await self.take_over()
+
+    async def settle(self) -> None:
+        """Everything works from now on, for as long as it takes."""
+        self.stripe.share = 0.0
+        self.stripe.away_until = 0.0
+        last = max((minute for minute, _, _ in self.used), default=0) + 2 * self.length
+        self.now = max(self.now, last)
+        for _ in range(100):
+            await self.turn()
+            await slicing.compare(self.of, TARGETS, BEGIN, self.now)
+            async with self.database.reading() as connection:
+                standing = await outbox_rows.standing(connection)
+            if not any(standing[state] for state in (State.READY, State.SENDING, State.UNKNOWN)):
+                return
+            self.now += self.random.choice((600, 1800, 3600))
+        raise AssertionError(f"not settled: {standing}")
+
+    def wanted(self) -> Counter[Pair]:
+        found: Counter[Pair] = Counter()
+        for _, pair, value in self.used:
+            found[pair] += value
+        return found
+
+
+async def schedule(file: Path, seed: int) -> Counter[str]:
+    """Play a schedule and hold Stripe's books against the ledger's; which faults there were."""
+    world = World(file, seed)
+    await world.open()
+    kept, kept_used = file.with_suffix(".kept"), 0
+    for number in range(16):
+        for _ in range(world.random.randint(0, 6)):
+            world.use(late=world.random.random() < 0.2)
+        await world.turn()
+        world.now += world.random.choice((20, 120, 300, 600, 1800))
+        if world.random.random() < 0.05:  # An outage, sometimes of more than a day.
+            world.stripe.away_until = world.now + world.random.choice((HOUR, 26 * HOUR))
+            world.now += world.random.choice((HOUR / 2, 25 * HOUR))
+        if number == 6 and seed % 3 == 0:
+            await world.database.close()
+            shutil.copy(file, kept)
+            kept_used = len(world.used)
+            await world.open()
+        if number == 11 and kept.exists():
+            await world.database.close()
+            shutil.copy(kept, file)
+            world.now += world.random.choice((2 * HOUR, 30 * HOUR))
+            world.stripe.away_until = 0.0
+            world.written = kept_used
+            await world.open()
+    await world.settle()
+    names = Counter(identifier for identifier, *_ in world.stripe.events)
+    assert [name for name, times in names.items() if times > 1] == [], "counted twice"
+    assert world.stripe.totals() == world.wanted()
+    _, rows = await slicing.compare(world.of, TARGETS, BEGIN, world.now)
+    assert measured(rows).different == 0
+    await world.database.close()
+    return world.stripe.calls
+
+
+def play(file: Path, seeds: range) -> None:
+    calls: Counter[str] = Counter()
+    for seed in seeds:
+        try:
+            calls += asyncio.run(schedule(file.with_name(f"{seed}.db"), seed))
+        except BaseException:
+            print(f"the schedule of seed {seed} fails")
+            raise
+        for kept in file.parent.glob(f"{seed}.*"):
+            kept.unlink()
+    assert len(seeds) < 100 or min(calls.values()) > 0, "every fault has come about"
+
+
+def test_stripe_has_what_the_ledger_has_whatever_fails(tmp_path: Path) -> None:
+    play(tmp_path / "x", range(SCHEDULES))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(36_000)
+def test_ten_thousand_schedules(tmp_path: Path) -> None:
+    play(tmp_path / "x", range(SCHEDULES_SOAKED))
+
+
+def in_world(tmp_path: Path, seed: int = 1) -> World:
+    return World(tmp_path / "one.db", seed, share=0.0)
+
+
+def test_a_key_that_is_not_accepted_stops_the_exporter_until_it_is_started_anew(tmp_path: Path) -> None:
+    async def play() -> None:
+        world = in_world(tmp_path)
+        await world.open()
+        world.use(late=False)
+        world.now += HOUR
+        good = world.stripe.send
+        world.stripe.send = denied  # type: ignore[method-assign]
+        await world.turn()
+        async with world.database.reading() as connection:
+            raised = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
+            (row,) = await outbox_rows.select(connection)
+        assert sorted(raised) == ["billing_export", "billing_export_stopped"]
+        assert row.state is State.READY
+        world.stripe.send = good  # type: ignore[method-assign]
+        await world.turn()
+        assert world.stripe.events == []
+        await world.take_over()
+        await world.turn()
+        assert world.stripe.totals() == world.wanted()
+        await world.database.close()
+
+    async def denied(_: Row) -> Answer:
+        return Answer(401, "Invalid API Key")
+
+    asyncio.run(play())
+
+
+def test_a_clock_that_is_a_minute_off_stops_the_exporter(tmp_path: Path) -> None:
+    async def play() -> None:
+        world = in_world(tmp_path)
+        await world.open()
+        world.use(late=False)
+        world.now += HOUR
+        world.stripe.skew = -61.0
+        await world.turn()
+        async with world.database.reading() as connection:
+            stopped = (await connection.execute(sa.select(billing_exporter.c.stopped))).scalar_one()
+        assert stopped == "this machine's clock is 61 s away from Stripe's"
+        assert world.stripe.events == []
+        await world.database.close()
+
+    asyncio.run(play())
+
+
+def test_what_was_used_while_nobody_was_charged_is_kept_and_never_sent(tmp_path: Path) -> None:
+    async def play() -> None:
+        world = in_world(tmp_path)
+        await world.open()
+        world.used += [(BEGIN + MINUTE * minute, PAIRS[0], 1) for minute in range(60)]
+        async with world.database.writing() as connection:
+            row = {"since": BEGIN + 10 * MINUTE, "until": BEGIN + 40 * MINUTE, "who": "me", "why": "a trial"}
+            await connection.execute(sa.insert(waivers), [row])
+        world.now += 2 * HOUR
+        await world.settle()
+        assert world.stripe.totals() == {PAIRS[0]: 30}
+        async with world.database.reading() as connection:
+            free = await outbox_rows.select(connection, billing_outbox.c.state == State.WAIVED)
+        assert sum(row.value for row in free) == 30
+        await world.database.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(("parts", "level"), [(5000, "warn"), (500, "page")])
+def test_planted_drift_is_found_and_named(tmp_path: Path, parts: int, level: str) -> None:
+    """0.02 % warns, 0.2 % pages."""
+
+    async def play() -> None:
+        world = in_world(tmp_path)
+        await world.open()
+        world.used += [(BEGIN + MINUTE * minute, pair, 1000) for minute in range(60) for pair in PAIRS]
+        world.now += 2 * HOUR
+        await world.settle()
+        units = sum(value for _, _, value in world.used)
+        name, customer, meter, value, at = world.stripe.events[0]
+        world.stripe.events[0] = (name, customer, meter, value - units // parts, at)
+        pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+
+        span = Span(BEGIN, BEGIN + 86400)
+        drift, found = await reconcile.with_stripe(world.database, world.stripe, span, world.now, pause=pause)
+        assert (drift, found) == (Drift(4, units, units // parts), Level(level))
+        assert pauses == [600.0, 600.0]
+        async with world.database.reading() as connection:
+            (title,) = (await connection.execute(sa.select(alerts.c.title))).scalars()
+            states = {row.place[:2]: row.state for row in await outbox_rows.select(connection)}
+        assert f"{customer} {meter} -{units // parts}" in title
+        assert states[customer, meter] is State.ACCEPTED
+        assert [pair for pair, state in states.items() if state is State.CONFIRMED] == [
+            pair for pair in sorted(PAIRS) if pair != (customer, meter)
+        ]
+        await world.database.close()
+
+    asyncio.run(play())

@@ -1,0 +1,26 @@
+"""Token buckets towards Stripe."""
+
+from edgeproxy.billing.rates import MINUTE, Bucket
+
+
+def test_a_second_s_worth_at_once_and_then_the_rate() -> None:
+    bucket = Bucket(10, now=100.0)
+    waits = [bucket.delay(200.0) for _ in range(30)]
+    assert waits[:10] == [0.0] * 10
+    assert [round(wait, 6) for wait in waits[10:13]] == [0.1, 0.2, 0.3]
+    assert bucket.delay(300.0) == 0.0
+
+
+def test_refusals_halve_it_once_a_second_and_quiet_minutes_bring_it_back() -> None:
+    bucket = Bucket(64, now=0.0)
+    for _ in range(9):
+        bucket.halve(100.0)
+    assert (bucket.rate, bucket.is_crowded) == (32, True)
+    for second in range(101, 120):
+        bucket.halve(second)
+    assert bucket.rate == 1
+    bucket.delay(119 + MINUTE - 1)
+    assert bucket.rate == 1
+    for minute in range(1, 8):
+        bucket.delay(119 + minute * MINUTE)
+    assert (bucket.rate, bucket.is_crowded) == (64, False)

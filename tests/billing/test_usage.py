@@ -1,0 +1,50 @@
+"""What is billed of a meter that is read and not added up."""
+
+import asyncio
+from calendar import timegm
+from pathlib import Path
+
+from edgeproxy.billing.periods import period_at
+from edgeproxy.billing.rating import Key, Segment, Span
+from edgeproxy.billing.usage import Terms, quantities
+from edgeproxy.config.catalog import Plan
+from edgeproxy.config.models import Meter
+from edgeproxy.database.database import Database
+from edgeproxy.events.event import Event
+from edgeproxy.events.intake import columns_of
+from tests.support.tables_ready import put_tables
+
+METERS = {name: Meter.model_validate({"count": "events", "aggregate": name}) for name in ("max", "average")}
+PLAN = Plan.model_validate({"fee": "0", "meters": {name: {"included": "0", "price": "1"} for name in METERS}})
+
+
+def january(day: int, hour: int = 0) -> int:
+    return timegm((2027, 1, day, hour, 0, 0))
+
+
+def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(tmp_path: Path) -> None:
+    """Subscribed on the 11th, changed on the 25th: the second plan has all, as it is in force at the end."""
+    period = period_at(january(1))
+    segments = [
+        Segment(version, PLAN, span, period)
+        for version, span in (("a@1", Span(january(11), january(25))), ("b@1", Span(january(25), period.end)))
+    ]
+    readings = [(january(5), 9), (january(10), 1), (january(19, 12), 2)]
+
+    async def work() -> None:
+        database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+        async with database.writing() as connection:
+            events = [
+                Event("test", f"{meter}{at}", "acme", meter, value, at, None, is_summed=False)
+                for meter in METERS
+                for at, value in readings
+            ]
+            await database.begin_events(connection, [columns_of(event) for event in events])
+        async with database.reading(whole=True) as connection:
+            found = [await quantities(connection, "acme", segments, one, Terms(METERS, None)) for one in segments]
+        await database.close()
+        # 8.5 days at 1 and 12.5 days at 2, of 31 days: 1.08, and not what is left of 1.6 without its fraction.
+        of = segments[1].span
+        assert found == [{}, {Key(of, "max"): 2, Key(of, "average"): 1}]
+
+    asyncio.run(work())

@@ -1,0 +1,41 @@
+"""Which addresses a channel may connect to, whatever its URL says and whatever a name server answers. Pure.
+
+Who writes collector.yaml says where alerts go, and a name there is looked up anew for each of them: it may lead to the
+metadata service of a cloud, or to what listens on this host alone, today or once somebody changes its record.
+"""
+
+import ipaddress
+
+from edgeproxy.config.parsers import is_loopback
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+"""Where IPv6 hosts reach IPv4 ones (RFC 6052)."""
+METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")))
+"""Metadata services of clouds that are outside of the link-local networks, where all others are."""
+
+
+def refused(address: str, host: str, *, private: bool) -> str | None:
+    """Say why an address that `host`, the one of a channel's URL, has led to must not be connected to; None: it may.
+
+    This host is reached only where the URL itself says so, private networks only where the channel does.
+    """
+    ip = embedded(ipaddress.ip_address(address.partition("%")[0]))
+    if ip.is_loopback:
+        return None if is_loopback(host) else "it leads to this host"
+    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in METADATA:
+        return "it leads to an address that no receiver has"
+    if ip.is_global:
+        return None
+    if not private:
+        return "it leads to a private network: write private: true if that is meant"
+    return None
+
+
+def embedded(ip: Ip) -> Ip:
+    """Return the IPv4 address that an IPv6 one stands for, where it does."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in TRANSLATED:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else ip)

@@ -1,0 +1,29 @@
+"""How a webhook is signed: as Standard Webhooks say (standardwebhooks.com, specification 1.0.0). Pure."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from edgeproxy.config.alerts import SECRET_PREFIX
+
+VERSION = "v1"
+
+
+def signed(message_id: str, second: int, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
+    """Return the fields of the head that go with a body: whose it is, when it was sent, and a signature by each secret.
+
+    `second` is the Unix second of this attempt, so that receivers can refuse what is old; the id stays the same in all
+    attempts, so that they can tell what they have already.
+    """
+    content = b".".join((message_id.encode(), str(second).encode(), body))
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(second),
+        "webhook-signature": " ".join(f"{VERSION},{_mac(secret, content)}" for secret in secrets),
+    }
+
+
+def _mac(secret: str, content: bytes) -> str:
+    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
+    return base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()

@@ -1,0 +1,152 @@
+"""Baselines, findings and how far the job has looked, in the database."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.anomalies.baseline import Baseline
+from edgeproxy.anomalies.judgement import LOUDNESS, Finding, together
+from edgeproxy.database.alert_tables import anomalies, anomaly_baselines, anomaly_progress
+from edgeproxy.database.schema import series
+from edgeproxy.ledger import queries, rollup
+from edgeproxy.ledger.queries import Asked, moment, written
+
+NAMES_MAX = 500
+"""Customers that are looked up at once."""
+
+By = Mapping[tuple[str, str], dict[int, int]]
+"""What was used in each hour, by customer and meter."""
+
+
+async def used(connection: AsyncConnection, since: int, until: int, customer: str | None = None) -> By:
+    """What was used in the hours of this time, as far as hours are kept; of one customer or of all."""
+    since = max(since, (await rollup.read(connection)).hours_from)
+    found: dict[tuple[str, str], dict[int, int]] = {}
+    if since < until:
+        question = Asked(customer, None, since, until, ("hour", "customer", "meter"))
+        async for rows in queries.stream(connection, question):
+            for row in rows:
+                hours = found.setdefault((row["customer"], row["meter"]), {})
+                hours[moment("hour", row["hour"])] = row["value"]
+    return found
+
+
+async def customers_after(connection: AsyncConnection, name: str) -> list[str]:
+    """The next NAMES_MAX customers that have any usage, in the order of their names."""
+    column = series.c.customer
+    wanted = sa.select(column).where(column > name).distinct().order_by(column).limit(NAMES_MAX)
+    return list((await connection.execute(wanted)).scalars())
+
+
+async def built_at(connection: AsyncConnection, customers: Iterable[str]) -> dict[str, int]:
+    """When the oldest baseline of each customer was made; those without any are left out."""
+    columns = anomaly_baselines.c
+    wanted = sa.select(columns.customer, sa.func.min(columns.built_at)).where(columns.customer.in_(list(customers)))
+    return {row[0]: row[1] for row in await connection.execute(wanted.group_by(columns.customer))}
+
+
+async def put_baselines(
+    connection: AsyncConnection, customer: str, made: Mapping[str, Baseline | None], now: int
+) -> None:
+    """Put the baselines of a customer's meters in the place of those there are; None: too little is known yet."""
+    await connection.execute(sa.delete(anomaly_baselines).where(anomaly_baselines.c.customer == customer))
+    if made:
+        rows = [
+            {"customer": customer, "meter": meter, "built_at": now, "numbers": b"" if one is None else one.packed()}
+            for meter, one in made.items()
+        ]
+        await connection.execute(sa.insert(anomaly_baselines), rows)
+
+
+async def baselines(connection: AsyncConnection, customers: Iterable[str]) -> dict[tuple[str, str], Baseline]:
+    """The baselines of these customers, by customer and meter."""
+    found: dict[tuple[str, str], Baseline] = {}
+    names = sorted(set(customers))
+    for at in range(0, len(names), NAMES_MAX):
+        some = anomaly_baselines.c.customer.in_(names[at : at + NAMES_MAX])
+        for row in await connection.execute(sa.select(anomaly_baselines).where(some)):
+            if row.numbers:
+                found[row.customer, row.meter] = Baseline.unpacked(row.numbers)
+    return found
+
+
+async def note(
+    connection: AsyncConnection, customer: str, meter: str, day: int, finding: Finding, now: int, keep: float
+) -> Finding | None:
+    """Write what was found, together with what there is of this day; return that where nothing of it was as loud."""
+    columns = anomalies.c
+    own = (columns.customer == customer) & (columns.day == day)
+    rows = (await connection.execute(sa.select(anomalies).where(own).with_for_update())).all()
+    loudest = max((LOUDNESS[row.severity] for row in rows), default=-1)
+    before = next((row for row in rows if row.meter == meter), None)
+    whole = together(None if before is None else found_of(before), finding)
+    assert whole is not None
+    details = {**whole.details, "at": whole.at, "likeness_of_day": whole.likeness, "exact_score": whole.score}
+    values = {"kind": whole.kind, "severity": whole.severity, "details": orjson.dumps(details).decode()}
+    if before is None:
+        times = {"found_at": now, "expires_at": round(now + keep)}
+        new = {"customer": customer, "meter": meter, "day": day, **values, **times}
+        await connection.execute(sa.insert(anomalies).values(new))
+    else:
+        await connection.execute(sa.update(anomalies).where(columns.id == before.id).values(values))
+    return whole if LOUDNESS[whole.severity] > loudest else None
+
+
+def found_of(row: Any) -> Finding:
+    """The finding of a row."""
+    said = orjson.loads(row.details)
+    return Finding(
+        row.kind,
+        row.severity,
+        said["exact_score"],
+        said["likeness_of_day"],
+        said["value"],
+        said["expected"],
+        said["at"],
+    )
+
+
+async def page(
+    connection: AsyncConnection, before: int | None, limit: int, customer: str | None
+) -> list[dict[str, Any]]:
+    """Tell at most `limit` findings before the one of this id, the latest first; of one customer or of all."""
+    columns = anomalies.c
+    statement = sa.select(anomalies).order_by(columns.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(columns.id < before)
+    if customer is not None:
+        statement = statement.where(columns.customer == customer)
+    return [
+        {
+            "id": row.id,
+            "customer": row.customer,
+            "meter": row.meter,
+            "day": written(row.day)[:10],
+            "severity": row.severity,
+            **found_of(row).details,
+            "found_at": written(row.found_at),
+            "expires_at": written(row.expires_at),
+        }
+        for row in await connection.execute(statement)
+    ]
+
+
+async def drop_expired(connection: AsyncConnection, now: int) -> None:
+    """Drop what was found and is kept no longer."""
+    await connection.execute(sa.delete(anomalies).where(anomalies.c.expires_at <= now))
+
+
+async def progress(connection: AsyncConnection) -> dict[str, int]:
+    """How far has been looked, by what for."""
+    rows = await connection.execute(sa.select(anomaly_progress.c.name, anomaly_progress.c.until))
+    return {row[0]: row[1] for row in rows}
+
+
+async def come_to(connection: AsyncConnection, name: str, until: int) -> None:
+    """Note how far has been looked."""
+    own = anomaly_progress.c.name == name
+    if (await connection.execute(sa.update(anomaly_progress).where(own).values(until=until))).rowcount == 0:
+        await connection.execute(sa.insert(anomaly_progress).values(name=name, until=until))

@@ -1,0 +1,59 @@
+"""Forms as browsers send them, and whether it was a page of ours that sent one."""
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+FORM_BYTES_MAX = 128 << 10
+FIELDS_MAX = 50
+FORM_SECONDS_MAX = 10.0
+MEDIA = "application/x-www-form-urlencoded"
+PORTS = {"http": ":80", "https": ":443"}
+
+
+class BadForm(Exception):
+    """A form cannot be used: the status, and a sentence why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(status, why)
+        self.status = status
+        self.why = why
+
+
+async def read(request: web.Request) -> dict[str, str]:
+    """Return the fields of a form; raises BadForm."""
+    if request.content_type != MEDIA:
+        raise BadForm(415, f"send {MEDIA}")
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(FORM_SECONDS_MAX):
+            async for piece in request.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                if size > FORM_BYTES_MAX:
+                    raise BadForm(413, f"the form has more than {FORM_BYTES_MAX} bytes")
+    except TimeoutError:
+        raise BadForm(408, "the form came too slowly") from None
+    try:
+        fields = parse_qsl(
+            b"".join(pieces).decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"
+        )
+    except ValueError:  # Of UTF-8 too.
+        raise BadForm(400, "the form cannot be read") from None
+    return {name: value.replace("\r\n", "\n") for name, value in fields}
+
+
+def origin_of(url: str) -> str:
+    """Return a URL of a scheme, a host and a port as browsers have it in `Origin`."""
+    scheme = url.partition("://")[0]
+    return url.rstrip("/").removesuffix(PORTS.get(scheme, ":"))
+
+
+def is_own(fields: Mapping[str, str], origins: frozenset[str]) -> bool:
+    """Whether a request that changes something comes from one of our pages, as the fields say that browsers set.
+
+    All browsers send `Origin` with a form; whatever sends none is no page.
+    """
+    return fields.get("Sec-Fetch-Site", "same-origin") == "same-origin" and fields.get("Origin") in origins

@@ -1,0 +1,62 @@
+"""The customers' portal: usage, limits, keys. A customer sees what is its own, as the API keeps each to it."""
+
+import time
+
+from aiohttp import web
+
+from edgeproxy.config import units
+from edgeproxy.pages import console, keys, usage
+from edgeproxy.pages.projection import month_of
+from edgeproxy.pages.site import Page, Visit
+
+OVERRIDDEN = ("limits", "quotas", "concurrency")
+"""What of its tier a customer may have otherwise."""
+
+
+def pages() -> list[Page]:
+    """List the pages and the forms of the portal."""
+    own = (
+        ("GET", "/account", used),
+        ("GET", "/account/limits", limits),
+        ("GET", "/account/keys", shown_keys),
+        ("POST", "/account/keys", create_key),
+        ("GET", "/account/alerts", console.alerts),
+    )
+    return [
+        *(Page(method, path, "customer", handler) for method, path, handler in own),
+        *keys.forms_of("/account", "customer"),
+    ]
+
+
+async def used(visit: Visit) -> web.Response:
+    """Show what was used in this month, and what it will come to."""
+    month = month_of(time.time())
+    found = await visit.ask("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    meters = await usage.this_month(visit, visit.customer)
+    return visit.page("usage.html", meters=meters, month=month, found=found)
+
+
+async def limits(visit: Visit) -> web.Response:
+    """Show which limits hold."""
+    found = await visit.ask("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    tier = visit.site.tiers.get(found["tier"])
+    held = {} if tier is None else tier.model_dump(mode="json", by_alias=True, include=set(OVERRIDDEN))
+    held |= {name: found[name] for name in OVERRIDDEN if found.get(name) is not None}
+    rates = [(limit["name"], units.read_rate(limit["rate"])) for limit in held.get("limits", ())]
+    return visit.page(
+        "limits.html",
+        found=found,
+        rates=rates,
+        concurrency=held.get("concurrency"),
+        quotas=held.get("quotas", ()),
+    )
+
+
+async def shown_keys(visit: Visit) -> web.Response:
+    """Show the customer's keys."""
+    return visit.page("keys.html", **await keys.listed(visit, visit.customer))
+
+
+async def create_key(visit: Visit) -> web.Response:
+    """Make a key."""
+    return await keys.create(visit, visit.customer, "/account/keys")

@@ -1,0 +1,243 @@
+"""All pages: who may see which, and a request on its way to one."""
+
+import hmac
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote, urlencode
+
+from aiohttp import web
+
+from edgeproxy import log
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.models import Tier
+from edgeproxy.config.pages import Pages
+from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.pages import forms, languages, rendering, sessions
+from edgeproxy.pages.api import Api, Told
+from edgeproxy.pages.forms import BadForm
+from edgeproxy.pages.languages import Reader
+from edgeproxy.pages.sessions import Session, SignedIn
+
+Who = Literal["anyone", "someone", "operator", "customer"]
+LANGUAGE_COOKIE = "edgeproxy-language"
+LANGUAGE_SECONDS = 365 * 86400
+SIGN_IN = "/sign-in"
+HOMES: dict[bool, str] = {True: "/console", False: "/account"}
+"""Where a session begins: an operator's, a customer's."""
+
+
+class Fault(Exception):
+    """A page that says what is wrong: the status, a sentence, and what is wrong with each field of a form."""
+
+    def __init__(self, status: int, why: str, errors: list[dict[str, str]] | None = None) -> None:
+        super().__init__(status, why)
+        self.status = status
+        self.why = why
+        self.errors = errors or []
+
+
+@dataclass
+class Visit:
+    """A request for a page that may be seen by who asks for it."""
+
+    site: "Site"
+    request: web.Request
+    reader: Reader
+    session: Session | None = None
+    form: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def known(self) -> Session:
+        """The session, of a page that is not for anyone."""
+        assert self.session is not None
+        return self.session
+
+    @property
+    def customer(self) -> str:
+        """The customer who looks at a page of the portal."""
+        assert self.known.who.customer is not None
+        return self.known.who.customer
+
+    def name(self, parameter: str) -> str:
+        """Return a parameter of the path."""
+        return self.request.match_info[parameter]
+
+    async def tell(self, method: str, path: str, **said: Any) -> Told:
+        """Ask the API; the answer, whatever it is."""
+        return await self.site.api.ask(self.request, self.known, method, path, **said)
+
+    async def ask(self, method: str, path: str, **said: Any) -> Any:
+        """Ask the API; raises Fault where it refuses."""
+        told = await self.tell(method, path, **said)
+        if not told.is_success:
+            body = told.body or {}
+            raise Fault(told.status, str(body.get("detail", "")), body.get("errors"))
+        return told.body
+
+    def page(self, template: str, *, status: int = 200, **values: Any) -> web.Response:
+        """Answer with a page."""
+        return rendering.html(self.text(template, **values), status)
+
+    def text(self, template: str, **values: Any) -> str:
+        """Return the HTML of a page."""
+        who = None if self.session is None else self.session.who
+        return rendering.render(
+            template,
+            self.reader,
+            name=self.site.settings.status.name,
+            who=who,
+            form_token="" if self.session is None else self.session.form,
+            once=secrets.token_hex(16),
+            path=self.request.path,
+            done=self.request.query.get("done", ""),
+            sells=self.site.settings_now().plans,
+            **values,
+        )
+
+    def go(self, path: str, **query: str) -> web.Response:
+        """Send the browser to another page, after what it asked for was done."""
+        where = f"{path}?{urlencode(query)}" if query else path
+        return web.Response(status=303, headers={"Location": where, **rendering.SECURITY, **rendering.PRIVATE})
+
+
+Handler = Callable[[Visit], Awaitable[web.StreamResponse]]
+
+
+class Page(NamedTuple):
+    """A page, or a form of one."""
+
+    method: str
+    path: str
+    who: Who
+    """Who may: anyone, someone who has signed in, operators as their roles let them, customers what is theirs."""
+    handler: Handler
+
+
+class Site:
+    """What brings a request to a page if it passes."""
+
+    def __init__(self, database: Database, settings: Pages, url: str, api: Api, now: Callable[[], Settings]) -> None:
+        self.database = database
+        self.settings = settings
+        self.url = url
+        """How browsers reach it, without a slash at its end."""
+        self.api = api
+        self.settings_now = now
+        """Returns the settings of the collector as they are now."""
+        self.is_secure = url.startswith("https://")
+        self.prefix = "__Host-" if self.is_secure else ""
+        """How names of cookies begin that no other host of the same domain can set."""
+        self.cookie = f"{self.prefix}edgeproxy-session"
+        self._log = log.get()
+
+    def add_to(self, application: web.Application, pages: list[Page]) -> None:
+        """Serve these pages, and what they refer to."""
+        for page in pages:
+            application.router.add_route(page.method, page.path, self._through(page))
+            if page.method == "GET":
+                application.router.add_route("HEAD", page.path, self._through(page))
+        for name, media in rendering.STATIC.items():
+            application.router.add_get(rendering.place_of(name), given(rendering.static(name), media))
+
+    def _through(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            chosen = request.query.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
+            visit = Visit(self, request, languages.reader(chosen, request.headers.get("Accept-Language")))
+            try:
+                answer = await self._serve(page, visit)
+            except (Fault, BadForm) as fault:
+                errors = fault.errors if isinstance(fault, Fault) else []
+                answer = visit.page("error.html", status=fault.status, code=fault.status, why=fault.why, errors=errors)
+            except LOST as failure:
+                self._log.error("the database cannot be used", path=request.path, why=reason(failure))
+                answer = visit.page("error.html", status=503, code=503, why="", errors=[])
+            except Exception as failure:
+                self._log.error("a page failed", path=request.path, exc_info=failure)
+                answer = visit.page("error.html", status=500, code=500, why="", errors=[])
+            if self.is_secure:
+                answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+            if request.query.get("lang") in languages.LANGUAGES:
+                self.remember(answer, LANGUAGE_COOKIE, request.query["lang"], LANGUAGE_SECONDS)
+            return answer
+
+        return serve
+
+    async def _serve(self, page: Page, visit: Visit) -> web.StreamResponse:
+        request, is_form = visit.request, page.method == "POST"
+        if is_form and not forms.is_own(request.headers, self._origins(request)):
+            raise self._denied(request, "the form was not sent by a page of this site")
+        visit.session = await self._session(request)
+        if page.who != "anyone":
+            if visit.session is None:
+                if is_form:
+                    raise Fault(401, "the session has ended: sign in, and send the form again")
+                return visit.go(SIGN_IN, next=request.path_qs)
+            who = visit.session.who
+            if page.who not in ("operator" if who.customer is None else "customer", "someone"):
+                raise self._denied(request, "this page is not for you", who)
+        if is_form:
+            visit.form = await forms.read(request)
+            if page.who != "anyone" and not hmac.compare_digest(
+                visit.form.get("form", "").encode(), visit.known.form.encode()
+            ):
+                raise self._denied(request, "the form is of another session: open the page again", visit.known.who)
+        return await page.handler(visit)
+
+    def _denied(self, request: web.Request, why: str, who: SignedIn | None = None) -> Fault:
+        """Put a denial on record; the page that says it."""
+        self.api.deny(request, None if who is None else who.label, 403, why)
+        return Fault(403, why)
+
+    def _origins(self, request: web.Request) -> frozenset[str]:
+        """Return the origins of our pages, as this request reached us and as they are configured."""
+        here = f"{self.url.partition('://')[0]}://{request.host}"
+        return frozenset({forms.origin_of(here), forms.origin_of(self.url)})
+
+    async def _session(self, request: web.Request) -> Session | None:
+        secret = request.cookies.get(self.cookie)
+        if not secret:
+            return None
+        now = time.time()
+        async with self.database.reading() as connection:
+            found = await sessions.find(connection, secret, now)
+        if found is not None and now - found.seen_at >= sessions.SEEN_SECONDS:
+            async with self.database.writing() as connection:
+                await sessions.see(connection, found, now)
+        return found
+
+    @property
+    def tiers(self) -> Mapping[str, Tier]:
+        """The tiers that there are now, by name."""
+        return self.settings_now().tiers
+
+    # ---- cookies
+
+    def remember(self, answer: web.StreamResponse, name: str, value: str, seconds: int | None = None) -> None:
+        """Have the browser keep something that scripts cannot read."""
+        answer.set_cookie(name, value, max_age=seconds, path="/", secure=self.is_secure, httponly=True, samesite="Lax")
+
+    def forget(self, answer: web.StreamResponse, name: str) -> None:
+        """Have the browser keep it no longer."""
+        self.remember(answer, name, "", 0)
+
+    def home(self, who: SignedIn) -> str:
+        """Return the path of the first page of a session."""
+        return HOMES[who.customer is None]
+
+
+def given(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return what answers with a file."""
+
+    async def answer(_: web.Request) -> web.Response:
+        fields = {**rendering.SECURITY, **rendering.LASTING}
+        return web.Response(body=content, content_type=media, charset="utf-8", headers=fields)
+
+    return answer
+
+
+def to(path: str, **names: str) -> str:
+    """Return a path with its parameters."""
+    return path.format(**{name: quote(value, safe="") for name, value in names.items()})

@@ -1,0 +1,262 @@
+"""Pages without scripts, over real sockets: signing in, the console, the portal, and whoever may not."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+
+import httpx
+import pytest
+
+from edgeproxy.pages import console, plans, portal
+from edgeproxy.pages.sessions import Link
+from edgeproxy.pages.site import Page
+from tests.support.ask import ask
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, SERVICE
+from tests.support.site import PagesStage
+from tests.support.visitor import Read, Visitor
+from tests.support.waiting import until
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+AN_ID = "00000000-0000-7000-8000-000000000000"
+PLACES = {"customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
+PLACES |= {"incident": AN_ID, "invoice": AN_ID}
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    with closing(PagesStage(tmp_path_factory.mktemp("pages"))) as made:
+        yield made
+
+
+def test_the_printed_link_signs_in_once_and_leaves_a_cookie_that_scripts_cannot_read(stage: PagesStage) -> None:
+    assert str(stage.operator.get("/").text)
+    assert stage.operator.answer.url.path == "/console"
+    (cookie,) = [one for one in stage.operator.client.cookies.jar if one.name == "edgeproxy-session"]
+    assert cookie.has_nonstandard_attr("HttpOnly")
+    assert cookie.get_nonstandard_attr("SameSite") == "Lax"
+    with Visitor(stage.site) as other:
+        other.get(stage.link)
+        other.send("/sign-in/link")
+        assert other.status == 403
+        assert not list(other.client.cookies.jar)
+    assert [one["actor"] for one in stage.entries("session.begin")][:1] == ["operator:link"]
+
+
+def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage: PagesStage) -> None:
+    operator = stage.operator
+    operator.get("/console/customers")
+    operator.send("/console/customers", name="zebra", tier="pro", external_id=HOSTILE)
+    assert operator.status == 200
+    assert HOSTILE in operator.read.text  # As text, and no tag.
+    assert not operator.read.tags & {"img", "script"}
+    operator.send("/keys", name="server")
+    secret = operator.read.secret
+    assert secret.startswith("edge_v1_")
+    again = operator.client.post(
+        f"{stage.site}/console/customers/zebra/keys",
+        content=operator.answer.request.content,
+        headers={"Origin": stage.site, "Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert secret in again.text  # The form was sent twice, and makes one key.
+    (key,) = stage.collector.get("/v1/customers/zebra/keys").json()["keys"]
+    for sought in (secret, secret[:16], "zeb", HOSTILE):
+        operator.get(f"/console/customers?{httpx.QueryParams(q=sought)}")
+        assert "/console/customers/zebra" in operator.read.links
+    operator.get("/console/customers/zebra")
+    assert secret not in operator.answer.text
+    operator.send("/rotate", overlap="7d")
+    assert operator.read.secret != secret
+    operator.get("/console/customers/zebra")
+    operator.send(f"{key['id']}/revoke")
+    states = {one["id"]: one["state"] for one in stage.collector.get("/v1/customers/zebra/keys").json()["keys"]}
+    assert (states.pop(key["id"]), list(states.values())) == ("revoked", ["active"])
+    (entry,) = stage.entries("key.revoke")
+    assert entry["actor"] == "operator:link"
+
+
+def test_a_customer_sees_what_is_its_own_and_makes_keys(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme:
+        assert {"/account", "/account/limits", "/account/keys"} <= set(acme.read.links)
+        assert "600 / 1 minute" in acme.get("/account/limits").text
+        acme.get("/account/keys")
+        acme.send("/account/keys", name="mine")
+        assert acme.read.secret.startswith("edge_v1_")
+        (entry,) = [one for one in stage.entries("key.create") if one["actor"] == "contact:acme@example.com"]
+        assert str(entry["target"]).startswith("acme/")
+        acme.get("/account/keys")
+        mine = stage.collector.get("/v1/customers/acme/keys").json()["keys"][0]["id"]
+        with stage.customer("bolt") as bolt:
+            bolt.get("/account/keys")
+            form = bolt.read.form("/account/keys").fields
+            for action in (f"/account/keys/{mine}/rotate", f"/account/keys/{mine}/revoke"):
+                bolt.post(action, form)
+                assert bolt.status == 403
+                bolt.post(action, {**form, "form": acme.read.form("/account/keys").fields["form"]})
+                assert bolt.status == 403
+        assert stage.collector.get(f"/v1/keys/{mine}").json()["state"] == "active"
+        # Whoever is no contact any more is signed out, and a link that was being made meanwhile is of no use.
+        assert stage.collector.send("PUT", "/v1/customers/acme/contacts", {"emails": []}).status == 200
+        assert acme.get("/account").forms[0].action == "/sign-in"
+        acme.get(stage.link_of(Link("contact:acme@example.com", "acme")))
+        acme.send("/sign-in/link")
+        assert acme.status == 403
+        assert acme.get("/account").forms[0].action == "/sign-in"
+        emails = {"emails": ["acme@example.com"]}
+        assert stage.collector.send("PUT", "/v1/customers/acme/contacts", emails).status == 200
+
+
+def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme:
+        acme.get("/account/plan")
+        assert "You have no plan yet." in acme.read.text
+        asked = next(
+            one for one in acme.read.forms if one.action.endswith("/preview") and one.fields["plan"] == "standard"
+        )
+        acme.post(asked.action, asked.fields)
+        assert "Nothing has been changed yet." in acme.read.text
+        assert stage.collector.get("/billing/subscription", token=ADMIN, customer="acme").status == 404
+        acme.send("/account/plan")
+        assert acme.answer.url.query == b"done=plan"
+        held = stage.collector.get("/billing/subscription", token=ADMIN, customer="acme").json()
+        assert held["plan"].startswith("standard@")
+        assert "standard" in acme.get("/account/plan").text
+        (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="acme").json()["invoices"]
+        assert f"/account/invoices/{invoice['id']}" in acme.get("/account/invoices").links
+        assert "$" in acme.get(f"/account/invoices/{invoice['id']}").text
+        with stage.customer("bolt") as bolt:
+            bolt.get(f"/account/invoices/{invoice['id']}")
+            assert bolt.status == 403
+
+
+def test_whoever_signs_out_is_out(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        cookies = dict(bolt.client.cookies)
+        bolt.send("/sign-out")
+        assert bolt.answer.url.path == "/sign-in"
+        bolt.client.cookies.update(cookies)
+        bolt.get("/account")
+        assert bolt.answer.url.path == "/sign-in"
+
+
+def test_a_stranger_gets_no_mail_and_is_told_the_same(stage: PagesStage) -> None:
+    count = len(stage.mailbox.mails)
+    with Visitor(stage.site) as stranger:
+        stranger.get("/sign-in")
+        stranger.send("/sign-in", email="nobody@example.com")
+        unknown = stranger.read.text.replace("nobody", "NAME")
+        stranger.get("/sign-in")
+        stranger.send("/sign-in", email="bolt@example.com")
+        assert stranger.read.text.replace("bolt", "NAME") == unknown
+    stage.mailbox.wait_for(count + 1)
+    assert stage.mailbox.mails[-1]["To"] == "bolt@example.com"
+
+
+def asked(page: Page, visitor: Visitor, fields: dict[str, str]) -> httpx.Response:
+    path = page.path.format(**PLACES)
+    if page.method == "GET":
+        return visitor.client.get(path, follow_redirects=False)
+    return visitor.client.post(path, data=fields, headers={"Origin": visitor.site}, follow_redirects=False)
+
+
+def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) -> None:
+    nobody, bolt = Visitor(stage.site), stage.customer("bolt")
+    for page in [*console.pages(), *portal.pages(), *plans.pages()]:
+        answer = asked(page, nobody, {})
+        assert answer.status_code == (303 if page.method == "GET" else 401), page
+        assert answer.headers.get("location", "/sign-in?").startswith("/sign-in?")
+        wrong = bolt if page.who == "operator" else stage.operator
+        wrong.get("/account" if wrong is bolt else "/console")
+        token = wrong.read.form("/sign-out").fields
+        assert asked(page, wrong, token).status_code == 403, page
+        if page.method == "POST":  # The right session, and the form of another one, or of another site.
+            right = stage.operator if page.who == "operator" else bolt
+            assert asked(page, right, {**token, "once": "0" * 32}).status_code == 403, page
+            path = page.path.format(**PLACES)
+            for fields in (
+                {},
+                {"Origin": "https://evil.example.com"},
+                {"Origin": stage.site, "Sec-Fetch-Site": "cross-site"},
+            ):
+                assert right.client.post(path, data=token, headers=fields).status_code == 403, page
+    nobody.client.close()
+    bolt.client.close()
+
+
+def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: PagesStage) -> None:
+    bad = {"id": "1", "source": "s", "customer": "acme", "meter": HOSTILE, "value": 7, "note": "\u202e" + "x" * 3000}
+    long = {"id": "2", "source": "s", "customer": "acme", "meter": "\u202e" * 20000, "value": 7}
+    assert stage.collector.send("POST", "/v1/events", [bad, long], token=SERVICE).status == 202
+    operator = stage.operator
+    operator.get("/console/stuck")
+    assert len(operator.answer.content) < 100 << 10
+    assert not operator.read.tags & {"img", "script"}
+    assert "\u202e" not in operator.answer.text
+    forms = [one for one in operator.read.forms if one.action.endswith("/replay")]
+    mended = '{"id": "1", "source": "s", "customer": "acme", "meter": "tokens", "value": 7}'
+    operator.post(forms[0].action, {**forms[0].fields, "event": mended})
+    assert (operator.status, operator.answer.url.query) == (200, b"done=replayed")
+    assert stage.collector.usage(customer="acme", meter="tokens")["total"] == 7
+    operator.send("/discard", why="nobody knows what it was")
+    assert len(stage.entries("dead_letter.discard")) == 1
+    with stage.customer("acme") as acme:
+        assert "tokens" in acme.read.text
+
+
+def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
+    chain = Chain()
+    assert stage.collector.post(chain.next()).status == 200
+    assert chain.edge in stage.operator.get("/console/edges").text
+    read = stage.operator.get("/console/audit?actor=operator:link")
+    assert "session.begin" in read.text
+    assert "customer.contacts" not in read.text
+
+
+def test_the_status_is_everybodys_and_has_no_customer(stage: PagesStage) -> None:
+    operator = stage.operator
+    operator.get("/console/incidents")
+    operator.send("/console/incidents", title=HOSTILE, message="We look into it.\u202e", severity="P1")
+    assert "Origin" not in operator.client.headers
+
+    def told() -> bool:
+        regions = httpx.get(f"{stage.site}/status.json", trust_env=False).json()["regions"]
+        return all(one["checks"] for one in regions)
+
+    until(told, "both regions were asked", seconds=60)
+    until(lambda: HOSTILE in httpx.get(f"{stage.site}/status.json", trust_env=False).text, "the incident is told of")
+    status = httpx.get(f"{stage.site}/status.json", trust_env=False).json()
+    assert {one["region"]: one["availability"] for one in status["regions"]} == {"eu-west": 1.0, "us-east": 0.0}
+    with Visitor(stage.site, **{"Accept-Language": "de"}) as anyone:
+        read = anyone.get("/status")
+        assert "eu-west" in read.text
+        assert HOSTILE in read.text
+        assert not read.tags & {"img", "script"}
+        assert anyone.answer.headers["content-encoding"] == "gzip"
+        tag = anyone.answer.headers["etag"]
+        assert anyone.client.get("/status", headers={"If-None-Match": tag}).status_code in (200, 304)
+        assert 'lang="nl"' in anyone.client.get("/status?lang=nl").text[:200]
+        assert 'lang="nl"' in anyone.client.get("/status").text[:200]
+        feed = anyone.client.get("/status.atom").text
+        assert "<script" not in feed
+        assert "We look into it." in feed
+        for body in (anyone.answer.text, feed, httpx.get(f"{stage.site}/status.json", trust_env=False).text):
+            assert not re.search(r"acme|bolt|zebra", body)
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/console", "/status", "/console/customers/none"])
+def test_pages_have_the_fields_that_keep_them_safe(stage: PagesStage, path: str) -> None:
+    answer = stage.operator.client.get(path)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "DENY"
+    read = Read(answer.text)
+    assert not [name for name in read.attributes if name == "style" or name.startswith("on")]
+    assert all(place.startswith("/pages/") for place in read.loaded)
+
+
+def test_other_doors_stay_as_they_are(stage: PagesStage) -> None:
+    assert ask(stage.collector.port, "/v1/customers").status == 401
+    cookies = "; ".join(f"{name}={value}" for name, value in stage.operator.client.cookies.items())
+    assert ask(stage.collector.port, "/v1/customers", fields={"Cookie": cookies}).status == 401

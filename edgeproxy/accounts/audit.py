@@ -89,12 +89,20 @@ def _json(values: Values | None) -> str | None:
     return None if values is None else orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
 
-async def page(connection: AsyncConnection, after: int, limit: int, **only: str) -> list[Values]:
-    """Return at most `limit` entries behind the number `after`, oldest first; `only` those with these columns."""
+async def page(
+    connection: AsyncConnection, after: int, limit: int, *, newest_first: bool = False, **only: str
+) -> list[Values]:
+    """Return at most `limit` entries behind the number `after`, oldest first; `only` those with these columns.
+
+    With `newest_first` they are those before it, the other way round; before 0 are all.
+    """
     wanted = [audit.c[name] == value for name, value in only.items()]
-    rows = await connection.execute(
-        sa.select(audit).where(audit.c.seq > after, *wanted).order_by(audit.c.seq).limit(min(limit, PAGE_ENTRIES_MAX))
-    )
+    if not newest_first:
+        wanted.append(audit.c.seq > after)
+    elif after:
+        wanted.append(audit.c.seq < after)
+    order = audit.c.seq.desc() if newest_first else audit.c.seq
+    rows = await connection.execute(sa.select(audit).where(*wanted).order_by(order).limit(min(limit, PAGE_ENTRIES_MAX)))
     return [_told(row) for row in rows]
 
 
@@ -126,12 +134,16 @@ async def verify(connection: AsyncConnection) -> int:
     return seq
 
 
+Denial = tuple[str, str, str, int, str]
+"""Actor, origin, target, status and why."""
+
+
 class Denials:
     """What was denied lately, gathered so that a flood of denials is not a flood of entries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._counts: Counter[tuple[str, str, str, int, str]] = Counter()
+        self._counts: Counter[Denial] = Counter()
 
     def note(self, caller: Caller, target: str, status: int, why: str) -> None:
         """Count a denial; nothing is written yet."""
@@ -142,11 +154,11 @@ class Denials:
                 key = ("", "", "", status, "more kinds of denials than are told apart")
         self._counts[key] += 1
 
-    async def write(self) -> None:
-        """Put on record what was counted since the last time."""
+    async def write(self) -> "Counter[Denial]":
+        """Put on record what was counted since the last time, and return it."""
         counts, self._counts = self._counts, Counter()
         if not counts:
-            return
+            return counts
         try:
             async with self._database.writing() as connection:
                 for (actor, origin, target, status, why), count in counts.items():
@@ -155,3 +167,4 @@ class Denials:
         except BaseException:
             self._counts.update(counts)
             raise
+        return counts

@@ -13,16 +13,24 @@ from edgeproxy.accounts.audit import Caller, Entry
 from edgeproxy.accounts.change import Refused, must_match
 from edgeproxy.accounts.ids import is_id, moment, new_id, now_ms
 from edgeproxy.accounts.models import CustomerNew, CustomerTold
+from edgeproxy.config.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Customer
 from edgeproxy.config.parsers import NAME
-from edgeproxy.database.schema import customers
+from edgeproxy.database.alert_tables import alert_deliveries, alerts
+from edgeproxy.database.page_tables import contacts, sessions, sign_in_links
+from edgeproxy.database.quota_tables import holdings
+from edgeproxy.database.schema import customers, keys
 
 SETTINGS = tuple(Customer.model_fields)
 OWN = ("external_id", "metadata", "rotate_every")
 """The fields of a customer that edges are not told."""
 TOLD = ("limits", "quotas", "flags", "paused", "regions")
 """Settings that are told also where they are as by default."""
+ALERT_ADDRESS = "alert_email"
+"""The name in a customer's metadata under which the customer's own alerts have an address."""
+ERASED_AT_ONCE = 100
+"""Customers who are erased in one transaction."""
 NAMES_MAX = 1000
 """Names that are looked up at once."""
 NOT_THERE = "there is no such customer"
@@ -54,7 +62,9 @@ def told(row: Any) -> CustomerTold:
 
 
 def state_of(row: Any) -> str:
-    """Say how a customer is: `active`, `paused` or `deleting`."""
+    """Say how a customer is: `active`, `paused`, `deleting` or `deleted`."""
+    if row.erased_at is not None:
+        return "deleted"
     if row.deleting_since is not None:
         return "deleting"
     return "paused" if "paused" in orjson.loads(row.settings) else "active"
@@ -83,6 +93,12 @@ async def name_of(connection: AsyncConnection, ref: str) -> str | None:
     return None if row is None else str(row.name)
 
 
+async def tier_of(connection: AsyncConnection, name: str) -> str | None:
+    """The tier of the customer of this name; None where the database has none such."""
+    one = sa.select(customers.c.tier).where(customers.c.name == name)
+    return (await connection.execute(one)).scalar_one_or_none()
+
+
 async def listing(connection: AsyncConnection, after: str | None, limit: int, **only: str | None) -> list[CustomerTold]:
     """Tell at most `limit` customers behind the id `after`, oldest first; `only` those with these columns."""
     statement = sa.select(customers).order_by(customers.c.id).limit(limit)
@@ -99,6 +115,18 @@ async def known_among(connection: AsyncConnection, names: Iterable[str]) -> set[
         some = customers.c.name.in_(wanted[at : at + NAMES_MAX])
         there |= set((await connection.execute(sa.select(customers.c.name).where(some))).scalars())
     return there
+
+
+async def alert_addresses(connection: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
+    """Return where mail about themselves goes of those customers whose metadata say so: ALERT_ADDRESS."""
+    wanted, found = list(names), {}
+    for at in range(0, len(wanted), NAMES_MAX):
+        some = customers.c.name.in_(wanted[at : at + NAMES_MAX])
+        for row in await connection.execute(sa.select(customers.c.name, customers.c.metadata).where(some)):
+            address = orjson.loads(row.metadata).get(ALERT_ADDRESS, "")
+            if MAIL_ADDRESS.fullmatch(address):
+                found[row.name] = address
+    return found
 
 
 async def create(connection: AsyncConnection, caller: Caller, new: CustomerNew, known: Settings) -> CustomerTold:
@@ -142,6 +170,8 @@ async def change(
     """Change what is `said` of a customer, and return it with its version; raises Refused."""
     row = await find(connection, ref, lock=True)
     must_match(row.version, match)
+    if row.erased_at is not None:
+        raise Refused(409, "the customer was deleted")
     fields = {name: getattr(said, name) for name in said.model_fields_set}
     if fields.get("tier", "") is None:
         raise Refused(422, "some fields cannot be used", [("tier", "cannot be taken away, name another one")])
@@ -177,6 +207,31 @@ async def start_deletion(
         state = {"state": state_of(row)}
         await audit.append(connection, caller, Entry("customer.delete", row.name, state, {"state": "deleting"}))
     return told(await find(connection, row.id))
+
+
+async def erase(connection: AsyncConnection, before: int) -> list[str]:
+    """Erase customers whose deletion began before this Unix millisecond, some at a time; return their names.
+
+    Their keys and contacts go, and all that is said of them but the name, the id and the tier: those are in the ledger
+    and on invoices, and nobody else may get them.
+    """
+    due = customers.c.deleting_since.is_not(None) & (customers.c.deleting_since < before)
+    due &= customers.c.erased_at.is_(None)
+    chosen = sa.select(customers).where(due).order_by(customers.c.deleting_since).limit(ERASED_AT_ONCE)
+    rows = (await connection.execute(chosen.with_for_update(skip_locked=True))).all()
+    for row in rows:
+        await connection.execute(sa.delete(keys).where(keys.c.customer == row.id))
+        await connection.execute(sa.delete(contacts).where(contacts.c.customer == row.id))
+        for table in (sessions, sign_in_links, holdings):
+            await connection.execute(sa.delete(table).where(table.c.customer == row.name))
+        mailed = alert_deliveries.c.alert.in_(sa.select(alerts.c.id).where(alerts.c.customer == row.name))
+        await connection.execute(sa.delete(alert_deliveries).where(mailed, alert_deliveries.c.recipient.is_not(None)))
+        bare = orjson.dumps({"tier": row.tier}).decode()
+        left = {"external_id": None, "metadata": "{}", "rotate_every": None, "settings": bare}
+        await _update(connection, row, {**left, "erased_at": now_ms()})
+        entry = Entry("customer.erase", row.name, {"state": "deleting"}, {"state": "deleted"})
+        await audit.append(connection, Caller("collector"), entry)
+    return [row.name for row in rows]
 
 
 def merged(settings: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

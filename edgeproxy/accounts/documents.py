@@ -3,7 +3,7 @@ says which of them have changed.
 """
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from itertools import groupby
 from typing import Any, Literal
 
@@ -11,8 +11,9 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.config.directory import line, removed
+from edgeproxy.config.directory import flag_line, line, removed
 from edgeproxy.config.models import Customer, Flag, Key, Paused
+from edgeproxy.database.delivery_tables import rollout
 from edgeproxy.database.schema import customers, directory_outbox, flags, keys
 
 Kind = Literal["customer", "flag"]
@@ -54,7 +55,8 @@ async def documents(connection: AsyncConnection, names: Iterable[str]) -> list[b
     """Return the lines of these customers, in this order."""
     wanted = list(names)
     rows = (await connection.execute(_rows().where(customers.c.name.in_(wanted)))).all()
-    made = {name: _line(name, list(some)) for name, some in groupby(rows, lambda row: str(row.name))}
+    free = await is_free(connection)
+    made = {name: _line(name, list(some), free=free) for name, some in groupby(rows, lambda row: str(row.name))}
     return [made.get(name) or removed(name) for name in wanted]
 
 
@@ -65,6 +67,7 @@ async def every(connection: AsyncConnection, *, for_files: bool = False) -> Asyn
     deleted.
     """
     after = ""
+    free = not for_files and await is_free(connection)
     while True:
         names = sa.select(customers.c.name).where(customers.c.name > after)
         if for_files:
@@ -77,7 +80,7 @@ async def every(connection: AsyncConnection, *, for_files: bool = False) -> Asyn
             between &= customers.c.deleting_since.is_(None)
         rows = (await connection.execute(_rows(expired=for_files).where(between))).all()
         for name, some in groupby(rows, lambda row: str(row.name)):
-            yield name, _line(name, list(some))
+            yield name, _line(name, list(some), free=free)
         after = page[-1]
 
 
@@ -100,6 +103,12 @@ async def every_flag(connection: AsyncConnection) -> dict[str, Flag]:
     return {name: Flag.model_validate_json(said) for name, said in found}
 
 
+async def flag_lines(connection: AsyncConnection, names: Collection[str] | None = None) -> list[bytes]:
+    """Return the lines of these flags, by default of all."""
+    found = await every_flag(connection)
+    return [flag_line(name, flag) for name, flag in found.items() if names is None or name in names]
+
+
 def _rows(*, expired: bool = False) -> sa.Select[Any]:
     """A row for each key that may be used, and one for each customer without any, or who is being deleted."""
     now = time.time_ns() // 1_000_000
@@ -110,11 +119,19 @@ def _rows(*, expired: bool = False) -> sa.Select[Any]:
     return sa.select(*COLUMNS).select_from(joined).order_by(customers.c.name, keys.c.sha256)
 
 
-def _line(name: str, rows: list[Any]) -> bytes:
+async def is_free(connection: AsyncConnection) -> bool:
+    """Whether nobody is charged now: then nobody is refused for a payment."""
+    return not (await connection.execute(sa.select(rollout.c.charging))).scalar_one()
+
+
+def _line(name: str, rows: list[Any], *, free: bool) -> bytes:
     if rows[0].deleting_since is not None:
         return line(name, Customer(tier=rows[0].tier, paused=DELETED), ())
     own = [key_of(name, row) for row in rows if row.sha256 is not None]
-    return line(name, Customer.model_validate_json(rows[0].settings), own)
+    customer = Customer.model_validate_json(rows[0].settings)
+    if free and customer.paused is not None and customer.paused.status == 402:
+        customer = customer.model_copy(update={"paused": None})
+    return line(name, customer, own)
 
 
 def key_of(customer: str, row: Any) -> Key:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgeproxy.config import references
+from edgeproxy.config.allowance import COST
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.problems import dotted
@@ -28,6 +29,16 @@ def of_customer(settings: Mapping[str, Any], known: Settings) -> Faults:
         if quota["meter"] not in known.meters:
             hint = suggestion(quota["meter"], known.meters, "define it in meters of collector.yaml")
             found.append((f"quotas.{index}.meter", f"there is no meter {quota['meter']}, {hint}"))
+        elif (known.meters[quota["meter"]].count == "holdings") != (quota.get("per") is None):
+            what = (
+                "is missing, write day or month" if quota.get("per") is None else "is not of what exists, leave it out"
+            )
+            found.append((f"quotas.{index}.per", what))
+    if caps := settings.get("caps"):
+        cost = known.meters.get(COST)
+        wrong = references.caps_fault(cost is not None, None if cost is None else cost.count, "session" in caps)
+        if wrong is not None:
+            found.append(("caps", ", ".join(wrong)))
     return found
 
 

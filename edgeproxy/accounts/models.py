@@ -242,10 +242,15 @@ class Rotation(Body):
     overlap: Span = 7 * 86400
 
 
+def _alone(there: str, absent: str) -> dict[str, Any]:
+    """Describe a body that has the one field, and not the other."""
+    return {"required": [there], "properties": {there: {"type": "string"}, absent: {"type": "null"}}}
+
+
 class Leak(Body):
     """A key that somebody found where it should not be: itself, or its SHA-256."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["key"]}, {"required": ["sha256"]}]})
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_alone("key", "sha256"), _alone("sha256", "key")]})
 
     key: Secret | None = None
     sha256: Digest | None = None

@@ -19,7 +19,7 @@ from edgeproxy.accounts.customers import written
 from edgeproxy.accounts.ids import is_id, new_id, now_ms
 from edgeproxy.accounts.keys import SHA256_START_CHARACTERS
 from edgeproxy.config.collector import Settings
-from edgeproxy.config.directory import read_line
+from edgeproxy.config.directory import read_document
 from edgeproxy.config.models import Customer, Flag, Key
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import customers, flags, keys
@@ -217,11 +217,11 @@ async def take(connection: AsyncConnection) -> AsyncIterator[str]:
         if not begun:
             yield "customers:"
             begun = True
-        said = read_line(line).customer or ""
+        said = read_document(line).customer or ""
         yield f"  {_json(name)}: {said}"
     begun = False
     async for name, line in documents.every(connection, for_files=True):
-        for digest, key in read_line(line).keys.items():
+        for digest, key in read_document(line).keys.items():
             if not begun:
                 yield "keys:"
                 begun = True

@@ -43,6 +43,9 @@ class Problem(TypedDict):
     status: int
     detail: NotRequired[str]
     errors: NotRequired[list[FieldError]]
+    used: NotRequired[int]
+    """Of what is used up: how much is used, and how much is allowed."""
+    allowed: NotRequired[int]
 
 
 class Refused(Exception):
@@ -69,10 +72,16 @@ def answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | No
 
 
 def problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, *, errors: list[FieldError] | None = None
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    errors: list[FieldError] | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> web.Response:
-    """Answer with a problem."""
+    """Answer with a problem; `also`: members beside the usual ones."""
     body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, ""), "status": status, "detail": detail}
+    body |= also or {}
     if errors:
         body["errors"] = errors
     return web.Response(status=status, body=orjson.dumps(body), headers={"Content-Type": PROBLEM, **(headers or {})})

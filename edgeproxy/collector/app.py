@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy import log
 from edgeproxy.accounts import audit, change, customers, keys
 from edgeproxy.accounts.audit import Caller
+from edgeproxy.billing import invoices
 from edgeproxy.collector import auth, export, openapi
 from edgeproxy.collector.answers import RETRY_LATER, FieldError, Refused, problem
 from edgeproxy.collector.auth import Holder
@@ -19,16 +21,25 @@ from edgeproxy.collector.callers import Callers
 from edgeproxy.collector.endpoint import CALLER, Call, Endpoint, Nothing
 from edgeproxy.collector.endpoints import Handlers, endpoints
 from edgeproxy.collector.handlers.accounts import AccountHandlers
+from edgeproxy.collector.handlers.alerts import AlertHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
+from edgeproxy.collector.handlers.billing import BillingHandlers
+from edgeproxy.collector.handlers.contacts import ContactHandlers
+from edgeproxy.collector.handlers.credits import CreditHandlers
+from edgeproxy.collector.handlers.delivery import DeliveryHandlers
 from edgeproxy.collector.handlers.directory import DirectoryHandlers
 from edgeproxy.collector.handlers.events import EventHandlers
+from edgeproxy.collector.handlers.incidents import IncidentHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
+from edgeproxy.collector.handlers.quotas import QuotaHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
 from edgeproxy.collector.handlers.standing import StandingHandlers
 from edgeproxy.collector.handlers.tokens import TokenHandlers
 from edgeproxy.collector.incoming import asked, checked, json_of
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.quota_watch import QuotaWatch
+from edgeproxy.collector.request_limits import Often, RequestLimits
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.events.intake import Intake
@@ -41,6 +52,7 @@ UNKNOWN_ACTOR = "unknown"
 OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
     "customer": customers.name_of,
     "key": keys.owner_of,
+    "invoice": invoices.owner_of,
 }
 """By the name of a parameter of paths, what says whose it is that it names."""
 WHY = {
@@ -52,17 +64,30 @@ Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Queues(NamedTuple):
-    """What counts: the batches of edges, and the events of services."""
+    """What counts: the batches of edges, and the events of services; and who watches what these come to."""
 
     ingest: Ingest
     intake: Intake
+    watch: QuotaWatch
+
+
+class Said(NamedTuple):
+    """What a request says beside its head."""
+
+    names: Mapping[str, str]
+    """The parameters of the path."""
+    query: Mapping[str, str]
+    body: dict[str, Any] | None = None
+    """The JSON of a call from inside; None: it is the request's."""
+    given: bytes | None = None
+    """The bytes of a call from inside, likewise."""
 
 
 class Service:
     """What answers: the handlers, and what lets a request through to them."""
 
     def __init__(self, database: Database, queues: Queues, settings: Settings, names: Names, metrics: Metrics) -> None:
-        ingest, intake = queues
+        ingest, intake, watch = self._queues = queues
         self._database = database
         self._metrics = metrics
         self.denials = audit.Denials(database)
@@ -77,8 +102,18 @@ class Service:
             DirectoryHandlers(),
             EventHandlers(database, intake, metrics),
             TokenHandlers(database, metrics),
+            AlertHandlers(database),
+            BillingHandlers(database, metrics),
+            QuotaHandlers(database, watch),
+            ContactHandlers(database, metrics),
+            IncidentHandlers(database, metrics),
+            DeliveryHandlers(database, metrics),
+            CreditHandlers(database, metrics),
         )
-        self._callers = Callers(settings, database)
+        self.callers = Callers(settings, database)
+        self._limits = RequestLimits()
+        self.billing_message: str | None = None
+        """What customers are told while nobody is charged."""
         self.use(settings)
 
     @property
@@ -92,17 +127,26 @@ class Service:
 
     def use(self, settings: Settings) -> None:
         """Let in whom these settings let in."""
-        self._callers.use(settings)
+        self.settings = settings
+        self.callers.use(settings)
         self.handlers.ledger.use(settings)
         self.handlers.accounts.use(settings)
         self.handlers.tokens.use(settings)
         self.handlers.regions.use(settings)
         self.handlers.events.use(settings)
+        self.handlers.billing.use(settings)
+        self.handlers.quotas.use(settings)
+        self.handlers.quarantine.use(settings)
+        self.handlers.delivery.use(settings)
+        self.handlers.standing.use(settings)
+        self._queues.ingest.values.use(settings.meters)
+        self._queues.intake.values.use(settings.meters)
+        self.handlers.credits.use(settings)
 
     def application(self, connections: WebListener) -> web.Application:
         """Make the application with all endpoints, of which these connections ask."""
-        made = web.Application(middlewares=[connections.counted, self._problems])
-        table = endpoints(self.handlers)
+        made = web.Application(middlewares=[connections.counted, self._message, self._problems])
+        self.endpoints = table = endpoints(self.handlers)
         for one in table:
             made.router.add_route(one.method, routed(one.path), self._through(one))
             if one.method == "GET":
@@ -116,29 +160,67 @@ class Service:
         async def handle(request: web.Request) -> web.StreamResponse:
             holder = None
             if endpoint.roles is not None:
-                holder = await self._callers.holder(request.headers.get("Authorization"))
-                request[CALLER] = request[CALLER]._replace(actor=holder.label)
-                what = f"{endpoint.method} {endpoint.path}"
-                auth.require(holder, endpoint.roles, what)
-                if endpoint.sensitive:
-                    auth.require_consent(holder, what, time.time())
-            query = asked(endpoint.query, request)
-            if holder is not None and holder.customer is not None:
-                await self._own(holder, request)
-            if endpoint.sends is Nothing:
-                return await endpoint.handler(Call(request, holder, query, Nothing()))
-            said, sent = await json_of(request)
-            return await endpoint.handler(Call(request, holder, query, checked(endpoint.sends, said), sent))
+                holder = await self.callers.holder(request.headers.get("Authorization"))
+            return await self._answer(endpoint, holder, request, Said(request.match_info, request.query))
 
         return handle
 
-    async def _own(self, holder: Holder, request: web.Request) -> None:
+    async def _answer(
+        self, endpoint: Endpoint[Any, Any], holder: Holder | None, request: web.Request, said: Said
+    ) -> web.StreamResponse:
+        if endpoint.roles is not None:
+            assert holder is not None
+            request[CALLER] = request[CALLER]._replace(actor=holder.label)
+            what = f"{endpoint.method} {endpoint.path}"
+            auth.require(holder, endpoint.roles, what)
+            if endpoint.sensitive:
+                auth.require_consent(holder, what, time.time())
+        if endpoint.often is not None:
+            self._must_be_seldom(endpoint.path, endpoint.often, holder, request)
+        query = asked(endpoint.query, said.query)
+        if holder is not None and holder.customer is not None:
+            await self._own(holder, said.names)
+        call: Call[Any, Any] = Call(request, holder, query, Nothing(), names=said.names, given=said.given)
+        if endpoint.sends is not Nothing:
+            fields, sent = await json_of(request) if said.body is None else (said.body, orjson.dumps(said.body))
+            call = replace(call, body=checked(endpoint.sends, fields), sent=sent)
+        return await endpoint.handler(call)
+
+    async def ask(
+        self, request: web.Request, holder: Holder, endpoint: Endpoint[Any, Any], said: Said
+    ) -> web.StreamResponse:
+        """Answer a call from inside, which pages make for who signed in, as if it came over HTTP."""
+        try:
+            return await self._answer(endpoint, holder, request, said)
+        except Exception as failure:
+            return self._refusal(request, f"{endpoint.method} {endpoint.path}", failure)
+
+    def _must_be_seldom(self, path: str, often: Often, holder: Holder | None, request: web.Request) -> None:
+        """Raise Refused where it is asked more often than such endpoints may be asked."""
+        if holder is None or often.by == "address":
+            subject = request[PEER].address
+        else:
+            subject = holder.customer or request.query.get("customer") or holder.label
+        seconds = self._limits.wait(path.split("/")[1], often, subject, time.time())
+        if seconds:
+            why = f"this may be asked {often.requests} times a minute"
+            raise Refused(429, why, headers={"Retry-After": str(seconds)})
+
+    async def _own(self, holder: Holder, names: Mapping[str, str]) -> None:
         """Raise Denied where a path names what is not of the customer whose token it is, be it there or not."""
         for name, owner_of in OWNERS.items():
-            ref = request.match_info.get(name)
+            ref = names.get(name)
             if ref is not None and ref != holder.customer:
                 async with self._database.reading() as connection:
                     auth.require_own(holder, await owner_of(connection, ref) or "")
+
+    @web.middleware
+    async def _message(self, request: web.Request, handler: Handle) -> web.StreamResponse:
+        """Say in every answer about billing that nobody is charged, where nobody is."""
+        told = await handler(request)
+        if self.billing_message is not None and request.path.startswith("/billing/"):
+            told.headers["X-Billing"] = self.billing_message
+        return told
 
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
@@ -146,40 +228,51 @@ class Service:
         request[CALLER] = Caller(UNKNOWN_ACTOR, request[PEER].address, str(uuid.uuid4()))
         try:
             return await handler(request)
-        except auth.Denied as no:
-            self._metrics.denied.inc()
-            who = request[CALLER] if no.actor is None else request[CALLER]._replace(actor=no.actor)
-            self.denials.note(who, f"{request.method} {path_of(request)}", no.status, no.detail)
-            return problem(no.status, no.detail, no.headers)
-        except Refused as no:
-            return problem(no.status, no.detail, no.headers, errors=no.errors)
-        except change.Refused as no:
-            if no.status == 403:
-                self.denials.note(request[CALLER], f"{request.method} {path_of(request)}", 403, no.why)
-            told: list[FieldError] = [{"field": field, "detail": why} for field, why in no.faults]
-            return problem(no.status, no.why, errors=told)
-        except queries.BadQuery as bad:
-            return problem(400, str(bad))
-        except export.Busy:
-            return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
-        except Unavailable:
-            return problem(503, "the database cannot be used now", RETRY_LATER)
-        except LOST as failure:
-            log.get().error("the database cannot be used", path=request.path, why=reason(failure))
-            return problem(503, "the database cannot be used now", RETRY_LATER)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-            return problem(error.status, WHY.get(error.status, error.reason), headers)
-        except Exception as error:
-            log.get().error("a request failed", path=request.path, exc_info=error)
-            return problem(500, "the collector failed to answer; its log says more")
+            return self._refusal(request, "", error)
+        except Exception as failure:
+            return self._refusal(request, f"{request.method} {path_of(request)}", failure)
+
+    def _refusal(self, request: web.Request, what: str, failure: Exception) -> web.Response:
+        """Return the problem that a failure is for who asked for `what`, and put denials on record."""
+        match failure:
+            case auth.Denied() as no:
+                self.deny(request, what, no.status, no.detail, no.actor)
+                return problem(no.status, no.detail, no.headers)
+            case Refused() as no:
+                return problem(no.status, no.detail, no.headers, errors=no.errors)
+            case change.Refused() as no:
+                if no.status == 403:
+                    self.denials.note(request[CALLER], what, 403, no.why)
+                told: list[FieldError] = [{"field": field, "detail": why} for field, why in no.faults]
+                return problem(no.status, no.why, errors=told)
+            case queries.BadQuery():
+                return problem(400, str(failure))
+            case export.Busy():
+                return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
+            case Unavailable():
+                return problem(503, "the database cannot be used now", RETRY_LATER)
+            case web.HTTPException() as error:
+                headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+                return problem(error.status, WHY.get(error.status, error.reason), headers)
+        if isinstance(failure, LOST):
+            log.get().error("the database cannot be used", path=request.path, why=reason(failure))
+            return problem(503, "the database cannot be used now", RETRY_LATER)
+        log.get().error("a request failed", path=request.path, exc_info=failure)
+        return problem(500, "the collector failed to answer; its log says more")
+
+    def deny(self, request: web.Request, what: str, status: int, why: str, actor: str | None = None) -> None:
+        """Put a denial on record; `actor` is who asked, where the request does not say so yet."""
+        self._metrics.denied.inc()
+        who = request[CALLER] if actor is None else request[CALLER]._replace(actor=actor)
+        self.denials.note(who, what, status, why)
 
 
 def routed(path: str) -> str:
     """Return the pattern of a path for the router: a word that has a path of its own is no id."""
-    return path.replace("{key}", "{key:(?!leaked$)[^{}/]+}")
+    return path.replace("{key}", "{key:(?!leaked$)[^{}/]+}").replace("{invoice}", "{invoice:(?!upcoming$)[^{}/]+}")
 
 
 def path_of(request: web.Request) -> str:

@@ -36,13 +36,22 @@ class Callers:
         try:
             secret = bearer.secret(authorization)
             if self._operators is not None and self._keys is not None and operators.is_meant(secret):
-                keys = await self._keys.with_key(operators.key_id(secret))
-                return operators.operator(secret, keys, self._operators)
+                return await self.operator(secret, self._operators.audience)
             if secret.startswith(MADE_HERE) and (holder := await self._made_here(secret)) is not None:
                 return holder
             return Holder.of(self._tokens.holder(authorization, time.time()))
         except bearer.Unknown as no:
             raise Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
+
+    async def operator(self, token: str, audience: str) -> Holder:
+        """Return who comes with a token of the issuer that is for `audience`; raises Denied."""
+        if self._operators is None or self._keys is None:
+            raise Denied(401, "no issuer is known here")
+        keys = await self._keys.with_key(operators.key_id(token))
+        settings = self._operators
+        if settings.audience != audience:
+            settings = settings.model_copy(update={"audience": audience})
+        return operators.operator(token, keys, settings)
 
     async def _made_here(self, secret: str) -> Holder | None:
         """Return who holds a token that was made over HTTP, None where none was; raises Unknown."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeproxy.accounts.audit import Caller
 from edgeproxy.collector.auth import CUSTOMER, Holder
+from edgeproxy.collector.request_limits import Often
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
 JSON_LINES = "application/x-ndjson"
@@ -23,6 +24,7 @@ SERVICE = frozenset({"service"})
 READERS = frozenset({"read", "support", "billing", "admin"})
 SUPPORT = frozenset({"support", "admin"})
 BILLING = frozenset({"billing", "admin"})
+MONEY_READERS = frozenset({"support", "billing", "admin"})
 ADMIN = frozenset({"admin"})
 OWN = frozenset({CUSTOMER})
 """Beside others: customers may, as far as it is theirs."""
@@ -53,6 +55,10 @@ class Call(Generic[Q, B]):
     body: B
     sent: bytes = b""
     """The body as it came, of which `body` was made."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The parameters of the path."""
+    given: bytes | None = None
+    """The body of a call from inside; None: it is that of the request."""
 
     @property
     def holder(self) -> Holder:
@@ -67,7 +73,7 @@ class Call(Generic[Q, B]):
 
     def path(self, name: str) -> str:
         """Return a parameter of the path."""
-        return self.request.match_info[name]
+        return self.names[name]
 
 
 CALLER = web.RequestKey("caller", Caller)
@@ -105,6 +111,8 @@ class Endpoint(Generic[Q, B]):
     """What else than JSON may be answered."""
     status: int = 200
     """The status of success."""
+    again: bool = False
+    """Whether it answers 200 where there was nothing to do, as it was done before."""
     sensitive: bool = False
     """Whether a second factor is asked for, or that the configuration lets the machine do it by name."""
     fields: Mapping[str, HeadField] = field(default_factory=dict)
@@ -113,6 +121,8 @@ class Endpoint(Generic[Q, B]):
     """Fields of the head that a success has beside the usual ones."""
     refuses: tuple[int, ...] = ()
     """Statuses of refusals beside those that any endpoint of its kind has."""
+    often: Often | None = None
+    """How often it may be asked; as often as one likes where nothing is said."""
     own: str | None = None
     """How the handler keeps a customer to what is theirs, where no parameter of the path says whose it is."""
 
@@ -132,4 +142,6 @@ class Endpoint(Generic[Q, B]):
             found.add(404)
         if self.sends is not Nothing:
             found |= {413, 415, 422}
+        if self.often is not None:
+            found.add(429)
         return frozenset(found)

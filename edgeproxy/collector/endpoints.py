@@ -23,6 +23,11 @@ from edgeproxy.accounts.models import (
 )
 from edgeproxy.accounts.tokens import TokenMade, TokenNew, TokenSecretNew, TokensTold, TokenTold
 from edgeproxy.collector import models
+from edgeproxy.collector.alert_endpoints import alert_endpoints
+from edgeproxy.collector.billing_endpoints import billing_endpoints
+from edgeproxy.collector.change_fields import CHANGES, CREATES
+from edgeproxy.collector.credit_endpoints import credit_endpoints
+from edgeproxy.collector.delivery_endpoints import delivery_endpoints
 from edgeproxy.collector.endpoint import (
     ADMIN,
     ANYONE,
@@ -41,14 +46,23 @@ from edgeproxy.collector.endpoint import (
     HeadField,
 )
 from edgeproxy.collector.handlers.accounts import AccountHandlers
+from edgeproxy.collector.handlers.alerts import AlertHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
+from edgeproxy.collector.handlers.billing import BillingHandlers
+from edgeproxy.collector.handlers.contacts import ContactHandlers
+from edgeproxy.collector.handlers.credits import CreditHandlers
+from edgeproxy.collector.handlers.delivery import DeliveryHandlers
 from edgeproxy.collector.handlers.directory import DirectoryHandlers
 from edgeproxy.collector.handlers.events import EventHandlers
+from edgeproxy.collector.handlers.incidents import IncidentHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
+from edgeproxy.collector.handlers.quotas import QuotaHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
 from edgeproxy.collector.handlers.standing import StandingHandlers
 from edgeproxy.collector.handlers.tokens import TokenHandlers
+from edgeproxy.collector.page_endpoints import page_endpoints
+from edgeproxy.collector.quota_endpoints import quota_endpoints
 
 
 class Handlers(NamedTuple):
@@ -63,6 +77,13 @@ class Handlers(NamedTuple):
     directory: DirectoryHandlers
     events: EventHandlers
     tokens: TokenHandlers
+    alerts: AlertHandlers
+    billing: BillingHandlers
+    quotas: QuotaHandlers
+    contacts: ContactHandlers
+    incidents: IncidentHandlers
+    delivery: DeliveryHandlers
+    credits: CreditHandlers
 
 
 BATCH_FIELDS = {
@@ -76,16 +97,6 @@ BATCH_FIELDS = {
 """The fields of the head that say which batch it is."""
 A_CUSTOMER, A_KEY, A_FLAG = "/v1/customers/{customer}", "/v1/keys/{key}", "/v1/flags/{flag}"
 A_TOKEN = "/v1/tokens/{token}"
-IF_MATCH = {"If-Match": HeadField({"type": "string", "pattern": r'^(\*|"[0-9]{1,15}"|(W/)?"[!#-~]*")$'})}
-IDEMPOTENCY_KEY = {"Idempotency-Key": HeadField({"type": "string", "pattern": "^[!-~]{1,255}$"})}
-CHANGES: Any = {"query": models.ChangeQuery, "fields": IF_MATCH, "shows": ("ETag",), "refuses": (409, 412, 422)}
-CREATES: Any = {
-    "query": models.ChangeQuery,
-    "fields": IDEMPOTENCY_KEY,
-    "shows": ("ETag", "Idempotent-Replayed"),
-    "refuses": (409, 422),
-    "status": 201,
-}
 EVENT_MEDIA = (JSON, JSON_LINES, "application/cloudevents+json", "application/cloudevents-batch+json")
 A_LETTER = "/v1/dead-letters/{letter}"
 A_BATCH = "/v1/quarantine/{edge}/{seq}"
@@ -93,7 +104,9 @@ A_BATCH = "/v1/quarantine/{edge}/{seq}"
 
 def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
     """List all endpoints."""
-    standing, ledger, quarantine, audit, accounts, regions, directory, events, tokens = handlers
+    standing, ledger, quarantine, audit, accounts, regions, directory, events, tokens, alerts, billing, quotas, *_ = (
+        handlers
+    )
     return (
         # The ledger: what edges have counted.
         Endpoint(
@@ -209,6 +222,7 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             status=202,
             sensitive=True,
         ),
+        *quota_endpoints(quotas),
         # Keys.
         Endpoint(
             *("GET", f"{A_CUSTOMER}/keys", READERS | OWN, accounts.keys, "The keys of a customer, without secrets."),
@@ -283,7 +297,7 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
                 A_FLAG,
                 ADMIN,
                 accounts.put_flag,
-                "Say who has a flag. Edges go by the flags of their files, not by this.",
+                "Say who has a flag. What an edge's own files say of it counts there.",
             ),
             **CHANGES,
             sends=FlagBody,
@@ -302,6 +316,12 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             answers=models.BestRegion,
             refuses=(404,),
         ),
+        *alert_endpoints(alerts),
+        *billing_endpoints(billing),
+        # What pages need.
+        *page_endpoints(handlers.contacts, handlers.incidents, CREATES),
+        *delivery_endpoints(handlers.delivery),
+        *credit_endpoints(handlers.credits),
         # The collector itself.
         Endpoint("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive.", gives=(TEXT,)),
         Endpoint("GET", "/readyz", ANYONE, standing.readyz, "Whether it takes batches now.", answers=models.Ready),

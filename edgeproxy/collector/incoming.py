@@ -1,6 +1,7 @@
 """What comes with a request, read within bounds and checked by the models of its endpoint."""
 
 import asyncio
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from edgeproxy.collector.answers import FieldError, Refused
+from edgeproxy.collector.endpoint import Call
 from edgeproxy.config.explain import SEE_SCHEMA, fields_of, findings
 from edgeproxy.config.problems import dotted
 from edgeproxy.usage.batch import BODY_BYTES_MAX
@@ -73,12 +75,17 @@ def checked(model: type[M], said: Any) -> M:
         raise Refused(422, "some fields cannot be used", errors=_errors(model, error)) from None
 
 
-def asked(model: type[M], request: web.Request) -> M:
-    """Return the parameters of the query string as their model; raises Refused."""
-    if len(request.query) != len(set(request.query)):
+async def content_of(call: Call[Any, Any], most: int = BODY_BYTES_MAX) -> bytes:
+    """Return the body of a call; raises Refused."""
+    return await body_of(call.request, most) if call.given is None else call.given
+
+
+def asked(model: type[M], query: Mapping[str, str]) -> M:
+    """Return the parameters of a query string as their model; raises Refused."""
+    if len(query) != len(set(query)):
         raise Refused(400, "a parameter is there twice")
     try:
-        return model.model_validate(dict(request.query))
+        return model.model_validate(dict(query))
     except ValidationError as error:
         errors = _errors(model, error)
         raise Refused(400, "; ".join(f"{one['field']}: {one['detail']}" for one in errors), errors=errors) from None

@@ -34,7 +34,8 @@ class IssuerKeys:
 
     async def with_key(self, name: str) -> dict[str, jwt.PyJWK]:
         """Return the keys by their names, fetched anew where they are old or `name` is not among them."""
-        if self._is_due(name):
+        is_awaited = self._fetching.locked() and name not in self._keys
+        if is_awaited or self._is_due(name):
             async with self._fetching:
                 if self._is_due(name):
                     await self._fetch()
@@ -48,12 +49,9 @@ class IssuerKeys:
     async def _fetch(self) -> None:
         self._tried = time.monotonic()
         try:
+            said = await fetched(self.issuer)
             timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
             async with aiohttp.ClientSession(timeout=timeout) as session:
-                where = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
-                said = await _json(session, where)
-                if said.get("issuer") != self.issuer:
-                    raise ValueError(f"{where} is of another issuer: {str(said.get('issuer'))[:200]!r}")
                 found = await _json(session, read_issuer(str(said.get("jwks_uri"))))
             keys = _signing(found)
             if not keys:
@@ -79,14 +77,30 @@ def _signing(found: dict[str, Any]) -> dict[str, jwt.PyJWK]:
     return keys
 
 
+async def fetched(issuer: str) -> dict[str, Any]:
+    """Return what an issuer says of itself (OpenID Connect Discovery); raises ValueError and aiohttp.ClientError."""
+    timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
+    where = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        said = await _json(session, where)
+    if said.get("issuer") != issuer:
+        raise ValueError(f"{where} is of another issuer: {str(said.get('issuer'))[:200]!r}")
+    return said
+
+
 async def _json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     """Return the JSON object at a URL; raises ValueError and aiohttp.ClientError."""
     async with session.get(url, allow_redirects=False) as answer:
-        if answer.status != 200:
-            raise ValueError(f"{url} answers {answer.status}")
-        body = await answer.content.read(BODY_BYTES_MAX + 1)
-        while len(body) <= BODY_BYTES_MAX and (more := await answer.content.read(BODY_BYTES_MAX)):
-            body += more
+        return await read_json(answer, url)
+
+
+async def read_json(answer: aiohttp.ClientResponse, url: str) -> dict[str, Any]:
+    """Return the JSON object that is answered; raises ValueError and aiohttp.ClientError."""
+    if answer.status != 200:
+        raise ValueError(f"{url} answers {answer.status}")
+    body = await answer.content.read(BODY_BYTES_MAX + 1)
+    while len(body) <= BODY_BYTES_MAX and (more := await answer.content.read(BODY_BYTES_MAX)):
+        body += more
     if len(body) > BODY_BYTES_MAX:
         raise ValueError(f"{url} sends more than {BODY_BYTES_MAX} bytes")
     said = orjson.loads(body)

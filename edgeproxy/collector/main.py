@@ -1,11 +1,16 @@
 """The collector's life: from its settings to a drained end."""
 
 import asyncio
+import faulthandler
 import gc
+import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -14,12 +19,26 @@ from aiohttp import web
 from edgeproxy import __version__, log
 from edgeproxy.accounts import audit, customers
 from edgeproxy.accounts.last_used import WRITE_SECONDS, LastUsed
+from edgeproxy.alerts.delivery import Delivery
+from edgeproxy.anomalies.job import AnomalyJob
+from edgeproxy.billing import journal, plan_versions
+from edgeproxy.billing.charging import Charging
+from edgeproxy.billing.closing import Closing
+from edgeproxy.billing.credit_run import CreditRun
+from edgeproxy.billing.plan_versions import Edited
+from edgeproxy.billing.refunds import Refunds
+from edgeproxy.billing.stripe import Stripe
+from edgeproxy.billing.stripe import Unusable as UnusableStripe
 from edgeproxy.collector.app import Queues, Service
+from edgeproxy.collector.billing_jobs import BillingJobs, processor_of
 from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.publisher import Publisher
+from edgeproxy.collector.quota_copy import QuotaCopy
+from edgeproxy.collector.quota_watch import QuotaWatch
 from edgeproxy.collector.reload import Reload
 from edgeproxy.collector.upkeep import Upkeep
+from edgeproxy.collector.watch import Watch
 from edgeproxy.config.certificates import Unusable as BadCertificate
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import Address
@@ -43,6 +62,8 @@ NAMES_SECONDS = 60.0
 CONNECTIONS = Bounds(all=2000, per_address=500)
 DRAIN_SECONDS = 30.0
 """Seconds that requests under way have once it is asked to end."""
+END_SECONDS = 10.0
+"""Seconds that the process has to end after the last of them."""
 
 
 class Unavailable(Exception):
@@ -57,8 +78,8 @@ def run(settings: Settings, file: Path) -> int:
     log.configure("collector")
     raise_descriptor_limit()
     try:
-        return uvloop.run(serve(settings, file))
-    except (Unavailable, Unusable, BadCertificate, UnusableKey) as failure:
+        return uvloop.run(serve(settings, file, _end_soon))
+    except (Unavailable, Unusable, BadCertificate, UnusableKey, UnusableStripe, Edited) as failure:
         print(f"edgeproxy: {failure}", file=sys.stderr)
         return 2
 
@@ -75,13 +96,15 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
             sums = await verify(database)
             async with database.reading(whole=True) as connection:
                 entries = await audit.verify(connection)
-            return f"{sums}; {counted(entries, 'audit record')}"
+                booked = await journal.verify(connection)
+            credits = f"; {counted(booked, 'credit transaction')}" if booked else ""
+            return f"{sums}; {counted(entries, 'audit record')}{credits}"
         finally:
             await database.close()
 
     try:
         return 0, uvloop.run(look())
-    except (Broken, audit.Tampered) as no:
+    except (Broken, audit.Tampered, journal.Tampered) as no:
         return 1, str(no)
     except Unusable as no:
         return 2, str(no)
@@ -89,8 +112,25 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
         return 2, f"the database cannot be read: {reason(failure)}"
 
 
-async def serve(settings: Settings, file: Path) -> int:
-    """`run` in a loop; raises Unavailable, Unusable and BadCertificate."""
+def _end_soon() -> None:
+    """Have the process end though a thread of a library does not: all is on disk by now, and who waits for it waits for
+    the port too. Where it comes to that, the log has what each thread was at."""
+
+    def leave() -> None:
+        log.get().error("threads that do not end are left behind", seconds=END_SECONDS)
+        faulthandler.dump_traceback(all_threads=True)
+        os._exit(0)
+
+    last = threading.Timer(END_SECONDS, leave)
+    last.daemon = True
+    last.start()
+
+
+async def serve(settings: Settings, file: Path, stopped: Callable[[], None] = lambda: None) -> int:
+    """`run` in a loop; raises Unavailable, Unusable and BadCertificate, UnusableStripe and Edited.
+
+    `stopped` is called once all has been answered and written, before the database is closed.
+    """
     stop, asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOPPING:
@@ -102,6 +142,7 @@ async def serve(settings: Settings, file: Path) -> int:
         database = await Database.connect(settings.database)
         try:
             await collect(settings, file, database, listening, stop, asked)
+            stopped()
         finally:
             await database.close()
     finally:
@@ -130,18 +171,35 @@ async def collect(
             return set()
 
     names = Names(settings.customers, settings.meters, metrics, among)
+    if settings.billing is not None:
+        await record_plans(settings, database)
+    stripe = Stripe(settings.billing.stripe) if settings.billing and settings.billing.mode != "off" else None
     async with database.reading() as connection:
         used = await queries.names(connection)
     await names.found(*used)
-    ingest = Ingest(database, names, metrics)
+    quota_watch = QuotaWatch(database, metrics)
+    ingest = Ingest(database, names, metrics, quota_watch.counted)
     settling = tasks.start("ingest", ingest.run())
-    intake = Intake(database, names, metrics)
+    intake = Intake(database, names, metrics, quota_watch.counted)
     counting = tasks.start("events", intake.run())
-    service = Service(database, Queues(ingest, intake), settings, names, metrics)
+    service = Service(database, Queues(ingest, intake, quota_watch), settings, names, metrics)
     service.handlers.directory.publisher = publisher
+    processor = None if stripe is None else processor_of(settings, database, stripe, metrics.webhook_seconds.observe)
+    service.handlers.delivery.processor = processor
+
+    def tell(now: Charging) -> None:
+        service.billing_message = now.message
+
+    service.handlers.credits.stripe = stripe
     connections = WebListener(CONNECTIONS)
+    application, pages = service.application(connections), None
+    if settings.pages is not None:
+        from edgeproxy.collector.pages import PagesService  # Templates and locales, which nobody else needs.
+
+        pages = PagesService(database, settings, service)
+        pages.add_to(application)
     runner = web.AppRunner(
-        service.application(connections),
+        application,
         access_log=None,
         shutdown_timeout=DRAIN_SECONDS,
         auto_decompress=False,  # Bodies are inflated within a bound (arrival.py).
@@ -160,12 +218,31 @@ async def collect(
     logger.info("collector serving", version=__version__, listen=str(where), database=database.name)
     tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
     tasks.start("certificates", listener.watch())
+    watch = Watch(database, settings.alerts, listener.expiry)
+    delivery = Delivery(database, settings.alerts, metrics, customers.alert_addresses)
+    tasks.start("watch", watch.run())
+    tasks.start("alerts", delivery.run())
+    anomalies = AnomalyJob(database, settings)
+    tasks.start("anomalies", anomalies.run())
+    tasks.start("quotas", quota_watch.run())
+    tasks.start("all quotas", quota_watch.run_rounds())
+    if settings.directory is not None and settings.directory.hub is not None:
+        tasks.start("quotas to the hub", QuotaCopy(settings.directory.hub, quota_watch).run())
     if publisher is not None:
         tasks.start("directory", publisher.run())
-    tasks.start("denials", record_denials(service.denials))
+    if stripe is not None:
+        tasks.start("billing", Closing(database, stripe, lambda: service.settings).run())
+    BillingJobs(database, lambda: service.settings, tell).start(tasks, processor)
+    refunds = None if stripe is None else Refunds(database, stripe)
+    tasks.start("credits", CreditRun(database, lambda: service.settings.billing, refunds).run())
+    tasks.start("denials", record_denials(service.denials, watch))
+    if pages is not None:
+        await pages.begin(tasks)
     tasks.start("last used", record_last_used(service.handlers.ledger.last_used))
     tasks.start("names", look_for_names(names))
-    tasks.start("reload", Reload(settings, service, names, listener, metrics).watch(file, asked))
+    record = partial(record_plans, database=database)
+    reload = Reload(settings, service, names, listener, metrics, (watch, delivery), anomalies, record)
+    tasks.start("reload", reload.watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
     await asyncio.wait([stopped, settling, counting], return_when=asyncio.FIRST_COMPLETED)
@@ -173,6 +250,7 @@ async def collect(
     logger.info("collector draining", seconds=DRAIN_SECONDS)
     if publisher is not None:
         publisher.end()
+    quota_watch.end()
     await connections.end()
     listening.close()  # Whoever connects from here on should try another.
     await runner.cleanup()
@@ -180,10 +258,18 @@ async def collect(
     intake.end()
     await settling
     await counting
-    await write_denials(service.denials)
+    await write_denials(service.denials, watch)
     await write_last_used(service.handlers.ledger.last_used)
     await tasks.cancel()
+    if stripe is not None:
+        await stripe.close()
     logger.info("collector stopped")
+
+
+async def record_plans(settings: Settings, database: Database) -> None:
+    """Keep what is sold as it is sold; raises Edited."""
+    async with database.writing() as connection:
+        await plan_versions.record(connection, settings.plans)
 
 
 async def look_for_names(names: Names) -> None:
@@ -193,17 +279,17 @@ async def look_for_names(names: Names) -> None:
         await names.look_again()
 
 
-async def record_denials(denials: audit.Denials) -> None:
+async def record_denials(denials: audit.Denials, watch: Watch) -> None:
     """Put denials on record every minute, until cancelled."""
     while True:
         await asyncio.sleep(DENIALS_SECONDS)
-        await write_denials(denials)
+        await write_denials(denials, watch)
 
 
-async def write_denials(denials: audit.Denials) -> None:
-    """Put denials on record now, or the next time where the database cannot be used."""
+async def write_denials(denials: audit.Denials, watch: Watch) -> None:
+    """Put denials on record now, or the next time where the database cannot be used; `watch` hears how many."""
     try:
-        await denials.write()
+        await watch.denied(await denials.write(), time.time())
     except Exception as failure:  # What comes later is to be put on record too, and the rest of the end is to be done.
         log.get().error("denials could not be put on record", why=reason(failure))
         if not isinstance(failure, LOST):

@@ -9,12 +9,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from edgeproxy.billing.standing import Standing as BillingStanding
+from edgeproxy.collector.billing_metrics import of_billing
 from edgeproxy.events.intake import Receipt
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.ledger.edges import EdgeStanding
 from edgeproxy.metrics import BUCKETS
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+EFFECT_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 120.0, 600.0, 3600.0)
+"""Upper bounds in seconds from an event to its effect: the median is to be below 45."""
 
 
 class Metrics:
@@ -47,6 +51,9 @@ class Metrics:
         self.upkeep_failures = Counter(
             "collector_upkeep_failures_total", "Times that roll-up or retention failed", registry=registry
         )
+        self.quota_failures = Counter(
+            "collector_quota_failures_total", "Times that quotas could not be looked at", registry=registry
+        )
         self.unproven = Gauge(
             "collector_unproven_edges",
             "Edges whose old batches are kept, as they do not prove what was counted",
@@ -54,6 +61,15 @@ class Metrics:
         )
         self.leaked = Counter(
             "collector_leaked_keys_total", "Keys that were revoked as somebody had found them", registry=registry
+        )
+        self.webhooks_refused = Counter(
+            "billing_webhooks_refused_total", "Webhooks that are not signed by Stripe, or no events", registry=registry
+        )
+        self.webhook_seconds = Histogram(
+            "billing_webhook_seconds",
+            "From an event of Stripe's to its effect",
+            buckets=EFFECT_BUCKETS,
+            registry=registry,
         )
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.expiry: Callable[[], dict[str, float]] = dict
@@ -75,6 +91,36 @@ class Metrics:
             ("kind",),
             registry=registry,
         )
+
+        self.alerts = Counter(
+            "collector_alerts_total", "Alerts that were raised, by kind", ("kind",), registry=registry
+        )
+        self.alert_attempts = Counter(
+            "collector_alert_attempts_total",
+            "Attempts to send an alert, by channel and by what became of it",
+            ("channel", "result"),
+            registry=registry,
+        )
+        self.alert_deliveries = Gauge(
+            "collector_alert_deliveries",
+            "Deliveries of alerts that are still to be made (due), and that were given up (dead)",
+            ("state",),
+            registry=registry,
+        )
+        self.alerts_outstanding(0, 0)
+
+    def alert_raised(self, kind: str) -> None:
+        """Count an alert."""
+        self.alerts.labels(kind).inc()
+
+    def alert_tried(self, channel: str, result: str) -> None:
+        """Count an attempt to send an alert: `sent`, `failed`, or `dead` where it was the last."""
+        self.alert_attempts.labels(channel, result).inc()
+
+    def alerts_outstanding(self, due: int, dead: int) -> None:
+        """Set how many deliveries of alerts are outstanding."""
+        self.alert_deliveries.labels("due").set(due)
+        self.alert_deliveries.labels("dead").set(dead)
 
     def events_settled(self, receipt: Receipt) -> None:
         """Count what became of the events of a request."""
@@ -103,8 +149,8 @@ class Metrics:
         """Set how many names of this kind have usage that the configuration lacks."""
         self.unknown.labels(kind).set(count)
 
-    def exposition(self, ready: bool, standing: EdgeStanding | None) -> bytes:
-        """The text of `GET /metrics`; what is not known of edges now is not there, rather than as it was."""
+    def exposition(self, ready: bool, standing: EdgeStanding | None, billing: BillingStanding | None = None) -> bytes:
+        """The text of `GET /metrics`; what is not known of edges or billing now is not there, rather than as it was."""
         now = time.time()
         families = [family("collector_ready", "Whether it takes batches now, as /readyz says", int(ready))]
         left = {name: int(end - now) for name, end in self.expiry().items()}
@@ -113,6 +159,8 @@ class Metrics:
         )
         if standing is not None:
             families += of_edges(standing, now)
+        if billing is not None:
+            families += of_billing(billing)
         return generate_latest(self._registry) + generate_latest(Given(families))
 
 

@@ -3,7 +3,7 @@
 What a query means in full is for the room that answers it.
 """
 
-from typing import Annotated, Any, NotRequired, Self
+from typing import Annotated, Any, Literal, NotRequired, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 from typing_extensions import TypedDict
@@ -16,7 +16,7 @@ from edgeproxy.config.models import Name
 from edgeproxy.config.regions import REGIONS_MAX
 from edgeproxy.config.units import Whole, wrong
 from edgeproxy.events.dead_letters import PAGE_LETTERS_MAX
-from edgeproxy.ledger.queries import DIMENSIONS, FORMATS, ROWS_MAX
+from edgeproxy.ledger.queries import FIELDS, FORMATS, ROWS_MAX
 from edgeproxy.regions.latencies import MS_MAX
 from edgeproxy.usage.batch import ROUTE_CHARACTERS_MAX
 
@@ -86,8 +86,8 @@ class UsageQuery(Query):
     meter: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
     since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
-    by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(DIMENSIONS)})?$"})] | None = None
-    """Any of minute, hour, day, customer, meter, route and region, with commas between them."""
+    by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(FIELDS)})?$"})] | None = None
+    """Any of minute, hour, day, customer, meter, route, region and the dimensions of meters, with commas between."""
     limit: Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ROWS_MAX})] | None = None
     cursor: str | None = None
     format: Annotated[str, WithJsonSchema({"enum": list(FORMATS)})] | None = None
@@ -235,6 +235,8 @@ class AuditQuery(Query):
 
     after: Annotated[int, BeforeValidator(Whole(0, SEQ_MAX)), in_query(0, SEQ_MAX)] = 0
     limit: Annotated[int, BeforeValidator(Whole(1, PAGE_ENTRIES_MAX)), in_query(1, PAGE_ENTRIES_MAX)] = 100
+    order: Literal["oldest", "newest"] = "oldest"
+    """Which come first; with `newest` those before `after` follow."""
     actor: Printed | None = None
     action: Printed | None = None
     target: Printed | None = None
@@ -273,6 +275,8 @@ class CustomersQuery(Query):
     name: Printed | None = None
     tier: Printed | None = None
     external_id: Printed | None = None
+    search: Printed | None = None
+    """How a name or a key begins, an external id, or an id. Those that are found are one page."""
 
 
 class KeysQuery(Query):

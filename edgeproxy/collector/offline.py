@@ -5,14 +5,17 @@ Each returns an exit code and what is to be said: 0 and the answer, 1 and why no
 
 import getpass
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
+from datetime import date
 from pathlib import Path
 from typing import TextIO
 
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.accounts import audit, transfer
+from edgeproxy.accounts import audit, customers, transfer
+from edgeproxy.billing import accounting
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, Unusable, owner_only, reason
 from edgeproxy.ledger import quarantine
@@ -37,7 +40,7 @@ def listed(settings: Settings) -> Said:
             lines.append(f"and {found['count'] - len(rows)} more")
         return "\n".join(lines) or "nothing is in quarantine"
 
-    return _at(settings, look)
+    return at(settings, look)
 
 
 def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
@@ -58,7 +61,7 @@ def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
         width = max(map(len, found))
         return "\n".join(f"{name:{width}}  {'-' if value is None else value}" for name, value in found.items())
 
-    return _at(settings, look)
+    return at(settings, look)
 
 
 def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, nothing: bool) -> Said:
@@ -80,12 +83,12 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
             caller = audit.Caller(f"command line: {getpass.getuser()}")
             await audit.append(connection, caller, audit.Entry("quarantine.replay", f"{edge}/{seq}", None, after))
 
-        done = await quarantine.replay(database, edge, seq, body, record=record)
+        done = await quarantine.replay(database, edge, seq, body, record=record, meters=settings.meters)
         told = done.told()
         what = f"{counted(done.rows, 'row')} with a total of {done.total} in the minute {told['minute']}"
         return f"batch {seq} of {edge} {'was counted before' if done.again else 'is counted'}: {what}"
 
-    return _at(settings, count)
+    return at(settings, count)
 
 
 def backed_up(settings: Settings, to: Path) -> Said:
@@ -99,7 +102,7 @@ def backed_up(settings: Settings, to: Path) -> Said:
         except (sqlite3.Error, OSError) as failure:
             raise No(f"{to} cannot be written: {failure}") from None
 
-    return (1, f"{to} is there already") if to.exists() else _at(settings, copy)
+    return (1, f"{to} is there already") if to.exists() else at(settings, copy)
 
 
 def imported(settings: Settings, *, dry: bool) -> Said:
@@ -118,7 +121,7 @@ def imported(settings: Settings, *, dry: bool) -> Said:
             raise No("\n".join([*lines, *(f"not brought: {why}" for why in refused[:REFUSED_SHOWN_MAX]), *more]))
         return "\n".join([*lines, *(["nothing was changed: it was a dry run"] if dry else [])])
 
-    return _at(settings, bring)
+    return at(settings, bring)
 
 
 def exported(settings: Settings, to: TextIO) -> Said:
@@ -130,14 +133,55 @@ def exported(settings: Settings, to: TextIO) -> Said:
                 to.write(line + "\n")
         return ""
 
-    return _at(settings, take)
+    return at(settings, take)
+
+
+def accounted(settings: Settings, day: date, form: accounting.Format) -> Said:
+    """The journal of a day, as a file that bookkeeping takes."""
+
+    names = {} if settings.billing is None else {str(one): name for one, name in settings.billing.accounts.items()}
+
+    async def write(database: Database) -> str:
+        try:
+            async with database.writing() as connection:
+                found = await accounting.day_journal(connection, day, time.time())
+        except accounting.NotOver as no:
+            raise No(str(no)) from None
+        return accounting.written(found, form, names).decode()
+
+    return at(settings, write)
 
 
 REFUSED_SHOWN_MAX = 20
 """Things that could not be brought of which is told why."""
 
 
-def _at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
+def sign_in_link(settings: Settings, customer: str | None) -> Said:
+    """A link by which an operator, or somebody for a customer, signs in to the pages once."""
+    from edgeproxy.collector.pages import url_of
+    from edgeproxy.pages import sessions
+    from edgeproxy.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, link_to
+
+    async def make(database: Database) -> str:
+        async with database.writing() as connection:
+            if customer is not None and await customers.name_of(connection, customer) != customer:
+                raise No(f"there is no customer {customer} in {database.name}")
+            label = LINK_LABEL if customer is None else f"command line: {getpass.getuser()}"
+            link = sessions.Link(label, customer)
+            secret = await sessions.make_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
+            caller = audit.Caller(f"command line: {getpass.getuser()}")
+            await audit.append(connection, caller, audit.Entry("session.link", customer or label))
+        assert secret is not None
+        return link_to(url_of(settings), secret)
+
+    if settings.pages is None:
+        return 1, "the collector has no pages: write pages: {}"
+    return at(settings, make)
+
+
+def at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
+    """Do something with the database, and say what came of it."""
+
     async def do() -> str:
         database = await Database.connect(settings.database, as_it_is=True)
         try:

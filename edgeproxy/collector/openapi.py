@@ -17,7 +17,7 @@ from edgeproxy.config.schema import FORMS, Editor
 Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"
 NAMED = re.compile(r"\{([a-z_]+)\}")
-PATHS = {"seq": {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}}
+PATHS = {name: {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"} for name in ("seq", "alert")}
 """Parameters of paths that have a form of their own."""
 STATUSES = {
     400: "The request cannot be read",
@@ -138,7 +138,7 @@ def _responses(one: Endpoint[Any, Any], schemas: Schema) -> Schema:
     if one.shows:
         success["headers"] = {name: {"schema": {"type": "string"}} for name in one.shows}
     told: Schema = {str(one.status): success}
-    if one.status != 200 and "dry_run" in one.query.model_fields:
+    if one.again or (one.status != 200 and "dry_run" in one.query.model_fields):
         told["200"] = success
     refused = {PROBLEM: {"schema": _of(Problem, schemas)}}
     if one.media:  # What is no JSON may be refused with a verdict.

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import secrets
 import time
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from time import monotonic
 
@@ -165,8 +166,10 @@ class Publisher:
                 if not rows:
                     return
                 names = list(dict.fromkeys(row.name for row in rows if row.kind == "customer"))
-                if names:
-                    parts = list(joined(await documents.documents(connection, names)))
+                flags = {row.name for row in rows if row.kind == "flag"}
+                if names or flags:
+                    lines = await documents.documents(connection, names)
+                    parts = list(joined([*lines, *await documents.flag_lines(connection, flags)]))
                     version = await self._version(connection, log, parts, whole=False)
                     await directory_log.stage(connection, version.token, parts)
                     await directory_log.append(connection, read(line_of(version, self._signer)), ())
@@ -180,8 +183,14 @@ class Publisher:
         token, place = secrets.token_hex(16), 0
         digest, bytes_all = hashlib.sha256(), 0
         async with self._database.reading(whole=True) as reading:
-            rows = (await reading.execute(sa.select(directory_outbox))).all()
-            async for part in _parts(documents.every(reading)):
+            # After an import these are as many as there are customers.
+            taken = array("q")
+            async with reading.stream(sa.select(directory_outbox.c.seq)) as found:
+                async for (seq,) in found:
+                    taken.append(seq)
+            meant = sa.select(directory_outbox.c.seq).where(directory_outbox.c.kind == BACK).limit(1)
+            back = (await reading.execute(meant)).first() is not None
+            async for part in _parts(reading):
                 digest.update(part)
                 bytes_all += len(part)
                 async with self._database.writing() as connection:
@@ -189,10 +198,10 @@ class Publisher:
                 place += 1
         async with self._database.writing() as connection:
             log = await self.log.lines(connection)
-            made = await self._version(connection, log, (), whole=True, back=any(row.kind == BACK for row in rows))
+            made = await self._version(connection, log, (), whole=True, back=back)
             version = made._replace(token=token, parts=place, size=bytes_all, sha256=digest.hexdigest())
             await directory_log.append(connection, read(line_of(version, self._signer)), log)
-            await _settle(connection, [row.seq for row in rows])
+            await _settle(connection, taken)
         self._log.info("directory written anew", version=version.number, customers=version.customers)
 
     async def _version(
@@ -223,11 +232,11 @@ class Publisher:
         )
 
 
-async def _parts(found: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
-    """The lines of customers, joined to parts."""
-    part: list[bytes] = []
-    size = 0
-    async for _, line in found:
+async def _parts(connection: AsyncConnection) -> AsyncIterator[bytes]:
+    """The lines of all flags and customers, joined to parts."""
+    part = await documents.flag_lines(connection)
+    size = sum(len(line) + 1 for line in part)
+    async for _, line in documents.every(connection):
         part.append(line)
         size += len(line) + 1
         if size >= PART_BYTES:

@@ -2,20 +2,39 @@
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from edgeproxy import log
+from edgeproxy.alerts.delivery import Delivery
+from edgeproxy.anomalies.job import AnomalyJob
+from edgeproxy.billing.plan_versions import Edited
 from edgeproxy.collector.app import Service
 from edgeproxy.collector.listener import Listener
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.watch import Watch
 from edgeproxy.config.certificates import Unusable
 from edgeproxy.config.collector import Settings, Written
 from edgeproxy.config.load import load_collector
 from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.database.database import LOST
 from edgeproxy.ledger.names import Names
 from edgeproxy.tasks import in_thread
 
-LIVE = {"tls", "tokens", "operators", "meters", "tiers", "customers", "keys", "flags", "regions"}
+LIVE = {
+    "tls",
+    "tokens",
+    "operators",
+    "meters",
+    "tiers",
+    "customers",
+    "keys",
+    "flags",
+    "regions",
+    "alerts",
+    "billing",
+    "anomalies",
+}
 """What a reload changes; all else needs a restart."""
 
 
@@ -23,13 +42,25 @@ class Reload:
     """What a collector serves by, and changes when it is `asked`."""
 
     def __init__(
-        self, settings: Settings, service: Service, names: Names, listener: Listener, metrics: Metrics
+        self,
+        settings: Settings,
+        service: Service,
+        names: Names,
+        listener: Listener,
+        metrics: Metrics,
+        alerting: Sequence[Watch | Delivery],
+        anomalies: AnomalyJob,
+        record: Callable[[Settings], Awaitable[None]],
     ) -> None:
+        """`record` keeps the plans that are sold; it raises Edited."""
         self._started = settings
         self._service = service
         self._names = names
         self._listener = listener
         self._metrics = metrics
+        self._alerting = alerting
+        self._anomalies = anomalies
+        self._record = record
         self._log = log.get()
         metrics.config_ok.set(1)
 
@@ -44,14 +75,26 @@ class Reload:
         """All that a file says is put to use, or none of it; certificates are read anew in any case."""
         try:
             new = await in_thread("read the configuration", lambda: load_collector(file, os.environ))
+            await self._record(new)
             await self._listener.use(new.tls)
-        except (ConfigErrors, Unusable) as wrong:
+        except (ConfigErrors, Unusable, Edited, *LOST) as wrong:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(wrong))
             return
         self._service.use(new)
         self._names.know(new.customers, new.meters)
+        for one in self._alerting:
+            one.use(new.alerts)
+        self._anomalies.use(new)
         self._metrics.config_ok.set(1)
         fixed = Written.model_fields.keys() - LIVE
         waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))
+        if stripe_of(self._started) != stripe_of(new):
+            waiting.append("billing")
         self._log.info("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
+
+
+def stripe_of(settings: Settings) -> object:
+    """What of billing a collector takes over only when it starts: how Stripe is reached, and whether it is at all."""
+    billing = settings.billing
+    return None if billing is None else (billing.stripe, billing.collection, billing.mode == "off")

@@ -1,4 +1,5 @@
-"""What is done beside taking batches: hours and days are summed up, and what is too old is dropped.
+"""What is done beside taking batches: hours and days are summed up, what is too old is dropped, and customers who were
+deleted are erased.
 
 A little at a time, with rests in between, so that batches never wait for long. Several collectors on one database may
 do so at once.
@@ -8,6 +9,7 @@ import asyncio
 import time
 
 from edgeproxy import log
+from edgeproxy.accounts import customers
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Retention as Kept
 from edgeproxy.database.database import LOST, Database, reason
@@ -29,6 +31,7 @@ class Upkeep:
         self._database = database
         self._metrics = metrics
         self._retention = Retention(database, kept)
+        self._deleted_seconds = kept.deleted
         self._round = 0.0
         """When the next round begins, of the monotonic clock."""
         self._log = log.get()
@@ -53,7 +56,19 @@ class Upkeep:
             return True
         if time.monotonic() >= self._round:
             await self._retention.begin(now)
+            if await self._erase(now):
+                return True
             self._round = time.monotonic() + ROUND_SECONDS
         more = await self._retention.step(now)
         self._metrics.unproven.set(len(self._retention.broken))
         return more
+
+    async def _erase(self, now: float) -> bool:
+        """Erase some of the customers who were deleted long enough ago; False where there are none."""
+        if self._deleted_seconds is None:
+            return False
+        async with self._database.writing() as connection:
+            erased = await customers.erase(connection, int((now - self._deleted_seconds) * 1000))
+        if erased:
+            self._log.info("customers erased", customers=len(erased))
+        return bool(erased)

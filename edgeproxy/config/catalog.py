@@ -4,7 +4,7 @@ A version is never edited: what changes is a new one, and customers move to it w
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -123,7 +123,8 @@ class MeterPrice(Part):
     included: Annotated[int | None, BeforeValidator(read_included)] = 0
     """Units that the fee covers in a period, or `unlimited`."""
     cap: Literal["soft", "hard"] | None = None
-    """Above what is included: soft passes it with an alert and refuses after the plan's grace; hard refuses at once."""
+    """Above what is included, as customers read it: soft serves it for the plan's grace, hard refuses it. What refuses
+    is a quota of the tier."""
     price: Price | None = None
     """Of a unit above what is included, in USD: `"0.10"`, or `"0.01/1000"` for a thousand units."""
     tiers: tuple[PriceTier, ...] = ()
@@ -152,7 +153,7 @@ class MeterPrice(Part):
 
 
 class Grace(Part):
-    """How far service goes on above a soft cap without a price, whichever ends first."""
+    """How far service goes on above a soft cap without a price, whichever ends first. Not used yet."""
 
     percent: Annotated[float, BeforeValidator(read_share)]
     """Above what is included, as a share of it."""
@@ -190,6 +191,36 @@ class Plan(Part):
         # A share has ten places at most: whole numbers, and one rounding.
         left = 10**10 - round(self.annual.discount * 10**10)
         return (2 * MONTHS * self.fee * left + 10**10) // (2 * 10**10)
+
+
+def name_of(version: str) -> str:
+    """The name of a version's plan: of `standard@3+acme`, `standard`."""
+    return version.partition("@")[0]
+
+
+def owner_of(version: str) -> str | None:
+    """Whose price a version is; None where it is for everybody."""
+    return version.partition("+")[2] or None
+
+
+def number_of(version: str) -> int:
+    """The number of a version: of `standard@3+acme`, 3."""
+    return int(version.partition("@")[2].partition("+")[0])
+
+
+def tier_of(version: str, plan: Plan) -> str:
+    """The tier at the edge of customers with this version."""
+    return plan.tier or name_of(version)
+
+
+def newest(plans: Mapping[str, Plan], customer: str | None = None) -> dict[str, str]:
+    """The newest version of each plan by its name, as a customer is sold it: at the customer's own price if there is
+    one of that version. None: as everybody is."""
+    found: dict[str, str] = {}
+    for version in sorted(plans, key=lambda version: (number_of(version), owner_of(version) is not None)):
+        if owner_of(version) in (None, customer):
+            found[name_of(version)] = version
+    return {name: found[name] for name in dict.fromkeys(map(name_of, plans)) if name in found}
 
 
 class Written(Part):

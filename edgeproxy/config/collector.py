@@ -3,14 +3,18 @@
 Tiers, meters, customers, keys and flags are as in edge.yaml, so that both include the same files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import parsers, references, unsupported
+from edgeproxy.config import pages, parsers, references, unsupported
+from edgeproxy.config.alerts import Alerts, faults_of_alerts
+from edgeproxy.config.anomalies import Anomalies
+from edgeproxy.config.billing import Billing
+from edgeproxy.config.catalog import Plan, tier_of
 from edgeproxy.config.check import Kind
 from edgeproxy.config.models import (
     Address,
@@ -26,7 +30,9 @@ from edgeproxy.config.models import (
     Switch,
     Tier,
 )
+from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.operators import Operators
+from edgeproxy.config.pages import Pages
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.regions import Measured, faults_of_measured
@@ -134,6 +140,8 @@ class Retention(Part):
     """What was used in each hour; by default for ever, like days."""
     batches: Kept = 100 * DAY_SECONDS
     """What edges have shipped, by which `edgeproxy verify` proves the ledger; then what it came to by day."""
+    deleted: Kept = 30 * DAY_SECONDS
+    """What is known of a customer whose deletion has begun, but the name, the id, the tier and what was counted."""
 
 
 class Written(Part):
@@ -165,11 +173,21 @@ class Written(Part):
     """Who sees routes that are not for everybody, by name."""
     regions: Measured | None = None
     """The regions between which clients are sent to the nearest; by default nobody is."""
+    alerts: Alerts = Alerts()
+    """What somebody should hear of, and how; by default the log says it."""
+    anomalies: Anomalies = Anomalies()
+    """When usage is not as usual, and what is done about it; by default there is an alert."""
+    billing: Billing | None = None
+    """What is sold, who is charged for it, and how; by default nothing is sold."""
+    pages: Pages | None = None
+    """Pages that people look at: console, portal, status; by default there are none."""
 
 
 class Settings(Written):
     """A configuration that passed every check."""
 
+    plans: dict[str, Plan] = {}
+    """What is sold, by version: what the file says that `billing.plans` names."""
     sha256: str
     """Over the bytes of all files, in the order in which they were read, in hex."""
 
@@ -178,7 +196,12 @@ def faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of a collector.yaml."""
     yield from references.faults(tree)
     yield from _faults_of_retention(tree)
+    billing = tree.get("billing")
+    if isinstance(billing, Table) and billing.get("collection") == "meters":
+        yield Fault(("billing", "collection"), "meters is not supported yet", "write invoice_items, or leave it out")
     yield from faults_of_measured(tree)
+    yield from faults_of_alerts(tree)
+    yield from pages.faults(tree)
     yield from references.tokens(references.members(tree, "tokens"))
     for path, token in references.members(tree, "tokens"):
         given = token.get("sha256")
@@ -194,6 +217,15 @@ def faults(tree: Table) -> Iterator[Fault]:
         for bound in ("edge", "region"):
             if bound in token and token.get("role") != "edge":
                 yield Fault((*path, bound), "binds those who ship usage", "write it beside role: edge, or leave it out")
+
+
+def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fault]:
+    """Find plans whose tier is not there. A collector need not know tiers: one that knows none leaves them to edges."""
+    for version, plan in plans.items():
+        tier = tier_of(version, plan)
+        if written.tiers and tier not in written.tiers:
+            hint = suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")
+            yield Fault(("billing", "plans"), f"has {version}, whose tier {tier} is not there", hint)
 
 
 def _faults_of_retention(tree: Table) -> Iterator[Fault]:
@@ -212,8 +244,7 @@ def _faults_of_retention(tree: Table) -> Iterator[Fault]:
 
 
 LATER: unsupported.Later = {
-    "billing": "leave it out",
-    **{row: later for row, later in unsupported.LATER.items() if row.partition(".")[0] in Written.model_fields},
+    row: later for row, later in unsupported.LATER.items() if row.partition(".")[0] in Written.model_fields
 }
 """What the contract promises for collector.yaml and a later version brings."""
 

@@ -1,4 +1,6 @@
-"""What the directory says of a customer: a line of JSON with the keys, as it is pushed, kept and looked up."""
+"""What the directory says of a customer with the keys, or of a flag: a line of JSON, as it is pushed, kept and looked
+up.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from edgeproxy.config.models import Customer, Key, Written
+from edgeproxy.config.models import Customer, Flag, Key, Written
 
 
 class Document(NamedTuple):
@@ -18,6 +20,14 @@ class Document(NamedTuple):
     """What the file says under the name; None: there is no such customer any more."""
     keys: dict[bytes, str]
     """By the SHA-256 of each key, what the file says of it."""
+
+
+class FlagDocument(NamedTuple):
+    """A flag as a line of the directory describes it."""
+
+    name: str
+    said: str
+    """What the file says under the name, in JSON."""
 
 
 class KeyOwner(NamedTuple):
@@ -54,14 +64,30 @@ def removed(name: str) -> bytes:
     return _line({"name": name})
 
 
+def flag_line(name: str, flag: Flag) -> bytes:
+    """Write the line of a flag."""
+    return _line({"flag": name, "said": flag.model_dump(mode="json", exclude_defaults=True)})
+
+
 def _line(said: dict[str, Any]) -> bytes:
     # A copy, as what orjson gives holds on to the 4 KiB that it was written in.
     return bytes(memoryview(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)))
 
 
-def read_line(line: bytes) -> Document:
+def read_line(line: bytes) -> Document | FlagDocument:
     """Read a line. Raises ValueError, LookupError, TypeError or AttributeError where it is none."""
     said = orjson.loads(line)
+    if "flag" in said:
+        return FlagDocument(said["flag"], orjson.dumps(said["said"]).decode())
+    return _document(said)
+
+
+def read_document(line: bytes) -> Document:
+    """Read the line of a customer. Raises as `read_line`."""
+    return _document(orjson.loads(line))
+
+
+def _document(said: dict[str, Any]) -> Document:
     customer = said.get("customer")
     if customer is None:
         return Document(said["name"], "", None, {})
@@ -86,6 +112,11 @@ def name_asked(digest: bytes) -> str | None:
 def customer_of(said: str) -> Customer:
     """Read the customer of a document, or of a person. Raises ValueError where this version does not understand it."""
     return Customer.model_validate_json(said)
+
+
+def flag_of(said: str) -> Flag:
+    """Read a flag. Raises ValueError where this version does not understand it."""
+    return Flag.model_validate_json(said)
 
 
 def key_of(person: KeyOwner, digest: bytes) -> Key:

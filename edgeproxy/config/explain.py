@@ -35,6 +35,7 @@ EXAMPLES = {
     "upstreams": "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}",
     "routes": "routes: [{path: /*, upstream: api}]",
     "meter": "meter: requests",
+    "values": "values: 50",
     "per": "per: month",
     "included": "included: 100000",
     "earn": "earn: 10/s",
@@ -52,6 +53,8 @@ EXAMPLES = {
     "issuer": "issuer: https://id.example.com",
     "audience": "audience: edgeproxy",
     "roles": "roles: {claim: groups, admin: [ops]}",
+    "plans": "plans: config/plans.yaml",
+    "fee": 'fee: "99"',
     "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }
 """What a field that must be there looks like; `SECTION.FIELD` where a field of that name is another one elsewhere."""
@@ -69,8 +72,10 @@ PARTS = {
     "certificates": "certificates: [{cert: certs/edge.pem, key: certs/edge.key}]",
     "access_log": "access_log: var/access.log, or off",
     "directory": "directory: {from: hub, ttl: 60s}, or leave it out",
+    "dimensions": "dimensions: {model: 50}, or leave it out",
     "quotas": "quotas: [{meter: requests, per: month, included: 100000}]",
     "burst_credits": "burst_credits: {earn: 10/s, max: 600}, or off",
+    "caps": "caps: {request: 50000, day: 500000, session: 100000/60min}, in millicredits",
     "paused": "paused: {why: what the customer is told, status: 402}, or leave it out",
     "regions": "regions: {allow: [eu-west], prefer: eu-west}, or leave it out",
     "regions.regions": "regions: {names: [eu-west, us-east]} in collector.yaml, {NAME: URL} in regions.yaml",

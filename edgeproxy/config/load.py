@@ -47,7 +47,7 @@ def load_collector(path: Path, environ: Mapping[str, str]) -> "collector.Setting
     from edgeproxy.config.source import Source
 
     with unswept():
-        settings = _unless_wrong(_of_collector(Source(path, environ)))
+        settings = _unless_wrong(_of_collector(Source(path, environ), environ))
     assert settings is not None
     return settings
 
@@ -92,7 +92,7 @@ def check(
         if catalog.is_meant(source.tree):
             return _unless_wrong(_of_plans(source))
         if collector.is_meant(source.tree):
-            return _unless_wrong(_of_collector(source))
+            return _unless_wrong(_of_collector(source, environ))
         if regions.is_meant(source.tree):
             return _unless_wrong(_of_regions(source))
         return _unless_wrong(_of_edge(source, parts=True))
@@ -131,13 +131,28 @@ def _of_edge(
     return Loaded(settings, source.problems, source.signs)
 
 
-def _of_collector(source: "Source") -> "Loaded[collector.Settings]":
+def _of_collector(source: "Source", environ: Mapping[str, str]) -> "Loaded[collector.Settings]":
     from edgeproxy.config import collector
     from edgeproxy.config.check import Check
+    from edgeproxy.config.source import Source
 
-    written = Check(source, collector.KIND).run()
-    settings = None if written is None else collector.Settings.model_construct(**vars(written), sha256=source.sha256)
-    return Loaded(settings, source.problems, source.signs)
+    sold: Loaded[catalog.Written] = Loaded(None, [], {})
+
+    def also(written: collector.Written) -> "Iterable[Fault]":
+        nonlocal sold
+        if written.billing is not None:
+            file = Source(written.billing.plans, environ)
+            sold = _of_plans(file)
+            source.add(file.sha256.encode())
+        return () if sold.settings is None else collector.faults_of_plans(written, sold.settings.plans)
+
+    written = Check(source, collector.KIND, also=also).run()
+    problems, signs = [*source.problems, *sold.problems], {**source.signs, **sold.signs}
+    if written is None or problems:
+        return Loaded(None, problems, signs)
+    plans = {} if sold.settings is None else sold.settings.plans
+    settings = collector.Settings.model_construct(**vars(written), sha256=source.sha256, plans=plans)
+    return Loaded(settings, problems, signs)
 
 
 def _of_plans(source: "Source") -> "Loaded[catalog.Written]":

@@ -3,7 +3,11 @@
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-CountName = Literal["requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events"]
+CountName = Literal[
+    "requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events", "holdings"
+]
+AggregateName = Literal["sum", "max", "last", "average", "unique"]
+"""What the events of a meter come to."""
 
 
 class Measure(NamedTuple):
@@ -20,7 +24,7 @@ class Measure(NamedTuple):
     in_trailers: bool = False
     """The number is counted that the upstream reports there among the trailers of its answer."""
     is_of_services: bool = False
-    """Nothing is counted at the edge: services report it to the collector, in events."""
+    """Nothing is counted at the edge: services tell the collector, of what was used, or of what exists."""
 
     @property
     def is_reported(self) -> bool:
@@ -36,6 +40,7 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "response_header": Measure(in_head=True),
     "response_trailer": Measure(in_trailers=True),
     "events": Measure(is_of_services=True),
+    "holdings": Measure(is_of_services=True),
 }
 
 

@@ -19,9 +19,10 @@ from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, Algor
 from edgeproxy.config.auth import Auth, read_certificate_name, with_digest
 from edgeproxy.config.compression import Compress, read_compress
 from edgeproxy.config.cors import Cors
+from edgeproxy.config.dimensions import VALUES_MAX
 from edgeproxy.config.directory_settings import CacheKey, Directory, read_cache_key
 from edgeproxy.config.issuers import Issuer, read_auth
-from edgeproxy.config.meters import CountName
+from edgeproxy.config.meters import AggregateName, CountName
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import Part
 from edgeproxy.config.paths import Paths
@@ -30,6 +31,7 @@ from edgeproxy.config.rules import RequestRule
 from edgeproxy.config.timeouts import Duration, RouteTimeouts, Timeouts
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
+DimensionName = Annotated[str, BeforeValidator(parsers.read_dimension_name)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
 Folder = Annotated[Path, BeforeValidator(parsers.read_folder)]
 File = Annotated[Path, BeforeValidator(parsers.read_file)]
@@ -116,12 +118,12 @@ class KeyLimit(Limit):
 
 
 class Quota(Part):
-    """How much of a meter is included in a day or a month of the calendar."""
+    """How much of a meter is included in a day or a month of the calendar, or at any time."""
 
     meter: Name
     """What is counted."""
-    per: Literal["day", "month"]
-    """After which time the count begins anew."""
+    per: Literal["day", "month"] | None = None
+    """After which time the count begins anew; None: never, as it is of what exists."""
     included: Annotated[int, BeforeValidator(units.Whole(0, (1 << 53) - 1))]
     """How much of it is included."""
     cap: Literal["soft", "hard"] = "soft"
@@ -131,8 +133,19 @@ class Quota(Part):
 
     @property
     def name(self) -> str:
-        """What clients call it, such as `requests-month`."""
-        return f"{self.meter}-{self.per}"
+        """What clients call it, such as `requests-month`, or `seats`."""
+        return self.meter if self.per is None else f"{self.meter}-{self.per}"
+
+
+class Caps(Part):
+    """What may be spent at most, in millicredits, as the meter `cost` counts it."""
+
+    request: Count | None = None
+    """By a request, as the route's `cost` foretells; by default any number."""
+    day: Annotated[int, BeforeValidator(units.Whole(1, (1 << 53) - 1))] | None = None
+    """In a day of UTC; by default any number."""
+    session: Rate | None = None
+    """In any time of that length: 100000/60min; by default any number."""
 
 
 class BurstCredits(Part):
@@ -142,6 +155,15 @@ class BurstCredits(Part):
     """How many requests are earned in which time: 10/s."""
     max: Count
     """How many can be saved up."""
+
+
+class Dimension(Part):
+    """What the usage of a meter is split by, such as the model that was asked."""
+
+    values: Annotated[int, BeforeValidator(units.Whole(1, VALUES_MAX))]
+    """How many values of it a customer may have in a month; what is beyond them counts as `~other`."""
+    header: FieldName | None = None
+    """The field in the head of the upstream's answer that has the value; events say it themselves."""
 
 
 class Meter(Part):
@@ -155,7 +177,11 @@ class Meter(Part):
     header: FieldName | None = None
     """The field in which the upstream reports a whole number, in the head or among the trailers of its answer."""
     pass_: Switch = Field(default=False, alias="pass")
-    """Whether the client gets that field too."""
+    """Whether the client gets the fields in which the upstream reports."""
+    aggregate: AggregateName = "sum"
+    """What events come to: their sum, the highest level, the last one, the average over time, or how many differ."""
+    dimensions: dict[DimensionName, Annotated[Dimension, BeforeValidator(parsers.read_dimension)]] = {}
+    """What usage is split by beside customer and route; by default nothing."""
 
 
 class Tier(Part):
@@ -169,10 +195,14 @@ class Tier(Part):
     """What is included in a day or a month; none: anything."""
     burst_credits: Annotated[BurstCredits | None, BeforeValidator(parsers.read_unless_off)] = None
     """What may be saved up for later; by default, and where it says `off`, nothing."""
+    caps: Caps | None = None
+    """What may be spent at most; none: anything."""
     priority: Priority = 0
     """Who is turned away first while there is too much to do: those of the lowest."""
     message: Sentence | None = None
     """What is said to those who are refused, beside why."""
+    analytics: Annotated[float | None, BeforeValidator(units.read_analytics)] = None
+    """For how long customers see their usage in detail; then as totals of whole months. By default always."""
 
 
 class Paused(Part):
@@ -219,6 +249,8 @@ class Customer(Part):
     """The customer's own quotas. They replace the tier's, even where there are none in the list."""
     burst_credits: OwnCredits | None = None
     """The customer's own burst credits; `off`: none, whatever the tier says."""
+    caps: Caps | None = None
+    """The customer's own caps. They replace the tier's, even where there are none in the mapping."""
     priority: Priority | None = None
     """The customer's own priority."""
     message: Sentence | None = None

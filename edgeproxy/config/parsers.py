@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from edgeproxy.config import methods
+from edgeproxy.config.dimensions import RESERVED
 from edgeproxy.config.units import shown, text, wrong
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -205,6 +206,18 @@ def read_address(value: object) -> Address:
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def ip_of(text: str) -> IP | None:
+    """The address, IPv4 where it is one in IPv6's clothes (`::ffff:10.0.0.1`); None where it is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def read_network(value: object) -> Network:
@@ -566,6 +579,19 @@ def read_endpoint(value: object) -> object:
         return value
     match = ENDPOINT.fullmatch(value)
     return {"url": value} if match is None else {"url": match[1], "path": match[2]}
+
+
+def read_dimension_name(value: object) -> str:
+    """Read the name of a dimension: one that usage has no field for yet."""
+    name = read_name(value)
+    if name in RESERVED:
+        raise wrong(f"{name} is a field that all usage has", "give it another name, such as model")
+    return name
+
+
+def read_dimension(value: object) -> object:
+    """A dimension is its number of values, or a mapping with it."""
+    return {"values": value} if isinstance(value, str | int) else value
 
 
 def read_hub(value: object) -> object:

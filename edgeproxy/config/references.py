@@ -12,11 +12,12 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import BUCKETLESS, BUCKETS, DEFAULT_ALGORITHM
+from edgeproxy.config.allowance import ANONYMOUS, COST
 from edgeproxy.config.auth import certificate_digest
+from edgeproxy.config.dimensions import DIMENSIONS_MAX
 from edgeproxy.config.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.meters import MEASURES
 from edgeproxy.config.nearest import suggestion
-from edgeproxy.config.plans import ANONYMOUS
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.rules import CONDITIONS
 from edgeproxy.config.tree import Items, Table, Value
@@ -35,6 +36,11 @@ NAMES = (
 )
 """Which field of which members names a member of which section, or several."""
 
+TOLD = (("flags", "customers"), ("routes", "flags"), ("customers", "flags"))
+"""Of these, who names what the directory may have, and the section where it would be otherwise."""
+
+FALLING = ("last", "average")
+"""What a meter may come to that is less later: nobody could be held to it."""
 SCOPES = {"tiers": "customer", "customers": "customer", "keys": "key", "routes": "customer_route"}
 """Where there are limits, and the scope that they have by default."""
 
@@ -67,7 +73,9 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _rules(tree)
     yield from _limits(tree)
     yield from _meters(tree)
+    yield from _split(tree)
     yield from _quotas(tree)
+    yield from _caps(tree)
     yield from _regions(tree)
     yield from _listeners(tree)
     yield from _admin(tree)
@@ -91,7 +99,7 @@ def unknown_names(tree: Table) -> Iterator[Fault]:
 def _names(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
     """Each name that stands for something else: its path, itself, and the section where that is defined."""
     for section, field, defined in NAMES:
-        if section == "flags" and defined == "customers" and "directory" in tree:
+        if "directory" in tree and (section, defined) in TOLD:
             continue  # There are others than those of the files.
         for path, part in members(tree, section):
             named = part.get(field)
@@ -317,7 +325,8 @@ def _meters(tree: Table) -> Iterator[Fault]:
         if what in REPORTED and header is None:
             yield Fault(path, "lacks the field in which upstreams report it", "write header: X-Usage-Tokens")
         elif what in SEEN:
-            for name in [name for name in ("header", "pass") if name in meter]:
+            taken = ("header",) if meter.get("dimensions") else ("header", "pass")
+            for name in [name for name in taken if name in meter]:
                 hint = "write count: response_header, or leave it out"
                 yield Fault((*path, name), f"is of what upstreams report, not of {what}", hint)
         elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
@@ -325,17 +334,86 @@ def _meters(tree: Table) -> Iterator[Fault]:
             yield Fault((*path, "header"), f"{header} is for the edge itself, and is not looked at", hint)
 
 
+def _split(tree: Table) -> Iterator[Fault]:
+    """Find dimensions that have no value, and aggregates of what edges count."""
+    for path, meter in members(tree, "meters"):
+        is_of_services, when = meter.get("count") == "events", meter.get("when")
+        if not is_of_services and meter.get("aggregate", "sum") != "sum":
+            yield Fault((*path, "aggregate"), "is of events, and edges add up", "leave it out, or write count: events")
+        dimensions = meter.get("dimensions")
+        if not isinstance(dimensions, Table):
+            continue
+        where = (*path, "dimensions")
+        if meter.get("count") == "holdings":
+            yield Fault(where, "are of usage, and holdings are no usage", "leave it out")
+            continue
+        if len(dimensions) > DIMENSIONS_MAX:
+            yield Fault(where, f"has {len(dimensions)} dimensions", f"write {DIMENSIONS_MAX} at most")
+        if when == "admitted":
+            yield Fault(
+                where, "are known with the answer, and when: admitted counts before it", "leave out one of them"
+            )
+        for name, dimension in dimensions.items():
+            header = dimension.get("header") if isinstance(dimension, Table) else None
+            if is_of_services and header is not None:
+                yield Fault((*where, name, "header"), "is of what edges count, not of events", "leave it out")
+            elif not is_of_services and header is None:
+                hint = "write {header: X-Usage-Model, values: 50}"
+                yield Fault((*where, name), "lacks the field in which upstreams report it", hint)
+            elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
+                hint = "have upstreams report it in a field of its own, such as X-Usage-Model"
+                yield Fault((*where, name, "header"), f"{header} is for the edge itself, and is not looked at", hint)
+
+
 def _quotas(tree: Table) -> Iterator[Fault]:
-    """Two quotas of one meter in the same days or months would be one; what services report is not held by edges."""
+    """Two quotas of one meter in the same days or months would be one; what exists has no days, all else needs them."""
     once = Once()
-    of_services = [path[-1] for path, meter in members(tree, "meters") if meter.get("count") == "events"]
+    counts: dict[object, Value] = {path[-1]: meter.get("count") for path, meter in members(tree, "meters")}
+    aggregates = {path[-1]: meter.get("aggregate") for path, meter in members(tree, "meters")}
+    if "meters" not in tree:
+        counts = dict.fromkeys(METERS, "requests")
     for path, quota in _listed(tree, "quotas"):
-        if quota.get("meter") in of_services:
-            what = "counts what services report, which edges do not hold anybody to yet"
-            yield Fault((*path, "meter"), what, "write a meter that edges count, or leave the quota out")
-        alike = [quota.get("meter"), quota.get("per"), quota.get("timezone", "UTC")]
+        meter = quota.get("meter")
+        count = counts.get(meter) if isinstance(meter, str) else None
+        for name in [name for name in ("per", "timezone") if name in quota and count == "holdings"]:
+            yield Fault((*path, name), f"{meter} counts what exists, at any time", f"leave {name} out")
+        if isinstance(meter, str) and aggregates.get(meter) in FALLING:
+            what = f"is of {meter}, whose {aggregates[meter]} may fall again"
+            yield Fault((*path, "meter"), what, "write a meter that only grows: sum, max or unique")
+        if "per" not in quota and count not in (None, "holdings"):
+            yield Fault(path, "lacks the time after which it begins anew", "write per: month, or per: day")
+        alike = [meter, quota.get("per", ""), quota.get("timezone", "UTC")]
         if all(isinstance(said, str) for said in alike) and (first := once.again((path[:-1], *alike), path)):
             yield Fault(path, "has the meter, time and time zone of the one at", "leave one of them out", first)
+
+
+def _caps(tree: Table) -> Iterator[Fault]:
+    """Caps are of the meter `cost`, and hold customers. A customer by itself is looked at by who knows the meters."""
+    if tree.keys() <= {"customers", "keys"}:
+        return
+    meters = tree.get("meters")
+    meter = meters.get(COST) if isinstance(meters, Table) else None
+    count = meter.get("count") if isinstance(meter, Table) else None
+    for section in ("tiers", "customers"):
+        for path, part in members(tree, section):
+            caps = part.get("caps")
+            if not isinstance(caps, Table) or not caps:
+                continue
+            where = (*path, "caps")
+            if path == ("tiers", ANONYMOUS):
+                yield Fault(where, "holds customers, and these are none", "leave it out")
+            elif (wrong := caps_fault(meter is not None, count, "session" in caps)) is not None:
+                yield Fault(where, *wrong)
+
+
+def caps_fault(there: bool, count: object, has_session: bool) -> tuple[str, str] | None:
+    """What is wrong with caps where the meter `cost` is `there` or not, and counts this, and what to write."""
+    hint = "write meters: {cost: {count: response_header, header: X-Cost}}"
+    if not there:
+        return "is of the meter cost, which is not there", hint
+    if has_session and count != "response_header":
+        return "has a session, for which upstreams must report in the head what a request cost", hint
+    return None
 
 
 def _regions(tree: Table) -> Iterator[Fault]:

@@ -19,16 +19,22 @@ from pydantic_core import core_schema
 
 from edgeproxy.config import (
     admin,
+    alerts,
+    anomalies,
     auth,
+    billing,
+    catalog,
     collector,
     compression,
     cors,
+    credits,
     directory_settings,
     issuers,
     methods,
     models,
     networks,
     operators,
+    pages,
     parsers,
     paths,
     regions,
@@ -38,6 +44,7 @@ from edgeproxy.config import (
     tokens,
     units,
 )
+from edgeproxy.config.dimensions import VALUES_MAX
 from edgeproxy.config.part import Part
 
 Schema = dict[str, Any]
@@ -63,7 +70,7 @@ MODELS = (
     models,
 )
 """The modules with models, those that others import first."""
-COLLECTOR_MODELS = (*MODELS, regions, operators, collector)
+COLLECTOR_MODELS = (*MODELS, regions, operators, alerts, anomalies, credits, billing, pages, collector)
 """The same for collector.yaml: of two models of one name the last counts."""
 
 ELSEWHERE = {
@@ -141,6 +148,8 @@ FORMS: dict[Hashable, Form] = {
     ),
     cors.read_header: Form(always(text(rf"\*|{parsers.FIELD_NAME.pattern}", "X-API-Key"))),
     parsers.read_name: Form(always(NAME)),
+    parsers.read_dimension_name: Form(always(NAME)),
+    parsers.read_dimension: Form(lambda inner: any_of(number(1, VALUES_MAX), inner)),
     parsers.read_scope: Form(always(text(parsers.SCOPE.pattern, "read"))),
     parsers.read_address: Form(always(ADDRESS)),
     parsers.read_network: Form(always(text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
@@ -182,7 +191,13 @@ FORMS: dict[Hashable, Form] = {
         always(text(r"forever|[0-9]+ ?day", "400day", "forever")),
         lambda kept: "forever" if kept is None else f"{kept / collector.DAY_SECONDS:g}day",
     ),
+    billing.read_base: Form(always(text(r"https?://[^/?#@\s]+/?", billing.STRIPE))),
+    billing.read_key_file: Form(always(text(r"(?!(sk|rk|pk|whsec)_).+", "/run/secrets/stripe")), lambda _: None),
+    catalog.read_price: Form(always(text(catalog.PRICE.pattern, "0.10", "0.01/1000")), lambda _: None),
+    credits.read_account: Form(always(text(r"\S(.*\S)?", "200"))),
     operators.read_issuer: Form(always(text(r"https?://.+", "https://login.example.com"))),
+    pages.read_mailbox: Form(always(text(pages.MAILBOX.pattern, "edge@example.com"))),
+    regions.read_place: Form(always(text(r"https?://[^?#@\s]+", "https://eu.api.example.com/healthz"))),
     operators.read_word: Form(always(text(r"[\s\S]*\S[\s\S]*"))),
     tokens.read_digests: Form(lambda inner: any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
     admin.read_admin: Form(lambda inner: any_of(words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
@@ -235,7 +250,33 @@ FORMS: dict[Hashable, Form] = {
             )
         )
     ),
+    units.read_analytics: Form(always(TIME), lambda _: None),
     units.read_age: Form(always(any_of(words("none"), TIME)), lambda _: None),
+    alerts.read_webhook: Form(always(text(r"https?://.+", "https://hooks.example.com/alerts"))),
+    alerts.read_signing_secret: Form(always(text(r"whsec_.+"))),
+    alerts.read_routing_key: Form(always(text(alerts.ROUTING_KEY.pattern))),
+    alerts.read_smtp: Form(always(text(r"smtps?://.+", "smtps://USER:PASSWORD@mail.example.com:465"))),
+    alerts.read_mail_address: Form(always(text(r".+@.+", "ops@example.com"))),
+    alerts.read_one_or_many: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), list),
+    alerts.read_thresholds: Form(
+        always(
+            {
+                "type": "array",
+                "items": number(alerts.some_percent.lowest, alerts.some_percent.highest),
+                "maxItems": alerts.THRESHOLDS_MAX,
+            }
+        ),
+        list,
+    ),
+    anomalies.read_score: Form(always(text(anomalies.DECIMAL.pattern, "3.0")), str),
+    anomalies.read_similarity: Form(always(text(anomalies.DECIMAL.pattern, "0.9")), str),
+    anomalies.read_days: Form(
+        always(text("[0-9]+ ?day", "90day")), lambda kept: f"{kept / anomalies.DAY_SECONDS:g}day"
+    ),
+    anomalies.read_pause_at: Form(
+        always(any_of(OFF, text(anomalies.DECIMAL.pattern, "5"))),
+        lambda times: "off" if times is None else f"{times:g}",
+    ),
     directory_settings.read_public_key: Form(always(text("ed25519:[A-Za-z0-9+/]{43}="))),
     directory_settings.read_trust: Form(lambda inner: any_of(inner["items"], inner), list),
     directory_settings.read_cache_key: Form(lambda inner: any_of({"type": "string"}, inner), lambda _: None),

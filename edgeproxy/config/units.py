@@ -268,6 +268,14 @@ def read_own_concurrency(value: object) -> int | str:
     return "none" if value == "none" else some_at_once(value)
 
 
+analytics_time = Time(86400.0, 36500 * 86400.0)
+
+
+def read_analytics(value: object) -> float | None:
+    """A time from a day on."""
+    return None if value is None else analytics_time(value)
+
+
 def read_pause(value: object) -> int:
     """Read the status of answers to a paused customer."""
     if isinstance(value, int):

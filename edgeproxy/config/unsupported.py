@@ -11,7 +11,7 @@ from edgeproxy.config.tree import Items, Table, Value
 Later = Mapping[str, str]
 """What to write until then, by the path of a field to come."""
 
-LATER: dict[str, str] = dict.fromkeys(("tiers.*.caps", "customers.*.caps"), "leave it out")
+LATER: dict[str, str] = {}
 
 
 def uses(tree: Table, rows: Later) -> Iterator[tuple[Steps, str]]:

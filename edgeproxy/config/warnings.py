@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
+from edgeproxy.config.allowance import ANONYMOUS, allowance_of
 from edgeproxy.config.meters import per_request
 from edgeproxy.config.models import BurstCredits, Limit, Quota, Route, Settings
-from edgeproxy.config.parsers import has_password, is_here, is_hub_here
-from edgeproxy.config.plans import ANONYMOUS, plan_of
+from edgeproxy.config.parsers import has_password, is_here, is_hub_here, is_loopback
 
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
@@ -20,7 +20,7 @@ SECRET_CHARACTERS_MIN = 32
 """Characters of a `stamp_secret` below which it may be guessed."""
 
 COSTS_MAX = 20
-"""Warnings of costs that are shown: each route and each plan may make one."""
+"""Warnings of costs that are shown: each route and each allowance may make one."""
 
 DEMONSTRATION = frozenset(
     (
@@ -28,6 +28,7 @@ DEMONSTRATION = frozenset(
         "913a34558ad21bcf70e94d5c791c254d025109fb9bae4d1d1c9d2e2444b76ad1",  # ek_demo_pro
         "f281af89288ec6166d49fa2930ce4be9d86805193ab762415ce1ac8429ed2442",  # demo-edge-token
         "d2771ba6a5ce166531a002e101dc6f4259fe1926281ac28f9bdaedf21e381866",  # demo-read-token
+        "20f4dc1d72e43ab98230c82437018b295d220d05ba6108242d1a164c0b5f1b22",  # demo-service-token
         "9b734e0b3098355db9451c34595db8184a64c0976abc7fc88ae1a428ec48bdc5",  # demo-pro-token
     )
 )
@@ -71,6 +72,13 @@ def collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
                 f"database: with sslmode={mode} anybody on the way can answer in PostgreSQL's place: "
                 "write ?sslmode=verify-full"
             )
+    pages = settings.pages
+    if pages is not None and pages.url is None and settings.tls is None and not is_loopback(settings.listen.host):
+        yield "pages: browsers reach them in the clear, and sessions with them: write url: https://HOST, or tls"
+    alerts = settings.alerts
+    named = {alerts.customers, *alerts.routes.page, *alerts.routes.warn, *alerts.routes.info}
+    for name in alerts.channels.keys() - named:
+        yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
 
 
 def _connections(settings: Settings) -> Iterator[str]:
@@ -145,17 +153,18 @@ def _certified(settings: Settings) -> Iterator[str]:
 def _costs(settings: Settings) -> Iterator[str]:
     """Costs that a limit can never hold: all such requests are refused, whenever they come."""
     dear = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
-    plans = [(f"tiers.{name}", name, plan_of(tier, None)) for name, tier in settings.tiers.items()]
+    allowances = [(f"tiers.{name}", name, allowance_of(tier, None)) for name, tier in settings.tiers.items()]
     for name, customer in settings.customers.items():
         if customer.limits is not None or customer.quotas is not None:
-            plans.append((f"customers.{name}", customer.tier, plan_of(settings.tiers[customer.tier], customer)))
+            held = allowance_of(settings.tiers[customer.tier], customer)
+            allowances.append((f"customers.{name}", customer.tier, held))
     for index, route in dear:
         yield from _cost(index, route, f"routes.{index}", route.limits, None)
-        for where, tier, plan in plans:
+        for where, tier, allowance in allowances:
             if route.auth != "optional" and (route.auth == "none") != (tier == ANONYMOUS):
                 continue
-            yield from _cost(index, route, where, plan.limits, plan.burst_credits)
-            yield from _quota(index, route, where, plan.quotas, settings)
+            yield from _cost(index, route, where, allowance.limits, allowance.burst_credits)
+            yield from _quota(index, route, where, allowance.quotas, settings)
 
 
 def _cost(index: int, route: Route, where: str, limits: Iterable[Limit], credits: BurstCredits | None) -> Iterator[str]:

@@ -10,6 +10,7 @@ from calendar import monthrange
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,18 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from edgeproxy.database.schema import DAY, REVISION, days, dropped, edges, events, hours, ledger, series
+from edgeproxy.database.schema import (
+    DAY,
+    REVISION,
+    days,
+    dropped,
+    edges,
+    events,
+    hours,
+    ledger,
+    series,
+    series_dimensions,
+)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until a server must have answered."""
@@ -31,6 +43,8 @@ LOCK_TIMEOUT = 30.0
 """Seconds that a transaction on SQLite waits for another process to end its own."""
 READERS = 4
 """Connections for reading."""
+LOCKS_MAX = 16
+"""Connections beside one that hold locks of jobs, each while its job does something."""
 POSTGRESQL_VERSION_MIN = 150000
 """The oldest PostgreSQL, as the server numbers it."""
 MIGRATION_LOCK = 7305_0001
@@ -39,6 +53,8 @@ ROLLUP_LOCK = 7305_0002
 """That of `rollup`. At a lock of its row those who read it would pass by whoever waits to change it."""
 PARTITION_LOCK = 7305_0003
 """That under which partitions are made and dropped."""
+VALUES_LOCK = 7305_0010
+"""That under which values of dimensions are taken."""
 PARTITION_LOCK_TIMEOUT = "500ms"
 """How long a partition that is to be dropped is waited for; meanwhile whoever comes after must wait too."""
 
@@ -48,7 +64,7 @@ VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 WHOLE = "whole"
 """The option of a connection to SQLite that says whether its statements are one transaction."""
 
-LOST = (sa.exc.OperationalError, sa.exc.InterfaceError, OSError, TimeoutError)
+LOST = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError, TimeoutError)
 """What says that the database cannot be had now, whatever it was asked."""
 AWAY = ("08", "53", "57P")
 """How the SQLSTATE of what says so of PostgreSQL begins: no connection, no resources, the server starts or ends."""
@@ -96,6 +112,8 @@ class Database:
         """Whether the ledger has a partition for each month (`drop_month`)."""
         self._given = given
         self._add = {table.name: self._adding(table) for table in (ledger, hours, days, dropped)}
+        self.file = Path(given.database or "") if self.is_sqlite else None
+        """The file of a database of SQLite."""
         self._months: set[Month] = set()
         """Those that have a partition, as far as is known."""
         self._there: dict[int, set[int]] = {}
@@ -106,6 +124,8 @@ class Database:
         else:
             self._writer = _postgresql(given, 1)
             self._reader = _postgresql(given, READERS)
+            self.locks = _postgresql(given, 1, more=LOCKS_MAX)
+            """Connections that hold locks of jobs (single_runner.py), of PostgreSQL alone."""
 
     @classmethod
     async def connect(cls, url: str, *, as_it_is: bool = False) -> "Database":
@@ -131,6 +151,8 @@ class Database:
         """End all connections."""
         await self._writer.dispose()
         await self._reader.dispose()
+        if not self.is_sqlite:
+            await self.locks.dispose()
 
     async def _prepare(self) -> None:
         if self.is_sqlite:
@@ -205,12 +227,17 @@ class Database:
             part.unlink(missing_ok=True)
         return to.stat().st_size
 
+    def beginning(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
+        """Whether a text of printable ASCII begins with another one, by an index in the order of the characters."""
+        plain = column if self.is_sqlite else sa.collate(column, "C")
+        return (plain >= text) & (plain < f"{text}\x7f")
+
     async def begin_edges(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
         """Make rows of edges that are new, unless another collector has made them meanwhile."""
         await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(found))
 
     async def begin_series(self, connection: AsyncConnection, found: Sequence[Sequence[str]]) -> None:
-        """Make series that are new: [edge, region, customer, meter, route] each."""
+        """Make series that are new: [edge, region, customer, meter, route, dimensions] each."""
         names = [column.name for column in series.columns if column.name != "id"]
         insert = self._insert(series)
         rows: Any = [dict(zip(names, one, strict=True)) for one in found]
@@ -219,6 +246,10 @@ class Database:
             insert = insert.from_select(names, _unnested(lists))
             rows = {name: [row[name] for row in rows] for name in names}
         await connection.execute(insert.on_conflict_do_nothing(), rows)
+
+    async def split_series(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
+        """Make rows of the dimensions of series, {name, series, value} each, unless another collector has."""
+        await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(found))
 
     async def begin_events(self, connection: AsyncConnection, found: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
         """Make rows of events, in the order of the table's columns; return source and id of those that are new."""
@@ -238,11 +269,22 @@ class Database:
         made = await connection.execute(statement.returning(events.c.source, events.c.id), given)
         return {(source, number) for source, number in made}
 
+    async def hold(self, connection: AsyncConnection, name: str) -> None:
+        """Until the transaction ends nobody else holds this name."""
+        if not self.is_sqlite:  # There only one writes.
+            number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
     async def hold_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
         """Until the transaction ends nobody else changes what is rolled up; with `alone`, nobody counts either."""
         if not self.is_sqlite:  # There only one writes.
             lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
             await connection.execute(sa.select(lock(ROLLUP_LOCK)))
+
+    async def hold_values(self, connection: AsyncConnection) -> None:
+        """Until the transaction ends nobody else takes values of dimensions."""
+        if not self.is_sqlite:
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(VALUES_LOCK)))
 
     async def add(self, connection: AsyncConnection, table: sa.Table, grown: Mapping[int, Mapping[int, int]]) -> None:
         """Add to a table of sums: by how much each series has grown in each minute (hour, day), then by series."""
@@ -375,6 +417,12 @@ def _name(month: Month) -> str:
     return f"ledger_{month[0]:04}_{month[1]:02}"
 
 
+def insert_new(connection: AsyncConnection, table: sa.Table, *names: str) -> Any:
+    """Begin to insert rows, passing over those whose columns of these names another row has already."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing(index_elements=names)
+
+
 def is_too_much(failure: Exception) -> bool:
     """Whether the database could not hold a number."""
     return isinstance(failure, sa.exc.DBAPIError) and any(said in str(failure.orig) for said in TOO_MUCH)
@@ -427,7 +475,12 @@ def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
     def set_up(connection: Any, _: object) -> None:
         connection.isolation_level = None  # So that the driver begins no transaction of its own.
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"query_only={int(begin == 'BEGIN')}"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"query_only={int(begin == 'BEGIN')}",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -439,7 +492,8 @@ def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
     return engine
 
 
-def _postgresql(url: URL, connections: int) -> AsyncEngine:
+def _postgresql(url: URL, connections: int, *, more: int = 0) -> AsyncEngine:
+    """Connections to a server, kept open; `more` are opened where they are needed, and ended again."""
     mode = url.query.get("sslmode")
     engine = create_async_engine(
         url.set(drivername="postgresql+asyncpg", query={"ssl": mode} if mode else {}),
@@ -450,7 +504,7 @@ def _postgresql(url: URL, connections: int) -> AsyncEngine:
             "server_settings": {"application_name": "edgeproxy collector", "synchronous_commit": "on"},
         },
         pool_size=connections,
-        max_overflow=0,
+        max_overflow=more,
     )
 
     @event.listens_for(engine.sync_engine, "checkout")

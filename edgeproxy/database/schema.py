@@ -16,10 +16,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0008"
+REVISION = "0016"
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -73,6 +74,8 @@ batches = Table(
     Column("coding", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),  # As it came where it could not be read.
     Column("replay", LargeBinary),  # The body that was counted in its place, compressed (quarantine.py).
+    # Of rows with values beyond a bound, as what they counted: JSON of dimensions by the row's index (values.py).
+    Column("folded", Text),
     sqlite_strict=True,
 )
 Index(
@@ -93,8 +96,33 @@ series = Table(
     Column("customer", Text, nullable=False),
     Column("meter", Text, nullable=False),
     Column("route", Text, nullable=False),
-    UniqueConstraint("edge", "region", "customer", "meter", "route"),
+    Column("dimensions", Text, nullable=False, server_default=""),  # JSON with its names in order; empty without any.
+    UniqueConstraint("edge", "region", "customer", "meter", "route", "dimensions"),
     Index("series_customer_meter", "customer", "meter"),
+    sqlite_strict=True,
+)
+
+# The dimensions of series once more, to group by: each by itself.
+series_dimensions = Table(
+    "series_dimensions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("series", INTEGER, primary_key=True, autoincrement=False),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+# Which values of a dimension a customer has had in a month: as many as it may have, others count as `~other`.
+dimension_values = Table(
+    "dimension_values",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("month", INTEGER, primary_key=True, autoincrement=False),  # The Unix second at which it begins, of UTC.
+    Column("name", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    sqlite_with_rowid=False,
     sqlite_strict=True,
 )
 
@@ -164,7 +192,19 @@ events = Table(
     Column("time", INTEGER, nullable=False),
     Column("is_dated", INTEGER, nullable=False),  # 0 where the time is that of its arrival.
     Column("request_id", Text),
+    Column("dimensions", Text, nullable=False, server_default=""),  # As they were sent, as those of series.
+    Column("folded", Text),  # As they count, where that is something else.
+    Column("item", Text),  # What counts once, where the meter is `unique`.
+    Column("is_summed", INTEGER, nullable=False, server_default="1"),  # 0: a reading, which is in no sum.
     Index("events_time", "time"),
+    Index(
+        "events_readings",
+        "customer",
+        "meter",
+        "time",
+        sqlite_where=text("is_summed = 0"),
+        postgresql_where=text("is_summed = 0"),
+    ),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
@@ -219,6 +259,7 @@ customers = Table(
     Column("rotate_every", INTEGER),  # Seconds.
     Column("created_at", INTEGER, nullable=False),  # Unix milliseconds, as all times of accounts.
     Column("deleting_since", INTEGER),
+    Column("erased_at", INTEGER),  # Since then nothing but the name, the id and the tier is left.
     Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
     UniqueConstraint("name", name="customers_name_key"),
     UniqueConstraint("external_id", name="customers_external_id_key"),
@@ -326,3 +367,11 @@ token_secrets = Table(
     Index("token_secrets_token", "token"),
     sqlite_strict=True,
 )
+
+# Tables in modules of their own, which are part of the same metadata.
+from edgeproxy.database import alert_tables as alert_tables  # noqa: E402
+from edgeproxy.database import billing_tables as billing_tables  # noqa: E402
+from edgeproxy.database import credit_tables as credit_tables  # noqa: E402
+from edgeproxy.database import delivery_tables as delivery_tables  # noqa: E402
+from edgeproxy.database import page_tables as page_tables  # noqa: E402
+from edgeproxy.database import quota_tables as quota_tables  # noqa: E402

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy import log
-from edgeproxy.config.directory import Document, KeyOwner, name_asked, read_line
+from edgeproxy.config.directory import Document, FlagDocument, KeyOwner, name_asked, read_line
 from edgeproxy.config.parsers import NAME
 from edgeproxy.directory.seal import Plain, Seal
 
 FILE = "directory.db"
-LAYOUT = 2
+LAYOUT = 3
 """Of the file. One that has another is made anew."""
 LOCK_SECONDS = 10.0
 """Seconds that another supervisor on the same state directory may take to write a version."""
@@ -36,10 +36,12 @@ CREATE TABLE IF NOT EXISTS customers (
     name BLOB PRIMARY KEY, tier BLOB, said BLOB, keys BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (
     digest BLOB PRIMARY KEY, customer BLOB, said BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS flags (name BLOB PRIMARY KEY, said BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seal (proof BLOB);
 """
 """Columns `name`, `tier`, `digest` and `customer` are indexes of a seal (seal.py), `said` and `keys` closed by it. A
-customer's `said` is the name, the tier and what is said of them, a line each."""
+customer's `said` is the name, the tier and what is said of them, a line each; a flag's, the name and what is said.
+"""
 
 PROOF = b"edgeproxy"
 """What `seal` has, closed: who cannot open it has another key."""
@@ -175,6 +177,13 @@ class Cache:
             return None
         return opened(self._seal, index, row[0])[2], split(self._seal.open(row[1], index))
 
+    def flags(self) -> dict[str, str]:
+        """All flags, by name, in JSON."""
+        with self._one:
+            rows = self._db.execute("SELECT name, said FROM flags").fetchall()
+        said = [self._seal.open(closed, name).decode().split("\n", 1) for name, closed in rows]
+        return dict(said)
+
     def heard(self, at: float, signed_at: float) -> None:
         """At this moment this is what is so, and `signed_at` the newest signed time."""
         db = connected(self._path)
@@ -240,15 +249,22 @@ class Writing:
         """What comes is all that there is: who does not come is gone."""
         with self._one:
             self._whole = True
+            self._db.execute("DELETE FROM flags")
             self._db.execute("DROP TABLE IF EXISTS temp.came")
             self._db.execute("CREATE TEMP TABLE came (name BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def take(self, lines: Sequence[bytes]) -> None:
         """Take in these lines; raises ValueError where one is none."""
         with self._one:
-            said = [_read(line) for line in lines]
-            for one in said:
-                self._take(one)
+            read = [_read(line) for line in lines]
+            said = [one for one in read if isinstance(one, Document)]
+            for one in read:
+                if isinstance(one, Document):
+                    self._take(one)
+                else:
+                    name = seal_index(self._seal, one.name)
+                    closed = self._seal.close(f"{one.name}\n{one.said}".encode(), name)
+                    self._db.execute("INSERT OR REPLACE INTO flags VALUES (?, ?)", (name, closed))
             if self._whole:
                 self._db.executemany(
                     "INSERT OR IGNORE INTO came VALUES (?)", [(seal_index(self._seal, one.name),) for one in said]
@@ -314,15 +330,14 @@ class Writing:
             self._db.close()
 
 
-def _read(line: bytes) -> Document:
+def _read(line: bytes) -> Document | FlagDocument:
     """What a line says. It is read before it is known whether it is what was pushed: raises ValueError where it is not
     such a line."""
     try:
         one = read_line(line)
-        fits = (
-            NAME.fullmatch(one.name)
-            and isinstance(one.tier, str)
-            and all(len(each) == DIGEST_BYTES for each in one.keys)
+        fits = NAME.fullmatch(one.name) and (
+            isinstance(one, FlagDocument)
+            or (isinstance(one.tier, str) and all(len(each) == DIGEST_BYTES for each in one.keys))
         )
     except (ValueError, LookupError, TypeError, AttributeError) as odd:
         raise ValueError(f"a line of the directory is not understood: {odd!r}") from odd

@@ -8,6 +8,7 @@ than what is known, is refused (lineage.py), and what is known counts on, until 
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -20,9 +21,9 @@ from redis.exceptions import ResponseError
 
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
-from edgeproxy.config.directory import KeyOwner, KnownCustomer, customer_of
+from edgeproxy.config.directory import KeyOwner, KnownCustomer, customer_of, flag_of
 from edgeproxy.config.directory_settings import Directory
-from edgeproxy.config.models import Settings
+from edgeproxy.config.models import Flag, Settings
 from edgeproxy.directory import versions
 from edgeproxy.directory.cache import Cache, Error, Held, Outdated, Survey, is_damage
 from edgeproxy.directory.collector_log import CollectorLog
@@ -33,12 +34,12 @@ from edgeproxy.directory.signing import Trust
 from edgeproxy.directory.transport import Transport
 from edgeproxy.directory.versions import Ask, Unreadable
 from edgeproxy.hub.redis import Away, reason
-from edgeproxy.messages import DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
+from edgeproxy.messages import DirectoryFlags, DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.metrics import Series
 from edgeproxy.tasks import Tasks
 
 POLL_SECONDS = 2.0
-"""Seconds between two looks, a fifth of it more or less, unless there is word that there is more."""
+"""Seconds between two looks at most, and a fifth less at least, unless there is word that there is more."""
 FIRST_POLL_SECONDS = 0.2
 """Seconds until the next look of an edge that knows no customer yet, and once after a look that failed."""
 PROGRESS_SECONDS = 3.0
@@ -74,7 +75,7 @@ class Follower:
         settings: Settings,
         ask: Ask,
         tell: Callable[[ForgetCustomers], None],
-        publish: Callable[[DirectoryValid], None] = lambda _: None,
+        publish: Callable[[DirectoryValid | DirectoryFlags], None] = lambda _: None,
         used: Callable[[Collection[bytes]], None] = lambda _: None,
     ) -> None:
         """`ask` asks the hub, `tell` tells all workers, each message after the others; `publish` those that start later
@@ -90,6 +91,10 @@ class Follower:
         self._rejected: str | None = None
         """Why what is there was refused."""
         self._rejections = 0
+        self.flags: dict[str, Flag] = {}
+        """Those that this version understands, by name."""
+        self._told_flags: dict[str, str] = {}
+        """All of them, as workers were told."""
         self._cache: Cache | None = None
         self._held: Held | None = None
         self._survey = Survey([], [], {})
@@ -176,6 +181,7 @@ class Follower:
         if transport is not None:
             await transport.close()
         cached, self._cache, self._held = self._cache, None, None
+        await self._tell_flags()
         if cached is not None:
             await asyncio.to_thread(cached.close)
 
@@ -207,7 +213,7 @@ class Follower:
             if in_vain > FAILURES_BEFORE_BACKOFF:
                 # What cannot be taken in would be read in full each time, by every edge.
                 pause = min(POLL_SECONDS_MAX, POLL_SECONDS * 2 ** min(in_vain - FAILURES_BEFORE_BACKOFF, 16))
-            pause *= random.uniform(0.8, 1.2)
+            pause *= random.uniform(0.8, 1.0)
             await (transport.wait(pause) if self._why is None else asyncio.sleep(pause))
 
     async def _look(self, transport: Transport) -> None:
@@ -223,6 +229,7 @@ class Follower:
                 await asyncio.to_thread(cached.remake)
                 self._held = None
             self._tell_validity()
+            await self._tell_flags()
             await self._look_around()
             if self._held is not None:
                 self._looked.set()
@@ -283,6 +290,7 @@ class Follower:
         self._changes += 1
         self._tell(ForgetCustomers(None if changed is None else sorted(changed), self._changes))
         self._tell_validity()
+        await self._tell_flags()
         await self._look_around()
 
     async def _is_current(self, cached: Cache, signed_at: float) -> None:
@@ -307,6 +315,17 @@ class Follower:
         directory, held = self._settings.directory, self._held
         most = None if directory is None or self._trust is None else directory.age_seconds_max
         self._publish(DirectoryValid(None if held is None or most is None else held.signed_at + most - EPOCH))
+
+    async def _tell_flags(self) -> None:
+        """Tell workers which flags there are, where others are than before."""
+        said = {} if self._cache is None else await asyncio.to_thread(self._cache.flags)
+        if said == self._told_flags:
+            return
+        self._told_flags, self.flags = said, {}
+        for name, flag in said.items():
+            with contextlib.suppress(ValueError):  # Of which workers speak in the log.
+                self.flags[name] = flag_of(flag)
+        self._publish(DirectoryFlags(said))
 
     def _reject(self, why: str) -> None:
         """What is there must not count."""

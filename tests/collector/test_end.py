@@ -21,10 +21,14 @@ def test_a_collector_that_is_asked_to_end_settles_what_it_has(start_collector: S
     def ship(chain: Chain) -> None:
         for _ in range(1000):
             try:
-                answers.append(collector.post(chain.next()).status)
+                status = collector.post(chain.next()).status
             except (OSError, HTTPException):
+                status = 0
+            if status in (0, 408):
+                # It ended before it had the whole batch, which an edge ships again.
                 chain.made.pop()
                 return
+            answers.append(status)
 
     with ThreadPoolExecutor(len(chains)) as pool:
         for chain in chains:

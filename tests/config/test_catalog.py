@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.catalog import PRICE_SCALE, Written
+from edgeproxy.config.catalog import PRICE_SCALE, Written, newest, tier_of
 from edgeproxy.config.load import check, load_plans
 from edgeproxy.config.problems import ConfigErrors
 
@@ -91,3 +91,11 @@ def test_each_mistake_is_told_with_its_place(tmp_path: Path, text: str, said: li
     assert len(found) == len(said)
     for one, told in zip(said, found, strict=True):
         assert one in told
+
+
+def test_each_is_sold_the_newest_version_at_their_own_price_if_they_have_one(tmp_path: Path) -> None:
+    versions = ("a@1", "a@10", "a@9", "a@10+acme", "c@1")
+    plans = read(tmp_path, "plans:\n" + "".join(f'  {name}: {{fee: "1"}}\n' for name in versions)).plans
+    assert newest(plans) == {"a": "a@10", "c": "c@1"}
+    assert newest(plans, "acme") == {"a": "a@10+acme", "c": "c@1"}
+    assert tier_of("a@10+acme", plans["a@10+acme"]) == "a"

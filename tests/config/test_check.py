@@ -127,7 +127,7 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
         ),
         ("meters: {m: {count: [requests]}}",
          "meters.m.count: is not a single value, write 'requests', 'bytes_in', 'bytes_out', 'cost', 'response_header', "
-         "'response_trailer' or 'events'"),
+         "'response_trailer', 'events' or 'holdings'"),
         ("meters: {m: {count: bytes}}", "meters.m.count: 'bytes' is not known here, did you mean bytes_in?"),
         ("meters: {m: {count: response_header, header: 'X Tokens'}}",
          "meters.m.header: 'X Tokens' is not the name of a field, letters, digits and - such as X-Cost"),
@@ -291,8 +291,8 @@ def test_what_is_wrong_with_an_endpoint(problems, endpoint, problem):
 
 def test_names_that_are_like_fields_are_no_fields(problems):
     assert problems(LEAST + "tiers: {health: x}\n") == [
-        "edge.yaml:3: tiers.health: is not a mapping, its fields are burst_credits, caps, concurrency, limits, "
-        "message, priority, quotas"
+        "edge.yaml:3: tiers.health: is not a mapping, its fields are analytics, burst_credits, caps, concurrency, "
+        "limits, message, priority, quotas"
     ]
 
 

@@ -51,7 +51,7 @@ def test_the_example_passes_with_an_empty_environment():
     settings = load.check(EXAMPLE, {})
     assert isinstance(settings, collector.Settings)
     assert [(token.role, token.customer) for token in settings.tokens] == [
-        ("edge", None), ("read", None), (None, "demo-pro"),
+        ("edge", None), ("read", None), ("service", None), (None, "demo-pro"),
     ]  # fmt: skip
     assert "demo-pro" in settings.customers
 
@@ -171,9 +171,9 @@ def test_a_token_may_be_bound(said):
 def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(said):
     text = TOKENS + "billing: {mode: off}\nhub: memory://\ntiers: {t: {caps: 4}}\ncustomers: {a: {tier: x}}\n"
     found = said(text)
-    assert found[0] == "collector.yaml:2: billing: is not supported yet, leave it out"
+    assert found[0] == "collector.yaml:2: billing.plans: is missing, write plans: config/plans.yaml"
     assert found[1].startswith("collector.yaml:3: hub: unknown field, ")
-    assert found[2] == "collector.yaml:4: tiers.t.caps: is not supported yet, leave it out"
+    assert found[2].startswith("collector.yaml:4: tiers.t.caps: is not a mapping, write caps: {request: 50000, ")
     assert found[3] == "collector.yaml:5: customers.a.tier: there is no tier x, known here: t"
     assert len(found) == 4
 
@@ -207,7 +207,7 @@ OF_DAYS = "is no whole number of days from 2 to 36500, days such as 400day, or f
         ("{hours: [1]}", ".hours: is not a single value, days such as 400day, or forever"),
         ("{hours: 399day}", ".hours: is shorter than minutes, keep hours as long or longer"),
         ("{minutes: forever, hours: 500day}", ".hours: is shorter than minutes, keep hours as long or longer"),
-        ("7day", ": is not a mapping, its fields are batches, hours, minutes"),
+        ("7day", ": is not a mapping, its fields are batches, deleted, hours, minutes"),
     ],
 )
 def test_how_long_nothing_is_kept(said, written, problem):

@@ -7,8 +7,21 @@ import tracemalloc
 import orjson
 import pytest
 
-from edgeproxy.config.directory import Document, KeyOwner, customer_of, key_of, lines, read_line, removed
+from edgeproxy.config.directory import (
+    Document,
+    FlagDocument,
+    KeyOwner,
+    customer_of,
+    flag_line,
+    flag_of,
+    key_of,
+    lines,
+    read_document,
+    read_line,
+    removed,
+)
 from edgeproxy.config.load import dump, restore
+from edgeproxy.config.models import Flag
 
 KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
 
@@ -62,7 +75,7 @@ def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
     told = lines(settings)
     assert told.keys() == settings.customers.keys()
     for name, customer in settings.customers.items():
-        said = read_line(told[name])
+        said = read_document(told[name])
         assert (said.name, said.tier) == (name, "basic")
         assert customer_of(said.customer) == customer
         keys = [key_of(KeyOwner(name, said.customer, key), digest) for digest, key in said.keys.items()]
@@ -107,3 +120,10 @@ def test_what_this_version_does_not_understand_is_an_error():
         customer_of('{"tier": "t", "later": 1}')
     with pytest.raises(ValueError, match="later"):
         key_of(KeyOwner("c", "", '{"later": 1}'), bytes(32))
+
+
+def test_a_line_of_the_directory_says_all_of_a_flag():
+    flag = Flag(percent=10, tiers=("pro",))
+    told = read_line(flag_line("new", flag))
+    assert isinstance(told, FlagDocument)
+    assert (told.name, flag_of(told.said)) == ("new", flag)

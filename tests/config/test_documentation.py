@@ -110,7 +110,8 @@ def test_the_shortest_collector_yaml_passes(tmp_path):
 
 
 def test_what_is_not_supported_yet_is_named():
-    named = [name for row in table("Not supported yet") for name in re.findall("`([^`]+)`", row[0])]
+    rows = table("Not supported yet") if "Not supported yet" in SECTIONS else []
+    named = [name for row in rows for name in re.findall("`([^`]+)`", row[0])]
     assert sorted(named) == sorted(LATER)
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgeproxy.config.admin import Admin
+from edgeproxy.config.allowance import allowance_of
 from edgeproxy.config.models import (
     BurstCredits,
     Certificate,
@@ -19,7 +20,6 @@ from edgeproxy.config.models import (
     Route,
 )
 from edgeproxy.config.parsers import Address
-from edgeproxy.config.plans import plan_of
 from edgeproxy.config.units import Rate
 
 
@@ -69,11 +69,13 @@ stamp_secret: ${SECRET}
         "cost_header": None, "sync": "bounded",
     }  # fmt: skip
     assert vars(settings.tiers["none"]) == {
-        "limits": (), "concurrency": None, "quotas": (), "burst_credits": None, "priority": 0, "message": None,
+        "limits": (), "concurrency": None, "quotas": (), "burst_credits": None, "caps": None, "priority": 0,
+        "message": None, "analytics": None,
     }  # fmt: skip
     assert vars(settings.customers["007"]) == {
-        "tier": "basic", "limits": (), "concurrency": None, "quotas": None, "burst_credits": None, "priority": None,
-        "message": None, "revoked": (), "paused": None, "regions": None, "networks": None, "flags": (),
+        "tier": "basic", "limits": (), "concurrency": None, "quotas": None, "burst_credits": None, "caps": None,
+        "priority": None, "message": None, "revoked": (), "paused": None, "regions": None, "networks": None,
+        "flags": (),
     }  # fmt: skip
     key = settings.keys[0]
     assert (key.sha256, key.customer, key.scopes, key.expires) == ("ab" * 32, "007", {"read", "a:b"}, 1798761600.0)
@@ -92,7 +94,7 @@ def test_meters_say_what_is_counted_and_where_it_is_reported(loaded):
         "head: {count: response_header, header: X-Tokens, when: success}, "
         "tail: {count: response_trailer, header: X-Tokens, pass: yes}}\n"
     )
-    assert {name: tuple(vars(meter).values()) for name, meter in settings.meters.items()} == {
+    assert {name: tuple(vars(meter).values())[:4] for name, meter in settings.meters.items()} == {
         "in": ("bytes_in", "answered", None, False),
         "out": ("bytes_out", "admitted", None, False),
         "dear": ("cost", "answered", None, False),
@@ -201,7 +203,7 @@ def test_a_customers_own_limits_replace_the_tiers(loaded):
         "tiers: {t: {limits: [{rate: 1/s}]}}\n"
         "customers: {a: {tier: t}, b: {tier: t, limits: [{rate: 2/s}]}, c: {tier: t, limits: []}}\n"
     )
-    plans = [plan_of(settings.tiers["t"], settings.customers[customer]) for customer in "abc"]
+    plans = [allowance_of(settings.tiers["t"], settings.customers[customer]) for customer in "abc"]
     assert [[limit.count for limit in plan.limits] for plan in plans] == [[1], [2], []]
 
 

@@ -200,14 +200,30 @@ def test_quotas_that_are_alike_would_be_one(problems, section, same):
 
 def test_quotas_of_another_shape_are_left_to_the_models(problems):
     text = LEAST + "tiers: {t: {quotas: [x, {meter: [y]}, {meter: [y]}]}, u: {quotas: {}}}\n"
-    assert len(problems(text)) == 1 + 3 + 3 + 1
+    assert len(problems(text)) == 1 + 2 + 2 + 1
 
 
-def test_nobody_is_held_to_what_services_report(problems):
-    meters = "meters: {tokens: {count: events}, hits: {count: requests}, odd: x}\n"
-    quota = "{meter: tokens, per: month, included: 5, cap: hard}"
-    said = problems(LEAST + meters + f"tiers: {{t: {{quotas: [{quota}]}}}}\n")
-    assert said[1].startswith("edge.yaml:4: tiers.t.quotas.0.meter: counts what services report, which edges do not")
+def test_what_exists_has_no_days_and_all_else_needs_them(problems):
+    meters = "meters: {tokens: {count: events}, seats: {count: holdings}, hits: {count: requests}}\n"
+
+    def said(quota):
+        return problems(LEAST + meters + f"tiers: {{t: {{quotas: [{quota}]}}}}\n")
+
+    where = "edge.yaml:4: tiers.t.quotas.0"
+    assert said("{meter: tokens, per: month, included: 5, cap: hard}") == []
+    assert said("{meter: seats, included: 5}, {meter: hits, included: 5, per: day}") == []
+    for meter in ("tokens", "hits"):
+        assert said(f"{{meter: {meter}, included: 5}}") == [
+            f"{where}: lacks the time after which it begins anew, write per: month, or per: day"
+        ]
+    assert said("{meter: seats, included: 5, per: day, timezone: Europe/Berlin}") == [
+        f"{where}.{name}: seats counts what exists, at any time, leave {name} out" for name in ("per", "timezone")
+    ]
+    assert len(said("{meter: seats, included: 5}, {meter: seats, included: 6}")) == 1
+    without = "tiers: {t: {quotas: [{meter: requests, included: 5}]}}\n"
+    assert problems(LEAST + without) == [
+        "edge.yaml:3: tiers.t.quotas.0: lacks the time after which it begins anew, write per: month, or per: day"
+    ]
 
 
 def test_the_meter_of_a_quota_must_exist(problems):
@@ -571,3 +587,37 @@ def test_a_body_that_an_upstream_takes_whole_has_room_on_disk(problems):
         )
         == []
     )
+
+
+def test_caps_are_of_what_upstreams_report_that_requests_cost(problems):
+    cost = "meters: {cost: {count: %s}}\n"
+    reported = cost % "response_header, header: X-Cost"
+    hint = "write meters: {cost: {count: response_header, header: X-Cost}}"
+    caps = "tiers: {t: {caps: {session: 5/min}}}\n"
+    assert problems(LEAST + reported + caps + "customers: {c: {tier: t, caps: {}}}\n") == []
+    without = f"edge.yaml:3: tiers.t.caps: is of the meter cost, which is not there, {hint}"
+    assert problems(LEAST + caps) == [without]
+    assert problems(LEAST + caps + "meters: {tokens: {count: events}}\n") == [without]
+    assert problems(LEAST + (cost % "cost") + caps) == [
+        "edge.yaml:4: tiers.t.caps: has a session, for which upstreams must report in the head what a request cost, "
+        + hint
+    ]
+    assert problems(LEAST + (cost % "cost") + "tiers: {t: {caps: {day: 5}}}\n") == []
+    assert problems(LEAST + reported + "tiers: {anonymous: {caps: {day: 5}}}\n") == [
+        "edge.yaml:4: tiers.anonymous.caps: holds customers, and these are none, leave it out"
+    ]
+    own = "tiers: {t: {caps: x}}\ncustomers: {c: {tier: t, caps: {day: 5}}}\n"
+    assert len(problems(LEAST + own + "meters: {cost: x}\n")) == 2
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "may"), [("sum", True), ("max", True), ("unique", True), ("last", False), ("average", False)]
+)
+def test_a_quota_is_of_what_never_falls(problems, aggregate, may):
+    meters = f"meters: {{users: {{count: events, aggregate: {aggregate}}}}}\n"
+    found = problems(LEAST + meters + "tiers: {t: {quotas: [{meter: users, per: day, included: 5}]}}\n")
+    refused = [
+        f"edge.yaml:4: tiers.t.quotas.0.meter: is of users, whose {aggregate} may fall again, "
+        "write a meter that only grows: sum, max or unique"
+    ]
+    assert found == ([] if may else refused)

@@ -139,7 +139,7 @@ def test_defaults_are_as_they_would_be_written(made):
     assert defaults(made["$defs"]["Tables"]) == {"customers": 200_000, "addresses": 200_000}
     assert defaults(made["$defs"]["Route"]) == {"compress": "off", "auth": "required", "cost": 1}
     assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "host": "pass", "forward_key": False}
-    assert defaults(made["$defs"]["Meter"]) == {"when": "answered", "pass": False}
+    assert defaults(made["$defs"]["Meter"]) == {"when": "answered", "pass": False, "aggregate": "sum"}
     assert defaults(made["$defs"]["Endpoint"]) == {"weight": 1}
     assert defaults(made["$defs"]["Health"]) == {"every": "5s"}
     assert defaults(made["$defs"]["Retry"]) == {"attempts": 2, "budget": "20%"}
@@ -297,7 +297,8 @@ def test_what_passes_check_is_valid(made, text):
         "tiers: {'a b': {}}",
         "tiers: {basic: {concurrency: 0}}",
         "tiers: {basic: {concurrency: off}}",
-        "tiers: {basic: {caps: {}}}",
+        "tiers: {basic: {caps: {day: 0}}}",
+        "tiers: {basic: {caps: {session: 100}}}",
         "tiers: {basic: {priority: -1}}",
         "tiers: {basic: {message: ' '}}",
         "tiers: {basic: {burst_credits: {earn: 10/s}}}",

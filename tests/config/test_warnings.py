@@ -5,8 +5,9 @@ import re
 import pytest
 
 from edgeproxy.config import load
-from edgeproxy.config.warnings import COSTS_MAX, collector_warnings, warnings
+from edgeproxy.config.warnings import COSTS_MAX, DEMONSTRATION, collector_warnings, warnings
 from tests.config.conftest import LEAST
+from tests.support.process import ROOT
 
 DEMO = "913a34558ad21bcf70e94d5c791c254d025109fb9bae4d1d1c9d2e2444b76ad1"
 UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\n"
@@ -110,6 +111,7 @@ def test_the_costs_of_very_many_plans_are_counted(tmp_path):
     assert "5 more costs" in said
 
 
+SLACK = "{slack: https://hooks.test/x}"
 COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:///x.db"
 
 
@@ -125,9 +127,18 @@ COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:
             "tokens: [{sha256: f281af89288ec6166d49fa2930ce4be9d86805193ab762415ce1ac8429ed2442, role: edge}]",
             "tokens.0",
         ),
+        ("listen: 0.0.0.0:9100\npages: {}", "pages"),
+        ("listen: 0.0.0.0:9100\npages: {url: https://console.example.com}", None),
+        ("listen: 127.0.0.1:9100\npages: {}", None),
+        (f"alerts: {{channels: {{a: {SLACK}, b: {SLACK}}}, routes: {{page: [a]}}}}", "alerts.channels.b"),
     ],
 )
 def test_what_a_collector_is_warned_of(tmp_path, text, field):
     fields, said = warned(tmp_path, text, COLLECTOR, load.load_collector, collector_warnings)
     assert " ".join(fields) == (field or "")
     assert "u:p" not in said
+
+
+def test_every_key_and_token_that_everybody_can_read_is_known():
+    written = "".join((ROOT / "config" / name).read_text() for name in ("tiers.yaml", "collector.yaml", "edge.yaml"))
+    assert set(re.findall(r'sha256: "?([0-9a-f]{64})', written)) <= DEMONSTRATION

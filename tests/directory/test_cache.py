@@ -222,7 +222,7 @@ def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: Cache, t
     write(there, 1, *(line(f"c{n}", "t", f"k{n}") for n in range(3000)))
     there.close()
     content = bytearray((tmp_path / FILE).read_bytes())
-    content[20480:] = b"\x5a" * (len(content) - 20480)
+    content[24576:] = b"\x5a" * (len(content) - 24576)
     (tmp_path / FILE).write_bytes(content)
     there = Cache(tmp_path)
     with pytest.raises(cache.Error) as found:

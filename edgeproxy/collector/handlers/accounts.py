@@ -13,6 +13,7 @@ from edgeproxy import log
 from edgeproxy.accounts import customers, flags, idempotency, keys
 from edgeproxy.accounts.change import Refused
 from edgeproxy.accounts.models import CustomerNew, FlagBody, KeyNew, Leak, Rotation
+from edgeproxy.accounts.search import search
 from edgeproxy.collector import auth
 from edgeproxy.collector.answers import RETRY_LATER, answer, problem
 from edgeproxy.collector.auth import CUSTOMER
@@ -59,6 +60,10 @@ class AccountHandlers:
             if query.name not in (None, holder.customer):
                 raise auth.Denied(403, f"{holder.called} is bound to another customer")
             only["name"] = holder.customer
+        elif query.search:
+            async with self._database.reading() as connection:
+                matches = await search(connection, self._database, query.search, query.limit)
+            return answer(200, {"customers": matches})
         async with self._database.reading() as connection:
             found = await customers.listing(connection, query.cursor, query.limit + 1, **only)
         return page("customers", found, query.limit)
@@ -207,7 +212,9 @@ class AccountHandlers:
         permit: Permit | None = None,
     ) -> web.Response:
         """Answer with what a change comes to. With `dry_run` it is taken back, and what it `hides` is not told."""
-        asked = await idempotent(call) if creates and not call.query.dry_run else None
+        asked = await idempotent(call) if creates else None
+        if call.query.dry_run:
+            asked = None  # What was not done is tried anew each time.
         for again in (False, True):
             try:
                 return await self._transact(make, asked, permit, dry=call.query.dry_run, hides=hides)
@@ -256,7 +263,7 @@ async def idempotent(call: Call[Any, Any]) -> idempotency.Asked | None:
         return None
     if not IDEMPOTENCY_KEY.fullmatch(key):
         raise Refused(400, "an Idempotency-Key has 1 to 255 visible characters")
-    digest = idempotency.request_digest(call.request.method, call.request.path, call.sent)
+    digest = idempotency.request_digest(call.request.method, call.request.path_qs, call.sent)
     return idempotency.Asked(call.caller.actor, key, digest)
 
 

@@ -16,10 +16,12 @@ class AuditHandlers:
         self._database = database
 
     async def page(self, call: Call[AuditQuery, Nothing]) -> web.Response:
-        """Send entries, oldest first: `{entries, next}`; `next` is the `after` of the page that follows."""
+        """Send entries: `{entries, next}`; `next` is the `after` of the page that follows."""
         query = call.query
         only = query.model_dump(include={"actor", "action", "target"}, exclude_none=True)
         async with self._database.reading(whole=True) as connection:
-            entries = await audit.page(connection, query.after, query.limit, **only)
+            entries = await audit.page(
+                connection, query.after, query.limit, newest_first=query.order == "newest", **only
+            )
         more = {"next": entries[-1]["seq"]} if len(entries) == query.limit else {}
         return answer(200, {"entries": entries, **more})

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -12,10 +13,11 @@ from edgeproxy.accounts.audit import Entry
 from edgeproxy.accounts.ids import moment
 from edgeproxy.collector.answers import Refused, answer, problem
 from edgeproxy.collector.endpoint import Call, Nothing, Query
-from edgeproxy.collector.incoming import body_of
+from edgeproxy.collector.incoming import body_of, content_of
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import DeadLettersQuery, WhyQuery
 from edgeproxy.config.collector import Settings
+from edgeproxy.config.models import Meter
 from edgeproxy.database.database import Database
 from edgeproxy.events import dead_letters
 from edgeproxy.events.dead_letters import Letter
@@ -36,11 +38,11 @@ class EventHandlers:
         self._database = database
         self._intake = intake
         self._metrics = metrics
-        self._meters: frozenset[str] = frozenset()
+        self._meters: Mapping[str, Meter] = {}
 
     def use(self, settings: Settings) -> None:
         """Take events of the meters that these say."""
-        self._meters = frozenset(name for name, meter in settings.meters.items() if meter.count == "events")
+        self._meters = {name: meter for name, meter in settings.meters.items() if meter.count == "events"}
 
     async def take(self, call: Call[Query, Nothing]) -> web.Response:
         """Take events; the answer comes once they are on disk."""
@@ -92,7 +94,7 @@ class EventHandlers:
     async def replay(self, call: Call[Query, Nothing]) -> web.Response:
         """Count it after all, as it is or as it is sent now."""
         letter = await self._found(call.path("letter"))
-        given = await body_of(call.request, BODY_BYTES_MAX)
+        given = await content_of(call, BODY_BYTES_MAX)
         try:
             (said,) = objects(given) if given else [letter.event]
             event = read(said, self._meters, time.time())

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from aiohttp import web
 
 from edgeproxy import log
-from edgeproxy.accounts import audit
+from edgeproxy.accounts import audit, customers
 from edgeproxy.accounts.audit import Entry
 from edgeproxy.accounts.last_used import LastUsed
 from edgeproxy.collector import auth, export
@@ -18,12 +20,15 @@ from edgeproxy.collector.incoming import body_of
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import EdgeChange, UsageQuery
 from edgeproxy.config.collector import Settings
+from edgeproxy.config.meters import AggregateName
+from edgeproxy.config.models import Customer, Tier
 from edgeproxy.database.database import Database
-from edgeproxy.ledger import edges, queries
+from edgeproxy.ledger import detail, edges, queries, readings
 from edgeproxy.ledger.arrival import Arrival, Named, arrive, is_small, named
 from edgeproxy.ledger.chain import Shipper, Verdict
 from edgeproxy.ledger.ingest import REFUSED, Ingest, Outcome
 from edgeproxy.ledger.names import Names
+from edgeproxy.ledger.queries import Asked
 from edgeproxy.usage.batch import BODY_BYTES_MAX, NAME
 from edgeproxy.usage.keys_used import FIELD, read_field
 
@@ -44,11 +49,18 @@ class LedgerHandlers:
         self._metrics = metrics
         self._exports = export.Exports(database)
         self._certified = False
+        self._dimensions: frozenset[str] = frozenset()
+        self._aggregates: dict[str, AggregateName] = {}
+        self._tiers: Mapping[str, Tier] = {}
+        self._customers: Mapping[str, Customer] = {}
         self._readers = ThreadPoolExecutor(READERS, "read a batch")
 
     def use(self, settings: Settings) -> None:
         """Ask for what these say of those who ship."""
         self._certified = settings.tls is not None and settings.tls.client_ca is not None
+        self._dimensions = frozenset(name for meter in settings.meters.values() for name in meter.dimensions)
+        self._tiers, self._customers = settings.tiers, settings.customers
+        self._aggregates = {name: meter.aggregate for name, meter in settings.meters.items()}
 
     async def take(self, call: Call[Query, Nothing]) -> web.Response:
         """Take a batch; the answer comes once it is on disk."""
@@ -100,21 +112,48 @@ class LedgerHandlers:
         """
         customer = auth.customer_of(call.holder, call.query.customer)
         said = call.query.model_dump(by_alias=True, exclude_none=True)
-        question = queries.asked({**said, **({"customer": customer} if customer else {})}, time.time())
+        known = set(self._dimensions)
+        if other := queries.split_by(said) - known:
+            async with self._database.reading() as connection:
+                known |= await queries.dimensions_among(connection, other)
+        question = queries.asked({**said, **({"customer": customer} if customer else {})}, time.time(), known)
+        if call.holder.customer is not None:
+            detail.require(question, await self._detail_of(call.holder.customer), time.time())
         if question.meter is None and not question.by:
             question = replace(question, by=("meter",))
         is_csv = export.is_wanted(call.request)
+        aggregate = self._aggregates.get(question.meter or "", "sum")
+        if aggregate != "sum":
+            async with self._database.reading(whole=True) as connection:
+                found = await readings.usage(connection, question, aggregate, time.time())
+            if is_csv:
+                return export.page(call.request, question, found)
+            return await self._told(question, found)
         if is_csv and question.limit is None and question.after is None:
             return await self._exports.send(call.request, question)
         async with self._database.reading(whole=True) as connection:
             found = await queries.usage(connection, question)
             if question.meter is None:
                 whole = replace(question, by=("meter",), limit=None, after=None)
-                totals = {row["meter"]: row["value"] for row in (await queries.usage(connection, whole))["rows"]}
+                # Mostly that is what was asked for anyway.
+                is_whole = question == whole and "next" not in found
+                by_meter = found if is_whole else await queries.usage(connection, whole)
+                totals = {row["meter"]: row["value"] for row in by_meter["rows"]}
                 if len(totals) > 1:
                     found |= {"total": None, "totals": totals}
         if is_csv:
             return export.page(call.request, question, found)
+        return await self._told(question, found)
+
+    async def _detail_of(self, customer: str) -> float | None:
+        """For how many seconds a customer sees detail; None: for ever."""
+        async with self._database.reading() as connection:
+            tier = await customers.tier_of(connection, customer)
+        if tier is None and customer in self._customers:
+            tier = self._customers[customer].tier
+        return self._tiers[tier].analytics if tier is not None and tier in self._tiers else None
+
+    async def _told(self, question: Asked, found: dict[str, Any]) -> web.Response:
         unknown = await self._names.unknown_in(question, found["rows"])
         return answer(200, found | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
 

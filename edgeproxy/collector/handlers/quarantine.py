@@ -1,5 +1,7 @@
 """Batches that nobody could read."""
 
+from collections.abc import Mapping
+
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -8,9 +10,11 @@ from edgeproxy.accounts import audit
 from edgeproxy.accounts.audit import Entry
 from edgeproxy.collector.answers import Refused, answer, problem
 from edgeproxy.collector.endpoint import BYTES, Call, Nothing, Query
-from edgeproxy.collector.incoming import body_of
+from edgeproxy.collector.incoming import content_of
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import QuarantineQuery
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.models import Meter
 from edgeproxy.database.database import Database
 from edgeproxy.ledger import quarantine
 from edgeproxy.ledger.arrival import SEQ, inflate
@@ -28,6 +32,11 @@ class QuarantineHandlers:
         self._database = database
         self._names = names
         self._metrics = metrics
+        self._meters: Mapping[str, Meter] = {}
+
+    def use(self, settings: Settings) -> None:
+        """Hold dimensions to the bounds that these say."""
+        self._meters = settings.meters
 
     async def listing(self, call: Call[QuarantineQuery, Nothing]) -> web.Response:
         """List what is in quarantine."""
@@ -51,7 +60,7 @@ class QuarantineHandlers:
     async def replay(self, call: Call[Query, Nothing]) -> web.Response:
         """Count it after all, by its own body or by the one that is sent."""
         edge, seq = asked_for(call)
-        given = await body_of(call.request)
+        given = await content_of(call)
 
         async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
             after = {**done.told(), "own_body": not given}
@@ -60,7 +69,7 @@ class QuarantineHandlers:
         try:
             if given:
                 given = inflate(given, call.request.headers.get("Content-Encoding", "identity").strip().lower())
-            done = await quarantine.replay(self._database, edge, seq, given or None, record=record)
+            done = await quarantine.replay(self._database, edge, seq, given or None, record=record, meters=self._meters)
         except BadBatch as bad:
             return problem(422, f"the body {bad}")
         except quarantine.Refused as no:
@@ -68,7 +77,7 @@ class QuarantineHandlers:
         if not done.again:
             self._metrics.batches.labels(Verdict.MEND.value).inc()
             self._metrics.rows.inc(done.rows)
-            await self._names.found((customer for customer, _, _ in done.begun), (meter for _, meter, _ in done.begun))
+            await self._names.found((customer for customer, *_ in done.begun), (meter for _, meter, *_ in done.begun))
             log.get().info("a batch was replayed", edge=edge, seq=seq, rows=done.rows, total=done.total)
         return answer(200, done.told())
 

@@ -12,11 +12,12 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import BestRegionQuery, RegionReports
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Regions
+from edgeproxy.config.parsers import ip_of
 from edgeproxy.config.regions import Measured
 from edgeproxy.database.database import Database
 from edgeproxy.regions.choice import choose
 from edgeproxy.regions.latencies import Latencies, Report
-from edgeproxy.regions.networks import network_of, read_ip
+from edgeproxy.regions.networks import network_of
 
 
 class RegionHandlers:
@@ -86,7 +87,7 @@ class RegionHandlers:
 
 def network_named(written: str) -> str:
     """Return the network of an address, or of a network such as DNS servers are told of; raises Refused."""
-    address = read_ip(written.partition("/")[0])
+    address = ip_of(written.partition("/")[0])
     try:
         if address is None:
             raise ValueError

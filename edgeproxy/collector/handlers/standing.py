@@ -1,13 +1,17 @@
 """The collector itself: whether it is alive and ready, its metrics, and what its endpoints are."""
 
 import asyncio
+import time
 
 from aiohttp import web
 
 from edgeproxy import log
+from edgeproxy.billing import standing as billing_standing
 from edgeproxy.collector.answers import answer
 from edgeproxy.collector.endpoint import Call, Nothing, Query
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
+from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.ledger import edges
 from edgeproxy.ledger.ingest import Ingest
@@ -25,8 +29,13 @@ class StandingHandlers:
         self._metrics = metrics
         self.unready: str | None = "starting"
         """Why it does not serve; None where it does."""
+        self._billing: Billing | None = None
         self.description = b""
         """The OpenAPI description, as JSON."""
+
+    def use(self, settings: Settings) -> None:
+        """Tell of billing as these have it."""
+        self._billing = settings.billing
 
     async def healthz(self, _: Call[Query, Nothing]) -> web.Response:
         """Alive."""
@@ -50,13 +59,15 @@ class StandingHandlers:
 
     async def metrics(self, _: Call[Query, Nothing]) -> web.Response:
         """For Prometheus."""
-        standing = None
+        standing = billing = None
         try:
             async with asyncio.timeout(READY_TIMEOUT), self._database.reading(whole=True) as connection:
                 standing = await edges.standing(connection)
+                if self._billing is not None:
+                    billing = await billing_standing.read(connection, self._billing, time.time())
         except Exception as failure:  # Whatever it is, the rest is to be told.
             log.get().warning("what edges are like is not known now", why=reason(failure))
-        told = self._metrics.exposition(standing is not None and self._unable() is None, standing)
+        told = self._metrics.exposition(standing is not None and self._unable() is None, standing, billing)
         return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
 
     async def openapi(self, _: Call[Query, Nothing]) -> web.Response:

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
+from edgeproxy.config import models
+from edgeproxy.config.allowance import ANONYMOUS, Allowance, allowance_of, unknown_in, with_caps, with_key
 from edgeproxy.config.models import BurstCredits, Quota
-from edgeproxy.config.plans import ANONYMOUS, Plan, plan_of, unknown_in, with_key
 from edgeproxy.config.units import Rate
 
 TIERS = """\
@@ -25,21 +26,21 @@ CREDITS = BurstCredits(earn=Rate(10, 1.0), max=600)
 MONTHLY = Quota(meter="requests", per="month", included=1000)
 
 
-def plan(loaded, tier, own=""):
+def allowance(loaded, tier, own=""):
     settings = loaded(TIERS + f"  acme: {{tier: {tier}{own}}}\n")
-    return plan_of(settings.tiers[tier], settings.customers["acme"])
+    return allowance_of(settings.tiers[tier], settings.customers["acme"])
 
 
 def test_a_customer_without_anything_of_their_own_has_what_the_tier_says(loaded):
-    found = plan(loaded, "pro")
+    found = allowance(loaded, "pro")
     assert [limit.count for limit in found.limits] == [600]
-    assert found == Plan(found.limits, 10, (MONTHLY,), CREDITS, 3, "Call us")
-    assert plan(loaded, "free") == Plan((), None, (), None, 0, None)
+    assert found == Allowance(found.limits, 10, (MONTHLY,), CREDITS, None, 3, "Call us")
+    assert allowance(loaded, "free") == Allowance((), None, (), None, None, 0, None)
 
 
 @pytest.mark.parametrize("tier", ["pro", "free"])
 def test_who_is_no_customer_has_what_the_tier_says(loaded, tier):
-    assert plan_of(loaded(TIERS.removesuffix("customers:\n")).tiers[tier], None) == plan(loaded, tier)
+    assert allowance_of(loaded(TIERS.removesuffix("customers:\n")).tiers[tier], None) == allowance(loaded, tier)
 
 
 @pytest.mark.parametrize(
@@ -66,20 +67,20 @@ def test_who_is_no_customer_has_what_the_tier_says(loaded, tier):
 def test_what_customers_have_of_their_own_replaces_what_the_tier_says_of_it_and_nothing_else(
     loaded, tier, own, field, value
 ):
-    of_tier, of_customer = plan(loaded, tier), plan(loaded, tier, f", {own}")
+    of_tier, of_customer = allowance(loaded, tier), allowance(loaded, tier, f", {own}")
     assert of_customer == dataclasses.replace(of_tier, **{field: value})
 
 
-def test_a_plan_cannot_be_changed(loaded):
+def test_an_allowance_cannot_be_changed(loaded):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        plan(loaded, "pro").priority = 5
+        allowance(loaded, "pro").priority = 5
 
 
 def test_the_tier_of_those_without_a_key_is_one_that_can_be_defined(loaded):
     assert ANONYMOUS in loaded(f"tiers: {{{ANONYMOUS}: {{limits: [{{rate: 1/s}}]}}}}\n").tiers
 
 
-def test_it_is_told_what_a_plan_rests_on_and_is_not_there(loaded):
+def test_it_is_told_what_an_allowance_rests_on_and_is_not_there(loaded):
     quotas = ", quotas: [{meter: requests, per: day, included: 1}, {meter: requests, per: month, included: 1}]"
     settings = loaded(TIERS + f"  acme: {{tier: pro{quotas}}}\n")
     acme = settings.customers["acme"]
@@ -96,10 +97,40 @@ def test_a_key_has_its_own_limits_beside_those_of_the_customer(loaded):
         f"keys: [{{sha256: {'a' * 64}, customer: acme}}, "
         f"{{sha256: {'b' * 64}, customer: acme, limits: [{{rate: 5/min}}, {{rate: 1/s}}]}}]\n"
     )
-    whole = plan_of(settings.tiers["pro"], settings.customers["acme"])
+    whole = allowance_of(settings.tiers["pro"], settings.customers["acme"])
     bare, limited = settings.keys
     assert with_key(whole, bare) == whole
     held = with_key(whole, limited)
     assert [(limit.name, limit.count, limit.scope) for limit in held.limits] == [
         ("pro", 600, "customer"), ("key", 5, "key"), ("key-2", 1, "key"),
     ]  # fmt: skip
+
+
+COST = "meters: {cost: {count: response_header, header: X-Cost}, requests: {count: requests}}\n"
+
+
+@pytest.mark.parametrize(
+    ("caps", "limits", "quotas"),
+    [
+        ("{session: 100000/60min, day: 500000, request: 5}", [("session", 100_000, "X-Cost")], [("cost-day", 500_000)]),
+        ("{request: 5}", [], []),
+        ("{}", [], []),
+    ],
+)
+def test_caps_are_a_limit_and_a_quota_of_what_is_spent(loaded, caps, limits, quotas):
+    settings = loaded(COST + TIERS + f"  acme: {{tier: pro, caps: {caps}}}\n")
+    whole = allowance_of(settings.tiers["pro"], settings.customers["acme"])
+    held = with_caps(whole, settings.meters)
+    assert [(limit.name, limit.count, limit.cost_header) for limit in held.limits[1:]] == limits
+    assert [(quota.name, quota.included) for quota in held.quotas[1:]] == quotas
+    assert all(quota.cap == "hard" for quota in held.quotas[1:])
+    assert all(limit.scope == "spending" for limit in held.limits[1:])
+
+
+def test_who_has_no_caps_has_no_more_limits(loaded):
+    settings = loaded(TIERS + "  acme: {tier: pro}\n")
+    whole = allowance_of(settings.tiers["pro"], settings.customers["acme"])
+    assert with_caps(whole, settings.meters) is whole
+    capped = settings.customers["acme"].model_copy(update={"caps": models.Caps(day=5)})
+    assert unknown_in(capped, settings.tiers, settings.meters) == "meter cost"
+    assert allowance_of(settings.tiers["pro"].model_copy(update={"caps": capped.caps}), capped).caps == capped.caps

@@ -1,0 +1,94 @@
+"""Contacts: who may sign in for a customer, by a link that is sent to their address."""
+
+from typing import Annotated
+
+import sqlalchemy as sa
+from pydantic import BeforeValidator, WithJsonSchema
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.accounts import audit, customers
+from edgeproxy.accounts.audit import Caller, Entry
+from edgeproxy.accounts.models import Body
+from edgeproxy.config.pages import MAILBOX, read_mailbox
+from edgeproxy.config.units import wrong
+from edgeproxy.database.page_tables import contacts, sessions, sign_in_links
+from edgeproxy.database.schema import customers as customers_table
+
+CONTACTS_MAX = 50
+"""Contacts of a customer."""
+CUSTOMERS_MAX = 20
+"""Customers of one contact that are sent a link."""
+LABEL = "contact:"
+"""How the audit log's names of contacts begin."""
+
+
+def read_contacts(value: object) -> tuple[str, ...]:
+    """Read a list of addresses; they are the same in capitals."""
+    hint = f"a list of at most {CONTACTS_MAX} addresses"
+    if not isinstance(value, list | tuple) or len(value) > CONTACTS_MAX:
+        raise wrong("cannot be used", hint)
+    return tuple(sorted({read_mailbox(one).lower() for one in value}))
+
+
+EMAILS = {"type": "array", "maxItems": CONTACTS_MAX, "items": {"type": "string", "pattern": f"^{MAILBOX.pattern}$"}}
+
+
+class Contacts(Body):
+    """All contacts of a customer."""
+
+    emails: Annotated[tuple[str, ...], BeforeValidator(read_contacts), WithJsonSchema(EMAILS)]
+
+
+class ContactsTold(TypedDict):
+    """Who may sign in for a customer."""
+
+    emails: list[str]
+
+
+def label_of(email: str) -> str:
+    """Return what the audit log calls a contact."""
+    return f"{LABEL}{email}"
+
+
+async def listing(connection: AsyncConnection, ref: str) -> list[str]:
+    """List the contacts of a customer by id or name; raises Refused."""
+    owner = await customers.find(connection, ref)
+    wanted = sa.select(contacts.c.email).where(contacts.c.customer == owner.id).order_by(contacts.c.email)
+    return list((await connection.execute(wanted)).scalars())
+
+
+async def put(connection: AsyncConnection, caller: Caller, ref: str, said: Contacts) -> ContactsTold:
+    """Have these be all contacts of a customer; the sessions of those who are none any more end. Raises Refused."""
+    owner = await customers.find(connection, ref, lock=True)
+    before = await listing(connection, owner.id)
+    after = list(said.emails)
+    if after != before:
+        gone, new = set(before) - set(after), set(after) - set(before)
+        mine = contacts.c.customer == owner.id
+        await connection.execute(sa.delete(contacts).where(mine, contacts.c.email.in_(gone)))
+        if new:
+            await connection.execute(sa.insert(contacts), [{"email": one, "customer": owner.id} for one in new])
+        labels = [label_of(one) for one in gone]
+        for table in (sessions, sign_in_links):
+            theirs = (table.c.customer == owner.name) & table.c.label.in_(labels)
+            await connection.execute(sa.delete(table).where(theirs))
+        entry = Entry("customer.contacts", owner.name, {"emails": before}, {"emails": after})
+        await audit.append(connection, caller, entry)
+    return {"emails": after}
+
+
+async def customers_of(connection: AsyncConnection, email: str) -> list[str]:
+    """List the names of the customers for whom somebody may sign in."""
+    joined = contacts.join(customers_table, customers_table.c.id == contacts.c.customer)
+    theirs = (contacts.c.email == email.lower()) & customers_table.c.deleting_since.is_(None)
+    wanted = sa.select(customers_table.c.name).select_from(joined).where(theirs).order_by(customers_table.c.name)
+    return list((await connection.execute(wanted.limit(CUSTOMERS_MAX))).scalars())
+
+
+async def may_sign_in(connection: AsyncConnection, label: str, customer: str | None) -> bool:
+    """Whether who has a link may use it still: a contact that is none any more may not, nor one of a customer who is
+    being deleted. Links that a command has printed are of nobody who could be removed."""
+    if customer is None or not label.startswith(LABEL):
+        return True
+    return customer in await customers_of(connection, label.removeprefix(LABEL))

@@ -1,0 +1,126 @@
+"""The jobs of billing beside requests: events are applied, lost ones looked for, and charging is followed.
+
+Events are one collector's at a time, whoever holds the lock.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from edgeproxy import log
+from edgeproxy.accounts.change import Refused
+from edgeproxy.billing import charging, dunning, invoices, meter_reports, purchases, reconcile_credits
+from edgeproxy.billing.charging import Charging
+from edgeproxy.billing.payloads import Payloads
+from edgeproxy.billing.processor import POLL_SECONDS, Absent, Processor
+from edgeproxy.billing.stripe import Stripe, secret_key, webhook_secrets
+from edgeproxy.billing.stripe_objects import StripeObjects
+from edgeproxy.billing.webhook import REPORT
+from edgeproxy.config.collector import Settings
+from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.single_runner import alone
+from edgeproxy.tasks import Tasks
+
+LOOK_SECONDS = 2.0
+"""Seconds between two looks at what people have said about charging: it holds everywhere within five."""
+EVENTS_SECONDS = 1.0
+"""Seconds between two looks for events to apply."""
+UNPAID_SECONDS = 60.0
+"""Seconds between two looks for who has not paid, or has."""
+BALANCES_SECONDS = 300.0
+"""Seconds between two times that credit entries are held against balances."""
+STAND_BY_SECONDS = 5.0
+"""Seconds after which a collector asks again for a job that another one does."""
+
+
+class Job(NamedTuple):
+    """What is done again and again: its name, the seconds between two times, and what it is."""
+
+    name: str
+    seconds: float
+    work: Callable[[], Awaitable[object]]
+
+
+def processor_of(settings: Settings, database: Database, stripe: Stripe, applied: Callable[[float], None]) -> Processor:
+    """Make what applies events, each type of object by its own room; raises Unusable."""
+    assert settings.billing is not None
+    way = settings.billing.stripe
+    # The key of the API is there in any case; secrets of webhooks may come later.
+    payloads = Payloads([*webhook_secrets(way), secret_key(way, os.environ)])
+    table = {"invoice": invoices.apply, **purchases.APPLIED, REPORT: meter_reports.apply}
+    return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, applied=applied)
+
+
+class BillingJobs:
+    """The jobs of one collector. `known` gives what the file says now; `tell` hears now and then who is charged."""
+
+    def __init__(self, database: Database, known: Callable[[], Settings], tell: Callable[[Charging], None]) -> None:
+        self._database = database
+        self._known = known
+        self._tell = tell
+        self._seldom = log.Seldom(60.0)
+
+    def start(self, tasks: Tasks, processor: Processor | None) -> None:
+        """Begin all jobs; events are left alone where there is no way to Stripe."""
+        tasks.start("charging", self._every(Job("charging", LOOK_SECONDS, self._follow)))
+        books = (Job("unpaid", UNPAID_SECONDS, self._dun), Job("balances", BALANCES_SECONDS, self._reconcile))
+        tasks.start("billing books", self._alone("billing-books", books))
+        if processor is not None:
+            jobs = (Job("events", EVENTS_SECONDS, processor.step), Job("poll", POLL_SECONDS, processor.poll))
+            tasks.start("webhooks", self._alone("billing-webhooks", jobs))
+
+    async def _follow(self) -> None:
+        """Do what the file says about charging, and know what holds."""
+        billing = self._known().billing
+        if billing is None:
+            return
+        async with self._database.reading() as connection:
+            now = await charging.read(connection, billing)
+        if charging.is_behind(now, billing):
+            try:
+                async with self._database.writing() as connection:
+                    await charging.follow(connection, billing)
+                    now = await charging.read(connection, billing)
+            except Refused:
+                pass  # Another collector has done it.
+        self._tell(now)
+
+    async def _dun(self) -> None:
+        """Pause who has not paid, and release who has."""
+        settings = self._known()
+        if settings.billing is None or settings.billing.mode == "off":
+            return
+        async with self._database.writing() as connection:
+            if (await charging.read(connection, settings.billing)).is_on:
+                await dunning.step(connection, settings, time.time())
+
+    async def _reconcile(self) -> None:
+        """Hold credit entries against balances."""
+        if self._known().billing is not None:
+            async with self._database.writing() as connection:
+                await reconcile_credits.with_balances(connection, time.time())
+
+    async def _alone(self, lock: str, jobs: tuple[Job, ...]) -> None:
+        """Do jobs while no other collector does, until cancelled."""
+        while True:
+            try:
+                async with alone(self._database, lock) as is_ours:
+                    if is_ours:
+                        await asyncio.gather(*(self._every(job) for job in jobs))
+            except LOST as failure:
+                self._seldom.error("the lock of a job cannot be had", reason(failure))
+            await asyncio.sleep(STAND_BY_SECONDS)
+
+    async def _every(self, job: Job) -> None:
+        """Do a job for ever, whatever becomes of it."""
+        while True:
+            began = time.monotonic()
+            try:
+                await job.work()
+            except (*LOST, Absent) as failure:
+                self._seldom.error(f"{job.name} could not go on, and is tried again", reason(failure))
+            except Exception as unforeseen:
+                self._seldom.error(f"{job.name} failed, and is tried again", repr(unforeseen), exc_info=unforeseen)
+            await asyncio.sleep(max(0.0, job.seconds - (time.monotonic() - began)))

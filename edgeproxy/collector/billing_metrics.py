@@ -1,0 +1,31 @@
+"""What the metrics of billing are, of its figures."""
+
+from prometheus_client.core import GaugeMetricFamily
+
+from edgeproxy.billing.standing import Standing
+
+
+def of_billing(standing: Standing) -> list[GaugeMetricFamily]:
+    """Tell how billing is."""
+    found = [
+        _labelled("billing_outbox_rows", "Usage on its way to Stripe, by state", "state", standing.rows),
+        _one("billing_export_lag_seconds", "Since the end of the oldest slice that Stripe lacks", standing.lag),
+        _labelled("billing_webhook_events", "Events of Stripe's, by state", "state", standing.events),
+        _labelled("billing_drift_ratio", "What share differed at the last reconciliation", "kind", standing.drift),
+        _one("billing_rollout_percent", "Percent of customers that are charged", standing.percent),
+    ]
+    if standing.is_charging is not None:
+        found.append(_one("billing_charging", "1 unless charging is stopped", int(standing.is_charging)))
+    return found
+
+
+def _one(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, about, value=value)
+
+
+def _labelled(name: str, about: str, label: str, values: object) -> GaugeMetricFamily:
+    made = GaugeMetricFamily(name, about, labels=[label])
+    assert isinstance(values, dict)
+    for said, value in values.items():
+        made.add_metric([str(said)], value)
+    return made

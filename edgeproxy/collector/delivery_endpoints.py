@@ -1,0 +1,50 @@
+"""The endpoints of delivery: webhooks, roll-out, reconciliation."""
+
+from typing import Any
+
+from edgeproxy.collector import delivery_models as models
+from edgeproxy.collector.endpoint import ANYONE, BILLING, JSON, Endpoint, HeadField
+from edgeproxy.collector.handlers.delivery import DeliveryHandlers
+
+SIGNATURE = {"Stripe-Signature": HeadField({"type": "string", "maxLength": 1000}, required=True)}
+
+
+def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], ...]:
+    """List them."""
+    return (
+        Endpoint(
+            *("POST", "/billing/webhooks/stripe", ANYONE, delivery.take),
+            "Take an event of Stripe's, by its signature; answered once it is on disk.",
+            media=(JSON,),
+            answers=models.Received,
+            fields=SIGNATURE,
+            refuses=(404, 413),
+        ),
+        Endpoint(
+            *("GET", "/billing/webhooks", BILLING, delivery.webhooks, "Events of Stripe's, without their payload."),
+            query=models.WebhooksQuery,
+            answers=models.EventsTold,
+        ),
+        Endpoint(
+            *("POST", "/billing/webhooks/{event}/replay", BILLING, delivery.replay),
+            "Apply an event once more, of those kept here or else of Stripe's.",
+            answers=models.Replayed,
+            status=202,
+            refuses=(409,),
+        ),
+        Endpoint(
+            *("GET", "/billing/reconciliation", BILLING, delivery.reconciliation),
+            "What was held against what, and what to do about each row that differs.",
+            query=models.ReconciliationQuery,
+            answers=models.ReconciliationsTold,
+            refuses=(404,),
+        ),
+        Endpoint(
+            *("PUT", "/billing/rollout", BILLING, delivery.change_rollout),
+            "Charge more customers, fewer or nobody. A step up is refused while a gate is closed.",
+            sends=models.RolloutChange,
+            answers=models.RolloutTold,
+            sensitive=True,
+            refuses=(404, 409),
+        ),
+    )

@@ -1,0 +1,140 @@
+"""What is sent to the endpoints of delivery, and what they answer."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from edgeproxy.billing.drift import Kind
+from edgeproxy.billing.receiver import LISTED_MAX
+from edgeproxy.collector.endpoint import Query
+from edgeproxy.collector.models import Boolean, exact, in_query
+from edgeproxy.config.units import Whole
+
+MILLISECONDS_MAX = 10**15
+
+Why = Annotated[str, Field(min_length=1, max_length=500)]
+Message = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]
+
+
+class WebhooksQuery(Query):
+    """Which events."""
+
+    state: Literal["waiting", "applied", "ignored", "other_mode", "dead"] | None = None
+    before: Annotated[int | None, BeforeValidator(Whole(0, MILLISECONDS_MAX)), in_query(0, MILLISECONDS_MAX)] = None
+    """Those received before this Unix millisecond."""
+    limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = LISTED_MAX
+
+
+class ReconciliationQuery(Query):
+    """Which reconciliations."""
+
+    kind: Kind | None = None
+    limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = 30
+
+
+class RolloutChange(BaseModel):
+    """How the roll-out goes on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    percent: Annotated[int, exact(int, "a whole number from 0 to 100", 0, 100)] | None = None
+    """How many percent of customers are charged under `mode: live`."""
+    force: Why | None = None
+    """Why it goes on with gates that are closed."""
+    charging: Boolean | None = None
+    """False: nobody is charged from now on; true: customers are again."""
+    message: Message | None = None
+    """What customers are told while nobody is charged."""
+    why: Why
+    """For the audit log."""
+
+
+class EventTold(TypedDict):
+    """An event of Stripe's."""
+
+    id: str
+    type: str
+    object: str
+    state: str
+    source: str
+    attempts: int
+    error: str | None
+    livemode: bool
+    created: str
+    received: str
+    applied: str | None
+
+
+class EventsTold(TypedDict):
+    """Events of Stripe's, and how many there are in each state."""
+
+    events: list[EventTold]
+    states: dict[str, int]
+
+
+class Received(TypedDict):
+    """An event that is kept."""
+
+    received: str
+
+
+class Replayed(TypedDict):
+    """An event that is applied once more."""
+
+    event: str
+    state: str
+
+
+class DriftRow(TypedDict):
+    """A number in both books."""
+
+    customer: str
+    meter: str
+    ours: int
+    theirs: int
+    do: str
+
+
+class ReconciliationTold(TypedDict):
+    """What was held against what."""
+
+    id: str
+    kind: str
+    about: str
+    since: str
+    until: str
+    at: str
+    compared: int
+    units: int
+    different: int
+    ratio: float
+    level: str
+    rows: list[DriftRow]
+
+
+class ReconciliationsTold(TypedDict):
+    """Reconciliations, the latest first."""
+
+    reconciliations: list[ReconciliationTold]
+
+
+class GateTold(TypedDict):
+    """A condition of a step."""
+
+    name: str
+    wanted: str
+    figure: str
+    is_open: bool
+
+
+class RolloutTold(TypedDict):
+    """Who is charged now."""
+
+    mode: str
+    percent: int
+    allow: list[str]
+    charging: bool
+    message: str | None
+    stopped_by: str | None
+    gates: list[GateTold]

@@ -1,0 +1,30 @@
+"""Who may sign in for a customer."""
+
+from typing import Any
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.accounts import contacts
+from edgeproxy.accounts.contacts import Contacts
+from edgeproxy.collector.answers import answer
+from edgeproxy.collector.endpoint import Call, Nothing, Query
+from edgeproxy.collector.handlers.accounts import AccountHandlers
+from edgeproxy.collector.models import ChangeQuery
+
+
+class ContactHandlers(AccountHandlers):
+    """Makes changes of contacts as those of other accounts are made."""
+
+    async def contacts(self, call: Call[Query, Nothing]) -> web.Response:
+        """List the contacts of a customer."""
+        async with self._database.reading() as connection:
+            return answer(200, {"emails": await contacts.listing(connection, call.path("customer"))})
+
+    async def put_contacts(self, call: Call[ChangeQuery, Contacts]) -> web.Response:
+        """Have these be all contacts of a customer."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            return 200, await contacts.put(connection, call.caller, call.path("customer"), call.body), None
+
+        return await self._change(call, make)

@@ -1,0 +1,144 @@
+"""What goes to Stripe and comes from there: webhooks, whether anybody is charged, and reconciliation."""
+
+import time
+from typing import Any
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.accounts import audit
+from edgeproxy.accounts.audit import Entry
+from edgeproxy.accounts.ids import now_ms
+from edgeproxy.billing import charging, gating, receiver, reconciliations, rollout, webhook
+from edgeproxy.billing.payloads import Payloads
+from edgeproxy.billing.processor import Absent, Processor
+from edgeproxy.billing.receiver import Received
+from edgeproxy.billing.stripe import webhook_secrets
+from edgeproxy.collector.answers import Refused, answer
+from edgeproxy.collector.delivery_models import ReconciliationQuery, RolloutChange, WebhooksQuery
+from edgeproxy.collector.endpoint import Call, Nothing, Query
+from edgeproxy.collector.incoming import body_of
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector import Settings
+from edgeproxy.database.database import Database
+
+NOT_SOLD = "nothing is billed here: the collector's file has no billing"
+
+
+class DeliveryHandlers:
+    """Takes what Stripe tells, and tells what people ask."""
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._billing: Billing | None = None
+        self._secrets: tuple[str, ...] = ()
+        """Of webhooks: whoever signs by one of these is Stripe."""
+        self.processor: Processor | None = None
+        """Applies events; None where there is no way to Stripe."""
+
+    def use(self, settings: Settings) -> None:
+        """Bill as these say; raises Unusable."""
+        self._billing = settings.billing
+        self._secrets = () if settings.billing is None else webhook_secrets(settings.billing.stripe)
+
+    def _must_bill(self) -> Billing:
+        if self._billing is None:
+            raise Refused(404, NOT_SOLD)
+        return self._billing
+
+    async def take(self, call: Call[Query, Nothing]) -> web.Response:
+        """Take an event: it is kept before it is acknowledged."""
+        billing = self._must_bill()
+        if not self._secrets:
+            raise Refused(404, "no webhook secret is configured, so no event can be verified")
+        sent = await body_of(call.request, webhook.BYTES_MAX)
+        if len(sent) > webhook.BYTES_MAX:
+            raise Refused(413, f"an event has at most {webhook.BYTES_MAX} bytes", headers={"Connection": "close"})
+        try:
+            webhook.verify(sent, call.request.headers.get("Stripe-Signature"), self._secrets, time.time())
+            event = webhook.read(sent)
+        except (webhook.Forged, webhook.Unreadable) as no:
+            self._metrics.webhooks_refused.inc()
+            raise Refused(400, str(no)) from None
+        async with self._database.writing() as connection:
+            payloads = Payloads(self._secrets)
+            await receiver.keep(connection, [Received(event, sent)], payloads, live=billing.stripe.live, now=now_ms())
+        return answer(200, {"received": event.id})
+
+    async def webhooks(self, call: Call[WebhooksQuery, Nothing]) -> web.Response:
+        """List events of Stripe's, the latest first."""
+        query = call.query
+        async with self._database.reading(whole=True) as connection:
+            found = await receiver.listing(connection, query.state, query.before, query.limit)
+            states = await receiver.standing(connection)
+        return answer(200, {"events": found, "states": states})
+
+    async def replay(self, call: Call[Query, Nothing]) -> web.Response:
+        """Have an event applied once more."""
+        self._must_bill()
+        event = call.path("event")
+        if self.processor is None:
+            raise Refused(409, "with mode: off nothing is asked of Stripe")
+        try:
+            is_there = webhook.ID.fullmatch(event) is not None and await self.processor.replay(event)
+        except Absent as why:
+            raise Refused(503, f"the event is not kept here, and Stripe does not answer: {why}") from None
+        if not is_there:
+            raise Refused(404, "neither this database nor Stripe has such an event of this mode")
+        async with self._database.writing() as connection:
+            await audit.append(connection, call.caller, Entry("billing.replay", f"event {event}"))
+        return answer(202, {"event": event, "state": "waiting"})
+
+    async def reconciliation(self, call: Call[ReconciliationQuery, Nothing]) -> web.Response:
+        """Tell what was held against what, both numbers of each row that differs, and what to do about it."""
+        self._must_bill()
+        async with self._database.reading(whole=True) as connection:
+            found = await reconciliations.listing(connection, call.query.kind, call.query.limit)
+        return answer(200, {"reconciliations": found})
+
+    async def change_rollout(self, call: Call[Query, RolloutChange]) -> web.Response:
+        """Charge more customers, or fewer, or nobody."""
+        billing, said = self._must_bill(), call.body
+        async with self._database.writing() as connection:
+            now = await charging.read(connection, billing)
+            gates = []
+            if said.percent is not None:
+                gates = await self._step(connection, call, now, billing)
+            if said.charging is False:
+                await charging.stop(connection, call.caller, said.message or charging.NO_CHARGE, said.why)
+            elif said.charging is True:
+                if not charging.says_on(billing):
+                    raise Refused(409, "the collector's file stops charging: change it there, and reload")
+                await charging.resume(connection, call.caller, said.why)
+            then = await charging.read(connection, billing)
+        return answer(200, {**told(then), "gates": [gate._asdict() for gate in gates]})
+
+    async def _step(
+        self, connection: AsyncConnection, call: Call[Query, RolloutChange], now: charging.Charging, billing: Billing
+    ) -> list[rollout.Gate]:
+        """Go to another percentage, if the gates let that be or somebody forces it; raises Refused."""
+        said = call.body
+        assert said.percent is not None
+        figures = await gating.figures(connection, now, time.time())
+        gates = rollout.gates(now.percent, said.percent, figures)
+        closed = [gate for gate in gates if not gate.is_open]
+        if closed and said.force is None:
+            why = "; ".join(f"{gate.name}: {gate.figure}, wanted {gate.wanted}" for gate in closed)
+            raise Refused(409, f"gates are closed: {why}. Wait, or send force with a reason")
+        why = said.why if said.force is None else f"{said.why}; forced past {len(closed)} gates: {said.force}"
+        await charging.set_percent(connection, call.caller, said.percent, why)
+        return gates
+
+
+def told(now: charging.Charging) -> dict[str, Any]:
+    """Tell of the roll-out."""
+    return {
+        "mode": now.mode,
+        "percent": now.percent,
+        "allow": sorted(now.allow),
+        "charging": now.is_on,
+        "message": now.message,
+        "stopped_by": now.stopped_by,
+    }

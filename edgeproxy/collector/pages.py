@@ -1,0 +1,67 @@
+"""Pages in the collector's service: what they are given, and what runs for them."""
+
+import sys
+
+from aiohttp import web
+
+from edgeproxy import log
+from edgeproxy.collector.app import Service
+from edgeproxy.collector.code_flow import CodeFlow
+from edgeproxy.collector.inside import Inside
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.parsers import is_loopback
+from edgeproxy.database.database import Database
+from edgeproxy.pages import console, plans, portal
+from edgeproxy.pages.checks import Checks
+from edgeproxy.pages.forms import origin_of
+from edgeproxy.pages.sign_in import SignIn
+from edgeproxy.pages.site import Site
+from edgeproxy.pages.status import Status
+from edgeproxy.tasks import Tasks
+
+
+class PagesService:
+    """The pages of a collector whose settings have some."""
+
+    def __init__(self, database: Database, settings: Settings, service: Service) -> None:
+        assert settings.pages is not None
+        self._settings = settings
+        pages, url = settings.pages, url_of(settings)
+        inside = Inside(service, service.endpoints)
+        self.site = Site(database, pages, url, inside, lambda: service.settings)
+        issuer = None
+        if settings.operators is not None:
+            issuer = CodeFlow(service.callers, settings.operators, pages)
+        self._sign_in = SignIn(self.site, issuer)
+        self._checks = Checks(database, pages.status)
+        self._status = Status(database, pages.status, url, self._checks)
+
+    def add_to(self, application: web.Application) -> None:
+        """Serve them beside the endpoints."""
+        shown = [*self._sign_in.pages(), *console.pages(), *portal.pages()]
+        if self._settings.billing is not None:
+            shown += plans.pages()
+        self.site.add_to(application, shown)
+        self._status.add_to(application)
+
+    async def begin(self, tasks: Tasks) -> None:
+        """Begin what runs for them, and print the link for the first operator where there is no issuer."""
+        tasks.start("checks", self._checks.run())
+        tasks.start("status", self._status.run())
+        if self._settings.operators is not None:
+            return
+        if not is_loopback(self._settings.listen.host):
+            log.get().warning("no operator can sign in: write operators, or listen on this host alone")
+            return
+        # Not in the log, which others may read: who has it is an admin.
+        print(
+            f"edgeproxy: operators sign in, once and within an hour, at {await self._sign_in.first_link()}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def url_of(settings: Settings) -> str:
+    """Return how browsers reach the pages, without a slash at its end."""
+    assert settings.pages is not None
+    return origin_of(settings.pages.url or f"{'https' if settings.tls else 'http'}://{settings.listen}")

@@ -1,0 +1,46 @@
+"""Keeps the hub's copy of what edges must know of quotas up to date."""
+
+import asyncio
+
+import orjson
+
+from edgeproxy import log
+from edgeproxy.collector.quota_watch import QuotaWatch
+from edgeproxy.config.models import Hub
+from edgeproxy.database.database import LOST, reason
+from edgeproxy.directory.counted_copy import Away, CountedCopy, ResponseError
+
+LOOK_SECONDS = 2.0
+"""Seconds after which it is seen what the hub has, though there is nothing new: it may have been emptied."""
+RETRY_SECONDS = 2.0
+"""Seconds until it is tried again."""
+
+
+class QuotaCopy:
+    """The copy in one hub."""
+
+    def __init__(self, hub: Hub, watch: QuotaWatch) -> None:
+        self._copy = CountedCopy(hub)
+        self._watch = watch
+        self._seldom = log.Seldom(60.0)
+
+    async def run(self) -> None:
+        """Copy, for ever."""
+        try:
+            while True:
+                try:
+                    await self.step()
+                except (Away, ResponseError, ValueError, *LOST) as why:
+                    told = reason(why) if isinstance(why, LOST) else str(why)
+                    self._seldom.error("quotas could not be copied to the hub, and are copied again", told)
+                    await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            await self._copy.close()
+
+    async def step(self) -> None:
+        """Copy what the hub lacks, once there is something or a while is over."""
+        known = await self._copy.newest()
+        newest, changes = await self._watch.behind(known, LOOK_SECONDS)
+        if changes:
+            lines = [(seq, orjson.dumps(said._asdict())) for seq, said in changes]
+            await self._copy.append(lines, anew=known == 0 or known > newest)

@@ -1,0 +1,101 @@
+"""What holds a customer: the tier, and what the customer has of their own instead."""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+from edgeproxy.config.models import BurstCredits, Caps, Customer, Key, Limit, Meter, Quota, Tier
+
+ANONYMOUS = "anonymous"
+"""The tier that holds requests without a key on open routes, by their address."""
+
+COST = "cost"
+"""The meter that caps are of, in millicredits."""
+SESSION = "session"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """All that a tier says, with nothing left to look up elsewhere."""
+
+    limits: tuple[Limit, ...]
+    concurrency: int | None
+    """Requests at once; None: any number."""
+    quotas: tuple[Quota, ...]
+    burst_credits: BurstCredits | None
+    caps: Caps | None
+    priority: int
+    """The larger, the later shed."""
+    message: str | None
+    """What is said on refusal, beside why."""
+
+
+def allowance_of(tier: Tier, customer: Customer | None) -> Allowance:
+    """Return the limits of a customer of this tier; None: of a customer of whom nothing else is known."""
+    if customer is None:
+        return Allowance(
+            tier.limits, tier.concurrency, tier.quotas, tier.burst_credits, tier.caps, tier.priority, tier.message
+        )
+    concurrency, credits = customer.concurrency, customer.burst_credits
+    return Allowance(
+        limits=_own(customer.limits, tier.limits),
+        concurrency=None if concurrency == "none" else _own(concurrency, tier.concurrency),
+        quotas=_own(customer.quotas, tier.quotas),
+        burst_credits=None if credits == "off" else _own(credits, tier.burst_credits),
+        caps=_own(customer.caps, tier.caps),
+        priority=_own(customer.priority, tier.priority),
+        message=_own(customer.message, tier.message),
+    )
+
+
+def with_key(allowance: Allowance, key: Key) -> Allowance:
+    """Return the allowance with the limits of a key, which come in the place of those that count the same of it."""
+    if not key.limits:
+        return allowance
+    own = {_counted(limit) for limit in key.limits}
+    return replace(
+        allowance, limits=(*(limit for limit in allowance.limits if _counted(limit) not in own), *key.limits)
+    )
+
+
+class Spending(Limit):
+    """A limit of what is spent, beside those of how often somebody asks in as long a time."""
+
+    scope: Literal["spending"] = "spending"  # type: ignore[assignment]
+
+
+def with_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
+    """Return the allowance with its caps as the limit and the quota that they are; those of a request stay."""
+    caps, meter = allowance.caps, meters.get(COST)
+    if caps is None or meter is None:  # Where nobody counts it nothing is spent.
+        return allowance
+    limits, quotas = allowance.limits, allowance.quotas
+    if caps.session is not None:
+        limits = (*limits, Spending(name=SESSION, rate=caps.session, cost_header=meter.header))
+    if caps.day is not None:
+        quotas = (*quotas, Quota(meter=COST, per="day", included=caps.day, cap="hard"))
+    return replace(allowance, limits=limits, quotas=quotas)
+
+
+def _counted(limit: Limit) -> tuple[str, float, str, str]:
+    return limit.scope, limit.window, limit.algorithm, limit.mode
+
+
+def unknown_in(customer: Customer, tiers: Mapping[str, Tier], meters: Container[str]) -> str | None:
+    """Name what a customer's allowance needs and these lack, such as `tier gold`; None where nothing is missing.
+
+    For a customer from elsewhere: of those of the files it is checked when they are read.
+    """
+    if customer.tier not in tiers:
+        return f"tier {customer.tier}"
+    # Of what exists only the collector knows.
+    held = [quota.meter for quota in customer.quotas or () if quota.per is not None]
+    held += [COST] if customer.caps is not None else []
+    missing = [meter for meter in held if meter not in meters]
+    return f"meter {missing[0]}" if missing else None
+
+
+def _own(own: T | None, otherwise: T) -> T:
+    return otherwise if own is None else own

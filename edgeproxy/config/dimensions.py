@@ -1,0 +1,53 @@
+"""What usage is split by beside customer, meter and route: dimensions such as `model`, and their values. Pure.
+
+What a count is of is a mapping, `{"model": "m1"}`. As text, by which tables know it, it is the JSON of that with its
+names in order, and nothing where there are none.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+import orjson
+
+DIMENSIONS_MAX = 4
+"""Dimensions of a meter."""
+VALUES_MAX = 10_000
+"""The most that a dimension's bound of values may be."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+VALUE = re.compile(r"[!-}][!-~]{0,63}|~other")
+A_VALUE = "1 to 64 visible characters of ASCII that do not begin with ~"
+OTHER = "~other"
+"""What a value counts as that is beyond the bound."""
+RESERVED = ("customer", "meter", "route", "region", "edge", "minute", "hour", "day", "month", "value")
+"""What no dimension can be called: usage has these fields already, or may have."""
+
+
+def is_dimensions(said: object) -> bool:
+    """Whether this says values by dimension, of one at least."""
+    return (
+        isinstance(said, dict)
+        and 1 <= len(said) <= DIMENSIONS_MAX
+        and all(isinstance(name, str) and NAME.fullmatch(name) and name not in RESERVED for name in said)
+        and all(isinstance(value, str) and VALUE.fullmatch(value) for value in said.values())
+    )
+
+
+def written(dimensions: Mapping[str, str]) -> str:
+    """These as text."""
+    return orjson.dumps(dimensions, option=orjson.OPT_SORT_KEYS).decode() if dimensions else ""
+
+
+def read(text: str) -> Mapping[str, str]:
+    """What `written` has made a text of."""
+    return orjson.loads(text) if text else {}
+
+
+@lru_cache(1 << 14)
+def is_written(text: object) -> bool:
+    """Whether `written` makes this of some dimensions."""
+    try:
+        said = orjson.loads(text)  # type: ignore[arg-type]
+    except orjson.JSONDecodeError:
+        return False
+    return is_dimensions(said) and written(said) == text

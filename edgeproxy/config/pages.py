@@ -1,0 +1,106 @@
+"""Pages that people look at: `pages` in collector.yaml."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import parsers
+from edgeproxy.config.models import Address, Name, Sample, Sentence
+from edgeproxy.config.operators import Word
+from edgeproxy.config.part import Part
+from edgeproxy.config.references import Fault
+from edgeproxy.config.regions import REGIONS_MAX, read_place
+from edgeproxy.config.tree import Table
+from edgeproxy.config.units import Time, shown, text, wrong
+
+AN_ADDRESS = "one address such as edge@example.com"
+MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,255}")
+
+
+def read_mailbox(value: object) -> str:
+    """Read the address of somebody who gets mail, or sends it."""
+    written = text(value, AN_ADDRESS)
+    if not MAILBOX.fullmatch(written):
+        raise wrong(f"{shown(written)} is not an e-mail address", AN_ADDRESS)
+    return written
+
+
+class SignInMail(Part):
+    """How customers are sent the links by which they sign in."""
+
+    server: Address
+    """The server that takes mail (SMTP): HOST:PORT."""
+    sender: Annotated[str, BeforeValidator(read_mailbox)]
+    """From whom it is."""
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    """How the server is reached: starttls asks for TLS and sends nothing without it, tls begins with it."""
+    user: Word | None = None
+    """Who sends, where the server wants to know."""
+    password: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
+    """The password of the user."""
+
+
+class WatchedRegion(Part):
+    """A region whose availability and latency the status page shows."""
+
+    url: Annotated[str, BeforeValidator(read_place)]
+    """What is asked for, with GET: an address that is open to all. A status from 200 to 399 is well."""
+    latency: Annotated[float, BeforeValidator(Time(0.001, 10.0))] = 1.0
+    """Within which time an answer is fast."""
+
+
+class StatusPage(Part):
+    """The status page, which everybody may see."""
+
+    name: Sentence = "edgeproxy"
+    """Whose status it is."""
+    every: Annotated[float, BeforeValidator(Time(1.0, 3600.0))] = 30.0
+    """After which time each region is asked again."""
+    availability: Sample = 0.999
+    """The share of answers that are to be well."""
+    fast: Sample = 0.95
+    """The share of answers that are to be fast."""
+    regions: Annotated[dict[Name, WatchedRegion], Field(max_length=REGIONS_MAX)] = Field(default_factory=dict)
+    """Where each region is asked; by default no region is."""
+
+
+class Pages(Part):
+    """Pages that people look at, where the collector listens."""
+
+    url: Annotated[str, BeforeValidator(parsers.read_collector)] | None = None
+    """How browsers reach them; by default where the collector listens. Links in mails begin with it."""
+    client: Word | None = None
+    """The client id by which operators sign in at their issuer."""
+    client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
+    """The secret of this client; by default it has none."""
+    mail: SignInMail | None = None
+    """How customers are sent their links; by default they are not, and cannot sign in."""
+    status: StatusPage = StatusPage()
+    """The status page."""
+
+
+def faults(tree: Table) -> Iterator[Fault]:
+    """Find contradictions in `pages` of a collector.yaml."""
+    pages = tree.get("pages")
+    if not isinstance(pages, Table):
+        return
+    url = pages.get("url")
+    if isinstance(url, str) and url.startswith("http://") and not parsers.is_loopback(urlsplit(url).hostname or ""):
+        yield Fault(("pages", "url"), "is reached in the clear, and sessions with it", "write https://")
+    if "client" in pages and "operators" not in tree:
+        yield Fault(("pages", "client"), "belongs to no issuer", "write operators, or leave it out")
+    if "operators" in tree and "client" not in pages:
+        yield Fault(("pages",), "says not how operators sign in", "write client: the id of a client at their issuer")
+    mail = pages.get("mail")
+    if not isinstance(mail, Table):
+        return
+    if ("user" in mail) != ("password" in mail):
+        yield Fault(("pages", "mail"), "has one of user and password", "write both, or none")
+    server = mail.get("server")
+    address = parsers.split_address(server) if isinstance(server, str) else None
+    is_away = address is not None and not parsers.is_loopback(address.host)
+    if is_away and "password" in mail and mail.get("tls") == "none":
+        yield Fault(("pages", "mail", "tls"), "sends the password in the clear", "write starttls or tls")

@@ -1,0 +1,21 @@
+"""What the ledger has counted of quotas, as it is in the hub: a list of lines beside the directory, the newest last.
+
+Each line is the number of a change and what was counted, as JSON; numbers grow from line to line, and are next to each
+other unless the list was begun anew. Edges hear on a channel that there is more, and look by themselves too.
+"""
+
+COUNTED = b"dir:{people}:counted"
+"""The list."""
+MORE = b"dir:{people}:counted-more"
+"""The channel."""
+
+
+def line(seq: int, said: bytes) -> bytes:
+    """Return the line of a change."""
+    return b"%d %b" % (seq, said)
+
+
+def parts(raw: bytes) -> tuple[int, bytes]:
+    """Return the number of a line, and what it says; raises ValueError."""
+    seq, _, said = raw.partition(b" ")
+    return int(seq), said

@@ -1,0 +1,200 @@
+"""Credits over HTTP: what a customer has, statements, corrections and refunds, and who may ask for them."""
+
+import csv
+import io
+import itertools
+import subprocess
+import sys
+import time
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.ask import Answer, ask
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, OWN, READ, Collector
+from tests.support.process import ROOT
+
+NUMBERS = itertools.count()
+
+
+def post(collector: Collector, path: str, said: dict[str, Any], token: str = ADMIN) -> Answer:
+    """Send something from an address of which nothing came before: some may be asked a few times a minute only."""
+    number = next(NUMBERS)
+    source = f"127.{collector.port % 200 + 1}.{number // 250}.{number % 250 + 1}"
+    fields = {"Authorization": f"Bearer {token}"}
+    return ask(collector.port, f"/billing/{path}", method="POST", fields=fields, body=orjson.dumps(said), source=source)
+
+
+def made(answer: Answer, status: int = 201) -> Any:
+    assert answer.status == status, answer
+    return answer.json()
+
+
+class Payer:
+    """A customer that no other test has, with a token of its own."""
+
+    def __init__(self, collector: Collector) -> None:
+        self.collector = collector
+        self.name = f"payer-{next(NUMBERS)}-{collector.port}"
+        self.id: str = made(collector.send("POST", "/v1/customers", {"name": self.name, "tier": "basic"}))["id"]
+        token = {"name": f"token-of-{self.name}", "customer": self.name}
+        self.token: str = made(collector.send("POST", "/v1/tokens", token))["secret"]
+
+    def get(self, path: str, token: str | None = None, **query: str) -> Answer:
+        return self.collector.get(f"/billing/{path}", token=token or self.token, **query)
+
+    def adjust(self, amount: int, *, token: str = ADMIN, **also: Any) -> Answer:
+        said = {"customer": self.name, "millicredits": amount, "why": "sorry", **also}
+        return self.collector.send("POST", "/billing/credits/adjust", said, token=token)
+
+    def balance(self) -> tuple[int, int, int]:
+        told = made(self.get("balance"), 200)
+        return told["balance"], told["pending"], told["available"]
+
+
+def test_what_is_given_is_there_and_what_is_used_is_pending(collector: Collector) -> None:
+    payer = Payer(collector)
+    assert payer.balance() == (0, 0, 0)
+    assert made(payer.adjust(5_000_000))["balance"] == 5_000_000
+    assert made(payer.adjust(-1_000))["kind"] == "withdrawal"
+    expiring = made(payer.adjust(7, expires_at="2099-01-01T00:00:00Z"))
+    wrong = payer.adjust(-5_000_000_000)
+    assert (wrong.status, wrong.json()["errors"]) == (409, [{"field": "millicredits", "detail": "4999007 at most"}])
+    chain = Chain(since=int(time.time()))
+    assert collector.post(chain.next((payer.name, "cost", "v1", 250))).status == 200
+    told = made(payer.get("balance"), 200)
+    assert (told["balance"], told["pending"], told["available"]) == (4_999_007, 250, 4_998_757)
+    assert told["usd"] == "4.998757"
+    assert {"id": expiring["id"], "millicredits": 7, "expires_at": "2099-01-01T00:00:00.000Z", "refundable": 0} in told[
+        "grants"
+    ]
+    assert made(payer.get("balance", at="2020-01-01"), 200)["balance"] == 0
+    assert made(payer.get("balance", ADMIN, customer=payer.id), 200)["customer"] == payer.name
+    entries = collector.get("/v1/audit", token=ADMIN, target=payer.name, limit="1000").json()["entries"]
+    assert entries == [] or all(one["action"] != "credits.gift" for one in entries), "the journal knows them by id"
+    entries = collector.get("/v1/audit", token=ADMIN, target=payer.id, limit="1000").json()["entries"]
+    assert [one["action"] for one in entries] == ["credits.gift", "credits.withdrawal", "credits.gift"]
+    assert entries[0]["after"]["why"] == "sorry"
+
+
+def test_a_key_that_came_with_another_customer_is_refused(collector: Collector) -> None:
+    """Else the one would be told what was done for the other, and nothing would be done."""
+    payers = [Payer(collector), Payer(collector)]
+    plan = collector.get("/billing/plans", token=None).json()["plans"][0]["plan"]
+    fields = {"Authorization": f"Bearer {ADMIN}", "Idempotency-Key": f"plan-of-{payers[0].name}"}
+    body = orjson.dumps({"plan": plan})
+    statuses = [
+        ask(
+            collector.port,
+            f"/billing/subscription?customer={name}",
+            method="POST",
+            fields=fields,
+            body=body,
+            source=f"127.77.0.{collector.port % 200 + 1}",
+        ).status
+        for name in (payers[0].name, payers[0].name, payers[1].name)
+    ]
+    assert statuses == [201, 201, 422]
+
+
+def test_a_request_that_comes_again_and_one_that_is_only_tried(collector: Collector) -> None:
+    payer = Payer(collector)
+    said = {"customer": payer.name, "millicredits": 500, "why": "sorry"}
+    answers = [
+        collector.send("POST", "/billing/credits/adjust", said, Idempotency_Key=f"key-of-{payer.name}")
+        for _ in range(3)
+    ]
+    assert len({answer.body for answer in answers}) == 1
+    other = {**said, "millicredits": 501}
+    again = collector.send("POST", "/billing/credits/adjust", other, Idempotency_Key=f"key-of-{payer.name}")
+    assert again.status == 422
+    assert collector.send("POST", "/billing/credits/adjust?dry_run=true", said).json()["balance"] == 1000
+    assert payer.balance() == (500, 0, 500)
+
+
+def test_statements_as_json_csv_and_pdf(collector: Collector) -> None:
+    payer = Payer(collector)
+    assert made(payer.get("statements"), 200)["statements"] == []
+    payer.adjust(1234)
+    payer.adjust(-34)
+    (month,) = made(payer.get("statements"), 200)["statements"]
+    told = made(payer.get(f"statements/{month}"), 200)
+    assert (told["opening"], told["closing"]) == (0, 1200)
+    assert sum(line["millicredits"] for line in told["lines"]) == 1200
+    found = payer.get(f"statements/{month}.csv")
+    rows = list(csv.DictReader(io.StringIO(found.body.decode())))
+    assert [row["what"] for row in rows] == [
+        "Opening balance",
+        "Credits given",
+        "Credits taken back",
+        "Closing balance",
+    ]
+    assert payer.get(f"statements/{month}.pdf").body.startswith(b"%PDF-")
+    for wrong in ("2027-13", "2027-1", f"{month}.xls", "x"):
+        assert payer.get(f"statements/{wrong}").status == 404
+
+
+def test_who_may_not(collector: Collector) -> None:
+    payer, other = Payer(collector), Payer(collector)
+    payer.adjust(100)
+    for path in ("balance", "statements", "statements/2027-01", "statements/2027-01.pdf"):
+        assert other.get(path, customer=payer.name).status == 403
+        assert other.get(path, customer=payer.id).status == 403
+        assert payer.get(path, READ, customer=payer.name).status == 403
+        assert payer.get(path, ADMIN).status == 422, "it must say whose"
+        assert payer.get(path, ADMIN, customer="nobody").status == 404
+    url = "https://shop.example/back"
+    for path, said in (("checkout", {"millicredits": 5_000_000, "success_url": url}), ("portal", {"return_url": url})):
+        assert post(collector, f"{path}?customer={payer.name}", said, other.token).status == 403
+        assert post(collector, path, said, payer.token).status == 409, "mode is off"
+    second = made(collector.send("POST", "/v1/tokens", {"name": f"second-{payer.name}", "role": "billing"}))["secret"]
+    for token in (payer.token, READ, second, OWN):
+        assert payer.adjust(5, token=token).status == 403, "it has no second factor, or not the role"
+        refund = {"purchase": "cs_1", "why": "asked"}
+        assert collector.send("POST", "/billing/refunds", refund, token=token).status == 403
+    assert payer.get("accounting/2026-01-01").status == 403
+    assert payer.balance() == (100, 0, 100)
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "status", "field"),
+    [
+        ("credits/adjust", {"millicredits": 0}, 422, "millicredits"),
+        ("credits/adjust", {"millicredits": 1.5}, 422, "millicredits"),
+        ("credits/adjust", {"millicredits": 10**15}, 422, "millicredits"),
+        ("credits/adjust", {"millicredits": -5, "expires_at": "2099-01-01"}, 422, "expires_at"),
+        ("credits/adjust", {"millicredits": -5, "consumption": "x"}, 422, "millicredits"),
+        ("credits/adjust", {"millicredits": 5, "consumption": "someone/else/0"}, 404, None),
+        ("credits/adjust", {"millicredits": 5, "customer": "nobody"}, 404, None),
+        ("checkout", {"millicredits": 5_000_001, "success_url": "https://a.example"}, 422, "millicredits"),
+        ("checkout", {"millicredits": 4_990_000, "success_url": "https://a.example"}, 422, "millicredits"),
+        ("checkout", {"millicredits": 5_000_000, "success_url": "javascript:alert(1)"}, 422, "success_url"),
+        ("checkout", {"millicredits": 5_000_000, "success_url": "http://a.example"}, 422, "success_url"),
+        ("portal", {"return_url": "https://[/"}, 422, "return_url"),
+        ("refunds", {"purchase": "cs_1", "why": "asked", "millicredits": 15_000}, 422, "millicredits"),
+    ],
+)
+def test_what_cannot_be_done_says_why(
+    collector: Collector, path: str, said: dict[str, Any], status: int, field: str | None
+) -> None:
+    body = {"customer": "bolt", "why": "sorry", **said} if path == "credits/adjust" else said
+    answer = post(collector, path, body)
+    assert answer.status == status, answer
+    assert [one["field"] for one in answer.json().get("errors", [])] == ([] if field is None else [field])
+
+
+def test_a_day_of_the_books_over_http_and_by_command(collector: Collector) -> None:
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    for day, status in ((today, 409), ("2099-01-01", 409), ("2026-02-30", 404), ("20260101", 404), ("x", 404)):
+        assert collector.get(f"/billing/accounting/{day}", token=ADMIN).status == status
+    path = "/billing/accounting/2026-01-01"
+    assert made(collector.get(path, token=ADMIN), 200) == {"date": "2026-01-01", "movements": [], "cents": {}}
+    quickbooks = collector.get(path, token=ADMIN, format="quickbooks").body
+    assert quickbooks.startswith(b"JournalNo,JournalDate,")
+    command = [sys.executable, "-m", "edgeproxy", "billing", "accounting", "-c", str(collector.file)]
+    done = subprocess.run(
+        [*command, "--date", "2026-01-01", "--format", "quickbooks"], cwd=ROOT, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout.replace(b"\n", b"\r\n").replace(b"\r\r", b"\r")) == (0, quickbooks), done

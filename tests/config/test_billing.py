@@ -1,0 +1,94 @@
+"""What may be written under `billing` of collector.yaml."""
+
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from edgeproxy.billing.accounting import ACCOUNTS
+from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.credits import AccountName
+from edgeproxy.config.load import load_collector
+from edgeproxy.config.problems import ConfigErrors
+
+TOKENS = [{"sha256": "a" * 64, "role": "edge"}]
+PLANS = "plans: {basic@1: {fee: '9', meters: {calls: {included: 10, price: '0.01'}}}}\n"
+
+
+def load(folder: Path, billing: dict[str, Any] | None, plans: str = PLANS, **more: Any) -> Settings:
+    file = folder / "collector.yaml"
+    (folder / "plans.yaml").write_text(plans)
+    said = {"tokens": TOKENS, **more}
+    if billing is not None:
+        said["billing"] = {"plans": str(folder / "plans.yaml"), **billing}
+    file.write_text(yaml.safe_dump(said))
+    return load_collector(file, os.environ)
+
+
+def test_the_plans_are_those_of_the_file_that_it_names(tmp_path: Path) -> None:
+    settings = load(tmp_path, {})
+    assert settings.billing == Billing(plans=tmp_path / "plans.yaml")
+    assert [plan.fee for plan in settings.plans.values()] == [900]
+    assert load(tmp_path, None).plans == {}
+    assert load(tmp_path, {}, PLANS.replace("9", "8")).sha256 != settings.sha256
+
+
+def test_what_is_wrong_in_the_plans_is_told_with_their_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"plans.yaml:1: .*calls: has tiers that do not cover"):
+        load(tmp_path, {}, PLANS.replace("included: 10, price: '0.01'", "tiers: [{up_to: 5, price: '1'}]"))
+    with pytest.raises(ConfigErrors, match=r"nowhere.yaml cannot be read"):
+        load(tmp_path, {"plans": "nowhere.yaml"})
+
+
+def test_plans_have_a_tier_that_is_there_where_tiers_are_known(tmp_path: Path) -> None:
+    assert load(tmp_path, {}, tiers={"basic": {}}).plans
+    with pytest.raises(ConfigErrors, match=r"collector.yaml:\d+: billing.plans: has basic@1, whose tier basic is not"):
+        load(tmp_path, {}, tiers={"gold": {}})
+
+
+@pytest.mark.parametrize(
+    ("stripe", "what"),
+    [
+        ({"base": "http://api.stripe.com"}, "in the clear"),
+        ({"base": "ftp://127.0.0.1"}, "not the address of a server"),
+        ({"base": "https://api.stripe.com/v1"}, "not the address of a server"),
+        ({"base": "http://[::1"}, "not a URL"),
+        ({"key": "sk_live_abcdefgh"}, "is a key itself"),
+        ({"webhook_secrets": "whsec_abcdefgh"}, "is a key itself"),
+    ],
+)
+def test_keys_go_to_no_stranger_and_are_in_no_configuration(tmp_path: Path, stripe: dict[str, str], what: str) -> None:
+    with pytest.raises(ConfigErrors) as refused:
+        load(tmp_path, {"stripe": stripe})
+    assert what in str(refused.value)
+    assert "abcdefgh" not in str(refused.value)
+
+
+def test_a_sandbox_and_files_of_keys_may_be_named(tmp_path: Path) -> None:
+    stripe = {"base": "http://127.0.0.1:12111/", "key": "keys/stripe", "webhook_secrets": "keys/hooks", "live": "off"}
+    found = load(tmp_path, {"stripe": stripe}).billing
+    assert found is not None
+    assert (found.stripe.base, found.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
+
+
+def test_meters_are_for_later(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"billing.collection: meters is not supported yet"):
+        load(tmp_path, {"collection": "meters"})
+    found = load(tmp_path, {"collection": "invoice_items"}).billing
+    assert found is not None
+    assert found.collection == "invoice_items"
+
+
+def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:
+    assert load(tmp_path, {}).billing.credits is None
+    sold = load(tmp_path, {"credits": {"cogs": {"tokens": "0.002/1000"}}, "accounts": {"cash": "090"}}).billing
+    assert (sold.credits.meter, sold.credits.cogs, sold.accounts) == ("cost", {"tokens": 200_000_000}, {"cash": "090"})
+    assert set(get_args(AccountName)) == set(ACCOUNTS)
+    for name, said in (("cash", ""), ("cash", " x"), ("cash", "a\tb"), ("cash", "x" * 101)):
+        with pytest.raises(ConfigErrors, match=r"billing.accounts.cash: .*is no name of an account"):
+            load(tmp_path, {"accounts": {name: said}})
+    with pytest.raises(ConfigErrors, match="accounts"):
+        load(tmp_path, {"accounts": {"wages": "1"}})

@@ -180,6 +180,12 @@ class DirectoryValid(Message):
     until: float | None
 
 
+class DirectoryFlags(Message):
+    """The flags of the directory, in JSON, by name: the whole truth each time."""
+
+    flags: dict[str, str]
+
+
 # ---- from a worker to its supervisor
 
 
@@ -257,6 +263,7 @@ ToWorker: TypeAlias = (
     | KeysLookedUp
     | ForgetCustomers
     | DirectoryValid
+    | DirectoryFlags
     | IssuerKeys
 )
 ToSupervisor: TypeAlias = (

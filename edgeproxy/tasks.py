@@ -13,6 +13,9 @@ from edgeproxy import log
 
 T = TypeVar("T")
 
+AGAIN_SECONDS = 1.0
+"""Seconds until a task that has not ended is cancelled once more."""
+
 
 class Tasks:
     """The tasks of one owner. Lives in one event loop."""
@@ -34,11 +37,15 @@ class Tasks:
             self._log.error("task died", task=task.get_name(), exc_info=failure)
 
     async def cancel(self) -> None:
-        """Cancel whatever still runs, and wait until it has ended."""
-        running = tuple(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        """Cancel whatever still runs, and wait until it has ended.
+
+        Again and again: who is cancelled in a transaction may leave it by another exception, such as that the
+        connection is gone, and take it for a reason to go on.
+        """
+        while running := tuple(self._running):
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=AGAIN_SECONDS)
 
 
 def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:

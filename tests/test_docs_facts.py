@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.billing.outbox import State
+from edgeproxy.billing.standing import Standing as Billing
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.models import Limit
 from edgeproxy.counters.setup import layouts
@@ -29,12 +31,16 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics = Metrics()
     metrics.expiry = lambda: {"collector.pem": 0.0}
     metrics.unknown.labels("customer")
+    metrics.alert_raised("gap")
+    metrics.alert_tried("ops", "sent")
     standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
-    lines = metrics.exposition(True, standing).decode().splitlines()
+    billing = Billing(dict.fromkeys(State, 0), 0.0, {"dead": 0}, {"A": 0.0}, True, 100)
+    lines = metrics.exposition(True, standing, billing).decode().splitlines()
     names = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
     names = [name for name in names if not name.endswith("_created")]  # When a counter began, as the library adds.
-    labels = dict(re.findall(r"^(\w+?)(?:_bucket|_sum|_count)?\{(\w+)=", "\n".join(lines), re.MULTILINE))
-    collector = {name: (labels[name],) if name in labels else () for name in names}
+    samples = re.findall(r"^(\w+?)(?:_bucket|_sum|_count)?\{(.*)\}", "\n".join(lines), re.MULTILINE)
+    labels = {name: tuple(re.findall(r'(\w+)="', inner)) for name, inner in samples}
+    collector = {name: labels.get(name, ()) for name in names}
     return {name: metric.labels for name, metric in METRICS.items()} | collector
 
 
@@ -53,7 +59,8 @@ def test_metrics_that_a_page_names_are_there_with_these_labels(page: Path) -> No
 
 
 def test_the_contract_names_every_metric() -> None:
-    assert TOLD.keys() == {name for name, several, _ in NAMED.findall(CONTRACT) if not several}
+    billing = set(re.findall(r"`(billing_[a-z_]+)[`{]", CONTRACT))
+    assert TOLD.keys() == {name for name, several, _ in NAMED.findall(CONTRACT) if not several} | billing
 
 
 @pytest.mark.parametrize(("said", "names", "module"), CONSTANTS, ids=[names for _, names, _ in CONSTANTS])

@@ -93,7 +93,7 @@ def test_the_demonstration_shows_all_that_its_lines_promise() -> None:
     command = [*STAGE, "--check"]
     tour = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert tour.returncode == 0, tour.stdout + tour.stderr
-    assert tour.stdout.count("\nok ") == 8
+    assert tour.stdout.count("\nok ") == 12
 
 
 def test_the_demonstration_ends_all_that_it_started_on_sigterm(tmp_path: Path) -> None:

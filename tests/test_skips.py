@@ -21,6 +21,7 @@ ABILITIES = (
     "no sandbox here: ",
     "the access log is not beside the project",
     "the recorded log is not at hand",
+    "Stripe's description is not beside the project",
 )
 """Reasons to skip that are no program: what the kernel allows, and files that are not in the tree."""
 

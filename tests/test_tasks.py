@@ -1,11 +1,13 @@
 """Work in a thread of its own: what comes of it is heard, and what never ends keeps nobody from ending."""
 
+import asyncio
 import threading
 
 import pytest
 import uvloop
 
-from edgeproxy.tasks import in_thread
+from edgeproxy import tasks
+from edgeproxy.tasks import Tasks, in_thread
 from tests.support.waiting import turned
 
 
@@ -41,3 +43,30 @@ def test_who_waits_no_more_hears_nothing_and_the_end_waits_for_nothing(caplog: p
     gate.set()
     assert passed.wait(20)
     assert not caplog.records
+
+
+def test_who_takes_its_end_for_another_failure_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "AGAIN_SECONDS", 0.01)
+
+    async def job() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ConnectionError("the connection is gone")  # As a transaction does that cannot be rolled back.
+
+    async def jobs() -> None:
+        for _ in range(2):
+            try:
+                await job()
+            except ConnectionError:
+                continue
+        await asyncio.sleep(60)
+
+    async def scene() -> None:
+        owner = Tasks()
+        task = owner.start("jobs", jobs())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(owner.cancel(), 20)
+        assert task.cancelled()
+
+    uvloop.run(scene())

@@ -12,9 +12,10 @@ from aiohttp import web
 
 from edgeproxy.beacon.collector import Away, Collector
 from edgeproxy.beacon.countries import Countries, code_of
+from edgeproxy.config.parsers import IP, Network, ip_of
 from edgeproxy.config.regions import Settings
 from edgeproxy.regions.latencies import MS_MAX, Report
-from edgeproxy.regions.networks import IP, Network, client_of, network_of, read_ip, voter_of
+from edgeproxy.regions.networks import client_of, network_of, voter_of
 from edgeproxy.regions.pace import Pace
 from edgeproxy.regions.ticket import Refused, Tickets
 from edgeproxy.web_listener import PEER, WebListener
@@ -155,7 +156,7 @@ class Beacon:
 
 def is_one_of(peer: str, networks: tuple[Network, ...]) -> bool:
     """Whether an address is in one of these networks."""
-    address = read_ip(peer)
+    address = ip_of(peer)
     return address is not None and any(address in network for network in networks)
 
 

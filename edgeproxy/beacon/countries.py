@@ -8,7 +8,7 @@ import re
 from bisect import bisect_right
 from pathlib import Path
 
-from edgeproxy.regions.networks import IP, read_ip
+from edgeproxy.config.parsers import IP, ip_of
 
 CODE = re.compile(r"[A-Z]{2}")
 UNKNOWN = ("XX", "ZZ")
@@ -33,7 +33,7 @@ class Countries:
         try:
             with file.open(newline="", encoding="ascii") as lines:
                 for number, line in enumerate(csv.reader(lines), 1):
-                    ends = [read_ip(end) for end in line[:2]]
+                    ends = [ip_of(end) for end in line[:2]]
                     if len(line) < 3 or len(ends) < 2 or ends[0] is None or ends[1] is None:
                         raise Unusable(f"{file}:{number}: is no FIRST,LAST,COUNTRY")
                     if ends[0].version != ends[1].version or int(ends[0]) > int(ends[1]):

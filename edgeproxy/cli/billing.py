@@ -20,6 +20,7 @@ def rate(
     ),
 ) -> None:
     """Print what a month of this usage costs under a plan, line by line."""
+    from edgeproxy.billing.money import usd
     from edgeproxy.billing.rating import Key, Segment, Span, total
     from edgeproxy.billing.rating import rate as rated
     from edgeproxy.config.load import load_plans
@@ -48,8 +49,3 @@ def rate(
         what = "" if line.unit_price is None else f"{line.quantity:,} {'included' if not line.tier else 'billed'}"
         typer.echo(f"{name:28} {what:>28} {usd(line.amount):>14}")
     typer.echo(f"{'total':28} {'':28} {usd(total(lines)):>14}")
-
-
-def usd(cents: int) -> str:
-    """An amount as people write it."""
-    return f"{'-' * (cents < 0)}${abs(cents) // 100:,}.{abs(cents) % 100:02}"

@@ -5,8 +5,25 @@ from typing import Annotated
 
 import typer
 
-from edgeproxy.cli import accounts, billing, configuration, directory, keys, ledger, running, serve, spool, transfer
-from edgeproxy.cli.outcome import fail
+from edgeproxy.cli import (
+    accounts,
+    alerts,
+    anomalies,
+    billing,
+    billing_delivery,
+    books,
+    configuration,
+    directory,
+    invoicing,
+    keys,
+    ledger,
+    pages,
+    running,
+    sandbox,
+    serve,
+    spool,
+    transfer,
+)
 
 app = typer.Typer(
     name="edgeproxy",
@@ -40,8 +57,10 @@ COMMANDS = (
     serve.quick,
     serve.collector,
     serve.regions,
+    sandbox.stripe_sandbox,
     ledger.verify,
     ledger.backup,
+    pages.sign_in,
     configuration.check,
     configuration.schema,
     running.status,
@@ -96,25 +115,28 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "revoke": accounts.tokens_revoke,
         },
     ),
-    "billing": ("What usage costs.", {"rate": billing.rate}),
+    "alerts": (
+        "Alerts of a collector, and where they went.",
+        {"list": alerts.alerts_list, "replay": alerts.alerts_replay},
+    ),
+    "anomalies": ("Usage that is out of the ordinary.", {"replay": anomalies.anomalies_replay}),
+    "billing": (
+        "What usage costs, who is charged for it, and who has paid.",
+        {
+            "rate": billing.rate,
+            "close": invoicing.close,
+            "invoices": invoicing.invoices,
+            "rollout": billing_delivery.rollout,
+            "stop": billing_delivery.stop,
+            "resume": billing_delivery.resume,
+            "reconciliation": billing_delivery.reconciliation,
+            "webhooks": billing_delivery.webhooks,
+            "replay": billing_delivery.replay,
+            "accounting": books.accounting,
+        },
+    ),
 }
 """Groups of commands: what each is about, and its commands by name."""
-
-LATER = {
-    "stripe-sandbox": "a Stripe to try with.",
-}
-"""Commands that a later version brings, whatever their arguments will be."""
-
-
-def _refuse_later(name: str, about: str) -> None:
-    @app.command(
-        name,
-        help=f"Not supported yet: {about}",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )
-    def refuse() -> None:
-        fail(f"{name} is not supported yet", 2)
-
 
 for _command in COMMANDS:
     app.command()(_command)
@@ -125,8 +147,6 @@ for _name, (_about, _commands) in GROUPS.items():
     for _command_name, _command in _commands.items():
         _group.command(_command_name)(_command)
     app.add_typer(_group, name=_name)
-for _name, _about in LATER.items():
-    _refuse_later(_name, _about)
 
 
 def main() -> None:

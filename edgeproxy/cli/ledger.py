@@ -13,7 +13,7 @@ BatchSeq = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The number 
 
 
 def verify(config: CollectorFile) -> None:
-    """Hold the ledger against the batches, and these against each edge's chain; exit code 1 at the first break."""
+    """Prove the ledger, the audit log and the credits' journal by their batches and chains; exit code 1 at a break."""
     settings = load_collector_file(config)
     from edgeproxy.collector.main import check_ledger
 

@@ -146,8 +146,8 @@ def show(
         fail(f"there is no batch {seq} in {_spool(state)} that can be read", 1)
     since, until = (datetime.fromtimestamp(moment, UTC) for moment in (batch.since, batch.until))
     typer.echo(f"batch {batch.seq} of {batch.edge}, {batch.region}: {since:%Y-%m-%d %H:%M:%S} to {until:%H:%M:%S} UTC")
-    for customer, meter, route, value in batch.rows:
-        typer.echo(f"{customer}  {meter}  {route}  {value}")
+    for customer, meter, route, value, *split in batch.rows:
+        typer.echo("  ".join([customer, meter, route, str(value), *split]))
     if batch.gap is not None:
         typer.echo(f"a gap up to batch {batch.last}: {batch.gap.why}")
 

@@ -13,7 +13,7 @@ def bring(
     config: CollectorFile,
     dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")] = False,
 ) -> None:
-    """Bring the customers, keys and flags of FILE into its database; what is there beside them stays.
+    """Bring the customers, keys and flags of FILE into the database that it names; all else there stays.
 
     May be said again: what is there already is not changed. A collector may run meanwhile.
     """

@@ -4,10 +4,10 @@ Each address has its own limits in the table of addresses: the coarse guard that
 looked at, the tier `anonymous` for requests without a key, and whatever else has the scope `ip`.
 """
 
-import ipaddress
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from edgeproxy.config.parsers import IP, Network, ip_of
 from edgeproxy.errors import Refused
 from edgeproxy.limits.admission import LimitSet
 from edgeproxy.limits.policies import Policies
@@ -29,9 +29,6 @@ LIMIT_SETS_MAX = 16
 V6_PREFIX_BITS = 64
 """Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses. Unless the
 configuration says otherwise."""
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class BoundByAddress(Protocol):
@@ -72,7 +69,7 @@ class Address:
         """What holds this address on a route binding that differs by address. Raises Refused where it may not come."""
         limit_set = self._limit_sets.get(binding)
         if limit_set is None:
-            if binding.networks is not None and not binding.networks.admits(parse(self.text)):
+            if binding.networks is not None and not binding.networks.admits(ip_of(self.text)):
                 raise Refused(403, "This API key is not for use from this address", close=False)
             if len(self._limit_sets) >= LIMIT_SETS_MAX:
                 self._limit_sets.clear()
@@ -117,7 +114,7 @@ class Addresses:
         """Whether this address belongs to a trusted proxy."""
         if not self.terms.trusted:
             return False
-        address = parse(peer)
+        address = ip_of(peer)
         return address is not None and self._is_trusted(address)
 
     def of(self, address: str) -> Address:
@@ -129,7 +126,7 @@ class Addresses:
         subject = subject_of(address, self.terms.prefix)
         guard = None if self.terms.guard is None else self._policies.of(self.terms.guard, subject)
         connections = None if self.terms.connections is None else self._policies.of(self.terms.connections, subject)
-        admitted = self._networks is None or self._networks.admits(parse(address))
+        admitted = self._networks is None or self._networks.admits(ip_of(address))
         known = self._known[address] = Address(address, subject, guard, connections, admitted)
         if len(self._known) > ADDRESSES_MAX:
             self._known.popitem(last=False)
@@ -143,7 +140,7 @@ class Addresses:
         client = peer
         for entry in reversed((forwarded_for or b"").split(b",")):
             # A zone is a name of an interface there, which means nothing here, and has no end and no alphabet.
-            address = parse(without_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
+            address = ip_of(without_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
             if address is None:
                 break
             client = str(address)
@@ -175,17 +172,6 @@ class Addresses:
         return any(address in network for network in self.terms.trusted)
 
 
-def parse(text: str) -> IP | None:
-    """An address, IPv4 where it is one in IPv6's clothes (`::ffff:10.0.0.1`); None where it is none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
 def without_port(entry: str) -> str:
     """`192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without the port and the brackets."""
     if entry.startswith("["):
@@ -195,7 +181,7 @@ def without_port(entry: str) -> str:
 
 def subject_of(address: str, prefix: int = V6_PREFIX_BITS) -> bytes:
     """What is counted for an address: the address itself, or the network with this prefix that an IPv6 one lies in."""
-    parsed = parse(address)
+    parsed = ip_of(address)
     if parsed is None:
         return address.encode()
     if parsed.version == 4:

@@ -6,14 +6,14 @@ method of its client, and puts `/v1/authorize` before the path.
 
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.errors import Answered, EdgeError, Refused
+from edgeproxy.errors import Answered, Refused
 from edgeproxy.http1 import message
 from edgeproxy.http1.path import resolve
 from edgeproxy.http1.request_line import check_sizes, read_request_line
 from edgeproxy.http1.values import value
-from edgeproxy.proxy.client import BLANK, CRLF, Client, without_empty_lines
+from edgeproxy.proxy.client import Client
 from edgeproxy.proxy.exchange import Exchange, Outcome, Refusal
-from edgeproxy.proxy.states import AWAITS_CLAIMS, FORWARDED, PARKED
+from edgeproxy.proxy.states import AWAITS_CLAIMS, PARKED
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.door import Door
@@ -98,23 +98,4 @@ class AskingProxy(Client):
     """The connection of a proxy that asks."""
 
     __slots__ = ()
-
-    def begin(self, data: bytes, deadline: float = 0.0) -> None:
-        """As `Client.begin`; what is asked is answered, or waits."""
-        while True:
-            end = data.find(BLANK)
-            if end < 0 or end > self.runtime.snapshot.sizes.head:
-                self.incomplete(data, deadline)
-                return
-            exchange = self.exchange = Authorization(self, self.runtime)
-            outcome = exchange.begin(data, end)
-            if outcome is FORWARDED or outcome is PARKED:
-                return
-            if data.startswith(CRLF) and isinstance(outcome, EdgeError):
-                data = without_empty_lines(data)
-                continue
-            rest = self.turn_away(exchange, outcome, data, end)
-            if not rest or self.choked:
-                self.buffer = rest
-                return
-            data, deadline = rest, 0.0
+    exchange_type = Authorization

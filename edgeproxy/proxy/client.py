@@ -50,6 +50,9 @@ are on their way, and the client could not know whether they were served."""
 class Client(asyncio.Protocol):
     """One connection of a client."""
 
+    exchange_type = Exchange
+    """What its requests become."""
+
     __slots__ = (
         "address",
         "body",
@@ -176,7 +179,7 @@ class Client(asyncio.Protocol):
             if end < 0 or end > self.runtime.snapshot.sizes.head:
                 self.incomplete(data, deadline)
                 return
-            exchange = self.exchange = Exchange(self, self.runtime)
+            exchange = self.exchange = self.exchange_type(self, self.runtime)
             outcome = exchange.begin(data, end)
             if outcome is FORWARDED or outcome is PARKED:
                 return

@@ -16,6 +16,7 @@ from edgeproxy.messages import (
     ClaimsUnused,
     Commit,
     Committed,
+    DirectoryFlags,
     DirectoryValid,
     Discard,
     Drain,
@@ -46,7 +47,7 @@ ALIVE_SECONDS = 1.0
 
 Order = Endpoints | Prepare | Commit | Discard | LoadCertificates
 """What is done in turn."""
-Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | IssuerKeys
+Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
 """What does not wait for its turn."""
 
 
@@ -109,6 +110,8 @@ class ControlHandler:
                 self._generations.issuer_keys(keys)
             case DirectoryValid(until=until):
                 self._generations.directory_valid(until)
+            case DirectoryFlags(flags=flags):
+                self._generations.directory_flags(flags)
             case _:
                 assert_never(message)
 

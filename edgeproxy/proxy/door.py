@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy import log
+from edgeproxy.config.parsers import ip_of
 from edgeproxy.errors import Answered, Refused
 from edgeproxy.http1.values import value, values
 from edgeproxy.limits.admission import LimitSet, denied
 from edgeproxy.limits.rule import Rule
-from edgeproxy.proxy.address import parse
 from edgeproxy.proxy.cors import METHOD, ORIGIN, CrossOrigin
 from edgeproxy.proxy.networks import Networks
 from edgeproxy.proxy.request_rules import Condition
@@ -82,7 +82,7 @@ class Door:
 
     def admit(self, request: Knocking) -> None:
         """Raise Refused where a request does not come in."""
-        if self._networks is not None and not self._networks.admits(parse(request.client.address.text)):
+        if self._networks is not None and not self._networks.admits(ip_of(request.client.address.text)):
             raise Refused(403, "This address may not come here", close=False)
         for rule, limit in self._rules:
             if rule.meets(request):

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.cors import CrossOrigin
     from edgeproxy.proxy.door import Door
     from edgeproxy.proxy.identity import Identity
-    from edgeproxy.proxy.metering import Count
+    from edgeproxy.proxy.metering import Count, Metering
     from edgeproxy.proxy.pool import Endpoint
     from edgeproxy.proxy.route_binding import Route, RouteBinding
     from edgeproxy.proxy.router import Site
@@ -138,6 +138,7 @@ class Exchange:
         "length",
         "limit_set",
         "message",
+        "metered_by",
         "method",
         "minor",
         "notes",
@@ -191,6 +192,8 @@ class Exchange:
         self.inward: tuple[Count, ...] = ()
         self.outward: tuple[Count, ...] = ()
         """What the bytes of the bodies, and of a tunnel, are added to before they are passed on."""
+        self.metered_by: Metering
+        """What counts its answer, where that is relayed piece by piece and anything but requests is counted."""
         self.site: Site[Route] = NO_SITE
         self.route: Route | None = None
         self.binding: RouteBinding | None = None
@@ -540,7 +543,7 @@ class Exchange:
             self.reported(keep)
         if metered_by is not None:
             size = len(data) - end - 4
-            keep = metering.read_whole(metered_by, status, keep, self.bytes_in, size, self.metered(), self.runtime)
+            keep = metered_by.read_whole(status, keep, self.bytes_in, size, self.metered(), self.runtime)
         if limit_set is not None:
             self.settle(status)
         rate = (self.rate_fields() or rate) + self.notes
@@ -943,30 +946,17 @@ class Exchange:
         return NOTHING if self.limit_set is None else self.limit_set.metered
 
     def meter_head(self, status: int, head: bytes) -> bytes:
-        """Count what is known with the head of an answer that is relayed piece by piece: the request's bytes so far,
-        and what the upstream reports. Returns the head as the client is to get it.
-
-        What passes from here on is added to `inward` and `outward`.
-        """
+        """Count what is known with the head of an answer that is relayed piece by piece; the head for the client."""
         assert self.binding is not None
         metered_by = self.binding.metering
-        if metered_by is None:
-            return head
-        due, metered, clock = metered_by[status], self.metered(), self.runtime
-        self.outward = metering.adding(due.outward, metered, clock)
-        inward = metering.adding(due.inward, metered, clock)
-        for counter in inward:
-            counter.add(self.bytes_in)
-        self.inward += inward
-        return metering.read_head(metered_by, status, head, metered, clock)
+        return head if metered_by is None else metered_by.relay(self, status, head)
 
     def read_trailers(self, trailers: list[bytes]) -> list[bytes]:
         """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
         assert self.binding is not None
-        metered_by = self.binding.metering
-        if metered_by is None:
+        if self.binding.metering is None:
             return trailers
-        return metering.read_trailers(metered_by, self.status, trailers, self.metered(), self.runtime)
+        return self.metered_by.read_trailers(self.status, trailers, self.metered(), self.runtime)
 
     # ---- answers of the edge's own
 
@@ -1004,11 +994,14 @@ class Exchange:
         route, tier = self.labels()
         for counter in runtime.metrics.limited(route, tier, names):
             counter.add(1)
-        again = b"Retry-After: %d\r\n" % retry_after if retry_after else b""
-        fields = b"%b%b%b%b" % (runtime.date, again, self.rate_fields(), self.for_browsers())
+        told = self.rate_fields()
+        if self.snapshot.speaks_to_browsers:
+            told += self.for_browsers()
         detail = None if self.binding is None else self.binding.message
-        if not retry_after:
-            detail = answers.never_passes(hopeless(limit_set)[0], detail)
+        if retry_after:
+            fields = b"%bRetry-After: %d\r\n%b" % (runtime.date, retry_after, told)
+        else:
+            fields, detail = runtime.date + told, answers.never_passes(hopeless(limit_set)[0], detail)
         head_only = self.method == b"HEAD"
         answer = message.limited(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
         if self.snapshot.access is not None:
@@ -1224,7 +1217,8 @@ class Exchange:
             if not self.answered:
                 self.reported(b"")
             self.settle(self.status if self.answered else UNANSWERED)
-        self.give_back()
+        if self.endpoint is not None:
+            self.give_back()
         if self.overflow is not None:
             self.overflow.close()
             self.overflow = None

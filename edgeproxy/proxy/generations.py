@@ -6,11 +6,12 @@ configuration that they began with; what that one alone has is let go when the l
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from edgeproxy import log
+from edgeproxy.config.directory import flag_of
 from edgeproxy.messages import Services
 from edgeproxy.proxy.identity import FOREVER
 from edgeproxy.proxy.issuers import keys_of
@@ -116,6 +117,19 @@ class Generations:
         before, key_lookup.valid_until = key_lookup.valid_until, FOREVER if until is None else until
         if key_lookup.valid_until < before:
             self._runtime.snapshot.forget(None)
+
+    def directory_flags(self, flags: Mapping[str, str]) -> None:
+        """The flags of the directory, in JSON, by name: who has them is settled anew."""
+        known = self._runtime.key_lookup.flags
+        known.clear()
+        for name, said in flags.items():
+            try:
+                known[name] = flag_of(said)
+            except ValueError as odd:
+                self._log.error("a flag of the directory is not understood: nobody has it", name, why=str(odd))
+        self._runtime.snapshot.flags_changed()
+        if self._prepared is not None:
+            self._prepared.snapshot.flags_changed()
 
     def endpoints_changed(self, number: int, endpoints: Services) -> bool:
         """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""

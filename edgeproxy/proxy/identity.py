@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
+from edgeproxy.config.allowance import ANONYMOUS, allowance_of, unknown_in, with_caps, with_key
 from edgeproxy.config.auth import AUTHORIZATION, CERTIFICATE, certificate_digest
 from edgeproxy.config.directory import KeyOwner, customer_asked, customer_of, key_of
 from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.config.models import Customer, Key
-from edgeproxy.config.plans import ANONYMOUS, plan_of, unknown_in, with_key
 from edgeproxy.errors import Refused, RefusedCustomer
 from edgeproxy.http1 import stamps
 from edgeproxy.http1.lines import RequestLines
@@ -30,9 +30,9 @@ from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import no_route
 
 if TYPE_CHECKING:
+    from edgeproxy.config.allowance import Allowance
     from edgeproxy.config.customers import Customers
     from edgeproxy.config.models import Flag, Settings
-    from edgeproxy.config.plans import Plan
     from edgeproxy.limits.limit_set import Tables
     from edgeproxy.proxy.client_certificate import ClientCertificate
     from edgeproxy.proxy.key_lookup import KeyLookup
@@ -369,6 +369,11 @@ class Directory:
             if isinstance(identity, Stranger) and (customers is None or name_of(identity) in customers):
                 identity.valid_until = UNMET
 
+    def flags_changed(self) -> None:
+        """Who has which flag is to be settled anew."""
+        for identity in (self.nobody, *self._known.values(), *self._certified.values()):
+            identity.bindings.clear()
+
     def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
         """Nobody is looked up here any more: let go of everything. What look-ups gave is left to the caller.
 
@@ -423,17 +428,22 @@ class Directory:
             raise self._refused(403, f"The {what} lacks the scope {missing}", key, customer)
         self._fence(key, customer)
         tier = customer.tier
-        plan = with_key(plan_of(self._tiers[tier], customer), key)
+        allowance = with_key(with_caps(allowance_of(self._tiers[tier], customer), self._meters), key)
         digest = bytes.fromhex(key.sha256)
-        limits = RouteLimits(self._tables, route.settings, plan, self._meters, key.customer.encode(), digest)
+        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, key.customer.encode(), digest)
         prefer = None if customer.regions is None else customer.regions.prefer
         networks = None if customer.networks is None else Networks(customer.networks)
-        return self._make(route, key.customer, tier, plan, limits, prefer, networks)
+        return self._make(route, key.customer, tier, allowance, limits, prefer, networks)
 
     def _flagged(self, route: Route, tier: str, customer: str | None) -> None:
         """Raise Refused(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
         name = route.settings.flag
-        if name is not None and not has_flag(name, self._flags[name], tier, customer):
+        if name is None:
+            return
+        flag = self._flags.get(name)
+        if flag is None and self._key_lookup is not None:
+            flag = self._key_lookup.flags.get(name)
+        if flag is None or not has_flag(name, flag, tier, customer):
             raise no_route()
 
     def _fence(self, key: "Key", customer: "Customer") -> None:
@@ -465,16 +475,16 @@ class Directory:
         settings = self._tiers.get(ANONYMOUS)
         tier = NO_LABEL if settings is None else ANONYMOUS
         self._flagged(route, tier, None)
-        plan = None if settings is None else plan_of(settings, None)
-        limits = RouteLimits(self._tables, route.settings, plan, self._meters, None)
-        return self._make(route, NO_LABEL, tier, plan, limits)
+        allowance = None if settings is None else allowance_of(settings, None)
+        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, None)
+        return self._make(route, NO_LABEL, tier, allowance, limits)
 
     def _make(
         self,
         route: Route,
         customer: str,
         tier: str,
-        plan: "Plan | None",
+        allowance: "Allowance | None",
         limits: RouteLimits,
         prefer: str | None = None,
         networks: Networks | None = None,
@@ -489,8 +499,8 @@ class Directory:
             stamps.lines(who),
             self._metrics,
             self._meters,
-            priority=0 if plan is None else plan.priority,
-            message=None if plan is None else plan.message,
+            priority=0 if allowance is None else allowance.priority,
+            message=None if allowance is None else allowance.message,
             prefer=prefer,
             # `auth: none` means that the edge has no business with credentials: they are the upstream's.
             forwards_key=anonymous or route.service.name in self._forwarding,

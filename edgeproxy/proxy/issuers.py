@@ -12,6 +12,7 @@ import jwt
 import orjson
 
 from edgeproxy.config.parsers import NAME
+from edgeproxy.errors import Refused
 
 if TYPE_CHECKING:
     from edgeproxy.config.issuers import Issuer
@@ -74,7 +75,7 @@ class Issuers:
         self._keys, self._hurry = keys, hurry
 
     def verify(self, token: bytes) -> Claims:
-        """What a token says, if it is genuine and counts now. Raises NotGenuine."""
+        """What a token says, if it is genuine and counts now. Raises NotGenuine, or Refused where nobody can say."""
         if len(token) > TOKEN_BYTES_MAX:
             raise NotGenuine("The token is too long")
         try:
@@ -90,7 +91,11 @@ class Issuers:
 
     def _genuine(self, token: bytes, header: dict[str, Any], name: str, issuer: "Issuer") -> dict[str, Any]:
         kid = header.get("kid")
-        keys = [key for key in self._keys.get(name, ()) if kid is None or key.key_id == kid]
+        known = self._keys.get(name)
+        if known is None:
+            again = b"Retry-After: 1\r\n"
+            raise Refused(503, "The keys of the token's issuer are not known here yet", close=False, fields=again)
+        keys = [key for key in known if kid is None or key.key_id == kid]
         if not keys:
             self._hurry(name)
             raise NotGenuine("The token is signed with a key that is not known here")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from jwt import PyJWK
 
 from edgeproxy.config.directory import KeyOwner
+from edgeproxy.config.models import Flag
 from edgeproxy.messages import FetchIssuerKeys, KeysLookedUp, LookUpKeys
 from edgeproxy.proxy.outbox import Outbox, Waiter, wake
 
@@ -58,6 +59,8 @@ class KeyLookup:
         """Issuers whose keys were asked for before it is time, and the monotonic time of that."""
         self.issuer_keys: dict[str, list[PyJWK]] = {}
         """The public keys of those who issue tokens, by name."""
+        self.flags: dict[str, Flag] = {}
+        """The flags of the directory, by name."""
         self.valid_until = float("inf")
         """The edge time until which what was told counts; after it nobody of the directory is served."""
 

@@ -14,7 +14,6 @@ from edgeproxy.config.meters import MEASURES, Measure
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
-    from edgeproxy.counters.meters import Counter
     from edgeproxy.limits.quota import Quota
 
 CRLF = b"\r\n"
@@ -56,10 +55,40 @@ class Due:
     outward: Counted
     heads: "tuple[Reported, ...]"
     trailers: "tuple[Reported, ...]"
+    requests: Counted
+    """The meters of requests, where they are among these (split_metering.py)."""
 
 
 Reported = tuple[re.Pattern[bytes], bool, Counted]
 """A field (`field_of`), whether it is for the edge alone, and the meters that are due for what is said in it."""
+
+
+class Clock(Protocol):
+    """Tells how edge time follows from monotonic time."""
+
+    @property
+    def offset(self) -> float:
+        """Seconds to be added."""
+
+
+Metered = Mapping[str, "tuple[Quota, ...]"]
+"""The quotas of who asks that are charged what a meter counts, by the name of the meter."""
+
+
+class Relayed(Protocol):
+    """An exchange whose answer is relayed piece by piece."""
+
+    bytes_in: int
+    inward: "tuple[Count, ...]"
+    outward: "tuple[Count, ...]"
+    metered_by: "Metering"
+
+    @property
+    def runtime(self) -> Clock:
+        """What has the time."""
+
+    def metered(self) -> Metered:
+        """The quotas of who asks that are charged what meters count."""
 
 
 class Metering(dict[int, Due]):
@@ -68,7 +97,7 @@ class Metering(dict[int, Due]):
     def __init__(
         self,
         meters: "dict[str, Meter]",
-        counter: Callable[[str], "Counter"],
+        counter: Callable[[str], Count],
         unreadable: Callable[[str, bytes], None],
     ) -> None:
         """`meters`: without those of requests. `counter`: of each. `unreadable`: hears of a meter, and of what an
@@ -92,8 +121,46 @@ class Metering(dict[int, Due]):
             self._chosen(lambda measure: measure.bytes_out, counts),
             self._reported(lambda measure: measure.in_head, counts),
             self._reported(lambda measure: measure.in_trailers, counts),
+            self._chosen(lambda measure: measure.per_request is not None, counts),
         )
         return due
+
+    def read_whole(self, status: int, head: bytes, inward: int, outward: int, metered: Metered, clock: Clock) -> bytes:
+        """Count an answer of which all is there, as is its request: bodies of `inward` and `outward` bytes.
+
+        Returns the head as the client is to get it.
+        """
+        due = self[status]
+        up, down = due.inward.counters, due.outward.counters
+        if metered:
+            up, down = adding(due.inward, metered, clock), adding(due.outward, metered, clock)
+        for counter in down:
+            counter.add(outward)
+        for counter in up:
+            counter.add(inward)
+        return _read(self, due.heads, head, metered, clock) if due.heads else head
+
+    def relay(self, exchange: "Relayed", status: int, head: bytes) -> bytes:
+        """Count what is known with the head of an answer that is relayed piece by piece: the request's bytes so far,
+        and what the upstream reports. Returns the head as the client is to get it.
+
+        What passes from here on is added to `inward` and `outward` of the exchange.
+        """
+        due, metered, clock = self[status], exchange.metered(), exchange.runtime
+        exchange.metered_by = self
+        exchange.outward = adding(due.outward, metered, clock)
+        inward = adding(due.inward, metered, clock)
+        for counter in inward:
+            counter.add(exchange.bytes_in)
+        exchange.inward += inward
+        return _read(self, due.heads, head, metered, clock)
+
+    def read_trailers(self, status: int, trailers: list[bytes], metered: Metered, clock: Clock) -> list[bytes]:
+        """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
+        if not self.fields or not trailers:
+            return trailers
+        lines = b"".join([CRLF + line for line in trailers])
+        return _read(self, self[status].trailers, lines, metered, clock).split(CRLF)[1:]
 
     def hide(self, lines: bytes) -> bytes:
         """Lines of a head without those for the edge alone."""
@@ -124,24 +191,12 @@ class Costs:
 
     __slots__ = ("_cost", "_counter")
 
-    def __init__(self, counter: "Counter", cost: int) -> None:
+    def __init__(self, counter: Count, cost: int) -> None:
         self._counter, self._cost = counter, cost
 
     def add(self, n: int = 1) -> None:
         """Count `n` more requests."""
         self._counter.add(n * self._cost)
-
-
-class Clock(Protocol):
-    """Tells how edge time follows from monotonic time."""
-
-    @property
-    def offset(self) -> float:
-        """Seconds to be added."""
-
-
-Metered = Mapping[str, "tuple[Quota, ...]"]
-"""The quotas of who asks that are charged what a meter counts, by the name of the meter."""
 
 
 class Charge:
@@ -157,39 +212,6 @@ class Charge:
         now = monotonic() + self._clock.offset
         for quota in self._quotas:
             quota.count(n, now)
-
-
-def read_whole(
-    metering: Metering, status: int, head: bytes, inward: int, outward: int, metered: Metered, clock: Clock
-) -> bytes:
-    """Count an answer of which all is there, as is its request: bodies of `inward` and `outward` bytes.
-
-    Returns the head as the client is to get it.
-    """
-    due = metering[status]
-    up, down = due.inward.counters, due.outward.counters
-    if metered:
-        up, down = adding(due.inward, metered, clock), adding(due.outward, metered, clock)
-    for counter in down:
-        counter.add(outward)
-    for counter in up:
-        counter.add(inward)
-    return _read(metering, due.heads, head, metered, clock) if due.heads else head
-
-
-def read_head(metering: Metering, status: int, head: bytes, metered: Metered, clock: Clock) -> bytes:
-    """Count what the upstream reports in an answer's head; returns the head as the client is to get it."""
-    return _read(metering, metering[status].heads, head, metered, clock)
-
-
-def read_trailers(
-    metering: Metering, status: int, trailers: list[bytes], metered: Metered, clock: Clock
-) -> list[bytes]:
-    """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
-    if not metering.fields or not trailers:
-        return trailers
-    lines = b"".join([CRLF + line for line in trailers])
-    return _read(metering, metering[status].trailers, lines, metered, clock).split(CRLF)[1:]
 
 
 def adding(counted: Counted, metered: Metered, clock: Clock) -> tuple[Count, ...]:

@@ -14,6 +14,7 @@ from edgeproxy.proxy.finish import Finish
 from edgeproxy.proxy.metering import Costs, Count, Metering, is_billed
 from edgeproxy.proxy.request_rules import conditions
 from edgeproxy.proxy.rewriting import Rewriter
+from edgeproxy.proxy.split_metering import SplitMetering, is_split
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
@@ -157,23 +158,27 @@ class RouteBinding:
         rewrites = route.finish is not None or route.rewriter is not None
         self.unusual = forwards_key or stamped_anew or changes_host or is_bounded or rewrites
         """Whether there is more to its requests' heads than what is joined for each."""
+
+        def counted(name: str, split: str = "") -> Count:
+            counter = metrics.usage(customer, name, route.label, split)
+            amount = per_request(meters[name].count, route.settings.cost)
+            return Costs(counter, amount) if meters[name].count == "cost" and amount != 1 else counter
+
         usage: list[tuple[str, Count]] = []
         others = {}
         for name, meter in meters.items():
-            amount = per_request(meter.count, route.settings.cost)
-            if amount:
-                counter = metrics.usage(customer, name, route.label)
-                usage.append((meter.when, counter if amount == 1 else Costs(counter, amount)))
+            if per_request(meter.count, route.settings.cost) and not is_split(meter):
+                usage.append((meter.when, counted(name)))
             else:
                 others[name] = meter
         self.admitted = tuple(counter for when, counter in usage if when == "admitted")
         self.counters = Statuses(metrics, route.label, tier, usage)
         self.metering: Metering | None = None
         """What is counted beside requests and what they cost, if anything is."""
-        if others:
-            self.metering = Metering(
-                others, lambda name: metrics.usage(customer, name, route.label), metrics.unreadable
-            )
+        if any(map(is_split, others.values())):
+            self.metering = SplitMetering(customer, others, counted, metrics.unreadable, metrics.values)
+        elif others:
+            self.metering = Metering(others, counted, metrics.unreadable)
 
 
 class Statuses(dict[int, tuple[Count, ...]]):

@@ -65,9 +65,11 @@ class Snapshot:
         settings = draft.settings
         self._metrics, self._region = metrics, settings.region
         if before is None:
+            # Of quotas others count too where there is no hub: what these count is in the ledger.
+            shared = None if store.customers.hub is None else sharing
             self._tables = Tables(
                 *(
-                    Policies(table, full=partial(metrics.table_full, table.name), sharing=sharing)
+                    Policies(table, full=partial(metrics.table_full, table.name), sharing=shared)
                     for table in (store.customers, store.addresses, store.quotas)
                 )
             )
@@ -199,6 +201,11 @@ class Snapshot:
     def forget(self, customers: Collection[str] | None) -> None:
         """What was told of these customers of the directory (None: of any) is so no longer."""
         self.directory.forget(customers)
+        self._forget_heads()
+
+    def flags_changed(self) -> None:
+        """The directory has other flags."""
+        self.directory.flags_changed()
         self._forget_heads()
 
     def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":

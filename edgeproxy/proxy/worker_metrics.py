@@ -6,6 +6,7 @@ from edgeproxy.counters.meters import Counter, Histogram, Metrics, SharedGauge, 
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Refused
 from edgeproxy.proxy.labels import code_label
+from edgeproxy.proxy.split_metering import Values
 
 LOG_SECONDS = 60.0
 """Seconds between two log lines about one full table."""
@@ -44,14 +45,19 @@ class WorkerMetrics:
         self._billing: UsageMeters = store.billing
         self._billing.full = lambda: self.table_full("usage")
         self._log = log.Seldom(LOG_SECONDS)
+        self.values = Values()
+        """The values of customers' dimensions that this worker has counted."""
         self._requests: dict[tuple[str, str, int], Counter] = {}
         self._limited: dict[tuple[str, str, tuple[str, ...]], tuple[Counter, ...]] = {}
         self._shed: dict[int, Counter] = {}
 
-    def usage(self, customer: str, meter: str, route: str) -> Counter:
-        """What is billed. Raises Refused(503) where the table is busy for too long: nothing is served uncounted."""
+    def usage(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
+        """What is billed, of dimensions as text.
+
+        Raises Refused(503) where the table is busy for too long: nothing is served uncounted.
+        """
         try:
-            return self._billing.counter(customer, meter, route)
+            return self._billing.counter(customer, meter, route, split)
         except TableBusy as busy:
             again = b"Retry-After: 1\r\n"
             raise Refused(503, "This edge cannot count the request at the moment", close=False, fields=again) from busy

@@ -144,7 +144,7 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
             customer = await status.known(name)
             if customer is None:
                 return _problem(404, f"no customer is called {name!r} here")
-            policies = await table_reader.limits(status.settings, customer)
+            policies = await table_reader.limits(status.settings, customer, status.told_flags)
         except Unserved as why:
             return _problem(404, str(why))
         except Error as why:

@@ -8,16 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from edgeproxy.calendar import period_of
+from edgeproxy.config.allowance import allowance_of, unknown_in, with_caps
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.models import Customer, Limit, Quota, Route, Settings
-from edgeproxy.config.plans import plan_of, unknown_in
+from edgeproxy.config.models import Customer, Flag, Limit, Quota, Route, Settings
 from edgeproxy.counters.rows import LimitTable
-from edgeproxy.limits.calendar import period_of
 from edgeproxy.limits.limit_set import Applied, applied, concurrency_rule, credits_rule, credits_sync, whom
 from edgeproxy.limits.row_usage import Usage
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import look, look_at_quota
 from edgeproxy.proxy.identity import has_flag
+
+NO_FLAGS: Mapping[str, Flag] = {}
 
 BY_ROUTE = ("route", "customer_route")
 """Scopes of limits that each route has apart."""
@@ -40,50 +42,59 @@ def of_files(settings: Settings, customer: str) -> KnownCustomer | None:
     )
 
 
-def limit_report(tables: Mapping[str, LimitTable], settings: Settings, who: KnownCustomer, now: float) -> list[Policy]:
-    """The policies of a customer at edge time `now`; raises Unserved.
+def limit_report(
+    tables: Mapping[str, LimitTable],
+    settings: Settings,
+    who: KnownCustomer,
+    now: float,
+    told_flags: Mapping[str, Flag] = NO_FLAGS,
+) -> list[Policy]:
+    """The policies of a customer at edge time `now`, where the directory has these flags; raises Unserved.
 
-    First those of the plan that hold wherever the customer asks, then those of each route that the customer can use.
+    First those that hold wherever the customer asks, then those of each route that the customer can use.
     """
     customer, known, keys = who
     if (missing := unknown_in(known, settings.tiers, settings.meters)) is not None:
         raise Unserved(f"there is no {missing} here, which customer {customer} of the directory needs")
-    plan = plan_of(settings.tiers[known.tier], known)
+    allowance = with_caps(allowance_of(settings.tiers[known.tier], known), settings.meters)
     name = customer.encode()
-    everywhere = [(True, limit) for limit in plan.limits if limit.scope not in BY_ROUTE]
+    everywhere = [(True, limit) for limit in allowance.limits if limit.scope not in BY_ROUTE]
     lines = [_rate(tables, each, now, key) for each, key in _applied(everywhere, "", name, keys)]
     table, scope, subject = whom("customer", "", name)
-    if plan.concurrency is not None:
-        rule = concurrency_rule(plan.concurrency, scope)
+    if allowance.concurrency is not None:
+        rule = concurrency_rule(allowance.concurrency, scope)
         usage = _looked(tables[table], rule, subject, now)
         lines.append(_line(rule.name, scope, rule.limit, 0, usage, rule.algorithm))
-    if plan.burst_credits is not None:
-        rule = credits_rule(plan.burst_credits, scope)
-        usage = _looked(tables[table], rule, subject, now, credits_sync(plan))
+    if allowance.burst_credits is not None:
+        rule = credits_rule(allowance.burst_credits, scope)
+        usage = _looked(tables[table], rule, subject, now, credits_sync(allowance))
         # What can be saved up, and how long that takes.
         window = rule.depth * rule.window / rule.limit
         lines.append(_line(rule.name, scope, rule.depth, window, usage, rule.algorithm))
-    lines += [_quota(tables["quotas"], quota, scope, subject, now) for quota in plan.quotas]
+    for quota in allowance.quotas:
+        if quota.per is not None:
+            lines.append(_quota(tables["quotas"], quota, quota.per, scope, subject, now))
     # Routes that are one but for their methods may share a label, and so their lines.
     on_routes: dict[tuple[Rule, bytes, str], Policy] = {}
+    flags = {**told_flags, **settings.flags}
     for route in settings.routes:
-        if not _can_use(settings, route, known, customer):
+        if not _can_use(flags, route, known, customer):
             continue
-        limits = [*((True, limit) for limit in plan.limits), *((False, limit) for limit in route.limits)]
+        limits = [*((True, limit) for limit in allowance.limits), *((False, limit) for limit in route.limits)]
         for each, key in _applied(limits, route.label, name, keys):
-            if each.limit.scope in BY_ROUTE or not each.of_plan:
+            if each.limit.scope in BY_ROUTE or not each.is_own:
                 line = _rate(tables, each, now, key)
                 on_routes[each.rule, each.subject, route.label] = {**line, "route": route.label}
     return [*lines, *on_routes.values()]
 
 
-def _can_use(settings: Settings, route: Route, known: Customer, customer: str) -> bool:
+def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer: str) -> bool:
     """Whether a customer may be known on a route: where none is, or the route is not there for them, nothing holds."""
     if route.auth == "none":
         return False
     if route.flag is None or route.flag in known.flags:
         return True
-    return has_flag(route.flag, settings.flags[route.flag], known.tier, customer)
+    return route.flag in flags and has_flag(route.flag, flags[route.flag], known.tier, customer)
 
 
 def _applied(
@@ -100,7 +111,7 @@ def _applied(
 
 
 def _rate(tables: Mapping[str, LimitTable], each: Applied, now: float, key: bytes | None) -> Policy:
-    """The line of a limit of a plan, or of a route."""
+    """The line of a limit of an allowance, or of a route."""
     limit, rule = each.limit, each.rule
     # What each address has used of it is not told: there may be as many as there are addresses.
     usage = None if limit.scope == "ip" else _looked(tables[each.table], rule, each.subject, now, limit.sync)
@@ -120,10 +131,10 @@ def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str
     return usage._replace(remaining=0, held_back=usage.held_back + usage.remaining)
 
 
-def _quota(table: LimitTable, quota: Quota, scope: str, subject: bytes, now: float) -> Policy:
+def _quota(table: LimitTable, quota: Quota, per: str, scope: str, subject: bytes, now: float) -> Policy:
     zone = ZoneInfo(quota.timezone)
-    _, since, until = period_of(now, quota.per, zone)
-    usage = look_at_quota(table, quota.name, quota.included, quota.per, zone, subject, now)
+    _, since, until = period_of(now, per, zone)
+    usage = look_at_quota(table, quota.name, quota.included, per, zone, subject, now)
     return {**_line(quota.name, scope, quota.included, until - since, usage, "quota"), "cap": quota.cap}
 
 

@@ -33,6 +33,7 @@ from edgeproxy.supervisor.admin import Admin
 from edgeproxy.supervisor.certificates import Certificates
 from edgeproxy.supervisor.changeover import Changeover
 from edgeproxy.supervisor.issuers import Issuers
+from edgeproxy.supervisor.ledger_counts import LedgerCounts
 from edgeproxy.supervisor.probe import Prober
 from edgeproxy.supervisor.process import WORKER
 from edgeproxy.supervisor.reload import Reloads
@@ -90,15 +91,18 @@ class Supervisor:
         self._follower = Follower(
             settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish, self._used
         )
+        self._ledger_counts = LedgerCounts(store, settings, self._ask_hub)
         self._issuers = Issuers(settings.state, settings.issuers, self._workers.publish)
         prober = Prober(settings.upstreams)
-        self._upstreams = Upstreams(settings.upstreams, self._workers.publish, prober)
+        self._table_reader = TableReader(store)
+        self._upstreams = Upstreams(
+            settings.upstreams, self._workers.publish, prober, refused=self._table_reader.refused
+        )
         self._certificates = Certificates(settings, self._renew)
         self._changeover = Changeover(settings, self._start, self._workers, self._upstreams, self._certificates, prober)
         read = None if config_path is None else partial(load.attempt, config_path, os.environ, also=state.log_faults)
         self._reloads = Reloads(settings, read, self._change, heed=self._reloading, signs=watched)
         self._watched = watched is not None
-        self._table_reader = TableReader(store)
         self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage)
         self._status = Status(
             self._reloads,
@@ -130,6 +134,7 @@ class Supervisor:
         await self._accounting.begin()
         if self._coordinator is not None:
             self._coordinator.begin()
+        self._ledger_counts.begin()
         self._tasks.start("heartbeat", self._beat())
         self._tasks.start("tend", self._tend())
         self._tasks.start("reload", self._reloads.run())
@@ -175,6 +180,7 @@ class Supervisor:
             if self._coordinator is not None:
                 await self._coordinator.follow(settings.hub)
             await self._follower.follow(settings)
+            await self._ledger_counts.follow(settings)
             await self._issuers.follow(settings.issuers)
         return whys
 
@@ -258,6 +264,7 @@ class Supervisor:
         await self._workers.drain(seconds)
         await self._accounting.end()
         await self._follower.end()
+        await self._ledger_counts.end()
         await self._issuers.end()
         if self._coordinator is not None:
             await self._coordinator.end()

@@ -37,6 +37,7 @@ def prepare(settings: Settings) -> Store:
             addresses=tables.addresses,
             tables_dir=tables.dir,
             hub=settings.hub.is_shared,
+            ledger=settings.usage is not None,
         )
         store.control.stay(identity.Here.of(state).digest)
         return store

@@ -1,11 +1,11 @@
 """How the edge is: its phase, whether it is ready, and what `GET /status` says of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import edgeproxy
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.models import Route, Settings, Tier
+from edgeproxy.config.models import Flag, Route, Settings, Tier
 from edgeproxy.counters.file import KINDS
 from edgeproxy.directory.follower import Follower
 from edgeproxy.limits.limit_set import CONCURRENCY
@@ -78,6 +78,11 @@ class Status:
         it is not understood what the directory says."""
         return of_files(self.settings, customer) or await self._follower.customer(customer)
 
+    @property
+    def told_flags(self) -> Mapping[str, Flag]:
+        """The flags of the directory, by name."""
+        return self._follower.flags
+
     async def series(self) -> list[Series]:
         """Every metric of the edge: those of the tables, and the supervisor's own.
 
@@ -135,7 +140,7 @@ def policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tuple[str, str]]:
     if tier.concurrency is not None:
         yield CONCURRENCY, "enforce"
     for quota in tier.quotas:
-        if quota.cap == "hard":
+        if quota.cap == "hard" and quota.per is not None:
             yield quota.name, "enforce"
 
 

@@ -7,14 +7,15 @@ file to the base meanwhile would be counted twice or not at all.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic, thread_time
 from typing import Generic, TypeVar
 
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.models import Settings
+from edgeproxy.config.models import Flag, Settings
 from edgeproxy.counters.store import Store, Tended
 from edgeproxy.counters.tallies import tally_key
+from edgeproxy.counters.usage_key import UsageTotal
 from edgeproxy.metrics import Series
 from edgeproxy.supervisor.limit_report import Policy, limit_report
 from edgeproxy.usage import seal
@@ -26,9 +27,10 @@ KEPT_SECONDS = 10.0
 
 CLIENTS = tally_key("edge_connections", "client")
 
+UNREACHED = ("connection_refused", "connection_timeout")
+"""Errors of upstreams to which no connection was made."""
+
 T = TypeVar("T")
-UsageRow = tuple[str, str, str, int]
-"""Customer, meter, route, total."""
 
 
 class TableReader:
@@ -45,7 +47,7 @@ class TableReader:
         async with self._reading:
             return self._store.tend(monotonic() + self._store.offset)
 
-    async def usage(self) -> list[UsageRow]:
+    async def usage(self) -> list[UsageTotal]:
         """What was counted since the state was made, sorted. A row is made before anything is counted in it."""
         return await self.alone(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
 
@@ -72,6 +74,14 @@ class TableReader:
         tables = (store.customers, store.addresses, store.quotas, store.usage, store.metrics)
         return {table.name: {"used": table.rows_in_use, "rows": table.layout.rows} for table in tables}
 
+    async def refused(self) -> Mapping[str, int]:
+        """How many connections could not be made, by upstream."""
+        sums: Counter[str] = Counter()
+        for name, labels, words in await self.alone(lambda: list(self._store.metric_totals())):
+            if name == "edge_upstream_errors_total" and labels[1] in UNREACHED:
+                sums[labels[0]] += words[0]
+        return sums
+
     async def connections(self, columns: Iterable[int]) -> dict[int, int]:
         """How many clients are connected to the workers that hold these columns."""
 
@@ -81,10 +91,12 @@ class TableReader:
 
         return await self.alone(lambda: {column: of(column) for column in columns})
 
-    async def limits(self, settings: Settings, customer: KnownCustomer) -> list[Policy]:
-        """The policies of this customer as they stand now; raises Unserved."""
+    async def limits(self, settings: Settings, customer: KnownCustomer, flags: Mapping[str, Flag]) -> list[Policy]:
+        """The policies of this customer as they stand now, where the directory has these flags; raises Unserved."""
         store = self._store
-        return await self.alone(lambda: limit_report(store.limits, settings, customer, monotonic() + store.offset))
+        return await self.alone(
+            lambda: limit_report(store.limits, settings, customer, monotonic() + store.offset, flags)
+        )
 
     async def alone(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises, in a thread, while nobody else reads the tables or tends them."""
@@ -113,9 +125,9 @@ class Kept(Generic[T]):
         return self._read(), thread_time() - began
 
 
-def by_meter(rows: Iterable[UsageRow]) -> dict[str, int]:
+def by_meter(rows: Iterable[UsageTotal]) -> dict[str, int]:
     """The sums of `rows` by meter."""
     sums: Counter[str] = Counter()
-    for _, meter, _, total in rows:
+    for _, meter, _, total, *_ in rows:
         sums[meter] += total
     return dict(sums)

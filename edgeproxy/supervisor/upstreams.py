@@ -16,6 +16,7 @@ from edgeproxy.messages import EndpointAddresses, Endpoints, Services
 from edgeproxy.metrics import Series
 from edgeproxy.supervisor import resolver
 from edgeproxy.supervisor.health import Ask, Health, Target, Terms, usable
+from edgeproxy.supervisor.reachability import Place, Reachability, Refused
 from edgeproxy.supervisor.resolver import LookUp, Resolver
 from edgeproxy.tasks import Tasks
 
@@ -26,7 +27,8 @@ GATHER_SECONDS = 0.05
 class Upstreams:
     """The upstreams of the configuration that serves, and of one that is considered.
 
-    `tell` takes what workers are told, and `ask` probes. `number` is the serving configuration's.
+    `tell` takes what workers are told, and `ask` probes; `refused` says how many connections workers could not make.
+    `number` is the serving configuration's.
 
     Names are looked up `every` so many seconds.
     """
@@ -37,6 +39,7 @@ class Upstreams:
         tell: Callable[[Endpoints], None],
         ask: Ask,
         look_up: LookUp | None = None,
+        refused: Refused | None = None,
         *,
         number: int = 1,
         every: float = resolver.LOOKUP_SECONDS,
@@ -49,6 +52,7 @@ class Upstreams:
         """Look-ups that failed, by upstream; of those that are gone too."""
         self._resolver = Resolver(self._hosts(), self._moved, look_up, failed=self._failed, every=every)
         self._health = Health(ask, self._learned)
+        self._reachability = None if refused is None else Reachability(refused, self._unprobed)
         self._tasks = Tasks()
         self._news = asyncio.Event()
         self._telling: asyncio.TimerHandle | None = None
@@ -64,6 +68,8 @@ class Upstreams:
         self._follow()
         await self._asked(seconds)
         self._tell_now()
+        if self._reachability is not None:
+            self._tasks.start("reachability", self._reachability.watch())
 
     async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Services:
         """Look up and probe what these want too, and return where these can be reached.
@@ -112,7 +118,7 @@ class Upstreams:
             name: [
                 EndpointAddresses(
                     [known["address"] for known in entry["addresses"]],
-                    [known["address"] for known in entry["addresses"] if known["up"]],
+                    [known["address"] for known in entry["addresses"] if known["up"] or upstream.health is None],
                 )
                 for entry in self._entries(name, upstream)
             ]
@@ -145,18 +151,31 @@ class Upstreams:
             {"url": endpoint.url, "why": self._resolver[endpoint.host].why, "addresses": []} for endpoint in endpoints
         ]
         reached = [
-            (entry, address)
+            (entry, endpoint.port, address)
             for entry, endpoint in zip(entries, endpoints, strict=True)
             for address in self._resolver[endpoint.host].addresses
         ]
         if terms is None:
-            told = [(True, "")] * len(reached)
+            # Requests go to all of them.
+            whys = [self._unreached(Place(name, address, port)) for _, port, address in reached]
+            told = [(not why, why) for why in whys]
         else:
-            standings = [self._health[Target(name, entry["url"], address, terms)] for entry, address in reached]
+            standings = [self._health[Target(name, entry["url"], address, terms)] for entry, _, address in reached]
             told = list(zip(usable(standings), (standing.why for standing in standings), strict=True))
-        for (entry, address), (up, why) in zip(reached, told, strict=True):
+        for (entry, _, address), (up, why) in zip(reached, told, strict=True):
             entry["addresses"].append({"address": address, "up": up, "why": why})
         return entries
+
+    def _unreached(self, place: Place) -> str:
+        return "" if self._reachability is None else self._reachability.why(place)
+
+    def _unprobed(self) -> Iterator[Place]:
+        """The addresses of all upstreams that serve and have no health checks."""
+        for name, upstream in self._upstreams.items():
+            if upstream.health is None:
+                for endpoint in upstream.endpoints:
+                    for address in self._resolver[endpoint.host].addresses:
+                        yield Place(name, address, endpoint.port)
 
     # ---- what changes
 

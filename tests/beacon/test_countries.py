@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.beacon.countries import Countries, Unusable, code_of
-from edgeproxy.regions.networks import read_ip
+from edgeproxy.config.parsers import ip_of
 
 LINES = """\
 2001:db8::,2001:db8:0:ffff:ffff:ffff:ffff:ffff,JP
@@ -31,7 +31,7 @@ LINES = """\
 )
 def test_a_country_is_that_of_the_span_that_an_address_is_in(address: str, country: str | None, tmp_path: Path) -> None:
     (file := tmp_path / "countries.csv").write_text(LINES)
-    ip = read_ip(address)
+    ip = ip_of(address)
     assert ip is not None
     assert Countries(file).of(ip) == country
 

@@ -76,6 +76,13 @@ class Tab:
         await self.call("Page.reload")
         await self._loaded.wait()
 
+    @asynccontextmanager
+    async def loading(self) -> AsyncIterator[None]:
+        """What is done herein leads to another page; returns after its `load` event."""
+        self._loaded.clear()
+        yield
+        await self._loaded.wait()
+
     async def run(self, script: str) -> Any:
         """What this body of an async JavaScript function returns, which must be something that JSON has."""
         expression = f"(async () => {{{script}}})()"

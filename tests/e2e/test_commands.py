@@ -112,17 +112,6 @@ def test_an_edge_that_cannot_be_configured_exits_with_2_and_starts_nothing(tmp_p
     assert edgeproxy("edge", "-c", str(tmp_path / "none.yaml")).returncode == 2
 
 
-def test_what_a_later_version_brings_is_refused_and_not_ignored(tmp_path: Path, edge: Edge) -> None:
-    later = tmp_path / "edge.yaml"
-    tiers = {"capped": {"caps": {"day": 5}}}
-    settings = {**edge.settings, "tiers": edge.settings.get("tiers", {}) | tiers, "state": str(tmp_path / "state")}
-    later.write_text(yaml.safe_dump(settings))
-    done = edgeproxy("edge", "-c", str(later))
-    assert done.returncode == 2
-    assert "not supported yet" in done.stderr
-    assert not (tmp_path / "state").exists()
-
-
 def test_an_address_that_is_taken_is_said_and_nothing_is_started(
     edge: Edge, tmp_path: Path, upstream: Upstream
 ) -> None:

@@ -15,6 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.accounts import documents
+from edgeproxy.accounts import flags as accounts_flags
+from edgeproxy.accounts.audit import Caller
+from edgeproxy.config.models import Flag
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import customers, keys
 from edgeproxy.directory import signing
@@ -25,6 +28,7 @@ from tests.support.collector import EDGE, READ, Collector
 from tests.support.collector_fixtures import StartCollector
 from tests.support.customers import UNLIMITED, key_of
 from tests.support.edge import Edge, StartEdge
+from tests.support.process import ROOT
 from tests.support.redis import SERVER, Redis
 from tests.support.waiting import until
 
@@ -70,6 +74,15 @@ def adds(collector: Collector, *names: str) -> None:
     changes(collector, add)
 
 
+def flags(collector: Collector, **said: Any) -> None:
+    """Put the flag `new`."""
+
+    async def put(connection: AsyncConnection) -> None:
+        await accounts_flags.put(connection, Caller("test"), "new", Flag.model_validate(said))
+
+    changes(collector, put)
+
+
 def revokes(collector: Collector, name: str) -> None:
     async def revoke(connection: AsyncConnection) -> None:
         own = sa.update(keys).where(keys.c.customer == f"id-{name}")
@@ -77,6 +90,15 @@ def revokes(collector: Collector, name: str) -> None:
         await documents.note(connection, "customer", [name])
 
     changes(collector, revoke)
+
+
+def pauses(collector: Collector, name: str, status: int) -> None:
+    async def pause(connection: AsyncConnection) -> None:
+        said = json.dumps({"tier": "own", "paused": {"why": "so", "status": status}}, separators=(",", ":"))
+        await connection.execute(sa.update(customers).where(customers.c.name == name).values(settings=said))
+        await documents.note(connection, "customer", [name])
+
+    changes(collector, pause)
 
 
 def asks(edge: Edge, customer: str) -> int:
@@ -126,6 +148,54 @@ def test_an_edge_without_a_hub_follows_the_collector(
         assert ask(collector.port, f"/v1/directory/{path}", fields={"Authorization": f"Bearer {EDGE}"}).status == 404
     bad = ask(collector.port, "/v1/directory?after=x", fields={"Authorization": f"Bearer {EDGE}"})
     assert bad.status in (400, 422)
+
+
+def test_a_flag_flips_at_the_edge_without_a_deploy(
+    start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
+) -> None:
+    collector = start_collector(directory={"key": str(tmp_path / "directory.key")})
+    adds(collector, "dora", "eve")
+    routes = [{"path": "/*", "upstream": "api", "flag": "new"}]
+    edge = start_edge(**follows(collector, signer), routes=routes)
+    until(lambda: edge.status()["directory"]["state"] == "current", "the directory is read")
+    assert (asks(edge, "dora"), asks(edge, UNLIMITED)) == (404, 404), "nobody has a flag that is nowhere defined"
+    flags(collector, customers=["dora"])
+    each(edge, "dora", 200, "she has it")
+    assert (asks(edge, "eve"), asks(edge, UNLIMITED)) == (404, 404)
+    flags(collector, percent=100)
+    each(edge, "eve", 200, "everybody has it")
+    each(edge, UNLIMITED, 200, "customers of the files have it too")
+    flags(collector, percent=0)
+    each(edge, "dora", 404, "nobody has it any more")
+    each(edge, UNLIMITED, 404, "nor those of the files")
+    # A flag of the edge's own files counts there, and what was learnt is known after a restart without the collector.
+    flags(collector, customers=["dora"])
+    each(edge, "dora", 200, "she has it again")
+    collector.kill()
+    edge.end()
+    edge.start()
+    each(edge, "dora", 200, "she has it still")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_once_nobody_is_charged_edges_serve_who_has_not_paid(
+    start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
+) -> None:
+    sold = {"plans": str(ROOT / "config/plans.yaml")}
+    collector = start_collector(directory={"key": str(tmp_path / "directory.key")}, billing=sold)
+    adds(collector, "dora", "eve")
+    edge = start_edge(**follows(collector, signer))
+    each(edge, "dora", 200, "she is known")
+    for name, status in (("dora", 402), ("eve", 403)):
+        pauses(collector, name, status)
+        each(edge, name, status, "she is paused")
+    began = time.monotonic()
+    assert collector.send("PUT", "/billing/rollout", {"charging": False, "why": "a wrong price"}).status == 200
+    each(edge, "dora", 200, "she is served though she has not paid")
+    print(f"served {time.monotonic() - began:.2f} s after the switch")
+    assert asks(edge, "eve") == 403, "who is paused for something else stays so"
+    assert collector.send("PUT", "/billing/rollout", {"charging": True, "why": "mended"}).status == 200
+    each(edge, "dora", 402, "she has to pay again")
 
 
 @pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")

@@ -21,6 +21,8 @@ from tests.support.process import kill
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 ASKED = f"GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: {key_of(UNLIMITED)}\r\n\r\n".encode()
 
 

@@ -20,7 +20,10 @@ from tests.support.redis import SERVER, Redis
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine"),
+]
 
 KEY = {"Authorization": "Bearer key-of-acme"}
 LIMIT = 40

@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.http1.request import RequestHead
 from edgeproxy.limits.rule import Rule
 from edgeproxy.proxy import address
-from edgeproxy.proxy.address import Addresses, Terms, parse, subject_of, without_port
+from edgeproxy.proxy.address import Addresses, Terms, subject_of, without_port
 
 GUARD = Rule("per_ip", 200, 1.0, scope="guard")
 
@@ -171,12 +171,6 @@ def test_the_two_families_never_share_a_subject() -> None:
 
 def test_something_that_is_no_address_still_has_a_subject() -> None:
     assert subject_of("somewhere") == b"somewhere"
-
-
-def test_parse() -> None:
-    assert str(parse("::ffff:10.0.0.1")) == "10.0.0.1"
-    assert parse("10.0.0.01") is None
-    assert parse("") is None
 
 
 def test_an_address_has_the_guard_of_its_subject() -> None:

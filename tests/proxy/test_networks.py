@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.networks import Networks as Settings
-from edgeproxy.proxy.address import parse
+from edgeproxy.config.parsers import ip_of
 from edgeproxy.proxy.networks import Networks
 from edgeproxy.proxy.request_rules import overlap
 from tests.support.transcript import KEY, UNLIMITED, Edge, get, head, ok, post
@@ -50,9 +50,9 @@ def test_large_lists_become_one_row_of_numbers() -> None:
 
 @pytest.mark.parametrize("text", ["::ffff:192.0.2.1", "192.0.2.1"])
 def test_ipv4_in_the_clothes_of_ipv6_is_not_let_in(text: str) -> None:
-    assert not networks(deny=["192.0.2.0/24"]).admits(parse(text))
-    assert not networks(deny=["192.0.2.0/24"]).admits(parse("somewhere"))
-    assert not networks(allow=[]).admits(parse(text))
+    assert not networks(deny=["192.0.2.0/24"]).admits(ip_of(text))
+    assert not networks(deny=["192.0.2.0/24"]).admits(ip_of("somewhere"))
+    assert not networks(allow=[]).admits(ip_of(text))
 
 
 async def test_who_may_not_come_is_refused_as_they_connect(edge: Edge) -> None:

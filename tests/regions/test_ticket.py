@@ -4,8 +4,9 @@ import ipaddress
 
 import pytest
 
+from edgeproxy.config.parsers import ip_of
 from edgeproxy.regions import ticket as tickets
-from edgeproxy.regions.networks import client_of, network_of, read_ip, voter_of
+from edgeproxy.regions.networks import client_of, network_of, voter_of
 from edgeproxy.regions.pace import DEPTH, NETWORK_DEPTH, NETWORKS_MAX, PER_NETWORK_SECOND, Pace
 from edgeproxy.regions.ticket import TICKET_SECONDS, Refused, Tickets
 
@@ -91,7 +92,7 @@ def test_all_networks_together_are_held_to_a_pace_and_to_room() -> None:
     ],
 )
 def test_networks_are_24_bits_of_ipv4_and_48_of_ipv6(address: str, network: str) -> None:
-    ip = read_ip(address)
+    ip = ip_of(address)
     assert ip is not None
     assert network_of(ip) == network
     assert address not in voter_of(ip, b"secret")
@@ -100,7 +101,7 @@ def test_networks_are_24_bits_of_ipv4_and_48_of_ipv6(address: str, network: str)
 def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
     votes = {
         voter_of(ip, b"secret")
-        for ip in map(read_ip, ("2001:db8:1:2::3", "2001:db8:1:2:ffff::1", "192.0.2.1", "192.0.2.2"))
+        for ip in map(ip_of, ("2001:db8:1:2::3", "2001:db8:1:2:ffff::1", "192.0.2.1", "192.0.2.2"))
         if ip is not None
     }
     assert len(votes) == 3

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.config.allowance import allowance_of
 from edgeproxy.config.load import load
 from edgeproxy.config.models import Settings
-from edgeproxy.config.plans import plan_of
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.admission import LimitSet, admit, report
 from edgeproxy.limits.limit_set import RouteLimits, Tables
@@ -86,7 +86,7 @@ class Room:
         flagged = on.flag is not None and not has_flag(on.flag, settings.flags[on.flag], known.tier, customer)
         if on.auth == "none" or flagged:
             return None
-        plan = plan_of(settings.tiers[known.tier], known)
+        plan = allowance_of(settings.tiers[known.tier], known)
         sha256 = hashlib.sha256(key.encode()).digest()
         held = RouteLimits(self._tables[worker], on, plan, settings.meters, customer.encode(), sha256)
         return held.limit_set(b"\x7f\0\0\1")

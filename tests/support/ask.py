@@ -55,9 +55,11 @@ def ask(
     key: str | None = None,
     fields: Mapping[str, str] | None = None,
     body: bytes | None = None,
+    source: str | None = None,
 ) -> Answer:
-    """One request over a connection of its own."""
-    connection = HTTPConnection(HOST, port, timeout=PATIENCE)
+    """One request over a connection of its own, from the address `source` of this machine."""
+    address = None if source is None else (source, 0)
+    connection = HTTPConnection(HOST, port, timeout=PATIENCE, source_address=address)
     headers = dict(fields or {})
     if key is not None:
         headers["X-API-Key"] = key

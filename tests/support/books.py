@@ -97,7 +97,7 @@ class Books:
         outcome = await self.ingest.settle(arrival, Shipper("edges"))
         batch = arrival.batch
         if outcome.verdict in (Verdict.COUNT, Verdict.MEND) and batch is not None:
-            for customer, meter, route, value in batch.rows:
+            for customer, meter, route, value, *_ in batch.rows:
                 self.counted[batch.minute, batch.region, customer, meter, route] += value
         return outcome
 
@@ -125,7 +125,7 @@ class Books:
                 )
                 kept[table.name] = {}
                 for one, *cell, value in found:
-                    kept[table.name][(*cell,)] = value
+                    self._add(kept[table.name], (*cell,), value)  # type: ignore[arg-type]
                     if table is not ledger:
                         continue
                     minute = cell[0]

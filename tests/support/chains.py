@@ -39,4 +39,4 @@ class Chain:
     @property
     def total(self) -> int:
         """Of all values."""
-        return sum(value for batch in self.made for *_, value in batch.rows)
+        return sum(row[3] for batch in self.made for row in batch.rows)

@@ -74,7 +74,9 @@ class Collector:
                 {"name": "regional", "sha256": sha256(REGIONAL), "role": "edge", "region": "eu-bound"},
                 {"sha256": sha256(OWN), "customer": "bound"},
             ],
-            "tiers": {"basic": {}},
+            "tiers": {name: {} for name in ("basic", "free", "standard", "enterprise")},
+            # What is sold names tiers: those that tests bring along are others.
+            **({} if "tiers" in settings else {"billing": {"plans": str(ROOT / "config/plans.yaml"), "credits": {}}}),
             "customers": {name: {"tier": "basic"} for name in ("acme", "bolt", "bound")},
             "retention": {"minutes": "forever"},  # Tests ask for minutes of any time.
             **settings,

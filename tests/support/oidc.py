@@ -34,11 +34,15 @@ class Provider:
         """Its URL, as its tokens name it."""
         return f"http://{HOST}:{self.port}"
 
-    def start(self, key_id: str = "first") -> "Provider":
-        """Start it with a new key of this name; returns once it answers."""
+    def start(self, key_id: str = "first", redirect: str = "") -> "Provider":
+        """Start it with a new key of this name; returns once it answers. The client `console` is sent to `redirect`."""
         assert NODE is not None
         command = [NODE, PROVIDER, MODULES, str(self.port)]
-        process = self.process = Process(command, self._folder / "oidc.log", environ={"KEY_ID": key_id})
+        process = self.process = Process(
+            command,
+            self._folder / "oidc.log",
+            environ={"KEY_ID": key_id, **({"REDIRECT": redirect} if redirect else {})},
+        )
         count = process.output.count("listening\n")
 
         def settled() -> bool:

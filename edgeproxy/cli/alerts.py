@@ -1,0 +1,41 @@
+"""Commands about alerts of a collector: `alerts list | replay`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
+
+COLUMNS = ("id", "at", "severity", "kind", "customer", "title", "deliveries")
+SHOWN = 100
+"""Alerts that are listed unless more are asked for."""
+
+
+def alerts_list(
+    customer: Annotated[str | None, typer.Option(help="Only those about this customer.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only those of this kind.")] = None,
+    severity: Annotated[str | None, typer.Option(help="page, warn or info.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only those with a delivery that is due, sent or dead.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = SHOWN,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """List alerts, the latest first."""
+    only: dict[str, Any] = {"customer": customer, "kind": kind, "severity": severity, "state": state}
+    rows = Api(collector, ca).call("GET", "/v1/alerts", limit=str(limit), **only)["alerts"]
+    if not as_json:
+        for row in rows:
+            row["deliveries"] = ", ".join(f"{one['channel']} {one['state']}" for one in row.get("deliveries", ()))
+    table(rows, COLUMNS, as_json)
+
+
+def alerts_replay(
+    alert: Annotated[int, typer.Argument(metavar="ID", min=1, help="The alert's id, as `alerts list` has it.")],
+    channel: Annotated[str | None, typer.Option(help="On this channel; else on all that have given it up.")] = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Send an alert again."""
+    show(Api(collector, ca).call("POST", f"/v1/alerts/{alert}/replay", channel=channel), as_json)

@@ -1,0 +1,37 @@
+"""Commands about usage that is not as usual: `anomalies replay`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.outcome import fail
+
+
+def anomalies_replay(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="An access log, or rows of hour,customer,meter,value; else made-up usage."
+        ),
+    ] = None,
+    weeks: Annotated[int, typer.Option(min=4, max=104, help="Weeks of each history that is made up or drawn.")] = 16,
+    customers: Annotated[int, typer.Option(min=1, max=1000, help="How many are made up or drawn.")] = 50,
+    seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 1,
+    score: Annotated[float, typer.Option(min=1.0, help="As anomalies.score of collector.yaml.")] = 3.0,
+    similarity: Annotated[float, typer.Option(min=0.0, max=1.0, help="As anomalies.similarity.")] = 0.9,
+    plant: Annotated[bool, typer.Option(help="Whether changes are planted, to be found.")] = True,
+) -> None:
+    """Judge a history as the collector would have done, and say how many of the changes planted in it were found."""
+    from edgeproxy.anomalies import history
+    from edgeproxy.anomalies.replay import replay, shown
+    from edgeproxy.config.anomalies import Thresholds
+
+    try:
+        if file is None:
+            histories = history.made_up(weeks, customers, seed)
+        else:
+            histories = history.read(file, weeks, customers, seed)
+    except history.Unreadable as no:
+        fail(str(no), 2)
+    typer.echo(shown(replay(histories, Thresholds(score=score, similarity=similarity), seed, planting=plant)))

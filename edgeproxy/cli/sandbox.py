@@ -1,0 +1,49 @@
+"""The command `stripe-sandbox`."""
+
+import ipaddress
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.outcome import fail
+
+
+class Rates(StrEnum):
+    """Whose rate limits hold."""
+
+    off = "off"
+    test = "test"
+    live = "live"
+
+
+def stripe_sandbox(
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="A loopback address.")] = "127.0.0.1:12111",
+    state: Annotated[str, typer.Option(metavar="FILE", help="The file that keeps everything.")] = "stripe-sandbox.db",
+    rates: Annotated[Rates, typer.Option(help="The rate limits of Stripe's live or test mode, or none.")] = Rates.test,
+    lag: Annotated[str, typer.Option(metavar="DURATION", help="How long until a meter event is counted.")] = "1s",
+) -> None:
+    """Serve a stand-in for Stripe to test with, without real money, until SIGTERM or SIGINT."""
+    from edgeproxy.config.parsers import AN_ADDRESS, split_address
+    from edgeproxy.config.units import read_duration
+
+    address = split_address(listen)
+    if address is None:
+        fail(f"--listen: {listen!r} is not an address with a port, {AN_ADDRESS}", 2)
+    if address.host != "localhost" and not is_loopback(address.host):
+        fail(f"--listen: {listen} is not a loopback address; whoever reaches a sandbox may change everything", 2)
+    try:
+        seconds = 0.0 if lag == "0" else read_duration(lag)
+    except ValueError as bad:
+        fail(f"--lag: {bad}", 2)
+    from edgeproxy.billing.sandbox.main import run
+
+    raise typer.Exit(run(address, state, rates.value, seconds))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is a loopback address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,56 @@
+"""A database with customers who have credits, and a clock of the test's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from edgeproxy.accounts.audit import Caller
+from edgeproxy.database.database import Database
+from edgeproxy.database.schema import customers
+
+ALICE = Caller("alice", "192.0.2.1", "request-1")
+
+
+async def with_customers(database: Database, *names: str) -> None:
+    """Have customers whose ids are `id-` and their names."""
+    row = {"tier": "basic", "settings": "{}", "metadata": "{}", "created_at": 0, "version": 1}
+    if not names:
+        return
+    async with database.writing() as connection:
+        await connection.execute(sa.insert(customers), [{"id": f"id-{name}", "name": name, **row} for name in names])
+
+
+@asynccontextmanager
+async def opened(url: str, *names: str) -> AsyncIterator[Database]:
+    """A database with these customers."""
+    database = await Database.connect(url)
+    try:
+        await with_customers(database, *names)
+        yield database
+    finally:
+        await database.close()
+
+
+async def write(database: Database, act: Callable[..., Awaitable[Any]], *arguments: Any, **also: Any) -> Any:
+    """Have something done in a transaction of its own."""
+    async with database.writing() as connection:
+        return await act(connection, *arguments, **also)
+
+
+async def read(database: Database, look: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """What is there at one moment."""
+    async with database.reading(whole=True) as connection:
+        return await look(connection, *arguments)
+
+
+def run(url: str, work: Callable[[Database], Awaitable[None]], *names: str) -> None:
+    """Do something with a database that has these customers."""
+
+    async def do() -> None:
+        async with opened(url, *names) as database:
+            await work(database)
+
+    asyncio.run(do())

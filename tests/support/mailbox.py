@@ -1,0 +1,38 @@
+"""A real mail server (aiosmtpd), and what it was given."""
+
+import email
+import email.policy
+from email.message import EmailMessage
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from tests.support.ports import HOST, Ports
+from tests.support.waiting import until
+
+
+class Mailbox:
+    """A server that takes mail of anybody."""
+
+    def __init__(self) -> None:
+        self._ports = Ports(1)
+        (self.port,) = self._ports.numbers
+        self.mails: list[EmailMessage] = []
+        self._controller = Controller(self, hostname=HOST, port=self.port)
+        self._controller.start()
+
+    async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:
+        """Take a mail."""
+        assert isinstance(envelope.content, bytes)
+        self.mails.append(email.message_from_bytes(envelope.content, policy=email.policy.default))  # type: ignore[arg-type]
+        return "250 taken"
+
+    def wait_for(self, count: int) -> EmailMessage:
+        """The last of so many mails, once they are there."""
+        until(lambda: len(self.mails) >= count, f"{count} mails are there")
+        return self.mails[count - 1]
+
+    def close(self) -> None:
+        """End the server."""
+        self._controller.stop()
+        self._ports.close()

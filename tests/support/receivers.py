@@ -1,0 +1,116 @@
+"""Servers that alerts are sent to: one that takes webhooks, and one that takes mail, in threads of the test."""
+
+import asyncio
+import ssl
+from collections import defaultdict
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any, NamedTuple, cast
+
+import orjson
+from aiohttp import web
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from tests.support.ports import HOST
+from tests.support.threaded import Threaded
+from tests.support.waiting import STEP
+
+
+class Hook(NamedTuple):
+    """A request as it came."""
+
+    path: str
+    fields: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Its body."""
+        return orjson.loads(self.body)
+
+
+class Receiver(Threaded):
+    """Takes webhooks. What is in `statuses` is answered first, then 204; a path in `held` is answered never."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__("receiver")
+        self._tls = tls
+        self.port = 0
+        self.got: list[Hook] = []
+        self.statuses: dict[str, list[int]] = defaultdict(list)
+        self.fields: dict[str, str] = {}
+        """Further fields of answers."""
+        self.held: set[str] = set()
+        self.connections = 0
+
+    def on(self, path: str) -> list[Hook]:
+        """What came at a path."""
+        return [hook for hook in tuple(self.got) if hook.path == path]
+
+    async def _take(self, request: web.Request) -> web.StreamResponse:
+        fields = {name.lower(): value for name, value in request.headers.items()}
+        self.got.append(Hook(request.path, fields, await request.read()))
+        while request.path in self.held:  # noqa: ASYNC110 - another thread's
+            await asyncio.sleep(STEP)
+        statuses = self.statuses[request.path]
+        status = statuses.pop(0) if statuses else 204
+        if status == 200:  # An answer that has no end.
+            endless = web.StreamResponse()
+            await endless.prepare(request)
+            while True:
+                await endless.write(bytes(1 << 16))
+        return web.Response(status=status, headers=self.fields)
+
+    async def _begin(self) -> None:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._take)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, HOST, 0, ssl_context=self._tls)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _end(self) -> None:
+        self.held.clear()
+        await self._runner.cleanup()
+
+
+class MailTaker(Threaded):
+    """Takes mail from `me` with the password `p@ss`. Recipients in `refused` are answered with their code."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__("mail")
+        self._tls = tls
+        self.port = 0
+        self.got: list[tuple[list[str], EmailMessage]] = []
+        self.refused: dict[str, int] = {}
+
+    def to(self, address: str) -> list[EmailMessage]:
+        """The mails to an address."""
+        return [mail for recipients, mail in tuple(self.got) if address in recipients]
+
+    async def handle_RCPT(self, _: SMTP, __: Session, envelope: Envelope, address: str, ___: list[str]) -> str:
+        code = self.refused.get(address)
+        if code is not None:
+            return f"{code} no"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:
+        content = cast(bytes, envelope.content)
+        mail = cast(EmailMessage, message_from_bytes(content, policy=policy.default))
+        self.got.append((list(envelope.rcpt_tos), mail))
+        return "250 OK"
+
+    async def _begin(self) -> None:
+        def may(_: SMTP, __: Session, ___: Envelope, mechanism: str, given: Any) -> AuthResult:
+            right = isinstance(given, LoginPassword) and (given.login, given.password) == (b"me", b"p@ss")
+            return AuthResult(success=right, handled=False)
+
+        def serve() -> SMTP:
+            return SMTP(self, authenticator=may, auth_required=True, auth_require_tls=False, loop=self._loop)
+
+        self._server = await self._loop.create_server(serve, HOST, 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _end(self) -> None:
+        self._server.close()

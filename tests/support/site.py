@@ -1,0 +1,98 @@
+"""A collector with pages: its mail, its operator, its customers."""
+
+import asyncio
+import re
+import time
+from pathlib import Path
+
+from edgeproxy.database.database import Database
+from edgeproxy.pages import sessions
+from edgeproxy.pages.sessions import Link
+from edgeproxy.pages.sign_in import link_to
+from tests.support.collector import ADMIN, Collector
+from tests.support.mailbox import Mailbox
+from tests.support.ports import HOST
+from tests.support.visitor import Visitor
+from tests.support.waiting import until
+
+LINK = re.compile(r"http://\S+/sign-in/link\?token=\S+")
+
+
+class PagesStage:
+    """A collector with pages, and an operator who signed in by the link that it printed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mailbox = Mailbox()
+        self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
+        mail = {"server": f"{HOST}:{self.mailbox.port}", "sender": "edge@example.com", "tls": "none"}
+        regions = {
+            "eu-west": {"url": f"http://{HOST}:{self.collector.port}/healthz", "latency": "10s"},
+            "us-east": {"url": "http://127.0.0.1:1/healthz"},
+        }
+        self.collector.settings |= {
+            "tiers": {
+                **self.collector.settings["tiers"],
+                "pro": {
+                    "limits": [{"rate": "600/min"}],
+                    "quotas": [{"meter": "requests", "per": "month", "included": 5}],
+                },
+            },
+            "customers": {},
+            "meters": {"requests": {"count": "requests"}, "tokens": {"count": "events"}},
+            "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}},
+        }
+        self.collector.start()
+        self.site = f"http://{HOST}:{self.collector.port}"
+        self.operator = Visitor(self.site)
+        until(lambda: LINK.search(self.collector.output) is not None, "the link is printed")
+        self.link = LINK.findall(self.collector.output)[0]
+        self.operator.get(self.link)
+        self.operator.send("/sign-in/link")
+        for name in ("acme", "bolt"):
+            assert self.collector.send("POST", "/v1/customers", {"name": name, "tier": "pro"}).status == 201
+            emails = {"emails": [f"{name}@example.com"]}
+            assert self.collector.send("PUT", f"/v1/customers/{name}/contacts", emails).status == 200
+
+    def customer(self, name: str) -> Visitor:
+        """Somebody who signs in for a customer by a link that is mailed."""
+        visitor = Visitor(self.site)
+        visitor.get(self.mailed_link(name))
+        visitor.send("/sign-in/link")
+        assert str(visitor.answer.url) == f"{self.site}/account"
+        return visitor
+
+    def mailed_link(self, name: str) -> str:
+        """The link that a customer's contact gets who asks for one."""
+        count = len(self.mailbox.mails) + 1
+        with Visitor(self.site) as visitor:
+            visitor.get("/sign-in")
+            visitor.send("/sign-in", email=f"{name.upper()}@example.com")
+        mail = self.mailbox.wait_for(count)
+        assert mail["To"] == f"{name}@example.com"
+        found = LINK.search(mail.get_content())
+        assert found
+        return found[0]
+
+    def link_of(self, link: Link) -> str:
+        """A link that nobody is sent, made in the database."""
+
+        async def make() -> str:
+            database = await Database.connect(self.collector.settings["database"])
+            try:
+                async with database.writing() as connection:
+                    return await sessions.make_link(connection, link, time.time()) or ""
+            finally:
+                await database.close()
+
+        return link_to(self.site, asyncio.run(make()))
+
+    def close(self) -> None:
+        """End it all."""
+        self.operator.client.close()
+        self.collector.close()
+        self.mailbox.close()
+
+    def entries(self, action: str) -> list[dict[str, object]]:
+        """The audit log's entries of an action."""
+        found: list[dict[str, object]] = self.collector.get("/v1/audit", token=ADMIN, action=action).json()["entries"]
+        return found

@@ -1,0 +1,114 @@
+"""A database with customers who have plans, and usage, without a collector: what billing works on."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.accounts import customers
+from edgeproxy.accounts.audit import Caller
+from edgeproxy.accounts.models import CustomerNew
+from edgeproxy.billing import plan_versions, subscriptions
+from edgeproxy.billing.closing import Closing
+from edgeproxy.billing.pace import Pace
+from edgeproxy.billing.stripe import Stripe
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.load import load_collector
+from edgeproxy.database.database import Database
+from edgeproxy.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
+from tests.support.process import ROOT
+
+CALLER = Caller("test")
+KEY = {"STRIPE_SECRET_KEY": "sk_test_sandbox"}
+TIERS: dict[str, Any] = {name: {} for name in ("basic", "free", "standard", "enterprise")}
+
+
+def settings(folder: Path, database: str, stripe: str, **billing: Any) -> Settings:
+    """What a collector has that charges all customers at this Stripe."""
+    said = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "stripe": {"base": stripe}, **billing}
+    file = folder / "collector.yaml"
+    tokens = [{"sha256": "a" * 64, "role": "edge"}]
+    file.write_text(yaml.safe_dump({"tokens": tokens, "database": database, "tiers": TIERS, "billing": said}))
+    return load_collector(file, os.environ)
+
+
+class Sold:
+    """Customers, what they have and what they used."""
+
+    def __init__(self, database: Database, known: Settings) -> None:
+        self.database = database
+        self.known = known
+        self._seconds = count()
+
+    async def customer(self, name: str, plan: str | None = None, *, now: float, **more: Any) -> None:
+        """Make a customer, with a plan from now on."""
+        async with self.database.writing() as connection:
+            new = CustomerNew.model_validate({"name": name, "tier": "basic"})
+            await customers.create(connection, CALLER, new, self.known)
+            if plan is not None:
+                await subscriptions.subscribe(
+                    connection, CALLER, name, plan, known=self.known, now=now, **{"is_yearly": False, **more}
+                )
+
+    async def change(self, name: str, plan: str, *, now: float, when: Any = None) -> None:
+        """Change the plan of a customer."""
+        async with self.database.writing() as connection:
+            await subscriptions.change(connection, CALLER, name, plan, when, known=self.known, now=now)
+
+    async def use(self, name: str, used: Mapping[str, int], *, at: float) -> None:
+        """Count usage in a minute."""
+        minute = int(at) // 60 * 60
+        async with self.database.writing() as connection:
+            await self.database.begin_series(
+                connection, [[EVENTS, EVENTS_REGION, name, meter, EVENTS_ROUTE, ""] for meter in used]
+            )
+            rows = await _series(connection, name)
+            await self.database.add(connection, ledger, {minute: {rows[meter]: n for meter, n in used.items()}})
+
+
+class Killed(BaseException):
+    """What ends a process at once."""
+
+
+class Mortal(Stripe):
+    """A client whose process ends as soon as a call has changed anything: nobody hears of it."""
+
+    keys: ClassVar[set[str]] = set()
+    """By which something was changed before."""
+
+    async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+        """Make the call, and die of it where it changes something."""
+        answer = await super().call(name, *ids, key=key, **params)
+        if key is not None and key not in self.keys:
+            self.keys.add(key)
+            raise Killed
+        return answer
+
+
+async def _series(connection: AsyncConnection, name: str) -> dict[str, int]:
+    found = await connection.execute(series.select().where(series.c.customer == name))
+    return {row.meter: row.id for row in found}
+
+
+@asynccontextmanager
+async def sold(
+    folder: Path, url: str, stripe: str, client_of: Callable[..., Stripe] = Stripe, **billing: Any
+) -> AsyncIterator[tuple[Sold, Closing]]:
+    """The database with the plans, and what closes invoices."""
+    known = settings(folder, url, stripe, **billing)
+    database = await Database.connect(url)
+    assert known.billing is not None
+    client = client_of(known.billing.stripe, KEY)
+    client.pace = Pace(10_000.0, 10_000.0)  # A sandbox without rates takes any.
+    try:
+        async with database.writing() as connection:
+            await plan_versions.record(connection, known.plans)
+        yield Sold(database, known), Closing(database, client, lambda: known)
+    finally:
+        await client.close()
+        await database.close()

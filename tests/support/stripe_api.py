@@ -1,0 +1,81 @@
+"""Makes edgeproxy/billing/sandbox/stripe-api.json of Stripe's OpenAPI description, of which it is a part.
+
+python -m tests.support.stripe_api ../shared/data/stripe-openapi.json
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tests.support.process import ROOT
+
+MADE = ROOT / "edgeproxy/billing/sandbox/stripe-api.json"
+WHOLE = ROOT.parent / "shared/data/stripe-openapi.json"
+EXAMPLES = ROOT.parent / "shared/data/stripe-fixtures3.json"
+SAID = ("description", "summary", "x-resourceId")
+"""What is for people alone, and is left out."""
+
+
+def bare(schema: Any) -> Any:
+    """A schema without what is for people."""
+    if isinstance(schema, list):
+        return [bare(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # The names of properties are no words of the schema's.
+    return {
+        name: {key: bare(one) for key, one in value.items()} if name == "properties" else bare(value)
+        for name, value in schema.items()
+        if name not in SAID or not isinstance(value, str)
+    }
+
+
+def operation(path: str, method: str, said: dict[str, Any]) -> dict[str, Any]:
+    """One operation: what may be sent, in the query or the body, as one object."""
+    query = [one for one in said.get("parameters", ()) if one["in"] == "query"]
+    parameters: dict[str, Any] = {
+        "type": "object",
+        "properties": {one["name"]: bare(one["schema"]) for one in query},
+        "additionalProperties": False,
+    }
+    required = [one["name"] for one in query if one["required"]]
+    for content in said.get("requestBody", {}).get("content", {}).values():
+        body = bare(content["schema"])
+        parameters["properties"] |= body.get("properties", {})
+        required += body.get("required", [])
+    if required:
+        parameters["required"] = required
+    answer = bare(said["responses"]["200"]["content"]["application/json"]["schema"])
+    return {
+        "id": said["operationId"],
+        "method": method.upper(),
+        "path": path,
+        "parameters": parameters,
+        "answer": answer,
+    }
+
+
+def made(whole: dict[str, Any]) -> bytes:
+    """The file, an operation or an object on each line."""
+    operations = [
+        operation(path, method, said) for path, methods in whole["paths"].items() for method, said in methods.items()
+    ]
+    schemas = {name: bare(schema) for name, schema in whole["components"]["schemas"].items()}
+    lines = [orjson.dumps(one) for one in operations]
+    objects = [orjson.dumps(name) + b":" + orjson.dumps(schema) for name, schema in schemas.items()]
+    version = orjson.dumps(whole["info"]["version"])
+    return b"\n".join(
+        [
+            b'{"version":' + version + b',"operations":[',
+            b",\n".join(lines),
+            b'],"schemas":{',
+            b",\n".join(objects),
+            b"}}\n",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    MADE.write_bytes(made(orjson.loads(Path(sys.argv[1]).read_bytes())))

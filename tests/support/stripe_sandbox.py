@@ -1,0 +1,220 @@
+"""The Stripe sandbox as a process of its own, and Stripe's own client for it, each answer of which is checked."""
+
+import asyncio
+import functools
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from http.client import HTTPSConnection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonschema_rs
+import orjson
+import stripe
+
+from edgeproxy.billing.sandbox.description import description
+from tests.support.ask import Answer, answer_of, ask
+from tests.support.ports import HOST, Ports
+from tests.support.process import Process, kill
+from tests.support.waiting import until
+
+COMMAND = (sys.executable, "-m", "edgeproxy", "stripe-sandbox")
+KEY = "sk_test_sandbox"
+T = TypeVar("T")
+START = 30.0
+"""Seconds within which it is ready."""
+
+
+class Api:
+    """Stripe's API somewhere: in a sandbox, or in Stripe's own test mode."""
+
+    url: str
+    key: str
+
+    def run(self, work: Callable[[stripe.StripeClient], Awaitable[T]], key: str | None = None) -> T:
+        """What `work` gives, with Stripe's own client, which asks once."""
+
+        async def with_client() -> T:
+            http = Checked()
+            addresses: Any = {"api": self.url}
+            try:
+                return await work(
+                    stripe.StripeClient(
+                        key or self.key, base_addresses=addresses, http_client=http, max_network_retries=0
+                    )
+                )
+            finally:
+                await http.close_async()
+
+        return asyncio.run(with_client())
+
+    def call(self, method: str, path: str, body: str = "", **fields: str) -> Answer:
+        """A bare call of the API; fields that are empty are not sent."""
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/x-www-form-urlencoded"}
+        headers |= {name.replace("_", "-"): value for name, value in fields.items()}
+        sent = {name: value for name, value in headers.items() if value}
+        answer = self.ask(path, method, sent, body.encode())
+        check(answer.json())
+        return answer
+
+    def ask(self, path: str, method: str, fields: Mapping[str, str], body: bytes) -> Answer:
+        """A request over a connection of its own."""
+        raise NotImplementedError
+
+
+class TestMode(Api):
+    """Stripe's own test mode, in the version that the sandbox speaks."""
+
+    __test__ = False  # It is no test.
+    url = "https://api.stripe.com"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def ask(self, path: str, method: str, fields: Mapping[str, str], body: bytes) -> Answer:
+        """A request to Stripe."""
+        connection = HTTPSConnection("api.stripe.com", timeout=60)
+        try:
+            fields = {"Stripe-Version": description().version, **fields}
+            connection.request(method, path, body=body, headers=fields)
+            return answer_of(connection.getresponse())
+        finally:
+            connection.close()
+
+
+class Sandbox(Api):
+    """A sandbox on a port of its own. It can be killed, and started again on what is there."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._arguments = arguments
+        self._ports = Ports(1)
+        (self.port,) = self._ports.numbers
+        self.url, self.key = f"http://{HOST}:{self.port}", KEY
+        self.process: Process | None = None
+
+    def start(self) -> "Sandbox":
+        """Start it; returns once it answers."""
+        listen, state = f"{HOST}:{self.port}", self._folder / "sandbox.db"
+        command = [*COMMAND, "--listen", listen, "--state", state, "--rates", "off", "--lag", "0", *self._arguments]
+        process = self.process = Process(command, self._folder / "sandbox.log")
+        until(lambda: not process.running or self.ready(), "the sandbox is ready", seconds=START)
+        assert process.running, process.output
+        return self
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            return ask(self.port, "/_sandbox/ready").status == 200
+        except OSError:
+            return False
+
+    @property
+    def output(self) -> str:
+        """What it wrote."""
+        assert self.process is not None
+        return self.process.output
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        kill(self.process.pid)
+        self.process.wait(10.0)
+
+    def close(self) -> None:
+        """End it; it must leave with code 0, unless it was killed."""
+        try:
+            if self.process is not None and self.process.running:
+                code = self.process.wait_after(signal.SIGTERM, 30.0)
+                assert code == 0, f"exit code {code}: {self.process.output}"
+        finally:
+            if self.process is not None:
+                for pid in self.process.family():
+                    kill(pid)
+                print(self.process.output[-20_000:])  # shown where the test failed
+            self._ports.close()
+
+    # ---- what it is asked
+
+    def ask(self, path: str, method: str, fields: Mapping[str, str], body: bytes) -> Answer:
+        """A request to the sandbox."""
+        return ask(self.port, path, method=method, fields=fields, body=body)
+
+    def control(self, path: str, said: object = None) -> Any:
+        """Ask for something below `/_sandbox/`: what is said is posted."""
+        method = "GET" if said is None else "POST"
+        body = None if said is None else orjson.dumps(said)
+        answer = ask(self.port, f"/_sandbox/{path}", method=method, body=body)
+        assert answer.status == 200, answer
+        return answer.json()
+
+    def faults(self, *faults: Mapping[str, Any], seed: int = 0) -> None:
+        """Have these faults happen, and no others."""
+        self.control("faults", {"seed": seed, "faults": faults})
+
+    def journal(self, what: str = "", after: int = 0) -> list[dict[str, Any]]:
+        """Every effect, once, the oldest first; those whose name begins so."""
+        entries: list[dict[str, Any]] = []
+        while True:
+            got = self.control(f"journal?what={what}&after={after}")
+            entries += got["entries"]
+            if not got["entries"]:
+                return entries
+            after = got["last"]
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.control("clock", {"advance": seconds})
+
+
+class Checked(stripe.AIOHTTPClient):
+    """Stripe's client for aiohttp. It checks that what comes is as described."""
+
+    async def request_async(self, *arguments: Any, **more: Any) -> Any:
+        """A request and its answer, which is checked."""
+        answer = await super().request_async(*arguments, **more)
+        check(orjson.loads(answer[0]))
+        return answer
+
+
+# ---- the description
+
+
+def with_nulls(schema: Any) -> Any:
+    """A schema of OpenAPI 3.0 as JSON Schema."""
+    if isinstance(schema, list):
+        return [with_nulls(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: with_nulls(one) for name, one in schema.items() if name != "nullable"}
+    return {"anyOf": [made, {"type": "null"}]} if schema.get("nullable") is True else made
+
+
+@functools.cache
+def validator(kind: str) -> jsonschema_rs.Draft7Validator:
+    """What checks objects of a type."""
+    schemas = with_nulls(dict(description().schemas))
+    return jsonschema_rs.Draft7Validator(
+        {"components": {"schemas": schemas}, "$ref": f"#/components/schemas/{kind}"}, validate_formats=False
+    )
+
+
+def check(body: dict[str, Any]) -> None:
+    """That an answer is as described, with all that it has in it; AssertionError where it is not."""
+    if "error" in body:
+        kind = "error"
+    elif body["object"] in ("list", "search_result"):
+        for one in body["data"]:
+            check(one)
+        return
+    else:
+        kind = f"deleted_{body['object']}" if body.get("deleted") else body["object"]
+    if kind not in description().schemas:
+        assert kind == "payment_method" or kind.startswith("deleted_v2"), kind
+        return
+    faults = [f"{kind}{fault.instance_path}: {fault.message}" for fault in validator(kind).iter_errors(body)]
+    assert not faults, faults
+    if kind == "event":
+        check(body["data"]["object"])

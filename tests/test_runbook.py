@@ -1,0 +1,36 @@
+"""The runbook of money: its commands are there with these options, and its alerts are raised."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from edgeproxy.cli.commands import app
+
+ROOT = Path(__file__).parents[1]
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL) for line in block.splitlines()]
+INLINE = [found for found in re.findall(r"`(edgeproxy billing [^`]+)`", RUNBOOK.replace("\n", " ")) if "…" not in found]
+
+
+@pytest.mark.parametrize("line", [*LINES, *INLINE])
+def test_a_command_of_the_runbook_can_be_said(line: str) -> None:
+    name, *words = shlex.split(line)
+    assert name == "edgeproxy"
+    command: click.Command = typer.main.get_command(app)
+    while isinstance(command, click.Group):
+        name = words.pop(0)
+        assert name in command.commands, line
+        command = command.commands[name]
+    if words or not [one for one in command.params if one.required]:
+        command.make_context(name, words)
+
+
+def test_alerts_that_the_runbook_names_are_raised_somewhere() -> None:
+    code = "".join(file.read_text() for file in (ROOT / "edgeproxy/billing").glob("*.py"))
+    named = re.findall(r"`(billing_[a-z_]+)`", RUNBOOK)
+    assert named
+    assert [name for name in named if f'"{name}"' not in code] == []

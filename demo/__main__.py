@@ -1,4 +1,4 @@
-"""Start httpbin, an edge in front of it and a collector, show what to try, and end them all on Ctrl-C."""
+"""Start httpbin, an edge in front of it, a collector and a Stripe sandbox, show what to try, and end them on Ctrl-C."""
 
 import argparse
 import os
@@ -82,10 +82,14 @@ def start_collector(**settings: str) -> tuple[Process, str]:
     return Process("the collector", command, environ=environ, log=LOGS / "collector.log"), f"http://{listen}"
 
 
-def start_edge(api: str, collector: str, **settings: str) -> tuple[Process, str, str]:
-    """An edge in front of `api`, as config/edge.yaml says; the process, its URL and its admin listener's."""
+def edge_addresses() -> list[str]:
+    """Where an edge listens, and its admin listener."""
     wanted = {"EDGE_LISTEN": "127.0.0.1:8080", "EDGE_ADMIN": "127.0.0.1:9090"}
-    listen, admin = free_addresses(*(os.environ.get(name, usual) for name, usual in wanted.items()))
+    return free_addresses(*(os.environ.get(name, usual) for name, usual in wanted.items()))
+
+
+def start_edge(api: str, collector: str, listen: str, admin: str, **settings: str) -> tuple[Process, str, str]:
+    """An edge in front of `api`, as config/edge.yaml says; the process, its URL and its admin listener's."""
     ours = {"EDGE_LISTEN": listen, "EDGE_ADMIN": admin, "API_URL": api, "COLLECTOR_URL": collector}
     command = [BIN / "edgeproxy", "edge", "-c", "config/edge.yaml"]
     return (
@@ -109,19 +113,54 @@ def await_ready(url: str, processes: Sequence[Process]) -> None:
     raise Unserved(f"{url} was not ready within {START:.0f} s")
 
 
-def show(edge: str, admin: str, collector: str, api: str) -> None:
+def start_sandbox(folder: str) -> tuple[Process, str]:
+    """A Stripe to pay at, without money; the process and its URL."""
+    (listen,) = free_addresses("127.0.0.1:12111")
+    options = ["--listen", listen, "--state", f"{folder}/stripe.db", "--rates", "off"]
+    command = [BIN / "edgeproxy", "stripe-sandbox", *options]
+    return Process("the Stripe sandbox", command, environ=os.environ, log=LOGS / "stripe.log"), f"http://{listen}"
+
+
+def bring_customers(**settings: str) -> None:
+    """Have the collector's database know the customers of the files: what is sold is sold to those. Raises Unserved."""
+    command = [BIN / "edgeproxy", "import", "-c", "config/collector.yaml"]
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unserved(f"the customers could not be brought into the database: {done.stderr.strip()}")
+
+
+def show(edge: str, admin: str, collector: str, stripe: str, api: str) -> None:
     """Print where everything is and the lines to try."""
-    print(f"\nServing {edge} in front of httpbin at {api}; admin at {admin}, the collector at {collector}.")
+    print(f"\nServing {edge} in front of httpbin at {api}; admin at {admin}, the collector at {collector},")
+    print(f"a Stripe sandbox at {stripe}.")
     print("To try, in another terminal:\n")
-    for stop in stops(edge, admin, collector):
+    for stop in stops(edge, admin, collector, stripe):
         print(f"# {stop.shows}\n{stop.line}\n")
     print(f"Their logs are in {LOGS}. Ctrl-C ends it all.", flush=True)
 
 
-def check(edge: str, admin: str, collector: str) -> bool:
+def show_pages(edge: str, collector: str, **settings: str) -> None:
+    """Print links to the pages, with something on them."""
+    environ = {**os.environ, **settings, "COLLECTOR_LISTEN": collector.removeprefix("http://")}
+
+    def edgeproxy(*arguments: str) -> str:
+        command = [BIN / "edgeproxy", *arguments, "-c", "config/collector.yaml"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ, timeout=60)
+        return done.stdout.strip() if done.returncode == 0 else f"not to be had: {done.stderr.strip()}"
+
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(20):
+        directly.open(urllib.request.Request(f"{edge}/get", headers={"X-API-Key": "ek_demo_pro"}), timeout=10).close()
+    print("\nTo look at, in a browser (each of the first two links signs in once):\n")
+    print(f"operators   {edgeproxy('sign-in')}")
+    print(f"demo-pro    {edgeproxy('sign-in', '--customer', 'demo-pro')}")
+    print(f"everybody   {collector}/status", flush=True)
+
+
+def check(edge: str, admin: str, collector: str, stripe: str) -> bool:
     """Run each line of the tour and say whether it shows what it should; True if all do."""
     good = True
-    for stop in stops(edge, admin, collector):
+    for stop in stops(edge, admin, collector, stripe):
         deadline = time.monotonic() + stop.within
         while (fault := attempt(stop)) is not None and time.monotonic() < deadline:
             time.sleep(AGAIN)
@@ -153,23 +192,32 @@ def serve(*, checking: bool) -> bool:
             ends.callback(process.end, DRAIN)
 
         settings = {}
+        folder = str(LOGS)
         if checking:  # with counts of its own, so that no earlier request is in the window, or the ledger
             folder = ends.enter_context(TemporaryDirectory(prefix="edgeproxy-demo-"))
             settings["EDGE_STATE"] = f"{folder}/edge"
             settings["COLLECTOR_DATABASE"] = f"sqlite:///{folder}/ledger.db"
-        print("starting httpbin, the edge and the collector", flush=True)
+        print("starting httpbin, the edge, the collector and a Stripe sandbox", flush=True)
         httpbin, api = start_httpbin()
         start(httpbin)
+        process, stripe = start_sandbox(folder)
+        start(process)
+        settings |= {"BILLING_MODE": "live", "STRIPE_BASE": stripe, "STRIPE_SECRET_KEY": "sk_test_demo"}
+        listen, admin = edge_addresses()
+        settings["EDGE_STATUS_URL"] = f"http://{admin}/readyz"
         process, collector = start_collector(**settings)
         start(process)
-        process, edge, admin = start_edge(api, collector, **settings)
+        process, edge, admin = start_edge(api, collector, listen, admin, **settings)
         start(process)
         await_ready(f"{api}/status/200", started)
+        await_ready(f"{stripe}/_sandbox/ready", started)
         await_ready(f"{collector}/readyz", started)
+        bring_customers(**settings)
         await_ready(f"{admin}/readyz", started)
         if checking:
-            return check(edge, admin, collector)
-        show(edge, admin, collector, api)
+            return check(edge, admin, collector, stripe)
+        show(edge, admin, collector, stripe, api)
+        show_pages(edge, collector, **settings)
         if dead := died(started):
             raise Unserved(dead.obituary())
         return True

@@ -16,6 +16,13 @@ STAMPS = (
 )  # fmt: skip
 
 
+CHARGED = 30.0
+"""Seconds within which the first fee of a plan is an invoice at the Stripe sandbox."""
+USED = [
+    {"source": "demo", "id": f"use-{meter}", "customer": "demo-pro", "meter": meter, "value": value}
+    for meter, value in (("llm_tokens", 1_234_567), ("agent_executions", 5003))
+]
+"""What is used of Standard: 234,567 tokens more than it includes at 0.001 cents, and three executions more at $0.10."""
 SHIPPED = 10.0
 """Seconds within which the collector has what was counted: an edge seals and ships every five."""
 
@@ -99,8 +106,33 @@ def scraped(output: str) -> str | None:
     return None if lines else "no 429 of the tier basic is counted"
 
 
-def stops(edge: str, admin: str, collector: str) -> list[Stop]:
-    """The tour of an edge, its admin listener and its collector, given as URLs without a path."""
+def sold(output: str) -> str | None:
+    """The plan that has begun."""
+    plan = json.loads(output).get("plan")
+    return None if plan == "standard@1" else f"the plan is {plan}"
+
+
+def taken(output: str) -> str | None:
+    """Events that were counted, or had been."""
+    said = json.loads(output)
+    return None if said["accepted"] + said["duplicates"] == len(USED) else f"of {len(USED)} there were {said}"
+
+
+def upcoming(output: str) -> str | None:
+    """The next invoice: the fee, and what is used beyond what it covers, to the cent."""
+    amounts = [line["amount"] for line in json.loads(output)["lines"] if line["amount"]]
+    return None if amounts == [9900, 235, 30] else f"its lines come to {amounts} cents"
+
+
+def paid(output: str) -> str | None:
+    """An invoice that Stripe has the money of."""
+    said = json.loads(output)
+    return None if said.get("status") == "paid" else f"it is {said.get('status') or said['error']['message']}"
+
+
+def stops(edge: str, admin: str, collector: str, stripe: str) -> list[Stop]:
+    """The tour of an edge, its admin listener, its collector and a Stripe sandbox, given as URLs without a path."""
+    own = "-H 'Authorization: Bearer demo-pro-token'"
     return [
         Stop(
             "A request with a key passes, and httpbin shows what reached it: the stamps, and no key",
@@ -136,4 +168,26 @@ def stops(edge: str, admin: str, collector: str) -> list[Stop]:
             SHIPPED,
         ),
         Stop("And for Prometheus", f"curl -s {admin}/metrics | grep ^edge_requests_total", scraped),
+        Stop(
+            "A customer takes a plan: Standard, whose first fee is due",
+            f"curl -s {own} --json '{json.dumps({'plan': 'standard'})}' '{collector}/billing/subscription'",
+            sold,
+        ),
+        Stop(
+            "A service reports what the customer uses beside requests",
+            f"curl -s -H 'Authorization: Bearer demo-service-token' --json '{json.dumps(USED)}' {collector}/v1/events",
+            taken,
+        ),
+        Stop(
+            "The upcoming invoice: $99, $2.35 for tokens and $0.30 for executions above what the fee covers",
+            f"curl -s {own} {collector}/billing/invoices/upcoming",
+            upcoming,
+        ),
+        Stop(
+            "The first fee is paid in the Stripe sandbox",
+            f"curl -s -u sk_test_demo: -d payment_method=pm_card_visa {stripe}/v1/invoices/"
+            f"$(curl -s {own} {collector}/billing/invoices | grep -o 'in_[A-Za-z0-9]*' | head -1)/pay",
+            paid,
+            CHARGED,
+        ),
     ]

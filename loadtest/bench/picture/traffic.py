@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import yaml
 
+from edgeproxy.config.allowance import allowance_of
 from edgeproxy.config.models import Meter, Route, Tier
-from edgeproxy.config.plans import plan_of
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.admission import LimitSet, admit
 from edgeproxy.limits.limit_set import RouteLimits, Tables
@@ -110,7 +110,7 @@ def outcomes() -> list[Outcome]:
         route, meters = Route(path="/*", upstream="api"), {"requests": Meter(count="requests")}
         found = []
         for plan in PLANS:
-            tier = plan_of(Tier.model_validate(yaml.safe_load(plan.tier)), None)
+            tier = allowance_of(Tier.model_validate(yaml.safe_load(plan.tier)), None)
             terms = RouteLimits(tables, route, tier, meters, plan.name.encode()).limit_set()
             found.append(Outcome(plan, tuple(_admitted(terms, times))))
         worker.close()

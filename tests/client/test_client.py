@@ -15,66 +15,101 @@ from edgeproxy.client.client import batch
 from edgeproxy.client.queue import Queue
 from tests.client.reporter import reports
 from tests.support.collector import SERVICE, Collector, checked
-from tests.support.collector_fixtures import StartCollector
+from tests.support.collector_fixtures import KINDS
+from tests.support.postgresql import Postgresql
 from tests.support.process import Process, kill
 from tests.support.waiting import until
 
 METERS = {name: {"count": "events", "dimensions": {"model": 50, "agent": 50}} for name in ("tokens", "runs")}
+CUSTOMERS = [f"c{number}" for number in range(5)]
 REPORTERS = 4
 Key = tuple[str, str, str, str]
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_event_of_clients_that_are_killed_counts_once(
-    start_collector: StartCollector, tmp_path: Path, seed: int, pytestconfig: pytest.Config
+    kind: str, tmp_path: Path, seed: int, pytestconfig: pytest.Config
 ) -> None:
     print(f"seed {seed}")
-    chance = random.Random(seed)
     count = 250_000 if pytestconfig.getoption("soak") else 300
-    customers = {f"c{number}": {"tier": "basic"} for number in range(5)}
-    collector = start_collector(meters=METERS, customers=customers)
-    base, began = int(time.time()), time.monotonic()
-    folders = [tmp_path / f"reporter-{number}" for number in range(REPORTERS)]
+    with ExitStack() as ends:
+        server = ends.enter_context(closing(Postgresql(durable=True))) if kind == "postgresql" else None
+        url = server.database() if server else f"sqlite:///{tmp_path}/ledger.db"
+        settings: dict[str, Any] = {"meters": METERS, "customers": {name: {"tier": "basic"} for name in CUSTOMERS}}
+        collector = ends.enter_context(closing(Collector(tmp_path / "collector", url, **settings))).start()
+        reporters = [Reporter(ends, tmp_path, number, count, collector.port) for number in range(REPORTERS)]
+        wanted: Counter[Key] = Counter()
+        for reporter in reporters:
+            wanted += reporter.wanted()
+        began = time.monotonic()
+        for reporter in reporters:
+            reporter.start()
+        with_kills(collector, server, reporters, sum(wanted.values()), random.Random(seed))
+        for reporter in reporters:
+            until(lambda: not reporter.process.running, "it has reported all", seconds=3300)  # noqa: B023
+            assert reporter.process.wait(10.0) == 0, reporter.process.output
+            assert reporter.accepted == 2 * count
+        print(f"{kind}: {2 * REPORTERS * count} reports in {time.monotonic() - began:.1f} s")
 
-    def start(number: int) -> Process:
-        folders[number].mkdir(exist_ok=True)
-        said = (f"http://127.0.0.1:{collector.port}", SERVICE, folders[number], number, count, base)
-        return Process([sys.executable, "-m", "tests.client.reporter", *map(str, said)], tmp_path / f"log-{number}")
+        rows = collector.usage(by="customer,meter,model,agent")["rows"]
+        found = {tuple(row[name] for name in ("customer", "meter", "model", "agent")): row["value"] for row in rows}
+        assert found == wanted
+        code, said = checked(collector)
+        assert (code, f"{REPORTERS * count} events" in said) == (0, True), said
 
-    def accepted(number: int) -> int:
-        file = folders[number] / "accepted"
+
+class Reporter:
+    """A service that reports, started again where it left off each time that it is killed."""
+
+    def __init__(self, ends: ExitStack, folder: Path, number: int, count: int, port: int) -> None:
+        self._folder, self._number, self._count, self._base = folder / f"r{number}", number, count, int(time.time())
+        self._folder.mkdir()
+        said = (f"http://127.0.0.1:{port}", SERVICE, self._folder, number, count, self._base)
+        self._command = [sys.executable, "-m", "tests.client.reporter", *map(str, said)]
+        ends.callback(self.kill)
+
+    def start(self) -> None:
+        self.process = Process(self._command, self._folder / "log")
+
+    def kill(self) -> None:
+        kill(self.process.pid)
+        self.process.wait(10.0)
+
+    @property
+    def accepted(self) -> int:
+        file = self._folder / "accepted"
         return file.stat().st_size if file.exists() else 0
 
-    running = [start(number) for number in range(REPORTERS)]
-    try:
-        for kills in range(4):
-            number = chance.randrange(REPORTERS)
-            until(lambda: accepted(number) > 0 or not running[number].running, "it reports", seconds=60)  # noqa: B023
-            if kills == 2:
-                collector.kill()
-                collector.start()
-            kill(running[number].pid)
-            running[number].wait(10.0)
-            running[number] = start(number)
-        for number, process in enumerate(running):
-            until(lambda: not process.running, "it has reported all", seconds=3300)  # noqa: B023
-            assert process.wait(10.0) == 0, process.output
-            assert accepted(number) == 2 * count
-    finally:
-        for process in running:
-            kill(process.pid)
-    print(f"{2 * REPORTERS * count} reports in {time.monotonic() - began:.1f} s")
-
-    wanted: Counter[Key] = Counter()
-    for number in range(REPORTERS):
-        for report in {report.id: report for report in reports(number, count, base)}.values():
+    def wanted(self) -> Counter[Key]:
+        """What it has to say, counted by somebody else."""
+        found: Counter[Key] = Counter()
+        for report in {report.id: report for report in reports(self._number, self._count, self._base)}.values():
             said = report.dimensions
-            wanted[report.customer, report.meter, said.get("model", ""), said.get("agent", "")] += report.value
-    rows = collector.usage(by="customer,meter,model,agent")["rows"]
-    found = {tuple(row[name] for name in ("customer", "meter", "model", "agent")): row["value"] for row in rows}
-    assert found == wanted
-    code, said_ = checked(collector)
-    assert (code, f"{REPORTERS * count} events" in said_) == (0, True), said_
+            found[report.customer, report.meter, said.get("model", ""), said.get("agent", "")] += report.value
+        return found
+
+
+def with_kills(
+    collector: Collector, server: Postgresql | None, reporters: list[Reporter], total: int, chance: random.Random
+) -> None:
+    """Kill a reporter at each tenth of the way, the collector and the database too at some of them."""
+
+    def counted() -> int:
+        return int(sum(row["value"] for row in collector.usage(by="meter")["rows"]))
+
+    until(lambda: any(reporter.accepted for reporter in reporters), "they report", seconds=60)
+    for tenth in range(9):
+        until(lambda: counted() >= total * tenth // 10, f"{tenth} tenths are counted", seconds=3000)  # noqa: B023
+        if tenth in (2, 6):
+            collector.kill()
+            collector.start()
+        if server is not None and tenth in (4, 6):
+            server.kill()
+            server.start()
+        reporter = chance.choice(reporters)
+        reporter.kill()
+        reporter.start()
 
 
 # ---- what it is told, and what it has room for

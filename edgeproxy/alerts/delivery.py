@@ -5,7 +5,6 @@ under the same id. Each channel has a task of its own, so that one that is slow 
 several collectors one sends by a channel at a time.
 """
 
-import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -22,7 +21,8 @@ from edgeproxy.alerts.message import Message
 from edgeproxy.alerts.retries import next_wait
 from edgeproxy.config.alerts import Alerts
 from edgeproxy.database.alert_tables import alert_deliveries, alerts
-from edgeproxy.database.database import LOST, Database, insert_new, reason
+from edgeproxy.database.database import Database, insert_new
+from edgeproxy.database.periodic import guarded, repeat
 from edgeproxy.database.single_runner import alone
 from edgeproxy.tasks import Tasks
 
@@ -79,9 +79,8 @@ class Delivery:
     async def run(self) -> None:
         """Do what there is to do, for ever."""
         try:
-            while True:
-                await self._guarded("alerts could not be looked at, and are later", self.step(time.time()))
-                await asyncio.sleep(LOOK_SECONDS)
+            failed = "alerts could not be looked at, and are later"
+            await repeat(LOOK_SECONDS, self._seldom, failed, lambda: self.step(time.time()))
         finally:
             await self._tasks.cancel()
 
@@ -97,16 +96,8 @@ class Delivery:
             found = set((await connection.execute(waiting)).scalars())
         for channel in sorted(found - self._busy):
             self._busy.add(channel)
-            sending = self._guarded("a channel of alerts could not be served, and is later", self._serve(channel))
-            self._tasks.start(f"alerts by {channel}", sending)
-
-    async def _guarded(self, what: str, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except LOST as failure:
-            self._seldom.error(what, reason(failure))
-        except Exception as unforeseen:
-            self._seldom.error(what, repr(unforeseen), exc_info=unforeseen)
+            failed = "a channel of alerts could not be served, and is later"
+            self._tasks.start(f"alerts by {channel}", guarded(self._seldom, failed, self._serve(channel)))
 
     # ---- where to
 

@@ -4,7 +4,6 @@ One collector does it at a time. What is found is written with its alert in one 
 after that: whoever goes on where another was killed finds the same again, and tells nobody twice.
 """
 
-import asyncio
 import time
 from collections.abc import Mapping
 
@@ -17,8 +16,8 @@ from edgeproxy.anomalies import store
 from edgeproxy.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline
 from edgeproxy.anomalies.judgement import Finding, day_of, judge_day, judge_hour, must_pause
 from edgeproxy.config.collector import Settings
-from edgeproxy.database.database import LOST, Database, reason
-from edgeproxy.database.single_runner import alone
+from edgeproxy.database.database import Database
+from edgeproxy.database.periodic import do_alone, repeat
 from edgeproxy.ledger.queries import written
 from edgeproxy.usage.batch import ANONYMOUS
 
@@ -50,27 +49,22 @@ class AnomalyJob:
 
     async def run(self) -> None:
         """Look every minute."""
-        while True:
-            try:
-                await self.step(time.time())
-            except LOST as failure:
-                self._seldom.error("usage was not looked at, and is later", reason(failure))
-            except Exception as unforeseen:
-                self._seldom.error("usage was not looked at", repr(unforeseen), exc_info=unforeseen)
-            await asyncio.sleep(LOOK_SECONDS)
+        failed = "usage was not looked at, and is later"
+        await repeat(LOOK_SECONDS, self._seldom, failed, lambda: self.step(time.time()))
 
     async def step(self, now: float) -> None:
         """Do what is due, where nobody else does it."""
         if not self._settings.anomalies.enabled:
             return
-        async with alone(self._database, "anomalies") as mine:
-            if mine:
-                await self._rebuild(now)
-                async with self._database.reading() as connection:
-                    come_to = await store.progress(connection)
-                await self._hours(now, come_to.get("hours"))
-                await self._days(now, come_to.get("days"))
-                await self._open_hour(now)
+        await do_alone(self._database, "anomalies", lambda: self._look(now))
+
+    async def _look(self, now: float) -> None:
+        await self._rebuild(now)
+        async with self._database.reading() as connection:
+            come_to = await store.progress(connection)
+        await self._hours(now, come_to.get("hours"))
+        await self._days(now, come_to.get("days"))
+        await self._open_hour(now)
 
     # ---- baselines
 

@@ -21,8 +21,8 @@ from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.billing_tables import credit_notes
 from edgeproxy.database.billing_tables import invoices as invoices_table
-from edgeproxy.database.database import LOST, Database, reason
-from edgeproxy.database.single_runner import alone
+from edgeproxy.database.database import Database
+from edgeproxy.database.periodic import do_alone, repeat
 
 JOB = "billing-closing"
 LOOK_SECONDS = 2.0
@@ -66,16 +66,12 @@ class Closing:
 
     async def run(self) -> None:
         """Do what there is to do, until cancelled."""
-        while True:
-            try:
-                async with alone(self._database, JOB) as mine:
-                    if mine:
-                        await self.step(time.time())
-            except LOST as failure:
-                self._seldom.error("invoices could not be closed, and are taken up again", reason(failure))
-            except Exception as failure:
-                self._seldom.error("a fault in the collector", repr(failure), exc_info=failure)
-            await asyncio.sleep(LOOK_SECONDS)
+        failed = "invoices could not be closed, and are taken up again"
+
+        async def work() -> None:
+            await do_alone(self._database, JOB, lambda: self.step(time.time()))
+
+        await repeat(LOOK_SECONDS, self._seldom, failed, work)
 
     async def step(self, now: float) -> bool:
         """Do what is due at this Unix second; whether there was anything."""

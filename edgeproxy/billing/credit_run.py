@@ -3,7 +3,6 @@
 One collector at a time does it; whatever is killed meanwhile is taken up by the next.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -13,9 +12,9 @@ from edgeproxy.billing.consumption import Meters
 from edgeproxy.billing.refunds import Refunds
 from edgeproxy.billing.stripe import StripeFailure
 from edgeproxy.config.billing import Billing
-from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.database import Database
+from edgeproxy.database.periodic import do_alone, repeat
 from edgeproxy.database.schema import DAY, HOUR
-from edgeproxy.database.single_runner import alone
 
 JOB = "billing-credits"
 LOOK_SECONDS = 10.0
@@ -38,16 +37,12 @@ class CreditRun:
 
     async def run(self) -> None:
         """Do what there is to do, until cancelled."""
-        while True:
-            try:
-                async with alone(self._database, JOB) as mine:
-                    if mine:
-                        await self.step(time.time())
-            except LOST as failure:
-                self._seldom.error("credits could not be booked, and are taken up again", reason(failure))
-            except Exception as failure:
-                self._seldom.error("a fault in the collector", repr(failure), exc_info=failure)
-            await asyncio.sleep(LOOK_SECONDS)
+        failed = "credits could not be booked, and are taken up again"
+
+        async def work() -> None:
+            await do_alone(self._database, JOB, lambda: self.step(time.time()))
+
+        await repeat(LOOK_SECONDS, self._seldom, failed, work)
 
     async def step(self, now: float) -> None:
         """Do what is due at this Unix second."""

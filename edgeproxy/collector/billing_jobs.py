@@ -19,8 +19,8 @@ from edgeproxy.billing.stripe import Stripe, secret_key, webhook_secrets
 from edgeproxy.billing.stripe_objects import StripeObjects
 from edgeproxy.billing.webhook import REPORT
 from edgeproxy.config.collector import Settings
-from edgeproxy.database.database import LOST, Database, reason
-from edgeproxy.database.single_runner import alone
+from edgeproxy.database.database import Database
+from edgeproxy.database.periodic import do_alone, repeat
 from edgeproxy.tasks import Tasks
 
 LOOK_SECONDS = 2.0
@@ -104,23 +104,14 @@ class BillingJobs:
 
     async def _alone(self, lock: str, jobs: tuple[Job, ...]) -> None:
         """Do jobs while no other collector does, until cancelled."""
-        while True:
-            try:
-                async with alone(self._database, lock) as is_ours:
-                    if is_ours:
-                        await asyncio.gather(*(self._every(job) for job in jobs))
-            except LOST as failure:
-                self._seldom.error("the lock of a job cannot be had", reason(failure))
-            await asyncio.sleep(STAND_BY_SECONDS)
+
+        async def work() -> None:
+            await asyncio.gather(*(self._every(job) for job in jobs))
+
+        failed = "the lock of a job cannot be had"
+        await repeat(STAND_BY_SECONDS, self._seldom, failed, lambda: do_alone(self._database, lock, work))
 
     async def _every(self, job: Job) -> None:
         """Do a job for ever, whatever becomes of it."""
-        while True:
-            began = time.monotonic()
-            try:
-                await job.work()
-            except (*LOST, Absent) as failure:
-                self._seldom.error(f"{job.name} could not go on, and is tried again", reason(failure))
-            except Exception as unforeseen:
-                self._seldom.error(f"{job.name} failed, and is tried again", repr(unforeseen), exc_info=unforeseen)
-            await asyncio.sleep(max(0.0, job.seconds - (time.monotonic() - began)))
+        failed = f"{job.name} could not go on, and is tried again"
+        await repeat(job.seconds, self._seldom, failed, job.work, Absent)

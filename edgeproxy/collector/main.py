@@ -43,6 +43,7 @@ from edgeproxy.config.certificates import Unusable as BadCertificate
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import Address
 from edgeproxy.database.database import LOST, Database, Unusable, reason
+from edgeproxy.database.periodic import guarded, repeat
 from edgeproxy.directory.signing import UnusableKey
 from edgeproxy.events.intake import Intake
 from edgeproxy.ledger import queries
@@ -218,7 +219,7 @@ async def collect(
     logger.info("collector serving", version=__version__, listen=str(where), database=database.name)
     tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
     tasks.start("certificates", listener.watch())
-    watch = Watch(database, settings.alerts, listener.expiry)
+    watch, seldom = Watch(database, settings.alerts, listener.expiry), log.Seldom(60.0)
     delivery = Delivery(database, settings.alerts, metrics, customers.alert_addresses)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
@@ -235,10 +236,10 @@ async def collect(
     BillingJobs(database, lambda: service.settings, tell).start(tasks, processor)
     refunds = None if stripe is None else Refunds(database, stripe)
     tasks.start("credits", CreditRun(database, lambda: service.settings.billing, refunds).run())
-    tasks.start("denials", record_denials(service.denials, watch))
+    tasks.start("denials", record_denials(service.denials, watch, seldom))
     if pages is not None:
         await pages.begin(tasks)
-    tasks.start("last used", record_last_used(service.handlers.ledger.last_used))
+    tasks.start("last used", record_last_used(service.handlers.ledger.last_used, seldom))
     tasks.start("names", look_for_names(names))
     record = partial(record_plans, database=database)
     reload = Reload(settings, service, names, listener, metrics, (watch, delivery), anomalies, record)
@@ -258,8 +259,8 @@ async def collect(
     intake.end()
     await settling
     await counting
-    await write_denials(service.denials, watch)
-    await write_last_used(service.handlers.ledger.last_used)
+    await write_denials(service.denials, watch, seldom)
+    await write_last_used(service.handlers.ledger.last_used, seldom)
     await tasks.cancel()
     if stripe is not None:
         await stripe.close()
@@ -274,43 +275,35 @@ async def record_plans(settings: Settings, database: Database) -> None:
 
 async def look_for_names(names: Names) -> None:
     """Look now and then whether names are known by now that were not, until cancelled."""
-    while True:
-        await asyncio.sleep(NAMES_SECONDS)
-        await names.look_again()
+    await repeat(NAMES_SECONDS, log.Seldom(60.0), "customers could not be looked up", names.look_again)
 
 
-async def record_denials(denials: audit.Denials, watch: Watch) -> None:
+async def record_denials(denials: audit.Denials, watch: Watch, seldom: log.Seldom) -> None:
     """Put denials on record every minute, until cancelled."""
     while True:
         await asyncio.sleep(DENIALS_SECONDS)
-        await write_denials(denials, watch)
+        await write_denials(denials, watch, seldom)
 
 
-async def write_denials(denials: audit.Denials, watch: Watch) -> None:
+async def write_denials(denials: audit.Denials, watch: Watch, seldom: log.Seldom) -> None:
     """Put denials on record now, or the next time where the database cannot be used; `watch` hears how many."""
-    try:
+
+    async def write() -> None:
         await watch.denied(await denials.write(), time.time())
-    except Exception as failure:  # What comes later is to be put on record too, and the rest of the end is to be done.
-        log.get().error("denials could not be put on record", why=reason(failure))
-        if not isinstance(failure, LOST):
-            log.get().error("a fault in the collector", exc_info=failure)
+
+    await guarded(seldom, "denials could not be put on record", write())
 
 
-async def record_last_used(last_used: LastUsed) -> None:
+async def record_last_used(last_used: LastUsed, seldom: log.Seldom) -> None:
     """Write now and then on which day keys were used, until cancelled."""
     while True:
         await asyncio.sleep(WRITE_SECONDS)
-        await write_last_used(last_used)
+        await write_last_used(last_used, seldom)
 
 
-async def write_last_used(last_used: LastUsed) -> None:
+async def write_last_used(last_used: LastUsed, seldom: log.Seldom) -> None:
     """Write on which day keys were used, or the next time where the database cannot be used."""
-    try:
-        await last_used.write()
-    except Exception as failure:
-        log.get().error("when keys were used could not be written", why=reason(failure))
-        if not isinstance(failure, LOST):
-            log.get().error("a fault in the collector", exc_info=failure)
+    await guarded(seldom, "when keys were used could not be written", last_used.write())
 
 
 def bind(address: Address) -> socket.socket:

@@ -24,7 +24,8 @@ from edgeproxy.collector import directory_log
 from edgeproxy.collector.directory_log import DirectoryLog
 from edgeproxy.config.collector import Published, Settings
 from edgeproxy.database import schema
-from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.database import Database
+from edgeproxy.database.periodic import repeat
 from edgeproxy.database.schema import customers, directory_outbox, keys
 from edgeproxy.directory.mirror import Away, Mirror
 from edgeproxy.directory.push import PART_BYTES, joined, measured
@@ -83,15 +84,9 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish, until cancelled."""
-        while True:
-            try:
-                await self.step()
-            except (*LOST, sa.exc.IntegrityError) as failure:
-                # Of two collectors on one database one wins; the other finds what it has done at its next look.
-                self._seldom.error("the directory could not be published, and is tried again", reason(failure))
-            except Exception as unforeseen:
-                self._seldom.error("the directory could not be published", repr(unforeseen), exc_info=unforeseen)
-            await asyncio.sleep(GATHER_SECONDS)
+        failed = "the directory could not be published, and is tried again"
+        # Of two collectors on one database one wins; the other finds what it has done at its next look.
+        await repeat(GATHER_SECONDS, self._seldom, failed, self.step, sa.exc.IntegrityError)
 
     async def step(self) -> None:
         """Publish what there is to say, if anything, and have the hub know it."""

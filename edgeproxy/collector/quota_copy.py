@@ -7,7 +7,7 @@ import orjson
 from edgeproxy import log
 from edgeproxy.collector.quota_watch import QuotaWatch
 from edgeproxy.config.models import Hub
-from edgeproxy.database.database import LOST, reason
+from edgeproxy.database.periodic import guarded
 from edgeproxy.directory.counted_copy import Away, CountedCopy, ResponseError
 
 LOOK_SECONDS = 2.0
@@ -28,11 +28,8 @@ class QuotaCopy:
         """Copy, for ever."""
         try:
             while True:
-                try:
-                    await self.step()
-                except (Away, ResponseError, ValueError, *LOST) as why:
-                    told = reason(why) if isinstance(why, LOST) else str(why)
-                    self._seldom.error("quotas could not be copied to the hub, and are copied again", told)
+                failed = "quotas could not be copied to the hub, and are copied again"
+                if not await guarded(self._seldom, failed, self.step(), Away, ResponseError, ValueError):
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
             await self._copy.close()

@@ -116,7 +116,7 @@ class QuotaWatch:
                 pairs = sa.select(series.c.customer, series.c.meter).where(series.c.customer.in_(some)).distinct()
                 for customer, meter in await connection.execute(pairs) if some else ():
                     found[customer].add(meter)
-        except LOST as failure:
+        except Exception as failure:  # The next round is to be made too.
             self._has_failed(failure)
         return found
 

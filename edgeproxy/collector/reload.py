@@ -18,6 +18,7 @@ from edgeproxy.config.collector import Settings, Written
 from edgeproxy.config.load import load_collector
 from edgeproxy.config.problems import ConfigErrors
 from edgeproxy.database.database import LOST
+from edgeproxy.database.periodic import guarded
 from edgeproxy.ledger.names import Names
 from edgeproxy.tasks import in_thread
 
@@ -62,6 +63,7 @@ class Reload:
         self._anomalies = anomalies
         self._record = record
         self._log = log.get()
+        self._seldom = log.Seldom(0.0)
         metrics.config_ok.set(1)
 
     async def watch(self, file: Path, asked: asyncio.Event) -> None:
@@ -69,7 +71,7 @@ class Reload:
         while True:
             await asked.wait()
             asked.clear()
-            await self.reload(file)
+            await guarded(self._seldom, "the configuration was not taken over", self.reload(file))
 
     async def reload(self, file: Path) -> None:
         """All that a file says is put to use, or none of it; certificates are read anew in any case."""

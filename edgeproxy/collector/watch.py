@@ -3,7 +3,6 @@
 Gaps, quarantine and rejected events raise their alerts in the transactions in which they come about.
 """
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,7 +13,8 @@ from edgeproxy import log
 from edgeproxy.accounts import rotation
 from edgeproxy.alerts.alert import Alert, Severity, raise_all
 from edgeproxy.config.alerts import Alerts
-from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.database import Database
+from edgeproxy.database.periodic import repeat
 
 WATCH_SECONDS = 60.0
 """Seconds between two looks."""
@@ -45,14 +45,8 @@ class Watch:
 
     async def run(self) -> None:
         """Look every minute."""
-        while True:
-            try:
-                await self.step(time.time())
-            except LOST as failure:
-                self._seldom.error("nobody looked after what is due, and somebody does later", reason(failure))
-            except Exception as unforeseen:
-                self._seldom.error("nobody looked after what is due", repr(unforeseen), exc_info=unforeseen)
-            await asyncio.sleep(WATCH_SECONDS)
+        failed = "nobody looked after what is due, and somebody does later"
+        await repeat(WATCH_SECONDS, self._seldom, failed, lambda: self.step(time.time()))
 
     async def step(self, now: float) -> None:
         """Look once."""

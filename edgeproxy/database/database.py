@@ -14,6 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -64,7 +65,14 @@ VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 WHOLE = "whole"
 """The option of a connection to SQLite that says whether its statements are one transaction."""
 
-LOST = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError, TimeoutError)
+LOST = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.TimeoutError,
+    asyncpg.InterfaceError,  # As the driver raises it while SQLAlchemy makes a connection ready.
+    OSError,
+    TimeoutError,
+)
 """What says that the database cannot be had now, whatever it was asked."""
 AWAY = ("08", "53", "57P")
 """How the SQLSTATE of what says so of PostgreSQL begins: no connection, no resources, the server starts or ends."""
@@ -517,8 +525,11 @@ def _postgresql(url: URL, connections: int, *, more: int = 0) -> AsyncEngine:
     def tell_lost(context: Any) -> Exception | None:
         """What a server says that starts or ends is LOST, and no fault of ours."""
         said = context.original_exception
-        if not str(getattr(said, "sqlstate", None)).startswith(AWAY):
+        # The server was killed while the connection waited for it: the driver takes it for in use ever after.
+        is_stuck = isinstance(said.__cause__, asyncpg.InternalClientError)
+        if not (is_stuck or str(getattr(said, "sqlstate", None)).startswith(AWAY)):
             return None
+        context.is_disconnect |= is_stuck
         return sa.exc.OperationalError(context.statement, context.parameters, said)
 
     return engine

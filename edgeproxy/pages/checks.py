@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
 from edgeproxy.config.pages import StatusPage, WatchedRegion
-from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.database import Database
 from edgeproxy.database.page_tables import checks
+from edgeproxy.database.periodic import guarded
 from edgeproxy.database.schema import DAY
 
 DEADLINE_SECONDS = 10.0
@@ -52,7 +53,9 @@ class Checks:
             while regions:
                 began = time.monotonic()
                 await asyncio.gather(*(self._check(session, name, region) for name, region in regions.items()))
-                await self.write()
+                # Where another collector began the same day, its row is there the next time.
+                failed = "checks of regions could not be written, and are the next time"
+                await guarded(self._log, failed, self.write(), sa.exc.IntegrityError)
                 await asyncio.sleep(max(0.0, self._settings.every - (time.monotonic() - began)))
 
     async def _check(self, session: aiohttp.ClientSession, name: str, region: WatchedRegion) -> None:
@@ -74,16 +77,14 @@ class Checks:
             self._counts[region, day, FAST] += 1
 
     async def write(self) -> None:
-        """Write what was counted, or the next time where the database cannot be used."""
+        """Write what was counted; where this raises, the next time writes it too."""
         counts, self._counts = self._counts, Counter()
         try:
             async with self._database.writing() as connection:
                 await add(connection, counts)
-        except LOST as failure:  # They are written the next time.
+        except Exception:  # They are written the next time.
             self._counts.update(counts)
-            self._log.error("checks of regions could not be written", "checks", why=reason(failure))
-        except sa.exc.IntegrityError:  # Another collector began the same day: its row is there the next time.
-            self._counts.update(counts)
+            raise
 
 
 def bucket_of(seconds: float) -> str:

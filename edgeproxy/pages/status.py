@@ -19,7 +19,8 @@ from babel import Locale
 
 from edgeproxy import log
 from edgeproxy.config.pages import StatusPage
-from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.database import Database
+from edgeproxy.database.periodic import guarded
 from edgeproxy.database.schema import DAY
 from edgeproxy.pages import availability, checks, incidents, languages, rendering
 from edgeproxy.pages.availability import Region
@@ -88,15 +89,15 @@ class Status:
 
     async def refresh(self, now: float) -> None:
         """Make it anew; of what was known where the database is away."""
-        today = int(now) // DAY * DAY
-        try:
-            async with self._database.reading() as connection:
-                counts = await checks.read(connection, today - availability.DAYS * DAY)
-                self._known = Known(counts, await incidents.listing(connection, now), now)
-        except LOST as failure:
-            self._log.error("the status is not known now, and is told as it was", "status", why=reason(failure))
+        await guarded(self._log, "the status is not known now, and is told as it was", self._look(now))
         last = dict(self._checks.last)
         self.answers = await asyncio.to_thread(self._made, last, now)
+
+    async def _look(self, now: float) -> None:
+        today = int(now) // DAY * DAY
+        async with self._database.reading() as connection:
+            counts = await checks.read(connection, today - availability.DAYS * DAY)
+            self._known = Known(counts, await incidents.listing(connection, now), now)
 
     def _made(self, last: Mapping[str, bool], now: float) -> dict[str, Made]:
         """Make all answers."""

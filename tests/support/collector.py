@@ -114,6 +114,7 @@ class Collector:
         assert self.process is not None
         code = self.process.wait_after(signal.SIGTERM, 60.0)
         assert code == 0, f"exit code {code}: {self.process.output}"
+        assert '"task died"' not in self.output, self.output
 
     def kill(self) -> None:
         """kill -9."""

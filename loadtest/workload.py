@@ -458,5 +458,5 @@ def _faults_of_events(tree: Table) -> Iterator[Fault]:
             yield Fault((*path, "for"), "goes on after the end", "let at and for make 100% at most")
 
 
-KIND = Kind(Workload, {}, faults)
+KIND = Kind(Workload, faults)
 """What the edge's own checks need to know of a workload."""

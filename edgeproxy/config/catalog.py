@@ -240,7 +240,7 @@ def faults(tree: Table) -> Iterator[Fault]:
                 yield Fault(("plans", version), f"is a price of {general}, which is not there", f"write {general} too")
 
 
-KIND = Kind(Written, {}, faults)
+KIND = Kind(Written, faults)
 
 
 def is_meant(tree: Table) -> bool:

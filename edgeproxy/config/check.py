@@ -5,7 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from edgeproxy.config import certificates, networks, references, unsupported
+from edgeproxy.config import certificates, networks, references
 from edgeproxy.config.defaults import with_names
 from edgeproxy.config.explain import fields_of, findings
 from edgeproxy.config.file_signatures import sign
@@ -19,15 +19,14 @@ W = TypeVar("W", bound=Part)
 
 
 class Kind(NamedTuple, Generic[W]):
-    """A kind of configuration file: the `model` of what may be written, the fields of a `later` version, and `faults`,
-    which finds contradictions between its parts."""
+    """A kind of configuration file: the `model` of what may be written, and `faults`, which finds contradictions
+    between its parts."""
 
     model: type[W]
-    later: unsupported.Later
     faults: Callable[[Table], Iterable[references.Fault]]
 
 
-EDGE = Kind(Written, unsupported.LATER, references.faults)
+EDGE = Kind(Written, references.faults)
 
 
 class Check(Generic[W]):
@@ -55,15 +54,12 @@ class Check(Generic[W]):
         self._whole = source.whole and not (parts and source.is_part)
         """Whether nothing that is not here can be elsewhere."""
         self._places = Places(source.tree)
-        self._refused: set[Steps] = set()
-        """Where something stands that is not supported yet: nobody else need complain of it."""
 
     def run(self) -> W | None:
         """Check everything, and return the configuration; None where the source is a part of one, or has a problem."""
         tree = with_names(self._source.tree)
         if self._lists:
             tree = self._networks(tree)
-        self._unsupported()
         self._references(tree)
         if self._files:
             self._certificates(tree)
@@ -72,12 +68,6 @@ class Check(Generic[W]):
             for fault in self._also(written):
                 self._report(fault.path, fault.what, fault.hint)
         return None if self._source.problems else written
-
-    def _unsupported(self) -> None:
-        """Report fields of a later version."""
-        for path, instead in unsupported.uses(self._source.tree, self._kind.later):
-            self._refused.add(path)
-            self._report(path, "is not supported yet", instead)
 
     def _references(self, tree: Table) -> None:
         """Report contradictions between parts. Where not all was read, missing names may be elsewhere."""
@@ -125,10 +115,6 @@ class Check(Generic[W]):
             return self._kind.model.model_validate(tree)
         except ValidationError as error:
             for finding in findings(error, self._known):
-                found = self._places.locate(finding.path)
-                steps = range(len(found.path) + 1)
-                if any(found.path[:end] in self._refused for end in steps):
-                    continue
                 if finding.missing and len(finding.path) == 1 and not self._whole:
                     continue
                 self._report(finding.path, finding.what, finding.hint, finding.missing)
@@ -143,6 +129,5 @@ class Check(Generic[W]):
         self._source.report(found.mark, written, what, hint)
 
     def _known(self, path: Steps) -> set[str]:
-        """List the fields that the mapping at `path` may have, today or later."""
-        later = unsupported.fields(path, self._kind.later)
-        return fields_of(self._kind.model, path) | later | ({"include"} if not path else set())
+        """List the fields that the mapping at `path` may have."""
+        return fields_of(self._kind.model, path) | ({"include"} if not path else set())

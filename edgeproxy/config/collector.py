@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import pages, parsers, references, unsupported
+from edgeproxy.config import pages, parsers, references
 from edgeproxy.config.alerts import Alerts, faults_of_alerts
 from edgeproxy.config.anomalies import Anomalies
 from edgeproxy.config.billing import Billing
@@ -243,12 +243,7 @@ def _faults_of_retention(tree: Table) -> Iterator[Fault]:
         yield Fault(("retention", "hours"), "is shorter than minutes", "keep hours as long or longer")
 
 
-LATER: unsupported.Later = {
-    row: later for row, later in unsupported.LATER.items() if row.partition(".")[0] in Written.model_fields
-}
-"""What the contract promises for collector.yaml and a later version brings."""
-
-KIND = Kind(Written, LATER, faults)
+KIND = Kind(Written, faults)
 
 
 def is_meant(tree: Table) -> bool:

@@ -176,7 +176,7 @@ def _of_customers(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:
     from edgeproxy.config.source import Source
 
     source = Source(path, environ)
-    kind = Kind(Pushed, EDGE.later, EDGE.faults)
+    kind = Kind(Pushed, EDGE.faults)
     return Loaded(Check(source, kind, files=False, lists=True).run(), source.problems, source.signs)
 
 

@@ -3,8 +3,7 @@
 Durations are seconds (float), sizes bytes (int), rates a count and seconds, moments Unix seconds. Each model
 is also what operators write: its fields are those of the file, and the types below read the written form
 (`5s`, `64KiB`, `60/min`). A docstring below a field is what editors show of it (`schema.py`). What no single
-part can know, such as whether a tier exists, is checked by `references.py`; `unsupported.py` has what is
-still to come.
+part can know, such as whether a tier exists, is checked by `references.py`.
 """
 
 from functools import lru_cache

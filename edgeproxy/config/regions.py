@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from edgeproxy.config import parsers, references, unsupported
+from edgeproxy.config import parsers, references
 from edgeproxy.config.check import Kind
 from edgeproxy.config.models import Address, CollectorTls, File, Name, Network
 from edgeproxy.config.part import Part
@@ -123,9 +123,7 @@ def faults_of_measured(tree: Table) -> Iterator[Fault]:
         yield Fault(("regions", "default"), f"{shown(default)} is not in names", "name it there too")
 
 
-LATER: unsupported.Later = {}
-
-KIND = Kind(Written, LATER, faults)
+KIND = Kind(Written, faults)
 
 
 def is_meant(tree: Table) -> bool:

@@ -48,10 +48,13 @@ class Reachability:
 
     async def look(self) -> None:
         """Connect to whatever may not take connections."""
+        places = list(self._places())
+        if not places:
+            return
         before, self._counted = self._counted, await self._refused()
         failing = {name for name, count in self._counted.items() if count > before.get(name, 0)}
         failing.update(place.upstream for place in self._why)
-        suspects = [place for place in self._places() if place.upstream in failing]
+        suspects = [place for place in places if place.upstream in failing]
         found = dict(zip(suspects, await asyncio.gather(*map(connect, suspects)), strict=True))
         for place, why in found.items():
             if why and place not in self._why:

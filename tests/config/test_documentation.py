@@ -9,7 +9,6 @@ import yaml
 
 from edgeproxy.config.load import load_collector
 from edgeproxy.config.schema import COLLECTOR_ELSEWHERE, ELSEWHERE, collector_schema, schema
-from edgeproxy.config.unsupported import LATER
 from tests.config.conftest import LEAST
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -107,12 +106,6 @@ def test_the_shortest_collector_yaml_passes(tmp_path):
     file = tmp_path / "collector.yaml"
     file.write_text(example)
     assert load_collector(file, {}).tokens[0].role == "edge"
-
-
-def test_what_is_not_supported_yet_is_named():
-    rows = table("Not supported yet") if "Not supported yet" in SECTIONS else []
-    named = [name for row in rows for name in re.findall("`([^`]+)`", row[0])]
-    assert sorted(named) == sorted(LATER)
 
 
 def test_the_example_of_the_readme_passes_as_it_stands(problems):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from edgeproxy.config import models, unsupported
+from edgeproxy.config import models
 from edgeproxy.config.explain import EXAMPLES, fields_of, findings
 from edgeproxy.config.models import Written
 
@@ -62,10 +62,9 @@ def test_a_missing_field_is_told_from_a_wrong_one():
 
 
 def test_what_every_field_that_must_be_there_looks_like_is_known():
-    parts = [part for module in (models, unsupported) for part in vars(module).values()]
     needed = {
         name.removesuffix("_")
-        for part in parts
+        for part in vars(models).values()
         if isinstance(part, type) and issubclass(part, models.Part)
         for name, field in part.model_fields.items()
         if field.is_required()

@@ -1,18 +1,12 @@
-"""What is still to come."""
+"""What may be written, and what is said of what is nearly so."""
 
 import pytest
 
 from edgeproxy.config.parsers import A_HUB
-from edgeproxy.config.tree import Items, Table
-from edgeproxy.config.unsupported import LATER, fields, uses
 from tests.config.conftest import LEAST
 
 TIER = "tiers: {t: {%s}}"
-CUSTOMER = "tiers: {t: {}}\ncustomers: {c: {tier: t, %s}}"
 LIMIT = "tiers: {t: {limits: [{rate: 60/min, %s}]}}"
-
-ROWS = {"tiers.*.later": "leave it out", "hub.later": "write sync"}
-"""What a later version might bring."""
 
 EVERYWHERE = {"upstreams": "upstreams: {u: {endpoints: ['http://a']}}", "routes": "routes: [{path: /x, upstream: u}]"}
 
@@ -21,28 +15,6 @@ def with_the_rest(use: str) -> str:
     """A configuration with this use, and with what every configuration needs."""
     rest = [line for section, line in EVERYWHERE.items() if f"{section}:" not in use]
     return "\n".join([use, *rest]) + "\n"
-
-
-def test_what_is_to_come_is_found_wherever_it_stands_and_never_ignored():
-    tree = Table({"tiers": Table({"t": Table({"later": "5"}), "u": Table({}), "v": "x"}), "hub": Table({"later": "1"})})
-    found = [(("tiers", "t", "later"), "leave it out"), (("hub", "later"), "write sync")]
-    assert list(uses(tree, ROWS)) == found
-    assert list(uses(Table({"tiers": Items([Table({"later": "5"})])}), ROWS)) == [
-        (("tiers", 0, "later"), "leave it out")
-    ]
-    assert fields(("tiers", "t"), ROWS) == {"later"}
-    assert fields(("tiers",), ROWS) == set()
-    assert fields((), ROWS) == set()
-
-
-def test_a_right_use_is_not_supported_yet(problems, monkeypatch):
-    monkeypatch.setitem(LATER, "tiers.*.later", "leave it out")
-    assert problems(with_the_rest(TIER % "later: {anything: goes}")) == [
-        "edge.yaml:1: tiers.t.later: is not supported yet, leave it out"
-    ]
-    assert problems(with_the_rest(TIER % "latr: 5")) == [
-        "edge.yaml:1: tiers.t.latr: unknown field, did you mean later?"
-    ]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +29,7 @@ def test_a_right_use_is_not_supported_yet(problems, monkeypatch):
         "meters: {m: {count: requests, when: success}}",
     ],
 )
-def test_what_is_so_already_may_be_said(problems, use):
+def test_it_may_be_written_so(problems, use):
     assert problems(with_the_rest(use)) == []
 
 
@@ -81,7 +53,7 @@ def test_what_is_so_already_may_be_said(problems, use):
         (LIMIT % "brust: 5", ["tiers.t.limits.0.brust: unknown field, did you mean burst?"]),
     ],
 )
-def test_what_is_to_come_is_known(problems, use, expected):
+def test_what_was_meant_is_suggested(problems, use, expected):
     assert problems(with_the_rest(use)) == [f"edge.yaml:1: {line}" for line in expected]
 
 

@@ -97,9 +97,9 @@ async def day_journal(connection: AsyncConnection, day: date, now: float) -> Day
     if now < end:
         raise NotOver(f"{day} is not over yet")
     await _close(connection, end * 1000)
-    fees = await _fees(connection, begin, end)
+    fees = await fees_between(connection, begin, end)
     movements = [*await _movements(connection, begin * 1000, end * 1000), *earned(fees, begin, end)]
-    before, after = await _balances(connection, begin * 1000), await _balances(connection, end * 1000)
+    before, after = await balances_before(connection, begin * 1000), await balances_before(connection, end * 1000)
     for second, balances in ((begin, before), (end, after)):
         revenue = CENT * sum(fee.earned(second) for fee in fees)
         balances["deferred_fees"] = balances.get("deferred_fees", 0) + revenue
@@ -200,7 +200,7 @@ async def _movements(connection: AsyncConnection, begin: int, end: int) -> list[
     return [Movement(*row) for row in await connection.execute(wanted) if row[-1]]
 
 
-async def _balances(connection: AsyncConnection, end: int) -> dict[str, int]:
+async def balances_before(connection: AsyncConnection, end: int) -> dict[str, int]:
     """What each account comes to by what was booked before this Unix millisecond."""
     entries, columns = credit_entries.c, credit_transactions.c
     total = sa.cast(sa.func.sum(entries.amount), sa.BigInteger)
@@ -213,7 +213,7 @@ async def _balances(connection: AsyncConnection, end: int) -> dict[str, int]:
     return {row[0]: row[1] for row in await connection.execute(wanted)}
 
 
-async def _fees(connection: AsyncConnection, begin: int, end: int) -> list[Fee]:
+async def fees_between(connection: AsyncConnection, begin: int, end: int) -> list[Fee]:
     """The fees of invoices that become revenue between these Unix seconds."""
     columns = credit_transactions.c
     wanted = sa.select(columns.at, columns.customer, columns.details).where(

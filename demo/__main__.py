@@ -78,7 +78,7 @@ def start_collector(**settings: str) -> tuple[Process, str]:
     """A collector, as config/collector.yaml says; the process and its URL."""
     (listen,) = free_addresses(os.environ.get("COLLECTOR_LISTEN", "127.0.0.1:9100"))
     environ = {**os.environ, **settings, "COLLECTOR_LISTEN": listen}
-    command = [BIN / "edgeproxy", "collector", "-c", "config/collector.yaml"]
+    command: list[str | Path] = [BIN / "edgeproxy", "collector", "-c", "config/collector.yaml"]
     return Process("the collector", command, environ=environ, log=LOGS / "collector.log"), f"http://{listen}"
 
 
@@ -91,7 +91,7 @@ def edge_addresses() -> list[str]:
 def start_edge(api: str, collector: str, listen: str, admin: str, **settings: str) -> tuple[Process, str, str]:
     """An edge in front of `api`, as config/edge.yaml says; the process, its URL and its admin listener's."""
     ours = {"EDGE_LISTEN": listen, "EDGE_ADMIN": admin, "API_URL": api, "COLLECTOR_URL": collector}
-    command = [BIN / "edgeproxy", "edge", "-c", "config/edge.yaml"]
+    command: list[str | Path] = [BIN / "edgeproxy", "edge", "-c", "config/edge.yaml"]
     return (
         Process("the edge", command, environ={**os.environ, **settings, **ours}, log=LOGS / "edge.log"),
         f"http://{listen}",
@@ -117,13 +117,13 @@ def start_sandbox(folder: str) -> tuple[Process, str]:
     """A Stripe to pay at, without money; the process and its URL."""
     (listen,) = free_addresses("127.0.0.1:12111")
     options = ["--listen", listen, "--state", f"{folder}/stripe.db", "--rates", "off"]
-    command = [BIN / "edgeproxy", "stripe-sandbox", *options]
+    command: list[str | Path] = [BIN / "edgeproxy", "stripe-sandbox", *options]
     return Process("the Stripe sandbox", command, environ=os.environ, log=LOGS / "stripe.log"), f"http://{listen}"
 
 
 def bring_customers(**settings: str) -> None:
     """Have the collector's database know the customers of the files: what is sold is sold to those. Raises Unserved."""
-    command = [BIN / "edgeproxy", "import", "-c", "config/collector.yaml"]
+    command: list[str | Path] = [BIN / "edgeproxy", "import", "-c", "config/collector.yaml"]
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unserved(f"the customers could not be brought into the database: {done.stderr.strip()}")
@@ -144,7 +144,7 @@ def show_pages(edge: str, collector: str, **settings: str) -> None:
     environ = {**os.environ, **settings, "COLLECTOR_LISTEN": collector.removeprefix("http://")}
 
     def edgeproxy(*arguments: str) -> str:
-        command = [BIN / "edgeproxy", *arguments, "-c", "config/collector.yaml"]
+        command: list[str | Path] = [BIN / "edgeproxy", *arguments, "-c", "config/collector.yaml"]
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ, timeout=60)
         return done.stdout.strip() if done.returncode == 0 else f"not to be had: {done.stderr.strip()}"
 

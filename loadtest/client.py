@@ -78,7 +78,7 @@ class SingleAttemptClients(HTTPClientPool):
         if not isinstance(connections, SingleAttempt):
             connections.size = -1  # Read only where further attempts are counted.
             connections.__class__ = SingleAttemptTls if client.ssl else SingleAttempt
-            connections.source = self._source
+            connections.source = self._source  # type: ignore[attr-defined]  # Of the class that it is now.
         return client
 
 

@@ -39,7 +39,7 @@ class Joined:
 
     def __init__(self, plan: dict[str, Any], folder: Path | None) -> None:
         self.plan, self._folder = plan, folder
-        self._origin = time.perf_counter() + plan["begin"] - time.time()
+        self._origin: float = time.perf_counter() + plan["begin"] - time.time()
         self.rows = bytearray()
         self.finished: set[int] = set()
         self.gave_up: set[int] = set()
@@ -97,7 +97,7 @@ class UntilFinished(LoadTestShape):
     """Keeps one `Arrivals` on each worker until all have reported that they finished, or one is lost."""
 
     def tick(self) -> tuple[int, float] | None:
-        joined = self.runner.environment.joined
+        joined: Joined | None = self.runner.environment.joined  # type: ignore[union-attr]  # `register_messages` sets it.
         if joined is None:
             return getattr(self.runner, "worker_count", 1), 100
         return None if joined.over() else (len(joined.plan["workers"]), 100)

@@ -198,7 +198,7 @@ class Topology:
                 until(edge.ready, "the edge is ready", seconds=START)
             together = [edge for edge in self.edges.values() if "redis" in edge.settings["hub"]]
             for edge in together:
-                until(lambda edge=edge: edge.status()["hub"].get("hosts") == len(together), "all are on the hub")
+                until(lambda: edge.status()["hub"].get("hosts") == len(together), "all are on the hub")  # noqa: B023
             self._undo = undo.pop_all()
         return self
 

@@ -48,7 +48,7 @@ class Client(FastHttpUser):
 
     abstract = True
 
-    def __init__(self, environment: Any, run: Any, home: int, source: str | None) -> None:
+    def __init__(self, environment: Any, run: "Run", home: int, source: str | None) -> None:
         self.host = "http://nowhere"  # Locust insists on one; sessions have their own.
         super().__init__(environment)
         self.run_, self.home, self._source = run, home, source
@@ -66,7 +66,7 @@ class Client(FastHttpUser):
         for way in self.ways():
             self._meta = {}
             self.client = self._session(way)
-            self.tasks[0](self)
+            self.tasks[0](self)  # type: ignore[operator]  # A function, as it is written here.
             status, end = self._meta["status"], self._meta["end"]
             if status != record.UNREACHABLE:
                 break
@@ -185,7 +185,7 @@ class SlowReader(Client):
         piece, left = SLOW_RATE // 8, SLOW_BYTES
         try:
             while left > 0:
-                got = len(answer._response.read(piece))
+                got = len(answer._response.read(piece))  # type: ignore[union-attr]  # It has just answered.
                 if not got:
                     self._meta["status"] = record.BROKEN
                     return
@@ -222,7 +222,7 @@ class Run:
         self.rows = bytearray()
         self.unfinished: dict[int, tuple[Arrival, float, float]] = {}
         """Requests under way, by greenlet: the arrival, when it was started, and its lag."""
-        self._origin = time.perf_counter() + plan["begin"] - time.time()
+        self._origin: float = time.perf_counter() + plan["begin"] - time.time()
         self.cpu, self.waited = time.process_time(), waited_for_cpu()
         """Seconds of CPU that the process had used before, and those for which it had waited for one."""
 

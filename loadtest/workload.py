@@ -13,11 +13,13 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import units
 from edgeproxy.config.check import Check, Kind
-from edgeproxy.config.models import Duration, File, Name, Part, Rate, Share
+from edgeproxy.config.models import File, Name, Rate, Share
 from edgeproxy.config.nearest import suggestion
+from edgeproxy.config.part import Part
 from edgeproxy.config.problems import ConfigErrors, Problem, Steps
 from edgeproxy.config.references import Fault, members
 from edgeproxy.config.source import Source
+from edgeproxy.config.timeouts import Duration
 from edgeproxy.config.tree import Items, Table
 from edgeproxy.config.units import Whole, read_duration, read_share, shown, text, wrong
 from loadtest import replay, schedule

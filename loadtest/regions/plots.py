@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -112,7 +113,7 @@ def figures(file: Path | None) -> Figures:
 
 INK, QUIET, RULE = "#1c2128", "#59626e", "#d5dae0"
 COLOURS = ("#c05717", "#1f6fd0", "#0b8065", "#7547c4")
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "regions",
     "font.family": "sans-serif",
@@ -158,7 +159,7 @@ def _lines(axes: Axes, lines: Lines, apart: float = 0.08) -> None:
         axes.text(x + 0.03, y, name, transform=axes.transAxes, color=colour, va="center", clip_on=False)
 
 
-def _scale(axes: Axes, of: str, ticks: Sequence[float], low: float, high: float) -> None:
+def _scale(axes: Axes, of: Literal["x", "y"], ticks: Sequence[float], low: float, high: float) -> None:
     """A logarithmic axis, `x` or `y`, with these numbers on it."""
     axis = getattr(axes, f"{of}axis")
     getattr(axes, f"set_{of}scale")("log")

@@ -29,7 +29,7 @@ PAGE = """<!doctype html>
 def checked(name: str) -> str:
     """A file of uPlot; raises ValueError where it is not the released one."""
     content = (UPLOT / name).read_bytes()
-    sums = dict(reversed(line.split()) for line in (UPLOT / "SHA256SUMS").read_text().splitlines())
+    sums = {name: said for said, name in map(str.split, (UPLOT / "SHA256SUMS").read_text().splitlines())}
     if hashlib.sha256(content).hexdigest() != sums[name]:
         raise ValueError(f"{name} is not the file of uPlot 1.6.32 that SHA256SUMS names")
     return content.decode()

@@ -43,8 +43,8 @@ def table(verdict: Verdict) -> Iterator[str]:
             times = judge.total(verdict.histograms, region, (RESPONSE,), place)
             if times.count:
                 yield f"{f'{region} {place}':28} {times.count:9} {milliseconds(times)}"
-    for what, label in ((REFUSED, "429"), (LAG, "lag of the generator")):
-        times = judge.total(verdict.histograms, None, (what,))
+    for way, label in ((REFUSED, "429"), (LAG, "lag of the generator")):
+        times = judge.total(verdict.histograms, None, (way,))
         yield f"{label:28} {times.count:9} {milliseconds(times)}"
 
 

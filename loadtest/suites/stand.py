@@ -66,7 +66,7 @@ def behind_nginx(folder: Path, places: list[Slot]) -> Iterator[None]:
         SERVER.format(listen=" ".join(f"listen {host}:{slot.public};" for host in hosts()), hidden=slot.hidden)
         for slot in places
     ]
-    child = nginx.start(folder, LOCATION.format(servers="\n".join(servers)), core=os.cpu_count() - 1)
+    child = nginx.start(folder, LOCATION.format(servers="\n".join(servers)), core=(os.cpu_count() or 1) - 1)
     try:
         child.wait_until(lambda: all(accepts(slot.public) for slot in places), START_SECONDS, "listens")
         yield

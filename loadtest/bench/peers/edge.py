@@ -42,10 +42,10 @@ class Hubbed(Edge):
         # Where the bench itself is, off the proxy's core.
         away = replace(place, folder=place.folder / "beside", core=min(os.sched_getaffinity(0)), certificate=None)
         away.folder.mkdir()
-        server = ["redis-server", "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", away.folder]
+        options = ["--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", str(away.folder)]
         hub = {"hub": f"redis://127.0.0.1:{redis}"}
         beside = (
-            Child(server, core=away.core, log=place.folder / "redis"),
+            Child(["redis-server", *options], core=away.core, log=place.folder / "redis"),
             _started(away, settings(away, *others) | hub),
         )
         child = _started(place, settings(place, port, admin, secure_port) | hub)

@@ -162,8 +162,8 @@ def _last_minute(found: Sequence[Outcome], top: float) -> list[str]:
             for second in range(int(END) + 1)
         )
         parts.append(f'<path class="line {outcome.plan.name}" d="{path}"/>')
-    for name, (second, count) in LABELS.items():
-        parts.append(_text(_x(second), y(count), name, f"count {name}"))
+    for name, (second, highest) in LABELS.items():
+        parts.append(_text(_x(second), y(highest), name, f"count {name}"))
     parts.append(_text(WIDTH - RIGHT, y(LIMIT) - 5, "60, the limit", "end quiet"))
     for minute in range(int(END / 60) + 1):
         parts.append(_text(_x(minute * 60), ground + 18, f"{minute} min" if minute else "0", "middle quiet"))

@@ -3,4 +3,4 @@
 import select
 import time
 
-time.sleep = lambda seconds: select.select((), (), (), seconds)  # type: ignore[assignment]
+time.sleep = lambda seconds: select.select((), (), (), seconds)  # type: ignore[assignment,arg-type]

@@ -15,7 +15,18 @@ import sqlalchemy as sa
 from edgeproxy import log
 from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.billing import outbox, outbox_rows
-from edgeproxy.billing.outbox import MINUTE, TRIED_SECONDS, Answer, Doubt, State, dated, meaning_of, reply_of, rest
+from edgeproxy.billing.outbox import (
+    MINUTE,
+    TRIED_SECONDS,
+    Answer,
+    Doubt,
+    Reply,
+    State,
+    dated,
+    meaning_of,
+    reply_of,
+    rest,
+)
 from edgeproxy.billing.outbox_rows import Outcome, Row
 from edgeproxy.billing.rates import Bucket
 from edgeproxy.billing.rating import Span
@@ -62,6 +73,7 @@ class Exporter:
         *,
         clock: Callable[[], float] = time.time,
         luck: Callable[[], float] = random.random,
+        counted: Callable[[Reply], None] = lambda reply: None,
     ) -> None:
         self._of = of
         self._database = of.database
@@ -69,6 +81,8 @@ class Exporter:
         self._bucket = bucket
         self._clock = clock
         self._luck = luck
+        self._counted = counted
+        """Is told what comes of each event that is sent."""
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE_MAX)
         self._beat_at = 0.0
         self._recheck: Span | None = None
@@ -172,6 +186,7 @@ class Exporter:
         answer = await self._stripe.send(row)
         # The database that was lost may have had an attempt on record.
         reply = reply_of(answer, attempted=row.attempts > 0 or is_rechecked)
+        self._counted(reply)
         meaning = meaning_of(reply, in_doubt=row.in_doubt)
         then = self._clock()
         if meaning.halves:
@@ -213,10 +228,11 @@ class Exporter:
         async with self._database.reading() as connection:
             rows = await outbox_rows.of_slice(connection, row.customer, row.meter, row.slice)
         known = {one.revision: one.value for one in rows if one.state in (State.ACCEPTED, State.CONFIRMED)}
-        left = await self._stripe.counted(row.customer, row.meter, Span(row.slice, row.until)) - sum(known.values())
+        whole = Span(max(row.slice, row.since), row.until)
+        left = await self._stripe.counted(row.customer, row.meter, whole) - sum(known.values())
         counted: dict[int, int] = {}
         revision = 0
-        while left and (at := dated(row.slice, row.until, revision)) is not None:
+        while left and (at := dated(max(row.slice, row.since), row.until, revision)) is not None:
             if revision not in known:
                 value = await self._stripe.counted(row.customer, row.meter, minute_of(at))
                 left -= value
@@ -253,7 +269,7 @@ class Exporter:
                     await outbox_rows.change(connection, [row], State.CONFIRMED, ms, "found in Stripe's sums")
                 elif doubt is Doubt.VOID:
                     await outbox_rows.change(connection, [row], State.VOID, ms, "not in Stripe's sums")
-                    await outbox_rows.revise(connection, self._of.account, row, row.value, ms, waived=False)
+                    await outbox_rows.revise(connection, self._of.account, row, row.value, ms)
                 else:
                     continue
             count += 1

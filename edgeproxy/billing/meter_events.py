@@ -10,11 +10,17 @@ from edgeproxy.billing.rating import Span
 from edgeproxy.billing.stripe import METER_EVENTS, Outcome, Stripe, StripeFailure
 
 SUMMARIES = "v1.billing.meters.event_summaries.list"
+PREFIX = "edgeproxy_"
 
 
 def event_name(meter: str) -> str:
     """What Stripe calls events of a meter of ours."""
-    return f"edgeproxy_{meter}"
+    return f"{PREFIX}{meter}"
+
+
+def meter_of(name: str) -> str | None:
+    """The meter of ours whose events Stripe calls so; None where they are not ours."""
+    return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
 
 
 class StripeMeterEvents:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing.outbox import SETTLED, TRIED_SECONDS, State, dated, identifier
+from edgeproxy.billing.rating import Span
 from edgeproxy.database.delivery_tables import billing_outbox
 
 ROUND_ROWS_MAX = 1000
@@ -47,6 +48,8 @@ class Row(NamedTuple):
     due: int = 0
     first_sent: int | None = None
     answer: str | None = None
+    since: int = 0
+    """What is dated before it, Stripe does not count for this segment."""
 
     @property
     def place(self) -> Key:
@@ -75,13 +78,17 @@ class Outcome(NamedTuple):
     """False where it was taken and then not sent, as one before it was not settled."""
 
 
-def new_row(account: str, place: Key, until: int, segment: int, value: int, *, is_waived: bool = False) -> Row:
-    """Make a row; `value` is what a revision adds."""
+def new_row(
+    account: str, place: Key, until: int, segment: int, value: int, *, since: int = 0, state: State | None = None
+) -> Row:
+    """Make a row; `value` is what a revision adds. It is to be sent unless another `state` is given, or no minute of
+    the slice is left, which makes it late."""
     customer, meter, start, revision = place
-    at = dated(start, until, revision)
-    state = State.WAIVED if is_waived else State.LATE if at is None else State.READY
+    at = dated(max(start, since), until, revision)
+    state = state or (State.LATE if at is None else State.READY)
     name = identifier(account, customer, meter, start, revision, segment)
-    return Row(customer, meter, start, revision, until, segment, value, name, at, state, due=until * 1000)
+    made = Row(customer, meter, start, revision, until, segment, value, name, at, state)
+    return made._replace(due=until * 1000, since=since)
 
 
 async def put(connection: AsyncConnection, rows: Sequence[Row], now: int) -> None:
@@ -91,14 +98,16 @@ async def put(connection: AsyncConnection, rows: Sequence[Row], now: int) -> Non
         await connection.execute(sa.insert(billing_outbox), made)
 
 
-async def revise(connection: AsyncConnection, account: str, of: Row, value: int, now: int, *, waived: bool) -> Row:
+async def revise(
+    connection: AsyncConnection, account: str, of: Row, value: int, now: int, state: State | None = None
+) -> Row:
     """Write the next revision of a slice, by which its sum grows by `value`."""
     latest = sa.select(sa.func.max(columns.revision)).where(
         columns.customer == of.customer, columns.meter == of.meter, columns.slice == of.slice
     )
     revision = (await connection.execute(latest)).scalar_one()
     place = (of.customer, of.meter, of.slice, 0 if revision is None else revision + 1)
-    row = new_row(account, place, of.until, of.segment, value, is_waived=waived)._replace(due=now)
+    row = new_row(account, place, of.until, of.segment, value, since=of.since, state=state)._replace(due=now)
     await put(connection, [row], now)
     return row
 
@@ -187,7 +196,8 @@ async def adopt(connection: AsyncConnection, account: str, of: Row, counted: Map
     ours = [row for row in rows.values() if row.state in OPEN]
     await change(connection, [row for row in ours if row.revision not in counted], State.VOID, now, "not at Stripe")
     for revision, value in counted.items():
-        found = new_row(account, (of.customer, of.meter, of.slice, revision), of.until, of.segment, value)
+        place = (of.customer, of.meter, of.slice, revision)
+        found = new_row(account, place, of.until, of.segment, value, since=of.since)
         if revision in rows:
             known = sa.update(billing_outbox).where(*_bound()).values(value=value)
             await connection.execute(known, [_place(found)])
@@ -196,7 +206,7 @@ async def adopt(connection: AsyncConnection, account: str, of: Row, counted: Map
             await put(connection, [found._replace(state=State.CONFIRMED)], now)
     more = sum(row.value for row in ours) - sum(counted.values())
     if more:
-        await revise(connection, account, of, more, now, waived=False)
+        await revise(connection, account, of, more, now)
 
 
 async def change(connection: AsyncConnection, rows: Iterable[Row], state: State, now: int, why: str) -> None:
@@ -221,17 +231,25 @@ async def of_slice(connection: AsyncConnection, customer: str, meter: str, start
     return await select(connection, *same)
 
 
-async def fixed(connection: AsyncConnection, start: int, until: int) -> dict[tuple[str, str, int], int]:
-    """Return what the outbox has of each customer, meter and slice that begins in this time, whatever its state:
-    but for what another revision has replaced.
+async def fixed(
+    connection: AsyncConnection, span: Span, customer: str | None = None
+) -> dict[tuple[str, str, int], int]:
+    """Return what the outbox has of each customer, meter and slice that ends within a time or with it, whatever its
+    state: 0 where all of it was replaced by another revision.
     """
     place = (columns.customer, columns.meter, columns.slice)
-    statement = (
-        sa.select(*place, sa.func.sum(columns.value))
-        .where(columns.slice >= start, columns.slice < until, columns.state != State.VOID)
-        .group_by(*place)
-    )
-    return {(customer, meter, at): int(value) for customer, meter, at, value in await connection.execute(statement)}
+    value = sa.case((columns.state == State.VOID, 0), else_=columns.value)
+    chosen = (columns.until > span.start, columns.until <= span.end)
+    statement = sa.select(*place, sa.func.sum(value)).where(*chosen).group_by(*place)
+    if customer is not None:
+        statement = statement.where(columns.customer == customer)
+    return {(name, meter, at): int(total) for name, meter, at, total in await connection.execute(statement)}
+
+
+async def is_waiting(connection: AsyncConnection) -> bool:
+    """Whether anything is to be sent, now or later."""
+    one = sa.select(columns.revision).where(columns.state.in_(OPEN)).limit(1)
+    return (await connection.execute(one)).first() is not None
 
 
 async def standing(connection: AsyncConnection) -> Mapping[str, int]:

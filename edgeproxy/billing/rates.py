@@ -13,6 +13,8 @@ class Bucket:
         self._free_at = now
         """When the next call may be made, if no others are kept in reserve."""
         self._halved_at = now - MINUTE
+        self._refused_from = self._refused_at = now
+        """From when on there were refusals again and again, and the last one; at first, when it began."""
 
     def delay(self, now: float) -> float:
         """Take the next place; return the seconds until it is this call's turn."""
@@ -22,6 +24,9 @@ class Bucket:
 
     def halve(self, now: float) -> None:
         """Make fewer calls from now on: at most once a second, as what was under way is refused together."""
+        if now - self._refused_at >= MINUTE:
+            self._refused_from = now
+        self._refused_at = now
         if now - self._halved_at >= 1.0:
             self.rate = max(self.rate / 2, self._most * SHARE_MIN)
             self._halved_at = now
@@ -30,6 +35,14 @@ class Bucket:
     def is_crowded(self) -> bool:
         """Whether fewer calls are made than may be."""
         return self.rate < self._most
+
+    def crowded(self, now: float) -> float:
+        """Seconds for which there were refusals without a quiet minute between; 0 in a quiet one."""
+        return self._refused_at - self._refused_from if self.quiet(now) < MINUTE else 0.0
+
+    def quiet(self, now: float) -> float:
+        """Seconds since the last refusal."""
+        return now - self._refused_at
 
     def _recover(self, now: float) -> None:
         """Each quiet minute doubles the rate again."""

@@ -61,30 +61,67 @@ def is_complete(span: Span, now: float, watermarks: Iterable[int | None]) -> boo
     return now >= span.end + LATE_SECONDS or all(mark is not None and mark >= span.end for mark in watermarks)
 
 
+class Told(NamedTuple):
+    """A segment whose usage Stripe is told."""
+
+    span: Span
+    since: int = 0
+    """From when on Stripe counts events for it, a whole minute: what was used before is told with what comes then."""
+    is_final: bool = False
+    """Whether Stripe has charged it: what comes now is on the next invoice."""
+
+
 class Piece(NamedTuple):
     """What is left of a slice for one segment."""
 
     span: Span
-    segment: int
-    """When the segment begins."""
+    segment: Told
     is_waived: bool
+    before: tuple[Span, ...] = ()
+    """What was used in these times, too: before Stripe counted the segment's events."""
+
+    @property
+    def start(self) -> int:
+        """The first second of what it tells of."""
+        return (*self.before, self.span)[0].start
 
 
-def pieces(span: Span, segments: Sequence[Span], waived: Sequence[Span] = ()) -> list[Piece]:
-    """Cut a slice at the bounds of segments and of times without charging; what is in no segment is left out.
+def pieces(span: Span, segments: Sequence[Told], waived: Sequence[Span] = ()) -> list[Piece]:
+    """Cut a slice at the bounds of segments and of times without charging; what is in no segment is left out, and what
+    is over before Stripe counts the segment's events.
 
     Segments are in the order of time and do not overlap.
     """
-    cuts = sorted({span.start, span.end, *_within(span, segments), *_within(span, waived)})
-    starts = [segment.start for segment in segments]
+    starts = [segment.span.start for segment in segments]
     found = []
-    for start, end in pairwise(cuts):
-        place = bisect_right(starts, start) - 1
-        if place >= 0 and start < segments[place].end:
-            free = any(one.start <= start < one.end for one in waived)
-            found.append(Piece(Span(start, end), segments[place].start, free))
+    for part in _cut(span, [*waived, *(segment.span for segment in segments)]):
+        place = bisect_right(starts, part.start) - 1
+        if place < 0 or part.start >= segments[place].span.end:
+            continue
+        segment = segments[place]
+        since = _first(segment, waived)
+        if _is_in(part.start, waived):
+            found.append(Piece(part, segment, True))
+        elif part.start > since:
+            found.append(Piece(part, segment, False))
+        elif part.end >= since + MINUTE:
+            earlier = _cut(Span(segment.span.start, part.start), waived)
+            found.append(Piece(part, segment, False, tuple(one for one in earlier if not _is_in(one.start, waived))))
     return found
 
 
-def _within(span: Span, bounds: Sequence[Span]) -> Iterable[int]:
-    return (at for one in bounds for at in one if span.start < at < span.end)
+def _first(segment: Told, waived: Sequence[Span]) -> int:
+    """From when on there are events of a segment."""
+    since = max(segment.since, segment.span.start)
+    return next((one.end for one in waived if one.start <= since < one.end), since)
+
+
+def _cut(span: Span, bounds: Iterable[Span]) -> list[Span]:
+    """The parts of a time, cut at the bounds of others; none of one that is empty."""
+    inner = {at for one in bounds for at in one if span.start < at < span.end}
+    cuts = sorted({*span, *inner})
+    return [Span(start, end) for start, end in pairwise(cuts)]
+
+
+def _is_in(at: int, spans: Iterable[Span]) -> bool:
+    return any(one.start <= at < one.end for one in spans)

@@ -5,6 +5,7 @@ row of its own, so that the sum of all rows is always what the ledger has.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -12,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing import charging, outbox_rows, slices
 from edgeproxy.billing.drift import Row as Different
+from edgeproxy.billing.outbox import State
 from edgeproxy.billing.outbox_rows import Row, new_row
 from edgeproxy.billing.rating import Span
+from edgeproxy.billing.slices import Told
 from edgeproxy.database.database import Database
 from edgeproxy.database.delivery_tables import billing_exporter, billing_slices
 from edgeproxy.database.schema import edges
@@ -25,8 +28,8 @@ CAUGHT_UP_MAX = 48
 """Slices that are fixed one after the other before anything else is done."""
 
 Pair = tuple[str, str]
-"""A customer, and a meter that is a `sum`."""
-Targets = Mapping[Pair, Sequence[Span]]
+"""A customer, by name, and a meter that is a `sum`."""
+Targets = Mapping[Pair, Sequence[Told]]
 """Whose usage of what goes to Stripe, and the segments of it, in the order of time."""
 
 
@@ -36,6 +39,17 @@ class Slicing(NamedTuple):
     database: Database
     account: str
     """Of Stripe's: identifiers are of one account."""
+    gauges: frozenset[str] = frozenset()
+    """Meters that are no sums: a period has one value of them, and no slices."""
+
+
+class Difference(NamedTuple):
+    """What the outbox lacks."""
+
+    row: Row
+    """As it would be if it were the first of its slice."""
+    more: int
+    is_new: bool
 
 
 async def watermarks(connection: AsyncConnection) -> list[int | None]:
@@ -50,6 +64,12 @@ async def used(connection: AsyncConnection, span: Span, customer: str | None = N
     return {(name, meter): ((high or 0) << 32) + (low or 0) for name, meter, high, low in found}
 
 
+async def reached(connection: AsyncConnection) -> int | None:
+    """Return the end of the latest slice that is fixed."""
+    until: int | None = (await connection.execute(sa.select(sa.func.max(billing_slices.c.until)))).scalar_one()
+    return until
+
+
 async def fix(of: Slicing, targets: Targets, since: int, now: float) -> int:
     """Fix the slices that are complete by the Unix second `now`; return how many.
 
@@ -59,83 +79,110 @@ async def fix(of: Slicing, targets: Targets, since: int, now: float) -> int:
     while count < CAUGHT_UP_MAX:
         async with of.database.writing() as connection:
             row = (await connection.execute(sa.select(billing_exporter.c.length))).scalar_one()
-            last = (await connection.execute(sa.select(sa.func.max(billing_slices.c.until)))).scalar_one()
+            last = await reached(connection)
             span = slices.following(since if last is None else last, row)
             if not slices.is_complete(span, now, await watermarks(connection)):
                 return count
-            free = await charging.waived(connection)
-            await of.database.hold_rollup(connection)
-            rows = await _rows(connection, of.account, targets, span, free)
-            ms = int(now * 1000)
-            await outbox_rows.put(connection, rows, ms)
-            made = {"start": span.start, "until": span.end, "fixed": ms}
+            await bring(connection, of, targets, span, now)
+            made = {"start": span.start, "until": span.end, "fixed": int(now * 1000)}
             await connection.execute(sa.insert(billing_slices), [made])
         count += 1
     return count
 
 
+async def bring(
+    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span, now: float, customer: str | None = None
+) -> int:
+    """Have the outbox say what the ledger does of a time, of all `targets` or of one customer's; return how many rows
+    that took."""
+    await of.database.hold_rollup(connection)
+    found = await differences(connection, of, targets, span, customer)
+    ms = int(now * 1000)
+    await outbox_rows.put(connection, [one.row for one in found if one.is_new], ms)
+    for one in found:
+        if not one.is_new:
+            # What is waived or late is so; whether there is a minute for it is for the revision to say.
+            state = None if one.row.state is State.READY else one.row.state
+            await outbox_rows.revise(connection, of.account, one.row, one.more, ms, state)
+    return len(found)
+
+
+async def differences(
+    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span, customer: str | None = None
+) -> list[Difference]:
+    """What the outbox lacks of the slices that end within a time or with it."""
+    rows = await _rows(connection, of.account, targets, span, customer)
+    had = await outbox_rows.fixed(connection, span, customer)
+    wanted = {row.place[:3]: row for row in rows}
+    names = {name for name, _ in targets}  # Who is no customer any more keeps what there is.
+    for gone in had.keys() - wanted.keys():
+        if gone[0] in names and gone[1] not in of.gauges:
+            wanted[gone] = (await outbox_rows.of_slice(connection, *gone))[0]._replace(value=0, state=State.READY)
+    return [
+        Difference(row, row.value - had.get(place, 0), place not in had)
+        for place, row in wanted.items()
+        if row.value != had.get(place, 0)
+    ]
+
+
 async def _rows(
-    connection: AsyncConnection, account: str, targets: Targets, span: Span, free: Sequence[Span]
+    connection: AsyncConnection, account: str, targets: Targets, span: Span, customer: str | None = None
 ) -> list[Row]:
     """Make the rows of a slice, none where nothing was used."""
+    free = await charging.waived(connection)
     read: dict[Span, dict[Pair, int]] = {}
     rows = []
     for pair, segments in targets.items():
         for piece in slices.pieces(span, segments, free):
-            if piece.span not in read:  # All but a few customers have the slice in one piece.
-                read[piece.span] = await used(connection, piece.span)
-            value = read[piece.span].get(pair, 0)
+            value = 0
+            for part in (*piece.before, piece.span):
+                if part not in read:  # All but a few customers have the slice in one piece.
+                    read[part] = await used(connection, part, customer)
+                value += read[part].get(pair, 0)
             if value:
-                place = (*pair, piece.span.start, 0)
-                rows.append(new_row(account, place, piece.span.end, piece.segment, value, is_waived=piece.is_waived))
+                segment = piece.segment
+                state = State.WAIVED if piece.is_waived else State.LATE if segment.is_final else None
+                place = (*pair, piece.start, 0)
+                until, start = piece.span.end, segment.span.start
+                rows.append(new_row(account, place, until, start, value, since=segment.since, state=state))
     return rows
 
 
 async def compare(of: Slicing, targets: Targets, since: int, now: float) -> tuple[Span, list[Different]]:
-    """Hold the ledger against the outbox, slice by slice from `since` on; what the outbox lacks becomes revisions.
+    """Hold the ledger against the outbox, from the slice on that begins at `since` or after it; what the outbox lacks
+    becomes revisions.
 
     Returns the time and what both have of each customer and meter after that: reconciliation A, where anything but the
     same is a fault of ours.
     """
-    ms = int(now * 1000)
     grid = billing_slices.c
-    totals: dict[Pair, Different] = {}
     async with of.database.reading(whole=True) as connection:
         chosen = sa.select(grid.start, grid.until).where(grid.start >= since).order_by(grid.start)
         spans = [Span(*row) for row in await connection.execute(chosen)]
-        apart = [span for span in spans if await _revisions(connection, of, targets, span)]
+        apart = []
+        for _, some in groupby(spans, lambda span: span.start // slices.DAY):
+            day = list(some)  # Few days differ, and those that are over are read by the hour.
+            if any(row.difference for row in await totals(connection, of, targets, Span(day[0].start, day[-1].end))):
+                apart += [span for span in day if await differences(connection, of, targets, span)]
     for span in apart:
         async with of.database.writing() as connection:
-            await of.database.hold_rollup(connection)
-            for row, more, is_free in await _revisions(connection, of, targets, span):
-                await outbox_rows.revise(connection, of.account, row, more, ms, waived=is_free)
+            await bring(connection, of, targets, span, now)
     if not spans:
         return Span(since, since), []
     whole = Span(spans[0].start, spans[-1].end)
     async with of.database.reading(whole=True) as connection:
-        free = await charging.waived(connection)
-        wanted = await _rows(connection, of.account, targets, whole, free)
-        fixed = await outbox_rows.fixed(connection, whole.start, whole.end)
-    for (customer, meter, _), value in fixed.items():
-        ours = totals.get((customer, meter), Different(customer, meter, 0, 0))
-        totals[customer, meter] = ours._replace(theirs=ours.theirs + value)
-    for row in wanted:
-        ours = totals.get(row.place[:2], Different(row.customer, row.meter, 0, 0))
-        totals[row.place[:2]] = ours._replace(ours=ours.ours + row.value)
-    return whole, list(totals.values())
+        return whole, await totals(connection, of, targets, whole)
 
 
-async def _revisions(
-    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span
-) -> list[tuple[Row, int, bool]]:
-    """What is to be added to the rows of a slice that was fixed, and whether that is waived."""
-    free = await charging.waived(connection)
-    wanted = {row.place[:3]: row for row in await _rows(connection, of.account, targets, span, free)}
-    had = await outbox_rows.fixed(connection, span.start, span.end)
-    for gone in had.keys() - wanted.keys():
-        wanted[gone] = (await outbox_rows.of_slice(connection, *gone))[0]._replace(value=0)
-    return [
-        (row, row.value - had.get(place, 0), any(one.start <= row.slice < one.end for one in free))
-        for place, row in wanted.items()
-        if row.value != had.get(place, 0)
-    ]
+async def totals(connection: AsyncConnection, of: Slicing, targets: Targets, span: Span) -> list[Different]:
+    """What the ledger and the outbox have of each customer and meter in a time."""
+    found: dict[Pair, Different] = {}
+    names = {name for name, _ in targets}
+    for (customer, meter, _), value in (await outbox_rows.fixed(connection, span)).items():
+        if customer in names and meter not in of.gauges:
+            both = found.get((customer, meter), Different(customer, meter, 0, 0))
+            found[customer, meter] = both._replace(theirs=both.theirs + value)
+    for row in await _rows(connection, of.account, targets, span):
+        both = found.get(row.place[:2], Different(row.customer, row.meter, 0, 0))
+        found[row.place[:2]] = both._replace(ours=both.ours + row.value)
+    return list(found.values())

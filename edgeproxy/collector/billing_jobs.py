@@ -13,9 +13,10 @@ from edgeproxy import log
 from edgeproxy.accounts.change import Refused
 from edgeproxy.billing import charging, dunning, invoices, meter_reports, purchases, reconcile_credits
 from edgeproxy.billing.charging import Charging
+from edgeproxy.billing.exports import Exports
 from edgeproxy.billing.payloads import Payloads
 from edgeproxy.billing.processor import POLL_SECONDS, Absent, Processor
-from edgeproxy.billing.stripe import Stripe, secret_key, webhook_secrets
+from edgeproxy.billing.stripe import Stripe, StripeFailure, secret_key, webhook_secrets
 from edgeproxy.billing.stripe_objects import StripeObjects
 from edgeproxy.billing.webhook import REPORT
 from edgeproxy.config.collector import Settings
@@ -31,6 +32,8 @@ UNPAID_SECONDS = 60.0
 """Seconds between two looks for who has not paid, or has."""
 BALANCES_SECONDS = 300.0
 """Seconds between two times that credit entries are held against balances."""
+CUT_SECONDS, SEND_SECONDS, DOUBTS_SECONDS, COMPARE_SECONDS = 10.0, 1.0, 600.0, 3600.0
+"""Seconds between two times that slices of usage are fixed, sent, looked up at Stripe, and held against the ledger."""
 STAND_BY_SECONDS = 5.0
 """Seconds after which a collector asks again for a job that another one does."""
 
@@ -62,14 +65,22 @@ class BillingJobs:
         self._tell = tell
         self._seldom = log.Seldom(60.0)
 
-    def start(self, tasks: Tasks, processor: Processor | None) -> None:
-        """Begin all jobs; events are left alone where there is no way to Stripe."""
+    def start(self, tasks: Tasks, processor: Processor | None, exports: Exports | None) -> None:
+        """Begin all jobs; events and exports are left alone where there is no way to Stripe."""
         tasks.start("charging", self._every(Job("charging", LOOK_SECONDS, self._follow)))
         books = (Job("unpaid", UNPAID_SECONDS, self._dun), Job("balances", BALANCES_SECONDS, self._reconcile))
         tasks.start("billing books", self._alone("billing-books", books))
         if processor is not None:
             jobs = (Job("events", EVENTS_SECONDS, processor.step), Job("poll", POLL_SECONDS, processor.poll))
             tasks.start("webhooks", self._alone("billing-webhooks", jobs))
+        if exports is not None:
+            told = (
+                Job("slices", CUT_SECONDS, exports.cut),
+                Job("exports", SEND_SECONDS, exports.send),
+                Job("doubts", DOUBTS_SECONDS, exports.settle_doubts),
+                Job("revisions", COMPARE_SECONDS, exports.compare),
+            )
+            tasks.start("exports", self._alone("billing-exports", told, exports.begin))
 
     async def _follow(self) -> None:
         """Do what the file says about charging, and know what holds."""
@@ -102,10 +113,14 @@ class BillingJobs:
             async with self._database.writing() as connection:
                 await reconcile_credits.with_balances(connection, time.time())
 
-    async def _alone(self, lock: str, jobs: tuple[Job, ...]) -> None:
-        """Do jobs while no other collector does, until cancelled."""
+    async def _alone(
+        self, lock: str, jobs: tuple[Job, ...], begin: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Do jobs while no other collector does, until cancelled; `begin` comes before them, each time."""
 
         async def work() -> None:
+            if begin is not None:
+                await begin()
             await asyncio.gather(*(self._every(job) for job in jobs))
 
         failed = "the lock of a job cannot be had"
@@ -114,4 +129,4 @@ class BillingJobs:
     async def _every(self, job: Job) -> None:
         """Do a job for ever, whatever becomes of it."""
         failed = f"{job.name} could not go on, and is tried again"
-        await repeat(job.seconds, self._seldom, failed, job.work, Absent)
+        await repeat(job.seconds, self._seldom, failed, job.work, Absent, StripeFailure)

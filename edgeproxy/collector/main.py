@@ -25,6 +25,7 @@ from edgeproxy.billing import journal, plan_versions
 from edgeproxy.billing.charging import Charging
 from edgeproxy.billing.closing import Closing
 from edgeproxy.billing.credit_run import CreditRun
+from edgeproxy.billing.exports import Exports
 from edgeproxy.billing.plan_versions import Edited
 from edgeproxy.billing.refunds import Refunds
 from edgeproxy.billing.stripe import Stripe
@@ -233,7 +234,8 @@ async def collect(
         tasks.start("directory", publisher.run())
     if stripe is not None:
         tasks.start("billing", Closing(database, stripe, lambda: service.settings).run())
-    BillingJobs(database, lambda: service.settings, tell).start(tasks, processor)
+    exports = None if stripe is None else Exports(database, stripe, lambda: service.settings, metrics)
+    BillingJobs(database, lambda: service.settings, tell).start(tasks, processor, exports)
     refunds = None if stripe is None else Refunds(database, stripe)
     tasks.start("credits", CreditRun(database, lambda: service.settings.billing, refunds).run())
     tasks.start("denials", record_denials(service.denials, watch, seldom))

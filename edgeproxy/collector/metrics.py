@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from edgeproxy.billing.outbox import Reply
 from edgeproxy.billing.standing import Standing as BillingStanding
 from edgeproxy.collector.billing_metrics import of_billing
 from edgeproxy.events.intake import Receipt
@@ -71,6 +72,14 @@ class Metrics:
             buckets=EFFECT_BUCKETS,
             registry=registry,
         )
+        self.exports = Counter(
+            "billing_export_total", "Meter events sent to Stripe, by what came of them", ("result",), registry=registry
+        )
+        for reply in Reply:
+            self.exports.labels(reply.value)
+        self.aggregation_seconds = Histogram(
+            "billing_aggregation_seconds", "From the ledger to slices of usage", buckets=BUCKETS, registry=registry
+        )
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.expiry: Callable[[], dict[str, float]] = dict
         """The Unix second at which each certificate expires, by its file."""
@@ -121,6 +130,14 @@ class Metrics:
         """Set how many deliveries of alerts are outstanding."""
         self.alert_deliveries.labels("due").set(due)
         self.alert_deliveries.labels("dead").set(dead)
+
+    def exported(self, reply: Reply) -> None:
+        """Count a meter event that was sent."""
+        self.exports.labels(reply.value).inc()
+
+    def aggregated(self, seconds: float) -> None:
+        """Observe how long it took to fix slices of usage."""
+        self.aggregation_seconds.observe(seconds)
 
     def events_settled(self, receipt: Receipt) -> None:
         """Count what became of the events of a request."""

@@ -59,8 +59,7 @@ _LIVE = text(f"state <> '{CANCELED}'")
 Index("subscriptions_live", subscriptions.c.customer, unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE)
 Index("subscriptions_period_end", subscriptions.c.period_end, sqlite_where=_LIVE, postgresql_where=_LIVE)
 
-# The parts of a period in which a version was in force: a row for the fee, whose meter is empty. Under `collection:
-# meters` there is one more for each meter, with what it is at Stripe.
+# The parts of a period in which a version was in force: a row for the fee, whose meter is empty.
 segments = Table(
     "segments",
     metadata,
@@ -76,6 +75,10 @@ segments = Table(
     Column("paid_end", INTEGER, nullable=False),
     Column("stripe_item", Text),
     Column("stripe_price", Text),
+    # How usage of it is collected: as it was configured when it began.
+    Column("collection", Text, nullable=False, server_default="invoice_items"),
+    Column("told_from", INTEGER),  # From when on Stripe counts events for it; None: it is told of none.
+    Column("told_until", INTEGER),  # When what Stripe has counted for it became final; None: it may still grow.
     sqlite_strict=True,
 )
 

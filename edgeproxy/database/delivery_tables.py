@@ -20,6 +20,7 @@ billing_outbox = Table(
     Column("segment", INTEGER, nullable=False),  # The first second of the segment that it is of.
     Column("value", INTEGER, nullable=False),  # Of a revision the difference.
     Column("identifier", Text, nullable=False),
+    Column("since", INTEGER, nullable=False, server_default="0"),  # What is dated before it, Stripe does not count.
     Column("dated", INTEGER),  # None where no minute is left: then it is late.
     Column("state", Text, nullable=False),
     Column("attempts", INTEGER, nullable=False, server_default="0"),
@@ -33,6 +34,7 @@ billing_outbox = Table(
     Index("billing_outbox_identifier", "identifier", unique=True),
     Index("billing_outbox_state", "state", "due"),
     Index("billing_outbox_slice", "slice"),
+    Index("billing_outbox_until", "until"),
     sqlite_strict=True,
 )
 

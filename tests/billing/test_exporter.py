@@ -20,6 +20,7 @@ from edgeproxy.billing.outbox import Answer, State
 from edgeproxy.billing.outbox_rows import Row
 from edgeproxy.billing.rates import Bucket
 from edgeproxy.billing.rating import Span
+from edgeproxy.billing.slices import Told
 from edgeproxy.billing.slicing import Pair, Slicing, Targets
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
@@ -36,7 +37,7 @@ BEGIN = 1_800_000_000 - 1_800_000_000 % 86400
 HOUR = 3600
 MINUTE = 60
 PAIRS: list[Pair] = [("acme", "tokens"), ("acme", "calls"), ("bolt", "tokens"), ("cora", "calls")]
-SEGMENT = Span(BEGIN - 30 * 86400, BEGIN + 30 * 86400)
+SEGMENT = Told(Span(BEGIN - 30 * 86400, BEGIN + 30 * 86400))
 TARGETS: Targets = {pair: [SEGMENT] for pair in PAIRS}
 SCHEDULES = 4
 SCHEDULES_SOAKED = 10_000

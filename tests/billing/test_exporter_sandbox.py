@@ -17,6 +17,7 @@ from edgeproxy.billing.outbox import State
 from edgeproxy.billing.outbox_rows import OPEN
 from edgeproxy.billing.rates import Bucket
 from edgeproxy.billing.rating import Span
+from edgeproxy.billing.slices import Told
 from edgeproxy.billing.slicing import Slicing
 from edgeproxy.billing.stripe import Stripe
 from edgeproxy.config.billing import Stripe as Settings
@@ -72,7 +73,7 @@ def test_the_sandbox_has_each_row_once_whatever_is_lost(tmp_path: Path, own_sand
             of = Slicing(database, "acct_sandbox")
             exporter = Exporter(of, events, Bucket(1e6, 0.0), clock=lambda: time.time() + ahead, luck=lambda: 0.0)
             await exporter.begin()
-            segment = Span(begin - 86400, begin + 86400)
+            segment = Told(Span(begin - 86400, begin + 86400))
             await slicing.fix(of, {pair: [segment] for pair in used}, begin, time.time())
             standing: Any = {}
             for _ in range(100):

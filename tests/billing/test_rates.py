@@ -24,3 +24,14 @@ def test_refusals_halve_it_once_a_second_and_quiet_minutes_bring_it_back() -> No
     for minute in range(1, 8):
         bucket.delay(119 + minute * MINUTE)
     assert (bucket.rate, bucket.is_crowded) == (64, False)
+
+
+def test_how_long_it_was_crowded_and_quiet() -> None:
+    bucket = Bucket(64, now=0.0)
+    assert (bucket.crowded(3600.0), bucket.quiet(3600.0)) == (0.0, 3600.0)
+    for second in (4000, 4030, 4080):
+        bucket.halve(second)
+    assert (bucket.crowded(4090.0), bucket.quiet(4090.0)) == (80.0, 10.0)
+    assert bucket.crowded(4080.0 + MINUTE) == 0.0
+    bucket.halve(5000.0)
+    assert bucket.crowded(5001.0) == 0.0, "a burst is no crowd"

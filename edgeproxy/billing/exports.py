@@ -1,0 +1,151 @@
+"""What the collector does again and again to tell Stripe of usage: slices are fixed, sent, and held against the ledger.
+
+One collector does it at a time. Whoever begins takes over what the one before had under way.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from edgeproxy.billing import charging, outbox_rows, slices, slicing, told
+from edgeproxy.billing.exporter import Exporter
+from edgeproxy.billing.meter_events import StripeMeterEvents, meter_of
+from edgeproxy.billing.outbox import Reply
+from edgeproxy.billing.rates import Bucket
+from edgeproxy.billing.slicing import Slicing, Targets
+from edgeproxy.billing.stripe import EVENT_RATE, TEST_RATE, Stripe
+from edgeproxy.config.collector import Settings
+from edgeproxy.database.database import Database
+from edgeproxy.database.delivery_tables import billing_exporter
+
+TEST_SHARE = 0.8
+"""Of the calls that a test key may make, the share that exports take: customers who wait have the rest."""
+TOLD_SECONDS = 62 * 86400
+"""Seconds after their end in which segments are known: longer than `COMPARED_SECONDS`, so that none seems gone."""
+COMPARED_SECONDS = 60 * 86400
+"""Seconds back to which the ledger is held against the outbox."""
+NAMES_SECONDS = 600.0
+"""Seconds for which it is taken for known which meters Stripe has."""
+
+
+class Heard(Protocol):
+    """What hears how it goes."""
+
+    def exported(self, reply: Reply) -> None:
+        """An event was sent, with this reply."""
+
+    def aggregated(self, seconds: float) -> None:
+        """Slices were fixed, which took so long."""
+
+
+class Exports:
+    """Tells Stripe of usage. `known` gives the configuration as it is now; `clock` is given by tests."""
+
+    def __init__(
+        self,
+        database: Database,
+        stripe: Stripe,
+        known: Callable[[], Settings],
+        heard: Heard,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._stripe = stripe
+        self._known = known
+        self._heard = heard
+        self._clock = clock
+        self.events = StripeMeterEvents(stripe, clock)
+        self._rate = EVENT_RATE if stripe.is_live else TEST_RATE * TEST_SHARE
+        self.bucket = Bucket(self._rate, clock())
+        self._adapted_at = clock()
+        self._named_at = -NAMES_SECONDS
+        self.exporter = self._new_exporter()
+
+    @property
+    def of(self) -> Slicing:
+        """What is known of the account that is billed."""
+        gauges = frozenset(name for name, meter in self._known().meters.items() if meter.aggregate != "sum")
+        return Slicing(self._database, "live" if self._stripe.is_live else "test", gauges)
+
+    def _new_exporter(self) -> Exporter:
+        return Exporter(self.of, self.events, self.bucket, clock=self._clock, counted=self._heard.exported)
+
+    async def begin(self) -> None:
+        """Take over; call this once each time that the lock is had."""
+        self.exporter = self._new_exporter()
+        await self.exporter.begin()
+
+    async def send(self) -> int:
+        """Send what is due, unless nobody is charged now; return how many rows."""
+        if not await self._is_on():
+            return 0
+        await self._name()
+        count = 0
+        while sent := await self.exporter.step():
+            count += sent
+        return count
+
+    async def settle_doubts(self) -> int:
+        """Decide on rows of which nobody knows whether they were counted; return how many are settled."""
+        return await self.exporter.settle_doubts() if await self._is_on() else 0
+
+    async def cut(self) -> int:
+        """Fix the slices that are complete; return how many."""
+        began, now = time.monotonic(), self._clock()
+        targets = await self.targets()
+        if not targets:
+            return 0
+        await self._adapt(len(targets), now)
+        first = min(one.span.start for some in targets.values() for one in some)
+        count = await slicing.fix(self.of, targets, first, now)
+        if count:
+            self._heard.aggregated(time.monotonic() - began)
+        return count
+
+    async def compare(self) -> None:
+        """Hold the ledger against the outbox: what it lacks becomes revisions."""
+        if targets := await self.targets():
+            now = self._clock()
+            await slicing.compare(self.of, targets, int(now) - COMPARED_SECONDS, now)
+
+    async def targets(self) -> Targets:
+        """Whose usage Stripe is told."""
+        async with self._database.reading() as connection:
+            return await told.targets(connection, self._known().meters, self._clock() - TOLD_SECONDS)
+
+    async def _is_on(self) -> bool:
+        billing = self._known().billing
+        if billing is None or billing.mode == "off":
+            return False
+        async with self._database.reading() as connection:
+            return (await charging.read(connection, billing)).is_on
+
+    async def _adapt(self, pairs: int, now: float) -> None:
+        """Have slices as long as the rate and what comes of it ask for."""
+        shortest = slices.length(pairs, self._rate)
+        crowded = min(self.bucket.crowded(now), now - self._adapted_at)
+        quiet = min(self.bucket.quiet(now), now - self._adapted_at)
+        async with self._database.writing() as connection:
+            current = (await connection.execute(sa.select(billing_exporter.c.length))).scalar_one()
+            then = slices.adapted(current, shortest, crowded, quiet)
+            if then != current:
+                await connection.execute(sa.update(billing_exporter).values(length=then))
+                self._adapted_at = now
+
+    async def _name(self) -> None:
+        """Know customers and meters by what Stripe calls them, where anything is to be sent."""
+        async with self._database.reading() as connection:
+            if not await outbox_rows.is_waiting(connection):
+                return
+            self.events.customers = await told.payers(connection)
+        if self._clock() - self._named_at >= NAMES_SECONDS:
+            self.events.meters = await meters_at(self._stripe)
+            self._named_at = self._clock()
+
+
+async def meters_at(stripe: Stripe) -> Mapping[str, str]:
+    """Stripe's ids of the meters that are ours, by what they are called here; raises StripeFailure."""
+    found = await stripe.every("v1.billing.meters.list", status="active")
+    return {name: one["id"] for one in found if (name := meter_of(one["event_name"])) is not None}

@@ -209,6 +209,27 @@ async def start_deletion(
     return told(await find(connection, row.id))
 
 
+async def take_deletion_back(
+    connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
+) -> tuple[CustomerTold, int]:
+    """Have a customer back whose deletion has begun and who is not erased yet; edges serve them again. Raises Refused.
+
+    A subscription that ended meanwhile stays ended.
+    """
+    row = await find(connection, ref, lock=True)
+    must_match(row.version, match)
+    if row.erased_at is not None:
+        raise Refused(409, "the customer is erased: keys and settings are gone")
+    if row.deleting_since is None:
+        raise Refused(409, "the customer is not being deleted")
+    await _update(connection, row, {"deleting_since": None})
+    await documents.note(connection, "customer", [row.name])
+    after = await find(connection, row.id)
+    states = {"state": state_of(row)}, {"state": state_of(after)}
+    await audit.append(connection, caller, Entry("customer.restore", row.name, *states))
+    return told(after), after.version
+
+
 async def erase(connection: AsyncConnection, before: int) -> list[str]:
     """Erase customers whose deletion began before this Unix millisecond, some at a time; return their names.
 

@@ -5,7 +5,7 @@ who were paused for a payment. Rates and hard caps stay.
 """
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.accounts import audit, documents
 from edgeproxy.accounts.audit import Caller, Entry
 from edgeproxy.accounts.change import Refused, must_match
+from edgeproxy.accounts.ids import moment
 from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.billing.rating import Span
 from edgeproxy.billing.rollout import Mode, is_charged
@@ -134,6 +135,20 @@ async def waived(connection: AsyncConnection) -> list[Span]:
     """Return the times in which nothing was charged; one that lasts has no end that matters."""
     found = await connection.execute(sa.select(waivers.c.since, waivers.c.until).order_by(waivers.c.since))
     return [Span(since, LASTING if until is None else until) for since, until in found]
+
+
+async def waivers_told(connection: AsyncConnection, limit: int) -> list[dict[str, Any]]:
+    """Tell of the times in which nothing was charged, the latest first."""
+    rows = await connection.execute(sa.select(waivers).order_by(waivers.c.since.desc()).limit(limit))
+    return [
+        {
+            "since": moment(row.since * 1000),
+            "until": None if row.until is None else moment(row.until * 1000),
+            "who": row.who,
+            "why": row.why,
+        }
+        for row in rows
+    ]
 
 
 async def waived_of(connection: AsyncConnection, span: Span) -> list[Span]:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from edgeproxy.billing.drift import WARN_PARTS, Drift
 
 PLACES = 10_000
+PERCENT_MAX = 100
 MARGIN_MIN = 4.0
 """Revenue for each unit of cost."""
 PURCHASES_MIN = 20

@@ -4,11 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from edgeproxy.config.collector import Token
+from edgeproxy.config.operators import FACTOR_SECONDS_MAX
 
 CUSTOMER = "customer"
 """The role of tokens that are bound to a customer."""
-FACTOR_SECONDS_MAX = 600
-"""Seconds for which a sign-in with a second factor allows what is sensitive."""
 
 
 class Denied(Exception):

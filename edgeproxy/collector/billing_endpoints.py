@@ -123,6 +123,11 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
             refuses=(409,),
         ),
         Endpoint(
+            *("POST", f"{AN_INVOICE}/hold", BILLING, billing.hold),
+            "Hold a draft: it is not sent until accepted.",
+            **decides,
+        ),
+        Endpoint(
             *("POST", f"{AN_INVOICE}/accept", BILLING, billing.accept, "Send one that is held as it is."), **decides
         ),
         Endpoint(

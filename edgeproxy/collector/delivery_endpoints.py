@@ -40,6 +40,12 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
             refuses=(404,),
         ),
         Endpoint(
+            *("GET", "/billing/rollout", BILLING, delivery.show_rollout),
+            "Who is charged now, the gates of the next step up with their figures, and when nobody was charged.",
+            answers=models.RolloutShown,
+            refuses=(404,),
+        ),
+        Endpoint(
             *("PUT", "/billing/rollout", BILLING, delivery.change_rollout),
             "Charge more customers, fewer or nobody. A step up is refused while a gate is closed.",
             sends=models.RolloutChange,

@@ -138,3 +138,24 @@ class RolloutTold(TypedDict):
     message: str | None
     stopped_by: str | None
     gates: list[GateTold]
+
+
+class WaiverTold(TypedDict):
+    """A time in which nothing was charged; without an end while it lasts."""
+
+    since: str
+    until: str | None
+    who: str
+    why: str
+
+
+class RolloutShown(RolloutTold):
+    """Who is charged now, and in the past; the gates are those of the next step up, none where there is none."""
+
+    stage: str
+    since: str | None
+    """Since when so many percent are charged; null where nobody has said so at run time."""
+    is_stopped_by_file: bool
+    """Whether the collector's file stops charging, so that it can only be resumed there."""
+    waivers: list[WaiverTold]
+    """The latest first."""

@@ -222,6 +222,13 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             status=202,
             sensitive=True,
         ),
+        Endpoint(
+            *("POST", f"{A_CUSTOMER}/restore", ADMIN, accounts.restore_customer),
+            "Take the deletion of a customer back, until `retention.deleted` is over.",
+            **CHANGES,
+            answers=CustomerTold,
+            sensitive=True,
+        ),
         *quota_endpoints(quotas),
         # Keys.
         Endpoint(

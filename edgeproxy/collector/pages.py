@@ -11,7 +11,7 @@ from edgeproxy.collector.inside import Inside
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import is_loopback
 from edgeproxy.database.database import Database
-from edgeproxy.pages import console, plans, portal
+from edgeproxy.pages import console, money, plans, portal
 from edgeproxy.pages.checks import Checks
 from edgeproxy.pages.forms import origin_of
 from edgeproxy.pages.sign_in import SignIn
@@ -40,7 +40,7 @@ class PagesService:
         """Serve them beside the endpoints."""
         shown = [*self._sign_in.pages(), *console.pages(), *portal.pages()]
         if self._settings.billing is not None:
-            shown += plans.pages()
+            shown += [*plans.pages(), *money.pages()]
         self.site.add_to(application, shown)
         self._status.add_to(application)
 

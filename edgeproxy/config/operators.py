@@ -38,6 +38,8 @@ def read_word(value: object) -> str:
 Word = Annotated[str, BeforeValidator(read_word)]
 Words = tuple[Word, ...]
 
+FACTOR_SECONDS_MAX = 600
+"""Seconds for which a sign-in with a second factor allows what is sensitive."""
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Signatures with a public key: whoever knows that can make no token. There is neither `none` nor HMAC."""

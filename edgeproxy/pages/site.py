@@ -3,16 +3,17 @@
 import hmac
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp import web
 
 from edgeproxy import log
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Tier
+from edgeproxy.config.operators import FACTOR_SECONDS_MAX
 from edgeproxy.config.pages import Pages
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.pages import forms, languages, rendering, sessions
@@ -21,6 +22,8 @@ from edgeproxy.pages.forms import BadForm
 from edgeproxy.pages.languages import Reader
 from edgeproxy.pages.sessions import Session, SignedIn
 
+StepUp = Literal["done", "needed", "impossible"]
+"""Whether a second factor was shown a moment ago, can be shown now, or cannot, as operators sign in by a link."""
 Who = Literal["anyone", "someone", "operator", "customer"]
 LANGUAGE_COOKIE = "edgeproxy-language"
 LANGUAGE_SECONDS = 365 * 86400
@@ -61,6 +64,21 @@ class Visit:
         assert self.known.who.customer is not None
         return self.known.who.customer
 
+    @property
+    def step_up(self) -> StepUp:
+        """What an operator lacks for what is sensitive."""
+        if self.session is None or self.site.settings_now().operators is None:
+            return "impossible"
+        at = self.session.who.factor_at
+        return "done" if at is not None and time.time() - at <= FACTOR_SECONDS_MAX else "needed"
+
+    @property
+    def back(self) -> str:
+        """The page of ours from which a form was sent; empty where the browser does not say."""
+        said = urlsplit(self.request.headers.get("Referer", ""))
+        is_ours = forms.origin_of(f"{said.scheme}://{said.netloc}") in self.site.origins(self.request)
+        return said._replace(scheme="", netloc="", fragment="").geturl() if is_ours else ""
+
     def name(self, parameter: str) -> str:
         """Return a parameter of the path."""
         return self.request.match_info[parameter]
@@ -81,6 +99,10 @@ class Visit:
         """Answer with a page."""
         return rendering.html(self.text(template, **values), status)
 
+    def fault(self, status: int, why: str = "", errors: Sequence[dict[str, str]] = ()) -> web.Response:
+        """Answer with a page that says what is wrong."""
+        return self.page("error.html", status=status, code=status, why=why, errors=errors, back=self.back)
+
     def text(self, template: str, **values: Any) -> str:
         """Return the HTML of a page."""
         who = None if self.session is None else self.session.who
@@ -94,6 +116,8 @@ class Visit:
             path=self.request.path,
             done=self.request.query.get("done", ""),
             sells=self.site.settings_now().plans,
+            bills=self.site.settings_now().billing is not None,
+            step_up=self.step_up,
             **values,
         )
 
@@ -150,13 +174,13 @@ class Site:
                 answer = await self._serve(page, visit)
             except (Fault, BadForm) as fault:
                 errors = fault.errors if isinstance(fault, Fault) else []
-                answer = visit.page("error.html", status=fault.status, code=fault.status, why=fault.why, errors=errors)
+                answer = visit.fault(fault.status, fault.why, errors)
             except LOST as failure:
                 self._log.error("the database cannot be used", path=request.path, why=reason(failure))
-                answer = visit.page("error.html", status=503, code=503, why="", errors=[])
+                answer = visit.fault(503)
             except Exception as failure:
                 self._log.error("a page failed", path=request.path, exc_info=failure)
-                answer = visit.page("error.html", status=500, code=500, why="", errors=[])
+                answer = visit.fault(500)
             if self.is_secure:
                 answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
             if request.query.get("lang") in languages.LANGUAGES:
@@ -167,7 +191,7 @@ class Site:
 
     async def _serve(self, page: Page, visit: Visit) -> web.StreamResponse:
         request, is_form = visit.request, page.method == "POST"
-        if is_form and not forms.is_own(request.headers, self._origins(request)):
+        if is_form and not forms.is_own(request.headers, self.origins(request)):
             raise self._denied(request, "the form was not sent by a page of this site")
         visit.session = await self._session(request)
         if page.who != "anyone":
@@ -191,7 +215,7 @@ class Site:
         self.api.deny(request, None if who is None else who.label, 403, why)
         return Fault(403, why)
 
-    def _origins(self, request: web.Request) -> frozenset[str]:
+    def origins(self, request: web.Request) -> frozenset[str]:
         """Return the origins of our pages, as this request reached us and as they are configured."""
         here = f"{self.url.partition('://')[0]}://{request.host}"
         return frozenset({forms.origin_of(here), forms.origin_of(self.url)})

@@ -18,6 +18,16 @@ MESSAGES = {
     "told": N_("The status page tells of it."),
     "plan": N_("The plan is changed."),
     "sent": N_("It is on its way again."),
+    "deleting": N_("The deletion of the customer has begun."),
+    "restored": N_("The deletion is taken back: the customer is served again."),
+    "token": N_("The token is revoked."),
+    "uncharged": N_("Nobody is charged any more."),
+    "charged": N_("Customers are charged again, from the next minute on."),
+    "stepped": N_("The percentage is changed."),
+    "invoice-hold": N_("The invoice is held."),
+    "invoice-accept": N_("The invoice is accepted, and goes out."),
+    "invoice-void": N_("The invoice is being taken back."),
+    "invoice-credit": N_("The credit note is being made."),
 }
 FAULTS = {
     400: N_("That cannot be understood"),
@@ -58,6 +68,29 @@ SEVERITIES = {"page": N_("look now"), "warn": N_("look today"), "info": N_("to k
 DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
 PERIODS = {"day": N_("a day"), "month": N_("a month")}
 
+INVOICE_STATES = {
+    "held": N_("held"),
+    "draft": N_("draft"),
+    "closing": N_("being closed"),
+    "open": N_("open"),
+    "paid": N_("paid"),
+    "voiding": N_("being taken back"),
+    "void": N_("void"),
+    "waived": N_("waived"),
+    "uncollectible": N_("uncollectible"),
+}
+INVOICE_KINDS = {"start": N_("first fee"), "change": N_("change of plan"), "period": N_("period")}
+MODES = {"off": N_("off"), "shadow": N_("shadow: only who is listed is charged"), "live": N_("live")}
+RECONCILED = {
+    "A": N_("The ledger and the outbox"),
+    "B": N_("The outbox and Stripe's sums"),
+    "C": N_("Our rating and Stripe's invoices"),
+    "D": N_("Payments and the journal"),
+    "E": N_("Credit entries and balances"),
+}
+"""What is held against what."""
+LEVELS = {"none": N_("agree"), "warn": N_("differ a little"), "page": N_("differ")}
+
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
     "faults": FAULTS,
@@ -68,5 +101,10 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "periods": PERIODS,
     "severities": SEVERITIES,
     "delivery_states": DELIVERY_STATES,
+    "invoice_states": INVOICE_STATES,
+    "invoice_kinds": INVOICE_KINDS,
+    "modes": MODES,
+    "reconciled": RECONCILED,
+    "levels": LEVELS,
 }
 """All of them, by the names that templates use."""

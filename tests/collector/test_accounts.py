@@ -82,13 +82,19 @@ def test_the_life_of_a_customer(collector: Collector) -> None:
     assert made(collector.send("DELETE", path), 202)["state"] == "deleting"
     assert made(collector.get(path), 200)["state"] == "deleting"
     assert collector.send("POST", f"{path}/keys", {}).status == 409
+    back = collector.send("POST", f"{path}/restore", If_Match='"4"')
+    assert (back.json()["state"], back.json()["deleting_since"], back["etag"]) == ("active", None, '"5"')
+    assert collector.send("POST", f"{path}/restore").status == 409
+    assert made(collector.send("DELETE", path), 202)["state"] == "deleting"
     assert erased(collector) == [one["name"]]
     assert erased(collector) == []
     left = made(collector.get(path), 200)
     assert (left["state"], left["metadata"], left["external_id"], left["tier"]) == ("deleted", {}, None, "basic")
     assert collector.send("PATCH", path, {"metadata": {"a": "b"}}).status == 409
+    assert collector.send("POST", f"{path}/restore").status == 409
     assert [action for action, _, _ in record(collector, one["name"])] == [
-        "customer.create", "customer.change", "customer.change", "customer.delete", "customer.erase",
+        "customer.create", "customer.change", "customer.change", "customer.delete", "customer.restore",
+        "customer.delete", "customer.erase",
     ]  # fmt: skip
     assert record(collector, one["name"])[1][1:] == (
         {"paused": None, "limits": one["limits"], "state": "active"},

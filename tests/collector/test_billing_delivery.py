@@ -123,7 +123,7 @@ def test_what_stripe_has_not_signed_is_refused_and_not_kept(world: World) -> Non
 
 
 def test_who_may_see_and_change_what(world: World) -> None:
-    for path in ("/billing/webhooks", "/billing/reconciliation"):
+    for path in ("/billing/webhooks", "/billing/reconciliation", "/billing/rollout"):
         assert world.collector.get(path).status == 403
         assert world.collector.get(path, token=None).status == 401
     change = {"charging": False, "why": "a try"}
@@ -144,6 +144,10 @@ def test_the_kill_switch_holds_within_five_seconds_and_says_so(world: World) -> 
     assert time.monotonic() - began < 5
     assert collector.get("/billing/status", token=None).json()["message"] == "Free today."
     assert collector.metric("billing_charging") == 0
+    shown = collector.get("/billing/rollout", token="admin-token").json()
+    assert (shown["charging"], shown["is_stopped_by_file"], shown["since"], shown["gates"]) == (False, False, None, [])
+    (waiver,) = shown["waivers"]
+    assert (waiver["who"], waiver["why"], waiver["until"]) == ("admin", "a wrong price", None)
     assert collector.send("PUT", "/billing/rollout", said).status == 409
     assert collector.send("PUT", "/billing/rollout", {"charging": True, "why": "mended"}).status == 200
     assert collector.get("/billing/status", token=None).json()["charging"] is True
@@ -151,6 +155,11 @@ def test_the_kill_switch_holds_within_five_seconds_and_says_so(world: World) -> 
     no = collector.send("PUT", "/billing/rollout", {"percent": 25, "why": "up"})
     assert no.status == 409
     assert "purchases that succeed: not measured" in no.json()["detail"]
+    shown = collector.get("/billing/rollout", token="admin-token").json()
+    assert (shown["stage"], shown["waivers"][0]["until"] is None) == ("few", False)
+    assert {"name": "purchases that succeed", "figure": "not measured", "is_open": False}.items() <= next(
+        gate.items() for gate in shown["gates"] if gate["name"].startswith("purchases")
+    )
     forced = collector.send("PUT", "/billing/rollout", {"percent": 25, "why": "up", "force": "a drill"})
     assert forced.json()["percent"] == 25
     entries = collector.get("/v1/audit", token="admin-token", action="billing.rollout").json()["entries"]

@@ -1,6 +1,7 @@
 """Operators who sign in with a browser at a real OpenID provider: code flow, PKCE, roles, a second factor."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -8,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.support.collector import Collector
+from tests.support.collector import ADMIN, Collector
 from tests.support.oidc import AUDIENCE, THERE, Provider
 from tests.support.ports import HOST
 from tests.support.visitor import Visitor
@@ -34,6 +35,12 @@ class Stage:
         visitor.get(path)
         visitor.read.form("").fields["person"] = person
         visitor.send("", person=person)
+
+    @property
+    def rollout(self) -> dict[str, object]:
+        """Who is charged."""
+        told: dict[str, object] = self.collector.get("/billing/rollout", token=ADMIN).json()
+        return told
 
     def close(self) -> None:
         """End it all."""
@@ -102,3 +109,80 @@ def test_a_second_factor_is_asked_for_anew(stage: Stage) -> None:
         ops.get("/sign-in/operator?again=1")
         asked = parse_qs(urlsplit(ops.answer.headers["location"]).query)
         assert (asked["prompt"], asked["max_age"]) == (["login"], ["0"])
+
+
+def test_the_kill_switch_is_for_whom_may_and_who_showed_a_second_factor_a_moment_ago(stage: Stage) -> None:
+    why = {"why": "a wrong price", "message": "Free today."}
+    with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
+        stage.sign_in(helpdesk, "helpdesk", "/sign-in/operator?next=/console/rollout")
+        assert helpdesk.status == 403
+        token = helpdesk.read.form("/sign-out").fields
+        for form in ("stop", "resume", "percent"):
+            helpdesk.post(f"/console/rollout/{form}", {**token, **why, "percent": "5"})
+            assert helpdesk.status == 403
+
+        stage.sign_in(ops, "ops-by-password", "/sign-in/operator?next=/console/rollout")
+        ops.send("/console/rollout/stop", **why)
+        assert ops.status == 401
+        assert stage.rollout["charging"] is True
+        (step_up,) = [link for link in ops.read.links if link.startswith("/sign-in/operator?again=1")]
+        for cookie in list(ops.client.cookies.jar):  # The provider takes whoever comes for who came before.
+            if not cookie.name.startswith("edgeproxy"):
+                ops.client.cookies.delete(cookie.name)
+        stage.sign_in(ops, "ops", step_up)
+        assert (ops.status, ops.answer.url.path) == (200, "/console/rollout")  # Back where the form is.
+        ops.send("/console/rollout/stop", **why)
+        assert "Free today." in ops.read.text
+        assert stage.rollout["message"] == "Free today."
+        ops.send("/console/rollout/resume", why="mended")
+        assert stage.rollout["charging"] is True
+        ops.send("/console/rollout/percent", percent="5", why="down from 100")
+        ops.send("/console/rollout/percent", percent="25", why="up")
+        assert (ops.status, "gates are closed" in ops.read.text) == (409, True)
+        ops.get("/console/rollout")
+        ops.send("/console/rollout/percent", percent="25", why="up", force="a drill")
+        assert stage.rollout["percent"] == 25
+        entries = stage.collector.get("/v1/audit", token=ADMIN, actor="operator:ops").json()["entries"]
+        done = [one["action"] for one in entries if one["action"].startswith("billing.")]
+        assert done == ["billing.stop", "billing.resume", "billing.rollout", "billing.rollout"]
+
+
+def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "billed", "tier": "basic"}).status == 201
+    asked = {"plan": "standard"}
+    assert stage.collector.send("POST", "/billing/subscription?customer=billed", asked, token=ADMIN).status == 201
+    (one,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="billed").json()["invoices"]
+
+    def invoice(**now: str) -> dict[str, object]:
+        """The invoice as it is; first as `now` says, which the run would make of it."""
+        if now:
+            with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+                columns = ", ".join(f"{name} = ?" for name in now)
+                database.execute(f"UPDATE invoices SET {columns} WHERE id = ?", [*now.values(), one["id"]])
+        told: dict[str, object] = stage.collector.get(f"/billing/invoices/{one['id']}", token=ADMIN).json()
+        return told
+
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/invoices")
+        assert "billed" not in ops.read.text
+        invoice(state="draft")
+        ops.get(f"/console/invoices/{one['id']}")
+        ops.send("/hold", why="the customer disputes it")
+        assert (invoice()["state"], invoice()["held_why"]) == ("held", "the customer disputes it")
+        assert "the customer disputes it" in ops.get("/console/invoices").text
+        assert "billed" in ops.get("/console/invoices?customer=billed&state=held").text
+        assert "There are none." in ops.get("/console/invoices?customer=nobody").text
+        ops.get(f"/console/invoices/{one['id']}")
+        ops.send("/accept", why="it is right")
+        assert (invoice()["state"], invoice()["accepted_why"]) == ("closing", "it is right")
+        invoice(state="open", stripe_id="in_1")
+        ops.get(f"/console/invoices/{one['id']}")
+        ops.send("/credit", why="a mistake", amount="0.011")
+        assert ops.status == 422
+        ops.get(f"/console/invoices/{one['id']}")
+        ops.send("/credit", why="a mistake", amount="1.50")
+        (entry,) = stage.collector.get("/v1/audit", token=ADMIN, action="invoice.credit").json()["entries"]
+        assert (entry["after"]["amount"], entry["actor"]) == (150, "operator:ops")
+        ops.send("/void", why="all of it was one")
+        assert invoice()["state"] == "voiding"
+        assert "Nothing can be done with it now." in ops.read.text

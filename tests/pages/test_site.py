@@ -7,7 +7,7 @@ from contextlib import closing
 import httpx
 import pytest
 
-from edgeproxy.pages import console, plans, portal
+from edgeproxy.pages import console, money, plans, portal
 from edgeproxy.pages.sessions import Link
 from edgeproxy.pages.site import Page
 from tests.support.ask import ask
@@ -161,7 +161,7 @@ def asked(page: Page, visitor: Visitor, fields: dict[str, str]) -> httpx.Respons
 
 def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) -> None:
     nobody, bolt = Visitor(stage.site), stage.customer("bolt")
-    for page in [*console.pages(), *portal.pages(), *plans.pages()]:
+    for page in [*console.pages(), *money.pages(), *portal.pages(), *plans.pages()]:
         answer = asked(page, nobody, {})
         assert answer.status_code == (303 if page.method == "GET" else 401), page
         assert answer.headers.get("location", "/sign-in?").startswith("/sign-in?")

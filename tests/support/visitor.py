@@ -104,7 +104,8 @@ class Visitor:
 
     def post(self, where: str, fields: dict[str, str]) -> Read:
         """Send a form as a page of this site does."""
-        return self._took(self.client.post(where, data=fields, headers={"Origin": self.site}))
+        said = {"Origin": self.site, "Referer": str(self.answer.url)}
+        return self._took(self.client.post(where, data=fields, headers=said))
 
     @property
     def status(self) -> int:

@@ -107,6 +107,16 @@ class AccountHandlers:
 
         return await self._change(call, make)
 
+    async def restore_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Take the deletion of a customer back."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            ref, match = call.path("customer"), wanted(call.request)
+            told, version = await customers.take_deletion_back(connection, call.caller, ref, match=match)
+            return 200, told, version
+
+        return await self._change(call, make)
+
     # ---- keys
 
     async def keys(self, call: Call[KeysQuery, Nothing]) -> web.Response:

@@ -238,14 +238,26 @@ class BillingHandlers(AccountHandlers):
             raise Refused(409, f"the invoice is {row.state}: it has a PDF once it is open")
         return web.Response(status=303, headers={"Location": row.pdf})
 
+    async def hold(self, call: Call[Query, Why]) -> web.Response:
+        """Have a draft wait until somebody has looked at it."""
+
+        def decide(row: Any) -> dict[str, Any]:
+            if row.state != invoices.DRAFT:
+                self._no(row, "only a draft can be held; one that is on its way to Stripe cannot")
+            return {"state": invoices.HELD, "held_why": call.body.why}
+
+        return await self._decide(call, "invoice.hold", decide)
+
     async def accept(self, call: Call[Query, Why]) -> web.Response:
         """Have an invoice that is held sent as it is."""
 
         def decide(row: Any) -> dict[str, Any]:
             if row.state != invoices.HELD:
                 self._no(row, "only one that is held can be accepted")
-            again = {"accepted_why": call.body.why, "try_at": 0, "tries": row.tries + 1}
-            return again | {"state": invoices.CLOSING if row.is_written else invoices.DRAFT}
+            again = {"try_at": 0, "tries": row.tries + 1}
+            if not row.is_written:  # Nobody has seen what it comes to: that is still held against Stripe's.
+                return again | {"state": invoices.DRAFT, "held_why": None}
+            return again | {"state": invoices.CLOSING, "accepted_why": call.body.why}
 
         return await self._decide(call, "invoice.accept", decide)
 

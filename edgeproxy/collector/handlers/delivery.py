@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.accounts import audit
 from edgeproxy.accounts.audit import Entry
-from edgeproxy.accounts.ids import now_ms
+from edgeproxy.accounts.ids import moment, now_ms
 from edgeproxy.billing import charging, gating, receiver, reconciliations, rollout, webhook
 from edgeproxy.billing.payloads import Payloads
 from edgeproxy.billing.processor import Absent, Processor
@@ -23,6 +23,8 @@ from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import Database
 
+WAIVERS_MAX = 20
+"""Times without charging that are told of."""
 NOT_SOLD = "nothing is billed here: the collector's file has no billing"
 
 
@@ -97,6 +99,26 @@ class DeliveryHandlers:
         async with self._database.reading(whole=True) as connection:
             found = await reconciliations.listing(connection, call.query.kind, call.query.limit)
         return answer(200, {"reconciliations": found})
+
+    async def show_rollout(self, call: Call[Query, Nothing]) -> web.Response:
+        """Tell who is charged now, and what the next step up waits for."""
+        billing = self._must_bill()
+        async with self._database.reading(whole=True) as connection:
+            now = await charging.read(connection, billing)
+            figures = await gating.figures(connection, now, time.time())
+            waivers = await charging.waivers_told(connection, WAIVERS_MAX)
+        gates = rollout.gates(now.percent, rollout.PERCENT_MAX, figures)
+        return answer(
+            200,
+            {
+                **told(now),
+                "gates": [gate._asdict() for gate in gates],
+                "stage": rollout.stage(now.percent),
+                "since": moment(now.since * 1000) if now.since else None,
+                "is_stopped_by_file": not charging.says_on(billing),
+                "waivers": waivers,
+            },
+        )
 
     async def change_rollout(self, call: Call[Query, RolloutChange]) -> web.Response:
         """Charge more customers, or fewer, or nobody."""

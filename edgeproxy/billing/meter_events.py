@@ -7,7 +7,7 @@ from edgeproxy.billing.exporter import Away
 from edgeproxy.billing.outbox import Answer
 from edgeproxy.billing.outbox_rows import Row
 from edgeproxy.billing.rating import Span
-from edgeproxy.billing.stripe import METER_EVENTS, Outcome, Stripe, StripeFailure
+from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 
 SUMMARIES = "v1.billing.meters.event_summaries.list"
 PREFIX = "edgeproxy_"
@@ -43,16 +43,15 @@ class StripeMeterEvents:
         customer = self.customers.get(row.customer)
         if customer is None:
             return Answer(404, f"{row.customer} is no customer at Stripe")
-        payload = {"stripe_customer_id": customer, "value": str(row.value)}
+        fields = {
+            "event_name": event_name(row.meter),
+            "payload[stripe_customer_id]": customer,
+            "payload[value]": str(row.value),
+            "identifier": row.identifier,
+            "timestamp": str(row.dated),
+        }
         try:
-            said = await self._stripe.call(
-                METER_EVENTS,
-                key=row.idempotency_key,
-                event_name=event_name(row.meter),
-                payload=payload,
-                identifier=row.identifier,
-                timestamp=row.dated,
-            )
+            said = await self._stripe.send_event(row.idempotency_key, fields)
         except StripeFailure as failure:
             if failure.outcome is Outcome.LOST:
                 return Answer(None, failure.message)

@@ -54,6 +54,43 @@ def test_an_answer_says_what_is_next_and_no_key(
     assert SECRET not in caplog.text + repr(failure.value) + str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ({"kind": "error_after"}, Outcome.FAILED),
+        ({"kind": "answer_lost"}, Outcome.LOST),
+        ({"kind": "answer_cut"}, Outcome.LOST),
+        ({"kind": "rate_limited", "reason": "endpoint-rate"}, Outcome.BUSY),
+        ({"kind": "refused", "status": 401}, Outcome.DENIED),
+        ({"kind": "refused", "status": 404}, Outcome.REFUSED),
+    ],
+)
+def test_an_answer_to_an_event_means_what_it_does_to_other_calls(
+    stripe_sandbox: Sandbox, fault: Mapping[str, Any], outcome: Outcome
+) -> None:
+    async def work() -> None:
+        client = Stripe(Settings(base=stripe_sandbox.url), KEY)
+        fields = {"event_name": "x", "payload[stripe_customer_id]": "cus_1", "payload[value]": "1"}
+        try:
+            with faults(stripe_sandbox, fault), pytest.raises(StripeFailure) as failure:
+                await client.send_event(
+                    f"event {outcome} {fault}"[:200], {**fields, "identifier": f"{outcome} {fault}"}
+                )
+            assert (failure.value.outcome, failure.value.reason) == (outcome, fault.get("reason"))
+            assert SECRET not in repr(failure.value)
+            await client.send_event(f"another {fault}", {**fields, "identifier": f"then {outcome} {fault}"})
+            with pytest.raises(StripeFailure) as reused:
+                await client.send_event(f"another {fault}", {**fields, "identifier": "else"})
+            assert reused.value.outcome is Outcome.REUSED
+            with pytest.raises(StripeFailure) as again:
+                await client.send_event(f"third {fault}", {**fields, "identifier": f"then {outcome} {fault}"})
+            assert "already exists with identifier" in again.value.message
+        finally:
+            await client.close()
+
+    asyncio.run(work())
+
+
 @contextmanager
 def faults(sandbox: Sandbox, *some: Mapping[str, Any]) -> Iterator[None]:
     sandbox.faults(*some)
@@ -80,7 +117,10 @@ def test_nobody_there_is_lost() -> None:
 
 
 def test_what_is_logged_has_no_keys(caplog: pytest.LogCaptureFixture) -> None:
-    asyncio.run(Stripe(Settings(), KEY).close())
+    async def made() -> None:
+        await Stripe(Settings(), KEY).close()
+
+    asyncio.run(made())
     with caplog.at_level(logging.INFO, "stripe"):
         logging.getLogger("stripe").info("sent %s and %s", SECRET, "whsec_0123abc")
     assert "SECRET" not in caplog.text

@@ -1,0 +1,68 @@
+"""HAProxy that does edgeproxy's job with stick tables, maps and rules: the level to reach.
+
+It does less of it in one point: of latencies it keeps averages, no histogram.
+"""
+
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from loadtest.bench import ports
+from loadtest.bench.child import Child
+from loadtest.bench.nginx import fill
+from loadtest.bench.peers.peer import Peer, Place, Running
+from loadtest.bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES
+
+_TEMPLATE = Path(__file__).with_name("haproxy.cfg")
+_COUNTED = re.compile(rf"key={ACME.name}\|\S+ .*gpc0=(\d+)")
+
+
+class HAProxy(Peer):
+    """One process with one thread."""
+
+    name = "haproxy"
+
+    def missing(self) -> str | None:
+        return None if _binary() else "haproxy"
+
+    def version(self, place: Place) -> str:
+        said = subprocess.run([_binary() or "", "-v"], capture_output=True, text=True, timeout=10, check=True).stdout
+        return "HAProxy " + said.split()[2]
+
+    def launch(self, place: Place) -> Running:
+        (port,) = ports.free(1)
+        people, asked = place.folder / "people.map", place.folder / "socket"
+        rows = (f"{one.key_sha256.upper()} {one.name}:{one.tier}:{one.limit}:{one.at_once}\n" for one in CUSTOMERS)
+        people.write_text("".join(rows))
+        configuration = place.folder / "haproxy.cfg"
+        servers = enumerate(place.upstreams)
+        configuration.write_text(
+            fill(
+                _TEMPLATE.read_text(),
+                SOCKET=asked,
+                PORT=port,
+                PATHS=" ".join(f"/{route}/" for route in ROUTES),
+                ADDRESS_RATE=ADDRESS_RATE,
+                PEOPLE=people,
+                REGION=REGION,
+                SERVERS="\n".join(f"    server s{number} 127.0.0.1:{each}" for number, each in servers),
+            )
+        )
+        child = Child(
+            [_binary() or "haproxy", "-db", "-f", configuration], core=place.core, log=place.folder / "output"
+        )
+        return Running(child, port, lambda: _counted(asked))
+
+
+def _binary() -> str | None:
+    return shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+
+
+def _counted(asked: Path) -> int:
+    with socket.socket(socket.AF_UNIX) as end:
+        end.connect(str(asked))
+        end.sendall(b"show table usage\n")
+        said = b"".join(iter(lambda: end.recv(1 << 16), b"")).decode()
+    return sum(map(int, _COUNTED.findall(said)))

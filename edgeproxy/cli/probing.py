@@ -11,7 +11,8 @@ import typer
 from edgeproxy.cli.outcome import fail
 from edgeproxy.config.parsers import AN_ADDRESS, split_address
 from edgeproxy.config.units import read_duration
-from edgeproxy.probe.round import Aim, fetcher, steps
+from edgeproxy.probe.fetch import fetcher
+from edgeproxy.probe.round import Aim, steps
 from edgeproxy.probe.steps import Step
 from edgeproxy.probe.told import Told
 
@@ -19,17 +20,20 @@ KEY, TOKEN = "EDGEPROXY_PROBE_KEY", "EDGEPROXY_PROBE_TOKEN"
 """Variables of the environment with the secrets: a command line can be read by everybody on the machine."""
 
 
-def aim(through: str, collector: str | None, within: str, ca: str | None) -> Aim:
+def aim(through: str, collector: str | None, within: str, ca: str | None, *, charge: bool, checkout: bool) -> Aim:
     """Return what these arguments ask to probe; exits where they cannot be used."""
     for name, url in (("--through", through), ("--collector", collector)):
         if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
             fail(f"{name}: {url!r} is no URL of http:// or https://", 2)
+    if collector is None and (charge or checkout):
+        fail("--charge and --checkout go with --collector", 2)
     wanted = [KEY] if collector is None else [KEY, TOKEN]
     key, token = (os.environ.get(name, "").strip() for name in (KEY, TOKEN))
     for name, secret in zip(wanted, (key, token), strict=False):
         if not secret or not secret.isascii() or not secret.isprintable():
             fail(f"set {name} in the environment", 2)
-    return Aim(through, key, collector and collector.rstrip("/"), token, _seconds("--within", within), ca)
+    seconds = _seconds("--within", within)
+    return Aim(through, key, collector and collector.rstrip("/"), token, seconds, ca, charge, checkout)
 
 
 def run(aim: Aim, every: str | None, textfile: str | None, listen: str | None) -> None:
@@ -69,7 +73,7 @@ def run(aim: Aim, every: str | None, textfile: str | None, listen: str | None) -
 
 
 def _line(step: Step) -> str:
-    return f"{step.name:8}{f'FAILED: {step.why}' if step.why else f'ok, {step.seconds:.3f} s'}"
+    return f"{step.name:9}{f'FAILED: {step.why}' if step.why else f'ok, {step.seconds:.3f} s'}"
 
 
 def _seconds(option: str, written: str) -> float:

@@ -84,7 +84,9 @@ def probe(
     tls: Annotated[bool, typer.Option("--tls", help="Ask over TLS, whoever answers: a collector that has it.")] = False,
     through: Annotated[str | None, typer.Option(metavar="URL", help="Instead, what a customer asks the edge.")] = None,
     collector: Annotated[str | None, typer.Option(metavar="URL", help="Where that request's usage arrives.")] = None,
-    within: Annotated[str, typer.Option(metavar="TIME", help="How soon it arrives there.")] = "60s",
+    charge: Annotated[bool, typer.Option("--charge", help="See that it costs credits, and look at the books.")] = False,
+    checkout: Annotated[bool, typer.Option("--checkout", help="Buy credits too, at a Stripe that tests.")] = False,
+    within: Annotated[str, typer.Option(metavar="TIME", help="How soon all that is seen there.")] = "60s",
     every: Annotated[str | None, typer.Option(metavar="TIME", help="Again and again, until it is ended.")] = None,
     textfile: Annotated[str | None, typer.Option(metavar="FILE", help="Write metrics for node_exporter.")] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="With --every: serve metrics there.")] = None,
@@ -94,15 +96,16 @@ def probe(
 
     For health checks. With --through, what a customer sees: a request with the key in EDGEPROXY_PROBE_KEY is answered,
     its RateLimit fields make sense, and its usage arrives in the collector, which is asked with the token in
-    EDGEPROXY_PROBE_TOKEN.
+    EDGEPROXY_PROBE_TOKEN. Without --every there is one round, and exit code 0 if all of it went well, 1 if not.
     """
     if through is not None:
         from edgeproxy.cli import probing
 
-        probing.run(probing.aim(through, collector, within, ca), every, textfile, listen)
+        aim = probing.aim(through, collector, within, ca, charge=charge, checkout=checkout)
+        probing.run(aim, every, textfile, listen)
         return
-    if any(given is not None for given in (collector, every, textfile, listen, ca)):
-        fail("--collector, --every, --textfile, --listen and --ca go with --through", 2)
+    if charge or checkout or any(given is not None for given in (collector, every, textfile, listen, ca)):
+        fail("--collector, --charge, --checkout, --every, --textfile, --listen and --ca go with --through", 2)
     url, path = admin_url(config, admin, state), "/healthz" if live else "/readyz"
     fetch(url.replace("http:", "https:", 1) if tls else url, path, PROBE_TIMEOUT)
     typer.echo("alive" if live else "ready")

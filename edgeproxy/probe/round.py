@@ -1,22 +1,15 @@
-"""A round of the probe: one request through the edge, and what becomes of it."""
+"""A round of the probe: one request through the edge, what becomes of it, and where that is asked for a purchase."""
 
-import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPException
 from typing import NamedTuple
-from urllib.error import HTTPError
 from urllib.parse import urlencode
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
+from edgeproxy.probe.fetch import Answer, Fetch, wait_until
+from edgeproxy.probe.money import Credits, Session
 from edgeproxy.probe.steps import Failed, Step, check_answer, check_limits, total_of
 
-ANSWER_TIMEOUT = 10.0
-"""Seconds for an answer."""
-BODY_BYTES_MAX = 1 << 20
-"""Bytes of an answer's body that are read."""
-AGENT = "edgeproxy-probe"
 POLL_SECONDS = 0.5
 """Between two questions to the collector."""
 SPAN = timedelta(hours=1)
@@ -31,20 +24,13 @@ class Aim(NamedTuple):
     collector: str | None = None
     token: str = ""
     patience: float = 60.0
-    """Seconds within which usage is in the collector."""
+    """Seconds within which usage is in the collector, a request is charged and a purchase is booked."""
     ca: str | None = None
     """A file with who vouches for https:// URLs, beside the system's authorities."""
-
-
-class Answer(NamedTuple):
-    """What came back, whatever its status."""
-
-    status: int
-    fields: Mapping[str, str]
-    body: bytes
-
-
-Fetch = Callable[[str, Mapping[str, str]], Answer]
+    charge: bool = False
+    """Whether the request costs credits, and the books are looked at."""
+    checkout: bool = False
+    """Whether credits are bought."""
 
 
 def steps(aim: Aim, fetch: Fetch) -> Iterator[Step]:
@@ -58,21 +44,45 @@ def steps(aim: Aim, fetch: Fetch) -> Iterator[Step]:
         asked["edge"] = fetch(aim.url, {"X-API-Key": aim.key})
         check_answer(asked["edge"].status)
 
-    before, question = 0, ""
+    credits = Credits(aim.collector or "", aim.token, fetch, aim.patience)
+    before: dict[str, int] = {}
+    question = _question(aim)
+    looks: dict[str, Callable[[], int]] = {}
     if aim.collector is not None:
-        now = datetime.now(UTC).replace(microsecond=0)
-        span = {"from": (now - SPAN).isoformat(), "to": (now + SPAN).isoformat()}
-        question = f"{aim.collector}/v1/usage?{urlencode(span)}"
+        looks["usage"] = lambda: usage(aim, question, fetch)
+    if aim.charge:
+        looks["charge"] = credits.available
+    for name, look in looks.items():
         try:
-            before = usage(aim, question, fetch)
+            before[name] = look()
         except Failed as why:
-            yield Step("usage", 0.0, str(why))
-            question = ""
+            yield Step(name, 0.0, str(why))
     yield (made := _timed("request", request))
     if made.why is None:
         yield _timed("limits", lambda: check_limits(asked["edge"].fields))
-        if question:
-            yield _timed("usage", lambda: wait_for_usage(aim, question, before, fetch))
+        if "usage" in before:
+            yield _timed("usage", lambda: wait_for_usage(aim, question, before["usage"], fetch))
+        if "charge" in before:
+            yield _timed("charge", lambda: credits.wait_for_charge(before["charge"]))
+    if aim.charge:
+        yield _timed("books", credits.check_books)
+    if aim.checkout:
+        yield from _purchase(credits)
+
+
+def _purchase(credits: Credits) -> Iterator[Step]:
+    """Make the steps of a purchase: of one that only a person can pay, the first one."""
+    begun: list[Session] = []
+    yield _timed("checkout", lambda: begun.append(credits.begin_purchase()))
+    if begun and begun[0].is_payable:
+        yield _timed("purchase", lambda: credits.purchase(begun[0]))
+
+
+def _question(aim: Aim) -> str:
+    """Return the URL of the usage around now."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    span = {"from": (now - SPAN).isoformat(), "to": (now + SPAN).isoformat()}
+    return f"{aim.collector}/v1/usage?{urlencode(span)}"
 
 
 def usage(aim: Aim, question: str, fetch: Fetch) -> int:
@@ -85,47 +95,18 @@ def usage(aim: Aim, question: str, fetch: Fetch) -> int:
 
 def wait_for_usage(aim: Aim, question: str, before: int, fetch: Fetch) -> None:
     """Wait until the collector has more than `before`; raises Failed where it has not in time."""
-    deadline = time.monotonic() + aim.patience
-    while usage(aim, question, fetch) <= before:
-        if time.monotonic() >= deadline:
-            raise Failed(f"the request is not in the collector's usage after {aim.patience:g} s")
-        time.sleep(POLL_SECONDS)
+    wait_until(
+        lambda: usage(aim, question, fetch) > before,
+        aim.patience,
+        POLL_SECONDS,
+        "the request is not in the collector's usage",
+    )
 
 
-def _timed(name: str, make: Callable[[], None]) -> Step:
+def _timed(name: str, make: Callable[[], object]) -> Step:
     began, why = time.monotonic(), None
     try:
         make()
     except Failed as failure:
         why = str(failure)
     return Step(name, time.monotonic() - began, why)
-
-
-class _Stay(HTTPRedirectHandler):
-    """Follows no redirection: the key is for the edge alone."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-def fetcher(ca: str | None) -> Fetch:
-    """Return what asks servers directly, over TLS by the system's authorities and those of `ca`; raises OSError."""
-    context = ssl.create_default_context()
-    if ca is not None:
-        context.load_verify_locations(ca)
-    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Stay())
-
-    def fetch(url: str, fields: Mapping[str, str]) -> Answer:
-        try:
-            try:
-                answer = opener.open(Request(url, headers={**fields, "User-Agent": AGENT}), timeout=ANSWER_TIMEOUT)
-            except HTTPError as refusal:
-                answer = refusal
-            with answer:
-                return Answer(answer.status, answer.headers, answer.read(BODY_BYTES_MAX))
-        except OSError as failure:
-            raise Failed(f"nobody answers at {url.partition('?')[0]}: {getattr(failure, 'reason', failure)}") from None
-        except HTTPException as failure:
-            raise Failed(f"what {url.partition('?')[0]} answers is no HTTP: {type(failure).__name__}") from None
-
-    return fetch

@@ -1,5 +1,6 @@
 """`edgeproxy probe --through`: a real edge, and the collector that it ships to or does not."""
 
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -7,27 +8,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import stripe
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.probe.money import BOUGHT
 from tests.support.ask import ask
 from tests.support.collector import EDGE, Collector, sha256
 from tests.support.customers import UNLIMITED, key_of, people
 from tests.support.edge import Edge
 from tests.support.ports import HOST, Ports
-from tests.support.process import Process
+from tests.support.process import ROOT, Process
+from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
 TOKEN = "token-of-probe"
+GIVEN = 1_000_000
+"""Millicredits that the probe's customer was given."""
+FREE = ("request", "limits", "usage")
+PAID = ("charge", "books", "checkout", "purchase")
 
 
 class Site(NamedTuple):
-    """An edge and its collector."""
+    """An edge, its collector, and the Stripe of that."""
 
     edge: Edge
     collector: Collector
+    sandbox: Sandbox
 
     def arguments(self) -> list[str]:
         """Of a probe of both."""
@@ -42,13 +51,32 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with ExitStack() as ends:
         upstream = Upstream(folder / "upstream")
         ends.callback(upstream.stop)
-        collector = ends.enter_context(closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")))
+        sandbox = ends.enter_context(closing(Sandbox(folder / "sandbox"))).start()
+        (key := folder / "key").write_text(KEY)
+        billing = {
+            "plans": str(ROOT / "config/plans.yaml"),
+            "mode": "live",
+            "credits": {},
+            "stripe": {"base": sandbox.url, "key": str(key), "webhook_secrets": str(folder / "secrets")},
+        }
+        meters = {"requests": {"count": "requests"}, "cost": {"count": "cost"}}
+        made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, meters=meters)
+        collector = ends.enter_context(closing(made))
         collector.settings["tokens"].append({"sha256": sha256(TOKEN), "customer": "probe"})
-        edge = ends.enter_context(closing(Edge(folder / "edge", upstream.port, **people(probe="pro"))))
+
+        async def listen(client: stripe.StripeClient) -> str:
+            url = f"http://{HOST}:{collector.port}/billing/webhooks/stripe"
+            return str((await client.v1.webhook_endpoints.create_async({"url": url, "enabled_events": ["*"]})).secret)
+
+        (folder / "secrets").write_text(sandbox.run(listen))
+        edge = ends.enter_context(closing(Edge(folder / "edge", upstream.port, meters=meters, **people(probe="pro"))))
         usage = {"collector": f"http://{HOST}:{collector.port}", "token": EDGE, "every": "200ms"}
         collector.start()
         edge.start(usage=usage)
-        yield Site(edge, collector)
+        assert collector.send("POST", "/v1/customers", {"name": "probe", "tier": "basic"}).status == 201
+        gift = {"customer": "probe", "millicredits": GIVEN, "why": "for the probe"}
+        assert collector.send("POST", "/billing/credits/adjust", gift).status == 201
+        yield Site(edge, collector, sandbox)
 
 
 @pytest.fixture
@@ -74,17 +102,53 @@ def test_a_probe_sees_the_answer_its_limit_fields_and_its_usage(site: Site, tmp_
     for _ in range(2):
         done = CliRunner().invoke(cli.app, [*site.arguments(), "--textfile", str(told)])
         assert (done.exit_code, done.stderr) == (0, "")
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
-        [step, "ok,"] for step in ("request", "limits", "usage")
-    ]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [[step, "ok,"] for step in FREE]
     found = samples(told.read_text())
-    assert {step: found["edgeproxy_probe_ok", step] for step in ("request", "limits", "usage")} == {
-        "request": 1,
-        "limits": 1,
-        "usage": 1,
-    }
+    assert {step: found["edgeproxy_probe_ok", step] for step in FREE} == dict.fromkeys(FREE, 1)
     assert found["edgeproxy_probe_seconds", "usage"] > found["edgeproxy_probe_seconds", "limits"]
     assert told.stat().st_mode & 0o444 == 0o444, "node_exporter reads it as another user"
+
+
+@pytest.mark.usefixtures("secrets")
+def test_a_probe_sees_what_its_request_costs_and_that_what_it_buys_is_booked(site: Site, tmp_path: Path) -> None:
+    told = tmp_path / "edge.prom"
+
+    def booked() -> int:
+        balance: int = site.collector.get("/billing/balance", token=TOKEN).json()["balance"]
+        return balance
+
+    before = booked()
+    done = CliRunner().invoke(cli.app, [*site.arguments(), "--charge", "--checkout", "--textfile", str(told)])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [[step, "ok,"] for step in (*FREE, *PAID)]
+    found = samples(told.read_text())
+    assert {step: found["edgeproxy_probe_ok", step] for step in PAID} == dict.fromkeys(PAID, 1)
+    assert booked() == before + BOUGHT
+
+
+@pytest.mark.usefixtures("secrets")
+def test_a_probe_finds_what_costs_nothing_books_that_differ_and_a_purchase_that_is_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_PROBE_KEY", key_of(UNLIMITED))  # Of another customer: its requests cost that one.
+
+    def shift(by: int) -> None:
+        with closing(sqlite3.connect(site.collector.database)) as database, database:
+            database.execute("UPDATE credit_balances SET balance = balance + ?", (by,))
+
+    site.sandbox.faults({"kind": "webhook_lost", "path": "checkout.session.completed"})
+    shift(1)
+    try:
+        done = CliRunner().invoke(cli.app, [*site.arguments(), "--charge", "--checkout", "--within", "2s"])
+    finally:
+        site.sandbox.faults()
+        shift(-1)
+    assert done.exit_code == 1
+    said = dict(line.split(maxsplit=1) for line in done.stderr.splitlines())
+    assert said.keys() == {"limits", "usage", "charge", "books", "purchase"}
+    assert "the request has cost no credits after 2 s" in said["charge"]
+    assert "and what is booked comes to" in said["books"]
+    assert "is paid, and its credits are not booked after 2 s" in said["purchase"]
 
 
 @pytest.mark.usefixtures("secrets")
@@ -123,7 +187,7 @@ def test_an_edge_that_ships_nothing_fails_the_probe_and_nobody_at_all_does(site:
         nobody = f"http://{HOST}:{ports.numbers[0]}"
         done = CliRunner().invoke(cli.app, ["probe", "--through", nobody])
         assert done.exit_code == 1
-        assert done.stderr.startswith(f"request FAILED: nobody answers at {nobody}")
+        assert done.stderr.startswith(f"request  FAILED: nobody answers at {nobody}")
         try:
             assert site.edge.reload(usage={**well, "collector": nobody}).status == 200
             done = CliRunner().invoke(cli.app, [*site.arguments(), "--within", "1s"])
@@ -131,7 +195,7 @@ def test_an_edge_that_ships_nothing_fails_the_probe_and_nobody_at_all_does(site:
             assert site.edge.reload(usage=well).status == 200
     assert done.exit_code == 1
     assert done.stdout.split()[::4] == ["request", "limits"]
-    assert done.stderr == "usage   FAILED: the request is not in the collector's usage after 1 s\n"
+    assert done.stderr == "usage    FAILED: the request is not in the collector's usage after 1 s\n"
 
 
 def test_a_probe_goes_on_and_serves_what_it_found_until_it_is_ended(site: Site, tmp_path: Path) -> None:
@@ -173,6 +237,8 @@ def test_a_probe_goes_on_and_serves_what_it_found_until_it_is_ended(site: Site, 
         (["--through", "http://edge", "--listen", "127.0.0.1:9"], "goes with --every"),
         (["--through", "http://edge", "--ca", "/nowhere.pem"], "--ca"),
         (["--every", "5s"], "go with --through"),
+        (["--charge"], "go with --through"),
+        (["--through", "http://edge", "--checkout"], "go with --collector"),
     ],
 )
 def test_arguments_that_cannot_be_used_end_it_with_2(arguments: list[str], why: str) -> None:

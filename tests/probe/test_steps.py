@@ -1,8 +1,23 @@
 """What the steps of a probe make of answers."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
 import pytest
 
-from edgeproxy.probe.steps import Failed, check_answer, check_limits, total_of
+from edgeproxy.probe.fetch import Answer
+from edgeproxy.probe.round import Aim, steps
+from edgeproxy.probe.steps import (
+    Failed,
+    Statement,
+    check_answer,
+    check_limits,
+    numbers_of,
+    statement_of,
+    texts_of,
+    total_of,
+)
 
 POLICY = '"basic";q=60;w=60'
 
@@ -44,3 +59,64 @@ def test_what_is_no_total_is_not_taken_for_one(body: bytes) -> None:
     assert total_of(b'{"total": 7, "rows": []}') == 7
     with pytest.raises(Failed, match="as a collector does"):
         total_of(body)
+
+
+SAID: dict[str, Any] = {
+    "opening": 5,
+    "lines": [
+        {"kind": "purchase", "reference": "cs_1", "millicredits": 100},
+        {"kind": "consumption", "reference": "", "millicredits": -30},
+    ],
+    "closing": 75,
+}
+
+
+def test_a_statement_adds_up_and_is_what_the_balance_says() -> None:
+    statement = statement_of(orjson.dumps(SAID))
+    assert statement == Statement(5, 70, 75, (("cs_1", 100),))
+    statement.check(75)
+    with pytest.raises(Failed, match="the balance is 76 millicredits, and what is booked comes to 75"):
+        statement.check(76)
+    with pytest.raises(Failed, match="opens with 5, its lines come to 70, and it closes with 74"):
+        statement._replace(closing=74).check(74)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"lines": None}, {"lines": [7]}, {"lines": [{}]}, {"opening": "5"}, {"closing": None}]
+)
+def test_what_is_no_statement_is_not_taken_for_one(changed: dict[str, Any]) -> None:
+    with pytest.raises(Failed, match="as a collector does"):
+        statement_of(orjson.dumps(SAID | changed))
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"name": null}', b'{"name": true}', b'{"name": [1]}'])
+def test_what_is_no_number_and_no_text_is_not_taken_for_one(body: bytes) -> None:
+    for read in (numbers_of, texts_of):
+        with pytest.raises(Failed, match="as a collector does"):
+            read(body, "name")
+
+
+@pytest.mark.parametrize(
+    ("url", "made"),
+    [
+        ("https://checkout.stripe.com/c/pay/cs_live_1", ["checkout"]),
+        ("https://checkout.stripe.com/c/pay/cs_test_1#/_sandbox/checkout/", ["checkout"]),
+        ("http://127.0.0.1:12111/_sandbox/checkout/cs_test_1", ["checkout", "purchase"]),
+    ],
+)
+def test_what_only_a_person_can_pay_is_begun_and_not_paid(url: str, made: list[str]) -> None:
+    posted = []
+
+    def fetch(asked: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
+        if body is not None:
+            posted.append(asked)
+        told: dict[str, Any] = {"id": "cs_1", "url": url, "statements": ["2027-01"]}
+        bought = [{"kind": "purchase", "reference": "cs_1", "millicredits": 5_000_000}]
+        told |= {"opening": 0, "closing": 5_000_000, "lines": bought}
+        return Answer(200, {}, orjson.dumps(told))
+
+    aim = Aim("http://edge", "key", "https://collector.example", "token", checkout=True)
+    found = [step for step in steps(aim._replace(patience=0.0), fetch) if step.name in ("checkout", "purchase")]
+    assert [(step.name, step.why) for step in found] == [(name, None) for name in made]
+    paid = [f"{url}/pay"] if "purchase" in made else []
+    assert posted == ["https://collector.example/billing/checkout", *paid]

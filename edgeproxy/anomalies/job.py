@@ -200,16 +200,18 @@ def alert_of(customer: str, meter: str, finding: Finding, now: float) -> Alert:
 
 
 def pause_alert(customer: str, meter: str, finding: Finding, now: float, *, is_here: bool) -> Alert:
-    """The alert of a customer who is paused, or of one who cannot be, as the customer is in a file. Pure."""
+    """The alert of a customer who is paused, who reads it too, or of one who cannot be, which only operators read.
+
+    Pure.
+    """
     times = finding.value / max(finding.expected, 1.0)
     done = "and is paused" if is_here else "and cannot be paused here, as no API has the customer: pause it in its file"
-    back = f"edgeproxy customers resume {customer}" if is_here else None
     return Alert(
         key=f"pause:{customer}:{written(day_of(finding.at))[:10]}",
         kind="pause",
         severity="page",
-        customer=customer,
+        customer=customer if is_here else None,
         title=f"{customer} has used {times:.1f} times as much {meter} as usual in an hour, {done}",
-        details={"meter": meter, "at": written(finding.at), **finding.details, "to_resume": back},
+        details={"meter": meter, "at": written(finding.at), **finding.details},
         at=now,
     )

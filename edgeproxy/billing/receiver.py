@@ -15,6 +15,8 @@ from edgeproxy.database.database import insert_new
 from edgeproxy.database.delivery_tables import webhook_events
 
 LISTED_MAX = 100
+DROPPED_MAX = 1000
+"""Events that are dropped at once."""
 columns = webhook_events.c
 
 
@@ -90,6 +92,15 @@ async def replay(connection: AsyncConnection, event: str, now: int) -> bool:
         .values(state=State.WAITING, attempts=0, due=now, error=None)
     )
     return (await connection.execute(again)).rowcount > 0
+
+
+async def drop(connection: AsyncConnection, before: int) -> int:
+    """Drop some events that were received before a Unix millisecond, but what is still to be applied and dead letters;
+    return how many. Stripe lists none of an age of more than 30 days, so none comes back.
+    """
+    settled = columns.state.in_([State.APPLIED, State.IGNORED, State.OTHER_MODE])
+    old = sa.select(columns.id).where(columns.received < before, settled).limit(DROPPED_MAX)
+    return (await connection.execute(sa.delete(webhook_events).where(columns.id.in_(old)))).rowcount
 
 
 async def latest(connection: AsyncConnection) -> int | None:

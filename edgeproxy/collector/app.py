@@ -39,13 +39,14 @@ from edgeproxy.collector.handlers.tokens import TokenHandlers
 from edgeproxy.collector.incoming import asked, checked, json_of
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quota_watch import QuotaWatch
-from edgeproxy.collector.request_limits import Often, RequestLimits
+from edgeproxy.collector.request_limits import Often, RequestLimits, held_as
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.events.intake import Intake
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.ingest import Ingest, Unavailable
 from edgeproxy.ledger.names import Names
+from edgeproxy.regions.networks import client_of
 from edgeproxy.web_listener import PEER, WebListener
 
 UNKNOWN_ACTOR = "unknown"
@@ -198,7 +199,7 @@ class Service:
     def _must_be_seldom(self, path: str, often: Often, holder: Holder | None, request: web.Request) -> None:
         """Raise Refused where it is asked more often than such endpoints may be asked."""
         if holder is None or often.by == "address":
-            subject = request[PEER].address
+            subject = held_as(request[CALLER].origin)
         else:
             subject = holder.customer or request.query.get("customer") or holder.label
         seconds = self._limits.wait(path.split("/")[1], often, subject, time.time())
@@ -225,7 +226,7 @@ class Service:
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
         """Answer every error as a problem (RFC 9457)."""
-        request[CALLER] = Caller(UNKNOWN_ACTOR, request[PEER].address, str(uuid.uuid4()))
+        request[CALLER] = Caller(UNKNOWN_ACTOR, self._client(request), str(uuid.uuid4()))
         try:
             return await handler(request)
         except web.HTTPException as error:
@@ -234,6 +235,11 @@ class Service:
             return self._refusal(request, "", error)
         except Exception as failure:
             return self._refusal(request, f"{request.method} {path_of(request)}", failure)
+
+    def _client(self, request: web.Request) -> str:
+        """Return the address of who asks: of the peer, or of whom it speaks for where it is a trusted proxy."""
+        peer, forwarded = request[PEER].address, ", ".join(request.headers.getall("X-Forwarded-For", []))
+        return str(client_of(peer, forwarded, self.settings.trusted_proxies) or peer)
 
     def _refusal(self, request: web.Request, what: str, failure: Exception) -> web.Response:
         """Return the problem that a failure is for who asked for `what`, and put denials on record."""

@@ -69,6 +69,8 @@ class CodeFlow:
         except auth.Denied as no:
             raise Denied(no.status, no.detail, no.actor) from None
         claims = jwt.decode(token, options={"verify_signature": False})  # It was verified just now.
+        if not is_for(claims, self._client):
+            raise Denied(403, "the token was made for another client", holder.label)
         if not hmac.compare_digest(str(claims.get("nonce")).encode(), made_of(secret, "nonce").encode()):
             raise Denied(403, "the token was made for another sign-in", holder.label)
         return SignedIn(holder.label, holder.roles, None, holder.factor_at)
@@ -105,6 +107,13 @@ class CodeFlow:
         if not isinstance(token, str):
             raise Denied(403, "the issuer sent no ID token")
         return token
+
+
+def is_for(claims: Mapping[str, Any], client: str) -> bool:
+    """Whether an ID token whose `aud` names the client was made for it (OpenID Connect Core 3.1.3.7, 4 and 5)."""
+    audience = claims["aud"]
+    is_shared = isinstance(audience, list) and len(audience) > 1
+    return bool(claims.get("azp", None if is_shared else client) == client)
 
 
 def made_of(secret: str, what: str) -> str:

@@ -5,7 +5,9 @@ from typing import Any
 from edgeproxy.collector import delivery_models as models
 from edgeproxy.collector.endpoint import ANYONE, BILLING, JSON, Endpoint, HeadField
 from edgeproxy.collector.handlers.delivery import DeliveryHandlers
+from edgeproxy.collector.request_limits import Often
 
+OFTEN = Often(100, "customer")
 SIGNATURE = {"Stripe-Signature": HeadField({"type": "string", "maxLength": 1000}, required=True)}
 
 
@@ -24,12 +26,14 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
             *("GET", "/billing/webhooks", BILLING, delivery.webhooks, "Events of Stripe's, without their payload."),
             query=models.WebhooksQuery,
             answers=models.EventsTold,
+            often=OFTEN,
         ),
         Endpoint(
             *("POST", "/billing/webhooks/{event}/replay", BILLING, delivery.replay),
             "Apply an event once more, of those kept here or else of Stripe's.",
             answers=models.Replayed,
             status=202,
+            often=OFTEN,
             refuses=(409,),
         ),
         Endpoint(
@@ -37,6 +41,7 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
             "What was held against what, and what to do about each row that differs.",
             query=models.ReconciliationQuery,
             answers=models.ReconciliationsTold,
+            often=OFTEN,
             refuses=(404,),
         ),
         Endpoint(
@@ -51,6 +56,7 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
             sends=models.RolloutChange,
             answers=models.RolloutTold,
             sensitive=True,
+            often=OFTEN,
             refuses=(404, 409),
         ),
     )

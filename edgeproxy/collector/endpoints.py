@@ -332,6 +332,6 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         # The collector itself.
         Endpoint("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive.", gives=(TEXT,)),
         Endpoint("GET", "/readyz", ANYONE, standing.readyz, "Whether it takes batches now.", answers=models.Ready),
-        Endpoint("GET", "/metrics", ANYONE, standing.metrics, "Metrics for Prometheus.", gives=(TEXT,)),
+        Endpoint("GET", "/metrics", ANYONE, standing.metrics, "Metrics for Prometheus.", gives=(TEXT,), refuses=(401,)),
         Endpoint("GET", "/v1/openapi.json", ANYONE, standing.openapi, "This description.", answers=dict[str, Any]),
     )

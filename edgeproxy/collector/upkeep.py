@@ -1,5 +1,5 @@
-"""What is done beside taking batches: hours and days are summed up, what is too old is dropped, and customers who were
-deleted are erased.
+"""What is done beside taking batches: hours and days are summed up, what is too old is dropped, events of Stripe's too,
+and customers who were deleted are erased.
 
 A little at a time, with rests in between, so that batches never wait for long. Several collectors on one database may
 do so at once.
@@ -10,6 +10,7 @@ import time
 
 from edgeproxy import log
 from edgeproxy.accounts import customers
+from edgeproxy.billing import receiver
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Retention as Kept
 from edgeproxy.database.database import LOST, Database, reason
@@ -32,6 +33,7 @@ class Upkeep:
         self._metrics = metrics
         self._retention = Retention(database, kept)
         self._deleted_seconds = kept.deleted
+        self._events_seconds = kept.webhooks
         self._round = 0.0
         """When the next round begins, of the monotonic clock."""
         self._log = log.get()
@@ -56,7 +58,7 @@ class Upkeep:
             return True
         if time.monotonic() >= self._round:
             await self._retention.begin(now)
-            if await self._erase(now):
+            if await self._erase(now) or await self._drop_events(now):
                 return True
             self._round = time.monotonic() + ROUND_SECONDS
         more = await self._retention.step(now)
@@ -72,3 +74,10 @@ class Upkeep:
         if erased:
             self._log.info("customers erased", customers=len(erased))
         return bool(erased)
+
+    async def _drop_events(self, now: float) -> bool:
+        """Drop some events of Stripe's that came long enough ago; False where there are none."""
+        if self._events_seconds is None:
+            return False
+        async with self._database.writing() as connection:
+            return bool(await receiver.drop(connection, int((now - self._events_seconds) * 1000)))

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import pages, parsers, references
+from edgeproxy.config.admin import AdminToken
 from edgeproxy.config.alerts import Alerts, faults_of_alerts
 from edgeproxy.config.anomalies import Anomalies
 from edgeproxy.config.billing import Billing
@@ -31,12 +32,13 @@ from edgeproxy.config.models import (
     Tier,
 )
 from edgeproxy.config.nearest import suggestion
+from edgeproxy.config.networks import Network
 from edgeproxy.config.operators import Operators
 from edgeproxy.config.pages import Pages
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.regions import Measured, faults_of_measured
-from edgeproxy.config.tokens import read_digests
+from edgeproxy.config.tokens import read_digests, read_pairs
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import quantity, shown, text, wrong
 
@@ -142,6 +144,15 @@ class Retention(Part):
     """What edges have shipped, by which `edgeproxy verify` proves the ledger; then what it came to by day."""
     deleted: Kept = 30 * DAY_SECONDS
     """What is known of a customer whose deletion has begun, but the name, the id, the tier and what was counted."""
+    webhooks: Kept = 60 * DAY_SECONDS
+    """Events of Stripe's with their payload, from when they came, unless they are still to be applied."""
+
+
+class Metrics(Part):
+    """Who may read `GET /metrics`."""
+
+    tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = ()
+    """Holders of these; without them everybody who reaches the collector."""
 
 
 class Written(Part):
@@ -151,6 +162,10 @@ class Written(Part):
     """Where edges, services and readers connect: HOST:PORT."""
     tls: Tls | None = None
     """The certificate that they are shown; without it they connect in the clear."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks whose `X-Forwarded-For` says who a client is, for limits and the audit log."""
+    metrics: Metrics = Metrics()
+    """Who may read `GET /metrics`; by default everybody who reaches the collector."""
     database: Annotated[str, BeforeValidator(read_database)] = "sqlite:///var/collector/ledger.db"
     """Where the ledger is: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:PORT/NAME."""
     retention: Retention = Retention()

@@ -159,6 +159,11 @@ def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) ->
             paused = ("pause", "page", "pause:acme:2026-10-01")
             assert set(await books.told()) >= {paused, ("pause", "page", "pause:in-a-file:2026-10-01")}
             assert not any("bolt" in key for _, _, key in await books.told())
+            told = sa.select(alerts.c.customer, alerts.c.details).where(alerts.c.kind == "pause").order_by(alerts.c.key)
+            async with opened.reading() as connection:
+                rows = (await connection.execute(told)).all()
+            assert [row.customer for row in rows] == ["acme", None], "a customer is not told what operators have to do"
+            assert not any("edgeproxy" in row.details for row in rows)
 
             async with opened.reading() as connection:
                 assert customers.state_of(await customers.find(connection, "acme")) == "paused"

@@ -237,3 +237,26 @@ def test_an_event_that_is_not_kept_is_fetched_to_be_replayed(database: str) -> N
         assert not await own.processor.replay("evt_999")
 
     play(database, work)
+
+
+def test_events_are_dropped_once_they_are_old_unless_something_is_still_to_be_done(database: str) -> None:
+    async def work(own: Books) -> None:
+        upstream = own.upstream
+        upstream.broken.add("in_dead")
+        old = [upstream.change(id, "open") for id in ("in_applied", "in_dead")]
+        ignored = upstream.change("in_other", "open") | {"type": "payout.paid"}
+        await own.receive(*old, ignored)
+        for pause in (*PAUSES, 0):
+            await own.processor.step()
+            upstream.now += pause
+        before = int(upstream.now * 1000) + 1
+        upstream.now += 60
+        await own.receive(upstream.change("in_waiting", "open"))
+        assert await own.standing() == {"applied": 1, "ignored": 1, "dead": 1, "waiting": 1}
+        async with own.database.writing() as connection:
+            assert await receiver.drop(connection, before - 10**8) == 0
+            assert await receiver.drop(connection, before) == 2
+            assert await receiver.drop(connection, before) == 0
+        assert await own.standing() == {"dead": 1, "waiting": 1}
+
+    play(database, work)

@@ -11,6 +11,7 @@ import pytest
 
 from edgeproxy.accounts import customers, documents
 from edgeproxy.accounts.ids import now_ms
+from edgeproxy.anomalies.job import WHY_PAUSED
 from edgeproxy.config.directory import customer_of, read_document
 from edgeproxy.config.key_form import REGEX, is_miswritten
 from edgeproxy.database.database import Database
@@ -380,3 +381,20 @@ def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:
     assert (after.customer is None, after.tier, after.keys) == (False, "basic", {})
     assert customer_of(after.customer or "").paused == documents.DELETED, "who names no key is refused, too"
     assert (owner["name"], last) in all_last
+
+
+def test_a_pause_for_unusual_usage_is_taken_back_with_a_second_factor_alone(collector: Collector) -> None:
+    of, helper = customer(collector)["name"], f"helper-{next(NUMBERS)}"
+    token = made(collector.send("POST", "/v1/tokens", {"name": helper, "role": "support"}))["secret"]
+    path = f"/v1/customers/{of}"
+
+    def paused(why: str | None, token: str) -> int:
+        said = {"paused": None if why is None else {"why": why}}
+        return collector.send("PATCH", path, said, token=token).status
+
+    assert [paused("they asked for it", token), paused(None, token)] == [200, 200]
+    assert paused(WHY_PAUSED, token) == 200
+    # Nor by way of another reason.
+    assert [paused(None, token), paused("they asked for it", token)] == [403, 403]
+    assert made(collector.get(path, token=ADMIN), 200)["state"] == "paused"
+    assert paused(None, ADMIN) == 200, "its token may do what is sensitive"

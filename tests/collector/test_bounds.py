@@ -44,3 +44,16 @@ def test_what_unfolds_to_millions_of_values_costs_little_memory_and_nobody_time(
         said = {"Edge-Id": f"bomb-{number}", "Edge-Seq": "1", "Edge-Hash": digest(content)}
         assert collector.post(sent, fields={**said, "Content-Encoding": "zstd"}).status == 422
     assert peak() - before < 150, "megabytes"
+
+
+def test_every_endpoint_of_billing_is_held_to_a_rate_but_that_of_webhooks(sqlite_collector: Collector) -> None:
+    described = sqlite_collector.get("/v1/openapi.json").json()["paths"]
+    asked = {
+        (method, path): operation["responses"]
+        for path, operations in described.items()
+        for method, operation in operations.items()
+        if path.startswith("/billing/")
+    }
+    assert len(asked) > 20
+    free = {what for what, responses in asked.items() if "429" not in responses}
+    assert free == {("post", "/billing/webhooks/stripe")}

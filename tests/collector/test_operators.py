@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edgeproxy.collector.auth import Denied
+from edgeproxy.collector.code_flow import is_for
 from edgeproxy.collector.operators import operator
 from edgeproxy.config.operators import Operators
 from tests.support.ask import Answer, ask
@@ -170,3 +171,21 @@ def test_no_other_is(token: str, status: int) -> None:
     with pytest.raises(Denied) as denied:
         operator(token, {"k": PUBLIC}, SETTINGS)
     assert denied.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("claims", "ours"),
+    [
+        ({"aud": "console"}, True),
+        ({"aud": ["console"]}, True),
+        ({"aud": "console", "azp": "console"}, True),
+        ({"aud": ["console", "other"], "azp": "console"}, True),
+        ({"aud": "console", "azp": "other"}, False),
+        ({"aud": ["console", "other"], "azp": "other"}, False),
+        ({"aud": ["console", "other"]}, False),
+        ({"aud": "console", "azp": None}, False),
+        ({"aud": "console", "azp": ["console"]}, False),
+    ],
+)
+def test_an_id_token_that_was_made_for_another_client_is_not_ours(claims: dict[str, Any], ours: bool) -> None:
+    assert is_for(claims, "console") is ours

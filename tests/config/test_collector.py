@@ -207,7 +207,7 @@ OF_DAYS = "is no whole number of days from 2 to 36500, days such as 400day, or f
         ("{hours: [1]}", ".hours: is not a single value, days such as 400day, or forever"),
         ("{hours: 399day}", ".hours: is shorter than minutes, keep hours as long or longer"),
         ("{minutes: forever, hours: 500day}", ".hours: is shorter than minutes, keep hours as long or longer"),
-        ("7day", ": is not a mapping, its fields are batches, deleted, hours, minutes"),
+        ("7day", ": is not a mapping, its fields are batches, deleted, hours, minutes, webhooks"),
     ],
 )
 def test_how_long_nothing_is_kept(said, written, problem):

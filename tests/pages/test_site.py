@@ -13,7 +13,7 @@ from edgeproxy.pages.site import Page
 from tests.support.ask import ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, SERVICE
-from tests.support.site import PagesStage
+from tests.support.site import SCRAPE, PagesStage
 from tests.support.visitor import Read, Visitor
 from tests.support.waiting import until
 
@@ -254,6 +254,15 @@ def test_pages_have_the_fields_that_keep_them_safe(stage: PagesStage, path: str)
     read = Read(answer.text)
     assert not [name for name in read.attributes if name == "style" or name.startswith("on")]
     assert all(place.startswith("/pages/") for place in read.loaded)
+
+
+def test_metrics_are_told_to_holders_of_their_tokens_where_there_are_some(stage: PagesStage) -> None:
+    collector = stage.collector
+    assert collector.get("/metrics", token=None).status == 401
+    assert collector.get("/metrics", token=ADMIN).status == 401, "a token of the API is none of these"
+    assert b"collector_ready 1" in collector.get("/metrics", token=SCRAPE).body
+    assert collector.get("/v1/edges", token=SCRAPE).status == 401, "nor is one of these a token of the API"
+    assert collector.get("/readyz", token=None).status == 200
 
 
 def test_other_doors_stay_as_they_are(stage: PagesStage) -> None:

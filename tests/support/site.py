@@ -9,13 +9,15 @@ from edgeproxy.database.database import Database
 from edgeproxy.pages import sessions
 from edgeproxy.pages.sessions import Link
 from edgeproxy.pages.sign_in import link_to
-from tests.support.collector import ADMIN, Collector
+from tests.support.collector import ADMIN, Collector, sha256
 from tests.support.mailbox import Mailbox
 from tests.support.ports import HOST
 from tests.support.visitor import Visitor
 from tests.support.waiting import until
 
 LINK = re.compile(r"http://\S+/sign-in/link\?token=\S+")
+SCRAPE = "scrape-token"
+"""The token by which its metrics are read."""
 
 
 class PagesStage:
@@ -38,6 +40,7 @@ class PagesStage:
                 },
             },
             "customers": {},
+            "metrics": {"tokens": [{"name": "prometheus", "sha256": sha256(SCRAPE)}]},
             "meters": {"requests": {"count": "requests"}, "tokens": {"count": "events"}},
             "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}},
         }

@@ -1,6 +1,7 @@
 """Customers, keys and flags as data."""
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from edgeproxy.accounts import customers, flags, idempotency, keys
 from edgeproxy.accounts.change import Refused
 from edgeproxy.accounts.models import CustomerNew, FlagBody, KeyNew, Leak, Rotation
 from edgeproxy.accounts.search import search
+from edgeproxy.anomalies.job import WHY_PAUSED
 from edgeproxy.collector import auth
 from edgeproxy.collector.answers import RETRY_LATER, answer, problem
 from edgeproxy.collector.auth import CUSTOMER
@@ -89,6 +91,10 @@ class AccountHandlers:
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             ref, match = call.path("customer"), wanted(call.request)
+            if "paused" in call.body.model_fields_set:
+                paused = customers.told(await customers.find(connection, ref, lock=True))["paused"] or {}
+                if paused.get("why") == WHY_PAUSED:
+                    auth.require_consent(call.holder, "take back a pause for unusual usage", time.time())
             told, version = await customers.change(connection, call.caller, ref, call.body, self._settings, match=match)
             return 200, told, version
 

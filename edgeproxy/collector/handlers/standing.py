@@ -5,11 +5,13 @@ import time
 
 from aiohttp import web
 
-from edgeproxy import log
+from edgeproxy import bearer, log
 from edgeproxy.billing import standing as billing_standing
+from edgeproxy.collector import auth
 from edgeproxy.collector.answers import answer
 from edgeproxy.collector.endpoint import Call, Nothing, Query
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
+from edgeproxy.config.admin import AdminToken
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, reason
@@ -30,12 +32,15 @@ class StandingHandlers:
         self.unready: str | None = "starting"
         """Why it does not serve; None where it does."""
         self._billing: Billing | None = None
+        self._readers: bearer.Tokens[AdminToken] | None = None
+        """Who may read the metrics; None: everybody."""
         self.description = b""
         """The OpenAPI description, as JSON."""
 
     def use(self, settings: Settings) -> None:
-        """Tell of billing as these have it."""
+        """Tell of billing as these have it, and to whom they say."""
         self._billing = settings.billing
+        self._readers = bearer.Tokens(settings.metrics.tokens) if settings.metrics.tokens else None
 
     async def healthz(self, _: Call[Query, Nothing]) -> web.Response:
         """Alive."""
@@ -57,8 +62,13 @@ class StandingHandlers:
         failing = self._ingest.failing()
         return self.unready or (f"batches cannot be settled: {failing}" if failing else None)
 
-    async def metrics(self, _: Call[Query, Nothing]) -> web.Response:
+    async def metrics(self, call: Call[Query, Nothing]) -> web.Response:
         """For Prometheus."""
+        if self._readers is not None:
+            try:
+                self._readers.holder(call.request.headers.get("Authorization"), time.time())
+            except bearer.Unknown as no:
+                raise auth.Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
         standing = billing = None
         try:
             async with asyncio.timeout(READY_TIMEOUT), self._database.reading(whole=True) as connection:

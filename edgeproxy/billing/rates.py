@@ -1,4 +1,5 @@
-"""How fast Stripe may be asked: token buckets whose rate gives way. Pure, time is an argument."""
+"""How fast Stripe may be asked: token buckets whose rate gives way, in all and of each endpoint. Pure, time is an
+argument: that of any clock of seconds."""
 
 MINUTE = 60.0
 SHARE_MIN = 1 / 64
@@ -49,3 +50,22 @@ class Bucket:
         if self.is_crowded and now - self._halved_at >= MINUTE:
             self.rate = min(self._most, self.rate * 2)
             self._halved_at = now
+
+
+class Pace:
+    """So many calls a second in all, and so many of each endpoint."""
+
+    def __init__(self, whole: float, endpoint: float) -> None:
+        self.whole = whole
+        self.endpoint = endpoint
+        self._buckets: dict[str, Bucket] = {}
+        """By endpoint; under an empty name, of all calls."""
+
+    def wait(self, endpoint: str, now: float) -> float:
+        """Take the next place of an endpoint; return the seconds until it is this call's turn."""
+        return max(self._take("", self.whole, now), self._take(endpoint, self.endpoint, now))
+
+    def _take(self, name: str, rate: float, now: float) -> float:
+        if name not in self._buckets:
+            self._buckets[name] = Bucket(rate, now - 1.0)  # A second's worth may be made at once.
+        return self._buckets[name].delay(now)

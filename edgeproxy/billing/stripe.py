@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import aiohttp
 import orjson
 
-from edgeproxy.billing.pace import Pace
+from edgeproxy.billing.rates import Pace
 from edgeproxy.config.billing import KEY_VARIABLE, SECRETS_VARIABLE
 from edgeproxy.config.billing import Stripe as StripeSettings
 

@@ -1,6 +1,6 @@
 """Token buckets towards Stripe."""
 
-from edgeproxy.billing.rates import MINUTE, Bucket
+from edgeproxy.billing.rates import MINUTE, Bucket, Pace
 
 
 def test_a_second_s_worth_at_once_and_then_the_rate() -> None:
@@ -35,3 +35,10 @@ def test_how_long_it_was_crowded_and_quiet() -> None:
     assert bucket.crowded(4080.0 + MINUTE) == 0.0
     bucket.halve(5000.0)
     assert bucket.crowded(5001.0) == 0.0, "a burst is no crowd"
+
+
+def test_an_endpoint_has_its_rate_and_all_together_have_theirs() -> None:
+    pace = Pace(whole=8, endpoint=4)
+    assert [pace.wait("one", 50.0) for _ in range(6)] == [0.0] * 4 + [0.25, 0.5]
+    assert [pace.wait("two", 50.0) for _ in range(4)] == [0.0, 0.0, 0.125, 0.25]
+    assert pace.wait("one", 60.0) == 0.0

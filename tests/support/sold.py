@@ -15,7 +15,7 @@ from edgeproxy.accounts.audit import Caller
 from edgeproxy.accounts.models import CustomerNew
 from edgeproxy.billing import plan_versions, subscriptions
 from edgeproxy.billing.closing import Closing
-from edgeproxy.billing.pace import Pace
+from edgeproxy.billing.rates import Pace
 from edgeproxy.billing.stripe import Stripe
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.load import load_collector

@@ -1,12 +1,12 @@
 """What an invoice of a period comes to: its usage, what came late of earlier ones, and the next period's fee."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.billing import changes, invoices, subscriptions, usage
+from edgeproxy.billing import changes, invoices, periods, projection, subscriptions, usage
 from edgeproxy.billing.rating import Key, Line, Segment, rate
 from edgeproxy.billing.subscriptions import Loaded
 from edgeproxy.config.models import Meter
@@ -18,6 +18,15 @@ LATE_SECONDS_MAX = 366 * 86400
 """Seconds for which what comes late of a period is looked for after it."""
 
 
+class Upcoming(NamedTuple):
+    """What the next invoice comes to."""
+
+    lines: list[Line]
+    """If nothing more were used."""
+    projected: list[Line] | None
+    """If it goes on as it did in the last days, up to the end of the period; None where that was not asked for."""
+
+
 async def period_lines(connection: AsyncConnection, row: Any, meters: Mapping[str, Meter]) -> list[Line]:
     """The lines of an invoice of a period, by all that is known now; `meters` are those of the configuration. Raises
     TooMuch and NotKept.
@@ -27,11 +36,15 @@ async def period_lines(connection: AsyncConnection, row: Any, meters: Mapping[st
     loaded = await subscriptions.of_id(connection, row.subscription)
     known = [one for one in loaded.held.segments if one.span.start <= row.period_end]
     over = [one for one in known if one.span.end <= row.period_end]
-    return await _rated(connection, loaded, known, over, row.period_start, meters)
+    quantities, before = await _usage(connection, loaded, known, over, row.period_start, meters)
+    return _rated(known, quantities, before, row.period_start)
 
 
-async def upcoming_lines(connection: AsyncConnection, loaded: Loaded, meters: Mapping[str, Meter]) -> list[Line]:
-    """What the next invoice of a subscription would come to if nothing more were used. Raises TooMuch and NotKept."""
+async def upcoming(
+    connection: AsyncConnection, loaded: Loaded, meters: Mapping[str, Meter], now: float | None = None
+) -> Upcoming:
+    """What the next invoice of a subscription would come to; with the time `now`, projected to the end of the period
+    too. Raises TooMuch and NotKept."""
     held = loaded.held
     wanted = sa.select(invoices_table.c.period_start).where(
         invoices_table.c.subscription == loaded.row.id, invoices_table.c.state == invoices.DRAFT
@@ -42,9 +55,29 @@ async def upcoming_lines(connection: AsyncConnection, loaded: Loaded, meters: Ma
     following = changes.following(held, loaded.plans)
     if following is not None:
         known.append(following)
-    lines = await _rated(connection, loaded, known, over, held.period.start, meters)
-    # Fees of this period that are not invoiced yet are on the invoice that waits.
-    return [line for line in lines if line.meter or not waiting or line.segment.start >= held.period.end]
+    quantities, before = await _usage(connection, loaded, known, over, held.period.start, meters)
+
+    def due(used: Mapping[Key, int]) -> list[Line]:
+        lines = _rated(known, used, before, held.period.start)
+        # Fees of this period that are not invoiced yet are on the invoice that waits.
+        return [line for line in lines if line.meter or not waiting or line.segment.start >= held.period.end]
+
+    projected = None if now is None else due(await _projected(connection, loaded, quantities, meters, now))
+    return Upcoming(due(quantities), projected)
+
+
+async def _projected(
+    connection: AsyncConnection, loaded: Loaded, used: Mapping[Key, int], meters: Mapping[str, Meter], now: float
+) -> dict[Key, int]:
+    """These quantities as they will be by the end of the period. Levels are held up to it anyway; of what counts once
+    nobody knows what will be new."""
+    last = loaded.held.last
+    over = projection.pace(periods.minute(now), periods.minute(loaded.customer.created_at / 1000))
+    sums = {meter: price for meter, price in last.plan.meters.items() if usage.is_sum(meter, meters)}
+    lately = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=over)
+    terms = usage.Terms(meters, loaded.held.anchor)
+    quantities = await usage.quantities(connection, loaded.customer.name, [lately], lately, terms)
+    return projection.projected(used, quantities, over, last.span)
 
 
 def _is_within(segment: Segment, waiting: set[int], current: int) -> bool:
@@ -52,15 +85,15 @@ def _is_within(segment: Segment, waiting: set[int], current: int) -> bool:
     return segment.span.start < current and any(start <= segment.span.start for start in waiting)
 
 
-async def _rated(
+async def _usage(
     connection: AsyncConnection,
     loaded: Loaded,
     known: Sequence[Segment],
     over: Sequence[Segment],
     period_start: int,
     meters: Mapping[str, Meter],
-) -> list[Line]:
-    """The lines that come to those that are invoiced: fees of all `known` segments, usage of those that are `over`."""
+) -> tuple[dict[Key, int], list[Line]]:
+    """What was used of the segments that are `over`, and the lines that are invoiced of these and of `known` ones."""
     invoiced = await invoices.lines_of_subscription(connection, loaded.row.id)
     quantities: dict[Key, int] = {}
     asked: set[int] = set()
@@ -77,7 +110,13 @@ async def _rated(
         asked.add(segment.span.start)
     # A change after the period was invoiced at once: its fees are of a segment that this invoice knows nothing of.
     starts = {segment.span.start for segment in known}
-    before = [line for line in invoiced if line.segment.start in (asked if line.meter else starts)]
+    return quantities, [line for line in invoiced if line.segment.start in (asked if line.meter else starts)]
+
+
+def _rated(
+    known: Sequence[Segment], quantities: Mapping[Key, int], before: Iterable[Line], period_start: int
+) -> list[Line]:
+    """The lines that come to those `before`: fees of all `known` segments, and usage."""
     found = rate(known, quantities, before)
     for line in found:
         if abs(line.amount) > AMOUNT_MAX:

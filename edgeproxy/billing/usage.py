@@ -53,7 +53,7 @@ async def quantities(
         waived.update(await counts(connection, customer, span))
     gauged = _gauged(segments, of, terms.anchor)
     for meter, price in of.plan.meters.items():
-        aggregate = terms.meters[meter].aggregate if meter in terms.meters else "sum"
+        aggregate = "sum" if is_sum(meter, terms.meters) else terms.meters[meter].aggregate
         by = None if price.by is None else price.by.dimension
         if aggregate == "sum" and by is None:
             values = {OTHER: summed.get(meter, 0) - waived[meter]}
@@ -75,6 +75,11 @@ async def quantities(
                 raise TooMuch(f"{quantity} of {meter} were counted, and {QUANTITY_MAX} can be billed")
             found[Key(of.span, meter, value)] = quantity
     return found
+
+
+def is_sum(meter: str, meters: Mapping[str, Meter]) -> bool:
+    """Whether what is used of a meter is added up; what the configuration does not have, is."""
+    return meter not in meters or meters[meter].aggregate == "sum"
 
 
 def _gauged(segments: Sequence[Segment], of: Segment, anchor: int | None) -> tuple[Span, Span] | None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy import log
 from edgeproxy.accounts import audit, change, customers, keys
 from edgeproxy.accounts.audit import Caller
-from edgeproxy.billing import invoices
+from edgeproxy.billing import bought, invoices
 from edgeproxy.collector import auth, export, openapi
 from edgeproxy.collector.answers import RETRY_LATER, FieldError, Refused, problem
 from edgeproxy.collector.auth import Holder
@@ -54,6 +54,7 @@ OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
     "customer": customers.name_of,
     "key": keys.owner_of,
     "invoice": invoices.owner_of,
+    "purchase": bought.owner_of,
 }
 """By the name of a parameter of paths, what says whose it is that it names."""
 WHY = {

@@ -105,8 +105,8 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         ),
         Endpoint(
             *("GET", f"{INVOICES}/upcoming", MONEY_READERS | OWN, billing.upcoming),
-            "The next invoice, if nothing more were used.",
-            **READS,
+            "The next invoice, if nothing more were used, and as it will be at the pace of the last seven days.",
+            **(READS | {"query": models.UpcomingQuery}),
             answers=models.UpcomingTold,
             own=OWN_ALONE,
         ),

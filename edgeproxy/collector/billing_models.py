@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.accounts.models import Body, Text
 from edgeproxy.billing.invoices import LineTold
 from edgeproxy.collector.endpoint import Query
-from edgeproxy.collector.models import ChangeQuery, Cursor, PageLimit, Printed, exact
+from edgeproxy.collector.models import ChangeQuery, Cursor, PageLimit, Printed, Truth, exact
 from edgeproxy.config.catalog import VERSION
 from edgeproxy.config.models import Name
 from edgeproxy.config.units import shown, text, wrong
@@ -61,6 +61,13 @@ class CancelQuery(WhoseChangeQuery):
     """When a subscription ends."""
 
     when: Literal["now", "period_end"] = "period_end"
+
+
+class UpcomingQuery(WhoseQuery):
+    """Whose, and how much of it."""
+
+    projected: Truth = False
+    """With what it comes to at the pace of the last seven days too."""
 
 
 class InvoicesQuery(WhoseQuery):
@@ -169,16 +176,24 @@ class UsageTold(TypedDict):
     meters: list[MeterUsed]
 
 
-class UpcomingTold(TypedDict):
-    """The next invoice, if nothing more were used. Amounts are cents."""
+class AmountsTold(TypedDict):
+    """What lines come to, before tax. Amounts are cents."""
+
+    subtotal: int
+    total: int
+    lines: list[LineTold]
+
+
+class UpcomingTold(AmountsTold):
+    """The next invoice, if nothing more were used; `projected`: if usage goes on as in the last seven days."""
 
     customer: str
     period: str
+    period_start: str | None
+    period_end: str | None
     currency: str
-    subtotal: int
-    total: int
     closes_at: str | None
-    lines: list[LineTold]
+    projected: NotRequired[AmountsTold]
 
 
 class CreditTold(TypedDict):

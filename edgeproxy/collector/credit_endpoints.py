@@ -46,6 +46,19 @@ def credit_endpoints(credits: CreditHandlers) -> tuple[Endpoint[Any, Any], ...]:
             gives=(CSV, PDF),
         ),
         Endpoint(
+            *("GET", "/billing/purchases", MONEY_READERS | OWN, credits.purchases, "Credits that were bought."),
+            **reads | {"query": models.PurchasesQuery},
+            answers=models.PurchasesTold,
+        ),
+        Endpoint(
+            *("GET", "/billing/purchases/{purchase}/receipt", MONEY_READERS | OWN, credits.receipt),
+            "Where the receipt of a purchase is.",
+            often=READ,
+            status=303,
+            shows=("Location",),
+            refuses=(409,),
+        ),
+        Endpoint(
             *("POST", "/billing/checkout", BILLING | OWN, credits.checkout, "Begin to buy credits, at Stripe."),
             **buys,
             sends=models.Checkout,

@@ -1,6 +1,6 @@
 """What the endpoints of credits take and give, as the description shows it and, where it is sent, as it is checked."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
@@ -10,10 +10,10 @@ from edgeproxy.accounts.models import Body, End, Text
 from edgeproxy.billing.postings import CENT
 from edgeproxy.collector.billing_models import WhoseQuery
 from edgeproxy.collector.endpoint import Query
-from edgeproxy.collector.models import A_MOMENT, exact
+from edgeproxy.collector.models import A_MOMENT, SEQ_MAX, PageLimit, exact, in_query
 from edgeproxy.config.models import Name
 from edgeproxy.config.parsers import is_loopback
-from edgeproxy.config.units import shown, text, wrong
+from edgeproxy.config.units import Whole, shown, text, wrong
 
 MILLICREDITS_MAX = 10**13
 """The most that is given, taken back or bought at once: ten million US dollars."""
@@ -79,6 +79,14 @@ class BalanceQuery(WhoseQuery):
     """Whose balance, and of which moment; by default of now."""
 
     at: Annotated[str, WithJsonSchema(A_MOMENT)] | None = None
+
+
+class PurchasesQuery(WhoseQuery):
+    """Which purchases."""
+
+    limit: PageLimit = 100
+    cursor: Annotated[int, BeforeValidator(Whole(1, SEQ_MAX)), in_query(1, SEQ_MAX)] | None = None
+    """The `next` of the page before."""
 
 
 class Checkout(Body):
@@ -176,6 +184,26 @@ class StatementTold(TypedDict):
     opening: int
     lines: list[StatementLineTold]
     closing: int
+
+
+class PurchaseTold(TypedDict):
+    """Credits that were bought: how many, what was paid in cents, and how many have gone back since."""
+
+    id: str
+    at: str | None
+    millicredits: int
+    cents: int
+    tax: int
+    returned: int
+    has_receipt: bool
+
+
+class PurchasesTold(TypedDict):
+    """A page of purchases, the last first."""
+
+    customer: str
+    purchases: list[PurchaseTold]
+    next: NotRequired[int]
 
 
 class SessionTold(TypedDict):

@@ -47,8 +47,9 @@ class Inside:
         said = Said(names, query or {}, None if body is None else dict(body), given)
         answer = await self._service.ask(inner, holder, self._table[method, path], said)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
-        content = answer.body
-        return Told(answer.status, orjson.loads(content) if isinstance(content, bytes) and content else None)
+        content = answer.body if isinstance(answer.body, bytes) else b""
+        body = orjson.loads(content) if content and "json" in answer.content_type else None
+        return Told(answer.status, body, content, answer.headers)
 
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
         """Put on record that a page was denied."""

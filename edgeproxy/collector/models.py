@@ -58,6 +58,9 @@ def read_truth(value: object) -> bool:
     return str(value) == "true"
 
 
+Truth = Annotated[bool, BeforeValidator(read_truth), WithJsonSchema({"type": "boolean"})]
+
+
 def printed(value: object) -> str:
     """Read a text of visible characters of ASCII and spaces: what a database is asked for."""
     said = str(value)
@@ -263,7 +266,7 @@ PageLimit = Annotated[int, BeforeValidator(Whole(1, PAGE_MAX)), in_query(1, PAGE
 class ChangeQuery(Query):
     """How a change is made."""
 
-    dry_run: Annotated[bool, BeforeValidator(read_truth), WithJsonSchema({"type": "boolean"})] = False
+    dry_run: Truth = False
     """Whether it is only shown."""
 
 

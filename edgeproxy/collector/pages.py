@@ -11,11 +11,11 @@ from edgeproxy.collector.inside import Inside
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import is_loopback
 from edgeproxy.database.database import Database
-from edgeproxy.pages import console, money, plans, portal
+from edgeproxy.pages import console, credits, money, plans, portal
 from edgeproxy.pages.checks import Checks
 from edgeproxy.pages.forms import origin_of
 from edgeproxy.pages.sign_in import SignIn
-from edgeproxy.pages.site import Site
+from edgeproxy.pages.site import Page, Site
 from edgeproxy.pages.status import Status
 from edgeproxy.tasks import Tasks
 
@@ -28,7 +28,7 @@ class PagesService:
         self._settings = settings
         pages, url = settings.pages, url_of(settings)
         inside = Inside(service, service.endpoints)
-        self.site = Site(database, pages, url, inside, lambda: service.settings)
+        self.site = Site(database, pages, url, inside, lambda: service.settings, lambda: service.billing_message)
         issuer = None
         if settings.operators is not None:
             issuer = CodeFlow(service.callers, settings.operators, pages)
@@ -38,10 +38,7 @@ class PagesService:
 
     def add_to(self, application: web.Application) -> None:
         """Serve them beside the endpoints."""
-        shown = [*self._sign_in.pages(), *console.pages(), *portal.pages()]
-        if self._settings.billing is not None:
-            shown += [*plans.pages(), *money.pages()]
-        self.site.add_to(application, shown)
+        self.site.add_to(application, [*self._sign_in.pages(), *signed_in(sells=self._settings.billing is not None)])
         self._status.add_to(application)
 
     async def begin(self, tasks: Tasks) -> None:
@@ -59,6 +56,11 @@ class PagesService:
             file=sys.stderr,
             flush=True,
         )
+
+
+def signed_in(*, sells: bool) -> list[Page]:
+    """List all pages and forms for who has signed in; those about money where anything is sold."""
+    return [*console.pages(), *portal.pages(), *([*plans.pages(), *credits.pages(), *money.pages()] if sells else [])]
 
 
 def url_of(settings: Settings) -> str:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 
 from edgeproxy.config import parsers
 from edgeproxy.config.credits import Accounts, Credits
+from edgeproxy.config.currencies import Currencies
 from edgeproxy.config.models import File, Name, Sentence, Switch
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import Time, Whole, shown, text, wrong
@@ -95,6 +96,8 @@ class Billing(Part):
     """invoice_items: usage is rated here, and Stripe collects; meters: Stripe is told of usage and rates it too."""
     currency: Literal["usd"] = "usd"
     """That of all prices."""
+    currencies: Currencies = {}
+    """Currencies in which pages show amounts beside US dollars, as approximate: by code, the rate and its date."""
     anchor: Literal["month", "signup"] = "month"
     """When periods begin: on the 1st, or on the day of the month on which a customer subscribed."""
     freeze: Annotated[float, BeforeValidator(Time(0.0, 14 * DAY_SECONDS))] = 2 * DAY_SECONDS

@@ -28,6 +28,7 @@ from edgeproxy.config import (
     compression,
     cors,
     credits,
+    currencies,
     directory_settings,
     issuers,
     methods,
@@ -70,7 +71,7 @@ MODELS = (
     models,
 )
 """The modules with models, those that others import first."""
-COLLECTOR_MODELS = (*MODELS, regions, operators, alerts, anomalies, credits, billing, pages, collector)
+COLLECTOR_MODELS = (*MODELS, regions, operators, alerts, anomalies, credits, currencies, billing, pages, collector)
 """The same for collector.yaml: of two models of one name the last counts."""
 
 ELSEWHERE = {
@@ -194,6 +195,8 @@ FORMS: dict[Hashable, Form] = {
     billing.read_base: Form(always(text(r"https?://[^/?#@\s]+/?", billing.STRIPE))),
     billing.read_key_file: Form(always(text(r"(?!(sk|rk|pk|whsec)_).+", "/run/secrets/stripe")), lambda _: None),
     catalog.read_price: Form(always(text(catalog.PRICE.pattern, "0.10", "0.01/1000")), lambda _: None),
+    currencies.read_code: Form(always(text(currencies.CODE.pattern, "EUR"))),
+    currencies.read_rate: Form(always(text(currencies.RATE.pattern, "0.86"))),
     credits.read_account: Form(always(text(r"\S(.*\S)?", "200"))),
     operators.read_issuer: Form(always(text(r"https?://.+", "https://login.example.com"))),
     pages.read_mailbox: Form(always(text(pages.MAILBOX.pattern, "edge@example.com"))),

@@ -9,10 +9,15 @@ from edgeproxy.pages.sessions import Session, SignedIn
 
 
 class Told(NamedTuple):
-    """What the API answered: the status, and its JSON."""
+    """What the API answered."""
 
     status: int
     body: Any
+    """The JSON; None where it answered something else."""
+    content: bytes = b""
+    """What it answered, as it came."""
+    fields: Mapping[str, str] = {}
+    """The head of the answer."""
 
     @property
     def is_success(self) -> bool:

@@ -3,6 +3,7 @@
 import gettext
 import io
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from typing import NamedTuple
 from babel import Locale, UnknownLocaleError, dates, numbers
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+
+from edgeproxy.pages.currencies import Beside
 
 LANGUAGES = {"en": "English", "nl": "Nederlands", "de": "Deutsch"}
 DEFAULT = "en"
@@ -58,9 +61,33 @@ class Reader(NamedTuple):
         """Write an amount of whole cents."""
         return numbers.format_currency(cents / 100, currency, locale=self.locale)
 
+    def approximate(self, cents: float, beside: Beside) -> str:
+        """Write roughly what so many cents of US dollars are in another currency."""
+        return f"≈ {numbers.format_currency(beside.of(cents), beside.code, locale=self.locale)}"
+
+    def rate(self, beside: Beside) -> str:
+        """Write what a US dollar is in another currency, with all places of the rate."""
+        return numbers.format_currency(
+            beside.rate, beside.code, locale=self.locale, currency_digits=False, decimal_quantization=False
+        )
+
+    def credits(self, millicredits: int) -> str:
+        """Write credits, of which a thousand are a US dollar."""
+        return numbers.format_decimal(Decimal(millicredits).scaleb(-3), locale=self.locale)
+
+    def exact(self, millicredits: int) -> str:
+        """Write credits as US dollars, with all places that they have."""
+        form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00####")
+        amount = Decimal(millicredits).scaleb(-6)
+        return numbers.format_currency(amount, "USD", form, locale=self.locale, currency_digits=False)
+
     def date(self, second: float) -> str:
         """Write a day of UTC."""
         return dates.format_date(datetime.fromtimestamp(second, UTC).date(), "medium", locale=self.locale)
+
+    def month(self, written: str) -> str:
+        """Write a month such as 2027-03."""
+        return dates.format_skeleton("yMMMM", moment(f"{written}-01"), locale=self.locale)
 
     def moment(self, written: str | float | None) -> str:
         """Write a time of RFC 3339 or a Unix second, in UTC; a dash where there is none."""

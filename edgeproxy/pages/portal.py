@@ -9,7 +9,7 @@ from edgeproxy.pages import console, keys, usage
 from edgeproxy.pages.projection import month_of
 from edgeproxy.pages.site import Page, Visit
 
-OVERRIDDEN = ("limits", "quotas", "concurrency")
+OVERRIDDEN = ("limits", "concurrency")
 """What of its tier a customer may have otherwise."""
 
 
@@ -33,22 +33,36 @@ async def used(visit: Visit) -> web.Response:
     month = month_of(time.time())
     found = await visit.ask("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
     meters = await usage.this_month(visit, visit.customer)
-    return visit.page("usage.html", meters=meters, month=month, found=found)
+    upcoming = None
+    if visit.site.settings_now().billing is not None:
+        told = await visit.tell("GET", "/billing/invoices/upcoming", query={"projected": "true"})
+        upcoming = told.body if told.is_success else None
+    return visit.page(
+        "usage.html",
+        meters=meters,
+        month=month,
+        found=found,
+        splits=await usage.splits(visit, visit.customer),
+        upcoming=upcoming,
+        costs=[] if upcoming is None else usage.costs_of(upcoming),
+    )
 
 
 async def limits(visit: Visit) -> web.Response:
     """Show which limits hold."""
-    found = await visit.ask("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    names = {"customer": visit.customer}
+    found = await visit.ask("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(found["tier"])
     held = {} if tier is None else tier.model_dump(mode="json", by_alias=True, include=set(OVERRIDDEN))
     held |= {name: found[name] for name in OVERRIDDEN if found.get(name) is not None}
+    standing = await visit.ask("GET", "/v1/customers/{customer}/quotas", names=names)
     rates = [(limit["name"], units.read_rate(limit["rate"])) for limit in held.get("limits", ())]
     return visit.page(
         "limits.html",
         found=found,
         rates=rates,
         concurrency=held.get("concurrency"),
-        quotas=held.get("quotas", ()),
+        quotas=standing["quotas"],
     )
 
 

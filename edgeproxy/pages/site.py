@@ -12,11 +12,12 @@ from aiohttp import web
 
 from edgeproxy import log
 from edgeproxy.config.collector import Settings
+from edgeproxy.config.currencies import CHARGED, CODE
 from edgeproxy.config.models import Tier
 from edgeproxy.config.operators import FACTOR_SECONDS_MAX
 from edgeproxy.config.pages import Pages
 from edgeproxy.database.database import LOST, Database, reason
-from edgeproxy.pages import forms, languages, rendering, sessions
+from edgeproxy.pages import currencies, forms, languages, rendering, sessions
 from edgeproxy.pages.api import Api, Told
 from edgeproxy.pages.forms import BadForm
 from edgeproxy.pages.languages import Reader
@@ -26,7 +27,8 @@ StepUp = Literal["done", "needed", "impossible"]
 """Whether a second factor was shown a moment ago, can be shown now, or cannot, as operators sign in by a link."""
 Who = Literal["anyone", "someone", "operator", "customer"]
 LANGUAGE_COOKIE = "edgeproxy-language"
-LANGUAGE_SECONDS = 365 * 86400
+CURRENCY_COOKIE = "edgeproxy-currency"
+CHOICE_SECONDS = 365 * 86400
 SIGN_IN = "/sign-in"
 HOMES: dict[bool, str] = {True: "/console", False: "/account"}
 """Where a session begins: an operator's, a customer's."""
@@ -79,6 +81,11 @@ class Visit:
         is_ours = forms.origin_of(f"{said.scheme}://{said.netloc}") in self.site.origins(self.request)
         return said._replace(scheme="", netloc="", fragment="").geturl() if is_ours else ""
 
+    @property
+    def currency(self) -> str | None:
+        """The currency that was chosen to read amounts in; None where none was."""
+        return self.request.query.get("currency") or self.request.cookies.get(CURRENCY_COOKIE)
+
     def name(self, parameter: str) -> str:
         """Return a parameter of the path."""
         return self.request.match_info[parameter]
@@ -87,13 +94,17 @@ class Visit:
         """Ask the API; the answer, whatever it is."""
         return await self.site.api.ask(self.request, self.known, method, path, **said)
 
-    async def ask(self, method: str, path: str, **said: Any) -> Any:
+    async def told(self, method: str, path: str, **said: Any) -> Told:
         """Ask the API; raises Fault where it refuses."""
         told = await self.tell(method, path, **said)
         if not told.is_success:
             body = told.body or {}
             raise Fault(told.status, str(body.get("detail", "")), body.get("errors"))
-        return told.body
+        return told
+
+    async def ask(self, method: str, path: str, **said: Any) -> Any:
+        """Ask the API for JSON; raises Fault where it refuses."""
+        return (await self.told(method, path, **said)).body
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> web.Response:
         """Answer with a page."""
@@ -106,6 +117,8 @@ class Visit:
     def text(self, template: str, **values: Any) -> str:
         """Return the HTML of a page."""
         who = None if self.session is None else self.session.who
+        billing = self.site.settings_now().billing
+        rates = {} if billing is None or who is None or who.customer is None else billing.currencies
         return rendering.render(
             template,
             self.reader,
@@ -115,11 +128,20 @@ class Visit:
             once=secrets.token_hex(16),
             path=self.request.path,
             done=self.request.query.get("done", ""),
+            notice=None if who is None or who.customer is None else self.site.notice(),
             sells=self.site.settings_now().plans,
             bills=self.site.settings_now().billing is not None,
             step_up=self.step_up,
+            sells_credits=billing is not None and billing.credits is not None,
+            currencies=[CHARGED, *rates] if rates else [],
+            beside=currencies.beside(rates, self.currency, self.reader.locale),
             **values,
         )
+
+    def file(self, told: Told) -> web.Response:
+        """Answer with a file that the API gave, for the browser to keep."""
+        kept = {name: told.fields[name] for name in ("Content-Type", "Content-Disposition")}
+        return web.Response(body=told.content, headers={**kept, **rendering.SECURITY, **rendering.PRIVATE})
 
     def go(self, path: str, **query: str) -> web.Response:
         """Send the browser to another page, after what it asked for was done."""
@@ -143,7 +165,15 @@ class Page(NamedTuple):
 class Site:
     """What brings a request to a page if it passes."""
 
-    def __init__(self, database: Database, settings: Pages, url: str, api: Api, now: Callable[[], Settings]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Pages,
+        url: str,
+        api: Api,
+        now: Callable[[], Settings],
+        notice: Callable[[], str | None],
+    ) -> None:
         self.database = database
         self.settings = settings
         self.url = url
@@ -151,6 +181,8 @@ class Site:
         self.api = api
         self.settings_now = now
         """Returns the settings of the collector as they are now."""
+        self.notice = notice
+        """Returns what customers are told while nobody is charged; None while they are, and where nothing is said."""
         self.is_secure = url.startswith("https://")
         self.prefix = "__Host-" if self.is_secure else ""
         """How names of cookies begin that no other host of the same domain can set."""
@@ -184,7 +216,9 @@ class Site:
             if self.is_secure:
                 answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
             if request.query.get("lang") in languages.LANGUAGES:
-                self.remember(answer, LANGUAGE_COOKIE, request.query["lang"], LANGUAGE_SECONDS)
+                self.remember(answer, LANGUAGE_COOKIE, request.query["lang"], CHOICE_SECONDS)
+            if CODE.fullmatch(request.query.get("currency", "")):
+                self.remember(answer, CURRENCY_COOKIE, request.query["currency"], CHOICE_SECONDS)
             return answer
 
         return serve

@@ -28,7 +28,7 @@ from edgeproxy.pages.charts import WIDTH
 from edgeproxy.pages.checks import Checks, Row
 from edgeproxy.pages.incidents import IncidentTold
 from edgeproxy.pages.languages import LANGUAGES, Reader
-from edgeproxy.pages.site import LANGUAGE_COOKIE, LANGUAGE_SECONDS
+from edgeproxy.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
 
 REFRESH_SECONDS = 15.0
 """Seconds between two looks at the database."""
@@ -120,7 +120,7 @@ class Status:
         answer = self._answer(request, f"page {language}", rendering.SECURITY)
         answer.headers["Vary"] = "Accept-Language, Accept-Encoding, Cookie"
         if chosen in LANGUAGES:
-            answer.set_cookie(LANGUAGE_COOKIE, chosen, max_age=LANGUAGE_SECONDS, httponly=True, samesite="Lax")
+            answer.set_cookie(LANGUAGE_COOKIE, chosen, max_age=CHOICE_SECONDS, httponly=True, samesite="Lax")
             answer.headers["Cache-Control"] = "no-store"
         return answer
 
@@ -165,6 +165,10 @@ def page(reader: Reader, settings: StatusPage, regions: list[Region], known: Kno
         path="/status",
         done="",
         sells=False,
+        sells_credits=False,
+        notice=None,
+        currencies=[],
+        beside=None,
         regions=regions,
         going_on=[one for one in known.incidents if one["ended_at"] is None],
         over=[one for one in known.incidents if one["ended_at"] is not None],

@@ -1,6 +1,7 @@
 """What a customer used in this month, meter by meter, as pages show it."""
 
 import time
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from edgeproxy.pages import charts
@@ -11,6 +12,12 @@ from edgeproxy.pages.site import Visit
 
 METERS_MAX = 12
 """Meters that are shown, those first that are used most."""
+DIMENSIONS_MAX = 4
+"""Dimensions by which usage is shown."""
+VALUES_MAX = 20
+"""Values of a dimension that are shown."""
+ROWS_MAX = 1000
+"""Rows that are asked for of a dimension."""
 
 
 class MeterUsage(NamedTuple):
@@ -25,6 +32,25 @@ class MeterUsage(NamedTuple):
     """The Unix second at which a day begins, and what was used on it."""
 
 
+class MeterCost(NamedTuple):
+    """What a meter comes to in a period of billing. Amounts are cents."""
+
+    meter: str
+    used: int
+    cost: int
+    projected: int
+    projected_cost: int
+
+
+class Split(NamedTuple):
+    """What was used of a meter in this month, by the values of a dimension, those first that are used most."""
+
+    meter: str
+    dimension: str
+    values: list[tuple[str, int, float]]
+    """A value, what was used of it, and its share; an empty value is that of usage without the dimension."""
+
+
 async def this_month(visit: Visit, customer: str) -> list[MeterUsage]:
     """Ask what a customer used."""
     now = time.time()
@@ -33,6 +59,44 @@ async def this_month(visit: Visit, customer: str) -> list[MeterUsage]:
     query = {"customer": customer, "from": since, "by": "meter,day", "limit": str(METERS_MAX * 40)}
     found = await visit.ask("GET", "/v1/usage", query=query)
     return meters_of(found["rows"], now)
+
+
+async def splits(visit: Visit, customer: str) -> list[Split]:
+    """Ask what a customer used in this month by the dimensions of meters."""
+    meters = visit.site.settings_now().meters
+    names = dict.fromkeys(name for meter in meters.values() for name in meter.dimensions)
+    found = []
+    for name in list(names)[:DIMENSIONS_MAX]:
+        query = {"customer": customer, "by": f"meter,{name}", "limit": str(ROWS_MAX)}
+        rows = (await visit.ask("GET", "/v1/usage", query=query))["rows"]
+        found += splits_of(rows, name, {meter for meter, one in meters.items() if name in one.dimensions})
+    return found
+
+
+def splits_of(rows: list[dict[str, Any]], dimension: str, of: Collection[str]) -> list[Split]:
+    """Make of rows, by meter and dimension, what is shown of the meters that have it."""
+    by_meter: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row["meter"] in of:
+            by_meter.setdefault(row["meter"], {})[row[dimension]] = row["value"]
+    made = []
+    for meter, values in sorted(by_meter.items()):
+        total = sum(values.values()) or 1
+        most = sorted(values.items(), key=lambda one: -one[1])[:VALUES_MAX]
+        made.append(Split(meter, dimension, [(value, used, used / total) for value, used in most]))
+    return made
+
+
+def costs_of(upcoming: dict[str, Any]) -> list[MeterCost]:
+    """Make the next invoice, with its projection, what it comes to meter by meter; lines are rated already."""
+    sums: dict[str, list[int]] = {}
+    for place, lines in ((0, upcoming["lines"]), (2, upcoming["projected"]["lines"])):
+        for line in lines:
+            if line["kind"] == "usage":
+                figures = sums.setdefault(line["meter"], [0, 0, 0, 0])
+                figures[place] += line["quantity"]
+                figures[place + 1] += line["amount"]
+    return [MeterCost(meter, *figures) for meter, figures in sorted(sums.items(), key=lambda one: -one[1][3])]
 
 
 def meters_of(rows: list[dict[str, Any]], now: float) -> list[MeterUsage]:

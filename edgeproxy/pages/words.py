@@ -28,6 +28,7 @@ MESSAGES = {
     "invoice-accept": N_("The invoice is accepted, and goes out."),
     "invoice-void": N_("The invoice is being taken back."),
     "invoice-credit": N_("The credit note is being made."),
+    "bought": N_("Thank you. The credits are here as soon as the payment is confirmed, as a rule within a minute."),
 }
 FAULTS = {
     400: N_("That cannot be understood"),
@@ -66,6 +67,18 @@ SPANS = {
 }
 SEVERITIES = {"page": N_("look now"), "warn": N_("look today"), "info": N_("to know")}
 DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
+CREDIT_KINDS = {
+    "purchase": N_("Purchase"),
+    "gift": N_("Credits given"),
+    "withdrawal": N_("Credits taken back"),
+    "consumption": N_("Usage"),
+    "usage_refund": N_("Usage taken back"),
+    "refund": N_("Refund"),
+    "refund_failed": N_("Refund that failed"),
+    "chargeback": N_("Payment taken back"),
+    "chargeback_won": N_("Payment restored"),
+    "expiry": N_("Expired"),
+}
 PERIODS = {"day": N_("a day"), "month": N_("a month")}
 
 INVOICE_STATES = {
@@ -98,6 +111,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "key_states": KEY_STATES,
     "incident_states": INCIDENT_STATES,
     "spans": SPANS,
+    "credit_kinds": CREDIT_KINDS,
     "periods": PERIODS,
     "severities": SEVERITIES,
     "delivery_states": DELIVERY_STATES,

@@ -274,7 +274,7 @@ def test_what_nobody_could_pay_is_held(stripe_sandbox: Sandbox, tmp_path: Path) 
                 await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
             async with of.database.reading(whole=True) as connection:
                 loaded = await subscriptions.of_customer(connection, "minus")
-                coming = await lines.upcoming_lines(connection, loaded, of.known.meters)
+                coming = (await lines.upcoming(connection, loaded, of.known.meters)).lines
                 assert [line.amount for line in coming] == [9900, 0, 1000], "below zero in total counts as none"
             await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
             assert (await told(of, "minus"))["2027-01-01 period"]["total"] == 10900

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.billing.pace import Pace
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure, Unusable, redacted, secret_key, webhook_secrets
 from edgeproxy.config.billing import Stripe as Settings
 from tests.support.stripe_sandbox import Sandbox
@@ -154,12 +153,3 @@ def test_keys_are_in_files_or_in_the_environment(tmp_path: Path) -> None:
     assert webhook_secrets(Settings(), {"STRIPE_WEBHOOK_SECRETS": "whsec_a whsec_b"}) == ("whsec_a", "whsec_b")
     with pytest.raises(Unusable):
         webhook_secrets(Settings(), {"STRIPE_WEBHOOK_SECRETS": "sk_test_abcdef"})
-
-
-def test_calls_keep_to_both_rates_with_a_second_in_reserve() -> None:
-    pace = Pace(whole=10.0, endpoint=5.0)
-    one = [pace.wait("a", 100.0) for _ in range(10)]
-    assert one[:5] == [0.0] * 5
-    assert one[-1] == pytest.approx(0.8)
-    assert [pace.wait("b", 100.0) for _ in range(2)] == pytest.approx([0.0, 0.1]), "of all"
-    assert pace.wait("b", 200.0) == 0.0

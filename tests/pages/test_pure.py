@@ -122,7 +122,7 @@ def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in(
             return "https://login.example.com/"
 
     for url, prefix in (("https://edge.example.com", "__Host-"), ("http://127.0.0.1:9100", "")):
-        site: Any = Site(None, Pages(), url, None, None)  # type: ignore[arg-type]
+        site: Any = Site(None, Pages(), url, None, None, None)  # type: ignore[arg-type]
         visit = Visit(site, make_mocked_request("GET", "/sign-in/operator"), languages.reader(None, None))
         answer = asyncio.run(SignIn(site, There()).to_issuer(visit))  # type: ignore[arg-type]
         (cookie,) = answer.cookies.values()

@@ -7,7 +7,7 @@ from contextlib import closing
 import httpx
 import pytest
 
-from edgeproxy.pages import console, money, plans, portal
+from edgeproxy.collector.pages import signed_in
 from edgeproxy.pages.sessions import Link
 from edgeproxy.pages.site import Page
 from tests.support.ask import ask
@@ -20,7 +20,9 @@ from tests.support.waiting import until
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 AN_ID = "00000000-0000-7000-8000-000000000000"
 PLACES = {"customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
-PLACES |= {"incident": AN_ID, "invoice": AN_ID}
+PLACES |= {"incident": AN_ID, "invoice": AN_ID, "purchase": "cs_test_none", "month": "2027-01"}
+NOBODYS = {"customer", "edge", "seq", "letter", "alert", "incident", "month"}
+"""Parameters of paths that name nothing of a customer's: of a month everybody sees what is their own."""
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +131,73 @@ def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesSta
             assert bolt.status == 403
 
 
+def test_a_customer_buys_credits_at_stripe_and_has_a_receipt_and_a_statement(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        assert "0 credits" in bolt.get("/account/credits").text
+        assert "1,000 credits are $1.00. Only actual usage is charged." in bolt.read.text
+        for wrong in ("4.99", "10000.01", "5.001", "1e999999", "NaN", "", "-5"):
+            (form, *_) = [one for one in bolt.get("/account/credits").forms if one.action.endswith("/buy")]
+            bolt.post(form.action, {**form.fields, "usd": wrong})
+            assert bolt.status == 422, wrong
+        purchase = stage.buy(bolt, "12,50")
+        text = bolt.get("/account/credits?done=bought").text
+        assert all(said in text for said in ("12,500 credits", "$12.50", "Thank you."))
+        (receipt,) = [link for link in bolt.read.links if link.endswith(f"{purchase}/receipt")]
+        assert "1250 usd" in bolt.get(receipt).text
+        assert str(bolt.answer.url).startswith(f"{stage.sandbox.url}/_sandbox/receipts/")
+        month = next(link for link in bolt.get("/account/credits").links if "/statements/" in link)
+        assert "Closing balance" in bolt.get(month).text
+        told = bolt.client.get(f"{month}.csv")
+        assert (told.status_code, told.headers["content-type"]) == (200, "text/csv")
+        assert "12500000,12.50" in told.text
+        paper = bolt.client.get(f"{month}.pdf")
+        assert paper.content.startswith(b"%PDF-")
+        assert "attachment" in paper.headers["content-disposition"]
+        assert "default-src 'none'" in paper.headers["content-security-policy"]
+        assert bolt.client.get("/account/credits/statements/2027-13").status_code == 404
+
+
+def test_amounts_are_shown_in_another_currency_as_approximate(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        assert "≈" not in bolt.get("/account/plan").text
+        text = bolt.get("/account/plan?currency=JPY").text
+        assert "$99.00 ≈ ¥14,900" in text  # 14,899.5: yen have no parts.
+        assert "Amounts in JPY are approximate: one US dollar is ¥150.50, by the rate of Nov 20, 2026." in text
+        assert "≈ ¥" in bolt.get("/account/plan").text  # It is remembered.
+        assert "≈" not in bolt.get("/account/plan?currency=USD").text
+        bolt.client.cookies.delete("edgeproxy-currency")
+        bolt.client.headers["Accept-Language"] = "nl-BE"
+        assert "≈ €\xa079,20" in bolt.get("/account/plan").text
+
+
+def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) -> None:
+    made = stage.collector.send("POST", "/billing/subscription?customer=bolt", {"plan": "standard"})
+    assert made.status == 201, made
+    used = (("m-large", 900_000), ("m-small", 100_000), ("m-small", 34_567))
+    events = [
+        {
+            "id": f"{n}",
+            "source": "models",
+            "customer": "bolt",
+            "meter": "llm_tokens",
+            "value": value,
+            "dimensions": {"model": model},
+        }
+        for n, (model, value) in enumerate(used)
+    ]
+    assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
+    told = stage.collector.get("/billing/invoices/upcoming", token=ADMIN, customer="bolt", projected="true").json()
+    (over,) = [line for line in told["lines"] if line["kind"] == "usage" and line["tier"]]
+    (ahead,) = [line for line in told["projected"]["lines"] if line["kind"] == "usage" and line["tier"]]
+    assert (over["quantity"], over["amount"]) == (34_567, 35)
+    assert told["projected"]["total"] - told["total"] == ahead["amount"] - over["amount"]
+    with stage.customer("bolt") as bolt:
+        text = " ".join(bolt.get("/account").text.split())
+        assert "llm_tokens by model" in text
+        assert "m-large900,00086.9% m-small134,56713.0%" in text
+        assert f"llm_tokens1,034,567$0.35{1_000_000 + ahead['quantity']:,}" in text
+
+
 def test_whoever_signs_out_is_out(stage: PagesStage) -> None:
     with stage.customer("bolt") as bolt:
         cookies = dict(bolt.client.cookies)
@@ -161,7 +230,7 @@ def asked(page: Page, visitor: Visitor, fields: dict[str, str]) -> httpx.Respons
 
 def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) -> None:
     nobody, bolt = Visitor(stage.site), stage.customer("bolt")
-    for page in [*console.pages(), *money.pages(), *portal.pages(), *plans.pages()]:
+    for page in signed_in(sells=True):
         answer = asked(page, nobody, {})
         assert answer.status_code == (303 if page.method == "GET" else 401), page
         assert answer.headers.get("location", "/sign-in?").startswith("/sign-in?")
@@ -181,6 +250,31 @@ def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) 
                 assert right.client.post(path, data=token, headers=fields).status_code == 403, page
     nobody.client.close()
     bolt.client.close()
+
+
+def test_nothing_of_another_customer_can_be_seen_or_changed(stage: PagesStage) -> None:
+    """Each page and form whose path names something: with what is another customer's, who has all of it."""
+    assert stage.collector.send("POST", "/v1/customers", {"name": "rich", "tier": "pro"}).status == 201
+    assert stage.collector.send("PUT", "/v1/customers/rich/contacts", {"emails": ["rich@example.com"]}).status == 200
+    assert stage.collector.send("POST", "/billing/subscription?customer=rich", {"plan": "standard"}).status == 201
+    with stage.customer("rich") as rich, stage.customer("bolt") as bolt:
+        theirs = {"purchase": stage.buy(rich, "5")}
+        theirs["key"] = stage.collector.send("POST", "/v1/customers/rich/keys", {}).json()["id"]
+        found = stage.collector.get("/billing/invoices", token=ADMIN, customer="rich").json()
+        theirs["invoice"] = found["invoices"][0]["id"]
+        bolt.get("/account/keys")
+        token = bolt.read.form("/account/keys").fields
+        tried = set()
+        for page in signed_in(sells=True):
+            names = set(re.findall(r"{(\w+)}", page.path)) - NOBODYS
+            if page.who == "customer" and names:
+                path = page.path.format(**PLACES | theirs)
+                fields = {**token, "overlap": "1d"}
+                mine = {"data": fields, "headers": {"Origin": stage.site}} if page.method == "POST" else {}
+                assert bolt.client.request(page.method, path, **mine).status_code == 403, page
+                tried |= names
+        assert tried == theirs.keys()
+        assert stage.collector.get(f"/v1/keys/{theirs['key']}").json()["state"] == "active"
 
 
 def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: PagesStage) -> None:

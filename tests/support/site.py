@@ -1,9 +1,12 @@
-"""A collector with pages: its mail, its operator, its customers."""
+"""A collector with pages: its mail, its operator, its customers, and a Stripe at which they pay."""
 
 import asyncio
 import re
 import time
 from pathlib import Path
+from typing import Any
+
+import stripe
 
 from edgeproxy.database.database import Database
 from edgeproxy.pages import sessions
@@ -12,6 +15,7 @@ from edgeproxy.pages.sign_in import link_to
 from tests.support.collector import ADMIN, Collector, sha256
 from tests.support.mailbox import Mailbox
 from tests.support.ports import HOST
+from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.visitor import Visitor
 from tests.support.waiting import until
 
@@ -26,6 +30,7 @@ class PagesStage:
     def __init__(self, folder: Path) -> None:
         self.mailbox = Mailbox()
         self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
+        self.sandbox = Sandbox(folder / "stripe").start()
         mail = {"server": f"{HOST}:{self.mailbox.port}", "sender": "edge@example.com", "tls": "none"}
         regions = {
             "eu-west": {"url": f"http://{HOST}:{self.collector.port}/healthz", "latency": "10s"},
@@ -41,7 +46,12 @@ class PagesStage:
             },
             "customers": {},
             "metrics": {"tokens": [{"name": "prometheus", "sha256": sha256(SCRAPE)}]},
-            "meters": {"requests": {"count": "requests"}, "tokens": {"count": "events"}},
+            "meters": {
+                "requests": {"count": "requests"},
+                "tokens": {"count": "events"},
+                "llm_tokens": {"count": "events", "dimensions": {"model": 10}},
+            },
+            "billing": self.collector.settings["billing"] | self._paying(folder),
             "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}},
         }
         self.collector.start()
@@ -55,6 +65,31 @@ class PagesStage:
             assert self.collector.send("POST", "/v1/customers", {"name": name, "tier": "pro"}).status == 201
             emails = {"emails": [f"{name}@example.com"]}
             assert self.collector.send("PUT", f"/v1/customers/{name}/contacts", emails).status == 200
+
+    def _paying(self, folder: Path) -> dict[str, Any]:
+        """What makes a collector charge at the sandbox, which tells it what was paid."""
+        key, secrets = folder / "key", folder / "secrets"
+        hook = {"url": f"http://{HOST}:{self.collector.port}/billing/webhooks/stripe", "enabled_events": ["*"]}
+
+        async def listen(client: stripe.StripeClient) -> str:
+            made = await client.v1.webhook_endpoints.create_async(hook)  # type: ignore[arg-type]
+            return str(made.secret)
+
+        key.write_text(KEY)
+        secrets.write_text(self.sandbox.run(listen))
+        way = {"base": self.sandbox.url, "key": str(key), "webhook_secrets": str(secrets)}
+        currencies = {"EUR": {"rate": "0.8", "date": "2026-11-20"}, "JPY": {"rate": "150.5", "date": "2026-11-20"}}
+        return {"mode": "live", "stripe": way, "currencies": currencies}
+
+    def buy(self, visitor: Visitor, usd: str) -> str:
+        """Have a customer buy credits and pay them at the sandbox; returns the id of the purchase once it is booked."""
+        (form, *_) = [one for one in visitor.get("/account/credits").forms if one.action.endswith("/buy")]
+        visitor.post(form.action, {**form.fields, "usd": usd})
+        (url,) = [link for link in visitor.read.links if link.startswith(self.sandbox.url)]
+        session = url.rpartition("/")[2]
+        assert visitor.client.post(f"{url}/pay", json={"card": "pm_card_visa"}).status_code == 200
+        until(lambda: session in visitor.client.get("/account/credits").text, "the purchase is booked")
+        return session
 
     def customer(self, name: str) -> Visitor:
         """Somebody who signs in for a customer by a link that is mailed."""
@@ -93,6 +128,7 @@ class PagesStage:
         """End it all."""
         self.operator.client.close()
         self.collector.close()
+        self.sandbox.close()
         self.mailbox.close()
 
     def entries(self, action: str) -> list[dict[str, object]]:

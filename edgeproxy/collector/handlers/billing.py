@@ -13,7 +13,7 @@ from edgeproxy.accounts.audit import Entry
 from edgeproxy.accounts.ids import moment, new_id, now_ms
 from edgeproxy.billing import changes, charging, invoices, lines, periods, subscriptions, usage
 from edgeproxy.billing.invoices import InvoiceTold, decimal, line_told
-from edgeproxy.billing.rating import total
+from edgeproxy.billing.rating import Line, total
 from edgeproxy.billing.subscriptions import Loaded
 from edgeproxy.collector import auth
 from edgeproxy.collector.answers import Refused, answer
@@ -25,6 +25,7 @@ from edgeproxy.collector.billing_models import (
     SubscriptionChange,
     SubscriptionNew,
     SubscriptionPreview,
+    UpcomingQuery,
     WhoseQuery,
     Why,
 )
@@ -213,13 +214,14 @@ class BillingHandlers(AccountHandlers):
             found = await invoices.listing(connection, query.cursor, query.limit + 1, **only)
         return page("invoices", [seen_by(call.holder, one) for one in found], query.limit)
 
-    async def upcoming(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
-        """Tell the next invoice, if nothing more were used."""
+    async def upcoming(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
+        """Tell the next invoice, if nothing more were used, and where that is asked for as it will be."""
         billing = self._billing()
         async with self._database.reading(whole=True) as connection:
             loaded = await subscriptions.of_customer(connection, self._whose(call))
             try:
-                due = await lines.upcoming_lines(connection, loaded, self._settings.meters)
+                now = time.time() if call.query.projected else None
+                due = await lines.upcoming(connection, loaded, self._settings.meters, now)
             except (usage.TooMuch, usage.NotKept) as no:
                 raise Refused(422, str(no)) from None
         return answer(200, upcoming_told(loaded, due, billing))
@@ -376,15 +378,21 @@ def price_told(price: MeterPrice) -> dict[str, Any]:
     return told
 
 
-def upcoming_told(loaded: Loaded, due: list[Any], billing: Billing) -> dict[str, Any]:
+def upcoming_told(loaded: Loaded, due: lines.Upcoming, billing: Billing) -> dict[str, Any]:
     """Tell the next invoice."""
     period = loaded.held.period
-    return {
+    about = {
         "customer": loaded.customer.name,
         "period": periods.name_of(period),
+        "period_start": moment(period.start * 1000),
+        "period_end": moment(period.end * 1000),
         "currency": billing.currency,
-        "subtotal": total(due),
-        "total": total(due),
         "closes_at": moment(int((period.end + billing.freeze) * 1000)),
-        "lines": [line_told(line) for line in due],
     }
+    told = about | amounts_told(due.lines)
+    return told if due.projected is None else told | {"projected": amounts_told(due.projected)}
+
+
+def amounts_told(due: list[Line]) -> dict[str, Any]:
+    """Tell what lines come to, before tax."""
+    return {"subtotal": total(due), "total": total(due), "lines": [line_told(line) for line in due]}

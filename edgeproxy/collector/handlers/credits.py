@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.accounts import audit, customers
 from edgeproxy.accounts.audit import Entry
 from edgeproxy.accounts.ids import moment, new_id
-from edgeproxy.billing import accounting, checkout, consumption, credits, journal, payers, statements
+from edgeproxy.billing import accounting, bought, checkout, consumption, credits, journal, payers, statements
 from edgeproxy.billing.accounting import NotOver
 from edgeproxy.billing.consumption import Meters
 from edgeproxy.billing.credit_run import meters_of
@@ -25,9 +25,11 @@ from edgeproxy.collector.credit_models import (
     BalanceQuery,
     Checkout,
     Portal,
+    PurchasesQuery,
+    PurchaseTold,
     RefundNew,
 )
-from edgeproxy.collector.endpoint import CSV, Call, Nothing
+from edgeproxy.collector.endpoint import CSV, Call, Nothing, Query
 from edgeproxy.collector.handlers.accounts import idempotent
 from edgeproxy.collector.handlers.billing import BillingHandlers
 from edgeproxy.collector.models import ChangeQuery
@@ -116,6 +118,27 @@ class CreditHandlers(BillingHandlers):
         raise Refused(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
 
     # ---- purchases
+
+    async def purchases(self, call: Call[PurchasesQuery, Nothing]) -> web.Response:
+        """List what a customer has bought."""
+        whose, limit = self._whose(call), call.query.limit
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.find(connection, whose)
+            found = await bought.listing(connection, row.id, call.query.cursor, limit + 1)
+        more: dict[str, Any] = {"next": found[limit - 1].number} if len(found) > limit else {}
+        return answer(200, {"customer": row.name, "purchases": [purchase_told(one) for one in found[:limit]], **more})
+
+    async def receipt(self, call: Call[Query, Nothing]) -> web.Response:
+        """Say where the receipt of a purchase is."""
+        async with self._database.reading() as connection:
+            intent = await bought.payment_of(connection, call.path("purchase"))
+        try:
+            url = None if intent is None else await bought.receipt(self._paying(), intent)
+        except StripeFailure as failure:
+            raise refused(failure) from None
+        if url is None:
+            raise Refused(409, "there is no receipt of this purchase")
+        return web.Response(status=303, headers={"Location": url})
 
     async def checkout(self, call: Call[WhoseQuery, Checkout]) -> web.Response:
         """Begin to buy credits: the answer says where the browser is sent."""
@@ -271,6 +294,19 @@ class CreditHandlers(BillingHandlers):
         """What makes a request the same one at Stripe: the Idempotency-Key of who asks, else it is like no other."""
         asked = await idempotent(call)
         return new_id() if asked is None else f"{asked.digest[:32]}_{asked.request[:16]}"
+
+
+def purchase_told(row: Any) -> PurchaseTold:
+    """Tell a purchase as the API does."""
+    return {
+        "id": row.id,
+        "at": moment(row.at),
+        "millicredits": row.paid,
+        "cents": (row.paid + row.tax) // CENT,
+        "tax": row.tax // CENT,
+        "returned": row.returned,
+        "has_receipt": row.payment is not None,
+    }
 
 
 def is_business(row: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -134,11 +135,13 @@ class LedgerHandlers:
         async with self._database.reading(whole=True) as connection:
             found = await queries.usage(connection, question)
             if question.meter is None:
-                whole = replace(question, by=("meter",), limit=None, after=None)
-                # Mostly that is what was asked for anyway.
-                is_whole = question == whole and "next" not in found
-                by_meter = found if is_whole else await queries.usage(connection, whole)
-                totals = {row["meter"]: row["value"] for row in by_meter["rows"]}
+                by_meter = found
+                if "meter" not in question.by or question.after is not None or "next" in found:
+                    whole = replace(question, by=("meter",), limit=None, after=None)
+                    by_meter = await queries.usage(connection, whole)
+                totals = Counter[str]()
+                for row in by_meter["rows"]:
+                    totals[row["meter"]] += row["value"]
                 if len(totals) > 1:
                     found |= {"total": None, "totals": totals}
         if is_csv:

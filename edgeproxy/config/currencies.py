@@ -1,0 +1,50 @@
+"""Currencies in which amounts are shown beside the US dollars that are charged, at a rate that operators write."""
+
+import re
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from edgeproxy.config.part import Part
+from edgeproxy.config.units import read_moment, shown, text, wrong
+
+CHARGED = "USD"
+"""The currency of all prices."""
+CODE = re.compile(r"[A-Z]{3}")
+RATE = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,12})?")
+A_CODE = "the code of a currency other than USD in capitals, such as EUR (ISO 4217)"
+A_RATE = 'how much of the currency a US dollar is, such as "0.86"'
+
+
+def read_code(value: object) -> str:
+    """Read the code of a currency."""
+    said = text(value, A_CODE)
+    if not CODE.fullmatch(said) or said == CHARGED:
+        raise wrong(f"{shown(said)} is no such code", A_CODE)
+    return said
+
+
+def read_rate(value: object) -> Decimal:
+    """Read a rate, exactly as it is written."""
+    if isinstance(value, Decimal):
+        return value
+    said = text(value, A_RATE)
+    if not RATE.fullmatch(said) or not Decimal(said):
+        raise wrong(f"{shown(said)} is no rate", A_RATE)
+    return Decimal(said)
+
+
+Code = Annotated[str, BeforeValidator(read_code)]
+
+
+class ExchangeRate(Part):
+    """What a US dollar is in a currency."""
+
+    rate: Annotated[Decimal, BeforeValidator(read_rate)]
+    """How much of the currency a US dollar is."""
+    date: Annotated[float, BeforeValidator(read_moment)]
+    """The day of the rate, which pages show beside it."""
+
+
+Currencies = dict[Code, ExchangeRate]

@@ -178,7 +178,7 @@ class Service:
             if endpoint.sensitive:
                 auth.require_consent(holder, what, time.time())
         if endpoint.often is not None:
-            self._must_be_seldom(endpoint.path, endpoint.often, holder, request)
+            self._must_be_seldom(endpoint.path, endpoint.often, holder, request, said)
         query = asked(endpoint.query, said.query)
         if holder is not None and holder.customer is not None:
             await self._own(holder, said.names)
@@ -197,9 +197,12 @@ class Service:
         except Exception as failure:
             return self._refusal(request, f"{endpoint.method} {endpoint.path}", failure)
 
-    def _must_be_seldom(self, path: str, often: Often, holder: Holder | None, request: web.Request) -> None:
-        """Raise Refused where it is asked more often than such endpoints may be asked."""
-        if holder is None or often.by == "address":
+    def _must_be_seldom(self, path: str, often: Often, holder: Holder | None, request: web.Request, said: Said) -> None:
+        """Raise Refused where it is asked more often than such endpoints may be asked.
+
+        Browsers may all have the address of one proxy: calls from inside are counted by who signed in.
+        """
+        if holder is None or (often.by == "address" and said.given is None):
             subject = held_as(request[CALLER].origin)
         else:
             subject = holder.customer or request.query.get("customer") or holder.label

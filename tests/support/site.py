@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +64,7 @@ class PagesStage:
         self.operator.get(self.link)
         self.operator.send("/sign-in/link")
         for name in ("acme", "bolt"):
-            assert self.collector.send("POST", "/v1/customers", {"name": name, "tier": "pro"}).status == 201
-            emails = {"emails": [f"{name}@example.com"]}
-            assert self.collector.send("PUT", f"/v1/customers/{name}/contacts", emails).status == 200
+            self.join(name)
 
     def _paying(self, folder: Path) -> dict[str, Any]:
         """What makes a collector charge at the sandbox, which tells it what was paid."""
@@ -81,6 +81,12 @@ class PagesStage:
         currencies = {"EUR": {"rate": "0.8", "date": "2026-11-20"}, "JPY": {"rate": "150.5", "date": "2026-11-20"}}
         return {"mode": "live", "stripe": way, "currencies": currencies}
 
+    def join(self, name: str) -> None:
+        """Make a customer, and a contact who may sign in."""
+        assert self.collector.send("POST", "/v1/customers", {"name": name, "tier": "pro"}).status == 201
+        emails = {"emails": [f"{name}@example.com"]}
+        assert self.collector.send("PUT", f"/v1/customers/{name}/contacts", emails).status == 200
+
     def buy(self, visitor: Visitor, usd: str) -> str:
         """Have a customer buy credits and pay them at the sandbox; returns the id of the purchase once it is booked."""
         (form, *_) = [one for one in visitor.get("/account/credits").forms if one.action.endswith("/buy")]
@@ -88,7 +94,9 @@ class PagesStage:
         (url,) = [link for link in visitor.read.links if link.startswith(self.sandbox.url)]
         session = url.rpartition("/")[2]
         assert visitor.client.post(f"{url}/pay", json={"card": "pm_card_visa"}).status_code == 200
-        until(lambda: session in visitor.client.get("/account/credits").text, "the purchase is booked")
+        with closing(sqlite3.connect(self.collector.database, timeout=30)) as database:
+            there = "SELECT id FROM credit_grants WHERE id = ?"
+            until(lambda: database.execute(there, [session]).fetchone(), "the purchase is booked")
         return session
 
     def customer(self, name: str) -> Visitor:

@@ -66,7 +66,7 @@ class BillingHandlers(AccountHandlers):
     async def subscribe(self, call: Call[Any, SubscriptionNew]) -> web.Response:
         """Begin a subscription."""
         customer, body = self._whose(call), call.body
-        self._must_sell()
+        self._must_sell(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             self._must_be_sold(call, customer, None)
@@ -102,7 +102,7 @@ class BillingHandlers(AccountHandlers):
 
     async def _to(self, call: Call[Any, Any], plan_of: Any, when: changes.When | None) -> web.Response:
         customer = self._whose(call)
-        self._must_sell()
+        self._must_sell(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             plan = plan_of(await subscriptions.of_customer(connection, customer))
@@ -313,9 +313,11 @@ class BillingHandlers(AccountHandlers):
             raise Refused(404, "nothing is sold here: there is no billing in the collector's file")
         return self._settings.billing
 
-    def _must_sell(self) -> None:
-        """Raise Refused while nothing can be bought."""
+    def _must_sell(self, call: Call[Any, Any]) -> None:
+        """Raise Refused while nothing can be bought: with `mode: off` by customers, who would not be charged."""
         billing = self._billing()
+        if billing.mode == "off" and call.holder.customer is not None:
+            raise Refused(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")
         if not billing.purchase or billing.rollout.stop is not None:
             why = billing.rollout.stop or "nothing can be bought at the moment"
             raise Refused(503, why, headers={"Retry-After": "60"})

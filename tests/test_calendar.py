@@ -117,3 +117,24 @@ def test_days_follow_each_other_without_a_gap(zone: ZoneInfo) -> None:
         assert following.number == period.number + 1
         assert timedelta(hours=22) <= timedelta(hours=hours(following)) <= timedelta(hours=26)
         period = following
+
+
+# ---- of plans and credits
+
+
+def test_a_month_from_a_day_on_ends_on_that_day_or_on_the_last_one() -> None:
+    zone, anchor = ZoneInfo("UTC"), int(edge("2027-01-31T12:00") + EPOCH)
+    for at, number, since, until in (
+        ("2027-01-31T12:00", 1, "2027-01-31T12:00", "2027-02-28T12:00"),
+        ("2027-02-28T11:59", 1, "2027-01-31T12:00", "2027-02-28T12:00"),
+        ("2027-02-28T12:00", 2, "2027-02-28T12:00", "2027-03-31T12:00"),
+    ):
+        assert period_of(edge(at), f"month@{anchor}", zone) == Period(number, edge(since), edge(until))
+
+
+def test_what_is_counted_for_ever_has_one_period_and_is_kept_for_more_than_a_year() -> None:
+    now = edge("2027-01-31T12:00")
+    period = period_of(now, "ever@3", ZoneInfo("UTC"))
+    assert (period.number, period.since) == (1, 0.0)
+    assert now + 366 * 86400 < period.until
+    assert period_of(now + 1, "ever@3", ZoneInfo("UTC")) == period

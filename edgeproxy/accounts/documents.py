@@ -5,15 +5,17 @@ says which of them have changed.
 import time
 from collections.abc import AsyncIterator, Collection, Iterable
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.config.directory import flag_line, line, removed
-from edgeproxy.config.models import Customer, Flag, Key, Paused
-from edgeproxy.database.delivery_tables import rollout
+from edgeproxy.config.directory import FREE, flag_line, line, removed
+from edgeproxy.config.models import Customer, Entitlement, Flag, Key, Paused, Subscriber
+from edgeproxy.database.credit_tables import credit_balances
+from edgeproxy.database.delivery_tables import rollout, waivers
+from edgeproxy.database.quota_tables import entitlements
 from edgeproxy.database.schema import customers, directory_outbox, flags, keys
 
 Kind = Literal["customer", "flag"]
@@ -21,6 +23,8 @@ Kind = Literal["customer", "flag"]
 PAGE_CUSTOMERS = 500
 """Customers that are read at once."""
 
+CREDITS_MAX = (1 << 53) - 1
+"""Millicredits that edges are told of at most: nine billion US dollars."""
 DELETED = Paused(why="This customer is being deleted")
 """What edges answer to who is being deleted: were nothing said of the name, a token of an issuer that names a tier
 would be served."""
@@ -34,7 +38,26 @@ COLUMNS = (
     keys.c.scopes,
     keys.c.limits,
     keys.c.expires_at,
+    entitlements.c.quotas,
+    credit_balances.c.granted,
 )
+
+
+class Terms(NamedTuple):
+    """What is so for all customers, of what edges are told of them."""
+
+    free: bool
+    """Nobody is charged now."""
+    credits_meter: str | None
+    """What spends prepaid credits; None where none are sold."""
+    credits_number: int
+    """Since when credits are counted: it grows whenever edges have to begin anew, as some of what they counted was
+    waived."""
+
+    @property
+    def credits_per(self) -> str:
+        """What quotas of credits are counted by."""
+        return f"ever@{self.credits_number}"
 
 
 async def note(connection: AsyncConnection, kind: Kind, names: Iterable[str]) -> None:
@@ -55,8 +78,8 @@ async def documents(connection: AsyncConnection, names: Iterable[str]) -> list[b
     """Return the lines of these customers, in this order."""
     wanted = list(names)
     rows = (await connection.execute(_rows().where(customers.c.name.in_(wanted)))).all()
-    free = await is_free(connection)
-    made = {name: _line(name, list(some), free=free) for name, some in groupby(rows, lambda row: str(row.name))}
+    now = await terms(connection)
+    made = {name: _line(name, list(some), now) for name, some in groupby(rows, lambda row: str(row.name))}
     return [made.get(name) or removed(name) for name in wanted]
 
 
@@ -67,7 +90,7 @@ async def every(connection: AsyncConnection, *, for_files: bool = False) -> Asyn
     deleted.
     """
     after = ""
-    free = not for_files and await is_free(connection)
+    now = None if for_files else await terms(connection)
     while True:
         names = sa.select(customers.c.name).where(customers.c.name > after)
         if for_files:
@@ -80,7 +103,7 @@ async def every(connection: AsyncConnection, *, for_files: bool = False) -> Asyn
             between &= customers.c.deleting_since.is_(None)
         rows = (await connection.execute(_rows(expired=for_files).where(between))).all()
         for name, some in groupby(rows, lambda row: str(row.name)):
-            yield name, _line(name, list(some), free=free)
+            yield name, _line(name, list(some), now)
         after = page[-1]
 
 
@@ -106,7 +129,11 @@ async def every_flag(connection: AsyncConnection) -> dict[str, Flag]:
 async def flag_lines(connection: AsyncConnection, names: Collection[str] | None = None) -> list[bytes]:
     """Return the lines of these flags, by default of all."""
     found = await every_flag(connection)
-    return [flag_line(name, flag) for name, flag in found.items() if names is None or name in names]
+    lines = [flag_line(name, flag) for name, flag in found.items() if names is None or name in names]
+    free = (await terms(connection)).free
+    if free if names is None else FREE in names:
+        lines.append(flag_line(FREE, Flag(percent=100 if free else 0)))
+    return lines
 
 
 def _rows(*, expired: bool = False) -> sa.Select[Any]:
@@ -115,23 +142,42 @@ def _rows(*, expired: bool = False) -> sa.Select[Any]:
     usable: sa.ColumnElement[bool] = keys.c.revoked_at.is_(None) & customers.c.deleting_since.is_(None)
     if not expired:
         usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
-    joined = customers.outerjoin(keys, (keys.c.customer == customers.c.id) & usable)
+    joined = (
+        customers.outerjoin(keys, (keys.c.customer == customers.c.id) & usable)
+        .outerjoin(entitlements, entitlements.c.customer == customers.c.id)
+        .outerjoin(credit_balances, credit_balances.c.customer == customers.c.id)
+    )
     return sa.select(*COLUMNS).select_from(joined).order_by(customers.c.name, keys.c.sha256)
 
 
-async def is_free(connection: AsyncConnection) -> bool:
-    """Whether nobody is charged now: then nobody is refused for a payment."""
-    return not (await connection.execute(sa.select(rollout.c.charging))).scalar_one()
+async def terms(connection: AsyncConnection) -> Terms:
+    """Return what is so for all customers now."""
+    over = sa.select(sa.func.count()).select_from(waivers).where(waivers.c.until.is_not(None)).scalar_subquery()
+    row = (await connection.execute(sa.select(rollout.c.charging, rollout.c.credits_meter, over.label("over")))).one()
+    return Terms(not row.charging, row.credits_meter, row.over)
 
 
-def _line(name: str, rows: list[Any], *, free: bool) -> bytes:
+def entitled(quotas: str | None, granted: int | None, now: Terms | None) -> tuple[Entitlement, ...]:
+    """Return the quotas that a customer has by its plan, as JSON has them, and by all credits that it ever had."""
+    found = () if quotas is None else tuple(Entitlement.model_validate(one) for one in orjson.loads(quotas))
+    if granted is None or now is None or now.credits_meter is None:
+        return found
+    included = min(max(0, granted), CREDITS_MAX)
+    return (*found, Entitlement(meter=now.credits_meter, per=now.credits_per, included=included, cap="hard"))
+
+
+def _line(name: str, rows: list[Any], now: Terms | None) -> bytes:
+    """The line of a customer; without terms: one for files."""
     if rows[0].deleting_since is not None:
         return line(name, Customer(tier=rows[0].tier, paused=DELETED), ())
     own = [key_of(name, row) for row in rows if row.sha256 is not None]
     customer = Customer.model_validate_json(rows[0].settings)
-    if free and customer.paused is not None and customer.paused.status == 402:
+    if now is None:
+        return line(name, customer, own)
+    if now.free and customer.paused is not None and customer.paused.status == 402:
         customer = customer.model_copy(update={"paused": None})
-    return line(name, customer, own)
+    quotas = entitled(rows[0].quotas, rows[0].granted, now)
+    return line(name, Subscriber(**dict(customer), entitled=quotas) if quotas else customer, own)
 
 
 def key_of(customer: str, row: Any) -> Key:

@@ -11,6 +11,7 @@ from edgeproxy.accounts.audit import Caller, Entry
 from edgeproxy.accounts.change import Refused, must_match
 from edgeproxy.accounts.ids import moment, now_ms
 from edgeproxy.accounts.models import FlagTold
+from edgeproxy.config.directory import FREE
 from edgeproxy.config.models import Flag
 from edgeproxy.config.parsers import A_NAME, NAME
 from edgeproxy.database.schema import flags
@@ -50,6 +51,8 @@ async def put(
     """Have a flag be so, whether it was there before or not; raises Refused."""
     if not NAME.fullmatch(name):
         raise Refused(422, f"a flag has a name of {A_NAME}")
+    if name == FREE:
+        raise Refused(409, f"{FREE} is what edges are told while nobody is charged: choose another name")
     row = await _look(connection, name, lock=True)
     if match is not None:
         must_match(0 if row is None else row.version, match)

@@ -18,6 +18,8 @@ from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.billing.rating import Span
 from edgeproxy.billing.rollout import Mode, is_charged
 from edgeproxy.config.billing import Billing
+from edgeproxy.config.directory import FREE
+from edgeproxy.database.credit_tables import credit_balances
 from edgeproxy.database.delivery_tables import rollout, waivers
 from edgeproxy.database.schema import MINUTE, customers
 
@@ -42,6 +44,8 @@ class Charging(NamedTuple):
     since: int
     """The Unix second since which so many percent are charged."""
     version: int
+    credits_meter: str | None = None
+    """What edges take to spend prepaid credits."""
 
     def charges(self, customer: str) -> bool:
         """Whether this customer, by name, is charged for what it uses now."""
@@ -59,7 +63,8 @@ async def read(connection: AsyncConnection, billing: Billing) -> Charging:
     allow = frozenset(billing.rollout.allow)
     is_on = bool(row.charging) and says_on(billing)
     message = None if is_on else row.message or billing.rollout.stop or NO_CHARGE
-    return Charging(billing.mode, percent, allow, is_on, message, row.stopped_by, row.since, row.version)
+    stopped, since = row.stopped_by, row.since
+    return Charging(billing.mode, percent, allow, is_on, message, stopped, since, row.version, row.credits_meter)
 
 
 async def stop(connection: AsyncConnection, caller: Caller, message: str, why: str) -> None:
@@ -103,7 +108,8 @@ async def resume(connection: AsyncConnection, caller: Caller, why: str) -> None:
     values = {"charging": 1, "stopped_by": None, "message": None, "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
     await connection.execute(sa.update(waivers).where(waivers.c.until.is_(None)).values(until=until))
-    await _tell_edges(connection)
+    # What edges have counted of credits since was partly waived: they begin anew.
+    await _tell_edges(connection, customers.c.id.in_(sa.select(credit_balances.c.customer)))
     before, after = {"charging": False}, {"charging": True, "why": why}
     await audit.append(connection, caller, Entry("billing.resume", "billing", before, after))
 
@@ -122,9 +128,14 @@ async def set_percent(
 
 async def follow(connection: AsyncConnection, billing: Billing) -> None:
     """Do what the file says about charging: `charging: off` and `rollout.stop` stop it, and their end resumes it unless
-    somebody has stopped it at run time.
+    somebody has stopped it at run time. Edges are told what spends credits.
     """
     row = (await connection.execute(sa.select(rollout))).one()
+    if row.credits_meter != _credits_meter(billing):
+        await connection.execute(sa.update(rollout).values(credits_meter=_credits_meter(billing)))
+        payers = customers.join(credit_balances, credit_balances.c.customer == customers.c.id)
+        names = (await connection.execute(sa.select(customers.c.name).select_from(payers))).scalars()
+        await documents.note(connection, "customer", list(names))
     if row.charging and not says_on(billing):
         await stop(connection, CONFIGURATION, billing.rollout.stop or NO_CHARGE, "the configuration says so")
     elif not row.charging and says_on(billing) and row.stopped_by == CONFIGURATION.actor:
@@ -162,18 +173,26 @@ def says_on(billing: Billing) -> bool:
     return billing.charging and billing.rollout.stop is None
 
 
+def _credits_meter(billing: Billing) -> str | None:
+    return None if billing.credits is None else billing.credits.meter
+
+
 def is_behind(now: Charging, billing: Billing) -> bool:
     """Whether `follow` has something to do."""
+    if now.credits_meter != _credits_meter(billing):
+        return True
     if now.stopped_by is None:
         return not says_on(billing)
     return now.stopped_by == CONFIGURATION.actor and says_on(billing)
 
 
-async def _locked(connection: AsyncConnection) -> sa.Row[tuple[int | None, int, int, str | None, str | None, int]]:
+async def _locked(connection: AsyncConnection) -> sa.Row[Any]:
     return (await connection.execute(sa.select(rollout).with_for_update())).one()
 
 
-async def _tell_edges(connection: AsyncConnection) -> None:
-    """Have edges hear of all who were paused for a payment: they are served, or paused again."""
-    unpaid = sa.select(customers.c.name).where(customers.c.settings.like('%"status":402%'))
+async def _tell_edges(connection: AsyncConnection, *also: sa.ColumnElement[bool]) -> None:
+    """Have edges hear that what is about money holds nobody, or that it does again, and of all who were paused for a
+    payment: they are served, or paused again."""
+    await documents.note(connection, "flag", [FREE])
+    unpaid = sa.select(customers.c.name).where(sa.or_(customers.c.settings.like('%"status":402%'), *also))
     await documents.note(connection, "customer", list((await connection.execute(unpaid)).scalars()))

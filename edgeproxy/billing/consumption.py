@@ -89,11 +89,18 @@ async def revise(database: Database, meters: Meters, day: int) -> int:
 
 async def pending(connection: AsyncConnection, meters: Meters, customer: str) -> int:
     """What a customer, by name, has used in the hours that are not booked yet, as far as it is in the ledger."""
-    payers = await _payers(connection, EVER, customer)
-    if customer not in payers:
-        return 0
+    return (await pending_by_name(connection, meters, customer)).get(customer, 0)
+
+
+async def pending_by_name(connection: AsyncConnection, meters: Meters, *names: str) -> dict[str, int]:
+    """The same of these customers, by default of all who pay by credits, by name."""
     booked = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
-    return (await _totals(connection, meters.cost, booked, EVER, payers)).get(customer, 0)
+    found: dict[str, int] = {}
+    for name in names or (None,):
+        payers = await _payers(connection, EVER, name)
+        if payers:
+            found |= await _totals(connection, meters.cost, booked, EVER, payers)
+    return found
 
 
 def source_of(customer: str, hour: int, revision: int) -> str:

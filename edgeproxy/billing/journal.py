@@ -14,6 +14,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.accounts import documents
 from edgeproxy.accounts.ids import now_ms
 from edgeproxy.billing.postings import Entry, Grant, Kind, Purse, applied, change
 from edgeproxy.database.credit_tables import (
@@ -24,6 +25,7 @@ from edgeproxy.database.credit_tables import (
     credit_transactions,
 )
 from edgeproxy.database.schema import MINUTE
+from edgeproxy.database.schema import customers as names
 
 FIRST_HASH = "0" * 64
 """What the first transaction has in the place of the hash before it."""
@@ -72,6 +74,8 @@ class Journal:
         self._entries: list[dict[str, Any]] = []
         self._touched: dict[str, str] = {}
         """Grants that have changed, with their customers."""
+        self._granted: dict[str, int] = {}
+        """By how much what customers have ever had to spend has changed."""
         self._moved: set[str] = set()
         """Customers whose balance has changed, or might have."""
 
@@ -153,6 +157,8 @@ class Journal:
         for entry in posting.entries:
             if entry.grant:
                 self._touched[entry.grant] = posting.customer
+        if posting.kind != "consumption":
+            self._granted[posting.customer] = self._granted.get(posting.customer, 0) + row["amount"]
         if any(entry.account in PURSE for entry in posting.entries):
             self._purses[posting.customer] = applied(self._purses[posting.customer], posting.entries)
             self._moved.add(posting.customer)
@@ -189,17 +195,32 @@ class Journal:
         new: list[dict[str, Any]] = []
         for customer in sorted(customers):
             purse = self._purses[customer]
-            sums = {"has": purse.balance, "owes": purse.overdraft}
+            sums = {"has": purse.balance, "owes": purse.overdraft, "more": self._granted.get(customer, 0)}
             (old if customer in self._there else new).append({"of": customer, **sums})
         if old:
             statement = sa.update(credit_balances).where(credit_balances.c.customer == sa.bindparam("of"))
             values: dict[str, Any] = {"balance": sa.bindparam("has"), "overdraft": sa.bindparam("owes")}
+            values["granted"] = credit_balances.c.granted + sa.bindparam("more")
             await self.connection.execute(statement.values(**values), old)
         if new:
             rows = [
-                {"customer": one["of"], "balance": one["has"], "overdraft": one["owes"], "since": since} for one in new
+                {
+                    "customer": one["of"],
+                    "balance": one["has"],
+                    "overdraft": one["owes"],
+                    "since": since,
+                    "granted": one["more"],
+                }
+                for one in new
             ]
             await self.connection.execute(sa.insert(credit_balances), rows)
+        await self._tell_edges([customer for customer, more in self._granted.items() if more])
+
+    async def _tell_edges(self, customers: Sequence[str]) -> None:
+        """Have edges hear of all that these customers, by id, ever had to spend."""
+        for at in range(0, len(customers), LOOKED_UP_MAX):
+            some = sa.select(names.c.name).where(names.c.id.in_(customers[at : at + LOOKED_UP_MAX]))
+            await documents.note(self.connection, "customer", (await self.connection.execute(some)).scalars())
 
     def _row_of(self, customer: str, grant: Grant) -> dict[str, Any]:
         return {

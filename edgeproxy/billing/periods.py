@@ -4,13 +4,12 @@ A period is a month: from the 1st to the next 1st, or from the day on which a cu
 told apart by minutes, so everything begins and ends at a whole one.
 """
 
-from calendar import monthrange
 from datetime import UTC, datetime
 
 from edgeproxy.billing.rating import Span
+from edgeproxy.calendar import MONTHS, months_after, months_since
 
 MINUTE = 60
-MONTHS = 12
 
 
 def minute(at: float) -> int:
@@ -23,18 +22,10 @@ def moment(year: int, month: int, day: int = 1) -> int:
     return int(datetime(year, month, day, tzinfo=UTC).timestamp())
 
 
-def months_after(anchor: int, months: int) -> int:
-    """So many months after a moment: the same time of the same day, or of the month's last day where that is less."""
-    at = datetime.fromtimestamp(anchor, UTC)
-    year, month = divmod(at.year * MONTHS + at.month - 1 + months, MONTHS)
-    day = min(at.day, monthrange(year, month + 1)[1])
-    return int(at.replace(year=year, month=month + 1, day=day).timestamp())
-
-
 def period_at(at: float, anchor: int | None = None) -> Span:
     """The period that a moment is in: of an `anchor`, from which on months are counted, or (None) from the 1st."""
     anchor = _first(at) if anchor is None else anchor
-    months = _months(anchor, at)
+    months = months_since(anchor, at)
     return Span(months_after(anchor, months), months_after(anchor, months + 1))
 
 
@@ -46,20 +37,13 @@ def period_after(period: Span, anchor: int | None = None) -> Span:
 def year_from(period: Span, anchor: int | None = None) -> Span:
     """The year whose first month is this period."""
     anchor = period.start if anchor is None else anchor
-    return Span(period.start, months_after(anchor, _months(anchor, period.start) + MONTHS))
+    return Span(period.start, months_after(anchor, months_since(anchor, period.start) + MONTHS))
 
 
 def _first(at: float) -> int:
     """The beginning of the calendar month of a moment."""
     on = datetime.fromtimestamp(at, UTC)
     return moment(on.year, on.month)
-
-
-def _months(anchor: int, at: float) -> int:
-    """How many whole months a moment is after an anchor."""
-    then, now = datetime.fromtimestamp(anchor, UTC), datetime.fromtimestamp(at, UTC)
-    months = (now.year - then.year) * MONTHS + now.month - then.month
-    return months - 1 if months_after(anchor, months) > at else months
 
 
 def name_of(period: Span) -> str:

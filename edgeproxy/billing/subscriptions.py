@@ -13,12 +13,13 @@ from edgeproxy.accounts.audit import Caller, Entry
 from edgeproxy.accounts.change import Refused, must_match
 from edgeproxy.accounts.ids import moment, new_id, now_ms
 from edgeproxy.accounts.models import CustomerChange
-from edgeproxy.billing import changes, invoices, periods, plan_versions
+from edgeproxy.billing import changes, entitlements, invoices, periods, plan_versions
 from edgeproxy.billing.changes import Change, Held, No, When
 from edgeproxy.billing.rating import Segment, Span
 from edgeproxy.config.catalog import Plan, name_of, newest, owner_of, tier_of
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.billing_tables import CANCELED, segments, subscriptions
+from edgeproxy.database.quota_tables import quota_passes
 from edgeproxy.database.schema import customers as customers_table
 
 ACTIVE, PAST_DUE = "active", "past_due"
@@ -168,7 +169,7 @@ async def subscribe(
     }
     await connection.execute(sa.insert(subscriptions), [row])
     await begin_segment(connection, row["id"], segment, held.period)
-    await _set_tier(connection, caller, customer.id, tier_of(segment.version, segment.plan), known)
+    await _hold(connection, caller, customer, segment, held.anchor, known)
     made = (await connection.execute(sa.select(subscriptions).where(subscriptions.c.id == row["id"]))).one()
     await invoices.make(connection, made, changes.START, held.period, changes.fees(held.segments, ()), now=now)
     said = told(made, customer.name)
@@ -233,7 +234,7 @@ async def change(
         values["plan_version"] = done.begun.version
         await end_segment(connection, row.id, held.last, done.at)
         await begin_segment(connection, row.id, done.begun, held.period)
-        await _set_tier(connection, caller, row.customer, tier_of(done.begun.version, done.begun.plan), known)
+        await _hold(connection, caller, loaded.customer, done.begun, held.anchor, known)
         await invoices.make(connection, row, changes.CHANGE, held.period, done.lines, now=now)
     return await _changed(connection, caller, loaded, values)
 
@@ -279,7 +280,7 @@ async def roll(connection: AsyncConnection, number: str, *, known: Settings, now
     values: dict[str, Any] = {"period_start": period.start, "period_end": period.end}
     if begun.version != held.last.version:
         values |= {"plan_version": begun.version, "next_version": None, "is_yearly": int(begun.is_yearly)}
-        await _set_tier(connection, RUNNER, row.customer, tier_of(begun.version, begun.plan), known)
+        await _hold(connection, RUNNER, loaded.customer, begun, held.anchor, known)
     await _invoice(connection, loaded, now, known, begun)
     await _changed(connection, RUNNER, loaded, values, is_told="next_version" in values)
     return True
@@ -331,10 +332,51 @@ async def _end(connection: AsyncConnection, caller: Caller, loaded: Loaded, at: 
     await _invoice(connection, loaded, at, known)
     if loaded.customer.deleting_since is None:
         await _set_tier(connection, caller, row.customer, row.tier_before, known)
+    await entitlements.follow(connection, loaded.customer, None, known.meters)
+
+
+async def _hold(
+    connection: AsyncConnection, caller: Caller, customer: Any, begun: Segment, anchor: int | None, known: Settings
+) -> None:
+    """Have a customer, a row, held by what has begun: by the tier and by the caps of the plan."""
+    await _set_tier(connection, caller, customer.id, tier_of(begun.version, begun.plan), known)
+    await entitlements.follow(connection, customer, (begun.version, begun.plan, anchor), known.meters)
 
 
 async def _set_tier(connection: AsyncConnection, caller: Caller, customer: str, tier: str, known: Settings) -> None:
     await customers.change(connection, caller, customer, CustomerChange.model_validate({"tier": tier}), known)
+
+
+async def follow_plans(connection: AsyncConnection, after: str, limit: int, known: Settings) -> str | None:
+    """Have the caps of plans hold the next customers behind the id `after` who have a subscription, as they are by now:
+    with the end of a grace, or a meter that is new. The last of these ids; None where there are no more."""
+    wanted = sa.select(subscriptions).where(subscriptions.c.state != CANCELED, subscriptions.c.customer > after)
+    rows = (await connection.execute(wanted.order_by(subscriptions.c.customer).limit(limit))).all()
+    for row in rows:
+        await _follow(connection, row, known)
+    return rows[-1].customer if rows else None
+
+
+async def follow_passes(connection: AsyncConnection, known: Settings, now: float, limit: int) -> int:
+    """The same of those whose grace, or whose period with it, is over by this Unix second; how many were found."""
+    of = quota_passes.c
+    over, ended = (of.due <= now) & (of.is_over == 0), of.until <= now
+    due = (await connection.execute(sa.select(of.customer).distinct().where(over | ended).limit(limit))).scalars().all()
+    for name in due:
+        own = of.customer == name
+        await connection.execute(sa.delete(quota_passes).where(own, ended))
+        await connection.execute(sa.update(quota_passes).where(own, over).values(is_over=1))
+        customer = await customers.look(connection, name)
+        row = None if customer is None else await live(connection, customer.id)
+        if row is not None:
+            await _follow(connection, row, known)
+    return len(due)
+
+
+async def _follow(connection: AsyncConnection, row: Any, known: Settings) -> None:
+    plan = (await plan_versions.versions(connection, {row.plan_version}))[row.plan_version]
+    customer = await customers.find(connection, row.customer)
+    await entitlements.follow(connection, customer, (row.plan_version, plan, row.anchor), known.meters)
 
 
 async def _changed(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from edgeproxy import log
 from edgeproxy.accounts.change import Refused
-from edgeproxy.billing import charging, dunning, invoices, meter_reports, purchases, reconcile_credits
+from edgeproxy.billing import charging, dunning, invoices, meter_reports, purchases, reconcile_credits, subscriptions
 from edgeproxy.billing.charging import Charging
 from edgeproxy.billing.exports import Exports
 from edgeproxy.billing.payloads import Payloads
@@ -34,6 +34,12 @@ BALANCES_SECONDS = 300.0
 """Seconds between two times that credit entries are held against balances."""
 CUT_SECONDS, SEND_SECONDS, DOUBTS_SECONDS, COMPARE_SECONDS = 10.0, 1.0, 600.0, 3600.0
 """Seconds between two times that slices of usage are fixed, sent, looked up at Stripe, and held against the ledger."""
+PASSES_SECONDS = 10.0
+"""Seconds between two looks for whose grace is over."""
+PLANS_SECONDS = 600.0
+"""Seconds between two rounds over all who have a plan."""
+PLANS_MAX = 100
+"""Subscriptions that are looked at in one transaction."""
 STAND_BY_SECONDS = 5.0
 """Seconds after which a collector asks again for a job that another one does."""
 
@@ -68,7 +74,12 @@ class BillingJobs:
     def start(self, tasks: Tasks, processor: Processor | None, exports: Exports | None) -> None:
         """Begin all jobs; events and exports are left alone where there is no way to Stripe."""
         tasks.start("charging", self._every(Job("charging", LOOK_SECONDS, self._follow)))
-        books = (Job("unpaid", UNPAID_SECONDS, self._dun), Job("balances", BALANCES_SECONDS, self._reconcile))
+        books = (
+            Job("unpaid", UNPAID_SECONDS, self._dun),
+            Job("balances", BALANCES_SECONDS, self._reconcile),
+            Job("graces", PASSES_SECONDS, self._follow_passes),
+            Job("plans", PLANS_SECONDS, self._follow_plans),
+        )
         tasks.start("billing books", self._alone("billing-books", books))
         if processor is not None:
             jobs = (Job("events", EVENTS_SECONDS, processor.step), Job("poll", POLL_SECONDS, processor.poll))
@@ -106,6 +117,19 @@ class BillingJobs:
         async with self._database.writing() as connection:
             if (await charging.read(connection, settings.billing)).is_on:
                 await dunning.step(connection, settings, time.time())
+
+    async def _follow_passes(self) -> None:
+        """Have caps hold those whose grace is over, and no longer those whose period is."""
+        if self._known().billing is not None:
+            async with self._database.writing() as connection:
+                await subscriptions.follow_passes(connection, self._known(), time.time(), PLANS_MAX)
+
+    async def _follow_plans(self) -> None:
+        """Have the caps of plans hold everybody as they are by now."""
+        after: str | None = ""
+        while after is not None and self._known().billing is not None:
+            async with self._database.writing() as connection:
+                after = await subscriptions.follow_plans(connection, after, PLANS_MAX, self._known())
 
     async def _reconcile(self) -> None:
         """Hold credit entries against balances."""

@@ -10,21 +10,29 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
+from edgeproxy.accounts import documents
 from edgeproxy.alerts.alert import raise_all
+from edgeproxy.billing import balances
+from edgeproxy.billing.credit_run import meters_of
+from edgeproxy.calendar import Period, period_of
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.database.schema import series
-from edgeproxy.quotas import allowances, counts, usage
+from edgeproxy.quotas import allowances, counts, passes, usage
 from edgeproxy.quotas.alarms import alarms
 from edgeproxy.quotas.allowances import Held
 from edgeproxy.quotas.counts import Change, QuotaCount
+from edgeproxy.quotas.passes import is_passed
 from edgeproxy.quotas.standing import Standing
 
+UTC = ZoneInfo("UTC")
 GATHER_SECONDS = 0.05
 """Seconds for which usage is gathered before it is looked at."""
 RETRY_SECONDS = 1.0
@@ -57,6 +65,8 @@ class QuotaWatch:
         self._told: dict[Quota, QuotaCount] = {}
         self._raised: dict[str, None] = {}
         """The keys of alerts that are raised already, as far as that is remembered."""
+        self._passed: dict[tuple[str, str, Period | None], None] = {}
+        """The soft caps of plans that are known to be passed: customer, meter and period."""
         self._newest = 0
         """The latest change that this collector knows of."""
         self._changed = asyncio.Event()
@@ -141,12 +151,18 @@ class QuotaWatch:
             known = await allowances.among(connection, some, self._settings)
             held = [one for one in (_of(found, some[found.customer]) for found in known.values()) if one.quotas]
             found = await usage.standings(connection, held, self._settings.meters, now) if held else {}
+            credits = await self._balances(connection, some)
         changes = [
             count
             for customer, standings in found.items()
             for standing in standings
             if (count := count_of(customer, standing)) is not None
             and counts.is_worth_telling(self._told.get(count[:4]), count, standing.quota.included)
+        ]
+        changes += [
+            count
+            for count, granted in credits
+            if counts.is_balance_worth_telling(self._told.get(count[:4]), count, granted)
         ]
         due = [
             alert
@@ -155,10 +171,20 @@ class QuotaWatch:
             for alert in alarms(customer, standing, self._settings.alerts.thresholds, now)
             if alert.key not in self._raised
         ]
-        if changes or due:
+        passed = {
+            (customer, standing.quota.meter): standing
+            for customer, standings in found.items()
+            for standing in standings
+            if is_passed(standing) and (customer, standing.quota.meter, standing.period) not in self._passed
+        }
+        if changes or due or passed:
             async with self._database.writing() as connection:
                 await counts.write(self._database, connection, changes)
                 await raise_all(connection, due)
+                await passes.write(connection, passed, now)
+            self._passed |= {(*which, standing.period): None for which, standing in passed.items()}
+            while len(self._passed) > TOLD_MAX:
+                self._passed.pop(next(iter(self._passed)))
             while len(self._raised) + len(due) > TOLD_MAX:
                 self._raised.pop(next(iter(self._raised)))
             self._raised |= dict.fromkeys(alert.key for alert in due)
@@ -168,6 +194,24 @@ class QuotaWatch:
                 self._told.pop(count[:4], None)
                 self._told[count[:4]] = count
             await self._look_for_newest()
+
+    async def _balances(
+        self, connection: AsyncConnection, some: Mapping[str, set[str]]
+    ) -> list[tuple[QuotaCount, int]]:
+        """What those of these have spent of prepaid credits who have used what spends them, and all that they had."""
+        billing = self._settings.billing
+        meters = None if billing is None else meters_of(billing)
+        if meters is None:
+            return []
+        names = [customer for customer, used in some.items() if meters.cost in used]
+        now = await documents.terms(connection)
+        if not names or now.credits_meter != meters.cost:
+            return []
+        per, (number, _, _) = now.credits_per, period_of(usage.edge_time(), now.credits_per, UTC)
+        spent = await balances.spent(connection, meters, names)
+        return [
+            (QuotaCount(name, meters.cost, per, str(UTC), number, one.used), one.granted) for name, one in spent.items()
+        ]
 
     # ---- for edges
 

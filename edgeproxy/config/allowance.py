@@ -4,7 +4,20 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from edgeproxy.config.models import BurstCredits, Caps, Customer, Key, Limit, Meter, Quota, Tier
+from edgeproxy.config.directory import FREE
+from edgeproxy.config.models import (
+    BurstCredits,
+    Caps,
+    Customer,
+    Entitlement,
+    Flag,
+    Key,
+    Limit,
+    Meter,
+    Quota,
+    Subscriber,
+    Tier,
+)
 
 ANONYMOUS = "anonymous"
 """The tier that holds requests without a key on open routes, by their address."""
@@ -42,12 +55,22 @@ def allowance_of(tier: Tier, customer: Customer | None) -> Allowance:
     return Allowance(
         limits=_own(customer.limits, tier.limits),
         concurrency=None if concurrency == "none" else _own(concurrency, tier.concurrency),
-        quotas=_own(customer.quotas, tier.quotas),
+        quotas=_own(customer.quotas, tier.quotas) + (customer.entitled if isinstance(customer, Subscriber) else ()),
         burst_credits=None if credits == "off" else _own(credits, tier.burst_credits),
         caps=_own(customer.caps, tier.caps),
         priority=_own(customer.priority, tier.priority),
         message=_own(customer.message, tier.message),
     )
+
+
+def held_by(tier: Tier, customer: Customer, flags: Mapping[str, Flag]) -> Allowance:
+    """Return the limits of a customer while there are these flags: FREE lifts what is about money, which is what may be
+    spent and what was paid in advance."""
+    allowance = allowance_of(tier, customer)
+    if FREE not in flags or not flags[FREE].percent:
+        return allowance
+    quotas = tuple(quota for quota in allowance.quotas if not (isinstance(quota, Entitlement) and quota.is_credits))
+    return replace(allowance, quotas=quotas, caps=None)
 
 
 def with_key(allowance: Allowance, key: Key) -> Allowance:
@@ -67,7 +90,11 @@ class Spending(Limit):
 
 
 def with_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
-    """Return the allowance with its caps as the limit and the quota that they are; those of a request stay."""
+    """Return the allowance with its caps as the limit and the quota that they are; those of a request stay. Without
+    entitlements to what is not counted here."""
+    if any(isinstance(quota, Entitlement) and quota.meter not in meters for quota in allowance.quotas):
+        known = (quota for quota in allowance.quotas if not isinstance(quota, Entitlement) or quota.meter in meters)
+        allowance = replace(allowance, quotas=tuple(known))
     caps, meter = allowance.caps, meters.get(COST)
     if caps is None or meter is None:  # Where nobody counts it nothing is spent.
         return allowance

@@ -123,8 +123,7 @@ class MeterPrice(Part):
     included: Annotated[int | None, BeforeValidator(read_included)] = 0
     """Units that the fee covers in a period, or `unlimited`."""
     cap: Literal["soft", "hard"] | None = None
-    """Above what is included, as customers read it: soft serves it for the plan's grace, hard refuses it. What refuses
-    is a quota of the tier."""
+    """Above what is included: soft serves it, without a price for the plan's grace, and hard refuses it."""
     price: Price | None = None
     """Of a unit above what is included, in USD: `"0.10"`, or `"0.01/1000"` for a thousand units."""
     tiers: tuple[PriceTier, ...] = ()
@@ -153,7 +152,7 @@ class MeterPrice(Part):
 
 
 class Grace(Part):
-    """How far service goes on above a soft cap without a price, whichever ends first. Not used yet."""
+    """How far service goes on above a soft cap without a price, whichever ends first; then it is as a hard one."""
 
     percent: Annotated[float, BeforeValidator(read_share)]
     """Above what is included, as a share of it."""

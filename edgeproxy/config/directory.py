@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from edgeproxy.config.models import Customer, Flag, Key, Written
+from edgeproxy.config.models import Customer, Flag, Key, Subscriber, Written
+
+FREE = "billing-stopped"
+"""The flag that edges are told of while nobody is charged: caps in money and spent credits hold nobody then. No other
+flag has this name."""
 
 
 class Document(NamedTuple):
@@ -109,9 +113,9 @@ def name_asked(digest: bytes) -> str | None:
     return digest[len(ASKED) :].decode().rstrip() if len(digest) != 32 and digest.startswith(ASKED) else None
 
 
-def customer_of(said: str) -> Customer:
+def customer_of(said: str) -> Subscriber:
     """Read the customer of a document, or of a person. Raises ValueError where this version does not understand it."""
-    return Customer.model_validate_json(said)
+    return Subscriber.model_validate_json(said)
 
 
 def flag_of(said: str) -> Flag:

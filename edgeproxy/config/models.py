@@ -29,6 +29,9 @@ from edgeproxy.config.rewrites import Base, Redirect, Respond, Rewrite, read_red
 from edgeproxy.config.rules import RequestRule
 from edgeproxy.config.timeouts import Duration, RouteTimeouts, Timeouts
 
+CREDITS = "credits"
+"""What clients call what was paid in advance."""
+
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
 DimensionName = Annotated[str, BeforeValidator(parsers.read_dimension_name)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
@@ -134,6 +137,36 @@ class Quota(Part):
     def name(self) -> str:
         """What clients call it, such as `requests-month`, or `seats`."""
         return self.meter if self.per is None else f"{self.meter}-{self.per}"
+
+    @property
+    def counted_as(self) -> str:
+        """What its count is called: quotas of one count have one name."""
+        return f"{self.meter}-{self.per}"
+
+
+class Entitlement(Quota):
+    """A quota that a customer has beside those of its tier: by its plan, or by credits that were bought in advance.
+
+    The collector makes them, for edges of the directory; no file says so.
+    """
+
+    per: Annotated[str | None, Field(pattern=r"^(month(@[0-9]{1,10})?|ever@[0-9]{1,10})$")] = None  # type: ignore[assignment]
+    """`month`: of the calendar; `month@SECOND`: counted from that Unix second on; `ever@NUMBER`: of credits."""
+    why: Sentence | None = None
+    """What is said to those whom it refuses; None: what is said of any quota."""
+    grace: int | None = None
+    """Seconds after which a soft one refuses, once it was passed; None: it never does."""
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        kind = (self.per or "").partition("@")[0]
+        return {"": self.meter, "ever": CREDITS}.get(kind, f"{self.meter}-{kind}")
+
+    @property
+    def is_credits(self) -> bool:
+        """Whether it is what was bought in advance: once that is spent, answers are 402."""
+        return self.per is not None and self.per.startswith("ever")
 
 
 class Caps(Part):
@@ -264,6 +297,13 @@ class Customer(Part):
     """From where the customer may come; by default from everywhere."""
     flags: tuple[Name, ...] = ()
     """Flags that the customer has, whatever is said of them elsewhere."""
+
+
+class Subscriber(Customer):
+    """A customer as the directory tells of it: with what follows from its plan and its credits."""
+
+    entitled: tuple[Entitlement, ...] = ()
+    """Quotas beside those of the tier."""
 
 
 @lru_cache(1024)

@@ -78,5 +78,7 @@ credit_balances = Table(
     Column("balance", INTEGER, nullable=False),
     Column("overdraft", INTEGER, nullable=False),
     Column("since", INTEGER, nullable=False),  # The Unix second of the hour from which on usage is paid by credits.
+    # All that there ever was to spend: the balance, and what was used.
+    Column("granted", INTEGER, nullable=False, server_default="0"),
     sqlite_strict=True,
 )

@@ -113,6 +113,7 @@ rollout = Table(
     Column("stopped_by", Text),  # Who stopped it; None while somebody is charged.
     Column("message", Text),  # What customers are told meanwhile.
     Column("version", INTEGER, nullable=False),
+    Column("credits_meter", Text),  # What spends prepaid credits, as configured; None where none are sold.
     sqlite_strict=True,
 )
 

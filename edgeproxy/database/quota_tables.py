@@ -1,6 +1,6 @@
 """The tables of quotas: the places that are taken, and what the ledger has counted that edges must know of."""
 
-from sqlalchemy import Column, Table, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Table, Text, UniqueConstraint
 
 from edgeproxy.database.schema import INTEGER, metadata
 
@@ -18,6 +18,31 @@ holdings = Table(
     sqlite_strict=True,
 )
 
+# The quotas that customers have by their plans, beside those of their tiers (billing/entitlements.py).
+entitlements = Table(
+    "entitlements",
+    metadata,
+    Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
+    Column("plan_version", Text, nullable=False),
+    Column("quotas", Text, nullable=False),  # JSON.
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+# Soft caps that were passed, from which on their grace runs.
+quota_passes = Table(
+    "quota_passes",
+    metadata,
+    Column("customer", Text, primary_key=True),  # The name.
+    Column("meter", Text, primary_key=True),
+    Column("period", INTEGER, nullable=False),  # The number of the period.
+    Column("at", INTEGER, nullable=False),  # The Unix second at which it was found.
+    Column("due", INTEGER, nullable=False),  # That at which the grace is over.
+    Column("until", INTEGER, nullable=False),  # That at which the period is.
+    Column("is_over", INTEGER, nullable=False),  # 1: edges know that the grace is over.
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
 # What the ledger has counted of quotas that are nearly used up, or are (quotas/counts.py). `seq` grows with each
 # change, so that edges ask for what is new.
 quota_counts = Table(
@@ -25,7 +50,7 @@ quota_counts = Table(
     metadata,
     Column("customer", Text, primary_key=True),  # The name.
     Column("meter", Text, primary_key=True),
-    Column("per", Text, primary_key=True),  # `day` or `month`.
+    Column("per", Text, primary_key=True),  # `day`, `month`, or what an entitlement says.
     Column("timezone", Text, primary_key=True),
     Column("period", INTEGER, nullable=False),  # The number of the day or the month.
     Column("used", INTEGER, nullable=False),

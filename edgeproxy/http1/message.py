@@ -48,6 +48,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 QUOTA_EXCEEDED_TITLE: Final = "Request cannot be satisfied as assigned quota has been exceeded"
 """The problem type of draft-ietf-httpapi-ratelimit-headers-10 section 5.1."""
+CREDITS_SPENT: Final = "urn:edgeproxy:problem:credits-spent"
+"""The problem type of a 402 to whom has spent what was paid in advance."""
 
 
 def answer(
@@ -104,6 +106,21 @@ def limited(
     )
 
 
+def spent(
+    fields: bytes,
+    violated: tuple[str, ...],
+    instance: bytes,
+    *,
+    detail: str | None = None,
+    close: bool = False,
+    head_only: bool = False,
+) -> bytes:
+    """A 402, whole: what was paid in advance is spent. Arguments are those of `limited`."""
+    body = _with_instance(_spent_opening(violated, detail), instance)
+    fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
+    return answer(402, fields, body, close=close, head_only=head_only)
+
+
 PROBLEM: Final = b"Content-Type: application/problem+json\r\n"
 LIMITED: Final = b"HTTP/1.1 429 Too Many Requests\r\n" + PROBLEM
 END: Final = b'"}'
@@ -115,6 +132,19 @@ def _limited(violated: tuple[str, ...], detail: str | None, instance: int, close
     opening = _quota_opening(violated, detail) + b',"instance":"'
     ending = b"Connection: close\r\n" if close else b""
     return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(END), ending, opening)
+
+
+@lru_cache(maxsize=1024)
+def _spent_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
+    why = "The credits that were paid in advance are spent; service goes on once there are more"
+    members = {
+        "type": CREDITS_SPENT,
+        "title": "Prepaid credits are spent",
+        "status": 402,
+        "detail": f"{why}. {detail}" if detail else why,
+        "violated-policies": violated,
+    }
+    return orjson.dumps(members)[:-1]
 
 
 # All of a problem but its instance is the same again and again while a limit refuses or an upstream is down.

@@ -104,6 +104,9 @@ class RouteLimits:
                     hard=quota.cap == "hard",
                     when=meter.when,
                     cost=per_request(meter.count, self._route.cost),
+                    counted_as=quota.counted_as,
+                    why=getattr(quota, "why", None),
+                    is_balance=getattr(quota, "is_credits", False),
                 )
                 quotas.append(made)
                 if not (made.cost or MEASURES[meter.count].is_of_services):

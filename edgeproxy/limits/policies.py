@@ -10,7 +10,7 @@ from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import Gate
 from edgeproxy.limits.local import Locals
 from edgeproxy.limits.policy import Policy
-from edgeproxy.limits.quota import Quota, QuotaCounts, quota_key
+from edgeproxy.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.limits.rate_terms import Mode
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import Slots
@@ -107,13 +107,19 @@ class Policies:
         hard: bool,
         when: str,
         cost: int = 1,
+        counted_as: str | None = None,
+        why: str | None = None,
+        is_balance: bool = False,
     ) -> Quota:
         """What is `included` of `name` for `subject` in each `day` or `month` of a time zone; `when`: of its meter.
 
-        `cost`: what a request is charged at admission, 0 where its meter counts what comes later.
+        `cost`: what a request is charged at admission, 0 where its meter counts what comes later. `counted_as`: what
+        its count is called, by default `name`. `why`: what is said to those whom it refuses. `is_balance`: it is what
+        was paid in advance.
         """
-        key = quota_key(name, zone, subject)
+        key = quota_key(counted_as or name, zone, subject)
         counts = self._table.readers.get(key)
         if not isinstance(counts, QuotaCounts):
             counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)
-        return Quota(name, included, hard=hard, when=when, counts=counts, cost=cost)
+        kind = Balance if is_balance else Quota
+        return kind(name, included, hard=hard, when=when, counts=counts, cost=cost, why=why)

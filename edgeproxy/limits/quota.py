@@ -188,9 +188,19 @@ class QuotaCounts:
 class Quota:
     """One quota as it applies to one subject. Costs are units of its meter."""
 
-    __slots__ = ("_counts", "cost", "hard", "limit", "name", "needs", "when")
+    __slots__ = ("_counts", "cost", "hard", "limit", "name", "needs", "when", "why")
 
-    def __init__(self, name: str, included: int, *, hard: bool, when: str, counts: QuotaCounts, cost: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        included: int,
+        *,
+        hard: bool,
+        when: str,
+        counts: QuotaCounts,
+        cost: int = 1,
+        why: str | None = None,
+    ) -> None:
         self.name = name
         self.limit = included
         self.hard = hard
@@ -201,6 +211,8 @@ class Quota:
         """What is charged when a request is admitted; 0 where its meter counts what comes later."""
         self.needs = max(1, cost)
         """What must be left for a request to be within it."""
+        self.why = why
+        """What is said to those whom it refuses, beside which it is."""
         self._counts = counts
 
     @property
@@ -234,6 +246,16 @@ class Quota:
         return max(1, int(self._counts.period.until - now) + 1)
 
 
+class Balance(Quota):
+    """Credits that were paid in advance: once they are spent no wait helps, but more of them."""
+
+    __slots__ = ()
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """A second, though it helps nobody; 0 where there are credits."""
+        return 1 if self.left(now) < max(cost, self.needs) else 0
+
+
 class RequestCap(Quota):
     """What one request may cost, where it costs more: nothing is counted, and no wait helps."""
 
@@ -241,6 +263,7 @@ class RequestCap(Quota):
 
     def __init__(self, cost: int, most: int) -> None:
         self.name, self.limit, self.hard, self.when, self.cost, self.needs = "request", most, True, "admitted", 0, cost
+        self.why = None
 
     def left(self, now: float) -> int:
         """What it may cost at any time."""

@@ -21,7 +21,8 @@ def look(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
 def look_at_quota(
     table: LimitTable, name: str, included: int, per: str, zone: ZoneInfo, subject: bytes, now: float
 ) -> Usage:
-    """What `subject` has used of a quota in the present `day` or `month` of a time zone, which ends after `reset`."""
+    """What `subject` has used of a quota in the present `day` or `month` of a time zone, which ends after `reset`.
+    `name`: what it is counted as."""
     row = table.peek(table.key(quota_key(name, zone, subject)))
     counts = [] if row is None else table.heads(row).periods(elsewhere=True)
     number, _, until = counted_in(now, per, zone, [period for period, _ in counts])

@@ -38,6 +38,7 @@ from edgeproxy.limits.admission import (
 from edgeproxy.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.limits.limit_set import cost_in
 from edgeproxy.limits.policy import Policy
+from edgeproxy.limits.quota import Balance
 from edgeproxy.proxy import answers, event_stream, metering, tunnel
 from edgeproxy.proxy.body_file import BodyFile, no_room
 from edgeproxy.proxy.cors import ORIGIN
@@ -987,25 +988,34 @@ class Exchange:
         return made.data
 
     def limited(self, limit_set: LimitSet, *, close: bool) -> bytes:
-        """429: something in these limits has no room. Retry-After is never earlier than when a retry can succeed."""
+        """429: something in these limits has no room. Retry-After is never earlier than when a retry can succeed. Or
+        402: what was paid in advance is spent."""
         held, runtime = self.shut, self.runtime
         violated, retry_after = denied_at_gates(limit_set, held) if held else denied(limit_set, self.now)
         names = tuple([policy.name for policy in violated])
         route, tier = self.labels()
-        for counter in runtime.metrics.limited(route, tier, names):
+        status, why = 429, None
+        for quota in limit_set.quotas:
+            if quota in violated:
+                status, why = (402 if isinstance(quota, Balance) else status), why or quota.why
+        for counter in runtime.metrics.limited(route, tier, names, status):
             counter.add(1)
         told = self.rate_fields()
         if self.snapshot.speaks_to_browsers:
             told += self.for_browsers()
         detail = None if self.binding is None else self.binding.message
-        if retry_after:
+        if status == 402:
+            fields = runtime.date + told
+        elif retry_after:
             fields = b"%bRetry-After: %d\r\n%b" % (runtime.date, retry_after, told)
+            detail = detail if why is None else f"{why}. {detail}" if detail else why
         else:
             fields, detail = runtime.date + told, answers.never_passes(hopeless(limit_set)[0], detail)
         head_only = self.method == b"HEAD"
-        answer = message.limited(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
+        answered = message.spent if status == 402 else message.limited
+        answer = answered(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
         if self.snapshot.access is not None:
-            self.status, self.bytes_out = 429, answers.body_size(answer)
+            self.status, self.bytes_out = status, answers.body_size(answer)
             self.over(f"Over the limit {', '.join(names)}")
         return answer
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy import log
 from edgeproxy.clock import EPOCH
-from edgeproxy.config.allowance import ANONYMOUS, allowance_of, unknown_in, with_caps, with_key
+from edgeproxy.config.allowance import ANONYMOUS, allowance_of, held_by, unknown_in, with_caps, with_key
 from edgeproxy.config.auth import AUTHORIZATION, CERTIFICATE, certificate_digest
 from edgeproxy.config.directory import KeyOwner, customer_asked, customer_of, key_of
 from edgeproxy.config.key_form import is_miswritten
@@ -428,7 +428,8 @@ class Directory:
             raise self._refused(403, f"The {what} lacks the scope {missing}", key, customer)
         self._fence(key, customer)
         tier = customer.tier
-        allowance = with_key(with_caps(allowance_of(self._tiers[tier], customer), self._meters), key)
+        told = {} if self._key_lookup is None else self._key_lookup.flags
+        allowance = with_key(with_caps(held_by(self._tiers[tier], customer, told), self._meters), key)
         digest = bytes.fromhex(key.sha256)
         limits = RouteLimits(self._tables, route.settings, allowance, self._meters, key.customer.encode(), digest)
         prefer = None if customer.regions is None else customer.regions.prefer

@@ -48,7 +48,7 @@ class WorkerMetrics:
         self.values = Values()
         """The values of customers' dimensions that this worker has counted."""
         self._requests: dict[tuple[str, str, int], Counter] = {}
-        self._limited: dict[tuple[str, str, tuple[str, ...]], tuple[Counter, ...]] = {}
+        self._limited: dict[tuple[str, str, tuple[str, ...], int], tuple[Counter, ...]] = {}
         self._shed: dict[int, Counter] = {}
 
     def usage(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
@@ -84,13 +84,13 @@ class WorkerMetrics:
         """What a service takes to answer."""
         return self._metrics.histogram("edge_upstream_seconds", upstream)
 
-    def limited(self, route: str, tier: str, policies: tuple[str, ...]) -> tuple[Counter, ...]:
-        """A request answered with 429, and each limit that refused it."""
-        key = (route, tier, policies)
+    def limited(self, route: str, tier: str, policies: tuple[str, ...], status: int = 429) -> tuple[Counter, ...]:
+        """A request answered with 429, or 402, and each limit that refused it."""
+        key = (route, tier, policies, status)
         counters = self._limited.get(key)
         if counters is None:
             refusing = [self._counter("edge_rate_limited_total", tier, name, "enforce") for name in policies]
-            counters = (self.requests(route, tier, 429), *refusing)
+            counters = (self.requests(route, tier, status), *refusing)
             if UNSEEN not in counters:
                 self._limited[key] = counters
         return counters

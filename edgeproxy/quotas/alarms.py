@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.alerts.alert import Alert, Severity
 from edgeproxy.clock import EPOCH
+from edgeproxy.config.models import Entitlement
 from edgeproxy.quotas.standing import Standing
 
 UTC = "UTC"
@@ -14,8 +15,8 @@ UTC = "UTC"
 def alarms(customer: str, standing: Standing, thresholds: Iterable[int], now: float) -> Iterator[Alert]:
     """The alerts of the thresholds, in percent, that are reached at edge time `now`: one for each, quota and period."""
     quota, period = standing.quota, standing.period
-    if period is None or not standing.used:
-        return
+    if period is None or not standing.used or (isinstance(quota, Entitlement) and quota.why is not None):
+        return  # The end of a grace is told by the cap that was passed.
     first = datetime.fromtimestamp(period.since + EPOCH, ZoneInfo(quota.timezone))
     when = f"{first:%Y-%m-%d}" if quota.per == "day" else f"{first:%Y-%m}"
     name = quota.name if quota.timezone == UTC else f"{quota.name}@{quota.timezone}"

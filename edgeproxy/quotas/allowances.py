@@ -1,18 +1,20 @@
 """Which quotas hold a customer, of the configuration or of the database."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.accounts import customers
+from edgeproxy.accounts import customers, documents
 from edgeproxy.accounts.change import Refused
 from edgeproxy.config.allowance import allowance_of, with_caps
 from edgeproxy.config.collector import Settings
-from edgeproxy.config.models import Customer, Quota
+from edgeproxy.config.models import Customer, Quota, Subscriber
 from edgeproxy.database import schema
+from edgeproxy.database.quota_tables import entitlements
 
+COLUMNS = (schema.customers.c.name, schema.customers.c.settings, entitlements.c.quotas)
 NAMES_MAX = 500
 """Customers that one statement looks up."""
 
@@ -26,8 +28,9 @@ class Held(NamedTuple):
     """Whether the customer is being deleted."""
 
     def of(self, meter: str) -> Quota | None:
-        """Return the quota of what exists of this meter; None where there may be any number."""
-        return next((quota for quota in self.quotas if quota.meter == meter and quota.per is None), None)
+        """Return the quota of what exists of this meter, the closest of several; None where there may be any number."""
+        found = [quota for quota in self.quotas if quota.meter == meter and quota.per is None]
+        return min(found, key=lambda quota: (quota.cap == "soft", quota.included), default=None)
 
 
 def quotas_of(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
@@ -36,7 +39,7 @@ def quotas_of(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
     if tier is not None:
         return with_caps(allowance_of(tier, customer), settings.meters).quotas
     if customer.quotas is not None:
-        return customer.quotas
+        return customer.quotas + (customer.entitled if isinstance(customer, Subscriber) else ())
     raise Refused(409, f"tiers of collector.yaml has no {customer.tier}, so nobody can tell what is included")
 
 
@@ -48,7 +51,7 @@ async def find(connection: AsyncConnection, ref: str, settings: Settings) -> Hel
         return Held(name, quotas_of(settings.customers[name], settings))
     if row is None:
         raise Refused(404, customers.NOT_THERE)
-    known = Customer.model_validate_json(row.settings)
+    known = (await _subscribers(connection, sa.select(*COLUMNS).where(schema.customers.c.id == row.id)))[name]
     return Held(name, quotas_of(known, settings), row.deleting_since is not None)
 
 
@@ -61,11 +64,9 @@ async def among(connection: AsyncConnection, names: Iterable[str], settings: Set
             found[name] = settings.customers[name]
         else:
             asked.append(name)
-    of = schema.customers.c
     for at in range(0, len(asked), NAMES_MAX):
-        some = sa.select(of.name, of.settings).where(of.name.in_(asked[at : at + NAMES_MAX]))
-        for name, said in await connection.execute(some):
-            found[name] = Customer.model_validate_json(said)
+        some = sa.select(*COLUMNS).where(schema.customers.c.name.in_(asked[at : at + NAMES_MAX]))
+        found |= await _subscribers(connection, some)
     held = {}
     for name, customer in found.items():
         try:
@@ -73,3 +74,15 @@ async def among(connection: AsyncConnection, names: Iterable[str], settings: Set
         except Refused:
             continue  # Nothing can be said of it.
     return held
+
+
+async def _subscribers(connection: AsyncConnection, wanted: sa.Select[Any]) -> dict[str, Subscriber]:
+    """Return the customers of these rows by name, each with what it may use by its plan. Credits are not among it."""
+    joined = wanted.select_from(
+        schema.customers.outerjoin(entitlements, entitlements.c.customer == schema.customers.c.id)
+    )
+    found = {}
+    for name, said, quotas in await connection.execute(joined):
+        plan = documents.entitled(quotas, None, None)
+        found[name] = Subscriber(**dict(Customer.model_validate_json(said)), entitled=plan)
+    return found

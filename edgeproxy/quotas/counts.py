@@ -18,6 +18,8 @@ NEAR_PERCENT = 80
 """Percent of what is included from which on edges are told."""
 STEPS = 1000
 """Parts of what is included: each more that is used is told, and that it is used up at once."""
+LEFT_STEPS = 100
+"""Parts of the credits that are left, each of which is told."""
 PAGE_MAX = 1000
 """Changes that are read at once."""
 
@@ -42,15 +44,24 @@ class Change(NamedTuple):
     said: QuotaCount
 
 
-def is_worth_telling(told: QuotaCount | None, now: QuotaCount, included: int) -> bool:
+def is_worth_telling(told: QuotaCount | None, now: QuotaCount, included: int, near_percent: int = NEAR_PERCENT) -> bool:
     """Whether edges that were `told` this should hear of what is counted `now`."""
-    if now.used * 100 < NEAR_PERCENT * included or not now.used:
+    if now.used * 100 < near_percent * included or not now.used:
         return False
     if told is None or told.period != now.period:
         return True
     if told.used < included <= now.used:
         return True
     return now.used - told.used >= max(1, included // STEPS)
+
+
+def is_balance_worth_telling(told: QuotaCount | None, now: QuotaCount, granted: int) -> bool:
+    """The same of credits, of which all that there ever were may be a hundred times what is left: each hundredth of
+    what is left is told."""
+    if is_worth_telling(told, now, granted, near_percent=0):
+        return True
+    left = granted - now.used
+    return told is not None and left > 0 and now.used - told.used >= max(1, left // LEFT_STEPS)
 
 
 async def write(database: Database, connection: AsyncConnection, counts: Collection[QuotaCount]) -> None:

@@ -59,7 +59,7 @@ class Standing(NamedTuple):
         return {
             "quota": quota.name,
             "meter": quota.meter,
-            "per": quota.per,
+            "per": None if quota.per is None else "day" if quota.per == "day" else "month",
             "cap": quota.cap,
             "limit": quota.included,
             "used": self.used,

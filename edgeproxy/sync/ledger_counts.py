@@ -6,6 +6,7 @@ that for a moment, and made up for by the next. It is the least that others have
 that counts.
 """
 
+import re
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,9 @@ from edgeproxy.limits.quota import quota_key
 
 COUNT_MAX = 1 << 62
 """What is counted beyond it makes no difference."""
+
+
+PER = re.compile(r"day|month(@[0-9]{1,10})?|ever@[0-9]{1,10}")
 
 
 class LedgerCount(NamedTuple):
@@ -36,7 +40,7 @@ def read(said: Any) -> LedgerCount:
         texts, numbers = count[:4], count[4:]
         if not all(isinstance(one, str) for one in texts) or not all(type(one) is int and one >= 0 for one in numbers):
             raise ValueError
-        if count.per not in ("day", "month"):
+        if not PER.fullmatch(count.per):
             raise ValueError
         ZoneInfo(count.timezone)
         count.customer.encode()

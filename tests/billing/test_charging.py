@@ -77,7 +77,7 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
         assert (now.is_on, now.message, now.stopped_by, now.charges("acme")) == (False, "Free for now.", "boss", False)
         assert [await paused(connection, name) for name in ("unpaid", "abuser")] == [None, 403]
         told = await connection.execute(sa.select(directory_outbox.c.name))
-        assert list(told.scalars()) == ["unpaid"]
+        assert list(told.scalars()) == ["billing-stopped", "unpaid"]
         (span,) = await charging.waived(connection)
         assert span.start <= time.time() < span.end
         assert span.start % 60 == 0

@@ -1,11 +1,9 @@
 """Customers of the collector's database: real edges, which follow the collector or a hub to which it publishes."""
 
-import asyncio
 import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from edgeproxy.accounts import documents
 from edgeproxy.accounts import flags as accounts_flags
 from edgeproxy.accounts.audit import Caller
 from edgeproxy.config.models import Flag
-from edgeproxy.database.database import Database
 from edgeproxy.database.schema import customers, keys
 from edgeproxy.directory import signing
 from edgeproxy.directory.cache import FILE
@@ -31,6 +28,7 @@ from tests.support.edge import Edge, StartEdge
 from tests.support.process import ROOT
 from tests.support.redis import SERVER, Redis
 from tests.support.waiting import until
+from tests.support.writing import changes
 
 
 @pytest.fixture
@@ -41,20 +39,6 @@ def signer(tmp_path: Path) -> Signer:
 
 def hashed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def changes(collector: Collector, change: Callable[[AsyncConnection], Awaitable[None]]) -> None:
-    """Make a change of the accounts, in a transaction as those of the API."""
-
-    async def make() -> None:
-        database = await Database.connect(collector.settings["database"])
-        try:
-            async with database.writing() as connection:
-                await change(connection)
-        finally:
-            await database.close()
-
-    asyncio.run(make())
 
 
 def adds(collector: Collector, *names: str) -> None:

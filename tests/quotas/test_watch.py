@@ -44,6 +44,7 @@ SETTINGS: Any = SimpleNamespace(
     tiers={"pro": PRO, "none": Tier()},
     customers={"acme": Customer(tier="pro"), "free": Customer(tier="none"), "odd": Customer(tier="unknown")},
     alerts=Alerts(),
+    billing=None,
 )
 
 

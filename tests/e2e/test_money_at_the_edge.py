@@ -1,0 +1,203 @@
+"""What money decides at the edge: spent credits, the caps of plans, and what is lifted while nobody is charged."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import yaml
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.billing import credits
+from edgeproxy.billing.credits import Payment
+from edgeproxy.database.quota_tables import quota_passes
+from edgeproxy.directory import signing
+from edgeproxy.directory.signing import Signer
+from tests.support.ask import Answer
+from tests.support.collector import EDGE, SERVICE, Collector, sha256
+from tests.support.collector_fixtures import StartCollector
+from tests.support.customers import key_of
+from tests.support.edge import Edge, StartEdge
+from tests.support.waiting import until
+from tests.support.writing import changes
+
+COST = 1000
+"""Millicredits of a request."""
+CENT = 10_000
+TIERS: dict[str, Any] = {
+    "basic": {},
+    "capped": {"caps": {"day": 3 * COST}},
+    "free": {},
+    "standard": {},
+}
+METERS = {"cost": {"count": "cost"}, "tokens": {"count": "events"}, "runs": {"count": "events"}}
+PLANS = {
+    "plans": {
+        "free@1": {
+            "fee": "0",
+            "grace": {"percent": "20%", "for": "1h"},
+            "meters": {"tokens": {"included": 1000, "cap": "soft"}, "runs": {"included": 10, "cap": "hard"}},
+        },
+        "standard@1": {"fee": "99", "meters": {"tokens": {"included": 5000, "price": "0.01"}}},
+    }
+}
+
+
+class Money:
+    """An edge without a hub, which follows a collector that sells credits and plans."""
+
+    def __init__(self, folder: Path, start_collector: StartCollector, start_edge: StartEdge) -> None:
+        signing.keygen(folder / "directory.key")
+        (folder / "plans.yaml").write_text(yaml.safe_dump(PLANS))
+        self.collector: Collector = start_collector(
+            directory={"key": str(folder / "directory.key")},
+            billing={"plans": str(folder / "plans.yaml"), "credits": {"meter": "cost"}},
+            tiers=TIERS,
+            meters=METERS,
+        )
+        self.edge: Edge = start_edge(
+            usage={"collector": f"http://127.0.0.1:{self.collector.port}", "token": EDGE, "every": "200ms"},
+            directory={"from": "collector", "trust": Signer.of(folder / "directory.key").public},
+            tiers=TIERS,
+            meters=METERS,
+            customers={},
+            keys=[],
+            routes=[{"path": "/*", "upstream": "api", "cost": COST}],
+        )
+
+    def adds(self, name: str, tier: str = "basic") -> str:
+        """A customer with a key; returns the id."""
+        made = self.collector.send("POST", "/v1/customers", {"name": name, "tier": tier})
+        assert made.status == 201, made
+        key = {"sha256": sha256(key_of(name)), "name": "key"}
+        assert self.collector.send("POST", f"/v1/customers/{name}/keys", key).status == 201
+        until(lambda: self.asks(name).status == 200, "the customer is known")
+        return str(made.json()["id"])
+
+    def asks(self, name: str) -> Answer:
+        return self.edge.ask(fields={"Authorization": f"Bearer {key_of(name)}"})
+
+    def is_answered(self, name: str, status: int, what: str) -> None:
+        until(lambda: {self.asks(name).status for _ in range(4)} == {status}, what)
+
+    def buys(self, customer: str, session: str, cents: int) -> None:
+        """Credits are paid for, as Stripe reports it."""
+
+        async def book(connection: AsyncConnection) -> None:
+            await credits.purchase(connection, customer, Payment(session, f"pi_{session}", cents * CENT))
+
+        changes(self.collector, book)
+
+    def reports(self, name: str, meter: str, number: int, value: int) -> None:
+        event = {"id": f"{name}-{number}", "source": "test", "customer": name, "meter": meter, "value": value}
+        answer = self.collector.send("POST", "/v1/events", event, token=SERVICE)
+        assert (answer.status, answer.json()["accepted"]) == (202, 1), answer
+
+    def charges(self, charging: bool) -> None:
+        said = {"charging": charging, "why": "a test"}
+        assert self.collector.send("PUT", "/billing/rollout", said).status == 200
+
+    def balance(self, name: str) -> int:
+        answer = self.collector.get("/billing/balance", token="admin-token", customer=name)
+        return int(answer.json()["available"])
+
+
+@pytest.fixture
+def money(tmp_path: Path, start_collector: StartCollector, start_edge: StartEdge) -> Money:
+    return Money(tmp_path, start_collector, start_edge)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_who_has_spent_the_credits_is_refused_until_there_are_more(money: Money) -> None:
+    number = money.adds("acme")
+    money.adds("other")
+    money.buys(number, "cs_1", 2)  # 20 requests
+    until(lambda: "credits" in [one["name"] for one in money.edge.limits("acme")], "the edge knows")
+    served = 0
+    while (answer := money.asks("acme")).status == 200:
+        served += 1
+        assert served <= 21, "two workers may pass it by one each, less one"
+    assert served >= 19, "the request before the purchase may be in its minute, from which on usage is paid by credits"
+    problem = answer.json()
+    assert (answer.status, problem["type"]) == (402, "urn:edgeproxy:problem:credits-spent")
+    assert problem["violated-policies"] == ["credits"]
+    assert answer.all("retry-after") == []
+    assert money.asks("other").status == 200, "who never had credits is not held by them"
+    until(lambda: money.balance("acme") <= 0, "the ledger knows")
+    overdraft = -money.balance("acme")
+    print(f"served {served}, {overdraft} millicredits below zero")
+    assert overdraft <= COST
+    # More credits release within seconds, and only those are there: what was used is not there again.
+    began = time.monotonic()
+    money.buys(number, "cs_2", 1)
+    until(lambda: money.asks("acme").status == 200, "they are released")
+    print(f"released after {time.monotonic() - began:.2f} s")
+    money.is_answered("acme", 402, "they are spent too")
+    until(lambda: money.balance("acme") <= 0, "the ledger knows")
+    assert -money.balance("acme") <= 2 * COST
+    # A new edge, or one that has lost what it counted, knows it of the ledger.
+    money.edge.end()
+    for file in Path(money.edge.settings["state"]).glob("*quotas*"):
+        file.unlink()
+    money.edge.start()
+    money.is_answered("acme", 402, "the ledger knows what was spent")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_while_nobody_is_charged_neither_credits_nor_caps_in_money_hold_anybody(money: Money) -> None:
+    number = money.adds("acme")
+    money.adds("capped", "capped")
+    money.buys(number, "cs_1", 1)
+    until(lambda: money.asks("acme").status == 402, "credits are spent")
+    until(lambda: money.asks("capped").status == 429, "the cap of the day is reached")
+    began = time.monotonic()
+    money.charges(False)
+    money.is_answered("acme", 200, "spent credits hold nobody")
+    money.is_answered("capped", 200, "nor do caps in money")
+    assert time.monotonic() - began < 5.0
+    money.charges(True)
+    money.is_answered("capped", 429, "caps hold again")
+    money.is_answered("acme", 402, "there are no credits still")
+    # What was free was not spent, neither here nor there.
+    money.buys(number, "cs_2", 10)
+    until(lambda: money.asks("acme").status == 200, "there are credits")
+    assert money.balance("acme") > 0
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_the_caps_of_a_plan_hold_at_the_edge(money: Money) -> None:
+    for name in ("hard", "soft", "slow"):
+        money.adds(name)
+        answer = money.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": "free"})
+        assert answer.status == 201, answer
+    money.reports("hard", "runs", 1, 10)
+    until(lambda: money.asks("hard").status == 429, "a hard cap refuses")
+    answer = money.asks("hard")
+    assert answer.json()["violated-policies"] == ["runs-month"]
+    assert 0 < int(answer.all("retry-after")[0]) <= 31 * 86400 + 1, "the end of the period"
+    # A soft cap marks, then the grace is used up.
+    money.reports("soft", "tokens", 1, 1001)
+    until(lambda: money.asks("soft").all("x-quota") == ['"tokens-month";over'], "a soft cap marks")
+    assert money.asks("soft").status == 200
+    money.reports("soft", "tokens", 2, 199)
+    until(lambda: money.asks("soft").status == 429, "a fifth more, and it is as hard")
+    assert "upgrade is required" in money.asks("soft").json()["detail"]
+    # Or its time is over: the moment at which the cap was passed is put back by an hour.
+    money.reports("slow", "tokens", 1, 1001)
+    until(lambda: money.asks("slow").all("x-quota") == ['"tokens-month";over'], "it marks")
+
+    async def put_back(connection: AsyncConnection) -> None:
+        of = quota_passes.c
+        earlier = {"at": of.at - 3600, "due": of.due - 3600}
+        changed = await connection.execute(sa.update(quota_passes).where(of.customer == "slow").values(**earlier))
+        assert changed.rowcount == 1
+
+    changes(money.collector, put_back)
+    until(lambda: money.asks("slow").status == 429, "the grace is over", seconds=30)
+    assert "upgrade is required" in money.asks("slow").json()["detail"]
+    # Who upgrades is served at once.
+    answer = money.collector.send("PUT", "/billing/subscription?customer=slow", {"plan": "standard"})
+    assert answer.status == 200, answer
+    until(lambda: money.asks("slow").status == 200, "an upgrade releases")
+    assert money.edge.limits("slow") == []

@@ -1,9 +1,17 @@
-"""Structured logs on standard error: JSON where a machine reads them, plain where a person does."""
+"""Structured logs on standard error: JSON where a machine reads them, plain where a person does.
 
+Keys of Stripe and secrets of webhooks are in no line, whoever writes it.
+"""
+
+import logging
+import re
 import sys
 from time import monotonic
 
 import structlog
+
+SECRET = re.compile(r"(?<![A-Za-z]{2})(sk|rk|whsec)_[A-Za-z0-9_*+/=]+")
+"""What begins as Stripe's keys and secrets do. One letter may stand before it: that of a newline, as JSON has it."""
 
 
 def configure(process: str) -> None:
@@ -18,16 +26,40 @@ def configure(process: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
+            redacting,
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(process=process)
+    if (others := logging.lastResort) is not None and not any(isinstance(one, Redacting) for one in others.filters):
+        others.addFilter(Redacting())  # What libraries say.
 
 
 def get(**bound: object) -> structlog.typing.FilteringBoundLogger:
     """A logger with these fields on every line."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**bound)
     return logger
+
+
+def redacted(text: str) -> str:
+    """A text without keys of Stripe and secrets of webhooks in it."""
+    return SECRET.sub(lambda match: f"{match[1]}_…", text)
+
+
+def redacting(_: object, __: str, line: structlog.typing.EventDict | str) -> str:
+    """Take them out of a line as it is written."""
+    return redacted(str(line))
+
+
+class Redacting(logging.Filter):
+    """Takes them out of what libraries log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Write the message without them."""
+        record.msg, record.args = redacted(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+        return True
 
 
 REMEMBERED_MAX = 256

@@ -1,4 +1,7 @@
-"""What is said seldom."""
+"""What is said seldom, and what is said never."""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -45,3 +48,28 @@ def test_of_very_many_things_few_are_said_and_none_is_remembered_for_ever(
     clock[0] = 10.0
     seldom.error("refused", "another")
     assert said(capsys) == len(seldom._said) == 1
+
+
+KEYS = ("sk_live_51AbC", "rk_test_9xYz", "whsec_dGhpcyBpcyBhIHNlY3JldA+/==")
+SAYS = """
+import logging, sys
+from edgeproxy import log
+log.configure("try")
+logger = log.get()
+for key in sys.argv[1:]:
+    logger.error(f"denied {key}", given=key, several=[key], lines=f"one\\n{key}")
+    try:
+        raise ValueError(f"no good: {key}")
+    except ValueError as failure:
+        logger.error("failed", exc_info=failure)
+        logging.getLogger("asyncio").error("failed with %s", key, exc_info=failure)
+logger.info("nothing of it", disk_total=5, risk_of="task_7")
+"""
+
+
+def test_keys_of_stripe_and_secrets_of_webhooks_are_in_no_line_whoever_writes_it() -> None:
+    done = subprocess.run([sys.executable, "-c", SAYS, *KEYS], capture_output=True, text=True, check=True)
+    for key in KEYS:
+        assert key.partition("_")[2] not in done.stderr
+        assert done.stderr.count(f"{key.partition('_')[0]}_…") >= 6
+    assert '"disk_total": 5, "risk_of": "task_7"' in done.stderr

@@ -20,12 +20,12 @@ import orjson
 from edgeproxy.billing.rates import Pace
 from edgeproxy.config.billing import KEY_VARIABLE, SECRETS_VARIABLE
 from edgeproxy.config.billing import Stripe as StripeSettings
+from edgeproxy.log import Redacting, redacted
 
 if TYPE_CHECKING:
     import stripe
 
 KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{4,250}")
-SECRET = re.compile(r"\b(sk|rk|whsec)_[A-Za-z0-9_*]+")
 CALL_SECONDS_MAX = 80.0
 """Seconds that an answer may take."""
 LIVE_RATE, TEST_RATE, ENDPOINT_RATE, EVENT_RATE = 100.0, 25.0, 25.0, 1000.0
@@ -257,19 +257,3 @@ def contents(file: Any) -> str:
             return opened.read(16 << 10).strip()
     except (OSError, UnicodeDecodeError) as failure:
         raise Unusable(f"{file} cannot be read: {getattr(failure, 'strerror', None) or 'it is no text'}") from None
-
-
-def redacted(text: str) -> str:
-    """A text without keys of Stripe in it."""
-    return SECRET.sub(lambda match: f"{match[1]}_…", text)
-
-
-class Redacting(logging.Filter):
-    """Takes keys out of what is logged."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Write the message without them."""
-        record.msg, record.args = redacted(record.getMessage()), None
-        if record.exc_info:
-            record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
-        return True

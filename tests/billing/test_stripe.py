@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure, Unusable, redacted, secret_key, webhook_secrets
+from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure, Unusable, secret_key, webhook_secrets
 from edgeproxy.config.billing import Stripe as Settings
+from edgeproxy.log import redacted
 from tests.support.stripe_sandbox import Sandbox
 
 SECRET = "sk_test_abcdefSECRET"

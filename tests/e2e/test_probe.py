@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.probe.money import BOUGHT
 from tests.support.ask import ask
-from tests.support.collector import EDGE, Collector, sha256
+from tests.support.collector import ADMIN, EDGE, Collector, sha256
 from tests.support.customers import UNLIMITED, key_of, people
 from tests.support.edge import Edge
 from tests.support.ports import HOST, Ports
@@ -149,6 +149,46 @@ def test_a_probe_finds_what_costs_nothing_books_that_differ_and_a_purchase_that_
     assert "the request has cost no credits after 2 s" in said["charge"]
     assert "and what is booked comes to" in said["books"]
     assert "is paid, and its credits are not booked after 2 s" in said["purchase"]
+
+
+@pytest.mark.usefixtures("secrets")
+def test_no_secret_of_the_whole_way_is_in_a_log_a_database_a_file_of_the_edge_or_a_process_list(
+    site: Site, tmp_path: Path
+) -> None:
+    """From a request by way of its charge to a purchase, and with a Stripe that refuses the key."""
+    command = [*site.arguments(), "--charge", "--checkout"]
+    site.sandbox.faults({"kind": "refused", "path": "/v1/checkout", "count": 1})
+    environ = {"EDGEPROXY_PROBE_KEY": key_of("probe"), "EDGEPROXY_PROBE_TOKEN": TOKEN}
+    with closing(Ports(1)) as ports:
+        listen = f"{HOST}:{ports.numbers[0]}"
+        log = tmp_path / "probe.log"
+        probe = Process(
+            [sys.executable, "-m", "edgeproxy", *command, "--every", "300ms", "--listen", listen], log, environ=environ
+        )
+        try:
+            until(lambda: "purchase ok" in probe.output, "a purchase is followed to its credits")
+            processes = {
+                pid: Path(f"/proc/{pid}/cmdline").read_bytes()
+                for one in (probe, site.edge.supervisor, site.collector.process, site.sandbox.process)
+                if one is not None
+                for pid in one.family()
+            }
+        finally:
+            site.sandbox.faults()
+            assert probe.stop() == 0, probe.output
+    assert "checkout FAILED" in probe.output
+    assert len(processes) >= 6, "the probe, the supervisor and two workers, the collector, the sandbox"
+    folder = site.collector.database.parent
+    secrets = [KEY, (folder / "secrets").read_text(), key_of("probe"), TOKEN, EDGE, ADMIN]
+    databases = {file.name: file.read_bytes() for file in folder.glob(f"{site.collector.database.name}*")}
+    state = Path(site.edge.settings["state"])
+    kept = {str(file): file.read_bytes() for file in state.rglob("*") if file.is_file()}
+    assert databases
+    assert kept
+    logs = {"edge": site.edge.output, "collector": site.collector.output, "probe": probe.output}
+    places = {**processes, **databases, **kept, **{name: said.encode() for name, said in logs.items()}}
+    found = {(where, secret) for where, content in places.items() for secret in secrets if secret.encode() in content}
+    assert not found
 
 
 @pytest.mark.usefixtures("secrets")

@@ -34,7 +34,7 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.alert_raised("gap")
     metrics.alert_tried("ops", "sent")
     standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
-    billing = Billing(dict.fromkeys(State, 0), 0.0, {"dead": 0}, {"A": 0.0}, True, 100)
+    billing = Billing(dict.fromkeys(State, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100)
     lines = metrics.exposition(True, standing, billing).decode().splitlines()
     names = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
     names = [name for name in names if not name.endswith("_created")]  # When a counter began, as the library adds.

@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from edgeproxy import log
 from edgeproxy.accounts.change import Refused
 from edgeproxy.alerts.alert import Alert, raise_once
-from edgeproxy.billing import charging, invoices, lines, subscriptions, usage
+from edgeproxy.billing import charging, invoices, lines, reconciliations, shadow, subscriptions, usage
 from edgeproxy.billing.charging import Charging
 from edgeproxy.billing.collection.invoice_items import Differs, InvoiceItems
+from edgeproxy.billing.drift import Row
+from edgeproxy.billing.rating import Span
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
@@ -23,6 +25,7 @@ from edgeproxy.database.billing_tables import credit_notes
 from edgeproxy.database.billing_tables import invoices as invoices_table
 from edgeproxy.database.database import Database
 from edgeproxy.database.periodic import do_alone, repeat
+from edgeproxy.database.schema import DAY
 
 JOB = "billing-closing"
 LOOK_SECONDS = 2.0
@@ -153,7 +156,8 @@ class Closing:
                 except (usage.TooMuch, usage.NotKept) as no:
                     await self._hold(connection, draft, str(no), now)
                     continue
-                await invoices.write_lines(connection, draft.id, found)
+                await invoices.write_lines(connection, draft.id, found.lines)
+                await shadow.note(connection, draft.id, found.shadow, now)
         return bool(rows)
 
     # ---- Stripe
@@ -180,8 +184,16 @@ class Closing:
         except Differs as no:
             async with self._database.writing() as connection:
                 await self._hold(connection, row, str(no), now)
+                if no.rows:
+                    period = Span(row.period_start, row.period_end)
+                    await reconciliations.keep(connection, "C", period, no.rows, now)
             return
         async with self._database.writing() as connection:
+            await shadow.charged(connection, row.id, there["subtotal"], now)
+            if row.accepted_why is None:
+                today = int(now) // DAY * DAY
+                both = Row(row.name, "invoice", row.subtotal, there["subtotal"])
+                await reconciliations.tally(connection, "C", Span(today, today + DAY), [both], now)
             await invoices.apply(connection, there)
             if (why := there.get("edgeproxy_refused")) is not None:
                 await invoices.update(connection, row.id, error=why)

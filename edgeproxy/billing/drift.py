@@ -1,6 +1,6 @@
 """How far two books of the same usage may be apart, and what is done about it. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -62,6 +62,10 @@ class Drift(NamedTuple):
         return min(1.0, self.different / self.units) if self.units else 1.0
 
 
+LEVELS = (Level.NONE, Level.WARN, Level.PAGE)
+"""From what is well to what is worst."""
+
+
 def measured(rows: Iterable[Row]) -> Drift:
     """Measure how far these rows are apart."""
     compared = units = different = 0
@@ -79,6 +83,35 @@ def level(kind: Kind, drift: Drift) -> Level:
     if kind in EXACT or drift.different * PAGE_PARTS > drift.units:
         return Level.PAGE
     return Level.WARN if drift.different * WARN_PARTS > drift.units else Level.NONE
+
+
+def by_meter(rows: Iterable[Row]) -> dict[str, Drift]:
+    """Measure each meter by itself, so that none is lost among the units of a larger one."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.meter, []).append(row)
+    return {meter: measured(some) for meter, some in sorted(found.items())}
+
+
+def worst(drifts: Iterable[Drift]) -> Drift:
+    """Return the one with the largest ratio, and of several the one with most rows."""
+    return max(drifts, key=lambda one: (one.ratio, one.compared), default=Drift(0, 0, 0))
+
+
+def highest(kind: Kind, drifts: Iterable[Drift]) -> Level:
+    """Say how bad the worst of these is."""
+    return max((level(kind, one) for one in drifts), key=LEVELS.index, default=Level.NONE)
+
+
+def lasting(rounds: Sequence[Sequence[Row]]) -> list[Row]:
+    """Return the rows of the last time that books were held against each other, with the differences alone that were
+    the same each time: what came in between is mended by the next one.
+    """
+    same = set.intersection(*({(row.customer, row.meter, row.difference) for row in rows} for rows in rounds))
+    return [
+        row if (row.customer, row.meter, row.difference) in same else row._replace(theirs=row.ours)
+        for row in rounds[-1]
+    ]
 
 
 def what_to_do(kind: Kind, row: Row) -> str:

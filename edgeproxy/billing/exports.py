@@ -9,7 +9,8 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
-from edgeproxy.billing import charging, outbox_rows, slices, slicing, told
+from edgeproxy.billing import charging, outbox_rows, reconcile, reconciliations, slices, slicing, told
+from edgeproxy.billing.drift import Row, lasting
 from edgeproxy.billing.exporter import Exporter
 from edgeproxy.billing.meter_events import StripeMeterEvents, meter_of
 from edgeproxy.billing.outbox import Reply
@@ -26,6 +27,8 @@ TOLD_SECONDS = 62 * 86400
 """Seconds after their end in which segments are known: longer than `COMPARED_SECONDS`, so that none seems gone."""
 COMPARED_SECONDS = 60 * 86400
 """Seconds back to which the ledger is held against the outbox."""
+COMPARED_TIMES = 3
+"""Times that it is held against it before a difference is reported: usage that came meanwhile is none."""
 NAMES_SECONDS = 600.0
 """Seconds for which it is taken for known which meters Stripe has."""
 
@@ -81,6 +84,9 @@ class Exports:
         """Send what is due, unless nobody is charged now; return how many rows."""
         if not await self._is_on():
             return 0
+        async with self._database.reading() as connection:
+            if not await outbox_rows.is_waiting(connection):
+                return 0
         await self._name()
         count = 0
         while sent := await self.exporter.step():
@@ -105,10 +111,27 @@ class Exports:
         return count
 
     async def compare(self) -> None:
-        """Hold the ledger against the outbox: what it lacks becomes revisions."""
-        if targets := await self.targets():
+        """Hold the ledger against the outbox: what it lacks becomes revisions, and what differs then is reported."""
+        if not (targets := await self.targets()):
+            return
+        rounds: list[list[Row]] = []
+        while len(rounds) < COMPARED_TIMES:
             now = self._clock()
-            await slicing.compare(self.of, targets, int(now) - COMPARED_SECONDS, now)
+            span, rows = await slicing.compare(self.of, targets, int(now) - COMPARED_SECONDS, now)
+            rounds.append(rows)
+            if not any(row.difference for row in rows):
+                break
+        if span.start < span.end:
+            async with self._database.writing() as connection:
+                await reconciliations.keep(connection, "A", span, lasting(rounds), now)
+
+    async def reconcile(self) -> int:
+        """Hold what was sent against Stripe's sums, each day that is over; return how many. Raises Away."""
+        async with self._database.reading() as connection:
+            if not await outbox_rows.is_any(connection):
+                return 0
+        await self._name()
+        return await reconcile.days(self._database, self.events, self._clock())
 
     async def targets(self) -> Targets:
         """Whose usage Stripe is told."""
@@ -135,10 +158,8 @@ class Exports:
                 self._adapted_at = now
 
     async def _name(self) -> None:
-        """Know customers and meters by what Stripe calls them, where anything is to be sent."""
+        """Know customers and meters by what Stripe calls them."""
         async with self._database.reading() as connection:
-            if not await outbox_rows.is_waiting(connection):
-                return
             self.events.customers = await told.payers(connection)
         if self._clock() - self._named_at >= NAMES_SECONDS:
             self.events.meters = await meters_at(self._stripe)

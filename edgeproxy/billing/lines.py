@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing import changes, invoices, periods, projection, subscriptions, usage
-from edgeproxy.billing.rating import Key, Line, Segment, rate
+from edgeproxy.billing.rating import Key, Line, Segment, rate, total
 from edgeproxy.billing.subscriptions import Loaded
 from edgeproxy.config.models import Meter
 from edgeproxy.database.billing_tables import invoices as invoices_table
@@ -16,6 +16,15 @@ AMOUNT_MAX = 10**15
 """Cents of a line that can be kept: far more than anybody is charged."""
 LATE_SECONDS_MAX = 366 * 86400
 """Seconds for which what comes late of a period is looked for after it."""
+
+
+class Rated(NamedTuple):
+    """What an invoice of a period comes to."""
+
+    lines: list[Line]
+    """What has to be added to what was invoiced before."""
+    shadow: int
+    """Cents by which one rating of all that is known is above what was invoiced before: what the lines come to."""
 
 
 class Upcoming(NamedTuple):
@@ -27,7 +36,7 @@ class Upcoming(NamedTuple):
     """If it goes on as it did in the last days, up to the end of the period; None where that was not asked for."""
 
 
-async def period_lines(connection: AsyncConnection, row: Any, meters: Mapping[str, Meter]) -> list[Line]:
+async def period_lines(connection: AsyncConnection, row: Any, meters: Mapping[str, Meter]) -> Rated:
     """The lines of an invoice of a period, by all that is known now; `meters` are those of the configuration. Raises
     TooMuch and NotKept.
 
@@ -37,7 +46,8 @@ async def period_lines(connection: AsyncConnection, row: Any, meters: Mapping[st
     known = [one for one in loaded.held.segments if one.span.start <= row.period_end]
     over = [one for one in known if one.span.end <= row.period_end]
     quantities, before = await _usage(connection, loaded, known, over, row.period_start, meters)
-    return _rated(known, quantities, before, row.period_start)
+    shadow = total(rate(known, quantities)) - total(before)
+    return Rated(_rated(known, quantities, before, row.period_start), shadow)
 
 
 async def upcoming(

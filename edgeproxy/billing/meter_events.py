@@ -23,6 +23,10 @@ def meter_of(name: str) -> str | None:
     return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
 
 
+class Unlisted(Away):
+    """Stripe has no such customer, or no such meter."""
+
+
 class StripeMeterEvents:
     """Sends events and reads their sums. `customers` and `meters` are Stripe's ids by our names."""
 
@@ -61,11 +65,11 @@ class StripeMeterEvents:
         return Answer(200)
 
     async def counted(self, customer: str, meter: str, span: Span) -> int:
-        """Return the sum of the events in a time of whole minutes; raises Away."""
+        """Return the sum of the events in a time of whole minutes; raises Away, and Unlisted."""
         try:
             of, at = self.meters[meter], self.customers[customer]
         except KeyError as missing:
-            raise Away(f"{missing.args[0]} is not known at Stripe: run edgeproxy billing sync") from None
+            raise Unlisted(f"{missing.args[0]} is not known at Stripe: run edgeproxy billing sync") from None
         try:
             found = await self._stripe.every(SUMMARIES, of, customer=at, start_time=span.start, end_time=span.end)
         except StripeFailure as failure:

@@ -252,6 +252,11 @@ async def is_waiting(connection: AsyncConnection) -> bool:
     return (await connection.execute(one)).first() is not None
 
 
+async def is_any(connection: AsyncConnection) -> bool:
+    """Whether there was ever anything to send."""
+    return (await connection.execute(sa.select(columns.revision).limit(1))).first() is not None
+
+
 async def standing(connection: AsyncConnection) -> Mapping[str, int]:
     """Return how many rows are in each state."""
     counted = await connection.execute(sa.select(columns.state, sa.func.count()).group_by(columns.state))

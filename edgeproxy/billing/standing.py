@@ -6,11 +6,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.billing import charging, outbox_rows, receiver
-from edgeproxy.billing.drift import ABOUT, Drift
+from edgeproxy.billing import charging, outbox_rows, receiver, reconciliations
+from edgeproxy.billing.drift import ABOUT
 from edgeproxy.billing.outbox import State
 from edgeproxy.config.billing import Billing
-from edgeproxy.database.delivery_tables import billing_outbox, reconciliations
+from edgeproxy.database.delivery_tables import billing_outbox
 
 WAITING = (State.READY, State.SENDING, State.UNKNOWN)
 
@@ -24,8 +24,10 @@ class Standing(NamedTuple):
     """Seconds since the end of the oldest slice that Stripe does not have."""
     events: Mapping[str, int]
     """Events of Stripe's, by state."""
-    drift: Mapping[str, float]
-    """By reconciliation, what share of units differed at the last one."""
+    drift: Mapping[tuple[str, str], float]
+    """By reconciliation and meter, what share of units differed lately."""
+    reconciled: Mapping[str, float]
+    """By reconciliation, seconds since the end of the time that it was done for."""
     is_charging: bool | None
     """None where nobody is ever charged, by the configuration."""
     percent: int
@@ -35,18 +37,14 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Sta
     """Return the figures of this moment."""
     oldest = sa.select(sa.func.min(billing_outbox.c.until)).where(billing_outbox.c.state.in_(WAITING))
     waiting = (await connection.execute(oldest)).scalar_one()
-    held = reconciliations.c
-    latest = sa.select(held.kind, sa.func.max(held.at).label("at")).group_by(held.kind).subquery()
-    last = sa.select(held.kind, held.compared, held.units, held.different).join(
-        latest, (latest.c.kind == held.kind) & (latest.c.at == held.at)
-    )
-    drift = {row.kind: Drift(row.compared, row.units, row.different).ratio for row in await connection.execute(last)}
+    done = {kind: await reconciliations.reached(connection, kind) for kind in ABOUT}
     who = await charging.read(connection, billing)
     return Standing(
         await outbox_rows.standing(connection),
         0.0 if waiting is None else max(0.0, now - waiting),
         await receiver.standing(connection),
-        {kind: drift[kind] for kind in ABOUT if kind in drift},
+        await reconciliations.ratios(connection),
+        {kind: now - until for kind, until in done.items() if until is not None},
         None if who.mode == "off" else who.is_on,
         who.percent,
     )

@@ -11,8 +11,18 @@ from typing import NamedTuple
 
 from edgeproxy import log
 from edgeproxy.accounts.change import Refused
-from edgeproxy.billing import charging, dunning, invoices, meter_reports, purchases, reconcile_credits, subscriptions
+from edgeproxy.billing import (
+    charging,
+    dunning,
+    invoices,
+    meter_reports,
+    purchases,
+    reconcile_credits,
+    reconcile_payments,
+    subscriptions,
+)
 from edgeproxy.billing.charging import Charging
+from edgeproxy.billing.exporter import Away
 from edgeproxy.billing.exports import Exports
 from edgeproxy.billing.payloads import Payloads
 from edgeproxy.billing.processor import POLL_SECONDS, Absent, Processor
@@ -33,7 +43,9 @@ UNPAID_SECONDS = 60.0
 BALANCES_SECONDS = 300.0
 """Seconds between two times that credit entries are held against balances."""
 CUT_SECONDS, SEND_SECONDS, DOUBTS_SECONDS, COMPARE_SECONDS = 10.0, 1.0, 600.0, 3600.0
-"""Seconds between two times that slices of usage are fixed, sent, looked up at Stripe, and held against the ledger."""
+"""Seconds between two times that slices of usage are fixed, sent, looked up at Stripe, and held against the ledger and
+Stripe's sums; payments are held against the journal as often.
+"""
 PASSES_SECONDS = 10.0
 """Seconds between two looks for whose grace is over."""
 PLANS_SECONDS = 600.0
@@ -71,8 +83,8 @@ class BillingJobs:
         self._tell = tell
         self._seldom = log.Seldom(60.0)
 
-    def start(self, tasks: Tasks, processor: Processor | None, exports: Exports | None) -> None:
-        """Begin all jobs; events and exports are left alone where there is no way to Stripe."""
+    def start(self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: Exports | None) -> None:
+        """Begin all jobs; events, exports and payments are left alone where there is no way to Stripe."""
         tasks.start("charging", self._every(Job("charging", LOOK_SECONDS, self._follow)))
         books = (
             Job("unpaid", UNPAID_SECONDS, self._dun),
@@ -90,8 +102,12 @@ class BillingJobs:
                 Job("exports", SEND_SECONDS, exports.send),
                 Job("doubts", DOUBTS_SECONDS, exports.settle_doubts),
                 Job("revisions", COMPARE_SECONDS, exports.compare),
+                Job("Stripe's sums", COMPARE_SECONDS, exports.reconcile),
             )
             tasks.start("exports", self._alone("billing-exports", told, exports.begin))
+        if stripe is not None:
+            payments = Job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
+            tasks.start("payments", self._alone("billing-payments", (payments,)))
 
     async def _follow(self) -> None:
         """Do what the file says about charging, and know what holds."""
@@ -137,6 +153,12 @@ class BillingJobs:
             async with self._database.writing() as connection:
                 await reconcile_credits.with_balances(connection, time.time())
 
+    async def _reconcile_payments(self, stripe: Stripe) -> None:
+        """Hold the days that are over of Stripe's payments against the journal."""
+        billing = self._known().billing
+        if billing is not None and billing.mode != "off":
+            await reconcile_payments.days(self._database, stripe, time.time())
+
     async def _alone(
         self, lock: str, jobs: tuple[Job, ...], begin: Callable[[], Awaitable[None]] | None = None
     ) -> None:
@@ -153,4 +175,4 @@ class BillingJobs:
     async def _every(self, job: Job) -> None:
         """Do a job for ever, whatever becomes of it."""
         failed = f"{job.name} could not go on, and is tried again"
-        await repeat(job.seconds, self._seldom, failed, job.work, Absent, StripeFailure)
+        await repeat(job.seconds, self._seldom, failed, job.work, Absent, Away, StripeFailure)

@@ -1,5 +1,7 @@
 """What the metrics of billing are, of its figures."""
 
+from collections.abc import Mapping
+
 from prometheus_client.core import GaugeMetricFamily
 
 from edgeproxy.billing.standing import Standing
@@ -11,12 +13,25 @@ def of_billing(standing: Standing) -> list[GaugeMetricFamily]:
         _labelled("billing_outbox_rows", "Usage on its way to Stripe, by state", "state", standing.rows),
         _one("billing_export_lag_seconds", "Since the end of the oldest slice that Stripe lacks", standing.lag),
         _labelled("billing_webhook_events", "Events of Stripe's, by state", "state", standing.events),
-        _labelled("billing_drift_ratio", "What share differed at the last reconciliation", "kind", standing.drift),
+        _drift(standing.drift),
+        _labelled(
+            "billing_reconciled_seconds",
+            "Since the end of the time for which books were last compared",
+            "kind",
+            standing.reconciled,
+        ),
         _one("billing_rollout_percent", "Percent of customers that are charged", standing.percent),
     ]
     if standing.is_charging is not None:
         found.append(_one("billing_charging", "1 unless charging is stopped", int(standing.is_charging)))
     return found
+
+
+def _drift(ratios: Mapping[tuple[str, str], float]) -> GaugeMetricFamily:
+    made = GaugeMetricFamily("billing_drift_ratio", "What share of units differed lately", labels=["kind", "meter"])
+    for labels, ratio in ratios.items():
+        made.add_metric(labels, ratio)
+    return made
 
 
 def _one(name: str, about: str, value: float) -> GaugeMetricFamily:

@@ -109,6 +109,11 @@ class ReconciliationTold(TypedDict):
     units: int
     different: int
     ratio: float
+    meters: dict[str, float]
+    """The ratio of each meter."""
+    cents: int | None
+    """What the units cost, about; null where they are money themselves."""
+    cents_different: int | None
     level: str
     rows: list[DriftRow]
 

@@ -3,7 +3,7 @@
 Times are Unix seconds where they are of usage, and Unix milliseconds where they are of what was done.
 """
 
-from sqlalchemy import Column, Index, LargeBinary, Table, Text
+from sqlalchemy import Column, ForeignKey, Index, LargeBinary, Table, Text
 
 from edgeproxy.database.schema import INTEGER, metadata
 
@@ -99,7 +99,33 @@ reconciliations = Table(
     Column("different", INTEGER, nullable=False),
     Column("level", Text, nullable=False),
     Column("rows", Text, nullable=False),  # JSON: those that differ, the largest difference first.
+    Column("meters", Text, nullable=False, server_default="{}"),  # JSON: compared, units and different of each.
+    Column("cents", INTEGER),  # What the units cost, about; None where they are money themselves.
+    Column("cents_different", INTEGER),
     Index("reconciliations_kind", "kind", "at"),
+    sqlite_strict=True,
+)
+
+# The shadow log: what each invoice of a period comes to by one rating of all that is known, whoever is charged.
+rated = Table(
+    "rated",
+    metadata,
+    Column("invoice", Text, ForeignKey("invoices.id"), primary_key=True),
+    Column("at", INTEGER, nullable=False),
+    Column("shadow", INTEGER, nullable=False),  # Cents.
+    Column("real", INTEGER),  # What the invoice at Stripe comes to, without tax; None: nothing is charged, or yet.
+    Column("charged_at", INTEGER),
+    Index("rated_at", "at"),
+    sqlite_strict=True,
+)
+
+# How the API of billing answers: a row for each hour, by what all collectors have counted.
+billing_answers = Table(
+    "billing_answers",
+    metadata,
+    Column("hour", INTEGER, primary_key=True, autoincrement=False),
+    Column("requests", INTEGER, nullable=False),
+    Column("errors", INTEGER, nullable=False),  # 500 and above.
     sqlite_strict=True,
 )
 

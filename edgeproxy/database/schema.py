@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0017"
+REVISION = "0019"
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 

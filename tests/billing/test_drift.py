@@ -2,7 +2,21 @@
 
 import pytest
 
-from edgeproxy.billing.drift import ABOUT, ADVICE, Drift, Kind, Level, Row, level, measured, what_to_do
+from edgeproxy.billing.drift import (
+    ABOUT,
+    ADVICE,
+    Drift,
+    Kind,
+    Level,
+    Row,
+    by_meter,
+    highest,
+    lasting,
+    level,
+    measured,
+    what_to_do,
+    worst,
+)
 
 
 def test_differences_do_not_make_up_for_each_other() -> None:
@@ -41,3 +55,22 @@ def test_every_difference_has_its_advice_with_the_number() -> None:
         for theirs in (7, 13):
             assert " 3 " in f" {what_to_do(kind, Row('acme', 'tokens', 10, theirs))} "
         assert what_to_do(kind, Row("acme", "tokens", 10, 10)) == "nothing: they agree"
+
+
+def test_a_small_meter_is_not_lost_among_the_units_of_a_large_one() -> None:
+    rows = [Row("acme", "tokens", 10**9, 10**9), Row("acme", "runs", 1000, 999), Row("bolt", "runs", 4000, 4000)]
+    meters = by_meter(rows)
+    assert meters == {"runs": Drift(2, 5000, 1), "tokens": Drift(1, 10**9, 0)}
+    assert level("B", measured(rows)) is Level.NONE
+    assert highest("B", meters.values()) is Level.WARN
+    assert highest("B", by_meter([Row("acme", "runs", 1, 2), *rows[:2]]).values()) is Level.PAGE
+    assert highest("B", []) is Level.NONE
+    assert worst(meters.values()) == meters["runs"]
+    assert worst([]) == Drift(0, 0, 0)
+
+
+def test_only_what_differs_by_the_same_each_time_is_a_difference() -> None:
+    first = [Row("acme", "tokens", 10, 12), Row("bolt", "tokens", 10, 9), Row("cora", "tokens", 5, 5)]
+    then = [Row("acme", "tokens", 20, 22), Row("bolt", "tokens", 10, 10), Row("cora", "tokens", 6, 5)]
+    assert lasting([first]) == first
+    assert lasting([first, then]) == [then[0], then[1], Row("cora", "tokens", 6, 6)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import stripe as package
 
 from edgeproxy.billing import outbox_rows, reconcile, slicing
@@ -21,6 +22,7 @@ from edgeproxy.billing.slices import Told
 from edgeproxy.billing.slicing import Slicing
 from edgeproxy.billing.stripe import Stripe
 from edgeproxy.config.billing import Stripe as Settings
+from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.ledger.writer import Ledger
@@ -50,11 +52,14 @@ async def made(client: package.StripeClient) -> tuple[dict[str, str], dict[str, 
 def test_the_sandbox_has_each_row_once_whatever_is_lost(tmp_path: Path, own_sandbox: Sandbox, seed: int) -> None:
     customers, meters = own_sandbox.run(made)
     begin = int(time.time()) // 3600 * 3600 - 3 * 3600
-    used = {(name, meter): len(name + meter) for name in CUSTOMERS for meter in METERS}
+    used = {(name, meter): 1000 * len(name + meter) for name in CUSTOMERS for meter in METERS}
     rows = tuple((*pair, "-", value) for pair, value in used.items())
 
     async def soon(_: float) -> None:
         await asyncio.sleep(0.5)
+
+    async def at_once(_: float) -> None:
+        pass
 
     async def play() -> None:
         database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
@@ -90,6 +95,16 @@ def test_the_sandbox_has_each_row_once_whatever_is_lost(tmp_path: Path, own_sand
             assert (drift.units, drift.different, level) == (MINUTES * sum(used.values()), 0, Level.NONE)
             async with database.reading() as connection:
                 assert {row.state for row in await outbox_rows.select(connection)} == {State.CONFIRMED}
+            # Sums that are wrong by so many parts of a meter, divided among its customers.
+            smallest = min(MINUTES * used[name, METERS[0]] for name in CUSTOMERS)
+            for parts, wanted in ((2, Level.WARN), (20, Level.PAGE)):
+                own_sandbox.faults({"kind": "summary_wrong", "by": smallest * parts // 10_000})
+                drift, level = await reconcile.with_stripe(database, events, whole, time.time(), pause=at_once)
+                assert (level, drift.compared) == (wanted, len(used))
+                async with database.reading() as connection:
+                    titles = sa.select(alerts.c.title).where(alerts.c.severity == wanted)
+                    (title,) = (await connection.execute(titles)).scalars()
+                    assert all(f"{name} {meter} +" in title for name, meter in sorted(used)[:5])
         finally:
             await stripe.close()
             await database.close()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeproxy.billing import invoices
+from edgeproxy.billing.drift import Row
 from edgeproxy.billing.payers import payer
 from edgeproxy.billing.periods import name_of
 from edgeproxy.billing.rating import Line, Span
@@ -27,6 +28,11 @@ DRAFT = "draft"
 
 class Differs(Exception):
     """Stripe's draft is not what our rater came to: a sentence for the person who looks at it."""
+
+    def __init__(self, why: str, rows: Sequence[Row] = ()) -> None:
+        super().__init__(why)
+        self.rows = rows
+        """The cents of each line in both, by what the line is of."""
 
 
 class InvoiceItems:
@@ -72,7 +78,7 @@ class InvoiceItems:
             await self._fill(row, there, lines)
             if row.accepted_why is None:
                 there = await self._stripe.call("v1.invoices.retrieve", there["id"])
-                must_agree(there, await self._stripe.every("v1.invoices.line_items.list", there["id"]), lines)
+                must_agree(there, await self._stripe.every("v1.invoices.line_items.list", there["id"]), lines, row.name)
             there = await self._stripe.call(
                 "v1.invoices.finalize_invoice", there["id"], key=step_key(row, "finalize"), auto_advance=False
             )
@@ -170,17 +176,33 @@ def collecting(person: dict[str, Any]) -> dict[str, Any]:
     return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE}
 
 
-def must_agree(there: dict[str, Any], items: Sequence[dict[str, Any]], lines: Sequence[Line]) -> None:
-    """Raise Differs unless Stripe's draft is made of our lines, to the cent."""
+def must_agree(there: dict[str, Any], items: Sequence[dict[str, Any]], lines: Sequence[Line], name: str) -> None:
+    """Raise Differs unless Stripe's draft of a customer, by name, is made of our lines, to the cent."""
     theirs, ours = Counter(item["amount"] for item in items), Counter(line.amount for line in lines)
+    due = sum(line.amount for line in lines)
     if theirs != ours:
         surplus, lack = sorted((theirs - ours).elements()), sorted((ours - theirs).elements())
-        raise Differs(f"Stripe's draft differs from ours: beside the same lines it has {surplus} cents, and not {lack}")
-    due = sum(line.amount for line in lines)
+        why = f"Stripe's draft differs from ours: beside the same lines it has {surplus} cents, and not {lack}"
+        raise Differs(why, compared(name, items, lines))
     if there["subtotal"] != due:
-        raise Differs(f"Stripe's draft has a subtotal of {there['subtotal']} cents, and ours {due}")
+        why = f"Stripe's draft has a subtotal of {there['subtotal']} cents, and ours {due}"
+        raise Differs(why, [Row(name, "subtotal", due, there["subtotal"])])
     tax = (there.get("automatic_tax") or {}).get("enabled")
     if tax and there["automatic_tax"]["status"] != "complete":
         raise Differs(f"Stripe does not know the tax: {there['automatic_tax']['status']}")
     if not tax and there["total"] != due:
-        raise Differs(f"Stripe's draft has a total of {there['total']} cents, and ours {due}")
+        why = f"Stripe's draft has a total of {there['total']} cents, and ours {due}"
+        raise Differs(why, [Row(name, "total", due, there["total"])])
+
+
+def compared(name: str, items: Sequence[dict[str, Any]], lines: Sequence[Line]) -> list[Row]:
+    """The cents of each line of a customer's invoice in both books; what has no line of ours is of no meter."""
+    amounts: dict[str, int] = {}
+    for item in items:
+        position = (item.get("metadata") or {}).get(POSITION, "")
+        amounts[position] = amounts.get(position, 0) + item["amount"]
+    rows = [
+        Row(name, line.meter or line.kind, line.amount, amounts.pop(str(position), 0))
+        for position, line in enumerate(lines)
+    ]
+    return [*rows, *(Row(name, "another line", 0, cents) for cents in amounts.values())]

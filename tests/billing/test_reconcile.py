@@ -1,0 +1,209 @@
+"""The outbox against Stripe's sums: which days are compared, which pairs, and what a difference comes to."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.billing import outbox_rows, reconcile, reconciliations, sampling
+from edgeproxy.billing.drift import Drift, Level, Row
+from edgeproxy.billing.exporter import Away
+from edgeproxy.billing.meter_events import Unlisted
+from edgeproxy.billing.outbox import Answer, State
+from edgeproxy.billing.outbox_rows import new_row
+from edgeproxy.billing.rating import Span
+from edgeproxy.database.alert_tables import alerts
+from edgeproxy.database.database import Database
+from edgeproxy.database.schema import DAY, HOUR
+from tests.support.credited import opened
+
+MONDAY = 20_000 * DAY
+NOON = 12 * HOUR
+
+
+class Sums:
+    """Stripe's sums as a table; each read is noted."""
+
+    skew = 0.0
+
+    def __init__(self, counted: Mapping[tuple[str, str, int], int], fails: int = 0) -> None:
+        self.counted_of = counted
+        self.fails = fails
+        self.reads: list[tuple[str, str, int]] = []
+
+    async def send(self, row: outbox_rows.Row) -> Answer:
+        raise AssertionError
+
+    async def counted(self, customer: str, meter: str, span: Span) -> int:
+        if self.fails:
+            self.fails -= 1
+            raise Away("no answer")
+        self.reads.append((customer, meter, span.start))
+        if customer == "gone":
+            raise Unlisted(customer)
+        return self.counted_of.get((customer, meter, span.start), 0)
+
+
+async def put(database: Database, *rows: tuple[str, str, int, int, State]) -> None:
+    """Have rows in the outbox: customer, meter, slice, value, state."""
+    async with database.writing() as connection:
+        made = [
+            new_row("acct", (name, meter, at, 0), at + HOUR, 0, value)._replace(state=state)
+            for name, meter, at, value, state in rows
+        ]
+        await outbox_rows.put(connection, made, 0)
+
+
+async def at_once(_: float) -> None:
+    """A pause that takes no time."""
+
+
+def play(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
+    async def do() -> None:
+        async with opened(url) as database:
+            await work(database)
+
+    asyncio.run(do())
+
+
+async def kept(database: Database) -> list[dict[str, Any]]:
+    async with database.reading() as connection:
+        return await reconciliations.listing(connection, "B", 100)
+
+
+async def raised(database: Database) -> list[tuple[str, str]]:
+    async with database.reading() as connection:
+        rows = await connection.execute(sa.select(alerts.c.severity, alerts.c.title).order_by(alerts.c.id))
+        return [(row[0], row[1]) for row in rows]
+
+
+def test_each_day_is_compared_once_and_what_is_in_doubt_again(database: str) -> None:
+    async def work(of: Database) -> None:
+        accepted, unknown = State.ACCEPTED, State.UNKNOWN
+        await put(
+            of,
+            ("acme", "tokens", MONDAY + NOON, 500, accepted),
+            ("acme", "tokens", MONDAY + NOON + HOUR, 7, unknown),
+            ("bolt", "tokens", MONDAY, 90, State.WAIVED),
+            ("cora", "calls", MONDAY + DAY, 40, accepted),
+        )
+        stripe = Sums({("acme", "tokens", MONDAY): 500, ("cora", "calls", MONDAY + DAY): 40})
+        early = MONDAY + DAY + 2 * HOUR - 1
+        assert await reconcile.days(of, stripe, early, pause=at_once) == 1, "the day before, which is empty"
+        assert stripe.reads == []
+        assert await reconcile.days(of, stripe, early + 1, pause=at_once) == 1
+        assert await reconcile.days(of, stripe, early + 2, pause=at_once) == 0
+        # The row of which nobody knows whether it was counted was not.
+        assert {row.state for row in await rows_of(of, "acme")} == {State.CONFIRMED, unknown}
+        assert await reconcile.days(of, stripe, MONDAY + 4 * DAY + 2 * HOUR, pause=at_once) == 3
+        assert set(stripe.reads) == {("acme", "tokens", MONDAY), ("cora", "calls", MONDAY + DAY)}
+        assert stripe.reads.count(("acme", "tokens", MONDAY)) == 4, "once for its day, then each day while in doubt"
+        assert [row.state for row in await rows_of(of, "cora")] == [State.CONFIRMED]
+        found = await kept(of)
+        days = {one["since"] for one in found}
+        assert len(days) == 5, "each day has one"
+        assert {one["level"] for one in found} == {"none"}
+        assert await raised(of) == []
+
+    play(database, work)
+
+
+async def rows_of(database: Database, customer: str) -> list[outbox_rows.Row]:
+    async with database.reading() as connection:
+        return await outbox_rows.select(connection, outbox_rows.columns.customer == customer)
+
+
+@pytest.mark.parametrize(("lacking", "severity"), [(0, None), (1, None), (2, "warn"), (10, "warn"), (20, "page")])
+def test_a_difference_is_named_by_customer_and_meter(database: str, lacking: int, severity: str | None) -> None:
+    """Of 10,000 units 2 are 0.02 %, and 20 are 0.2 %."""
+
+    async def work(of: Database) -> None:
+        await put(
+            of,
+            ("acme", "calls", MONDAY, 4_000, State.ACCEPTED),
+            ("bolt", "calls", MONDAY, 6_000, State.ACCEPTED),
+            ("bolt", "tokens", MONDAY, 10**9, State.ACCEPTED),
+        )
+        told = {
+            ("acme", "calls", MONDAY): 4_000,
+            ("bolt", "calls", MONDAY): 6_000 - lacking,
+            ("bolt", "tokens", MONDAY): 10**9,
+        }
+        drift, level = await reconcile.with_stripe(of, Sums(told), Span(MONDAY, MONDAY + DAY), 0, pause=at_once)
+        assert drift == Drift(3, 10**9 + 10_000, lacking)
+        assert level == Level(severity or "none")
+        (one,) = await kept(of)
+        assert one["meters"] == {"calls": lacking / 10_000, "tokens": 0.0}
+        found = await raised(of)
+        if severity is None:
+            assert found == []
+        else:
+            ratio = f"{100 * lacking / 10_000:.4f} %"
+            title = f"The outbox and Stripe's sums are {ratio} apart: bolt calls -{lacking}"
+            assert found == [(severity, title)]
+        if lacking:
+            assert [(row["customer"], row["meter"], row["ours"], row["theirs"]) for row in one["rows"]] == [
+                ("bolt", "calls", 6_000, 6_000 - lacking)
+            ]
+            assert str(lacking) in one["rows"][0]["do"]
+            assert [row.state for row in await rows_of(of, "bolt")] == [State.ACCEPTED, State.CONFIRMED]
+        async with of.reading() as connection:
+            assert (await reconciliations.ratios(connection))["B", "calls"] == lacking / 10_000
+            gate = await reconciliations.drift_since(connection, "B", 0)
+            assert gate == (Drift(2, 10_000, lacking) if lacking else Drift(2, 10_000, 0))
+
+    play(database, work)
+
+
+def test_who_is_not_at_stripe_differs_and_the_others_are_compared(sqlite_database: str) -> None:
+    async def work(of: Database) -> None:
+        await put(of, ("gone", "calls", MONDAY, 5, State.ACCEPTED), ("acme", "calls", MONDAY, 9, State.ACCEPTED))
+        stripe = Sums({("acme", "calls", MONDAY): 9}, fails=2)
+        await reconcile.with_stripe(of, stripe, Span(MONDAY, MONDAY + DAY), 0, pause=at_once)
+        (one,) = await kept(of)
+        assert [(row["customer"], row["theirs"]) for row in one["rows"]] == [("gone", 0)]
+        assert [row.state for row in await rows_of(of, "acme")] == [State.CONFIRMED]
+        stripe.fails = 1000
+        with pytest.raises(Away):
+            await reconcile.with_stripe(of, stripe, Span(MONDAY, MONDAY + DAY), 1, pause=at_once)
+        assert len(await kept(of)) == 1, "nothing is kept of a time that was not compared"
+
+    play(sqlite_database, work)
+
+
+def test_of_more_pairs_than_can_be_read_those_in_doubt_are(
+    sqlite_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "PAIRS_MAX", 3)
+    monkeypatch.setattr(reconcile, "READ_RATE", 1e6)
+
+    async def work(of: Database) -> None:
+        names = [f"customer-{number}" for number in range(40)]
+        rows = [(name, "calls", MONDAY, 1, State.CONFIRMED) for name in names]
+        await put(of, *rows, ("doubtful", "calls", MONDAY, 1, State.ACCEPTED))
+        stripe = Sums({(name, "calls", MONDAY): 1 for name in [*names, "doubtful"]})
+        await reconcile.with_stripe(of, stripe, Span(MONDAY, MONDAY + DAY), 0, pause=at_once)
+        assert ("doubtful", "calls", MONDAY) in stripe.reads
+        assert 1 < len(stripe.reads) < 25
+
+    play(sqlite_database, work)
+
+
+def test_invoices_that_agree_are_one_reconciliation_of_their_day(database: str) -> None:
+    async def work(of: Database) -> None:
+        day = Span(MONDAY, MONDAY + DAY)
+        for name, theirs in (("acme", 100), ("bolt", 200), ("cora", 299), ("dora", 400)):
+            ours = 300 if name == "cora" else theirs
+            async with of.writing() as connection:
+                await reconciliations.tally(connection, "C", day, [Row(name, "invoice", ours, theirs)], MONDAY)
+        async with of.reading() as connection:
+            found = await reconciliations.listing(connection, "C", 10)
+        assert sorted((one["compared"], one["units"], one["level"]) for one in found) == [
+            (1, 300, "page"),
+            (3, 700, "none"),
+        ]
+        assert [severity for severity, _ in await raised(of)] == ["page"]
+
+    play(database, work)

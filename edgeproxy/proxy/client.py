@@ -76,6 +76,7 @@ class Client(asyncio.Protocol):
         "shown",
         "stale",
         "subject",
+        "taken_by",
         "transport",
         "trusted",
         "unsent",
@@ -106,6 +107,8 @@ class Client(asyncio.Protocol):
         """How large the body has to be for its deadline to be put off."""
         self.linger_until = 0.0
         """Until when a closing connection is read at most."""
+        self.taken_by = 0.0
+        """Until when a closing connection may take nothing of what is on its way."""
         self.cut_by = 0.0
         """When the connection is reset at the latest, once that is only put off."""
         self.reading = True
@@ -380,8 +383,8 @@ class Client(asyncio.Protocol):
         if exchange is None:
             self.pause()
         elif exchange.server is not None:
-            if exchange.answered and self.deadline == NEVER:
-                # The answer may be silent for as long as it likes, but not its reader.
+            if exchange.answered and (self.deadline == NEVER or exchange.server.tunnel is None):
+                # How long the answer may be silent is one thing, how long its reader another.
                 self.deadline = monotonic() + self.runtime.snapshot.body_idle
             exchange.server.pause()
 
@@ -417,8 +420,9 @@ class Client(asyncio.Protocol):
             return
         now = monotonic()
         self.unsent = self.underway()
-        waits = self.transport.get_write_buffer_size() > 0
-        self.deadline = now + (self.runtime.snapshot.body_idle if waits else LINGER_SECONDS)
+        # What was written just now is still on its way whoever the client is: that is looked at in a while.
+        self.deadline = now + LINGER_SECONDS
+        self.taken_by = now + self.runtime.snapshot.body_idle
         self.buffer, self.body = b"", None
         if linger and not self.ended and self.transport.can_write_eof():
             if not self.reading:
@@ -476,6 +480,8 @@ class Client(asyncio.Protocol):
         self.deadline = NEVER
         if self.cut_by:
             self.cut_on()
+        elif self.gone and monotonic() < self.taken_by and self.underway():
+            self.deadline = self.taken_by
         elif (self.gone or self.choked) and self.takes():
             # It is slow, but it takes what it is sent.
             self.deadline = monotonic() + self.runtime.snapshot.body_idle

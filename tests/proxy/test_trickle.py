@@ -8,7 +8,7 @@ from edgeproxy.proxy import client as client_module
 from edgeproxy.proxy.client import Client
 from tests.proxy.asking import is_problem
 from tests.support.transcript import Edge, get, head, ok
-from tests.support.wire import Wire, narrow
+from tests.support.wire import PATIENCE, Wire, narrow
 
 UPLOAD = head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 100000")
 CHUNKED = head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked")
@@ -61,15 +61,35 @@ async def test_one_that_takes_an_answer_bit_by_bit_is_cut(edge: Edge) -> None:
     upstream = await edge.upstream.accepts()
     await upstream.gets_request()
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 << 20}"))
-    while not upstream.at_end():
-        try:
-            await upstream.sends_while_taken(b"x" * 0x8000, 1 << 20)
-        except ConnectionError:
-            break
-        if edge.runtime.connections.clients:
-            await client.gets_bytes(1)
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(PATIENCE):
+        while not upstream.at_end():
+            try:
+                await upstream.sends_while_taken(b"x" * 0x8000, 1 << 20)
+            except ConnectionError:
+                break
+            if edge.runtime.connections.clients:
+                await client.gets_bytes(1)
+            await asyncio.sleep(0.005)
     await client.gets_cut()
+
+
+async def test_one_that_rests_is_not_taken_for_an_upstream_that_does(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["timeouts"]["idle"] = "100ms"
+    client = await edge.client(receives=4096)
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    (held,) = edge.runtime.connections.clients
+    assert isinstance(held, Client)
+    answer = ok(b"x" * (16 << 20))
+
+    async def rests() -> bytes:
+        await edge.until(lambda: held.choked)
+        await asyncio.sleep(0.3)
+        return (await client.gets_answer()).body
+
+    _, body = await asyncio.gather(upstream.sends(answer), rests())
+    assert answer.endswith(body)
 
 
 async def test_who_uploads_on_after_an_answer_has_time_to_read_it(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,10 +104,12 @@ async def test_who_uploads_on_after_an_answer_has_time_to_read_it(edge: Edge, mo
 
 
 async def test_who_uploads_on_for_ever_does_not(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "LINGER_SECONDS", 0.1)
     monkeypatch.setattr(client_module, "LINGER_SECONDS_MAX", 0.2)
     client, upstream = await uploads(edge)
     await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
-    while edge.runtime.connections.clients:
-        client.tries(b"x")
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(PATIENCE):
+        while edge.runtime.connections.clients:
+            client.tries(b"x")
+            await asyncio.sleep(0.005)
     assert b"413" in await client.gets_cut()

@@ -1,7 +1,8 @@
 """What is done when: drawn from a seed. Each deed is done at least once where there is time for it.
 
 First everything happens, then for a while only what leaves all processes of the edge alive, so that it can be seen
-what they hold as time goes on, then everything again.
+what they hold as time goes on, then everything again. A short course is the first part alone: nobody could tell in
+some seconds who grows.
 """
 
 import random
@@ -36,11 +37,13 @@ HASTE = 0.5
 """How often a reload comes while a killed worker's successor is still on its way up."""
 PARTS = (0.4, 0.7)
 """Where the calm begins and where it ends, as shares of the whole."""
+WITH_CALM = 100.0
+"""Seconds of a course from which on there is one."""
 
 
 @dataclass
 class Calm:
-    """When no process ended."""
+    """When no process ended; never, where both are 0."""
 
     began: float = 0.0
     ended: float = 0.0
@@ -72,12 +75,15 @@ class Course:
         try:
             begun = monotonic()
             calm, again, end = (begun + share * self._seconds for share in (*PARTS, 1.0))
-            self._several(list(WEIGHTS), calm)
-            self._site.settle()
-            self.calm.began = monotonic()
-            self._several(list(CALM), max(again, self.calm.began + (again - calm)))
-            self.calm.ended = monotonic()
-            self._several(list(WEIGHTS), end, each=False)
+            if self._seconds < WITH_CALM:
+                self._several(list(WEIGHTS), end)
+            else:
+                self._several(list(WEIGHTS), calm)
+                self._site.settle()
+                self.calm.began = monotonic()
+                self._several(list(CALM), max(again, self.calm.began + (again - calm)))
+                self.calm.ended = monotonic()
+                self._several(list(WEIGHTS), end, each=False)
             self._reloads.repair()
             self._site.settle()
         finally:

@@ -196,7 +196,7 @@ class Outcome:
             several_open = self.beside(role)
             if len(several_open) >= SAMPLES and (line := trend(several_open)).growth > DESCRIPTORS:
                 found.append(f"{role}s went from {line.begin:.0f} to {line.end:.0f} descriptors beside connections")
-        if not self.in_calm():
+        if self.calm.ended and not self.in_calm():
             found.append("no process was seen for long enough to say how it grows")
         for pid, several in self.watch.vitals.items():
             largest = max(held.memory for held in several)

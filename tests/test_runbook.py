@@ -34,3 +34,12 @@ def test_alerts_that_the_runbook_names_are_raised_somewhere() -> None:
     named = re.findall(r"`(billing_[a-z_]+)`", RUNBOOK)
     assert named
     assert [name for name in named if f'"{name}"' not in code] == []
+
+
+def test_each_drill_of_the_runbook_is_there_and_each_procedure_has_one() -> None:
+    rows = re.findall(r"^\| (.+?) \| `(tests/[a-z0-9_/]+\.py)` \|$", RUNBOOK, re.MULTILINE)
+    assert [file for _, file in rows if not (ROOT / file).is_file()] == []
+    drilled = " ".join(procedure for procedure, _ in rows).lower()
+    listed = RUNBOOK[RUNBOOK.index("- [How bad is it]") : RUNBOOK.index("## How bad is it")]
+    procedures = {title.lower() for title in re.findall(r"\[([^]]+)\]", listed)} - {"how bad is it", "drills"}
+    assert {title for title in procedures if title.removeprefix("a ").split(" has ")[0] not in drilled} == set()

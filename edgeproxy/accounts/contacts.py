@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import orjson
 import sqlalchemy as sa
 from pydantic import BeforeValidator, WithJsonSchema
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,7 +10,9 @@ from typing_extensions import TypedDict
 
 from edgeproxy.accounts import audit, customers
 from edgeproxy.accounts.audit import Caller, Entry
-from edgeproxy.accounts.models import Body
+from edgeproxy.accounts.change import Refused
+from edgeproxy.accounts.models import Body, CustomerChange
+from edgeproxy.config.collector import Settings
 from edgeproxy.config.pages import MAILBOX, read_mailbox
 from edgeproxy.config.units import wrong
 from edgeproxy.database.page_tables import contacts, sessions, sign_in_links
@@ -31,7 +34,15 @@ def read_contacts(value: object) -> tuple[str, ...]:
     return tuple(sorted({read_mailbox(one).lower() for one in value}))
 
 
+def read_alert_address(value: object) -> str | None:
+    """Read an address, or null."""
+    return None if value is None else read_mailbox(value).lower()
+
+
 EMAILS = {"type": "array", "maxItems": CONTACTS_MAX, "items": {"type": "string", "pattern": f"^{MAILBOX.pattern}$"}}
+
+
+ADDRESS = {"anyOf": [{"type": "string", "pattern": f"^{MAILBOX.pattern}$"}, {"type": "null"}]}
 
 
 class Contacts(Body):
@@ -44,6 +55,19 @@ class ContactsTold(TypedDict):
     """Who may sign in for a customer."""
 
     emails: list[str]
+
+
+class AlertAddress(Body):
+    """Where a customer's own alerts are mailed: to a contact of the customer; null: nowhere."""
+
+    email: Annotated[str | None, BeforeValidator(read_alert_address), WithJsonSchema(ADDRESS)]
+
+
+class AlertAddressTold(TypedDict):
+    """Where a customer's own alerts are mailed, and whether this collector mails any to customers."""
+
+    email: str | None
+    is_mailed: bool
 
 
 def label_of(email: str) -> str:
@@ -76,6 +100,27 @@ async def put(connection: AsyncConnection, caller: Caller, ref: str, said: Conta
         entry = Entry("customer.contacts", owner.name, {"emails": before}, {"emails": after})
         await audit.append(connection, caller, entry)
     return {"emails": after}
+
+
+async def alert_address(connection: AsyncConnection, ref: str) -> str | None:
+    """Return where a customer's own alerts are mailed, by id or name; raises Refused."""
+    owner = await customers.find(connection, ref)
+    return (await customers.alert_addresses(connection, [owner.name])).get(owner.name)
+
+
+async def put_alert_address(
+    connection: AsyncConnection, caller: Caller, ref: str, email: str | None, known: Settings
+) -> None:
+    """Have a customer's own alerts mailed to a contact, or nowhere. Raises Refused: to others nothing is mailed."""
+    owner = await customers.find(connection, ref, lock=True)
+    if email is not None and email not in await listing(connection, owner.id):
+        raise Refused(422, "some fields cannot be used", [("email", "is no contact of the customer")])
+    metadata = orjson.loads(owner.metadata)
+    metadata.pop(customers.ALERT_ADDRESS, None)
+    if email is not None:
+        metadata[customers.ALERT_ADDRESS] = email
+    said = CustomerChange.model_validate({}).model_copy(update={"metadata": metadata})
+    await customers.change(connection, caller, owner.id, said, known)
 
 
 async def customers_of(connection: AsyncConnection, email: str) -> list[str]:

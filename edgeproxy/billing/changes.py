@@ -77,12 +77,13 @@ def changed(held: Held, version: str, plan: Plan, when: When | None, now: float,
     `when` is by default now for what costs more, and when what is paid ends for what costs less.
     """
     last = held.last
-    if held.cancel_at is not None:
-        raise No(409, "the subscription is ending: it can no longer be changed")
     if version == last.version:
-        if held.next_version is None:
+        if held.next_version is None and held.cancel_at is None:
             raise No(409, f"the plan is {version} already")
-        return Change("period_end", last.paid.end, None, None, [])  # The change that was to come is taken back.
+        # The change, or the end, that was to come is taken back.
+        return Change("period_end", last.paid.end, None, None, [])
+    if held.cancel_at is not None:
+        raise No(409, f"the subscription is ending: have it go on first, by a change to {last.version}")
     _must_be_sold(version, plan, last.is_yearly)
     is_upgrade = plan.fee > last.plan.fee
     when = when or ("now" if is_upgrade else "period_end")

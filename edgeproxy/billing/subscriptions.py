@@ -229,7 +229,7 @@ async def change(
     row, held = loaded.row, loaded.held
     must_match(row.version, match)
     done = await planned(connection, loaded, plan, when, known=known, now=now)
-    values: dict[str, Any] = {"next_version": done.next_version}
+    values: dict[str, Any] = {"next_version": done.next_version, "cancel_at": None}
     if done.begun is not None:
         values["plan_version"] = done.begun.version
         await end_segment(connection, row.id, held.last, done.at)

@@ -138,6 +138,7 @@ class Service:
         self.handlers.events.use(settings)
         self.handlers.billing.use(settings)
         self.handlers.quotas.use(settings)
+        self.handlers.contacts.use(settings)
         self.handlers.quarantine.use(settings)
         self.handlers.delivery.use(settings)
         self.handlers.standing.use(settings)

@@ -1,4 +1,4 @@
-"""Operators who sign in with a browser: the authorization code flow of OpenID Connect, with PKCE (RFC 7636).
+"""People who sign in with a browser at an issuer: the authorization code flow of OpenID Connect, with PKCE (RFC 7636).
 
 The browser keeps one secret in a cookie. `state`, `nonce` and the verifier are made of it, so that nothing is kept here
 for whoever begins to sign in and goes away.
@@ -7,43 +7,50 @@ for whoever begins to sign in and goes away.
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
 import jwt
 
 from edgeproxy.collector import auth
-from edgeproxy.collector.callers import Callers
 from edgeproxy.collector.issuer_keys import FETCH_SECONDS_MAX, fetched, read_json
-from edgeproxy.config.operators import Operators, read_issuer
-from edgeproxy.config.pages import Pages
+from edgeproxy.config.operators import read_issuer
 from edgeproxy.pages.api import Denied
-from edgeproxy.pages.sessions import SignedIn
 
-SCOPES = "openid"
 AWAY = "the issuer does not answer as it should: try again later"
 
 
-class CodeFlow:
-    """The flow at the issuer of operators."""
+T = TypeVar("T")
 
-    def __init__(self, callers: Callers, operators: Operators, pages: Pages) -> None:
-        assert pages.client is not None
-        self._callers = callers
-        self._operators = operators
-        self._client = pages.client
-        self._client_secret = pages.client_secret
+
+class Client(NamedTuple):
+    """Whom an issuer knows us as, and what it is asked for."""
+
+    issuer: str
+    id: str
+    secret: str | None
+    scopes: str = "openid"
+    acr: tuple[str, ...] = ()
+    """What shows a second factor, where that is asked for."""
+
+
+class CodeFlow(Generic[T]):
+    """The flow at an issuer; `judge` returns who comes with an ID token, which is verified there, or raises Denied."""
+
+    def __init__(self, client: Client, judge: Callable[[str], Awaitable[T]]) -> None:
+        self._client = client
+        self._judge = judge
 
     async def begin(self, secret: str, back: str, *, again: bool) -> str:
         """Return where the browser goes; raises Denied."""
         said = await self._discovered()
         query = {
             "response_type": "code",
-            "client_id": self._client,
+            "client_id": self._client.id,
             "redirect_uri": back,
-            "scope": SCOPES,
+            "scope": self._client.scopes,
             "state": made_of(secret, "state"),
             "nonce": made_of(secret, "nonce"),
             "code_challenge": challenge(made_of(secret, "verifier")),
@@ -51,34 +58,34 @@ class CodeFlow:
         }
         if again:
             query |= {"prompt": "login", "max_age": "0"}
-            if self._operators.second_factor.acr:
-                query["acr_values"] = " ".join(self._operators.second_factor.acr)
+            if self._client.acr:
+                query["acr_values"] = " ".join(self._client.acr)
         return f"{said['authorization_endpoint']}?{urlencode(query)}"
 
-    async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> SignedIn:
+    async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
         """Return who signed in; raises Denied."""
         if not hmac.compare_digest(query.get("state", "").encode(), made_of(secret, "state").encode()):
             raise Denied(403, "the sign-in was not begun in this browser: begin again")
-        if query.get("iss", self._operators.issuer) != self._operators.issuer:  # RFC 9207
+        if query.get("iss", self._client.issuer) != self._client.issuer:  # RFC 9207
             raise Denied(403, "another issuer answered")
         if "code" not in query:
             raise Denied(403, f"the issuer let nobody sign in: {printable(query.get('error', 'no code'))}")
         token = await self._exchanged(query["code"], made_of(secret, "verifier"), back)
         try:
-            holder = await self._callers.operator(token, self._client)
+            who = await self._judge(token)
         except auth.Denied as no:
             raise Denied(no.status, no.detail, no.actor) from None
         claims = jwt.decode(token, options={"verify_signature": False})  # It was verified just now.
-        if not is_for(claims, self._client):
-            raise Denied(403, "the token was made for another client", holder.label)
+        if not is_for(claims, self._client.id):
+            raise Denied(403, "the token was made for another client")
         if not hmac.compare_digest(str(claims.get("nonce")).encode(), made_of(secret, "nonce").encode()):
-            raise Denied(403, "the token was made for another sign-in", holder.label)
-        return SignedIn(holder.label, holder.roles, None, holder.factor_at)
+            raise Denied(403, "the token was made for another sign-in")
+        return who
 
     async def _discovered(self) -> dict[str, Any]:
         """Return what the issuer says of itself; raises Denied."""
         try:
-            said = await fetched(self._operators.issuer)
+            said = await fetched(self._client.issuer)
             for name in ("authorization_endpoint", "token_endpoint"):
                 read_issuer(str(said.get(name)))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
@@ -90,10 +97,10 @@ class CodeFlow:
         said = await self._discovered()
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": back, "code_verifier": verifier}
         login = None
-        if self._client_secret is None:
-            form["client_id"] = self._client
+        if self._client.secret is None:
+            form["client_id"] = self._client.id
         else:
-            login = aiohttp.BasicAuth(self._client, self._client_secret)
+            login = aiohttp.BasicAuth(self._client.id, self._client.secret)
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
         try:
             async with (

@@ -1,6 +1,6 @@
 """Operators: people who come with a token of their issuer (OpenID Connect), and what it says of them. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jwt
@@ -39,24 +39,7 @@ def operator(secret: str, keys: Mapping[str, jwt.PyJWK], settings: Operators) ->
 
     The algorithm is one of those that are allowed by name, and must be one of the key's kind.
     """
-    named = key_id(secret)
-    key = keys.get(named) if named else next(iter(keys.values())) if len(keys) == 1 else None
-    if key is None:
-        raise invalid("the token is signed by a key that the issuer does not have")
-    try:
-        claims = jwt.decode(
-            secret,
-            key=key.key,
-            algorithms=list(settings.algorithms),
-            audience=settings.audience,
-            issuer=settings.issuer,
-            leeway=LEEWAY_SECONDS,
-            options={"require": NEEDED},
-        )
-    except (jwt.InvalidTokenError, TypeError, ValueError) as error:
-        raise invalid(f"the token is not believed: {error}") from None
-    if not is_written(claims["sub"]):
-        raise invalid(f"the token's sub is not a text of 1 to {SUBJECT_CHARACTERS_MAX} printable characters")
+    claims = believed(secret, keys, settings.issuer, settings.audience, settings.algorithms)
     subject = f"operator:{claims['sub']}"
     roles = roles_of(claims, settings)
     if not roles:
@@ -66,6 +49,31 @@ def operator(secret: str, keys: Mapping[str, jwt.PyJWK], settings: Operators) ->
     if isinstance(at, int | float) and not isinstance(at, bool) and has_factor(claims, settings):
         factor_at = float(at)
     return Holder(subject, roles, is_person=True, factor_at=factor_at)
+
+
+def believed(
+    secret: str, keys: Mapping[str, jwt.PyJWK], issuer: str, audience: str, algorithms: Sequence[str]
+) -> dict[str, Any]:
+    """Return the claims of a token of an issuer that is for `audience`; raises Denied."""
+    named = key_id(secret)
+    key = keys.get(named) if named else next(iter(keys.values())) if len(keys) == 1 else None
+    if key is None:
+        raise invalid("the token is signed by a key that the issuer does not have")
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            secret,
+            key=key.key,
+            algorithms=list(algorithms),
+            audience=audience,
+            issuer=issuer,
+            leeway=LEEWAY_SECONDS,
+            options={"require": NEEDED},
+        )
+    except (jwt.InvalidTokenError, TypeError, ValueError) as error:
+        raise invalid(f"the token is not believed: {error}") from None
+    if not is_written(claims["sub"]):
+        raise invalid(f"the token's sub is not a text of 1 to {SUBJECT_CHARACTERS_MAX} printable characters")
+    return claims
 
 
 def roles_of(claims: Mapping[str, Any], settings: Operators) -> frozenset[str]:

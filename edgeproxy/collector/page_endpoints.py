@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edgeproxy.accounts.contacts import Contacts, ContactsTold
+from edgeproxy.accounts.contacts import AlertAddress, AlertAddressTold, Contacts, ContactsTold
 from edgeproxy.collector.endpoint import ADMIN, OWN, READERS, SUPPORT, Endpoint
 from edgeproxy.collector.handlers.contacts import ContactHandlers
 from edgeproxy.collector.handlers.incidents import IncidentHandlers
@@ -10,6 +10,7 @@ from edgeproxy.collector.models import ChangeQuery
 from edgeproxy.pages.incidents import IncidentNew, IncidentsTold, IncidentTold, IncidentUpdate
 
 CONTACTS = "/v1/customers/{customer}/contacts"
+ALERT_ADDRESS = "/v1/customers/{customer}/alert-address"
 
 
 def page_endpoints(
@@ -28,6 +29,17 @@ def page_endpoints(
             query=ChangeQuery,
             sends=Contacts,
             answers=ContactsTold,
+        ),
+        Endpoint(
+            *("GET", ALERT_ADDRESS, READERS | OWN, contacts.alert_address, "Where a customer's own alerts are mailed."),
+            answers=AlertAddressTold,
+        ),
+        Endpoint(
+            *("PUT", ALERT_ADDRESS, SUPPORT | OWN, contacts.put_alert_address),
+            "Have a customer's own alerts mailed to one of its contacts, or nowhere.",
+            query=ChangeQuery,
+            sends=AlertAddress,
+            answers=AlertAddressTold,
         ),
         Endpoint(
             *("GET", "/v1/incidents", READERS, incidents.incidents, "The incidents of 90 days, the last one first."),

@@ -6,8 +6,9 @@ from aiohttp import web
 
 from edgeproxy import log
 from edgeproxy.collector.app import Service
-from edgeproxy.collector.code_flow import CodeFlow
+from edgeproxy.collector.code_flow import Client, CodeFlow
 from edgeproxy.collector.inside import Inside
+from edgeproxy.collector.judges import OfCustomers, OfOperators
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import is_loopback
 from edgeproxy.database.database import Database
@@ -30,9 +31,15 @@ class PagesService:
         inside = Inside(service, service.endpoints)
         self.site = Site(database, pages, url, inside, lambda: service.settings, lambda: service.billing_message)
         issuer = None
-        if settings.operators is not None:
-            issuer = CodeFlow(service.callers, settings.operators, pages)
-        self._sign_in = SignIn(self.site, issuer)
+        if (known := settings.operators) is not None:
+            assert pages.client is not None
+            client = Client(known.issuer, pages.client, pages.client_secret, acr=known.second_factor.acr)
+            issuer = CodeFlow(client, OfOperators(service.callers, pages.client).judge)
+        customers = None
+        if (theirs := pages.customers) is not None:
+            client = Client(theirs.issuer, theirs.client, theirs.client_secret, "openid email")
+            customers = CodeFlow(client, OfCustomers(theirs).judge)
+        self._sign_in = SignIn(self.site, issuer, customers)
         self._checks = Checks(database, pages.status)
         self._status = Status(database, pages.status, url, self._checks)
 

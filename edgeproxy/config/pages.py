@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
 from edgeproxy.config.models import Address, Name, Sample, Sentence
-from edgeproxy.config.operators import Word
+from edgeproxy.config.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.regions import REGIONS_MAX, read_place
@@ -41,6 +41,19 @@ class SignInMail(Part):
     """Who sends, where the server wants to know."""
     password: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
     """The password of the user."""
+
+
+class CustomerSignIn(Part):
+    """An issuer of OpenID Connect at which customers sign in, beside the links that they are mailed."""
+
+    issuer: Annotated[str, BeforeValidator(read_issuer)]
+    """Who vouches for their e-mail addresses: with `email_verified`, without which nobody is let in."""
+    client: Word
+    """The client id by which they sign in."""
+    client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
+    """The secret of this client; by default it has none."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
+    """How tokens may be signed."""
 
 
 class WatchedRegion(Part):
@@ -77,7 +90,9 @@ class Pages(Part):
     client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
     """The secret of this client; by default it has none."""
     mail: SignInMail | None = None
-    """How customers are sent their links; by default they are not, and cannot sign in."""
+    """How customers are sent their links; by default they are not."""
+    customers: CustomerSignIn | None = None
+    """The issuer at which customers sign in too; by default they sign in by mailed links alone."""
     status: StatusPage = StatusPage()
     """The status page."""
 

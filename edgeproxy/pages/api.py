@@ -1,11 +1,11 @@
 """What pages ask of the collector: all that they show and change goes through its API, by the rights of a session."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
 
-from edgeproxy.pages.sessions import Session, SignedIn
+from edgeproxy.pages.sessions import Session
 
 
 class Told(NamedTuple):
@@ -64,8 +64,11 @@ class Denied(Exception):
         self.actor = actor
 
 
-class Issuer(Protocol):
-    """Where operators sign in: the code flow of OpenID Connect, with PKCE (RFC 7636)."""
+Who = TypeVar("Who", covariant=True)
+
+
+class Issuer(Protocol[Who]):
+    """Where people sign in: the code flow of OpenID Connect, with PKCE (RFC 7636)."""
 
     async def begin(self, secret: str, back: str, *, again: bool) -> str:
         """Return where the browser goes. `secret` stays in the browser's cookie, `back` is where the issuer sends it.
@@ -73,5 +76,5 @@ class Issuer(Protocol):
         With `again` the issuer asks for a second factor anew. Raises Denied.
         """
 
-    async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> SignedIn:
+    async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> Who:
         """Return who signed in, by what the issuer sent the browser back with; raises Denied."""

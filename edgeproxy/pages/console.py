@@ -252,12 +252,17 @@ async def update_incident(visit: Visit) -> web.Response:
 
 
 async def alerts(visit: Visit) -> web.Response:
-    """Show alerts, the latest first, and what became of each on its way."""
+    """Show alerts, and what became of each on its way."""
+    return visit.page("alerts.html", **await some_alerts(visit))
+
+
+async def some_alerts(visit: Visit) -> dict[str, Any]:
+    """Return what a page needs to show alerts, the latest first."""
     query = {"limit": str(ENTRIES_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
     found = await visit.ask("GET", "/v1/alerts", query=query)
-    return visit.page("alerts.html", alerts=found["alerts"], more=str(found.get("next", "")))
+    return {"alerts": found["alerts"], "more": str(found.get("next", ""))}
 
 
 async def replay_alert(visit: Visit) -> web.Response:

@@ -18,6 +18,8 @@ def pages() -> list[Page]:
         ("GET", PLAN, shown),
         ("POST", f"{PLAN}/preview", preview),
         ("POST", PLAN, change),
+        ("POST", f"{PLAN}/end", end),
+        ("POST", f"{PLAN}/keep", keep),
         ("GET", INVOICES, invoices),
         ("GET", f"{INVOICES}/{{invoice}}", invoice),
     )
@@ -59,6 +61,19 @@ async def change(visit: Visit) -> web.Response:
     else:
         await visit.ask("PUT", "/billing/subscription", body=body)
     return visit.go(PLAN, done="plan")
+
+
+async def end(visit: Visit) -> web.Response:
+    """Have the plan end when what is paid ends."""
+    await visit.ask("DELETE", "/billing/subscription", query={"when": "period_end"})
+    return visit.go(PLAN, done="ending")
+
+
+async def keep(visit: Visit) -> web.Response:
+    """Have the plan go on that was to end, or to change."""
+    held = await visit.ask("GET", "/billing/subscription")
+    await visit.ask("PUT", "/billing/subscription", body={"plan": held["plan"]})
+    return visit.go(PLAN, done="kept")
 
 
 def asked(visit: Visit, held: dict[str, Any] | None) -> dict[str, Any]:

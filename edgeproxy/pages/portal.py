@@ -20,7 +20,8 @@ def pages() -> list[Page]:
         ("GET", "/account/limits", limits),
         ("GET", "/account/keys", shown_keys),
         ("POST", "/account/keys", create_key),
-        ("GET", "/account/alerts", console.alerts),
+        ("GET", "/account/alerts", alerts),
+        ("POST", "/account/alerts/address", put_alert_address),
     )
     return [
         *(Page(method, path, "customer", handler) for method, path, handler in own),
@@ -74,3 +75,18 @@ async def shown_keys(visit: Visit) -> web.Response:
 async def create_key(visit: Visit) -> web.Response:
     """Make a key."""
     return await keys.create(visit, visit.customer, "/account/keys")
+
+
+async def alerts(visit: Visit) -> web.Response:
+    """Show alerts, and where they are mailed."""
+    names = {"customer": visit.customer}
+    address = await visit.ask("GET", "/v1/customers/{customer}/alert-address", names=names)
+    contacts = await visit.ask("GET", "/v1/customers/{customer}/contacts", names=names)
+    return visit.page("alerts.html", **await console.some_alerts(visit), address=address, contacts=contacts["emails"])
+
+
+async def put_alert_address(visit: Visit) -> web.Response:
+    """Have alerts mailed to a contact, or nowhere."""
+    names, body = {"customer": visit.customer}, {"email": visit.form.get("email") or None}
+    await visit.ask("PUT", "/v1/customers/{customer}/alert-address", names=names, body=body)
+    return visit.go("/account/alerts", done="changed")

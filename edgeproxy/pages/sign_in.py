@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from typing import Generic, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
@@ -28,13 +29,56 @@ MAILS_MAX = 20
 UNUSABLE = "the link was used already, or has ended: ask for another one"
 
 
+NOT_BEGUN = "the sign-in was not begun here, or took too long: begin again"
+T = TypeVar("T")
+
+
+class Way(Generic[T]):
+    """The way to an issuer and back, to the path `back`; the browser keeps one secret in `cookie` meanwhile."""
+
+    def __init__(self, site: Site, issuer: Issuer[T], cookie: str, back: str) -> None:
+        self._site = site
+        self._issuer = issuer
+        self._cookie = f"{site.prefix}{cookie}"
+        self._back = f"{site.url}{back}"
+
+    async def begin(self, visit: Visit, *, again: bool) -> web.Response:
+        """Send the browser there; raises Fault."""
+        secret = secrets.token_urlsafe(32)
+        try:
+            where = await self._issuer.begin(secret, self._back, again=again)
+        except Denied as no:
+            raise Fault(no.status, no.why) from None
+        answer = visit.go(where)
+        pending = f"{secret}.{within(visit.request.query.get('next', ''))}"
+        self._site.remember(answer, self._cookie, pending, PENDING_SECONDS)
+        return answer
+
+    async def finish(self, visit: Visit) -> tuple[T, str]:
+        """Return who came back, and the path to which they wanted; raises Fault."""
+        secret, _, next_ = visit.request.cookies.get(self._cookie, "").partition(".")
+        if not secret:
+            raise Fault(400, NOT_BEGUN)
+        try:
+            return await self._issuer.finish(secret, self._back, visit.request.query), next_
+        except Denied as no:
+            self._site.api.deny(visit.request, no.actor, no.status, no.why)
+            raise Fault(no.status, no.why) from None
+
+    def forget(self, answer: web.StreamResponse) -> None:
+        """Have the browser keep the secret no longer."""
+        self._site.forget(answer, self._cookie)
+
+
 class SignIn:
     """The pages by which sessions begin and end."""
 
-    def __init__(self, site: Site, issuer: Issuer | None) -> None:
+    def __init__(self, site: Site, issuer: Issuer[SignedIn] | None, customers: Issuer[str] | None = None) -> None:
         self._site = site
-        self._issuer = issuer
-        self._pending = f"{site.prefix}{PENDING_COOKIE}"
+        self._operators = None if issuer is None else Way(site, issuer, PENDING_COOKIE, f"{SIGN_IN}/back")
+        self._customers = None
+        if customers is not None:
+            self._customers = Way(site, customers, f"{PENDING_COOKIE}-customer", f"{SIGN_IN}/customer/back")
         self._mails = Tasks()
         self._under_way = 0
         self._log = log.Seldom(60.0)
@@ -49,6 +93,8 @@ class SignIn:
             Page("POST", f"{SIGN_IN}/link", "anyone", self.by_link),
             Page("GET", f"{SIGN_IN}/operator", "anyone", self.to_issuer),
             Page("GET", f"{SIGN_IN}/back", "anyone", self.from_issuer),
+            Page("GET", f"{SIGN_IN}/customer", "anyone", self.to_customers_issuer),
+            Page("GET", f"{SIGN_IN}/customer/back", "anyone", self.from_customers_issuer),
             Page("POST", "/sign-out", "someone", self.sign_out),
         ]
 
@@ -60,7 +106,8 @@ class SignIn:
         """Show the ways to sign in."""
         return visit.page(
             "sign_in.html",
-            has_issuer=self._issuer is not None,
+            has_issuer=self._operators is not None,
+            has_customers=self._customers is not None,
             has_mail=self._site.settings.mail is not None,
             next=within(visit.request.query.get("next", "")),
         )
@@ -157,36 +204,48 @@ class SignIn:
 
     async def to_issuer(self, visit: Visit) -> web.Response:
         """Send an operator to the issuer; with `again` for a second factor."""
-        if self._issuer is None:
+        if self._operators is None:
             raise Fault(404, "operators sign in by the link that the collector printed when it started")
-        secret = secrets.token_urlsafe(32)
-        is_again = visit.request.query.get("again") == "1"
-        try:
-            where = await self._issuer.begin(secret, self._back, again=is_again)
-        except Denied as no:
-            raise Fault(no.status, no.why) from None
-        answer = visit.go(where)
-        pending = f"{secret}.{within(visit.request.query.get('next', ''))}"
-        self._site.remember(answer, self._pending, pending, PENDING_SECONDS)
-        return answer
+        return await self._operators.begin(visit, again=visit.request.query.get("again") == "1")
 
     async def from_issuer(self, visit: Visit) -> web.Response:
         """Begin the session of an operator who comes back from the issuer."""
-        secret, _, next_ = visit.request.cookies.get(self._pending, "").partition(".")
-        if self._issuer is None or not secret:
-            raise Fault(400, "the sign-in was not begun here, or took too long: begin again")
-        try:
-            who = await self._issuer.finish(secret, self._back, visit.request.query)
-        except Denied as no:
-            self._site.api.deny(visit.request, no.actor, no.status, no.why)
-            raise Fault(no.status, no.why) from None
+        if self._operators is None:
+            raise Fault(400, NOT_BEGUN)
+        who, next_ = await self._operators.finish(visit)
         answer = await self._begin(visit, who, next_)
-        self._site.forget(answer, self._pending)
+        self._operators.forget(answer)
         return answer
 
-    @property
-    def _back(self) -> str:
-        return f"{self._site.url}{SIGN_IN}/back"
+    # ---- customers, at an issuer of theirs
+
+    async def to_customers_issuer(self, visit: Visit) -> web.Response:
+        """Send somebody of a customer to the issuer."""
+        if self._customers is None:
+            raise Fault(404, "customers sign in by a link that is mailed")
+        return await self._customers.begin(visit, again=False)
+
+    async def from_customers_issuer(self, visit: Visit) -> web.Response:
+        """Begin the session of a contact who comes back from the issuer; of several customers, ask for which."""
+        if self._customers is None:
+            raise Fault(400, NOT_BEGUN)
+        email, next_ = await self._customers.finish(visit)
+        label, ways = contacts.label_of(email), []
+        async with self._site.database.writing() as connection:
+            found = await contacts.customers_of(connection, email)
+            if len(found) > 1:
+                links = [Link(label, customer) for customer in found]
+                ways = [await sessions.make_link(connection, link, time.time(), most=None) for link in links]
+        if not found:
+            why = "nobody has this address as a contact: ask whom you buy from"
+            self._site.api.deny(visit.request, label, 403, why)
+            raise Fault(403, why)
+        if ways:
+            answer = visit.page("customers_of.html", email=email, links=list(zip(found, ways, strict=True)))
+        else:
+            answer = await self._begin(visit, SignedIn(label, frozenset({"customer"}), found[0]), next_)
+        self._customers.forget(answer)
+        return answer
 
     # ---- all of them
 

@@ -17,6 +17,8 @@ MESSAGES = {
     "discarded": N_("It is discarded."),
     "told": N_("The status page tells of it."),
     "plan": N_("The plan is changed."),
+    "ending": N_("The plan ends when what is paid ends."),
+    "kept": N_("The plan goes on."),
     "sent": N_("It is on its way again."),
     "deleting": N_("The deletion of the customer has begun."),
     "restored": N_("The deletion is taken back: the customer is served again."),

@@ -93,6 +93,9 @@ def test_there_is_one_immediate_change_in_a_period() -> None:
         changes.changed(again, ENTERPRISE, PLANS[ENTERPRISE], None, NOON + 3600, ())
     later = changes.changed(again, ENTERPRISE, PLANS[ENTERPRISE], "period_end", NOON + 3600, ())
     assert later.next_version == ENTERPRISE
+    ending = of._replace(cancel_at=JANUARY.end)
+    back = changes.changed(ending, FREE, PLANS[FREE], None, NOON, ())
+    assert (back.begun, back.next_version, back.lines) == (None, None, [])
     with pytest.raises(No, match="is ending"):
         changes.changed(again._replace(cancel_at=JANUARY.end), ENTERPRISE, PLANS[ENTERPRISE], None, NOON, ())
 

@@ -71,7 +71,7 @@ def test_there_are_none_unless_they_are_asked_for_and_then_with_defaults() -> No
             "pages.status.regions.eu.url: 'https://eu.example.com/?a' has more than a host and a path, "
             "a URL such as https://eu.api.example.com/beacon",
         ),
-        ("pages: yes", "pages: is not a mapping, its fields are client, client_secret, mail, status, url"),
+        ("pages: yes", "pages: is not a mapping, its fields are client, client_secret, customers, mail, status, url"),
     ],
 )
 def test_what_contradicts_is_said(text: str, expected: str) -> None:

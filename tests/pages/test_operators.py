@@ -1,4 +1,4 @@
-"""Operators who sign in with a browser at a real OpenID provider: code flow, PKCE, roles, a second factor."""
+"""People who sign in with a browser at a real OpenID provider: code flow, PKCE, roles, a second factor; contacts."""
 
 import re
 import sqlite3
@@ -24,9 +24,10 @@ class Stage:
         self.provider = Provider(folder)
         self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
         self.site = f"http://{HOST}:{self.collector.port}"
-        self.provider.start(redirect=f"{self.site}/sign-in/back")
+        self.provider.start(redirect=f"{self.site}/sign-in/back {self.site}/sign-in/customer/back")
         operators = {"issuer": self.provider.issuer, "audience": AUDIENCE, "roles": ROLES}
-        pages = {"client": "console", "client_secret": "secret-of-console"}
+        pages: dict[str, object] = {"client": "console", "client_secret": "secret-of-console"}
+        pages["customers"] = {"issuer": self.provider.issuer, **pages}
         self.collector.settings |= {"operators": operators, "pages": pages}
         self.collector.start()
 
@@ -186,3 +187,33 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         ops.send("/void", why="all of it was one")
         assert invoice()["state"] == "voiding"
         assert "Nothing can be done with it now." in ops.read.text
+
+
+def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: Stage) -> None:
+    contacts = {"emails": ["jane@example.com"]}
+    for name in ("first", "second"):
+        assert stage.collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
+    assert stage.collector.send("PUT", "/v1/customers/first/contacts", contacts).status == 200
+    way = "/sign-in/customer?next=/account/keys"
+    with Visitor(stage.site) as jane, Visitor(stage.site) as mallory, Visitor(stage.site) as nobody:
+        stage.sign_in(jane, "jane", way)
+        assert (jane.status, jane.answer.url.path) == (200, "/account/keys"), " ".join(jane.read.text.split())
+        (entry,) = stage.collector.get("/v1/audit", token="admin-token", actor="contact:jane@example.com").json()[
+            "entries"
+        ]
+        assert (entry["action"], entry["after"]) == ("session.begin", {"customer": "first"})
+        for visitor, person in ((mallory, "mallory"), (nobody, "nobody")):
+            stage.sign_in(visitor, person, way)
+            assert visitor.status == 403
+            visitor.get("/account")
+            assert visitor.answer.url.path == "/sign-in"
+        # Of two customers: asked for which; and no contact any more: signed out.
+        assert stage.collector.send("PUT", "/v1/customers/second/contacts", contacts).status == 200
+        jane.send("/sign-out")
+        jane.get(way)  # At the issuer she is signed in still.
+        assert [form.action for form in jane.read.forms] == ["/sign-in/link"] * 2
+        jane.post("/sign-in/link", jane.read.forms[1].fields)
+        assert "second" in jane.get("/account").text
+        assert stage.collector.send("PUT", "/v1/customers/second/contacts", {"emails": []}).status == 200
+        jane.get("/account")
+        assert jane.answer.url.path == "/sign-in"

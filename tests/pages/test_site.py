@@ -198,6 +198,36 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
         assert f"llm_tokens1,034,567$0.35{1_000_000 + ahead['quantity']:,}" in text
 
 
+def test_a_plan_that_was_to_end_goes_on_when_its_customer_changes_their_mind(stage: PagesStage) -> None:
+    stage.join("fickle")
+    made = stage.collector.send("POST", "/billing/subscription?customer=fickle", {"plan": "standard"}).json()
+    with stage.customer("fickle") as fickle:
+        fickle.get("/account/plan")
+        fickle.send("/account/plan/end")
+        assert "The plan ends when what is paid ends." in fickle.read.text
+        held = stage.collector.get("/billing/subscription", token=ADMIN, customer="fickle").json()
+        assert (held["state"], held["cancel_at"]) == ("active", made["period_end"])
+        fickle.send("/account/plan/keep")
+        held = stage.collector.get("/billing/subscription", token=ADMIN, customer="fickle").json()
+        assert (held["state"], held["cancel_at"], held["plan"]) == ("active", None, made["plan"])
+
+
+def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesStage) -> None:
+    address = "/v1/customers/bolt/alert-address"
+    with stage.customer("bolt") as bolt:
+        bolt.get("/account/alerts")
+        assert "Alerts are mailed to nobody." in bolt.read.text
+        bolt.send("/account/alerts/address", email="bolt@example.com")
+        assert "Alerts are mailed to bolt@example.com." in bolt.read.text
+        assert stage.collector.get(address).json() == {"email": "bolt@example.com", "is_mailed": True}
+        form = bolt.read.form("/account/alerts/address")
+        bolt.post(form.action, {**form.fields, "email": "victim@example.com"})
+        assert bolt.status == 422  # Mail goes to nobody who is no contact.
+        bolt.get("/account/alerts")
+        bolt.send("/account/alerts/address", email="")
+    assert stage.collector.get(address).json()["email"] is None
+
+
 def test_whoever_signs_out_is_out(stage: PagesStage) -> None:
     with stage.customer("bolt") as bolt:
         cookies = dict(bolt.client.cookies)

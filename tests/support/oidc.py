@@ -35,7 +35,10 @@ class Provider:
         return f"http://{HOST}:{self.port}"
 
     def start(self, key_id: str = "first", redirect: str = "") -> "Provider":
-        """Start it with a new key of this name; returns once it answers. The client `console` is sent to `redirect`."""
+        """Start it with a new key of this name; returns once it answers.
+
+        The client `console` is sent to `redirect`, or to one of several with spaces between.
+        """
         assert NODE is not None
         command = [NODE, PROVIDER, MODULES, str(self.port)]
         process = self.process = Process(

@@ -18,6 +18,9 @@ const people = {
   "ops-without-time": () => ({ groups: ["ops"], amr: ["mfa"] }),
   helpdesk: () => ({ groups: ["helpdesk"], amr: ["mfa"], auth_time: now() }),
   stranger: () => ({ groups: ["all"], amr: ["mfa"], auth_time: now() }),
+  jane: () => ({ email: "Jane@example.com", email_verified: true }),
+  mallory: () => ({ email: "jane@example.com", email_verified: false }),
+  nobody: () => ({ email: "nobody@example.com", email_verified: true }),
 };
 const key = (kid) => ({ ...generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey.export({ format: "jwk" }), kid, use: "sig", alg: "RS256" });
 const provider = new Provider(issuer, {
@@ -33,15 +36,15 @@ const provider = new Provider(issuer, {
       client_id: "console",
       client_secret: "secret-of-console",
       grant_types: ["authorization_code"],
-      redirect_uris: [process.env.REDIRECT ?? "http://127.0.0.1/back"],
+      redirect_uris: (process.env.REDIRECT ?? "http://127.0.0.1/back").split(" "),
       response_types: ["code"],
       require_auth_time: true,
     },
   ],
   pkce: { required: () => true },
-  claims: { openid: ["sub", "groups", "amr", "acr"] },
+  claims: { openid: ["sub", "groups", "amr", "acr"], email: ["email", "email_verified"] },
   conformIdTokenClaims: false,
-  findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id, groups: people[id]().groups }) }),
+  findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id, ...people[id]() }) }),
   interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
   cookies: { keys: ["of the tests"] },
   jwks: { keys: [key(process.env.KEY_ID ?? "first")] },
@@ -72,7 +75,7 @@ provider.use(async (ctx, next) => {
   const accountId = new URLSearchParams(sent).get("person");
   const details = await provider.interactionDetails(ctx.req, ctx.res);
   const grant = new provider.Grant({ accountId, clientId: details.params.client_id });
-  grant.addOIDCScope("openid");
+  grant.addOIDCScope("openid email");
   const { amr, acr } = people[accountId]();
   await provider.interactionFinished(ctx.req, ctx.res, {
     login: { accountId, amr, acr },

@@ -54,6 +54,16 @@ class PagesStage:
                 "llm_tokens": {"count": "events", "dimensions": {"model": 10}},
             },
             "billing": self.collector.settings["billing"] | self._paying(folder),
+            "alerts": {
+                "channels": {
+                    "mail": {
+                        "smtp": f"smtp://{HOST}:{self.mailbox.port}",
+                        "from": "edge@example.com",
+                        "to": "ops@example.com",
+                    }
+                },
+                "customers": "mail",
+            },
             "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}},
         }
         self.collector.start()

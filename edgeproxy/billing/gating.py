@@ -1,31 +1,57 @@
-"""The figures that the gates of the roll-out ask for, as far as this database has them."""
+"""The figures that the gates of the roll-out ask for, by what this database has."""
+
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.billing import answers, executive, shadow
 from edgeproxy.billing.charging import Charging
 from edgeproxy.billing.receiver import State
 from edgeproxy.billing.reconciliations import drift_since
 from edgeproxy.billing.rollout import Figures
+from edgeproxy.config.billing import Billing
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.billing_tables import invoices
+from edgeproxy.database.credit_tables import credit_transactions
 from edgeproxy.database.delivery_tables import webhook_events
+from edgeproxy.database.schema import DAY
 
 PAUSE = "pause"
 """The kind of alerts about customers who were paused because their usage was out of the ordinary."""
+UNPAID = "billing_unpaid"
+"""That of alerts about customers who were paused with 402."""
+USUAL_DAYS = 7
+BOOKED_SECONDS = 60
+"""Seconds that a purchase has to be booked in after Stripe has told of it."""
+TRIED = ("charge.succeeded", "charge.failed")
 
 
-async def figures(connection: AsyncConnection, now: Charging, at: float) -> Figures:
-    """Return what is known of the stage that began when so many percent were set; the rest nobody has measured."""
+async def figures(connection: AsyncConnection, now: Charging, at: float, billing: Billing) -> Figures:
+    """Return what is known of the stage that began when so many percent were set. In a transaction that reads one
+    moment.
+    """
     since = now.since
     webhooks, median = await _median(connection, since)
+    compared, different = await shadow.standing(connection, since)
+    tried, succeeded = await _purchases(connection, since, at)
+    requests, errors = await answers.since(connection, since)
     return Figures(
         seconds=at - since,
+        shadow_compared=compared,
+        shadow_different=different,
         calculation_errors=await _count(connection, invoices, invoices.c.state == "held"),
-        drift=await drift_since(connection, "B", since),
+        drift=await drift_since(connection, "B" if billing.collection == "meters" else "C", since),
+        purchases=tried,
+        purchases_succeeded=succeeded,
         webhooks=webhooks,
         webhook_median=median,
-        paused=await _count(connection, alerts, alerts.c.kind == PAUSE, alerts.c.at >= since * 1000),
+        requests=requests,
+        errors=errors,
+        refused=float(await _paused(connection, UNPAID, at - DAY, at)),
+        refused_usually=await _paused(connection, UNPAID, at - (1 + USUAL_DAYS) * DAY, at - DAY) / USUAL_DAYS,
+        margin=await _margin(connection, at, billing),
+        paused=await _paused(connection, PAUSE, since, at),
         closed_runs=await _count(
             connection,
             invoices,
@@ -38,6 +64,43 @@ async def figures(connection: AsyncConnection, now: Charging, at: float) -> Figu
 
 async def _count(connection: AsyncConnection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
     return int((await connection.execute(sa.select(sa.func.count()).select_from(table).where(*where))).scalar_one())
+
+
+async def _paused(connection: AsyncConnection, kind: str, since: float, until: float) -> int:
+    """How many customers were paused in a time, as alerts of this kind tell."""
+    within = (alerts.c.at >= int(since * 1000), alerts.c.at <= int(until * 1000))
+    return await _count(connection, alerts, alerts.c.kind == kind, *within)
+
+
+async def _purchases(connection: AsyncConnection, since: int, at: float) -> tuple[int, int]:
+    """How often somebody tried to pay, and how often that led to a payment and, where credits are bought, to these."""
+    columns = webhook_events.c
+    lately = columns.received >= since * 1000
+    charges = (
+        sa.select(columns.object, sa.func.max(sa.case((columns.type == TRIED[0], 1), else_=0)).label("paid"))
+        .where(columns.type.in_(TRIED), lately)
+        .group_by(columns.object)
+        .subquery()
+    )
+    sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(charges.c.paid), 0)).select_from(charges)
+    tried, paid = (await connection.execute(sums)).one()
+    booked = sa.exists().where(credit_transactions.c.kind == "purchase", credit_transactions.c.source == columns.object)
+    unbooked = await _count(
+        connection,
+        webhook_events,
+        *(columns.type == "checkout.session.completed", columns.state != State.APPLIED, ~booked),
+        *(lately, columns.received < int((at - BOOKED_SECONDS) * 1000)),
+    )
+    return tried, max(0, int(paid) - unbooked)
+
+
+async def _margin(connection: AsyncConnection, at: float, billing: Billing) -> float | None:
+    """The margin of the last day that is over."""
+    if billing.credits is None:
+        return None
+    day = executive.day_of(int(at)) - timedelta(days=1)
+    (yesterday,) = await executive.days(connection, day, day, at, billing.credits.cogs)
+    return yesterday.margin
 
 
 async def _median(connection: AsyncConnection, since: int) -> tuple[int, float | None]:

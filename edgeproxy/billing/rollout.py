@@ -21,7 +21,7 @@ PURCHASE_SHARE_MIN = 0.95
 WEBHOOK_SECONDS_MAX = 45.0
 ERROR_SHARE_MAX = 0.001
 REFUSALS_MAX = 2.0
-"""Answers 402 for each that is usual."""
+"""Customers paused with 402 for each that is usual."""
 
 Mode = Literal["off", "shadow", "live"]
 Stage = Literal["shadow", "few", "many"]
@@ -50,7 +50,7 @@ class Figures:
     shadow_different: int | None = None
     calculation_errors: int | None = None
     drift: Drift | None = None
-    """Between the outbox and Stripe's sums, of this stage."""
+    """Between our books and Stripe's, of this stage: of what was told to its meters, or of invoices."""
     purchases: int | None = None
     purchases_succeeded: int | None = None
     webhooks: int | None = None
@@ -59,9 +59,9 @@ class Figures:
     requests: int | None = None
     errors: int | None = None
     refused: float | None = None
-    """Answers 402 in a day."""
+    """Customers who were paused with 402 in the last day."""
     refused_usually: float | None = None
-    """The same over seven days before."""
+    """The same by day, over seven days before."""
     margin: float | None = None
     """Revenue of a day for each unit of its cost."""
     paused: int | None = None
@@ -149,7 +149,7 @@ def _count(found: int | None) -> tuple[str, bool]:
 
 CLOSED = ("closed invoice runs", "at least 1", _closed)
 CALCULATION = ("errors of calculation", "none", _calculation)
-VARIANCE = ("variance to Stripe's sums", "below 0.01 %", _variance)
+VARIANCE = ("variance to Stripe", "below 0.01 %", _variance)
 
 GATES: Mapping[Stage, Sequence[tuple[str, str, Judge]]] = {
     "shadow": (
@@ -170,7 +170,7 @@ GATES: Mapping[Stage, Sequence[tuple[str, str, Judge]]] = {
     "many": (
         _age(3600, "60 min"),
         ("error rate", "below 0.1 %", _errors),
-        ("answers 402", "at most twice as many as in the last 7 days", _refusals),
+        ("customers paused with 402", "at most twice as many as by day in the 7 days before", _refusals),
         ("daily margin", "above 4 ×", _margin),
         ("customers paused for their usage", "none", _paused),
         CLOSED,

@@ -1,10 +1,11 @@
-"""Commands about charging: `billing rollout`, `stop`, `resume`, `replay`, `webhooks`, `reconciliation`."""
+"""Commands about charging: `billing rollout`, `stop`, `resume`, `replay`, `webhooks`, `reconciliation`, `report`."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
+from edgeproxy.billing.money import usd
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 
 Why = Annotated[str, typer.Option(help="The reason, for the audit log.")]
@@ -66,6 +67,26 @@ def webhooks(
     """List events from Stripe, the latest first."""
     told = Api(collector, ca).call("GET", "/billing/webhooks", state=state)
     table(told["events"], ("id", "type", "object", "state", "attempts", "received", "error"), as_json)
+
+
+def report(
+    period: Annotated[str | None, typer.Option(metavar="DAY", help="The day on which a period begins.")] = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Show what all usage would cost by one rating of it, beside what was charged."""
+    told = Api(collector, ca).call("GET", "/billing/report", period=period)
+    if as_json:
+        show(told, as_json)
+        return
+    for one in told["invoices"]:
+        real = "not charged" if one["real"] is None else usd(one["real"])
+        mark = "" if one["real"] in (None, one["shadow"]) else "  DIFFERS"
+        typer.echo(f"{one['period']} {one['customer']:24} {usd(one['shadow']):>14} {real:>14}{mark}")
+    typer.echo(f"{told['rated']} invoices come to {usd(told['shadow'])}")
+    said = f"{told['charged']} of them, {usd(told['shadow_of_charged'])}, were charged {usd(told['real'])}"
+    typer.echo(f"{said}; {told['different']} differ")
 
 
 def reconciliation(

@@ -130,6 +130,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "stop": billing_delivery.stop,
             "resume": billing_delivery.resume,
             "reconciliation": billing_delivery.reconciliation,
+            "report": billing_delivery.report,
             "webhooks": billing_delivery.webhooks,
             "replay": billing_delivery.replay,
             "accounting": books.accounting,

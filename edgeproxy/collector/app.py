@@ -14,6 +14,7 @@ from edgeproxy import log
 from edgeproxy.accounts import audit, change, customers, keys
 from edgeproxy.accounts.audit import Caller
 from edgeproxy.billing import bought, invoices
+from edgeproxy.billing.answers import Answers
 from edgeproxy.collector import auth, export, openapi
 from edgeproxy.collector.answers import RETRY_LATER, FieldError, Refused, problem
 from edgeproxy.collector.auth import Holder
@@ -116,6 +117,7 @@ class Service:
         self._limits = RequestLimits()
         self.billing_message: str | None = None
         """What customers are told while nobody is charged."""
+        self.answers = Answers()
         self.use(settings)
 
     @property
@@ -222,10 +224,15 @@ class Service:
 
     @web.middleware
     async def _message(self, request: web.Request, handler: Handle) -> web.StreamResponse:
-        """Say in every answer about billing that nobody is charged, where nobody is."""
+        """Say in every answer about billing that nobody is charged, where nobody is; and count these answers."""
+        if not request.path.startswith("/billing/"):
+            return await handler(request)
+        began = time.monotonic()
         told = await handler(request)
-        if self.billing_message is not None and request.path.startswith("/billing/"):
+        if self.billing_message is not None:
             told.headers["X-Billing"] = self.billing_message
+        self.answers.heard(told.status, time.time())
+        self._metrics.billing_answered(told.status, time.monotonic() - began)
         return told
 
     @web.middleware

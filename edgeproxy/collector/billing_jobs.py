@@ -21,6 +21,7 @@ from edgeproxy.billing import (
     reconcile_payments,
     subscriptions,
 )
+from edgeproxy.billing.answers import Answers
 from edgeproxy.billing.charging import Charging
 from edgeproxy.billing.exporter import Away
 from edgeproxy.billing.exports import Exports
@@ -52,6 +53,8 @@ PLANS_SECONDS = 600.0
 """Seconds between two rounds over all who have a plan."""
 PLANS_MAX = 100
 """Subscriptions that are looked at in one transaction."""
+ANSWERS_SECONDS = 60.0
+"""Seconds between two times that answers of the API are added to those of others."""
 STAND_BY_SECONDS = 5.0
 """Seconds after which a collector asks again for a job that another one does."""
 
@@ -75,17 +78,25 @@ def processor_of(settings: Settings, database: Database, stripe: Stripe, applied
 
 
 class BillingJobs:
-    """The jobs of one collector. `known` gives what the file says now; `tell` hears now and then who is charged."""
+    """The jobs of one collector. `known` gives what the file says now; `tell` hears now and then who is charged;
+    `answers` has what the API of billing has answered.
+    """
 
-    def __init__(self, database: Database, known: Callable[[], Settings], tell: Callable[[Charging], None]) -> None:
+    def __init__(
+        self, database: Database, known: Callable[[], Settings], tell: Callable[[Charging], None], answers: Answers
+    ) -> None:
         self._database = database
         self._known = known
         self._tell = tell
+        self._answers = answers
         self._seldom = log.Seldom(60.0)
 
     def start(self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: Exports | None) -> None:
         """Begin all jobs; events, exports and payments are left alone where there is no way to Stripe."""
         tasks.start("charging", self._every(Job("charging", LOOK_SECONDS, self._follow)))
+        tasks.start(
+            "answers", self._every(Job("answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)))
+        )
         books = (
             Job("unpaid", UNPAID_SECONDS, self._dun),
             Job("balances", BALANCES_SECONDS, self._reconcile),

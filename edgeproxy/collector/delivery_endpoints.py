@@ -51,6 +51,13 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
             refuses=(404,),
         ),
         Endpoint(
+            *("GET", "/billing/report", BILLING, delivery.report),
+            "What one rating of all usage comes to, charged or not, beside what was charged.",
+            query=models.ReportQuery,
+            answers=models.ReportTold,
+            refuses=(404,),
+        ),
+        Endpoint(
             *("PUT", "/billing/rollout", BILLING, delivery.change_rollout),
             "Charge more customers, fewer or nobody. A step up is refused while a gate is closed.",
             sends=models.RolloutChange,

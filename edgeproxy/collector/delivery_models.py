@@ -33,6 +33,14 @@ class ReconciliationQuery(Query):
     limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = 30
 
 
+class ReportQuery(Query):
+    """Which invoices."""
+
+    period: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
+    """The day on which the period begins; by default all."""
+    limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = LISTED_MAX
+
+
 class RolloutChange(BaseModel):
     """How the roll-out goes on."""
 
@@ -122,6 +130,36 @@ class ReconciliationsTold(TypedDict):
     """Reconciliations, the latest first."""
 
     reconciliations: list[ReconciliationTold]
+
+
+class RatedTold(TypedDict):
+    """An invoice of a period, in cents without tax."""
+
+    invoice: str
+    customer: str
+    period: str
+    state: str
+    shadow: int
+    """By one rating of all usage."""
+    real: int | None
+    """What was charged; null where nothing was, or not yet."""
+    at: str
+
+
+class ReportTold(TypedDict):
+    """What shadow rated beside what was charged, in cents."""
+
+    rated: int
+    """Invoices."""
+    shadow: int
+    charged: int
+    """Those of them that were charged."""
+    shadow_of_charged: int
+    real: int
+    different: int
+    """Those that were charged by another amount."""
+    invoices: list[RatedTold]
+    """Those that differ first, then the largest."""
 
 
 class GateTold(TypedDict):

@@ -72,6 +72,12 @@ class Metrics:
             buckets=EFFECT_BUCKETS,
             registry=registry,
         )
+        self.billing_requests = Counter(
+            "billing_requests_total", "Answers of the API of billing, by status", ("code",), registry=registry
+        )
+        self.billing_seconds = Histogram(
+            "billing_request_seconds", "Of requests to the API of billing", buckets=BUCKETS, registry=registry
+        )
         self.exports = Counter(
             "billing_export_total", "Meter events sent to Stripe, by what came of them", ("result",), registry=registry
         )
@@ -130,6 +136,11 @@ class Metrics:
         """Set how many deliveries of alerts are outstanding."""
         self.alert_deliveries.labels("due").set(due)
         self.alert_deliveries.labels("dead").set(dead)
+
+    def billing_answered(self, status: int, seconds: float) -> None:
+        """Count an answer of the API of billing."""
+        self.billing_requests.labels(str(status)).inc()
+        self.billing_seconds.observe(seconds)
 
     def exported(self, reply: Reply) -> None:
         """Count a meter event that was sent."""

@@ -9,13 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.accounts import audit
 from edgeproxy.accounts.audit import Entry
 from edgeproxy.accounts.ids import moment, now_ms
-from edgeproxy.billing import charging, gating, receiver, reconciliations, rollout, webhook
+from edgeproxy.billing import charging, gating, receiver, reconciliations, rollout, shadow, webhook
 from edgeproxy.billing.payloads import Payloads
 from edgeproxy.billing.processor import Absent, Processor
 from edgeproxy.billing.receiver import Received
 from edgeproxy.billing.stripe import webhook_secrets
 from edgeproxy.collector.answers import Refused, answer
-from edgeproxy.collector.delivery_models import ReconciliationQuery, RolloutChange, WebhooksQuery
+from edgeproxy.collector.delivery_models import ReconciliationQuery, ReportQuery, RolloutChange, WebhooksQuery
 from edgeproxy.collector.endpoint import Call, Nothing, Query
 from edgeproxy.collector.incoming import body_of
 from edgeproxy.collector.metrics import Metrics
@@ -100,12 +100,19 @@ class DeliveryHandlers:
             found = await reconciliations.listing(connection, call.query.kind, call.query.limit)
         return answer(200, {"reconciliations": found})
 
+    async def report(self, call: Call[ReportQuery, Nothing]) -> web.Response:
+        """Tell what one rating of all usage comes to beside what was charged."""
+        self._must_bill()
+        async with self._database.reading(whole=True) as connection:
+            found = await shadow.report(connection, call.query.period, call.query.limit)
+        return answer(200, found)
+
     async def show_rollout(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell who is charged now, and what the next step up waits for."""
         billing = self._must_bill()
         async with self._database.reading(whole=True) as connection:
             now = await charging.read(connection, billing)
-            figures = await gating.figures(connection, now, time.time())
+            figures = await gating.figures(connection, now, time.time(), billing)
             waivers = await charging.waivers_told(connection, WAIVERS_MAX)
         gates = rollout.gates(now.percent, rollout.PERCENT_MAX, figures)
         return answer(
@@ -143,7 +150,7 @@ class DeliveryHandlers:
         """Go to another percentage, if the gates let that be or somebody forces it; raises Refused."""
         said = call.body
         assert said.percent is not None
-        figures = await gating.figures(connection, now, time.time())
+        figures = await gating.figures(connection, now, time.time(), billing)
         gates = rollout.gates(now.percent, said.percent, figures)
         closed = [gate for gate in gates if not gate.is_open]
         if closed and said.force is None:

@@ -23,7 +23,7 @@ from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.billing_tables import credit_notes
 from edgeproxy.database.billing_tables import invoices as invoices_table
-from edgeproxy.database.database import Database
+from edgeproxy.database.database import LOST, Database
 from edgeproxy.database.periodic import do_alone, repeat
 from edgeproxy.database.schema import DAY
 
@@ -103,16 +103,27 @@ class Closing:
             try:
                 async with self._database.writing() as connection:
                     await subscriptions.roll(connection, number, known=known, now=now)
-            except Refused as no:
+            except LOST:
+                raise
+            except Exception as no:
                 await self._stuck(number, no, now)
         for customer in deleted:
-            async with self._database.writing() as connection:
-                await subscriptions.cancel(connection, subscriptions.RUNNER, customer, "now", known=known, now=now)
+            try:
+                async with self._database.writing() as connection:
+                    await subscriptions.cancel(connection, subscriptions.RUNNER, customer, "now", known=known, now=now)
+            except LOST:
+                raise
+            except Exception as no:
+                await self._stuck(customer, no, now)
         return bool(due or deleted)
 
-    async def _stuck(self, number: str, no: Refused, now: float) -> None:
+    async def _stuck(self, number: str, no: Exception, now: float) -> None:
         """Tell of a subscription whose period cannot end, as with a tier that is gone; the others go on."""
-        why = "; ".join([no.why, *(f"{field}: {fault}" for field, fault in no.faults)])
+        why = repr(no)
+        if isinstance(no, Refused):
+            why = "; ".join([no.why, *(f"{field}: {fault}" for field, fault in no.faults)])
+        else:
+            self._log.error("a fault in the collector", exc_info=no)
         self._seldom.error("the period of a subscription cannot end, and is tried again", why, subscription=number)
         async with self._database.writing() as connection:
             await raise_once(
@@ -146,19 +157,27 @@ class Closing:
         """Write the lines of drafts whose freeze is over, those of earlier periods first."""
         rows = await self._rows(invoices.DRAFT, now, invoices_table.c.closes_at <= now)
         for row in sorted(rows, key=lambda row: row.period_start):
-            async with self._database.writing() as connection:
-                draft = await invoices.find(connection, row.id, lock=True)
-                if draft.state != invoices.DRAFT:
-                    continue
-                await self._database.hold_rollup(connection)  # Else what is rolled up meanwhile counts twice.
-                try:
-                    found = await lines.period_lines(connection, draft, self._settings().meters)
-                except (usage.TooMuch, usage.NotKept) as no:
-                    await self._hold(connection, draft, str(no), now)
-                    continue
-                await invoices.write_lines(connection, draft.id, found.lines)
-                await shadow.note(connection, draft.id, found.shadow, now)
+            try:
+                await self._write_lines(row, now)
+            except LOST:
+                raise
+            except Exception as fault:
+                await self._failed(row, fault, now)
         return bool(rows)
+
+    async def _write_lines(self, row: Any, now: float) -> None:
+        async with self._database.writing() as connection:
+            draft = await invoices.find(connection, row.id, lock=True)
+            if draft.state != invoices.DRAFT:
+                return
+            await self._database.hold_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+            try:
+                found = await lines.period_lines(connection, draft, self._settings().meters)
+            except (usage.TooMuch, usage.NotKept) as no:
+                await self._hold(connection, draft, str(no), now)
+                return
+            await invoices.write_lines(connection, draft.id, found.lines)
+            await shadow.note(connection, draft.id, found.shadow, now)
 
     # ---- Stripe
 
@@ -168,9 +187,9 @@ class Closing:
         charged = []
         for row in closing:
             if not who.bills(row.name):
-                await self._settle(row.id, state=invoices.WAIVED, held_why=f"not charged: mode {billing.mode}")
+                await self._settle(row, state=invoices.WAIVED, held_why=f"not charged: mode {billing.mode}")
             elif row.stripe_id is None and not row.total:
-                await self._settle(row.id, state=invoices.PAID)  # Nothing is to be paid.
+                await self._settle(row, state=invoices.PAID)  # Nothing is to be paid.
             else:
                 charged.append(row)
         await self._each(charged, lambda row: self._close(row, billing, now), now)
@@ -183,7 +202,8 @@ class Closing:
             there = await self._collection.close(row, billing)
         except Differs as no:
             async with self._database.writing() as connection:
-                await self._hold(connection, row, str(no), now)
+                if await _is_as_it_was(connection, row):
+                    await self._hold(connection, row, str(no), now)
                 if no.rows:
                     period = Span(row.period_start, row.period_end)
                     await reconciliations.keep(connection, "C", period, no.rows, now)
@@ -201,9 +221,9 @@ class Closing:
     async def _void(self, row: Any) -> None:
         there = await self._collection.void(row)
         if there is not None and there["status"] != "void":
-            await self._settle(row.id, state=invoices.AT_STRIPE[there["status"]], error="it was settled before")
+            await self._settle(row, state=invoices.AT_STRIPE[there["status"]], error="it was settled before")
         else:
-            await self._settle(row.id, state=invoices.VOID, error=None)
+            await self._settle(row, state=invoices.VOID, error=None)
 
     async def _credit(self, now: float) -> bool:
         """Make the credit notes that somebody asked for."""
@@ -243,6 +263,10 @@ class Closing:
                         await do(row)
                     except StripeFailure as failure:
                         await self._put_off(row, failure, now)
+                    except LOST:
+                        raise
+                    except Exception as fault:
+                        await self._failed(row, fault, now)
 
         await asyncio.gather(*map(one_by_one, by_customer.values()))
 
@@ -253,19 +277,31 @@ class Closing:
             self._seldom.error("Stripe takes no calls with this key", str(failure))
             return
         async with self._database.writing() as connection:
+            if not await _is_as_it_was(connection, row):
+                return  # Somebody has decided something else meanwhile.
             if failure.outcome is Outcome.REFUSED:
                 await self._hold(connection, row, f"Stripe refuses: {failure}", now)
                 return
-            failures = row.failures + 1
-            values: dict[str, Any] = {
-                "failures": failures,
-                "try_at": int(now) + RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1],
-                "error": str(failure),
-            }
-            if failure.outcome in (Outcome.FAILED, Outcome.REUSED):
-                values["tries"] = row.tries + 1
-            await invoices.update(connection, row.id, **values)
+            again = {"tries": row.tries + 1} if failure.outcome in (Outcome.FAILED, Outcome.REUSED) else {}
+            await invoices.update(connection, row.id, **_later(row, now), error=str(failure), **again)
         self._seldom.error("a call of Stripe failed, and is tried again", str(failure), invoice=row.id)
+
+    async def _failed(self, row: Any, fault: Exception, now: float) -> None:
+        """Put an invoice off that nobody foresaw would fail, and tell people; the others go on."""
+        self._log.error("a fault in the collector", invoice=row.id, exc_info=fault)
+        async with self._database.writing() as connection:
+            if not await _is_as_it_was(connection, row):
+                return
+            await invoices.update(connection, row.id, **_later(row, now), error=repr(fault))
+            alert = Alert(
+                key=f"invoice-failed:{row.id}",
+                kind="invoice_failed",
+                severity="page",
+                title=f"The invoice of {row.name} for {row.period} fails, and is tried again: {fault!r}",
+                details={"invoice": row.id, "why": repr(fault)},
+                at=now,
+            )
+            await raise_once(connection, alert)
 
     async def _hold(self, connection: Any, row: Any, why: str, now: float) -> None:
         """Leave an invoice for a person to look at."""
@@ -283,12 +319,26 @@ class Closing:
         )
         self._log.error("an invoice is held", invoice=row.id, customer=row.name, why=why)
 
-    async def _settle(self, number: str, **values: Any) -> None:
+    async def _settle(self, row: Any, **values: Any) -> None:
+        """Write what became of an invoice, unless somebody has decided something else meanwhile."""
         async with self._database.writing() as connection:
-            await invoices.update(connection, number, **values)
+            if await _is_as_it_was(connection, row):
+                await invoices.update(connection, row.id, **values)
 
     async def _rows(self, state: str, now: float, *also: sa.ColumnElement[bool]) -> list[Any]:
         """Invoices in a state that are to be taken up now, the oldest first."""
         wanted = invoices.selected().where(invoices_table.c.state == state, invoices_table.c.try_at <= now, *also)
         async with self._database.reading() as connection:
             return list((await connection.execute(wanted.order_by(invoices_table.c.id).limit(PAGE))).all())
+
+
+async def _is_as_it_was(connection: Any, row: Any) -> bool:
+    """Whether an invoice is in the state in which this row has it; nobody changes it until the transaction ends."""
+    there = await invoices.find(connection, row.id, lock=True)
+    return (there.state, there.tries) == (row.state, row.tries)
+
+
+def _later(row: Any, now: float) -> dict[str, Any]:
+    """When an invoice is tried again that has failed once more."""
+    failures = row.failures + 1
+    return {"failures": failures, "try_at": int(now) + RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]}

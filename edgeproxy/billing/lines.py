@@ -45,9 +45,12 @@ async def period_lines(connection: AsyncConnection, row: Any, meters: Mapping[st
     loaded = await subscriptions.of_id(connection, row.subscription)
     known = [one for one in loaded.held.segments if one.span.start <= row.period_end]
     over = [one for one in known if one.span.end <= row.period_end]
-    quantities, before = await _usage(connection, loaded, known, over, row.period_start, meters)
+    is_accepted = row.accepted_why is not None
+    quantities, before = await _usage(
+        connection, loaded, known, over, row.period_start, meters, is_accepted=is_accepted
+    )
     shadow = total(rate(known, quantities)) - total(before)
-    return Rated(_rated(known, quantities, before, row.period_start), shadow)
+    return Rated(_rated(known, quantities, before, row.period_start, is_accepted=is_accepted), shadow)
 
 
 async def upcoming(
@@ -102,33 +105,46 @@ async def _usage(
     over: Sequence[Segment],
     period_start: int,
     meters: Mapping[str, Meter],
+    *,
+    is_accepted: bool = False,
 ) -> tuple[dict[Key, int], list[Line]]:
-    """What was used of the segments that are `over`, and the lines that are invoiced of these and of `known` ones."""
+    """What was used of the segments that are `over`, and the lines that are invoiced of these and of `known` ones.
+
+    What cannot be billed is an error in the first invoice that it is on, unless somebody has accepted that one; others
+    leave it as it was invoiced.
+    """
     invoiced = await invoices.lines_of_subscription(connection, loaded.row.id)
     quantities: dict[Key, int] = {}
-    asked: set[int] = set()
     terms = usage.Terms(meters, loaded.held.anchor)
     for segment in over:
         if segment.span.start < period_start - LATE_SECONDS_MAX:
             continue
+        leaves_out = is_accepted or segment.span.end <= period_start
         try:
-            quantities |= await usage.quantities(connection, loaded.customer.name, known, segment, terms)
+            quantities |= await usage.quantities(
+                connection, loaded.customer.name, known, segment, terms, leaves_out=leaves_out
+            )
         except usage.NotKept:
-            if segment.span.end > period_start:
+            if not leaves_out:
                 raise  # It was never invoiced.
-            continue  # It stays as it was invoiced.
-        asked.add(segment.span.start)
     # A change after the period was invoiced at once: its fees are of a segment that this invoice knows nothing of.
-    starts = {segment.span.start for segment in known}
-    return quantities, [line for line in invoiced if line.segment.start in (asked if line.meter else starts)]
+    known_of = {(segment.span.start, "") for segment in known} | {(key.segment.start, key.meter) for key in quantities}
+    return quantities, [line for line in invoiced if (line.segment.start, line.meter) in known_of]
 
 
 def _rated(
-    known: Sequence[Segment], quantities: Mapping[Key, int], before: Iterable[Line], period_start: int
+    known: Sequence[Segment],
+    quantities: Mapping[Key, int],
+    before: Iterable[Line],
+    period_start: int,
+    *,
+    is_accepted: bool = False,
 ) -> list[Line]:
     """The lines that come to those `before`: fees of all `known` segments, and usage."""
-    found = rate(known, quantities, before)
-    for line in found:
-        if abs(line.amount) > AMOUNT_MAX:
+    found = []
+    for line in rate(known, quantities, before):
+        if abs(line.amount) <= AMOUNT_MAX:
+            found.append(line)
+        elif line.segment.end > period_start and not is_accepted:
             raise usage.TooMuch(f"{line.quantity} of {line.meter} come to more than can be charged")
     return [line._replace(kind="late") if line.meter and line.segment.end <= period_start else line for line in found]

@@ -38,12 +38,18 @@ class NotKept(Exception):
 
 
 async def quantities(
-    connection: AsyncConnection, customer: str, segments: Sequence[Segment], of: Segment, terms: Terms
+    connection: AsyncConnection,
+    customer: str,
+    segments: Sequence[Segment],
+    of: Segment,
+    terms: Terms,
+    *,
+    leaves_out: bool = False,
 ) -> dict[Key, int]:
     """Return what a customer, by name, used in a segment of what its plan bills; `segments` are the subscription's.
 
     What was used while nobody was charged is left out of sums. A meter that was not used is there with 0. The
-    connection reads one moment. Raises TooMuch and NotKept.
+    connection reads one moment. Raises TooMuch, unless what cannot be billed is left out, and NotKept.
     """
     found: dict[Key, int] = {}
     summed = await counts(connection, customer, of.span)
@@ -70,6 +76,9 @@ async def quantities(
             values = {OTHER: 0, **await _read(connection, customer, meter, span, read_as, by)}
             if aggregate == "average":  # Of all seconds of the period, rounded once.
                 values = {value: n // (period.end - period.start) for value, n in values.items()}
+        most = max(values.values(), key=abs)
+        if abs(most) > QUANTITY_MAX and leaves_out:
+            continue
         for value, quantity in values.items():
             if abs(quantity) > QUANTITY_MAX:
                 raise TooMuch(f"{quantity} of {meter} were counted, and {QUANTITY_MAX} can be billed")

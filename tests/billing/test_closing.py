@@ -13,6 +13,7 @@ from edgeproxy.accounts.change import Refused
 from edgeproxy.billing import invoices, lines, subscriptions
 from edgeproxy.billing.closing import Closing
 from edgeproxy.billing.invoices import InvoiceTold
+from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.billing_tables import invoices as table
 from edgeproxy.database.schema import rollup
@@ -270,6 +271,7 @@ def test_what_nobody_could_pay_is_held(stripe_sandbox: Sandbox, tmp_path: Path) 
             await of.customer("minus", "standard", now=JANUARY)
             await of.customer("vast", "standard", now=JANUARY)
             await of.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
+            await of.use("vast", {"llm_tokens": 5}, at=NOON)
             for minute in range(3):  # A minute holds no more.
                 await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
             async with of.database.reading(whole=True) as connection:
@@ -281,6 +283,15 @@ def test_what_nobody_could_pay_is_held(stripe_sandbox: Sandbox, tmp_path: Path) 
             vast = (await told(of, "vast"))["2027-01-01 period"]
             assert (vast["state"], vast["lines"]) == ("held", [])
             assert "can be billed" in str(vast["held_why"])
+            # Once somebody accepts it, what can be billed is; and no later invoice is held for it again.
+            async with of.database.writing() as connection:
+                again = {"state": "draft", "accepted_why": "a meter gone wrong", "try_at": 0}
+                await invoices.update(connection, vast["id"], **again)
+            await run(closing, FEBRUARY + FREEZE + 5, MARCH, MARCH + FREEZE)
+            found = await told(of, "vast")
+            assert [found[f"2027-0{month}-01 period"]["state"] for month in (1, 2)] == ["open", "open"]
+            assert [amounts(found[f"2027-0{month}-01 period"])[0] for month in (1, 2)] == [9900, 9900]
+            assert {line["meter"] for line in found["2027-01-01 period"]["lines"]} == {None, "llm_tokens"}
 
     asyncio.run(work())
 
@@ -357,5 +368,114 @@ def test_a_month_whose_minutes_are_gone_is_held_and_not_free(stripe_sandbox: San
             found = (await told(of, "acme"))["2027-01-01 period"]
             assert (found["state"], found["lines"]) == ("held", [])
             assert "not kept any more" in str(found["held_why"])
+
+    asyncio.run(work())
+
+
+def test_a_total_below_zero_is_credit_for_the_next_invoice(stripe_sandbox: Sandbox, tmp_path: Path) -> None:
+    """As Stripe does it: the invoice is paid, and what it gives back is the customer's balance there."""
+
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            await of.customer("back", "standard", now=JANUARY)
+            await of.use("back", {"agent_executions": 6000}, at=NOON)
+            await run(closing, FEBRUARY, FEBRUARY + FREEZE)
+            assert (await told(of, "back"))["2027-01-01 period"]["total"] == 9900 + 10_000
+            await of.use("back", {"agent_executions": -1000}, at=NOON + 60)
+            async with of.database.writing() as connection:
+                await subscriptions.cancel(connection, CALLER, "back", "period_end", known=of.known, now=FEBRUARY + 60)
+            await run(closing, MARCH, MARCH + FREEZE)
+            last = (await told(of, "back"))["2027-02-01 period"]
+            assert (last["state"], last["total"]) == ("paid", -10_000)
+
+    asyncio.run(work())
+    totals = sorted((one["total"], one["status"], one["amount_due"]) for one in at_stripe(stripe_sandbox, "back"))
+    assert totals[0] == (-10_000, "paid", 0)
+    assert customer_at_stripe(stripe_sandbox, "back")["balance"] == -10_000
+
+
+def customer_at_stripe(sandbox: Sandbox, name: str) -> dict[str, Any]:
+    async def look(client: Any) -> dict[str, Any]:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        (found,) = [one.to_dict() for one in everybody.data if one.name == name]
+        return dict(found)
+
+    return sandbox.run(look)
+
+
+def test_an_invoice_that_fails_as_nobody_foresaw_holds_nobody_up(
+    stripe_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    period_lines, roll = lines.period_lines, subscriptions.roll
+
+    async def fails(connection: Any, row: Any, meters: Any) -> Any:
+        if row.name == "odd":
+            raise ZeroDivisionError
+        return await period_lines(connection, row, meters)
+
+    async def sticks(connection: Any, number: str, **how: Any) -> bool:
+        loaded = await subscriptions.of_id(connection, number)
+        if loaded.customer.name == "stuck":
+            raise ZeroDivisionError
+        return await roll(connection, number, **how)
+
+    class Faulty(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name == "v1.invoice_items.create" and params["customer"] in broken:
+                raise ZeroDivisionError
+            return await super().call(name, *ids, key=key, **params)
+
+    broken: set[str] = set()
+
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url, Faulty) as (of, closing):
+            for name in ("odd", "stuck", "breaks", "goes-on"):
+                await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 60)
+            broken.add((await asyncio.to_thread(customer_at_stripe, stripe_sandbox, "breaks"))["id"])
+            monkeypatch.setattr(lines, "period_lines", fails)
+            monkeypatch.setattr(subscriptions, "roll", sticks)
+            await run(closing, FEBRUARY, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 1)
+            states = {name: await told(of, name) for name in ("odd", "breaks", "goes-on")}
+            found = {name: one["2027-01-01 period"]["state"] for name, one in states.items()}
+            assert found == {"odd": "draft", "breaks": "closing", "goes-on": "open"}
+            assert "2027-01-01 period" not in await told(of, "stuck")
+            async with of.database.reading() as connection:
+                kinds = sorted((await connection.execute(sa.select(alerts.c.kind))).scalars())
+            assert kinds == ["billing_stuck", "invoice_failed", "invoice_failed"]
+            monkeypatch.undo()
+            broken.clear()
+            await run(closing, FEBRUARY + FREEZE + 60, FEBRUARY + 2 * FREEZE, FEBRUARY + 2 * FREEZE + 1)
+            for name in ("odd", "stuck", "breaks"):
+                assert (await told(of, name))["2027-01-01 period"]["state"] == "open"
+
+    asyncio.run(work())
+
+
+def test_what_a_person_decides_during_a_call_is_not_undone_by_what_becomes_of_it(
+    stripe_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    decided: list[Any] = []
+
+    class Slow(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name == "v1.invoices.finalize_invoice" and decided:
+                await decided.pop()()
+                raise StripeFailure(Outcome.REFUSED, "no")
+            return await super().call(name, *ids, key=key, **params)
+
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url, Slow) as (of, closing):
+            await of.customer("torn", "standard", now=JANUARY)
+            await run(closing, JANUARY + 60, FEBRUARY)
+            number = (await told(of, "torn"))["2027-01-01 period"]["id"]
+
+            async def void() -> None:
+                async with of.database.writing() as connection:
+                    await invoices.update(connection, number, state=invoices.VOIDING, tries=1)
+
+            decided.append(void)
+            await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 5)
+            assert (await told(of, "torn"))["2027-01-01 period"]["state"] == "void"
 
     asyncio.run(work())

@@ -234,9 +234,27 @@ def faults(tree: Table) -> Iterator[Fault]:
                 yield Fault((*path, bound), "binds those who ship usage", "write it beside role: edge, or leave it out")
 
 
+ADDABLE = ("sum", "average")
+"""What of a meter is, over all values of a dimension, the sum of what it is for each."""
+PERIOD_SECONDS_MAX = 31 * DAY_SECONDS
+
+
 def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fault]:
-    """Find plans whose tier is not there. A collector need not know tiers: one that knows none leaves them to edges."""
+    """Find plans whose tier is not there, or whose prices come to nothing that adds up, and usage that is kept for less
+    long than invoices need. A collector need not know tiers: one that knows none leaves them to edges."""
+    billing, kept = written.billing, written.retention.minutes
+    needed = 0.0 if billing is None or billing.mode == "off" else PERIOD_SECONDS_MAX + billing.freeze
+    if kept is not None and kept < needed:
+        days = -int(-needed // DAY_SECONDS)
+        what = "is shorter than invoices need: a month and the freeze after it"
+        yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
     for version, plan in plans.items():
+        for name, price in plan.meters.items():
+            aggregate = written.meters[name].aggregate if name in written.meters else "sum"
+            if price.by is not None and aggregate not in ADDABLE:
+                by = price.by.dimension
+                what = f"has {version}, with prices of {name} by {by}, whose {aggregate} does not add up"
+                yield Fault(("billing", "plans"), what, "give it one price, or count a sum")
         tier = tier_of(version, plan)
         if written.tiers and tier not in written.tiers:
             hint = suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")

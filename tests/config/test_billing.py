@@ -49,6 +49,29 @@ def test_plans_have_a_tier_that_is_there_where_tiers_are_known(tmp_path: Path) -
         load(tmp_path, {}, tiers={"gold": {}})
 
 
+BY_MODEL = "included: 10, price: '1', by: {dimension: model, prices: {m1: '2'}}"
+
+
+@pytest.mark.parametrize("aggregate", ["sum", "average", "max", "unique"])
+def test_prices_by_dimension_are_of_what_adds_up(tmp_path: Path, aggregate: str) -> None:
+    meters = {"calls": {"count": "events", "aggregate": aggregate, "dimensions": {"model": 10}}}
+    plans = PLANS.replace("included: 10, price: '0.01'", BY_MODEL)
+    if aggregate in ("sum", "average"):
+        assert load(tmp_path, {}, plans, meters=meters).plans
+        return
+    with pytest.raises(ConfigErrors, match=f"prices of calls by model, whose {aggregate} does not add up"):
+        load(tmp_path, {}, plans, meters=meters)
+
+
+def test_minutes_are_kept_until_invoices_are_closed(tmp_path: Path) -> None:
+    for mode, days, is_taken in (("live", 33, True), ("live", 32, False), ("shadow", 20, False), ("off", 20, True)):
+        if is_taken:
+            load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
+        else:
+            with pytest.raises(ConfigErrors, match=r"retention.minutes: is shorter than .*, keep minutes for 33day"):
+                load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
+
+
 @pytest.mark.parametrize(
     ("stripe", "what"),
     [

@@ -38,8 +38,9 @@ def written(dimensions: Mapping[str, str]) -> str:
     return orjson.dumps(dimensions, option=orjson.OPT_SORT_KEYS).decode() if dimensions else ""
 
 
+@lru_cache(1 << 14)
 def read(text: str) -> Mapping[str, str]:
-    """What `written` has made a text of."""
+    """What `written` has made a text of. The same object each time: not to be changed."""
     return orjson.loads(text) if text else {}
 
 

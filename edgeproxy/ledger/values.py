@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
@@ -148,6 +149,7 @@ async def _taken(connection: AsyncConnection, owner: Owner) -> set[str]:
     return set((await connection.execute(sa.select(columns.value).where(*of_owner))).scalars())
 
 
+@lru_cache(1 << 12)
 def month_of(second: int) -> int:
     """The Unix second at which the month begins, of UTC."""
     at = datetime.fromtimestamp(second, UTC)

@@ -37,7 +37,7 @@ def test_a_release_is_pinned_alike_in_every_set(python: str) -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("chosen", ["run", "demo", "dev", "load"])
+@pytest.mark.parametrize("chosen", ["run", "parquet", "demo", "dev", "load"])
 def test_all_that_is_asked_for_is_pinned(chosen: str, python: str) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = declared["dependencies"] if chosen == "run" else declared["optional-dependencies"][chosen]

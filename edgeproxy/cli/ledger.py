@@ -12,12 +12,22 @@ EdgeName = Annotated[str, typer.Argument(metavar="EDGE", help="The edge that shi
 BatchSeq = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The number of the batch.")]
 
 
-def verify(config: CollectorFile) -> None:
+def verify(
+    config: CollectorFile,
+    parquet: Annotated[
+        str | None, typer.Option(metavar="URL", help="Hold what was exported there against the ledger, too.")
+    ] = None,
+) -> None:
     """Prove the ledger, the audit log and the credits' journal by their batches and chains; exit code 1 at a break."""
     settings = load_collector_file(config)
     from edgeproxy.collector.main import check_ledger
 
     code, said = check_ledger(settings)
+    if parquet is not None and not code:
+        from edgeproxy.collector import parquet_export
+
+        code, found = parquet_export.checked(settings, parquet)
+        said = found if code else f"{said}; {found}"
     if code:
         fail(said, code)
     typer.echo(f"OK: {said}")

@@ -1,4 +1,4 @@
-"""Commands that move customers, keys and flags between files and the collector's database: `import`, `export`."""
+"""Commands that move things between files and the collector's database: `import`, `export`."""
 
 import sys
 from typing import Annotated
@@ -23,9 +23,23 @@ def bring(
     say(offline.imported(settings, dry=dry))
 
 
-def take(config: CollectorFile) -> None:
+def take(
+    config: CollectorFile,
+    parquet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Export usage instead, each closed hour once, as Parquet files: s3://BUCKET/PREFIX or file:///DIR.",
+        ),
+    ] = None,
+) -> None:
     """Print the customers, keys and flags of the database as a file that edge.yaml and collector.yaml can include."""
     settings = load_collector_file(config)
+    if parquet is not None:
+        from edgeproxy.collector import parquet_export
+
+        say(parquet_export.exported(settings, parquet))
+        return
     from edgeproxy.collector import offline
 
     code, said = offline.exported(settings, sys.stdout)

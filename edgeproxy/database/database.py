@@ -31,6 +31,7 @@ from edgeproxy.database.schema import (
     edges,
     events,
     hours,
+    late_hours,
     ledger,
     series,
     series_dimensions,
@@ -258,6 +259,15 @@ class Database:
     async def split_series(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
         """Make rows of the dimensions of series, {name, series, value} each, unless another collector has."""
         await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(found))
+
+    async def note_late(self, connection: AsyncConnection, found: Iterable[tuple[str, int]]) -> None:
+        """Count once more that these hours of edges have grown after they were closed."""
+        rows = [{"edge": edge, "hour": hour, "times": 1} for edge, hour in sorted(found)]
+        if rows:
+            statement = self._insert(late_hours).on_conflict_do_update(
+                index_elements=list(late_hours.primary_key), set_={"times": late_hours.c.times + 1}
+            )
+            await connection.execute(statement, rows)
 
     async def begin_events(self, connection: AsyncConnection, found: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
         """Make rows of events, in the order of the table's columns; return source and id of those that are new."""

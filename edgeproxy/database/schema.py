@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0019"
+REVISION = "0020"
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -164,6 +164,18 @@ rollup = Table(
     Column("series", INTEGER, nullable=False),
     Column("minutes_from", INTEGER, nullable=False),
     Column("hours_from", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+
+# How often an hour has grown by what an edge shipped once it was closed, which is when all of it is rolled up: what was
+# exported of it before is not all (parquet/).
+late_hours = Table(
+    "late_hours",
+    metadata,
+    Column("edge", Text, primary_key=True),
+    Column("hour", INTEGER, primary_key=True, autoincrement=False),
+    Column("times", INTEGER, nullable=False),
+    sqlite_with_rowid=False,
     sqlite_strict=True,
 )
 

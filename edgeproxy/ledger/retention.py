@@ -19,7 +19,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy import log
 from edgeproxy.config.collector import Retention as Kept
 from edgeproxy.database.database import Database
-from edgeproxy.database.schema import COUNTED, DAY, batches, checkpoints, dropped, edges, hours, ledger, series
+from edgeproxy.database.schema import (
+    COUNTED,
+    DAY,
+    batches,
+    checkpoints,
+    dropped,
+    edges,
+    hours,
+    late_hours,
+    ledger,
+    series,
+)
 from edgeproxy.database.schema import rollup as rolled
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.chain_audit import Broken, Walk, What, add, checkpoint_of, series_of
@@ -103,6 +114,7 @@ class Retention:
                 hours_from = max(hours_from, min(minutes_from, before - before % DAY))
             if (minutes_from, hours_from) != (at.minutes_from, at.hours_from):
                 await connection.execute(sa.update(rolled).values(minutes_from=minutes_from, hours_from=hours_from))
+                await connection.execute(sa.delete(late_hours).where(late_hours.c.hour < hours_from))
                 self._log.info("less is kept", minutes_from=minutes_from, hours_from=hours_from)
         return minutes_from, hours_from
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.config import dimensions
 from edgeproxy.database.database import Database
-from edgeproxy.database.schema import MINUTE_VALUE_MAX, days, edges, hours, ledger, series
+from edgeproxy.database.schema import HOUR, MINUTE_VALUE_MAX, days, edges, hours, ledger, series
 from edgeproxy.ledger import rollup
 from edgeproxy.usage.batch import Batch, What, what
 
@@ -35,12 +35,14 @@ class Ledger:
     async def count(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[What]:
         """Add the rows of these batches, whose edges are locked; raises TooMuch. The series that are new here.
 
-        What belongs to minutes that are rolled up is added to their hours and days too.
+        What belongs to minutes that are rolled up is added to their hours and days too, and it is noted of which hours
+        all was rolled up already.
         Where the transaction does not come to its end, `forget` what was learned in it.
         """
         begun: set[What] = set()
         grown: dict[int, dict[int, int]] = defaultdict(dict)
         latest: dict[str, int] = {}
+        touched: set[tuple[str, int]] = set()
         for batch in batches:
             numbers = await self._numbers(connection, batch, begun)
             values = grown[batch.minute]
@@ -48,6 +50,7 @@ class Ledger:
                 values[number] = values.get(number, 0) + row[3]
             if batch.rows:
                 latest[batch.edge] = max(batch.minute, latest.get(batch.edge, 0))
+                touched.add((batch.edge, batch.minute - batch.minute % HOUR))
         highest = max((max(values.values()) for values in grown.values() if values), default=0)
         if highest > MINUTE_VALUE_MAX:
             raise TooMuch
@@ -55,6 +58,8 @@ class Ledger:
             rolled = await rollup.held(self._database, connection)
             for table, grows in zip((ledger, hours, days), rolled.divide(grown), strict=True):
                 await self._database.add(connection, table, grows)
+            late = ((edge, hour) for edge, hour in touched if rolled.hours_from <= hour < rolled.hour)
+            await self._database.note_late(connection, late)
             await self._come_to(connection, latest)
         return begun
 

@@ -1,0 +1,118 @@
+"""Exporting: each closed hour once, whatever is killed, and once more what was added to it since.
+
+A file is made under the name of its hour and revision, and never changed. Then the manifest names it. Where a run was
+broken off in between, the next one finds the file, takes it as it is, and exports what it lacks as the next revision.
+So there is never a second file of the same usage, by whomever. The hours of a day are taken down together.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from edgeproxy.database.database import Database
+from edgeproxy.database.schema import DAY, HOUR
+from edgeproxy.ledger.queries import written as moment
+from edgeproxy.parquet import closed, files
+from edgeproxy.parquet.closed import Closed
+from edgeproxy.parquet.files import Rows
+from edgeproxy.parquet.manifest import FOLDER, Book, File, file_of, month_of
+from edgeproxy.parquet.place import Place
+
+
+class Lost(Exception):
+    """Hours were dropped from the ledger before they were exported: a sentence that says which."""
+
+
+class Done(NamedTuple):
+    """What a run has done."""
+
+    hours: int
+    """Hours that are exported for the first time."""
+    late: int
+    """Hours that were exported before, and had grown."""
+    files: int
+    rows: int
+    until: int | None
+    """All hours before this Unix second are exported; None where none is."""
+
+
+async def run(database: Database, place: Place) -> Done:
+    """Export what is not exported yet. Raises Damaged, Lost, Overtaken and Unavailable; what is done by then is done.
+
+    Nobody else may export from this database meanwhile (`single_runner.alone`).
+    """
+    return await Exporter(database, place).run()
+
+
+class Exporter:
+    """A run."""
+
+    def __init__(self, database: Database, place: Place) -> None:
+        self._database = database
+        self._place = place
+        found = {path: place.get(path) for path in place.sizes() if path.startswith(FOLDER)}
+        self._book = Book({path: body for path, (body, _) in found.items()})
+        self._tags = {path: tag for path, (_, tag) in found.items()}
+        self._files = self._rows = 0
+
+    async def run(self) -> Done:
+        """All of it."""
+        async with self._database.reading(whole=True) as connection:
+            there = await closed.read(connection)
+            late = await closed.late(connection, there.kept_from, there.until)
+        new, grown = self._due(there, late)
+        if grown and self._book.since is not None and grown[0] < self._book.since:
+            for hour in self._book.reach_back(grown[0]):
+                self._take_down(hour)
+        due = {*new, *grown}
+        days = sorted({hour - hour % DAY for hour in due})
+        for day, then in zip(days, [*days, None][1:], strict=True):
+            before = self._files
+            await self._day(day, {hour for hour in due if day <= hour < day + DAY})
+            if self._files > before or then is None or month_of(then) != month_of(day):
+                self._take_down(day)
+        return Done(len(new), len(grown), self._files, self._rows, self._book.until)
+
+    def _due(self, there: Closed, late: Mapping[int, int]) -> tuple[list[int], list[int]]:
+        """The hours that are to be exported: those that never were, and those that have grown; raises Lost."""
+        begin = there.since if self._book.until is None else self._book.until
+        new = list(range(begin, there.until, HOUR))
+        if new and begin < there.kept_from:
+            raise Lost(
+                f"hours from {moment(begin)} to {moment(there.kept_from)} are not kept any more (retention.hours), and "
+                "were never exported: export to another prefix"
+            )
+        known = self._book.hours
+        grown = [hour for hour in late if hour < begin and late[hour] != (known[hour].late if hour in known else 0)]
+        return new, sorted(grown)
+
+    async def _day(self, day: int, due: set[int]) -> None:
+        """Export these hours of a day."""
+        async with self._database.reading(whole=True) as connection:
+            late = await closed.late(connection, day, day + DAY)
+            async for hour, rows in closed.hourly(connection, day, day + DAY):
+                if hour in due:
+                    self._hour(hour, rows, late.get(hour, 0))
+
+    def _hour(self, hour: int, rows: Rows, late: int) -> None:
+        """Export what of an hour no file has."""
+        before = self._book.hours.get(hour)
+        named: list[File] = [*before.files] if before is not None else []
+        for file in named:
+            body, _ = self._place.get(file.path)
+            rows = files.less(file.path, rows, files.read(file.path, hour, files.intact(file, body)))
+        while rows:
+            path = file_of(hour, len(named) + 1)
+            body, taken = files.written(hour, rows), rows
+            if not self._place.create(path, body):
+                body, _ = self._place.get(path)
+                taken = files.read(path, hour, body)
+            named.append(files.described(path, body, len(taken)))
+            rows = files.less(path, rows, taken)
+            self._files += 1
+            self._rows += len(taken)
+        self._book.put(hour, late, tuple(named))
+
+    def _take_down(self, hour: int) -> None:
+        """Write the manifest of the month that has this hour."""
+        path, text = self._book.month(hour)
+        self._tags[path] = self._place.replace(path, text, self._tags.get(path))

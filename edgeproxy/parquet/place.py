@@ -1,0 +1,168 @@
+"""Where an export is: a bucket that is spoken to as S3 is, or a directory.
+
+What is known of the bucket beside its name is in the environment, under the names that AWS's own tools have for it.
+"""
+
+import configparser
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from obstore import exceptions
+from obstore.store import LocalStore, S3Store
+
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+PREFIX = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*")
+A_PLACE = "s3://BUCKET/PREFIX, or file:///DIRECTORY"
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
+REQUEST_SECONDS_MAX = 120
+DETAILS = "\nDebug source:"
+"""After what the library tells those who develop it."""
+
+
+class Unusable(Exception):
+    """It cannot be used as it is named: a sentence for who named it."""
+
+
+class Unavailable(OSError):
+    """It cannot be had now, or lets us do nothing."""
+
+
+class Overtaken(Exception):
+    """Somebody else has written there meanwhile."""
+
+
+class Place:
+    """Files by path. Raises Unavailable."""
+
+    def __init__(self, url: str, environ: Mapping[str, str]) -> None:
+        """Raises Unusable."""
+        self.url = url
+        self._store: Any
+        parts = urlsplit(url)
+        if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+            self._store = LocalStore(parts.path, mkdir=True)
+        elif parts.scheme == "s3":
+            self._store = _bucket(url, environ)
+        else:
+            raise Unusable(f"--parquet: is no place for files: write {A_PLACE}")
+        self._is_here = parts.scheme == "file"
+
+    def sizes(self) -> dict[str, int]:
+        """All files that are there, and how many bytes they have."""
+        with _heard(self.url):
+            return {one["path"]: one["size"] for some in self._store.list() for one in some}
+
+    def get(self, path: str) -> tuple[bytes, str | None]:
+        """A file, and the tag of this version of it; raises FileNotFoundError."""
+        with _heard(self.url):
+            found = self._store.get(path)
+            return bytes(found.bytes()), found.meta["e_tag"]
+
+    def create(self, path: str, body: bytes) -> bool:
+        """Make a file, whole or not at all; False where there is one."""
+        with _heard(self.url):
+            try:
+                self._store.put(path, body, mode="create", use_multipart=False)
+            except exceptions.AlreadyExistsError:
+                return False
+            except NotImplementedError:  # Turned off: AWS_CONDITIONAL_PUT=disabled.
+                return self._create_plainly(path, body)
+        return True
+
+    def _create_plainly(self, path: str, body: bytes) -> bool:
+        try:
+            self._store.head(path)
+        except FileNotFoundError:
+            self._store.put(path, body, use_multipart=False)
+            return True
+        return False
+
+    def replace(self, path: str, body: bytes, tag: str | None) -> str | None:
+        """Make a file (`tag` None), or put another in the place of the version with this tag; the tag of the new one.
+
+        Raises Overtaken where there is another version by now.
+        """
+        mode: Any = "create" if tag is None else {"e_tag": tag}
+        if self._is_here:  # Where only one exporter of this host's is.
+            mode = "overwrite"
+        with _heard(self.url):
+            try:
+                done = self._store.put(path, body, mode=mode, use_multipart=False)
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+                raise Overtaken(f"{path} was written by somebody else meanwhile: say it again") from None
+            except NotImplementedError:
+                done = self._store.put(path, body, use_multipart=False)
+        new: str | None = done["e_tag"]
+        return new
+
+
+def _bucket(url: str, environ: Mapping[str, str]) -> S3Store:
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise Unusable("--parquet: has credentials in it: they belong into the environment, or into a file")
+    prefix = parts.path.strip("/")
+    if not BUCKET.fullmatch(parts.netloc) or not PREFIX.fullmatch(prefix) or parts.query or parts.fragment:
+        raise Unusable(f"--parquet: names no bucket and prefix: write {A_PLACE}")
+    endpoint = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
+    config: dict[str, Any] = credentials(environ)
+    if endpoint is not None:
+        if not config:  # What the role of a host of AWS may is of no use elsewhere.
+            raise Unusable("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        config["endpoint"] = endpoint
+    is_plain = endpoint is not None and not endpoint.lower().startswith("https://")
+    if is_plain and not _is_loopback(endpoint or ""):
+        raise Unusable("the endpoint of S3 is not https://, which only one on this host may be")
+    options = {"allow_http": is_plain, "timeout": timedelta(seconds=REQUEST_SECONDS_MAX)}
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    config |= {"region": region} if region else {}
+    with _heard(url):
+        return S3Store(parts.netloc, prefix=prefix, config=config, client_options=options, retry_config=RETRIES)
+
+
+def credentials(environ: Mapping[str, str]) -> dict[str, str]:
+    """The key that the environment has, or names a file of (AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE); nothing where
+    that is left to the host's role. Raises Unusable.
+    """
+    names = ("access_key_id", "secret_access_key", "session_token")
+    found = {name: environ[f"AWS_{name.upper()}"] for name in names if environ.get(f"AWS_{name.upper()}")}
+    given = environ.get("AWS_SHARED_CREDENTIALS_FILE")
+    file = Path(given or Path(environ.get("HOME", "/nonexistent")) / ".aws/credentials")
+    if not found and (given or file.is_file()):
+        profile = environ.get("AWS_PROFILE", "default")
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read_string(file.read_text())
+            said = parser[profile]
+        except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as wrong:
+            raise Unusable(f"{file}: has no credentials of the profile {profile}: {type(wrong).__name__}") from None
+        found = {name: said[f"aws_{name}"] for name in names if f"aws_{name}" in said}
+    if found and not {*names[:2]} <= found.keys():
+        raise Unusable("the credentials are half there: an access key has an id and a secret")
+    return found
+
+
+def _is_loopback(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        host = parts.hostname or ""
+        return parts.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _heard(url: str) -> Iterator[None]:
+    """Raise what the library raises as Unavailable, in a line."""
+    try:
+        yield
+    except (FileNotFoundError, NotImplementedError, exceptions.AlreadyExistsError, exceptions.PreconditionError):
+        raise
+    except (exceptions.BaseError, OSError, ValueError) as failure:
+        raise Unavailable(f"{url}: {' '.join(str(failure).partition(DETAILS)[0].split())}") from None

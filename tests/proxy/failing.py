@@ -13,8 +13,5 @@ def is_fault(answer: Message, status: int, error: str) -> None:
 
 async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
     """A client and an upstream, with the request on its way."""
-    client = await edge.client()
-    await client.sends(request or get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(request or get())
     return client, upstream

@@ -26,10 +26,7 @@ async def test_a_client_gone_before_it_was_accepted_asks_for_nothing(edge: Edge)
 
 
 async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
     await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
     (held,) = edge.runtime.connections.clients
@@ -48,12 +45,7 @@ async def test_a_reset_that_comes_with_a_request_is_not_taken_for_the_end_of_its
 
 
 async def test_a_client_gone_while_its_upstream_is_connected_to_leaves_a_connection_for_others(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.serves()
     upstream.closes()
     await edge.until(lambda: not edge.endpoint().idle)
     (held,) = edge.runtime.connections.clients

@@ -198,10 +198,7 @@ async def test_a_request_that_is_not_sent_for_its_upstreams_sake_names_that(edge
 
 
 async def test_an_answer_that_breaks_off_is_logged_once(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
     await client.gets_head()
     upstream.closes()
@@ -213,12 +210,7 @@ async def test_an_answer_that_breaks_off_is_logged_once(edge: Edge) -> None:
 
 
 async def test_retries_are_counted(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.serves()
     await client.sends(get())
     await upstream.gets_request()
     upstream.aborts()  # One that was kept: that is no retry.
@@ -233,10 +225,7 @@ async def test_retries_are_counted(edge: Edge) -> None:
 
 
 async def test_a_client_that_leaves_is_said_to_have_left(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards()
     client.aborts()
     await upstream.gets_cut()
     found = await line(edge)
@@ -247,10 +236,7 @@ async def test_a_client_that_leaves_is_said_to_have_left(edge: Edge) -> None:
 
 async def test_what_the_edge_cuts_itself_is_not_said_of_the_client(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "50ms"}
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
     await client.gets_head()
     await client.gets_reset()
@@ -261,10 +247,7 @@ async def test_what_the_edge_cuts_itself_is_not_said_of_the_client(edge: Edge) -
 
 @pytest.mark.parametrize("first", ["client", "upstream"])
 async def test_a_tunnel_is_one_line_at_its_end(edge: Edge, first: str) -> None:
-    client = await edge.client()
-    await client.sends(get("/public/socket", "Connection: upgrade", "Upgrade: websocket"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(get("/public/socket", "Connection: upgrade", "Upgrade: websocket"))
     await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"), b"hi")
     await client.gets_head()
     await client.gets(b"hi")

@@ -206,10 +206,7 @@ async def test_all_bodies_together_have_so_much_room_and_no_more(
         await edge.until(lambda: files(edge) == 1, "and nothing of it is left")
     assert edge.count("edge_shed_total", "0") == 2
     assert "".join(capsys.readouterr()).count("bodies are refused") == 1
-    small = await edge.client()
-    await small.sends(sized(1000), b"x" * 1000)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    small, upstream = await edge.forwards(sized(1000), b"x" * 1000)
     await upstream.sends(ok())
     assert (await small.gets_answer()).status == 200, "what fits into memory passes"
     await first.sends(BODY[-1:])
@@ -224,12 +221,7 @@ async def test_a_request_that_a_kept_connection_lost_goes_again_from_memory_and_
     edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int, again: bool
 ) -> None:
     monkeypatch.setattr(exchange_module, "GATHERED_BYTES_MAX", most)
-    client = await edge.client()
-    await client.sends(get())
-    kept = await edge.upstream.accepts()
-    await kept.gets_request()
-    await kept.sends(ok())
-    await client.gets_answer()
+    client, kept = await edge.serves()
     edge.endpoint().kept_idle.seen = 3600.0  # So it may have what cannot be sent again.
     await client.sends(sized(1000, method="PUT"), b"x" * 500)
     await edge.settles()

@@ -74,10 +74,7 @@ async def test_a_route_without_compression_shares_connections_with_one_that_has_
 
 async def test_an_answer_until_close_ends_well_and_one_that_breaks_off_does_not(edge: Edge) -> None:
     for lines in ((), ("Content-Length: 999999",)):
-        client = await edge.client()
-        await client.sends(get("/public/", "Accept-Encoding: gzip"))
-        upstream = await edge.upstream.accepts()
-        await upstream.gets_request()
+        client, upstream = await edge.forwards(get("/public/", "Accept-Encoding: gzip"))
         await upstream.sends(head("HTTP/1.1 200 OK", JSON, *lines), TEXT)
         upstream.closes()
         if lines:
@@ -89,10 +86,7 @@ async def test_an_answer_until_close_ends_well_and_one_that_breaks_off_does_not(
 
 
 async def test_a_piece_of_a_stream_does_not_wait_for_the_next(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get("/public/", "Accept-Encoding: zstd"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(get("/public/", "Accept-Encoding: zstd"))
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Type: text/plain", "Transfer-Encoding: chunked"))
     await client.gets_head()
     reader, got = zstandard.ZstdDecompressor().decompressobj(), b""

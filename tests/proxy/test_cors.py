@@ -133,10 +133,7 @@ async def test_a_page_that_may_not_call_opens_no_websocket(edge: Edge) -> None:
         answer = await edge.refuses(upgrade(*[f"Origin: {origin}" for origin in origins]))
         assert answer.status == 403
     for fields in ([f"Origin: {PAGE}"], []):  # who sends no Origin is no page
-        client = await edge.client()
-        await client.sends(upgrade(*fields))
-        upstream = await edge.upstream.accepts()
-        await upstream.gets_request()
+        client, upstream = await edge.forwards(upgrade(*fields))
         await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))
         assert (await client.gets_head()).status == 101
         client.closes()

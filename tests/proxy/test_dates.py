@@ -6,7 +6,7 @@ from time import time
 import pytest
 
 from edgeproxy.proxy import runtime
-from tests.support.transcript import Edge, chunks, get, head, ok
+from tests.support.transcript import Edge, chunks, head, ok
 
 THEN = "Tue, 15 Nov 1994 08:12:31 GMT"
 NOW, LATER = "Sat, 21 Nov 2026 02:00:00 GMT", "Sat, 21 Nov 2026 02:00:01 GMT"
@@ -43,10 +43,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def dates(edge: Edge, *pieces: bytes, to: str = "GET") -> list[str]:
     """The Date lines of the answer that a client gets where the upstream sends these pieces, one after the other."""
-    client = await edge.client()
-    await client.sends(head(f"{to} /public/ HTTP/1.1", "Host: edge.test"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(head(f"{to} /public/ HTTP/1.1", "Host: edge.test"))
     for piece in pieces:
         await upstream.sends(piece)
         await edge.settles()
@@ -85,10 +82,7 @@ async def test_a_date_that_is_none_is_the_upstreams_own_affair(edge: Edge, value
 
 async def test_an_answer_that_ends_with_its_connection_gets_a_date(edge: Edge) -> None:
     for version in ("1.1", "1.0"):
-        client = await edge.client()
-        await client.sends(head(f"GET /public/ HTTP/{version}", "Host: edge.test"))
-        upstream = await edge.upstream.accepts()
-        await upstream.gets_request()
+        client, upstream = await edge.forwards(head(f"GET /public/ HTTP/{version}", "Host: edge.test"))
         await upstream.sends(head(OK) + b"hello")
         upstream.closes()
         answer = await client.gets_answer()
@@ -113,10 +107,7 @@ async def test_it_is_the_time_of_day(edge: Edge, monkeypatch: pytest.MonkeyPatch
 async def test_an_interim_answer_has_none(edge: Edge) -> None:
     """A 1xx answer needs none; the one behind it gets it."""
     for answered in (ok(), head(OK, CHUNKED) + chunks(b"hello")):
-        client = await edge.client()
-        await client.sends(get())
-        upstream = await edge.upstream.accepts()
-        await upstream.gets_request()
+        client, upstream = await edge.forwards()
         await upstream.sends(HINTS + answered)
         assert "Date" not in await client.gets_answer()
         assert (await client.gets_answer())["Date"] == NOW

@@ -18,10 +18,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def asked(edge: Edge, request: bytes) -> tuple[Wire, Wire]:
     """A client whose request has gone up, and which has closed its side."""
-    client = await edge.client()
-    await client.sends(request)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(request)
     return client, upstream
 
 
@@ -142,10 +139,7 @@ async def test_a_client_of_whose_end_nothing_else_tells_is_watched(edge: Edge, m
     monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 3600.0)
     first, upstream = await asked(edge, get())
-    other = await edge.client()
-    await other.sends(get())
-    others = await edge.upstream.accepts()
-    await others.gets_request()
+    other, others = await edge.forwards()
     for client in (first, other):
         client.sends_eof()
     await edge.until(lambda: len(edge.runtime.connections.half_closed) == 2)

@@ -58,12 +58,7 @@ async def test_no_more_idle_connections_are_kept_than_the_pool_holds(edge: Edge)
 
 
 async def test_an_idle_connection_that_the_upstream_closes_is_used_no_more(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.serves()
     assert len(edge.endpoint().idle) == 1
     upstream.closes()
     await edge.until(lambda: not edge.endpoint().idle)
@@ -76,12 +71,7 @@ async def test_an_idle_connection_that_the_upstream_closes_is_used_no_more(edge:
 
 async def test_an_idle_upstream_connection_is_closed_after_its_time(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "50ms"}
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.serves()
     await upstream.gets_eof()
     assert not edge.endpoint().idle
     assert not client.at_end()
@@ -116,10 +106,7 @@ async def test_after_head_a_connection_is_kept_where_its_answer_says_how_a_body_
     edge: Edge, fields: tuple[str, ...], kept: bool
 ) -> None:
     """Without that a server may send the body, against the rules, and close. Found by tests/fuzz."""
-    client = await edge.client()
-    await client.sends(head("HEAD /public/ HTTP/1.1", "Host: h"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(head("HEAD /public/ HTTP/1.1", "Host: h"))
     await upstream.sends(head("HTTP/1.1 200 OK", *fields))
     await client.gets_answer("HEAD")
     assert bool(edge.endpoint().idle) is kept

@@ -81,10 +81,7 @@ ANSWERS = {
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_an_answer_is_counted_before_its_head_is_written(edge: Edge, name: str) -> None:
     """What a client received was counted: read in the map at the very moment of the write."""
-    client = await edge.client()
-    await client.sends(with_key())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(with_key())
     (held,) = edge.runtime.connections.clients
     write, seen = held.write, []
 
@@ -108,10 +105,7 @@ async def test_an_answer_is_counted_before_its_head_is_written(edge: Edge, name:
 
 
 async def test_an_answer_that_nobody_waits_for_any_more_is_not_billed(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(with_key())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(with_key())
     client.aborts()
     await upstream.gets_cut()
     assert edge.usage() == {}
@@ -167,12 +161,7 @@ async def test_the_whole_time_is_the_edges_and_the_upstreams_to_whom_connecting_
         names = ("edge_request_seconds", "edge_overhead_seconds", "edge_upstream_seconds")
         return [next(iter(edge.metrics(name).values()))[-1] for name in names]
 
-    client = await edge.client()
-    await client.sends(with_key())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.serves(with_key())
     whole, own, waited = seconds()
     assert whole - own - waited > 1000
     await client.sends(with_key())

@@ -49,10 +49,7 @@ async def test_refused_requests_among_them_are_answered_in_their_place(edge: Edg
 
 
 async def test_the_second_request_waits_for_the_answer_to_the_first(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get("/public/1"), get("/public/2"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(get("/public/1"), get("/public/2"))
     await edge.settles()
     assert upstream.has() == b""
     assert not edge.upstream.is_asked()
@@ -108,10 +105,7 @@ async def test_a_body_behind_many_requests_arrives(edge: Edge) -> None:
 
 async def test_what_is_read_ahead_is_bounded(edge: Edge) -> None:
     """A client that sends without waiting is not read further than a bound, while nothing is answered."""
-    client = await edge.client()
-    await client.sends(get("/public/first"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(get("/public/first"))
     request = get("/public/next", "X-Filler: " + "x" * 1000)
     taken = await client.sends_while_taken(request * 16, 64 << 20)
     assert taken < 16 << 20, "beyond what the kernel's buffers explain"
@@ -124,10 +118,7 @@ async def test_what_is_read_ahead_is_bounded(edge: Edge) -> None:
 
 async def test_a_head_that_is_longer_than_what_is_read_ahead_is_read_to_its_end(edge: Edge) -> None:
     edge.config["limits"] = {"head": "256KiB"}
-    client = await edge.client()
-    await client.sends(get("/public/first"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(get("/public/first"))
     request = get("/public/next", *(f"X-Filler-{n}: {'x' * 3000}" for n in range(60)))
     await client.sends(request[:100_000])
     (held,) = edge.runtime.connections.clients
@@ -155,10 +146,7 @@ async def test_the_head_behind_a_late_one_has_a_deadline_of_its_own(edge: Edge) 
 
 async def test_no_more_requests_are_read_ahead_than_configured(edge: Edge) -> None:
     edge.config["limits"] = {"pipelined": 4}
-    client = await edge.client()
-    await client.sends(get("/public/0"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(get("/public/0"))
     (held,) = edge.runtime.connections.clients
     for n in range(1, 4):
         await client.sends(get(f"/public/{n}"))
@@ -180,10 +168,7 @@ async def test_no_more_requests_are_read_ahead_than_configured(edge: Edge) -> No
 
 async def test_ends_of_heads_within_a_body_stop_nobody(edge: Edge) -> None:
     edge.config["limits"] = {"pipelined": 2}
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards()
     body = b"\r\n\r\n" * 100
     await client.sends(post(body)[:-7])
     (held,) = edge.runtime.connections.clients

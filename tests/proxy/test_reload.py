@@ -29,10 +29,7 @@ from tests.support.wire import Message, Wire
 
 async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
     """A client whose request waits for its answer, and the upstream that has it."""
-    client = await edge.client()
-    await client.sends(request or get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(request or get())
     return client, upstream
 
 

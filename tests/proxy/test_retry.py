@@ -14,12 +14,7 @@ from tests.support.wire import Wire
 
 async def kept(edge: Edge) -> tuple[Wire, Wire]:
     """A client, and an upstream connection that has served a request."""
-    client = await edge.client()
-    await client.sends(get("/public/first"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.serves(get("/public/first"))
     return client, upstream
 
 

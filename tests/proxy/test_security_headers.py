@@ -44,10 +44,7 @@ async def test_an_upstreams_answer_gets_what_it_lacks(edge: Edge, name: str) -> 
 
 
 async def test_an_answer_until_close_gets_them(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK"), b"x")
     upstream.closes()
     assert said(await client.gets_answer()) == PLAIN
@@ -97,10 +94,7 @@ async def test_a_304_is_left_as_it_is(edge: Edge) -> None:
 
 
 async def test_interim_answers_and_tunnels_have_none(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get("/public/", "Connection: upgrade", "Upgrade: websocket"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(get("/public/", "Connection: upgrade", "Upgrade: websocket"))
     await upstream.sends(head("HTTP/1.1 103 Early Hints", "Link: </a>"))
     assert said(await client.gets_head()) == {}
     await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))

@@ -29,10 +29,7 @@ async def test_a_route_has_time_outs_of_its_own(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "50ms"}
     on_route(edge, response_head="10min")
     patient, upstream = await asked(edge)
-    hasty = await edge.client()
-    await hasty.sends(get("/maybe/x"))
-    other = await edge.upstream.accepts()
-    await other.gets_request()
+    hasty, _ = await edge.forwards(get("/maybe/x"))
     is_fault(await hasty.gets_answer(), 504, "http_response_timeout")
     await upstream.sends(ok())
     assert (await patient.gets_answer()).status == 200

@@ -215,10 +215,7 @@ async def test_a_client_that_leaves_within_the_handshake_leaves_nothing(inside: 
 
 async def ends(edge: Edge, *, last_word: bool, request: bytes = get()) -> Message | bytes:
     """What a client gets of an answer that ends with its connection."""
-    client = await edge.client()
-    await client.sends(request)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    client, upstream = await edge.forwards(request)
     await upstream.sends(head("HTTP/1.1 200 OK"), b"all of it")
     await edge.until(lambda: client.has().endswith((b"all of it\r\n", b"all of it")))
     if last_word:
@@ -242,12 +239,7 @@ async def test_an_answer_is_cut_off_where_only_its_connection_ends(inside: Edge)
 
 
 async def test_an_idle_connection_that_ends_is_not_used_again(inside: Edge) -> None:
-    client = await inside.client()
-    await client.sends(get())
-    upstream = await inside.upstream.accepts()
-    await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await inside.serves()
     upstream.says_last_word()  # type: ignore[attr-defined]
     await inside.until(lambda: not inside.endpoint().idle)
     await upstream.gets_eof()

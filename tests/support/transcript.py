@@ -299,6 +299,21 @@ class Edge:
         await wire.shakes_hands()
         return wire
 
+    async def forwards(self, *request: bytes) -> tuple[Wire, Wire]:
+        """A new client, and the new connection on which the upstream has got its request: a GET unless it is said."""
+        client = await self.client()
+        await client.sends(*(request or (get(),)))
+        upstream = await self.upstream.accepts()
+        await upstream.gets_request()
+        return client, upstream
+
+    async def serves(self, *request: bytes) -> tuple[Wire, Wire]:
+        """The same once the request is answered; both connections stay open."""
+        client, upstream = await self.forwards(*request)
+        await upstream.sends(ok())
+        await client.gets_answer()
+        return client, upstream
+
     async def passes(self, request: bytes, answer: bytes, to: str = "GET") -> tuple[Message, Message]:
         """One exchange over new connections: (what the upstream got, what the client got)."""
         client = await self.client()

@@ -5,17 +5,19 @@ Whatever it does is begun in a row before, so that a run that is killed is taken
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
 from edgeproxy.accounts.change import Refused
 from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.billing import charging, invoices, lines, reconciliations, shadow, subscriptions, usage
 from edgeproxy.billing.charging import Charging
-from edgeproxy.billing.collection.invoice_items import Differs, InvoiceItems
+from edgeproxy.billing.collection.invoice_items import Differs
+from edgeproxy.billing.collection.meters import Meters, NotYet
 from edgeproxy.billing.drift import Row
 from edgeproxy.billing.rating import Span
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
@@ -36,6 +38,8 @@ PAGE = 500
 """Rows that are taken up in a look."""
 RETRY_SECONDS = (5, 30, 120, 600, 3600)
 """Seconds until the next try, after so many."""
+WAIT_SECONDS = RETRY_SECONDS[:-1]
+"""The same where something else has to come first."""
 DENIED_SECONDS = 60
 TITLE_CHARACTERS_MAX = 200
 
@@ -45,6 +49,9 @@ class Collection(Protocol):
 
     async def begin(self, row: Any, billing: Billing) -> dict[str, Any]:
         """Have a draft at Stripe, and return it."""
+
+    async def fix(self, connection: AsyncConnection, row: Any, now: float) -> None:
+        """Do what belongs to writing the lines of an invoice, in the same transaction; raises NotYet."""
 
     async def close(self, row: Any, billing: Billing) -> dict[str, Any]:
         """Bring an invoice to where it is paid, or sent, and return it."""
@@ -62,7 +69,7 @@ class Closing:
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], Settings]) -> None:
         self._database = database
         self._settings = settings
-        self._collection: Collection = InvoiceItems(database, stripe)
+        self._collection: Collection = Meters(database, stripe, settings)
         self._denied_until = 0.0
         self._log = log.get()
         self._seldom = log.Seldom(60.0)
@@ -159,6 +166,8 @@ class Closing:
         for row in sorted(rows, key=lambda row: row.period_start):
             try:
                 await self._write_lines(row, now)
+            except NotYet as no:
+                await self._put_off(row, no, now)
             except LOST:
                 raise
             except Exception as fault:
@@ -176,6 +185,7 @@ class Closing:
             except (usage.TooMuch, usage.NotKept) as no:
                 await self._hold(connection, draft, str(no), now)
                 return
+            await self._collection.fix(connection, draft, now)
             await invoices.write_lines(connection, draft.id, found.lines)
             await shadow.note(connection, draft.id, found.shadow, now)
 
@@ -283,8 +293,10 @@ class Closing:
                 await self._hold(connection, row, f"Stripe refuses: {failure}", now)
                 return
             again = {"tries": row.tries + 1} if failure.outcome in (Outcome.FAILED, Outcome.REUSED) else {}
-            await invoices.update(connection, row.id, **_later(row, now), error=str(failure), **again)
-        self._seldom.error("a call of Stripe failed, and is tried again", str(failure), invoice=row.id)
+            pauses = WAIT_SECONDS if isinstance(failure, NotYet) else RETRY_SECONDS
+            await invoices.update(connection, row.id, **_later(row, now, pauses), error=str(failure), **again)
+        if not isinstance(failure, NotYet):
+            self._seldom.error("a call of Stripe failed, and is tried again", str(failure), invoice=row.id)
 
     async def _failed(self, row: Any, fault: Exception, now: float) -> None:
         """Put an invoice off that nobody foresaw would fail, and tell people; the others go on."""
@@ -338,7 +350,7 @@ async def _is_as_it_was(connection: Any, row: Any) -> bool:
     return (there.state, there.tries) == (row.state, row.tries)
 
 
-def _later(row: Any, now: float) -> dict[str, Any]:
+def _later(row: Any, now: float, pauses: Sequence[int] = RETRY_SECONDS) -> dict[str, Any]:
     """When an invoice is tried again that has failed once more."""
     failures = row.failures + 1
-    return {"failures": failures, "try_at": int(now) + RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]}
+    return {"failures": failures, "try_at": int(now) + pauses[min(failures, len(pauses)) - 1]}

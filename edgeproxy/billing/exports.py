@@ -4,7 +4,7 @@ One collector does it at a time. Whoever begins takes over what the one before h
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from edgeproxy.billing import charging, outbox_rows, reconcile, reconciliations, slices, slicing, told
 from edgeproxy.billing.drift import Row, lasting
 from edgeproxy.billing.exporter import Exporter
-from edgeproxy.billing.meter_events import StripeMeterEvents, meter_of
+from edgeproxy.billing.meter_events import StripeMeterEvents
+from edgeproxy.billing.meter_subscriptions import MeterSubscriptions
 from edgeproxy.billing.outbox import Reply
 from edgeproxy.billing.rates import Bucket
 from edgeproxy.billing.slicing import Slicing, Targets
@@ -23,14 +24,10 @@ from edgeproxy.database.delivery_tables import billing_exporter
 
 TEST_SHARE = 0.8
 """Of the calls that a test key may make, the share that exports take: customers who wait have the rest."""
-TOLD_SECONDS = 62 * 86400
-"""Seconds after their end in which segments are known: longer than `COMPARED_SECONDS`, so that none seems gone."""
 COMPARED_SECONDS = 60 * 86400
-"""Seconds back to which the ledger is held against the outbox."""
+"""Seconds back to which the ledger is held against the outbox: fewer than segments are known for."""
 COMPARED_TIMES = 3
 """Times that it is held against it before a difference is reported: usage that came meanwhile is none."""
-NAMES_SECONDS = 600.0
-"""Seconds for which it is taken for known which meters Stripe has."""
 
 
 class Heard(Protocol):
@@ -63,14 +60,13 @@ class Exports:
         self._rate = EVENT_RATE if stripe.is_live else TEST_RATE * TEST_SHARE
         self.bucket = Bucket(self._rate, clock())
         self._adapted_at = clock()
-        self._named_at = -NAMES_SECONDS
         self.exporter = self._new_exporter()
+        self.subscriptions = MeterSubscriptions(database, stripe, known, self.events, clock)
 
     @property
     def of(self) -> Slicing:
         """What is known of the account that is billed."""
-        gauges = frozenset(name for name, meter in self._known().meters.items() if meter.aggregate != "sum")
-        return Slicing(self._database, "live" if self._stripe.is_live else "test", gauges)
+        return told.slicing_of(self._database, self._stripe.is_live, self._known().meters)
 
     def _new_exporter(self) -> Exporter:
         return Exporter(self.of, self.events, self.bucket, clock=self._clock, counted=self._heard.exported)
@@ -85,10 +81,10 @@ class Exports:
         if not await self._is_on():
             return 0
         async with self._database.reading() as connection:
-            if not await outbox_rows.is_waiting(connection):
-                return 0
-        await self._name()
-        count = 0
+            waits = await outbox_rows.is_waiting(connection)
+        if waits:
+            await self._name()
+        count = 0  # Also where nothing waits: its heart beats.
         while sent := await self.exporter.step():
             count += sent
         return count
@@ -136,7 +132,7 @@ class Exports:
     async def targets(self) -> Targets:
         """Whose usage Stripe is told."""
         async with self._database.reading() as connection:
-            return await told.targets(connection, self._known().meters, self._clock() - TOLD_SECONDS)
+            return await told.targets(connection, self._known().meters, self._clock() - told.KNOWN_SECONDS)
 
     async def _is_on(self) -> bool:
         billing = self._known().billing
@@ -160,13 +156,5 @@ class Exports:
     async def _name(self) -> None:
         """Know customers and meters by what Stripe calls them."""
         async with self._database.reading() as connection:
-            self.events.customers = await told.payers(connection)
-        if self._clock() - self._named_at >= NAMES_SECONDS:
-            self.events.meters = await meters_at(self._stripe)
-            self._named_at = self._clock()
-
-
-async def meters_at(stripe: Stripe) -> Mapping[str, str]:
-    """Stripe's ids of the meters that are ours, by what they are called here; raises StripeFailure."""
-    found = await stripe.every("v1.billing.meters.list", status="active")
-    return {name: one["id"] for one in found if (name := meter_of(one["event_name"])) is not None}
+            known = await told.payers(connection)
+        await self.events.learn(known)

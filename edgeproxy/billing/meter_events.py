@@ -11,6 +11,8 @@ from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 
 SUMMARIES = "v1.billing.meters.event_summaries.list"
 PREFIX = "edgeproxy_"
+NAMES_SECONDS = 600.0
+"""Seconds for which it is taken for known which meters Stripe has."""
 
 
 def event_name(meter: str) -> str:
@@ -36,6 +38,16 @@ class StripeMeterEvents:
         self.customers: Mapping[str, str] = {}
         self.meters: Mapping[str, str] = {}
         self._skew = 0.0
+        self._learned_at = -NAMES_SECONDS
+
+    async def learn(self, customers: Mapping[str, str]) -> None:
+        """Know these customers, and by now and then asking, which meters there are; raises StripeFailure."""
+        self.customers = customers
+        now = self._clock()
+        if now - self._learned_at >= NAMES_SECONDS or not self.meters:
+            found = await self._stripe.every("v1.billing.meters.list", status="active")
+            self.meters = {name: one["id"] for one in found if (name := meter_of(one["event_name"])) is not None}
+            self._learned_at = now
 
     @property
     def skew(self) -> float:
@@ -55,13 +67,13 @@ class StripeMeterEvents:
             "timestamp": str(row.dated),
         }
         try:
-            said = await self._stripe.send_event(row.idempotency_key, fields)
+            now = await self._stripe.send_event(row.idempotency_key, fields)
         except StripeFailure as failure:
             if failure.outcome is Outcome.LOST:
                 return Answer(None, failure.message)
             return Answer(failure.status, failure.message, failure.code, failure.reason)
-        if isinstance(created := said.get("created"), int):
-            self._skew = created - self._clock()
+        if now is not None:
+            self._skew = now - self._clock()
         return Answer(200)
 
     async def counted(self, customer: str, meter: str, span: Span) -> int:

@@ -246,6 +246,12 @@ async def fixed(
     return {(name, meter, at): int(total) for name, meter, at, total in await connection.execute(statement)}
 
 
+async def ahead(connection: AsyncConnection, span: Span) -> int:
+    """Return the latest end of slices that begin within a time; 0 where there are none."""
+    latest = sa.select(sa.func.max(columns.until)).where(columns.slice >= span.start, columns.slice < span.end)
+    return (await connection.execute(latest)).scalar_one() or 0
+
+
 async def is_waiting(connection: AsyncConnection) -> bool:
     """Whether anything is to be sent, now or later."""
     one = sa.select(columns.revision).where(columns.state.in_(OPEN)).limit(1)

@@ -81,6 +81,9 @@ async def fix(of: Slicing, targets: Targets, since: int, now: float) -> int:
             row = (await connection.execute(sa.select(billing_exporter.c.length))).scalar_one()
             last = await reached(connection)
             span = slices.following(since if last is None else last, row)
+            ahead = await outbox_rows.ahead(connection, span)
+            while span.end < ahead:  # Some of it was told earlier, as a plan was changed.
+                span = Span(span.start, slices.following(span.end, row).end)
             if not slices.is_complete(span, now, await watermarks(connection)):
                 return count
             await bring(connection, of, targets, span, now)
@@ -162,7 +165,7 @@ async def compare(of: Slicing, targets: Targets, since: int, now: float) -> tupl
         apart = []
         for _, some in groupby(spans, lambda span: span.start // slices.DAY):
             day = list(some)  # Few days differ, and those that are over are read by the hour.
-            if any(row.difference for row in await totals(connection, of, targets, Span(day[0].start, day[-1].end))):
+            if await _is_apart(connection, of, targets, Span(day[0].start, day[-1].end)):
                 apart += [span for span in day if await differences(connection, of, targets, span)]
     for span in apart:
         async with of.database.writing() as connection:
@@ -174,15 +177,44 @@ async def compare(of: Slicing, targets: Targets, since: int, now: float) -> tupl
         return whole, await totals(connection, of, targets, whole)
 
 
-async def totals(connection: AsyncConnection, of: Slicing, targets: Targets, span: Span) -> list[Different]:
+async def level(
+    connection: AsyncConnection, of: Slicing, targets: Targets, customer: str, span: Span, now: float
+) -> None:
+    """Have the outbox say what the ledger does of one customer in a time, also of what came late: `targets` are this
+    customer's. Slices are fixed up to its end, or to within the one that it ends in.
+    """
+    if not await _is_apart(connection, of, targets, span, customer):
+        return
+    grid = billing_slices.c
+    chosen = sa.select(grid.start, grid.until).where(grid.until > span.start, grid.start < span.end)
+    spans = [Span(*row) for row in await connection.execute(chosen.order_by(grid.start))]
+    last = spans[-1].end if spans else span.start
+    if last < span.end:
+        spans.append(Span(last, span.end))
+    for _, some in groupby(spans, lambda one: one.start // slices.DAY):
+        day = list(some)
+        if await _is_apart(connection, of, targets, Span(day[0].start, day[-1].end), customer):
+            for one in day:
+                await bring(connection, of, targets, one, now, customer)
+
+
+async def _is_apart(
+    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span, customer: str | None = None
+) -> bool:
+    return any(row.difference for row in await totals(connection, of, targets, span, customer))
+
+
+async def totals(
+    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span, customer: str | None = None
+) -> list[Different]:
     """What the ledger and the outbox have of each customer and meter in a time."""
     found: dict[Pair, Different] = {}
     names = {name for name, _ in targets}
-    for (customer, meter, _), value in (await outbox_rows.fixed(connection, span)).items():
-        if customer in names and meter not in of.gauges:
-            both = found.get((customer, meter), Different(customer, meter, 0, 0))
-            found[customer, meter] = both._replace(theirs=both.theirs + value)
-    for row in await _rows(connection, of.account, targets, span):
+    for (name, meter, _), value in (await outbox_rows.fixed(connection, span, customer)).items():
+        if name in names and meter not in of.gauges:
+            both = found.get((name, meter), Different(name, meter, 0, 0))
+            found[name, meter] = both._replace(theirs=both.theirs + value)
+    for row in await _rows(connection, of.account, targets, span, customer):
         both = found.get(row.place[:2], Different(row.customer, row.meter, 0, 0))
         found[row.place[:2]] = both._replace(ours=both.ours + row.value)
     return list(found.values())

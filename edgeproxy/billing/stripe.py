@@ -122,7 +122,7 @@ class Stripe:
         )
         self.pace = Pace(LIVE_RATE if self.is_live else TEST_RATE, ENDPOINT_RATE)
         """How fast it is asked; who is refused for asking too fast may slow it down."""
-        self._events = Pace(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
+        self.events_pace = Pace(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
 
     async def close(self) -> None:
         """End all connections."""
@@ -149,13 +149,14 @@ class Stripe:
         told: dict[str, Any] = answer.to_dict()
         return told
 
-    async def send_event(self, key: str, fields: Mapping[str, str]) -> dict[str, Any]:
-        """Send a meter event, by the names of its form, and return what Stripe answers; raises StripeFailure.
+    async def send_event(self, key: str, fields: Mapping[str, str]) -> int | None:
+        """Send a meter event, by the names of its form, and return Stripe's time, in Unix seconds; None where it only
+        repeats what it answered before. Raises StripeFailure.
 
         As `call`, without the package: that takes three times as long to make a request of so little, and an object of
         the answer, and there are up to a thousand a second.
         """
-        await asyncio.sleep(self._events.wait(METER_EVENTS, asyncio.get_running_loop().time()))
+        await asyncio.sleep(self.events_pace.wait(METER_EVENTS, asyncio.get_running_loop().time()))
         headers = {**self._event_headers, "Idempotency-Key": key}
         try:
             async with self._session.post(self._events_url, data=urlencode(fields), headers=headers) as answer:
@@ -167,7 +168,7 @@ class Stripe:
             found = None
         said: dict[str, Any] = found if isinstance(found, dict) else {}
         if status < 300 and said:
-            return said
+            return None if answer.headers.get("Idempotent-Replayed") == "true" else said.get("created")
         wrong = said.get("error") or {}
         raise StripeFailure(
             outcome_of(status, is_reused=wrong.get("type") == "idempotency_error"),

@@ -23,6 +23,8 @@ from edgeproxy.database.quota_tables import quota_passes
 from edgeproxy.database.schema import customers as customers_table
 
 ACTIVE, PAST_DUE = "active", "past_due"
+CHANGING = "changing"
+"""What is told of one whose usage Stripe still charges by the plan before."""
 RUNNER = Caller("billing")
 """Who changes what changes by itself when a period ends, for the audit log."""
 NONE = "there is no subscription"
@@ -60,7 +62,7 @@ def told(row: Any, customer: str) -> SubscriptionTold:
         "customer": customer,
         "plan": row.plan_version,
         "interval": "year" if row.is_yearly else "month",
-        "state": row.state,
+        "state": CHANGING if row.told_version not in (None, row.plan_version) else row.state,
         "period_start": moment(row.period_start * 1000),
         "period_end": moment(row.period_end * 1000),
         "next_plan": row.next_version,
@@ -164,11 +166,13 @@ async def subscribe(
         "cancel_at": None,
         "tier_before": customer.tier,
         "stripe_id": None,
+        "told_version": None,
         "created_at": now_ms(),
         "version": 1,
     }
     await connection.execute(sa.insert(subscriptions), [row])
-    await begin_segment(connection, row["id"], segment, held.period)
+    assert known.billing is not None
+    await begin_segment(connection, row["id"], segment, held.period, known.billing.collection)
     await _hold(connection, caller, customer, segment, held.anchor, known)
     made = (await connection.execute(sa.select(subscriptions).where(subscriptions.c.id == row["id"]))).one()
     await invoices.make(connection, made, changes.START, held.period, changes.fees(held.segments, ()), now=now)
@@ -233,7 +237,9 @@ async def change(
     if done.begun is not None:
         values["plan_version"] = done.begun.version
         await end_segment(connection, row.id, held.last, done.at)
-        await begin_segment(connection, row.id, done.begun, held.period)
+        # How usage is collected changes at a period's end alone.
+        same = await collection_of(connection, row.id, held.last)
+        await begin_segment(connection, row.id, done.begun, held.period, same)
         await _hold(connection, caller, loaded.customer, done.begun, held.anchor, known)
         await invoices.make(connection, row, changes.CHANGE, held.period, done.lines, now=now)
     return await _changed(connection, caller, loaded, values)
@@ -276,7 +282,8 @@ async def roll(connection: AsyncConnection, number: str, *, known: Settings, now
         await _changed(connection, RUNNER, loaded, {"state": CANCELED, "next_version": None})
         return True
     period = periods.period_after(held.period, held.anchor)
-    await begin_segment(connection, row.id, begun, period)
+    assert known.billing is not None
+    await begin_segment(connection, row.id, begun, period, known.billing.collection)
     values: dict[str, Any] = {"period_start": period.start, "period_end": period.end}
     if begun.version != held.last.version:
         values |= {"plan_version": begun.version, "next_version": None, "is_yearly": int(begun.is_yearly)}
@@ -303,8 +310,16 @@ async def of_deleted(connection: AsyncConnection, limit: int) -> list[str]:
     return list((await connection.execute(wanted.limit(limit))).scalars())
 
 
-async def begin_segment(connection: AsyncConnection, subscription: str, segment: Segment, period: Span) -> None:
-    """Write a segment that begins."""
+async def collection_of(connection: AsyncConnection, subscription: str, segment: Segment) -> str:
+    """How usage of a segment is collected."""
+    of = (segments.c.subscription == subscription) & (segments.c.start == segment.span.start)
+    return str((await connection.execute(sa.select(segments.c.collection).where(of))).scalar_one())
+
+
+async def begin_segment(
+    connection: AsyncConnection, subscription: str, segment: Segment, period: Span, collection: str
+) -> None:
+    """Write a segment that begins, and how its usage is collected."""
     row = {
         "subscription": subscription,
         "meter": "",
@@ -316,6 +331,7 @@ async def begin_segment(connection: AsyncConnection, subscription: str, segment:
         "period_end": period.end,
         "paid_start": segment.paid.start,
         "paid_end": segment.paid.end,
+        "collection": collection,
     }
     await connection.execute(sa.insert(segments), [row])
 

@@ -6,13 +6,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.billing import plan_versions
+from edgeproxy.billing import outbox_rows, plan_versions
+from edgeproxy.billing.exporter import MeterEvents
+from edgeproxy.billing.outbox import State
 from edgeproxy.billing.rating import Span
-from edgeproxy.billing.slices import Told
-from edgeproxy.billing.slicing import Pair, Targets
+from edgeproxy.billing.slices import MINUTE, Told
+from edgeproxy.billing.slicing import Pair, Slicing, Targets
 from edgeproxy.config.models import Meter
 from edgeproxy.database.billing_tables import billing_customers, segments, subscriptions
+from edgeproxy.database.database import Database
+from edgeproxy.database.delivery_tables import billing_outbox
 from edgeproxy.database.schema import customers
+
+KNOWN_SECONDS = 62 * 86400
+"""Seconds after their end in which segments are looked at: longer than slices are, so that none seems gone."""
+METERS = "meters"
+"""How usage is collected that Stripe is told of."""
 
 
 def is_sum(meters: Mapping[str, Meter], meter: str) -> bool:
@@ -20,13 +29,22 @@ def is_sum(meters: Mapping[str, Meter], meter: str) -> bool:
     return meter not in meters or meters[meter].aggregate == "sum"
 
 
+def slicing_of(database: Database, is_live: bool, meters: Mapping[str, Meter]) -> Slicing:
+    """What is known of the account that a key is of. A database is billed by one account, in each mode of it."""
+    gauges = frozenset(meter for meter in meters if not is_sum(meters, meter))
+    return Slicing(database, "live" if is_live else "test", gauges)
+
+
 def told(row: Any) -> Told:
     """What is known of a segment that Stripe is told of."""
     return Told(Span(row.start, row.end), row.told_from, row.told_until is not None)
 
 
-async def targets(connection: AsyncConnection, meters: Mapping[str, Meter], since: float) -> Targets:
-    """Return the pairs of which Stripe is told, with their segments that end after a Unix second."""
+async def targets(
+    connection: AsyncConnection, meters: Mapping[str, Meter], since: float, customer: str | None = None
+) -> Targets:
+    """Return the pairs of which Stripe is told, with their segments that end after a Unix second: of all customers, or
+    of one, by id."""
     joined = segments.join(subscriptions, subscriptions.c.id == segments.c.subscription).join(
         customers, customers.c.id == subscriptions.c.customer
     )
@@ -36,6 +54,8 @@ async def targets(connection: AsyncConnection, meters: Mapping[str, Meter], sinc
         .where(segments.c.meter == "", segments.c.told_from.is_not(None), segments.c.end > int(since))
         .order_by(segments.c.start)
     )
+    if customer is not None:
+        wanted = wanted.where(subscriptions.c.customer == customer)
     rows = (await connection.execute(wanted)).all()
     plans = await plan_versions.versions(connection, {row.plan_version for row in rows})
     found: dict[Pair, list[Told]] = {}
@@ -44,6 +64,58 @@ async def targets(connection: AsyncConnection, meters: Mapping[str, Meter], sinc
             if is_sum(meters, meter):
                 found.setdefault((row.name, meter), []).append(told(row))
     return found
+
+
+async def charged(connection: AsyncConnection, subscription: str, period_start: int) -> list[Any]:
+    """Return the segments of a period whose usage Stripe charges, in the order of time: what is over before Stripe
+    counted anything is none."""
+    of = (segments.c.subscription == subscription, segments.c.meter == "", segments.c.period_start == period_start)
+    wanted = sa.select(segments).where(*of, segments.c.collection == METERS, segments.c.told_from.is_not(None))
+    rows = (await connection.execute(wanted.order_by(segments.c.start))).all()
+    return [row for row in rows if max(row.told_from, row.start) + MINUTE <= row.end]
+
+
+def window(row: Any) -> Span:
+    """The time in which all events of a segment are dated."""
+    return Span(max(row.start, row.told_from), row.end)
+
+
+async def is_under_way(connection: AsyncConnection, customer: str, starts: Iterable[int]) -> bool:
+    """Whether any usage of these segments of a customer, by name, is still to be sent, or may have been counted."""
+    c = billing_outbox.c
+    of = (c.customer == customer, c.segment.in_(list(starts)), c.state.in_(outbox_rows.OPEN))
+    return (await connection.execute(sa.select(c.revision).where(*of).limit(1))).first() is not None
+
+
+async def counted(connection: AsyncConnection, customer: str, start: int) -> dict[str, int]:
+    """Return what Stripe has taken of a segment of a customer, by meter."""
+    c = billing_outbox.c
+    of = (c.customer == customer, c.segment == start, c.state.in_([State.ACCEPTED, State.CONFIRMED]))
+    found = await connection.execute(sa.select(c.meter, sa.func.sum(c.value)).where(*of).group_by(c.meter))
+    return {meter: int(value) for meter, value in found}
+
+
+async def confirm(connection: AsyncConnection, customer: str, start: int, now: float) -> None:
+    """Write that what was taken of a segment is counted: Stripe's sums are the same."""
+    c = billing_outbox.c
+    of = (c.customer == customer, c.segment == start, c.state == State.ACCEPTED)
+    await connection.execute(
+        sa.update(billing_outbox).where(*of).values(state=State.CONFIRMED, settled=int(now * 1000))
+    )
+
+
+async def agreed(database: Database, events: MeterEvents, customer: str, row: Any, now: float) -> dict[str, int] | None:
+    """Return what Stripe has counted of a segment, by meter, and write it down; None where its sums say otherwise.
+    Raises Away.
+    """
+    async with database.reading() as connection:
+        ours = await counted(connection, customer, row.start)
+    for meter, quantity in ours.items():
+        if await events.counted(customer, meter, window(row)) != quantity:
+            return None
+    async with database.writing() as connection:
+        await confirm(connection, customer, row.start, now)
+    return ours
 
 
 async def payers(connection: AsyncConnection, names: Iterable[str] | None = None) -> dict[str, str]:

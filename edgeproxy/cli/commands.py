@@ -126,6 +126,8 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "rate": billing.rate,
             "close": invoicing.close,
             "invoices": invoicing.invoices,
+            "sync": invoicing.sync,
+            "recover": invoicing.recover,
             "rollout": billing_delivery.rollout,
             "stop": billing_delivery.stop,
             "resume": billing_delivery.resume,

@@ -1,5 +1,6 @@
-"""Commands about invoices: `billing close`, `billing invoices`."""
+"""Commands about invoices and meters: `billing close`, `invoices`, `sync`, `recover`."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -38,3 +39,36 @@ def invoices(
     from edgeproxy.collector.closing_now import listed
 
     say(listed(settings, customer=customer, period=period, state=state))
+
+
+def sync(
+    config: CollectorFile,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Show what would be changed, and change nothing.")] = False,
+) -> None:
+    """Have the meters, products and prices at Stripe that the plans need.
+
+    Shows what is missing, archived, renamed, or differs. Exit code 1 if something differs, which nobody can change.
+    """
+    settings = load_collector_file(config)
+    from edgeproxy.collector.meters_now import synced
+
+    say(synced(settings, dry=dry))
+
+
+def recover(
+    config: CollectorFile,
+    since: Annotated[
+        datetime,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"], help="When the backup was made: 2027-01-31T04:00:00Z."
+        ),
+    ],
+) -> None:
+    """After the database was restored: have usage looked up at Stripe before it is sent, so that none is sent twice.
+
+    The collector does so by itself where its last heartbeat is over an hour old.
+    """
+    settings = load_collector_file(config)
+    from edgeproxy.collector.meters_now import recovered
+
+    say(recovered(settings, since.replace(tzinfo=UTC).timestamp()))

@@ -109,6 +109,7 @@ class BillingJobs:
             tasks.start("webhooks", self._alone("billing-webhooks", jobs))
         if exports is not None:
             told = (
+                Job("subscriptions at Stripe", LOOK_SECONDS, exports.subscriptions.step),
                 Job("slices", CUT_SECONDS, exports.cut),
                 Job("exports", SEND_SECONDS, exports.send),
                 Job("doubts", DOUBTS_SECONDS, exports.settle_doubts),

@@ -211,9 +211,6 @@ def faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of a collector.yaml."""
     yield from references.faults(tree)
     yield from _faults_of_retention(tree)
-    billing = tree.get("billing")
-    if isinstance(billing, Table) and billing.get("collection") == "meters":
-        yield Fault(("billing", "collection"), "meters is not supported yet", "write invoice_items, or leave it out")
     yield from faults_of_measured(tree)
     yield from faults_of_alerts(tree)
     yield from pages.faults(tree)
@@ -259,6 +256,10 @@ def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fau
         if written.tiers and tier not in written.tiers:
             hint = suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")
             yield Fault(("billing", "plans"), f"has {version}, whose tier {tier} is not there", hint)
+        split = [meter for meter, price in plan.meters.items() if price.by is not None]
+        if split and written.billing is not None and written.billing.collection == "meters":
+            what = f"has {version}, whose price of {split[0]} is by dimension, of which Stripe's meters know nothing"
+            yield Fault(("billing", "plans"), what, "write collection: invoice_items")
 
 
 def _faults_of_retention(tree: Table) -> Iterator[Fault]:

@@ -50,6 +50,7 @@ subscriptions = Table(
     Column("cancel_at", INTEGER),  # When it ends, or ended.
     Column("tier_before", Text, nullable=False),  # The customer's tier without it.
     Column("stripe_id", Text),  # Under `collection: meters`.
+    Column("told_version", Text),  # Whose prices Stripe's subscription has; None where there is none any more.
     Column("created_at", INTEGER, nullable=False),
     Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
     UniqueConstraint("stripe_id", name="subscriptions_stripe_id_key"),

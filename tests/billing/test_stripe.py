@@ -78,7 +78,9 @@ def test_an_answer_to_an_event_means_what_it_does_to_other_calls(
                 )
             assert (failure.value.outcome, failure.value.reason) == (outcome, fault.get("reason"))
             assert SECRET not in repr(failure.value)
-            await client.send_event(f"another {fault}", {**fields, "identifier": f"then {outcome} {fault}"})
+            other = {**fields, "identifier": f"then {outcome} {fault}"}
+            assert await client.send_event(f"another {fault}", other) is not None
+            assert await client.send_event(f"another {fault}", other) is None, "a time that was is not told again"
             with pytest.raises(StripeFailure) as reused:
                 await client.send_event(f"another {fault}", {**fields, "identifier": "else"})
             assert reused.value.outcome is Outcome.REUSED

@@ -97,12 +97,13 @@ def test_a_sandbox_and_files_of_keys_may_be_named(tmp_path: Path) -> None:
     assert (found.stripe.base, found.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
 
 
-def test_meters_are_for_later(tmp_path: Path) -> None:
-    with pytest.raises(ConfigErrors, match=r"billing.collection: meters is not supported yet"):
-        load(tmp_path, {"collection": "meters"})
-    found = load(tmp_path, {"collection": "invoice_items"}).billing
-    assert found is not None
-    assert found.collection == "invoice_items"
+def test_meters_take_no_prices_by_dimension(tmp_path: Path) -> None:
+    assert load(tmp_path, {"collection": "meters"}).billing.collection == "meters"
+    price = {"included": 10, "price": "1", "by": {"dimension": "model", "prices": {"m1": "2"}}}
+    plans = yaml.safe_dump({"plans": {"basic@1": {"fee": "0", "meters": {"tokens": price}}}})
+    with pytest.raises(ConfigErrors, match=r"billing.plans: has basic@1, whose price of tokens is by dimension"):
+        load(tmp_path, {"collection": "meters"}, plans)
+    assert load(tmp_path, {}, plans).plans
 
 
 def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:

@@ -1,0 +1,11 @@
+"""Which version of a plan Stripe's subscription charges, under `collection: meters`."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0020"
+down_revision = "0019"
+
+
+def upgrade() -> None:
+    op.add_column("subscriptions", sa.Column("told_version", sa.Text))

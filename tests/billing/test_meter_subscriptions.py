@@ -1,0 +1,124 @@
+"""Subscriptions at Stripe follow ours under `collection: meters`, whatever fails or is killed on the way."""
+
+import asyncio
+from calendar import timegm
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from edgeproxy.billing import subscriptions
+from edgeproxy.database.billing_tables import segments
+from edgeproxy.database.billing_tables import subscriptions as table
+from edgeproxy.database.delivery_tables import billing_outbox
+from tests.billing.test_closing import amounts, told
+from tests.support.era import Era, era
+from tests.support.sold import CALLER
+from tests.support.stripe_sandbox import Sandbox
+from tests.support.tables_ready import put_tables
+
+HOUR, DAY = 3600, 86400
+JANUARY, FEBRUARY, MARCH = (timegm((2027, month, 1, 0, 0, 0)) for month in (1, 2, 3))
+FREEZE = 2 * DAY
+
+
+async def through(of: Era, period_end: int) -> None:
+    """The end of a period, and its freeze."""
+    await of.to(period_end + 5)
+    await of.turns(3)
+    await of.to(period_end + FREEZE)
+    await of.turns(5, 301)
+
+
+async def cancel(of: Era, name: str, when: Any) -> None:
+    async with of.of.database.writing() as connection:
+        await subscriptions.cancel(connection, CALLER, name, when, known=of.of.known, now=of.now())
+
+
+async def state(of: Era, name: str) -> str:
+    async with of.of.database.reading() as connection:
+        loaded = await subscriptions.of_customer(connection, name)
+        return subscriptions.told(loaded.row, name)["state"]
+
+
+async def at_stripe(of: Era, status: str = "all") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await of.closing._collection._stripe.every("v1.subscriptions.list", status=status)  # type: ignore[attr-defined]
+    return found
+
+
+def test_subscriptions_are_begun_changed_and_ended(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+            for name, plan in (
+                ("falls", "enterprise"),
+                ("leaves", "standard"),
+                ("stays", "standard"),
+                ("none", "free"),
+            ):
+                await of.of.customer(name, plan, now=JANUARY)
+            await of.turns(2)
+            assert len(await at_stripe(of)) == 3, "who has nothing to pay for has no subscription there"
+            await of.of.use("falls", {"llm_tokens": 10_100_000}, at=JANUARY + DAY)
+            await of.of.use("leaves", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
+            await of.of.use("stays", {"llm_tokens": 1_200_000}, at=JANUARY + DAY)
+            await of.to(JANUARY + 3 * DAY)
+            await of.turns(2)
+            # Down when the month is over, up and out at once.
+            await of.of.change("falls", "standard", now=of.now())
+            await of.of.change("stays", "enterprise", now=of.now())
+            assert await state(of, "stays") == "changing"
+            await cancel(of, "leaves", "now")
+            await of.turns(4)
+            assert await state(of, "stays") == "active"
+            assert [one["status"] for one in await at_stripe(of)].count("canceled") == 1
+            await of.to(JANUARY + 6 * DAY)
+            await of.turns(4, 301)
+            left = (await told(of.of, "leaves"))["2027-01-01 period"]
+            assert (left["total"], left["state"]) == (100, "open"), "what was used is on the last invoice"
+            await through(of, FEBRUARY)
+            fell = (await told(of.of, "falls"))["2027-01-01 period"]
+            assert (amounts(fell), fell["state"]) == ([9900, 0, 50], "open"), fell
+            stayed = (await told(of.of, "stays"))["2027-01-01 period"]
+            assert (stayed["total"], stayed["state"]) == (49900 + 200, "open")
+            await of.of.use("falls", {"llm_tokens": 1_500_000, "seats": 30}, at=FEBRUARY + 5 * DAY)
+            await of.of.use("stays", {"llm_tokens": 11_000_000}, at=FEBRUARY + 5 * DAY)
+            await of.of.use("stays", {"llm_tokens": 500_000}, at=JANUARY + DAY)  # Late.
+            await of.exports.compare()
+            await cancel(of, "falls", "period_end")
+            await through(of, MARCH)
+            fell = (await told(of.of, "falls"))["2027-02-01 period"]
+            assert (fell["total"], fell["state"]) == (500 + 2500, "open"), fell
+            stayed = (await told(of.of, "stays"))["2027-02-01 period"]
+            late = [line["amount"] for line in stayed["lines"] if line["kind"] == "late"]
+            assert (stayed["total"], late, stayed["state"]) == (49900 + 500 + 500, [500], "open")
+            await of.turns(2)
+            assert [one["status"] for one in await at_stripe(of)].count("canceled") == 2
+            async with of.of.database.reading() as connection:
+                names = (await connection.execute(sa.select(billing_outbox.c.state).distinct())).scalars()
+                assert set(names) == {"accepted", "confirmed", "late"}, "those of who has left, others, the late one"
+                rows = (await connection.execute(sa.select(table.c.state, table.c.told_version))).all()
+            assert sorted(row.told_version is None for row in rows) == [False, True, True, True]
+            assert all(row.told_version is None for row in rows if row.state == "canceled")
+
+    asyncio.run(work())
+
+
+def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+            by_items = of.of.known.model_copy(
+                update={"billing": of.of.known.billing.model_copy(update={"collection": "invoice_items"})}
+            )
+            by_meters, of.of.known = of.of.known, by_items
+            begin = int(of.now()) // 60 * 60
+            await of.of.customer("switches", "standard", now=begin)
+            of.of.known = by_meters
+            await of.to(begin + HOUR)
+            await of.turns(2)
+            await of.of.change("switches", "enterprise", now=of.now())
+            await of.turns(2)
+            async with of.of.database.reading() as connection:
+                found = (await connection.execute(sa.select(segments.c.collection, segments.c.told_from))).all()
+            assert found == [("invoice_items", None)] * 2
+
+    asyncio.run(work())

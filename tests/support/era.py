@@ -1,0 +1,91 @@
+"""A month with Stripe's sandbox, on one clock: what a collector does again and again is done when time has passed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from edgeproxy.billing import catalog, slices
+from edgeproxy.billing.closing import Closing
+from edgeproxy.billing.exports import Exports
+from edgeproxy.billing.outbox import Reply
+from edgeproxy.billing.rates import Bucket, Pace
+from edgeproxy.billing.stripe import Stripe
+from edgeproxy.database.database import Database
+from tests.support.sold import KEY, Sold, settings
+from tests.support.stripe_sandbox import Sandbox
+
+
+class Heard:
+    """Hears how exports go, and nothing of it is wanted."""
+
+    def exported(self, reply: Reply) -> None:
+        """An event was sent."""
+
+    def aggregated(self, seconds: float) -> None:
+        """Slices were fixed."""
+
+
+class Era:
+    """A collector's jobs of billing, by hand."""
+
+    def __init__(self, sandbox: Sandbox, database: Database, stripe: Stripe, known: Any) -> None:
+        self.sandbox = sandbox
+        self.of = Sold(database, known)
+        self.closing = Closing(database, stripe, lambda: known)
+        self._offset = 0.0
+        self.exports = Exports(database, stripe, lambda: known, Heard(), self.now)
+        self.exports.bucket = Bucket(1e6, 0.0)
+
+    def now(self) -> float:
+        """What time it is, there as here."""
+        return time.time() + self._offset
+
+    async def to(self, moment: float) -> None:
+        """Let time pass up to a moment."""
+        seconds = moment - self.now()
+        if seconds > 0:
+            await asyncio.to_thread(self.sandbox.advance, seconds)
+            self._offset += seconds
+
+    async def turn(self) -> None:
+        """Do what is due."""
+        await self.closing.step(self.now())
+        await self.exports.subscriptions.step()
+        while await self.exports.cut():
+            pass
+        await self.exports.send()
+        await self.exports.settle_doubts()
+
+    async def turns(self, count: int, seconds: float = 61.0) -> None:
+        """Do it so often, with time between."""
+        for _ in range(count):
+            await self.turn()
+            await self.to(self.now() + seconds)
+
+
+@asynccontextmanager
+async def era(folder: Path, url: str, sandbox: Sandbox, begin: float, **billing: Any) -> AsyncIterator[Era]:
+    """Plans that are sold by meters from a moment on. Slices are a day: a month of them is soon cut."""
+    known = settings(folder, url, sandbox.url, collection="meters", **billing)
+    database = await Database.connect(url)
+    assert known.billing is not None
+    stripe = Stripe(known.billing.stripe, KEY)
+    stripe.pace = stripe.events_pace = Pace(10_000.0, 10_000.0)  # A sandbox without rates takes any.
+    lengths, slices.LENGTHS = slices.LENGTHS, [slices.DAY]
+    try:
+        async with database.writing() as connection:
+            from edgeproxy.billing import plan_versions
+
+            await plan_versions.record(connection, known.plans)
+        await catalog.sync(stripe, known.plans)
+        made = Era(sandbox, database, stripe, known)
+        await made.to(begin)
+        await made.exports.begin()
+        yield made
+    finally:
+        slices.LENGTHS = lengths
+        await stripe.close()
+        await database.close()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from edgeproxy.billing import catalog, slices
+from edgeproxy.billing import catalog, plan_versions, slices
 from edgeproxy.billing.closing import Closing
 from edgeproxy.billing.exports import Exports
 from edgeproxy.billing.outbox import Reply
@@ -67,18 +67,18 @@ class Era:
 
 
 @asynccontextmanager
-async def era(folder: Path, url: str, sandbox: Sandbox, begin: float, **billing: Any) -> AsyncIterator[Era]:
+async def era(
+    folder: Path, url: str, sandbox: Sandbox, begin: float, client_of: type[Stripe] = Stripe, **billing: Any
+) -> AsyncIterator[Era]:
     """Plans that are sold by meters from a moment on. Slices are a day: a month of them is soon cut."""
     known = settings(folder, url, sandbox.url, collection="meters", **billing)
     database = await Database.connect(url)
     assert known.billing is not None
-    stripe = Stripe(known.billing.stripe, KEY)
+    stripe = client_of(known.billing.stripe, KEY)
     stripe.pace = stripe.events_pace = Pace(10_000.0, 10_000.0)  # A sandbox without rates takes any.
     lengths, slices.LENGTHS = slices.LENGTHS, [slices.DAY]
     try:
         async with database.writing() as connection:
-            from edgeproxy.billing import plan_versions
-
             await plan_versions.record(connection, known.plans)
         await catalog.sync(stripe, known.plans)
         made = Era(sandbox, database, stripe, known)

@@ -36,7 +36,8 @@ from edgeproxy.database.schema import customers
 OURS = "edgeproxy_subscription"
 """What says in the metadata of a subscription at Stripe which of ours it is."""
 AT_ONCE = 16
-ROUND_MAX = 500
+ROUND_MAX = 5000
+"""Subscriptions that are looked at in a round; the next one goes on behind them."""
 PAUSES = (5.0, 30.0, 120.0, 600.0)
 """Seconds until a subscription is taken up again whose step failed so many times."""
 
@@ -65,6 +66,8 @@ class MeterSubscriptions:
         """How often each failed, and when it is taken up again."""
         self._tries: Counter[str] = Counter()
         """Of each, how many Idempotency-Keys are answered by a failure for good."""
+        self._after = ""
+        """Behind which id the next round begins: who is not charged, or fails, keeps nobody waiting."""
         self._room = asyncio.Semaphore(AT_ONCE)
         self._seldom = log.Seldom(60.0)
 
@@ -76,6 +79,7 @@ class MeterSubscriptions:
         async with self._database.reading() as connection:
             who = await charging.read(connection, billing)
             rows = (await connection.execute(self._due(self._clock()))).all() if who.is_on else []
+        self._after = rows[-1].id if len(rows) == ROUND_MAX else ""
         now = self._clock()
         due = [row for row in rows if self._failed.get(row.id, (0, 0.0))[1] <= now and self._concerns(row, who)]
         await asyncio.gather(*(self._one(row.id, billing) for row in due))
@@ -91,7 +95,8 @@ class MeterSubscriptions:
         differs = (table.c.state != CANCELED) & (by_meters | (table.c.told_version.is_not(None) & begun))
         joined = table.join(customers, customers.c.id == table.c.customer)
         wanted = sa.select(table.c.id, table.c.plan_version, table.c.told_version, customers.c.name)
-        return wanted.select_from(joined).where(over | differs).order_by(table.c.id).limit(ROUND_MAX)
+        due = wanted.select_from(joined).where(over | differs, table.c.id > self._after)
+        return due.order_by(table.c.id).limit(ROUND_MAX)
 
     def _concerns(self, row: Any, who: Charging) -> bool:
         if row.told_version is not None:

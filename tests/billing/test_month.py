@@ -1,7 +1,9 @@
-"""A month of many customers with faults on the way to Stripe: each is charged once, what the second rater says."""
+"""A month of many customers with faults on the way to Stripe, and kill -9 of the process that closes it at any moment:
+each is charged once, what the second rater says."""
 
 import asyncio
 import random
+import sys
 from calendar import timegm
 from collections import Counter
 from pathlib import Path
@@ -13,13 +15,12 @@ import sqlalchemy as sa
 import yaml
 
 from edgeproxy.billing import invoices
-from edgeproxy.billing.closing import Closing
 from edgeproxy.database.billing_tables import invoices as table
 from tests.billing.second_rater import fee, nearest, usage_charges
-from tests.support.process import ROOT
+from tests.support.closer import STEP_SECONDS
+from tests.support.process import ROOT, Process, kill
 from tests.support.sold import Sold, sold
 from tests.support.stripe_sandbox import Sandbox
-from tests.support.tables_ready import put_tables
 
 PLANS = yaml.safe_load((ROOT / "config/plans.yaml").read_text())["plans"]
 JANUARY, FEBRUARY = timegm((2027, 1, 1, 0, 0, 0)), timegm((2027, 2, 1, 0, 0, 0))
@@ -28,6 +29,10 @@ FREEZE = 2 * 86400
 PATIENCE = 540.0
 """Seconds that all of it may take."""
 FAULTS = ("call_lost", "error_before", "answer_lost", "answer_cut", "error_after", "rate_limited")
+LIFE_SECONDS_MAX = 4.0
+"""Seconds that the process which closes lives at most, each time but the last."""
+DEATHS = {10: 3, 1000: 60}
+"""Times that it is killed, by the number of customers."""
 UPGRADES = {"free@1": "standard@1", "standard@1": "enterprise@1"}
 
 
@@ -69,14 +74,15 @@ class Payer:
 
 @pytest.mark.parametrize("customers", [10, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 def test_a_month_comes_to_what_the_second_rater_says(
-    stripe_sandbox: Sandbox, tmp_path: Path, seed: int, customers: int
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, seed: int, customers: int
 ) -> None:
     chance = random.Random(seed)
-    payers = [Payer(f"payer-{customers}-{number}", chance) for number in range(customers)]
+    kind = database.partition(":")[0].partition("+")[0]
+    payers = [Payer(f"payer-{kind}-{customers}-{number}", chance) for number in range(customers)]
     faults = [{"kind": kind, "probability": 0.02, "method": "POST", "path": "/v1/"} for kind in FAULTS]
     began = monotonic()
 
-    async def live_through(of: Sold, closing: Closing) -> None:
+    async def live_through(of: Sold) -> None:
         for payer in payers:
             await of.customer(payer.name, payer.plan.partition("@")[0], now=JANUARY)
             at, used = payer.sent[0]
@@ -86,11 +92,29 @@ def test_a_month_comes_to_what_the_second_rater_says(
                 at, used = payer.sent[1]
                 await of.use(payer.name, used, at=at)
         await asyncio.to_thread(stripe_sandbox.faults, *faults, seed=seed)
-        now = FEBRUARY + FREEZE
-        while await left(of):
-            assert monotonic() - began < PATIENCE
-            await closing.step(now)
-            now += 3601
+        for deaths in range(DEATHS[customers] + 1):
+            if not await left(of):
+                break
+            await close(of, deaths, chance.uniform(0.0, LIFE_SECONDS_MAX) if deaths < DEATHS[customers] else None)
+        assert deaths, "it was killed"
+
+    async def close(of: Sold, deaths: int, life: float | None) -> None:
+        """Have a process close invoices until it has lived for so long (None: until all are closed), and kill it."""
+        now = FEBRUARY + FREEZE + deaths * 100 * STEP_SECONDS
+        arguments = (str(tmp_path), database, stripe_sandbox.url, str(now))
+        process = Process([sys.executable, "-m", "tests.support.closer", *arguments], tmp_path / f"closer-{deaths}")
+        try:
+            while "closing" not in process.output:
+                assert process.running, process.output
+                await asyncio.sleep(0.05)
+            lived = monotonic()
+            while await left(of) and (life is None or monotonic() - lived < life):
+                assert process.running, process.output
+                assert monotonic() - began < PATIENCE
+                await asyncio.sleep(0.05)
+        finally:
+            kill(process.pid)
+            process.wait(10.0)
 
     async def left(of: Sold) -> bool:
         unsettled = table.c.state.in_((invoices.DRAFT, invoices.CLOSING))
@@ -103,9 +127,8 @@ def test_a_month_comes_to_what_the_second_rater_says(
         return bool(count < sum(3 if payer.to else 2 for payer in payers))
 
     async def work() -> None:
-        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
-        async with sold(tmp_path, where, stripe_sandbox.url) as (of, closing):
-            await live_through(of, closing)
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, _):
+            await live_through(of)
 
     try:
         asyncio.run(work())

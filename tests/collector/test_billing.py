@@ -40,8 +40,13 @@ def charging(tmp_path_factory: pytest.TempPathFactory, stripe_sandbox: Sandbox) 
     meters = {"requests": {"count": "requests"}, **{name: {"count": "events"} for name in METERS}}
     made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, meters=meters)
     made.settings["tokens"].append({"name": "billing", "sha256": sha256(BILLING), "role": "billing"})
+    where = f"url=http://{HOST}:{made.port}/billing/webhooks/stripe&enabled_events[]=invoice.paid"
+    hook = stripe_sandbox.call("POST", "/v1/webhook_endpoints", where).json()
+    (folder / "hooks").write_text(hook["secret"])
+    stripe["webhook_secrets"] = str(folder / "hooks")
     with closing(made):
         yield made.start()
+    stripe_sandbox.call("DELETE", f"/v1/webhook_endpoints/{hook['id']}")
 
 
 def call(
@@ -125,6 +130,20 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, stripe_sandbox: Sand
     assert pdf["location"].startswith(stripe_sandbox.url)
     paid = stripe_sandbox.call("POST", f"/v1/invoices/{sent['stripe_id']}/pay", "payment_method=pm_card_visa")
     assert paid.json()["status"] == "paid"
+    until(lambda: states(charging, name) == ["paid"], "a webhook says so")
+
+    # Some of it is given back, once.
+    note = {"amount": 100, "why": "an outage"}
+    asked = call(charging, "POST", f"/billing/invoices/{sent['id']}/credit", note)
+    assert asked.status == 201, asked
+    too_much = call(charging, "POST", f"/billing/invoices/{sent['id']}/credit", note | {"amount": fee["amount"]})
+    assert too_much.status == 422
+
+    def notes() -> list[tuple[int, str]]:
+        listed = stripe_sandbox.call("GET", f"/v1/credit_notes?invoice={sent['stripe_id']}").json()["data"]
+        return [(one["total"], one["memo"]) for one in listed]
+
+    until(lambda: notes() == [(100, "an outage")], "it is at Stripe")
 
     # An upgrade is at once, a downgrade is not, and there is one change in a period.
     before = call(charging, "GET", "/billing/subscription", token=token)
@@ -181,6 +200,17 @@ def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
     voided = call(charging, "POST", f"/billing/invoices/{theirs['id']}/void", {"why": "a mistake"})
     assert voided.json()["state"] == "voiding"
     until(lambda: states(charging, name) == ["void"], "it is taken back")
+
+
+def test_a_large_plan_s_month_comes_to_the_cent(charging: Collector) -> None:
+    """The second row of the worked table; the first is in the test above."""
+    name = customer(charging)
+    token = own(charging, name)
+    assert call(charging, "POST", "/billing/subscription", {"plan": "enterprise"}, token=token).status == 201
+    use(charging, name, dict(zip(METERS, (12_345_678, 50_000, 1_000_010, 1001, 400), strict=True)))
+    coming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()
+    assert coming["total"] == 51099
+    assert [line["amount"] for line in coming["lines"] if line["amount"]] == [49900, 1173, 1, 25]
 
 
 def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Collector) -> None:

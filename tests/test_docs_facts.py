@@ -1,13 +1,16 @@
 """Pages against the code: metrics are there with these labels, and all are named; algorithms, scopes, sizes of rows."""
 
 import re
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from edgeproxy.billing.executive import Day
 from edgeproxy.billing.outbox import State
 from edgeproxy.billing.standing import Standing as Billing
+from edgeproxy.billing.takings import Takings
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.models import Limit
 from edgeproxy.counters.setup import layouts
@@ -35,6 +38,8 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.alert_tried("ops", "sent")
     standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
     billing = Billing(dict.fromkeys(State, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100)
+    metrics.billing_answered(200, 0.0)
+    metrics.took(Takings(Day(date(2027, 1, 1), 5, 0, 1), 0, 0, 0, {"held": 1}, {"m1": 1}))
     lines = metrics.exposition(True, standing, billing).decode().splitlines()
     names = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
     names = [name for name in names if not name.endswith("_created")]  # When a counter began, as the library adds.

@@ -190,15 +190,20 @@ async def week(connection: AsyncConnection, start: date, cogs: Mapping[str, int]
     """Return the seven days from `start` on. In a transaction that reads one moment."""
     begin = second_of(start)
     end = begin + 7 * DAY
+    models = await dearest(connection, begin, end, cogs)
+    cost = sum((await _costs(connection, begin, end, cogs)).values())
+    return Week(start, cost, models, await _largest(connection, begin, end))
+
+
+async def dearest(connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]) -> list[ModelCost]:
+    """Return the models whose usage cost most between these Unix seconds, that first."""
     rolled = await rollup.read(connection)
     found = []
     for meter, price in cogs.items():
         split = queries.statement_of(Asked(None, meter, begin, end, (MODEL,)), rolled)
         for row in queries.shown((MODEL,), (await connection.execute(split)).all()):
             found.append(ModelCost(row[MODEL], meter, row["value"], millicredits(row["value"], price)))
-    dearest = sorted(found, key=lambda one: (-one.cost, one.model, one.meter))
-    cost = sum((await _costs(connection, begin, end, cogs)).values())
-    return Week(start, cost, dearest[:LISTED_MAX], await _largest(connection, begin, end))
+    return sorted(found, key=lambda one: (-one.cost, one.model, one.meter))[:LISTED_MAX]
 
 
 async def month(connection: AsyncConnection, of: Calendar, now: float, cogs: Mapping[str, int]) -> Month:

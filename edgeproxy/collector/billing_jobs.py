@@ -20,6 +20,7 @@ from edgeproxy.billing import (
     reconcile_credits,
     reconcile_payments,
     subscriptions,
+    takings,
 )
 from edgeproxy.billing.answers import Answers
 from edgeproxy.billing.charging import Charging
@@ -29,6 +30,7 @@ from edgeproxy.billing.payloads import Payloads
 from edgeproxy.billing.processor import POLL_SECONDS, Absent, Processor
 from edgeproxy.billing.stripe import Stripe, StripeFailure, secret_key, webhook_secrets
 from edgeproxy.billing.stripe_objects import StripeObjects
+from edgeproxy.billing.takings import Takings
 from edgeproxy.billing.webhook import REPORT
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import Database
@@ -53,6 +55,8 @@ PLANS_SECONDS = 600.0
 """Seconds between two rounds over all who have a plan."""
 PLANS_MAX = 100
 """Subscriptions that are looked at in one transaction."""
+TAKINGS_SECONDS = 300.0
+"""Seconds between two times that the metrics of money are read."""
 ANSWERS_SECONDS = 60.0
 """Seconds between two times that answers of the API are added to those of others."""
 STAND_BY_SECONDS = 5.0
@@ -79,16 +83,22 @@ def processor_of(settings: Settings, database: Database, stripe: Stripe, applied
 
 class BillingJobs:
     """The jobs of one collector. `known` gives what the file says now; `tell` hears now and then who is charged;
-    `answers` has what the API of billing has answered.
+    `answers` has what the API of billing has answered, `took` hears what was taken.
     """
 
     def __init__(
-        self, database: Database, known: Callable[[], Settings], tell: Callable[[Charging], None], answers: Answers
+        self,
+        database: Database,
+        known: Callable[[], Settings],
+        tell: Callable[[Charging], None],
+        answers: Answers,
+        took: Callable[[Takings | None], None],
     ) -> None:
         self._database = database
         self._known = known
         self._tell = tell
         self._answers = answers
+        self._took = took
         self._seldom = log.Seldom(60.0)
 
     def start(self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: Exports | None) -> None:
@@ -117,6 +127,7 @@ class BillingJobs:
                 Job("Stripe's sums", COMPARE_SECONDS, exports.reconcile),
             )
             tasks.start("exports", self._alone("billing-exports", told, exports.begin))
+        tasks.start("takings", self._alone("billing-takings", (Job("takings", TAKINGS_SECONDS, self._look),)))
         if stripe is not None:
             payments = Job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
             tasks.start("payments", self._alone("billing-payments", (payments,)))
@@ -164,6 +175,13 @@ class BillingJobs:
         if self._known().billing is not None:
             async with self._database.writing() as connection:
                 await reconcile_credits.with_balances(connection, time.time())
+
+    async def _look(self) -> None:
+        """Read what was taken."""
+        billing = self._known().billing
+        if billing is not None:
+            async with self._database.reading(whole=True) as connection:
+                self._took(await takings.read(connection, billing, time.time()))
 
     async def _reconcile_payments(self, stripe: Stripe) -> None:
         """Hold the days that are over of Stripe's payments against the journal."""

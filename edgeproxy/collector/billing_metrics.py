@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from prometheus_client.core import GaugeMetricFamily
 
 from edgeproxy.billing.standing import Standing
+from edgeproxy.billing.takings import Takings
+
+USD = 1_000_000
+"""Millicredits of a US dollar."""
 
 
 def of_billing(standing: Standing) -> list[GaugeMetricFamily]:
@@ -25,6 +29,32 @@ def of_billing(standing: Standing) -> list[GaugeMetricFamily]:
     if standing.is_charging is not None:
         found.append(_one("billing_charging", "1 unless charging is stopped", int(standing.is_charging)))
     return found
+
+
+def of_money(takings: Takings) -> list[GaugeMetricFamily]:
+    """Tell what was taken."""
+    day = takings.yesterday
+    found = [
+        _one("billing_revenue_usd", "Revenue of the last day that is over", usd(day.revenue)),
+        _one("billing_cogs_usd", "What usage of that day cost", usd(day.cost)),
+        _one("billing_margin_usd", "Its revenue less its cost", usd(day.revenue - day.cost)),
+        _one("billing_liability_usd", "Credits that customers have", usd(takings.liability)),
+        _one("billing_refunds_usd", "What has gone back so far, disputes too", usd(takings.refunds)),
+        _one("billing_purchases", "Purchases of credits so far", takings.purchases),
+        _labelled("billing_invoices", "Invoices, by state", "state", takings.invoices),
+        _labelled(
+            *("billing_model_cost_usd", "What the dearest models cost on the last day that is over", "model"),
+            {model: usd(cost) for model, cost in takings.models.items()},
+        ),
+    ]
+    if day.margin is not None:
+        found.append(_one("billing_margin_ratio", "Revenue of that day for each unit of its cost", day.margin))
+    return found
+
+
+def usd(millicredits: int) -> float:
+    """Millicredits in US dollars."""
+    return millicredits / USD
 
 
 def _drift(ratios: Mapping[tuple[str, str], float]) -> GaugeMetricFamily:

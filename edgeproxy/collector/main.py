@@ -235,7 +235,9 @@ async def collect(
     if stripe is not None:
         tasks.start("billing", Closing(database, stripe, lambda: service.settings).run())
     exports = None if stripe is None else Exports(database, stripe, lambda: service.settings, metrics)
-    BillingJobs(database, lambda: service.settings, tell, service.answers).start(tasks, stripe, processor, exports)
+    BillingJobs(database, lambda: service.settings, tell, service.answers, metrics.took).start(
+        tasks, stripe, processor, exports
+    )
     refunds = None if stripe is None else Refunds(database, stripe)
     tasks.start("credits", CreditRun(database, lambda: service.settings.billing, refunds).run())
     tasks.start("denials", record_denials(service.denials, watch, seldom))

@@ -11,7 +11,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from edgeproxy.billing.outbox import Reply
 from edgeproxy.billing.standing import Standing as BillingStanding
-from edgeproxy.collector.billing_metrics import of_billing
+from edgeproxy.billing.takings import Takings
+from edgeproxy.collector.billing_metrics import of_billing, of_money
 from edgeproxy.events.intake import Receipt
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.ledger.edges import EdgeStanding
@@ -86,6 +87,8 @@ class Metrics:
         self.aggregation_seconds = Histogram(
             "billing_aggregation_seconds", "From the ledger to slices of usage", buckets=BUCKETS, registry=registry
         )
+        self.takings: Takings | None = None
+        """Of the one collector that reads them."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.expiry: Callable[[], dict[str, float]] = dict
         """The Unix second at which each certificate expires, by its file."""
@@ -136,6 +139,10 @@ class Metrics:
         """Set how many deliveries of alerts are outstanding."""
         self.alert_deliveries.labels("due").set(due)
         self.alert_deliveries.labels("dead").set(dead)
+
+    def took(self, takings: Takings | None) -> None:
+        """Tell of these figures from now on; None: another collector does."""
+        self.takings = takings
 
     def billing_answered(self, status: int, seconds: float) -> None:
         """Count an answer of the API of billing."""
@@ -189,6 +196,8 @@ class Metrics:
             families += of_edges(standing, now)
         if billing is not None:
             families += of_billing(billing)
+        if self.takings is not None:
+            families += of_money(self.takings)
         return generate_latest(self._registry) + generate_latest(Given(families))
 
 

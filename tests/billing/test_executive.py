@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.billing import credits, executive, journal, plan_versions, postings
+from edgeproxy.billing import credits, executive, journal, plan_versions, postings, takings
 from edgeproxy.billing.accounting import day_journal
 from edgeproxy.billing.credits import Payment
 from edgeproxy.billing.executive import DEFINITIONS, Day, Month, month, previous, second_of
 from edgeproxy.billing.journal import Posting
 from edgeproxy.billing.postings import CENT, Entry, Used
 from edgeproxy.billing.statements import Month as Calendar
+from edgeproxy.config.billing import Billing
 from edgeproxy.config.catalog import PRICE_SCALE, Plan
+from edgeproxy.config.credits import Credits
 from edgeproxy.config.dimensions import written
 from edgeproxy.database.billing_tables import segments, subscriptions
 from edgeproxy.database.database import Database
@@ -166,3 +168,23 @@ def test_margins(revenue: int, cost: int, margin: float | None, is_on_target: bo
 @pytest.mark.parametrize(("of", "before"), [((2027, 1), (2026, 12)), ((2027, 2), (2027, 1)), ((2027, 12), (2027, 11))])
 def test_the_month_before(of: tuple[int, int], before: tuple[int, int]) -> None:
     assert previous(Calendar(*of)) == Calendar(*before)
+
+
+def test_the_metrics_of_money_tell_of_the_last_day_that_is_over(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = at(date(2027, 3, 10), 6)
+    monkeypatch.setattr(journal, "now_ms", lambda: now * 1000)
+    billing = Billing.model_validate({"plans": "plans.yaml", "credits": Credits(cogs={"tokens": "0.000001"})})
+
+    async def work(opened: Database) -> None:
+        nothing = await read(opened, takings.read, billing, now)
+        assert (nothing.yesterday.margin, nothing.liability, nothing.models) == (None, 0, {})
+        await write(opened, credits.purchase, "id-new", Payment("cs_1", "pi_1", 1000 * CENT))
+        await write(opened, consume, "id-new", "u1", 300 * CENT, now - 3600)
+        await write(opened, credits.chargeback, "pi_1", "dp_1", 200 * CENT)
+        await count(opened, now // 60 * 60, ("new", "tokens", 600_000, "m1"), ("new", "tokens", 150_000, ""))
+        found = await read(opened, takings.read, billing, now + 86400)
+        assert (found.yesterday.day, found.yesterday.margin) == (date(2027, 3, 10), 4.0)
+        assert (found.liability, found.refunds, found.purchases) == (500 * CENT, 200 * CENT, 1)
+        assert (found.models, found.invoices) == ({"m1": 600_000, "none": 150_000}, {})
+
+    run(database, work, "new")

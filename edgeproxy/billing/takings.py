@@ -1,0 +1,63 @@
+"""What the metrics of money tell, read now and then: too dear to be read at each scrape. Amounts are millicredits."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.billing import executive
+from edgeproxy.billing.executive import Day
+from edgeproxy.config.billing import Billing
+from edgeproxy.database.billing_tables import invoices
+from edgeproxy.database.credit_tables import credit_balances, credit_entries, credit_transactions
+from edgeproxy.database.schema import DAY
+
+REFUNDS = ("refund_paid", "chargeback")
+
+
+class Takings(NamedTuple):
+    """Figures of a moment."""
+
+    yesterday: Day
+    """The last day that is over."""
+    liability: int
+    """Credits that customers have."""
+    refunds: int
+    """What has gone back so far, disputes too."""
+    purchases: int
+    """Credits that were bought so far, in number of purchases."""
+    invoices: Mapping[str, int]
+    """By state."""
+    models: Mapping[str, int]
+    """What the dearest models cost on that day."""
+
+
+async def read(connection: AsyncConnection, billing: Billing, now: float) -> Takings:
+    """Return the figures of this moment. In a transaction that reads one moment."""
+    cogs = {} if billing.credits is None else billing.credits.cogs
+    day = executive.day_of(int(now)) - timedelta(days=1)
+    (yesterday,) = await executive.days(connection, day, day, now, cogs)
+    balances = credit_balances.c
+    owed = sa.select(sa.func.coalesce(sa.func.sum(balances.balance), 0)).where(balances.balance > 0)
+    columns, entries = credit_transactions.c, credit_entries.c
+    back = (
+        sa.select(sa.func.coalesce(sa.func.sum(-entries.amount), 0))
+        .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
+        .where(columns.kind.in_(REFUNDS), entries.account == "cash")
+    )
+    bought = sa.select(sa.func.count()).select_from(credit_transactions).where(columns.kind == "purchase")
+    states = sa.select(invoices.c.state, sa.func.count()).group_by(invoices.c.state)
+    models: dict[str, int] = {}
+    begin = executive.second_of(day)
+    for one in await executive.dearest(connection, begin, begin + DAY, cogs):
+        models[one.model or "none"] = models.get(one.model or "none", 0) + one.cost
+    return Takings(
+        yesterday,
+        int((await connection.execute(owed)).scalar_one()),
+        int((await connection.execute(back)).scalar_one()),
+        int((await connection.execute(bought)).scalar_one()),
+        {row[0]: row[1] for row in await connection.execute(states)},
+        models,
+    )

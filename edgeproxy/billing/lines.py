@@ -85,7 +85,7 @@ async def _projected(
     """These quantities as they will be by the end of the period. Levels are held up to it anyway; of what counts once
     nobody knows what will be new."""
     last = loaded.held.last
-    over = projection.pace(periods.minute(now), periods.minute(loaded.customer.created_at / 1000))
+    over = projection.pace(periods.minute(now) + periods.MINUTE, periods.minute(loaded.customer.created_at / 1000))
     sums = {meter: price for meter, price in last.plan.meters.items() if usage.is_sum(meter, meters)}
     lately = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=over)
     terms = usage.Terms(meters, loaded.held.anchor)

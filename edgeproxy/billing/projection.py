@@ -11,8 +11,8 @@ from edgeproxy.billing.rating import Key, Span
 DAY = 86400
 PACE_SECONDS = 7 * DAY
 """Seconds whose usage says how it goes on."""
-PACE_SECONDS_MIN = 3600
-"""The least of that: a first minute says little about a month."""
+PACE_SECONDS_MIN = DAY
+"""The least of that: a first hour says little about a month."""
 
 
 def pace(now: int, since: int) -> Span:

@@ -10,7 +10,7 @@ NOW = 10 * DAY
 def test_the_pace_is_that_of_the_last_seven_days_or_of_as_long_as_there_is_a_customer() -> None:
     assert pace(NOW, 0) == Span(3 * DAY, NOW)
     assert pace(NOW, 8 * DAY) == Span(8 * DAY, NOW)
-    assert pace(NOW, NOW - 60) == Span(NOW - 3600, NOW)
+    assert pace(NOW, NOW - 60) == Span(NOW - DAY, NOW)
 
 
 def test_the_rest_of_the_period_is_added_at_that_pace_value_by_value() -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -31,7 +32,7 @@ AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
 NARROW, WIDE = 360, 1280
 PICTURES = os.environ.get("EDGEPROXY_SCREENSHOTS")
 CONSOLE = ("", "/customers", "/customers/acme", "/edges", "/incidents", "/alerts", "/stuck", "/audit")
-PORTAL = ("", "/limits", "/keys", "/alerts", "/plan", "/invoices")
+PORTAL = ("", "/limits", "/keys", "/alerts", "/plan", "/invoices", "/credits", "/credits/statements/{month}")
 TAB, ENTER = ("Tab", 9, ""), ("Enter", 13, "\r")
 SECONDS = 90
 """For all that a test does in the browser: machines may be busy."""
@@ -59,6 +60,13 @@ def fill(stage: PagesStage) -> None:
     bad = {"id": "9", "source": "app", "customer": "acme", "meter": "tokenz", "value": 7}
     assert stage.collector.send("POST", "/v1/events", [*events, bad], token=SERVICE).status == 202
     assert stage.collector.send("POST", "/v1/customers/acme/keys", {"name": "server"}).status == 201
+    usage = {"source": "models", "customer": "acme", "meter": "llm_tokens"}
+    models = ((820_000, "m-large"), (411_000, "m-small"), (95_000, "m-tiny"))
+    split = [usage | {"id": model, "value": n, "dimensions": {"model": model}} for n, model in models]
+    assert stage.collector.send("POST", "/v1/events", split, token=SERVICE).status == 202
+    assert stage.collector.send("POST", "/billing/subscription?customer=acme", {"plan": "standard"}).status == 201
+    with stage.customer("acme") as acme:
+        stage.buy(acme, "25")
     new = {"severity": "P2", "title": "Slow answers in us-east", "regions": ["us-east"], "message": "We look into it."}
     made = stage.collector.send("POST", "/v1/incidents", new)
     assert made.status == 201
@@ -153,14 +161,14 @@ def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
 
     async def walk() -> list[str]:
         faults = []
-        acme = stage.customer("acme")
+        acme, month = stage.customer("acme"), datetime.now(UTC).strftime("%Y-%m")
         looks: tuple[tuple[int, str, str, list[str]], ...] = (
             (NARROW, "dark", "de", []),
             (WIDE, "light", "en", ["color-contrast"]),
         )
         whose = (
             (stage.operator, [f"/console{path}" for path in CONSOLE]),
-            (acme, [f"/account{path}" for path in PORTAL]),
+            (acme, [f"/account{path}".format(month=month) for path in PORTAL]),
             (None, ["/status", "/sign-in"]),
         )
         for visitor, paths in whose:

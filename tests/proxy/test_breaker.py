@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.counters.store import Store
 from edgeproxy.errors import Fault
 from edgeproxy.proxy.breaker import Breaker
-from tests.proxy.failing import asked, is_fault
+from tests.proxy.failing import is_fault
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 from tests.support.wire import Wire
 
@@ -23,7 +23,7 @@ def pending(edge: Edge) -> int:
 
 async def is_closed(edge: Edge) -> None:
     """There is room for a request: one is served."""
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     assert pending(edge) == 1
     await upstream.sends(ok(b"room"))
     assert (await client.gets_answer()).body == b"room"
@@ -79,7 +79,7 @@ def test_what_waited_in_a_worker_that_died_waits_no_more(stores: list[Store]) ->
 
 async def test_a_request_too_many_is_told_to_come_back_and_the_connection_goes_on(edge: Edge) -> None:
     limited(edge)
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     another = await edge.client()
     await is_open(edge, another)
     await is_open(edge, another, post(b"body"))
@@ -97,7 +97,7 @@ async def test_a_request_too_many_is_told_to_come_back_and_the_connection_goes_o
 
 async def test_as_many_as_the_bound_may_wait(edge: Edge) -> None:
     limited(edge, 3)
-    waiting = [await asked(edge) for _ in range(3)]
+    waiting = [await edge.forwards() for _ in range(3)]
     assert pending(edge) == 3
     await is_open(edge, await edge.client())
     for client, upstream in waiting:
@@ -108,7 +108,7 @@ async def test_as_many_as_the_bound_may_wait(edge: Edge) -> None:
 
 async def test_an_answer_whose_head_has_come_waits_no_more(edge: Edge) -> None:
     limited(edge)
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))
     await client.gets_head()
     await is_closed(edge)
@@ -118,7 +118,7 @@ async def test_an_answer_whose_head_has_come_waits_no_more(edge: Edge) -> None:
 
 async def test_a_client_that_leaves_gives_up_its_place(edge: Edge) -> None:
     limited(edge)
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     client.aborts()
     await upstream.gets_eof()
     await is_closed(edge)
@@ -136,7 +136,7 @@ async def test_an_upstream_that_cannot_be_reached_gives_up_the_place(edge: Edge)
 
 async def test_a_request_that_is_sent_again_keeps_its_place(edge: Edge) -> None:
     limited(edge)
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     upstream.closes()
     again = await edge.upstream.accepts()
     await again.gets_request()

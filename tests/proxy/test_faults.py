@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from edgeproxy.proxy import connector
 from tests.proxy.asking import is_problem
-from tests.proxy.failing import asked, is_fault
+from tests.proxy.failing import is_fault
 from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok, post
 
 # ---- connecting
@@ -97,7 +97,7 @@ async def test_where_no_endpoint_can_be_reached_it_is_a_fault_after_two(edge: Ed
 
 async def test_half_a_head_does_not_put_the_deadline_off(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "100ms"}
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
 
     async def trickles() -> None:
         while not client.has():
@@ -128,7 +128,7 @@ TRUNCATED = {
 @pytest.mark.parametrize("how", ["closes", "aborts"])
 async def test_a_truncated_answer_never_looks_whole(edge: Edge, name: str, how: str) -> None:
     """RFC 9112 section 8."""
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(TRUNCATED[name])
     answer = await client.gets_head()
     await edge.settles()
@@ -144,7 +144,7 @@ async def test_a_truncated_answer_never_looks_whole(edge: Edge, name: str, how: 
 
 @pytest.mark.parametrize("apart", [False, True])
 async def test_a_whole_chunked_answer_arrives_whatever_follows_it(edge: Edge, apart: bool) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     answer, follows = chunks(b"hello", b"world"), b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     first = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")
     if apart:
@@ -163,7 +163,7 @@ async def test_a_whole_chunked_answer_arrives_whatever_follows_it(edge: Edge, ap
 
 
 async def test_a_reset_that_comes_with_the_last_bytes_is_no_clean_end(edge: Edge) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK"), b"abc")
     upstream.aborts()
     assert not (await client.gets_cut()).endswith(b"0\r\n\r\n")
@@ -171,7 +171,7 @@ async def test_a_reset_that_comes_with_the_last_bytes_is_no_clean_end(edge: Edge
 
 async def test_a_slow_answer_within_its_deadlines_arrives(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "1s", "response_head": "100ms"}
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 40"))
     for _ in range(40):
         await upstream.sends(b"x")

@@ -5,7 +5,6 @@ import pytest
 from edgeproxy.proxy import client as client_module
 from edgeproxy.proxy import deadlines
 from tests.support.transcript import Edge, get, head, ok
-from tests.support.wire import Wire
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -16,14 +15,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PROBE_SECONDS", (0.01, 0.02, 0.04, 0.08, 0.16))
 
 
-async def asked(edge: Edge, request: bytes) -> tuple[Wire, Wire]:
-    """A client whose request has gone up, and which has closed its side."""
-    client, upstream = await edge.forwards(request)
-    return client, upstream
-
-
 async def test_a_client_that_is_gone_frees_its_upstream(edge: Edge) -> None:
-    client, upstream = await asked(edge, get())
+    client, upstream = await edge.forwards(get())
     client.closes()
     await upstream.gets_cut()
     await edge.until(lambda: not edge.runtime.connections.clients)
@@ -31,7 +24,7 @@ async def test_a_client_that_is_gone_frees_its_upstream(edge: Edge) -> None:
 
 
 async def test_a_client_that_waits_is_probed_a_few_times_and_gets_its_answer(edge: Edge) -> None:
-    client, upstream = await asked(edge, get())
+    client, upstream = await edge.forwards(get())
     client.sends_eof()
     for _ in client_module.PROBE_SECONDS:
         await client.gets(CONTINUE)
@@ -46,7 +39,7 @@ async def test_a_client_that_waits_is_probed_a_few_times_and_gets_its_answer(edg
 
 async def test_a_client_that_is_answered_soon_is_not_probed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
-    client, upstream = await asked(edge, get())
+    client, upstream = await edge.forwards(get())
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)
     (held,) = edge.runtime.connections.clients
@@ -57,7 +50,7 @@ async def test_a_client_that_is_answered_soon_is_not_probed(edge: Edge, monkeypa
 
 
 async def test_a_client_of_http_1_0_is_not_probed(edge: Edge) -> None:
-    client, upstream = await asked(edge, head("GET /public/ HTTP/1.0", "Host: h"))
+    client, upstream = await edge.forwards(head("GET /public/ HTTP/1.0", "Host: h"))
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)
     (held,) = edge.runtime.connections.clients
@@ -70,7 +63,7 @@ async def test_a_client_of_http_1_0_is_not_probed(edge: Edge) -> None:
 
 async def test_a_reader_of_a_stream_that_is_gone_frees_its_upstream(edge: Edge) -> None:
     """As one of server-sent events between two of them."""
-    client, upstream = await asked(edge, get())
+    client, upstream = await edge.forwards(get())
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"5\r\nevent\r\n")
     await client.gets_head()
     await client.gets(b"5\r\nevent\r\n")
@@ -81,7 +74,7 @@ async def test_a_reader_of_a_stream_that_is_gone_frees_its_upstream(edge: Edge) 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "X-Until: the end"])
 async def test_a_reader_of_a_stream_that_waits_reads_it_to_its_end(edge: Edge, framing: str) -> None:
-    client, upstream = await asked(edge, get())
+    client, upstream = await edge.forwards(get())
     event = b"5\r\nevent\r\n" if "chunked" in framing else b"event"
     await upstream.sends(head("HTTP/1.1 200 OK", framing), event)
     answer = await client.gets_head()
@@ -101,7 +94,7 @@ async def test_a_reader_of_a_stream_that_waits_reads_it_to_its_end(edge: Edge, f
 
 
 async def test_a_reader_of_a_known_length_is_not_probed(edge: Edge) -> None:
-    client, upstream = await asked(edge, get())
+    client, upstream = await edge.forwards(get())
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 10"), b"hello")
     await client.gets_head()
     await client.gets(b"hello")
@@ -118,7 +111,7 @@ async def test_a_client_that_is_reset_after_it_has_closed_its_side_frees_its_ups
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
-    client, upstream = await asked(edge, get())
+    client, upstream = await edge.forwards(get())
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)
     client.aborts()
@@ -129,7 +122,7 @@ async def test_the_upstream_hears_at_once_of_a_client_that_left(edge: Edge, monk
     """No sweep is waited for, nor a second probe."""
     monkeypatch.setattr(client_module, "PROBE_SECONDS", (0.01, 3600.0))
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 3600.0)
-    client, upstream = await asked(edge, get())
+    client, upstream = await edge.forwards(get())
     client.closes()
     await upstream.gets_cut()
     await edge.until(lambda: not edge.runtime.connections.clients)
@@ -138,7 +131,7 @@ async def test_the_upstream_hears_at_once_of_a_client_that_left(edge: Edge, monk
 async def test_a_client_of_whose_end_nothing_else_tells_is_watched(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 3600.0)
-    first, upstream = await asked(edge, get())
+    first, upstream = await edge.forwards(get())
     other, others = await edge.forwards()
     for client in (first, other):
         client.sends_eof()

@@ -4,14 +4,13 @@ import pytest
 
 from edgeproxy.proxy import kept_idle
 from edgeproxy.proxy.upstream_connection import UpstreamConnection
-from tests.proxy.failing import asked
 from tests.support.transcript import Edge, chunks, get, head, ok
 from tests.support.wire import PATIENCE
 
 
 async def kept_after(edge: Edge, *answers: bytes) -> UpstreamConnection:
     """The one connection that the edge keeps, after these answers over it."""
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(answers[0])
     await client.gets_answer()
     for answer in answers[1:]:
@@ -53,7 +52,7 @@ async def test_a_field_in_the_body_says_nothing(edge: Edge) -> None:
 
 
 async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(ok(b"a", "Keep-Alive: timeout=2"))
     await client.gets_answer()
     (server,) = edge.endpoint().idle
@@ -68,7 +67,7 @@ async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
 
 @pytest.mark.parametrize("seconds", [0, 1])
 async def test_one_that_would_be_closed_before_anybody_looks_is_not_kept(edge: Edge, seconds: int) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(ok(b"a", f"Keep-Alive: timeout={seconds}"))
     await client.gets_answer()
     await upstream.gets_eof()
@@ -81,7 +80,7 @@ async def test_the_field_itself_is_not_passed_on(edge: Edge) -> None:
 
 
 async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edge: Edge) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(ok())
     upstream.closes()
     await client.gets_answer()
@@ -117,7 +116,7 @@ async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
 
 
 async def test_what_is_idle_when_it_is_learnt_is_kept_no_longer(edge: Edge) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(ok())
     await client.gets_answer()
     (server,) = edge.endpoint().idle

@@ -27,12 +27,6 @@ from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chu
 from tests.support.wire import Message, Wire
 
 
-async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
-    """A client whose request waits for its answer, and the upstream that has it."""
-    client, upstream = await edge.forwards(request or get())
-    return client, upstream
-
-
 async def asks(client: Wire, path: str = "/v1/x", *fields: str, key: str = KEY) -> Message:
     """What a client is answered over a connection that it has."""
     await client.sends(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
@@ -50,7 +44,7 @@ def answering(edge: Edge) -> Edge:
 
 
 async def test_a_request_under_way_ends_as_it_began_and_the_next_one_sees_the_new(edge: Edge) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     edge.config["security_headers"] = True
     edge.config["routes"] = [{"name": "other", "path": "/other/*", "upstream": "api", "auth": "none"}]
     await edge.reloads()
@@ -244,8 +238,8 @@ async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record
 async def test_of_an_upstream_that_changed_idle_connections_are_closed_and_others_after_their_answer(
     edge: Edge,
 ) -> None:
-    idle, kept = await asked(edge)
-    used, busy = await asked(edge)
+    idle, kept = await edge.forwards()
+    used, busy = await edge.forwards()
     await kept.sends(ok())
     await idle.gets_answer()
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "59s"}
@@ -315,7 +309,7 @@ async def test_a_request_under_way_knows_how_to_speak_tls_with_an_upstream_that_
 async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge: Edge, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     speaks_tls(edge, authority, edge.upstream)
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     worker = edge.worker
     outward = worker.runtime.snapshot.outward["api"]
     edge.config["upstreams"]["api"]["pool"] = 7
@@ -416,7 +410,7 @@ def threads(edge: Edge) -> list[LogFile]:
 async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge: Edge, tmp_path: Path) -> None:
     old, new = tmp_path / "old.log", tmp_path / "new.log"
     edge.config["access_log"] = str(old)
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     before = edge.runtime.snapshot.access
     edge.config["access_log"] = str(new)
     await edge.reloads()
@@ -480,7 +474,7 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
     edge.config["upstreams"]["tls"] = {"endpoints": ["https://127.0.0.1:9"]}
     edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "1000/min"}]}
     outset = there()
-    client, upstream = await asked(edge, get("/v1/x", f"X-API-Key: {KEY}"))
+    client, upstream = await edge.forwards(get("/v1/x", f"X-API-Key: {KEY}"))
     other = await edge.client()
     one = there()
     for n in range(1, 6):
@@ -542,7 +536,7 @@ async def test_addresses_that_stay_known_hold_nothing_of_what_was_before(answeri
 
 async def test_chunks_of_two_configurations_do_not_mix(edge: Edge) -> None:
     """An answer in pieces, the client's request held back by a slow upstream, and three configurations meanwhile."""
-    client, upstream = await asked(edge, get() + get("/public/2"))
+    client, upstream = await edge.forwards(get() + get("/public/2"))
     for n in range(3):
         edge.config["limits"] = {"keepalive_idle": f"{n + 1}min"}
         await edge.reloads()

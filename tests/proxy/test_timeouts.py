@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from edgeproxy.proxy.client import Client
-from tests.proxy.failing import asked, is_fault
+from tests.proxy.failing import is_fault
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 from tests.support.wire import narrow
 
@@ -28,7 +28,7 @@ def on_route(edge: Edge, **timeouts: str) -> None:
 async def test_a_route_has_time_outs_of_its_own(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "50ms"}
     on_route(edge, response_head="10min")
-    patient, upstream = await asked(edge)
+    patient, upstream = await edge.forwards()
     hasty, _ = await edge.forwards(get("/maybe/x"))
     is_fault(await hasty.gets_answer(), 504, "http_response_timeout")
     await upstream.sends(ok())
@@ -37,7 +37,7 @@ async def test_a_route_has_time_outs_of_its_own(edge: Edge) -> None:
 
 async def test_a_routes_idle_time_cuts_an_answer_that_stops(edge: Edge) -> None:
     on_route(edge, idle="50ms")
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(PIECES, b"5\r\nhello\r\n")
     await client.gets_head()
     assert not (await client.gets_reset()).endswith(b"0\r\n\r\n")
@@ -45,7 +45,7 @@ async def test_a_routes_idle_time_cuts_an_answer_that_stops(edge: Edge) -> None:
 
 async def test_a_stream_of_events_may_be_silent(edge: Edge) -> None:
     on_route(edge, idle="50ms")
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     await upstream.sends(EVENTS, b"5\r\nhello\r\n")
     answer = await client.gets_head()
     assert client_of(edge).deadline == float("inf")
@@ -91,7 +91,7 @@ async def test_a_request_that_takes_too_long_in_all_is_over(edge: Edge, where: s
         on_route(edge, total="150ms")
     else:
         edge.config["upstreams"]["api"]["timeouts"] = {"total": "150ms"}
-    client, upstream = await asked(edge)
+    client, upstream = await edge.forwards()
     is_fault(await client.gets_answer(), 504, "http_response_timeout")
     await upstream.gets_cut()
     await client.sends(get())

@@ -35,6 +35,7 @@ class PagesService:
             assert pages.client is not None
             client = Client(known.issuer, pages.client, pages.client_secret, acr=known.second_factor.acr)
             issuer = CodeFlow(client, OfOperators(service.callers, pages.client).judge)
+            self.site.has_issuer = True
         customers = None
         if (theirs := pages.customers) is not None:
             client = Client(theirs.issuer, theirs.client, theirs.client_secret, "openid email")

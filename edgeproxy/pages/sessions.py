@@ -16,6 +16,8 @@ from edgeproxy.database.page_tables import sessions, sign_in_links
 
 SECONDS_MAX = 8 * 3600
 IDLE_SECONDS = 1800
+CONFIRM_SECONDS = 900
+"""Seconds after which an operator's issuer is asked again who that is, and what roles that has by now."""
 SEEN_SECONDS = 60
 """A session that is used is noted once in so many seconds: to look at a page is no transaction."""
 OF_ONE_MAX = 10
@@ -42,6 +44,7 @@ class Session(NamedTuple):
 
     sha256: str
     who: SignedIn
+    created_at: int
     seen_at: int
     form: str
     """What each form of the session has, and no other site knows."""
@@ -89,7 +92,7 @@ async def find(connection: AsyncConnection, secret: str, now: float) -> Session 
     if row is None:
         return None
     who = SignedIn(row.label, frozenset(orjson.loads(row.roles)), row.customer, row.factor_at)
-    return Session(row.sha256, who, row.seen_at, digest(f"form {secret}"))
+    return Session(row.sha256, who, row.created_at, row.seen_at, digest(f"form {secret}"))
 
 
 async def see(connection: AsyncConnection, session: Session, now: float) -> None:

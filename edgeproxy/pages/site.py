@@ -187,6 +187,8 @@ class Site:
         self.prefix = "__Host-" if self.is_secure else ""
         """How names of cookies begin that no other host of the same domain can set."""
         self.cookie = f"{self.prefix}edgeproxy-session"
+        self.has_issuer = False
+        """Whether operators sign in at an issuer, which says now and then what roles they have."""
         self._log = log.get()
 
     def add_to(self, application: web.Application, pages: list[Page]) -> None:
@@ -236,6 +238,10 @@ class Site:
             who = visit.session.who
             if page.who not in ("operator" if who.customer is None else "customer", "someone"):
                 raise self._denied(request, "this page is not for you", who)
+            if page.who == "operator" and self.has_issuer and self._is_old(visit.session):
+                if is_form:
+                    raise Fault(401, "the session has to be confirmed: open the page again, and send the form again")
+                return visit.go(f"{SIGN_IN}/operator", next=request.path_qs)
         if is_form:
             visit.form = await forms.read(request)
             if page.who != "anyone" and not hmac.compare_digest(
@@ -243,6 +249,10 @@ class Site:
             ):
                 raise self._denied(request, "the form is of another session: open the page again", visit.known.who)
         return await page.handler(visit)
+
+    def _is_old(self, session: Session) -> bool:
+        """Whether the issuer may by now say something else of who signed in."""
+        return time.time() - session.created_at >= sessions.CONFIRM_SECONDS
 
     def _denied(self, request: web.Request, why: str, who: SignedIn | None = None) -> Fault:
         """Put a denial on record; the page that says it."""

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from edgeproxy.pages.sessions import CONFIRM_SECONDS
+from tests.support.ask import ask
 from tests.support.collector import ADMIN, Collector
 from tests.support.oidc import AUDIENCE, THERE, Provider
 from tests.support.ports import HOST
@@ -102,6 +104,30 @@ def test_what_comes_back_must_belong_to_what_was_begun_here(stage: Stage) -> Non
         attacker.get(f"/sign-in/back?code=made-up&state={asked['state'][0]}")
         assert attacker.status == 403
         assert "edgeproxy-session" not in attacker.client.cookies
+
+
+def test_a_session_is_confirmed_at_the_issuer_and_whoever_has_left_is_out(stage: Stage) -> None:
+    def age() -> None:
+        with closing(sqlite3.connect(stage.collector.database)) as database, database:
+            database.execute("UPDATE sessions SET created_at = created_at - ?", (CONFIRM_SECONDS,))
+
+    with Visitor(stage.site) as ops, Visitor(stage.site) as leaver:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers")
+        stage.sign_in(leaver, "leaver", "/sign-in/operator?next=/console/audit")
+        assert leaver.status == 200
+        form = leaver.read.form("/sign-out").fields
+        assert ask(stage.provider.port, "/leave").status == 204
+        leaver.get("/console/audit")
+        assert leaver.status == 200, "nobody has asked the issuer yet"
+        age()
+        leaver.post("/console/customers", {**form, "name": "made-by-leaver", "tier": "basic"})
+        assert leaver.status == 401
+        leaver.get("/console/audit")
+        assert (leaver.status, leaver.answer.url.path) == (403, "/sign-in/back")
+        assert stage.collector.get("/v1/customers/made-by-leaver").status == 404
+        # Whoever is still an operator sees nothing of it.
+        ops.get("/console/audit?order=newest")
+        assert (ops.status, str(ops.answer.url)) == (200, f"{stage.site}/console/audit?order=newest")
 
 
 def test_a_second_factor_is_asked_for_anew(stage: Stage) -> None:

@@ -10,7 +10,9 @@ const require = createRequire(modules + "/");
 const { Provider } = await import(pathToFileURL(require.resolve("oidc-provider")));
 const issuer = `http://127.0.0.1:${port}`;
 const now = () => Math.floor(Date.now() / 1000);
+let hasLeft = false;
 const people = {
+  leaver: () => ({ groups: hasLeft ? ["all"] : ["ops"], amr: ["pwd"], auth_time: now() }),
   ops: () => ({ groups: ["ops", "all"], amr: ["pwd", "mfa"], auth_time: now() }),
   "ops-by-acr": () => ({ groups: "ops", acr: "urn:strong", auth_time: now() }),
   "ops-by-password": () => ({ groups: ["ops"], amr: ["pwd"], auth_time: now() }),
@@ -64,6 +66,11 @@ const form = '<!doctype html><title>Who?</title><form method="post"><input name=
 provider.on("grant.error", (_ctx, error) => console.log("refused:", error.message, error.error_description ?? ""));
 provider.on("server_error", (_ctx, error) => console.log("failed:", error));
 provider.use(async (ctx, next) => {
+  if (ctx.path === "/leave") { // The person "leaver" has no group of operators from now on.
+    hasLeft = true;
+    ctx.status = 204;
+    return;
+  }
   if (!ctx.path.startsWith("/interaction/")) return next();
   if (ctx.method === "GET") {
     ctx.type = "html";

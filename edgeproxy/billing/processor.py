@@ -17,6 +17,7 @@ from edgeproxy import log
 from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.billing import receiver
 from edgeproxy.billing.payloads import Payloads
+from edgeproxy.billing.purchases import Unexpected
 from edgeproxy.billing.receiver import Received, State
 from edgeproxy.billing.webhook import Unreadable, event_of
 from edgeproxy.database.database import LOST, Database, reason
@@ -122,6 +123,9 @@ class Processor:
                 self._log.error("an event could not be applied, and is tried again", why=reason(failure))
             except Absent as why:
                 await self._put_off(events, str(why), is_absent=True)
+            except Unexpected as why:  # As of a payment that is told of before what it pays: no fault of ours.
+                self._log.warning("an event is applied later", object_type=subject.type, why=str(why))
+                await self._put_off(events, str(why), is_absent=False)
             except Exception as failure:
                 self._log.error("an event could not be applied", object_type=subject.type, exc_info=failure)
                 await self._put_off(events, f"{type(failure).__name__}: {failure}", is_absent=False)

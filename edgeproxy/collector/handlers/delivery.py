@@ -1,6 +1,7 @@
 """What goes to Stripe and comes from there: webhooks, whether anybody is charged, and reconciliation."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -10,6 +11,7 @@ from edgeproxy.accounts import audit
 from edgeproxy.accounts.audit import Entry
 from edgeproxy.accounts.ids import moment, now_ms
 from edgeproxy.billing import charging, gating, receiver, reconciliations, rollout, shadow, webhook
+from edgeproxy.billing.arrivals import Arrivals
 from edgeproxy.billing.payloads import Payloads
 from edgeproxy.billing.processor import Absent, Processor
 from edgeproxy.billing.receiver import Received
@@ -37,6 +39,7 @@ class DeliveryHandlers:
         self._billing: Billing | None = None
         self._secrets: tuple[str, ...] = ()
         """Of webhooks: whoever signs by one of these is Stripe."""
+        self._arrivals = Arrivals(self._keep)
         self.processor: Processor | None = None
         """Applies events; None where there is no way to Stripe."""
 
@@ -52,7 +55,7 @@ class DeliveryHandlers:
 
     async def take(self, call: Call[Query, Nothing]) -> web.Response:
         """Take an event: it is kept before it is acknowledged."""
-        billing = self._must_bill()
+        self._must_bill()
         if not self._secrets:
             raise Refused(404, "no webhook secret is configured, so no event can be verified")
         sent = await body_of(call.request, webhook.BYTES_MAX)
@@ -64,10 +67,13 @@ class DeliveryHandlers:
         except (webhook.Forged, webhook.Unreadable) as no:
             self._metrics.webhooks_refused.inc()
             raise Refused(400, str(no)) from None
-        async with self._database.writing() as connection:
-            payloads = Payloads(self._secrets)
-            await receiver.keep(connection, [Received(event, sent)], payloads, live=billing.stripe.live, now=now_ms())
+        await self._arrivals.keep(Received(event, sent))
         return answer(200, {"received": event.id})
+
+    async def _keep(self, some: Sequence[Received]) -> None:
+        live = self._must_bill().stripe.live
+        async with self._database.writing() as connection:
+            await receiver.keep(connection, some, Payloads(self._secrets), live=live, now=now_ms())
 
     async def webhooks(self, call: Call[WebhooksQuery, Nothing]) -> web.Response:
         """List events of Stripe's, the latest first."""

@@ -109,7 +109,7 @@ class Processor:
         """Apply an object, and with it all events that have told of it by now."""
         async with self._at_once:
             waiting = (
-                sa.select(columns.id, columns.attempts, columns.created)
+                sa.select(columns.id, columns.attempts, columns.created, columns.due)
                 .where(columns.state == State.WAITING, columns.object == subject.id)
                 .where(columns.object_type == subject.type)
             )
@@ -148,10 +148,13 @@ class Processor:
             await connection.execute(done, [{"event": event} for event in events])
 
     async def _put_off(self, events: Sequence[Any], why: str, *, is_absent: bool) -> None:
-        """Try these again later; who has tried often enough is a dead letter, unless Stripe is merely away."""
+        """Try these again later; who has tried often enough is a dead letter, unless Stripe is merely away.
+
+        Those whose time has not come were tried for another one's sake: it does not count for them.
+        """
         now = self._clock()
         async with self._database.writing() as connection:
-            for row in events:
+            for row in (row for row in events if row.due <= now * 1000):
                 is_dead = row.attempts >= len(PAUSES) and not is_absent
                 pause = PAUSES[min(row.attempts, len(PAUSES) - 1)]
                 values = {

@@ -213,6 +213,21 @@ def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until
     play(database, work)
 
 
+def test_many_events_of_an_object_that_cannot_be_applied_yet_make_no_dead_letter(database: str) -> None:
+    async def work(own: Books) -> None:
+        own.upstream.broken.add("in_1")
+        for status in STATES * 4:
+            await own.receive(own.upstream.change("in_1", status))
+            await own.processor.step()
+        assert await own.standing() == {"waiting": 12}
+        own.upstream.broken.clear()
+        own.upstream.now += PAUSES[1]
+        await own.processor.step()
+        assert await own.standing() == {"applied": 12}
+
+    play(database, work)
+
+
 def test_stripe_away_for_a_day_makes_no_dead_letter(database: str) -> None:
     async def work(own: Books) -> None:
         own.upstream.away = True

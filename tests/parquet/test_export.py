@@ -13,11 +13,14 @@ from edgeproxy.database.schema import DAY, HOUR, hours, series
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
 
+duckdb = pytest.importorskip("duckdb", reason="there is no duckdb on this machine")
 pytest.importorskip("pyarrow", reason="there is no pyarrow on this machine")
-from edgeproxy.parquet import exporter, files, manifest, verify
-from edgeproxy.parquet.place import Place
+from edgeproxy.parquet import exporter, files, manifest, verify  # noqa: E402
+from edgeproxy.parquet.place import Place  # noqa: E402
 
 HOURS = NOON // HOUR * HOUR
+STEPS = (0, 1, 2, 4, 30, 24 * 10, 24 * 10 + 1)
+"""The hours that have usage in `some_days`."""
 
 
 class Killed(BaseException):
@@ -77,7 +80,7 @@ async def in_ledger(books: Books) -> Counter[tuple[int, files.Key]]:
 async def some_days(books: Books, clock: Clock) -> Chain:  # noqa: F811
     """Usage of three days over the end of a month, with an hour of nothing in between."""
     chain = Chain("edge-1", "eu")
-    for step in (0, 1, 2, 4, 30, 24 * 10, 24 * 10 + 1):
+    for step in STEPS:
         chain.since = HOURS + step * HOUR
         await books.ship(
             chain.next(("acme", "tokens", "v1", 3 + step, '{"model":"m1"}'), ("bolt", "requests", "v1", 1))
@@ -100,6 +103,9 @@ def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
         whole = content(tmp_path / "whole")
         assert len([path for path in whole if path.startswith("manifest/")]) == 2
         assert summed(tmp_path / "whole") == await in_ledger(books)
+        read = f"read_parquet('{tmp_path}/whole/usage/*/*.parquet', hive_partitioning = true)"
+        wanted = f"SELECT sum(value), min(dimensions['model']), count(DISTINCT day) FROM {read} WHERE meter = 'tokens'"
+        assert duckdb.sql(wanted).fetchall() == [(sum(3 + step for step in STEPS), "m1", 3)]
         assert undisturbed.left is not None
         for writing in range(1000 - undisturbed.left):
             for is_done in (False, True):

@@ -5,7 +5,6 @@ from urllib.parse import quote
 
 import typer
 
-from edgeproxy.billing.money import usd
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 
 Why = Annotated[str, typer.Option(help="The reason, for the audit log.")]
@@ -76,6 +75,8 @@ def report(
     ca: Authorities = None,
 ) -> None:
     """Show what all usage would cost by one rating of it, beside what was charged."""
+    from edgeproxy.billing.money import usd
+
     told = Api(collector, ca).call("GET", "/billing/report", period=period)
     if as_json:
         show(told, as_json)

@@ -30,6 +30,7 @@ from edgeproxy.collector.handlers.credits import CreditHandlers
 from edgeproxy.collector.handlers.delivery import DeliveryHandlers
 from edgeproxy.collector.handlers.directory import DirectoryHandlers
 from edgeproxy.collector.handlers.events import EventHandlers
+from edgeproxy.collector.handlers.figures import FigureHandlers
 from edgeproxy.collector.handlers.incidents import IncidentHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
@@ -112,6 +113,7 @@ class Service:
             IncidentHandlers(database, metrics),
             DeliveryHandlers(database, metrics),
             CreditHandlers(database, metrics),
+            FigureHandlers(database),
         )
         self.callers = Callers(settings, database)
         self._limits = RequestLimits()
@@ -147,6 +149,7 @@ class Service:
         self._queues.ingest.values.use(settings.meters)
         self._queues.intake.values.use(settings.meters)
         self.handlers.credits.use(settings)
+        self.handlers.figures.use(settings)
 
     def application(self, connections: WebListener) -> web.Application:
         """Make the application with all endpoints, of which these connections ask."""

@@ -45,6 +45,7 @@ from edgeproxy.collector.endpoint import (
     Endpoint,
     HeadField,
 )
+from edgeproxy.collector.figure_endpoints import figure_endpoints
 from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.alerts import AlertHandlers
 from edgeproxy.collector.handlers.audit import AuditHandlers
@@ -54,6 +55,7 @@ from edgeproxy.collector.handlers.credits import CreditHandlers
 from edgeproxy.collector.handlers.delivery import DeliveryHandlers
 from edgeproxy.collector.handlers.directory import DirectoryHandlers
 from edgeproxy.collector.handlers.events import EventHandlers
+from edgeproxy.collector.handlers.figures import FigureHandlers
 from edgeproxy.collector.handlers.incidents import IncidentHandlers
 from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
@@ -84,6 +86,7 @@ class Handlers(NamedTuple):
     incidents: IncidentHandlers
     delivery: DeliveryHandlers
     credits: CreditHandlers
+    figures: FigureHandlers
 
 
 BATCH_FIELDS = {
@@ -329,6 +332,7 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         *page_endpoints(handlers.contacts, handlers.incidents, CREATES),
         *delivery_endpoints(handlers.delivery),
         *credit_endpoints(handlers.credits),
+        *figure_endpoints(handlers.figures),
         # The collector itself.
         Endpoint("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive.", gives=(TEXT,)),
         Endpoint("GET", "/readyz", ANYONE, standing.readyz, "Whether it takes batches now.", answers=models.Ready),

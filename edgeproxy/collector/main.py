@@ -264,6 +264,7 @@ async def collect(
     await settling
     await counting
     await write_denials(service.denials, watch, seldom)
+    await service.handlers.figures.end()
     await write_last_used(service.handlers.ledger.last_used, seldom)
     await tasks.cancel()
     if stripe is not None:

@@ -12,7 +12,7 @@ from edgeproxy.collector.judges import OfCustomers, OfOperators
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import is_loopback
 from edgeproxy.database.database import Database
-from edgeproxy.pages import console, credits, money, plans, portal
+from edgeproxy.pages import console, credits, money, plans, portal, tokens
 from edgeproxy.pages.checks import Checks
 from edgeproxy.pages.forms import origin_of
 from edgeproxy.pages.sign_in import SignIn
@@ -68,7 +68,8 @@ class PagesService:
 
 def signed_in(*, sells: bool) -> list[Page]:
     """List all pages and forms for who has signed in; those about money where anything is sold."""
-    return [*console.pages(), *portal.pages(), *([*plans.pages(), *credits.pages(), *money.pages()] if sells else [])]
+    sold = [*plans.pages(), *credits.pages(), *money.pages()] if sells else []
+    return [*console.pages(), *tokens.pages(), *portal.pages(), *sold]
 
 
 def url_of(settings: Settings) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 CountName = Literal[
-    "requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events", "holdings"
+    "requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events", "holdings", "refusals"
 ]
 AggregateName = Literal["sum", "max", "last", "average", "unique"]
 """What the events of a meter come to."""
@@ -23,6 +23,8 @@ class Measure(NamedTuple):
     """The number is counted that the upstream reports in the meter's field, in the head of its answer."""
     in_trailers: bool = False
     """The number is counted that the upstream reports there among the trailers of its answer."""
+    is_of_refusals: bool = False
+    """Counted are not requests that were served, but those that a limit refused, by REFUSAL_DIMENSIONS."""
     is_of_services: bool = False
     """Nothing is counted at the edge: services tell the collector, of what was used, or of what exists."""
 
@@ -41,7 +43,12 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "response_trailer": Measure(in_trailers=True),
     "events": Measure(is_of_services=True),
     "holdings": Measure(is_of_services=True),
+    "refusals": Measure(is_of_refusals=True),
 }
+LIMIT, CERTAIN = "limit", "certain"
+REFUSAL_DIMENSIONS: Final = {LIMIT: 100, CERTAIN: 2}
+"""What refusals are split by, and how many values of each there may be: the limit that refused, and `yes` or `no` for
+whether the edge knew of all that counts for it."""
 
 
 def per_request(count: CountName, cost: int) -> int:

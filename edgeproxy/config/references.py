@@ -341,6 +341,10 @@ def _split(tree: Table) -> Iterator[Fault]:
         if not is_of_services and meter.get("aggregate", "sum") != "sum":
             yield Fault((*path, "aggregate"), "is of events, and edges add up", "leave it out, or write count: events")
         dimensions = meter.get("dimensions")
+        if meter.get("count") == "refusals":
+            for name in [name for name in ("when", "dimensions") if name in meter]:
+                yield Fault((*path, name), "is not for refusals, which are split by limit and certain", "leave it out")
+            continue
         if not isinstance(dimensions, Table):
             continue
         where = (*path, "dimensions")
@@ -377,6 +381,8 @@ def _quotas(tree: Table) -> Iterator[Fault]:
         count = counts.get(meter) if isinstance(meter, str) else None
         for name in [name for name in ("per", "timezone") if name in quota and count == "holdings"]:
             yield Fault((*path, name), f"{meter} counts what exists, at any time", f"leave {name} out")
+        if count == "refusals":
+            yield Fault((*path, "meter"), f"{meter} counts what was refused", "write a meter of what was served")
         if isinstance(meter, str) and aggregates.get(meter) in FALLING:
             what = f"is of {meter}, whose {aggregates[meter]} may fall again"
             yield Fault((*path, "meter"), what, "write a meter that only grows: sum, max or unique")

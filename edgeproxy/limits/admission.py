@@ -432,6 +432,21 @@ def denied_at_gates(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denied:
     return Denied(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
+def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held: tuple[Policy, ...]) -> bool:
+    """Whether this host knew of all that counts for what refuses, as `denied` has it: the hub had spoken a moment ago.
+
+    It had not where the hub is away, where its last word is too old, and where a request waited for claims in vain:
+    those are `held`. What no hub has is counted here alone, and is certain.
+    """
+    sharing = limit_set.sharing
+    for policy, gate in (*sharing.gates, *sharing.paying, *sharing.told.items()):
+        if policy in held and (gate.is_away or not gate.is_in_vain(now)):
+            return False
+        if policy in violated and not (policy in held or gate.is_certain(now)):
+            return False
+    return True
+
+
 def denied(limit_set: LimitSet, now: float) -> Denied:
     """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
 

@@ -213,6 +213,13 @@ class Gate:
         """Whether asking is of no use: the hub is away, or has just said that nothing is left."""
         return self.is_away or self._hub.asking_is_vain(self._counts.row, now)
 
+    def is_certain(self, now: float) -> bool:
+        """Whether what others have counted is known here: the hub spoke a moment ago, and there is a row for it."""
+        words, row = self._words, self._counts.row
+        if not row or words[HOSTS] >= AWAY:
+            return False
+        return words[HOSTS] <= 1 or words[row + self._heads + WARM_UNTIL] > now * 1000
+
     def charged(self, now: float, cost: int) -> None:
         """Account for a request that passed, after `must_ask` was false."""
         row = self._counts.row

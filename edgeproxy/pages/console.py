@@ -17,6 +17,8 @@ BATCHES_MAX = 50
 GAPS_MAX = 20
 LATE_SECONDS = 120
 """An edge that is further behind is shown as late: it ships every few seconds."""
+HOURS = ("1", "24", "168")
+"""The hours over which refusals are looked at."""
 CUSTOMER = "/console/customers/{customer}"
 
 
@@ -30,8 +32,11 @@ def pages() -> list[Page]:
         ("POST", f"{CUSTOMER}/pause", pause),
         ("POST", f"{CUSTOMER}/resume", resume),
         ("POST", f"{CUSTOMER}/contacts", put_contacts),
+        ("POST", f"{CUSTOMER}/delete", delete_customer),
+        ("POST", f"{CUSTOMER}/restore", restore_customer),
         ("POST", f"{CUSTOMER}/keys", create_key),
         ("GET", "/console/edges", edges),
+        ("GET", "/console/refusals", refusals),
         ("GET", "/console/stuck", stuck),
         ("POST", "/console/quarantine/{edge}/{seq}/replay", replay_batch),
         ("POST", "/console/dead-letters/{letter}/replay", replay_letter),
@@ -168,10 +173,36 @@ async def put_contacts(visit: Visit) -> web.Response:
     return visit.go(to(CUSTOMER, **names), done="changed")
 
 
+async def delete_customer(visit: Visit) -> web.Response:
+    """Begin to delete a customer whose name somebody has written out."""
+    name = visit.name("customer")
+    if visit.form.get("name", "").strip() != name:
+        raise Fault(422, f"write {name} to have it deleted")
+    await visit.ask("DELETE", "/v1/customers/{customer}", names={"customer": name})
+    return visit.go(to(CUSTOMER, customer=name), done="deleting")
+
+
+async def restore_customer(visit: Visit) -> web.Response:
+    """Take the deletion of a customer back."""
+    names = {"customer": visit.name("customer")}
+    await visit.ask("POST", "/v1/customers/{customer}/restore", names=names)
+    return visit.go(to(CUSTOMER, **names), done="restored")
+
+
 async def create_key(visit: Visit) -> web.Response:
     """Make a key for a customer."""
     name = visit.name("customer")
     return await keys.create(visit, name, to(CUSTOMER, customer=name))
+
+
+# ---- who is refused
+
+
+async def refusals(visit: Visit) -> web.Response:
+    """Show who is refused most, by which limits, and how much of that the edges were not certain of."""
+    hours = visit.request.query.get("hours", "24")
+    told = await visit.tell("GET", "/v1/refusals", query={"hours": hours if hours in HOURS else "24"})
+    return visit.figures("refusals.html", told, hours=hours, choices=HOURS)
 
 
 # ---- what nobody could read

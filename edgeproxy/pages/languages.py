@@ -100,6 +100,10 @@ class Reader(NamedTuple):
         """Write the day of a time of RFC 3339; a dash where there is none."""
         return "–" if written is None else dates.format_date(moment(written).date(), "medium", locale=self.locale)
 
+    def times(self, value: float) -> str:
+        """Write how many times as much something is: 4.2 ×."""
+        return f"{numbers.format_decimal(value, format='#,##0.0#', locale=self.locale)} ×"
+
     def span(self, seconds: float) -> str:
         """Write how long something takes, roughly: 5 minutes."""
         return dates.format_timedelta(int(seconds), threshold=0.99, locale=self.locale)

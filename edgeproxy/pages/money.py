@@ -1,15 +1,17 @@
-"""The console's pages about money: whether anybody is charged, invoices, reconciliation."""
+"""The console's pages about money: whether anybody is charged, invoices, reconciliation, how the business goes."""
 
+from calendar import monthrange
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from aiohttp import web
 
-from edgeproxy.pages import keys
+from edgeproxy.pages import charts, keys
 from edgeproxy.pages.site import Fault, Page, Visit, to
 from edgeproxy.pages.words import INVOICE_STATES, RECONCILED
 
 ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/console/reconciliation"
+FIGURES = "/console/figures"
 INVOICE = f"{INVOICES}/{{invoice}}"
 INVOICES_MAX = 50
 RECONCILIATIONS_MAX = 30
@@ -31,6 +33,7 @@ def pages() -> list[Page]:
         ("POST", f"{INVOICE}/void", void),
         ("POST", f"{INVOICE}/credit", credit),
         ("GET", RECONCILIATION, reconciliation),
+        ("GET", FIGURES, figures),
     )
     return [Page(method, path, "operator", handler) for method, path, handler in own]
 
@@ -156,3 +159,35 @@ async def reconciliation(visit: Visit) -> web.Response:
 async def _reconciliations(visit: Visit, query: dict[str, str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = (await visit.ask("GET", "/billing/reconciliation", query=query))["reconciliations"]
     return found
+
+
+# ---- how the business goes
+
+
+async def figures(visit: Visit) -> web.Response:
+    """Show revenue, cost and margin by day, the week's largest, and the month."""
+    month = visit.request.query.get("month", "").strip()
+    told = await visit.tell("GET", "/billing/executive", query={"month": month} if month else {})
+    if not told.is_success:
+        return visit.figures("figures.html", told)
+    days, month = told.body["days"], told.body["month"]["month"]
+    most = max((max(day["revenue"], day["cost"]) for day in days), default=0)
+    places = monthrange(int(month[:4]), int(month[5:]))[1]
+    margins = [day["margin"] or 0.0 for day in days]
+    highest = max([told.body["target"], *margins])
+    return visit.figures(
+        "figures.html",
+        told,
+        revenue=charts.bars([day["revenue"] for day in days], places, most),
+        cost=charts.bars([day["cost"] for day in days], places, most),
+        margin=charts.bars(margins, places, highest),
+        target=charts.height(told.body["target"], highest),
+        before=neighbour(month, -1),
+        after=None if not told.body["month"]["is_over"] else neighbour(month, 1),
+    )
+
+
+def neighbour(month: str, step: int) -> str:
+    """The month so many after 2027-03."""
+    number = int(month[:4]) * 12 + int(month[5:]) - 1 + step
+    return f"{number // 12:04}-{number % 12 + 1:02}"

@@ -26,6 +26,8 @@ from edgeproxy.pages.sessions import Session, SignedIn
 StepUp = Literal["done", "needed", "impossible"]
 """Whether a second factor was shown a moment ago, can be shown now, or cannot, as operators sign in by a link."""
 Who = Literal["anyone", "someone", "operator", "customer"]
+WAITING_SECONDS = 3
+"""After which a page looks again for figures that are worked out."""
 LANGUAGE_COOKIE = "edgeproxy-language"
 CURRENCY_COOKIE = "edgeproxy-currency"
 CHOICE_SECONDS = 365 * 86400
@@ -109,6 +111,16 @@ class Visit:
     def page(self, template: str, *, status: int = 200, **values: Any) -> web.Response:
         """Answer with a page."""
         return rendering.html(self.text(template, **values), status)
+
+    def figures(self, template: str, told: Told, **values: Any) -> web.Response:
+        """Answer with a page of figures that take long; while they are worked out, with one that looks again."""
+        if told.status == 429:
+            answer = self.page("waiting.html")
+            answer.headers["Refresh"] = str(WAITING_SECONDS)
+            return answer
+        if not told.is_success:
+            raise Fault(told.status, str(told.body.get("detail", "")))
+        return self.page(template, found=told.body, **values)
 
     def fault(self, status: int, why: str = "", errors: Sequence[dict[str, str]] = ()) -> web.Response:
         """Answer with a page that says what is wrong."""

@@ -106,6 +106,38 @@ RECONCILED = {
 """What is held against what."""
 LEVELS = {"none": N_("agree"), "warn": N_("differ a little"), "page": N_("differ")}
 
+DEFINITIONS = {
+    "day": N_("A day of UTC."),
+    "revenue": N_(
+        "Fees of plans over the days that they pay for, usage of plans on the day of its invoice, credits "
+        "when they are used, and credits that expired; less what was taken back. Without tax. It is what the "
+        "books say."
+    ),
+    "cost": N_(
+        "What the usage of the day cost, at the prices of billing.credits.cogs: that of all customers, "
+        "whether they pay or not. Usage of meters without such a price costs nothing here."
+    ),
+    "margin": N_("Revenue for each unit of cost."),
+    "target": N_("A margin of more than 4."),
+    "models": N_(
+        "The dimension model of meters that have a price under billing.credits.cogs, by what their usage of "
+        "the week cost."
+    ),
+    "customers": N_("For each meter, the customers with the largest usage in the week."),
+    "liability": N_("Credits that customers have and have not used, at the end of the month; those given away too."),
+    "fees_ahead": N_("Fees that were invoiced for days after the month."),
+    "conversion": N_(
+        "Customers who paid for the first time in the month, of those who had never paid before it: the ones "
+        "who were there and the ones who came."
+    ),
+    "active": N_("Customers who used credits in the month, or had a plan with a fee or billed usage."),
+    "churn": N_("Customers who were active in the month before and not in this one, of those of the month before."),
+    "lifetime_value": N_(
+        "Revenue of the month for each active customer, less its share of the cost, divided by the churn."
+    ),
+}
+"""What the figures of how the business goes mean: as the API says it (billing/executive.py)."""
+
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
     "faults": FAULTS,
@@ -122,5 +154,6 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "modes": MODES,
     "reconciled": RECONCILED,
     "levels": LEVELS,
+    "definitions": DEFINITIONS,
 }
 """All of them, by the names that templates use."""

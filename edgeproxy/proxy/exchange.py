@@ -30,6 +30,7 @@ from edgeproxy.limits.admission import (
     denied,
     denied_at_gates,
     hopeless,
+    is_certain,
     lacking,
     report,
     tell,
@@ -1000,6 +1001,9 @@ class Exchange:
                 status, why = (402 if isinstance(quota, Balance) else status), why or quota.why
         for counter in runtime.metrics.limited(route, tier, names, status):
             counter.add(1)
+        if self.binding is not None and self.binding.refusals is not None:
+            certain = is_certain(limit_set, self.now, violated, held)
+            self.binding.refusals.note(names[0], certain=certain)
         told = self.rate_fields()
         if self.snapshot.speaks_to_browsers:
             told += self.for_browsers()

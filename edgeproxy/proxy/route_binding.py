@@ -7,11 +7,12 @@ place of five look-ups a request.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from edgeproxy.config.meters import per_request
+from edgeproxy.config.meters import MEASURES, per_request
 from edgeproxy.config.timeouts import Timeouts
 from edgeproxy.proxy.door import Door
 from edgeproxy.proxy.finish import Finish
 from edgeproxy.proxy.metering import Costs, Count, Metering, is_billed
+from edgeproxy.proxy.refusals import Refusals
 from edgeproxy.proxy.request_rules import conditions
 from edgeproxy.proxy.rewriting import Rewriter
 from edgeproxy.proxy.split_metering import SplitMetering, is_split
@@ -117,6 +118,7 @@ class RouteBinding:
         "networks",
         "prefer",
         "priority",
+        "refusals",
         "route",
         "stamps",
         "tier",
@@ -167,12 +169,19 @@ class RouteBinding:
         usage: list[tuple[str, Count]] = []
         others = {}
         for name, meter in meters.items():
+            if MEASURES[meter.count].is_of_refusals:
+                continue
             if per_request(meter.count, route.settings.cost) and not is_split(meter):
                 usage.append((meter.when, counted(name)))
             else:
                 others[name] = meter
         self.admitted = tuple(counter for when, counter in usage if when == "admitted")
         self.counters = Statuses(metrics, route.label, tier, usage)
+        refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
+        self.refusals: Refusals | None = None
+        """What counts the requests that limits refuse, if anything does."""
+        if refusing:
+            self.refusals = Refusals(lambda split: tuple([counted(name, split) for name in refusing]))
         self.metering: Metering | None = None
         """What is counted beside requests and what they cost, if anything is."""
         if any(map(is_split, others.values())):

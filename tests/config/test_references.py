@@ -621,3 +621,12 @@ def test_a_quota_is_of_what_never_falls(problems, aggregate, may):
         "write a meter that only grows: sum, max or unique"
     ]
     assert found == ([] if may else refused)
+
+
+def test_refusals_are_split_by_themselves_and_bound_nothing(problems):
+    assert problems(LEAST + "meters: {refused: {count: refusals}}\n") == []
+    said = problems(LEAST + "meters: {refused: {count: refusals, when: success, dimensions: {limit: {values: 3}}}}\n")
+    assert [line.partition("meters.")[2].partition(":")[0] for line in said] == ["refused.when", "refused.dimensions"]
+    quota = "tiers: {t: {quotas: [{meter: refused, per: day, included: 5}]}}\n"
+    (bound,) = problems(LEAST + "meters: {refused: {count: refusals}}\n" + quota)
+    assert "refused counts what was refused" in bound

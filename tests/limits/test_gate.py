@@ -10,6 +10,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.cells import cell_number, pack
 from edgeproxy.counters.hub_column import HELD, NEVER
 from edgeproxy.counters.rows import LimitTable
+from edgeproxy.limits.admission import LimitSet, is_certain
 from edgeproxy.limits.counts import Counts
 from edgeproxy.limits.gate import QUIET_SECONDS, Gate, cold_allowance
 from edgeproxy.limits.policies import Policies
@@ -244,6 +245,27 @@ def test_there_is_news_where_an_answer_was_written_or_the_hub_was_lost(stand: St
     stand.answer()
     news.append(stand.gate.news)
     assert len(set(news)) == 4
+
+
+def test_a_refusal_is_certain_where_the_hub_spoke_a_moment_ago(stand: Stand) -> None:
+    limit_set = LimitSet((stand.policy,), gates=((stand.policy, stand.gate),))
+
+    def certain(*held: Policy) -> bool:
+        return is_certain(limit_set, NOW, (stand.policy,), held)
+
+    assert not certain(), "nobody has spoken yet"
+    stand.answer(until=NOW + 3)
+    assert certain()
+    assert not certain(stand.policy), "it waited, and nobody answered"
+    stand.answer(until=NOW - 1, no_use=NOW + 1)
+    assert not certain(), "the last word is too old"
+    assert certain(stand.policy), "the hub has just said that nothing is left"
+    assert is_certain(limit_set, NOW, (), ()), "something that no hub has refuses"
+    stand.hosts(1)
+    assert certain(), "nobody else counts"
+    stand.lost(at.SHARE, 1)
+    assert not certain()
+    assert not certain(stand.policy)
 
 
 def test_a_refusal_is_told(stand: Stand) -> None:

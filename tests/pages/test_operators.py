@@ -15,6 +15,7 @@ from tests.support.collector import ADMIN, Collector
 from tests.support.oidc import AUDIENCE, THERE, Provider
 from tests.support.ports import HOST
 from tests.support.visitor import Visitor
+from tests.support.waiting import until
 
 ROLES = {"claim": "groups", "admin": ["ops"], "support": ["helpdesk"]}
 
@@ -243,3 +244,35 @@ def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: S
         assert stage.collector.send("PUT", "/v1/customers/second/contacts", {"emails": []}).status == 200
         jane.get("/account")
         assert jane.answer.url.path == "/sign-in"
+
+
+def test_a_customer_is_deleted_by_whom_wrote_its_name_and_can_be_had_back(stage: Stage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "leaver", "tier": "basic"}).status == 201
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers/leaver")
+        ops.send("/delete", name="other")
+        assert ops.status == 422
+        ops.get("/console/customers/leaver")
+        ops.send("/delete", name="leaver")
+        assert stage.collector.get("/v1/customers/leaver").json()["state"] == "deleting"
+        ops.send("/restore")
+        assert stage.collector.get("/v1/customers/leaver").json()["state"] == "active"
+
+
+def test_the_figures_of_the_business_are_for_who_looks_after_money(stage: Stage) -> None:
+    with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/figures")
+
+        def told() -> bool:
+            ops.get("/console/figures?month=2026-10")
+            assert ops.status == 200
+            return "Lifetime value" in ops.read.text
+
+        until(told, "the figures are worked out")
+        assert "Revenue for each unit of cost." in ops.read.text
+        assert {"?month=2026-09", "?month=2026-11"} <= set(ops.read.links)
+        for month in ("2999-01", "2026-13", "x"):
+            ops.get(f"/console/figures?month={month}")
+            assert ops.status == 400
+        stage.sign_in(helpdesk, "helpdesk", "/sign-in/operator?next=/console/figures")
+        assert helpdesk.status == 403

@@ -1,6 +1,7 @@
 """Pages without scripts, over real sockets: signing in, the console, the portal, and whoever may not."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -20,8 +21,8 @@ from tests.support.waiting import until
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 AN_ID = "00000000-0000-7000-8000-000000000000"
 PLACES = {"customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
-PLACES |= {"incident": AN_ID, "invoice": AN_ID, "purchase": "cs_test_none", "month": "2027-01"}
-NOBODYS = {"customer", "edge", "seq", "letter", "alert", "incident", "month"}
+PLACES |= {"incident": AN_ID, "invoice": AN_ID, "purchase": "cs_test_none", "month": "2027-01", "token": "t"}
+NOBODYS = {"customer", "edge", "seq", "letter", "alert", "incident", "month", "token"}
 """Parameters of paths that name nothing of a customer's: of a month everybody sees what is their own."""
 
 
@@ -325,6 +326,44 @@ def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: Page
     assert len(stage.entries("dead_letter.discard")) == 1
     with stage.customer("acme") as acme:
         assert "tokens" in acme.read.text
+
+
+def test_who_is_refused_is_shown_with_the_share_that_was_not_certain(stage: PagesStage) -> None:
+    chain = Chain(since=int(time.time()) // 60 * 60 - 120)
+    rows = [
+        ("acme", "refused", "v1", n, f'{{"certain":"{word}","limit":"basic"}}') for n, word in ((30, "yes"), (10, "no"))
+    ]
+    assert stage.collector.post(chain.next(*rows)).status == 200
+
+    def told() -> bool:
+        stage.operator.get("/console/refusals?hours=1")
+        assert stage.operator.status == 200
+        return "Requests refused" in stage.operator.read.text
+
+    until(told, "the figures are worked out")
+    text = " ".join(stage.operator.read.text.split())
+    assert "acme basic 40 10 (25.0%)" in text
+    assert stage.collector.get("/v1/refusals", hours="1").json()["uncertain"] == 10
+
+
+def test_a_token_is_made_and_revoked_and_one_of_a_persons_role_asks_for_more(stage: PagesStage) -> None:
+    operator = stage.operator
+    operator.get("/console/tokens")
+    operator.send("/console/tokens", name="console-edge", role="edge", region="eu-west")
+    secret = operator.read.secret
+    assert secret.startswith("token_v1_")
+    assert stage.collector.get("/v1/regions/best", token=secret).status != 401
+    operator.get("/console/tokens")
+    assert secret not in operator.answer.text
+    operator.send("console-edge/secret", overlap="0s")
+    assert operator.read.secret != secret
+    assert stage.collector.get("/v1/regions/best", token=secret).status == 401
+    operator.get("/console/tokens")
+    operator.send("console-edge/revoke")
+    assert operator.answer.url.query == b"done=token"
+    operator.send("/console/tokens", name="console-admin", role="admin")
+    assert operator.status == 401
+    assert "whoever signed in by a link has shown none" in operator.read.text
 
 
 def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:

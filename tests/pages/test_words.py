@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from edgeproxy.billing import executive
+from edgeproxy.pages import words
 from edgeproxy.pages.languages import DEFAULT, LANGUAGES, catalog
 from tests.pages.catalogues import texts, translations
 
@@ -20,3 +22,7 @@ def test_a_language_has_every_text(language: str) -> None:
     for text, translated in there.items():
         assert set(HOLE.findall(translated)) == set(HOLE.findall(text)), text
         assert catalog(language).gettext(text) == translated != "", text
+
+
+def test_what_figures_mean_is_said_as_the_api_says_it() -> None:
+    assert dict(executive.DEFINITIONS) == words.DEFINITIONS

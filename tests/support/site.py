@@ -52,6 +52,7 @@ class PagesStage:
                 "requests": {"count": "requests"},
                 "tokens": {"count": "events"},
                 "llm_tokens": {"count": "events", "dimensions": {"model": 10}},
+                "refused": {"count": "refusals"},
             },
             "billing": self.collector.settings["billing"] | self._paying(folder),
             "alerts": {

@@ -14,7 +14,9 @@ ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/c
 FIGURES = "/console/figures"
 INVOICE = f"{INVOICES}/{{invoice}}"
 INVOICES_MAX = 50
-RECONCILIATIONS_MAX = 30
+RECONCILIATIONS_MAX = 100
+"""Reconciliations that are looked at for the last of each kind."""
+SHOWN_MAX = 30
 SAYING_MAX = 200
 """Characters of what customers are told while nobody is charged."""
 
@@ -147,18 +149,14 @@ def cents(said: str) -> int:
 async def reconciliation(visit: Visit) -> web.Response:
     """Show what was held against what: how each pair of books is now, and what differed."""
     kind = visit.request.query.get("kind", "")
-    only = {"kind": kind} if kind in RECONCILED else {}
-    found = await _reconciliations(visit, {**only, "limit": str(RECONCILIATIONS_MAX)})
-    latest = {}
-    for name in RECONCILED:
-        last = await _reconciliations(visit, {"kind": name, "limit": "1"})
-        latest[name] = last[0] if last else None
-    return visit.page("reconciliation.html", found=found, latest=latest, only=kind if only else "")
-
-
-async def _reconciliations(visit: Visit, query: dict[str, str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await visit.ask("GET", "/billing/reconciliation", query=query))["reconciliations"]
-    return found
+    query = {"limit": str(RECONCILIATIONS_MAX)}
+    found = (await visit.ask("GET", "/billing/reconciliation", query=query))["reconciliations"]
+    latest: dict[str, Any] = dict.fromkeys(RECONCILED)
+    for one in reversed(found):
+        latest[one["kind"]] = one
+    only = kind if kind in RECONCILED else ""
+    shown = [one for one in found if only in ("", one["kind"])]
+    return visit.page("reconciliation.html", found=shown[:SHOWN_MAX], latest=latest, only=only)
 
 
 # ---- how the business goes

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -20,8 +21,10 @@ import pytest
 from edgeproxy.database.schema import DAY
 from edgeproxy.pages.availability import DAYS
 from tests.e2e.browser import Chromium, Tab, tab
+from tests.pages.test_operators import Stage
 from tests.support.chains import Chain
-from tests.support.collector import SERVICE
+from tests.support.collector import ADMIN, SERVICE
+from tests.support.oidc import THERE
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
 from tests.support.waiting import until
@@ -31,7 +34,10 @@ pytestmark = pytest.mark.chromium
 AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
 NARROW, WIDE = 360, 1280
 PICTURES = os.environ.get("EDGEPROXY_SCREENSHOTS")
-CONSOLE = ("", "/customers", "/customers/acme", "/edges", "/incidents", "/alerts", "/stuck", "/audit")
+CONSOLE = (
+    *("", "/customers", "/customers/acme", "/edges", "/refusals", "/incidents", "/alerts", "/stuck", "/tokens"),
+    *("/audit", "/invoices", "/invoices/{invoice}", "/rollout", "/reconciliation", "/figures"),
+)
 PORTAL = ("", "/limits", "/keys", "/alerts", "/plan", "/invoices", "/credits", "/credits/statements/{month}")
 TAB, ENTER = ("Tab", 9, ""), ("Enter", 13, "\r")
 SECONDS = 90
@@ -59,6 +65,10 @@ def fill(stage: PagesStage) -> None:
     ]
     bad = {"id": "9", "source": "app", "customer": "acme", "meter": "tokenz", "value": 7}
     assert stage.collector.send("POST", "/v1/events", [*events, bad], token=SERVICE).status == 202
+    refused = (("acme", "yes", 220), ("acme", "no", 17), ("bolt", "yes", 40))
+    chain.since = now - 60
+    refusals = [(who, "refused", "v1", n, f'{{"certain":"{sure}","limit":"pro"}}') for who, sure, n in refused]
+    assert stage.collector.post(chain.next(*refusals)).status == 200
     assert stage.collector.send("POST", "/v1/customers/acme/keys", {"name": "server"}).status == 201
     usage = {"source": "models", "customer": "acme", "meter": "llm_tokens"}
     models = ((820_000, "m-large"), (411_000, "m-small"), (95_000, "m-tiny"))
@@ -79,6 +89,31 @@ def fill(stage: PagesStage) -> None:
                 rows = [(region, today - age * DAY, result, count) for result, count in results.items()]
                 database.executemany("INSERT INTO checks VALUES (?, ?, ?, ?)", rows)
     until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
+
+
+def held(stage: PagesStage) -> str:
+    """The id of an invoice, which waits for somebody to decide; and what comes of two comparisons."""
+    (found, *_) = stage.collector.get("/billing/invoices", token=ADMIN, customer="acme").json()["invoices"]
+    now = int(time.time())
+    differing = '[["acme", "tokens", 15003, 15010]]'
+    compared = [
+        ("b-1", "B", now - DAY, now, 4, 93_000, 7, "none", differing),
+        ("e-1", "E", now, now, 12, 810_000, 0, "none", "[]"),
+    ]
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        why = "Stripe has 1,990 cents, and we have 1,900"
+        database.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [why, found["id"]])
+        columns = "id, kind, since, until, at, compared, units, different, level, rows"
+        filled = [(*one[:4], now * 1000, *one[4:]) for one in compared]
+        database.executemany(f"INSERT INTO reconciliations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", filled)
+    for path in ("/console/figures", "/console/refusals"):
+        until(partial(is_worked_out, stage, path), "the figures are worked out")
+    return str(found["id"])
+
+
+def is_worked_out(stage: PagesStage, path: str) -> bool:
+    """Whether a page has its figures."""
+    return "One moment" not in stage.operator.get(path).text
 
 
 @pytest.fixture(scope="module")
@@ -153,43 +188,45 @@ async def picture(page: Tab, name: str) -> None:
 # ---- tests
 
 
+@pytest.mark.parametrize("whose", ["console", "portal", "everybody"])
 def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
-    stage: PagesStage, browser: Chromium
+    stage: PagesStage, browser: Chromium, whose: str
 ) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not on this machine")
 
-    async def walk() -> list[str]:
+    looks: tuple[tuple[int, str, str, list[str]], ...] = (
+        (NARROW, "dark", "de", []),
+        (WIDE, "light", "en", ["color-contrast"]),
+    )
+
+    async def walk(visitor: Visitor | None, paths: list[str]) -> list[str]:
         faults = []
-        acme, month = stage.customer("acme"), datetime.now(UTC).strftime("%Y-%m")
-        looks: tuple[tuple[int, str, str, list[str]], ...] = (
-            (NARROW, "dark", "de", []),
-            (WIDE, "light", "en", ["color-contrast"]),
-        )
-        whose = (
-            (stage.operator, [f"/console{path}" for path in CONSOLE]),
-            (acme, [f"/account{path}".format(month=month) for path in PORTAL]),
-            (None, ["/status", "/sign-in"]),
-        )
-        for visitor, paths in whose:
-            async with tab(browser) as page:
-                if visitor is not None:
-                    await lend(page, visitor)
-                for width, scheme, language, rules in looks:
-                    await look(page, width, scheme)
-                    for path in paths:
-                        await page.goto(f"{stage.site}{path}?lang={language}")
-                        where = f"{path} {width} {scheme} {language}"
-                        assert await page.run("return document.documentElement.lang") == language
-                        faults += await judge(page, where, rules)
-                        await picture(page, f"{path.strip('/').replace('/', '-')}-{width}-{scheme}")
-                assert page.troubles == []
-                asked = {response["url"] for response in page.responses if response["url"].startswith("http")}
-                assert all(url.startswith(f"{stage.site}/") for url in asked), asked
-        acme.client.close()
+        async with tab(browser) as page:
+            if visitor is not None:
+                await lend(page, visitor)
+            for width, scheme, language, rules in looks:
+                await look(page, width, scheme)
+                for path in paths:
+                    await page.goto(f"{stage.site}{path}?lang={language}")
+                    where = f"{path} {width} {scheme} {language}"
+                    assert await page.run("return document.documentElement.lang") == language
+                    faults += await judge(page, where, rules)
+                    await picture(page, f"{path.strip('/').replace('/', '-')}-{width}-{scheme}")
+            assert page.troubles == []
+            asked = {response["url"] for response in page.responses if response["url"].startswith("http")}
+            assert all(url.startswith(f"{stage.site}/") for url in asked), asked
         return faults
 
-    assert asyncio.run(asyncio.wait_for(walk(), SECONDS)) == []
+    if whose == "console":
+        invoice = held(stage)
+        wanted = walk(stage.operator, [f"/console{path.format(invoice=invoice)}" for path in CONSOLE])
+    elif whose == "portal":
+        month = datetime.now(UTC).strftime("%Y-%m")
+        wanted = walk(stage.customer("acme"), [f"/account{path}".format(month=month) for path in PORTAL])
+    else:
+        wanted = walk(None, ["/status", "/sign-in"])
+    assert asyncio.run(asyncio.wait_for(wanted, SECONDS)) == []
 
 
 @pytest.mark.parametrize("scripts", [True, False])
@@ -240,3 +277,34 @@ def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, 
         assert stage.collector.usage(customer="bolt", meter="tokens")["total"] == 7
 
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
+
+
+@pytest.mark.skipif(not THERE, reason="oidc-provider is not on this machine")
+def test_an_operator_signs_in_at_the_issuer_and_flips_the_kill_switch_by_keyboard_alone(
+    browser: Chromium, tmp_path: Path
+) -> None:
+    async def visit(stage: Stage) -> None:
+        async with tab(browser) as page:
+            await look(page, NARROW, "dark")
+            await page.goto(f"{stage.site}/console/rollout")
+            await enter(page, text("Sign in with your organisation"))
+            await reach(page, "it.name === 'person'")
+            await page.call("Input.insertText", text="ops")
+            async with page.loading():
+                await press(page, ENTER)
+            await page.until("location.pathname === '/console/rollout'")
+            await reach(page, "it.name === 'message'")
+            await page.call("Input.insertText", text="Free today.")
+            await press(page, TAB)
+            await page.call("Input.insertText", text="a wrong price")
+            await enter(page, text("Stop charging"))
+            assert (stage.rollout["charging"], stage.rollout["message"]) == (False, "Free today.")
+            await reach(page, "it.name === 'why' && it.form.action.endsWith('/resume')")
+            await page.call("Input.insertText", text="mended")
+            await enter(page, text("Charge again"))
+            assert stage.rollout["charging"] is True
+            await enter(page, text("Sign out"))
+            assert not [trouble for trouble in page.troubles if stage.site in trouble]  # The issuer has no icon.
+
+    with closing(Stage(tmp_path)) as stage:
+        asyncio.run(asyncio.wait_for(visit(stage), SECONDS))

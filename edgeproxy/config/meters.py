@@ -1,7 +1,7 @@
 """What a meter may count: a row for each `count` that may be written."""
 
-from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple
 
 CountName = Literal[
     "requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events", "holdings", "refusals"
@@ -55,3 +55,10 @@ def per_request(count: CountName, cost: int) -> int:
     """Return what a request counts for on a route of this `cost`; 0 where that is known later."""
     amount = MEASURES[count].per_request
     return 0 if amount is None else amount(cost)
+
+
+def split_refusals(said: Any) -> Any:
+    """Give a meter of refusals its dimensions, which nobody writes."""
+    if isinstance(said, Mapping) and said.get("count") == "refusals":
+        return {**said, "dimensions": {name: {"values": most} for name, most in REFUSAL_DIMENSIONS.items()}}
+    return said

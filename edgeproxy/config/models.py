@@ -6,10 +6,9 @@ is also what operators write: its fields are those of the file, and the types be
 part can know, such as whether a tier exists, is checked by `references.py`.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_validator
 
@@ -22,7 +21,7 @@ from edgeproxy.config.cors import Cors
 from edgeproxy.config.dimensions import VALUES_MAX
 from edgeproxy.config.directory_settings import CacheKey, Directory, read_cache_key
 from edgeproxy.config.issuers import Issuer, read_auth
-from edgeproxy.config.meters import REFUSAL_DIMENSIONS, AggregateName, CountName
+from edgeproxy.config.meters import AggregateName, CountName, split_refusals
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import Part
 from edgeproxy.config.paths import Paths
@@ -216,13 +215,7 @@ class Meter(Part):
     dimensions: dict[DimensionName, Annotated[Dimension, BeforeValidator(parsers.read_dimension)]] = {}
     """What usage is split by beside customer and route; by default nothing."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refusals_are_split(cls, said: Any) -> Any:
-        """Give a meter of refusals its dimensions, which nobody writes."""
-        if isinstance(said, Mapping) and said.get("count") == "refusals":
-            return {**said, "dimensions": {name: {"values": most} for name, most in REFUSAL_DIMENSIONS.items()}}
-        return said
+    _split = model_validator(mode="before")(split_refusals)
 
 
 class Tier(Part):

@@ -31,6 +31,7 @@ from edgeproxy.config import (
     currencies,
     directory_settings,
     issuers,
+    meters,
     methods,
     models,
     networks,
@@ -243,6 +244,7 @@ FORMS: dict[Hashable, Form] = {
     units.read_workers: Form(always(WORKERS)),
     auth.read_certificate_name: Form(always(text(r".+", "acme"))),
     auth.with_digest: Form(lambda inner: inner),
+    meters.split_refusals: Form(lambda inner: inner),
     issuers.read_jwks: Form(always(text(r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))),
     issuers.read_texts: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), list),
     issuers.read_auth: Form(

@@ -22,6 +22,10 @@ EXACT: frozenset[Kind] = frozenset({"A", "C", "D", "E"})
 """Where any difference pages, as nothing but a fault of ours can make one."""
 
 
+UNITS = " in units"
+"""What the meter of a row of C ends with where it is about what Stripe has counted of it, not about cents."""
+
+
 class Level(StrEnum):
     """How bad a difference is."""
 
@@ -118,7 +122,8 @@ def what_to_do(kind: Kind, row: Row) -> str:
     """Say what a person does about a row that differs."""
     if not row.difference:
         return "nothing: they agree"
-    return ADVICE[kind, row.difference > 0].format(abs(row.difference))
+    about: Kind = "B" if row.meter.endswith(UNITS) else kind
+    return ADVICE[about, row.difference > 0].format(abs(row.difference))
 
 
 ADVICE: Mapping[tuple[Kind, bool], str] = {

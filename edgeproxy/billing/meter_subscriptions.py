@@ -237,8 +237,10 @@ class MeterSubscriptions:
                 raise Waits("usage is on its way to Stripe")
             known = await told.payers(connection, [name])
         await self._events.learn({**self._events.customers, **known})
-        if await told.agreed(self._database, self._events, name, old, now) is None:
-            raise Waits("Stripe's sums are not what it was told")
+        try:
+            await told.agreed(self._database, self._events, name, old, now)
+        except told.Apart as apart:
+            raise Waits(str(apart)) from None
 
     # ---- what they ask
 

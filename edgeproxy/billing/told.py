@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing import outbox_rows, plan_versions
+from edgeproxy.billing.drift import Row
 from edgeproxy.billing.exporter import MeterEvents
 from edgeproxy.billing.outbox import State
 from edgeproxy.billing.rating import Span
@@ -22,6 +23,15 @@ KNOWN_SECONDS = 62 * 86400
 """Seconds after their end in which segments are looked at: longer than slices are, so that none seems gone."""
 METERS = "meters"
 """How usage is collected that Stripe is told of."""
+
+
+class Apart(Exception):
+    """Stripe's sums of a segment are not what it was told."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        super().__init__("Stripe's sums are not what it was told")
+        self.rows = rows
+        """The units of each meter that differs: what it has taken, and what it says it has counted."""
 
 
 def is_sum(meters: Mapping[str, Meter], meter: str) -> bool:
@@ -104,15 +114,16 @@ async def confirm(connection: AsyncConnection, customer: str, start: int, now: f
     )
 
 
-async def agreed(database: Database, events: MeterEvents, customer: str, row: Any, now: float) -> dict[str, int] | None:
-    """Return what Stripe has counted of a segment, by meter, and write it down; None where its sums say otherwise.
-    Raises Away.
-    """
+async def agreed(database: Database, events: MeterEvents, customer: str, row: Any, now: float) -> dict[str, int]:
+    """Return what Stripe has counted of a segment, by meter, and write it down; raises Apart and Away."""
     async with database.reading() as connection:
         ours = await counted(connection, customer, row.start)
-    for meter, quantity in ours.items():
-        if await events.counted(customer, meter, window(row)) != quantity:
-            return None
+    rows = [
+        Row(customer, meter, quantity, await events.counted(customer, meter, window(row)))
+        for meter, quantity in ours.items()
+    ]
+    if apart := [one for one in rows if one.difference]:
+        raise Apart(apart)
     async with database.writing() as connection:
         await confirm(connection, customer, row.start, now)
     return ours

@@ -5,6 +5,7 @@ import pytest
 from edgeproxy.billing.drift import (
     ABOUT,
     ADVICE,
+    UNITS,
     Drift,
     Kind,
     Level,
@@ -55,6 +56,7 @@ def test_every_difference_has_its_advice_with_the_number() -> None:
         for theirs in (7, 13):
             assert " 3 " in f" {what_to_do(kind, Row('acme', 'tokens', 10, theirs))} "
         assert what_to_do(kind, Row("acme", "tokens", 10, 10)) == "nothing: they agree"
+    assert "lacks 3 units" in what_to_do("C", Row("acme", f"tokens{UNITS}", 10, 7)), "of units, not of cents"
 
 
 def test_a_small_meter_is_not_lost_among_the_units_of_a_large_one() -> None:

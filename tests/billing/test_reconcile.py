@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from edgeproxy.billing import outbox_rows, reconcile, reconciliations, sampling
+from edgeproxy.billing.collection.invoice_items import Differs
+from edgeproxy.billing.collection.meters import SETTLED_TRIES, Meters, NotYet
 from edgeproxy.billing.drift import Drift, Level, Row
 from edgeproxy.billing.exporter import Away
 from edgeproxy.billing.meter_events import Unlisted
@@ -35,6 +38,9 @@ class Sums:
 
     async def send(self, row: outbox_rows.Row) -> Answer:
         raise AssertionError
+
+    async def learn(self, customers: Mapping[str, str]) -> None:
+        pass
 
     async def counted(self, customer: str, meter: str, span: Span) -> int:
         if self.fails:
@@ -205,5 +211,28 @@ def test_invoices_that_agree_are_one_reconciliation_of_their_day(database: str) 
             (3, 700, "none"),
         ]
         assert [severity for severity, _ in await raised(of)] == ["page"]
+
+    play(database, work)
+
+
+def test_an_invoice_whose_usage_stripe_has_counted_otherwise_differs_with_both_numbers(database: str) -> None:
+    async def work(of: Database) -> None:
+        accepted = State.ACCEPTED
+        await put(of, ("acme", "calls", MONDAY, 40, accepted), ("acme", "tokens", MONDAY, 500, accepted))
+        segment = SimpleNamespace(start=0, end=MONDAY + DAY, told_from=0)
+        unused: Any = None
+        collection = Meters(of, unused, unused)
+        stripe = Sums({("acme", "calls", 0): 40, ("acme", "tokens", 0): 497})
+        collection._events = stripe  # type: ignore[assignment]
+        with pytest.raises(NotYet):
+            await collection._counted(SimpleNamespace(name="acme", failures=SETTLED_TRIES - 1), [segment])
+        late = SimpleNamespace(name="acme", failures=SETTLED_TRIES)
+        with pytest.raises(Differs) as no:
+            await collection._counted(late, [segment])
+        assert no.value.rows == [Row("acme", "tokens in units", 500, 497)]
+        assert {row.state for row in await rows_of(of, "acme")} == {accepted}, "not before all agree"
+        stripe.counted_of = {**stripe.counted_of, ("acme", "tokens", 0): 500}
+        assert await collection._counted(late, [segment]) == {(0, "calls"): 40, (0, "tokens"): 500}
+        assert {row.state for row in await rows_of(of, "acme")} == {State.CONFIRMED}
 
     play(database, work)

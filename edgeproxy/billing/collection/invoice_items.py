@@ -32,7 +32,7 @@ class Differs(Exception):
     def __init__(self, why: str, rows: Sequence[Row] = ()) -> None:
         super().__init__(why)
         self.rows = rows
-        """The cents of each line in both, by what the line is of."""
+        """The cents of each line in both, by what it is of; or units of a meter, with UNITS behind its name."""
 
 
 class InvoiceItems:

@@ -23,6 +23,7 @@ from edgeproxy.billing.collection.invoice_items import (
     must_agree,
     step_key,
 )
+from edgeproxy.billing.drift import UNITS, Row
 from edgeproxy.billing.exporter import Away
 from edgeproxy.billing.meter_events import StripeMeterEvents
 from edgeproxy.billing.metered_lines import split
@@ -191,6 +192,7 @@ class Meters(InvoiceItems):
             waits = await told.is_under_way(connection, row.name, [one.start for one in charged])
             known = await told.payers(connection, [row.name])
         why = "usage is on its way to Stripe"
+        rows: list[Row] = []
         if not waits:
             await self._events.learn(known)
             found: dict[tuple[int, str], int] = {}
@@ -199,14 +201,15 @@ class Meters(InvoiceItems):
                     sums = await told.agreed(self._database, self._events, row.name, one, time.time())
                 except Away as away:
                     raise NotYet(str(away)) from None
-                if sums is None:
-                    why = "Stripe's sums are not what it was told"
+                except told.Apart as apart:
+                    why = str(apart)
+                    rows = [both._replace(meter=both.meter + UNITS) for both in apart.rows]
                     break
                 found |= {(one.start, meter): quantity for meter, quantity in sums.items()}
             else:
                 return found
         if row.failures >= SETTLED_TRIES:
-            raise Differs(why)
+            raise Differs(why, rows)
         raise NotYet(why)
 
     async def _agree(self, row: Any, there: dict[str, Any], lines: Sequence[Line]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collector.year import drawn, fill, measured
+from tests.collector.year import METERS, drawn, fill, measured
 from tests.support.collector import Collector
 from tests.support.postgresql import Postgresql, programs
 
@@ -31,7 +31,7 @@ def test_a_customers_month_out_of_a_year_is_there_within_a_tenth_of_a_second(
         url = server.database()
         assert asyncio.run(fill(url, customers, months)) > rows
         some = drawn(random.Random(seed), customers, months, min(50, customers // 10))
-        with closing(Collector(tmp_path, url)) as collector:
+        with closing(Collector(tmp_path, url, meters=METERS)) as collector:
             collector.start()
             measured(collector, some)
             for name, times in measured(collector, some).items():

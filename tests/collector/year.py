@@ -2,8 +2,8 @@
 `python -m tests.collector.year [--customers 10000]`.
 
 Of 10,000 customers 2 are active in every minute, 60 in one of ten, 1,000 in one of a hundred, the rest in one of a
-thousand, each on two edges and with two meters, three series together: 42 million rows of minutes, which with hours and
-days take some 11 GB. They lie on disk in the order in which they would have come.
+thousand, each on two edges and with two meters, one of them by model, three series together: 42 million rows of minutes, which
+with hours and days take some 11 GB. They lie on disk in the order in which they would have come.
 """
 
 import argparse
@@ -28,15 +28,30 @@ PACES = ((2, 1), (60, 10), (1_000, 100))
 """So many of 10,000 customers are active in one of so many minutes."""
 REST = 1_000
 """The same of all others."""
-QUESTIONS = {"total": "", "by day": "day", "by hour": "hour", "by minute": "minute", "by route and day": "route,day"}
+QUESTIONS = {
+    "total": "",
+    "by model": "model",
+    "by day": "day",
+    "by model and day": "model,day",
+    "by hour": "hour",
+    "by minute": "minute",
+    "by route and day": "route,day",
+}
+METERS = {"requests": {"count": "requests"}, "tokens": {"count": "events", "dimensions": {"model": 50}}}
 UNROLLED = 2 * 3600
 """Seconds at the year's end that are not rolled up."""
 
 SERIES = """
-INSERT INTO series (edge, region, customer, meter, route)
-SELECT edge, region, 'customer-' || n, meter, 'v1'
+INSERT INTO series (edge, region, customer, meter, route, dimensions)
+SELECT edge, region, 'customer-' || n, meter, 'v1', split
 FROM generate_series(0, $1 - 1) n,
-     (VALUES ('a', 'eu', 'requests'), ('a', 'eu', 'egress'), ('b', 'us', 'requests')) kinds(edge, region, meter)
+     (VALUES ('a', 'eu', 'requests', ''),
+             ('a', 'eu', 'tokens', '{"model":"m1"}'),
+             ('b', 'us', 'tokens', '{"model":"m2"}')) kinds(edge, region, meter, split)
+"""
+SPLITS = """
+INSERT INTO series_dimensions (series, name, value)
+SELECT id, 'model', dimensions::json ->> 'model' FROM series WHERE dimensions <> ''
 """
 EDGES = """
 INSERT INTO edges (edge, region, seq, hash, received, latest)
@@ -74,6 +89,7 @@ async def fill(
     for setting in ("work_mem = '256MB'", "maintenance_work_mem = '256MB'", "synchronous_commit = off"):
         await connection.execute(f"SET {setting}")
     await connection.execute(SERIES, customers)
+    await connection.execute(SPLITS)
     end = month(months[-1])[1] - UNROLLED
     await connection.execute(EDGES, end + UNROLLED - 60)
     bounds, above = ["WHEN n < 0 THEN 1"], 0
@@ -158,7 +174,7 @@ def main() -> None:
             "active in every minute": [(chance.choice(busy), chance.choice(months)) for _ in range(10)],
         }
         server.restart()
-        with closing(Collector(Path(folder), url)) as collector:
+        with closing(Collector(Path(folder), url, meters=METERS)) as collector:
             collector.start()
             for kind, some in kinds.items():
                 if kind != "cold":

@@ -3,6 +3,7 @@
 Times are Unix seconds, `received` Unix milliseconds. The types are those that strict tables of SQLite have.
 """
 
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -20,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-REVISION = "0020"
+REVISION = max(file.name[:4] for file in (Path(__file__).parent / "migrations/versions").glob("[0-9]*.py"))
 """Of which revision these tables are: that of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 

@@ -2,8 +2,8 @@
 `python -m tests.collector.year [--customers 10000]`.
 
 Of 10,000 customers 2 are active in every minute, 60 in one of ten, 1,000 in one of a hundred, the rest in one of a
-thousand, each on two edges and with two meters, one of them by model, three series together: 42 million rows of minutes, which
-with hours and days take some 11 GB. They lie on disk in the order in which they would have come.
+thousand, each on two edges and with two meters, one of them by model, three series together: 42 million rows of
+minutes, which with hours and days take some 11 GB. They lie on disk in the order in which they would have come.
 """
 
 import argparse

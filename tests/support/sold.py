@@ -24,13 +24,14 @@ from edgeproxy.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledge
 from tests.support.process import ROOT
 
 CALLER = Caller("test")
-KEY = {"STRIPE_SECRET_KEY": "sk_test_sandbox"}
+KEY, LIVE_KEY = {"STRIPE_SECRET_KEY": "sk_test_sandbox"}, {"STRIPE_SECRET_KEY": "sk_live_sandbox"}
 TIERS: dict[str, Any] = {name: {} for name in ("basic", "free", "standard", "enterprise")}
 
 
-def settings(folder: Path, database: str, stripe: str, **billing: Any) -> Settings:
+def settings(folder: Path, database: str, stripe: str, *, live: bool = False, **billing: Any) -> Settings:
     """What a collector has that charges all customers at this Stripe."""
-    said = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "stripe": {"base": stripe}, **billing}
+    way = {"base": stripe, "live": live}
+    said = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "stripe": way, **billing}
     file = folder / "collector.yaml"
     tokens = [{"sha256": "a" * 64, "role": "edge"}]
     file.write_text(yaml.safe_dump({"tokens": tokens, "database": database, "tiers": TIERS, "billing": said}))
@@ -97,14 +98,21 @@ async def _series(connection: AsyncConnection, name: str) -> dict[str, int]:
 
 @asynccontextmanager
 async def sold(
-    folder: Path, url: str, stripe: str, client_of: Callable[..., Stripe] = Stripe, **billing: Any
+    folder: Path,
+    url: str,
+    stripe: str,
+    client_of: Callable[..., Stripe] = Stripe,
+    *,
+    live: bool = False,
+    **billing: Any,
 ) -> AsyncIterator[tuple[Sold, Closing]]:
-    """The database with the plans, and what closes invoices."""
-    known = settings(folder, url, stripe, **billing)
+    """The database with the plans, and what closes invoices; only where it is `live` at the pace that Stripe allows."""
+    known = settings(folder, url, stripe, live=live, **billing)
     database = await Database.connect(url)
     assert known.billing is not None
-    client = client_of(known.billing.stripe, KEY)
-    client.pace = Pace(10_000.0, 10_000.0)  # A sandbox without rates takes any.
+    client = client_of(known.billing.stripe, LIVE_KEY if live else KEY)
+    if not live:
+        client.pace = Pace(10_000.0, 10_000.0)  # A sandbox without rates takes any.
     try:
         async with database.writing() as connection:
             await plan_versions.record(connection, known.plans)

@@ -51,7 +51,10 @@ class Objects(Protocol):
         """Return an object as it is now; of one that is gone `{id, object, deleted: true}`."""
 
     async def events(self, since: int) -> list[Mapping[str, Any]]:
-        """List the events since a Unix second, oldest first."""
+        """List the snapshot events since a Unix second."""
+
+    async def thin_events(self, since: int) -> list[Mapping[str, Any]]:
+        """List the thin events since a Unix second."""
 
     async def event(self, id: str) -> Mapping[str, Any] | None:
         """Return an event; None where Stripe has none such any more."""
@@ -181,8 +184,9 @@ class Processor:
         async with self._database.reading() as connection:
             latest = await receiver.latest(connection)
         since = int(now) - OVERLAP_SECONDS if latest is None else latest - OVERLAP_SECONDS
-        found = await self._stripe.events(max(since, int(now) - KNOWN_DAYS * 86400))
-        return len(await self._keep(found, "poll"))
+        since = max(since, int(now) - KNOWN_DAYS * 86400)
+        kept = await self._keep(await self._stripe.events(since), "poll")  # Though the other list be refused.
+        return len(kept + await self._keep(await self._stripe.thin_events(since), "poll"))
 
     async def replay(self, event: str) -> bool:
         """Have an event applied once more, of those kept here or else of Stripe's; False where neither has it.

@@ -9,8 +9,9 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -137,17 +138,20 @@ class Stripe:
         method: Any = self._client
         for step in f"{name}_async".split("."):
             method = getattr(method, step)
-        await asyncio.sleep(self.pace.wait(name, asyncio.get_running_loop().time()))
         options = {} if key is None else {"idempotency_key": key}
+        told: dict[str, Any] = (await self._answer(name, partial(method, *ids, params, options))).to_dict()
+        return told
+
+    async def _answer(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask once there is room for a call of this name; raises StripeFailure."""
+        await asyncio.sleep(self.pace.wait(name, asyncio.get_running_loop().time()))
         try:
-            answer = await method(*ids, params, options)
+            return await ask()
         except self._sdk.StripeError as error:
             raise failure_of(error, self._sdk) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # The package reads bodies outside of what it catches.
             raise StripeFailure(Outcome.LOST, f"no whole answer: {type(error).__name__}") from None
-        told: dict[str, Any] = answer.to_dict()
-        return told
 
     async def send_event(self, key: str, fields: Mapping[str, str]) -> int | None:
         """Send a meter event, by the names of its form, and return Stripe's time, in Unix seconds; None where it only
@@ -181,14 +185,18 @@ class Stripe:
         )
 
     async def every(self, name: str, /, *ids: str, **params: Any) -> list[dict[str, Any]]:
-        """All of a list, page by page; raises StripeFailure."""
-        found: list[dict[str, Any]] = []
+        """All of a list, page by page; raises StripeFailure. v1 says that there is more, and v2 where that is."""
+        asked = {"limit": 100, **params}
+        page: Any = await self.call(name, *ids, **asked)
+        found: list[dict[str, Any]] = page["data"]
         while True:
-            after = {"starting_after": found[-1]["id"]} if found else {}
-            page = await self.call(name, *ids, **{"limit": 100, **params, **after})
-            found += page["data"]
-            if not page["has_more"]:
+            if following := page.get("next_page_url"):
+                page = (await self._answer(name, partial(self._client.raw_request_async, "get", following))).data
+            elif page.get("has_more"):
+                page = await self.call(name, *ids, **asked, starting_after=found[-1]["id"])
+            else:
                 return found
+            found += page["data"]
 
 
 def failure_of(error: "stripe.StripeError", sdk: Any) -> StripeFailure:

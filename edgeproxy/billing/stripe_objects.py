@@ -1,12 +1,13 @@
 """What the processor asks of Stripe: an object as it is now, and the events of late."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from edgeproxy.billing.processor import Absent
 from edgeproxy.billing.purchases import EXPANDED
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
-from edgeproxy.billing.webhook import REPORT
+from edgeproxy.billing.webhook import REPORT, REPORTS
 
 RETRIEVE: Mapping[str, str] = {
     "invoice": "v1.invoices.retrieve",
@@ -37,16 +38,23 @@ class StripeObjects:
         return found if found is not None else {"id": id, "object": object_type, "deleted": True}
 
     async def events(self, since: int) -> list[Mapping[str, Any]]:
-        """List the snapshot events since a Unix second, oldest first; raises Absent."""
-        try:
-            found = await self._stripe.every("v1.events.list", created={"gte": since})
-        except StripeFailure as failure:
-            raise Absent(str(failure)) from failure
-        return list(reversed(found))
+        """List the snapshot events since a Unix second; raises Absent."""
+        return await self._every("v1.events.list", created={"gte": since})
+
+    async def thin_events(self, since: int) -> list[Mapping[str, Any]]:
+        """List the thin events since a Unix second, of the types that are taken; raises Absent."""
+        moment = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return await self._every("v2.core.events.list", created={"gte": moment}, types=sorted(REPORTS))
 
     async def event(self, id: str) -> Mapping[str, Any] | None:
         """Return an event; None where Stripe has none such any more. Raises Absent."""
-        return await self._ask("v1.events.retrieve", id)
+        return await self._ask("v1.events.retrieve", id) or await self._ask("v2.core.events.retrieve", id)
+
+    async def _every(self, name: str, **params: Any) -> list[Mapping[str, Any]]:
+        try:
+            return [*await self._stripe.every(name, **params)]
+        except StripeFailure as failure:
+            raise Absent(str(failure)) from failure
 
     async def _ask(self, name: str, id: str, **params: Any) -> Mapping[str, Any] | None:
         try:

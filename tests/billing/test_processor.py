@@ -10,16 +10,21 @@ from typing import Any
 import orjson
 import pytest
 import sqlalchemy as sa
+import stripe as package
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing import receiver
 from edgeproxy.billing.payloads import Payloads
 from edgeproxy.billing.processor import PAUSES, Absent, Processor
 from edgeproxy.billing.receiver import Received, State
-from edgeproxy.billing.webhook import event_of
+from edgeproxy.billing.stripe import Stripe
+from edgeproxy.billing.stripe_objects import StripeObjects
+from edgeproxy.billing.webhook import REPORT, event_of
+from edgeproxy.config.billing import Stripe as Settings
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
 from edgeproxy.database.delivery_tables import webhook_events
+from tests.support.stripe_sandbox import KEY, Sandbox
 
 NOW = 1_800_000_000
 OBJECTS = 30
@@ -59,6 +64,9 @@ class Upstream:
 
     async def events(self, since: int) -> list[Mapping[str, Any]]:
         return [event for event in self.log if event["created"] >= since]
+
+    async def thin_events(self, since: int) -> list[Mapping[str, Any]]:
+        return []
 
     async def event(self, id: str) -> Mapping[str, Any] | None:
         return next((event for event in self.log if event["id"] == id), None)
@@ -273,5 +281,58 @@ def test_events_are_dropped_once_they_are_old_unless_something_is_still_to_be_do
             assert await receiver.drop(connection, before) == 2
             assert await receiver.drop(connection, before) == 0
         assert await own.standing() == {"dead": 1, "waiting": 1}
+
+    play(database, work)
+
+
+def test_thin_events_that_were_lost_are_found_once(database: str, stripe_sandbox: Sandbox) -> None:
+    kind, name = "v1.billing.meter.error_report_triggered", f"lost_{database.partition(':')[0]}"
+
+    async def listen(client: package.StripeClient) -> tuple[str, str]:
+        meter = await client.v1.billing.meters.create_async(
+            {"display_name": name, "event_name": name, "default_aggregation": {"formula": "sum"}}
+        )
+        destination = await client.v2.core.event_destinations.create_async(
+            {
+                "name": name,
+                "type": "webhook_endpoint",
+                "event_payload": "thin",
+                "enabled_events": [kind],
+                "webhook_endpoint": {"url": "http://127.0.0.1:9/"},
+            }
+        )
+        return meter.id, destination.id
+
+    meter, destination = stripe_sandbox.run(listen)
+    stripe_sandbox.faults({"kind": "webhook_lost", "path": "v1.billing.meter."})
+    try:
+        for number in range(3):
+            stripe_sandbox.uncounted(name, f"{name} {number}")
+        assert [one["met"] for one in stripe_sandbox.control("faults")["faults"]] == [3]
+    finally:
+        stripe_sandbox.faults()
+        stripe_sandbox.call("DELETE", f"/v2/core/event_destinations/{destination}")
+    ids = [one["id"] for one in stripe_sandbox.call("GET", f"/v2/core/events?object_id={meter}").json()["data"]]
+    assert len(ids) == 3
+    reports: list[Mapping[str, Any]] = []
+
+    async def write(_: AsyncConnection, report: Mapping[str, Any]) -> None:
+        reports.append(report)
+
+    async def work(own: Books) -> None:
+        stripe = Stripe(Settings(base=stripe_sandbox.url), {"STRIPE_SECRET_KEY": KEY})
+        try:
+            there = StripeObjects(stripe)
+            poller = Processor(own.database, there, {REPORT: write}, own.payloads, live=False)
+            assert await poller.replay(ids[0]), "one that is not kept is fetched"
+            assert await poller.poll() >= 2
+            assert await poller.poll() == 0
+            while await poller.step():
+                pass
+            assert Counter(one["id"] for one in reports if one["id"] in ids) == dict.fromkeys(ids, 1)
+            notice = {name: value for name, value in reports[0].items() if name != "data"}
+            assert await own.receive(notice) == 0, "a webhook that comes after all is known"
+        finally:
+            await stripe.close()
 
     play(database, work)

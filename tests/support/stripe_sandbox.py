@@ -164,6 +164,15 @@ class Sandbox(Api):
                 return entries
             after = got["last"]
 
+    def uncounted(self, event_name: str, identifier: str) -> None:
+        """Send a meter event that cannot be counted, and return once a thin event reports it."""
+        before = len(self.journal("v1.billing.meter."))
+        body = (
+            f"event_name={event_name}&identifier={identifier}&payload[stripe_customer_id]=cus_nobody&payload[value]=1"
+        )
+        assert self.call("POST", "/v1/billing/meter_events", body).status == 200
+        until(lambda: len(self.journal("v1.billing.meter.")) > before, "it is reported")
+
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.control("clock", {"advance": seconds})

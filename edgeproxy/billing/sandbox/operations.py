@@ -198,6 +198,7 @@ OPERATIONS: Mapping[str, Handler] = {
     "V2CoreEventDestinations_list": webhooks.list_destinations,
     "V2CoreEventDestinations_retrieve": webhooks.retrieve_destination,
     "V2CoreEventDestinations_update": webhooks.update_destination,
+    "V2CoreEvents_list": events.list_thin,
     "V2CoreEvents_retrieve": retrieving("v2.core.event"),
     "WebhookEndpoints_create": webhooks.create,
     "WebhookEndpoints_del": webhooks.delete,

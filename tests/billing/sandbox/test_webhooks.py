@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import orjson
 import pytest
@@ -154,3 +155,35 @@ def test_thin_notifications_say_that_there_is_an_event_which_names_samples(
         assert kind.sample_errors[0].request.identifier == "x1"
 
     sandbox.run(read)
+
+
+def test_thin_events_are_listed_page_by_page_the_newest_first(stripe_sandbox: Sandbox) -> None:
+    sandbox = stripe_sandbox
+
+    made = sandbox.call(
+        "POST", "/v1/billing/meters", "display_name=Pages&event_name=pages&default_aggregation[formula]=sum"
+    ).json()
+    for number in range(5):
+        sandbox.uncounted("pages", f"page {number}")
+
+    async def flow(client: stripe.StripeClient) -> None:
+        of: Any = {"object_id": made["id"]}
+        first = await client.v2.core.events.list_async(
+            {**of, "types": ["v1.billing.meter.error_report_triggered"], "limit": 2}
+        )
+        assert len(first.data) == 2
+        found: list[Any] = [one async for one in first.auto_paging_iter()]
+        named = [one.data.reason.error_types[0].sample_errors[0].request.identifier for one in found]
+        assert named == [f"page {number}" for number in reversed(range(5))]
+        newest, oldest = found[0].created, found[-1].created
+        for more, some in (
+            ({"types": ["v1.billing.meter.no_meter_found"]}, 0),
+            ({"created": {"gt": newest}}, 0),
+            ({"created": {"lt": oldest}}, 0),
+            ({"created": {"gte": oldest.replace("Z", "+00:00"), "lte": newest}}, 5),
+        ):
+            assert len((await client.v2.core.events.list_async({**of, **more})).data) == some, more
+
+    sandbox.run(flow)
+    for query in ("page=2027", "created[gte]=yesterday", "limit=101", "&".join(f"types[{n}]=a" for n in range(21))):
+        assert sandbox.call("GET", f"/v2/core/events?{query}").status == 400, query

@@ -24,6 +24,8 @@ POINTS = 240
 UNITS = {
     "s": (1e3, "ms"),
     "percentunit": (100.0, "%"),
+    "percent": (1.0, "%"),
+    "currencyUSD": (1.0, "USD"),
     "bytes": (1 / (1 << 20), "MiB"),
     "reqps": (1.0, "/s"),
     "ops": (1.0, "/s"),

@@ -16,13 +16,9 @@ from edgeproxy.billing.statements import Month as Calendar
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.catalog import PRICE_SCALE, Plan
 from edgeproxy.config.credits import Credits
-from edgeproxy.config.dimensions import written
 from edgeproxy.database.billing_tables import segments, subscriptions
 from edgeproxy.database.database import Database
-from edgeproxy.database.schema import EVENTS, EVENTS_REGION, edges
-from edgeproxy.ledger.writer import Ledger
-from edgeproxy.usage.batch import FIRST, Batch
-from tests.support.credited import ALICE, read, run, write
+from tests.support.credited import ALICE, count, read, run, write
 
 MARCH = Calendar(2027, 3)
 FIRST_DAY, LAST_DAY = date(2027, 3, 1), date(2027, 3, 31)
@@ -51,16 +47,6 @@ async def invoice(connection: Any, customer: str, source: str, cents: int, start
 async def pay(connection: Any, customer: str, source: str, cents: int) -> None:
     async with journal.journal(connection) as books:
         books.book(Posting(customer, "invoice_paid", source, postings.plain("invoice_paid", cents * CENT)))
-
-
-async def count(database: Database, minute: int, *rows: tuple[Any, ...]) -> None:
-    """Have this used in a minute: customer, meter, quantity, model."""
-    told = tuple((who, meter, "-", value, written({"model": model})) for who, meter, value, model in rows)
-    async with database.writing() as connection:
-        edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-        if (await connection.execute(sa.select(edges.c.edge))).first() is None:
-            await database.begin_edges(connection, [edge])
-        await Ledger(database).count(connection, [Batch(EVENTS, EVENTS_REGION, 0, minute, minute + 60, FIRST, told)])
 
 
 async def subscribe(database: Database, customer: str, version: str, start: int, end: int) -> None:

@@ -62,13 +62,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         with closing(
             Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, trusted_proxies=[PROXY])
         ) as collector:
-            url = f"http://127.0.0.1:{collector.port}{PATH}"
-
-            async def listen(client: stripe.StripeClient) -> str:
-                made = await client.v1.webhook_endpoints.create_async({"url": url, "enabled_events": ["*"]})
-                return str(made.secret)
-
-            secret = sandbox.run(listen)
+            secret = sandbox.listen(f"http://127.0.0.1:{collector.port}{PATH}")
             secrets.write_text(f"{OTHER}\n{secret}\n")
             yield World(sandbox, collector.start(), secret)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import stripe
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -64,11 +63,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         collector = ends.enter_context(closing(made))
         collector.settings["tokens"].append({"sha256": sha256(TOKEN), "customer": "probe"})
 
-        async def listen(client: stripe.StripeClient) -> str:
-            url = f"http://{HOST}:{collector.port}/billing/webhooks/stripe"
-            return str((await client.v1.webhook_endpoints.create_async({"url": url, "enabled_events": ["*"]})).secret)
-
-        (folder / "secrets").write_text(sandbox.run(listen))
+        secret = sandbox.listen(f"http://{HOST}:{collector.port}/billing/webhooks/stripe")
+        (folder / "secrets").write_text(secret)
         edge = ends.enter_context(closing(Edge(folder / "edge", upstream.port, meters=meters, **people(probe="pro"))))
         usage = {"collector": f"http://{HOST}:{collector.port}", "token": EDGE, "every": "200ms"}
         collector.start()

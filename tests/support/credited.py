@@ -8,8 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from edgeproxy.accounts.audit import Caller
+from edgeproxy.config.dimensions import written
 from edgeproxy.database.database import Database
-from edgeproxy.database.schema import customers
+from edgeproxy.database.schema import EVENTS, EVENTS_REGION, customers, edges
+from edgeproxy.ledger.writer import Ledger
+from edgeproxy.usage.batch import FIRST, Batch
 
 ALICE = Caller("alice", "192.0.2.1", "request-1")
 
@@ -54,3 +57,13 @@ def run(url: str, work: Callable[[Database], Awaitable[None]], *names: str) -> N
             await work(database)
 
     asyncio.run(do())
+
+
+async def count(database: Database, minute: int, *rows: tuple[Any, ...]) -> None:
+    """Have this used in a minute, by its first Unix second: customer, meter, quantity, model."""
+    told = tuple((who, meter, "-", value, written({"model": model})) for who, meter, value, model in rows)
+    async with database.writing() as connection:
+        edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+        if (await connection.execute(sa.select(edges.c.edge))).first() is None:
+            await database.begin_edges(connection, [edge])
+        await Ledger(database).count(connection, [Batch(EVENTS, EVENTS_REGION, 0, minute, minute + 60, FIRST, told)])

@@ -8,8 +8,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import stripe
-
 from edgeproxy.database.database import Database
 from edgeproxy.pages import sessions
 from edgeproxy.pages.sessions import Link
@@ -80,14 +78,8 @@ class PagesStage:
     def _paying(self, folder: Path) -> dict[str, Any]:
         """What makes a collector charge at the sandbox, which tells it what was paid."""
         key, secrets = folder / "key", folder / "secrets"
-        hook = {"url": f"http://{HOST}:{self.collector.port}/billing/webhooks/stripe", "enabled_events": ["*"]}
-
-        async def listen(client: stripe.StripeClient) -> str:
-            made = await client.v1.webhook_endpoints.create_async(hook)  # type: ignore[arg-type]
-            return str(made.secret)
-
         key.write_text(KEY)
-        secrets.write_text(self.sandbox.run(listen))
+        secrets.write_text(self.sandbox.listen(f"http://{HOST}:{self.collector.port}/billing/webhooks/stripe"))
         way = {"base": self.sandbox.url, "key": str(key), "webhook_secrets": str(secrets)}
         currencies = {"EUR": {"rate": "0.8", "date": "2026-11-20"}, "JPY": {"rate": "150.5", "date": "2026-11-20"}}
         return {"mode": "live", "stripe": way, "currencies": currencies}

@@ -173,6 +173,15 @@ class Sandbox(Api):
         assert self.call("POST", "/v1/billing/meter_events", body).status == 200
         until(lambda: len(self.journal("v1.billing.meter.")) > before, "it is reported")
 
+    def listen(self, url: str) -> str:
+        """Send all events there; the secret that signs them."""
+
+        async def listen(client: stripe.StripeClient) -> str:
+            made = await client.v1.webhook_endpoints.create_async({"url": url, "enabled_events": ["*"]})
+            return str(made.secret)
+
+        return self.run(listen)
+
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.control("clock", {"advance": seconds})

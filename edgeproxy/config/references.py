@@ -15,6 +15,7 @@ from edgeproxy.config.algorithms import BUCKETLESS, BUCKETS, DEFAULT_ALGORITHM
 from edgeproxy.config.allowance import ANONYMOUS, COST
 from edgeproxy.config.auth import certificate_digest
 from edgeproxy.config.dimensions import DIMENSIONS_MAX
+from edgeproxy.config.directory import FREE
 from edgeproxy.config.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.meters import MEASURES
 from edgeproxy.config.nearest import suggestion
@@ -85,6 +86,9 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _hub(tree)
     yield from _directory(tree)
     yield from _access_log(tree)
+    for path, _ in members(tree, "flags"):
+        if path[-1] == FREE:
+            yield Fault(path, "is the flag by which billing frees everybody", "take another name")
 
 
 def unknown_names(tree: Table) -> Iterator[Fault]:

@@ -181,10 +181,10 @@ def test_the_kill_switch_holds_within_five_seconds_and_says_so(world: World) -> 
     assert collector.send("PUT", "/billing/rollout", {"percent": 5, "why": "down from 100"}).json()["percent"] == 5
     no = collector.send("PUT", "/billing/rollout", {"percent": 25, "why": "up"})
     assert no.status == 409
-    assert "purchases that succeed: not measured" in no.json()["detail"]
+    assert "purchases that succeed: 0 of 0, too few to say" in no.json()["detail"]
     shown = collector.get("/billing/rollout", token="admin-token").json()
     assert (shown["stage"], shown["waivers"][0]["until"] is None) == ("few", False)
-    assert {"name": "purchases that succeed", "figure": "not measured", "is_open": False}.items() <= next(
+    assert {"name": "purchases that succeed", "figure": "0 of 0, too few to say", "is_open": False}.items() <= next(
         gate.items() for gate in shown["gates"] if gate["name"].startswith("purchases")
     )
     forced = collector.send("PUT", "/billing/rollout", {"percent": 25, "why": "up", "force": "a drill"})

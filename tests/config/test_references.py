@@ -62,6 +62,12 @@ def test_routes_of_another_shape_are_left_to_the_models(problems):
     assert len(routes(problems, "path: [a], name: [b]", "path: /b, host: [c], methods: [[d]]")) == 4
 
 
+def test_no_file_has_the_flag_by_which_nobody_is_held_to_credits(problems):
+    assert problems(LEAST + "flags: {billing-stopped: {percent: 100}}\n") == [
+        "edge.yaml:3: flags.billing-stopped: is the flag by which billing frees everybody, take another name"
+    ]
+
+
 def test_a_key_is_there_once(problems):
     keys = "".join(f"  - {{sha256: {sha}, customer: acme}}\n" for sha in ("ab" * 32, "cd" * 32, "AB" * 32))
     assert problems(LEAST + "tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys) == [

@@ -21,7 +21,7 @@ from edgeproxy.config.directory import (
     removed,
 )
 from edgeproxy.config.load import dump, restore
-from edgeproxy.config.models import Flag
+from edgeproxy.config.models import Flag, Subscriber
 
 KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
 
@@ -77,7 +77,7 @@ def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
     for name, customer in settings.customers.items():
         said = read_document(told[name])
         assert (said.name, said.tier) == (name, "basic")
-        assert customer_of(said.customer) == customer
+        assert customer_of(said.customer) == Subscriber.model_construct(**dict(customer))
         keys = [key_of(KeyOwner(name, said.customer, key), digest) for digest, key in said.keys.items()]
         assert keys == [key for key in settings.keys if key.customer == name]
 

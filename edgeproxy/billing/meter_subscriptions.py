@@ -30,7 +30,7 @@ from edgeproxy.config.collector import Settings
 from edgeproxy.database.billing_tables import CANCELED, segments
 from edgeproxy.database.billing_tables import invoices as invoices_table
 from edgeproxy.database.billing_tables import subscriptions as table
-from edgeproxy.database.database import Database
+from edgeproxy.database.database import LOST, Database
 from edgeproxy.database.schema import customers
 
 OURS = "edgeproxy_subscription"
@@ -114,6 +114,11 @@ class MeterSubscriptions:
                 if isinstance(failure, StripeFailure) and failure.outcome in (Outcome.FAILED, Outcome.REUSED):
                     self._tries[number] += 1
                 self._put_off(number, str(failure), is_failure=True)
+            except LOST:
+                raise
+            except Exception as fault:  # Of this one: the others go on.
+                log.get().error("a fault in the collector", subscription=number, exc_info=fault)
+                self._put_off(number, repr(fault), is_failure=True)
             else:
                 self._failed.pop(number, None)
 

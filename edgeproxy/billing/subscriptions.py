@@ -363,36 +363,39 @@ async def _set_tier(connection: AsyncConnection, caller: Caller, customer: str, 
     await customers.change(connection, caller, customer, CustomerChange.model_validate({"tier": tier}), known)
 
 
-async def follow_plans(connection: AsyncConnection, after: str, limit: int, known: Settings) -> str | None:
-    """Have the caps of plans hold the next customers behind the id `after` who have a subscription, as they are by now:
-    with the end of a grace, or a meter that is new. The last of these ids; None where there are no more."""
-    wanted = sa.select(subscriptions).where(subscriptions.c.state != CANCELED, subscriptions.c.customer > after)
-    rows = (await connection.execute(wanted.order_by(subscriptions.c.customer).limit(limit))).all()
-    for row in rows:
-        await _follow(connection, row, known)
-    return rows[-1].customer if rows else None
+async def with_plans(connection: AsyncConnection, after: str, limit: int) -> list[str]:
+    """The next customers behind the id `after` who have a subscription, by id."""
+    wanted = sa.select(subscriptions.c.customer).where(subscriptions.c.state != CANCELED)
+    wanted = wanted.where(subscriptions.c.customer > after)
+    return list((await connection.execute(wanted.order_by(subscriptions.c.customer).limit(limit))).scalars())
 
 
-async def follow_passes(connection: AsyncConnection, known: Settings, now: float, limit: int) -> int:
-    """The same of those whose grace, or whose period with it, is over by this Unix second; how many were found."""
+async def follow_plan(connection: AsyncConnection, customer: str, known: Settings) -> None:
+    """Have the caps of the plan hold a customer, by id, as they are by now: with a meter that is new."""
+    row = await live(connection, customer)
+    if row is not None:
+        plan = (await plan_versions.versions(connection, {row.plan_version}))[row.plan_version]
+        found = await customers.find(connection, row.customer)
+        await entitlements.follow(connection, found, (row.plan_version, plan, row.anchor), known.meters)
+
+
+async def with_passes(connection: AsyncConnection, now: float, limit: int) -> list[str]:
+    """Customers, by name, whose grace, or whose period with it, is over by this Unix second."""
     of = quota_passes.c
     over, ended = (of.due <= now) & (of.is_over == 0), of.until <= now
-    due = (await connection.execute(sa.select(of.customer).distinct().where(over | ended).limit(limit))).scalars().all()
-    for name in due:
-        own = of.customer == name
-        await connection.execute(sa.delete(quota_passes).where(own, ended))
-        await connection.execute(sa.update(quota_passes).where(own, over).values(is_over=1))
-        customer = await customers.look(connection, name)
-        row = None if customer is None else await live(connection, customer.id)
-        if row is not None:
-            await _follow(connection, row, known)
-    return len(due)
+    due = sa.select(of.customer).distinct().where(over | ended).limit(limit)
+    return list((await connection.execute(due)).scalars())
 
 
-async def _follow(connection: AsyncConnection, row: Any, known: Settings) -> None:
-    plan = (await plan_versions.versions(connection, {row.plan_version}))[row.plan_version]
-    customer = await customers.find(connection, row.customer)
-    await entitlements.follow(connection, customer, (row.plan_version, plan, row.anchor), known.meters)
+async def follow_passes(connection: AsyncConnection, name: str, known: Settings, now: float) -> None:
+    """Have caps hold a customer, by name, whose grace is over, and no longer one whose period is."""
+    of = quota_passes.c
+    own = of.customer == name
+    await connection.execute(sa.delete(quota_passes).where(own, of.until <= now))
+    await connection.execute(sa.update(quota_passes).where(own, of.due <= now, of.is_over == 0).values(is_over=1))
+    customer = await customers.look(connection, name)
+    if customer is not None:
+        await follow_plan(connection, customer.id, known)
 
 
 async def _changed(

@@ -6,8 +6,10 @@ Events are one collector's at a time, whoever holds the lock.
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
 from edgeproxy.accounts.change import Refused
@@ -33,7 +35,7 @@ from edgeproxy.billing.stripe_objects import StripeObjects
 from edgeproxy.billing.takings import Takings
 from edgeproxy.billing.webhook import REPORT
 from edgeproxy.config.collector import Settings
-from edgeproxy.database.database import Database
+from edgeproxy.database.database import LOST, Database
 from edgeproxy.database.periodic import do_alone, repeat
 from edgeproxy.tasks import Tasks
 
@@ -54,7 +56,9 @@ PASSES_SECONDS = 10.0
 PLANS_SECONDS = 600.0
 """Seconds between two rounds over all who have a plan."""
 PLANS_MAX = 100
-"""Subscriptions that are looked at in one transaction."""
+"""Customers who are looked at before there is a rest."""
+PLANS_RESTS = 3.0
+"""Rests after these, for so many times as long as they took: with a million of them a round takes hours."""
 TAKINGS_SECONDS = 300.0
 """Seconds between two times that the metrics of money are read."""
 ANSWERS_SECONDS = 60.0
@@ -159,16 +163,39 @@ class BillingJobs:
 
     async def _follow_passes(self) -> None:
         """Have caps hold those whose grace is over, and no longer those whose period is."""
-        if self._known().billing is not None:
-            async with self._database.writing() as connection:
-                await subscriptions.follow_passes(connection, self._known(), time.time(), PLANS_MAX)
+        if self._known().billing is None:
+            return
+        now = time.time()
+        async with self._database.reading() as connection:
+            names = await subscriptions.with_passes(connection, now, PLANS_MAX)
+        await self._each(
+            names, lambda connection, name: subscriptions.follow_passes(connection, name, self._known(), now)
+        )
 
     async def _follow_plans(self) -> None:
         """Have the caps of plans hold everybody as they are by now."""
-        after: str | None = ""
-        while after is not None and self._known().billing is not None:
-            async with self._database.writing() as connection:
-                after = await subscriptions.follow_plans(connection, after, PLANS_MAX, self._known())
+        after = ""
+        while self._known().billing is not None:
+            began = time.monotonic()
+            async with self._database.reading() as connection:
+                some = await subscriptions.with_plans(connection, after, PLANS_MAX)
+            if not some:
+                return
+            await self._each(some, lambda connection, one: subscriptions.follow_plan(connection, one, self._known()))
+            after = some[-1]
+            await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
+
+    async def _each(self, some: Sequence[str], follow: Callable[[AsyncConnection, str], Awaitable[None]]) -> None:
+        """Have caps hold these customers, each in a transaction of its own: one that fails keeps nobody waiting."""
+        for customer in some:
+            try:
+                async with self._database.writing() as connection:
+                    await follow(connection, customer)
+            except LOST:
+                raise
+            except Exception as fault:
+                failed = "the caps of a plan could not be brought to hold a customer, and are looked at again"
+                self._seldom.error(failed, repr(fault), customer=customer, exc_info=fault)
 
     async def _reconcile(self) -> None:
         """Hold credit entries against balances."""

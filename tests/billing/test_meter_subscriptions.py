@@ -103,6 +103,29 @@ def test_subscriptions_are_begun_changed_and_ended(own_sandbox: Sandbox, tmp_pat
     asyncio.run(work())
 
 
+def test_one_that_fails_keeps_nobody_waiting(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+            for name in ("odd", "even"):
+                await of.of.customer(name, "standard", now=JANUARY)
+            begin, failed = of.exports.subscriptions._begin, []
+
+            async def fails(loaded: Any, *more: Any) -> None:
+                if loaded.customer.name == "odd":
+                    failed.append(1)
+                    raise KeyError("a fault of ours")
+                await begin(loaded, *more)
+
+            of.exports.subscriptions._begin = fails  # type: ignore[method-assign]
+            before = len(await at_stripe(of))
+            assert await of.exports.subscriptions.step() == 2
+            assert len(await at_stripe(of)) == before + 1
+            assert await of.exports.subscriptions.step() == 0, "it is taken up again in a while"
+            assert failed == [1]
+
+    asyncio.run(work())
+
+
 def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path: Path) -> None:
     async def work() -> None:
         async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:

@@ -48,6 +48,10 @@ class Away(Exception):
     """Stripe did not say what it was asked for."""
 
 
+class Unlisted(Away):
+    """Stripe has no such customer, or no such meter."""
+
+
 class MeterEvents(Protocol):
     """What the exporter asks of Stripe."""
 
@@ -59,7 +63,7 @@ class MeterEvents(Protocol):
         """Send an event; nothing is raised, whatever comes of it."""
 
     async def counted(self, customer: str, meter: str, span: Span) -> int:
-        """Return the sum of the events in a time of whole minutes; raises Away."""
+        """Return the sum of the events in a time of whole minutes; raises Away, and Unlisted."""
 
 
 class Exporter:
@@ -259,6 +263,8 @@ class Exporter:
             try:
                 assert row.dated is not None
                 counted = await self._stripe.counted(row.customer, row.meter, minute_of(row.dated))
+            except Unlisted:
+                continue  # That is for people to mend; the others are decided on.
             except Away:
                 return count
             age = now - (row.first_sent or 0) / 1000

@@ -91,7 +91,10 @@ class Exports:
 
     async def settle_doubts(self) -> int:
         """Decide on rows of which nobody knows whether they were counted; return how many are settled."""
-        return await self.exporter.settle_doubts() if await self._is_on() else 0
+        if not await self._is_on():
+            return 0
+        await self._name()
+        return await self.exporter.settle_doubts()
 
     async def cut(self) -> int:
         """Fix the slices that are complete; return how many."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 
-from edgeproxy.billing.exporter import Away
+from edgeproxy.billing.exporter import Away, Unlisted
 from edgeproxy.billing.outbox import Answer
 from edgeproxy.billing.outbox_rows import Row
 from edgeproxy.billing.rating import Span
@@ -11,6 +11,7 @@ from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 
 SUMMARIES = "v1.billing.meters.event_summaries.list"
 PREFIX = "edgeproxy_"
+MISSING = "resource_missing"
 NAMES_SECONDS = 600.0
 """Seconds for which it is taken for known which meters Stripe has."""
 
@@ -23,10 +24,6 @@ def event_name(meter: str) -> str:
 def meter_of(name: str) -> str | None:
     """The meter of ours whose events Stripe calls so; None where they are not ours."""
     return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
-
-
-class Unlisted(Away):
-    """Stripe has no such customer, or no such meter."""
 
 
 class StripeMeterEvents:
@@ -85,5 +82,5 @@ class StripeMeterEvents:
         try:
             found = await self._stripe.every(SUMMARIES, of, customer=at, start_time=span.start, end_time=span.end)
         except StripeFailure as failure:
-            raise Away(str(failure)) from failure
+            raise (Unlisted if failure.code == MISSING else Away)(str(failure)) from failure
         return sum(round(one["aggregated_value"]) for one in found)

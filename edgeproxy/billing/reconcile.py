@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing import money, outbox_rows, plan_versions, reconciliations, sampling
 from edgeproxy.billing.drift import Drift, Level, Row
-from edgeproxy.billing.exporter import Away, MeterEvents
-from edgeproxy.billing.meter_events import Unlisted
+from edgeproxy.billing.exporter import Away, MeterEvents, Unlisted
 from edgeproxy.billing.outbox import State
 from edgeproxy.billing.rates import Bucket
 from edgeproxy.billing.rating import Span

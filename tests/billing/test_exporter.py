@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from edgeproxy.billing import outbox_rows, reconcile, slicing
 from edgeproxy.billing.drift import Drift, Level, measured
-from edgeproxy.billing.exporter import Exporter
+from edgeproxy.billing.exporter import Exporter, Unlisted
 from edgeproxy.billing.outbox import Answer, State
 from edgeproxy.billing.outbox_rows import Row
 from edgeproxy.billing.rates import Bucket
@@ -244,6 +244,36 @@ def test_what_was_used_while_nobody_was_charged_is_kept_and_never_sent(tmp_path:
         async with world.database.reading() as connection:
             free = await outbox_rows.select(connection, billing_outbox.c.state == State.WAIVED)
         assert sum(row.value for row in free) == 30
+        await world.database.close()
+
+    asyncio.run(play())
+
+
+def test_a_customer_whom_stripe_does_not_know_keeps_no_doubts_of_others_open(tmp_path: Path) -> None:
+    async def play() -> None:
+        world = in_world(tmp_path)
+        await world.open()
+        world.used += [(BEGIN, ("acme", "tokens"), 1), (BEGIN, ("bolt", "tokens"), 1)]
+        world.now += HOUR * 4
+        world.stripe.away_until = world.now + 25 * HOUR
+        await world.turn()
+        world.now += 25 * HOUR
+        known = world.stripe.counted
+
+        async def counted(customer: str, meter: str, span: Span) -> int:
+            if customer == "acme":
+                raise Unlisted(customer)
+            return await known(customer, meter, span)
+
+        world.stripe.counted = counted  # type: ignore[method-assign]
+        assert await world.exporter.settle_doubts() == 1
+        async with world.database.reading() as connection:
+            rows = await outbox_rows.select(connection)
+        assert [(row.customer, row.state) for row in rows] == [
+            ("acme", State.UNKNOWN),
+            ("bolt", State.VOID),
+            ("bolt", State.READY),
+        ]
         await world.database.close()
 
     asyncio.run(play())

@@ -12,11 +12,12 @@ from edgeproxy.billing import outbox_rows, reconcile, reconciliations, sampling
 from edgeproxy.billing.collection.invoice_items import Differs
 from edgeproxy.billing.collection.meters import SETTLED_TRIES, Meters, NotYet
 from edgeproxy.billing.drift import Drift, Level, Row
-from edgeproxy.billing.exporter import Away
-from edgeproxy.billing.meter_events import Unlisted
+from edgeproxy.billing.exporter import Away, Unlisted
+from edgeproxy.billing.meter_events import StripeMeterEvents
 from edgeproxy.billing.outbox import Answer, State
 from edgeproxy.billing.outbox_rows import new_row
 from edgeproxy.billing.rating import Span
+from edgeproxy.billing.stripe import Outcome, StripeFailure
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import DAY, HOUR
@@ -236,3 +237,15 @@ def test_an_invoice_whose_usage_stripe_has_counted_otherwise_differs_with_both_n
         assert {row.state for row in await rows_of(of, "acme")} == {State.CONFIRMED}
 
     play(database, work)
+
+
+def test_a_customer_who_is_gone_at_stripe_is_told_from_a_stripe_that_is_away() -> None:
+    class Gone:
+        async def every(self, name: str, *ids: str, **params: Any) -> list[dict[str, Any]]:
+            raise StripeFailure(Outcome.REFUSED, "No such customer", status=400, code="resource_missing")
+
+    stripe: Any = Gone()
+    events = StripeMeterEvents(stripe)
+    events.customers, events.meters = {"acme": "cus_1"}, {"tokens": "mtr_1"}
+    with pytest.raises(Unlisted):
+        asyncio.run(events.counted("acme", "tokens", Span(0, 60)))

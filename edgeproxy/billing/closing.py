@@ -267,7 +267,7 @@ class Closing:
         async def one_by_one(own: list[Any]) -> None:
             for row in own:
                 async with room:
-                    if now < self._denied_until:
+                    if now < self._denied_until or not await self._is_on():
                         return
                     try:
                         await do(row)
@@ -279,6 +279,14 @@ class Closing:
                         await self._failed(row, fault, now)
 
         await asyncio.gather(*map(one_by_one, by_customer.values()))
+
+    async def _is_on(self) -> bool:
+        """Whether anybody is charged still: that may end while many invoices are brought to Stripe."""
+        billing = self._settings().billing
+        if billing is None:
+            return False
+        async with self._database.reading() as connection:
+            return (await charging.read(connection, billing)).is_on
 
     async def _put_off(self, row: Any, failure: StripeFailure, now: float) -> None:
         """Put an invoice off after a call that failed, or hold it where another try would be refused too."""

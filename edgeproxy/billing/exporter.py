@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
 from edgeproxy.alerts.alert import Alert, raise_once
@@ -40,6 +41,8 @@ LOST_SECONDS = 3600.0
 """A heartbeat that is older than this may be that of a database that was restored."""
 SKEW_SECONDS_MAX = 60.0
 """Seconds that this machine's clock may be away from Stripe's."""
+ROUND_SECONDS = 2.0
+"""Seconds that a round takes, by the rate: what people say meanwhile holds from the next one on."""
 DOUBTS_MAX = 100
 """Rows in doubt that are looked at in a round."""
 
@@ -90,22 +93,27 @@ class Exporter:
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE_MAX)
         self._beat_at = 0.0
         self._recheck: Span | None = None
+        self._is_broken_off = False
+        """Whether a round was taken whose outcome is not written."""
         self._log = log.get()
 
     async def begin(self) -> None:
         """Take over from the exporter before: what it had under way is unknown. Call this once, holding the lock."""
         now = self._clock()
         async with self._database.writing() as connection:
-            lost = await outbox_rows.recover(connection)
+            await self._recover(connection)
             row = (await connection.execute(sa.select(billing_exporter))).one()
             values: dict[str, object] = {"stopped": None}
             if row.heartbeat and now - row.heartbeat / 1000 > LOST_SECONDS:
                 # Nobody knows what was sent since: each row is looked up at Stripe before it is sent.
                 values |= {"recheck_from": 0, "recheck_until": int(now)}
             await connection.execute(sa.update(billing_exporter).values(values))
-            if lost:
-                self._log.warning("rows were under way when an exporter ended; they are sent again", rows=lost)
         await self._look()
+
+    async def _recover(self, connection: AsyncConnection) -> None:
+        """What is under way by what the database says is not, or nobody will know what came of it."""
+        if lost := await outbox_rows.recover(connection):
+            self._log.warning("rows were under way when an exporter ended; they are sent again", rows=lost)
 
     async def _look(self) -> str | None:
         """Read what people have said meanwhile; return why nothing is to be sent."""
@@ -128,7 +136,11 @@ class Exporter:
             await self._stop(f"this machine's clock is {abs(self._stripe.skew):.0f} s away from Stripe's")
             return 0
         async with self._database.writing() as connection:
-            chains = await outbox_rows.take(connection, int(now * 1000))
+            if self._is_broken_off:  # As where the database went away before it was written what came of a round.
+                await self._recover(connection)
+            most = max(1, int(self._bucket.rate * ROUND_SECONDS))
+            chains = await outbox_rows.take(connection, int(now * 1000), most)
+        self._is_broken_off = bool(chains)
         if not chains:
             return 0
         settled = await asyncio.gather(*(self._chain(chain) for chain in chains))
@@ -139,6 +151,7 @@ class Exporter:
             await outbox_rows.settle(connection, outcomes, ms)
             for alert in alerts.values():
                 await raise_once(connection, alert)
+        self._is_broken_off = False
         for alert in alerts.values():
             if alert.details.get("stops"):
                 await self._stop(alert.title)

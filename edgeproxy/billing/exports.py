@@ -87,6 +87,8 @@ class Exports:
         count = 0  # Also where nothing waits: its heart beats.
         while sent := await self.exporter.step():
             count += sent
+            if not await self._is_on():
+                break
         return count
 
     async def settle_doubts(self) -> int:

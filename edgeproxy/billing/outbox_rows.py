@@ -120,8 +120,8 @@ async def recover(connection: AsyncConnection) -> int:
     return (await connection.execute(statement)).rowcount
 
 
-async def take(connection: AsyncConnection, now: int) -> list[list[Row]]:
-    """Take what is to be sent now: for each customer a few rows in their order, from here on `sending`.
+async def take(connection: AsyncConnection, now: int, most: int = ROUND_ROWS_MAX) -> list[list[Row]]:
+    """Take what is to be sent now, `most` rows: for each customer a few in their order, from here on `sending`.
 
     A customer of whom a row rests is passed over, as what comes after it must wait.
     """
@@ -135,7 +135,7 @@ async def take(connection: AsyncConnection, now: int) -> list[list[Row]]:
     chains = [_first_revisions(some)[:CHAIN_ROWS_MAX] for _, some in groupby(rows, lambda row: row.customer)]
     # The first row of each customer before the second of any: those of one wait for each other.
     deep = sorted((place, number) for number, chain in enumerate(chains) for place in range(len(chain)))
-    wide = deep[:ROUND_ROWS_MAX]
+    wide = deep[: min(most, ROUND_ROWS_MAX)]
     counts = Counter(number for _, number in wide)
     taken = [chain[: counts[number]] for number, chain in enumerate(chains) if counts[number]]
     if not taken:

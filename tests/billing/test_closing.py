@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from edgeproxy.accounts import customers
 from edgeproxy.accounts.change import Refused
-from edgeproxy.billing import invoices, lines, subscriptions
+from edgeproxy.billing import charging, invoices, lines, subscriptions
 from edgeproxy.billing.closing import Closing
 from edgeproxy.billing.invoices import InvoiceTold
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
@@ -263,6 +263,27 @@ def test_who_is_not_charged_is_invoiced_and_pays_nothing_now_or_later(stripe_san
 
     asyncio.run(work())
     assert [one["total"] for one in at_stripe(stripe_sandbox, "looks")] == [9900]
+
+
+def test_the_kill_switch_holds_invoices_that_are_being_closed(stripe_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url) as (of, closing):
+            await of.customer("stopped", "standard", now=JANUARY)
+            stripe: Any = closing._collection._stripe  # type: ignore[attr-defined]
+            call = stripe.call
+
+            async def last(name: str, /, *ids: str, **more: Any) -> Any:
+                if name == "v1.invoices.send_invoice":
+                    async with of.database.writing() as connection:
+                        await charging.stop(connection, CALLER, "free", "a fault")
+                return await call(name, *ids, **more)
+
+            stripe.call = last
+            await run(closing, FEBRUARY + FREEZE)
+            states = {period: one["state"] for period, one in (await told(of, "stopped")).items()}
+            assert states == {"2027-01-01 start": "open", "2027-01-01 period": "closing"}
+
+    asyncio.run(work())
 
 
 def test_what_nobody_could_pay_is_held(stripe_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.billing import outbox_rows, reconcile, slicing
+from edgeproxy.billing import exporter, outbox_rows, reconcile, slicing
 from edgeproxy.billing.drift import Drift, Level, measured
 from edgeproxy.billing.exporter import Exporter, Unlisted
 from edgeproxy.billing.outbox import Answer, State
@@ -244,6 +244,50 @@ def test_what_was_used_while_nobody_was_charged_is_kept_and_never_sent(tmp_path:
         async with world.database.reading() as connection:
             free = await outbox_rows.select(connection, billing_outbox.c.state == State.WAIVED)
         assert sum(row.value for row in free) == 30
+        await world.database.close()
+
+    asyncio.run(play())
+
+
+def test_a_round_whose_outcome_cannot_be_written_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        world = in_world(tmp_path)
+        await world.open()
+        world.use(late=False)
+        world.now += HOUR * 4
+        with monkeypatch.context() as patched:
+            patched.setattr(outbox_rows, "settle", away)
+            with pytest.raises(sa.exc.OperationalError):
+                await world.turn()
+        assert len(world.stripe.events) == 1
+        await world.turn()
+        async with world.database.reading() as connection:
+            (row,) = await outbox_rows.select(connection)
+        assert row.state is State.ACCEPTED
+        assert world.stripe.totals() == world.wanted()
+        await world.database.close()
+
+    async def away(*_: object) -> None:
+        raise sa.exc.OperationalError("", None, Exception("the server starts"))
+
+    asyncio.run(play())
+
+
+def test_a_round_is_no_longer_than_people_wait_for_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "ROUND_SECONDS", 1.0)
+
+    async def play() -> None:
+        world = in_world(tmp_path)
+        await world.open()
+        world.used += [(BEGIN, pair, 1) for pair in PAIRS]
+        world.now += HOUR * 4
+        await world.write()
+        await slicing.fix(world.of, TARGETS, BEGIN, world.now)
+        world.exporter._bucket = Bucket(2.0, world.now - 1.0)
+        assert await world.exporter.step() == 2
+        assert len(world.stripe.events) == 2
         await world.database.close()
 
     asyncio.run(play())

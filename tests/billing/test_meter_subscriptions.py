@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from edgeproxy.billing import subscriptions
+from edgeproxy.billing import charging, outbox_rows, subscriptions
+from edgeproxy.billing.outbox import Answer
+from edgeproxy.billing.outbox_rows import CHAIN_ROWS_MAX, new_row
 from edgeproxy.database.billing_tables import segments
 from edgeproxy.database.billing_tables import subscriptions as table
 from edgeproxy.database.delivery_tables import billing_outbox
@@ -122,6 +124,26 @@ def test_one_that_fails_keeps_nobody_waiting(own_sandbox: Sandbox, tmp_path: Pat
             assert len(await at_stripe(of)) == before + 1
             assert await of.exports.subscriptions.step() == 0, "it is taken up again in a while"
             assert failed == [1]
+
+    asyncio.run(work())
+
+
+def test_nothing_more_is_sent_once_nobody_is_charged(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+            days = [JANUARY - day * DAY for day in range(1, 1 + 2 * CHAIN_ROWS_MAX)]
+            async with of.of.database.writing() as connection:
+                rows = [new_row("test", ("many", "llm_tokens", at, 0), at + DAY, at, 1) for at in days]
+                await outbox_rows.put(connection, rows, JANUARY * 1000)
+
+            async def last(row: outbox_rows.Row) -> Answer:
+                async with of.of.database.writing() as connection:
+                    if (await charging.read(connection, of.of.known.billing)).is_on:
+                        await charging.stop(connection, CALLER, "free", "a fault")
+                return Answer(200)
+
+            of.exports.events.send = last  # type: ignore[method-assign]
+            assert await of.exports.send() == CHAIN_ROWS_MAX, "what was under way"
 
     asyncio.run(work())
 

@@ -99,6 +99,8 @@ async def bring(
     """Have the outbox say what the ledger does of a time, of all `targets` or of one customer's; return how many rows
     that took."""
     await of.database.hold_rollup(connection)
+    # Whoever closes an invoice brings too: the same difference must not become a revision twice.
+    await of.database.hold(connection, "outbox")
     found = await differences(connection, of, targets, span, customer)
     ms = int(now * 1000)
     await outbox_rows.put(connection, [one.row for one in found if one.is_new], ms)

@@ -31,6 +31,7 @@ from edgeproxy.events.intake import batches_of
 from edgeproxy.ledger.writer import Ledger
 from edgeproxy.usage.batch import FIRST
 from tests.support.counting_stripe import CountingStripe, Killed
+from tests.support.postgresql import Postgresql
 from tests.support.tables_ready import put_tables
 
 BEGIN = 1_800_000_000 - 1_800_000_000 % 86400
@@ -39,6 +40,7 @@ MINUTE = 60
 PAIRS: list[Pair] = [("acme", "tokens"), ("acme", "calls"), ("bolt", "tokens"), ("cora", "calls")]
 SEGMENT = Told(Span(BEGIN - 30 * 86400, BEGIN + 30 * 86400))
 TARGETS: Targets = {pair: [SEGMENT] for pair in PAIRS}
+WAITING = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 SCHEDULES = 4
 SCHEDULES_SOAKED = 10_000
 
@@ -319,6 +321,33 @@ def test_a_customer_whom_stripe_does_not_know_keeps_no_doubts_of_others_open(tmp
             ("bolt", State.READY),
         ]
         await world.database.close()
+
+    asyncio.run(play())
+
+
+def test_what_two_collectors_find_lacking_becomes_one_revision(postgresql: Postgresql) -> None:
+    async def play() -> None:
+        url = postgresql.database()
+        one, other = await Database.connect(url), await Database.connect(url)
+        day = Span(BEGIN, BEGIN + 86400)
+        event = Event("test", "", *PAIRS[0], 5, BEGIN, None)
+        async with one.writing() as connection:
+            row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+            await one.begin_edges(connection, [row])
+            await Ledger(one).count(connection, batches_of([event], {}))
+        async with one.writing() as connection:
+            assert await slicing.bring(connection, Slicing(one, "acct_1"), TARGETS, day, BEGIN + 86400) == 1
+            brought = asyncio.get_running_loop().create_task(bring(other, day))
+            async with asyncio.timeout(60), one.reading() as looking:
+                while not (await looking.execute(WAITING)).scalar_one():  # noqa: ASYNC110 - the condition is the server's
+                    await asyncio.sleep(0.02)
+        assert await brought == 0
+        await one.close()
+        await other.close()
+
+    async def bring(database: Database, span: Span) -> int:
+        async with database.writing() as connection:
+            return await slicing.bring(connection, Slicing(database, "acct_1"), TARGETS, span, BEGIN + 86400)
 
     asyncio.run(play())
 

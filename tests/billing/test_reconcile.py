@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.billing import outbox_rows, reconcile, reconciliations, sampling
+from edgeproxy.billing import outbox_rows, reconcile, reconciliations, sampling, told
 from edgeproxy.billing.collection.invoice_items import Differs
 from edgeproxy.billing.collection.meters import SETTLED_TRIES, Meters, NotYet
 from edgeproxy.billing.drift import Drift, Level, Row
@@ -31,6 +31,7 @@ class Sums:
     """Stripe's sums as a table; each read is noted."""
 
     skew = 0.0
+    customers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, counted: Mapping[tuple[str, str, int], int], fails: int = 0) -> None:
         self.counted_of = counted
@@ -235,6 +236,36 @@ def test_an_invoice_whose_usage_stripe_has_counted_otherwise_differs_with_both_n
         stripe.counted_of = {**stripe.counted_of, ("acme", "tokens", 0): 500}
         assert await collection._counted(late, [segment]) == {(0, "calls"): 40, (0, "tokens"): 500}
         assert {row.state for row in await rows_of(of, "acme")} == {State.CONFIRMED}
+
+    play(database, work)
+
+
+def test_invoices_that_are_closed_at_the_same_time_know_each_its_customer(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.both = asyncio.Barrier(2)
+
+        async def every(self, name: str, *ids: str, **params: Any) -> list[dict[str, Any]]:
+            if name == "v1.billing.meters.list":
+                await asyncio.wait_for(self.both.wait(), 60)
+                return [{"id": "mtr_1", "event_name": "edgeproxy_calls"}]
+            return [{"aggregated_value": 40}]
+
+    async def payers(_: object, names: list[str]) -> dict[str, str]:
+        return {name: f"cus_{name}" for name in names}
+
+    async def work(of: Database) -> None:
+        monkeypatch.setattr(told, "payers", payers)
+        await put(of, *((name, "calls", MONDAY, 40, State.ACCEPTED) for name in ("acme", "bolt")))
+        segment = SimpleNamespace(start=0, end=MONDAY + DAY, told_from=0)
+        stripe: Any = Slow()
+        unused: Any = None
+        collection = Meters(of, stripe, unused)
+        rows = [SimpleNamespace(name=name, failures=0) for name in ("acme", "bolt")]
+        found = await asyncio.gather(*(collection._counted(row, [segment]) for row in rows))
+        assert found == [{(0, "calls"): 40}] * 2
 
     play(database, work)
 

@@ -194,7 +194,7 @@ class Meters(InvoiceItems):
         why = "usage is on its way to Stripe"
         rows: list[Row] = []
         if not waits:
-            await self._events.learn(known)
+            await self._events.learn({**self._events.customers, **known})  # Others are closed meanwhile.
             found: dict[tuple[int, str], int] = {}
             for one in charged:
                 try:

@@ -6,10 +6,12 @@ after that: whoever goes on where another was killed finds the same again, and t
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edgeproxy import log
 from edgeproxy.accounts import customers
 from edgeproxy.accounts.audit import Caller
+from edgeproxy.accounts.change import Refused
 from edgeproxy.accounts.models import CustomerChange
 from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.anomalies import store
@@ -30,6 +32,7 @@ HOURS_BEHIND_MAX, DAYS_BEHIND_MAX = 24, 7
 NOBODY = "anomalies"
 """Who pauses customers, for the audit log."""
 WHY_PAUSED = "unusual usage: please contact us"
+NOT_HERE = "no API has the customer, so pause it in its file"
 
 
 class AnomalyJob:
@@ -172,15 +175,21 @@ class AnomalyJob:
 
     async def _pause(self, customer: str, meter: str, finding: Finding, now: float) -> None:
         """Pause a customer, once a day: a person who takes it back is not contradicted on the same day."""
-        async with self._database.writing() as connection:
-            row = await customers.look(connection, customer, lock=True)
-            if row is not None and customers.state_of(row) != "active":
-                return
-            alert = pause_alert(customer, meter, finding, now, is_here=row is not None)
-            if await raise_once(connection, alert) and row is not None:
-                change = CustomerChange.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
-                await customers.change(connection, Caller(NOBODY), customer, change, self._settings)
-                self._log.warning("a customer was paused", customer=customer, meter=meter, value=finding.value)
+        try:
+            async with self._database.writing() as connection:
+                row = await customers.look(connection, customer, lock=True)
+                if row is not None and customers.state_of(row) != "active":
+                    return
+                alert = pause_alert(customer, meter, finding, now, why_not=None if row is not None else NOT_HERE)
+                if await raise_once(connection, alert) and row is not None:
+                    change = CustomerChange.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
+                    await customers.change(connection, Caller(NOBODY), customer, change, self._settings)
+                    self._log.warning("a customer was paused", customer=customer, meter=meter, value=finding.value)
+        except Refused as no:  # That is no reason to leave the others as they are; it is tried again.
+            why = "; ".join([no.why, *(f"{field}: {fault}" for field, fault in no.faults)])
+            alert = pause_alert(customer, meter, finding, now, why_not=why)
+            async with self._database.writing() as connection:
+                await raise_once(connection, replace(alert, key=f"failed-{alert.key}"))
 
 
 def alert_of(customer: str, meter: str, finding: Finding, now: float) -> Alert:
@@ -199,18 +208,18 @@ def alert_of(customer: str, meter: str, finding: Finding, now: float) -> Alert:
     )
 
 
-def pause_alert(customer: str, meter: str, finding: Finding, now: float, *, is_here: bool) -> Alert:
+def pause_alert(customer: str, meter: str, finding: Finding, now: float, *, why_not: str | None = None) -> Alert:
     """The alert of a customer who is paused, who reads it too, or of one who cannot be, which only operators read.
 
     Pure.
     """
     times = finding.value / max(finding.expected, 1.0)
-    done = "and is paused" if is_here else "and cannot be paused here, as no API has the customer: pause it in its file"
+    done = "and is paused" if why_not is None else f"and cannot be paused here: {why_not}"
     return Alert(
         key=f"pause:{customer}:{written(day_of(finding.at))[:10]}",
         kind="pause",
         severity="page",
-        customer=customer if is_here else None,
+        customer=customer if why_not is None else None,
         title=f"{customer} has used {times:.1f} times as much {meter} as usual in an hour, {done}",
         details={"meter": meter, "at": written(finding.at), **finding.details},
         at=now,

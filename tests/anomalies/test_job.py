@@ -19,10 +19,12 @@ from edgeproxy.config.models import Tier
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import audit, directory_outbox
+from edgeproxy.database.schema import customers as customers_table
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.writer import Ledger
 from edgeproxy.usage.batch import FIRST, Batch
 from tests.support.books import hurry
+from tests.support.tables_ready import put_tables
 
 TODAY = 1_790_812_800
 """The beginning of a day, some months after the first use."""
@@ -189,6 +191,33 @@ def test_nobody_looks_where_it_is_switched_off(tmp_path: Any) -> None:
         opened = Database(f"sqlite:///{tmp_path}/none.db")
         try:
             await Books(opened, enabled="false").look(TODAY)
+        finally:
+            await opened.close()
+
+    asyncio.run(run())
+
+
+def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -> None:
+    async def run() -> None:
+        opened = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+        try:
+            books = Books(opened, pause="5")
+            async with opened.writing() as connection:
+                for name in ("acme", "bolt"):
+                    new = CustomerNew(name=name, tier="basic")
+                    await customers.create(connection, Caller("test"), new, books.known)
+                gone = {"tier": "gone", "settings": '{"tier": "gone"}'}
+                acme = customers_table.c.name == "acme"
+                await connection.execute(sa.update(customers_table).where(acme).values(gone))
+            await books.count(weeks("acme", "bolt"))
+            await books.look(TODAY + GRACE_SECONDS, 3)
+            hour = TODAY + 12 * HOUR
+            await books.count({hour: {"acme": 9 * usual(hour), "bolt": 9 * usual(hour)}})
+            await books.look(hour + 60, 2)
+            told = [key for kind, _, key in await books.told() if kind == "pause"]
+            assert sorted(told) == ["failed-pause:acme:2026-10-01", "pause:bolt:2026-10-01"]
+            async with opened.reading() as connection:
+                assert customers.state_of(await customers.find(connection, "bolt")) == "paused"
         finally:
             await opened.close()
 

@@ -144,7 +144,7 @@ def test_the_percentage_is_the_file_s_until_somebody_says_another_one(database: 
         figures = await gating.figures(connection, after, time.time(), ON)
         assert (figures.webhooks, figures.webhook_median, figures.paused) == (3, 5.0, 0)
         found = Finding("volume", "page", 9.0, None, 5000, 900.0, after.since)
-        await raise_once(connection, pause_alert("acme", "api_calls", found, time.time(), is_here=True))
+        await raise_once(connection, pause_alert("acme", "api_calls", found, time.time()))
         assert (await gating.figures(connection, after, time.time(), ON)).paused == 1
 
     on(database, step)

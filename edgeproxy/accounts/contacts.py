@@ -83,7 +83,8 @@ async def listing(connection: AsyncConnection, ref: str) -> list[str]:
 
 
 async def put(connection: AsyncConnection, caller: Caller, ref: str, said: Contacts) -> ContactsTold:
-    """Have these be all contacts of a customer; the sessions of those who are none any more end. Raises Refused."""
+    """Have these be all contacts of a customer; those who are none any more have no sessions and get no alerts. Raises
+    Refused."""
     owner = await customers.find(connection, ref, lock=True)
     before = await listing(connection, owner.id)
     after = list(said.emails)
@@ -99,6 +100,8 @@ async def put(connection: AsyncConnection, caller: Caller, ref: str, said: Conta
             await connection.execute(sa.delete(table).where(theirs))
         entry = Entry("customer.contacts", owner.name, {"emails": before}, {"emails": after})
         await audit.append(connection, caller, entry)
+        if orjson.loads(owner.metadata).get(customers.ALERT_ADDRESS, "").lower() in gone:
+            await customers.forget_alert_address(connection, caller, owner)
     return {"emails": after}
 
 

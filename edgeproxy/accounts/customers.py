@@ -230,6 +230,14 @@ async def take_deletion_back(
     return told(after), after.version
 
 
+async def forget_alert_address(connection: AsyncConnection, caller: Caller, row: Any) -> None:
+    """Have the own alerts of a customer, a row, mailed to nobody. Nothing else of them can stand in the way of that."""
+    metadata = {name: value for name, value in orjson.loads(row.metadata).items() if name != ALERT_ADDRESS}
+    await _update(connection, row, {"metadata": orjson.dumps(metadata).decode()})
+    after = await find(connection, row.id)
+    await audit.append(connection, caller, Entry("customer.change", row.name, *differing(told(row), told(after))))
+
+
 async def erase(connection: AsyncConnection, before: int) -> list[str]:
     """Erase customers whose deletion began before this Unix millisecond, some at a time; return their names.
 

@@ -226,7 +226,14 @@ def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesSt
         assert bolt.status == 422  # Mail goes to nobody who is no contact.
         bolt.get("/account/alerts")
         bolt.send("/account/alerts/address", email="")
-    assert stage.collector.get(address).json()["email"] is None
+        assert stage.collector.get(address).json()["email"] is None
+        bolt.send("/account/alerts/address", email="bolt@example.com")
+    contacts = "/v1/customers/bolt/contacts"
+    emails = stage.collector.get(contacts).json()["emails"]
+    left = [email for email in emails if email != "bolt@example.com"]
+    stage.collector.send("PUT", contacts, {"emails": left})
+    assert stage.collector.get(address).json()["email"] is None, "who is no contact any more hears nothing more"
+    stage.collector.send("PUT", contacts, {"emails": emails})
 
 
 def test_whoever_signs_out_is_out(stage: PagesStage) -> None:

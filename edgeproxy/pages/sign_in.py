@@ -274,6 +274,9 @@ def link_to(url: str, secret: str) -> str:
 
 def within(path: str) -> str:
     """Return a path of this site as it is; an empty text for whatever leads elsewhere."""
-    parts = urlsplit(path)
+    try:
+        parts = urlsplit(path)
+    except ValueError:
+        return ""
     is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
     return path if is_ours and path.isprintable() and path.isascii() and len(path) <= 1000 else ""

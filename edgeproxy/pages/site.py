@@ -79,7 +79,10 @@ class Visit:
     @property
     def back(self) -> str:
         """The page of ours from which a form was sent; empty where the browser does not say."""
-        said = urlsplit(self.request.headers.get("Referer", ""))
+        try:
+            said = urlsplit(self.request.headers.get("Referer", ""))
+        except ValueError:
+            return ""
         is_ours = forms.origin_of(f"{said.scheme}://{said.netloc}") in self.site.origins(self.request)
         return said._replace(scheme="", netloc="", fragment="").geturl() if is_ours else ""
 

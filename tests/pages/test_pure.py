@@ -10,9 +10,10 @@ from edgeproxy.config.pages import Pages, StatusPage
 from edgeproxy.database.schema import DAY
 from edgeproxy.pages import forms, languages, rendering
 from edgeproxy.pages.availability import DAYS, quantile, regions_of
+from edgeproxy.pages.money import cents
 from edgeproxy.pages.projection import month_of
 from edgeproxy.pages.sign_in import SignIn, within
-from edgeproxy.pages.site import Site, Visit
+from edgeproxy.pages.site import Fault, Site, Visit
 from edgeproxy.pages.usage import meters_of
 
 NOW = 1_800_000_000
@@ -105,8 +106,22 @@ def test_a_form_counts_only_from_a_page_of_this_site() -> None:
 
 def test_who_signs_in_is_sent_to_pages_of_this_site_alone() -> None:
     assert within("/console?q=1") == "/console?q=1"
-    for elsewhere in ("//evil.example.com", "/\\evil.example.com", "https://evil.example.com", "console", "/a\nb", ""):
+    strange = ("console", "/a\nb", "//[", "")
+    for elsewhere in ("//evil.example.com", "/\\evil.example.com", "https://evil.example.com", *strange):
         assert within(elsewhere) == ""
+
+
+def test_a_page_of_a_referer_that_is_no_url_is_none_of_ours() -> None:
+    request = make_mocked_request("GET", "/", headers={"Referer": "http://[", "Host": "console.example.com"})
+    site = Site(Any, Pages(), "https://console.example.com", Any, Any, Any)  # type: ignore[arg-type]
+    assert Visit(site, request, languages.reader(None, None)).back == ""
+
+
+@pytest.mark.parametrize("said", ["", "x", "nan", "inf", "-inf", "12.345", "1e999999", "1e900000", "1e17"])
+def test_an_amount_that_no_invoice_has_is_refused(said: str) -> None:
+    with pytest.raises(Fault):
+        cents(said)
+    assert cents(" 12.34 ") == 1234
 
 
 def test_what_cannot_be_seen_is_written_out() -> None:

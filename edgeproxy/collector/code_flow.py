@@ -7,6 +7,8 @@ for whoever begins to sign in and goes away.
 import base64
 import hashlib
 import hmac
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -15,7 +17,7 @@ import aiohttp
 import jwt
 
 from edgeproxy.collector import auth
-from edgeproxy.collector.issuer_keys import FETCH_SECONDS_MAX, fetched, read_json
+from edgeproxy.collector.issuer_keys import FETCH_SECONDS_MAX, FRESH_SECONDS, fetched, read_json
 from edgeproxy.config.operators import read_issuer
 from edgeproxy.pages.api import Denied
 
@@ -42,6 +44,8 @@ class CodeFlow(Generic[T]):
     def __init__(self, client: Client, judge: Callable[[str], Awaitable[T]]) -> None:
         self._client = client
         self._judge = judge
+        self._said: dict[str, Any] = {}
+        self._fresh_until = -math.inf
 
     async def begin(self, secret: str, back: str, *, again: bool) -> str:
         """Return where the browser goes; raises Denied."""
@@ -83,13 +87,16 @@ class CodeFlow(Generic[T]):
         return who
 
     async def _discovered(self) -> dict[str, Any]:
-        """Return what the issuer says of itself; raises Denied."""
+        """Return what the issuer says of itself, asked now and then: anybody may begin to sign in. Raises Denied."""
+        if time.monotonic() < self._fresh_until:
+            return self._said
         try:
             said = await fetched(self._client.issuer)
             for name in ("authorization_endpoint", "token_endpoint"):
                 read_issuer(str(said.get(name)))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             raise Denied(503, AWAY) from None
+        self._said, self._fresh_until = said, time.monotonic() + FRESH_SECONDS
         return said
 
     async def _exchanged(self, code: str, verifier: str, back: str) -> str:

@@ -14,7 +14,7 @@ from edgeproxy.config.operators import read_issuer
 
 FETCH_SECONDS_MAX = 10.0
 FRESH_SECONDS = 600.0
-"""Seconds after which keys are fetched anew by the next who needs them."""
+"""Seconds after which keys, and what an issuer says of itself, are fetched anew by the next who needs them."""
 RETRY_SECONDS = 10.0
 """Seconds between two attempts, also for a key that is not among those that are known."""
 BODY_BYTES_MAX = 256 << 10

@@ -1,5 +1,6 @@
 """Operators who sign in at a real OpenID provider: who they are, what they may do, when a second factor is needed."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,8 +12,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from edgeproxy.collector import code_flow
 from edgeproxy.collector.auth import Denied
-from edgeproxy.collector.code_flow import is_for
+from edgeproxy.collector.code_flow import Client, CodeFlow, is_for
 from edgeproxy.collector.operators import operator
 from edgeproxy.config.operators import Operators
 from tests.support.ask import Answer, ask
@@ -189,3 +191,24 @@ def test_no_other_is(token: str, status: int) -> None:
 )
 def test_an_id_token_that_was_made_for_another_client_is_not_ours(claims: dict[str, Any], ours: bool) -> None:
     assert is_for(claims, "console") is ours
+
+
+def test_an_issuer_is_not_asked_who_it_is_by_everybody_who_begins_to_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def fetched(issuer: str) -> dict[str, str]:
+        asked.append(issuer)
+        return {"authorization_endpoint": f"{issuer}/auth", "token_endpoint": f"{issuer}/token"}
+
+    async def judge(_: str) -> str:
+        return ""
+
+    monkeypatch.setattr(code_flow, "fetched", fetched)
+
+    async def work() -> None:
+        flow = CodeFlow(Client("https://id.example.com", "console", None), judge)
+        for _ in range(3):
+            await flow.begin("secret", "https://edge.example.com/back", again=False)
+
+    asyncio.run(work())
+    assert asked == ["https://id.example.com"]

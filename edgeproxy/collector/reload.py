@@ -24,6 +24,8 @@ from edgeproxy.tasks import in_thread
 
 LIVE = {
     "tls",
+    "trusted_proxies",
+    "metrics",
     "tokens",
     "operators",
     "meters",

@@ -110,6 +110,7 @@ def test_a_signal_reloads_who_may_do_what_and_what_is_wrong_changes_nothing(tmp_
         old = collector.settings["tokens"]
         collector.settings["tokens"] = [{"sha256": sha256("new"), "role": "read"}, *old[:1]]
         collector.settings["tls"]["client_ca"] = str(collector.authority.file)
+        collector.settings["trusted_proxies"] = ["192.0.2.0/24"]
         collector.settings["listen"] = f"{HOST}:1"
         collector.write()
         collector.process.send_signal(signal.SIGHUP)

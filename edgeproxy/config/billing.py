@@ -102,8 +102,9 @@ class Billing(Part):
     """When periods begin: on the 1st, or on the day of the month on which a customer subscribed."""
     freeze: Annotated[float, BeforeValidator(Time(0.0, 14 * DAY_SECONDS))] = 2 * DAY_SECONDS
     """How long after the end of a period usage of it still counts for its invoice; later usage is on the next one."""
-    payment_grace: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = 10 * DAY_SECONDS
-    """How long after an invoice is closed a customer is served who has not paid it; then answers are 402."""
+    payment_grace: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = 21 * DAY_SECONDS
+    """How long after an invoice is closed a customer who has not paid it is served; then answers are 402. Invoices that
+    are sent are due after 14 days."""
     purchase: Switch = True
     """Whether anything can be bought."""
     charging: Switch = True

@@ -234,16 +234,22 @@ def faults(tree: Table) -> Iterator[Fault]:
 ADDABLE = ("sum", "average")
 """What of a meter is, over all values of a dimension, the sum of what it is for each."""
 PERIOD_SECONDS_MAX = 31 * DAY_SECONDS
+METERS_SECONDS = 62 * DAY_SECONDS
+"""Minutes are kept so long at least with `collection: meters`: they are compared for 60 days (billing/exports.py)."""
 
 
 def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fault]:
     """Find plans whose tier is not there, or whose prices come to nothing that adds up, and usage that is kept for less
     long than invoices need. A collector need not know tiers: one that knows none leaves them to edges."""
     billing, kept = written.billing, written.retention.minutes
-    needed = 0.0 if billing is None or billing.mode == "off" else PERIOD_SECONDS_MAX + billing.freeze
+    needed, what = 0.0, "is shorter than invoices need: a month and the freeze after it"
+    if billing is not None and billing.mode != "off":
+        needed = PERIOD_SECONDS_MAX + billing.freeze
+        if billing.collection == "meters":
+            needed = METERS_SECONDS
+            what = "is shorter than the time for which the ledger is compared with what Stripe was told"
     if kept is not None and kept < needed:
         days = -int(-needed // DAY_SECONDS)
-        what = "is shorter than invoices need: a month and the freeze after it"
         yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
     for version, plan in plans.items():
         for name, price in plan.meters.items():

@@ -72,6 +72,13 @@ def test_minutes_are_kept_until_invoices_are_closed(tmp_path: Path) -> None:
                 load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
 
 
+def test_minutes_are_kept_while_stripe_s_sums_are_compared_with_them(tmp_path: Path) -> None:
+    said = {"mode": "live", "collection": "meters"}
+    load(tmp_path, said, retention={"minutes": "62day"})
+    with pytest.raises(ConfigErrors, match=r"retention.minutes: is shorter than .*, keep minutes for 62day"):
+        load(tmp_path, said, retention={"minutes": "61day"})
+
+
 @pytest.mark.parametrize(
     ("stripe", "what"),
     [

@@ -165,7 +165,7 @@ def test_while_nobody_is_charged_neither_credits_nor_caps_in_money_hold_anybody(
     assert money.balance("acme") > 0
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_the_caps_of_a_plan_hold_at_the_edge(money: Money) -> None:
     for name in ("hard", "soft", "slow"):
         money.adds(name)

@@ -204,7 +204,7 @@ class Processor:
         some = []
         for said in found:
             try:
-                some.append(Received(event_of(said), orjson.dumps(dict(said)), source))
+                some.append(Received(event_of(said), orjson.dumps(dict(said), default=str), source))  # Decimals.
             except Unreadable as why:
                 self._log.error("an event that Stripe lists cannot be read", id=str(said.get("id"))[:100], why=str(why))
         now = int(self._clock() * 1000)

@@ -118,7 +118,7 @@ class Time:
 
 def brief(seconds: float) -> str:
     """A time as it would be written: `30s`, `50ms`."""
-    return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
+    return f"{seconds:.15g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
 
 
 def read_bytes(value: object) -> int:

@@ -128,7 +128,9 @@ def test_a_leaked_key_and_a_leaked_webhook_secret_are_replaced_as_the_runbook_sa
 
     def applied() -> bool:
         with closing(sqlite3.connect(collector.database)) as database:
-            return database.execute("SELECT DISTINCT state FROM webhook_events").fetchall() == [("applied",)]
+            return database.execute(
+                "SELECT DISTINCT state FROM webhook_events WHERE object = 'in_drill'"
+            ).fetchall() == [("applied",)]
 
     until(applied, "all events are applied, and the one that was stolen is none")
     assert "evt_stolen" not in site.say("webhooks")

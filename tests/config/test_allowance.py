@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from edgeproxy.config import models
-from edgeproxy.config.allowance import ANONYMOUS, Allowance, allowance_of, unknown_in, with_caps, with_key
-from edgeproxy.config.models import BurstCredits, Quota
+from edgeproxy.config.allowance import ANONYMOUS, Allowance, allowance_of, held_by, unknown_in, with_caps, with_key
+from edgeproxy.config.directory import FREE
+from edgeproxy.config.models import BurstCredits, Entitlement, Flag, Quota, Subscriber
 from edgeproxy.config.units import Rate
 
 TIERS = """\
@@ -134,3 +135,21 @@ def test_who_has_no_caps_has_no_more_limits(loaded):
     capped = settings.customers["acme"].model_copy(update={"caps": models.Caps(day=5)})
     assert unknown_in(capped, settings.tiers, settings.meters) == "meter cost"
     assert allowance_of(settings.tiers["pro"].model_copy(update={"caps": capped.caps}), capped).caps == capped.caps
+
+
+def test_while_nobody_is_charged_credits_and_caps_in_money_hold_nobody(loaded):
+    bought = Entitlement(meter="cost", per="ever@3", included=5, cap="hard")
+    plan = Entitlement(meter="requests", per="month@7", included=9, grace=60)
+    places = Entitlement(meter="seats", included=3)
+    assert [(one.name, one.is_credits) for one in (bought, plan, places)] == [
+        *(("credits", True), ("requests-month", False), ("seats", False)),
+    ]
+    tier = loaded(TIERS.removesuffix("customers:\n")).tiers["free"]
+    who = Subscriber.model_construct(tier="free", entitled=(bought, plan))
+    for flags in ({}, {FREE: Flag(percent=0)}):
+        assert held_by(tier, who, flags).quotas == (bought, plan)
+    lifted = held_by(tier, who, {FREE: Flag(percent=100)})
+    assert (lifted.quotas, lifted.caps) == ((plan,), None)
+    assert with_caps(held_by(tier, who, {}), {"requests": models.Meter(count="requests")}).quotas == (plan,), (
+        "nobody counts cost here"
+    )

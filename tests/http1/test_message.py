@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from edgeproxy.http1.message import CONTINUE, REASONS, answer, limited, problem
+from edgeproxy.http1.message import CONTINUE, REASONS, answer, limited, problem, spent
 
 
 def test_an_answer_is_a_status_line_fields_and_a_body_with_its_length() -> None:
@@ -69,6 +69,27 @@ def test_a_refusal_by_limits_names_the_policies(instance: bytes, close: bool) ->
         "detail": "Over the limit basic, export",
         "instance": instance.decode(),
         "violated-policies": ["basic", "export"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("detail", "more"), [(None, ""), ("Buy some at example.com", ". Buy some at example.com")], ids=["", "words"]
+)
+def test_who_has_spent_the_credits_is_told_so(detail: str | None, more: str) -> None:
+    head, _, body = spent(b"X-A: 1\r\n", ("credits",), b"018f-id", detail=detail).partition(b"\r\n\r\n")
+    assert head.split(b"\r\n")[:4] == [
+        b"HTTP/1.1 402 Payment Required",
+        b"Content-Type: application/problem+json",
+        b"X-A: 1",
+        b"X-Request-Id: 018f-id",
+    ]
+    assert orjson.loads(body) == {
+        "type": "urn:edgeproxy:problem:credits-spent",
+        "title": "Prepaid credits are spent",
+        "status": 402,
+        "detail": "The credits that were paid in advance are spent; service goes on once there are more" + more,
+        "violated-policies": ["credits"],
+        "instance": "018f-id",
     }
 
 

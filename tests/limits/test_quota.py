@@ -81,6 +81,16 @@ def test_a_hard_quota_says_when_the_next_period_begins(worker: Worker) -> None:
     assert one.left(NOON + wait) == 1
 
 
+def test_no_wait_helps_who_has_spent_the_credits(worker: Worker) -> None:
+    table = worker(0)
+    credits = Policies(table).quota(
+        "credits", 2, "ever@1", UTC_ZONE, SUBJECT, hard=True, when="answered", is_balance=True
+    )
+    assert credits.retry_after(NOON) == 0
+    assert take(credits, NOON, 2)
+    assert [credits.retry_after(NOON), credits.left(NOON + 400 * DAY)] == [1, 0]
+
+
 def test_a_quota_of_nothing_lets_nothing_pass(worker: Worker) -> None:
     assert not take(quota(worker(0), 0), NOON)
     assert take(quota(worker(0), 0, hard=False), NOON, amount=0)

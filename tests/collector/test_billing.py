@@ -29,11 +29,11 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def charging(tmp_path_factory: pytest.TempPathFactory, stripe_sandbox: Sandbox) -> Iterator[Collector]:
+def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> Iterator[Collector]:
     """A collector on SQLite that charges everybody."""
     folder = tmp_path_factory.mktemp("charging")
     (folder / "key").write_text(f"{KEY}\n")
-    stripe = {"base": stripe_sandbox.url, "key": str(folder / "key")}
+    stripe = {"base": own_sandbox.url, "key": str(folder / "key")}
     older = "  team@1: {fee: '10', tier: basic}\n  team@2: {fee: '20', tier: basic}\n"
     (folder / "plans.yaml").write_text(f"{(ROOT / 'config/plans.yaml').read_text()}\n{older}")
     billing = {"plans": str(folder / "plans.yaml"), "mode": "live", "freeze": "0s", "stripe": stripe}
@@ -41,12 +41,12 @@ def charging(tmp_path_factory: pytest.TempPathFactory, stripe_sandbox: Sandbox) 
     made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, meters=meters)
     made.settings["tokens"].append({"name": "billing", "sha256": sha256(BILLING), "role": "billing"})
     where = f"url=http://{HOST}:{made.port}/billing/webhooks/stripe&enabled_events[]=invoice.paid"
-    hook = stripe_sandbox.call("POST", "/v1/webhook_endpoints", where).json()
+    hook = own_sandbox.call("POST", "/v1/webhook_endpoints", where).json()
     (folder / "hooks").write_text(hook["secret"])
     stripe["webhook_secrets"] = str(folder / "hooks")
     with closing(made):
         yield made.start()
-    stripe_sandbox.call("DELETE", f"/v1/webhook_endpoints/{hook['id']}")
+    own_sandbox.call("DELETE", f"/v1/webhook_endpoints/{hook['id']}")
 
 
 def call(
@@ -92,7 +92,7 @@ def states(collector: Collector, name: str) -> list[str]:
         return [state for (state,) in connection.execute(of, [name])]
 
 
-def test_from_a_plan_to_a_paid_invoice(charging: Collector, stripe_sandbox: Sandbox) -> None:
+def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox) -> None:
     plans = {one["plan"]: one for one in call(charging, "GET", "/billing/plans", token=None).json()["plans"]}
     fees = {name: plan["fee"] for name, plan in plans.items()}
     assert fees == {"free": 0, "standard": 9900, "enterprise": 49900, "team": 2000}
@@ -127,8 +127,8 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, stripe_sandbox: Sand
     assert (sent["kind"], sent["total"]) == ("start", fee["amount"])
     pdf = call(charging, "GET", f"/billing/invoices/{sent['id']}/pdf", token=token)
     assert pdf.status == 303
-    assert pdf["location"].startswith(stripe_sandbox.url)
-    paid = stripe_sandbox.call("POST", f"/v1/invoices/{sent['stripe_id']}/pay", "payment_method=pm_card_visa")
+    assert pdf["location"].startswith(own_sandbox.url)
+    paid = own_sandbox.call("POST", f"/v1/invoices/{sent['stripe_id']}/pay", "payment_method=pm_card_visa")
     assert paid.json()["status"] == "paid"
     until(lambda: states(charging, name) == ["paid"], "a webhook says so")
 
@@ -140,7 +140,7 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, stripe_sandbox: Sand
     assert too_much.status == 422
 
     def notes() -> list[tuple[int, str]]:
-        listed = stripe_sandbox.call("GET", f"/v1/credit_notes?invoice={sent['stripe_id']}").json()["data"]
+        listed = own_sandbox.call("GET", f"/v1/credit_notes?invoice={sent['stripe_id']}").json()["data"]
         return [(one["total"], one["memo"]) for one in listed]
 
     until(lambda: notes() == [(100, "an outage")], "it is at Stripe")

@@ -55,8 +55,6 @@ ROLLUP_LOCK = 7305_0002
 """That of `rollup`. At a lock of its row those who read it would pass by whoever waits to change it."""
 PARTITION_LOCK = 7305_0003
 """That under which partitions are made and dropped."""
-VALUES_LOCK = 7305_0010
-"""That under which values of dimensions are taken."""
 PARTITION_LOCK_TIMEOUT = "500ms"
 """How long a partition that is to be dropped is waited for; meanwhile whoever comes after must wait too."""
 
@@ -306,11 +304,6 @@ class Database:
         if not self.is_sqlite:  # There only one writes.
             lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
             await connection.execute(sa.select(lock(ROLLUP_LOCK)))
-
-    async def hold_values(self, connection: AsyncConnection) -> None:
-        """Until the transaction ends nobody else takes values of dimensions."""
-        if not self.is_sqlite:
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(VALUES_LOCK)))
 
     async def add(self, connection: AsyncConnection, table: sa.Table, grown: Mapping[int, Mapping[int, int]]) -> None:
         """Add to a table of sums: by how much each series has grown in each minute (hour, day), then by series."""

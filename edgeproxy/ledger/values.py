@@ -132,7 +132,7 @@ class Values:
             return True
         if len(taken) >= self._bound(owner):
             return False
-        await self._database.hold_values(connection)
+        await self._database.hold(connection, "dimension values")
         taken |= await _taken(connection, owner)  # Another collector may have taken some meanwhile.
         if value in taken:
             return True

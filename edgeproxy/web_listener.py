@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from edgeproxy import log
+from edgeproxy.addresses import subject_of
 from edgeproxy.tasks import Tasks
 
 BACKLOG = 1024
@@ -44,6 +45,11 @@ class Peer(NamedTuple):
     local: str | None
     """The IP address that was connected to; None at a Unix socket."""
 
+    @property
+    def subject(self) -> bytes:
+        """What connections are counted for: the address, or of IPv6 the /64 that whoever has one has all of."""
+        return subject_of(self.address)
+
 
 PEER = web.RequestKey("peer", Peer)
 """Who makes a request."""
@@ -55,15 +61,17 @@ class Bounds(NamedTuple):
     all: int
     """Half of the descriptors that the process may have, where that is less."""
     per_address: int
+    """Of a /64 of IPv6 together, as the edge counts them (addresses.py)."""
 
 
 class Connection:
     """One of the connections of a listener."""
 
-    __slots__ = ("called", "peer", "pending", "socket", "waiting_since")
+    __slots__ = ("called", "peer", "pending", "socket", "subject", "waiting_since")
 
     def __init__(self, peer: Peer, accepted: socket.socket) -> None:
         self.peer = peer
+        self.subject = peer.subject
         self.socket = accepted
         self.pending: asyncio.Task[None] | None = None
         """Its handshake, until that has ended."""
@@ -87,7 +95,7 @@ class WebListener:
         self._bounds = bounds._replace(all=min(bounds.all, descriptors // 2))
         logging.getLogger("aiohttp.server").addFilter(is_our_fault)
         self._open: dict[web.RequestHandler, Connection] = {}
-        self._by_address: Counter[str] = Counter()
+        self._by_address: Counter[bytes] = Counter()
         self._tasks = Tasks()
         self._sweeping = False
         self._log = log.Seldom(60.0)
@@ -152,28 +160,28 @@ class WebListener:
 
     def _admits(self, peer: Peer) -> bool:
         """Whether there is room for one more, which is made where it can be."""
-        address = peer.address
-        if self._has_room(address):
+        subject = peer.subject
+        if self._has_room(subject):
             return True
         self._forget_closed()
-        if self._has_room(address):
+        if self._has_room(subject):
             return True
-        many = self._by_address[address] >= self._bounds.per_address
-        if self._make_room(address if many else None):
+        many = self._by_address[subject] >= self._bounds.per_address
+        if self._make_room(subject if many else None):
             return True
         self.refused += 1
         self._log.error("connections refused: there are as many as may be", peer.address)
         return False
 
-    def _has_room(self, address: str) -> bool:
-        return len(self._open) < self._bounds.all and self._by_address[address] < self._bounds.per_address
+    def _has_room(self, subject: bytes) -> bool:
+        return len(self._open) < self._bounds.all and self._by_address[subject] < self._bounds.per_address
 
-    def _make_room(self, address: str | None) -> bool:
-        """Close the connection, of this address or of any, that has waited longest; False where none waits."""
+    def _make_room(self, subject: bytes | None) -> bool:
+        """Close the connection, of this subject or of any, that has waited longest; False where none waits."""
         waiting = [
             (one.waiting_since, protocol)
             for protocol, one in self._open.items()
-            if one.waiting_since is not None and address in (None, one.peer.address)
+            if one.waiting_since is not None and subject in (None, one.subject)
         ]
         if not waiting:
             return False
@@ -183,7 +191,7 @@ class WebListener:
     def _begin(self, server: web.Server, connection: Connection, context: ssl.SSLContext | None) -> None:
         protocol = server()
         self._open[protocol] = connection
-        self._by_address[connection.peer.address] += 1
+        self._by_address[connection.subject] += 1
         connection.pending = self._tasks.start("connection", self._establish(protocol, connection, context))
 
     async def _establish(
@@ -232,9 +240,9 @@ class WebListener:
     def _forget(self, protocol: web.RequestHandler) -> None:
         connection = self._open.pop(protocol, None)
         if connection is not None:
-            self._by_address[connection.peer.address] -= 1
-            if not self._by_address[connection.peer.address]:
-                del self._by_address[connection.peer.address]
+            self._by_address[connection.subject] -= 1
+            if not self._by_address[connection.subject]:
+                del self._by_address[connection.subject]
 
 
 def peer_of(accepted: socket.socket) -> Peer:

@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import uvloop
 from aiohttp import ClientSession, TCPConnector, web
 
 from edgeproxy import web_listener
-from edgeproxy.web_listener import PEER, Bounds, WebListener
+from edgeproxy.web_listener import PEER, Bounds, Peer, WebListener
 from tests.support.authority import Authority
 from tests.support.ports import HOST
 
@@ -105,6 +106,18 @@ def test_requests_under_way_are_not_closed_for_others() -> None:
         stage.go.set()
         assert await asyncio.gather(*asked) == ["done", "done"]
         assert await stage.answer() == f"{HOST} at {HOST}", "and then there is"
+
+    play(Bounds(10, 2), scene)
+
+
+def test_a_network_of_ipv6_counts_as_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = (Peer(f"2001:db8::{number}", "::1") for number in count(1))
+    monkeypatch.setattr(web_listener, "peer_of", lambda _: next(peers))
+
+    async def scene(stage: Scene) -> None:
+        silent = [stage.silent() for _ in range(2)]
+        assert await stage.answer() == "2001:db8::3 at ::1"
+        assert await closed(silent[0])
 
     play(Bounds(10, 2), scene)
 

@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from edgeproxy.addresses import IP, ip_of
 from edgeproxy.beacon.collector import Away, Collector
 from edgeproxy.beacon.countries import Countries, code_of
-from edgeproxy.config.parsers import IP, Network, ip_of
+from edgeproxy.config.parsers import Network
 from edgeproxy.config.regions import Settings
 from edgeproxy.regions.latencies import MS_MAX, Report
 from edgeproxy.regions.networks import client_of, network_of, voter_of

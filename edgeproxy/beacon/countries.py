@@ -8,7 +8,7 @@ import re
 from bisect import bisect_right
 from pathlib import Path
 
-from edgeproxy.config.parsers import IP, ip_of
+from edgeproxy.addresses import IP, ip_of
 
 CODE = re.compile(r"[A-Z]{2}")
 UNKNOWN = ("XX", "ZZ")

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Literal, NamedTuple
 
-from edgeproxy.config.parsers import ip_of
+from edgeproxy.addresses import subject_of
 from edgeproxy.counters.private_table import private_table
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
@@ -23,8 +23,7 @@ class Often(NamedTuple):
 
 def held_as(address: str) -> str:
     """Return what is held to a limit for an address: itself, or of IPv6 its /64, which one customer has as a whole."""
-    ip = ip_of(address)
-    return address if ip is None or ip.version == 4 else f"{int(ip) >> 64:x}::/64"
+    return subject_of(address).hex()
 
 
 class RequestLimits:

@@ -206,18 +206,6 @@ def read_address(value: object) -> Address:
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-IP = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def ip_of(text: str) -> IP | None:
-    """The address, IPv4 where it is one in IPv6's clothes (`::ffff:10.0.0.1`); None where it is none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 def read_network(value: object) -> Network:

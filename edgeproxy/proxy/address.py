@@ -7,7 +7,8 @@ looked at, the tier `anonymous` for requests without a key, and whatever else ha
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from edgeproxy.config.parsers import IP, Network, ip_of
+from edgeproxy.addresses import IP, V6_PREFIX_BITS, ip_of, subject_of
+from edgeproxy.config.parsers import Network
 from edgeproxy.errors import Refused
 from edgeproxy.limits.admission import LimitSet
 from edgeproxy.limits.policies import Policies
@@ -25,10 +26,6 @@ ADDRESSES_MAX = 16_384
 
 LIMIT_SETS_MAX = 16
 """Route bindings of an address whose limits are kept at hand; few use more."""
-
-V6_PREFIX_BITS = 64
-"""Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses. Unless the
-configuration says otherwise."""
 
 
 class BoundByAddress(Protocol):
@@ -177,14 +174,3 @@ def without_port(entry: str) -> str:
     if entry.startswith("["):
         return entry[1:].partition("]")[0]
     return entry.partition(":")[0] if entry.count(":") == 1 else entry
-
-
-def subject_of(address: str, prefix: int = V6_PREFIX_BITS) -> bytes:
-    """What is counted for an address: the address itself, or the network with this prefix that an IPv6 one lies in."""
-    parsed = ip_of(address)
-    if parsed is None:
-        return address.encode()
-    if parsed.version == 4:
-        return parsed.packed
-    network = int(parsed) >> (128 - prefix) << (128 - prefix)
-    return network.to_bytes(16, "big")[: (prefix + 7) // 8]

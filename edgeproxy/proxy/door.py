@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy import log
-from edgeproxy.config.parsers import ip_of
+from edgeproxy.addresses import ip_of
 from edgeproxy.errors import Answered, Refused
 from edgeproxy.http1.values import value, values
 from edgeproxy.limits.admission import LimitSet, denied

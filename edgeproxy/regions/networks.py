@@ -4,7 +4,8 @@ import hashlib
 import ipaddress
 from collections.abc import Sequence
 
-from edgeproxy.config.parsers import IP, Network, ip_of
+from edgeproxy.addresses import IP, ip_of
+from edgeproxy.config.parsers import Network
 
 NETWORK_BITS = {4: 24, 6: 48}
 """Of an address, what is one network: what an access network gives to a place, or to a customer."""

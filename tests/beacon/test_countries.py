@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.addresses import ip_of
 from edgeproxy.beacon.countries import Countries, Unusable, code_of
-from edgeproxy.config.parsers import ip_of
 
 LINES = """\
 2001:db8::,2001:db8:0:ffff:ffff:ffff:ffff:ffff,JP

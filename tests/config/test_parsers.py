@@ -572,10 +572,3 @@ def test_a_field_is_stripped_by_its_name_or_its_beginning():
     assert [parsers.read_stripped(name) for name in ("X-Internal-*", "CF-Connecting-IP")] == [
         *("X-Internal-*", "CF-Connecting-IP"),
     ]
-
-
-def test_an_address_without_a_port() -> None:
-    assert str(parsers.ip_of("::ffff:10.0.0.1")) == "10.0.0.1"
-    assert str(parsers.ip_of("2001:db8::1")) == "2001:db8::1"
-    assert parsers.ip_of("10.0.0.01") is None
-    assert parsers.ip_of("") is None

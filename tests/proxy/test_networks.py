@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.addresses import ip_of
 from edgeproxy.config.networks import Networks as Settings
-from edgeproxy.config.parsers import ip_of
 from edgeproxy.proxy.networks import Networks
 from edgeproxy.proxy.request_rules import overlap
 from tests.support.transcript import KEY, UNLIMITED, Edge, get, head, ok, post

@@ -6,13 +6,13 @@ import time
 from aiohttp import web
 
 from edgeproxy.accounts import documents
+from edgeproxy.addresses import ip_of
 from edgeproxy.collector.answers import Refused, answer
 from edgeproxy.collector.endpoint import Call, Nothing, Query
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import BestRegionQuery, RegionReports
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Regions
-from edgeproxy.config.parsers import ip_of
 from edgeproxy.config.regions import Measured
 from edgeproxy.database.database import Database
 from edgeproxy.regions.choice import choose

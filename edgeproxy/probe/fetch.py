@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from typing import NamedTuple, Protocol
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 from edgeproxy.probe.steps import Failed
@@ -47,6 +48,8 @@ def fetcher(ca: str | None) -> Fetch:
     opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Stay())
 
     def fetch(url: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
+        if urlsplit(url).scheme not in ("http", "https"):  # As of a page to pay at, which the collector tells.
+            raise Failed(f"{url.partition('?')[0]!r} is no URL of http:// or https://")
         asked = Request(url, data=body, headers={**fields, "User-Agent": AGENT})
         try:
             try:

@@ -1,0 +1,13 @@
+"""What the probe asks: servers, whatever a URL says."""
+
+import pytest
+
+from edgeproxy.probe.fetch import fetcher
+from edgeproxy.probe.steps import Failed
+
+
+@pytest.mark.parametrize("url", ["shop.test/pay?session=1", "file:///etc/hostname"])
+def test_a_url_of_no_server_is_said_to_be_none(url: str) -> None:
+    with pytest.raises(Failed, match=r"is no URL of http:// or https://$") as failed:
+        fetcher(None)(url, {})
+    assert "session" not in str(failed.value)

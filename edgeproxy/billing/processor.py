@@ -30,9 +30,11 @@ ROUND_OBJECTS_MAX = 200
 POLL_SECONDS = 600.0
 """Seconds between two looks for events that were lost on their way."""
 OVERLAP_SECONDS = 3600
-"""Seconds before the latest event that is known from which on they are looked for."""
+"""Seconds before the latest event that was listed from which on they are looked for."""
 KNOWN_DAYS = 30
 """Days for which Stripe lists events."""
+KEPT_TOGETHER_MAX = 100
+"""Events of a list that are kept in one transaction: those that arrive meanwhile wait for it."""
 ERROR_CHARACTERS_MAX = 300
 
 Apply = Callable[[AsyncConnection, Mapping[str, Any]], Awaitable[None]]
@@ -180,13 +182,28 @@ class Processor:
 
     async def poll(self) -> int:
         """Keep what was lost on its way; return how many events that were. Raises Absent."""
-        now = self._clock()
+        snapshots = await self._look("snapshots", self._stripe.events)  # Though the other list be refused.
+        return snapshots + await self._look("thin", self._stripe.thin_events)
+
+    async def _look(self, name: str, listed: Callable[[int], Awaitable[list[Mapping[str, Any]]]]) -> int:
+        """Keep what one list of Stripe's has since it was last read, however long ago that is; return how many events
+        were new."""
+        now = int(self._clock())
         async with self._database.reading() as connection:
-            latest = await receiver.latest(connection)
-        since = int(now) - OVERLAP_SECONDS if latest is None else latest - OVERLAP_SECONDS
-        since = max(since, int(now) - KNOWN_DAYS * 86400)
-        kept = await self._keep(await self._stripe.events(since), "poll")  # Though the other list be refused.
-        return len(kept + await self._keep(await self._stripe.thin_events(since), "poll"))
+            read = await receiver.read_until(connection, name)
+        since = (now if read is None else read) - OVERLAP_SECONDS
+        if since < now - KNOWN_DAYS * 86400:
+            self._log.warning("events were not looked for so long that Stripe has forgotten some", days=KNOWN_DAYS)
+            since = now - KNOWN_DAYS * 86400
+        kept, until = 0, max(since, read or 0)
+        found = await listed(since)
+        for first in range(0, len(found), KEPT_TOGETHER_MAX):
+            some = self._received(found[first : first + KEPT_TOGETHER_MAX], "poll")
+            kept += len(await self._keep(some))
+            until = max([until, *(one.event.created for one in some)])
+        async with self._database.writing() as connection:
+            await receiver.note_read(connection, name, until)
+        return kept
 
     async def replay(self, event: str) -> bool:
         """Have an event applied once more, of those kept here or else of Stripe's; False where neither has it.
@@ -198,15 +215,19 @@ class Processor:
             if await receiver.replay(connection, event, now):
                 return True
         found = await self._stripe.event(event)
-        return found is not None and bool(await self._keep([found], "replay"))
+        return found is not None and bool(await self._keep(self._received([found], "replay")))
 
-    async def _keep(self, found: Sequence[Mapping[str, Any]], source: str) -> list[str]:
+    def _received(self, found: Sequence[Mapping[str, Any]], source: str) -> list[Received]:
+        """Those of Stripe's list that can be read."""
         some = []
         for said in found:
             try:
                 some.append(Received(event_of(said), orjson.dumps(dict(said), default=str), source))  # Decimals.
             except Unreadable as why:
                 self._log.error("an event that Stripe lists cannot be read", id=str(said.get("id"))[:100], why=str(why))
+        return some
+
+    async def _keep(self, some: Sequence[Received]) -> list[str]:
         now = int(self._clock() * 1000)
         async with self._database.writing() as connection:
             return await receiver.keep(connection, some, self._payloads, live=self._live, now=now)

@@ -12,7 +12,7 @@ from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.billing.payloads import Payloads
 from edgeproxy.billing.webhook import Event
 from edgeproxy.database.database import insert_new
-from edgeproxy.database.delivery_tables import webhook_events
+from edgeproxy.database.delivery_tables import webhook_events, webhook_polls
 
 LISTED_MAX = 100
 DROPPED_MAX = 1000
@@ -103,10 +103,19 @@ async def drop(connection: AsyncConnection, before: int) -> int:
     return (await connection.execute(sa.delete(webhook_events).where(columns.id.in_(old)))).rowcount
 
 
-async def latest(connection: AsyncConnection) -> int | None:
-    """Return when the latest event was made that is kept, by Stripe's clock."""
-    found: int | None = (await connection.execute(sa.select(sa.func.max(columns.created)))).scalar_one()
-    return found
+async def read_until(connection: AsyncConnection, name: str) -> int | None:
+    """Return when the latest event was made that was read of a list of Stripe's, by its clock; None before the first
+    time. What has arrived since says nothing of what was lost before it."""
+    reads = webhook_polls.c
+    found = await connection.execute(sa.select(reads.until).where(reads.list == name))
+    return found.scalar_one_or_none()
+
+
+async def note_read(connection: AsyncConnection, name: str, until: int) -> None:
+    """Write down that a list of Stripe's was read up to this second of its clock."""
+    made = insert_new(connection, webhook_polls, "list").values(list=name, until=until).returning(webhook_polls.c.list)
+    if (await connection.execute(made)).first() is None:
+        await connection.execute(sa.update(webhook_polls).where(webhook_polls.c.list == name).values(until=until))
 
 
 async def standing(connection: AsyncConnection) -> dict[str, int]:

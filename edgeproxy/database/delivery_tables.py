@@ -85,6 +85,15 @@ webhook_events = Table(
     sqlite_strict=True,
 )
 
+# How far Stripe's lists of events were read (billing/processor.py), so that those of a long outage are found.
+webhook_polls = Table(
+    "webhook_polls",
+    metadata,
+    Column("list", Text, primary_key=True),  # `snapshots` or `thin`.
+    Column("until", INTEGER, nullable=False),  # When the latest event was made that was read, by Stripe's clock.
+    sqlite_strict=True,
+)
+
 # What was held against what, and how far it was apart (billing/drift.py).
 reconciliations = Table(
     "reconciliations",

@@ -28,6 +28,7 @@ from tests.support.stripe_sandbox import KEY, Sandbox
 
 NOW = 1_800_000_000
 OBJECTS = 30
+DAY = 86400
 STATES = ("draft", "open", "paid")
 
 
@@ -63,6 +64,7 @@ class Upstream:
         return dict(self.invoices[id])
 
     async def events(self, since: int) -> list[Mapping[str, Any]]:
+        assert since >= self.now - 30 * DAY - 1, "Stripe lists no older ones"
         return [event for event in self.log if event["created"] >= since]
 
     async def thin_events(self, since: int) -> list[Mapping[str, Any]]:
@@ -151,6 +153,25 @@ def test_duplicated_shuffled_late_and_lost_events_come_to_what_ordered_ones_do(d
         assert await own.standing() == {"applied": len(upstream.log)}
         assert len(own.applied) == len(upstream.log)
         assert await own.processor.poll() == 0
+
+    play(database, work)
+
+
+def test_what_was_lost_in_a_long_outage_is_found_though_later_events_have_arrived(database: str) -> None:
+    async def work(own: Books) -> None:
+        upstream = own.upstream
+        await own.receive(upstream.change("in_0", "open"))
+        assert await own.processor.poll() == 0
+        for number in range(1, 4):
+            upstream.now += 7 * DAY
+            upstream.change(f"in_{number}", "open")
+        await own.receive(upstream.change("in_4", "open"))
+        assert await own.processor.poll() == 3
+        upstream.now += 40 * DAY
+        lost = upstream.change("in_5", "open")
+        upstream.now += 31 * DAY
+        upstream.change("in_6", "open")
+        assert await own.processor.poll() == 1, f"Stripe lists {lost['id']} no more"
 
     play(database, work)
 

@@ -2,6 +2,8 @@
 and released once nothing is unpaid.
 """
 
+from collections.abc import Collection
+
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,18 +32,35 @@ def is_over(unpaid_since: int, grace: float, now: float) -> bool:
     return now >= unpaid_since + grace
 
 
-async def step(connection: AsyncConnection, settings: Settings, now: float) -> tuple[list[str], list[str]]:
-    """Pause and release whom it is about; return the names of both."""
+async def due(
+    connection: AsyncConnection, settings: Settings, now: float, *, among: Collection[str] | None = None
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """Return whom to pause, by name, with the Unix second since which something is unpaid, and whom to release; only
+    those `among` these names. This looks at all customers: nobody who writes is to wait for it.
+    """
     assert settings.billing is not None
     column = customers_table.c
-    unpaid = (invoices.c.customer == column.id) & (invoices.c.state == states.OPEN) & (invoices.c.total > 0)
-    oldest = sa.select(sa.func.min(invoices.c.closes_at)).where(unpaid).scalar_subquery()
+    unpaid = (invoices.c.state == states.OPEN) & (invoices.c.total > 0)
+    over = invoices.c.closes_at <= int(now - settings.billing.payment_grace)
+    since = sa.func.min(invoices.c.closes_at).label("since")
+    oldest = sa.select(invoices.c.customer, since).where(unpaid, over).group_by(invoices.c.customer).subquery()
     is_paused = column.settings.like(f'%"why":"{WHY}"%')
-    there = column.deleting_since.is_(None)
-    late = sa.select(column.name, oldest).where(there, ~is_paused, oldest <= int(now - settings.billing.payment_grace))
-    paid = sa.select(column.name).where(there, is_paused, ~sa.exists().where(unpaid))
+    there = column.deleting_since.is_(None) & (sa.true() if among is None else column.name.in_(among))
+    late = sa.select(column.name, oldest.c.since).join_from(oldest, customers_table, column.id == oldest.c.customer)
+    paid = sa.select(column.name).where(there, is_paused, ~sa.exists().where(invoices.c.customer == column.id, unpaid))
+    return (
+        [(row[0], row[1]) for row in await connection.execute(late.where(there, ~is_paused).limit(TAKEN_MAX))],
+        list((await connection.execute(paid.limit(TAKEN_MAX))).scalars()),
+    )
+
+
+async def step(
+    connection: AsyncConnection, settings: Settings, now: float, among: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Pause and release those of these names whom it is about; return the names of both."""
+    late, paid = await due(connection, settings, now, among=among)
     paused, released = [], []
-    for name, since in (await connection.execute(late.limit(TAKEN_MAX))).all():
+    for name, since in late:
         settings_now = orjson.loads((await customers.find(connection, name)).settings)
         if "paused" in settings_now:
             continue  # Somebody else's pause stays as it is.
@@ -57,7 +76,7 @@ async def step(connection: AsyncConnection, settings: Settings, now: float) -> t
         )
         await raise_once(connection, alert)
         paused.append(name)
-    for name in (await connection.execute(paid.limit(TAKEN_MAX))).scalars().all():
+    for name in paid:
         if await _change(connection, name, None, settings):
             released.append(name)
     return paused, released

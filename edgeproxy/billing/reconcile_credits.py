@@ -7,6 +7,7 @@ from edgeproxy.billing import journal, reconciliations
 from edgeproxy.billing.drift import Drift, Level, Row
 from edgeproxy.billing.rating import Span
 from edgeproxy.database.credit_tables import credit_balances, credit_entries
+from edgeproxy.database.database import Database
 from edgeproxy.database.schema import customers
 
 NAME = "credits"
@@ -14,8 +15,18 @@ NAME = "credits"
 JOURNAL = "journal"
 
 
-async def with_balances(connection: AsyncConnection, now: float) -> tuple[Drift, Level]:
-    """Hold what each customer's entries come to against the balance, and the sum of the journal against 0."""
+async def with_balances(database: Database, now: float) -> tuple[Drift, Level]:
+    """Hold what each customer's entries come to against the balance, and the sum of the journal against 0.
+
+    All of the journal is read: of one moment, and nobody who writes waits for it.
+    """
+    async with database.reading(whole=True) as connection:
+        rows = await _held(connection, now)
+    async with database.writing() as connection:
+        return await reconciliations.keep(connection, "E", Span(int(now), int(now)), rows, now)
+
+
+async def _held(connection: AsyncConnection, now: float) -> list[Row]:
     apart = set(await journal.differences(connection))
     column = credit_balances.c
     joined = sa.select(customers.c.name, column.customer, column.balance).join_from(
@@ -28,4 +39,4 @@ async def with_balances(connection: AsyncConnection, now: float) -> tuple[Drift,
     if JOURNAL in apart:
         total = (await connection.execute(sa.select(sa.func.sum(credit_entries.c.amount)))).scalar_one()
         rows.append(Row("", JOURNAL, 0, int(total)))
-    return await reconciliations.keep(connection, "E", Span(int(now), int(now)), rows, now)
+    return rows

@@ -157,9 +157,13 @@ class BillingJobs:
         settings = self._known()
         if settings.billing is None or settings.billing.mode == "off":
             return
-        async with self._database.writing() as connection:
-            if (await charging.read(connection, settings.billing)).is_on:
-                await dunning.step(connection, settings, time.time())
+        now = time.time()
+        async with self._database.reading() as connection:
+            late, paid = await dunning.due(connection, settings, now)
+        if late or paid:
+            async with self._database.writing() as connection:
+                if (await charging.read(connection, settings.billing)).is_on:
+                    await dunning.step(connection, settings, now, {*dict(late), *paid})
 
     async def _follow_passes(self) -> None:
         """Have caps hold those whose grace is over, and no longer those whose period is."""
@@ -200,8 +204,7 @@ class BillingJobs:
     async def _reconcile(self) -> None:
         """Hold credit entries against balances."""
         if self._known().billing is not None:
-            async with self._database.writing() as connection:
-                await reconcile_credits.with_balances(connection, time.time())
+            await reconcile_credits.with_balances(self._database, time.time())
 
     async def _look(self) -> None:
         """Read what was taken."""

@@ -195,6 +195,8 @@ class WaiverTold(TypedDict):
 class RolloutShown(RolloutTold):
     """Who is charged now, and in the past; the gates are those of the next step up, none where there is none."""
 
+    gates_as_of: str | None
+    """When these figures were asked for; null while they are worked out, and no gate is told then."""
     stage: str
     since: str | None
     """Since when so many percent are charged; null where nobody has said so at run time."""

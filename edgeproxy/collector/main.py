@@ -265,6 +265,7 @@ async def collect(
     await counting
     await write_denials(service.denials, watch, seldom)
     await service.handlers.figures.end()
+    await service.handlers.delivery.end()
     await write_last_used(service.handlers.ledger.last_used, seldom)
     await tasks.cancel()
     if stripe is not None:

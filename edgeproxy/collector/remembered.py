@@ -11,9 +11,11 @@ from edgeproxy.tasks import Tasks
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-WAIT_SECONDS_MAX = 0.1
-"""For so long somebody waits who asks for what is not there yet."""
+WAIT_SECONDS = 0.1
+"""For so long somebody waits, by default, who asks for what is not there yet."""
 KEPT_MAX = 64
+RESTS = 10.0
+"""An answer is told as it is for so many times as long as it took: what takes minutes is not always worked out."""
 
 
 class NotReady(Exception):
@@ -25,17 +27,23 @@ class Kept(NamedTuple, Generic[V]):
 
     value: V
     at: float
+    seconds: float
+    """For so long it is told as it is."""
 
 
 class Remembered(Generic[K, V]):
-    """What `make` says of each key. It is told as it was until it is `seconds` old, and from then on while it is worked
-    out anew. What fails is tried again by who asks next; its failure is logged.
+    """What `make` says of each key. It is told as it was until it is `seconds` old, or RESTS times as old as it took to
+    work it out, and from then on while that is done anew. Who asks for what is not there yet waits for `patience`
+    seconds. What fails is tried again by who asks next; its failure is logged.
     """
 
-    def __init__(self, name: str, make: Callable[[K], Awaitable[V]], seconds: float) -> None:
+    def __init__(
+        self, name: str, make: Callable[[K], Awaitable[V]], seconds: float, patience: float = WAIT_SECONDS
+    ) -> None:
         self._name = name
         self._make = make
         self._seconds = seconds
+        self._patience = patience
         self._kept: OrderedDict[K, Kept[V]] = OrderedDict()
         self._making: dict[K, asyncio.Task[None]] = {}
         self._tasks = Tasks()
@@ -43,12 +51,12 @@ class Remembered(Generic[K, V]):
     async def get(self, key: K) -> Kept[V]:
         """Return what is known; raises NotReady where that is nothing yet."""
         kept = self._kept.get(key)
-        if kept is None or time.time() - kept.at >= self._seconds:
+        if kept is None or time.time() - kept.at >= kept.seconds:
             making = self._making.get(key)
             if making is None:
                 making = self._making[key] = self._tasks.start(self._name, self._work(key))
             if kept is None:
-                await asyncio.wait([making], timeout=WAIT_SECONDS_MAX)
+                await asyncio.wait([making], timeout=self._patience)
                 kept = self._kept.get(key)
         if kept is None:
             raise NotReady
@@ -59,9 +67,10 @@ class Remembered(Generic[K, V]):
         await self._tasks.cancel()
 
     async def _work(self, key: K) -> None:
-        at = time.time()
+        at, began = time.time(), time.monotonic()
         try:
-            self._kept[key] = Kept(await self._make(key), at)
+            made = await self._make(key)
+            self._kept[key] = Kept(made, at, max(self._seconds, RESTS * (time.monotonic() - began)))
             self._kept.move_to_end(key)
             while len(self._kept) > KEPT_MAX:
                 self._kept.popitem(last=False)

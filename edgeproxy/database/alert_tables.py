@@ -21,6 +21,7 @@ alerts = Table(
     UniqueConstraint("key", name="alerts_key_key"),
     Index("alerts_customer", "customer", "id"),
     Index("alerts_routed", "routed_at"),
+    Index("alerts_kind", "kind", "at"),
     sqlite_strict=True,
 )
 

@@ -111,6 +111,7 @@ invoices = Table(
     UniqueConstraint("customer", "period", "kind", name="invoices_customer_period_kind_key"),
     UniqueConstraint("stripe_id", name="invoices_stripe_id_key"),
     Index("invoices_state", "state", "closes_at"),
+    Index("invoices_state_id", "state", "id"),
     sqlite_strict=True,
 )
 

@@ -236,8 +236,12 @@ class Database:
 
     def beginning(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
         """Whether a text of printable ASCII begins with another one, by an index in the order of the characters."""
-        plain = column if self.is_sqlite else sa.collate(column, "C")
+        plain = self.by_character(column)
         return (plain >= text) & (plain < f"{text}\x7f")
+
+    def by_character(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        """A text in the order of its characters, which is that of the index by which `beginning` finds it."""
+        return column if self.is_sqlite else sa.collate(column, "C")
 
     async def begin_edges(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
         """Make rows of edges that are new, unless another collector has made them meanwhile."""

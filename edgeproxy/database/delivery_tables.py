@@ -125,6 +125,7 @@ rated = Table(
     Column("real", INTEGER),  # What the invoice at Stripe comes to, without tax; None: nothing is charged, or yet.
     Column("charged_at", INTEGER),
     Index("rated_at", "at"),
+    Index("rated_charged_at", "charged_at"),
     sqlite_strict=True,
 )
 

@@ -79,13 +79,15 @@ batches = Table(
     Column("folded", Text),
     sqlite_strict=True,
 )
+NOT_COUNTED = batches.c.state != text(f"'{COUNTED}'")
+"""Which batches are in the index of the few that are not counted; SQLite takes it only where a query says just that."""
 Index(
     "batches_odd",
     batches.c.state,
     batches.c.edge,
     batches.c.seq,
-    sqlite_where=batches.c.state != COUNTED,
-    postgresql_where=batches.c.state != COUNTED,
+    sqlite_where=NOT_COUNTED,
+    postgresql_where=NOT_COUNTED,
 )
 
 series = Table(
@@ -248,6 +250,9 @@ audit = Table(
     Column("after", Text),
     Column("request_id", Text, nullable=False),
     Column("hash", Text, nullable=False),  # Of this row and the hash of the one before it.
+    Index("audit_actor", "actor", "seq"),
+    Index("audit_action", "action", "seq"),
+    Index("audit_target", "target", "seq"),
     sqlite_strict=True,
 )
 # One row: the last of the audit log.
@@ -279,6 +284,9 @@ customers = Table(
     Index("customers_tier", "tier", "id"),
     sqlite_strict=True,
 )
+# Jobs look for these few again and again, and not at all others.
+for _some in (customers.c.deleting_since, customers.c.rotate_every):
+    Index(f"customers_{_some.name}", _some, sqlite_where=_some.is_not(None), postgresql_where=_some.is_not(None))
 
 # What customers send to edges; of the secret only the SHA-256.
 keys = Table(

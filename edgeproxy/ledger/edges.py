@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.database.database import Database
-from edgeproxy.database.schema import EVENTS, GAP, QUARANTINED, batches, edges
+from edgeproxy.database.schema import EVENTS, GAP, NOT_COUNTED, QUARANTINED, batches, edges
 from edgeproxy.ledger.queries import written
 from edgeproxy.usage.batch import FIRST, NAME
 
@@ -24,6 +24,8 @@ EDGES = edges.c.edge != EVENTS
 """Which rows are edges: one stands for what services report."""
 SERVING = EDGES & (edges.c.retired.is_(None) | (edges.c.retired != edges.c.seq))
 """Which edges are not retired."""
+ODD = NOT_COUNTED & batches.c.state.in_([GAP, QUARANTINED])
+"""Which batches are gaps, or in quarantine."""
 
 
 class EdgeStanding(NamedTuple):
@@ -48,7 +50,7 @@ async def standing(connection: AsyncConnection) -> EdgeStanding:
     """The figures of this moment."""
     serving = sa.func.coalesce(sa.func.sum(sa.case((SERVING, 1), else_=0)), 0)
     count, active = (await connection.execute(sa.select(sa.func.count(), serving).where(EDGES))).one()
-    states = sa.select(batches.c.state, sa.func.count()).where(batches.c.state.in_([GAP, QUARANTINED]))
+    states = sa.select(batches.c.state, sa.func.count()).where(ODD)
     odd: dict[str, int] = {row[0]: row[1] for row in await connection.execute(states.group_by(batches.c.state))}
     behind = sa.select(edges.c.edge, edges.c.until).where(SERVING, edges.c.until.is_not(None))
     ordered = behind.order_by(edges.c.until, edges.c.edge).limit(SHOWN_MAX)
@@ -57,7 +59,7 @@ async def standing(connection: AsyncConnection) -> EdgeStanding:
     most = (
         sa.select(batches.c.edge, gaps)
         .join(edges, edges.c.edge == batches.c.edge)
-        .where(batches.c.state == GAP, SERVING)
+        .where(NOT_COUNTED, batches.c.state == GAP, SERVING)
         .group_by(batches.c.edge)
         .order_by(gaps.desc(), batches.c.edge)
         .limit(SHOWN_MAX)
@@ -88,7 +90,7 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
     columns = batches.c
     odd = await connection.execute(
         sa.select(columns.edge, columns.seq, columns.last, columns.state, columns.why)
-        .where(columns.state.in_([GAP, QUARANTINED]))
+        .where(ODD)
         .order_by(columns.edge, columns.seq.desc())
         .limit(LISTED_MAX)
     )

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.alerts.alert import raise_all
 from edgeproxy.config.models import Meter
 from edgeproxy.database.database import Database, is_too_much
-from edgeproxy.database.schema import COUNTED, GAP, QUARANTINED, ZSTD, batches, edges
+from edgeproxy.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.ledger.arrival import Named, arrive, inflate
 from edgeproxy.ledger.chain_audit import hash_before
 from edgeproxy.ledger.ingest import TOO_LARGE
@@ -66,7 +66,9 @@ async def listing(connection: AsyncConnection, edge: str | None = None) -> dict[
     if edge is not None and not _can_be(edge):
         return {"count": 0, "batches": []}
     columns = batches.c
-    there = columns.state == QUARANTINED if edge is None else (columns.state == QUARANTINED) & (columns.edge == edge)
+    there = NOT_COUNTED & (columns.state == QUARANTINED)
+    if edge is not None:
+        there &= columns.edge == edge
     count = (await connection.execute(sa.select(sa.func.count()).select_from(batches).where(there))).scalar_one()
     found = await connection.execute(
         sa.select(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.database.schema import QUARANTINED, batches, edges
+from edgeproxy.database.schema import NOT_COUNTED, QUARANTINED, batches, edges
 
 BATCHES_MAX = 1000
 """Batches in quarantine of all edges of a token."""
@@ -28,7 +28,7 @@ class QuarantineRoom:
         found = await connection.execute(
             sa.select(edges.c.token, sa.func.count(), sa.func.sum(sa.func.length(batches.c.body)))
             .join_from(batches, edges, batches.c.edge == edges.c.edge)
-            .where(batches.c.state == QUARANTINED, edges.c.token.in_(names))
+            .where(NOT_COUNTED, batches.c.state == QUARANTINED, edges.c.token.in_(names))
             .group_by(edges.c.token)
         )
         return cls({token: (count, int(size)) for token, count, size in found})

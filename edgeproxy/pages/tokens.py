@@ -9,6 +9,8 @@ from edgeproxy.pages.site import Page, Visit
 
 TOKENS = "/console/tokens"
 ROLES = ("edge", "beacon", "service", "read", "support", "billing", "admin")
+LISTED_MAX = 50
+"""Tokens of a page."""
 FIELDS = ("name", "role", "customer", "edge", "region")
 
 
@@ -24,9 +26,14 @@ def pages() -> list[Page]:
 
 
 async def shown(visit: Visit) -> web.Response:
-    """Show all tokens."""
-    found = await visit.ask("GET", "/v1/tokens")
-    return visit.page("tokens.html", tokens=found["tokens"], roles=ROLES, overlaps=keys.OVERLAPS)
+    """Show tokens, a page of them at a time: those behind the name `cursor`."""
+    found = (await visit.ask("GET", "/v1/tokens"))["tokens"]
+    names = [one["name"] for one in found]
+    after = visit.request.query.get("cursor")
+    first = names.index(after) + 1 if after in names else 0
+    some = found[first : first + LISTED_MAX]
+    more = some[-1]["name"] if first + LISTED_MAX < len(found) else ""
+    return visit.page("tokens.html", tokens=some, more=more, roles=ROLES, overlaps=keys.OVERLAPS)
 
 
 async def create(visit: Visit) -> web.Response:

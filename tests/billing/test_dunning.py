@@ -52,6 +52,8 @@ async def refused(connection: AsyncConnection) -> list[str]:
 
 
 def test_after_the_grace_402_and_released_once_all_is_paid(database: str) -> None:
+    everybody = ("pays", "waits", "late", "elsewhere", "nothing", "banned")
+
     async def play() -> None:
         books = await Database.connect(database)
         async with books.writing() as connection:
@@ -61,13 +63,15 @@ def test_after_the_grace_402_and_released_once_all_is_paid(database: str) -> Non
             await add(connection, "elsewhere", 30 * DAY, tier="gone")  # Cannot be changed, and is in nobody's way.
             await add(connection, "nothing", 30 * DAY, total=0)
             await add(connection, "banned", 30 * DAY, paused={"why": "Abuse.", "status": 403})
-            assert await dunning.step(connection, SETTINGS, NOW) == (["late"], [])
+            assert await dunning.step(connection, SETTINGS, NOW, ["waits", "pays"]) == ([], [])
+            assert ("late", NOW - 7 * DAY) in (await dunning.due(connection, SETTINGS, NOW))[0]
+            assert await dunning.step(connection, SETTINGS, NOW, everybody) == (["late"], [])
             assert await refused(connection) == ["late"]
-            assert await dunning.step(connection, SETTINGS, NOW) == ([], [])
-            assert await dunning.step(connection, SETTINGS, NOW + 1) == (["waits"], [])
+            assert await dunning.step(connection, SETTINGS, NOW, everybody) == ([], [])
+            assert await dunning.step(connection, SETTINGS, NOW + 1, everybody) == (["waits"], [])
             paid = sa.update(invoices).where(invoices.c.id.in_(["late", "banned"]))
             await connection.execute(paid.values(state="paid"))
-            assert await dunning.step(connection, SETTINGS, NOW + 2) == ([], ["late"])
+            assert await dunning.step(connection, SETTINGS, NOW + 2, everybody) == ([], ["late"])
             assert await refused(connection) == ["waits"]
         await books.close()
 
@@ -82,9 +86,10 @@ def test_a_balance_that_its_entries_do_not_come_to_pages(database: str, balance:
             await add(connection, "acme", None)
             row = {"customer": "acme", "balance": balance, "overdraft": 0, "since": 0}
             await connection.execute(sa.insert(credit_balances), [row])
-            for _ in range(2):
-                _, found = await reconcile_credits.with_balances(connection, NOW)
-                assert found is level
+        for _ in range(2):
+            _, found = await reconcile_credits.with_balances(books, NOW)
+            assert found is level
+        async with books.reading() as connection:
             kept = (await connection.execute(sa.select(reconciliations.c.rows))).scalars().all()
             assert [orjson.loads(rows) for rows in kept] == ([[]] if not balance else [[["acme", "credits", 0, 7]]] * 2)
         await books.close()

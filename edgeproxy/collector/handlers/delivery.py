@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.accounts import audit
 from edgeproxy.accounts.audit import Entry
@@ -21,10 +20,15 @@ from edgeproxy.collector.delivery_models import ReconciliationQuery, ReportQuery
 from edgeproxy.collector.endpoint import Call, Nothing, Query
 from edgeproxy.collector.incoming import body_of
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.remembered import Kept, NotReady, Remembered
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import Database
 
+GATES_SECONDS = 60.0
+"""Seconds for which the figures of gates are shown as they are; a step is held to those of its moment."""
+GATES_PATIENCE = 1.0
+"""Seconds that the kill switch waits at most for the gates beside it."""
 WAIVERS_MAX = 20
 """Times without charging that are told of."""
 NOT_SOLD = "nothing is billed here: the collector's file has no billing"
@@ -40,6 +44,7 @@ class DeliveryHandlers:
         self._secrets: tuple[str, ...] = ()
         """Of webhooks: whoever signs by one of these is Stripe."""
         self._arrivals = Arrivals(self._keep)
+        self._gates = Remembered("gates of the roll-out", self._work_out, GATES_SECONDS, GATES_PATIENCE)
         self.processor: Processor | None = None
         """Applies events; None where there is no way to Stripe."""
 
@@ -47,6 +52,10 @@ class DeliveryHandlers:
         """Bill as these say; raises Unusable."""
         self._billing = settings.billing
         self._secrets = () if settings.billing is None else webhook_secrets(settings.billing.stripe)
+
+    async def end(self) -> None:
+        """Work out nothing more."""
+        await self._gates.end()
 
     def _must_bill(self) -> Billing:
         if self._billing is None:
@@ -118,14 +127,18 @@ class DeliveryHandlers:
         billing = self._must_bill()
         async with self._database.reading(whole=True) as connection:
             now = await charging.read(connection, billing)
-            figures = await gating.figures(connection, now, time.time(), billing)
             waivers = await charging.waivers_told(connection, WAIVERS_MAX)
-        gates = rollout.gates(now.percent, rollout.PERCENT_MAX, figures)
+        gates: Kept[list[rollout.Gate]] | None = None
+        try:
+            gates = await self._gates.get((now.percent, now.since))
+        except NotReady:
+            pass
         return answer(
             200,
             {
                 **told(now),
-                "gates": [gate._asdict() for gate in gates],
+                "gates": [] if gates is None else [gate._asdict() for gate in gates.value],
+                "gates_as_of": None if gates is None else moment(int(gates.at * 1000)),
                 "stage": rollout.stage(now.percent),
                 "since": moment(now.since * 1000) if now.since else None,
                 "is_stopped_by_file": not charging.says_on(billing),
@@ -136,11 +149,20 @@ class DeliveryHandlers:
     async def change_rollout(self, call: Call[Query, RolloutChange]) -> web.Response:
         """Charge more customers, or fewer, or nobody."""
         billing, said = self._must_bill(), call.body
+        version, why = 0, said.why
+        gates: list[rollout.Gate] = []
+        if said.percent is not None:  # Before the transaction: it can take long, and whoever counts would wait.
+            now, gates = await self._gates_of(said.percent)
+            version = now.version
+            closed = [gate for gate in gates if not gate.is_open]
+            if closed and said.force is None:
+                why = "; ".join(f"{gate.name}: {gate.figure}, wanted {gate.wanted}" for gate in closed)
+                raise Refused(409, f"gates are closed: {why}. Wait, or send force with a reason")
+            if said.force is not None:
+                why = f"{said.why}; forced past {len(closed)} gates: {said.force}"
         async with self._database.writing() as connection:
-            now = await charging.read(connection, billing)
-            gates = []
             if said.percent is not None:
-                gates = await self._step(connection, call, now, billing)
+                await charging.set_percent(connection, call.caller, said.percent, why, frozenset({version}))
             if said.charging is False:
                 await charging.stop(connection, call.caller, said.message or charging.NO_CHARGE, said.why)
             elif said.charging is True:
@@ -150,21 +172,16 @@ class DeliveryHandlers:
             then = await charging.read(connection, billing)
         return answer(200, {**told(then), "gates": [gate._asdict() for gate in gates]})
 
-    async def _step(
-        self, connection: AsyncConnection, call: Call[Query, RolloutChange], now: charging.Charging, billing: Billing
-    ) -> list[rollout.Gate]:
-        """Go to another percentage, if the gates let that be or somebody forces it; raises Refused."""
-        said = call.body
-        assert said.percent is not None
-        figures = await gating.figures(connection, now, time.time(), billing)
-        gates = rollout.gates(now.percent, said.percent, figures)
-        closed = [gate for gate in gates if not gate.is_open]
-        if closed and said.force is None:
-            why = "; ".join(f"{gate.name}: {gate.figure}, wanted {gate.wanted}" for gate in closed)
-            raise Refused(409, f"gates are closed: {why}. Wait, or send force with a reason")
-        why = said.why if said.force is None else f"{said.why}; forced past {len(closed)} gates: {said.force}"
-        await charging.set_percent(connection, call.caller, said.percent, why)
-        return gates
+    async def _work_out(self, _: tuple[int, int]) -> list[rollout.Gate]:
+        return (await self._gates_of(rollout.PERCENT_MAX))[1]
+
+    async def _gates_of(self, percent: int) -> tuple[charging.Charging, list[rollout.Gate]]:
+        """Return who is charged now, and what a step to so many percent waits for."""
+        billing = self._must_bill()
+        async with self._database.reading(whole=True) as connection:
+            now = await charging.read(connection, billing)
+            figures = await gating.figures(connection, now, time.time(), billing)
+        return now, rollout.gates(now.percent, percent, figures)
 
 
 def told(now: charging.Charging) -> dict[str, Any]:

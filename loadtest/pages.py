@@ -1,36 +1,58 @@
-"""How long the pages of the console take where there is much: many customers, and a ledger of many rows.
+"""How long pages take where there is much: a million customers, and a ledger of many rows.
 
     .venv/bin/python -m loadtest.pages --customers 1000000 --rows 40000000
 
-It fills a database of SQLite in a folder of its own, starts a collector on it, signs an operator in, and asks for each
-page again and again, one request at a time. For each page it prints the time to the first byte and the bytes sent.
+It fills a database of PostgreSQL, or with `--sqlite` a file of SQLite, starts a collector on it, and asks for each page
+of console and portal again and again, one request at a time, for twenty operators and twenty customers who have signed
+in. For each page it prints the time to the first byte and the bytes sent; then how many requests for the public status
+a core answers, by wrk.
 """
 
 import argparse
+import asyncio
+import os
 import re
-import sqlite3
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlencode
 
-from edgeproxy.database.schema import DAY, HOUR
-from tests.support.collector import ADMIN, Collector
+from edgeproxy.database.database import Database
+from loadtest import page_data
+from loadtest.page_data import SESSIONS, name_of, secret_of
+from tests.support.collector import Collector
 from tests.support.ports import HOST
+from tests.support.postgresql import Postgresql
 from tests.support.waiting import until
 
-LINK = re.compile(r"/sign-in/link\?token=(\S+)")
-GOAL_MS, GOAL_BYTES = 150.0, 100 << 10
-PAGES = (
-    *("", "/customers", "/customers?q=c0000", "/customers/{customer}", "/edges", "/refusals", "/incidents", "/alerts"),
-    *("/stuck", "/tokens", "/audit", "/invoices", "/invoices?state=", "/rollout", "/reconciliation", "/figures"),
+GOAL_MS, GOAL_BYTES, GOAL_STATUS = 150.0, 100 << 10, 2000.0
+PATIENCE = 600.0
+"""Seconds until a collector is ready, and figures are worked out."""
+METERS = {
+    "requests": {"count": "requests"},
+    "tokens": {"count": "events", "dimensions": {"model": 50}},
+    "refused": {"count": "refusals"},
+}
+BILLING = {"credits": {"cogs": {"tokens": "0.0001"}}}
+TIERS = {
+    "basic": {"limits": [{"rate": "600/min"}], "quotas": [{"meter": "requests", "per": "month", "included": 100_000}]},
+    **{name: {} for name in ("free", "standard", "enterprise")},
+}
+CONSOLE = (
+    *("", "/edges", "/refusals", "/incidents", "/alerts", "/stuck", "/tokens"),
+    *("/customers", "/customers?cursor={late}", "/customers?q=c1000", "/customers?q={middle}", "/customers?q=crm-77"),
+    *("/customers/{first}", "/customers/{middle}", "/customers/{last}"),
+    *("/audit", "/audit?actor=unknown", "/audit?action=denied", "/audit?target={middle}", "/audit?actor=nobody"),
+    *("/invoices", "/invoices?state=", "/invoices?state=open", "/invoices?state=paid", "/invoices?customer={first}"),
+    *("/rollout", "/reconciliation", "/figures"),
 )
-BATCH = 50_000
-METERS = {"requests": {"count": "requests"}, "tokens": {"count": "events"}, "refused": {"count": "refusals"}}
+PORTAL = ("", "/limits", "/keys", "/alerts", "/plan", "/invoices", "/credits")
 
 
 def main(arguments: list[str]) -> int:
@@ -39,97 +61,161 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--customers", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=400_000, help="of the ledger, in hours of the last 30 days")
     parser.add_argument("--requests", type=int, default=100, help="of each page")
+    parser.add_argument("--sqlite", action="store_true", help="the database is a file")
+    parser.add_argument("--only", default="", help="pages whose path has this")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="pages-") as name:
-        folder = Path(name)
-        collector = Collector(folder, f"sqlite:///{folder}/ledger.db", meters=METERS, pages={})
-        with closing(collector):
-            collector.start()
-            collector.end()
-            began = time.monotonic()
-            rows = fill(collector.database, options.customers, options.rows)
-            print(f"{options.customers} customers and {rows} rows were written in {time.monotonic() - began:.0f} s")
-            collector.start()
-            return 0 if measured(collector, options.customers, options.requests) else 1
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pages-")))
+        server = None if options.sqlite else stack.enter_context(closing(Postgresql()))
+        url = f"sqlite:///{folder}/ledger.db" if server is None else server.database()
+        collector = stack.enter_context(closing(collector_on(folder, url)))
+        begin(collector)  # It makes the tables, and records what is sold.
+        collector.end()
+        began = time.monotonic()
+        rows = page_data.fill(url, options.customers, options.rows)
+        size = collector.database.stat().st_size if server is None else server.size()
+        took = time.monotonic() - began
+        print(f"{options.customers:,} customers, {rows:,} rows, {size / 1e9:.1f} GB, made in {took:.0f} s", flush=True)
+        began = time.monotonic()
+        begin(collector)
+        print(f"the collector was ready after {time.monotonic() - began:.1f} s", flush=True)
+        asyncio.run(note_sessions(url))
+        is_good = measured(collector, server, options)
+        return 0 if status_answers(collector) and is_good else 1
 
 
-def fill(database: Path, customers: int, rows: int) -> int:
-    """Write customers, a series of each and its hours; return how many hours. Every hundredth customer is refused."""
-    now = int(time.time())
-    hour = now // HOUR * HOUR
-    each = max(1, rows // customers)
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA synchronous = OFF")
-        for first in range(0, customers, BATCH):
-            some = range(first, min(first + BATCH, customers))
-            made = [
-                (f"018f0000-0000-7000-8000-{n:012x}", name_of(n), "basic", '{"tier":"basic"}', "{}", now * 1000, 1)
-                for n in some
-            ]
-            columns = "id, name, tier, settings, metadata, created_at, version"
-            connection.executemany(f"INSERT INTO customers ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", made)
-            series = [("edge-1", "eu-west", name_of(n), "requests", "v1", "") for n in some]
-            refused = '{"certain":"yes","limit":"basic"}'
-            series += [("edge-1", "eu-west", name_of(n), "refused", "v1", refused) for n in some if n % 100 == 0]
-            connection.executemany(
-                "INSERT INTO series (edge, region, customer, meter, route, dimensions) VALUES (?, ?, ?, ?, ?, ?)",
-                series,
-            )
-        connection.execute(
-            "INSERT INTO series_dimensions SELECT 'limit', id, 'basic' FROM series WHERE meter = 'refused'"
-        )
-        connection.execute(
-            "INSERT INTO series_dimensions SELECT 'certain', id, 'yes' FROM series WHERE meter = 'refused'"
-        )
-        numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)"
-        spread = max(HOUR, 30 * DAY // each // HOUR * HOUR)
-        hours = f"{numbers} INSERT INTO hours SELECT id, ? - n * ?, 7 FROM series CROSS JOIN n"
-        connection.execute(hours, [each, hour, spread])
-        connection.execute("INSERT INTO days SELECT series, hour - hour % 86400, sum(value) FROM hours GROUP BY 1, 2")
-        connection.execute("UPDATE rollup SET hour = ?, series = (SELECT max(id) FROM series)", [hour])
-        connection.commit()
-        (count,) = connection.execute("SELECT count(*) FROM hours").fetchone()
-    return int(count)
+def collector_on(folder: Path, url: str) -> Collector:
+    """A collector that sells, and has pages and regions to watch."""
+    collector = Collector(folder / "collector", url, meters=METERS)
+    regions = {f"region-{n}": {"url": f"http://{HOST}:{collector.port}/healthz"} for n in range(page_data.REGIONS)}
+    collector.settings |= {"tiers": TIERS, "customers": {}, "pages": {"status": {"regions": regions}}}
+    collector.settings["billing"] |= BILLING
+    return collector
 
 
-def name_of(number: int) -> str:
-    """The name of a customer."""
-    return f"c{number:07}"
+def begin(collector: Collector) -> None:
+    """Start it; returns once it is ready."""
+    collector.begin()
+    until(collector.ready, "the collector is ready", seconds=PATIENCE)
 
 
-def measured(collector: Collector, customers: int, requests: int) -> bool:
-    """Print how long each page takes; whether all are within the goals."""
-    until(lambda: LINK.search(collector.output) is not None, "the link is printed")
-    (token, *_) = reversed(LINK.findall(collector.output))
-    site = f"http://{HOST}:{collector.port}"
-    with closing(HTTPConnection(HOST, collector.port, timeout=600)) as connection:
-        fields = {"Origin": site, "Content-Type": "application/x-www-form-urlencoded"}
-        connection.request("POST", "/sign-in/link", urlencode({"token": token}), fields)
-        answer = connection.getresponse()
-        answer.read()
-        cookie = (answer.headers["Set-Cookie"] or "").partition(";")[0]
-        is_good = True
-        print(f"{'page':32} {'p50 ms':>8} {'p95 ms':>8} {'first':>8} {'bytes':>8}")
-        for page in PAGES:
-            path = "/console" + page.format(customer=name_of(customers // 2))
-            times, size = [], 0
-            for _ in range(requests):
-                status = 429
-                while status == 429:  # What is about money may be asked for 100 times a minute.
-                    began = time.perf_counter()
-                    connection.request("GET", path, headers={"Cookie": cookie})
-                    answer = connection.getresponse()  # Returns with the head, which comes with the first byte.
-                    took = (time.perf_counter() - began) * 1000
-                    size, status = len(answer.read()), answer.status
-                    time.sleep(1.0 if status == 429 else 0.0)
-                assert status == 200, (path, status)
+async def note_sessions(url: str) -> None:
+    """Have nobody's session be over yet."""
+    database = await Database.connect(url)
+    try:
+        async with database.writing() as connection:
+            now = int(time.time())
+            await connection.exec_driver_sql(f"UPDATE sessions SET created_at = {now}, seen_at = {now}")
+    finally:
+        await database.close()
+
+
+# ---- pages
+
+
+def paths(customers: int) -> Iterator[tuple[str, str, str]]:
+    """Who asks for which page: `operator` or `customer`, its path, and what it is called."""
+    places = {"first": 0, "middle": customers // 2, "last": customers - 1}
+    names = {place: name_of(number) for place, number in places.items()}
+    names["late"] = f"018f0000-0000-7000-8000-{100_000_000_000 + customers - 100}"
+    for page in CONSOLE:
+        yield "operator", "/console" + page.format(**names), "/console" + page
+    for page in PORTAL:
+        yield "customer", "/account" + page, "/account" + page
+
+
+def measured(collector: Collector, server: Postgresql | None, options: argparse.Namespace) -> bool:
+    """Print how long each page takes; whether all are within the goals.
+
+    CPU is that of all that the collector and the server did meanwhile, in milliseconds a request.
+    """
+    is_good = True
+    print(f"{'page':34} {'p50 ms':>8} {'p95 ms':>8} {'first':>8} {'CPU':>6} {'server':>6} {'bytes':>7}")
+    with closing(HTTPConnection(HOST, collector.port, timeout=PATIENCE)) as connection:
+        for who, path, called in paths(options.customers):
+            if options.only not in called:
+                continue
+            times, size, waited = [], 0, until_worked_out(connection, who, path)
+            before = used(collector, server)
+            for number in range(options.requests):
+                took, size, _ = asked(connection, who, path, number)
                 times.append(took)
+            cpu = [
+                (now - then) * 1000 / options.requests
+                for now, then in zip(used(collector, server), before, strict=True)
+            ]
             p95 = statistics.quantiles(times, n=20)[-1] if len(times) > 1 else times[0]
             within = p95 <= GOAL_MS and size <= GOAL_BYTES
             is_good &= within
-            figures = f"{statistics.median(times):8.1f} {p95:8.1f} {times[0]:8.1f} {size:8}"
-            print(f"{path:32} {figures}{'' if within else '  above the goal'}", flush=True)
-    assert collector.get("/v1/customers", token=ADMIN, limit="1").status == 200
+            figures = (
+                f"{statistics.median(times):8.1f} {p95:8.1f} {waited[0]:8.1f} {cpu[0]:6.1f} {cpu[1]:6.1f} {size:7}"
+            )
+            worked = f"  worked out within {waited[1]:.0f} s" if waited[1] else ""
+            print(f"{called:34} {figures}{'' if within else '  above the goal'}{worked}", flush=True)
+    return is_good
+
+
+def used(collector: Collector, server: Postgresql | None) -> tuple[float, float]:
+    """Seconds of CPU that the collector has used, and the server of the database."""
+    return collector.cpu(), 0.0 if server is None else server.cpu()
+
+
+def until_worked_out(connection: HTTPConnection, who: str, path: str) -> tuple[float, float]:
+    """Ask for a page until it shows its figures: milliseconds of the first answer, and seconds until they are there."""
+    began = time.monotonic()
+    first, _, waits = asked(connection, who, path, 0)
+    while waits:
+        assert time.monotonic() - began < PATIENCE, path
+        time.sleep(1.0)
+        _, _, waits = asked(connection, who, path, 0)
+        if not waits:
+            return first, time.monotonic() - began
+    return first, 0.0
+
+
+def asked(connection: HTTPConnection, who: str, path: str, number: int) -> tuple[float, int, bool]:
+    """Ask once, as one of those who have signed in: milliseconds to the first byte, bytes, whether figures are missing.
+
+    What is about money may be asked for 100 times a minute by each of them.
+    """
+    cookie = f"edgeproxy-session={secret_of(who, number % SESSIONS)}"
+    while True:
+        began = time.perf_counter()
+        connection.request("GET", path, headers={"Cookie": cookie, "Accept-Language": "en"})
+        answer = connection.getresponse()  # Returns with the head, which comes with the first byte.
+        took = (time.perf_counter() - began) * 1000
+        body = answer.read()
+        if answer.status != 429:
+            break
+        time.sleep(1.0)
+    assert answer.status == 200, (path, answer.status, body[:2000])
+    return took, len(body), "Refresh" in answer.headers
+
+
+# ---- the public status
+
+
+def status_answers(collector: Collector) -> bool:
+    """Print how many requests for the status a core answers; whether these are as many as they should be."""
+    if shutil.which("wrk") is None:
+        print("the public status was not measured: there is no wrk here")
+        return True
+    assert collector.process is not None
+    os.sched_setaffinity(collector.process.pid, {0})
+    is_good = True
+    for path in ("/status", "/status.json"):
+        for coding in ("gzip", "identity"):
+            before, began = collector.cpu(), time.monotonic()
+            url = f"http://{HOST}:{collector.port}{path}"
+            command = ["wrk", "-t1", "-c32", "-d10s", "-H", f"Accept-Encoding: {coding}", url]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            busy, took = collector.cpu() - before, time.monotonic() - began
+            answered = re.search(r"(\d+) requests in", said)
+            assert answered is not None, said
+            assert "Non-2xx" not in said, said
+            rate, of_core = int(answered[1]) / took, int(answered[1]) / busy
+            is_good &= of_core >= GOAL_STATUS
+            print(f"{path} ({coding}): {rate:.0f}/s in {busy / took:.0%} of a core, {of_core:.0f}/s a core", flush=True)
     return is_good
 
 

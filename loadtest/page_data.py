@@ -1,0 +1,288 @@
+"""A service of many customers, as it is after some months: what the measurement of its pages (pages.py) looks at.
+
+The database makes all of it by itself, out of a table of numbers. Every customer has two series, one of them by model,
+a key and a contact; every tenth pays for a plan, and every hundredth is refused now and then. The audit log has two
+entries and an alert for every customer each, 300 edges have shipped 300,000 batches, and Stripe has told of a million
+events. Where text says what nobody reads here (hashes, secrets), there is little of it.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+
+from edgeproxy.database.database import LEDGER_FILL_PERCENT
+from edgeproxy.database.schema import DAY, HOUR, MINUTE
+from edgeproxy.pages.sessions import digest
+
+MODELS, REGIONS, EDGES, BATCHES = 5, 10, 300, 1000
+PAYING, REFUSED, ACTIVE = 10, 100, 10
+"""One in so many customers pays, is refused, and has used something in the last hour."""
+MONTHS = 4
+"""Months of which there are invoices."""
+DAYS = 30
+"""Days of which there are hours."""
+SESSIONS = 20
+"""Operators, and customers, who have signed in: by `secret_of`."""
+PLAN = "standard@1"
+FEE = 9900
+PER_CENT = 10_000
+"""Millicredits of a cent."""
+
+
+def name_of(number: int) -> str:
+    """The name of a customer."""
+    return f"c{10_000_000 + number}"
+
+
+def secret_of(who: str, number: int) -> str:
+    """The cookie by which an `operator` or a `customer` of this number has signed in."""
+    return f"{who}-{number}"
+
+
+def customer_of(number: int, customers: int) -> int:
+    """The customer for whom the one of this number has signed in: all of them pay."""
+    return number * customers // SESSIONS // PAYING * PAYING
+
+
+def fill(url: str, customers: int, rows: int) -> int:
+    """Fill the tables that a collector has made; return how many hours the ledger has."""
+    now = int(time.time())
+    statements = [
+        *accounts(customers, now),
+        *business(customers, now),
+        *upkeep(customers, now),
+        *sign_ins(customers, now),
+    ]
+    if url.startswith("sqlite"):
+        return _sqlite(Path(url.removeprefix("sqlite:///")), customers, rows, now, statements)
+    return asyncio.run(_postgresql(url, customers, rows, now, statements))
+
+
+# ---- what both databases understand
+
+ID = "'018f0000-0000-7000-8000-' || (100000000000 + n)"
+NAME = "'c' || (10000000 + n)"
+ZEROS = "'" + "0" * 64 + "'"
+
+
+def accounts(customers: int, now: int) -> Iterator[str]:
+    """Customers, keys, contacts, and what each of them is counted by."""
+    yield f"""INSERT INTO customers (id, name, external_id, tier, settings, metadata, created_at, version)
+        SELECT {ID}, {NAME}, 'crm-' || n, 'basic', '{{"tier":"basic"}}', '{{}}', {now * 1000}, 1 FROM numbers"""
+    yield f"""INSERT INTO keys (id, customer, sha256, start, created_at, version)
+        SELECT {ID}, {ID}, 'k' || n, 'live_v1_' || (10000000 + n), {now * 1000}, 1 FROM numbers"""
+    yield f"INSERT INTO contacts (email, customer) SELECT {NAME} || '@example.com', {ID} FROM numbers"
+    series = "INSERT INTO series (edge, region, customer, meter, route, dimensions) SELECT"
+    edge = f"'edge-' || (1000 + n % {EDGES}), 'region-' || n % {REGIONS}"
+    yield f"{series} {edge}, {NAME}, 'requests', 'v1', '' FROM numbers"
+    yield f"""{series} {edge}, {NAME}, 'tokens', 'v1', '{{"model":"m' || n % {MODELS} || '"}}' FROM numbers"""
+    yield f"""{series} {edge}, {NAME}, 'refused', 'v1', '{{"certain":"yes","limit":"basic"}}'
+        FROM numbers WHERE n % {REFUSED} = 0"""
+    split = "INSERT INTO series_dimensions (name, series, value) SELECT"
+    yield f"{split} 'model', id, substr(dimensions, 11, 2) FROM series WHERE meter = 'tokens'"
+    for name, value in (("limit", "basic"), ("certain", "yes")):
+        yield f"{split} '{name}', id, '{value}' FROM series WHERE meter = 'refused'"
+
+
+def business(customers: int, now: int) -> Iterator[str]:
+    """Plans, invoices, their bookings, and what Stripe has told."""
+    paying = f"FROM numbers WHERE n % {PAYING} = 0"
+    first, following = month_of(now, 0), month_of(now, 1)
+    yield f"""INSERT INTO subscriptions (id, customer, plan_version, is_yearly, state, period_start, period_end,
+            tier_before, created_at, version)
+        SELECT {ID}, {ID}, '{PLAN}', 0, 'active', {first}, {following}, 'basic', {now}, 1 {paying}"""
+    yield f"""INSERT INTO segments (subscription, meter, start, "end", plan_version, is_yearly, period_start,
+            period_end, paid_start, paid_end)
+        SELECT {ID}, '', {first}, {following}, '{PLAN}', 0, {first}, {following}, {first}, {following} {paying}"""
+    for number in range(-MONTHS, 0):
+        begin, end = month_of(now, number), month_of(now, number + 1)
+        month = f"'{datetime.fromtimestamp(begin, UTC):%Y-%m-%d}'"
+        id_ = f"'018f0000-0000-7000-a{MONTHS + number:03}-' || (100000000000 + n)"
+        state = "CASE WHEN n % 5000 = 0 THEN 'held' WHEN n % 1000 = 0 THEN 'open' ELSE 'paid' END"
+        yield f"""INSERT INTO invoices (id, customer, period, kind, state, subtotal, total, currency, period_start,
+                period_end, closes_at, tries, failures, try_at, created_at)
+            SELECT {id_}, {ID}, {month}, 'period', {state if number == -1 else "'paid'"}, {FEE}, {FEE}, 'usd', {begin},
+                {end}, {end + DAY}, 0, 0, 0, {end} {paying}"""
+        yield f"""INSERT INTO rated (invoice, at, shadow, "real", charged_at)
+            SELECT {id_}, {end * 1000}, {FEE}, {FEE}, {end * 1000} {paying}"""
+        for place, (kind, debit, credit) in enumerate(
+            (("invoice", "receivable", "deferred_fees"), ("invoice_paid", "cash", "receivable"))
+        ):
+            seq = f"{2 * (MONTHS + number) + place} * {customers} + n + 1"
+            details = f'{{"fees":[[{FEE},{begin},{end}]]}}' if kind == "invoice" else "{}"
+            yield f"""INSERT INTO credit_transactions (seq, at, customer, kind, source, original, slice, amount,
+                    details, hash)
+                SELECT {seq}, {end * 1000 + n_ms(place)}, {ID}, '{kind}', {id_}, '', {end if not place else -1}, 0,
+                    '{details}', '' {paying}"""
+            for position, (account, sign) in enumerate(((debit, ""), (credit, "-"))):
+                yield f"""INSERT INTO credit_entries (seq, position, account, amount, grant_id, meter, model)
+                    SELECT {seq}, {position}, '{account}', {sign}{FEE * PER_CENT}, '', '', '' {paying}"""
+    yield f"UPDATE credit_head SET seq = {2 * MONTHS * customers + customers}, at = {now * 1000}"
+    yield f"""INSERT INTO webhook_events (id, type, object_type, object, livemode, created, received, source, state,
+            payload, applied)
+        SELECT 'evt_' || n, CASE WHEN n % 2 = 0 THEN 'charge.succeeded' ELSE 'invoice.paid' END, 'invoice', 'in_' || n,
+            0, {now - DAY} + n % {DAY}, ({now - DAY} + n % {DAY}) * 1000, 'webhook', 'applied', {ZEROS_AS_BYTES},
+            ({now - DAY} + n % {DAY}) * 1000 + 1500
+        FROM numbers"""
+    yield f"UPDATE rollout SET since = {now - DAY}"
+
+
+ZEROS_AS_BYTES = "(SELECT body FROM blank)"
+
+
+def n_ms(place: int) -> int:
+    """The milliseconds after the end of a month at which this is booked."""
+    return DAY * 1000 + place
+
+
+def upkeep(customers: int, now: int) -> Iterator[str]:
+    """Edges and their batches, the audit log, alerts, dead letters, checks and incidents."""
+    yield f"""INSERT INTO edges (edge, region, seq, hash, since, until, received, latest, token)
+        SELECT 'edge-' || (1000 + n), 'region-' || n % {REGIONS}, {BATCHES}, '', {now - 60}, {now}, {now * 1000}, {now},
+            'edges' FROM numbers WHERE n < {EDGES}"""
+    state = "CASE WHEN two.n % 500 = 0 THEN 'gap' WHEN two.n % 777 = 0 THEN 'quarantined' ELSE 'counted' END"
+    yield f"""INSERT INTO batches (edge, seq, last, hash, state, rows, since, until, received, coding, body)
+        SELECT 'edge-' || (1000 + one.n), two.n + 1, two.n + 1, {ZEROS}, {state}, 100, {now - DAY}, {now - DAY},
+            {now * 1000}, 'identity', {ZEROS_AS_BYTES}
+        FROM numbers one, numbers two WHERE one.n < {EDGES} AND two.n < {BATCHES}"""
+    yield f"""INSERT INTO audit (seq, at, actor, origin, action, target, after, request_id, hash)
+        SELECT n + 1, {now * 1000}, 'admin', '192.0.2.1', 'customer.create', {NAME}, '{{"tier":"basic"}}', '', {ZEROS}
+        FROM numbers"""
+    yield f"""INSERT INTO audit (seq, at, actor, origin, action, target, after, request_id, hash)
+        SELECT {customers} + n + 1, {now * 1000}, CASE WHEN n % 100 = 0 THEN 'unknown' ELSE 'admin' END, '192.0.2.1',
+            CASE WHEN n % 100 = 0 THEN 'denied' ELSE 'key.create' END, {NAME} || '/key', '{{"scopes":[]}}', '', {ZEROS}
+        FROM numbers"""
+    yield f"UPDATE audit_head SET seq = {2 * customers}"
+    kind = "CASE WHEN n % 100 = 0 THEN 'pause' ELSE 'quota' END"
+    yield f"""INSERT INTO alerts (key, kind, severity, customer, title, details, at, routed_at)
+        SELECT 'quota:' || n, {kind}, 'warn', {NAME}, 'has used 80 percent of requests', '{{}}', {now * 1000} - n,
+            {now * 1000} FROM numbers"""
+    yield f"""INSERT INTO alert_deliveries (alert, channel, state, attempts, due_at, sent_at)
+        SELECT id, 'mail', 'sent', 1, {now * 1000}, {now * 1000} FROM alerts"""
+    yield f"""INSERT INTO dead_letters (id, received, token, error, event)
+        SELECT {ID}, {now * 1000}, 'jobs', 'there is no such meter', '{{"id":"1","meter":"calls","value":1}}'
+        FROM numbers WHERE n < 10000"""
+    yield f"""INSERT INTO checks (region, day, result, "count")
+        SELECT 'region-' || one.n, {now // DAY * DAY} - {DAY} * two.n, '100', 2000 + two.n
+        FROM numbers one, numbers two WHERE one.n < {REGIONS} AND two.n < 90"""
+    yield f"""INSERT INTO incidents (id, severity, title, regions, began_at, ended_at)
+        SELECT {ID}, 'P2', 'Slow answers', '["region-1"]', {now - DAY} - n * 3600, {now - DAY} - n * 3600 + 1800
+        FROM numbers WHERE n < 50"""
+    yield f"""INSERT INTO incident_updates (id, incident, at, state, message)
+        SELECT {ID}, {ID}, {now - DAY}, 'resolved', 'It is over.' FROM numbers WHERE n < 50"""
+    yield f"""INSERT INTO tokens (name, role, created_at, created_by)
+        SELECT 'token-' || (1000 + n), 'read', {now * 1000}, 'admin' FROM numbers WHERE n < 900"""
+
+
+def sign_ins(customers: int, now: int) -> Iterator[str]:
+    """Sessions of operators and of customers."""
+    into = "INSERT INTO sessions (sha256, label, roles, customer, created_at, seen_at) VALUES"
+    for number in range(SESSIONS):
+        name = name_of(customer_of(number, customers))
+        for who, label, role, of in (
+            ("operator", f"operator:{number}", "admin", "NULL"),
+            ("customer", f"contact:{name}@example.com", "customer", f"'{name}'"),
+        ):
+            sha256 = digest(secret_of(who, number))
+            yield f"""{into} ('{sha256}', '{label}', '["{role}"]', {of}, {now}, {now})"""
+
+
+def month_of(second: int, step: int) -> int:
+    """The Unix second at which the month begins that is so many after this one."""
+    first = datetime.fromtimestamp(second, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(abs(step)):
+        first = (first + timedelta(days=32)).replace(day=1) if step > 0 else (first - timedelta(days=1)).replace(day=1)
+    return int(first.timestamp())
+
+
+# ---- each database's own
+
+
+def times_of(rows: int, series: int, now: int) -> list[int]:
+    """The hours that each series has, as Unix seconds: they spread over DAYS."""
+    each = max(1, rows // series)
+    hour = now // HOUR * HOUR
+    step = max(HOUR, DAYS * DAY // each // HOUR * HOUR)
+    return [hour - HOUR - step * number for number in reversed(range(each))]
+
+
+def ledger_of(times: list[int]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """The tables of sums: the times of each, and what each series comes to in them."""
+    yield "hours", [(second, 7) for second in times]
+    yield "days", sorted((day, 7 * count) for day, count in Counter(second // DAY * DAY for second in times).items())
+
+
+def recent(now: int) -> str:
+    """The minutes that are not rolled up."""
+    hour = now // HOUR * HOUR
+    at = [hour + MINUTE * number for number in range(max(1, min(5, (now - hour) // MINUTE)))]
+    union = " UNION ALL ".join(f"SELECT {minute} AS minute" for minute in at)
+    return f"""INSERT INTO ledger (series, minute, value)
+        SELECT id, minute, 3 FROM series, ({union}) lately WHERE id % {ACTIVE} = 0"""
+
+
+def _sqlite(file: Path, customers: int, rows: int, now: int, statements: list[str]) -> int:
+    with closing(sqlite3.connect(file)) as connection:
+        for setting in ("synchronous = OFF", "journal_mode = MEMORY", "cache_size = -500000", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {setting}")
+        connection.execute(
+            f"""CREATE TABLE numbers AS WITH RECURSIVE counting(n) AS
+                (SELECT 0 UNION ALL SELECT n + 1 FROM counting WHERE n < {customers - 1}) SELECT n FROM counting"""
+        )
+        connection.execute("CREATE TABLE blank AS SELECT x'00' AS body")
+        for statement in statements:
+            connection.execute(statement)
+        (series,) = connection.execute("SELECT count(*) FROM series").fetchone()
+        times = times_of(rows, series, now)
+        for table, sums in ledger_of(times):
+            connection.execute("CREATE TEMP TABLE sums (second INTEGER, value INTEGER)")
+            connection.executemany("INSERT INTO sums VALUES (?, ?)", sums)
+            # Series outside, so that rows come in the order of the table, which is that of its key.
+            connection.execute(f"INSERT INTO {table} SELECT id, second, sums.value FROM series CROSS JOIN sums")
+            connection.execute("DROP TABLE sums")
+        connection.execute(recent(now))
+        connection.execute(f"UPDATE rollup SET hour = {now // HOUR * HOUR}, series = 0")
+        connection.execute("DROP TABLE numbers")
+        connection.execute("DROP TABLE blank")
+        connection.commit()
+        connection.execute("PRAGMA journal_mode = WAL")
+        return int(series) * len(times)
+
+
+async def _postgresql(url: str, customers: int, rows: int, now: int, statements: list[str]) -> int:
+    connection = await asyncpg.connect(url, command_timeout=3600)
+    for setting in ("work_mem = '256MB'", "maintenance_work_mem = '512MB'", "synchronous_commit = off"):
+        await connection.execute(f"SET {setting}")
+    await connection.execute(f"CREATE TABLE numbers AS SELECT n FROM generate_series(0::bigint, {customers - 1}) n")
+    await connection.execute("CREATE TABLE blank AS SELECT '\\x00'::bytea AS body")
+    await connection.execute("ANALYZE numbers")
+    for statement in statements:
+        await connection.execute(statement)
+    series = await connection.fetchval("SELECT count(*) FROM series")
+    times = times_of(rows, series, now)
+    for table, sums in ledger_of(times):
+        # Rows lie in the order in which they would have come, and the index is made at the end.
+        await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")
+        column = table.removesuffix("s")
+        for second, value in sums:
+            await connection.execute(f"INSERT INTO {table} SELECT id, {second}, {value} FROM series ORDER BY id")
+        await connection.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (series, {column})")
+    month = f"ledger_{datetime.fromtimestamp(now, UTC):%Y_%m}"
+    await connection.execute(
+        f"CREATE TABLE {month} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})"
+    )
+    bounds = f"FROM ({month_of(now, 0)}) TO ({month_of(now, 1)})"
+    await connection.execute(f"ALTER TABLE ledger ATTACH PARTITION {month} FOR VALUES {bounds}")
+    await connection.execute(recent(now))
+    await connection.execute(f"UPDATE rollup SET hour = {now // HOUR * HOUR}, series = 0")
+    await connection.execute("DROP TABLE numbers, blank")
+    await connection.execute("VACUUM ANALYZE")
+    await connection.close()
+    return int(series) * len(times)

@@ -260,6 +260,7 @@ class Supervisor:
             await self._admin.step_back()
         self._hand_back()
         # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
+        sockets.refuse_handshakes(self._listening)
         sockets.close(self._listening)
         await self._workers.drain(seconds)
         await self._accounting.end()

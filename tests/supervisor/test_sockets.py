@@ -1,3 +1,5 @@
+import errno
+import select
 import socket
 
 import pytest
@@ -58,3 +60,23 @@ def test_it_is_seen_whether_somebody_listens() -> None:
         bound.listen()
         assert sockets.listened_on(sockets.address_of(bound))
     assert not sockets.listened_on(HERE)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_where_handshakes_are_refused_the_queue_stays_and_nobody_joins_it(host: str) -> None:
+    bound = sockets.bind(Address(host, 0))
+    bound.listen()
+    address = sockets.address_of(bound)
+    with socket.create_connection(address) as early, socket.socket(bound.family) as late:
+        sockets.refuse_handshakes([bound])
+        late.setblocking(False)
+        assert late.connect_ex(address) == errno.EINPROGRESS
+        accepted, _ = bound.accept()
+        with pytest.raises(BlockingIOError):
+            bound.accept()
+        bound.close()
+        accepted.sendall(b"served")
+        assert early.recv(6) == b"served"
+        accepted.close()
+        assert select.select([], [late], [], 10)[1]
+        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED

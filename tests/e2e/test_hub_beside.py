@@ -1,6 +1,7 @@
 """Two supervisors on one state directory, as during an upgrade, and another host: one limit, told to the hub by one."""
 
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -117,5 +118,9 @@ def test_a_limit_holds_over_the_workers_of_both_and_who_is_left_takes_over(edges
     until(lambda: spoken(one) == 2, "the other supervisor takes over")
     until(lambda: len(one.supervisor.family()) == 2, "workers leave whose supervisor is gone")
     assert newer.running
-    passed += sum(asked(edges, 12) for _ in range(5))
+    # Well within the minute. What was granted too late for who asked goes back unused after 10 s.
+    give_up = time.monotonic() + 25
+    while passed < LIMIT * 0.9 and time.monotonic() < give_up:
+        passed += asked(edges, 12)
+    passed += asked(edges, 12)
     assert LIMIT * 0.9 <= passed <= LIMIT, "strict: nothing passes that was not granted, and nothing was granted twice"

@@ -180,18 +180,19 @@ def test_a_worker_that_hangs_is_replaced(capfd: pytest.CaptureFixture[str]) -> N
         assert hanging.ended.result() == -signal.SIGKILL
         assert other in workers.workers
 
-    assert run(scene, silence=0.5) == [0, 0]
+    # Long enough for the other to be heard on a busy machine.
+    assert run(scene, silence=3.0) == [0, 0]
     (died,) = [line for line in "".join(capfd.readouterr()).splitlines() if "worker died" in line]
-    assert "it said nothing for 0.5 s" in died
+    assert "it said nothing for 3 s" in died
 
 
 def test_time_in_which_the_supervisor_did_not_run_is_nobodys_silence() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         await ready(workers)
-        for _ in range(3):
-            time.sleep(0.8)  # noqa: ASYNC251, the loop is to stand still
+        for _ in range(2):
+            time.sleep(2.5)  # noqa: ASYNC251, the loop is to stand still
             answers = {(await ask(address))["pid"] for _ in range(4)}
             assert answers <= {process.pid for process in workers.workers}
         assert workers.restarts == 0
 
-    assert run(scene, silence=0.5) == [0, 0]
+    assert run(scene, silence=2.0) == [0, 0]

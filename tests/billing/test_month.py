@@ -3,7 +3,6 @@ each is charged once, what the second rater says."""
 
 import asyncio
 import random
-import sys
 from calendar import timegm
 from collections import Counter
 from pathlib import Path
@@ -17,8 +16,8 @@ import yaml
 from edgeproxy.billing import invoices
 from edgeproxy.database.billing_tables import invoices as table
 from tests.billing.second_rater import fee, nearest, usage_charges
-from tests.support.closer import STEP_SECONDS
-from tests.support.process import ROOT, Process, kill
+from tests.support.closer import UNSETTLED, closer
+from tests.support.process import ROOT
 from tests.support.sold import Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
@@ -95,36 +94,31 @@ def test_a_month_comes_to_what_the_second_rater_says(
         for deaths in range(DEATHS[customers] + 1):
             if not await left(of):
                 break
-            await close(of, deaths, chance.uniform(0.0, LIFE_SECONDS_MAX) if deaths < DEATHS[customers] else None)
+            await close(of, chance.uniform(0.0, LIFE_SECONDS_MAX) if deaths < DEATHS[customers] else None)
         assert deaths, "it was killed"
 
-    async def close(of: Sold, deaths: int, life: float | None) -> None:
+    async def close(of: Sold, life: float | None) -> None:
         """Have a process close invoices until it has lived for so long (None: until all are closed), and kill it."""
-        now = FEBRUARY + FREEZE + deaths * 100 * STEP_SECONDS
-        arguments = (str(tmp_path), database, stripe_sandbox.url, str(now))
-        process = Process([sys.executable, "-m", "tests.support.closer", *arguments], tmp_path / f"closer-{deaths}")
+        process = closer(tmp_path, database, stripe_sandbox.url, FEBRUARY + FREEZE)
+        lived = monotonic()
         try:
-            while "closing" not in process.output:
-                assert process.running, process.output
-                await asyncio.sleep(0.05)
-            lived = monotonic()
             while await left(of) and (life is None or monotonic() - lived < life):
-                assert process.running, process.output
+                assert process.is_alive()
                 assert monotonic() - began < PATIENCE
                 await asyncio.sleep(0.05)
         finally:
-            kill(process.pid)
-            process.wait(10.0)
+            process.kill()
+            process.join(10.0)
 
     async def left(of: Sold) -> bool:
-        unsettled = table.c.state.in_((invoices.DRAFT, invoices.CLOSING))
+        states = sa.select(table.c.state, sa.func.count().label("many")).group_by(table.c.state)
+        later = sa.select(table.c.id).where(table.c.period_start > JANUARY)
         async with of.database.reading() as connection:
-            count = (
-                await connection.execute(sa.select(sa.func.count()).select_from(table).where(~unsettled))
-            ).scalar_one()
-            held = (await connection.execute(sa.select(table.c.held_why).where(table.c.state == invoices.HELD))).all()
-        assert not held
-        return bool(count < sum(3 if payer.to else 2 for payer in payers))
+            found = {row.state: row.many for row in await connection.execute(states)}
+            assert not (await connection.execute(later)).all(), "of one month, and no other is over"
+        assert invoices.HELD not in found
+        settled = sum(count for state, count in found.items() if state not in UNSETTLED)
+        return settled < sum(3 if payer.to else 2 for payer in payers)
 
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, _):

@@ -1,23 +1,47 @@
 """A process that closes invoices, as long as it lives: for tests that kill it."""
 
 import asyncio
-import sys
+import multiprocessing
 from pathlib import Path
 
-from tests.support.sold import sold
+import sqlalchemy as sa
 
-STEP_SECONDS = 3601
-"""By which its clock goes on from step to step: what was put off is tried again."""
+from edgeproxy.billing import invoices
+from edgeproxy.database.billing_tables import invoices as table
+from tests.support.sold import Sold, sold
+
+CONTEXT = multiprocessing.get_context("forkserver")
+"""It imports all once, so that processes which live for a moment do something in it."""
+CONTEXT.set_forkserver_preload(["stripe", __name__])
+UNSETTLED = (invoices.DRAFT, invoices.CLOSING)
+"""Of invoices with which it is not done."""
+REST_SECONDS = 0.05
 
 
-async def close(folder: Path, url: str, stripe: str, now: int) -> None:
-    """Close for ever, from this Unix second on."""
-    async with sold(folder, url, stripe) as (_, closing):
-        print("closing", flush=True)
+def closer(folder: Path, url: str, stripe: str, now: int) -> "multiprocessing.context.ForkServerProcess":
+    """Start a process that closes invoices, from this Unix second on."""
+    process = CONTEXT.Process(target=_run, args=(folder, url, stripe, now))
+    process.start()
+    return process
+
+
+def _run(folder: Path, url: str, stripe: str, now: int) -> None:
+    asyncio.run(_close(folder, url, stripe, now))
+
+
+async def _close(folder: Path, url: str, stripe: str, now: int) -> None:
+    """Close for ever. Its clock goes on to when there is something to do, and no further: else periods would end."""
+    async with sold(folder, url, stripe) as (of, closing):
         while True:
             await closing.step(now)
-            now += STEP_SECONDS
+            due = await _due(of)
+            now = max(now, due or 0)
+            await asyncio.sleep(0 if due else REST_SECONDS)
 
 
-if __name__ == "__main__":
-    asyncio.run(close(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
+async def _due(of: Sold) -> int | None:
+    """When the next invoice is to be taken up."""
+    due = sa.select(sa.func.min(table.c.try_at)).where(table.c.state.in_(UNSETTLED))
+    async with of.database.reading() as connection:
+        found: int | None = (await connection.execute(due)).scalar_one()
+    return found

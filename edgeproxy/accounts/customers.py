@@ -19,7 +19,7 @@ from edgeproxy.config.models import Customer
 from edgeproxy.config.parsers import NAME
 from edgeproxy.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.database.page_tables import contacts, sessions, sign_in_links
-from edgeproxy.database.quota_tables import holdings
+from edgeproxy.database.quota_tables import holdings, past_holdings
 from edgeproxy.database.schema import customers, keys
 
 SETTINGS = tuple(Customer.model_fields)
@@ -251,6 +251,12 @@ async def erase(connection: AsyncConnection, before: int) -> list[str]:
     for row in rows:
         await connection.execute(sa.delete(keys).where(keys.c.customer == row.id))
         await connection.execute(sa.delete(contacts).where(contacts.c.customer == row.id))
+        # The ids of what held places go, and from when to when it did stays, as that is billed.
+        now, held = now_ms(), holdings.c
+        ended_at = sa.case((held.expires_at < now, held.expires_at), else_=now)
+        own = sa.select(held.customer, held.meter, held.taken_at, ended_at).where(held.customer == row.name)
+        columns = ["customer", "meter", "taken_at", "ended_at"]
+        await connection.execute(sa.insert(past_holdings).from_select(columns, own))
         for table in (sessions, sign_in_links, holdings):
             await connection.execute(sa.delete(table).where(table.c.customer == row.name))
         mailed = alert_deliveries.c.alert.in_(sa.select(alerts.c.id).where(alerts.c.customer == row.name))

@@ -44,9 +44,12 @@ def quotas(
     passed."""
     for name, price in plan.meters.items():
         meter = meters.get(name)
-        if price.cap is None or price.included is None or meter is None or meter.aggregate not in COUNTABLE:
+        if price.cap is None or price.included is None or meter is None:
             continue
-        per = None if meter.count == "holdings" else per_of(anchor)
+        is_place = meter.count == "holdings"
+        if not is_place and meter.aggregate not in COUNTABLE:
+            continue
+        per = None if is_place else per_of(anchor)
         included, grace = price.included, None if price.price is not None or price.tiers else plan.grace
         if price.cap == "hard" or grace is None:
             yield Entitlement(meter=name, per=per, included=included, cap=price.cap)

@@ -211,7 +211,8 @@ class Meter(Part):
     pass_: Switch = Field(default=False, alias="pass")
     """Whether the client gets the fields in which the upstream reports."""
     aggregate: AggregateName = "sum"
-    """What events come to: their sum, the highest level, the last one, the average over time, or how many differ."""
+    """What events come to: their sum, the highest level, the last one, the average over time, or how many differ. Of
+    places that are billed, the highest number that is held at once, or the average."""
     dimensions: dict[DimensionName, Annotated[Dimension, BeforeValidator(parsers.read_dimension)]] = {}
     """What usage is split by beside customer and route; by default nothing."""
 

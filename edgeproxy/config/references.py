@@ -342,7 +342,11 @@ def _split(tree: Table) -> Iterator[Fault]:
     """Find dimensions that have no value, and aggregates of what edges count."""
     for path, meter in members(tree, "meters"):
         is_of_services, when = meter.get("count") == "events", meter.get("when")
-        if not is_of_services and meter.get("aggregate", "sum") != "sum":
+        aggregate = meter.get("aggregate", "sum")
+        if meter.get("count") == "holdings":
+            if aggregate == "unique":
+                yield Fault((*path, "aggregate"), "is of events, and places are counted", "write max or average")
+        elif not is_of_services and aggregate != "sum":
             yield Fault((*path, "aggregate"), "is of events, and edges add up", "leave it out, or write count: events")
         dimensions = meter.get("dimensions")
         if meter.get("count") == "refusals":
@@ -387,7 +391,7 @@ def _quotas(tree: Table) -> Iterator[Fault]:
             yield Fault((*path, name), f"{meter} counts what exists, at any time", f"leave {name} out")
         if count == "refusals":
             yield Fault((*path, "meter"), f"{meter} counts what was refused", "write a meter of what was served")
-        if isinstance(meter, str) and aggregates.get(meter) in FALLING:
+        if isinstance(meter, str) and count != "holdings" and aggregates.get(meter) in FALLING:
             what = f"is of {meter}, whose {aggregates[meter]} may fall again"
             yield Fault((*path, "meter"), what, "write a meter that only grows: sum, max or unique")
         if "per" not in quota and count not in (None, "holdings"):

@@ -149,6 +149,8 @@ credit_notes = Table(
     Column("stripe_id", Text),
     Column("error", Text),
     Column("tries", INTEGER, nullable=False),
+    Column("failures", INTEGER, nullable=False, server_default="0"),  # Calls that failed.
+    Column("try_at", INTEGER, nullable=False, server_default="0"),  # The Unix second of the next try.
     Column("created_at", INTEGER, nullable=False),
     UniqueConstraint("stripe_id", name="credit_notes_stripe_id_key"),
     Index("credit_notes_invoice", "invoice"),

@@ -1,6 +1,6 @@
 """The tables of quotas: the places that are taken, and what the ledger has counted that edges must know of."""
 
-from sqlalchemy import Column, ForeignKey, Table, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
 
 from edgeproxy.database.schema import INTEGER, metadata
 
@@ -15,6 +15,18 @@ holdings = Table(
     Column("expires_at", INTEGER),  # When it is given back by itself; None: never.
     Column("token", Text, nullable=False),  # Who took it.
     sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+# From when to when those were held that are held no more, without their items: what is billed of places. Unix ms.
+past_holdings = Table(
+    "past_holdings",
+    metadata,
+    Column("id", INTEGER, primary_key=True, autoincrement=True),
+    Column("customer", Text, nullable=False),  # The name.
+    Column("meter", Text, nullable=False),
+    Column("taken_at", INTEGER, nullable=False),
+    Column("ended_at", INTEGER, nullable=False),
+    Index("past_holdings_ended_at", "customer", "meter", "ended_at"),
     sqlite_strict=True,
 )
 

@@ -1,4 +1,6 @@
-"""Usage that is read and not added up: the levels of gauges, and what counts once. It is in the events that said so."""
+"""Usage that is read and not added up: the levels of gauges, and what counts once. It is in the events that said so;
+how many places are held is among the holdings (places.py).
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.config import dimensions
 from edgeproxy.database.schema import EVENTS_REGION, EVENTS_ROUTE, MINUTE, events
+from edgeproxy.ledger import places
 from edgeproxy.ledger.aggregates import GAUGES, ReadAs, Reading
 from edgeproxy.ledger.queries import ROWS_MAX, SECONDS, Asked, BadQuery, Key, written
 from edgeproxy.ledger.sources import up
@@ -97,7 +100,8 @@ def _items(customer: str, meter: str, span: tuple[int, int]) -> sa.ColumnElement
 async def _customers(connection: AsyncConnection, meter: str, until: int) -> Sequence[str]:
     columns = events.c
     having = sa.select(columns.customer).where(columns.is_summed == ZERO, columns.meter == meter, columns.time < until)
-    return (await connection.execute(having.distinct().order_by(columns.customer))).scalars().all()
+    read = set((await connection.execute(having.distinct())).scalars())
+    return sorted(read | await places.customers(connection, meter, until))
 
 
 async def _by_time(
@@ -190,4 +194,10 @@ async def _gauge(
     )
     before: dict[str, int] = {row.split: row.highest for row in await connection.execute(level)}
     within = sa.select(columns.time, split, columns.value).where(gauge, columns.time >= span[0], columns.time < span[1])
-    return before, sorted(Reading(*row) for row in await connection.execute(within))
+    found = [Reading(*row) for row in await connection.execute(within)]
+    for reading in await places.readings(connection, customer, meter, *span):
+        if reading.second < span[0]:
+            before[reading.series] = reading.value
+        else:
+            found.append(reading)
+    return before, sorted(found)

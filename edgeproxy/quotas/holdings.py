@@ -2,18 +2,19 @@
 
 A place is taken, and counted, in one transaction, before which the customer's places of this meter are locked: whoever
 takes one sees all that were taken before, through whichever collector. A place with an end is free from then on,
-whoever looks, and its row goes with the next that is taken.
+whoever looks, and its row goes with the next that is taken. From when to when it was held stays, as that may be billed
+(ledger/places.py).
 """
 
 import re
-import time
 from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.accounts.ids import now_ms
 from edgeproxy.database.database import Database
-from edgeproxy.database.quota_tables import holdings
+from edgeproxy.database.quota_tables import holdings, past_holdings
 
 ITEM = re.compile(r"[!-.0-~]{1,200}")
 """The id of what exists: visible characters of ASCII, but for /."""
@@ -54,10 +55,10 @@ async def take(
     `allowed`: how many places there are, None: any number. `token`: of who takes it.
     """
     await database.hold(connection, f"holdings {customer} {meter}")
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     expires_at = None if seconds is None else now + seconds * 1000
     own = _of(customer, meter)
-    await connection.execute(sa.delete(holdings).where(own, holdings.c.expires_at <= now))
+    await _end(connection, customer, meter, holdings.c.expires_at <= now, now)
     this = own & (holdings.c.item == item)
     taken_at = (await connection.execute(sa.select(holdings.c.taken_at).where(this))).scalar_one_or_none()
     count = (await connection.execute(sa.select(sa.func.count()).select_from(holdings).where(own))).scalar_one()
@@ -73,7 +74,7 @@ async def take(
 
 async def give_back(connection: AsyncConnection, customer: str, meter: str, item: str) -> None:
     """Free the place of an item, if it has one."""
-    await connection.execute(sa.delete(holdings).where(_of(customer, meter), holdings.c.item == item))
+    await _end(connection, customer, meter, holdings.c.item == item, now_ms())
 
 
 async def used(connection: AsyncConnection, customer: str, meter: str) -> int:
@@ -92,10 +93,27 @@ async def page(connection: AsyncConnection, customer: str, meter: str, after: st
     return [Holding(*row) for row in await connection.execute(wanted.order_by(of.item).limit(limit))]
 
 
+async def _end(connection: AsyncConnection, customer: str, meter: str, which: sa.ColumnElement[bool], now: int) -> None:
+    """Free some places of a customer, and keep from when to when they were held."""
+    gone = sa.delete(holdings).where(_of(customer, meter), which)
+    ended = await connection.execute(gone.returning(holdings.c.taken_at, holdings.c.expires_at))
+    rows = [
+        {
+            "customer": customer,
+            "meter": meter,
+            "taken_at": taken_at,
+            "ended_at": now if expires_at is None else min(expires_at, now),
+        }
+        for taken_at, expires_at in ended
+    ]
+    if rows:
+        await connection.execute(sa.insert(past_holdings), rows)
+
+
 def _of(customer: str, meter: str) -> sa.ColumnElement[bool]:
     return (holdings.c.customer == customer) & (holdings.c.meter == meter)
 
 
 def _is_held() -> sa.ColumnElement[bool]:
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     return holdings.c.expires_at.is_(None) | (holdings.c.expires_at > now)

@@ -14,6 +14,7 @@ from edgeproxy.accounts import customers
 from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.database.database import Database
+from edgeproxy.ledger import places
 from edgeproxy.quotas import holdings
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
 from tests.support.collector_fixtures import StartCollector
@@ -138,6 +139,7 @@ def test_who_is_erased_has_none(database: str) -> None:
                 left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
                 assert left == {None, "bob@example.com"}
                 assert [await holdings.used(connection, name, "seats") for name in ("acme", "bolt")] == [0, 1]
+                assert await places.customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, "it is billed still"
         finally:
             await opened.close()
 

@@ -28,13 +28,22 @@ KEY, LIVE_KEY = {"STRIPE_SECRET_KEY": "sk_test_sandbox"}, {"STRIPE_SECRET_KEY": 
 TIERS: dict[str, Any] = {name: {} for name in ("basic", "free", "standard", "enterprise")}
 
 
-def settings(folder: Path, database: str, stripe: str, *, live: bool = False, **billing: Any) -> Settings:
-    """What a collector has that charges all customers at this Stripe."""
+def settings(
+    folder: Path,
+    database: str,
+    stripe: str,
+    *,
+    live: bool = False,
+    meters: Mapping[str, Any] | None = None,
+    **billing: Any,
+) -> Settings:
+    """What a collector has that charges all customers at this Stripe; without `meters`, all are sums."""
     way = {"base": stripe, "live": live}
     said = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "stripe": way, **billing}
     file = folder / "collector.yaml"
     tokens = [{"sha256": "a" * 64, "role": "edge"}]
-    file.write_text(yaml.safe_dump({"tokens": tokens, "database": database, "tiers": TIERS, "billing": said}))
+    written = {"tokens": tokens, "database": database, "tiers": TIERS, "billing": said}
+    file.write_text(yaml.safe_dump(written if meters is None else {**written, "meters": meters}))
     return load_collector(file, os.environ)
 
 

@@ -1,0 +1,24 @@
+"""From when to when places were held, as that is billed; and when credit notes are tried again."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0022"
+down_revision = "0021"
+
+WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "past_holdings",
+        sa.Column("id", WHOLE, primary_key=True, autoincrement=True),
+        sa.Column("customer", sa.Text, nullable=False),
+        sa.Column("meter", sa.Text, nullable=False),
+        sa.Column("taken_at", WHOLE, nullable=False),
+        sa.Column("ended_at", WHOLE, nullable=False),
+        sqlite_strict=True,
+    )
+    op.create_index("past_holdings_ended_at", "past_holdings", ["customer", "meter", "ended_at"])
+    op.add_column("credit_notes", sa.Column("failures", WHOLE, nullable=False, server_default="0"))
+    op.add_column("credit_notes", sa.Column("try_at", WHOLE, nullable=False, server_default="0"))

@@ -253,7 +253,15 @@ def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fau
         yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
     for version, plan in plans.items():
         for name, price in plan.meters.items():
-            aggregate = written.meters[name].aggregate if name in written.meters else "sum"
+            if name not in written.meters and "meters" in written.model_fields_set:
+                hint = suggestion(name, written.meters, "define it in meters, or name another one in the plan")
+                yield Fault(("billing", "plans"), f"has {version}, whose meter {name} is not there", hint)
+            meter = written.meters.get(name)
+            aggregate = "sum" if meter is None else meter.aggregate
+            is_billed = price.price is not None or price.tiers
+            if is_billed and aggregate == "sum" and meter is not None and meter.count == "holdings":
+                what = f"has {version}, with a price of {name}, which are places that nobody adds up"
+                yield Fault(("billing", "plans"), what, f"write aggregate: max or average beside the count of {name}")
             if price.by is not None and aggregate not in ADDABLE:
                 by = price.by.dimension
                 what = f"has {version}, with prices of {name} by {by}, whose {aggregate} does not add up"

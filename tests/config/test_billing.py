@@ -49,6 +49,18 @@ def test_plans_have_a_tier_that_is_there_where_tiers_are_known(tmp_path: Path) -
         load(tmp_path, {}, tiers={"gold": {}})
 
 
+def test_plans_have_meters_that_are_there_and_come_to_something(tmp_path: Path) -> None:
+    assert load(tmp_path, {}).plans, "who names no meters leaves them to edges"
+    for meters, wrong in (
+        ({"call": {"count": "events"}}, r"has basic@1, whose meter calls is not there, did you mean call\?"),
+        ({"calls": {"count": "holdings"}}, "has basic@1, with a price of calls, which are places that nobody adds up"),
+    ):
+        with pytest.raises(ConfigErrors, match=f"billing.plans: {wrong}"):
+            load(tmp_path, {}, meters=meters)
+    places = {"calls": {"count": "holdings", "aggregate": "average"}}
+    assert load(tmp_path, {}, meters=places).meters["calls"].aggregate == "average"
+
+
 BY_MODEL = "included: 10, price: '1', by: {dimension: model, prices: {m1: '2'}}"
 
 

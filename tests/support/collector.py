@@ -52,6 +52,11 @@ def verified(collector: "Collector") -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+PLANS = str(ROOT / "config/plans.yaml")
+SOLD = {name: {"count": "events"} for name in ("llm_tokens", "agent_executions", "api_calls", "storage_gb", "seats")}
+"""The meters of these plans."""
+
+
 class Collector:
     """A collector on a database. It can be ended, or killed, and started again on what is there."""
 
@@ -76,7 +81,7 @@ class Collector:
             ],
             "tiers": {name: {} for name in ("basic", "free", "standard", "enterprise")},
             # What is sold names tiers: those that tests bring along are others.
-            **({} if "tiers" in settings else {"billing": {"plans": str(ROOT / "config/plans.yaml"), "credits": {}}}),
+            **({} if "tiers" in settings else {"billing": {"plans": PLANS, "credits": {}}}),
             "customers": {name: {"tier": "basic"} for name in ("acme", "bolt", "bound")},
             "retention": {"minutes": "forever"},  # Tests ask for minutes of any time.
             **settings,
@@ -99,8 +104,11 @@ class Collector:
         return self.process
 
     def write(self) -> None:
-        """Write its configuration."""
-        self.file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        """Write its configuration, which has the meters of the plans where these are sold."""
+        said = self.settings
+        if "meters" in said and said.get("billing", {}).get("plans") == PLANS:
+            said = {**said, "meters": {**SOLD, **said["meters"]}}
+        self.file.write_text(yaml.safe_dump(said, sort_keys=False))
 
     def ready(self) -> bool:
         """Whether `/readyz` says so."""

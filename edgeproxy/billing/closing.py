@@ -237,10 +237,13 @@ class Closing:
 
     async def _credit(self, now: float) -> bool:
         """Make the credit notes that somebody asked for."""
+        columns = credit_notes.c
         async with self._database.reading() as connection:
-            asked = sa.select(credit_notes).where(credit_notes.c.state == "asked").limit(PAGE)
-            notes = (await connection.execute(asked)).all()
+            asked = sa.select(credit_notes).where(columns.state == "asked", columns.try_at <= now)
+            notes = (await connection.execute(asked.order_by(columns.id).limit(PAGE))).all()
         for note in notes:
+            if now < self._denied_until:
+                break
             async with self._database.reading() as connection:
                 row = await invoices.find(connection, note.invoice)
             values: dict[str, Any]
@@ -248,13 +251,15 @@ class Closing:
                 there = await self._collection.credit(note, row)
                 values = {"state": "made", "stripe_id": there["id"], "error": None}
             except StripeFailure as failure:
-                values = {"error": str(failure)}
+                if self._is_denied(failure, now):
+                    break
+                values = {"error": str(failure), **_later(note, now)}
                 if failure.outcome is Outcome.REFUSED:
                     values["state"] = "refused"
                 elif failure.outcome in (Outcome.FAILED, Outcome.REUSED):
                     values["tries"] = note.tries + 1
             async with self._database.writing() as connection:
-                await connection.execute(sa.update(credit_notes).where(credit_notes.c.id == note.id).values(**values))
+                await connection.execute(sa.update(credit_notes).where(columns.id == note.id).values(**values))
         return False
 
     async def _each(self, rows: list[Any], do: Callable[[Any], Any], now: float) -> None:
@@ -290,9 +295,7 @@ class Closing:
 
     async def _put_off(self, row: Any, failure: StripeFailure, now: float) -> None:
         """Put an invoice off after a call that failed, or hold it where another try would be refused too."""
-        if failure.outcome is Outcome.DENIED:
-            self._denied_until = now + DENIED_SECONDS
-            self._seldom.error("Stripe takes no calls with this key", str(failure))
+        if self._is_denied(failure, now):
             return
         async with self._database.writing() as connection:
             if not await _is_as_it_was(connection, row):
@@ -305,6 +308,14 @@ class Closing:
             await invoices.update(connection, row.id, **_later(row, now, pauses), error=str(failure), **again)
         if not isinstance(failure, NotYet):
             self._seldom.error("a call of Stripe failed, and is tried again", str(failure), invoice=row.id)
+
+    def _is_denied(self, failure: StripeFailure, now: float) -> bool:
+        """Whether Stripe takes no calls with this key; then none is made for a while."""
+        if failure.outcome is not Outcome.DENIED:
+            return False
+        self._denied_until = now + DENIED_SECONDS
+        self._seldom.error("Stripe takes no calls with this key", str(failure))
+        return True
 
     async def _failed(self, row: Any, fault: Exception, now: float) -> None:
         """Put an invoice off that nobody foresaw would fail, and tell people; the others go on."""
@@ -359,6 +370,6 @@ async def _is_as_it_was(connection: Any, row: Any) -> bool:
 
 
 def _later(row: Any, now: float, pauses: Sequence[int] = RETRY_SECONDS) -> dict[str, Any]:
-    """When an invoice is tried again that has failed once more."""
+    """When an invoice, or a credit note, is tried again that has failed once more."""
     failures = row.failures + 1
     return {"failures": failures, "try_at": int(now) + pauses[min(failures, len(pauses)) - 1]}

@@ -15,6 +15,7 @@ from edgeproxy.billing.closing import Closing
 from edgeproxy.billing.invoices import InvoiceTold
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 from edgeproxy.database.alert_tables import alerts
+from edgeproxy.database.billing_tables import credit_notes
 from edgeproxy.database.billing_tables import invoices as table
 from edgeproxy.database.schema import rollup
 from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
@@ -498,5 +499,40 @@ def test_what_a_person_decides_during_a_call_is_not_undone_by_what_becomes_of_it
             decided.append(void)
             await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 5)
             assert (await told(of, "torn"))["2027-01-01 period"]["state"] == "void"
+
+    asyncio.run(work())
+
+
+def test_a_credit_note_that_fails_is_tried_later_and_none_with_a_key_that_stripe_denies(
+    stripe_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    outcomes = [Outcome.BUSY, Outcome.DENIED]
+    asked: list[int] = []
+
+    class Failing(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name == "v1.credit_notes.create":
+                asked.append(params["amount"])
+                if outcomes:
+                    raise StripeFailure(outcomes.pop(0), "no")
+            return await super().call(name, *ids, key=key, **params)
+
+    async def work() -> None:
+        async with sold(tmp_path, url(tmp_path), stripe_sandbox.url, Failing) as (of, closing):
+            await of.customer("noted", "standard", now=JANUARY)
+            await run(closing, JANUARY + 60)
+            invoice = (await told(of, "noted"))["2027-01-01 start"]["id"]
+            async with of.database.writing() as connection:
+                note = {"invoice": invoice, "why": "sorry", "state": "asked", "tries": 0, "created_at": 0}
+                rows = [{**note, "id": f"note-{amount}", "amount": amount} for amount in (1, 2)]
+                await connection.execute(sa.insert(credit_notes), rows)
+            await run(closing, JANUARY + 70)
+            assert asked == [1, 2], "the first is busy, and then the key is denied"
+            await run(closing, JANUARY + 71, JANUARY + 129)
+            assert asked == [1, 2]
+            await run(closing, JANUARY + 130, JANUARY + 131)
+            assert asked == [1, 2, 1, 2]
+            async with of.database.reading() as connection:
+                assert set((await connection.execute(sa.select(credit_notes.c.state))).scalars()) == {"made"}
 
     asyncio.run(work())

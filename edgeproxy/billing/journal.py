@@ -266,7 +266,7 @@ async def entries_of(connection: AsyncConnection, seqs: Sequence[int]) -> list[E
 
 async def verify(connection: AsyncConnection) -> int:
     """Return how many transactions there are, if they are a chain and balance, and what each grant and each customer
-    has is the sum of their entries; raises Tampered.
+    has, and ever had to spend, is the sum of their entries; raises Tampered.
     """
     head = (await connection.execute(sa.select(credit_head))).one()
     entries, transactions = credit_entries.c, credit_transactions.c
@@ -284,8 +284,14 @@ async def verify(connection: AsyncConnection) -> int:
         last = f"credit transactions {books.seq + 1} to {head.seq} were taken out"
         raise Tampered(last if head.seq > books.seq else f"the head of the journal was changed: it says {head.seq}")
     rests = {row.id: row.rest for row in await connection.execute(sa.select(credit_grants))}
-    balances = {row.customer: row.balance for row in await connection.execute(sa.select(credit_balances))}
-    for what, there, booked in (("grant", rests, books.rests), ("balance of", balances, books.balances)):
+    of_customers = (await connection.execute(sa.select(credit_balances))).all()
+    balances = {row.customer: row.balance for row in of_customers}
+    granted = {row.customer: row.granted for row in of_customers}
+    for what, there, booked in (
+        ("grant", rests, books.rests),
+        ("balance of", balances, books.balances),
+        ("sum of all credits of", granted, books.granted),
+    ):
         for name in sorted({*there, *booked}):
             if there.get(name, 0) != booked.get(name, 0):
                 raise Tampered(f"the {what} {name} is {there.get(name)}, and its entries come to {booked.get(name, 0)}")
@@ -299,6 +305,7 @@ class _Books:
         self.seq, self.hash = 0, FIRST_HASH
         self.rests: dict[str, int] = {}
         self.balances: dict[str, int] = {}
+        self.granted: dict[str, int] = {}
         self._row: Any = None
         self._entries: list[Entry] = []
 
@@ -324,6 +331,8 @@ class _Books:
             raise Tampered(f"credit transaction {row.seq} does not balance")
         self.seq, self.hash = row.seq, row.hash
         self.balances[row.customer] = self.balances.get(row.customer, 0) + row.amount
+        if row.kind != "consumption":
+            self.granted[row.customer] = self.granted.get(row.customer, 0) + row.amount
         for entry in entries:
             if entry.grant:
                 self.rests[entry.grant] = self.rests.get(entry.grant, 0) - entry.amount

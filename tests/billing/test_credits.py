@@ -174,6 +174,7 @@ TAMPERING = [
     (sa.delete(credit_transactions).where(~ONE), "transactions 2 to 3 were taken out"),
     (sa.update(credit_head).values(seq=2), "the head of the journal was changed: it says 2"),
     (sa.update(credit_grants).where(credit_grants.c.id == "cs_1").values(rest=9), "the grant cs_1 is 9, and its"),
+    (sa.update(credit_balances).values(granted=1), f"the sum of all credits of {ACME} is 1, and its entries come to"),
     (sa.delete(credit_balances), f"the balance of {ACME} is None, and its entries come to"),
 ]
 

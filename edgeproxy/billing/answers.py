@@ -1,4 +1,8 @@
-"""How the API of billing answers: counted here, and added up by all collectors in the database, hour by hour."""
+"""How the API of billing answers: counted here, and added up by all collectors in the database, hour by hour.
+
+Counted is what those who may ask were answered, and every error of ours. What was refused, and what anybody may ask, is
+not: else whoever asks that often enough makes the share of errors small.
+"""
 
 from collections import Counter
 
@@ -9,7 +13,7 @@ from edgeproxy.database.database import Database, insert_new
 from edgeproxy.database.delivery_tables import billing_answers
 from edgeproxy.database.schema import HOUR
 
-ERROR = 500
+REFUSED, ERROR = 400, 500
 columns = billing_answers.c
 
 
@@ -20,8 +24,10 @@ class Answers:
         self._requests: Counter[int] = Counter()
         self._errors: Counter[int] = Counter()
 
-    def heard(self, status: int, now: float) -> None:
-        """Count an answer."""
+    def heard(self, status: int, now: float, *, is_known: bool) -> None:
+        """Count an answer to somebody who `is_known`, or is not."""
+        if (status < REFUSED and not is_known) or REFUSED <= status < ERROR:
+            return
         hour = int(now) // HOUR * HOUR
         self._requests[hour] += 1
         self._errors[hour] += status >= ERROR

@@ -234,7 +234,7 @@ class Service:
         told = await handler(request)
         if self.billing_message is not None:
             told.headers["X-Billing"] = self.billing_message
-        self.answers.heard(told.status, time.time())
+        self.answers.heard(told.status, time.time(), is_known=request[CALLER].actor != UNKNOWN_ACTOR)
         self._metrics.billing_answered(told.status, time.monotonic() - began)
         return told
 

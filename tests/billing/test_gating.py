@@ -73,7 +73,7 @@ async def good(of: Database) -> None:
         await raise_once(connection, unpaid(8, NOW - HOUR))
     answers = Answers()
     for n in range(2000):
-        answers.heard(500 if not n else 200, NOW)
+        answers.heard(500 if not n else 200, NOW, is_known=True)
     await answers.write(of)
 
 
@@ -176,16 +176,16 @@ def test_answers_of_several_collectors_are_added_up(database: str) -> None:
     async def play() -> None:
         async with opened(database) as of:
             one, other = Answers(), Answers()
-            for status in (200, 404, 500, 503):
-                one.heard(status, NOW)
-                other.heard(status, NOW + HOUR)
+            for status in (200, 303, 401, 404, 429, 500, 503):
+                one.heard(status, NOW, is_known=True)
+                other.heard(status, NOW + HOUR, is_known=False)
             await asyncio.gather(one.write(of), other.write(of))
             await one.write(of)
-            one.heard(200, NOW)
+            one.heard(200, NOW, is_known=True)
             await one.write(of)
             async with of.reading() as connection:
-                assert await since(connection, NOW) == (9, 4)
-                assert await since(connection, NOW + HOUR) == (4, 2)
+                assert await since(connection, NOW) == (7, 4), "what is refused, or for anybody, hides no errors"
+                assert await since(connection, NOW + HOUR) == (2, 2)
                 assert await since(connection, NOW + 2 * HOUR) == (0, 0)
 
     asyncio.run(play())

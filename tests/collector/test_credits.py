@@ -132,7 +132,7 @@ def test_statements_as_json_csv_and_pdf(collector: Collector) -> None:
         "Closing balance",
     ]
     assert payer.get(f"statements/{month}.pdf").body.startswith(b"%PDF-")
-    for wrong in ("2027-13", "2027-1", f"{month}.xls", "x"):
+    for wrong in ("2027-13", "2027-1", f"{month}.xls", f"{month}.", "x"):
         assert payer.get(f"statements/{wrong}").status == 404
 
 

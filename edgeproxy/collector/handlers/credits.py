@@ -83,9 +83,10 @@ class CreditHandlers(BillingHandlers):
     async def statement(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """Tell a month, as JSON, or by the end of its name as CSV or PDF."""
         whose = self._whose(call)
-        name, _, form = call.path("month").partition(".")
+        said = call.path("month")
+        name, _, form = said.partition(".")
         try:
-            month = statements.read_month(name)
+            month = statements.read_month(name if form else said)
         except ValueError as no:
             raise Refused(404, str(no)) from None
         async with self._database.reading(whole=True) as connection:

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from edgeproxy import log
 from edgeproxy.database.database import LOST, Database, reason
-from edgeproxy.database.single_runner import alone
+from edgeproxy.database.single_runner import Lock, LockLost, taken
+from edgeproxy.tasks import Tasks
 
 
 async def guarded(seldom: log.Seldom, failed: str, work: Awaitable[object], *expected: type[Exception]) -> bool:
@@ -38,7 +39,31 @@ async def repeat(
 
 
 async def do_alone(database: Database, name: str, work: Callable[[], Awaitable[object]]) -> None:
-    """Do `work` unless another collector does the job of this name now, see `alone`."""
-    async with alone(database, name) as is_ours:
-        if is_ours:
+    """Do `work` unless another collector does the job of this name now. Where the lock of it is lost meanwhile, it is
+    cancelled, and LockLost raised.
+    """
+    async with taken(database, name) as lock:
+        if lock.is_ours:
+            await _do_while(lock, name, work)
+
+
+async def _do_while(lock: Lock, name: str, work: Callable[[], Awaitable[object]]) -> None:
+    failed: list[Exception] = []
+
+    async def do() -> None:
+        try:
             await work()
+        except Exception as failure:
+            failed.append(failure)
+
+    tasks = Tasks()
+    done, lost = tasks.start(name, do()), tasks.start(f"the lock of {name}", lock.lost())
+    try:
+        await asyncio.wait((done, lost), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        is_lost = not done.done()
+        await tasks.cancel()
+    if is_lost:
+        raise LockLost(f"the lock of {name} is lost: {lost.result()}")
+    if failed:
+        raise failed[0]

@@ -7,9 +7,12 @@ import signal
 from multiprocessing.connection import Connection
 
 import pytest
+import sqlalchemy as sa
 
 from edgeproxy.database.database import Database
-from edgeproxy.database.single_runner import alone
+from edgeproxy.database.periodic import do_alone
+from edgeproxy.database.single_runner import LockLost, alone
+from tests.support.postgresql import Postgresql
 from tests.support.waiting import STEP
 
 FORK = multiprocessing.get_context("fork")
@@ -56,6 +59,30 @@ def test_a_job_is_one_collector_s_at_a_time_and_goes_with_its_process(database: 
                     raise ZeroDivisionError
             async with alone(other, "job") as mine:
                 assert mine, "it was given back"
+        finally:
+            await one.close()
+            await other.close()
+
+    asyncio.run(run())
+
+
+def test_who_loses_the_lock_with_the_server_stops(postgresql: Postgresql) -> None:
+    async def run() -> None:
+        url = postgresql.database()
+        one, other = Database(url), Database(url)
+        ours = "locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+
+        async def loses_it() -> None:
+            async with other.reading() as connection:
+                await connection.execute(sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {ours}"))
+            await asyncio.Event().wait()
+
+        try:
+            async with asyncio.timeout(60):
+                with pytest.raises(LockLost, match="the lock of job is lost: "):
+                    await do_alone(one, "job", loses_it)
+            async with alone(other, "job") as mine:
+                assert mine
         finally:
             await one.close()
             await other.close()

@@ -1,23 +1,28 @@
 """What Stripe has moved is held against the journal (reconciliation D), a day at a time, to the cent.
 
+Which invoice a charge pays is read from the list of payments of invoices, and whose invoice that is from our rows: so
+Stripe is not asked of each charge, of which there are most on the 1st. One of which it does not say what it is for is a
+difference by itself, under its own id, and keeps nothing else from being compared.
+
 Both are asked by what it is: a purchase, a payment or a refund of an invoice, a refund, a dispute. So it does not
 matter when a webhook came: what Stripe moved in the day is looked for in the journal, and what the journal booked in
 the day is looked for at Stripe.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy import log
 from edgeproxy.billing import reconciliations
 from edgeproxy.billing.collection.invoice_items import OURS
 from edgeproxy.billing.drift import Drift, Level, Row
 from edgeproxy.billing.postings import CENT
 from edgeproxy.billing.purchases import CUSTOMER, REFUND, id_of
 from edgeproxy.billing.rating import Span
-from edgeproxy.billing.stripe import Stripe, StripeFailure
+from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 from edgeproxy.database.billing_tables import invoices
 from edgeproxy.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.database.database import Database
@@ -27,8 +32,10 @@ SETTLED_SECONDS = 2 * HOUR
 """Seconds after the end of a day at which it is compared: events that were lost have come by then."""
 DAYS_MAX = 35
 """Days that are made up for at most."""
+ASKED_SECONDS = DAY
+"""Seconds before a charge in which its invoice asked for it, mostly; others are looked up one by one."""
 
-What = Literal["purchase", "refund", "invoice", "invoice refund"]
+What = Literal["purchase", "refund", "invoice", "invoice refund", "unclear"]
 
 
 class Subject(NamedTuple):
@@ -37,7 +44,7 @@ class Subject(NamedTuple):
     what: What
     id: str
     """Of a purchase the payment intent; of a refund our id, or that of a refund or dispute which began at Stripe; of an
-    invoice Stripe's id.
+    invoice Stripe's id; of what is unclear that of the charge, refund or dispute.
     """
 
 
@@ -89,7 +96,7 @@ async def days(database: Database, stripe: Stripe, now: float) -> int:
 
 async def with_journal(database: Database, stripe: Stripe, span: Span, now: float) -> tuple[Drift, Level]:
     """Hold a time of Stripe's payments against the journal; raises StripeFailure, and nothing is kept then."""
-    at_stripe = AtStripe(stripe)
+    at_stripe = AtStripe(stripe, database)
     moved = await at_stripe.within(span)
     async with database.reading(whole=True) as connection:
         booked = await _booked_within(connection, span)
@@ -108,8 +115,14 @@ async def with_journal(database: Database, stripe: Stripe, span: Span, now: floa
 class AtStripe:
     """What Stripe has moved. All raise StripeFailure."""
 
-    def __init__(self, stripe: Stripe) -> None:
+    def __init__(self, stripe: Stripe, database: Database) -> None:
         self._stripe = stripe
+        self._database = database
+        self._invoices: dict[str, str] = {}
+        """Of payment intents the invoices that they pay, as far as is known."""
+        self._ours: set[str] = set()
+        """Those of these invoices that are ours by our rows."""
+        self._moved: dict[Subject, int] = {}
         self._paid: dict[str, Subject | None] = {}
         """By payment intent what it pays; None: nothing of ours."""
         self._intents: dict[Subject, str] = {}
@@ -117,28 +130,59 @@ class AtStripe:
 
     async def within(self, span: Span) -> dict[Subject, int]:
         """Return what was moved in a time."""
+        await self._learn(Span(span.start - ASKED_SECONDS, span.end))
         created = {"gte": span.start, "lt": span.end}
-        book: dict[Subject, int] = {}
         for charge in await self._stripe.every("v1.charges.list", created=created):
             if is_paid(charge):
-                _add(book, await self._pays(charge), charge["amount_captured"])
+                await self._add(self._pays, charge, charge["amount_captured"])
         for refund in await self._stripe.every("v1.refunds.list", created=created):
             if refund["status"] == "succeeded":
-                _add(book, await self._takes_back(refund), -refund["amount"])
+                await self._add(self._takes_back, refund, -refund["amount"])
         adjusted: Any = {"created": created, "type": "adjustment", "expand": ["data.source"]}
         for moved in await self._stripe.every("v1.balance_transactions.list", **adjusted):
             source = moved.get("source")
             if isinstance(source, Mapping) and source.get("object") == "dispute":
-                _add(book, await self._takes_back(source), moved["amount"])
-        return book
+                await self._add(self._takes_back, source, moved["amount"])
+        return self._moved
+
+    async def _learn(self, asked: Span) -> None:
+        """Know which invoices are paid by what was asked for in a time, and which of them are ours."""
+        created = {"gte": asked.start, "lt": asked.end}
+        for one in await self._stripe.every("v1.invoice_payments.list", created=created):
+            intent, invoice = id_of((one.get("payment") or {}).get("payment_intent")), id_of(one["invoice"])
+            if intent is not None and invoice is not None:
+                self._invoices[intent] = invoice
+        ids = sorted(set(self._invoices.values()))
+        async with self._database.reading() as connection:
+            for at in range(0, len(ids), LOOKED_UP_MAX):
+                known = sa.select(invoices.c.stripe_id).where(invoices.c.stripe_id.in_(ids[at : at + LOOKED_UP_MAX]))
+                self._ours.update((await connection.execute(known)).scalars())
+
+    async def _add(
+        self, whose: Callable[[Mapping[str, Any]], Awaitable[Subject | None]], moved: Mapping[str, Any], cents: int
+    ) -> None:
+        """Count what was moved for what it is for; what Stripe refuses to tell of is unclear, each by itself."""
+        try:
+            subject = await whose(moved)
+        except StripeFailure as failure:
+            if failure.outcome is not Outcome.REFUSED:
+                raise
+            log.get().error("it is not known what a payment is for", payment=moved["id"], why=str(failure))
+            subject = Subject("unclear", moved["id"])
+        if subject is not None:
+            self._moved[subject] = self._moved.get(subject, 0) + cents
 
     async def ever(self, subject: Subject, intent: str | None) -> int:
         """Return all that was moved for a subject; `intent`: what a refund of ours goes back from."""
+        if subject.what == "unclear":
+            return self._moved[subject]
         try:
             return await self._ever(subject, self._intents.get(subject, intent))
         except StripeFailure as failure:
             if failure.code == MISSING:
                 return 0
+            if failure.outcome is Outcome.REFUSED:  # As far as it tells.
+                return self._moved.get(subject, 0)
             raise
 
     async def _ever(self, subject: Subject, intent: str | None) -> int:
@@ -193,25 +237,28 @@ class AtStripe:
         return self._paid[intent]
 
     async def _look_up(self, intent: str) -> Subject | None:
+        if intent in self._invoices:
+            return await self._of_invoice(self._invoices[intent])
         there = await self._stripe.call("v1.payment_intents.retrieve", intent)
         if CUSTOMER in (there.get("metadata") or {}):
             return Subject("purchase", intent)
         payment: Any = {"type": "payment_intent", "payment_intent": intent}
         for one in await self._stripe.every("v1.invoice_payments.list", payment=payment):
-            invoice = await self._stripe.call("v1.invoices.retrieve", id_of(one["invoice"]) or "")
-            if OURS in (invoice.get("metadata") or {}):
-                return Subject("invoice", invoice["id"])
+            if subject := await self._of_invoice(id_of(one["invoice"]) or ""):
+                return subject
         return None
+
+    async def _of_invoice(self, invoice: str) -> Subject | None:
+        if invoice not in self._ours:
+            there = await self._stripe.call("v1.invoices.retrieve", invoice)
+            if OURS not in (there.get("metadata") or {}):
+                return None
+        return Subject("invoice", invoice)
 
 
 def is_paid(charge: Mapping[str, Any]) -> bool:
     """Whether the money of a charge has come."""
     return bool(charge["status"] == "succeeded" and charge["captured"])
-
-
-def _add(book: dict[Subject, int], subject: Subject | None, cents: int) -> None:
-    if subject is not None:
-        book[subject] = book.get(subject, 0) + cents
 
 
 # ---- the journal

@@ -15,7 +15,7 @@ from edgeproxy.billing.postings import CENT
 from edgeproxy.billing.purchases import CUSTOMER
 from edgeproxy.billing.rating import Span
 from edgeproxy.billing.refunds import Refunds
-from edgeproxy.billing.stripe import Stripe
+from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 from edgeproxy.config.billing import Stripe as Settings
 from edgeproxy.database.billing_tables import invoices
 from edgeproxy.database.database import Database
@@ -136,6 +136,34 @@ def test_refunds_and_invoices_agree_by_what_they_are_of(database: str, own_sandb
         assert await compare(of, client) == [("acme", "invoice", 55, 0)]
 
     play(database, own_sandbox, work)
+
+
+def test_a_charge_that_stripe_tells_nothing_of_is_named_and_keeps_no_other_from_being_compared(
+    sqlite_database: str, own_sandbox: Sandbox
+) -> None:
+    async def work(of: Database, client: Stripe) -> None:
+        compare, call, asked = comparing(), client.call, []
+        assert await compare(of, client) == []
+        bad, good = await pay(client, 111, {}), await pay(client, 222, {CUSTOMER: ACME})
+        (charge,) = await client.every("v1.charges.list", payment_intent=bad)
+        await invoiced(of, client, 333)
+
+        async def refuses(name: str, /, *ids: str, **more: Any) -> dict[str, Any]:
+            asked.append((name, *ids))
+            if ids == (bad,):
+                raise StripeFailure(Outcome.REFUSED, "there is a fault in it")
+            return await call(name, *ids, **more)
+
+        client.call = refuses  # type: ignore[method-assign]
+        found = await compare(of, client)
+        wanted = {(charge["id"], "unclear", 0, 111), (good, "purchase", 0, 222)}
+        assert {row for row in found if row[1] != "invoice"} == wanted
+        (there,) = [row[0] for row in found if row[1] == "invoice"]
+        assert asked.count(("v1.invoices.retrieve", there)) == 1, (
+            "what it pays is known, and is asked for as it differs"
+        )
+
+    play(sqlite_database, own_sandbox, work)
 
 
 def test_each_day_is_compared_once(sqlite_database: str, own_sandbox: Sandbox) -> None:

@@ -1,4 +1,4 @@
-"""The month of `test_month.py` under `collection: meters`: the same invoices, to the cent."""
+"""The month of `test_month.py` in both modes, by meters and by items: the same invoices, to the cent."""
 
 import asyncio
 import random
@@ -17,6 +17,8 @@ from tests.billing.test_month import FAULTS, FEBRUARY, FREEZE, JANUARY, PATIENCE
 from tests.support.era import Era, era
 from tests.support.stripe_sandbox import Sandbox
 from tests.support.tables_ready import put_tables
+
+MODES = ("meters", "invoice_items")
 
 
 async def left(of: Era, wanted: int) -> bool:
@@ -43,32 +45,44 @@ async def by_its_meters(client: Any) -> Counter[str]:
     return found
 
 
-@pytest.mark.parametrize("customers", [6, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
-def test_a_month_by_meters_comes_to_what_the_second_rater_says(
+@pytest.mark.parametrize("customers", [4, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+def test_a_month_comes_to_the_same_by_meters_and_by_items_and_to_what_the_second_rater_says(
     own_sandbox: Sandbox, tmp_path: Path, seed: int, customers: int
 ) -> None:
+    """So many customers, each twice: once in each mode."""
     chance = random.Random(seed)
     payers = [Payer(f"payer-{customers}-{number}", chance) for number in range(customers)]
     faults = [{"kind": kind, "probability": 0.02, "method": "POST", "path": "/v1/"} for kind in FAULTS]
     began = monotonic()
 
+    async def begin(of: Era, mode: str) -> None:
+        by_meters = of.of.known
+        assert by_meters.billing is not None
+        of.of.known = by_meters.model_copy(
+            update={"billing": by_meters.billing.model_copy(update={"collection": mode})}
+        )
+        for payer in payers:
+            await of.of.customer(f"{payer.name}-{mode}", payer.plan.partition("@")[0], now=JANUARY)
+            for at, used in payer.sent:
+                await of.of.use(f"{payer.name}-{mode}", used, at=at)
+        of.of.known = by_meters
+
     async def work() -> None:
         where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
         async with era(tmp_path, where, own_sandbox, JANUARY) as of:
             await asyncio.to_thread(own_sandbox.faults, *faults, seed=seed)
-            for payer in payers:
-                await of.of.customer(payer.name, payer.plan.partition("@")[0], now=JANUARY)
-                for at, used in payer.sent:
-                    await of.of.use(payer.name, used, at=at)
+            for mode in MODES:
+                await begin(of, mode)
             await of.turns(3)
             for payer in sorted((one for one in payers if one.to), key=lambda one: one.changes_at):
                 await of.to(payer.changes_at)
-                await of.of.change(payer.name, payer.to or "", now=payer.changes_at)
+                for mode in MODES:
+                    await of.of.change(f"{payer.name}-{mode}", payer.to or "", now=payer.changes_at)
                 await of.turns(3)
             await of.to(FEBRUARY + 5)
             await of.turns(6)
             await of.to(FEBRUARY + FREEZE)
-            while await left(of, sum(3 if payer.to else 2 for payer in payers)):
+            while await left(of, sum(3 if payer.to else 2 for payer in payers) * len(MODES)):
                 assert monotonic() - began < PATIENCE
                 await of.turns(1, 601)
 
@@ -78,7 +92,8 @@ def test_a_month_by_meters_comes_to_what_the_second_rater_says(
         own_sandbox.faults()
     found = own_sandbox.run(charged)
     for payer in payers:
-        assert found.get(payer.name, Counter()) == payer.expected(), payer.name
+        both = [found.get(f"{payer.name}-{mode}", Counter()) for mode in MODES]
+        assert both == [payer.expected()] * len(MODES), payer.name
     by_stripe = own_sandbox.run(by_its_meters)
     for payer in payers:
         plans = [payer.plan, payer.to] if payer.to else [payer.plan]
@@ -90,5 +105,6 @@ def test_a_month_by_meters_comes_to_what_the_second_rater_says(
                 PLANS[plans[number]], {meter: {"": used} for meter, used in payer.sent[number][1].items()}
             ).values()
         )
-        assert by_stripe.get(payer.name, 0) == wanted, f"{payer.name}: usage is charged by what Stripe has counted"
+        usage = [by_stripe.get(f"{payer.name}-{mode}", 0) for mode in MODES]
+        assert usage == [wanted, 0], f"{payer.name}: usage is charged by what Stripe has counted"
     print(f"{customers} customers, {sum(map(Counter.total, found.values()))} invoices: {monotonic() - began:.0f} s")

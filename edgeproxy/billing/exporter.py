@@ -90,7 +90,6 @@ class Exporter:
         self._luck = luck
         self._counted = counted
         """Is told what comes of each event that is sent."""
-        self._calls = asyncio.Semaphore(CALLS_AT_ONCE_MAX)
         self._beat_at = 0.0
         self._recheck: Span | None = None
         self._is_broken_off = False
@@ -143,9 +142,17 @@ class Exporter:
         self._is_broken_off = bool(chains)
         if not chains:
             return 0
-        settled = await asyncio.gather(*(self._chain(chain) for chain in chains))
-        outcomes = [one for chain in settled for one, _ in chain]
-        alerts = {alert.key: alert for chain in settled for _, alert in chain if alert is not None}
+        settled: list[tuple[Outcome, Alert | None]] = []
+        left = iter(chains)
+
+        async def send_some() -> None:
+            for chain in left:
+                settled.extend(await self._chain(chain))
+
+        # So many that take the next chain, and no semaphore: that looks at all who wait each time that one ends.
+        await asyncio.gather(*(send_some() for _ in chains[:CALLS_AT_ONCE_MAX]))
+        outcomes = [one for one, _ in settled]
+        alerts = {alert.key: alert for _, alert in settled if alert is not None}
         async with self._database.writing() as connection:
             ms = int(self._clock() * 1000)
             await outbox_rows.settle(connection, outcomes, ms)
@@ -178,8 +185,7 @@ class Exporter:
         goes_on = True
         for row in chain:
             if goes_on:
-                async with self._calls:
-                    outcome, alert = await self._send(row)
+                outcome, alert = await self._send(row)
                 done.append((outcome, alert))
                 goes_on = outcome.state in (State.ACCEPTED, State.CONFIRMED)
             else:

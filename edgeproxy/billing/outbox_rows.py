@@ -12,7 +12,7 @@ from edgeproxy.billing.outbox import SETTLED, TRIED_SECONDS, State, dated, ident
 from edgeproxy.billing.rating import Span
 from edgeproxy.database.delivery_tables import billing_outbox
 
-ROUND_ROWS_MAX = 1000
+ROUND_ROWS_MAX = 2000
 """Rows that are taken at once."""
 CHAIN_ROWS_MAX = 5
 """Rows of one customer among these: they are sent one after the other."""
@@ -128,34 +128,47 @@ async def take(connection: AsyncConnection, now: int, most: int = ROUND_ROWS_MAX
     tried = (columns.state == State.READY) | (columns.first_sent > now - TRIED_SECONDS * 1000)
     waiting = columns.state.in_([State.READY, State.UNKNOWN]) & tried
     resting = sa.select(columns.customer).where(waiting, columns.due > now, columns.attempts > 0)
-    wanted = sa.select(*FIELDS).where(waiting, columns.due <= now, columns.customer.not_in(resting))
+    # Many are looked at and few are sent, so only what is chosen is read as a whole.
+    wanted = sa.select(*(columns[name] for name in _Place._fields))
+    wanted = wanted.where(waiting, columns.due <= now, columns.customer.not_in(resting))
     first = wanted.order_by(columns.due).limit(ROUND_ROWS_MAX * CHAIN_ROWS_MAX).with_for_update()
-    found = (await connection.execute(first)).all()
-    rows = sorted((row_of(one) for one in found), key=lambda row: (row.customer, row.slice, row.revision, row.meter))
-    chains = [_first_revisions(some)[:CHAIN_ROWS_MAX] for _, some in groupby(rows, lambda row: row.customer)]
+    places = sorted(_Place._make(row) for row in await connection.execute(first))
+    chains = [_first_revisions(some)[:CHAIN_ROWS_MAX] for _, some in groupby(places, lambda place: place.customer)]
     # The first row of each customer before the second of any: those of one wait for each other.
     deep = sorted((place, number) for number, chain in enumerate(chains) for place in range(len(chain)))
     wide = deep[: min(most, ROUND_ROWS_MAX)]
     counts = Counter(number for _, number in wide)
-    taken = [chain[: counts[number]] for number, chain in enumerate(chains) if counts[number]]
-    if not taken:
+    chosen = [[place.identifier for place in chain[: counts[number]]] for number, chain in enumerate(chains)]
+    these = columns.identifier.in_([identifier for chain in chosen for identifier in chain])
+    if not wide:
         return []
+    rows = {row.identifier: row for row in map(row_of, await connection.execute(sa.select(*FIELDS).where(these)))}
     mark = (
         sa.update(billing_outbox)
-        .where(*_bound(), (columns.state == State.READY) | (columns.state == State.UNKNOWN))
+        .where(these)
         .values(
             state=State.SENDING,
             attempts=columns.attempts + 1,
             first_sent=sa.func.coalesce(columns.first_sent, now),
         )
     )
-    await connection.execute(mark, [_place(row) for chain in taken for row in chain])
-    return taken
+    await connection.execute(mark)
+    return [[rows[identifier] for identifier in chain] for chain in chosen if chain]
 
 
-def _first_revisions(rows: Iterable[Row]) -> list[Row]:
+class _Place(NamedTuple):
+    """What says when a row is sent: first its customer, then its order."""
+
+    customer: str
+    slice: int
+    revision: int
+    meter: str
+    identifier: str
+
+
+def _first_revisions(places: Iterable[_Place]) -> list[_Place]:
     """The first of these rows of each slice: the next one is sent once this one is settled."""
-    return list({(row.meter, row.slice): row for row in reversed(list(rows))}.values())[::-1]
+    return list({(place.meter, place.slice): place for place in reversed(list(places))}.values())[::-1]
 
 
 async def settle(connection: AsyncConnection, outcomes: Sequence[Outcome], now: int) -> None:

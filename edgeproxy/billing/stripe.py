@@ -11,9 +11,9 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 import aiohttp
 import orjson
@@ -35,6 +35,8 @@ which with a live key are beside the others."""
 METER_EVENTS = "/v1/billing/meter_events"
 CONNECTIONS_MAX = 512
 """Calls that may be under way: more than the exporter makes at once, so that others do not wait for it."""
+PLAIN = re.compile(r"[A-Za-z0-9_]*").fullmatch
+"""Whether a text is the same in a form."""
 LOGGERS = ("stripe", "aiohttp.client")
 
 
@@ -160,10 +162,11 @@ class Stripe:
         As `call`, without the package: that takes three times as long to make a request of so little, and an object of
         the answer, and there are up to a thousand a second.
         """
-        await asyncio.sleep(self.events_pace.wait(METER_EVENTS, asyncio.get_running_loop().time()))
+        if wait := self.events_pace.wait(METER_EVENTS, asyncio.get_running_loop().time()):
+            await asyncio.sleep(wait)
         headers = {**self._event_headers, "Idempotency-Key": key}
         try:
-            async with self._session.post(self._events_url, data=urlencode(fields), headers=headers) as answer:
+            async with self._session.post(self._events_url, data=form(fields), headers=headers) as answer:
                 status, body = answer.status, await answer.read()
             found = orjson.loads(body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -197,6 +200,20 @@ class Stripe:
             else:
                 return found
             found += page["data"]
+
+
+def form(fields: Mapping[str, str]) -> bytes:
+    """Fields as a form. Most of what meter events have is written as it is; to quote it takes twenty times as long."""
+    return "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in fields.items()).encode()
+
+
+def _quoted(text: str) -> str:
+    return text if PLAIN(text) else _quoted_anew(text)
+
+
+@lru_cache(maxsize=64)
+def _quoted_anew(text: str) -> str:
+    return quote_plus(text)
 
 
 def failure_of(error: "stripe.StripeError", sdk: Any) -> StripeFailure:

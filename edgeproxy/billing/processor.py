@@ -92,6 +92,7 @@ class Processor:
         self._applied = applied
         """Is told how many seconds after Stripe made it an event was applied."""
         self._at_once = asyncio.Semaphore(OBJECTS_AT_ONCE_MAX)
+        self._turn = asyncio.Lock()
         self._log = log.get()
 
     async def step(self) -> int:
@@ -146,11 +147,11 @@ class Processor:
         else:
             found = await self._stripe.fetch(subject.type, subject.id)
             values = {"state": State.APPLIED, "applied": now, "error": None}
-        async with self._database.writing() as connection:
+        # One at a time: an event that arrives waits for one that is applied, and not for all that could be.
+        async with self._turn, self._database.writing() as connection:
             if apply is not None:
                 await apply(connection, found)
-            done = sa.update(webhook_events).where(columns.id == sa.bindparam("event")).values(values)
-            await connection.execute(done, [{"event": event} for event in events])
+            await connection.execute(sa.update(webhook_events).where(columns.id.in_(events)).values(values))
 
     async def _put_off(self, events: Sequence[Any], why: str, *, is_absent: bool) -> None:
         """Try these again later; who has tried often enough is a dead letter, unless Stripe is merely away.
@@ -158,7 +159,7 @@ class Processor:
         Those whose time has not come were tried for another one's sake: it does not count for them.
         """
         now = self._clock()
-        async with self._database.writing() as connection:
+        async with self._turn, self._database.writing() as connection:
             for row in (row for row in events if row.due <= now * 1000):
                 is_dead = row.attempts >= len(PAUSES) and not is_absent
                 pause = PAUSES[min(row.attempts, len(PAUSES) - 1)]

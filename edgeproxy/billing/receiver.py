@@ -34,6 +34,10 @@ class State(StrEnum):
     """It could not be applied, and is not tried again until somebody says so."""
 
 
+Row = dict[str, Any]
+"""An event as it is kept, by column."""
+
+
 class Received(NamedTuple):
     """An event with its bytes, and the way that it came."""
 
@@ -46,9 +50,14 @@ async def keep(
     connection: AsyncConnection, some: Sequence[Received], payloads: Payloads, *, live: bool, now: int
 ) -> list[str]:
     """Keep events that are new; return the ids of these. `now`: Unix milliseconds."""
-    kept = []
-    for event, payload, source in sorted(some, key=lambda one: one.event.id):
-        row = {
+    rows = rows_of(some, payloads, live=live, now=now)
+    return await put(connection, rows, now)
+
+
+def rows_of(some: Sequence[Received], payloads: Payloads, *, live: bool, now: int) -> list[Row]:
+    """Make rows of events, each once: what takes time is done before there is a transaction."""
+    rows = {
+        event.id: {
             "id": event.id,
             "type": event.type,
             "object_type": event.object_type,
@@ -61,20 +70,29 @@ async def keep(
             "due": now,
             "payload": payloads.close(payload, event.id),
         }
-        made = insert_new(connection, webhook_events, "id").values(row).returning(columns.id)
-        if (await connection.execute(made)).first() is None:
-            continue
-        kept.append(event.id)
-        if row["state"] is State.OTHER_MODE:
-            alert = Alert(
-                key=f"billing-livemode-{now // 86_400_000}",
-                kind="billing_livemode",
-                severity="warn",
-                title=f"Stripe sends events of {'live' if event.livemode else 'test'} mode, which is not ours",
-                details={"event": event.id, "type": event.type},
-                at=now / 1000,
-            )
-            await raise_once(connection, alert)
+        for event, payload, source in some
+    }
+    return [rows[id] for id in sorted(rows)]
+
+
+async def put(connection: AsyncConnection, rows: Sequence[Row], now: int) -> list[str]:
+    """Keep those of these rows that are new; return their ids."""
+    if not rows:
+        return []
+    made = insert_new(connection, webhook_events, "id").returning(columns.id)
+    kept = list((await connection.execute(made, list(rows))).scalars())
+    new = set(kept)
+    foreign = next((row for row in rows if row["state"] is State.OTHER_MODE and row["id"] in new), None)
+    if foreign is not None:
+        alert = Alert(
+            key=f"billing-livemode-{now // 86_400_000}",
+            kind="billing_livemode",
+            severity="warn",
+            title=f"Stripe sends events of {'live' if foreign['livemode'] else 'test'} mode, which is not ours",
+            details={"event": foreign["id"], "type": foreign["type"]},
+            at=now / 1000,
+        )
+        await raise_once(connection, alert)
     return kept
 
 

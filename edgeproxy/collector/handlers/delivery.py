@@ -43,6 +43,7 @@ class DeliveryHandlers:
         self._billing: Billing | None = None
         self._secrets: tuple[str, ...] = ()
         """Of webhooks: whoever signs by one of these is Stripe."""
+        self._payloads = Payloads(())
         self._arrivals = Arrivals(self._keep)
         self._gates = Remembered("gates of the roll-out", self._work_out, GATES_SECONDS, GATES_PATIENCE)
         self.processor: Processor | None = None
@@ -52,6 +53,7 @@ class DeliveryHandlers:
         """Bill as these say; raises Unusable."""
         self._billing = settings.billing
         self._secrets = () if settings.billing is None else webhook_secrets(settings.billing.stripe)
+        self._payloads = Payloads(self._secrets)
 
     async def end(self) -> None:
         """Work out nothing more."""
@@ -80,9 +82,10 @@ class DeliveryHandlers:
         return answer(200, {"received": event.id})
 
     async def _keep(self, some: Sequence[Received]) -> None:
-        live = self._must_bill().stripe.live
+        now = now_ms()
+        rows = receiver.rows_of(some, self._payloads, live=self._must_bill().stripe.live, now=now)
         async with self._database.writing() as connection:
-            await receiver.keep(connection, some, Payloads(self._secrets), live=live, now=now_ms())
+            await receiver.put(connection, rows, now)
 
     async def webhooks(self, call: Call[WebhooksQuery, Nothing]) -> web.Response:
         """List events of Stripe's, the latest first."""

@@ -52,6 +52,10 @@ CREDITS_SPENT: Final = "urn:edgeproxy:problem:credits-spent"
 """The problem type of a 402 to whom has spent what was paid in advance."""
 
 
+QUOTE, BACKSLASH = b'"\\'
+"""What would have to be escaped in a JSON string; as integers, which bytes are searched for at once."""
+
+
 def answer(
     status: int, fields: bytes = b"", body: bytes = b"", *, close: bool = False, head_only: bool = False
 ) -> bytes:
@@ -77,7 +81,7 @@ def problem(status: int, detail: str, instance: bytes) -> bytes:
 
 
 def _with_instance(opening: bytes, instance: bytes) -> bytes:
-    if b'"' in instance or b"\\" in instance:
+    if QUOTE in instance or BACKSLASH in instance:
         instance = orjson.dumps(instance.decode("ascii"))[1:-1]
     return b'%b,"instance":"%b"}' % (opening, instance)
 
@@ -96,7 +100,7 @@ def limited(
     `fields` and `instance` as in `answer` and `problem`; X-Request-Id is added. `detail`: what is said instead of which
     limits were passed.
     """
-    if head_only or b'"' in instance or b"\\" in instance:
+    if head_only or QUOTE in instance or BACKSLASH in instance:
         body = _with_instance(_quota_opening(violated, detail), instance)
         fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
         return answer(429, fields, body, close=close, head_only=head_only)

@@ -21,9 +21,13 @@ DOTS_AND_MORE: Final = re.compile(rb"\.\.?;.*")
 """A dot segment with parameters: a plain segment by RFC 3986, a dot segment to servers that drop parameters first."""
 
 
+PERCENT, DOT = b"%."
+"""As integers: of bytes, `in` makes an exception each time and drops it (CPython 3.11), which costs a microsecond."""
+
+
 def is_plain(path: bytes) -> bool:
     """Whether a path whose bytes are all in grammar.TARGET is in its one form already; may say no where it is."""
-    return b"%" not in path and b"/." not in path
+    return PERCENT not in path and (DOT not in path or path.find(b"/.") < 0)
 
 
 def resolve(target: bytes) -> bytes:

@@ -105,42 +105,43 @@ def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, kn
     lines.pop()
     if len(lines) > most:
         raise Refused(431, "Too many header fields")
-    recall = known.recall
     host: Field | None = None
     key: bytes | None = None
     length: int | None = None
     trace: tuple[bytes, bytes] | None = None
     credentials = b""
-    keep: list[bytes] = []
-    # This loop is the price of every head not seen before: one look-up a line, branches in the order of frequency.
-    for line in lines:
-        field = recall(line)
-        if field is None:
-            field = known.field(line)
+    gone: list[int] = []
+    # This loop is the price of every head not seen before: one look-up a line, and most lines pass as they are.
+    for place, recalled in enumerate(map(known.recall, lines)):
+        if recalled is PASSED:
+            continue
+        field = recalled or known.field(lines[place])
         if field is PASSED:
-            keep.append(line)
             continue
         kind = field.kind
         if kind is HOST and host is None:
             host = field
-            keep.append(line)
         elif (kind is BEARER or kind is API_KEY) and key is None:
             key = field.value
             credentials = field.tail
+            gone.append(place)
         elif field.gone:
-            pass
+            gone.append(place)
         elif kind is LENGTH and length is None:
             length = field.length
-            keep.append(field.line)
+            lines[place] = field.line
         elif kind is TRACEPARENT and trace is None and field.trace is not None:
             trace = field.trace
+            gone.append(place)
         else:
             host = None
             break
     if host is None:
         return _with_care(block, trusted, most, known)
-    keep.append(host.tail)
-    return host.host, key, credentials, b"\r\n".join(keep), length or 0, trace, PLAIN
+    for place in reversed(gone):
+        del lines[place]
+    lines.append(host.tail)
+    return host.host, key, credentials, b"\r\n".join(lines), length or 0, trace, PLAIN
 
 
 def _with_care(block: bytes, trusted: bool, most: int, known: RequestLines) -> Fields:

@@ -43,7 +43,7 @@ class BoundByAddress(Protocol):
 class Address:
     """The limits of one client address."""
 
-    __slots__ = ("_limit_sets", "admitted", "connections", "guard", "subject", "text")
+    __slots__ = ("_guarded", "_limit_sets", "admitted", "connections", "guard", "subject", "text")
 
     def __init__(
         self,
@@ -61,6 +61,15 @@ class Address:
         """Whether it may come at all."""
         self.subject = subject
         self._limit_sets: dict[BoundByAddress, LimitSet] = {}
+        self._guarded: LimitSet | None = None
+
+    @property
+    def guarded(self) -> LimitSet:
+        """The guard, of which there must be one, as what refuses: made once, for it refuses in floods."""
+        if self._guarded is None:
+            assert self.guard is not None
+            self._guarded = LimitSet((self.guard,))
+        return self._guarded
 
     def limit_set(self, binding: BoundByAddress) -> LimitSet:
         """What holds this address on a route binding that differs by address. Raises Refused where it may not come."""

@@ -186,7 +186,7 @@ class Client(asyncio.Protocol):
             outcome = exchange.begin(data, end)
             if outcome is FORWARDED or outcome is PARKED:
                 return
-            if data.startswith(CRLF) and isinstance(outcome, EdgeError):
+            if isinstance(outcome, EdgeError) and data.startswith(CRLF):
                 data = without_empty_lines(data)
                 continue
             rest = self.turn_away(exchange, outcome, data, end)

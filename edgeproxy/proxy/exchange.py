@@ -265,36 +265,28 @@ class Exchange:
 
     def read(self, data: bytes, end: int) -> None:
         """What the head says. The meaning of a block of fields seen before is remembered."""
-        eol = data.find(b"\r\n")
-        block = data[eol + 2 : end + 2]
+        usual = self.snapshot.usual_line(data)
+        begin = data.find(b"\r\n") + 2 if usual is None else usual.end()
+        block = data[begin : end + 2]
         trusted = self.client.trusted
         meaning = self.snapshot.heads[trusted].get(block)
         if meaning is None:
             meaning = self.snapshot.understand(block, trusted)
         self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = meaning
-        line = data[:eol]
-        space = line.find(b" ")
-        self.method = line[:space]
-        target = line[space + 1 : -9]
-        if (
-            self.method not in METHODS
-            or line[-9:] != b" HTTP/1.1"
-            or target[:1] != b"/"
-            or target.translate(None, self.snapshot.usual_target)
-            or self.site is NO_SITE
-            or eol > self.snapshot.sizes.line
-        ):
-            self.read_unusual(line, block)
+        if usual is None or self.site is NO_SITE or begin - 2 > self.snapshot.sizes.line:
+            self.read_unusual(data[: begin - 2], block)
             return
-        query = target.find(b"?")
-        path = target if query < 0 else target[:query]
+        method, path, query = usual.groups()
+        if method not in METHODS:
+            self.read_unusual(data[: begin - 2], block)
+            return
+        self.method = method
         if is_plain(path):
-            self.first = data[: eol + 2]
+            self.first = data[:begin]
         else:
-            target = resolve(target)
-            self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
-            path = target.partition(b"?")[0]
-            self.snapshot.paths.check(path, self.method, self.site)
+            path = resolve(path)
+            self.first = b"%b %b%b HTTP/1.1\r\n" % (method, path, query or b"")
+            self.snapshot.paths.check(path, method, self.site)
         self.path = path
 
     def guard(self) -> LimitSet | None:
@@ -310,7 +302,7 @@ class Exchange:
         left = guard.left(self.now)
         if left < 1:
             self.shown, self.left = guard, 0
-            return LimitSet((guard,))
+            return client.address.guarded
         guard.charge()
         # What an answer tells of, unless a policy of the customer's held the request as well.
         self.shown, self.left = guard, left - 1

@@ -1,6 +1,7 @@
 """Paths that are refused though they are well-formed: those by which a route could be passed by, and those that the
 configuration rejects."""
 
+import re
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import Refused
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 class PathRules:
     """What a configuration says of paths."""
 
-    __slots__ = ("rejected", "usual")
+    __slots__ = ("rejected", "usual_line")
 
     def __init__(self, settings: "Paths") -> None:
         self.rejected = tuple(part.encode() for part in settings.reject)
-        self.usual = TARGET.translate(None, b"".join(part for part in self.rejected if len(part) == 1))
-        """The bytes of targets that need not be checked, but for escapes, which always are."""
+        usual = TARGET.translate(None, b"".join(part for part in self.rejected if len(part) == 1))
+        path, query = re.escape(usual.replace(b"?", b"")), re.escape(usual)
+        self.usual_line = re.compile(rb"([A-Z-]+) (/[%b]*)(\?[%b]*)? HTTP/1\.1\r\n" % (path, query)).match
+        """The request line that a head begins with: its method, path and query, where their bytes need not be checked,
+        but for escapes and dot segments, which always are; None for any other line."""
 
     def check(self, path: bytes, method: bytes, site: "Site[Route]") -> None:
         """Raise Refused(400) for a resolved path that is rejected, or that is another route's to who unescapes it."""

@@ -111,7 +111,7 @@ class Snapshot:
         self.connections_per_ip = settings.limits.connections_per_ip
         self.pipelined = settings.limits.pipelined
         self.paths = PathRules(settings.paths)
-        self.usual_target = self.paths.usual
+        self.usual_line = self.paths.usual_line
         self.drain = settings.drain
         self.overload = settings.overload
         self.outward = draft.outward

@@ -12,7 +12,7 @@ from loadtest.bench.child import output
 from loadtest.bench.load.paced import WARM_UP_SECONDS, Pace
 from loadtest.bench.measure import cpu
 from loadtest.bench.measure.slice import take
-from loadtest.bench.peers.peer import Peer
+from loadtest.bench.peers.peer import Peer, Running
 from loadtest.bench.scenario import SCENARIOS, SMALL_ANSWER
 from loadtest.bench.stage import Stage
 
@@ -68,9 +68,24 @@ def undisturbed(latencies: Sequence[Latency], peer: str) -> list[Latency]:
 
 
 def _of_peer(stage: Stage, peer: Peer, rounds: int) -> list[Latency]:
-    options = stage.options
     with stage.serving(peer) as running:
-        capacity = median(
+        rate = half_load(stage, peer, running)
+        latencies = []
+        for number in range(1, rounds + 1):
+            direct = pace(stage, stage.upstream.ports[0], rate)
+            before = cpu.of_processes(running.workers())
+            through = pace(stage, running.port, rate)
+            spent = cpu.between(before, cpu.of_processes(running.workers()))
+            busy, waited = (nanoseconds / 1e9 / (through.seconds + WARM_UP_SECONDS) for nanoseconds in spent)
+            latencies.append(Latency(number, peer.name, rate, busy, waited, _in_ms(direct), _in_ms(through)))
+    return latencies
+
+
+def half_load(stage: Stage, peer: Peer, running: Running) -> float:
+    """Half of the requests a second that it answers under wrk."""
+    options = stage.options
+    return (
+        median(
             take(
                 0,
                 peer.name,
@@ -84,19 +99,12 @@ def _of_peer(stage: Stage, peer: Peer, rounds: int) -> list[Latency]:
             ).rate
             for _ in range(2)
         )
-        rate = capacity / 2
-        latencies = []
-        for number in range(1, rounds + 1):
-            direct = _pace(stage, stage.upstream.ports[0], rate)
-            before = cpu.of_processes(running.workers())
-            through = _pace(stage, running.port, rate)
-            spent = cpu.between(before, cpu.of_processes(running.workers()))
-            busy, waited = (nanoseconds / 1e9 / (through.seconds + WARM_UP_SECONDS) for nanoseconds in spent)
-            latencies.append(Latency(number, peer.name, rate, busy, waited, _in_ms(direct), _in_ms(through)))
-    return latencies
+        / 2
+    )
 
 
-def _pace(stage: Stage, port: int, rate: float) -> Pace:
+def pace(stage: Stage, port: int, rate: float) -> Pace:
+    """Requests at this rate; raises RuntimeError where an answer was wrong or missing."""
     options = stage.options
     settings: dict[str, Any] = {
         "port": port,
@@ -107,10 +115,10 @@ def _pace(stage: Stage, port: int, rate: float) -> Pace:
         "seconds": 1 if options.quick else 2,
     }
     said = output(options.load_core, [sys.executable, _PROGRAM, json.dumps(settings)], seconds=30)
-    pace = Pace(**json.loads(said))
-    if pace.wrong or pace.unanswered:
-        raise RuntimeError(f"{pace.wrong} wrong and {pace.unanswered} missing answers of {pace.requests}")
-    return pace
+    kept = Pace(**json.loads(said))
+    if kept.wrong or kept.unanswered:
+        raise RuntimeError(f"{kept.wrong} wrong and {kept.unanswered} missing answers of {kept.requests}")
+    return kept
 
 
 def _in_ms(pace: Pace) -> dict[str, float]:

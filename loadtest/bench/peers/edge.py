@@ -58,7 +58,19 @@ class Hubbed(Edge):
         return running
 
 
-def _started(place: Place, configuration: dict[str, object]) -> Child:
+class Watched(Edge):
+    """The same, watched from within (loadtest/bench/watched): what that finds is in its folder once it has ended."""
+
+    name = "edgeproxy, watched"
+
+    def launch(self, place: Place) -> Running:
+        port, admin, secure_port = ports.free(3)
+        env = {"PYTHONPATH": f"{_ROOT / 'loadtest/bench/watched'}:{_ROOT}", "EDGEPROXY_TEST_WATCHED": str(place.folder)}
+        child = _started(place, settings(place, port, admin, secure_port), env)
+        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
+
+
+def _started(place: Place, configuration: dict[str, object], env: dict[str, str] | None = None) -> Child:
     # YAML is a superset of JSON.
     file = place.folder / "edge.yaml"
     file.write_text(json.dumps(configuration, indent=1))
@@ -66,7 +78,7 @@ def _started(place: Place, configuration: dict[str, object]) -> Child:
         [place.python, "-m", "edgeproxy", "edge", "-c", file],
         core=place.core,
         log=place.folder / "output",
-        env={"PYTHONPATH": str(_ROOT)},
+        env=env or {"PYTHONPATH": str(_ROOT)},
         cwd=place.folder,
     )
 

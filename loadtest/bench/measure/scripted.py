@@ -1,0 +1,121 @@
+"""The program whose instructions are counted: `python scripted.py FOLDER SCENARIO EXCHANGES`; no network, no clock.
+
+A client and an upstream, both scripted, talk to a worker's own objects, one exchange after another. Time goes on by
+5 µs whenever it is asked for, so each run does the same.
+"""
+
+import itertools
+import sys
+import time
+
+time.monotonic = itertools.count(1000.0, 5e-6).__next__  # Before anybody imports it by name.
+
+import gc  # noqa: E402
+import json  # noqa: E402
+import random  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from edgeproxy.config import load  # noqa: E402
+from edgeproxy.counters.store import Store  # noqa: E402
+from edgeproxy.proxy.client import Client  # noqa: E402
+from edgeproxy.proxy.overload import Overload  # noqa: E402
+from edgeproxy.proxy.prepared_configuration import PreparedConfiguration  # noqa: E402
+from edgeproxy.proxy.runtime import Runtime  # noqa: E402
+from edgeproxy.proxy.snapshot import Snapshot  # noqa: E402
+from edgeproxy.proxy.upstream_connection import UpstreamConnection  # noqa: E402
+from loadtest.bench.peers.edge import settings  # noqa: E402
+from loadtest.bench.peers.peer import Place  # noqa: E402
+from loadtest.bench.scenario import CHANGES, SCENARIOS, SMALL_ANSWER, Scenario  # noqa: E402
+
+DISTINCT = 5000
+"""Requests that differ, of a scenario in which they do: more than an edge remembers, so all are new to it."""
+
+WARM_UP = 300
+"""Exchanges after which what is remembered is."""
+
+
+class Transport:
+    """One end of a connection; it keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.write = self.written.append
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class Connector:
+    """Connects at once."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.transport: Any = Transport()
+
+    def connect(self, exchange: Any) -> None:
+        exchange.away_since = time.monotonic()
+        upstream = UpstreamConnection(self._runtime, exchange.endpoint)
+        upstream.connection_made(self.transport)
+        exchange.connected(upstream)
+
+
+def requests(scenario: Scenario) -> list[bytes]:
+    """What is sent, over and over."""
+    text = scenario.text()
+    if CHANGES not in text:
+        return [text.encode()]
+    chance = random.Random(1)
+    return [text.replace(CHANGES, f"{chance.getrandbits(48):012x}").encode() for _ in range(DISTINCT)]
+
+
+def answer(scenario: Scenario) -> bytes:
+    """As the upstream of the bench answers."""
+    body = SMALL_ANSWER if scenario.answer == len(SMALL_ANSWER) else b"x" * scenario.answer
+    head = (
+        "HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 22 Nov 2026 09:00:00 GMT\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: keep-alive\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def exchanges(folder: Path, scenario: Scenario) -> Callable[[int], None]:
+    """Set up an edge as the bench does; returns what lets so many exchanges take place."""
+    file = folder / "edge.yaml"
+    file.write_text(json.dumps(settings(Place(folder, 0, (7001, 7002), Path(sys.executable)), 7003, 7004, 7005)))
+    Store.prepare(folder / "state", workers=1, customers=1000, addresses=1000)
+    store = Store.join(folder / "state")
+    runtime = Runtime(store)
+    draft = PreparedConfiguration(load.dump(load.load(file, {})))
+    runtime.snapshot = Snapshot(draft, store, runtime.metrics)
+    runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None)
+    runtime.connector = connector = Connector(runtime)
+    client: Any = Client(runtime, "127.0.0.1", runtime.snapshot.addresses.subject("127.0.0.1"))
+    transport: Any = Transport()
+    client.connection_made(transport)
+    asked, answered = itertools.cycle(requests(scenario)), answer(scenario)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            client.data_received(next(asked))
+            if client.exchange is not None:
+                client.exchange.server.data_received(answered)
+                connector.transport.written.clear()
+            transport.written.clear()
+
+    return run
+
+
+def main() -> None:
+    folder, scenario, times = Path(sys.argv[1]), SCENARIOS[sys.argv[2]], int(sys.argv[3])
+    run = exchanges(folder, scenario)
+    run(WARM_UP + (DISTINCT if CHANGES in scenario.text() else 0))
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    run(times)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Watches an edge's worker from within, for `python -m loadtest.causes`, which puts this folder on its path.
+
+Python imports a module of this name by itself. In a worker it notes each pause of the garbage collector, each turn of
+the loop in which something came, and what each message waited for in it; it writes them to a file at the end.
+"""
+
+import asyncio
+import atexit
+import gc
+import json
+import os
+import sys
+from array import array
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+FOLDER = "EDGEPROXY_TEST_WATCHED"
+"""The variable that names the folder of that file."""
+
+
+class Watch:
+    """What happens in one worker; all times are of the monotonic clock, in seconds.
+
+    What a callback writes goes out when all callbacks of its turn have run. So a turn lasts from its first message
+    until the first of the next turn, or until the loop looks for more and finds nothing.
+    """
+
+    def __init__(self) -> None:
+        self.turns = array("d")
+        """Begin, end and the number of messages, of each."""
+        self.held = array("d")
+        """When a message was taken up, and for how long until its turn was over."""
+        self.pauses: list[tuple[float, float, int]] = []
+        """When, for how long, and which generation was collected."""
+        self._came: list[float] = []
+        self._over = False
+        self._paused = 0.0
+
+    def collected(self, phase: str, said: dict[str, int]) -> None:
+        now = monotonic()
+        if phase == "start":
+            self._paused = now
+        else:
+            self.pauses.append((self._paused, now - self._paused, said["generation"]))
+
+    def message(self) -> None:
+        now = monotonic()
+        if self._over:
+            self._end(now)
+        if not self._came:
+            asyncio.get_running_loop().call_soon(self._callbacks_done)
+        self._came.append(now)
+
+    def _callbacks_done(self) -> None:
+        # What they wrote is sent after this; then the loop looks for more before it does what is asked for here.
+        self._over = True
+        asyncio.get_running_loop().call_soon(self._nothing_more)
+
+    def _nothing_more(self) -> None:
+        if self._over:
+            self._end(monotonic())
+
+    def _end(self, now: float) -> None:
+        self._over = False
+        came, self._came = self._came, []
+        self.turns.extend((came[0], now, len(came)))
+        for moment in came:
+            self.held.extend((moment, now - moment))
+
+    def write(self, file: Path) -> None:
+        file.write_text(json.dumps({"turns": list(self.turns), "held": list(self.held), "pauses": self.pauses}))
+
+
+def watch(folder: Path) -> None:
+    from edgeproxy.proxy.client import Client
+    from edgeproxy.proxy.upstream_connection import UpstreamConnection
+
+    watched = Watch()
+
+    def noted(received: Any) -> Any:
+        def data_received(self: Any, data: bytes) -> None:
+            watched.message()
+            received(self, data)
+
+        return data_received
+
+    for kind in (Client, UpstreamConnection):
+        kind.data_received = noted(kind.data_received)  # type: ignore[method-assign]
+    gc.callbacks.append(watched.collected)
+    atexit.register(watched.write, folder / f"{os.getpid()}.json")
+
+
+if FOLDER in os.environ and "edgeproxy.proxy" in sys.orig_argv:
+    watch(Path(os.environ[FOLDER]))

@@ -1,0 +1,232 @@
+"""What an edge adds to latency at half load, and by what: `python -m loadtest.causes [--rounds 5] [--seconds 2]`.
+
+In each round edgeproxy, nginx + Lua and an edge that is watched from within take turns on one core, each at half of
+what it answers at most. Of the watched one the table says how long messages waited until the loop took them up, how
+long for the end of its turn, in which their writes go out, and what garbage collection and page faults took. It wants
+two cores for itself: with other work beside it the p99 values are that work's. Then it shows how 64 connections fall to
+two workers.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import sys
+import tempfile
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import monotonic
+from urllib.request import urlopen
+
+from loadtest.bench import ports
+from loadtest.bench.child import Child
+from loadtest.bench.load.paced import quantile
+from loadtest.bench.measure import cpu, latency
+from loadtest.bench.options import parse
+from loadtest.bench.peers.edge import Edge, Watched, settings
+from loadtest.bench.peers.nginx import Lua
+from loadtest.bench.peers.peer import Peer
+from loadtest.bench.report.table import table
+from loadtest.bench.stage import Stage
+
+CONNECTIONS = 64
+FAULT_SECONDS = 0.5e-6
+"""What one minor page fault takes, to the order of magnitude."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one peer in one round: ms added at p50 and p99, the share of the core in use, faults a request."""
+
+    p50: float
+    p99: float
+    busy: float
+    faults: float
+    window: tuple[float, float]
+    requests: int
+    disturbed: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.causes", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=2, choices=(1, 2))
+    given = parser.parse_args(argv)
+    quick = ["--quick"] if given.seconds == 1 else []
+    options = parse([*quick, "--connections", str(CONNECTIONS)])
+    os.sched_setaffinity(0, {options.load_core})
+    peers: tuple[Peer, ...] = (Edge(), Lua(), Watched())
+    found: dict[str, list[Found]] = {peer.name: [] for peer in peers}
+    causes: list[list[float]] = []
+    with tempfile.TemporaryDirectory(prefix="edgeproxy-causes-") as folder, Stage(options, Path(folder)) as stage:
+        for number in range(given.rounds):
+            print(f"causes: round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
+            for peer in peers:
+                found[peer.name].append(measured(stage, peer))
+            causes.append(inside(newest(Path(folder)), found[Watched.name][-1]))
+        print(of_peers(found))
+        print()
+        print(of_causes(causes))
+        print()
+        print("connections of each of two workers, of 64 opened at once:", *imbalance(stage))
+    return 0
+
+
+def measured(stage: Stage, peer: Peer) -> Found:
+    """One turn of a peer that is started for it."""
+    with stage.serving(peer) as running:
+        rate = latency.half_load(stage, peer, running)
+        direct = latency.pace(stage, stage.upstream.ports[0], rate)
+        workers = running.workers()
+        before, faults, begun = cpu.of_processes(workers), sum(map(minor_faults, workers)), monotonic()
+        through = latency.pace(stage, running.port, rate)
+        ended = monotonic()
+        spent = cpu.between(before, cpu.of_processes(workers))
+        faults = sum(map(minor_faults, workers)) - faults
+        seconds = ended - begun
+        busy, waited = (nanoseconds / 1e9 / seconds for nanoseconds in spent)
+        return Found(
+            (through.p50 - direct.p50) * 1000,
+            (through.p99 - direct.p99) * 1000,
+            busy,
+            faults / through.requests,
+            (begun, ended),
+            through.requests,
+            waited > 0.003 or max(direct.late, through.late) > 0.0003,
+        )
+
+
+def minor_faults(pid: int) -> int:
+    """Minor page faults of a process so far."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def newest(folder: Path) -> Path:
+    """What the last watched worker wrote."""
+    return max(folder.glob("*watched/*.json"), key=lambda file: file.stat().st_mtime)
+
+
+def inside(file: Path, found: Found) -> list[float]:
+    """The causes, as in HEADINGS, within the time that the load took."""
+    said = json.loads(file.read_text())
+    begun, ended = found.window
+
+    def within(moment: float) -> bool:
+        return begun <= moment <= ended
+
+    turns = [(first, last) for first, last in pairs(said["turns"], 3) if within(first)]
+    held = [seconds for moment, seconds in pairs(said["held"], 2) if within(moment)]
+    pauses = [seconds for moment, seconds, _ in said["pauses"] if within(moment)]
+    lengths = array("d", [last - first for first, last in turns])
+    elapsed = turns[-1][1] - turns[0][0]
+    return [
+        quantile(list(lengths), 0.5) * 1e3,
+        quantile(list(lengths), 0.99) * 1e3,
+        waiting(lengths, elapsed, 0.5) * 1e3,
+        waiting(lengths, elapsed, 0.99) * 1e3,
+        quantile(held, 0.5) * 1e3,
+        quantile(held, 0.99) * 1e3,
+        len(pauses),
+        max(pauses, default=0.0) * 1e3,
+        sum(pauses) / elapsed * 100,
+        found.faults,
+        found.faults * FAULT_SECONDS * 1e3,
+    ]
+
+
+HEADINGS = (
+    "a turn of the loop, p50, ms",
+    "a turn of the loop, p99, ms",
+    "a message waits to be taken up, p50, ms",
+    "a message waits to be taken up, p99, ms",
+    "and until its turn is over, p50, ms",
+    "and until its turn is over, p99, ms",
+    "garbage collections",
+    "the longest of them, ms",
+    "all of them, % of the time",
+    "page faults a request",
+    "page faults, ms a request",
+)
+
+
+def pairs(numbers: Sequence[float], step: int) -> list[tuple[float, float]]:
+    """The first two of each `step` numbers."""
+    return list(zip(numbers[::step], numbers[1::step], strict=True))
+
+
+def waiting(lengths: Sequence[float], elapsed: float, share: float) -> float:
+    """How long at most this share of messages waits that come at any moment: none, or what is left of a turn."""
+    ordered = sorted(lengths)
+    low, high = 0.0, ordered[-1]
+    for _ in range(40):
+        middle = (low + high) / 2
+        longer = ordered[bisect_left(ordered, middle) :]
+        if (sum(longer) - middle * len(longer)) / elapsed > 1 - share:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def imbalance(stage: Stage) -> list[int]:
+    """How many of the connections each of two workers serves."""
+    place = stage.place(Edge())
+    place.folder.mkdir(parents=True)
+    port, admin, secure_port = ports.free(3)
+    file = place.folder / "edge.yaml"
+    file.write_text(json.dumps(settings(place, port, admin, secure_port) | {"workers": 2}))
+    root = str(Path(__file__).parents[1])
+    argv: list[str | Path] = [place.python, "-m", "edgeproxy", "edge", "-c", file]
+    child = Child(argv, core=place.core, log=place.folder / "output", env={"PYTHONPATH": root}, cwd=place.folder)
+    try:
+        child.wait_until(lambda: len(of_workers(admin)) == 2, 20, "had two workers")
+        sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
+        child.wait_until(lambda: sum(of_workers(admin)) == CONNECTIONS, 10, "had accepted all")
+        shares = of_workers(admin)
+        for each in sockets:
+            each.close()
+        return shares
+    finally:
+        child.stop()
+
+
+def of_workers(admin: int) -> list[int]:
+    """The connections of each worker, as the edge's metrics have it."""
+    try:
+        with urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return []
+    return [int(n) for n in re.findall(r"^edge_worker_connections\{[^}]*\} (\d+)", text, re.MULTILINE)]
+
+
+def of_peers(found: dict[str, list[Found]]) -> str:
+    rows = [("peer", "added p50, ms", "added p99, ms", "of its core, %", "rounds disturbed")]
+    for name, each in found.items():
+        kept = [one for one in each if not one.disturbed] or each
+        rows.append(
+            (
+                name,
+                f"{median(one.p50 for one in kept):.3f}",
+                f"{median(one.p99 for one in kept):.3f}",
+                f"{median(one.busy for one in kept) * 100:.0f}",
+                f"{sum(one.disturbed for one in each)} of {len(each)}",
+            )
+        )
+    return table(rows)
+
+
+def of_causes(causes: Sequence[Sequence[float]]) -> str:
+    rows = [("cause, in the watched edge", "median of the rounds", "least", "most")]
+    for heading, values in zip(HEADINGS, zip(*causes, strict=True), strict=True):
+        rows.append((heading, f"{median(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}"))
+    return table(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -33,7 +33,7 @@ def run(
     scene: Callable[[Workers, Address], Awaitable[None]],
     behaviour: str = "serves",
     places: int = 2,
-    deadline: float = 5.0,
+    deadline: float = 20.0,
     silence: float = 60.0,
     patient: Callable[[], bool] = lambda: False,
 ) -> list[int]:

@@ -13,6 +13,7 @@ from msgspec import to_builtins
 
 from edgeproxy.config.parsers import Address
 from edgeproxy.messages import EndpointAddresses, Endpoints, LoadCertificates
+from edgeproxy.supervisor import workers
 from edgeproxy.supervisor.workers import Stillborn, Workers
 from tests.supervisor.standing_in import ask, importable, ready, run, start
 from tests.support.waiting import turned, within
@@ -54,7 +55,9 @@ def test_a_worker_inherits_its_channel_and_the_sockets_and_nothing_else() -> Non
 @pytest.mark.parametrize(
     ("behaviour", "why"), [("fails", "no free column in /state"), ("dies", "it ended with code 3")]
 )
-def test_where_no_worker_comes_up_the_crew_says_why(behaviour: str, why: str) -> None:
+def test_where_no_worker_comes_up_the_crew_says_why(behaviour: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "LAST_WORDS_SECONDS", 20.0)  # A busy machine takes its time to end a process.
+
     async def scene(workers: Workers, address: Address) -> None:
         with pytest.raises(Stillborn, match=f"^{why}$"):
             await ready(workers)

@@ -34,7 +34,14 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/loca
 CHROMIUM = shutil.which("chromium")
 WANTING = "on this machine"
 """What every reason says for which a test is skipped where a program is missing."""
-FIRST = ("tests/faults/test_soak.py", "tests/faults/", "tests/e2e/")
+FIRST = (
+    "tests/faults/test_soak.py",
+    "tests/regions/test_regions.py",
+    "tests/loadtest/",
+    "tests/test_scripts.py",
+    "tests/faults/",
+    "tests/e2e/",
+)
 """What takes longest. A run that is shared out to several processes begins with it, so that they end together."""
 
 

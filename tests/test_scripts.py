@@ -6,7 +6,8 @@ import select
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -55,12 +56,14 @@ def test_all_that_is_asked_for_is_pinned(chosen: str, python: str) -> None:
         waiting += applying(needs(name), python, wanted.extras)
 
 
-def lines(path: Path) -> Iterator[str]:
+@cache
+def lines(path: Path) -> list[str]:
     """The requirements in a file, each with its hashes in one line."""
     text = re.sub(r" *(\\\n\s*)|^ *#.*\n", " ", path.read_text(), flags=re.MULTILINE)
-    return filter(None, map(str.strip, text.splitlines()))
+    return [line for line in map(str.strip, text.splitlines()) if line]
 
 
+@cache
 def pins(path: Path, python: str) -> dict[str, str]:
     """What a file pins for a version of Python: releases by name."""
     found = applying((line.partition(" --hash")[0] for line in lines(path)), python)
@@ -75,10 +78,13 @@ def applying(lines: Iterable[str], python: str, extras: Iterable[str] = ()) -> l
     environment = {**default_environment(), "python_version": minor, "python_full_version": python}
     return [
         requirement
-        for requirement in map(Requirement, lines)
+        for requirement in map(parsed, lines)
         if requirement.marker is None
         or any(requirement.marker.evaluate({**environment, "extra": extra}) for extra in ("", *extras))
     ]
+
+
+parsed = cache(Requirement)
 
 
 def needs(name: str) -> list[str]:

@@ -134,6 +134,7 @@ def test_an_edge_without_a_hub_follows_the_collector(
     assert bad.status in (400, 422)
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_flag_flips_at_the_edge_without_a_deploy(
     start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
 ) -> None:

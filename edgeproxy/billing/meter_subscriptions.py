@@ -21,7 +21,7 @@ from edgeproxy.billing.charging import Charging
 from edgeproxy.billing.collection.invoice_items import DAYS_UNTIL_DUE
 from edgeproxy.billing.exporter import Away
 from edgeproxy.billing.meter_events import StripeMeterEvents
-from edgeproxy.billing.payers import payer
+from edgeproxy.billing.payers import Made, payer
 from edgeproxy.billing.rating import Span
 from edgeproxy.billing.slices import MINUTE
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
@@ -59,6 +59,7 @@ class MeterSubscriptions:
     ) -> None:
         self._database = database
         self._stripe = stripe
+        self._made = Made(stripe)
         self._known = known
         self._events = events
         self._clock = clock
@@ -151,9 +152,9 @@ class MeterSubscriptions:
 
     async def _begin(self, loaded: subscriptions.Loaded, segment: Any, billing: Billing) -> None:
         row = loaded.row
-        customer = await payer(
-            self._database, self._stripe, row.customer, loaded.customer.name, 0, row.created_at // 1000
-        )
+        since = row.created_at // 1000
+        who = (row.customer, loaded.customer.name)
+        customer = await payer(self._database, self._stripe, *who, since=since, before=self._made)
         there = await self._find(row.id, customer)
         if there is None:
             there = await self._stripe.call(

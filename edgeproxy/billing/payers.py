@@ -1,5 +1,6 @@
 """Who a customer is at Stripe."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -15,22 +16,61 @@ KEY_SECONDS = 23 * 3600
 """Seconds for which an Idempotency-Key is known at Stripe, at least."""
 CLOCK_SECONDS = 3600
 """Seconds by which clocks may differ, and more."""
+OVERLAP_SECONDS = 10
+"""Seconds of Stripe's within which customers are looked at again: they may be listed later than they were made."""
+
+
+class Made:
+    """The customers that were made at Stripe, as far as they were looked at: each look goes on from the one before."""
+
+    def __init__(self, stripe: Stripe) -> None:
+        self._stripe = stripe
+        self._lock = asyncio.Lock()
+        self._found: dict[str, dict[str, Any]] = {}
+        self._begin: int | None = None
+        self._until = 0
+
+    async def find(self, customer: str, since: int) -> dict[str, Any] | None:
+        """The customer with this id of ours who was made at Stripe from a Unix second of ours on; None where there is
+        none. Raises StripeFailure."""
+        begin = since - CLOCK_SECONDS
+        async with self._lock:
+            if self._begin is None or begin < self._begin:
+                self._begin = self._until = begin
+            begin = max(self._begin, self._until - OVERLAP_SECONDS)
+            for there in await self._stripe.every("v1.customers.list", created={"gte": begin}):
+                self._until = max(self._until, there["created"])
+                if (ours := (there.get("metadata") or {}).get(CUSTOMER)) is not None:
+                    self._found[ours] = {"id": there["id"], "livemode": there["livemode"]}
+            return self._found.get(customer)
 
 
 async def payer(
-    database: Database, stripe: Stripe, customer: str, name: str, tries: int = 0, since: int | None = None
+    database: Database,
+    stripe: Stripe,
+    customer: str,
+    name: str,
+    *,
+    tries: int = 0,
+    since: int = 0,
+    before: Made | None = None,
 ) -> str:
     """The id of a customer at Stripe, who is made there if need be. Raises StripeFailure.
 
     `tries` tells apart attempts whose Idempotency-Key would only be answered the same again, `since` is the Unix second
-    of the first of them, if that is known.
+    of the first of them; `before` is where a customer is looked for whom one of them has made.
     """
     found = await _known(database, customer)
     if found is not None:
         return found
-    made = await _made_before(stripe, customer, tries, since) or await stripe.call(
-        "v1.customers.create", key=f"{customer}_customer_{tries}", name=name, metadata={CUSTOMER: customer}
-    )
+    made = None
+    # The Idempotency-Key finds whom a try has made whose answer is lost, but for a day only, and not where that was a
+    # failure.
+    if before is not None and (tries or time.time() - since >= KEY_SECONDS):
+        made = await before.find(customer, since)
+    if made is None:
+        key = f"{customer}_customer_{tries}"
+        made = await stripe.call("v1.customers.create", key=key, name=name, metadata={CUSTOMER: customer})
     row = {"customer": customer, "stripe_id": made["id"], "livemode": int(made["livemode"])}
     async with database.writing() as connection:
         await connection.execute(insert_new(connection, billing_customers, "customer"), [row])
@@ -42,14 +82,3 @@ async def _known(database: Database, customer: str) -> str | None:
     async with database.reading() as connection:
         found = (await connection.execute(sa.select(billing_customers.c.stripe_id).where(of))).scalar_one_or_none()
     return None if found is None else str(found)
-
-
-async def _made_before(stripe: Stripe, customer: str, tries: int, since: int | None) -> dict[str, Any] | None:
-    """The customer that a try has made whose answer nobody has. The Idempotency-Key finds it, but for a day only, and
-    not where the answer was a failure."""
-    if since is None or (not tries and time.time() - since < KEY_SECONDS):
-        return None
-    for there in await stripe.every("v1.customers.list", created={"gte": since - CLOCK_SECONDS}):
-        if (there.get("metadata") or {}).get(CUSTOMER) == customer:
-            return there
-    return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeproxy.billing import invoices
 from edgeproxy.billing.drift import Row
-from edgeproxy.billing.payers import payer
+from edgeproxy.billing.payers import Made, payer
 from edgeproxy.billing.periods import name_of
 from edgeproxy.billing.rating import Line, Span
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
@@ -41,11 +41,13 @@ class InvoiceItems:
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
         self._stripe = stripe
+        self._made = Made(stripe)
 
     async def begin(self, row: Any, billing: Billing) -> dict[str, Any]:
         """Have a draft at Stripe, and return it as it is now. Raises StripeFailure."""
         since = row.created_at // 1000
-        customer = await payer(self._database, self._stripe, row.customer, row.name, row.tries, since)
+        who, more = (row.customer, row.name), {"tries": row.tries, "since": since}
+        customer = await payer(self._database, self._stripe, *who, before=self._made, **more)
         found = await self._find(row, customer)
         if found is None:
             person = await self._stripe.call("v1.customers.retrieve", customer)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -48,7 +49,8 @@ async def quantities(
 ) -> dict[Key, int]:
     """Return what a customer, by name, used in a segment of what its plan bills; `segments` are the subscription's.
 
-    What was used while nobody was charged is left out of sums. A meter that was not used is there with 0. The
+    What was used while nobody was charged is left out: of levels, their peak, average and end are of the other times. A
+    meter that was not used is there with 0. The
     connection reads one moment. Raises TooMuch, unless what cannot be billed is left out, and NotKept.
     """
     found: dict[Key, int] = {}
@@ -73,7 +75,7 @@ async def quantities(
         else:
             span, period = gauged
             read_as: ReadAs = "held" if aggregate == "average" else aggregate
-            values = {OTHER: 0, **await _read(connection, customer, meter, span, read_as, by)}
+            values = {OTHER: 0, **await _read_charged(connection, customer, meter, span, read_as, by)}
             if aggregate == "average":  # Of all seconds of the period, rounded once.
                 values = {value: n // (period.end - period.start) for value, n in values.items()}
         most = max(values.values(), key=abs)
@@ -110,11 +112,35 @@ async def counts(connection: AsyncConnection, customer: str, span: Span) -> dict
     return {row["meter"]: row["value"] for row in found["rows"]}
 
 
-async def _read(
+async def _read_charged(
     connection: AsyncConnection, customer: str, meter: str, span: Span, aggregate: ReadAs, by: str | None
 ) -> dict[str, int]:
+    """What is no sum, in the parts of a time in which anything was charged."""
+    free = await charging.waived_of(connection, span)
+    if not free or aggregate == "unique":
+        return await _read(connection, customer, meter, span, aggregate, by, free)
+    found: dict[str, int] = {}
+    for start, end in pairwise((span.start, *(at for one in free for at in one), span.end)):
+        part = Span(start, end)
+        if part in free:
+            continue
+        for value, level in (await _read(connection, customer, meter, part, aggregate, by)).items():
+            before = found.get(value, 0)
+            found[value] = {"held": before + level, "max": max(before, level)}.get(aggregate, level)
+    return found
+
+
+async def _read(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    span: Span,
+    aggregate: ReadAs,
+    by: str | None,
+    without: Sequence[Span] = (),
+) -> dict[str, int]:
     try:
-        return await ledger_quantities(connection, customer, meter, *span, aggregate=aggregate, by=by)
+        return await ledger_quantities(connection, customer, meter, *span, aggregate=aggregate, by=by, without=without)
     except BadQuery as gone:
         raise NotKept(str(gone)) from None
 

@@ -1,5 +1,7 @@
 """Q: what a customer has used of a meter in a time, a whole number made from the database alone."""
 
+from collections.abc import Sequence
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.ledger import readings, rollup
@@ -39,13 +41,16 @@ async def quantities(
     *,
     aggregate: ReadAs = "sum",
     by: str | None = None,
+    without: Sequence[tuple[int, int]] = (),
 ) -> dict[str, int]:
-    """The same by the values of a dimension; without one, all under the empty value."""
+    """The same by the values of a dimension; without one, all under the empty value. What counts once is counted in
+    other times than those `without`.
+    """
     if until <= since:
         return {}
     if aggregate != "sum":
         names = () if by is None else (by,)
-        whole = await readings.quantities(connection, customer, meter, (since, until), aggregate, names)
+        whole = await readings.quantities(connection, customer, meter, (since, until), aggregate, names, without)
         return {values[0] if values else NONE: value for values, value in whole.items()}
     question = Asked(customer, meter, since, until, () if by is None else (by,))
     found = (await connection.execute(statement_of(question, await rollup.read(connection)))).all()

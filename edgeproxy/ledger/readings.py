@@ -34,12 +34,15 @@ async def quantities(
     span: tuple[int, int],
     aggregate: ReadAs,
     names: Sequence[str],
+    without: Sequence[tuple[int, int]] = (),
 ) -> dict[Values, int]:
-    """What a customer's readings come to within a time that is not empty, by the values of these dimensions."""
+    """What a customer's readings come to within a time that is not empty, by the values of these dimensions; of what
+    counts once, in other times than those `without`.
+    """
     if aggregate == "unique" and not names:
-        items = sa.select(sa.func.count(events.c.item.distinct())).where(_items(customer, meter, span))
+        items = sa.select(sa.func.count(events.c.item.distinct())).where(_items(customer, meter, span, without))
         return {(): (await connection.execute(items)).scalar_one()}
-    by_time = await _by_time(connection, customer, meter, span, aggregate, names, span[1] - span[0])
+    by_time = await _by_time(connection, customer, meter, span, aggregate, names, span[1] - span[0], without)
     return {values: value for (_, values), value in by_time.items()}
 
 
@@ -91,9 +94,13 @@ def _of(customer: str, meter: str) -> sa.ColumnElement[bool]:
     return (events.c.is_summed == ZERO) & (events.c.customer == customer) & (events.c.meter == meter)
 
 
-def _items(customer: str, meter: str, span: tuple[int, int]) -> sa.ColumnElement[bool]:
+def _items(
+    customer: str, meter: str, span: tuple[int, int], without: Sequence[tuple[int, int]]
+) -> sa.ColumnElement[bool]:
     columns = events.c
     within = (columns.time >= span[0]) & (columns.time < span[1])
+    for start, end in without:
+        within &= (columns.time < start) | (columns.time >= end)
     return _of(customer, meter) & columns.item.is_not(None) & within
 
 
@@ -112,6 +119,7 @@ async def _by_time(
     aggregate: ReadAs,
     names: Sequence[str],
     unit: int,
+    without: Sequence[tuple[int, int]] = (),
 ) -> dict[tuple[int, Values], int]:
     """What readings come to by the second at which each unit of time begins, and by the values of dimensions."""
     values: dict[str, Values] = {}
@@ -124,7 +132,7 @@ async def _by_time(
 
     if aggregate == "unique":
         at = sa.literal(span[0], sa.BigInteger) if unit == span[1] - span[0] else events.c.time - events.c.time % unit
-        different = sa.select(at, SPLIT, events.c.item).where(_items(customer, meter, span)).distinct()
+        different = sa.select(at, SPLIT, events.c.item).where(_items(customer, meter, span, without)).distinct()
         items: dict[tuple[int, Values], set[str]] = defaultdict(set)
         found = (await connection.execute(different.limit(ITEMS_MAX + 1))).all()
         if len(found) > ITEMS_MAX:

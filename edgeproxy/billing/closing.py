@@ -50,6 +50,9 @@ class Collection(Protocol):
     async def begin(self, row: Any, billing: Billing) -> dict[str, Any]:
         """Have a draft at Stripe, and return it."""
 
+    async def is_drafted(self, row: Any) -> bool:
+        """Whether Stripe drafts an invoice by itself, whatever it comes to."""
+
     async def fix(self, connection: AsyncConnection, row: Any, now: float) -> None:
         """Do what belongs to writing the lines of an invoice, in the same transaction; raises NotYet."""
 
@@ -198,7 +201,7 @@ class Closing:
         for row in closing:
             if not who.bills(row.name):
                 await self._settle(row, state=invoices.WAIVED, held_why=f"not charged: mode {billing.mode}")
-            elif row.stripe_id is None and not row.total:
+            elif row.stripe_id is None and not row.total and not await self._collection.is_drafted(row):
                 await self._settle(row, state=invoices.PAID)  # Nothing is to be paid.
             else:
                 charged.append(row)

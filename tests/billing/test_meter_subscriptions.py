@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from edgeproxy.billing import charging, outbox_rows, subscriptions
 from edgeproxy.billing.outbox import Answer
 from edgeproxy.billing.outbox_rows import CHAIN_ROWS_MAX, new_row
+from edgeproxy.billing.periods import period_at
 from edgeproxy.database.billing_tables import segments
 from edgeproxy.database.billing_tables import subscriptions as table
 from edgeproxy.database.delivery_tables import billing_outbox
@@ -165,5 +166,26 @@ def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path:
             async with of.of.database.reading() as connection:
                 found = (await connection.execute(sa.select(segments.c.collection, segments.c.told_from))).all()
             assert found == [("invoice_items", None)] * 2
+
+    asyncio.run(work())
+
+
+def test_a_draft_of_nothing_is_closed_too_where_there_is_no_freeze(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        url = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+        async with era(tmp_path, url, own_sandbox, 0.0, freeze="0s") as of:
+            of.follow(own_sandbox)
+            await of.to(period_at(of.now()).end + 5)
+            period = period_at(of.now())
+            await of.of.customer("nothing", "standard", now=of.now())
+            await of.turns(2)
+            await cancel(of, "nothing", "period_end")
+            await of.to(period.end + 5)
+            await of.turns(8, 601)
+            (last,) = [one for name, one in (await told(of.of, "nothing")).items() if name.endswith(" period")]
+            assert (last["total"], last["state"]) == (0, "paid")
+            assert last["stripe_id"] is not None, "Stripe's own draft"
+            there = await asyncio.to_thread(own_sandbox.call, "GET", f"/v1/invoices/{last['stripe_id']}")
+            assert there.json()["status"] == "paid"
 
     asyncio.run(work())

@@ -43,6 +43,10 @@ class Era:
         """What time it is, there as here."""
         return time.time() + self._offset
 
+    def follow(self, sandbox: Sandbox) -> None:
+        """Have the time that a sandbox has which others have used before."""
+        self._offset = sandbox.control("clock")["now"] - time.time()
+
     async def to(self, moment: float) -> None:
         """Let time pass up to a moment."""
         seconds = moment - self.now()

@@ -85,6 +85,10 @@ class Meters(InvoiceItems):
             await invoices.update(connection, row.id, stripe_id=there["id"], failures=0)
         return there
 
+    async def is_drafted(self, row: Any) -> bool:
+        """Whether Stripe drafts an invoice by itself, whatever it comes to."""
+        return bool(await self._charged(row))
+
     async def fix(self, connection: AsyncConnection, row: Any, now: float) -> None:
         """Have the outbox say what the lines do, and no more from here on: what comes later is late. Raises NotYet."""
         charged = await told.charged(connection, row.subscription, row.period_start)

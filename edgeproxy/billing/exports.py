@@ -101,7 +101,12 @@ class Exports:
     async def cut(self) -> int:
         """Fix the slices that are complete; return how many."""
         began, now = time.monotonic(), self._clock()
-        targets = await self.targets()
+        async with self._database.reading() as connection:
+            reached = await slicing.reached(connection)
+            if reached is not None and not await slicing.is_due(connection, reached, now):
+                return 0  # Mostly: whose slices they are is read where there are any.
+        # What ended before the slices that follow, none of which is longer than a day, is in none of them.
+        targets = await self.targets(None if reached is None else reached - slices.DAY)
         if not targets:
             return 0
         await self._adapt(len(targets), now)
@@ -134,10 +139,11 @@ class Exports:
         await self._name()
         return await reconcile.days(self._database, self.events, self._clock())
 
-    async def targets(self) -> Targets:
-        """Whose usage Stripe is told."""
+    async def targets(self, since: float | None = None) -> Targets:
+        """Whose usage Stripe is told, of segments that end after a Unix second: the latest ones if none is given."""
+        since = self._clock() - told.KNOWN_SECONDS if since is None else since
         async with self._database.reading() as connection:
-            return await told.targets(connection, self._known().meters, self._clock() - told.KNOWN_SECONDS)
+            return await told.targets(connection, self._known().meters, since)
 
     async def _is_on(self) -> bool:
         billing = self._known().billing

@@ -70,6 +70,12 @@ async def reached(connection: AsyncConnection) -> int | None:
     return until
 
 
+async def is_due(connection: AsyncConnection, since: int, now: float) -> bool:
+    """Whether the slice that begins at `since` may be complete by the Unix second `now`."""
+    length = (await connection.execute(sa.select(billing_exporter.c.length))).scalar_one()
+    return slices.is_complete(slices.following(since, length), now, await watermarks(connection))
+
+
 async def fix(of: Slicing, targets: Targets, since: int, now: float) -> int:
     """Fix the slices that are complete by the Unix second `now`; return how many.
 

@@ -59,6 +59,8 @@ PLANS_MAX = 100
 """Customers who are looked at before there is a rest."""
 PLANS_RESTS = 3.0
 """Rests after these, for so many times as long as they took: with a million of them a round takes hours."""
+SUBSCRIPTIONS_RESTS = 20.0
+"""Rests after a look for subscriptions that Stripe has otherwise, for so many times as long as it took."""
 TAKINGS_SECONDS = 300.0
 """Seconds between two times that the metrics of money are read."""
 ANSWERS_SECONDS = 60.0
@@ -123,7 +125,7 @@ class BillingJobs:
             tasks.start("webhooks", self._alone("billing-webhooks", jobs))
         if exports is not None:
             told = (
-                Job("subscriptions at Stripe", LOOK_SECONDS, exports.subscriptions.step),
+                Job("subscriptions at Stripe", LOOK_SECONDS, lambda: self._follow_subscriptions(exports)),
                 Job("slices", CUT_SECONDS, exports.cut),
                 Job("exports", SEND_SECONDS, exports.send),
                 Job("doubts", DOUBTS_SECONDS, exports.settle_doubts),
@@ -135,6 +137,12 @@ class BillingJobs:
         if stripe is not None:
             payments = Job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
             tasks.start("payments", self._alone("billing-payments", (payments,)))
+
+    async def _follow_subscriptions(self, exports: Exports) -> None:
+        """Have Stripe's subscriptions follow ours; where none has to, rest for longer the more there are."""
+        began = time.monotonic()
+        if not await exports.subscriptions.step():
+            await asyncio.sleep(SUBSCRIPTIONS_RESTS * (time.monotonic() - began))
 
     async def _follow(self) -> None:
         """Do what the file says about charging, and know what holds."""

@@ -149,6 +149,18 @@ def test_an_address_is_held_to_its_limit_by_its_64_bits_and_as_trusted_proxies_t
     assert entry[0]["origin"] == "192.0.2.7"
 
 
+def test_what_was_taken_is_told_on_this_host_alone(world: World) -> None:
+    def told(**fields: str) -> bytes:
+        return ask(world.collector.port, "/metrics", fields=fields).body
+
+    until(lambda: b"\nbilling_liability_usd " in told(), "what was taken is known")
+    browser = {"Origin": "https://shop.example"}
+    for fields in ({"X-Forwarded-For": "192.0.2.1"}, {"Via": "1.1 proxy"}, {"Host": "shop.example"}, browser):
+        other = told(**fields)
+        assert b"_usd" not in other, fields
+        assert b"\nbilling_webhook_events{" in other
+
+
 def test_who_may_see_and_change_what(world: World) -> None:
     for path in ("/billing/webhooks", "/billing/reconciliation", "/billing/rollout"):
         assert world.collector.get(path).status == 403
@@ -171,6 +183,11 @@ def test_the_kill_switch_holds_within_five_seconds_and_says_so(world: World) -> 
     assert time.monotonic() - began < 5
     assert collector.get("/billing/status", token=None).json()["message"] == "Free today."
     assert collector.metric("billing_charging") == 0
+    bought = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
+    asked: list[tuple[str, dict[str, Any]]] = [("checkout", bought), ("subscription", {"plan": "standard"})]
+    for path, body in asked:
+        no = collector.send("POST", f"/billing/{path}?customer=acme", body)
+        assert (no.status, no.json()["detail"]) == (503, "Free today."), "who buys is charged"
     shown = collector.get("/billing/rollout", token="admin-token").json()
     assert (shown["charging"], shown["is_stopped_by_file"], shown["since"], shown["gates"]) == (False, False, None, [])
     (waiver,) = shown["waivers"]

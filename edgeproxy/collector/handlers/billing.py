@@ -35,6 +35,8 @@ from edgeproxy.config.billing import Billing
 from edgeproxy.config.catalog import MeterPrice, Plan, name_of, newest, tier_of
 from edgeproxy.database.billing_tables import credit_notes
 
+SOLD_LATER = {"Retry-After": "60"}
+
 
 class BillingHandlers(AccountHandlers):
     """Makes changes as those of accounts are made: one transaction, once for an Idempotency-Key."""
@@ -52,7 +54,8 @@ class BillingHandlers(AccountHandlers):
         billing = self._billing()
         async with self._database.reading() as connection:
             now = await charging.read(connection, billing)
-        told = {"mode": billing.mode, "purchase": billing.purchase, "charging": now.is_on and now.mode != "off"}
+        is_charging = now.is_on and now.mode != "off"
+        told = {"mode": billing.mode, "purchase": billing.purchase and is_charging, "charging": is_charging}
         return answer(200, told | {"message": now.message})
 
     # ---- subscriptions
@@ -66,7 +69,7 @@ class BillingHandlers(AccountHandlers):
     async def subscribe(self, call: Call[Any, SubscriptionNew]) -> web.Response:
         """Begin a subscription."""
         customer, body = self._whose(call), call.body
-        self._must_sell(call)
+        await self._must_sell(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             self._must_be_sold(call, customer, None)
@@ -102,7 +105,7 @@ class BillingHandlers(AccountHandlers):
 
     async def _to(self, call: Call[Any, Any], plan_of: Any, when: changes.When | None) -> web.Response:
         customer = self._whose(call)
-        self._must_sell(call)
+        await self._must_sell(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             plan = plan_of(await subscriptions.of_customer(connection, customer))
@@ -313,14 +316,18 @@ class BillingHandlers(AccountHandlers):
             raise Refused(404, "nothing is sold here: there is no billing in the collector's file")
         return self._settings.billing
 
-    def _must_sell(self, call: Call[Any, Any]) -> None:
-        """Raise Refused while nothing can be bought: with `mode: off` by customers, who would not be charged."""
+    async def _must_sell(self, call: Call[Any, Any]) -> None:
+        """Raise Refused while nothing can be bought: with `mode: off` by customers, who would not be charged, and while
+        charging is stopped by anybody, as who buys is charged."""
         billing = self._billing()
         if billing.mode == "off" and call.holder.customer is not None:
             raise Refused(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")
-        if not billing.purchase or billing.rollout.stop is not None:
-            why = billing.rollout.stop or "nothing can be bought at the moment"
-            raise Refused(503, why, headers={"Retry-After": "60"})
+        async with self._database.reading() as connection:
+            now = await charging.read(connection, billing)
+        if not now.is_on and now.mode != "off":
+            raise Refused(503, now.message or charging.NO_CHARGE, headers=SOLD_LATER)
+        if not billing.purchase:
+            raise Refused(503, "nothing can be bought at the moment", headers=SOLD_LATER)
 
     def _must_be_sold(self, call: Call[Any, Any], customer: str, held: str | None) -> None:
         """Raise Refused where a customer asks for a version that is not sold any more; staff may give any."""

@@ -145,7 +145,7 @@ class CreditHandlers(BillingHandlers):
         """Begin to buy credits: the answer says where the browser is sent."""
         whose, body = self._whose(call), call.body
         self._meters()
-        self._must_sell(call)
+        await self._must_sell(call)
         tax = self._billing().tax
         row, payer = await self._payer(whose)
         try:

@@ -47,8 +47,8 @@ Contacts = Callable[[AsyncConnection, Iterable[str]], Awaitable[dict[str, str]]]
 class AlertMetrics(Protocol):
     """What is reported of alerts, to whoever presents metrics."""
 
-    def alert_raised(self, kind: str) -> None:
-        """An alert of this kind was raised."""
+    def alert_raised(self, kind: str, key: str) -> None:
+        """An alert of this kind was raised, under this key."""
 
     def alert_tried(self, channel: str, result: str) -> None:
         """A channel was tried: `sent`, `failed` or `dead`."""
@@ -123,7 +123,7 @@ class Delivery:
             for row in ours:
                 self._say(row)
         for row in ours:
-            self._metrics.alert_raised(row.kind)
+            self._metrics.alert_raised(row.kind, row.key)
 
     def channels(self, severity: Severity) -> list[str]:
         """Return the channels of a severity; where it has none, those of the next lower one."""

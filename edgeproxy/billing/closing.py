@@ -304,7 +304,7 @@ class Closing:
             if not await _is_as_it_was(connection, row):
                 return  # Somebody has decided something else meanwhile.
             if failure.outcome is Outcome.REFUSED:
-                await self._hold(connection, row, f"Stripe refuses: {failure}", now)
+                await self._hold(connection, row, f"{invoices.STRIPE_REFUSES} {failure}", now)
                 return
             again = {"tries": row.tries + 1} if failure.outcome in (Outcome.FAILED, Outcome.REUSED) else {}
             pauses = WAIT_SECONDS if isinstance(failure, NotYet) else RETRY_SECONDS

@@ -29,6 +29,8 @@ VOIDING, VOID, WAIVED, UNCOLLECTIBLE = "voiding", "void", "waived", "uncollectib
 AT_STRIPE = {"open": OPEN, "paid": PAID, "void": VOID, "uncollectible": UNCOLLECTIBLE}
 """Our states by Stripe's, of invoices that are finalized."""
 NOT_THERE = "there is no such invoice"
+STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
+"""How reasons begin for which an invoice is held; metrics count by them."""
 
 
 class LineTold(TypedDict):

@@ -9,12 +9,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing import executive
 from edgeproxy.billing.executive import Day
+from edgeproxy.billing.invoices import HELD as HELD_STATE
+from edgeproxy.billing.invoices import NO_TAX, STRIPE_REFUSES
 from edgeproxy.config.billing import Billing
-from edgeproxy.database.billing_tables import invoices
+from edgeproxy.database.billing_tables import invoice_lines, invoices
 from edgeproxy.database.credit_tables import credit_balances, credit_entries, credit_transactions
 from edgeproxy.database.schema import DAY
 
 REFUNDS = ("refund_paid", "chargeback")
+HELD = ("refused", "tax", "unrated", "differs")
+"""Why invoices are held: Stripe refuses a request, does not know the tax; the lines are not known or a person has said
+so; Stripe's draft differs from ours, which is left."""
 
 
 class Takings(NamedTuple):
@@ -28,8 +33,14 @@ class Takings(NamedTuple):
     """What has gone back so far, disputes too."""
     purchases: int
     """Credits that were bought so far, in number of purchases."""
+    bought: int
+    """The same as an amount."""
     invoices: Mapping[str, int]
     """By state."""
+    held: Mapping[str, int]
+    """Those that wait for a person, by why: one of HELD."""
+    plans: Mapping[str, int]
+    """Revenue of that day by the name of the plan that customers had; NO_PLAN: they had none."""
     models: Mapping[str, int]
     """What the dearest models cost on that day."""
 
@@ -47,7 +58,12 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Tak
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
         .where(columns.kind.in_(REFUNDS), entries.account == "cash")
     )
-    bought = sa.select(sa.func.count()).select_from(credit_transactions).where(columns.kind == "purchase")
+    sold = (
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(-entries.amount), 0))
+        .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
+        .where(columns.kind == "purchase", entries.account == "deferred")
+    )
+    purchases, bought = (await connection.execute(sold)).one()
     states = sa.select(invoices.c.state, sa.func.count()).group_by(invoices.c.state)
     models: dict[str, int] = {}
     begin = executive.second_of(day)
@@ -57,7 +73,23 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Tak
         yesterday,
         int((await connection.execute(owed)).scalar_one()),
         int((await connection.execute(back)).scalar_one()),
-        int((await connection.execute(bought)).scalar_one()),
+        int(purchases),
+        int(bought),
         {row[0]: row[1] for row in await connection.execute(states)},
+        await _held(connection),
+        await executive.revenue_by_plan(connection, day, now),
         models,
     )
+
+
+async def _held(connection: AsyncConnection) -> dict[str, int]:
+    """How many invoices are held, by why."""
+    has_lines = sa.exists().where(invoice_lines.c.invoice == invoices.c.id)
+    why = sa.case(
+        (invoices.c.held_why.startswith(STRIPE_REFUSES), "refused"),
+        (invoices.c.held_why.startswith(NO_TAX), "tax"),
+        (~has_lines, "unrated"),
+        else_="differs",
+    ).label("why")
+    found = sa.select(why, sa.func.count()).where(invoices.c.state == HELD_STATE).group_by(why)
+    return dict.fromkeys(HELD, 0) | {row[0]: row[1] for row in await connection.execute(found)}

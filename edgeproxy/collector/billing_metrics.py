@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client.core import GaugeMetricFamily
 
+from edgeproxy.billing.postings import CREDIT
 from edgeproxy.billing.standing import Standing
 from edgeproxy.billing.takings import Takings
 
@@ -35,13 +36,18 @@ def of_money(takings: Takings) -> list[GaugeMetricFamily]:
     """Tell what was taken."""
     day = takings.yesterday
     found = [
-        _one("billing_revenue_usd", "Revenue of the last day that is over", usd(day.revenue)),
+        _labelled(
+            *("billing_revenue_usd", "Revenue of the last day that is over, by the plan that customers had", "plan"),
+            {plan: usd(amount) for plan, amount in takings.plans.items()},
+        ),
         _one("billing_cogs_usd", "What usage of that day cost", usd(day.cost)),
         _one("billing_margin_usd", "Its revenue less its cost", usd(day.revenue - day.cost)),
         _one("billing_liability_usd", "Credits that customers have", usd(takings.liability)),
         _one("billing_refunds_usd", "What has gone back so far, disputes too", usd(takings.refunds)),
+        _one("billing_package_credits", "Credits that were bought so far", takings.bought / CREDIT),
         _one("billing_purchases", "Purchases of credits so far", takings.purchases),
         _labelled("billing_invoices", "Invoices, by state", "state", takings.invoices),
+        _labelled("billing_invoice_held", "Invoices that wait for a person, by why", "why", takings.held),
         _labelled(
             *("billing_model_cost_usd", "What the dearest models cost on the last day that is over", "model"),
             {model: usd(cost) for model, cost in takings.models.items()},

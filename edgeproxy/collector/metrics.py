@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from edgeproxy.billing.gating import PAUSE
 from edgeproxy.billing.outbox import Reply
 from edgeproxy.billing.standing import Standing as BillingStanding
 from edgeproxy.billing.takings import Takings
@@ -17,6 +18,7 @@ from edgeproxy.events.intake import Receipt
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.ledger.edges import EdgeStanding
 from edgeproxy.metrics import BUCKETS
+from edgeproxy.quotas import alarms
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EFFECT_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 120.0, 600.0, 3600.0)
@@ -87,6 +89,18 @@ class Metrics:
         self.aggregation_seconds = Histogram(
             "billing_aggregation_seconds", "From the ledger to slices of usage", buckets=BUCKETS, registry=registry
         )
+        self.cap_hits = Counter(
+            "billing_cap_hits_total",
+            "Times that a customer used up a quota or cap, by its name",
+            ("cap",),
+            registry=registry,
+        )
+        self.breaker = Counter(
+            "billing_breaker_total", "Times that a customer was paused for its usage", registry=registry
+        )
+        self.checkout_sessions = Counter(
+            "billing_checkout_sessions_total", "Purchases of credits that were begun", registry=registry
+        )
         self.takings: Takings | None = None
         """Of the one collector that reads them."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
@@ -127,9 +141,15 @@ class Metrics:
         )
         self.alerts_outstanding(0, 0)
 
-    def alert_raised(self, kind: str) -> None:
-        """Count an alert."""
+    def alert_raised(self, kind: str, key: str) -> None:
+        """Count an alert, and what it is about where that is counted."""
         self.alerts.labels(kind).inc()
+        if kind == PAUSE:
+            self.breaker.inc()
+        elif kind == "quota":
+            name, percent = alarms.reached(key)
+            if percent == 100:  # Each cap has this threshold, or nobody wants to hear of it.
+                self.cap_hits.labels(name).inc()
 
     def alert_tried(self, channel: str, result: str) -> None:
         """Count an attempt to send an alert: `sent`, `failed`, or `dead` where it was the last."""
@@ -184,8 +204,16 @@ class Metrics:
         """Set how many names of this kind have usage that the configuration lacks."""
         self.unknown.labels(kind).set(count)
 
-    def exposition(self, ready: bool, standing: EdgeStanding | None, billing: BillingStanding | None = None) -> bytes:
-        """The text of `GET /metrics`; what is not known of edges or billing now is not there, rather than as it was."""
+    def exposition(
+        self,
+        ready: bool,
+        standing: EdgeStanding | None,
+        billing: BillingStanding | None = None,
+        *,
+        tells_money: bool = True,
+    ) -> bytes:
+        """The text of `GET /metrics`; what is not known of edges or billing now is not there, rather than as it was.
+        What was taken is told where `tells_money`."""
         now = time.time()
         families = [family("collector_ready", "Whether it takes batches now, as /readyz says", int(ready))]
         left = {name: int(end - now) for name, end in self.expiry().items()}
@@ -196,7 +224,7 @@ class Metrics:
             families += of_edges(standing, now)
         if billing is not None:
             families += of_billing(billing)
-        if self.takings is not None:
+        if self.takings is not None and tells_money:
             families += of_money(self.takings)
         return generate_latest(self._registry) + generate_latest(Given(families))
 

@@ -33,6 +33,12 @@ def alarms(customer: str, standing: Standing, thresholds: Iterable[int], now: fl
             )
 
 
+def reached(key: str) -> tuple[str, int]:
+    """Return of the key of such an alert the quota's name and the percent that were reached."""
+    _, name, _, percent = key.rsplit(":", 3)
+    return name, int(percent)
+
+
 def severity(percent: int) -> Severity:
     """How loud a threshold is."""
     if percent < 100:

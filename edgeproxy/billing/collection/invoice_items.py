@@ -191,7 +191,7 @@ def must_agree(there: dict[str, Any], items: Sequence[dict[str, Any]], lines: Se
         raise Differs(why, [Row(name, "subtotal", due, there["subtotal"])])
     tax = (there.get("automatic_tax") or {}).get("enabled")
     if tax and there["automatic_tax"]["status"] != "complete":
-        raise Differs(f"Stripe does not know the tax: {there['automatic_tax']['status']}")
+        raise Differs(f"{invoices.NO_TAX}: {there['automatic_tax']['status']}")
     if not tax and there["total"] != due:
         why = f"Stripe's draft has a total of {there['total']} cents, and ours {due}"
         raise Differs(why, [Row(name, "total", due, there["total"])])

@@ -157,6 +157,7 @@ class CreditHandlers(BillingHandlers):
             made = await checkout.begin(self._paying(), payer, row.id, body.millicredits, urls, tax, key)
         except StripeFailure as failure:
             raise refused(failure) from None
+        self._metrics.checkout_sessions.inc()
         about = {"session": made["id"], "millicredits": body.millicredits}
         await self._record(call, Entry("credits.checkout", row.id, None, about))
         return answer(201, {"id": made["id"], "url": made["url"]})

@@ -14,9 +14,11 @@ from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
 from edgeproxy.config.admin import AdminToken
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
+from edgeproxy.config.parsers import is_loopback
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.ledger import edges
 from edgeproxy.ledger.ingest import Ingest
+from edgeproxy.web_listener import PEER
 
 READY_TIMEOUT = 2.0
 """Seconds within which the database answers, if it is well."""
@@ -63,7 +65,7 @@ class StandingHandlers:
         return self.unready or (f"batches cannot be settled: {failing}" if failing else None)
 
     async def metrics(self, call: Call[Query, Nothing]) -> web.Response:
-        """For Prometheus."""
+        """For Prometheus. What was taken is told to who has a token, or on this host where there are none."""
         if self._readers is not None:
             try:
                 self._readers.holder(call.request.headers.get("Authorization"), time.time())
@@ -77,9 +79,19 @@ class StandingHandlers:
                     billing = await billing_standing.read(connection, self._billing, time.time())
         except Exception as failure:  # Whatever it is, the rest is to be told.
             log.get().warning("what edges are like is not known now", why=reason(failure))
-        told = self._metrics.exposition(standing is not None and self._unable() is None, standing, billing)
+        tells_money = self._readers is not None or is_local(call.request)
+        ready = standing is not None and self._unable() is None
+        told = self._metrics.exposition(ready, standing, billing, tells_money=tells_money)
         return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
 
     async def openapi(self, _: Call[Query, Nothing]) -> web.Response:
         """Send the OpenAPI description of all endpoints."""
         return web.Response(body=self.description, content_type="application/json")
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether a program of this host asks for itself: neither a proxy for somebody else, nor a browser for a page."""
+    forwarded = any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "Via", "Origin"))
+    host = (request.host or "").rpartition("@")[2]
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(request[PEER].address) and is_loopback(name) and not forwarded

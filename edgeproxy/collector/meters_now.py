@@ -42,15 +42,17 @@ def synced(settings: Settings, *, dry: bool) -> Said:
 
 
 def recovered(settings: Settings, since: float) -> Said:
-    """Have usage that was told of since a Unix second looked up at Stripe before it is sent, from now on."""
+    """Have usage that waits looked up at Stripe before it is sent, as the backup of this Unix second does not know what
+    was told since."""
 
     async def mark(database: Database) -> str:
         now = time.time()
         if since >= now:
             raise No("that is yet to come")
-        values = {"recheck_from": int(since), "recheck_until": int(now), "stopped": None}
+        # What waited then may have been sent since, however old it is.
+        values = {"recheck_from": 0, "recheck_until": int(now), "stopped": None}
         async with database.writing() as connection:
             await connection.execute(sa.update(billing_exporter).values(values))
-        return "usage since then is looked up at Stripe before it is sent; what Stripe has is not sent again"
+        return "usage until now is looked up at Stripe before it is sent; what Stripe has is not sent again"
 
     return at(settings, mark)

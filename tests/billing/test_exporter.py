@@ -12,6 +12,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 from time import process_time
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import sqlalchemy as sa
@@ -26,6 +28,8 @@ from edgeproxy.billing.rates import Bucket
 from edgeproxy.billing.rating import Span
 from edgeproxy.billing.slices import Told
 from edgeproxy.billing.slicing import Pair, Slicing, Targets
+from edgeproxy.collector import meters_now
+from edgeproxy.config.collector import Settings
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
 from edgeproxy.database.delivery_tables import billing_exporter, billing_outbox, waivers
@@ -417,3 +421,49 @@ def test_planted_drift_is_found_and_named(tmp_path: Path, parts: int, level: str
         await world.database.close()
 
     asyncio.run(play())
+
+
+def test_after_a_young_backup_what_waited_in_it_is_looked_up_before_it_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the runbook says: `edgeproxy billing recover`."""
+    url = put_tables(f"sqlite:///{tmp_path}/one.db")
+    file, kept = tmp_path / "one.db", tmp_path / "kept.db"
+    world = World(Database(url), 1, share=0.0)
+    made: list[float] = []
+
+    async def send_after_the_backup() -> None:
+        await world.open()
+        world.now += 4 * HOUR
+        assert await world.exporter.step() == 0, "its heart has beaten"
+        world.used += [(BEGIN + MINUTE, pair, 1000) for pair in PAIRS]
+        await world.write()
+        await slicing.fix(world.of, TARGETS, BEGIN, world.now)
+        await world.database.close()
+        shutil.copy(file, kept)
+        made.append(world.now)
+        world.database = Database(url)
+        await world.open()
+        assert await world.exporter.step() == len(PAIRS)
+        await world.database.close()
+
+    async def go_on() -> dict[str, int]:
+        world.database = Database(url)
+        await world.open()
+        while not await world.is_settled():
+            await world.exporter.step()
+        async with world.database.reading() as connection:
+            states = await outbox_rows.standing(connection)
+        await world.database.close()
+        return {state: count for state, count in states.items() if count}
+
+    asyncio.run(send_after_the_backup())
+    for old in tmp_path.glob("one.db*"):
+        old.unlink()
+    shutil.copy(kept, file)
+    world.now += 600
+    monkeypatch.setattr(meters_now, "time", SimpleNamespace(time=lambda: world.now))
+    code, said = meters_now.recovered(cast(Settings, SimpleNamespace(database=url)), made[0])
+    assert code == 0, said
+    assert asyncio.run(go_on()) == {"confirmed": len(PAIRS)}
+    assert world.stripe.totals() == world.wanted()

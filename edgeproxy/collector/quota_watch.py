@@ -96,9 +96,9 @@ class QuotaWatch:
             names = list(waiting)
             for at in range(0, len(names), CUSTOMERS_MAX):
                 some = {name: waiting[name] for name in names[at : at + CUSTOMERS_MAX]}
-                if not await self._looked_at(some):
-                    self.counted((name, meter) for name, meters in some.items() for meter in meters)
-                    await asyncio.sleep(RETRY_SECONDS)
+                if failed := await self._failed_of(some):
+                    again = [(name, meter) for name, meters in failed.items() for meter in meters]
+                    asyncio.get_running_loop().call_later(RETRY_SECONDS, self.counted, again)
 
     async def run_rounds(self) -> None:
         """Look at all who have usage now and then, for ever; first of all at once."""
@@ -109,7 +109,7 @@ class QuotaWatch:
                 page = await self._page(after)
                 if not page:
                     break
-                await self._looked_at(page)
+                await self._failed_of(page)
                 after = max(page)
                 await asyncio.sleep(ROUND_RESTS * (time.monotonic() - began))
             await asyncio.sleep(ROUND_SECONDS)
@@ -130,14 +130,20 @@ class QuotaWatch:
             self._has_failed(failure)
         return found
 
-    async def _looked_at(self, some: Mapping[str, set[str]]) -> bool:
-        """Look at these customers' quotas of these meters; False where it could not be done."""
+    async def _failed_of(self, some: Mapping[str, set[str]]) -> Mapping[str, set[str]]:
+        """Look at these customers' quotas of these meters; return those of whom it could not be done."""
         try:
             await self._look(some)
         except Exception as failure:  # It goes on for as long as the collector serves.
-            self._has_failed(failure)
-            return False
-        return True
+            if isinstance(failure, LOST) or len(some) == 1:
+                self._has_failed(failure)
+                return some
+            # Halved until whoever cannot be read is alone, and in nobody's way.
+            names, failed = list(some), dict[str, set[str]]()
+            for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+                failed |= await self._failed_of({name: some[name] for name in half})
+            return failed
+        return {}
 
     def _has_failed(self, failure: Exception) -> None:
         self._metrics.quota_failures.inc()

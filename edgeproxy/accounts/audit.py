@@ -7,7 +7,7 @@ Whoever can write the whole database can make a new chain: a copy of the head, k
 
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ PAGE_ENTRIES_MAX = 1000
 """Entries that one page has at most."""
 DENIALS_MAX = 1000
 """Kinds of denials that are told apart in a minute; what is beyond is counted together."""
+TALLIES_MAX = 10_000
+"""Callers and targets that are told apart in a minute; what is beyond is counted together."""
 DETAIL_CHARACTERS_MAX = 200
 
 Values = dict[str, Any]
@@ -168,3 +170,36 @@ class Denials:
             self._counts.update(counts)
             raise
         return counts
+
+
+class Tallies:
+    """Changes of which there are too many for an entry each: how many of which kind who has made lately, to what."""
+
+    def __init__(self, database: Database, action: str) -> None:
+        """`action` is that of the entries."""
+        self._database = database
+        self._action = action
+        self._counts: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+        """By actor, origin and target."""
+
+    def note(self, caller: Caller, target: str, **counts: int) -> None:
+        """Count changes that are made, by their kinds; nothing is written yet."""
+        made = +Counter(counts)
+        if made:
+            key = (caller.actor, caller.origin, target)
+            known = key in self._counts or len(self._counts) < TALLIES_MAX
+            self._counts[key if known else ("", "", "")].update(made)
+
+    async def write(self) -> None:
+        """Put on record what was counted since the last time."""
+        counts, self._counts = self._counts, defaultdict(Counter)
+        if not counts:
+            return
+        try:
+            async with self._database.writing() as connection:
+                for (actor, origin, target), made in counts.items():
+                    await append(connection, Caller(actor, origin), Entry(self._action, target, None, dict(made)))
+        except BaseException:
+            for key, made in counts.items():
+                self._counts[key].update(made)
+            raise

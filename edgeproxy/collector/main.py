@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -57,8 +57,8 @@ from edgeproxy.tasks import Tasks
 from edgeproxy.web_listener import Bounds, WebListener, raise_descriptor_limit
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-DENIALS_SECONDS = 60.0
-"""Seconds between two times that denials are put on record."""
+RECORD_SECONDS = 60.0
+"""Seconds between two times that what is gathered for the audit log is put on record."""
 NAMES_SECONDS = 60.0
 """Seconds between two looks whether names are known by now."""
 CONNECTIONS = Bounds(all=2000, per_address=500)
@@ -240,13 +240,14 @@ async def collect(
     )
     refunds = None if stripe is None else Refunds(database, stripe)
     tasks.start("credits", CreditRun(database, lambda: service.settings.billing, refunds).run())
-    tasks.start("denials", record_denials(service.denials, watch, seldom))
+    record = partial(put_on_record, service, watch, seldom)
+    tasks.start("audit", put_on_record_every_minute(record))
     if pages is not None:
         await pages.begin(tasks)
     tasks.start("last used", record_last_used(service.handlers.ledger.last_used, seldom))
     tasks.start("names", look_for_names(names))
-    record = partial(record_plans, database=database)
-    reload = Reload(settings, service, names, listener, metrics, (watch, delivery), anomalies, record)
+    plans = partial(record_plans, database=database)
+    reload = Reload(settings, service, names, listener, metrics, (watch, delivery), anomalies, plans)
     tasks.start("reload", reload.watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
@@ -263,7 +264,7 @@ async def collect(
     intake.end()
     await settling
     await counting
-    await write_denials(service.denials, watch, seldom)
+    await record()
     await service.handlers.figures.end()
     await service.handlers.delivery.end()
     await write_last_used(service.handlers.ledger.last_used, seldom)
@@ -284,20 +285,24 @@ async def look_for_names(names: Names) -> None:
     await repeat(NAMES_SECONDS, log.Seldom(60.0), "customers could not be looked up", names.look_again)
 
 
-async def record_denials(denials: audit.Denials, watch: Watch, seldom: log.Seldom) -> None:
-    """Put denials on record every minute, until cancelled."""
+async def put_on_record_every_minute(record: Callable[[], Awaitable[None]]) -> None:
+    """Call this every minute, until cancelled."""
     while True:
-        await asyncio.sleep(DENIALS_SECONDS)
-        await write_denials(denials, watch, seldom)
+        await asyncio.sleep(RECORD_SECONDS)
+        await record()
 
 
-async def write_denials(denials: audit.Denials, watch: Watch, seldom: log.Seldom) -> None:
-    """Put denials on record now, or the next time where the database cannot be used; `watch` hears how many."""
+async def put_on_record(service: Service, watch: Watch, seldom: log.Seldom) -> None:
+    """Write what is gathered for the audit log, or the next time where the database cannot be used; `watch` hears how
+    many were denied.
+    """
 
     async def write() -> None:
-        await watch.denied(await denials.write(), time.time())
+        await watch.denied(await service.denials.write(), time.time())
 
     await guarded(seldom, "denials could not be put on record", write())
+    places = service.handlers.quotas.places
+    await guarded(seldom, "takes of places could not be put on record", places.write())
 
 
 async def record_last_used(last_used: LastUsed, seldom: log.Seldom) -> None:

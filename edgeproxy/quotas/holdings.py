@@ -37,6 +37,8 @@ class Taken(NamedTuple):
     is_new: bool
     used: int
     """How many are taken by now."""
+    expired: int
+    """How many places were found whose time was over."""
 
 
 async def take(
@@ -58,23 +60,23 @@ async def take(
     now = now_ms()
     expires_at = None if seconds is None else now + seconds * 1000
     own = _of(customer, meter)
-    await _end(connection, customer, meter, holdings.c.expires_at <= now, now)
+    expired = await _end(connection, customer, meter, holdings.c.expires_at <= now, now)
     this = own & (holdings.c.item == item)
     taken_at = (await connection.execute(sa.select(holdings.c.taken_at).where(this))).scalar_one_or_none()
     count = (await connection.execute(sa.select(sa.func.count()).select_from(holdings).where(own))).scalar_one()
     if taken_at is not None:
         await connection.execute(sa.update(holdings).where(this).values(expires_at=expires_at))
-        return Taken(Holding(item, taken_at, expires_at), False, count)
+        return Taken(Holding(item, taken_at, expires_at), False, count, expired)
     if allowed is not None and count >= allowed:
-        return Taken(None, False, count)
+        return Taken(None, False, count, expired)
     row = {"customer": customer, "meter": meter, "item": item, "taken_at": now}
     await connection.execute(sa.insert(holdings), [{**row, "expires_at": expires_at, "token": token}])
-    return Taken(Holding(item, now, expires_at), True, count + 1)
+    return Taken(Holding(item, now, expires_at), True, count + 1, expired)
 
 
-async def give_back(connection: AsyncConnection, customer: str, meter: str, item: str) -> None:
-    """Free the place of an item, if it has one."""
-    await _end(connection, customer, meter, holdings.c.item == item, now_ms())
+async def give_back(connection: AsyncConnection, customer: str, meter: str, item: str) -> bool:
+    """Free the place of an item; whether it had one."""
+    return await _end(connection, customer, meter, holdings.c.item == item, now_ms()) > 0
 
 
 async def used(connection: AsyncConnection, customer: str, meter: str) -> int:
@@ -93,8 +95,8 @@ async def page(connection: AsyncConnection, customer: str, meter: str, after: st
     return [Holding(*row) for row in await connection.execute(wanted.order_by(of.item).limit(limit))]
 
 
-async def _end(connection: AsyncConnection, customer: str, meter: str, which: sa.ColumnElement[bool], now: int) -> None:
-    """Free some places of a customer, and keep from when to when they were held."""
+async def _end(connection: AsyncConnection, customer: str, meter: str, which: sa.ColumnElement[bool], now: int) -> int:
+    """Free some places of a customer, and keep from when to when they were held. Return how many there were."""
     gone = sa.delete(holdings).where(_of(customer, meter), which)
     ended = await connection.execute(gone.returning(holdings.c.taken_at, holdings.c.expires_at))
     rows = [
@@ -108,6 +110,7 @@ async def _end(connection: AsyncConnection, customer: str, meter: str, which: sa
     ]
     if rows:
         await connection.execute(sa.insert(past_holdings), rows)
+    return len(rows)
 
 
 def _of(customer: str, meter: str) -> sa.ColumnElement[bool]:

@@ -1,12 +1,14 @@
 """Places are taken exactly as often as there are any, by however many at once, and given back by themselves."""
 
 import asyncio
+import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 import sqlalchemy as sa
 
@@ -79,6 +81,15 @@ def test_places_over_http(start_collector: StartCollector) -> None:
         ("acme/holdings/seats/x", b"{", 400),
     ):
         assert send(collector, "PUT", path, body)[0] == wanted, path
+    # What was taken and given back is on record, gathered.
+    collector.end()
+    with closing(sqlite3.connect(collector.settings["database"].removeprefix("sqlite:///"))) as opened:
+        made = opened.execute("SELECT actor, target, after FROM audit WHERE action = 'holdings.change'").fetchall()
+    assert {(actor, target): orjson.loads(after) for actor, target, after in made} == {
+        ("service", "acme/seats"): {"taken": 3, "expired": 1, "given_back": 1},
+        ("service", "acme/flows"): {"taken": 3},
+        ("service", "bound/seats"): {"taken": 3},
+    }
 
 
 def test_of_many_at_once_as_many_get_one_as_there_are(database: str) -> None:

@@ -6,6 +6,7 @@ import orjson
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.accounts.audit import Tallies
 from edgeproxy.accounts.change import Refused
 from edgeproxy.accounts.ids import moment
 from edgeproxy.collector.answers import answer, problem
@@ -25,6 +26,8 @@ class QuotaHandlers:
 
     def __init__(self, database: Database, watch: QuotaWatch) -> None:
         self._database = database
+        self.places = Tallies(database, "holdings.change")
+        """Who has taken places lately and given them back; somebody has to `write` it."""
         self._watch = watch
         self._settings: Settings
 
@@ -65,6 +68,7 @@ class QuotaHandlers:
                 seconds=body.ttl,
                 token=call.holder.label,
             )
+        self.places.note(call.caller, f"{held.customer}/{meter}", taken=taken.is_new, expired=taken.expired)
         counted = {"used": taken.used, "allowed": None if quota is None else quota.included}
         if taken.holding is None:
             return problem(409, f"all {meter} of the plan are taken", also=counted)
@@ -76,7 +80,8 @@ class QuotaHandlers:
         item = item_of(call)
         async with self._database.writing() as connection:
             held, meter = await self._of(connection, call)
-            await holdings.give_back(connection, held.customer, meter, item)
+            was_there = await holdings.give_back(connection, held.customer, meter, item)
+        self.places.note(call.caller, f"{held.customer}/{meter}", given_back=was_there)
         return web.Response(status=204)
 
     async def page(self, call: Call[HoldingsQuery, Nothing]) -> web.Response:

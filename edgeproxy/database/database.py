@@ -272,30 +272,19 @@ class Database:
             await connection.execute(statement, rows)
 
     async def begin_events(self, connection: AsyncConnection, found: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
-        """Make rows of events, in the order of the table's columns; return source and id of those that are new."""
-        columns = list(events.columns)
-        if self.is_sqlite:
-            # Nobody else writes meanwhile: to look for those that are there first is cheaper than to be told.
-            sent = sa.func.json_each(sa.bindparam("sent", type_=sa.Text())).table_valued("value", name="sent")
-            same = [one == sa.func.json_extract(sent.c.value, f"$[{place}]") for place, one in enumerate(columns[:2])]
-            wanted = sa.select(events.c.source, events.c.id).select_from(sent).join(events, sa.and_(*same))
-            identities = [tuple(row[:2]) for row in found]
-            there = {
-                (source, number)
-                for source, number in await connection.execute(wanted, {"sent": orjson.dumps(identities).decode()})
-            }
-            if new := [tuple(row) for row in found if tuple(row[:2]) not in there]:
-                # Past SQLAlchemy, as in `add`.
-                places = ", ".join("?" * len(columns))
-                await connection.exec_driver_sql(f"INSERT INTO {events.name} VALUES ({places})", new)
-            return set(identities) - there
-        lists = {one.name: sa.bindparam(one.name, type_=ARRAY(one.type)) for one in columns}
-        given = {one.name: list(values) for one, values in zip(columns, zip(*found, strict=True), strict=True)}
-        statement = self._insert(events).from_select([one.name for one in columns], _unnested(lists))
-        made = await connection.execute(
-            statement.on_conflict_do_nothing().returning(events.c.source, events.c.id), given
-        )
-        return {(source, number) for source, number in made}
+        """Make rows of events, in the order of the table's columns; return source and id of those that were there."""
+        if not self.is_sqlite:
+            columns = zip(events.columns.keys(), zip(*found, strict=True), strict=True)
+            texts = {name: _json_text(values) for name, values in columns}
+            return {(source, number) for source, number in await connection.execute(BEGIN_EVENTS, texts)}
+        # Nobody else writes meanwhile: to look for those that are there first is cheaper than to be told.
+        identities = orjson.dumps([row[:2] for row in found]).decode()
+        there = {(source, number) for source, number in await connection.execute(EVENTS_THERE, {"sent": identities})}
+        if new := [row for row in found if tuple(row[:2]) not in there] if there else found:
+            # Past SQLAlchemy, as in `add`.
+            places = ", ".join("?" * len(events.columns))
+            await connection.exec_driver_sql(f"INSERT INTO {events.name} VALUES ({places})", list(new))
+        return there
 
     async def hold(self, connection: AsyncConnection, name: str) -> None:
         """Until the transaction ends nobody else holds this name."""
@@ -483,6 +472,35 @@ def _growing() -> sa.Update:
 
 
 GROW = _growing()
+
+
+def _json_text(values: Iterable[str | int | bool | None]) -> str:
+    """The same of texts in printable ASCII, which PostgreSQL writes as JSON does; and NULL too."""
+    return "{" + orjson.dumps([int(one) if one is True or one is False else one for one in values])[1:-1].decode() + "}"
+
+
+def _beginning_events() -> sa.Select[Any]:
+    """The statement that makes rows of events and says which were there, on PostgreSQL."""
+    texts = {one.name: sa.cast(sa.bindparam(one.name, type_=sa.Text()), ARRAY(one.type)) for one in events.columns}
+    sent = _unnested(texts).cte("sent")
+    insert = postgresql.insert(events).from_select(list(texts), sa.select(sent)).on_conflict_do_nothing()
+    made = insert.returning(events.c.source, events.c.id).cte("made")
+    is_made = sa.exists().where(made.c.source == sent.c.source, made.c.id == sent.c.id)
+    return sa.select(sent.c.source, sent.c.id).where(~is_made)
+
+
+def _events_there() -> sa.Select[Any]:
+    """The statement that says which of some events are there, on SQLite."""
+    sent = sa.func.json_each(sa.bindparam("sent", type_=sa.Text())).table_valued("value", name="sent")
+    same = [
+        column == sa.func.json_extract(sent.c.value, f"$[{place}]")
+        for place, column in enumerate((events.c.source, events.c.id))
+    ]
+    return sa.select(events.c.source, events.c.id).select_from(sent).join(events, sa.and_(*same))
+
+
+BEGIN_EVENTS = _beginning_events()
+EVENTS_THERE = _events_there()
 
 
 def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:

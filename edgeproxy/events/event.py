@@ -5,7 +5,7 @@ customer, and `data` is `{value, dimensions, request_id}`. `source` and `id` tog
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -43,8 +43,16 @@ class BadBody(ValueError):
     """A body that has no events in any form: a sentence why."""
 
 
+class Rejection(NamedTuple):
+    """An event that was not counted: which one of its request, why, and what was sent."""
+
+    position: int
+    error: str
+    said: Any
+
+
 class Event(NamedTuple):
-    """Usage that a service reports. `time` is in Unix seconds."""
+    """Usage that a service reports, in the order of the columns of its table. `time` is in Unix seconds."""
 
     source: str
     id: str
@@ -52,11 +60,13 @@ class Event(NamedTuple):
     meter: str
     value: int
     time: int
-    request_id: str | None
     is_dated: bool = True
     """Whether its sender said the time: else it is that of its arrival, and another one when it is sent again."""
+    request_id: str | None = None
     dimensions: str = ""
     """As text (config/dimensions.py)."""
+    folded: str | None = None
+    """Its dimensions as they count, where that is something else: not known before it is counted."""
     item: str | None = None
     """What counts once, where its meter is `unique`; the value is 1 then."""
     is_summed: bool = True
@@ -98,25 +108,20 @@ def read(said: Any, meters: Mapping[str, Meter], now: float) -> Event:
     meter = meters.get(name)
     if meter is None:
         raise BadEvent(f"meter: {name} is no meter that counts events")
-    item = _item(fields.get("value")) if meter.aggregate == "unique" else None
-    event = Event(
+    item = item_of(fields.get("value")) if meter.aggregate == "unique" else None
+    return Event(
         source=source,
         id=id_,
         customer=customer,
         meter=name,
-        value=1 if item is not None else _value(fields.get("value")),
-        time=int(now) if fields.get("time") is None else _time(fields["time"]),
-        request_id=None if fields.get("request_id") is None else _text(fields, "request_id"),
+        value=1 if item is not None else value_of(fields.get("value")),
+        time=int(now) if fields.get("time") is None else second_of(fields["time"], now),
         is_dated=fields.get("time") is not None,
-        dimensions=_dimensions(fields.get("dimensions"), name, meter),
+        request_id=None if fields.get("request_id") is None else _text(fields, "request_id"),
+        dimensions=split_of(fields.get("dimensions"), name, meter.dimensions),
         item=item,
         is_summed=meter.aggregate == "sum",
     )
-    if event.time > now + AHEAD_SECONDS:
-        raise BadEvent(f"time: is more than {AHEAD_SECONDS} s ahead")
-    if event.time < now - KEPT_SECONDS:
-        raise BadEvent(f"time: is more than {KEPT_SECONDS // 86400} days ago")
-    return event
 
 
 def _of_cloud(said: dict[str, Any]) -> dict[str, Any]:
@@ -161,14 +166,15 @@ def _name(fields: dict[str, Any], name: str) -> str:
     return said
 
 
-def _value(said: Any) -> int:
+def value_of(said: Any) -> int:
+    """What is added up, or the level of a gauge; raises BadEvent."""
     if type(said) is not int or not 0 <= said <= VALUE_MAX:
         raise BadEvent(f"value: is not a whole number from 0 to {VALUE_MAX}")
     return said
 
 
-def _item(said: Any) -> str:
-    """What is counted once: a text, or a number as text."""
+def item_of(said: Any) -> str:
+    """What is counted once: a text, or a number as text; raises BadEvent."""
     if type(said) is int and 0 <= said <= VALUE_MAX:
         return str(said)
     if not isinstance(said, str) or not TEXT.fullmatch(said):
@@ -176,15 +182,15 @@ def _item(said: Any) -> str:
     return said
 
 
-def _dimensions(said: Any, name: str, meter: Meter) -> str:
-    """The dimensions as text."""
+def split_of(said: Any, name: str, known: Collection[str]) -> str:
+    """The dimensions as text, those of the meter being `known`; raises BadEvent."""
     if said is None or said == {}:
         return ""
     if not isinstance(said, dict):
         raise BadEvent('dimensions: are no object such as {"model": "m1"}')
     for dimension, value in said.items():
-        if dimension not in meter.dimensions:
-            near = nearest(dimension, meter.dimensions)
+        if dimension not in known:
+            near = nearest(dimension, known)
             hint = f", did you mean {near}?" if near else ""
             raise BadEvent(f"dimensions: {shown(dimension)} is no dimension of {name}{hint}")
         if not isinstance(value, str) or not VALUE.fullmatch(value):
@@ -192,17 +198,22 @@ def _dimensions(said: Any, name: str, meter: Meter) -> str:
     return written(said)
 
 
-def _time(said: Any) -> int:
-    """The Unix second of a time of RFC 3339."""
+def second_of(said: Any, now: float) -> int:
+    """The Unix second of a time of RFC 3339 that is not too far from now; raises BadEvent."""
     try:
-        if not isinstance(said, str) or len(said) > 40 or "T" not in said.upper():
+        if not isinstance(said, str) or len(said) > 40 or "T" not in (upper := said.upper()):
             raise ValueError
-        at = datetime.fromisoformat(said.upper())
+        at = datetime.fromisoformat(upper)
         if at.tzinfo is None:
             raise ValueError
-        return int(at.timestamp() // 1)
+        second = int(at.timestamp() // 1)
     except (ValueError, OverflowError):
         raise BadEvent("time: is not a time such as 2027-01-01T12:00:00Z") from None
+    if second > now + AHEAD_SECONDS:
+        raise BadEvent(f"time: is more than {AHEAD_SECONDS} s ahead")
+    if second < now - KEPT_SECONDS:
+        raise BadEvent(f"time: is more than {KEPT_SECONDS // 86400} days ago")
+    return second
 
 
 def differences(counted: Event, sent: Event) -> list[str]:

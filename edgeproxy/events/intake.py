@@ -7,7 +7,7 @@ it only then.
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ from edgeproxy.alerts.alert import Alert, raise_all
 from edgeproxy.config import dimensions
 from edgeproxy.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
-from edgeproxy.events.event import Event, differences
+from edgeproxy.events.event import Event, Rejection, differences
 from edgeproxy.ledger.ingest import Unavailable
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.queries import written as moment
@@ -46,14 +46,6 @@ TOO_LARGE = "makes a sum that is more than the ledger can hold"
 Identity = tuple[str, str]
 
 
-class Rejection(NamedTuple):
-    """An event that was not counted: which one of its request, why, and what was sent."""
-
-    position: int
-    error: str
-    said: Any
-
-
 class Sent(NamedTuple):
     """A request: the events in it that could be read, with their index, and those that could not."""
 
@@ -70,6 +62,14 @@ class Receipt(NamedTuple):
     accepted: int
     duplicates: int
     rejected: Sequence[Rejection]
+
+
+class Grown(NamedTuple):
+    """What new events come to, by their dimensions and their minute."""
+
+    sums: dict[Use, int]
+    read: dict[Use, None]
+    """Those that are read and not added up, in the order in which they came."""
 
 
 class IntakeMetrics(Protocol):
@@ -186,40 +186,42 @@ class Intake:
         for sent in group:
             for _, event in sent.events:
                 first.setdefault((event.source, event.id), event)
+        counted: dict[Identity, Event] = {}
+        grown = Grown({}, {})
         begun: set[What] = set()
         async with self._database.writing() as connection:
-            new: set[Identity] = set()
-            counted: dict[Identity, Event] = {}
             passed: list[Alert] = []
             if first:
                 await self._lock(connection)
-                new = await self._database.begin_events(connection, [columns_of(first[one]) for one in sorted(first)])
-                counted = await self._counted(connection, sorted(first.keys() - new))
-                fresh_events = [event for one, event in first.items() if one in new]
-                folded, passed = await self._fold(connection, fresh_events)
-                summed = [event for event in fresh_events if event.is_summed]
-                begun = await self._ledger.count(connection, batches_of(summed, folded))
-            fresh = set(new)
-            known = {**counted, **{one: first[one] for one in new}}
+                there = await self._database.begin_events(connection, sorted(first.values()))
+                counted = await self._counted(connection, sorted(there))
+                new = [event for one, event in first.items() if one not in there]
+                grown = grown_by(new)
+                folded, passed = await self._fold(connection, grown, new)
+                begun = await self._ledger.count(connection, batches_of(grown.sums, folded))
+            known = {**first, **counted}
+            fresh = first.keys() - counted.keys()
             receipts = [judged(sent, fresh, known) for sent in group]
             await raise_all(connection, [*await self._bury(connection, group, receipts), *passed])
-        self._heard({(first[one].customer, first[one].meter) for one in new} if first else ())
-        read = {first[one].customer for one in new if not first[one].is_summed}
-        await self._names.found({customer for customer, *_ in begun} | read, (meter for _, meter, *_ in begun))
+        self._heard({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
+        customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
+        await self._names.found(customers, (meter for _, meter, *_ in begun))
         return receipts
 
-    async def _fold(self, connection: AsyncConnection, new: Sequence[Event]) -> tuple[dict[Use, str], list[Alert]]:
-        """As what new events count whose values are beyond a bound, which is kept; and what is to be raised."""
-        uses = [use_of(event) for event in new if event.dimensions]
+    async def _fold(
+        self, connection: AsyncConnection, grown: Grown, new: Sequence[Event]
+    ) -> tuple[dict[Use, str], list[Alert]]:
+        """As what uses count whose values are beyond a bound, which is kept; and what is to be raised."""
+        uses = [use for use in (*grown.sums, *grown.read) if use.split]
         if not uses:
             return {}, []
         changed, passed = await self.values.fold(connection, uses)
-        rows = [
-            {"of_source": event.source, "of_id": event.id, "split": changed[use]}
-            for event in new
-            if event.dimensions and (use := use_of(event)) in changed
-        ]
-        if rows:
+        if changed:
+            rows = [
+                {"of_source": event.source, "of_id": event.id, "split": changed[use]}
+                for event in new
+                if (use := use_of(event)) in changed
+            ]
             columns = events.c
             its = (columns.source == sa.bindparam("of_source")) & (columns.id == sa.bindparam("of_id"))
             await connection.execute(sa.update(events).where(its).values(folded=sa.bindparam("split")), rows)
@@ -238,10 +240,7 @@ class Intake:
             some = identities[begin : begin + LOOKED_UP_MAX]
             wanted = sa.select(events).where(sa.tuple_(events.c.source, events.c.id).in_(some))
             for row in await connection.execute(wanted):
-                event = Event(row.source, row.id, row.customer, row.meter, row.value, row.time, row.request_id)
-                found[row.source, row.id] = event._replace(
-                    is_dated=bool(row.is_dated), dimensions=row.dimensions, item=row.item
-                )
+                found[row.source, row.id] = Event(*row)
         return found
 
     async def _bury(
@@ -281,28 +280,32 @@ def weight(sent: Sent) -> int:
     return len(sent.events) + len(sent.rejected) + 1
 
 
-def columns_of(event: Event) -> Sequence[Any]:
-    """The row of an event, in the order of the table's columns."""
-    of = (event.source, event.id, event.customer, event.meter, event.value, event.time, int(event.is_dated))
-    return (*of, event.request_id, event.dimensions, None, event.item, int(event.is_summed))
-
-
 def use_of(event: Event) -> Use:
     """The use of its dimensions that an event is."""
     return Use(event.customer, event.meter, event.minute, event.dimensions)
 
 
-def batches_of(counted: Sequence[Event], folded: Mapping[Use, str]) -> list[Batch]:
+def grown_by(new: Iterable[Event]) -> Grown:
+    """What new events come to."""
+    sums: dict[Use, int] = {}
+    read: dict[Use, None] = {}
+    for event in new:
+        use = use_of(event)
+        if event.is_summed:
+            sums[use] = sums.get(use, 0) + event.value
+        else:
+            read[use] = None
+    return Grown(sums, read)
+
+
+def batches_of(sums: Mapping[Use, int], folded: Mapping[Use, str]) -> list[Batch]:
     """What events add to the ledger, in the form in which edges say it: a batch for each minute, without a chain."""
-    sums: dict[int, Counter[What]] = {}
-    for event in counted:
-        split = event.dimensions
-        if split and folded:
-            split = folded.get(use_of(event), split)
-        sums.setdefault(event.minute, Counter())[event.customer, event.meter, EVENTS_ROUTE, split] += event.value
+    minutes: dict[int, Counter[What]] = defaultdict(Counter)
+    for use, value in sums.items():
+        minutes[use.second][use.customer, use.meter, EVENTS_ROUTE, folded.get(use, use.split)] += value
     return [
         Batch(EVENTS, EVENTS_REGION, 0, minute, minute + MINUTE, FIRST, tuple(row_of(*one) for one in some.items()))
-        for minute, some in sorted(sums.items())
+        for minute, some in sorted(minutes.items())
     ]
 
 
@@ -334,7 +337,7 @@ def told(event: Event) -> dict[str, Any]:
     """An event as JSON has it."""
     said = event._asdict()
     is_dated = said.pop("is_dated")
-    del said["is_summed"]
+    del said["is_summed"], said["folded"]
     said["time"] = moment(event.time) if is_dated else None
     said["dimensions"] = dimensions.read(event.dimensions) or None
     if (item := said.pop("item")) is not None:

@@ -27,6 +27,10 @@ VALUES_DEFAULT = 1000
 """Values of a dimension that the configuration does not know."""
 REMEMBERED_MAX = 50_000
 """Customers' dimensions whose values are remembered."""
+WHOLE_MAX = 200_000
+"""Uses of which is remembered that they count as they are."""
+OWNERS_MAX = 1_000
+"""Customers' dimensions whose values one statement asks for."""
 
 
 class Owner(NamedTuple):
@@ -67,6 +71,8 @@ class Values:
     def __init__(self, database: Database, meters: Mapping[str, Meter]) -> None:
         self._database = database
         self._taken: OrderedDict[Owner, set[str]] = OrderedDict()
+        self._whole: set[Use] = set()
+        """Uses, at the beginning of their month, that count as they are: all of their values are taken."""
         self._passed: set[Owner] = set()
         """Those of whose passed bound somebody was told."""
         self._bounds: dict[tuple[str, str], int] = {}
@@ -83,6 +89,7 @@ class Values:
     def forget(self) -> None:
         """What was taken in a transaction that failed was not."""
         self._taken.clear()
+        self._whole.clear()
         self._passed.clear()
 
     async def fold(self, connection: AsyncConnection, uses: Iterable[Use]) -> tuple[dict[Use, str], list[Alert]]:
@@ -90,21 +97,32 @@ class Values:
 
         Who calls has locked the edge that they are of.
         """
+        asked = {use: Use(use.customer, use.meter, month_of(use.second), use.split) for use in uses}
+        said = {use: dimensions.read(use.split) for use, of_month in asked.items() if of_month not in self._whole}
+        wanted: dict[Owner, dict[str, None]] = {}
+        owned: dict[Use, list[tuple[Owner, str]]] = {}
+        for use, split in said.items():
+            month = asked[use].second
+            pairs = [(Owner(use.customer, use.meter, month, name), value) for name, value in split.items()]
+            owned[use] = [(owner, value) for owner, value in pairs if value != OTHER]
+            for owner, value in owned[use]:
+                wanted.setdefault(owner, {})[value] = None
+        await self._take(connection, wanted)
         changed: dict[Use, str] = {}
         passed: dict[Owner, Alert] = {}
-        for use in dict.fromkeys(uses):
-            split = dict(dimensions.read(use.split))
-            for name, value in split.items():
-                owner = Owner(use.customer, use.meter, month_of(use.second), name)
-                if value != OTHER and not await self._has(connection, owner, value):
-                    split[name] = OTHER
-                    if owner not in self._passed:
-                        passed[owner] = beyond(owner, self._bound(owner))
-            if (counted := dimensions.written(split)) != use.split:
-                changed[use] = counted
+        for use, values in owned.items():
+            if over := [owner for owner, value in values if value not in self._taken[owner]]:
+                changed[use] = dimensions.written({**said[use], **{owner.name: OTHER for owner in over}})
+                passed |= {owner: beyond(owner, self._bound(owner)) for owner in over if owner not in self._passed}
+            else:
+                self._whole.add(asked[use])
         self._passed.update(passed)
         if len(self._passed) > REMEMBERED_MAX:
             self._passed.clear()
+        if len(self._whole) > WHOLE_MAX:
+            self._whole.clear()
+        while len(self._taken) > REMEMBERED_MAX:
+            self._taken.popitem(last=False)
         return changed, [*passed.values()]
 
     async def fold_batches(
@@ -121,32 +139,37 @@ class Values:
     def _bound(self, owner: Owner) -> int:
         return self._bounds.get((owner.meter, owner.name), VALUES_DEFAULT)
 
-    async def _has(self, connection: AsyncConnection, owner: Owner, value: str) -> bool:
-        """Whether this value is taken, or can be taken now."""
-        taken = self._taken.get(owner)
-        if taken is None:
-            taken = self._taken[owner] = await _taken(connection, owner)
-            if len(self._taken) > REMEMBERED_MAX:
-                self._taken.popitem(last=False)
-        if value in taken:
-            return True
-        if len(taken) >= self._bound(owner):
-            return False
+    async def _take(self, connection: AsyncConnection, wanted: Mapping[Owner, Iterable[str]]) -> None:
+        """Take of these values as many as there is room for, the first ones first."""
+        await self._learn(connection, [owner for owner in wanted if owner not in self._taken])
+        if not (growing := [owner for owner, values in wanted.items() if self._new(owner, values)]):
+            return
         await self._database.hold(connection, "dimension values")
-        taken |= await _taken(connection, owner)  # Another collector may have taken some meanwhile.
-        if value in taken:
-            return True
-        if len(taken) >= self._bound(owner):
-            return False
-        await connection.execute(sa.insert(dimension_values).values(**owner._asdict(), value=value))
-        taken.add(value)
-        return True
+        await self._learn(connection, growing)  # Another collector may have taken some meanwhile.
+        rows = [{**owner._asdict(), "value": value} for owner in growing for value in self._new(owner, wanted[owner])]
+        if rows:
+            await connection.execute(sa.insert(dimension_values), rows)
+        for row in rows:
+            value = row.pop("value")
+            self._taken[Owner(**row)].add(value)
 
+    def _new(self, owner: Owner, values: Iterable[str]) -> list[str]:
+        """Those of these values that are not taken and can be."""
+        taken = self._taken[owner]
+        room = max(0, self._bound(owner) - len(taken))
+        return [value for value in values if value not in taken][:room] if room else []
 
-async def _taken(connection: AsyncConnection, owner: Owner) -> set[str]:
-    columns = dimension_values.c
-    of_owner = [columns[name] == value for name, value in owner._asdict().items()]
-    return set((await connection.execute(sa.select(columns.value).where(*of_owner))).scalars())
+    async def _learn(self, connection: AsyncConnection, owners: Sequence[Owner]) -> None:
+        """Read which values these have taken."""
+        self._taken |= {owner: set() for owner in owners}
+        columns = dimension_values.c
+        for begin in range(0, len(owners), OWNERS_MAX):
+            some = set(owners[begin : begin + OWNERS_MAX])
+            # By the names of all together, as indexes serve that; what is not asked for is passed over.
+            within = [columns[name].in_({getattr(one, name) for one in some}) for name in Owner._fields]
+            for *owner, value in await connection.execute(sa.select(dimension_values).where(*within)):
+                if (one := Owner(*owner)) in some:
+                    self._taken[one].add(value)
 
 
 @lru_cache(1 << 12)

@@ -87,7 +87,7 @@ class World:
         some, self.written = self.used[self.written :], len(self.used)
         if not some:
             return
-        events = [Event("test", "", customer, meter, value, minute, None) for minute, (customer, meter), value in some]
+        events = [Event("test", "", customer, meter, value, minute) for minute, (customer, meter), value in some]
         async with self.database.writing() as connection:
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
             await self.database.begin_edges(connection, [row])
@@ -366,7 +366,7 @@ def test_what_two_collectors_find_lacking_becomes_one_revision(postgresql: Postg
         url = postgresql.database()
         one, other = await Database.connect(url), await Database.connect(url)
         day = Span(BEGIN, BEGIN + 86400)
-        event = Event("test", "", *PAIRS[0], 5, BEGIN, None)
+        event = Event("test", "", *PAIRS[0], 5, BEGIN)
         async with one.writing() as connection:
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
             await one.begin_edges(connection, [row])

@@ -14,7 +14,6 @@ from edgeproxy.config.models import Meter
 from edgeproxy.database.database import Database
 from edgeproxy.database.delivery_tables import waivers
 from edgeproxy.events.event import Event
-from edgeproxy.events.intake import columns_of
 from tests.support.tables_ready import put_tables
 
 METERS = {
@@ -44,11 +43,11 @@ def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(
         database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
         async with database.writing() as connection:
             events = [
-                Event("test", f"{meter}{at}", "acme", meter, value, at, None, is_summed=False)
+                Event("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
                 for meter in LEVELS
                 for at, value in readings
             ]
-            await database.begin_events(connection, [columns_of(event) for event in events])
+            await database.begin_events(connection, events)
         async with database.reading(whole=True) as connection:
             found = [await quantities(connection, "acme", segments, one, Terms(METERS, None)) for one in segments]
         await database.close()

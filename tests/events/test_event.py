@@ -8,7 +8,18 @@ import orjson
 import pytest
 
 from edgeproxy.config.models import Meter
-from edgeproxy.events.event import BODY_BYTES_MAX, EVENTS_MAX, BadBody, BadEvent, Event, differences, objects, read
+from edgeproxy.events.body import read_all, read_sound
+from edgeproxy.events.event import (
+    BODY_BYTES_MAX,
+    EVENTS_MAX,
+    BadBody,
+    BadEvent,
+    Event,
+    Rejection,
+    differences,
+    objects,
+    read,
+)
 
 NOW = 1_800_000_000.0
 METERS = {
@@ -35,7 +46,7 @@ CLOUD = {
     "tenant": "an attribute of the sender's own",
     "data": {"value": 12, "request_id": "r-1"},
 }
-EVENT = Event("billing/worker", "e-1", "acme", "tokens", 12, 1_799_999_970, "r-1")
+EVENT = Event("billing/worker", "e-1", "acme", "tokens", 12, 1_799_999_970, request_id="r-1")
 
 
 @pytest.mark.parametrize("said", [OURS, CLOUD])
@@ -112,9 +123,13 @@ def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> Non
     ],
 )
 def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str) -> None:
+    said = {**OURS, **change}
     with pytest.raises(BadEvent) as caught:
-        read({**OURS, **change}, METERS, NOW)
+        read(said, METERS, NOW)
     assert str(caught.value).startswith(why)
+    body = orjson.dumps([OURS, said])
+    assert read_sound(body, METERS, NOW) is None
+    assert read_all(body, METERS, NOW) == ([(0, EVENT)], [Rejection(1, str(caught.value), said)])
 
 
 @pytest.mark.parametrize(
@@ -131,6 +146,26 @@ def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str)
 def test_what_is_no_cloud_event(said: Any, why: str) -> None:
     with pytest.raises(BadEvent, match=why):
         read(said, METERS, NOW)
+
+
+SOUND: list[dict[str, Any]] = [
+    {},
+    {"time": None, "request_id": None, "dimensions": None},
+    {"time": "2027-01-15t08:59:59.9999999+01:00", "dimensions": {}},
+    {"dimensions": {"model": "a \\b".replace(" ", ""), "agent": "~other"}},
+    {"meter": "users", "value": 7},
+    {"meter": "users", "value": "u-7"},
+    {"meter": "seats", "value": 0, "id": 'a "quoted" \\ one'},
+]
+
+
+def test_events_that_are_sound_are_read_together_as_they_are_one_by_one() -> None:
+    said = [{**OURS, **change} for change in SOUND]
+    lines = b"\n".join(map(orjson.dumps, said)) + b"\n"
+    for body in (orjson.dumps(said), lines):
+        assert read_sound(body, METERS, NOW) == [read(one, METERS, NOW) for one in said]
+    for body in (b"[", b"[]", b"", orjson.dumps([OURS] * (EVENTS_MAX + 1)), orjson.dumps([CLOUD]), b"[" * 100_000):
+        assert read_sound(body, METERS, NOW) is None
 
 
 def test_one_object_an_array_and_lines_are_alike() -> None:

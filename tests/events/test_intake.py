@@ -5,18 +5,25 @@ import random
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 import zstandard
 
+from edgeproxy.collector.handlers.events import EventHandlers
+from edgeproxy.collector.metrics import Metrics
 from edgeproxy.database.database import Database
+from edgeproxy.events.event import Event
+from edgeproxy.events.intake import WAITING_EVENTS_MAX, Intake, Sent
+from edgeproxy.ledger.names import Names
+from edgeproxy.tasks import Tasks
 from tests.accounts.test_audit import entries
 from tests.support.ask import Answer
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, verified
 from tests.support.collector_fixtures import StartCollector
-from tests.support.waiting import until
+from tests.support.waiting import turned, until
 
 METERS = {"tokens": {"count": "events"}, "runs": {"count": "events"}, "requests": {"count": "requests"}}
 
@@ -198,3 +205,21 @@ def change(database: str, statement: str) -> int:
             await opened.close()
 
     return asyncio.run(run())
+
+
+def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
+    async def play() -> None:
+        database: Any = None  # It never gets so far.
+        metrics = Metrics()
+        intake = Intake(database, Names((), (), metrics), metrics)
+        waiting = Sent("worker", [(0, Event("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
+        tasks = Tasks()
+        tasks.start("sender", intake.settle(waiting))
+        await turned(lambda: not intake.has_room(), "it is held")
+        call: Any = SimpleNamespace(request=None)
+        answer = await EventHandlers(database, intake, metrics).take(call)
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+        await tasks.cancel()
+        assert intake.has_room()
+
+    asyncio.run(asyncio.wait_for(play(), 10))

@@ -59,7 +59,7 @@ class Services:
 
 
 def event(number: int, at: int, meter: str = "tokens", value: int = 1, split: str = "", **also: Any) -> Event:
-    return Event("s", f"e{number}", "acme", meter, value, at, None, True, split, **also)
+    return Event("s", f"e{number}", "acme", meter, value, at, True, None, split, **also)
 
 
 def split(model: str | None, agent: str | None = None) -> str:

@@ -19,6 +19,7 @@ from edgeproxy.config.alerts import Alerts
 from edgeproxy.config.models import Customer, Meter, Quota, Tier
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
+from edgeproxy.database.schema import customers
 from edgeproxy.events.event import Event
 from edgeproxy.events.intake import Intake, Sent
 from edgeproxy.ledger import rollup
@@ -63,9 +64,7 @@ class World:
         self._events = 0
 
     async def report(self, which: int, value: int, customer: str = "acme", at: float | None = None) -> None:
-        await self.take(
-            which, Event("test", "", customer, "tokens", value, int(time.time() if at is None else at), None)
-        )
+        await self.take(which, Event("test", "", customer, "tokens", value, int(time.time() if at is None else at)))
 
     async def take(self, which: int, event: Event) -> None:
         self._events += 1
@@ -106,7 +105,10 @@ def test_edges_and_people_hear_of_it_once(database: str) -> None:
         def known(used: int) -> QuotaCount:
             return QuotaCount("acme", "tokens", "month", "Europe/Berlin", month, used)
 
-        for name in ("acme", "free", "odd", "nobody"):
+        async with world.databases[0].writing() as connection:
+            of = {"id": "1", "name": "torn", "tier": "pro", "settings": "{", "metadata": "{}"}
+            await connection.execute(sa.insert(customers).values(**of, created_at=0, version=1))
+        for name in ("acme", "free", "odd", "nobody", "torn"):
             await world.report(0, 799, name)
         await world.report(0, 1)
         assert await world.news(0, 0) == (1, [known(800)])
@@ -147,7 +149,7 @@ def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_o
         for at in moments:
             await world.report(0, 7, at=at)
         for item in ("ada", "bob", "ada"):
-            await world.take(0, Event("test", "", "acme", "users", 1, int(now), None, item=item, is_summed=False))
+            await world.take(0, Event("test", "", "acme", "users", 1, int(now), item=item, is_summed=False))
 
         async def used() -> int:
             async with world.databases[0].reading() as connection:
@@ -182,7 +184,7 @@ def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monk
         watch, metrics = world.watches[0], Metrics()
         intake = Intake(world.databases[0], Names((), (), metrics), metrics)
         world.tasks.start("intake", intake.run())
-        await intake.settle(Sent("worker", [(0, Event("test", "1", "acme", "tokens", 600, NOON, None))], ()))
+        await intake.settle(Sent("worker", [(0, Event("test", "1", "acme", "tokens", 600, NOON))], ()))
         monkeypatch.setattr(usage, "edge_time", lambda: now - EPOCH)
         monkeypatch.setattr(rollup, "read", overtaken)
         assert await watch._looked_at({"acme": {"tokens"}})

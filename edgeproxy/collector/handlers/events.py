@@ -20,9 +20,10 @@ from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Meter
 from edgeproxy.database.database import Database
 from edgeproxy.events import dead_letters
+from edgeproxy.events.body import read_all
 from edgeproxy.events.dead_letters import Letter
 from edgeproxy.events.event import BODY_BYTES_MAX, BadBody, BadEvent, objects, read
-from edgeproxy.events.intake import Intake, Receipt, Rejection, Sent
+from edgeproxy.events.intake import Intake, Receipt, Sent
 from edgeproxy.ledger.arrival import inflate
 from edgeproxy.usage.batch import BadBatch
 
@@ -66,17 +67,12 @@ class EventHandlers:
     def _read(self, sent: bytes, coding: str, token: str) -> Sent:
         """The events in a body; raises Refused."""
         try:
-            found = objects(sent if coding == "identity" else inflate(sent, coding))
+            plain = sent if coding == "identity" else inflate(sent, coding)
+            events, rejected = read_all(plain, self._meters, time.time())
         except BadBatch as bad:
             raise Refused(415 if "unknown coding" in str(bad) else 400, f"the body {bad}") from None
         except BadBody as bad:
             raise Refused(413 if len(sent) > BODY_BYTES_MAX else 400, str(bad)) from None
-        now, events, rejected = time.time(), [], []
-        for position, said in enumerate(found):
-            try:
-                events.append((position, read(said, self._meters, now)))
-            except BadEvent as bad:
-                rejected.append(Rejection(position, str(bad), said))
         return Sent(token, events, rejected)
 
     async def letters(self, call: Call[DeadLettersQuery, Nothing]) -> web.Response:

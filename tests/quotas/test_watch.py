@@ -187,7 +187,7 @@ def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monk
         await intake.settle(Sent("worker", [(0, Event("test", "1", "acme", "tokens", 600, NOON))], ()))
         monkeypatch.setattr(usage, "edge_time", lambda: now - EPOCH)
         monkeypatch.setattr(rollup, "read", overtaken)
-        assert await watch._looked_at({"acme": {"tokens"}})
+        assert not await watch._failed_of({"acme": {"tokens"}})
         assert rollup.read is read
         assert await world.raised() == [], "600 of 1000 are used"
 

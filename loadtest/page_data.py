@@ -10,9 +10,10 @@ import asyncio
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 import asyncpg
@@ -54,15 +55,10 @@ def customer_of(number: int, customers: int) -> int:
 def fill(url: str, customers: int, rows: int) -> int:
     """Fill the tables that a collector has made; return how many hours the ledger has."""
     now = int(time.time())
-    statements = [
-        *accounts(customers, now),
-        *business(customers, now),
-        *upkeep(customers, now),
-        *sign_ins(customers, now),
-    ]
+    kinds = [list(kind(customers, now)) for kind in (accounts, business, upkeep, history, sign_ins)]
     if url.startswith("sqlite"):
-        return _sqlite(Path(url.removeprefix("sqlite:///")), customers, rows, now, statements)
-    return asyncio.run(_postgresql(url, customers, rows, now, statements))
+        return _sqlite(Path(url.removeprefix("sqlite:///")), customers, rows, now, kinds)
+    return asyncio.run(_postgresql(url, customers, rows, now, kinds))
 
 
 # ---- what both databases understand
@@ -143,7 +139,7 @@ def n_ms(place: int) -> int:
 
 
 def upkeep(customers: int, now: int) -> Iterator[str]:
-    """Edges and their batches, the audit log, alerts, dead letters, checks and incidents."""
+    """Edges and their batches, dead letters, checks and incidents."""
     yield f"""INSERT INTO edges (edge, region, seq, hash, since, until, received, latest, token)
         SELECT 'edge-' || (1000 + n), 'region-' || n % {REGIONS}, {BATCHES}, '', {now - 60}, {now}, {now * 1000}, {now},
             'edges' FROM numbers WHERE n < {EDGES}"""
@@ -152,6 +148,23 @@ def upkeep(customers: int, now: int) -> Iterator[str]:
         SELECT 'edge-' || (1000 + one.n), two.n + 1, two.n + 1, {ZEROS}, {state}, 100, {now - DAY}, {now - DAY},
             {now * 1000}, 'identity', {ZEROS_AS_BYTES}
         FROM numbers one, numbers two WHERE one.n < {EDGES} AND two.n < {BATCHES}"""
+    yield f"""INSERT INTO dead_letters (id, received, token, error, event)
+        SELECT {ID}, {now * 1000}, 'jobs', 'there is no such meter', '{{"id":"1","meter":"calls","value":1}}'
+        FROM numbers WHERE n < 10000"""
+    yield f"""INSERT INTO checks (region, day, result, "count")
+        SELECT 'region-' || one.n, {now // DAY * DAY} - {DAY} * two.n, '100', 2000 + two.n
+        FROM numbers one, numbers two WHERE one.n < {REGIONS} AND two.n < 90"""
+    yield f"""INSERT INTO incidents (id, severity, title, regions, began_at, ended_at)
+        SELECT {ID}, 'P2', 'Slow answers', '["region-1"]', {now - DAY} - n * 3600, {now - DAY} - n * 3600 + 1800
+        FROM numbers WHERE n < 50"""
+    yield f"""INSERT INTO incident_updates (id, incident, at, state, message)
+        SELECT {ID}, {ID}, {now - DAY}, 'resolved', 'It is over.' FROM numbers WHERE n < 50"""
+    yield f"""INSERT INTO tokens (name, role, created_at, created_by)
+        SELECT 'token-' || (1000 + n), 'read', {now * 1000}, 'admin' FROM numbers WHERE n < 900"""
+
+
+def history(customers: int, now: int) -> Iterator[str]:
+    """The audit log and alerts."""
     yield f"""INSERT INTO audit (seq, at, actor, origin, action, target, after, request_id, hash)
         SELECT n + 1, {now * 1000}, 'admin', '192.0.2.1', 'customer.create', {NAME}, '{{"tier":"basic"}}', '', {ZEROS}
         FROM numbers"""
@@ -166,19 +179,6 @@ def upkeep(customers: int, now: int) -> Iterator[str]:
             {now * 1000} FROM numbers"""
     yield f"""INSERT INTO alert_deliveries (alert, channel, state, attempts, due_at, sent_at)
         SELECT id, 'mail', 'sent', 1, {now * 1000}, {now * 1000} FROM alerts"""
-    yield f"""INSERT INTO dead_letters (id, received, token, error, event)
-        SELECT {ID}, {now * 1000}, 'jobs', 'there is no such meter', '{{"id":"1","meter":"calls","value":1}}'
-        FROM numbers WHERE n < 10000"""
-    yield f"""INSERT INTO checks (region, day, result, "count")
-        SELECT 'region-' || one.n, {now // DAY * DAY} - {DAY} * two.n, '100', 2000 + two.n
-        FROM numbers one, numbers two WHERE one.n < {REGIONS} AND two.n < 90"""
-    yield f"""INSERT INTO incidents (id, severity, title, regions, began_at, ended_at)
-        SELECT {ID}, 'P2', 'Slow answers', '["region-1"]', {now - DAY} - n * 3600, {now - DAY} - n * 3600 + 1800
-        FROM numbers WHERE n < 50"""
-    yield f"""INSERT INTO incident_updates (id, incident, at, state, message)
-        SELECT {ID}, {ID}, {now - DAY}, 'resolved', 'It is over.' FROM numbers WHERE n < 50"""
-    yield f"""INSERT INTO tokens (name, role, created_at, created_by)
-        SELECT 'token-' || (1000 + n), 'read', {now * 1000}, 'admin' FROM numbers WHERE n < 900"""
 
 
 def sign_ins(customers: int, now: int) -> Iterator[str]:
@@ -228,7 +228,7 @@ def recent(now: int) -> str:
         SELECT id, minute, 3 FROM series, ({union}) lately WHERE id % {ACTIVE} = 0"""
 
 
-def _sqlite(file: Path, customers: int, rows: int, now: int, statements: list[str]) -> int:
+def _sqlite(file: Path, customers: int, rows: int, now: int, kinds: list[list[str]]) -> int:
     with closing(sqlite3.connect(file)) as connection:
         for setting in ("synchronous = OFF", "journal_mode = MEMORY", "cache_size = -500000", "temp_store = MEMORY"):
             connection.execute(f"PRAGMA {setting}")
@@ -237,7 +237,7 @@ def _sqlite(file: Path, customers: int, rows: int, now: int, statements: list[st
                 (SELECT 0 UNION ALL SELECT n + 1 FROM counting WHERE n < {customers - 1}) SELECT n FROM counting"""
         )
         connection.execute("CREATE TABLE blank AS SELECT x'00' AS body")
-        for statement in statements:
+        for statement in chain.from_iterable(kinds):
             connection.execute(statement)
         (series,) = connection.execute("SELECT count(*) FROM series").fetchone()
         times = times_of(rows, series, now)
@@ -256,33 +256,51 @@ def _sqlite(file: Path, customers: int, rows: int, now: int, statements: list[st
         return int(series) * len(times)
 
 
-async def _postgresql(url: str, customers: int, rows: int, now: int, statements: list[str]) -> int:
-    connection = await asyncpg.connect(url, command_timeout=3600)
-    for setting in ("work_mem = '256MB'", "maintenance_work_mem = '512MB'", "synchronous_commit = off"):
-        await connection.execute(f"SET {setting}")
-    await connection.execute(f"CREATE TABLE numbers AS SELECT n FROM generate_series(0::bigint, {customers - 1}) n")
-    await connection.execute("CREATE TABLE blank AS SELECT '\\x00'::bytea AS body")
-    await connection.execute("ANALYZE numbers")
-    for statement in statements:
-        await connection.execute(statement)
-    series = await connection.fetchval("SELECT count(*) FROM series")
-    times = times_of(rows, series, now)
-    for table, sums in ledger_of(times):
-        # Rows lie in the order in which they would have come, and the index is made at the end.
-        await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")
-        column = table.removesuffix("s")
-        for second, value in sums:
-            await connection.execute(f"INSERT INTO {table} SELECT id, {second}, {value} FROM series ORDER BY id")
-        await connection.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (series, {column})")
+async def _postgresql(url: str, customers: int, rows: int, now: int, kinds: list[list[str]]) -> int:
+    """Several connections at once, as each is one process of the server."""
+
+    async def do(statements: Iterable[str]) -> None:
+        connection = await asyncpg.connect(url, command_timeout=3600)
+        for setting in ("work_mem = '256MB'", "maintenance_work_mem = '512MB'", "synchronous_commit = off"):
+            await connection.execute(f"SET {setting}")
+        for statement in statements:
+            await connection.execute(statement)
+        await connection.close()
+
     month = f"ledger_{datetime.fromtimestamp(now, UTC):%Y_%m}"
-    await connection.execute(
-        f"CREATE TABLE {month} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})"
+    await do(
+        (
+            f"CREATE TABLE numbers AS SELECT n FROM generate_series(0::bigint, {customers - 1}) n",
+            "CREATE TABLE blank AS SELECT '\\x00'::bytea AS body",
+            "ANALYZE numbers",
+            f"CREATE TABLE {month} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})",
+            f"ALTER TABLE ledger ATTACH PARTITION {month} FOR VALUES FROM ({month_of(now, 0)}) TO ({month_of(now, 1)})",
+        )
     )
-    bounds = f"FROM ({month_of(now, 0)}) TO ({month_of(now, 1)})"
-    await connection.execute(f"ALTER TABLE ledger ATTACH PARTITION {month} FOR VALUES {bounds}")
-    await connection.execute(recent(now))
-    await connection.execute(f"UPDATE rollup SET hour = {now // HOUR * HOUR}, series = 0")
-    await connection.execute("DROP TABLE numbers, blank")
-    await connection.execute("VACUUM ANALYZE")
-    await connection.close()
-    return int(series) * len(times)
+    series = 2 * customers + -(-customers // REFUSED)
+    times = times_of(rows, series, now)
+    accounts_first, *others = kinds
+
+    async def count() -> None:
+        await do(accounts_first)
+        # Rows lie in the order in which they would have come, and the index is made at the end.
+        await asyncio.gather(
+            do([recent(now), f"UPDATE rollup SET hour = {now // HOUR * HOUR}, series = 0"]),
+            *(
+                do(
+                    (
+                        f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey",
+                        *(
+                            f"INSERT INTO {table} SELECT id, {second}, {value} FROM series ORDER BY id"
+                            for second, value in sums
+                        ),
+                        f"ALTER TABLE {table} ADD PRIMARY KEY (series, {table.removesuffix('s')})",
+                    )
+                )
+                for table, sums in ledger_of(times)
+            ),
+        )
+
+    await asyncio.gather(count(), *map(do, others))
+    await do(["DROP TABLE numbers, blank", "VACUUM ANALYZE"])
+    return series * len(times)

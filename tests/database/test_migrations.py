@@ -14,8 +14,11 @@ from edgeproxy.database.schema import DAY, HOUR, MINUTE_VALUE_MAX
 from edgeproxy.usage.batch import body, digest
 from tests.support.books import Books, Cell, Clock, clock
 from tests.support.chains import NOON, Chain
+from tests.support.process import ROOT
 
 __all__ = ["clock"]
+
+VERSIONS = ROOT / "edgeproxy/database/migrations/versions"
 
 
 async def older(url: str, chain: Chain | None = None) -> Counter[Cell]:
@@ -62,6 +65,12 @@ async def fill(connection: AsyncConnection, chain: Chain) -> Counter[Cell]:
             if cell[1:] == what:
                 await insert("ledger", number, cell[0], value)
     return counted
+
+
+def test_each_migration_follows_the_one_before() -> None:
+    """Two of one number come of two changes that each were right by themselves."""
+    files = sorted(VERSIONS.glob("[0-9]*.py"))
+    assert [file.name[:4] for file in files] == [f"{number:04}" for number in range(1, len(files) + 1)]
 
 
 def test_what_revision_1_had_is_there_after_revision_2(empty_database: str, clock: Clock) -> None:

@@ -273,6 +273,7 @@ async def _postgresql(url: str, customers: int, rows: int, now: int, kinds: list
             f"CREATE TABLE numbers AS SELECT n FROM generate_series(0::bigint, {customers - 1}) n",
             "CREATE TABLE blank AS SELECT '\\x00'::bytea AS body",
             "ANALYZE numbers",
+            kinds[0].pop(0),  # Customers, whom others refer to.
             f"CREATE TABLE {month} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})",
             f"ALTER TABLE ledger ATTACH PARTITION {month} FOR VALUES FROM ({month_of(now, 0)}) TO ({month_of(now, 1)})",
         )

@@ -181,7 +181,7 @@ async def days(connection: AsyncConnection, first: date, last: date, now: float,
     if not 0 < end - begin <= DAYS_MAX * DAY:
         raise ValueError(f"from 1 to {DAYS_MAX} days can be asked for")
     usage = await _usage(connection, begin, end)
-    fees = await accounting.fees_between(connection, begin, end)
+    fees = await accounting.equal_fees_between(connection, begin, end)
     costs = await _costs(connection, begin, end, cogs)
     return [
         Day(day_of(at), usage.get(at, 0), _earned(fees, at, at + DAY, now), costs.get(at, 0))
@@ -251,8 +251,8 @@ async def month(connection: AsyncConnection, of: Calendar, now: float, cogs: Map
     begin, end = of.begin // 1000, of.end // 1000
     is_over = now >= end
     reached = end if is_over else int(now)
-    fees = await accounting.fees_between(connection, begin, end)
-    ahead = [fee for fee in fees if fee.booked < reached]
+    fees = await accounting.equal_fees_between(connection, begin, end)
+    ahead = [(fee, count) for fee, count in fees if fee.booked < reached]
     balances = await accounting.balances_before(connection, of.end)
     before, there = await _active(connection, previous(of)), await _active(connection, of)
     return Month(
@@ -261,7 +261,7 @@ async def month(connection: AsyncConnection, of: Calendar, now: float, cogs: Map
         sum((await _usage(connection, begin, end)).values()) + _earned(fees, begin, end, now),
         sum((await _costs(connection, begin, end, cogs)).values()),
         -balances.get("deferred", 0),
-        CENT * sum(fee.amount - fee.earned(reached) for fee in ahead),
+        CENT * sum(count * (fee.amount - fee.earned(reached)) for fee, count in ahead),
         *await _conversion(connection, of),
         await _count(connection, there),
         await _count(connection, before),
@@ -284,10 +284,10 @@ def previous(of: Calendar) -> Calendar:
     return Calendar(of.year - (of.month == 1), (of.month - 2) % 12 + 1)
 
 
-def _earned(fees: Iterable[Fee], begin: int, end: int, now: float) -> int:
+def _earned(fees: Iterable[tuple[Fee, int]], begin: int, end: int, now: float) -> int:
     """What of fees became revenue between two Unix seconds, as far as these have come."""
     start, until = min(begin, int(now)), min(end, int(now))
-    return CENT * sum(fee.earned(until) - fee.earned(start) for fee in fees)
+    return CENT * sum(count * (fee.earned(until) - fee.earned(start)) for fee, count in fees)
 
 
 async def _usage(connection: AsyncConnection, begin: int, end: int) -> dict[int, int]:

@@ -14,7 +14,12 @@ CUSTOMERS_MAX = 50
 ENTRIES_MAX = 50
 LETTERS_MAX = 25
 BATCHES_MAX = 50
-GAPS_MAX = 20
+EDGES_MAX = 100
+"""Edges of a page."""
+GAPS_MAX = 5
+"""Gaps of an edge that are shown."""
+LATE_MAX = 50
+"""Late edges that are named."""
 LATE_SECONDS = 120
 """An edge that is further behind is shown as late: it ships every few seconds."""
 HOURS = ("1", "24", "168")
@@ -78,7 +83,7 @@ async def overview(visit: Visit) -> web.Response:
         letters = await visit.ask("GET", "/v1/dead-letters", query={"limit": str(LETTERS_MAX)})
         values["letters"] = len(letters["dead_letters"])
         values["more_letters"] = "next" in letters
-    return visit.page("overview.html", late_seconds=LATE_SECONDS, **values)
+    return visit.page("overview.html", late_seconds=LATE_SECONDS, late_max=LATE_MAX, **values)
 
 
 def is_late(edge: dict[str, Any]) -> bool:
@@ -87,11 +92,16 @@ def is_late(edge: dict[str, Any]) -> bool:
 
 
 async def edges(visit: Visit) -> web.Response:
-    """Show how each edge is, region by region."""
+    """Show how each edge is, region by region, a page of them at a time: those behind the edge `cursor`."""
+    found = (await visit.ask("GET", "/v1/edges"))["edges"]
+    found.sort(key=lambda edge: (edge["region"] or "–", edge["edge"]))
+    names, after = [edge["edge"] for edge in found], visit.request.query.get("cursor")
+    first = names.index(after) + 1 if after in names else 0
     by_region: dict[str, list[dict[str, Any]]] = {}
-    for edge in (await visit.ask("GET", "/v1/edges"))["edges"]:
+    for edge in found[first : first + EDGES_MAX]:
         by_region.setdefault(edge["region"] or "–", []).append({**edge, "late": is_late(edge)})
-    return visit.page("edges.html", regions=sorted(by_region.items()), gaps_max=GAPS_MAX)
+    more = names[first + EDGES_MAX - 1] if first + EDGES_MAX < len(names) else ""
+    return visit.page("edges.html", regions=sorted(by_region.items()), gaps_max=GAPS_MAX, more=more)
 
 
 # ---- customers

@@ -22,7 +22,7 @@ async def search(connection: AsyncConnection, database: Database, text: str, lim
     wanted = [customers.c.id == text, customers.c.external_id == text]
     if MARK in text:
         begins = database.beginning(keys.c.start, start_of(text))
-        owners = sa.select(keys.c.customer).where(begins).distinct().limit(limit)
+        owners = sa.select(keys.c.customer).where(begins).order_by(database.by_character(keys.c.start)).limit(limit)
         wanted.append(customers.c.id.in_(owners))
     wanted.append(database.beginning(customers.c.name, text))
     for condition in wanted:

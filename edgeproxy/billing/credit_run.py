@@ -21,6 +21,8 @@ LOOK_SECONDS = 10.0
 """Seconds between two looks for something to do."""
 LATE_DAYS = 35
 """Days for which late usage is looked for, each hour."""
+BOOKING_RESTS = 20.0
+"""All invoices are looked at for what is not booked: not again for so many times as long as the last look took."""
 HELD_SECONDS = 60
 """Seconds after which a refund is taken up whose fate nobody has told."""
 
@@ -33,6 +35,8 @@ class CreditRun:
         self._billing = billing
         self._refunds = refunds
         self._revised = 0.0
+        self._book_at = 0.0
+        """When invoices are looked at again, of the monotonic clock."""
         self._seldom = log.Seldom(60.0)
 
     async def run(self) -> None:
@@ -58,8 +62,11 @@ class CreditRun:
                 today = int(now) // DAY * DAY
                 for day in range(today, today - LATE_DAYS * DAY, -DAY):
                     await consumption.revise(self._database, meters, day)
-        while await invoice_bookings.step(self._database):
-            pass
+        if time.monotonic() >= self._book_at:
+            began = time.monotonic()
+            while await invoice_bookings.step(self._database):
+                began = time.monotonic()
+            self._book_at = time.monotonic() + BOOKING_RESTS * (time.monotonic() - began)
         if self._refunds is not None:
             await self._send(self._refunds, now)
 

@@ -50,7 +50,7 @@ from edgeproxy.events.intake import Intake
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.chain_audit import Broken
 from edgeproxy.ledger.ingest import Ingest
-from edgeproxy.ledger.names import Names
+from edgeproxy.ledger.names import REMEMBERED_MAX, Names
 from edgeproxy.ledger.verify import verify
 from edgeproxy.plural import counted
 from edgeproxy.tasks import Tasks
@@ -177,7 +177,7 @@ async def collect(
         await record_plans(settings, database)
     stripe = Stripe(settings.billing.stripe) if settings.billing and settings.billing.mode != "off" else None
     async with database.reading() as connection:
-        used = await queries.names(connection)
+        used = await queries.names(connection, REMEMBERED_MAX + len(settings.customers))
     await names.found(*used)
     quota_watch = QuotaWatch(database, metrics)
     ingest = Ingest(database, names, metrics, quota_watch.counted)

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.config import dimensions
-from edgeproxy.database.schema import DAY, HOUR, MINUTE, ledger, series, series_dimensions
+from edgeproxy.database.schema import DAY, HOUR, MINUTE, customers, ledger, series, series_dimensions
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.rollup import Rolled
 from edgeproxy.ledger.sources import NotKept, Source, sources
@@ -312,8 +312,9 @@ async def dimensions_among(connection: AsyncConnection, some: Iterable[str]) -> 
     return found
 
 
-async def names(connection: AsyncConnection) -> tuple[set[str], set[str]]:
-    """The customers and the meters that have usage."""
-    customers = await connection.execute(sa.select(series.c.customer).distinct())
+async def names(connection: AsyncConnection, limit: int) -> tuple[set[str], set[str]]:
+    """Names with usage: of at most `limit` customers that the database does not know otherwise, and of all meters."""
+    is_known = sa.exists().where(customers.c.name == series.c.customer)
+    others = await connection.execute(sa.select(series.c.customer).where(~is_known).distinct().limit(limit))
     meters = await connection.execute(sa.select(series.c.meter).distinct())
-    return set(customers.scalars()), set(meters.scalars())
+    return set(others.scalars()), set(meters.scalars())

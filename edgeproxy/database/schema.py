@@ -56,6 +56,8 @@ edges = Table(
     Column("gap_to", INTEGER, nullable=False, server_default="0"),  # How far a gap at its beginning may go.
     # Its watermark when it was retired; with a later one it is back.
     Column("retired", INTEGER),
+    Column("version", Text),  # As it said with its last batch; None where it did not.
+    Column("sync_age", INTEGER),  # Seconds since it agreed with the hub, likewise.
     sqlite_strict=True,
 )
 

@@ -69,7 +69,7 @@ async def standing(connection: AsyncConnection) -> EdgeStanding:
 
 
 async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any]]:
-    """How each edge is: its watermark, its last batch, how far it is behind, and what it lacks."""
+    """How each edge is: its watermark, its last batch, how far it is behind, what it lacks, what it says of itself."""
     found = (await connection.execute(sa.select(edges).where(EDGES).order_by(edges.c.edge))).all()
     told = {
         row.edge: {
@@ -82,6 +82,8 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
             else {"from": written(row.since), "to": written(row.until), "received": written(row.received // 1000)},
             "lag_s": None if row.until is None else max(0, round(now - row.until)),
             "retired": row.retired == row.seq,
+            "version": row.version,
+            "sync_age_s": row.sync_age,
             "gaps": [],
             "quarantined": [],
         }

@@ -27,6 +27,7 @@ from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.quarantine_room import QuarantineRoom
 from edgeproxy.ledger.values import Values
 from edgeproxy.ledger.writer import Ledger, TooMuch
+from edgeproxy.usage.about import About
 
 TRANSACTION_ROWS_MAX = 50_000
 """Rows that one transaction takes, unless a single batch has more."""
@@ -36,6 +37,9 @@ RETRY_SECONDS_MIN = 1.0
 """Seconds after which senders are asked to come back at the earliest."""
 RETRY_SECONDS_MAX = 30.0
 """Seconds after which senders are asked to come back at the latest."""
+
+
+UNSAID = About()
 
 
 class Outcome(NamedTuple):
@@ -53,6 +57,7 @@ class Unavailable(Exception):
 class Waiting(NamedTuple):
     arrival: Arrival
     shipper: Shipper
+    about: About
     answer: "asyncio.Future[Outcome]"
 
 
@@ -133,10 +138,10 @@ class Ingest:
 
     # ---- the queue
 
-    async def settle(self, arrival: Arrival, shipper: Shipper) -> Outcome:
-        """What became of this batch, once it is on disk; raises Unavailable."""
+    async def settle(self, arrival: Arrival, shipper: Shipper, about: About = UNSAID) -> Outcome:
+        """What became of this batch, once it is on disk; raises Unavailable. `about`: its edge, for people to see."""
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(arrival, shipper, answer))
+        self._queue.append(Waiting(arrival, shipper, about, answer))
         self._metrics.queued(len(self._queue))
         self._filled.set()
         return await answer
@@ -231,8 +236,9 @@ class Ingest:
             outcomes: list[Outcome] = []
             new: list[dict[str, Any]] = []
             mended: list[dict[str, Any]] = []
-            last: dict[str, Arrival] = {}
-            for arrival, shipper, _ in group:
+            last: dict[str, Waiting] = {}
+            for waiting in group:
+                arrival, shipper = waiting.arrival, waiting.shipper
                 mark, key = marks[arrival.edge], (arrival.edge, arrival.seq)
                 verdict, why = judge(mark, settled.get(key), arrival, shipper), arrival.why
                 if verdict in REFUSED:
@@ -247,7 +253,7 @@ class Ingest:
                     (mended if key in settled else new).append(self._kept(arrival, STATES[verdict], now))
                     settled[key] = Settled(arrival.hash, STATES[verdict])
                     if verdict is not Verdict.MEND:
-                        last[arrival.edge] = arrival
+                        last[arrival.edge] = waiting
             counted = zip(arrivals, outcomes, strict=True)
             some = [one.batch for one, outcome in counted if outcome.verdict in (Verdict.COUNT, Verdict.MEND)]
             as_sent = [batch for batch in some if batch is not None]
@@ -285,9 +291,9 @@ class Ingest:
         found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
         start = Mark()
         fresh = {
-            arrival.edge
-            for arrival, shipper, _ in group
-            if arrival.edge not in found and judge(start, None, arrival, shipper) not in REFUSED
+            one.arrival.edge
+            for one in group
+            if one.arrival.edge not in found and judge(start, None, one.arrival, one.shipper) not in REFUSED
         }
         if fresh:
             rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in sorted(fresh)]
@@ -335,14 +341,21 @@ class Ingest:
         return {"edge": arrival.edge, "seq": arrival.seq, "hash": arrival.hash, "state": state, "received": now, **own}
 
     async def _move(
-        self, connection: AsyncConnection, marks: dict[str, Mark], last: dict[str, Arrival], now: int
+        self, connection: AsyncConnection, marks: dict[str, Mark], last: dict[str, Waiting], now: int
     ) -> None:
         """Write the watermarks of the edges of which something was settled."""
-        readable = [(edge, one.batch) for edge, one in last.items() if one.batch is not None]
+        readable = [(edge, one.arrival.batch) for edge, one in last.items() if one.arrival.batch is not None]
         if last:
             rows = [
-                {"of": edge, "seq": mark.seq, "hash": mark.hash, "token": mark.token, "received": now}
-                for edge, mark in ((edge, marks[edge]) for edge in last)
+                {
+                    "of": edge,
+                    "seq": mark.seq,
+                    "hash": mark.hash,
+                    "token": mark.token,
+                    "received": now,
+                    **about._asdict(),
+                }
+                for edge, mark, about in ((edge, marks[edge], one.about) for edge, one in last.items())
             ]
             await connection.execute(sa.update(edges).where(edges.c.edge == sa.bindparam("of")), rows)
         if readable:

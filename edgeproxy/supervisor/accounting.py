@@ -60,8 +60,17 @@ class Facts(NamedTuple):
 class Accounting:
     """One supervisor's part in it. `begin` before workers are started, `end` once they have left."""
 
-    def __init__(self, store: Store, table_reader: TableReader, region: str, usage: Usage | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        table_reader: TableReader,
+        region: str,
+        usage: Usage | None,
+        sync_age: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`sync_age`: as `Shipping` has it."""
         self._store = store
+        self._sync_age = sync_age
         self._table_reader = table_reader
         self._region = region
         self._usage = usage
@@ -162,7 +171,7 @@ class Accounting:
             self._sealer = await self._table_reader.alone(partial(Sealer.open, self._store, self._region, time.time()))
             self._tell_opened(self._sealer)
         if usage is not None and self._sealer is not None and self._shipping is None:
-            self._shipping = Shipping(self._sealer.spool, usage, self.keys_used)
+            self._shipping = Shipping(self._sealer.spool, usage, self.keys_used, self._sync_age)
             self._log.info("usage is shipped", edge=self._sealer.identity.id, collector=usage.collector)
             if usage.is_exposed:
                 self._log.warning("the collector's token can be read by all on the way", collector=usage.collector)

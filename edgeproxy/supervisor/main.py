@@ -103,7 +103,7 @@ class Supervisor:
         read = None if config_path is None else partial(load.attempt, config_path, os.environ, also=state.log_faults)
         self._reloads = Reloads(settings, read, self._change, heed=self._reloading, signs=watched)
         self._watched = watched is not None
-        self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage)
+        self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage, self._sync_age)
         self._status = Status(
             self._reloads,
             self._workers,
@@ -199,6 +199,9 @@ class Supervisor:
     def _used(self, digests: Collection[bytes]) -> None:
         """Workers asked for these keys of the directory: the collector is to hear that they are in use."""
         self._accounting.keys_used.note(digests, time.time())
+
+    def _sync_age(self) -> float | None:
+        return None if self._coordinator is None else self._coordinator.behind()
 
     async def _ask_hub(self, *command: Argument) -> Any:
         if self._coordinator is None:

@@ -11,6 +11,7 @@ from typing import Any
 from edgeproxy.config.models import Usage
 from edgeproxy.proxy.tls import Outward, Unusable
 from edgeproxy.tasks import Tasks, in_thread
+from edgeproxy.usage import about
 from edgeproxy.usage.batch import Batch
 from edgeproxy.usage.keys_used import KeysUsed
 from edgeproxy.usage.ship import Reply, Shipper, Standing
@@ -23,9 +24,13 @@ DIED = "shipping died; the log says more"
 class Shipping:
     """Ships one spool to where `usage` says, from its making until `end`. Lives in one event loop."""
 
-    def __init__(self, spool: Spool, usage: Usage, keys: KeysUsed) -> None:
+    def __init__(
+        self, spool: Spool, usage: Usage, keys: KeysUsed, sync_age: Callable[[], float | None] = lambda: None
+    ) -> None:
+        """`sync_age` returns the seconds since this edge agreed with the hub on limits; None where it shares none."""
         self.usage = usage
         self._keys = keys
+        self._sync_age = sync_age
         self._http: Http | None = None
         self._renewed = False
         """Whether the certificates are to be loaded anew."""
@@ -67,7 +72,7 @@ class Shipping:
         if self._http is None:
             self._http = await self._connect()
         fields = self._keys.fields()
-        reply = await self._http(batch, body, fields)
+        reply = await self._http(batch, body, {**about.fields(self._sync_age()), **fields})
         if fields and reply.status == HTTPStatus.OK:
             self._keys.heard()
         return reply

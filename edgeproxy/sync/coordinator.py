@@ -421,9 +421,9 @@ class Coordinator:
 
     def report(self) -> dict[str, Any]:
         """The part of `GET /status` about the hub."""
-        return self._hub.status() | {"behind_s": round(self._behind(), 3)}
+        return self._hub.status() | {"behind_s": round(self.behind(), 3)}
 
-    def _behind(self) -> float:
+    def behind(self) -> float:
         """Seconds by which reports, or the hub's answers, are late; before the first answer, since the start."""
         heard = self._hub.heard_at or self._since
         now = self._now()
@@ -438,6 +438,6 @@ class Coordinator:
             ("edge_hub_nodes_away", (), (hub.nodes_away,)),
             ("edge_hub_errors_total", (), (self._errors + hub.errors,)),
             ("edge_hub_hosts", (), (hub.hosts,)),
-            ("edge_limit_sync_age_seconds", (), (round(self._behind()),)),
+            ("edge_limit_sync_age_seconds", (), (round(self.behind()),)),
             ("edge_limits_shared", (), (sum(len(known.rates) + len(known.totals) for known in self._known()),)),
         ]

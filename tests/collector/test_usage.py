@@ -140,7 +140,7 @@ def test_edges_tell_how_far_they_are(collector: Collector) -> None:
     now = int(time.time())
     one, two = Chain(since=now - 100), Chain(since=now)
     collector.post(one.next())
-    collector.post(two.next())
+    collector.post(two.next(), fields={"User-Agent": "edgeproxy/1.2.3", "Edge-Sync-Age": "7"})
     told = collector.edges()
     assert [*told] == sorted(told)
     first = told[one.edge]
@@ -148,6 +148,10 @@ def test_edges_tell_how_far_they_are(collector: Collector) -> None:
     assert 95 <= first["lag_s"] <= 125
     assert first["last"]["to"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 95))
     assert told[two.edge]["lag_s"] < 30
+    assert [(told[of.edge]["version"], told[of.edge]["sync_age_s"]) for of in (one, two)] == [
+        (None, None),
+        ("1.2.3", 7),
+    ]
     assert collector.metric("collector_edges") == sum(not edge["retired"] for edge in told.values())
     most = max(edge["lag_s"] or 0 for edge in told.values())
     assert most - 1 <= collector.metric("collector_lag_seconds") <= most + 30

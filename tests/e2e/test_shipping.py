@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgeproxy import __version__
 from tests.support.collector import EDGE, Collector, checked
 from tests.support.customers import people
 from tests.support.edge import Edge, total
@@ -102,7 +103,8 @@ def test_requests_appear_in_the_ledger(edge: Shipping, collector: Collector) -> 
     assert (told["unshipped"], told["oldest_s"], told["batches"]) == (0, 0, 0)
     assert (told["sealing"], told["aside"]) == (None, [])
     assert told["spool_bytes"] > 0
-    assert collector.edges()[told["edge"]]["region"] == edge.region
+    known = collector.edges()[told["edge"]]
+    assert (known["region"], known["version"], known["sync_age_s"]) == (edge.region, __version__, None)
     samples = edge.metrics()
     assert total(samples, "edge_usage_unshipped") == total(samples, "edge_usage_unshipped_seconds") == 0
     assert total(samples, "edge_usage_shipping_ok") == total(samples, "edge_usage_sealing_ok") == 1

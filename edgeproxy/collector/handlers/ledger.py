@@ -30,6 +30,7 @@ from edgeproxy.ledger.chain import Shipper, Verdict
 from edgeproxy.ledger.ingest import REFUSED, Ingest, Outcome
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.queries import Asked
+from edgeproxy.usage.about import read_fields
 from edgeproxy.usage.batch import BODY_BYTES_MAX, NAME
 from edgeproxy.usage.keys_used import FIELD, read_field
 
@@ -85,7 +86,8 @@ class LedgerHandlers:
                 return self._busy()
             size += more
             # Settled whether its sender waits or not: half of a transaction cannot be taken back.
-            outcome = await self._ingest.settle(arrival, Shipper(token.label, token.region))
+            shipper, about = Shipper(token.label, token.region), read_fields(request.headers)
+            outcome = await self._ingest.settle(arrival, shipper, about)
         finally:
             self._ingest.free(size)
         if outcome.verdict in REFUSED:

@@ -1,0 +1,35 @@
+"""What an edge says of itself beside each batch, outside of its body: its version, and how old its limits are. Pure.
+
+People look at it, and nothing depends on it: whatever is missing or odd counts as not said.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from edgeproxy import __version__
+
+AGENT = re.compile(r"edgeproxy/([0-9A-Za-z.+-]{1,40})")
+"""`User-Agent` of an edge."""
+SYNC_FIELD = "Edge-Sync-Age"
+"""Whole seconds for which the edge has not agreed with the hub on limits; missing where it shares none."""
+SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+class About(NamedTuple):
+    """The version of an edge, and the seconds since it agreed with the hub; None where it did not say."""
+
+    version: str | None = None
+    sync_age: int | None = None
+
+
+def fields(sync_age: float | None) -> dict[str, str]:
+    """Write what goes with the next batch."""
+    said = {"User-Agent": f"edgeproxy/{__version__}"}
+    return said if sync_age is None else said | {SYNC_FIELD: str(round(sync_age))}
+
+
+def read_fields(said: Mapping[str, str]) -> About:
+    """Read the fields that came with a batch."""
+    agent, age = AGENT.fullmatch(said.get("User-Agent", "")), said.get(SYNC_FIELD, "")
+    return About(agent[1] if agent else None, int(age) if SECONDS.fullmatch(age) else None)

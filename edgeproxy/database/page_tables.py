@@ -25,6 +25,7 @@ sign_in_links = Table(
     Column("label", Text, nullable=False),  # Who signs in by it.
     Column("customer", Text),  # The name; None: an operator.
     Column("ends_at", INTEGER, nullable=False),
+    Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # Whether an issuer vouched for who has it.
     Index("sign_in_links_ends_at", "ends_at"),
     Index("sign_in_links_label", "label"),
     sqlite_strict=True,
@@ -39,6 +40,7 @@ sessions = Table(
     Column("roles", Text, nullable=False),  # JSON.
     Column("customer", Text),  # The name; None: an operator.
     Column("factor_at", INTEGER),  # Of the last sign-in with a second factor.
+    Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # Whether an issuer vouched for a customer's.
     Column("created_at", INTEGER, nullable=False),
     Column("seen_at", INTEGER, nullable=False),
     Index("sessions_created_at", "created_at"),

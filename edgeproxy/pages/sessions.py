@@ -17,7 +17,7 @@ from edgeproxy.database.page_tables import sessions, sign_in_links
 SECONDS_MAX = 8 * 3600
 IDLE_SECONDS = 1800
 CONFIRM_SECONDS = 900
-"""Seconds after which an operator's issuer is asked again who that is, and what roles that has by now."""
+"""Seconds after which an issuer is asked again who that is, and what roles an operator has by now."""
 SEEN_SECONDS = 60
 """A session that is used is noted once in so many seconds: to look at a page is no transaction."""
 OF_ONE_MAX = 10
@@ -37,6 +37,8 @@ class SignedIn(NamedTuple):
     """The name of the customer whose contact it is; None: an operator."""
     factor_at: float | None = None
     """The Unix second of the sign-in, if it was with a second factor."""
+    by_issuer: bool = False
+    """Whether an issuer vouches for a customer's contact, and no mailed link."""
 
 
 class Session(NamedTuple):
@@ -51,10 +53,11 @@ class Session(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Who can sign in by a link."""
+    """Who can sign in by a link; `by_issuer`: an issuer vouched for them a moment ago."""
 
     label: str
     customer: str | None
+    by_issuer: bool = False
 
 
 def digest(secret: str) -> str:
@@ -77,6 +80,7 @@ async def begin(connection: AsyncConnection, who: SignedIn, now: float) -> str:
         "roles": orjson.dumps(sorted(who.roles)).decode(),
         "customer": who.customer,
         "factor_at": None if who.factor_at is None else int(who.factor_at),
+        "by_issuer": int(who.by_issuer),
         "created_at": at,
         "seen_at": at,
     }
@@ -91,7 +95,7 @@ async def find(connection: AsyncConnection, secret: str, now: float) -> Session 
     row = (await connection.execute(sa.select(sessions).where(columns.sha256 == digest(secret), alive))).one_or_none()
     if row is None:
         return None
-    who = SignedIn(row.label, frozenset(orjson.loads(row.roles)), row.customer, row.factor_at)
+    who = SignedIn(row.label, frozenset(orjson.loads(row.roles)), row.customer, row.factor_at, bool(row.by_issuer))
     return Session(row.sha256, who, row.created_at, row.seen_at, digest(f"form {secret}"))
 
 
@@ -120,7 +124,7 @@ async def make_link(
     if most is not None and there >= most:
         return None
     secret = secrets.token_urlsafe(32)
-    row = {"sha256": digest(secret), "label": link.label, "customer": link.customer, "ends_at": int(now) + seconds}
+    row = {"sha256": digest(secret), "ends_at": int(now) + seconds, **link._asdict(), "by_issuer": int(link.by_issuer)}
     await connection.execute(sa.insert(sign_in_links), [row])
     return secret
 
@@ -128,14 +132,15 @@ async def make_link(
 async def find_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:
     """Return who can sign in by a link; None where there is none, or it has ended."""
     columns = sign_in_links.c
-    there = sa.select(columns.label, columns.customer).where(columns.sha256 == digest(secret))
+    there = sa.select(columns.label, columns.customer, columns.by_issuer).where(columns.sha256 == digest(secret))
     row = (await connection.execute(there.where(columns.ends_at > int(now)))).one_or_none()
-    return None if row is None else Link(row.label, row.customer)
+    return None if row is None else Link(row.label, row.customer, bool(row.by_issuer))
 
 
 async def take_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:
     """Use up a link; None where there is none, or it has ended."""
     columns = sign_in_links.c
     gone = sa.delete(sign_in_links).where(columns.sha256 == digest(secret), columns.ends_at > int(now))
-    row = (await connection.execute(gone.returning(columns.label, columns.customer))).one_or_none()
-    return None if row is None else Link(row.label, row.customer)
+    known = gone.returning(columns.label, columns.customer, columns.by_issuer)
+    row = (await connection.execute(known)).one_or_none()
+    return None if row is None else Link(row.label, row.customer, bool(row.by_issuer))

@@ -190,7 +190,7 @@ class SignIn:
             self._site.api.deny(visit.request, None, 403, UNUSABLE)
             raise Fault(403, UNUSABLE)
         roles = frozenset({"admin"} if link.customer is None else {"customer"})
-        return await self._begin(visit, SignedIn(link.label, roles, link.customer), "")
+        return await self._begin(visit, SignedIn(link.label, roles, link.customer, by_issuer=link.by_issuer), "")
 
     async def first_link(self) -> str:
         """Make the link by which the first operator signs in, once."""
@@ -231,10 +231,13 @@ class SignIn:
             raise Fault(400, NOT_BEGUN)
         email, next_ = await self._customers.finish(visit)
         label, ways = contacts.label_of(email), []
+        before = None if visit.session is None else visit.session.who
         async with self._site.database.writing() as connection:
             found = await contacts.customers_of(connection, email)
+            if before is not None and before.label == label and before.customer in found:
+                found = [before.customer]  # Whoever has chosen a customer goes on with that one.
             if len(found) > 1:
-                links = [Link(label, customer) for customer in found]
+                links = [Link(label, customer, by_issuer=True) for customer in found]
                 ways = [await sessions.make_link(connection, link, time.time(), most=None) for link in links]
         if not found:
             why = "nobody has this address as a contact: ask whom you buy from"
@@ -243,7 +246,7 @@ class SignIn:
         if ways:
             answer = visit.page("customers_of.html", email=email, links=list(zip(found, ways, strict=True)))
         else:
-            answer = await self._begin(visit, SignedIn(label, frozenset({"customer"}), found[0]), next_)
+            answer = await self._begin(visit, SignedIn(label, frozenset({"customer"}), found[0], by_issuer=True), next_)
         self._customers.forget(answer)
         return answer
 

@@ -253,10 +253,10 @@ class Site:
             who = visit.session.who
             if page.who not in ("operator" if who.customer is None else "customer", "someone"):
                 raise self._denied(request, "this page is not for you", who)
-            if page.who == "operator" and self.has_issuer and self._is_old(visit.session):
+            if page.who != "someone" and (way := self._confirmed_at(visit.session)):
                 if is_form:
                     raise Fault(401, "the session has to be confirmed: open the page again, and send the form again")
-                return visit.go(f"{SIGN_IN}/operator", next=request.path_qs)
+                return visit.go(way, next=request.path_qs)
         if is_form:
             visit.form = await forms.read(request)
             if page.who != "anyone" and not hmac.compare_digest(
@@ -265,9 +265,13 @@ class Site:
                 raise self._denied(request, "the form is of another session: open the page again", visit.known.who)
         return await page.handler(visit)
 
-    def _is_old(self, session: Session) -> bool:
-        """Whether the issuer may by now say something else of who signed in."""
-        return time.time() - session.created_at >= sessions.CONFIRM_SECONDS
+    def _confirmed_at(self, session: Session) -> str | None:
+        """Return where a session is confirmed of whose owner an issuer may by now say something else; else None."""
+        if time.time() - session.created_at < sessions.CONFIRM_SECONDS:
+            return None
+        if session.who.customer is None:
+            return f"{SIGN_IN}/operator" if self.has_issuer else None
+        return f"{SIGN_IN}/customer" if session.who.by_issuer else None
 
     def _denied(self, request: web.Request, why: str, who: SignedIn | None = None) -> Fault:
         """Put a denial on record; the page that says it."""

@@ -25,6 +25,8 @@ LATE_SECONDS = 120
 HOURS = ("1", "24", "168")
 """The hours over which refusals are looked at."""
 CUSTOMER = "/console/customers/{customer}"
+INVOICE_READERS = frozenset({"support", "billing", "admin"})
+"""Roles that see invoices."""
 
 
 def pages() -> list[Page]:
@@ -78,7 +80,16 @@ async def overview(visit: Visit) -> web.Response:
         "quarantined": sum(len(edge["quarantined"]) for edge in found),
         "incidents": [one for one in await open_incidents(visit) if one["ended_at"] is None],
         "letters": None,
+        "charging": None,
+        "held": None,
     }
+    if visit.site.settings_now().billing is not None and visit.known.who.roles & INVOICE_READERS:
+        charged = await visit.ask("GET", "/billing/status")
+        is_stopped = charged["message"] is not None
+        values["charging"] = not is_stopped if is_stopped or charged["mode"] != "off" else None
+        held = await visit.ask("GET", "/billing/invoices", query={"state": "held", "limit": str(LETTERS_MAX)})
+        values["held"] = len(held["invoices"])
+        values["more_held"] = "next" in held
     if is_admin(visit):
         letters = await visit.ask("GET", "/v1/dead-letters", query={"limit": str(LETTERS_MAX)})
         values["letters"] = len(letters["dead_letters"])
@@ -154,8 +165,23 @@ async def customer(visit: Visit) -> web.Response:
         meters=await usage.this_month(visit, found["name"]),
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.known.who.roles,
+        **await bought(visit, found["name"]),
         **await keys.listed(visit, found["name"]),
     )
+
+
+async def bought(visit: Visit, customer: str) -> dict[str, Any]:
+    """Return the plan and the credits of a customer, None for what there is not, or not for this operator to see."""
+    billing = visit.site.settings_now().billing
+    values: dict[str, Any] = {"plan": None, "credits": None, "may_see_money": False}
+    if billing is not None and visit.known.who.roles & INVOICE_READERS:
+        query = {"customer": customer}
+        plan = await visit.tell("GET", "/billing/subscription", query=query)
+        values |= {"plan": plan.body if plan.is_success else None, "may_see_money": True}
+        if billing.credits is not None:
+            held = await visit.tell("GET", "/billing/balance", query=query)
+            values["credits"] = held.body if held.is_success else None
+    return values
 
 
 async def pause(visit: Visit) -> web.Response:

@@ -22,6 +22,7 @@ def pages() -> list[Page]:
         ("POST", f"{PLAN}/keep", keep),
         ("GET", INVOICES, invoices),
         ("GET", f"{INVOICES}/{{invoice}}", invoice),
+        ("GET", f"{INVOICES}/{{invoice}}/pdf", pdf),
     )
     return [Page(method, path, "customer", handler) for method, path, handler in own]
 
@@ -101,3 +102,9 @@ async def invoice(visit: Visit) -> web.Response:
     """Show an invoice with its lines."""
     names = {"invoice": visit.name("invoice")}
     return visit.page("invoice.html", found=await visit.ask("GET", "/billing/invoices/{invoice}", names=names))
+
+
+async def pdf(visit: Visit) -> web.Response:
+    """Send the browser to the PDF of an invoice."""
+    told = await visit.told("GET", "/billing/invoices/{invoice}/pdf", names={"invoice": visit.name("invoice")})
+    return visit.go(told.fields["Location"])

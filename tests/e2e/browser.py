@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.process import Process
+from tests.support.visitor import Visitor
 from tests.support.waiting import until
 
 FLAGS = (
@@ -93,6 +94,18 @@ class Tab:
     async def until(self, condition: str) -> None:
         """Wait for this JavaScript expression to be true in the page."""
         await self.run(f"while (!({condition})) await new Promise(again => setTimeout(again, 5));")
+
+    async def lend(self, visitor: Visitor) -> None:
+        """Give the page the session of somebody."""
+        for name, value in visitor.client.cookies.items():
+            await self.call("Network.setCookie", name=name, value=value, url=visitor.site, httpOnly=True)
+
+    async def look(self, width: int, scheme: str) -> None:
+        """Have the page so wide, and light or dark."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        await self.call("Emulation.setDeviceMetricsOverride", **size)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        await self.call("Emulation.setEmulatedMedia", features=features)
 
     # ---- the protocol
 

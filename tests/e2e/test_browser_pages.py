@@ -1,44 +1,42 @@
-"""Chromium at the pages: by keyboard alone, narrow and wide, light and dark, without scripts; axe-core finds nothing.
+"""Chromium at the pages: by keyboard alone, narrow and wide, light and dark, in each language, without scripts.
 
-With EDGEPROXY_SCREENSHOTS=FOLDER it leaves pictures there.
+axe-core finds nothing.
 """
 
 import asyncio
-import base64
-import os
-import sqlite3
+import re
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import orjson
 import pytest
 
-from edgeproxy.database.schema import DAY
-from edgeproxy.pages.availability import DAYS
+from edgeproxy.pages.languages import catalog
+from edgeproxy.pages.site import Who
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.pages.test_operators import Stage
-from tests.support.chains import Chain
 from tests.support.collector import ADMIN, SERVICE
+from tests.support.filled_site import fill, held, pages_of
 from tests.support.oidc import THERE
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.chromium
 
 AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
 NARROW, WIDE = 360, 1280
-PICTURES = os.environ.get("EDGEPROXY_SCREENSHOTS")
-CONSOLE = (
-    *("", "/customers", "/customers/acme", "/edges", "/refusals", "/incidents", "/alerts", "/stuck", "/tokens"),
-    *("/audit", "/invoices", "/invoices/{invoice}", "/rollout", "/reconciliation", "/figures"),
-)
-PORTAL = ("", "/limits", "/keys", "/alerts", "/plan", "/invoices", "/credits", "/credits/statements/{month}")
+LOOKS = ((WIDE, "light"), (NARROW, "light"), (WIDE, "dark"), (NARROW, "dark"))
+JUDGED: dict[str, tuple[tuple[tuple[int, str], ...], list[str] | None]] = {
+    "de": (LOOKS, []),
+    "en": (LOOKS[::-1], ["color-contrast"]),
+    "nl": (LOOKS, None),
+}
+"""For each language the looks of a page, and by which of its rules axe-core judges the last one: [] are all, and None
+none, as that language is seen without scripts.
+"""
+DOLLARS = re.compile(r"Nu te betalen US\$ \d+,\d\d ")
 TAB, ENTER = ("Tab", 9, ""), ("Enter", 13, "\r")
 SECONDS = 90
 """For all that a test does in the browser: machines may be busy."""
@@ -51,69 +49,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
         yield made
 
 
-def fill(stage: PagesStage) -> None:
-    """Have something on each page."""
-    now = int(time.time())
-    today = now // DAY * DAY
-    chain = Chain("edge-eu-1", "eu-west", today - 6 * DAY)
-    for day in range(7):
-        chain.since = min(today - (6 - day) * DAY + 3600, now - 60)
-        rows = (("acme", "requests", "v1", 900 + 150 * day), ("acme", "egress", "v1", 40_000_000 + 3_000_000 * day))
-        assert stage.collector.post(chain.next(*rows)).status == 200
-    events = [
-        {"id": str(n), "source": "app", "customer": "acme", "meter": "tokens", "value": 5000 + n} for n in range(3)
-    ]
-    bad = {"id": "9", "source": "app", "customer": "acme", "meter": "tokenz", "value": 7}
-    assert stage.collector.send("POST", "/v1/events", [*events, bad], token=SERVICE).status == 202
-    refused = (("acme", "yes", 220), ("acme", "no", 17), ("bolt", "yes", 40))
-    chain.since = now - 60
-    refusals = [(who, "refused", "v1", n, f'{{"certain":"{sure}","limit":"pro"}}') for who, sure, n in refused]
-    assert stage.collector.post(chain.next(*refusals)).status == 200
-    assert stage.collector.send("POST", "/v1/customers/acme/keys", {"name": "server"}).status == 201
-    usage = {"source": "models", "customer": "acme", "meter": "llm_tokens"}
-    models = ((820_000, "m-large"), (411_000, "m-small"), (95_000, "m-tiny"))
-    split = [usage | {"id": model, "value": n, "dimensions": {"model": model}} for n, model in models]
-    assert stage.collector.send("POST", "/v1/events", split, token=SERVICE).status == 202
-    assert stage.collector.send("POST", "/billing/subscription?customer=acme", {"plan": "standard"}).status == 201
-    with stage.customer("acme") as acme:
-        stage.buy(acme, "25")
-    new = {"severity": "P2", "title": "Slow answers in us-east", "regions": ["us-east"], "message": "We look into it."}
-    made = stage.collector.send("POST", "/v1/incidents", new)
-    assert made.status == 201
-    over = {"state": "resolved", "message": "A disk was full. It has been replaced."}
-    assert stage.collector.send("POST", f"/v1/incidents/{made.json()['id']}/updates", over).status == 201
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        for region, failed in (("eu-west", 1), ("us-east", 4)):
-            for age in range(1, DAYS):
-                results = {"50": 2600, "100": 270, "fast": 2850, "failed": failed if age % 9 == 3 else 0}
-                rows = [(region, today - age * DAY, result, count) for result, count in results.items()]
-                database.executemany("INSERT INTO checks VALUES (?, ?, ?, ?)", rows)
-    until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
-
-
-def held(stage: PagesStage) -> str:
-    """The id of an invoice, which waits for somebody to decide; and what comes of two comparisons."""
-    (found, *_) = stage.collector.get("/billing/invoices", token=ADMIN, customer="acme").json()["invoices"]
-    now = int(time.time())
-    differing = '[["acme", "tokens", 15003, 15010]]'
-    compared = [
-        ("b-1", "B", now - DAY, now, 4, 93_000, 7, "none", differing),
-        ("e-1", "E", now, now, 12, 810_000, 0, "none", "[]"),
-    ]
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        why = "Stripe has 1,990 cents, and we have 1,900"
-        database.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [why, found["id"]])
-        columns = "id, kind, since, until, at, compared, units, different, level, rows"
-        filled = [(*one[:4], now * 1000, *one[4:]) for one in compared]
-        database.executemany(f"INSERT INTO reconciliations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", filled)
-    for path in ("/console/figures", "/console/refusals"):
-        until(partial(is_worked_out, stage, path), "the figures are worked out")
-    return str(found["id"])
-
-
-def is_worked_out(stage: PagesStage, path: str) -> bool:
-    """Whether a page has its figures."""
-    return "One moment" not in stage.operator.get(path).text
+@pytest.fixture(scope="module")
+def invoice(stage: PagesStage) -> str:
+    return held(stage)
 
 
 @pytest.fixture(scope="module")
@@ -155,77 +93,57 @@ def text(said: str) -> str:
     return f"it.textContent.trim() === {orjson.dumps(said).decode()}"
 
 
-async def lend(page: Tab, visitor: Visitor) -> None:
-    """Give a page the session of somebody."""
-    for name, value in visitor.client.cookies.items():
-        await page.call("Network.setCookie", name=name, value=value, url=visitor.site, httpOnly=True)
-
-
-async def look(page: Tab, width: int, scheme: str) -> None:
-    """Have the page so wide, and light or dark."""
-    await page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    await page.call("Emulation.setEmulatedMedia", features=features)
-
-
-async def judge(page: Tab, where: str, rules: list[str]) -> list[str]:
-    """What is wrong with a page: what axe-core finds by these rules, or by all, and whether it is too wide."""
+async def judge(page: Tab, where: str, rules: list[str] | None = None) -> list[str]:
+    """What axe-core finds wrong with a page, by these rules or by all."""
     await page.call("Runtime.evaluate", expression=AXE.read_text())
     only = f"{{runOnly: {orjson.dumps(rules).decode()}}}" if rules else ""
     found = await page.run(f"return (await axe.run({only})).violations.map(one => [one.id, one.nodes[0].html])")
-    overflow = await page.run("return document.documentElement.scrollWidth - innerWidth")
-    faults = [f"{where}: {rule}: {html}" for rule, html in found]
-    return faults + ([f"{where}: {overflow} px too wide"] if overflow > 0 else [])
+    return [f"{where}: {rule}: {html}" for rule, html in found]
 
 
-async def picture(page: Tab, name: str) -> None:
-    """Leave a picture, where they are wanted."""
-    if PICTURES:
-        shot = await page.call("Page.captureScreenshot", format="webp", quality=60, captureBeyondViewport=True)
-        (Path(PICTURES) / f"{name}.webp").write_bytes(base64.b64decode(shot["data"]))
+async def overflowing(page: Tab, where: str) -> list[str]:
+    """Whether a page is wider than the window."""
+    wider, width = await page.run("return [document.documentElement.scrollWidth - innerWidth, innerWidth]")
+    return [f"{where}: {wider} px wider than {width}"] if wider > 0 else []
 
 
 # ---- tests
 
 
-@pytest.mark.parametrize("whose", ["console", "portal", "everybody"])
+@pytest.mark.parametrize("whose", ["operator", "customer", "anyone"])
 def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
-    stage: PagesStage, browser: Chromium, whose: str
+    stage: PagesStage, invoice: str, browser: Chromium, whose: Who
 ) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not on this machine")
-
-    looks: tuple[tuple[int, str, str, list[str]], ...] = (
-        (NARROW, "dark", "de", []),
-        (WIDE, "light", "en", ["color-contrast"]),
-    )
 
     async def walk(visitor: Visitor | None, paths: list[str]) -> list[str]:
         faults = []
         async with tab(browser) as page:
             if visitor is not None:
-                await lend(page, visitor)
-            for width, scheme, language, rules in looks:
-                await look(page, width, scheme)
+                await page.lend(visitor)
+            for language, (looks, rules) in JUDGED.items():
+                await page.call("Emulation.setScriptExecutionDisabled", value=rules is None)
                 for path in paths:
                     await page.goto(f"{stage.site}{path}?lang={language}")
-                    where = f"{path} {width} {scheme} {language}"
                     assert await page.run("return document.documentElement.lang") == language
-                    faults += await judge(page, where, rules)
-                    await picture(page, f"{path.strip('/').replace('/', '-')}-{width}-{scheme}")
+                    assert await page.run("return document.querySelectorAll('main h1').length") == 1, path
+                    for width, scheme in looks:
+                        await page.look(width, scheme)
+                        faults += await overflowing(page, f"{path} {language}")
+                    if rules is not None:
+                        faults += await judge(page, f"{path} {language}", rules)
             assert page.troubles == []
-            asked = {response["url"] for response in page.responses if response["url"].startswith("http")}
-            assert all(url.startswith(f"{stage.site}/") for url in asked), asked
+            answers = [one for one in page.responses if one["url"].startswith("http")]
+            assert [one["url"] for one in answers if one["status"] != 200] == []
+            assert all(one["url"].startswith(f"{stage.site}/") for one in answers)
         return faults
 
-    if whose == "console":
-        invoice = held(stage)
-        wanted = walk(stage.operator, [f"/console{path.format(invoice=invoice)}" for path in CONSOLE])
-    elif whose == "portal":
-        month = datetime.now(UTC).strftime("%Y-%m")
-        wanted = walk(stage.customer("acme"), [f"/account{path}".format(month=month) for path in PORTAL])
-    else:
+    if whose == "anyone":
         wanted = walk(None, ["/status", "/sign-in"])
+    else:
+        paths = list(pages_of(whose, invoice).values())
+        wanted = walk(stage.operator if whose == "operator" else stage.customer("acme"), paths)
     assert asyncio.run(asyncio.wait_for(wanted, SECONDS)) == []
 
 
@@ -237,7 +155,7 @@ def test_a_customer_signs_in_and_rotates_a_key_by_keyboard_alone(
         made = stage.collector.send("POST", "/v1/customers/bolt/keys", {"name": "mine"}).json()
         async with tab(browser) as page:
             await page.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-            await look(page, NARROW, "light")
+            await page.look(NARROW, "light")
             await page.goto(stage.mailed_link("bolt"))
             await enter(page, text("Sign in"))
             await enter(page, text("Keys"))
@@ -246,6 +164,8 @@ def test_a_customer_signs_in_and_rotates_a_key_by_keyboard_alone(
             await enter(page, f"it.tagName === 'BUTTON' && it.form.action.endsWith('{made['id']}/rotate')")
             secret = await page.run("return document.getElementById('secret').value")
             assert await page.run("return document.querySelector('[data-copies]').hidden") is not scripts
+            if scripts:  # Without them axe-core is none.
+                assert await judge(page, "the new key") == []
             old = stage.collector.get(f"/v1/keys/{made['id']}").json()
             assert (old["state"], secret.startswith("edge_v1_")) == ("rotating", True)
             await enter(page, text("Back to the keys"))
@@ -258,6 +178,65 @@ def test_a_customer_signs_in_and_rotates_a_key_by_keyboard_alone(
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
 
 
+def test_a_customer_asks_for_a_link_changes_plan_and_pays_at_stripe_by_keyboard_alone(
+    stage: PagesStage, browser: Chromium
+) -> None:
+    say = catalog("nl").gettext
+
+    async def visit() -> None:
+        stage.join("dirk")
+
+        def held() -> dict[str, str]:
+            found: dict[str, str] = stage.collector.get("/billing/subscription", token=ADMIN, customer="dirk").json()
+            return found
+
+        async def preview(page: Tab, plan: str) -> str:
+            """Ask what a plan would cost; what the page says, of which nothing is done yet."""
+            await enter(page, f"it.tagName === 'BUTTON' && it.form.elements.plan?.value === '{plan}'")
+            faults = [*await judge(page, f"preview of {plan}"), *await overflowing(page, f"preview of {plan}")]
+            assert faults == []
+            assert held().get("plan", "").partition("@")[0] != plan
+            said: str = await page.run("return document.querySelector('main').innerText.replace(/\\s+/g, ' ')")
+            return said
+
+        async with tab(browser) as page:
+            await page.look(NARROW, "dark")
+            await page.goto(f"{stage.site}/sign-in?lang=nl")
+            await reach(page, "it.name === 'email'")
+            await page.call("Input.insertText", text="dirk@example.com")
+            mails = len(stage.mailbox.mails)
+            await enter(page, text(say("Send the link")))
+            assert await judge(page, "the mail is sent") == []
+            await page.goto(stage.link_in(await asyncio.to_thread(stage.mailbox.wait_for, mails + 1)))
+            assert await judge(page, "the link") == []
+            await enter(page, text(say("Sign in")))
+            # A plan, and a larger one: of the first the rest is given back.
+            await enter(page, text(say("Plan")))
+            assert DOLLARS.search(await preview(page, "standard"))
+            await enter(page, text(say("Begin with this plan")))
+            assert held()["plan"].startswith("standard@")
+            due = await preview(page, "enterprise")
+            assert DOLLARS.search(due), due
+            assert "US$ -" in due, "the rest of the fee is given back"
+            await enter(page, text(say("Change the plan")))
+            said = await page.run("return document.querySelector('[role=status]').innerText")
+            assert said == say("The plan is changed.")
+            assert held()["plan"].startswith("enterprise@")
+            # Credits, paid at Stripe.
+            await enter(page, text(say("Credits")))
+            await enter(page, "it.name === 'usd' && it.value === '25'")
+            assert await judge(page, "what is to pay") == []
+            await enter(page, text(say("Pay at Stripe")))
+            assert (await page.run("return location.origin")) == stage.sandbox.url
+            await enter(page, text("Pay"))
+            assert await page.run("return location.search") == "?done=bought"
+            while "25.000" not in await page.run("return document.querySelector('dd').innerText"):
+                await page.reload()
+            assert page.troubles == []
+
+    asyncio.run(asyncio.wait_for(visit(), SECONDS))
+
+
 def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, browser: Chromium) -> None:
     async def visit() -> None:
         bad = {"id": "10", "source": "app", "customer": "bolt", "meter": "tokens", "value": "many"}
@@ -265,7 +244,7 @@ def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, 
         letters = stage.collector.get("/v1/dead-letters", token="admin-token").json()["dead_letters"]
         (letter,) = [one["id"] for one in letters if one["event"]["id"] == "10"]
         async with tab(browser) as page:
-            await lend(page, stage.operator)
+            await page.lend(stage.operator)
             await page.goto(f"{stage.site}/console")
             await enter(page, text("Stuck"))
             await reach(page, f"it.tagName === 'TEXTAREA' && it.form.action.endsWith('{letter}/replay')")
@@ -285,7 +264,7 @@ def test_an_operator_signs_in_at_the_issuer_and_flips_the_kill_switch_by_keyboar
 ) -> None:
     async def visit(stage: Stage) -> None:
         async with tab(browser) as page:
-            await look(page, NARROW, "dark")
+            await page.look(NARROW, "dark")
             await page.goto(f"{stage.site}/console/rollout")
             await enter(page, text("Sign in with your organisation"))
             await reach(page, "it.name === 'person'")

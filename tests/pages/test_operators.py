@@ -9,11 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from edgeproxy.collector.pages import signed_in
 from edgeproxy.pages.sessions import CONFIRM_SECONDS
 from tests.support.ask import ask
 from tests.support.collector import ADMIN, Collector
 from tests.support.oidc import AUDIENCE, THERE, Provider
 from tests.support.ports import HOST
+from tests.support.site import PLACES
 from tests.support.visitor import Visitor
 from tests.support.waiting import until
 
@@ -39,6 +41,11 @@ class Stage:
         visitor.get(path)
         visitor.read.form("").fields["person"] = person
         visitor.send("", person=person)
+
+    def age_sessions(self) -> None:
+        """Let the time pass after which the issuer is asked about them again."""
+        with closing(sqlite3.connect(self.collector.database, timeout=30)) as database, database:
+            database.execute("UPDATE sessions SET created_at = created_at - ?", (CONFIRM_SECONDS,))
 
     @property
     def rollout(self) -> dict[str, object]:
@@ -108,10 +115,6 @@ def test_what_comes_back_must_belong_to_what_was_begun_here(stage: Stage) -> Non
 
 
 def test_a_session_is_confirmed_at_the_issuer_and_whoever_has_left_is_out(stage: Stage) -> None:
-    def age() -> None:
-        with closing(sqlite3.connect(stage.collector.database)) as database, database:
-            database.execute("UPDATE sessions SET created_at = created_at - ?", (CONFIRM_SECONDS,))
-
     with Visitor(stage.site) as ops, Visitor(stage.site) as leaver:
         stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers")
         stage.sign_in(leaver, "leaver", "/sign-in/operator?next=/console/audit")
@@ -120,7 +123,7 @@ def test_a_session_is_confirmed_at_the_issuer_and_whoever_has_left_is_out(stage:
         assert ask(stage.provider.port, "/leave").status == 204
         leaver.get("/console/audit")
         assert leaver.status == 200, "nobody has asked the issuer yet"
-        age()
+        stage.age_sessions()
         leaver.post("/console/customers", {**form, "name": "made-by-leaver", "tier": "basic"})
         assert leaver.status == 401
         leaver.get("/console/audit")
@@ -162,6 +165,8 @@ def test_the_kill_switch_is_for_whom_may_and_who_showed_a_second_factor_a_moment
         ops.send("/console/rollout/stop", **why)
         assert "Free today." in ops.read.text
         assert stage.rollout["message"] == "Free today."
+        assert "stopped Charging" in " ".join(ops.get("/console").text.split())
+        ops.get("/console/rollout")
         ops.send("/console/rollout/resume", why="mended")
         assert stage.rollout["charging"] is True
         ops.send("/console/rollout/percent", percent="5", why="down from 100")
@@ -173,6 +178,29 @@ def test_the_kill_switch_is_for_whom_may_and_who_showed_a_second_factor_a_moment
         entries = stage.collector.get("/v1/audit", token=ADMIN, actor="operator:ops").json()["entries"]
         done = [one["action"] for one in entries if one["action"].startswith("billing.")]
         assert done == ["billing.stop", "billing.resume", "billing.rollout", "billing.rollout"]
+
+
+def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(stage: Stage) -> None:
+    sensitive = {
+        *(f"/console/customers/{{customer}}/{what}" for what in ("delete", "restore")),
+        *(f"/console/rollout/{what}" for what in ("stop", "resume", "percent")),
+        *(f"/console/invoices/{{invoice}}/{what}" for what in ("hold", "accept", "void", "credit")),
+        "/console/tokens",  # Of a role of people.
+    }
+    said = {"once": "0" * 32, "name": "nobody", "why": "a test", "percent": "5", "amount": "1", "role": "admin"}
+    asks = set()
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops-by-password")
+        token = ops.read.form("/sign-out").fields
+        for page in signed_in(sells=True):
+            if page.method == "POST" and page.who == "operator":
+                ops.post(page.path.format(**PLACES | {"customer": "nobody"}), token | said)
+                assert ops.status in (400, 401, 404, 409, 422), page
+                if ops.status == 401:
+                    asks.add(page.path)
+                    assert [link for link in ops.read.links if link.startswith("/sign-in/operator?again=1")], page
+        assert asks == sensitive
+        assert "asks for a second factor" in ops.get("/console/rollout").text
 
 
 def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None:
@@ -197,6 +225,7 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         ops.get(f"/console/invoices/{one['id']}")
         ops.send("/hold", why="the customer disputes it")
         assert (invoice()["state"], invoice()["held_why"]) == ("held", "the customer disputes it")
+        assert "1 invoices are held" in " ".join(ops.get("/console").text.split())
         assert "the customer disputes it" in ops.get("/console/invoices").text
         assert "billed" in ops.get("/console/invoices?customer=billed&state=held").text
         assert "There are none." in ops.get("/console/invoices?customer=nobody").text
@@ -241,6 +270,15 @@ def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: S
         assert [form.action for form in jane.read.forms] == ["/sign-in/link"] * 2
         jane.post("/sign-in/link", jane.read.forms[1].fields)
         assert "second" in jane.get("/account").text
+        # The issuer is asked again, without her seeing anything of it, and it is the customer that she chose.
+        keys = jane.get("/account/keys").form("/account/keys").fields
+        stage.age_sessions()
+        jane.post("/account/keys", keys)
+        assert jane.status == 401
+        asked = [jane.get("/account/keys").text, *(str(answer.url.path) for answer in jane.answer.history)]
+        assert "second" in asked[0]
+        assert asked[1:3] == ["/account/keys", "/sign-in/customer"]
+        assert (jane.status, jane.answer.url.path) == (200, "/account/keys")
         assert stage.collector.send("PUT", "/v1/customers/second/contacts", {"emails": []}).status == 200
         jane.get("/account")
         assert jane.answer.url.path == "/sign-in"

@@ -1,6 +1,7 @@
 """Pages without scripts, over real sockets: signing in, the console, the portal, and whoever may not."""
 
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,18 +11,17 @@ import pytest
 
 from edgeproxy.collector.pages import signed_in
 from edgeproxy.pages.sessions import Link
-from edgeproxy.pages.site import Page
+from edgeproxy.pages.site import Page, Who
+from edgeproxy.usage.batch import Gap
 from tests.support.ask import ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, SERVICE
-from tests.support.site import SCRAPE, PagesStage
+from tests.support.filled_site import pages_of
+from tests.support.site import PLACES, SCRAPE, PagesStage
 from tests.support.visitor import Read, Visitor
 from tests.support.waiting import until
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-AN_ID = "00000000-0000-7000-8000-000000000000"
-PLACES = {"customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
-PLACES |= {"incident": AN_ID, "invoice": AN_ID, "purchase": "cs_test_none", "month": "2027-01", "token": "t"}
 NOBODYS = {"customer", "edge", "seq", "letter", "alert", "incident", "month", "token"}
 """Parameters of paths that name nothing of a customer's: of a month everybody sees what is their own."""
 
@@ -335,6 +335,45 @@ def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: Page
         assert "tokens" in acme.read.text
 
 
+def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> None:
+    collector, odd = stage.collector, f"{HOSTILE}\u202e"
+    stage.join("odd")
+    known = {"external_id": HOSTILE, "metadata": {"note": HOSTILE}, "paused": {"why": HOSTILE, "status": 403}}
+    assert collector.send("PATCH", "/v1/customers/odd", known).status == 200
+    assert collector.send("POST", "/v1/customers/odd/keys", {"name": HOSTILE}).status == 201
+    incident = {"severity": "P3", "title": HOSTILE, "regions": [], "message": odd}
+    assert collector.send("POST", "/v1/incidents", incident).status == 201
+    letter = {"id": "odd", "source": odd, "customer": "odd", "meter": odd, "value": 1, "note": "x" * (64 << 10)}
+    assert collector.send("POST", "/v1/events", [letter], token=SERVICE).status == 202
+    chain = Chain()
+    assert collector.post(chain.next()).status == collector.post(chain.next(gap=Gap(2, 3, HOSTILE))).status == 200
+    assert collector.send("POST", "/billing/subscription?customer=odd", {"plan": "standard"}).status == 201
+    (invoice, *_) = collector.get("/billing/invoices", token=ADMIN, customer="odd").json()["invoices"]
+    with closing(sqlite3.connect(collector.database, timeout=30)) as database, database:
+        held = "UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?"
+        database.execute(held, [odd, invoice["id"]])
+    stopped = {"charging": False, "message": HOSTILE, "why": HOSTILE}
+    assert collector.send("PUT", "/billing/rollout", stopped).status == 200
+    seen = set()
+    try:
+        with stage.customer("odd") as customer:
+            visitors: dict[Who, Visitor] = {"operator": stage.operator, "customer": customer}
+            for who, visitor in visitors.items():
+                for page, path in pages_of(who, invoice["id"], "odd").items():
+                    read = visitor.get(path)
+                    assert visitor.status == 200, path
+                    assert not read.tags & {"img", "script"}, path
+                    assert "\u202e" not in visitor.answer.text, path
+                    assert len(visitor.answer.content) < 100 << 10, path
+                    if HOSTILE in read.text:
+                        seen.add(page)
+    finally:
+        assert collector.send("PUT", "/billing/rollout", {"charging": True, "why": "mended"}).status == 200
+    console = ("", "/customers", "/customers/{customer}", "/edges", "/incidents", "/stuck", "/audit", "/invoices")
+    console += ("/invoices/{invoice}", "/rollout")
+    assert seen >= {*(f"/console{path}" for path in console), "/account", "/account/keys"}
+
+
 def test_who_is_refused_is_shown_with_the_share_that_was_not_certain(stage: PagesStage) -> None:
     chain = Chain(since=int(time.time()) // 60 * 60 - 120)
     rows = [
@@ -375,8 +414,10 @@ def test_a_token_is_made_and_revoked_and_one_of_a_persons_role_asks_for_more(sta
 
 def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
     chain = Chain()
-    assert stage.collector.post(chain.next()).status == 200
-    assert chain.edge in stage.operator.get("/console/edges").text
+    said = {"User-Agent": "edgeproxy/7.8.9", "Edge-Sync-Age": "4"}
+    assert stage.collector.post(chain.next(), fields=said).status == 200
+    row = " ".join(stage.operator.get("/console/edges").text.partition(chain.edge)[2].split())
+    assert "4 seconds 7.8.9 token-" in row
     read = stage.operator.get("/console/audit?actor=operator:link")
     assert "session.begin" in read.text
     assert "customer.contacts" not in read.text

@@ -5,6 +5,7 @@ import re
 import sqlite3
 import time
 from contextlib import closing
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from tests.support.waiting import until
 LINK = re.compile(r"http://\S+/sign-in/link\?token=\S+")
 SCRAPE = "scrape-token"
 """The token by which its metrics are read."""
+AN_ID = "00000000-0000-7000-8000-000000000000"
+PLACES = {"customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
+PLACES |= {"incident": AN_ID, "invoice": AN_ID, "purchase": "cs_test_none", "month": "2027-01", "token": "t"}
+"""What paths of pages may name, which is nothing that there is but for the customer."""
 
 
 class PagesStage:
@@ -118,6 +123,10 @@ class PagesStage:
             visitor.send("/sign-in", email=f"{name.upper()}@example.com")
         mail = self.mailbox.wait_for(count)
         assert mail["To"] == f"{name}@example.com"
+        return self.link_in(mail)
+
+    def link_in(self, mail: EmailMessage) -> str:
+        """The link that a mail has."""
         found = LINK.search(mail.get_content())
         assert found
         return found[0]

@@ -1,0 +1,92 @@
+"""A collector with something on each of its pages, and where each of them is."""
+
+import sqlite3
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+
+from edgeproxy.collector.pages import signed_in
+from edgeproxy.database.schema import DAY
+from edgeproxy.pages.availability import DAYS
+from edgeproxy.pages.site import Who
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, SERVICE
+from tests.support.site import PLACES, PagesStage
+from tests.support.visitor import Visitor
+from tests.support.waiting import until
+
+ELSEWHERE = ("/receipt", "/pdf")
+"""How paths end that lead to another site."""
+
+
+def pages_of(who: Who, invoice: str, customer: str = "acme") -> dict[str, str]:
+    """By its path in the table of all pages the path of each that is for operators, or for a customer."""
+    places = PLACES | {"customer": customer, "invoice": invoice, "month": datetime.now(UTC).strftime("%Y-%m")}
+    shown = [page.path for page in signed_in(sells=True) if (page.method, page.who) == ("GET", who)]
+    return {path: path.format(**places) for path in shown if not path.endswith(ELSEWHERE)}
+
+
+def fill(stage: PagesStage) -> None:
+    """Have something on each page."""
+    now = int(time.time())
+    today = now // DAY * DAY
+    chain = Chain("edge-eu-1", "eu-west", today - 6 * DAY)
+    for day in range(7):
+        chain.since = min(today - (6 - day) * DAY + 3600, now - 60)
+        rows = (("acme", "requests", "v1", 900 + 150 * day), ("acme", "egress", "v1", 40_000_000 + 3_000_000 * day))
+        assert stage.collector.post(chain.next(*rows)).status == 200
+    events = [
+        {"id": str(n), "source": "app", "customer": "acme", "meter": "tokens", "value": 5000 + n} for n in range(3)
+    ]
+    bad = {"id": "9", "source": "app", "customer": "acme", "meter": "tokenz", "value": 7}
+    assert stage.collector.send("POST", "/v1/events", [*events, bad], token=SERVICE).status == 202
+    refused = (("acme", "yes", 220), ("acme", "no", 17), ("bolt", "yes", 40))
+    chain.since = now - 60
+    refusals = [(who, "refused", "v1", n, f'{{"certain":"{sure}","limit":"pro"}}') for who, sure, n in refused]
+    assert stage.collector.post(chain.next(*refusals)).status == 200
+    assert stage.collector.send("POST", "/v1/customers/acme/keys", {"name": "server"}).status == 201
+    usage = {"source": "models", "customer": "acme", "meter": "llm_tokens"}
+    models = ((820_000, "m-large"), (411_000, "m-small"), (95_000, "m-tiny"))
+    split = [usage | {"id": model, "value": n, "dimensions": {"model": model}} for n, model in models]
+    assert stage.collector.send("POST", "/v1/events", split, token=SERVICE).status == 202
+    assert stage.collector.send("POST", "/billing/subscription?customer=acme", {"plan": "standard"}).status == 201
+    with stage.customer("acme") as acme:
+        stage.buy(acme, "25")
+    new = {"severity": "P2", "title": "Slow answers in us-east", "regions": ["us-east"], "message": "We look into it."}
+    made = stage.collector.send("POST", "/v1/incidents", new)
+    assert made.status == 201
+    over = {"state": "resolved", "message": "A disk was full. It has been replaced."}
+    assert stage.collector.send("POST", f"/v1/incidents/{made.json()['id']}/updates", over).status == 201
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        for region, failed in (("eu-west", 1), ("us-east", 4)):
+            for age in range(1, DAYS):
+                results = {"50": 2600, "100": 270, "fast": 2850, "failed": failed if age % 9 == 3 else 0}
+                rows = [(region, today - age * DAY, result, count) for result, count in results.items()]
+                database.executemany("INSERT INTO checks VALUES (?, ?, ?, ?)", rows)
+    until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
+
+
+def held(stage: PagesStage) -> str:
+    """The id of an invoice, which waits for somebody to decide; and what comes of two comparisons."""
+    (found, *_) = stage.collector.get("/billing/invoices", token=ADMIN, customer="acme").json()["invoices"]
+    now = int(time.time())
+    differing = '[["acme", "tokens", 15003, 15010]]'
+    compared = [
+        ("b-1", "B", now - DAY, now, 4, 93_000, 7, "none", differing),
+        ("e-1", "E", now, now, 12, 810_000, 0, "none", "[]"),
+    ]
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        why = "Stripe has 1,990 cents, and we have 1,900"
+        database.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [why, found["id"]])
+        columns = "id, kind, since, until, at, compared, units, different, level, rows"
+        filled = [(*one[:4], now * 1000, *one[4:]) for one in compared]
+        database.executemany(f"INSERT INTO reconciliations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", filled)
+    for path in ("/console/figures", "/console/refusals"):
+        until(partial(is_worked_out, stage, path), "the figures are worked out")
+    return str(found["id"])
+
+
+def is_worked_out(stage: PagesStage, path: str) -> bool:
+    """Whether a page has its figures."""
+    return "One moment" not in stage.operator.get(path).text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeproxy.pages.site import Who
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.support.filled_site import fill, held, pages_of
+from tests.support.filled_site import fill, held, invoice_of, pages_of
 from tests.support.process import ROOT
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
@@ -57,7 +57,7 @@ async def take(page: Tab, url: str, name: str) -> str:
 
 async def gallery(stage: PagesStage, browser: Chromium) -> str:
     """Take all pictures; return the page that shows them."""
-    said, invoice = HEAD, held(stage)
+    said, held_one = HEAD, held(stage)
     visitors: dict[Who, Visitor | None] = {
         "operator": stage.operator,
         "customer": stage.customer("acme"),
@@ -66,6 +66,7 @@ async def gallery(stage: PagesStage, browser: Chromium) -> str:
     for who, heading in WHOSE.items():
         said += f"\n## {heading}\n"
         visitor = visitors[who]
+        invoice = held_one if who == "operator" else invoice_of(stage, "acme")
         paths = pages_of(who, invoice) if visitor else {"/status": "/status", "/sign-in": "/sign-in"}
         async with tab(browser) as page:
             if visitor is not None:

@@ -18,7 +18,7 @@ from edgeproxy.pages.site import Who
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.pages.test_operators import Stage
 from tests.support.collector import ADMIN, SERVICE
-from tests.support.filled_site import fill, held, pages_of
+from tests.support.filled_site import fill, held, invoice_of, pages_of
 from tests.support.oidc import THERE
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
@@ -142,7 +142,8 @@ def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
     if whose == "anyone":
         wanted = walk(None, ["/status", "/sign-in"])
     else:
-        paths = list(pages_of(whose, invoice).values())
+        shown = invoice if whose == "operator" else invoice_of(stage, "acme")
+        paths = list(pages_of(whose, shown).values())
         wanted = walk(stage.operator if whose == "operator" else stage.customer("acme"), paths)
     assert asyncio.run(asyncio.wait_for(wanted, SECONDS)) == []
 

@@ -10,6 +10,7 @@ from edgeproxy.collector.pages import signed_in
 from edgeproxy.database.schema import DAY
 from edgeproxy.pages.availability import DAYS
 from edgeproxy.pages.site import Who
+from edgeproxy.usage.about import fields
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, SERVICE
 from tests.support.site import PLACES, PagesStage
@@ -31,11 +32,15 @@ def fill(stage: PagesStage) -> None:
     """Have something on each page."""
     now = int(time.time())
     today = now // DAY * DAY
+    about = fields(1.0)
+    for edge, region, since in (("edge-eu-2", "eu-west", now - 30), ("edge-us-1", "us-east", now - 900)):
+        batch = Chain(edge, region, since).next(("bolt", "requests", "v1", 7))
+        assert stage.collector.post(batch, fields=about).status == 200
     chain = Chain("edge-eu-1", "eu-west", today - 6 * DAY)
     for day in range(7):
         chain.since = min(today - (6 - day) * DAY + 3600, now - 60)
         rows = (("acme", "requests", "v1", 900 + 150 * day), ("acme", "egress", "v1", 40_000_000 + 3_000_000 * day))
-        assert stage.collector.post(chain.next(*rows)).status == 200
+        assert stage.collector.post(chain.next(*rows), fields=about).status == 200
     events = [
         {"id": str(n), "source": "app", "customer": "acme", "meter": "tokens", "value": 5000 + n} for n in range(3)
     ]
@@ -44,13 +49,15 @@ def fill(stage: PagesStage) -> None:
     refused = (("acme", "yes", 220), ("acme", "no", 17), ("bolt", "yes", 40))
     chain.since = now - 60
     refusals = [(who, "refused", "v1", n, f'{{"certain":"{sure}","limit":"pro"}}') for who, sure, n in refused]
-    assert stage.collector.post(chain.next(*refusals)).status == 200
+    assert stage.collector.post(chain.next(*refusals), fields=about).status == 200
     assert stage.collector.send("POST", "/v1/customers/acme/keys", {"name": "server"}).status == 201
     usage = {"source": "models", "customer": "acme", "meter": "llm_tokens"}
     models = ((820_000, "m-large"), (411_000, "m-small"), (95_000, "m-tiny"))
     split = [usage | {"id": model, "value": n, "dimensions": {"model": model}} for n, model in models]
     assert stage.collector.send("POST", "/v1/events", split, token=SERVICE).status == 202
-    assert stage.collector.send("POST", "/billing/subscription?customer=acme", {"plan": "standard"}).status == 201
+    stage.join("zebra")
+    for name, plan in (("acme", "standard"), ("zebra", "enterprise")):
+        assert stage.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": plan}).status == 201
     with stage.customer("acme") as acme:
         stage.buy(acme, "25")
     new = {"severity": "P2", "title": "Slow answers in us-east", "regions": ["us-east"], "message": "We look into it."}
@@ -67,9 +74,15 @@ def fill(stage: PagesStage) -> None:
     until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
 
 
+def invoice_of(stage: PagesStage, customer: str) -> str:
+    """The id of a customer's last invoice."""
+    (found, *_) = stage.collector.get("/billing/invoices", token=ADMIN, customer=customer).json()["invoices"]
+    return str(found["id"])
+
+
 def held(stage: PagesStage) -> str:
     """The id of an invoice, which waits for somebody to decide; and what comes of two comparisons."""
-    (found, *_) = stage.collector.get("/billing/invoices", token=ADMIN, customer="acme").json()["invoices"]
+    invoice = invoice_of(stage, "zebra")
     now = int(time.time())
     differing = '[["acme", "tokens", 15003, 15010]]'
     compared = [
@@ -77,14 +90,14 @@ def held(stage: PagesStage) -> str:
         ("e-1", "E", now, now, 12, 810_000, 0, "none", "[]"),
     ]
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        why = "Stripe has 1,990 cents, and we have 1,900"
-        database.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [why, found["id"]])
+        why = "Stripe has 49,990 cents, and we have 49,900"
+        database.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [why, invoice])
         columns = "id, kind, since, until, at, compared, units, different, level, rows"
         filled = [(*one[:4], now * 1000, *one[4:]) for one in compared]
         database.executemany(f"INSERT INTO reconciliations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", filled)
     for path in ("/console/figures", "/console/refusals"):
         until(partial(is_worked_out, stage, path), "the figures are worked out")
-    return str(found["id"])
+    return invoice
 
 
 def is_worked_out(stage: PagesStage, path: str) -> bool:

@@ -44,6 +44,11 @@ class PagesStage:
         self.collector.settings |= {
             "tiers": {
                 **self.collector.settings["tiers"],
+                "standard": {
+                    "limits": [{"rate": "1200/min"}],
+                    "concurrency": 50,
+                    "quotas": [{"meter": "requests", "per": "month", "included": 20000}],
+                },
                 "pro": {
                     "limits": [{"rate": "600/min"}],
                     "quotas": [{"meter": "requests", "per": "month", "included": 5}],
@@ -87,7 +92,8 @@ class PagesStage:
         secrets.write_text(self.sandbox.listen(f"http://{HOST}:{self.collector.port}/billing/webhooks/stripe"))
         way = {"base": self.sandbox.url, "key": str(key), "webhook_secrets": str(secrets)}
         currencies = {"EUR": {"rate": "0.8", "date": "2026-11-20"}, "JPY": {"rate": "150.5", "date": "2026-11-20"}}
-        return {"mode": "live", "stripe": way, "currencies": currencies}
+        sold = {"cogs": {"llm_tokens": "0.000006"}}
+        return {"mode": "live", "stripe": way, "currencies": currencies, "credits": sold}
 
     def join(self, name: str) -> None:
         """Make a customer, and a contact who may sign in."""

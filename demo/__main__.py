@@ -1,6 +1,7 @@
 """Start httpbin, an edge in front of it, a collector and a Stripe sandbox, show what to try, and end them on Ctrl-C."""
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,12 @@ AGAIN = 0.5
 """Seconds between two looks at what takes a while."""
 DRAIN = 35.0
 """Seconds that a process gets to end by itself: more than config/edge.yaml gives open requests."""
+
+EVENTS = [
+    {"source": "demo", "customer": "demo-pro", "id": f"{meter}-{value}", "meter": meter, "value": value}
+    for meter, value in (("llm_tokens", 412_000), ("llm_tokens", 95_500), ("api_calls", 1_730), ("lm_tokens", 7))
+]
+"""Usage that a service reports, for pages to show: the last one is rejected, and waits to be mended in the console."""
 
 
 class Unserved(Exception):
@@ -151,6 +158,9 @@ def show_pages(edge: str, collector: str, **settings: str) -> None:
     directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for _ in range(20):
         directly.open(urllib.request.Request(f"{edge}/get", headers={"X-API-Key": "ek_demo_pro"}), timeout=10).close()
+    fields = {"Authorization": "Bearer demo-service-token", "Content-Type": "application/json"}
+    events = json.dumps(EVENTS).encode()
+    directly.open(urllib.request.Request(f"{collector}/v1/events", data=events, headers=fields), timeout=10).close()
     print("\nTo look at, in a browser (each of the first two links signs in once):\n")
     print(f"operators   {edgeproxy('sign-in')}")
     print(f"demo-pro    {edgeproxy('sign-in', '--customer', 'demo-pro')}")

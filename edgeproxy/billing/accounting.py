@@ -228,14 +228,36 @@ async def equal_fees_between(connection: AsyncConnection, begin: int, end: int) 
     """The same, each with how many customers were invoiced it on one day of UTC, at whose begin it counts as booked: a
     hundred thousand of them are few different ones.
     """
-    columns = credit_transactions.c
-    day = (columns.at - columns.at % (DAY * 1000)).label("day")
-    wanted = sa.select(day, columns.details, sa.func.count()).where(_has_fees(begin, end))
+    day, details = _day_booked(), credit_transactions.c.details
+    wanted = sa.select(day, details, sa.func.count()).where(_has_fees(begin, end)).group_by(day, details)
     return [
-        (fee, count)
-        for at, details, count in await connection.execute(wanted.group_by(day, columns.details))
-        for fee in fees_of(details, at // 1000, "")
+        (fee, count) for at, said, count in await connection.execute(wanted) for fee in fees_of(said, at // 1000, "")
     ]
+
+
+async def equal_fees_by_version(
+    connection: AsyncConnection, begin: int, end: int, held: sa.Subquery
+) -> list[tuple[str | None, Fee, int]]:
+    """The same by the `version` of a plan that `held` has for a `customer`; None for those whom it does not have."""
+    day, details = _day_booked(), credit_transactions.c.details
+    of = held.c.version
+    wanted = (
+        sa.select(of, day, details, sa.func.count())
+        .join_from(credit_transactions, held, held.c.customer == credit_transactions.c.customer, isouter=True)
+        .where(_has_fees(begin, end))
+        .group_by(of, day, details)
+    )
+    return [
+        (version, fee, count)
+        for version, at, said, count in await connection.execute(wanted)
+        for fee in fees_of(said, at // 1000, "")
+    ]
+
+
+def _day_booked() -> sa.Label[int]:
+    """When the day of UTC began on which a transaction was booked, in milliseconds."""
+    at = credit_transactions.c.at
+    return (at - at % (DAY * 1000)).label("day")
 
 
 def _has_fees(begin: int, end: int) -> sa.ColumnElement[bool]:

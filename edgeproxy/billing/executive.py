@@ -219,10 +219,8 @@ async def revenue_by_plan(connection: AsyncConnection, day: date, now: float) ->
 
     for version, amount in await connection.execute(used):
         add(version, amount)
-    if fees := await accounting.fees_between(connection, begin, end):
-        plans: dict[str, str] = {row[0]: row[1] for row in await connection.execute(sa.select(held))}
-        for fee in fees:
-            add(plans.get(fee.customer), _earned([fee], begin, end, now))
+    for version, fee, count in await accounting.equal_fees_by_version(connection, begin, end, held):
+        add(version, _earned([(fee, count)], begin, end, now))
     return found
 
 

@@ -69,15 +69,15 @@ def test_what_was_read_while_nobody_was_charged_is_left_out(tmp_path: Path) -> N
         database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
         async with database.writing() as connection:
             events = [
-                Event("test", f"{meter}{at}", "acme", meter, value, at, None, is_summed=False)
+                Event("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
                 for meter in ("max", "average", "last")
                 for at, value in readings
             ]
             events += [
-                Event("test", f"{item}{at}", "acme", "unique", 1, at, None, is_summed=False, item=item)
+                Event("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item)
                 for at, item in items
             ]
-            await database.begin_events(connection, [columns_of(event) for event in events])
+            await database.begin_events(connection, events)
             rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
             await connection.execute(sa.insert(waivers), rows)
         async with database.reading(whole=True) as connection:

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.database.schema import HOUR, hours, late_hours, series
+from edgeproxy.database.schema import HOUR, events, hours, late_hours, series
 from edgeproxy.ledger import rollup
+from edgeproxy.ledger.readings import SPLIT, ZERO
+from edgeproxy.parquet import reading_files
 from edgeproxy.parquet.files import Rows
+from edgeproxy.parquet.reading_files import Said
 
-of, at = series.c, hours.c
+of, at, said = series.c, hours.c, events.c
 
 
 class Closed(NamedTuple):
@@ -19,7 +22,7 @@ class Closed(NamedTuple):
     since: int
     """The first one that has usage; `until` where none has."""
     kept_from: int
-    """Those before it are not kept."""
+    """Of those before it only readings are kept."""
     until: int
     """All before it are."""
 
@@ -31,6 +34,21 @@ async def read(connection: AsyncConnection) -> Closed:
     first = sa.select(sa.func.min(at.hour)).where(at.series == of.id).correlate(series).scalar_subquery()
     since = (await connection.execute(sa.select(sa.func.min(first)))).scalar_one()
     return Closed(rolled.hour if since is None else since, rolled.hours_from, rolled.hour)
+
+
+async def readings_by_hour(connection: AsyncConnection, until: int) -> dict[int, int]:
+    """How many readings each hour has that has any, before this one."""
+    hour = (said.time - said.time % HOUR).label("hour")
+    some = sa.select(hour, sa.func.count()).where(said.is_summed == ZERO, said.time < until).group_by(hour)
+    return {row[0]: row[1] for row in await connection.execute(some)}
+
+
+async def readings(connection: AsyncConnection, at_hour: int) -> reading_files.Rows:
+    """The readings of an hour."""
+    columns = (said.source, said.id, said.time, said.customer, said.meter, SPLIT, said.value, said.item)
+    within = (said.is_summed == ZERO) & (said.time >= at_hour) & (said.time < at_hour + HOUR)
+    found = await connection.stream(sa.select(*columns).where(within))
+    return {(source, number): Said(*rest) async for source, number, *rest in found}
 
 
 async def late(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:

@@ -5,17 +5,32 @@ broken off in between, the next one finds the file, takes it as it is, and expor
 So there is never a second file of the same usage, by whomever. The hours of a day are taken down together.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import DAY, HOUR
 from edgeproxy.ledger.queries import written as moment
-from edgeproxy.parquet import closed, files
+from edgeproxy.parquet import closed, files, reading_files
 from edgeproxy.parquet.closed import Closed
 from edgeproxy.parquet.files import Rows
 from edgeproxy.parquet.manifest import FOLDER, Book, File, file_of, month_of
 from edgeproxy.parquet.place import Place
+
+R = TypeVar("R", Rows, reading_files.Rows)
+
+
+class Form(NamedTuple, Generic[R]):
+    """A kind of files."""
+
+    folder: str
+    written: Callable[[int, R], bytes]
+    read: Callable[[str, int, bytes], R]
+    less: Callable[[str, R, R], R]
+
+
+USAGE = Form(files.FOLDER, files.written, files.read, files.less)
+READINGS = Form(reading_files.FOLDER, reading_files.written, reading_files.read, reading_files.less)
 
 
 class Lost(Exception):
@@ -59,7 +74,8 @@ class Exporter:
         async with self._database.reading(whole=True) as connection:
             there = await closed.read(connection)
             late = await closed.late(connection, there.kept_from, there.until)
-        new, grown = self._due(there, late)
+            readings = await closed.readings_by_hour(connection, there.until)
+        new, grown = self._due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
             for hour in self._book.reach_back(grown[0]):
                 self._take_down(hour)
@@ -72,9 +88,9 @@ class Exporter:
                 self._take_down(day)
         return Done(len(new), len(grown), self._files, self._rows, self._book.until)
 
-    def _due(self, there: Closed, late: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    def _due(self, there: Closed, late: Mapping[int, int], readings: Mapping[int, int]) -> tuple[list[int], list[int]]:
         """The hours that are to be exported: those that never were, and those that have grown; raises Lost."""
-        begin = there.since if self._book.until is None else self._book.until
+        begin = min([there.since, *readings]) if self._book.until is None else self._book.until
         new = list(range(begin, there.until, HOUR))
         if new and begin < there.kept_from:
             raise Lost(
@@ -82,7 +98,9 @@ class Exporter:
                 "were never exported: export to another prefix"
             )
         known = self._book.hours
-        grown = [hour for hour in late if hour < begin and late[hour] != (known[hour].late if hour in known else 0)]
+        grown = {hour for hour in late if hour < begin and late[hour] != (known[hour].late if hour in known else 0)}
+        # By their number, as whatever counts a reading adds nothing to the ledger, and so is not late there.
+        grown |= {hour for hour in readings if hour < begin and readings[hour] != self._book.readings(hour)}
         return new, sorted(grown)
 
     async def _day(self, day: int, due: set[int]) -> None:
@@ -91,26 +109,32 @@ class Exporter:
             late = await closed.late(connection, day, day + DAY)
             async for hour, rows in closed.hourly(connection, day, day + DAY):
                 if hour in due:
-                    self._hour(hour, rows, late.get(hour, 0))
+                    self._hour(hour, rows, late.get(hour, 0), await closed.readings(connection, hour))
 
-    def _hour(self, hour: int, rows: Rows, late: int) -> None:
+    def _hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:
         """Export what of an hour no file has."""
         before = self._book.hours.get(hour)
-        named: list[File] = [*before.files] if before is not None else []
-        for file in named:
+        usage = self._exported(USAGE, hour, rows, () if before is None else before.files)
+        levels = self._exported(READINGS, hour, readings, () if before is None else before.readings)
+        self._book.put(hour, late, usage, levels)
+
+    def _exported(self, form: Form[R], hour: int, rows: R, before: tuple[File, ...]) -> tuple[File, ...]:
+        """Export rows of an hour that no file has, and return all of its files."""
+        named = [*before]
+        for file in before:
             body, _ = self._place.get(file.path)
-            rows = files.less(file.path, rows, files.read(file.path, hour, files.intact(file, body)))
+            rows = form.less(file.path, rows, form.read(file.path, hour, files.intact(file, body)))
         while rows:
-            path = file_of(hour, len(named) + 1)
-            body, taken = files.written(hour, rows), rows
+            path = file_of(form.folder, hour, len(named) + 1)
+            body, taken = form.written(hour, rows), rows
             if not self._place.create(path, body):
                 body, _ = self._place.get(path)
-                taken = files.read(path, hour, body)
+                taken = form.read(path, hour, body)
             named.append(files.described(path, body, len(taken)))
-            rows = files.less(path, rows, taken)
+            rows = form.less(path, rows, taken)
             self._files += 1
             self._rows += len(taken)
-        self._book.put(hour, late, tuple(named))
+        return tuple(named)
 
     def _take_down(self, hour: int) -> None:
         """Write the manifest of the month that has this hour."""

@@ -6,6 +6,7 @@ The columns are those of the ledger. `dimensions` is a map of texts, empty where
 import hashlib
 import io
 from collections.abc import Mapping
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from edgeproxy.config import dimensions
 from edgeproxy.parquet.manifest import Damaged, File, moment
 
+FOLDER: Final = "usage"
 NAMES = ("customer", "meter", "region", "edge", "route")
 SCHEMA = pa.schema(
     [
@@ -42,6 +44,11 @@ def written(hour: int, rows: Mapping[Key, int]) -> bytes:
     table = pa.Table.from_arrays(
         [pa.array(array, type=field.type) for array, field in zip(arrays, SCHEMA, strict=True)], schema=SCHEMA
     )
+    return body_of(table)
+
+
+def body_of(table: pa.Table) -> bytes:
+    """A table as a file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
@@ -49,18 +56,23 @@ def written(hour: int, rows: Mapping[Key, int]) -> bytes:
 
 def read(path: str, hour: int, body: bytes) -> Rows:
     """The rows of a file of this hour; raises Damaged."""
-    try:
-        table = pq.read_table(pa.BufferReader(body))
-        if not table.schema.equals(SCHEMA):
-            raise Damaged(f"{path}: has other columns than such files have")
-        at, *names, split, values = (column.to_pylist() for column in table.columns)
-    except (pa.ArrowException, OSError) as wrong:
-        raise Damaged(f"{path}: cannot be read: {str(wrong).partition(chr(10))[0]}") from None
+    at, *names, split, values = columns_of(path, body, SCHEMA)
     texts = [dimensions.written(dict(some)) for some in split]
     rows: Rows = dict(zip(zip(*names, texts, strict=True), values, strict=True))
-    if len(rows) != table.num_rows or any(one != moment(hour) for one in at):
+    if len(rows) != len(at) or any(one != moment(hour) for one in at):
         raise Damaged(f"{path}: has rows twice, or of another hour")
     return rows
+
+
+def columns_of(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
+    """The columns of a file with this schema; raises Damaged."""
+    try:
+        table = pq.read_table(pa.BufferReader(body))
+        if not table.schema.equals(schema):
+            raise Damaged(f"{path}: has other columns than such files have")
+        return [column.to_pylist() for column in table.columns]
+    except (pa.ArrowException, OSError) as wrong:
+        raise Damaged(f"{path}: cannot be read: {str(wrong).partition(chr(10))[0]}") from None
 
 
 def described(path: str, body: bytes, rows: int) -> File:

@@ -29,12 +29,15 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class Hour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An hour: its files, the oldest first, and how often by then the ledger was added to after the hour was closed."""
+class Hour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An hour: its files, the oldest first, and how often by then the ledger was added to after the hour was closed;
+    and the files of its readings.
+    """
 
     hour: datetime
     late: int
     files: tuple[File, ...]
+    readings: tuple[File, ...] = ()
 
 
 class Month(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,14 +70,18 @@ class Book:
 
     def paths(self) -> set[str]:
         """All files that are named."""
-        return {file.path for hour in self.hours.values() for file in hour.files}
+        return {file.path for hour in self.hours.values() for file in (*hour.files, *hour.readings)}
 
-    def put(self, hour: int, late: int, files: tuple[File, ...]) -> None:
+    def readings(self, hour: int) -> int:
+        """How many readings of an hour are exported."""
+        return sum(file.rows for file in self.hours[hour].readings) if hour in self.hours else 0
+
+    def put(self, hour: int, late: int, files: tuple[File, ...], readings: tuple[File, ...]) -> None:
         """Take down what of an hour is exported by now."""
         self.since = hour if self.since is None else self.since
         self.until = max(hour + HOUR, self.until or 0)
-        if late or files:
-            self.hours[hour] = Hour(moment(hour), late, files)
+        if late or files or readings:
+            self.hours[hour] = Hour(moment(hour), late, files, readings)
 
     def reach_back(self, hour: int) -> list[int]:
         """Begin with an earlier hour; hours of the months whose manifests are to be written for that, newest first, so
@@ -111,10 +118,10 @@ def path_of(hour: int) -> str:
     return f"{FOLDER}{moment(hour):%Y-%m}.json"
 
 
-def file_of(hour: int, revision: int) -> str:
+def file_of(folder: str, hour: int, revision: int) -> str:
     """Where a file of an hour is; the first one is revision 1."""
     at = moment(hour)
-    return f"usage/day={at:%Y-%m-%d}/{at:%H}.{revision}.parquet"
+    return f"{folder}/day={at:%Y-%m-%d}/{at:%H}.{revision}.parquet"
 
 
 def moment(at: int) -> datetime:

@@ -6,7 +6,7 @@ from edgeproxy.database.database import Database
 from edgeproxy.database.schema import DAY
 from edgeproxy.ledger import rollup
 from edgeproxy.ledger.queries import written as moment
-from edgeproxy.parquet import closed, files
+from edgeproxy.parquet import closed, files, reading_files
 from edgeproxy.parquet.manifest import FOLDER, Book, Damaged, File
 from edgeproxy.parquet.place import Place
 from edgeproxy.plural import counted
@@ -58,10 +58,17 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
             known = book.hours.get(hour)
             left = rows
             for file in known.files if known is not None else ():
-                found = _rows(place, hour, file)
+                found = files.read(file.path, hour, _body(place, file))
                 count += len(found)
                 if hour >= kept_from:
                     left = files.less(file.path, left, found)
+            # Those that no file has came since the last export: their number says so to the next.
+            if known is not None and known.readings:
+                readings = await closed.readings(connection, hour)
+                for file in known.readings:
+                    some = reading_files.read(file.path, hour, _body(place, file))
+                    count += len(some)
+                    readings = reading_files.less(file.path, readings, some)
             # What came since the last export is exported by the next.
             is_whole = late.get(hour, 0) == (known.late if known is not None else 0)
             if left and hour >= kept_from and is_whole:
@@ -69,10 +76,10 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
     return count
 
 
-def _rows(place: Place, hour: int, file: File) -> files.Rows:
-    """The rows of a file that is what the manifest says; raises Damaged."""
+def _body(place: Place, file: File) -> bytes:
+    """The bytes of a file that is what the manifest says; raises Damaged."""
     try:
         body, _ = place.get(file.path)
     except FileNotFoundError:
         raise Damaged(f"{file.path}: is not there") from None
-    return files.read(file.path, hour, files.intact(file, body))
+    return files.intact(file, body)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.database.schema import DAY, HOUR, hours, series
+from edgeproxy.database.schema import DAY, HOUR, events, hours, series
+from edgeproxy.events.event import Event
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
 
@@ -173,7 +174,7 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         assert (await verify.verify(books.database, Frail(folder))).files == 7
         assert (await exporter.run(books.database, Frail(folder))).late == 1
         assert (await verify.verify(books.database, Frail(folder))).files == 8
-        assert (folder / manifest.file_of(HOURS, 2)).exists()
+        assert (folder / manifest.file_of(files.FOLDER, HOURS, 2)).exists()
         whole = content(folder)
 
         async def broken() -> str:
@@ -186,7 +187,7 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
             await verify.verify(books.database, Frail(folder))
             return str(no.value)
 
-        one = manifest.file_of(HOURS, 1)
+        one = manifest.file_of(files.FOLDER, HOURS, 1)
         (folder / one).unlink()
         assert await broken() == f"{one}: is not there"
         (folder / one).write_bytes(whole[one][:-1] + b"x")
@@ -201,7 +202,7 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         book = manifest.Book({path: body for path, body in whole.items() if path.startswith(manifest.FOLDER)})
         book.hours[HOURS] = manifest.Hour(manifest.moment(HOURS), 1, book.hours[HOURS].files[:1])
         (folder / listed).write_bytes(book.month(HOURS)[1])
-        (folder / manifest.file_of(HOURS, 2)).unlink()
+        (folder / manifest.file_of(files.FOLDER, HOURS, 2)).unlink()
         assert (
             await broken()
             == f"the hour {manifest.moment(HOURS):%Y-%m-%dT%H}:00:00Z has 1 row in the ledger that no file has"
@@ -216,6 +217,45 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         with pytest.raises(manifest.Damaged) as no:
             await verify.verify(books.database, Frail(folder))
         return str(no.value)
+
+    asyncio.run(run())
+
+
+def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        await some_days(books, clock)
+        folder = tmp_path / "there"
+
+        async def export(*at: int) -> tuple[int, int, int]:
+            """Report a level at each of these times."""
+            async with books.database.writing() as connection:
+                made = [
+                    Event("s", f"{one}", "acme", "seats", 7, one, dimensions='{"team":"a"}', is_summed=False)
+                    for one in at
+                ]
+                await books.database.begin_events(connection, made)
+            done = await exporter.run(books.database, Frail(folder))
+            assert (await verify.verify(books.database, Frail(folder))).files == len(content(folder)) - manifests()
+            return done.hours, done.late, done.files
+
+        def manifests() -> int:
+            return len([*(folder / "manifest").iterdir()])
+
+        # Before an export, in an hour of usage and in one of nothing; late; and before all that was ever exported.
+        assert (await export(HOURS + 1, HOURS + HOUR - 1, HOURS + 3 * HOUR))[1:] == (0, 9)
+        assert await export() == (0, 0, 0)
+        assert await export(HOURS + 2, HOURS - 5 * DAY) == (0, 2, 2)
+        read = f"read_parquet('{folder}/readings/*/*.parquet', hive_partitioning = true)"
+        wanted = (
+            f"SELECT count(*), count(DISTINCT id), sum(value), min(dimensions['team']), count(DISTINCT day) FROM {read}"
+        )
+        assert duckdb.sql(wanted).fetchall() == [(5, 5, 35, "a", 2)]
+        async with books.database.writing() as connection:
+            await connection.execute(sa.update(events).values(value=8).where(events.c.id == f"{HOURS + 2}"))
+        with pytest.raises(manifest.Damaged, match="says of the event s"):
+            await verify.verify(books.database, Frail(folder))
+        await books.close()
 
     asyncio.run(run())
 

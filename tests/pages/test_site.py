@@ -338,7 +338,11 @@ def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: Page
 def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> None:
     collector, odd = stage.collector, f"{HOSTILE}\u202e"
     stage.join("odd")
-    known = {"external_id": HOSTILE, "metadata": {"note": HOSTILE}, "paused": {"why": HOSTILE, "status": 403}}
+    known = {
+        "external_id": f"{HOSTILE} again",
+        "metadata": {"note": HOSTILE},
+        "paused": {"why": HOSTILE, "status": 403},
+    }
     assert collector.send("PATCH", "/v1/customers/odd", known).status == 200
     assert collector.send("POST", "/v1/customers/odd/keys", {"name": HOSTILE}).status == 201
     incident = {"severity": "P3", "title": HOSTILE, "regions": [], "message": odd}

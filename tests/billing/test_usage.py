@@ -74,8 +74,7 @@ def test_what_was_read_while_nobody_was_charged_is_left_out(tmp_path: Path) -> N
                 for at, value in readings
             ]
             events += [
-                Event("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item)
-                for at, item in items
+                Event("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item) for at, item in items
             ]
             await database.begin_events(connection, events)
             rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]

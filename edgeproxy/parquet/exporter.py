@@ -68,6 +68,8 @@ class Exporter:
         self._book = Book({path: body for path, (body, _) in found.items()})
         self._tags = {path: tag for path, (_, tag) in found.items()}
         self._files = self._rows = 0
+        self._kept_from = 0
+        """Of hours before this Unix second the ledger has readings alone."""
 
     async def run(self) -> Done:
         """All of it."""
@@ -75,6 +77,7 @@ class Exporter:
             there = await closed.read(connection)
             late = await closed.late(connection, there.kept_from, there.until)
             readings = await closed.readings_by_hour(connection, there.until)
+        self._kept_from = there.kept_from
         new, grown = self._due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
             for hour in self._book.reach_back(grown[0]):
@@ -92,7 +95,7 @@ class Exporter:
         """The hours that are to be exported: those that never were, and those that have grown; raises Lost."""
         begin = min([there.since, *readings]) if self._book.until is None else self._book.until
         new = list(range(begin, there.until, HOUR))
-        if new and begin < there.kept_from:
+        if new and self._book.until is not None and begin < there.kept_from:
             raise Lost(
                 f"hours from {moment(begin)} to {moment(there.kept_from)} are not kept any more (retention.hours), and "
                 "were never exported: export to another prefix"
@@ -113,10 +116,12 @@ class Exporter:
 
     def _hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:
         """Export what of an hour no file has."""
-        before = self._book.hours.get(hour)
-        usage = self._exported(USAGE, hour, rows, () if before is None else before.files)
-        levels = self._exported(READINGS, hour, readings, () if before is None else before.readings)
-        self._book.put(hour, late, usage, levels)
+        before = self._book.hour(hour)
+        if hour < self._kept_from:  # What is left of its usage, if any, is being dropped.
+            late, usage = before.late, before.files
+        else:
+            usage = self._exported(USAGE, hour, rows, before.files)
+        self._book.put(hour, late, usage, self._exported(READINGS, hour, readings, before.readings))
 
     def _exported(self, form: Form[R], hour: int, rows: R, before: tuple[File, ...]) -> tuple[File, ...]:
         """Export rows of an hour that no file has, and return all of its files."""

@@ -74,7 +74,11 @@ class Book:
 
     def readings(self, hour: int) -> int:
         """How many readings of an hour are exported."""
-        return sum(file.rows for file in self.hours[hour].readings) if hour in self.hours else 0
+        return sum(file.rows for file in self.hour(hour).readings)
+
+    def hour(self, hour: int) -> Hour:
+        """What of an hour is exported; without files where that is nothing."""
+        return self.hours.get(hour, Hour(moment(hour), 0, ()))
 
     def put(self, hour: int, late: int, files: tuple[File, ...], readings: tuple[File, ...]) -> None:
         """Take down what of an hour is exported by now."""

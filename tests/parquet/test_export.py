@@ -274,11 +274,19 @@ def test_hours_that_are_dropped_before_they_are_exported_are_told(
         await exporter.run(books.database, Frail(tmp_path / "there"))
         clock.now = HOURS + 20 * DAY
         await books.roll_up()
+        await exporter.run(books.database, Frail(tmp_path / "whole"))
         await books.retain()
         # What was exported may be dropped.
         assert (await verify.verify(books.database, Frail(tmp_path / "there"))).files == 1
         with pytest.raises(exporter.Lost, match="are not kept any more"):
             await exporter.run(books.database, Frail(tmp_path / "there"))
+        # Readings are kept, and exported of hours whose usage is dropped: beside the files of that, and where none are.
+        level = Event("s", "1", "acme", "seats", 7, HOURS + 1, is_summed=False)
+        async with books.database.writing() as connection:
+            await books.database.begin_events(connection, [level])
+        for folder, count in (("whole", 2), ("anew", 1)):
+            await exporter.run(books.database, Frail(tmp_path / folder))
+            assert (await verify.verify(books.database, Frail(tmp_path / folder))).files == count
         await books.close()
 
     asyncio.run(run())

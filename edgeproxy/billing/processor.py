@@ -33,6 +33,9 @@ OVERLAP_SECONDS = 3600
 """Seconds before the latest event that was listed from which on they are looked for."""
 KNOWN_DAYS = 30
 """Days for which Stripe lists events."""
+CLOCKS_SECONDS = 86400
+"""Seconds by which Stripe's clock and ours are not apart: what was made before that has been read with the list, though
+nothing was in it."""
 KEPT_TOGETHER_MAX = 100
 """Events of a list that are kept in one transaction: those that arrive meanwhile wait for it."""
 ERROR_CHARACTERS_MAX = 300
@@ -196,7 +199,7 @@ class Processor:
         if since < now - KNOWN_DAYS * 86400:
             self._log.warning("events were not looked for so long that Stripe has forgotten some", days=KNOWN_DAYS)
             since = now - KNOWN_DAYS * 86400
-        kept, until = 0, max(since, read or 0)
+        kept, until = 0, max(since, read or 0, now - CLOCKS_SECONDS)
         found = await listed(since)
         for first in range(0, len(found), KEPT_TOGETHER_MAX):
             some = self._received(found[first : first + KEPT_TOGETHER_MAX], "poll")

@@ -122,8 +122,8 @@ async def drop(connection: AsyncConnection, before: int) -> int:
 
 
 async def read_until(connection: AsyncConnection, name: str) -> int | None:
-    """Return when the latest event was made that was read of a list of Stripe's, by its clock; None before the first
-    time. What has arrived since says nothing of what was lost before it."""
+    """Return up to which second of its clock a list of Stripe's was read; None before the first time. What has arrived
+    since says nothing of what was lost before it."""
     reads = webhook_polls.c
     found = await connection.execute(sa.select(reads.until).where(reads.list == name))
     return found.scalar_one_or_none()

@@ -90,7 +90,7 @@ webhook_polls = Table(
     "webhook_polls",
     metadata,
     Column("list", Text, primary_key=True),  # `snapshots` or `thin`.
-    Column("until", INTEGER, nullable=False),  # When the latest event was made that was read, by Stripe's clock.
+    Column("until", INTEGER, nullable=False),  # A second of Stripe's clock.
     sqlite_strict=True,
 )
 

@@ -172,6 +172,9 @@ def test_what_was_lost_in_a_long_outage_is_found_though_later_events_have_arrive
         upstream.now += 31 * DAY
         upstream.change("in_6", "open")
         assert await own.processor.poll() == 1, f"Stripe lists {lost['id']} no more"
+        async with own.database.reading() as connection:
+            read = await receiver.read_until(connection, "thin")
+        assert read == int(upstream.now) - DAY, "that nothing was in a list is no gap"
 
     play(database, work)
 

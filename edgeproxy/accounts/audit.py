@@ -184,7 +184,7 @@ class Tallies:
 
     def note(self, caller: Caller, target: str, **counts: int) -> None:
         """Count changes that are made, by their kinds; nothing is written yet."""
-        made = +Counter(counts)
+        made = +Counter({kind: int(count) for kind, count in counts.items()})  # A bool would be written as one.
         if made:
             key = (caller.actor, caller.origin, target)
             known = key in self._counts or len(self._counts) < TALLIES_MAX

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 import sqlalchemy as sa
 
@@ -85,10 +84,10 @@ def test_places_over_http(start_collector: StartCollector) -> None:
     collector.end()
     with closing(sqlite3.connect(collector.settings["database"].removeprefix("sqlite:///"))) as opened:
         made = opened.execute("SELECT actor, target, after FROM audit WHERE action = 'holdings.change'").fetchall()
-    assert {target: orjson.loads(after) for _, target, after in made} == {
-        "acme/seats": {"taken": 3, "expired": 1, "given_back": 1},
-        "acme/flows": {"taken": 3},
-        "bound/seats": {"taken": 3},
+    assert {target: after for _, target, after in made} == {
+        "acme/seats": '{"expired":1,"given_back":1,"taken":3}',
+        "acme/flows": '{"taken":3}',
+        "bound/seats": '{"taken":3}',
     }
     assert {actor for actor, *_ in made} == {f"token-{sha256(SERVICE)[:8]}"}
 

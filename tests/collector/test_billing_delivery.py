@@ -155,7 +155,13 @@ def test_what_was_taken_is_told_on_this_host_alone(world: World) -> None:
 
     until(lambda: b"\nbilling_liability_usd " in told(), "what was taken is known")
     browser = {"Origin": "https://shop.example"}
-    for fields in ({"X-Forwarded-For": "192.0.2.1"}, {"Via": "1.1 proxy"}, {"Host": "shop.example"}, browser):
+    for fields in (
+        {"X-Forwarded-For": "192.0.2.1"},
+        {"X-Real-IP": "192.0.2.1"},
+        {"Via": "1.1 proxy"},
+        {"Host": "shop.example"},
+        browser,
+    ):
         other = told(**fields)
         assert b"_usd" not in other, fields
         assert b"\nbilling_webhook_events{" in other

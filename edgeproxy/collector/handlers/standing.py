@@ -20,6 +20,8 @@ from edgeproxy.ledger import edges
 from edgeproxy.ledger.ingest import Ingest
 from edgeproxy.web_listener import PEER
 
+FORWARDED = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
+"""How the names begin, in lower case, of fields that proxies and pages of browsers send."""
 READY_TIMEOUT = 2.0
 """Seconds within which the database answers, if it is well."""
 
@@ -91,7 +93,7 @@ class StandingHandlers:
 
 def is_local(request: web.Request) -> bool:
     """Whether a program of this host asks for itself: neither a proxy for somebody else, nor a browser for a page."""
-    forwarded = any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "Via", "Origin"))
+    forwarded = any(name.lower().startswith(FORWARDED) for name in request.headers)
     host = (request.host or "").rpartition("@")[2]
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return is_loopback(request[PEER].address) and is_loopback(name) and not forwarded

@@ -67,7 +67,10 @@ def read_all(body: bytes, meters: Mapping[str, Meter], now: float) -> tuple[list
 def read_sound(body: bytes, meters: Mapping[str, Meter], now: float) -> list[Event] | None:
     """The events in a body, if all are in our form and nothing is wrong with any: as `objects` and `read` have them."""
     try:
-        said = LIST.decode(body) if body.startswith(b"[") else LINE.decode_lines(body)
+        if body.startswith(b"["):
+            said = LIST.decode(body)
+        elif len(said := LINE.decode_lines(body)) != sum(map(bool, map(bytes.strip, body.split(b"\n")))):
+            return None  # Several in a line, or one over several: for `objects` to judge.
         return list(_sound(said, meters, now)) if 0 < len(said) <= EVENTS_MAX else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadEvent):
         return None

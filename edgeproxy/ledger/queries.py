@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -212,6 +213,30 @@ async def usage(connection: AsyncConnection, question: Asked) -> dict[str, Any]:
             rows = [grouped]
     more = {"next": question.cursor(tuple(page[-1][:-2]))} if len(found) > limit else {}
     return {"total": total, "rows": rows, **more}
+
+
+async def usage_of_meters(connection: AsyncConnection, question: Asked) -> tuple[dict[str, Any], dict[str, int]]:
+    """What `usage` returns for a question of all meters, and the whole question's total of each meter."""
+    totals = Counter[str]()
+    if "meter" not in question.by and question.limit is None and question.after is None:
+        # One statement for both: the rows of the meters follow each other.
+        split = await usage(connection, replace(question, by=(*question.by, "meter")))
+        if "next" not in split:
+            rows: list[dict[str, Any]] = []
+            for row in split["rows"]:
+                totals[row.pop("meter")] += row["value"]
+                if rows and all(rows[-1][name] == row[name] for name in question.by):
+                    rows[-1]["value"] += row["value"]
+                else:
+                    rows.append(row)
+            return split | {"rows": rows}, totals
+    found = await usage(connection, question)
+    by_meter = found
+    if "meter" not in question.by or question.after is not None or "next" in found:
+        by_meter = await usage(connection, replace(question, by=("meter",), limit=None, after=None))
+    for row in by_meter["rows"]:
+        totals[row["meter"]] += row["value"]
+    return found, totals
 
 
 async def stream(connection: AsyncConnection, question: Asked) -> AsyncGenerator[list[dict[str, Any]], None]:

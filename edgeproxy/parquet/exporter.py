@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import DAY, HOUR
+from edgeproxy.ledger import rollup
 from edgeproxy.ledger.queries import written as moment
 from edgeproxy.parquet import closed, files, reading_files
 from edgeproxy.parquet.closed import Closed
@@ -77,7 +78,6 @@ class Exporter:
             there = await closed.read(connection)
             late = await closed.late(connection, there.kept_from, there.until)
             readings = await closed.readings_by_hour(connection, there.until)
-        self._kept_from = there.kept_from
         new, grown = self._due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
             for hour in self._book.reach_back(grown[0]):
@@ -109,6 +109,7 @@ class Exporter:
     async def _day(self, day: int, due: set[int]) -> None:
         """Export these hours of a day."""
         async with self._database.reading(whole=True) as connection:
+            self._kept_from = (await rollup.read(connection)).hours_from  # It may have moved on since.
             late = await closed.late(connection, day, day + DAY)
             async for hour, rows in closed.hourly(connection, day, day + DAY):
                 if hour in due:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -135,17 +134,12 @@ class LedgerHandlers:
         if is_csv and question.limit is None and question.after is None:
             return await self._exports.send(call.request, question)
         async with self._database.reading(whole=True) as connection:
-            found = await queries.usage(connection, question)
             if question.meter is None:
-                by_meter = found
-                if "meter" not in question.by or question.after is not None or "next" in found:
-                    whole = replace(question, by=("meter",), limit=None, after=None)
-                    by_meter = await queries.usage(connection, whole)
-                totals = Counter[str]()
-                for row in by_meter["rows"]:
-                    totals[row["meter"]] += row["value"]
+                found, totals = await queries.usage_of_meters(connection, question)
                 if len(totals) > 1:
                     found |= {"total": None, "totals": totals}
+            else:
+                found = await queries.usage(connection, question)
         if is_csv:
             return export.page(call.request, question, found)
         return await self._told(question, found)

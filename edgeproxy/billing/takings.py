@@ -58,10 +58,9 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Tak
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
         .where(columns.kind.in_(REFUNDS), entries.account == "cash")
     )
-    sold = (
-        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(-entries.amount), 0))
-        .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .where(columns.kind == "purchase", entries.account == "deferred")
+    # What an overdraft takes of a purchase was bought too, though it is deferred no more.
+    sold = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(
+        columns.kind == "purchase"
     )
     purchases, bought = (await connection.execute(sold)).one()
     states = sa.select(invoices.c.state, sa.func.count()).group_by(invoices.c.state)

@@ -181,6 +181,7 @@ def test_one_object_an_array_and_lines_are_alike() -> None:
         (b"[]", "there is no event"),
         (b"{", "neither JSON nor JSON lines"),
         (b'{"a": 1}\n{', "neither JSON nor JSON lines"),
+        (2 * orjson.dumps(OURS), "neither JSON nor JSON lines"),
         (orjson.dumps([1] * (EVENTS_MAX + 1)), "10001 events in the body, and 10000 is the most"),
         (b" " * (BODY_BYTES_MAX + 1), "more than 4 MiB"),
         (b"[" * 100_000, "neither JSON"),
@@ -188,7 +189,7 @@ def test_one_object_an_array_and_lines_are_alike() -> None:
 )
 def test_bodies_without_events(body: bytes, why: str) -> None:
     with pytest.raises(BadBody, match=why):
-        objects(body)
+        read_all(body, METERS, NOW)
 
 
 def test_any_json_is_an_event_or_told_why_not(seed: int) -> None:

@@ -35,7 +35,7 @@ from edgeproxy.database.database import Database
 from edgeproxy.database.delivery_tables import billing_exporter, billing_outbox, waivers
 from edgeproxy.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.events.event import Event
-from edgeproxy.events.intake import batches_of
+from edgeproxy.events.intake import batches_of, grown_by
 from edgeproxy.ledger.writer import Ledger
 from edgeproxy.usage.batch import FIRST
 from tests.support.counting_stripe import CountingStripe, Killed
@@ -91,7 +91,7 @@ class World:
         async with self.database.writing() as connection:
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
             await self.database.begin_edges(connection, [row])
-            await self.ledger.count(connection, batches_of(events, {}))
+            await self.ledger.count(connection, batches_of(grown_by(events).sums, {}))
 
     def use(self, *, late: bool) -> None:
         """Customers use something, now or as an edge tells of it hours later."""
@@ -370,7 +370,7 @@ def test_what_two_collectors_find_lacking_becomes_one_revision(postgresql: Postg
         async with one.writing() as connection:
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
             await one.begin_edges(connection, [row])
-            await Ledger(one).count(connection, batches_of([event], {}))
+            await Ledger(one).count(connection, batches_of(grown_by([event]).sums, {}))
         async with one.writing() as connection:
             assert await slicing.bring(connection, Slicing(one, "acct_1"), TARGETS, day, BEGIN + 86400) == 1
             brought = asyncio.get_running_loop().create_task(bring(other, day))

@@ -76,6 +76,7 @@ EDGES = "meters: {tokens: {count: requests, "
             "known",
         ),
         ("meters: {seats: {count: holdings, dimensions: {team: 5}}}", "meters.seats.dimensions", "are of usage"),
+        ("meters: {seats: {count: holdings, aggregate: unique}}", "meters.seats.aggregate", "places are counted"),
         (EDGES + "aggregate: max}}", "meters.tokens.aggregate", "is of events"),
         (EDGES + "pass: true}}", "meters.tokens.pass", "is of what upstreams report"),
     ],

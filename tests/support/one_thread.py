@@ -23,6 +23,9 @@ class AtOnce:
     def put_nowait(self, asked: Asked) -> None:
         """Do what is asked, and have it done when this returns."""
         future, function = asked
+        if future is None:  # Of a connection that is gone: nobody waits for its end.
+            function()
+            return
         try:
             result = function()
         except Exception as failure:

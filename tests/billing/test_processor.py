@@ -332,7 +332,8 @@ def test_thin_events_that_were_lost_are_found_once(database: str, stripe_sandbox
     try:
         for number in range(3):
             stripe_sandbox.uncounted(name, f"{name} {number}")
-        assert [one["met"] for one in stripe_sandbox.control("faults")["faults"]] == [3]
+        (lost,) = stripe_sandbox.control("faults")["faults"]
+        assert lost["met"] >= 3, "destinations of others lose theirs too"
     finally:
         stripe_sandbox.faults()
         stripe_sandbox.call("DELETE", f"/v2/core/event_destinations/{destination}")

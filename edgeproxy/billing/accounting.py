@@ -12,7 +12,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -228,36 +228,25 @@ async def equal_fees_between(connection: AsyncConnection, begin: int, end: int) 
     """The same, each with how many customers were invoiced it on one day of UTC, at whose begin it counts as booked: a
     hundred thousand of them are few different ones.
     """
-    day, details = _day_booked(), credit_transactions.c.details
-    wanted = sa.select(day, details, sa.func.count()).where(_has_fees(begin, end)).group_by(day, details)
-    return [
-        (fee, count) for at, said, count in await connection.execute(wanted) for fee in fees_of(said, at // 1000, "")
-    ]
+    found = await connection.execute(_equal_fees(begin, end))
+    return [(fee, count) for at, said, count in found for fee in fees_of(said, at // 1000, "")]
 
 
 async def equal_fees_by_version(
     connection: AsyncConnection, begin: int, end: int, held: sa.Subquery
 ) -> list[tuple[str | None, Fee, int]]:
     """The same by the `version` of a plan that `held` has for a `customer`; None for those whom it does not have."""
-    day, details = _day_booked(), credit_transactions.c.details
-    of = held.c.version
-    wanted = (
-        sa.select(of, day, details, sa.func.count())
-        .join_from(credit_transactions, held, held.c.customer == credit_transactions.c.customer, isouter=True)
-        .where(_has_fees(begin, end))
-        .group_by(of, day, details)
-    )
-    return [
-        (version, fee, count)
-        for version, at, said, count in await connection.execute(wanted)
-        for fee in fees_of(said, at // 1000, "")
-    ]
+    of_customer = held.c.customer == credit_transactions.c.customer
+    statement = _equal_fees(begin, end).outerjoin_from(credit_transactions, held, of_customer)
+    found = await connection.execute(statement.add_columns(held.c.version).group_by(held.c.version))
+    return [(version, fee, count) for at, said, count, version in found for fee in fees_of(said, at // 1000, "")]
 
 
-def _day_booked() -> sa.Label[int]:
-    """When the day of UTC began on which a transaction was booked, in milliseconds."""
-    at = credit_transactions.c.at
-    return (at - at % (DAY * 1000)).label("day")
+def _equal_fees(begin: int, end: int) -> sa.Select[Any]:
+    """The days of UTC on which equal fees were booked, in milliseconds, their details, and of how many invoices."""
+    at, details = credit_transactions.c.at, credit_transactions.c.details
+    day = (at - at % (DAY * 1000)).label("day")
+    return sa.select(day, details, sa.func.count()).where(_has_fees(begin, end)).group_by(day, details)
 
 
 def _has_fees(begin: int, end: int) -> sa.ColumnElement[bool]:

@@ -152,9 +152,14 @@ class MeterSubscriptions:
 
     async def _begin(self, loaded: subscriptions.Loaded, segment: Any, billing: Billing) -> None:
         row = loaded.row
-        since = row.created_at // 1000
-        who = (row.customer, loaded.customer.name)
-        customer = await payer(self._database, self._stripe, *who, since=since, before=self._made)
+        customer = await payer(
+            self._database,
+            self._stripe,
+            row.customer,
+            loaded.customer.name,
+            since=row.created_at // 1000,
+            before=self._made,
+        )
         there = await self._find(row.id, customer)
         if there is None:
             there = await self._stripe.call(

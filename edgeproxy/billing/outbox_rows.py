@@ -137,11 +137,11 @@ async def take(connection: AsyncConnection, now: int, most: int = ROUND_ROWS_MAX
     # The first row of each customer before the second of any: those of one wait for each other.
     deep = sorted((place, number) for number, chain in enumerate(chains) for place in range(len(chain)))
     wide = deep[: min(most, ROUND_ROWS_MAX)]
+    if not wide:
+        return []
     counts = Counter(number for _, number in wide)
     chosen = [[place.identifier for place in chain[: counts[number]]] for number, chain in enumerate(chains)]
     these = columns.identifier.in_([identifier for chain in chosen for identifier in chain])
-    if not wide:
-        return []
     rows = {row.identifier: row for row in map(row_of, await connection.execute(sa.select(*FIELDS).where(these)))}
     mark = (
         sa.update(billing_outbox)

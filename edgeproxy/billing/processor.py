@@ -233,5 +233,6 @@ class Processor:
 
     async def _keep(self, some: Sequence[Received]) -> list[str]:
         now = int(self._clock() * 1000)
+        rows = receiver.rows_of(some, self._payloads, live=self._live, now=now)
         async with self._database.writing() as connection:
-            return await receiver.keep(connection, some, self._payloads, live=self._live, now=now)
+            return await receiver.put(connection, rows, now)

@@ -46,16 +46,8 @@ class Received(NamedTuple):
     source: str = "webhook"
 
 
-async def keep(
-    connection: AsyncConnection, some: Sequence[Received], payloads: Payloads, *, live: bool, now: int
-) -> list[str]:
-    """Keep events that are new; return the ids of these. `now`: Unix milliseconds."""
-    rows = rows_of(some, payloads, live=live, now=now)
-    return await put(connection, rows, now)
-
-
 def rows_of(some: Sequence[Received], payloads: Payloads, *, live: bool, now: int) -> list[Row]:
-    """Make rows of events, each once: what takes time is done before there is a transaction."""
+    """Make rows of events, each once: what takes time is done before a transaction. `now`: Unix ms."""
     rows = {
         event.id: {
             "id": event.id,

@@ -100,9 +100,10 @@ class Books:
 
     async def receive(self, *events: Mapping[str, Any]) -> int:
         some = [Received(event_of(event), orjson.dumps(event)) for event in events]
+        now = int(self.upstream.now * 1000)
+        rows = receiver.rows_of(some, self.payloads, live=False, now=now)
         async with self.database.writing() as connection:
-            now = int(self.upstream.now * 1000)
-            return len(await receiver.keep(connection, some, self.payloads, live=False, now=now))
+            return len(await receiver.put(connection, rows, now))
 
     async def standing(self) -> dict[str, int]:
         async with self.database.reading() as connection:

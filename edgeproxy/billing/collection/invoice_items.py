@@ -46,8 +46,9 @@ class InvoiceItems:
     async def begin(self, row: Any, billing: Billing) -> dict[str, Any]:
         """Have a draft at Stripe, and return it as it is now. Raises StripeFailure."""
         since = row.created_at // 1000
-        who, more = (row.customer, row.name), {"tries": row.tries, "since": since}
-        customer = await payer(self._database, self._stripe, *who, before=self._made, **more)
+        customer = await payer(
+            self._database, self._stripe, row.customer, row.name, tries=row.tries, since=since, before=self._made
+        )
         found = await self._find(row, customer)
         if found is None:
             person = await self._stripe.call("v1.customers.retrieve", customer)

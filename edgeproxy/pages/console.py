@@ -106,12 +106,10 @@ async def edges(visit: Visit) -> web.Response:
     """Show how each edge is, region by region, a page of them at a time: those behind the edge `cursor`."""
     found = (await visit.ask("GET", "/v1/edges"))["edges"]
     found.sort(key=lambda edge: (edge["region"] or "–", edge["edge"]))
-    names, after = [edge["edge"] for edge in found], visit.request.query.get("cursor")
-    first = names.index(after) + 1 if after in names else 0
+    some, more = visit.part(found, "edge", EDGES_MAX)
     by_region: dict[str, list[dict[str, Any]]] = {}
-    for edge in found[first : first + EDGES_MAX]:
+    for edge in some:
         by_region.setdefault(edge["region"] or "–", []).append({**edge, "late": is_late(edge)})
-    more = names[first + EDGES_MAX - 1] if first + EDGES_MAX < len(names) else ""
     return visit.page("edges.html", regions=sorted(by_region.items()), gaps_max=GAPS_MAX, more=more)
 
 

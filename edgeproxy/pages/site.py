@@ -68,6 +68,15 @@ class Visit:
         assert self.known.who.customer is not None
         return self.known.who.customer
 
+    def part(self, whole: Sequence[dict[str, Any]], name: str, most: int) -> tuple[Sequence[dict[str, Any]], str]:
+        """Return so many of a list as a page has: those behind the one whose `name` is the query's `cursor`; and the
+        cursor of the next page, which is empty where there is none.
+        """
+        names, after = [one[name] for one in whole], self.request.query.get("cursor")
+        first = names.index(after) + 1 if after in names else 0
+        end = first + most
+        return whole[first:end], names[end - 1] if end < len(names) else ""
+
     @property
     def step_up(self) -> StepUp:
         """What an operator lacks for what is sensitive."""

@@ -28,11 +28,7 @@ def pages() -> list[Page]:
 async def shown(visit: Visit) -> web.Response:
     """Show tokens, a page of them at a time: those behind the name `cursor`."""
     found = (await visit.ask("GET", "/v1/tokens"))["tokens"]
-    names = [one["name"] for one in found]
-    after = visit.request.query.get("cursor")
-    first = names.index(after) + 1 if after in names else 0
-    some = found[first : first + LISTED_MAX]
-    more = some[-1]["name"] if first + LISTED_MAX < len(found) else ""
+    some, more = visit.part(found, "name", LISTED_MAX)
     return visit.page("tokens.html", tokens=some, more=more, roles=ROLES, overlaps=keys.OVERLAPS)
 
 

@@ -62,20 +62,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rows", type=int, default=400_000, help="of the ledger, in hours of the last 30 days")
     parser.add_argument("--requests", type=int, default=100, help="of each page")
     parser.add_argument("--sqlite", action="store_true", help="the database is a file")
+    parser.add_argument("--database", default="", help="URL of an empty database, or of one that a run has filled")
     parser.add_argument("--only", default="", help="pages whose path has this")
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pages-")))
-        server = None if options.sqlite else stack.enter_context(closing(Postgresql()))
-        url = f"sqlite:///{folder}/ledger.db" if server is None else server.database()
+        is_ours = not options.database and not options.sqlite
+        server = stack.enter_context(closing(Postgresql())) if is_ours else None
+        url = options.database or (f"sqlite:///{folder}/ledger.db" if server is None else server.database())
         collector = stack.enter_context(closing(collector_on(folder, url)))
         begin(collector)  # It makes the tables, and records what is sold.
         collector.end()
-        began = time.monotonic()
-        rows = page_data.fill(url, options.customers, options.rows)
-        size = collector.database.stat().st_size if server is None else server.size()
-        took = time.monotonic() - began
-        print(f"{options.customers:,} customers, {rows:,} rows, {size / 1e9:.1f} GB, made in {took:.0f} s", flush=True)
+        if not asyncio.run(has_customers(url)):
+            began = time.monotonic()
+            rows = page_data.fill(url, options.customers, options.rows)
+            took = time.monotonic() - began
+            print(f"{options.customers:,} customers, {rows:,} rows, made in {took:.0f} s", flush=True)
+        if server is not None:
+            print(f"{server.size() / 1e9:.1f} GB", flush=True)
         began = time.monotonic()
         begin(collector)
         print(f"the collector was ready after {time.monotonic() - began:.1f} s", flush=True)
@@ -97,6 +101,17 @@ def begin(collector: Collector) -> None:
     """Start it; returns once it is ready."""
     collector.begin()
     until(collector.ready, "the collector is ready", seconds=PATIENCE)
+
+
+async def has_customers(url: str) -> bool:
+    """Whether a run has filled this database before."""
+    database = await Database.connect(url)
+    try:
+        async with database.reading() as connection:
+            rows = await connection.exec_driver_sql("SELECT 1 FROM customers LIMIT 1")
+            return rows.first() is not None
+    finally:
+        await database.close()
 
 
 async def note_sessions(url: str) -> None:

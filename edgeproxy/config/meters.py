@@ -45,6 +45,9 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "holdings": Measure(is_of_services=True),
     "refusals": Measure(is_of_refusals=True),
 }
+OVER_CAP: Final = "cost-over-cap"
+"""The meter by which edges count by how much answers have cost more than a customer's `caps.request`, in millicredits.
+Nobody configures it: the collector tells people of it."""
 LIMIT, CERTAIN = "limit", "certain"
 REFUSAL_DIMENSIONS: Final = {LIMIT: 100, CERTAIN: 2}
 """What refusals are split by, and how many values of each there may be: the limit that refused, and `yes` or `no` for

@@ -17,7 +17,7 @@ from edgeproxy.config.auth import certificate_digest
 from edgeproxy.config.dimensions import DIMENSIONS_MAX
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
-from edgeproxy.config.meters import MEASURES
+from edgeproxy.config.meters import MEASURES, OVER_CAP
 from edgeproxy.config.nearest import suggestion
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.rules import CONDITIONS
@@ -323,9 +323,12 @@ def _limit(path: Steps, limit: Table, subject: Value, limits: Once, names: Once)
 
 
 def _meters(tree: Table) -> Iterator[Fault]:
-    """Find meters that lack a field in which upstreams report, need none, or name one of the edge's own."""
+    """Find meters that lack a field in which upstreams report, need none, or name one of the edge's own; and one with
+    the name of what the edge counts by itself."""
     for path, meter in members(tree, "meters"):
         what, header = meter.get("count"), meter.get("header")
+        if path[-1] == OVER_CAP:
+            yield Fault(path, "is what edges count where an answer costs more than caps allow", "give it another name")
         if what in REPORTED and header is None:
             yield Fault(path, "lacks the field in which upstreams report it", "write header: X-Usage-Tokens")
         elif what in SEEN:

@@ -1,11 +1,14 @@
-"""What of an edge's batches operators must hear of: that some are gone, or cannot be read. Pure."""
+"""What of an edge's batches people must hear of: that some are gone, or cannot be read; that an answer has cost more
+than a request may. Pure."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from edgeproxy.alerts.alert import Alert, Severity
+from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.ledger.arrival import Arrival
 from edgeproxy.ledger.chain import Verdict
+from edgeproxy.usage.batch import ANONYMOUS, Batch
 
 ALARMS: dict[Verdict, tuple[Severity, str]] = {
     Verdict.GAP: ("page", "{} owned up to batches that are gone: what they counted is missing"),
@@ -33,3 +36,21 @@ def alarms(settled: Iterable[tuple[Arrival, Verdict]], at: float) -> Iterator[Al
             details=details if gap is None else {**details, "to_seq": gap.to_seq},
             at=at,
         )
+
+
+def above_caps(counted: Iterable[Batch]) -> Iterator[Alert]:
+    """The alerts of answers that have cost more than their customers' caps allow a request: one for each customer and
+    day of UTC, with the first of that day."""
+    for batch in counted:
+        for customer, meter, route, above, *_ in batch.rows:
+            if meter != OVER_CAP:
+                continue
+            yield Alert(
+                key=f"request_cap:{customer}:{datetime.fromtimestamp(batch.minute, UTC):%Y-%m-%d}",
+                kind="request_cap",
+                severity="warn",
+                customer=None if customer == ANONYMOUS else customer,
+                title=f"answers to {customer} on {route} have cost more than a request may, by {above} millicredits",
+                details={"route": route, "above": above, "edge": batch.edge},
+                at=batch.since,
+            )

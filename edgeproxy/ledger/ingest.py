@@ -19,7 +19,7 @@ from edgeproxy import log
 from edgeproxy.alerts.alert import raise_all
 from edgeproxy.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
-from edgeproxy.ledger.alarms import alarms
+from edgeproxy.ledger.alarms import above_caps, alarms
 from edgeproxy.ledger.arrival import Arrival
 from edgeproxy.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved, refused
 from edgeproxy.ledger.chain_audit import hash_before
@@ -270,7 +270,7 @@ class Ingest:
                 await connection.execute(sa.update(batches).where(key_of).values(row))
             await self._move(connection, marks, last, now)
             judged = [(arrival, outcome.verdict) for arrival, outcome in zip(arrivals, outcomes, strict=True)]
-            await raise_all(connection, [*alarms(judged, now / 1000), *passed])
+            await raise_all(connection, [*alarms(judged, now / 1000), *above_caps(as_sent), *passed])
         self._heard({row[:2] for batch in some if batch is not None for row in batch.rows})
         await self._names.found((customer for customer, *_ in begun), (meter for _, meter, *_ in begun))
         return outcomes

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from edgeproxy import log
+from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.ledger.queries import Asked
 from edgeproxy.usage.batch import ANONYMOUS
 
@@ -46,7 +47,7 @@ class Names:
 
     def know(self, customers: Iterable[str], meters: Iterable[str]) -> None:
         """These are known, and no others but customers of the database."""
-        self._known = {"customer": frozenset((*customers, ANONYMOUS)), "meter": frozenset(meters)}
+        self._known = {"customer": frozenset((*customers, ANONYMOUS)), "meter": frozenset((*meters, OVER_CAP))}
         for kind, seen in self._unknown.items():
             seen.difference_update(self._known[kind])
             self._metrics.unknown_names(kind, len(seen))

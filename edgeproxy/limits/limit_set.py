@@ -71,10 +71,15 @@ class RouteLimits:
         return bool(more) or any(quota.per is not None for quota in allowance.quotas)
 
     @property
+    def request_most(self) -> int | None:
+        """What a request may cost; None: any number."""
+        caps = None if self._allowance is None else self._allowance.caps
+        return None if caps is None else caps.request
+
+    @property
     def _request_cap(self) -> int | None:
         """What a request may cost, where those of this route cost more."""
-        caps = None if self._allowance is None else self._allowance.caps
-        most = None if caps is None else caps.request
+        most = self.request_most
         return most if most is not None and self._route.cost > most else None
 
     def limit_set(self, address: bytes = b"") -> LimitSet:

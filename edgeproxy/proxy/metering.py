@@ -11,6 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.config.meters import MEASURES, Measure
+from edgeproxy.counters.index import NoRow
+from edgeproxy.errors import Refused
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Meter
@@ -197,6 +199,26 @@ class Costs:
     def add(self, n: int = 1) -> None:
         """Count `n` more requests."""
         self._counter.add(n * self._cost)
+
+
+class Capped:
+    """The counter of what answers cost, where a request may cost so much: one that cost more counts in full, and by how
+    much it did is counted beside it."""
+
+    __slots__ = ("_above", "_counter", "_most")
+
+    def __init__(self, counter: Count, most: int, above: Callable[[], Count]) -> None:
+        """`above`: what counts by how much answers cost more. Few do, so that its row is asked for by the first."""
+        self._counter, self._most, self._above = counter, most, above
+
+    def add(self, n: int = 1) -> None:
+        """Count an answer that has cost `n`."""
+        self._counter.add(n)
+        if n > self._most:
+            try:
+                self._above().add(n - self._most)
+            except (NoRow, Refused):
+                pass  # It is paid for in any case: nobody is refused an answer for that.
 
 
 class Charge:

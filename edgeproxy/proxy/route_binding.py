@@ -5,13 +5,15 @@ place of five look-ups a request.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
-from edgeproxy.config.meters import MEASURES, per_request
+from edgeproxy.config.allowance import COST
+from edgeproxy.config.meters import MEASURES, OVER_CAP, per_request
 from edgeproxy.config.timeouts import Timeouts
 from edgeproxy.proxy.door import Door
 from edgeproxy.proxy.finish import Finish
-from edgeproxy.proxy.metering import Costs, Count, Metering, is_billed
+from edgeproxy.proxy.metering import Capped, Costs, Count, Metering, is_billed
 from edgeproxy.proxy.refusals import Refusals
 from edgeproxy.proxy.request_rules import conditions
 from edgeproxy.proxy.rewriting import Rewriter
@@ -163,6 +165,9 @@ class RouteBinding:
 
         def counted(name: str, split: str = "") -> Count:
             counter = metrics.usage(customer, name, route.label, split)
+            if name == COST and limits.request_most is not None and MEASURES[meters[name].count].is_reported:
+                above = cache(lambda: metrics.usage(customer, OVER_CAP, route.label))
+                return Capped(counter, limits.request_most, above)
             amount = per_request(meters[name].count, route.settings.cost)
             return Costs(counter, amount) if meters[name].count == "cost" and amount != 1 else counter
 

@@ -612,6 +612,10 @@ def test_caps_are_of_what_upstreams_report_that_requests_cost(problems):
     assert problems(LEAST + reported + "tiers: {anonymous: {caps: {day: 5}}}\n") == [
         "edge.yaml:4: tiers.anonymous.caps: holds customers, and these are none, leave it out"
     ]
+    assert problems(LEAST + "meters: {cost-over-cap: {count: requests}}\n") == [
+        "edge.yaml:3: meters.cost-over-cap: is what edges count where an answer costs more than caps allow, "
+        "give it another name"
+    ]
     own = "tiers: {t: {caps: x}}\ncustomers: {c: {tier: t, caps: {day: 5}}}\n"
     assert len(problems(LEAST + own + "meters: {cost: x}\n")) == 2
 

@@ -1,6 +1,7 @@
 """What money decides at the edge: spent credits, the caps of plans, and what is lifted while nobody is charged."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing import credits
 from edgeproxy.billing.credits import Payment
+from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.database.quota_tables import quota_passes
 from edgeproxy.directory import signing
 from edgeproxy.directory.signing import Signer
 from tests.support.ask import Answer
 from tests.support.collector import EDGE, SERVICE, Collector, sha256
 from tests.support.collector_fixtures import StartCollector
-from tests.support.customers import key_of
+from tests.support.customers import key_line, key_of
 from tests.support.edge import Edge, StartEdge
+from tests.support.service import Service
+from tests.support.site import PagesStage
 from tests.support.waiting import until
 from tests.support.writing import changes
 
@@ -201,3 +205,48 @@ def test_the_caps_of_a_plan_hold_at_the_edge(money: Money) -> None:
     assert answer.status == 200, answer
     until(lambda: money.asks("slow").status == 200, "an upgrade releases")
     assert money.edge.limits("slow") == []
+
+
+def test_an_answer_above_the_cap_of_a_request_counts_in_full_and_people_hear_of_it(
+    tmp_path: Path, start_edge: StartEdge
+) -> None:
+    fields = {"Authorization": f"Bearer {key_of('acme')}"}
+    with Service() as service, closing(PagesStage(tmp_path / "pages")) as stage:
+        edge = start_edge(
+            port=service.port,
+            usage={"collector": stage.site, "token": EDGE, "every": "200ms"},
+            meters={"cost": {"count": "response_header", "header": "X-Cost"}},
+            tiers={"pro": {"caps": {"request": 50_000}}},
+            customers={"acme": {"tier": "pro"}},
+            keys=[key_line("acme")],
+            routes=[
+                {"name": "dear", "path": "/dear", "upstream": "api", "cost": 50_001},
+                {"name": "agents", "path": "/*", "upstream": "api", "cost": 20_000},
+            ],
+        )
+
+        def costs(cost: int, path: str = "/quick") -> int:
+            return edge.ask(path, fields={**fields, "X-Cost": str(cost)}).status
+
+        def told(**query: str) -> list[dict[str, Any]]:
+            answer = stage.collector.get("/v1/alerts", **query).json()
+            return [one for one in answer["alerts"] if one["kind"] == "request_cap"]
+
+        def is_counted(cost: int, above: int) -> bool:
+            rows = stage.collector.usage(by="meter", customer="acme")["rows"]
+            return {row["meter"]: row["value"] for row in rows} == {"cost": cost, OVER_CAP: above}
+
+        assert [costs(50_000, "/dear"), costs(50_000), costs(62_000)] == [429, 200, 200]
+        until(lambda: is_counted(112_000, 12_000), "both count in full, and what is above the cap beside them")
+        (alert,) = told()
+        assert (alert["severity"], alert["customer"]) == ("warn", "acme")
+        assert alert["title"] == "answers to acme on agents have cost more than a request may, by 12000 millicredits"
+        assert costs(50_001) == 200
+        until(lambda: is_counted(162_001, 12_001), "another one counts")
+        assert told() == [alert], "one a day"
+        stage.operator.get("/console/alerts")
+        assert alert["title"] in stage.operator.read.text
+        for name in ("acme", "bolt"):
+            with stage.customer(name) as customer:
+                customer.get("/account/alerts")
+                assert (alert["title"] in customer.read.text) is (name == "acme")

@@ -12,7 +12,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 WAIT_SECONDS = 0.1
-"""For so long somebody waits, by default, who asks for what is not there yet."""
+"""For so long somebody waits who asks for what is not there yet."""
 KEPT_MAX = 64
 RESTS = 10.0
 """An answer is told as it is for so many times as long as it took: what takes minutes is not always worked out."""
@@ -33,17 +33,14 @@ class Kept(NamedTuple, Generic[V]):
 
 class Remembered(Generic[K, V]):
     """What `make` says of each key. It is told as it was until it is `seconds` old, or RESTS times as old as it took to
-    work it out, and from then on while that is done anew. Who asks for what is not there yet waits for `patience`
-    seconds. What fails is tried again by who asks next; its failure is logged.
+    work it out, and from then on while that is done anew. Who asks for what is not there yet waits for
+    WAIT_SECONDS. What fails is tried again by who asks next; its failure is logged.
     """
 
-    def __init__(
-        self, name: str, make: Callable[[K], Awaitable[V]], seconds: float, patience: float = WAIT_SECONDS
-    ) -> None:
+    def __init__(self, name: str, make: Callable[[K], Awaitable[V]], seconds: float) -> None:
         self._name = name
         self._make = make
         self._seconds = seconds
-        self._patience = patience
         self._kept: OrderedDict[K, Kept[V]] = OrderedDict()
         self._making: dict[K, asyncio.Task[None]] = {}
         self._tasks = Tasks()
@@ -56,7 +53,7 @@ class Remembered(Generic[K, V]):
             if making is None:
                 making = self._making[key] = self._tasks.start(self._name, self._work(key))
             if kept is None:
-                await asyncio.wait([making], timeout=self._patience)
+                await asyncio.wait([making], timeout=WAIT_SECONDS)
                 kept = self._kept.get(key)
         if kept is None:
             raise NotReady

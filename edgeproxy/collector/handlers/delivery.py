@@ -27,8 +27,6 @@ from edgeproxy.database.database import Database
 
 GATES_SECONDS = 60.0
 """Seconds for which the figures of gates are shown as they are; a step is held to those of its moment."""
-GATES_PATIENCE = 1.0
-"""Seconds that the kill switch waits at most for the gates beside it."""
 WAIVERS_MAX = 20
 """Times without charging that are told of."""
 NOT_SOLD = "nothing is billed here: the collector's file has no billing"
@@ -45,7 +43,7 @@ class DeliveryHandlers:
         """Of webhooks: whoever signs by one of these is Stripe."""
         self._payloads = Payloads(())
         self._arrivals = Arrivals(self._keep)
-        self._gates = Remembered("gates of the roll-out", self._work_out, GATES_SECONDS, GATES_PATIENCE)
+        self._gates = Remembered("gates of the roll-out", self._work_out, GATES_SECONDS)
         self.processor: Processor | None = None
         """Applies events; None where there is no way to Stripe."""
 

@@ -8,7 +8,7 @@ from edgeproxy.counters.carry import ROWS_PER_CLOCK_READ, Carry
 from edgeproxy.counters.cells import cell_number, pack, unpack
 from edgeproxy.counters.columns import take
 from edgeproxy.counters.rows import HAS_FOREIGN, HAS_GAUGES, LimitTable
-from tests.counters.gauges import process, use
+from tests.counters.gauges import Process, use
 from tests.support.tables import (
     CUSTOMERS,
     FORMER,
@@ -287,7 +287,7 @@ def test_what_a_killed_process_used_is_given_back_in_the_new_table(tmp_path: Pat
     path = make(tmp_path, CUSTOMERS)
     old = limits(path)
     carry = Carry(old, new)
-    with process(path) as dying:
+    with Process(path) as dying:
         dying.use(b"acme", 3)
         assert carry.slice(NOW, NEVER) == (1, True)
         assert in_use(new) == 3

@@ -1,7 +1,3 @@
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from edgeproxy.counters.columns import (
     withdraw_orphan,
 )
 from edgeproxy.counters.file import TableFile
+from tests.support.program import Program
 from tests.support.tables import CUSTOMERS, USAGE, make, opened
 
 
@@ -86,20 +83,11 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def holder(paths: tuple[Path, Path]) -> Iterator[subprocess.Popen[str]]:
-    command = (sys.executable, "-c", HOLDER, *map(str, paths))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield process
-        process.kill()
-
-
-def test_kill_9_frees_a_column(paths: tuple[Path, Path], holder: subprocess.Popen[str]) -> None:
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "0\n"
-    reader = opened(paths[0])
-    assert held(reader) == {0}
-    holder.send_signal(signal.SIGKILL)
-    holder.wait(timeout=10)
+def test_kill_9_frees_a_column(paths: tuple[Path, Path]) -> None:
+    with Program("-c", HOLDER, *paths) as holder:
+        assert holder.heard() == "0"
+        reader = opened(paths[0])
+        assert held(reader) == {0}
+        holder.kill()
     assert held(reader) == frozenset()
     assert take(both(paths)) == 0

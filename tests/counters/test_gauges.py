@@ -11,7 +11,7 @@ from edgeproxy.counters import layout as at
 from edgeproxy.counters.columns import take
 from edgeproxy.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
-from tests.counters.gauges import Process, process, use
+from tests.counters.gauges import Process, use
 from tests.support.tables import CUSTOMERS, WIDTH, limits, make, opened
 
 KEY = b"acme"
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 def start(path: Path) -> Iterator[Start]:
     """Start a process that has things in use."""
     with ExitStack() as running:
-        yield lambda: running.enter_context(process(path))
+        yield lambda: running.enter_context(Process(path))
 
 
 def worker(path: Path) -> LimitTable:
@@ -64,7 +64,7 @@ def test_what_all_processes_use_is_summed(path: Path, start: Start) -> None:
 def test_a_process_that_hangs_uses_what_it_used(path: Path, start: Start) -> None:
     hung = start()
     hung.use(KEY, 3)
-    hung.running.send_signal(signal.SIGSTOP)
+    hung.process.send_signal(signal.SIGSTOP)
     supervisor = limits(path)
     assert supervisor.in_use(row_of(supervisor)) == 3
 

@@ -1,10 +1,9 @@
 """What the tables rely on of the machine: aligned words do not tear, and stores are seen in their order."""
 
-import subprocess
-import sys
 from pathlib import Path
 from time import monotonic
 
+from tests.support.program import Program
 from tests.support.tables import CUSTOMERS, make, opened
 
 WRITER = """
@@ -30,10 +29,8 @@ ENOUGH, CHANGES = 0.7, 200
 def test_words_neither_tear_nor_come_out_of_order(tmp_path: Path) -> None:
     path = make(tmp_path, CUSTOMERS)
     words = opened(path).words
-    command = (sys.executable, "-c", WRITER, str(path))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
+    with Program("-c", WRITER, path) as writer:
+        assert writer.heard() == "ready"
         began = monotonic()
         changes = last = 0
         while monotonic() < began + ENOUGH or changes < CHANGES:
@@ -47,4 +44,4 @@ def test_words_neither_tear_nor_come_out_of_order(tmp_path: Path) -> None:
                 assert third <= second <= first >> 32
                 changes += third != last
                 last = third
-        writer.communicate("end\n", timeout=30)
+        writer.end()

@@ -4,8 +4,6 @@ import base64
 import hashlib
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from edgeproxy.config.directory_settings import CacheKey
 from edgeproxy.directory import cache
 from edgeproxy.directory.cache import FILE, Cache, Held, Outdated, Survey, is_damage
 from edgeproxy.directory.seal import Encrypted, KeyUnavailable, Plain, seal_of
+from tests.support.program import Program
 
 
 def digest(key: str) -> bytes:
@@ -110,9 +109,8 @@ def test_a_writer_that_is_killed_leaves_the_version_before(there: Cache, tmp_pat
         "writing = Cache(Path(sys.argv[1])).write('token 1'); writing.begin_whole(); writing.end_whole()\n"
         "print('written', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", begins, str(tmp_path)], stdout=subprocess.PIPE) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"written\n"
+    with Program("-c", begins, tmp_path) as writer:
+        assert writer.heard() == "written"
         assert who(there, "k7") == "c7"
         writer.kill()
     assert (who(there, "k7"), there.held()) == ("c7", held(1))

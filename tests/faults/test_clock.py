@@ -23,7 +23,6 @@ HOUR = 3600.0
 WORKERS = 2
 LIMIT = 20
 WINDOW = 2.0
-RATE = LIMIT / WINDOW
 GUARD = 200
 """Requests of an address in a window: more than any of the others are asked."""
 DEPTH = 10

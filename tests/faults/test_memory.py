@@ -79,14 +79,6 @@ class Service:
             head += piece
         return client, server
 
-    def streaming(self, framing: str) -> tuple[Wire, socket.socket]:
-        """A client that has received the first piece of an answer."""
-        client, server = self.asked(ASKED)
-        server.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nhello\r\n".encode())
-        while b"hello" not in client.socket.recv(1 << 16):
-            pass
-        return client, server
-
     def tunnel(self) -> tuple[Wire, socket.socket]:
         """A tunnel through which nothing has passed yet."""
         client, server = self.asked(SOCKET)
@@ -170,11 +162,6 @@ def test_two_thousand_idle_connections_cost_little_each(data: bytes, start_edge:
         assert each < IDLE
         assert edge.ask(key=key_of(UNLIMITED)).status == 200
     until(lambda: total(edge.metrics(), "edge_connections", side="client") == 0, "no client is left", seconds=10)
-
-
-def leave(client: Wire) -> None:
-    """Go as a process that ended: with the end of the connection."""
-    client.socket.close()
 
 
 def test_many_stalled_answers_cost_little_each(service: Service) -> None:

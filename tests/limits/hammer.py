@@ -1,9 +1,9 @@
 """A worker that does nothing but decide, by any algorithm: `python -m tests.limits.hammer STATE RECORD`.
 
-It says `idle`, joins the state directory at the first line on its standard input, and says `ready` and its column. Each
-line after that is a Task as JSON: it asks that limit as fast as it can until its time has come, or another line, then
-says `done` and for how many seconds it really asked. What is let through goes into the file RECORD at once, so that it
-outlives kill -9.
+It says `idle`, joins the state directory at the first line on its standard input, and says `ready`. Each line after
+that is a Task as JSON: it asks that limit as fast as it can until its time has come, or another line, then says `done`
+and for how many seconds it really asked. What is let through goes into the file RECORD at once, so that it outlives
+kill -9.
 """
 
 import mmap
@@ -95,7 +95,7 @@ def main(state: Path, path: Path) -> None:
         return
     store = Store.join(state)
     policies = Policies(store.customers)
-    print("ready", store.column, flush=True)
+    print("ready", flush=True)
     for line in sys.stdin:
         print("done", carry_out(Task(**orjson.loads(line)), store, policies, record), flush=True)
     store.close()

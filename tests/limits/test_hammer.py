@@ -6,9 +6,6 @@ any t seconds of a bucket at most B + r t + 2 (N - 1) c, where c is what a reque
 
 import json
 import random
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -20,53 +17,34 @@ import pytest
 from edgeproxy.counters.store import Store
 from edgeproxy.limits.usage import look
 from tests.limits.hammer import TURN, Record, Task
+from tests.support.program import Program
 from tests.support.windows import most_in_a_window
 
 WINDOW = 0.5
 SECONDS = 1.2
 """More than two windows."""
-PATIENCE = 10.0
-"""Seconds for what a process should do at once."""
 ROUNDED = 0.01
 """Tokens by which levels may be rounded, and this test's own sums."""
 LIMITS = (60, 600, 10_000)
 
 
-class Hammer:
+class Hammer(Program):
     """One process, from its idle start on."""
 
     def __init__(self, state: Path, path: Path) -> None:
+        super().__init__("-m", "tests.limits.hammer", state, path)
         self._path = path
         self._seen = 0
-        self._process = subprocess.Popen(
-            (sys.executable, "-m", "tests.limits.hammer", str(state), str(path)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
 
-    def say(self, line: bytes) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + b"\n")
-        self._process.stdin.flush()
-
-    def heard(self) -> bytes:
-        """The next line it says."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"the process ended with {self._process.wait(PATIENCE)}"
-        return line.strip()
-
-    def join(self) -> int:
-        """Have it join; its column."""
-        self.say(b"join")
-        word, column = self.heard().split()
-        assert word == b"ready"
-        return int(column)
+    def join(self) -> None:
+        """Have it join."""
+        self.say("join")
+        assert self.heard() == "ready"
 
     def asked(self) -> float:
         """Wait until it is done; for how many seconds it really asked."""
         word, seconds = self.heard().split()
-        assert word == b"done"
+        assert word == "done"
         return float(seconds)
 
     def times(self) -> list[float]:
@@ -74,11 +52,6 @@ class Hammer:
         times = Record(self._path).times()[self._seen :]
         self._seen += len(times)
         return times
-
-    def kill(self) -> None:
-        """kill -9."""
-        self._process.kill()
-        self._process.communicate(timeout=PATIENCE)
 
 
 class Gang:
@@ -88,49 +61,32 @@ class Gang:
         self.state = folder / "state"
         self.table = Store.prepare(self.state, workers=size, customers=200, addresses=10)
         ends.callback(self.table.close)
-        everyone = [Hammer(self.state, folder / f"record-{number}") for number in range(size + deaths)]
-        for hammer in everyone:
-            ends.callback(hammer.kill)
-        for hammer in everyone:
-            assert hammer.heard() == b"idle"
-        self._everyone = everyone
-        self.working, self._waiting = everyone[:size], everyone[size:]
+        self._everyone = [ends.enter_context(Hammer(self.state, folder / f"{n}")) for n in range(size + deaths)]
+        for hammer in self._everyone:
+            assert hammer.heard() == "idle"
+        self.working, self._waiting = self._everyone[:size], self._everyone[size:]
         for hammer in self.working:
             hammer.join()
 
-    def ask(self, task: Task) -> tuple[list[float], float]:
-        """When this was let through, by all together, and for how many seconds the busiest of them asked."""
-        for hammer in self.working:
-            hammer.say(orjson.dumps(asdict(task)))
-        return self._heard()
+    def ask(self, task: Task, processes: int, deaths: int, chance: random.Random) -> tuple[list[float], float]:
+        """Have so many of them ask, of whom so many are killed and replaced meanwhile.
 
-    def ask_and_die(self, task: Task, chance: random.Random, deaths: int) -> tuple[list[float], float]:
-        """The same, while so many are killed and replaced."""
-        for hammer in self.working:
-            hammer.say(orjson.dumps(asdict(task)))
+        Returns when this was let through, by all together, and for how many seconds the busiest of them asked.
+        """
+        said = orjson.dumps(asdict(task)).decode()
+        asking = self.working[:processes]
+        for hammer in asking:
+            hammer.say(said)
         for _ in range(deaths):
-            victim = self.working.pop(chance.randrange(len(self.working)))
+            victim, successor = chance.choice(asking), self._waiting.pop()
             victim.kill()
-            successor = self._waiting.pop()
             successor.join()
-            successor.say(orjson.dumps(asdict(task)))
-            self.working.append(successor)
+            successor.say(said)
+            for crew in (asking, self.working):
+                crew[crew.index(victim)] = successor
         assert monotonic() < task.until, "there was nobody left who could have been held"
-        return self._heard()
-
-    def _heard(self) -> tuple[list[float], float]:
-        asked = max([hammer.asked() for hammer in self.working])
+        asked = max([hammer.asked() for hammer in asking])
         return sorted(moment for hammer in self._everyone for moment in hammer.times()), asked
-
-
-Assemble = Callable[..., Gang]
-
-
-@pytest.fixture
-def assemble(tmp_path: Path) -> Iterator[Assemble]:
-    """Start a gang: `assemble(2, deaths=3)`."""
-    with ExitStack() as ends:
-        yield lambda size, deaths=0: Gang(tmp_path, size, deaths, ends)
 
 
 def fullest(times: list[float], rate: float, cost: int) -> float:
@@ -179,62 +135,49 @@ def assert_held(task: Task, times: list[float], asked: float, processes: int) ->
         assert admitted >= windows * (task.limit - task.cost + 1), about
 
 
-@pytest.mark.parametrize("processes", [4])
+Run = tuple[int, float, int, int, int, int]
+"""A limit, its window, its depth, what a request costs, how many ask, and how many of these are killed meanwhile."""
+
+
+def runs(algorithm: str, chance: random.Random) -> list[Run]:
+    """Every limit as deep as it may be, some with requests that cost more, and some whose workers die."""
+    plain = [(limit, WINDOW, depth, 1, 4, 0) for limit in LIMITS for depth in depths(algorithm, limit)]
+    dear = [
+        (limit, WINDOW, depth, cost, 2, 0)
+        for limit, cost in ((60, 7), (600, 25), (10_000, 9))
+        for depth in depths(algorithm, limit)[-2:]
+        if not 0 < depth < cost
+    ]
+    deadly = [(limit, WINDOW, chance.choice(depths(algorithm, limit)), 1, 2, 2) for limit in LIMITS]
+    # A window that is not over before it is looked at.
+    lasting = [(150_000, 60.0, 0, 1, 4, 6)] if algorithm == "sliding_window" else []
+    return [*plain, *dear, *deadly, *lasting]
+
+
 @pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
-def test_however_hard_it_is_hammered_no_more_passes_than_may(
-    assemble: Assemble, algorithm: str, processes: int
-) -> None:
-    gang = assemble(processes)
-    for limit in LIMITS:
-        for depth in depths(algorithm, limit):
-            task = Task(f"{limit}-{depth}", algorithm, limit, WINDOW, depth, 1, monotonic() + SECONDS)
-            assert_held(task, *gang.ask(task), processes)
-            shown = look(gang.table.customers, task.rule(), task.subject.encode(), monotonic() + gang.table.offset)
-            most = depth if algorithm == "token_bucket" else limit
-            assert shown.used <= most + 2 * (processes - 1)
-            assert shown.remaining == max(0, most - shown.used) or algorithm == "hybrid"
-
-
-@pytest.mark.parametrize("processes", [2])
-@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
-def test_requests_of_any_cost_are_held_alike(assemble: Assemble, algorithm: str, processes: int) -> None:
-    gang = assemble(processes)
-    for limit, cost in ((60, 7), (600, 25), (10_000, 9)):
-        for depth in depths(algorithm, limit)[-2:]:
-            if depth and cost > depth:
-                continue
-            task = Task(f"{limit}-{depth}", algorithm, limit, WINDOW, depth, cost, monotonic() + SECONDS)
-            assert_held(task, *gang.ask(task), processes)
-
-
-@pytest.mark.parametrize("processes", [2])
-@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
-def test_killed_and_replaced_in_between_they_let_no_more_pass_than_may(
-    assemble: Assemble, algorithm: str, processes: int, seed: int
+def test_however_hard_it_is_hammered_no_more_passes_than_may_and_what_the_dead_counted_stays(
+    algorithm: str, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
-    deaths = 2
-    runs = [(limit, chance.choice(depths(algorithm, limit))) for limit in LIMITS]
-    gang = assemble(processes, deaths * len(runs))
-    for limit, depth in runs:
-        task = Task(f"{limit}-{depth}", algorithm, limit, WINDOW, depth, 1, monotonic() + SECONDS)
-        assert_held(task, *gang.ask_and_die(task, chance, deaths), processes)
-
-
-def test_what_killed_processes_counted_stays_counted(assemble: Assemble, seed: int) -> None:
-    deaths, most = 6, 150_000
-    gang = assemble(4, deaths)
-    task = Task("acme", "sliding_window", most, 60.0, 0, 1, monotonic() + SECONDS)
-    times, _ = gang.ask_and_die(task, random.Random(seed), deaths)
-    shown = look(gang.table.customers, task.rule(), b"acme", monotonic() + gang.table.offset)
-    # One that is killed between a charge and its own record of it has charged one more than it recorded.
-    assert 0 < len(times) <= shown.used <= len(times) + deaths
+    drawn = runs(algorithm, chance)
+    with ExitStack() as ends:
+        gang = Gang(tmp_path, max(run[4] for run in drawn), sum(run[5] for run in drawn), ends)
+        for number, (limit, window, depth, cost, processes, deaths) in enumerate(drawn):
+            task = Task(f"customer-{number}", algorithm, limit, window, depth, cost, monotonic() + SECONDS)
+            times, asked = gang.ask(task, processes, deaths, chance)
+            assert_held(task, times, asked, processes)
+            shown = look(gang.table.customers, task.rule(), task.subject.encode(), monotonic() + gang.table.offset)
+            most = depth if algorithm == "token_bucket" else limit
+            assert shown.used <= most + 2 * (processes - 1) * cost + deaths
+            assert shown.remaining == max(0, most - shown.used) or algorithm == "hybrid"
+            if window > SECONDS:
+                # One that is killed between a charge and its own record of it has charged one more than it recorded.
+                assert 0 < len(times) <= shown.used <= len(times) + deaths
 
 
 CLAIMER = """
 import json, random, sys
 from pathlib import Path
-from time import sleep
 from edgeproxy.counters.rows import TableBusy
 from edgeproxy.counters.store import Store
 store = Store.join(Path(sys.argv[1]))
@@ -244,46 +187,33 @@ keys = [f"shared-{n}" for n in range(2000)] + [f"{sys.argv[2]}-{n}" for n in ran
 chance.shuffle(keys)
 print("ready", flush=True)
 sys.stdin.readline()
-rows, busy = {}, 0
+rows = {}
 while keys:
     key = keys.pop()
     try:
         row, generation, fresh = table.find(table.key(key.encode()), 2_142_858, 1000.0)
     except TableBusy:
-        busy += 1
         keys.insert(0, key)
         continue
     assert generation == 2
     rows[key] = row
-print(json.dumps([rows, busy]), flush=True)
+print(json.dumps(rows), flush=True)
 """
 
 
 def test_processes_that_claim_the_same_keys_at_once_get_the_same_rows(tmp_path: Path) -> None:
     state = tmp_path / "state"
     supervisor = Store.prepare(state, workers=4, customers=5000, addresses=10)
-    claimers = [
-        subprocess.Popen(
-            (sys.executable, "-c", CLAIMER, str(state), str(number)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(4)
-    ]
-    for claimer in claimers:
-        assert claimer.stdout is not None
-        assert claimer.stdout.readline() == "ready\n"
-    for claimer in claimers:
-        assert claimer.stdin is not None
-        claimer.stdin.write("go\n")
-        claimer.stdin.flush()
     everyone: dict[str, int] = {}
-    for claimer in claimers:
-        output, _ = claimer.communicate(timeout=60)
-        rows, _ = json.loads(output)
-        for key, row in rows.items():
-            assert everyone.setdefault(key, row) == row
+    with ExitStack() as ends:
+        claimers = [ends.enter_context(Program("-c", CLAIMER, state, number)) for number in range(4)]
+        for claimer in claimers:
+            assert claimer.heard() == "ready"
+        for claimer in claimers:
+            claimer.say("go")
+        for claimer in claimers:
+            for key, row in json.loads(claimer.heard()).items():
+                assert everyone.setdefault(key, row) == row
     assert len(everyone) == 2000 + 4 * 500
     assert len(set(everyone.values())) == len(everyone)
     assert supervisor.customers.rows_in_use == len(everyone)

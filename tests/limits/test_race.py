@@ -1,13 +1,13 @@
 """Rows that are reclaimed while workers want them, under real processes and a clock that the test turns."""
 
-import subprocess
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.reclaim import Reclaim
+from tests.support.program import Program
 from tests.support.tables import limits, make, opened, taken
 
 WORKER = """
@@ -17,6 +17,7 @@ from time import sleep
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.usage import look
+from tests.support.program import Program
 from tests.support.tables import limits, opened
 number = int(sys.argv[3])
 table, clock = limits(Path(sys.argv[1]), number), opened(Path(sys.argv[2])).words
@@ -61,32 +62,22 @@ def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monk
     clock = opened(clock_path).words
     tick = 1_000_000
     clock[1000] = tick
-    workers = [
-        subprocess.Popen(
-            (sys.executable, "-c", WORKER, str(table.file.path), str(clock_path), str(number), str(seed)),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
     reclaim = Reclaim(table)
     closed = freed = revived = 0
-    try:
+    with ExitStack() as ends:
+        programs = [Program("-c", WORKER, table.file.path, clock_path, number, seed) for number in range(2)]
+        workers = [ends.enter_context(program) for program in programs]
         for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
+            assert worker.heard() == "ready"
         for _ in range(3000):
             tick += STEP
             clock[1000] = tick
             one, two, three = reclaim.slice(tick / 1000, float("inf"))
             closed, freed, revived = closed + one, freed + two, revived + three
             while min(clock[1001], clock[1002]) < tick - STEP:
-                assert all(worker.poll() is None for worker in workers)
-    finally:
+                assert all(worker.process.poll() is None for worker in workers)
         clock[1000] = 1
-        outputs = [worker.communicate(timeout=30)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0]
-    assert sum(int(output.split()[0]) for output in outputs) > 3000
+        assert sum(int(worker.end().split()[0]) for worker in workers) > 3000
     assert freed > 100
     assert closed > freed
     assert table.rows_in_use == len(list(table.rows())) == len(taken(table))

@@ -1,9 +1,8 @@
 """Requests at once: taken before it is looked at whether there is a slot, and nobody's once their process is dead."""
 
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 
@@ -21,6 +20,7 @@ from edgeproxy.limits.concurrency import Concurrency
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.rule import Rule
 from edgeproxy.limits.slots import ROW_KEPT_SECONDS
+from tests.support.program import Program
 from tests.support.tables import claim, fresh, limits, make, number_of, opened
 
 CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
@@ -271,25 +271,20 @@ def test_however_hard_it_is_hammered_no_more_are_held_at_once_though_workers_are
     inside = opened(inside_path).words
     chance = random.Random(seed)
 
-    def begin() -> subprocess.Popen[str]:
-        arguments = (str(path), str(inside_path), str(chance.randrange(2**32)))
-        process = subprocess.Popen((sys.executable, "-c", TAKER, *arguments), stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
+    def begin() -> Program:
+        taker = ends.enter_context(Program("-c", TAKER, path, inside_path, chance.randrange(2**32)))
+        assert taker.heard() == "ready"
+        return taker
 
-    steady = [begin() for _ in range(2)]
-    until = monotonic() + 2
-    while monotonic() < until:
-        # On the third column, one after the other. What it holds is nobody's as soon as it is dead.
-        inside[1002] = 0
-        victim = begin()
-        victim.kill()
-        victim.communicate(timeout=10)
-    inside[1200] = 1
-    outputs = [process.communicate(timeout=30)[0] for process in steady]
-    assert [process.returncode for process in steady] == [0, 0]
-    assert all(int(output) > 100 for output in outputs)
+    with ExitStack() as ends:
+        steady = [begin() for _ in range(2)]
+        until = monotonic() + 2
+        while monotonic() < until:
+            # On the third column, one after the other. What it holds is nobody's as soon as it is dead.
+            inside[1002] = 0
+            begin().kill()
+        inside[1200] = 1
+        assert all(int(taker.end()) > 100 for taker in steady)
     assert inside[1100:1108].tolist() == [0] * 8
     assert in_use(path) == 0
 

@@ -8,11 +8,6 @@ import pytest
 from tests.proxy.asking import is_problem
 from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, get, head, ok, post
 
-
-def lines(*fields: str, first: str = "GET /public/ HTTP/1.1") -> bytes:
-    return head(first, *fields)
-
-
 KEPT = {
     "401 no key": (get("/v1/x"), 401),
     "401 unknown key": (get("/v1/x", "Authorization: Bearer nobody"), 401),

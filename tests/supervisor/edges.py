@@ -159,15 +159,6 @@ class Edge:
         """The pids of its workers."""
         return [worker["pid"] for worker in self.json("/status")["workers"]]
 
-    def kill_worker(self, pid: int) -> None:
-        """kill -9 of one worker, and of nobody who may have been given its pid since."""
-        pidfd = os.pidfd_open(pid)
-        try:
-            assert parent_of(pid) == self.process.pid
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        finally:
-            os.close(pidfd)
-
     def counted(self) -> int:
         """Requests that were counted for acme, by /usage."""
         return sum(total for customer, _, _, total in self.json("/usage")["rows"] if customer == "acme")
@@ -190,39 +181,6 @@ class Edge:
         """kill -9 of the supervisor alone."""
         self.process.kill()
         self.process.wait(timeout=20)
-
-
-class Load:
-    """Requests of acme from several threads, one after the other in each, as long as the context lasts."""
-
-    def __init__(self, edge: Edge, threads: int = 4) -> None:
-        self.answered = 0
-        """Requests that came back with 200."""
-        self._edge = edge
-        self._counting = threading.Lock()
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            if self._edge.request() == 200:
-                with self._counting:
-                    self.answered += 1
-
-    def more(self, n: int) -> None:
-        """Wait until `n` more requests were answered."""
-        wanted = self.answered + n
-        until(lambda: self.answered >= wanted, f"{n} more requests are answered")
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 class Host:

@@ -236,10 +236,6 @@ def made(**upstreams: dict[str, Any]) -> dict[str, Upstream]:
     return {name: Upstream.model_validate(fields) for name, fields in upstreams.items()}
 
 
-def failures(upstreams: Upstreams) -> dict[str, int]:
-    return {labels[0]: words[0] for name, labels, words in upstreams.series() if name == "edge_dns_failures_total"}
-
-
 def test_what_is_considered_is_asked_for_and_told_only_once_it_is_adopted() -> None:
     world = World()
     world.names |= {"a.test": ["10.0.0.1"], "b.test": ["10.0.0.2"]}

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import time
-from pathlib import Path
 
 import pytest
 import uvloop
@@ -19,8 +18,6 @@ from tests.supervisor.standing_in import ask, importable, ready, run, start
 from tests.support.waiting import turned, within
 
 __all__ = ["importable"]
-
-ROOT = Path(__file__).parents[2]
 
 
 def addresses(*known: str) -> Endpoints:

@@ -108,13 +108,6 @@ class _Kept(io.BufferedReader):
         pass
 
 
-def say(port: int, data: bytes) -> Answer:
-    """The answer to these bytes, over a connection of its own that is left open while it is read."""
-    with Wire(port) as wire:
-        wire.send(data)
-        return wire.hear()
-
-
 def send_until_stalled(raw: socket.socket, body: bytes) -> int:
     """How many bytes of the body are taken before nobody takes any for half a second."""
     sent = 0

@@ -6,7 +6,6 @@ import errno
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from edgeproxy.counters.store import Store
@@ -137,21 +136,6 @@ def acknowledge(spool: Spool, seq: int) -> None:
     """As when the collector has said so, and the disk has noted it."""
     spool.acknowledge(passed(spool, seq))
     spool.save()
-
-
-class Stores:
-    """Words of a table whose nth store from now kills."""
-
-    def __init__(self, words: memoryview, next_store: Callable[[], None]) -> None:
-        self._words = words
-        self._next_store = next_store
-
-    def __getitem__(self, place: int | slice) -> int | memoryview:
-        return self._words[place]
-
-    def __setitem__(self, place: int, value: int) -> None:
-        self._next_store()
-        self._words[place] = value
 
 
 def choose(chance: random.Random) -> Name:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeproxy.counters.cells import pack
 from edgeproxy.counters.file import TableFile
 from edgeproxy.counters.layout import HEAD_WORDS, Layout
-from edgeproxy.counters.rows import HAS_PERIODS, LimitTable, RowKey
+from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
 from edgeproxy.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
@@ -84,11 +84,6 @@ def taken(table: LimitTable) -> set[int]:
 def number_of(table: LimitTable, row: int) -> int:
     """The number of the row that begins there."""
     return (row - table.layout.first_row) // table.layout.row_words
-
-
-def keys_of(table: LimitTable, count: int) -> list[RowKey]:
-    """Some keys."""
-    return [table.key(b"key %d" % number) for number in range(count)]
 
 
 def count_as_formerly(table: LimitTable, key: bytes, column: int, cell: int, count: int) -> None:

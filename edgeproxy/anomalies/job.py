@@ -5,7 +5,8 @@ after that: whoever goes on where another was killed finds the same again, and t
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 
 from edgeproxy import log
@@ -102,17 +103,26 @@ class AnomalyJob:
         until = int(now - GRACE_SECONDS) // HOUR * HOUR
         earliest = until - (HOUR if since is None else HOURS_BEHIND_MAX * HOUR)
         for hour in range(max(since or 0, earliest), until, HOUR):
-            async with self._database.reading(whole=True) as connection:
-                used = await store.used(connection, hour - HOUR, hour + HOUR)
-                usual = await store.baselines(connection, (customer for customer, _ in used))
-            for (customer, meter), baseline in sorted(usual.items()):
-                thresholds = self._settings.anomalies.of(customer)
-                if thresholds is None:
-                    continue
-                finding = judge_hour(baseline, used.get((customer, meter), {}), hour, thresholds)
-                if finding is not None:
-                    await self._tell(customer, meter, finding, now)
+            async with aclosing(self._used(hour - HOUR, hour + HOUR)) as everybody:
+                async for customer, meter, baseline, used in everybody:
+                    thresholds = self._settings.anomalies.of(customer)
+                    if thresholds is None:
+                        continue
+                    finding = judge_hour(baseline, used, hour, thresholds)
+                    if finding is not None:
+                        await self._tell(customer, meter, finding, now)
             await self._come_to("hours", hour + HOUR)
+
+    async def _used(self, since: int, until: int) -> AsyncGenerator[tuple[str, str, Baseline, Mapping[int, int]], None]:
+        """Go through who has baselines and has used anything of such a meter, and what in each hour."""
+        async with (
+            self._database.reading(whole=True) as connection,
+            aclosing(store.used_by_all(connection, since, until)) as all_of_them,
+        ):
+            async for some in all_of_them:
+                usual = await store.baselines(connection, (customer for customer, _ in some))
+                for (customer, meter), baseline in sorted(usual.items()):
+                    yield customer, meter, baseline, some.get((customer, meter), {})
 
     async def _days(self, now: float, since: int | None) -> None:
         """Judge the days that are over, also of customers who have used nothing."""
@@ -148,16 +158,14 @@ class AnomalyJob:
         if anomalies.pause is None and not any(own.pause is not None for own in anomalies.customers.values()):
             return
         hour = int(now) // HOUR * HOUR
-        async with self._database.reading(whole=True) as connection:
-            used = await store.used(connection, hour, hour + HOUR)
-            usual = await store.baselines(connection, (customer for customer, _ in used))
-        for (customer, meter), baseline in sorted(usual.items()):
-            thresholds = anomalies.of(customer)
-            if thresholds is None:
-                continue
-            finding = must_pause(baseline, used.get((customer, meter), {}), hour, thresholds)
-            if finding is not None:
-                await self._pause(customer, meter, finding, now)
+        async with aclosing(self._used(hour, hour + HOUR)) as everybody:
+            async for customer, meter, baseline, used in everybody:
+                thresholds = anomalies.of(customer)
+                if thresholds is None:
+                    continue
+                finding = must_pause(baseline, used, hour, thresholds)
+                if finding is not None:
+                    await self._pause(customer, meter, finding, now)
 
     async def _come_to(self, name: str, until: int) -> None:
         async with self._database.writing() as connection:

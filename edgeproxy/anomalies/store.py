@@ -1,6 +1,7 @@
 """Baselines, findings and how far the job has looked, in the database."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -21,17 +22,38 @@ By = Mapping[tuple[str, str], dict[int, int]]
 """What was used in each hour, by customer and meter."""
 
 
-async def used(connection: AsyncConnection, since: int, until: int, customer: str | None = None) -> By:
-    """What was used in the hours of this time, as far as hours are kept; of one customer or of all."""
+async def used(connection: AsyncConnection, since: int, until: int, customer: str) -> By:
+    """What a customer used in the hours of this time, as far as hours are kept."""
+    return {key: hours async for some in used_by_all(connection, since, until, customer) for key, hours in some.items()}
+
+
+async def used_by_all(
+    connection: AsyncConnection, since: int, until: int, customer: str | None = None
+) -> AsyncGenerator[By, None]:
+    """What everybody used, or one customer, in the hours of this time, as far as hours are kept.
+
+    By name, NAMES_MAX customers at a time, each with all of its hours: there may be a million of them.
+    """
     since = max(since, (await rollup.read(connection)).hours_from)
-    found: dict[tuple[str, str], dict[int, int]] = {}
-    if since < until:
-        question = Asked(customer, None, since, until, ("hour", "customer", "meter"))
-        async for rows in queries.stream(connection, question):
-            for row in rows:
-                hours = found.setdefault((row["customer"], row["meter"]), {})
-                hours[moment("hour", row["hour"])] = row["value"]
-    return found
+    if since >= until:
+        return
+    some: dict[tuple[str, str], dict[int, int]] = {}
+    names: set[str] = set()
+    question = Asked(customer, None, since, until, ("customer", "meter", "hour"))
+    async for rows in queries.stream(connection, question):
+        for row in rows:
+            name = row["customer"]
+            if name not in names and len(names) == NAMES_MAX:
+                yield some
+                some, names = {}, set()
+            names.add(name)
+            some.setdefault((name, row["meter"]), {})[_second(row["hour"])] = row["value"]
+    yield some
+
+
+@lru_cache(1024)
+def _second(hour: str) -> int:
+    return moment("hour", hour)
 
 
 async def customers_after(connection: AsyncConnection, name: str) -> list[str]:

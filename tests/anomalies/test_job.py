@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
@@ -87,7 +88,11 @@ def weeks(*names: str, until: int = TODAY, count: int = 4) -> dict[int, dict[str
     return {hour: dict.fromkeys(names, usual(hour)) for hour in range(until - count * WEEK, until, HOUR)}
 
 
-def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(database: str) -> None:
+def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "NAMES_MAX", 2)  # They are more than are looked at together.
+
     async def run() -> None:
         opened = await Database.connect(database)
         try:

@@ -53,6 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(SEED)
+    from tests.support.process import Process  # Not at the top: its assertions are to be rewritten.
+
+    Process.forks = True
     if config.option.soak:
         settings.load_profile("soak")
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS

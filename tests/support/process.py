@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support import fork_server
+
 MARK = "EDGEPROXY_TEST_FAMILY"
 """A variable of the environment by which the descendants of one process are known, orphans among them."""
 
@@ -22,6 +24,9 @@ LEASH = f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {signal.SIGTERM:d})
 class Process:
     """A child in a session of its own, which ends with the test run even where that is killed."""
 
+    forks = False
+    """Whether it may be a copy of a fork server: so it is where tests run, not where something is measured."""
+
     def __init__(
         self,
         command: Sequence[str | Path],
@@ -30,20 +35,29 @@ class Process:
         family: str | None = None,
         environ: Mapping[str, str] | None = None,
         keep: Sequence[int] = (),
+        fork: bool | None = None,
     ) -> None:
+        """Start it: by exec, or where it is a command of edgeproxy, and `fork` does not forbid it, as a copy."""
         self.family_name = family or uuid.uuid4().hex
         self.log = log
-        with log.open("ab") as output:
-            self._child = subprocess.Popen(
-                [sys.executable, "-ISc", LEASH, *map(str, command)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environ or {}), MARK: self.family_name},
-                cwd=ROOT,
-                pass_fds=keep,
-                start_new_session=True,
-            )
+        words = [str(each) for each in command]
+        told = {**os.environ, **(environ or {}), MARK: self.family_name}
+        fork = self.forks if fork is None else fork
+        self._child: subprocess.Popen[bytes] | fork_server.Copy
+        with log.open("ab") as output, open(os.devnull, "rb") as nothing:
+            if fork and not keep and fork_server.may_fork(words, told):
+                self._child = fork_server.fork(words, told, [nothing.fileno(), output.fileno(), output.fileno()])
+            else:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-ISc", LEASH, *words],
+                    stdin=nothing,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=told,
+                    cwd=ROOT,
+                    pass_fds=keep,
+                    start_new_session=True,
+                )
         self.pid = self._child.pid
 
     @property

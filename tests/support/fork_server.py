@@ -1,0 +1,210 @@
+"""Commands of edgeproxy that begin as copies of a process which has imported the product already.
+
+Importing is most of what a start costs, up to a second of CPU, and tests start hundreds. So a test run has a server,
+`python -m tests.support.fork_server`, made when it is first of use: it imports what the commands do, and nothing runs
+in it, no thread and no event loop. Whatever it is asked for it forks, as its own sibling (CLONE_PARENT): who asked is
+the parent, and so waits for the copy, is told how it ended, and takes it along, as if it had started it by exec.
+
+What a copy is told when it starts, its arguments, its environment, its outputs, is what it would be told by exec, also
+in /proc. It starts by exec all the same where something is said that only a new process hears: see `may_fork`.
+"""
+
+import atexit
+import ctypes
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+MODULES = (
+    "aiosqlite",
+    "asyncpg",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "sqlalchemy.dialects.sqlite.aiosqlite",
+    "edgeproxy.beacon.main",
+    "edgeproxy.billing.sandbox.server",
+    "edgeproxy.cli",
+    "edgeproxy.collector.main",
+    "edgeproxy.collector.pages",
+    "edgeproxy.supervisor.main",
+)
+"""What a server imports: the commands that serve, and what they import only once they are configured."""
+COMMAND = (sys.executable, "-m", "edgeproxy")
+"""What it stands for; arguments follow."""
+EARLY = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "FAKETIME", "LANG", "LC_", "TZ", "OPENSSL_", "EDGEPROXY_TEST_CLOCK")
+"""How variables begin which are read, by Python or by libraries, before a command runs."""
+ROOM = 16 << 10
+"""Bytes that arguments may have, and an environment beyond that of the server."""
+CLONE, CLONE_PARENT, PR_SET_PDEATHSIG = 56, 0x8000, 1  # of x86-64: syscalls(2), clone(2), prctl(2)
+
+
+class Copy:
+    """A process that was forked: what tests want of a Popen."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, minus the number of the signal that killed it; None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """`poll` once it has ended; raises TimeoutExpired."""
+        if self.returncode is None:
+            handle = os.pidfd_open(self.pid)
+            try:
+                ended, _, _ = select.select([handle], [], [], timeout)
+            finally:
+                os.close(handle)
+            if not ended:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing happens where it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+class ForkServer:
+    """The server of this process, from its first copy on."""
+
+    def __init__(self) -> None:
+        self._environ = dict(os.environ)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno()), "-" * ROOM],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**self._environ, "PADDING": "-" * ROOM},
+                cwd=ROOT,
+                pass_fds=[theirs.fileno()],
+            )
+        self._requests = ours
+        self._turn = threading.Lock()
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._requests.close()
+        self._process.wait(10.0)
+
+    def heard(self, environ: Mapping[str, str]) -> bool:
+        """Whether what processes are told when they begin is what the server was told."""
+        changed = {name for name, _ in environ.items() ^ self._environ.items()}
+        return not any(name.startswith(EARLY) for name in changed)
+
+    def fork(self, command: Sequence[str], environ: Mapping[str, str], files: Sequence[int]) -> Copy:
+        """Start a copy that runs this command, with these as its input and outputs."""
+        asked = json.dumps([[*command], {**environ}]).encode()
+        with self._turn:
+            socket.send_fds(self._requests, [asked], files)
+            pid = int(self._requests.recv(20) or b"0")
+        assert pid > 0, "the fork server has ended"
+        return Copy(pid)
+
+
+_servers: dict[int, ForkServer] = {}
+"""By the pid of the process whose it is: what is forked of a test run has none yet."""
+
+
+def may_fork(command: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether this command is the product's, and would be no other for having been started by exec."""
+    if tuple(command[:3]) != COMMAND or sys.platform != "linux" or os.uname().machine != "x86_64":
+        return False
+    if os.getpid() not in _servers:
+        if threading.current_thread() is not threading.main_thread():
+            return False  # PR_SET_PDEATHSIG means the thread that started the server, which may end any time.
+        _servers[os.getpid()] = ForkServer()
+    return _servers[os.getpid()].heard(environ)
+
+
+def fork(command: Sequence[str], environ: Mapping[str, str], files: Sequence[int]) -> Copy:
+    """Start this command, which may_fork; `files` are its standard input, output and error."""
+    return _servers[os.getpid()].fork(command, environ, files)
+
+
+# ---- the server
+
+
+def serve(requests: socket.socket) -> list[str] | None:
+    """Fork whatever is asked for. Returns the command in each copy, and None at the end of the test run."""
+    while True:
+        asked, files, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+        if not asked:
+            return None
+        pid = sibling()
+        if pid == 0:
+            command, environ = json.loads(asked)
+            become(command, environ, files)
+            return [str(each) for each in command]
+        for each in files:
+            os.close(each)
+        requests.send(str(pid).encode())
+
+
+def sibling() -> int:
+    """fork(2), but the child's parent is that of this process."""
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid = int(ctypes.PyDLL(None).syscall(CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0))
+    python.PyOS_AfterFork_Child() if pid == 0 else python.PyOS_AfterFork_Parent()
+    return pid
+
+
+def become(command: Sequence[str], environ: Mapping[str, str], files: Sequence[int]) -> None:
+    """Be in a session of one's own, with these files and this environment and nothing else of the server."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    for number, each in enumerate(files):
+        os.dup2(each, number)
+    os.closerange(len(files), os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(environ)
+    # proc(5): the 48th to 51st are where arguments and environment begin and end.
+    places = [int(each) for each in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]]
+    tell(places[0], places[1], command)
+    tell(places[2], places[3], [f"{name}={value}" for name, value in environ.items()])
+
+
+def tell(start: int, end: int, texts: Sequence[str]) -> None:
+    """Write these where /proc reads them, as much as there is room for."""
+    content = b"".join(os.fsencode(each) + b"\0" for each in texts)[: end - start - 1]
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, content, len(content))
+
+
+def main() -> None:
+    """Import, fork, and in each copy be the command."""
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        for module in MODULES:
+            importlib.import_module(module)
+        assert len(os.listdir("/proc/self/task")) == 1, "an import has started a thread, which no copy would have"
+        gc.collect()
+        gc.freeze()  # Looking through what was imported would make a copy's own of every page.
+        command = serve(requests)
+        if command is None:
+            return
+        requests.detach()
+    sys.orig_argv, sys.argv = command, command[2:]
+    runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -121,55 +121,6 @@ def test_labels_come_from_the_configuration_and_never_from_requests(edge: Edge) 
     assert "0123" not in text
 
 
-def test_usage_is_the_same_however_often_it_is_read(edge: Edge) -> None:
-    assert edge.usage() == {}
-    edge.ask("/all/", key=key_of(UNLIMITED))
-    assert edge.usage() == edge.usage() == {UNLIMITED: 1}
-
-
-def test_limits_tell_how_a_customer_stands(edge: Edge) -> None:
-    for _ in range(4):
-        edge.ask("/all/", key=key_of("acme"))
-    policy = edge.limit("acme")
-    assert (policy["scope"], policy["limit"], policy["window_s"], policy["mode"]) == ("customer", 30, 60, "enforce")
-    assert (policy["used"], policy["remaining"]) == (4, 26)
-    assert 0 < policy["reset_s"] <= 65
-    assert edge.limits(UNLIMITED) == []
-    assert ask(edge.admin, "/limits/nobody").status == 404
-
-
-def test_status_tells_of_the_edge_and_its_workers(edge: Edge) -> None:
-    status = edge.status()
-    assert status["region"] == "eu-test"
-    assert status["version"]
-    assert len(status["config"]["sha256"]) == 64
-    assert status["config"]["error"] is None
-    assert {worker["pid"] for worker in status["workers"]} < edge.supervisor.family()
-    assert len(status["workers"]) == 2
-    assert "hub" in status
-    assert status["usage"]["unshipped"] == 0
-
-
-def test_probes_answer(edge: Edge) -> None:
-    assert ask(edge.admin, "/healthz").status == 200
-    assert ask(edge.admin, "/readyz").status == 200
-    assert ask(edge.admin, "/nothing").status == 404
-    assert ask(edge.admin, "/usage", method="DELETE").status == 405
-
-
-def test_readyz_is_503_while_the_edge_drains(edge: Edge) -> None:
-    with Wire(edge.port) as wire:
-        wire.send(b"GET /open/?wait=1500 HTTP/1.1\r\nHost: a\r\n\r\n")
-        until(lambda: total(edge.metrics(), "edge_connections", side="upstream") == 1, "the request is under way")
-        edge.supervisor.terminate()
-        until(lambda: ask(edge.admin, "/readyz").status == 503, "it says that it drains")
-        assert ask(edge.admin, "/healthz").status == 200
-        answer = wire.hear()
-        assert answer.status == 200
-        assert answer["connection"] == "close"
-    assert edge.supervisor.wait(10) == 0
-
-
 def test_an_address_with_tokens_answers_their_holders_by_its_names_and_the_socket_who_owns_the_state(
     start_edge: StartEdge,
 ) -> None:

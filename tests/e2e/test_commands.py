@@ -112,17 +112,6 @@ def test_an_edge_that_cannot_be_configured_exits_with_2_and_starts_nothing(tmp_p
     assert edgeproxy("edge", "-c", str(tmp_path / "none.yaml")).returncode == 2
 
 
-def test_an_address_that_is_taken_is_said_and_nothing_is_started(
-    edge: Edge, tmp_path: Path, upstream: Upstream
-) -> None:
-    taken = tmp_path / "edge.yaml"
-    settings = {**edge.settings, "listen": f"{HOST}:{upstream.port}", "state": str(tmp_path / "state")}
-    taken.write_text(yaml.safe_dump(settings))
-    done = edgeproxy("edge", "-c", str(taken))
-    assert done.returncode == 2
-    assert str(upstream.port) in done.stderr
-
-
 @pytest.mark.parametrize(
     ("command", "hostile"),
     [
@@ -142,10 +131,3 @@ def test_files_of_the_directory_in_which_it_is_started_are_no_modules(
     with closing(edge.start()):
         assert edge.ask().status == 401
         assert "was imported" not in edge.output
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("edge*.yaml")), ids=lambda path: path.name)
-def test_the_configurations_that_are_shipped_pass_with_an_empty_environment(path: Path) -> None:
-    command = [sys.executable, "-m", "edgeproxy", "check", "-c", str(path)]
-    done = subprocess.run(command, check=False, cwd=ROOT, env={}, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr

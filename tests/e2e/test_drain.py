@@ -87,6 +87,7 @@ def test_a_drain_under_load_loses_no_request(start_edge: StartEdge, upstream: Up
         until(lambda: upstream.seen()["paths"].get("/slow"), "the slow one is under way")
         edge.supervisor.terminate()
         until(lambda: ask(edge.admin, "/readyz").status == 503, "it says that it is not ready")
+        assert ask(edge.admin, "/healthz").status == 200
         answer = slow.hear()
         assert (answer.status, answer["connection"]) == (200, "close")
         assert edge.supervisor.wait(10) == 0

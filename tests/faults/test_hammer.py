@@ -2,7 +2,6 @@
 
 import time
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tests.support.customers import people
 from tests.support.edge import Edge, StartEdge
 from tests.support.load import Account, Load, Plan, request
 from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 LIMITS = {"small": 60, "middle": 600, "large": 10_000}
 PROCESSES = 4
@@ -59,27 +57,3 @@ def test_customers_first_seen_by_several_workers_at_once_have_one_count_each(sta
                 wire.send(asked)
             passed = sum(wire.recv(4096).startswith(b"HTTP/1.1 200") for wire in wires)
             assert limit <= passed <= limit + 2 * (workers - 1), name
-
-
-@pytest.mark.parametrize(("count", "window"), [(50, 2.0), pytest.param(200, 15.0, marks=pytest.mark.soak)])
-def test_a_window_holds_wherever_it_is_laid_and_is_filled_again(
-    count: int, window: float, start_edge: StartEdge, upstream: Upstream, tmp_path: Path
-) -> None:
-    workers = 2
-    delay = 0.3
-    """Seconds between a decision and the upstream's note of it that are allowed for."""
-    edge = start_edge(**people(acme=[f"{count}/{window:g}s"]), workers=workers)
-    plan = Plan(edge.port, ["acme"], connections=4)
-    loads = [Load(tmp_path / "load", f"{number}", plan) for number in range(2)]
-    until(lambda: len(upstream.arrivals("acme")) > 2.5 * count, "three windows are filled", seconds=5 * window + 20)
-    for load in loads:
-        load.finish()
-    arrivals = sorted(upstream.arrivals("acme"))
-    most = max(sum(start <= moment < start + window - delay for moment in arrivals) for start in arrivals)
-    assert most <= count + 2 * (workers - 1)
-    # Never refused while the last W + w hold less than L: as asked flat out, each such span holds at least L.
-    span = window + window / 28 + delay
-    for start in arrivals:
-        if start + span < arrivals[-1]:
-            assert sum(start <= moment < start + span for moment in arrivals) >= count
-    assert max(later - earlier for earlier, later in pairwise(arrivals)) <= span

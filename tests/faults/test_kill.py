@@ -1,12 +1,9 @@
 """kill -9 of every part under load: what was counted stays counted, limits hold, and clients hardly notice."""
 
-import random
 import time
 from pathlib import Path
 
-import pytest
-
-from tests.support.customers import UNLIMITED, people
+from tests.support.customers import people
 from tests.support.edge import StartEdge
 from tests.support.storm import Storm
 from tests.support.upstream import Upstream
@@ -14,18 +11,6 @@ from tests.support.upstream import Upstream
 LIMIT = 600
 WINDOW = 55.0
 """Seconds in which a test of one window of a minute has to be over."""
-
-
-def test_without_kills_all_three_counts_are_equal(start_edge: StartEdge, upstream: Upstream, tmp_path: Path) -> None:
-    edge = start_edge(**people(acme="pro"))
-    with Storm(edge, upstream, tmp_path, steady="acme") as storm:
-        storm.go_on(2000)
-        storm.over()
-    storm.assert_counted()
-    storm.assert_held(LIMIT, 2)
-    storm.assert_served_throughout()
-    assert storm.lost(UNLIMITED) == storm.lost("acme") == 0
-    assert not upstream.seen()["twice"]
 
 
 def test_workers_killed_one_after_the_other_lose_no_count(
@@ -94,24 +79,3 @@ def test_an_edge_killed_whole_goes_on_from_its_state_directory(
     storm.assert_counted()
     storm.assert_held(LIMIT, 3)
     assert time.monotonic() - begun < WINDOW
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-def test_kills_of_anything_at_any_time(start_edge: StartEdge, upstream: Upstream, tmp_path: Path, seed: int) -> None:
-    draw = random.Random(seed)
-    edge = start_edge(**people(acme="pro"))
-    with Storm(edge, upstream, tmp_path) as storm:
-        for _ in range(40):
-            if draw.random() < 0.3:
-                orphans = storm.kill_supervisor()
-                storm.go_on(draw.randrange(300))
-                edge.start()
-                if draw.random() < 0.5:
-                    storm.orphans_leave(orphans)
-            else:
-                storm.kill_workers(draw.choice(edge.worker_pids()))
-            storm.go_on(draw.randrange(300))
-        storm.over()
-    storm.assert_counted()
-    storm.assert_served_throughout()

@@ -61,8 +61,6 @@ class Api(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answering)
         self.answered = 0
         self.counting = threading.Lock()
-        self.gate = threading.Event()
-        """Until it is set, what is asked under /v1/slow has no answer."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A worker that was killed is no news here; anything else is."""
@@ -75,8 +73,6 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         assert isinstance(self.server, Api)
-        if self.path == "/v1/slow":
-            self.server.gate.wait(timeout=20)
         with self.server.counting:
             self.server.answered += 1
         self.send_response(200)

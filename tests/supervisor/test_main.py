@@ -25,18 +25,6 @@ def request(edge: Edge, times: int) -> None:
         until(lambda: edge.request() == 200, "a request is answered")
 
 
-def test_an_edge_serves_counts_and_stops_with_exit_code_0(here: Host) -> None:
-    edge = here.start()
-    edge.wait_ready()
-    request(edge, 5)
-    assert edge.counted() == here.api.answered == 5
-    workers = edge.workers()
-    assert len(workers) == 2
-    assert edge.end() == 0
-    assert [line["event"] for line in edge.logged("edge stopped")]
-    assert not here.orphans()
-
-
 def test_orphans_stay_while_a_new_supervisor_cannot_serve(here: Host) -> None:
     first = here.start()
     first.wait_ready()
@@ -58,31 +46,6 @@ def test_an_older_supervisor_takes_over_from_a_newer_one_that_died(here: Host) -
     until(lambda: not here.orphans(), "the orphan has left, for the first serves again")
     request(first, 5)
     assert first.end() == 0
-
-
-def test_two_supervisors_share_the_address_of_the_admin_listener(here: Host) -> None:
-    first = here.start(workers=1)
-    first.wait_ready()
-    second = here.start(workers=1)
-    until(lambda: second.logged("edge serving"), "the second serves too")
-    assert first.end() == 0
-    second.wait_ready()
-    assert len(second.workers()) == 1
-    assert second.end() == 0
-
-
-def test_an_edge_that_drains_is_not_ready_and_finishes_what_it_has_begun(here: Host) -> None:
-    edge = here.start()
-    edge.wait_ready()
-    with socket.create_connection(("127.0.0.1", here.port), timeout=10) as begun:
-        begun.sendall(b"GET /v1/slow HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-of-acme\r\n\r\n")
-        until(lambda: b'edge_connections{side="upstream"} 1' in edge.get("/metrics")[1], "it is forwarded")
-        edge.process.send_signal(signal.SIGTERM)
-        until(lambda: edge.get("/readyz") == (503, b'{"ready":false,"reason":"draining"}'), "it is draining")
-        here.api.gate.set()
-        answer = begun.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert edge.process.wait(timeout=20) == 0
 
 
 def test_sighup_reloads_and_says_what_came_of_it(here: Host) -> None:
@@ -140,15 +103,6 @@ def test_a_port_in_use_is_named_and_nothing_is_started(here: Host) -> None:
         assert edge.process.wait(timeout=20) == 2
     assert edge.said() == f"edgeproxy: cannot listen on 127.0.0.1:{taken}: Address already in use\n"
     assert not here.state.exists()
-
-
-def test_an_unusable_state_directory_is_named_and_nothing_is_started(here: Host) -> None:
-    not_a_directory = here.directory / "file"
-    not_a_directory.write_text("")
-    edge = here.start(state=not_a_directory)
-    assert edge.process.wait(timeout=20) == 2
-    assert edge.said().startswith(f"edgeproxy: the state directory {not_a_directory} cannot be used: ")
-    assert edge.said().count("\n") == 1
 
 
 def test_where_no_worker_can_start_the_edge_says_why_and_ends(here: Host) -> None:

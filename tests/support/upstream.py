@@ -13,7 +13,6 @@ Paths under /-/ are the tests' own questions, asked directly and not counted.
 import asyncio
 import hashlib
 import sys
-import time
 from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
@@ -44,8 +43,6 @@ class Log:
         self.received: Counter[str] = Counter()
         self.billable: Counter[str] = Counter()
         """Answers below 500; counted before they are written, so never fewer than anybody received."""
-        self.arrivals: dict[str, list[float]] = {}
-        """Monotonic seconds of each request."""
         self.paths: Counter[str] = Counter()
         self.odd: list[str] = []
         """Requests that the edge must never forward, and why."""
@@ -114,15 +111,10 @@ class Connection(asyncio.Protocol):
         path = urlsplit(self._target).path.decode("latin-1")
         query = dict(parse_qsl(urlsplit(self._target).query.decode("latin-1")))
         if path.startswith(OWN):
-            self._answer(200, orjson.dumps(self._told(path, query)))
+            self._answer(200, orjson.dumps(self._log.shown()))
         else:
             self._serve(path, query)
         self._clear()
-
-    def _told(self, path: str, query: dict[str, str]) -> object:
-        if path == "/-/arrivals":
-            return self._log.arrivals.get(query["customer"], [])
-        return self._log.shown()
 
     def _serve(self, path: str, query: dict[str, str]) -> None:
         log = self._log
@@ -136,7 +128,6 @@ class Connection(asyncio.Protocol):
         customer = fields.get(b"x-customer-id", b"-").decode("latin-1")
         log.received[customer] += 1
         log.paths[path] += 1
-        log.arrivals.setdefault(customer, []).append(time.monotonic())
         log.requests[fields.get(b"x-request-id", b"").decode("latin-1")] += 1
         status = int(query.get("status", 200))
         body = self._echo() if "echo" in query else content(int(query.get("size", 2)))
@@ -213,11 +204,6 @@ class Upstream(Process):
     def seen(self) -> dict[str, Any]:
         """`received` and `billable` by customer, `paths`, `odd` requests, request ids seen `twice`."""
         told: dict[str, Any] = ask(self.port, "/-/seen").json()
-        return told
-
-    def arrivals(self, customer: str) -> list[float]:
-        """When each request of this customer came, in seconds of the monotonic clock."""
-        told: list[float] = ask(self.port, f"/-/arrivals?customer={customer}").json()
         return told
 
 

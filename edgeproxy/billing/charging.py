@@ -142,9 +142,12 @@ async def follow(connection: AsyncConnection, billing: Billing) -> None:
         await resume(connection, CONFIGURATION, "the configuration says so")
 
 
+WAIVED = sa.select(waivers.c.since, waivers.c.until).order_by(waivers.c.since)
+
+
 async def waived(connection: AsyncConnection) -> list[Span]:
     """Return the times in which nothing was charged; one that lasts has no end that matters."""
-    found = await connection.execute(sa.select(waivers.c.since, waivers.c.until).order_by(waivers.c.since))
+    found = await connection.execute(WAIVED)
     return [Span(since, LASTING if until is None else until) for since, until in found]
 
 

@@ -46,6 +46,9 @@ ROUND_SECONDS = 2.0
 DOUBTS_MAX = 100
 """Rows in doubt that are looked at in a round."""
 
+STANDING = sa.select(billing_exporter)
+BEAT = sa.update(billing_exporter).values(heartbeat=sa.bindparam("now"))
+
 
 class Away(Exception):
     """Stripe did not say what it was asked for."""
@@ -101,7 +104,7 @@ class Exporter:
         now = self._clock()
         async with self._database.writing() as connection:
             await self._recover(connection)
-            row = (await connection.execute(sa.select(billing_exporter))).one()
+            row = (await connection.execute(STANDING)).one()
             values: dict[str, object] = {"stopped": None}
             if row.heartbeat and now - row.heartbeat / 1000 > LOST_SECONDS:
                 # Nobody knows what was sent since: each row is looked up at Stripe before it is sent.
@@ -117,7 +120,7 @@ class Exporter:
     async def _look(self) -> str | None:
         """Read what people have said meanwhile; return why nothing is to be sent."""
         async with self._database.reading() as connection:
-            row = (await connection.execute(sa.select(billing_exporter))).one()
+            row = (await connection.execute(STANDING)).one()
         self._recheck = Span(row.recheck_from, row.recheck_until) if row.recheck_until else None
         stopped: str | None = row.stopped
         return stopped
@@ -129,7 +132,7 @@ class Exporter:
             return 0
         if now - self._beat_at >= HEARTBEAT_SECONDS:
             async with self._database.writing() as connection:
-                await connection.execute(sa.update(billing_exporter).values(heartbeat=int(now * 1000)))
+                await connection.execute(BEAT, {"now": int(now * 1000)})
             self._beat_at = now
         if abs(self._stripe.skew) > SKEW_SECONDS_MAX:
             await self._stop(f"this machine's clock is {abs(self._stripe.skew):.0f} s away from Stripe's")

@@ -125,14 +125,8 @@ async def take(connection: AsyncConnection, now: int, most: int = ROUND_ROWS_MAX
 
     A customer of whom a row rests is passed over, as what comes after it must wait.
     """
-    tried = (columns.state == State.READY) | (columns.first_sent > now - TRIED_SECONDS * 1000)
-    waiting = columns.state.in_([State.READY, State.UNKNOWN]) & tried
-    resting = sa.select(columns.customer).where(waiting, columns.due > now, columns.attempts > 0)
-    # Many are looked at and few are sent, so only what is chosen is read as a whole.
-    wanted = sa.select(*(columns[name] for name in _Place._fields))
-    wanted = wanted.where(waiting, columns.due <= now, columns.customer.not_in(resting))
-    first = wanted.order_by(columns.due).limit(ROUND_ROWS_MAX * CHAIN_ROWS_MAX).with_for_update()
-    places = sorted(_Place._make(row) for row in await connection.execute(first))
+    times = {"now": now, "oldest": now - TRIED_SECONDS * 1000}
+    places = sorted(_Place._make(row) for row in await connection.execute(PLACES, times))
     chains = [_first_revisions(some)[:CHAIN_ROWS_MAX] for _, some in groupby(places, lambda place: place.customer)]
     # The first row of each customer before the second of any: those of one wait for each other.
     deep = sorted((place, number) for number, chain in enumerate(chains) for place in range(len(chain)))
@@ -164,6 +158,23 @@ class _Place(NamedTuple):
     revision: int
     meter: str
     identifier: str
+
+
+def _places() -> sa.Select[Any]:
+    """The statement that says where rows are that are to be sent at `now`, unless they were sent first by `oldest`.
+
+    Many are looked at and few are sent, so only what is chosen is read as a whole.
+    """
+    now: sa.BindParameter[int] = sa.bindparam("now")
+    tried = (columns.state == State.READY) | (columns.first_sent > sa.bindparam("oldest"))
+    waiting = columns.state.in_([State.READY, State.UNKNOWN]) & tried
+    resting = sa.select(columns.customer).where(waiting, columns.due > now, columns.attempts > 0)
+    wanted = sa.select(*(columns[name] for name in _Place._fields))
+    wanted = wanted.where(waiting, columns.due <= now, columns.customer.not_in(resting))
+    return wanted.order_by(columns.due).limit(ROUND_ROWS_MAX * CHAIN_ROWS_MAX).with_for_update()
+
+
+PLACES = _places()
 
 
 def _first_revisions(places: Iterable[_Place]) -> list[_Place]:
@@ -250,19 +261,30 @@ async def fixed(
     """Return what the outbox has of each customer, meter and slice that ends within a time or with it, whatever its
     state: 0 where all of it was replaced by another revision.
     """
+    statement = FIXED if customer is None else FIXED.where(columns.customer == customer)
+    found = await connection.execute(statement, span._asdict())
+    return {(name, meter, at): int(total) for name, meter, at, total in found}
+
+
+def _fixed() -> sa.Select[Any]:
+    """The statement that adds up what the outbox has of slices that end after `start` and by `end`."""
     place = (columns.customer, columns.meter, columns.slice)
     value = sa.case((columns.state == State.VOID, 0), else_=columns.value)
-    chosen = (columns.until > span.start, columns.until <= span.end)
-    statement = sa.select(*place, sa.func.sum(value)).where(*chosen).group_by(*place)
-    if customer is not None:
-        statement = statement.where(columns.customer == customer)
-    return {(name, meter, at): int(total) for name, meter, at, total in await connection.execute(statement)}
+    chosen = (columns.until > sa.bindparam("start"), columns.until <= sa.bindparam("end"))
+    return sa.select(*place, sa.func.sum(value)).where(*chosen).group_by(*place)
+
+
+FIXED = _fixed()
+
+
+AHEAD = sa.select(sa.func.max(columns.until)).where(
+    columns.slice >= sa.bindparam("start"), columns.slice < sa.bindparam("end")
+)
 
 
 async def ahead(connection: AsyncConnection, span: Span) -> int:
     """Return the latest end of slices that begin within a time; 0 where there are none."""
-    latest = sa.select(sa.func.max(columns.until)).where(columns.slice >= span.start, columns.slice < span.end)
-    return (await connection.execute(latest)).scalar_one() or 0
+    return (await connection.execute(AHEAD, span._asdict())).scalar_one() or 0
 
 
 async def is_waiting(connection: AsyncConnection) -> bool:

@@ -32,6 +32,10 @@ Pair = tuple[str, str]
 Targets = Mapping[Pair, Sequence[Told]]
 """Whose usage of what goes to Stripe, and the segments of it, in the order of time."""
 
+LENGTH = sa.select(billing_exporter.c.length)
+REACHED = sa.select(sa.func.max(billing_slices.c.until))
+WATERMARKS = sa.select(edges.c.until).where(SERVING)
+
 
 class Slicing(NamedTuple):
     """What is known beforehand of the account that is billed."""
@@ -54,7 +58,7 @@ class Difference(NamedTuple):
 
 async def watermarks(connection: AsyncConnection) -> list[int | None]:
     """Return how far each edge that is not retired has told."""
-    return list((await connection.execute(sa.select(edges.c.until).where(SERVING))).scalars())
+    return list((await connection.execute(WATERMARKS)).scalars())
 
 
 async def used(connection: AsyncConnection, span: Span, customer: str | None = None) -> dict[Pair, int]:
@@ -66,13 +70,13 @@ async def used(connection: AsyncConnection, span: Span, customer: str | None = N
 
 async def reached(connection: AsyncConnection) -> int | None:
     """Return the end of the latest slice that is fixed."""
-    until: int | None = (await connection.execute(sa.select(sa.func.max(billing_slices.c.until)))).scalar_one()
+    until: int | None = (await connection.execute(REACHED)).scalar_one()
     return until
 
 
 async def is_due(connection: AsyncConnection, since: int, now: float) -> bool:
     """Whether the slice that begins at `since` may be complete by the Unix second `now`."""
-    length = (await connection.execute(sa.select(billing_exporter.c.length))).scalar_one()
+    length = (await connection.execute(LENGTH)).scalar_one()
     return slices.is_complete(slices.following(since, length), now, await watermarks(connection))
 
 
@@ -84,7 +88,7 @@ async def fix(of: Slicing, targets: Targets, since: int, now: float) -> int:
     count = 0
     while count < CAUGHT_UP_MAX:
         async with of.database.writing() as connection:
-            row = (await connection.execute(sa.select(billing_exporter.c.length))).scalar_one()
+            row = (await connection.execute(LENGTH)).scalar_one()
             last = await reached(connection)
             span = slices.following(since if last is None else last, row)
             ahead = await outbox_rows.ahead(connection, span)

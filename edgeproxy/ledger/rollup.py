@@ -58,10 +58,12 @@ class Rolled(NamedTuple):
         return kept, {hour: values for hour, values in by_hour.items() if hour >= self.hours_from}, by_day
 
 
+ROLLED = sa.select(*(rollup.c[name] for name in Rolled._fields))
+
+
 async def read(connection: AsyncConnection) -> Rolled:
     """What is rolled up, as this transaction sees it."""
-    row = (await connection.execute(sa.select(*(rollup.c[name] for name in Rolled._fields)))).one()
-    return Rolled(*row)
+    return Rolled(*(await connection.execute(ROLLED)).one())
 
 
 async def held(database: Database, connection: AsyncConnection, *, alone: bool = False) -> Rolled:

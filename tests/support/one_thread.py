@@ -4,52 +4,83 @@ Each statement is done where it is asked for, so that nothing of what happens de
 threads. What a killed machine would leave is for tests of the database.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-from aiosqlite import core
+import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_
 
+from edgeproxy.database import database
 from edgeproxy.database.database import Database
 
-Asked = tuple[Any, Callable[[], Any]]
+
+class Done:
+    """What has come when it is awaited."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
 
 
-class AtOnce:
-    """What the driver takes for the queue of a thread."""
-
-    def put_nowait(self, asked: Asked) -> None:
-        """Do what is asked, and have it done when this returns."""
-        future, function = asked
-        if future is None:  # Of a connection that is gone: nobody waits for its end.
-            function()
-            return
-        try:
-            result = function()
-        except Exception as failure:
-            future.set_exception(failure)
-        else:
-            future.set_result(result)
-
-    def get(self) -> Asked:
-        """End the thread, as it begins."""
-        return None, lambda: core._STOP_RUNNING_SENTINEL
+DONE = Done()
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Meanwhile connections to SQLite have no threads."""
-    with mock.patch.object(core, "SimpleQueue", AtOnce):
-        yield
+class Cursor(sqlite3.Cursor):
+    """All of an answer is there, until it is read."""
+
+    async def _async_soft_close(self) -> None:
+        pass
+
+
+class Connection(sqlite3.Connection):
+    """Answers as one whose answers are awaited."""
+
+    def cursor(self, *_: Any) -> Cursor:
+        return super().cursor(Cursor)
+
+
+class AtOnce(SQLiteDialect_pysqlite):
+    """The driver of the standard library, for who awaits its answers: they are there when they are asked for."""
+
+    driver = "at_once"
+    is_async = True
+    supports_statement_cache = True
+
+    @classmethod
+    def get_pool_class(cls, url: sa.URL) -> type[sa.Pool]:
+        """As that of the driver with threads."""
+        return sa.AsyncAdaptedQueuePool
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """SQLAlchemy insists that something is awaited."""
+        await_(DONE)
+        cursor.execute(statement, parameters)
+
+    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """The same for many."""
+        await_(DONE)
+        cursor.executemany(statement, parameters)
+
+
+registry.register(f"sqlite.{AtOnce.driver}", __name__, AtOnce.__name__)
 
 
 def in_memory(url: str) -> Database:
     """A database of SQLite that has its tables, and leaves its file to the operating system. It can be closed, its file
     replaced, and used again: what is known of statements stays.
     """
-    database = Database(url)
-    for engine in (database._writer, database._reader):
-        event.listen(engine.sync_engine, "connect", lambda raw, _: raw.cursor().execute("PRAGMA synchronous=OFF"))
-    return database
+
+    def engine(given: sa.URL, *, connect_args: dict[str, Any], **options: Any) -> AsyncEngine:
+        options["connect_args"] = connect_args | {"factory": Connection}
+        return create_async_engine(given.set(drivername=f"sqlite+{AtOnce.driver}"), **options)
+
+    with mock.patch.object(database, "create_async_engine", engine):
+        made = Database(url)
+    for one in (made._writer, made._reader):
+        event.listen(one.sync_engine, "connect", lambda raw, _: raw.cursor().execute("PRAGMA synchronous=OFF"))
+    return made

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 import subprocess
 import sys
 import time
@@ -155,6 +156,47 @@ def test_who_may_not(collector: Collector) -> None:
         refund = {"purchase": "cs_1", "why": "asked"}
         assert collector.send("POST", "/billing/refunds", refund, token=token).status == 403
     assert payer.get("accounting/2026-01-01").status == 403
+    assert payer.balance() == (100, 0, 100)
+
+
+FOR_ANYBODY = {"/billing/plans", "/billing/status", "/billing/webhooks/stripe"}
+BODIES: dict[str, Any] = {
+    "/billing/subscription": {"plan": "standard"},
+    "/billing/subscription/preview": {"plan": "standard"},
+    "/billing/checkout": {"millicredits": 5_000_000, "success_url": "https://shop.example/back"},
+    "/billing/portal": {"return_url": "https://shop.example/back"},
+}
+"""What is sent where a customer may send something: who it is about is asked after that."""
+
+
+def test_no_endpoint_of_billing_answers_for_another_customer_or_for_nobody(collector: Collector) -> None:
+    payer, other = Payer(collector), Payer(collector)
+    payer.adjust(100)
+    described = made(collector.get("/v1/openapi.json"), 200)["paths"]
+    asked = [
+        (method.upper(), path)
+        for path, methods in described.items()
+        for method in methods
+        if path.startswith("/billing/") and path not in FOR_ANYBODY
+    ]
+    assert len(asked) > 30
+    for method, path in asked:
+        filled = re.sub(r"{\w+}", "00000000-0000-7000-8000-000000000000", path)
+        is_of_somebody = "{invoice}" in path or "{purchase}" in path
+        about = "" if is_of_somebody else f"?customer={payer.name}"
+        about += "&tier=standard" if path.endswith("/upgrade") else ""
+        body = orjson.dumps(BODIES[path]) if method in ("POST", "PUT") and path in BODIES else b""
+        for token, status in ((other.token, 403), (None, 401)):
+            number = next(NUMBERS)
+            answer = ask(
+                collector.port,
+                filled + about,
+                method=method,
+                fields={} if token is None else {"Authorization": f"Bearer {token}"},
+                body=body,
+                source=f"127.{collector.port % 200 + 1}.{number // 250}.{number % 250 + 1}",
+            )
+            assert answer.status == status, (method, path, answer)
     assert payer.balance() == (100, 0, 100)
 
 

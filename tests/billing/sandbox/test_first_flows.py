@@ -57,6 +57,29 @@ def test_a_draft_gets_items_is_finalized_and_paid(stripe_api: Api) -> None:
     stripe_api.run(flow)
 
 
+def test_lines_that_are_added_together_are_items_with_their_metadata(stripe_api: Api) -> None:
+    """By which the product knows, after a kill, that they are there."""
+
+    async def flow(client: stripe.StripeClient) -> None:
+        id = await draft(client, await payer(client), 100)
+        lines = [
+            {"amount": cents, "description": "usage", "metadata": {"line": str(cents)}} for cents in (9900, -35, 0)
+        ]
+        made = await client.v1.invoices.add_lines_async(id, {"lines": lines})
+        assert (made.subtotal, made.total) == (9965, 9965)
+        for listed in (
+            (await client.v1.invoice_items.list_async({"invoice": id})).data,
+            (await client.v1.invoices.line_items.list_async(id)).data,
+        ):
+            said = {one.amount: one.metadata.to_dict().get("line") for one in listed if one.metadata is not None}
+            assert said == {9900: "9900", -35: "-35", 0: "0", 100: None}
+        await client.v1.invoices.finalize_invoice_async(id, {"auto_advance": False})
+        with pytest.raises(stripe.InvalidRequestError):
+            await client.v1.invoices.add_lines_async(id, {"lines": lines[:1]})
+
+    stripe_api.run(flow)
+
+
 def test_a_card_that_declines_leaves_the_invoice_open_and_the_failure_on_record(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         id = await draft(client, await payer(client, "pm_card_chargeCustomerFail"), 500)
@@ -161,8 +184,11 @@ def test_what_was_answered_survives_kill_9_and_a_key_gives_the_same_answer_again
         assert again["original-request"] == first["request-id"]
         other = sandbox.call("POST", "/v1/customers", "name=B", Idempotency_Key="one")
         assert (other.status, other.json()["error"]["type"]) == (400, "idempotency_error")
+        event = "event_name=a&payload[stripe_customer_id]=c&payload[value]=1&identifier=slice"
+        assert [sandbox.call("POST", "/v1/billing/meter_events", event).status for _ in range(2)] == [200, 400]
         sandbox.advance(86401)
         assert sandbox.call("POST", "/v1/customers", "name=B", Idempotency_Key="one").json()["name"] == "B"
+        assert sandbox.call("POST", "/v1/billing/meter_events", event).status == 200, "identifiers are forgotten too"
         assert len(sandbox.journal("customer.created")) == 2
     finally:
         sandbox.close()

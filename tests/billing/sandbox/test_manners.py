@@ -3,6 +3,7 @@
 import base64
 import http.client
 import socket
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -90,6 +91,31 @@ def test_every_answer_names_its_request_and_its_version_and_no_other_is_spoken(s
     assert answer["stripe-version"] == description().version
     assert answer["request-id"].startswith("req_")
     assert stripe_sandbox.call("GET", "/v1/customers", Stripe_Version="2020-08-27").status == 400
+
+
+def test_an_object_has_an_id_of_its_kind_and_its_unset_fields_are_null(stripe_api: Api) -> None:
+    made = {"cus_": stripe_api.call("POST", "/v1/customers").json()}
+    made["prod_"] = stripe_api.call("POST", "/v1/products", "name=P").json()
+    made["in_"] = stripe_api.call("POST", "/v1/invoices", f"customer={made['cus_']['id']}").json()
+    unset = {
+        "cus_": ("description", "email", "name", "phone", "shipping"),
+        "prod_": ("default_price", "description", "tax_code", "url"),
+        "in_": ("default_payment_method", "description", "footer", "invoice_pdf", "number"),
+    }
+    for prefix, one in made.items():
+        assert one["id"].startswith(prefix)
+        assert {name: one[name] for name in unset[prefix]} == dict.fromkeys(unset[prefix])
+
+
+@pytest.mark.parametrize(("days", "minutes", "status"), [(-36, 0, 400), (-34, 0, 200), (0, 4, 200), (0, 7, 400)])
+def test_a_meter_event_is_of_the_last_35_days_or_the_next_five_minutes(
+    stripe_api: Api, days: int, minutes: int, status: int
+) -> None:
+    at = int(time.time()) + 86400 * days + 60 * minutes
+    if isinstance(stripe_api, Sandbox):
+        at = int(stripe_api.control("clock")["now"]) + 86400 * days + 60 * minutes
+    body = f"event_name=dated&payload[stripe_customer_id]=cus_dated&payload[value]=1&timestamp={at}"
+    assert stripe_api.call("POST", "/v1/billing/meter_events", body).status == status
 
 
 def test_lists_are_newest_first_ten_at_a_time_with_cursors_both_ways(stripe_sandbox: Sandbox) -> None:

@@ -114,6 +114,20 @@ def test_events_are_lost_late_twice_or_forged_as_is_asked_for(stripe_sandbox: Sa
     sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
 
 
+def test_events_come_in_any_order_where_that_is_asked_for(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
+    sandbox = stripe_sandbox
+    made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=product.created").json()
+    sandbox.faults({"kind": "webhook_shuffled", "path": "product.created", "seconds": 600})
+    products = [sandbox.call("POST", "/v1/products", f"name={n}").json()["id"] for n in range(8)]
+    sandbox.control("deliveries", {})
+    until(lambda: len(receiver.taken) == len(products), "all are taken")
+    taken = [orjson.loads(payload)["data"]["object"]["id"] for _, payload in receiver.taken]
+    assert sorted(taken) == sorted(products)
+    assert taken != products
+    sandbox.faults()
+    sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
+
+
 def test_thin_notifications_say_that_there_is_an_event_which_names_samples(
     stripe_sandbox: Sandbox, receiver: Receiver
 ) -> None:

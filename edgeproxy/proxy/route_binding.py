@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.pool import Service
     from edgeproxy.proxy.worker_metrics import WorkerMetrics
 
+PENDING_MOST = 64
+"""Requests of a route whose times wait for the next sweep to be added to histograms: more of them would hold up the
+loop for longer than it is worth."""
+
 
 class Route:
     """One route: how it is found, where it leads, and the histograms of its requests."""
@@ -100,9 +104,14 @@ class Route:
 
     def observe(self, total: float, own: float, waited: float) -> None:
         """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
-        self.seconds.observe(total)
-        self.overhead.observe(own)
-        self.service.seconds.observe(waited)
+        # As `observe` does, but three calls less on the way of every request.
+        self.overhead.pending.append(own)
+        self.service.seconds.pending.append(waited)
+        pending = self.seconds.pending
+        pending.append(total)
+        if len(pending) >= PENDING_MOST:
+            for histogram in (self.seconds, self.overhead, self.service.seconds):
+                histogram.settle()
 
 
 class RouteBinding:

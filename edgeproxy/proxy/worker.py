@@ -144,6 +144,7 @@ class Worker:
         runtime.snapshot.look(now)
         runtime.snapshot.look_for_hosts()
         runtime.connections.sweep(now)
+        runtime.metrics.settle()
         runtime.metrics.upstream_connections(runtime.connections.upstreams)
         access = runtime.snapshot.access
         if access is not None:
@@ -228,6 +229,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     runtime.deadlines.stop()
     runtime.overload.stop()
     worker.end_logs()
+    runtime.metrics.settle()
     store.close()
     return 0
 

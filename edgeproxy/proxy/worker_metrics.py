@@ -103,6 +103,10 @@ class WorkerMetrics:
         """A request was beyond its limits, and paid with burst credits."""
         self._counter("edge_burst_credits_spent_total", tier).add(1)
 
+    def settle(self) -> None:
+        """Add to the map what histograms hold."""
+        self._metrics.settle()
+
     def limit_waits(self, policy: str) -> None:
         """A request waits until the hub was asked."""
         self._counter("edge_limit_waits_total", policy).add(1)

@@ -185,6 +185,7 @@ def test_totals_are_summed_over_workers_dead_and_alive(supervise: Supervise, wor
         worker.meters.counter("edge_requests_total", "v1", "basic", "200").add(5)
         worker.meters.gauge("edge_connections", "client").set(7)
         worker.meters.histogram("edge_overhead_seconds").observe(0.00015)
+        worker.meters.settle()
     one.close()
     assert sorted(supervisor.usage_totals()) == [
         ("acme", "requests", "example.com/x/*", 2),
@@ -215,6 +216,7 @@ def test_totals_outlive_their_files(supervise: Supervise, work: Work, state: Pat
     old = Store.join(state)
     old.billing.counter("acme", "requests", "v1").add(5)
     old.meters.histogram("edge_overhead_seconds").observe(1.0)
+    old.meters.settle()
     old.meters.gauge("edge_connections", "client").set(3)
     supervisor = supervise(workers=2)
     new = work()

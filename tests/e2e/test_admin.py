@@ -76,7 +76,10 @@ def test_every_request_is_counted_once_by_whichever_worker_served_it(edge: Edge)
     assert total(samples, "edge_auth_failures_total") == 17
     assert total(samples, "edge_usage_counted_total", meter="requests") == 57 + passed - 5 + 5
     assert total(samples, "edge_usage_counted_total", meter="good") == 50 + passed
-    assert total(samples, "edge_upstream_seconds_count", upstream="api") == 62 + passed
+    until(
+        lambda: total(edge.metrics(), "edge_upstream_seconds_count", upstream="api") == 62 + passed,
+        "what was forwarded is in the histogram",
+    )
     assert edge.usage() == {UNLIMITED: 51, "acme": passed, "-": 6}
     rows = ask(edge.admin, "/usage").json()["rows"]
     assert [UNLIMITED, "good", "all", 44] in rows
@@ -99,6 +102,7 @@ def spread(edge: Edge, open_until: ExitStack) -> list[Wire]:
 def test_histograms_are_whole_and_of_fixed_labels(edge: Edge) -> None:
     for _ in range(10):
         assert edge.ask("/all/?wait=20", key=key_of(UNLIMITED)).status == 200
+    until(lambda: total(edge.metrics(), "edge_overhead_seconds_count") == 10, "all of it is in the map")
     samples = edge.metrics()
     for name, labels in (
         ("edge_request_seconds", {"route": "all"}),

@@ -175,6 +175,7 @@ def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> No
     worker.meters.counter("edge_table_full_total", "customers").add(1)
     worker.meters.gauge("edge_connections", "client").set(4)
     worker.meters.histogram("edge_request_seconds", "v1").observe(0.003)
+    worker.meters.settle()
     worker.billing.counter("acme", "requests", "v1").add(3)
     worker.billing.counter("umbrella", "requests", "v1").add(4)
     room.charge("acme", 1)

@@ -384,8 +384,9 @@ class Edge:
         return {(customer, meter, route): n for customer, meter, route, n in self._supervisor.usage_totals() if n}
 
     def metrics(self, name: str) -> dict[tuple[str, ...], list[int]]:
-        """label values -> words of a metric, as the supervisor reads it in the map at this moment."""
+        """label values -> words of a metric, as the supervisor reads it in the map once the worker has looked."""
         assert self._supervisor is not None
+        self.runtime.metrics.settle()
         totals = self._supervisor.metric_totals()
         return {labels: words for each, labels, words in totals if each == name and any(words)}
 

@@ -159,7 +159,7 @@ class Service:
             made.router.add_route(one.method, routed(one.path), self._through(one))
             if one.method == "GET":
                 made.router.add_route("HEAD", routed(one.path), self._through(one))
-        self.handlers.standing.description = orjson.dumps(openapi.description(table))
+        self.handlers.standing.describe = lambda: orjson.dumps(openapi.description(table))
         return made
 
     def _through(self, endpoint: Endpoint[Any, Any]) -> Handle:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -18,6 +19,7 @@ from edgeproxy.config.parsers import is_loopback
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.ledger import edges
 from edgeproxy.ledger.ingest import Ingest
+from edgeproxy.tasks import in_thread
 from edgeproxy.web_listener import PEER
 
 FORWARDED = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
@@ -38,8 +40,10 @@ class StandingHandlers:
         self._billing: Billing | None = None
         self._readers: bearer.Tokens[AdminToken] | None = None
         """Who may read the metrics; None: everybody."""
-        self.description = b""
-        """The OpenAPI description, as JSON."""
+        self.describe: Callable[[], bytes] = bytes
+        """Makes the OpenAPI description, as JSON."""
+        self._description: asyncio.Future[bytes] | None = None
+        """What it made; that takes a third of a second of CPU, and most collectors are never asked for it."""
 
     def use(self, settings: Settings) -> None:
         """Tell of billing as these have it, and to whom they say."""
@@ -88,7 +92,10 @@ class StandingHandlers:
 
     async def openapi(self, _: Call[Query, Nothing]) -> web.Response:
         """Send the OpenAPI description of all endpoints."""
-        return web.Response(body=self.description, content_type="application/json")
+        if self._description is None:
+            self._description = in_thread("describe the endpoints", self.describe)
+        # Whoever asked first and has left does not take it from the others.
+        return web.Response(body=await asyncio.shield(self._description), content_type="application/json")
 
 
 def is_local(request: web.Request) -> bool:

@@ -9,14 +9,15 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from time import monotonic
-from typing import NamedTuple
-
-from jwt import PyJWK
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.config.models import Flag
 from edgeproxy.messages import FetchIssuerKeys, KeysLookedUp, LookUpKeys
 from edgeproxy.proxy.outbox import Outbox, Waiter, wake
+
+if TYPE_CHECKING:
+    from jwt import PyJWK
 
 WAIT_SECONDS_MAX = 1.0
 """Seconds that a request waits at most."""

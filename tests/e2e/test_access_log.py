@@ -1,10 +1,6 @@
 """The access log of a whole edge: complete, one file for all workers, and never in anybody's way."""
 
-import os
-import select
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,49 +80,6 @@ def test_what_was_answered_before_a_drain_is_in_the_file_after_it(start_edge: St
 
 def edge_connections(edge: Edge) -> float:
     return total(edge.metrics(), "edge_connections", side="upstream")
-
-
-def nobody_reads(file: Path) -> None:
-    os.mkfifo(file)
-
-
-def no_room(file: Path) -> None:
-    file.symlink_to("/dev/full")
-
-
-@pytest.mark.parametrize("trouble", [nobody_reads, no_room])
-def test_a_log_that_takes_nothing_is_in_nobodys_way(
-    start_edge: StartEdge, tmp_path: Path, trouble: Callable[[Path], None]
-) -> None:
-    file = tmp_path / "access.log"
-    trouble(file)
-    edge = start_edge(access_log=str(file))
-    began = time.monotonic()
-    for n in range(50):
-        assert edge.ask(f"/{n}", key=KEY).status == 200
-    assert time.monotonic() - began < 10
-    if trouble is no_room:
-        until(lambda: total(edge.metrics(), "edge_access_log_dropped_total") == 50, "all are counted as dropped")
-    edge.end()
-    assert '"event": "access log lines dropped"' in edge.output
-
-
-def test_lines_wait_for_a_reader_that_comes_late(start_edge: StartEdge, tmp_path: Path) -> None:
-    file = tmp_path / "access.log"
-    os.mkfifo(file)
-    edge = start_edge(access_log=str(file))
-    asked = sorted(edge.ask(f"/{n}", key=KEY)["x-request-id"] for n in range(20))
-    reader = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-    text = bytearray()
-    while text.count(b"\n") < 20:
-        assert select.select([reader], [], [], 20)[0]
-        try:
-            text += os.read(reader, 1 << 16)
-        except BlockingIOError:
-            pass
-    edge.end()
-    os.close(reader)
-    assert sorted(orjson.loads(line)["request_id"] for line in text.splitlines()) == asked
 
 
 def test_a_container_gets_its_lines_on_standard_output(start_edge: StartEdge) -> None:

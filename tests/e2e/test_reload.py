@@ -65,26 +65,6 @@ def test_fifty_reloads_under_load_lose_nothing_and_each_is_whole(start_edge: Sta
     assert ok(edge) == 1
 
 
-def test_what_is_wrong_is_known_and_since_when_until_all_is_well(start_edge: StartEdge) -> None:
-    edge = start_edge()
-    before = edge.status()["config"]
-    good = edge.settings["routes"]
-    answer = edge.reload(routes=[{**ALL, "upstream": "nowhere"}, {**ALL, "auth": "maybe"}])
-    assert answer.status == 422
-    errors = answer.json()["errors"]
-    assert [error.partition(f"{edge.file}:")[1] for error in errors] == [f"{edge.file}:"] * len(errors)
-    assert len(errors) >= 2
-    told = edge.status()["config"]
-    assert (told["sha256"], told["loaded_at"]) == (before["sha256"], before["loaded_at"])
-    assert told["error"]["errors"] == errors
-    assert (ok(edge), reloads(edge)) == (0, {"refused": 1})
-    assert edge.ask("/", key=key_of(UNLIMITED)).status == 200
-    assert edge.ready()
-    assert edge.reload(routes=good).json()["result"] == "unchanged"
-    assert edge.status()["config"] == before
-    assert (ok(edge), reloads(edge)) == (1, {"refused": 1, "unchanged": 1})
-
-
 def test_what_a_removed_route_and_customer_and_meter_counted_stays(start_edge: StartEdge) -> None:
     meters = {"requests": {"count": "requests"}, "wins": {"count": "requests", "when": "success"}}
     goes = {"name": "goes", "path": "/goes/*", "upstream": "api"}

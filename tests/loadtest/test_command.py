@@ -114,11 +114,11 @@ def test_clients_of_a_region_whose_packets_vanish_go_to_another(tmp_path: Path) 
 
 
 FAULTS = [
-    pytest.param("nobody", 1, r"fail: p95 eu-west: nothing was answered"),
     pytest.param("lost-worker", 3, r"generator: worker 1 was lost, \d+ s after the beginning"),
     *(
         pytest.param(*row, marks=pytest.mark.soak)
         for row in (
+            ("nobody", 1, r"fail: p95 eu-west: nothing was answered"),
             (
                 "slow-upstream",
                 1,

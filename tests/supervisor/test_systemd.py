@@ -102,6 +102,7 @@ def test_a_manager_that_does_not_read_holds_nobody_up(manager: socket.socket) ->
     assert manager.recv(1000) == b"STATUS=0"
 
 
+@pytest.mark.parametrize("manager", ["in a directory"], indirect=True)
 def test_a_whole_edge_tells_of_its_life(
     manager: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

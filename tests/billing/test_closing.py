@@ -16,8 +16,9 @@ from edgeproxy.accounts import customers
 from edgeproxy.accounts.change import Refused
 from edgeproxy.billing import charging, invoices, lines, subscriptions
 from edgeproxy.billing.closing import Closing
-from edgeproxy.billing.collection.invoice_items import POSITION
+from edgeproxy.billing.collection.invoice_items import POSITION, Differs, must_agree
 from edgeproxy.billing.invoices import InvoiceTold
+from edgeproxy.billing.rating import Line, Span
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.billing_tables import credit_notes
@@ -257,6 +258,50 @@ def test_lines_that_are_there_are_not_made_again(stripe_sandbox: Sandbox, tmp_pa
     found = asyncio.run(work())
     assert (found["state"], found["total"]) == ("open", 11767)
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [9900, 11767]
+
+
+@ON_BOTH_IF_SOAKED
+def test_tax_comes_on_top_and_who_is_nowhere_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    here, nowhere = (f"{kind(database)}-{where}" for where in ("here", "nowhere"))
+    made: list[tuple[str, Any]] = []
+
+    class Noted(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name in ("v1.invoice_items.create", "v1.invoices.add_lines"):
+                made.append((name, params.get("tax_behavior")))
+            return await super().call(name, *ids, key=key, **params)
+
+    async def live(client: Any, customer: str) -> None:
+        await client.v1.customers.update_async(customer, {"address": {"country": "US", "postal_code": "94107"}})
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, Noted, tax={"stripe_tax": True}) as (of, closing):
+            for name in (here, nowhere):
+                await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 5)
+            for name in (here, nowhere):
+                (start,) = (await told(of, name)).values()
+                assert (start["state"], str(start["held_why"]).partition(":")[0]) == ("held", invoices.NO_TAX)
+            there = await asyncio.to_thread(customer_at_stripe, stripe_sandbox, here)
+            await asyncio.to_thread(stripe_sandbox.run, lambda client: live(client, there["id"]))
+            await of.use(here, WORKED, at=NOON)
+            await run(closing, FEBRUARY, FEBRUARY + FREEZE)
+            assert (await told(of, nowhere))["2027-01-01 period"]["state"] == "held"
+            found = (await told(of, here))["2027-01-01 period"]
+            assert (found["state"], found["total"]) == ("open", 11767)
+
+    asyncio.run(work())
+    assert set(made) == {("v1.invoice_items.create", "exclusive")}
+
+
+def test_a_total_that_has_the_tax_within_differs() -> None:
+    month = Span(JANUARY, FEBRUARY)
+    line = Line("fee", "standard@1", month, "", "", 0, 1, None, 10_000, month)
+    tax = {"automatic_tax": {"enabled": True, "status": "complete"}, "total_taxes": [{"amount": 1597}]}
+    there = {"subtotal": 10_000, "total": 10_000, **tax}
+    with pytest.raises(Differs, match="a total of 10000 cents, and ours 11597"):
+        must_agree(there, [{"amount": 10_000}], [line], "acme")
+    must_agree({**there, "total": 11_597}, [{"amount": 10_000}], [line], "acme")
 
 
 @ON_BOTH_IF_SOAKED

@@ -146,10 +146,13 @@ class InvoiceItems:
         return None
 
     async def _fill(self, row: Any, there: dict[str, Any], lines: Sequence[Line]) -> None:
-        """Make the items of an invoice that are not there yet, by one call: so many may be made of an endpoint."""
+        """Make the items of an invoice that are not there yet: by one call, as so many may be made of an endpoint.
+
+        Where Stripe computes the tax it is told of each item that tax comes on top, which only a call of its own can.
+        """
         items = await self._stripe.every("v1.invoice_items.list", invoice=there["id"])
         made = {(item.get("metadata") or {}).get(POSITION) for item in items}
-        missing = [
+        missing: list[dict[str, Any]] = [
             {
                 "amount": line.amount,
                 "description": invoices.described(line),
@@ -159,7 +162,12 @@ class InvoiceItems:
             for position, line in enumerate(lines)
             if str(position) not in made
         ]
-        if missing:
+        if (there.get("automatic_tax") or {}).get("enabled"):
+            about = {"customer": there["customer"], "invoice": there["id"], "currency": row.currency}
+            for line in missing:
+                key = step_key(row, f"item{line['metadata'][POSITION]}")
+                await self._stripe.call("v1.invoice_items.create", key=key, **about, **line, tax_behavior="exclusive")
+        elif missing:
             await self._stripe.call("v1.invoices.add_lines", there["id"], key=step_key(row, "lines"), lines=missing)
 
 
@@ -192,9 +200,10 @@ def must_agree(there: dict[str, Any], items: Sequence[dict[str, Any]], lines: Se
     tax = (there.get("automatic_tax") or {}).get("enabled")
     if tax and there["automatic_tax"]["status"] != "complete":
         raise Differs(f"{invoices.NO_TAX}: {there['automatic_tax']['status']}")
-    if not tax and there["total"] != due:
-        why = f"Stripe's draft has a total of {there['total']} cents, and ours {due}"
-        raise Differs(why, [Row(name, "total", due, there["total"])])
+    wanted = due + (sum(one["amount"] for one in there.get("total_taxes") or ()) if tax else 0)
+    if there["total"] != wanted:
+        why = f"Stripe's draft has a total of {there['total']} cents, and ours {wanted}"
+        raise Differs(why, [Row(name, "total", wanted, there["total"])])
 
 
 def compared(name: str, items: Sequence[dict[str, Any]], lines: Sequence[Line]) -> list[Row]:

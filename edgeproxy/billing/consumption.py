@@ -7,7 +7,7 @@ revision.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,7 +16,7 @@ from edgeproxy import log
 from edgeproxy.billing import charging, credits, postings
 from edgeproxy.billing.journal import Journal, Posting, journal
 from edgeproxy.billing.money import millicredits
-from edgeproxy.billing.postings import Used
+from edgeproxy.billing.postings import Kind, Used
 from edgeproxy.billing.rating import Span
 from edgeproxy.database.credit_tables import credit_balances, credit_entries, credit_head, credit_transactions
 from edgeproxy.database.database import Database
@@ -28,8 +28,15 @@ COMPLETE_SECONDS = 900
 """Seconds after its end at which an hour is complete; edges ship each minute, and what comes later is a revision."""
 EVER = 253_402_300_799
 """The last Unix second of the year 9999."""
+MODEL = "model"
+"""The dimension that says which model was used."""
 AMOUNT_MAX = 10**15
 """Millicredits of a customer's hour that are booked at most: a billion US dollars. More is a meter gone wrong."""
+
+
+Amounts = Mapping[str, int]
+"""By model; under an empty name where none was said, or asked for."""
+T = TypeVar("T", str, tuple[str, str])
 
 
 class Meters(NamedTuple):
@@ -64,12 +71,12 @@ async def step(database: Database, meters: Meters, now: float) -> bool:
         until = hour + HOUR
         await database.hold_rollup(connection)  # Else what is rolled up meanwhile counts twice.
         payers = await _payers(connection, until)
-        used = await _totals(connection, meters.cost, hour, until, payers)
-        costs = {name: await _totals(connection, name, hour, until, payers) for name in meters.cogs}
+        used = await _totals(connection, meters.cost, Span(hour, until), payers, MODEL)
+        costs = {name: await _totals(connection, name, Span(hour, until), payers, MODEL) for name in meters.cogs}
         await books.load([payer.id for payer in payers.values()])
         for name, payer in sorted(payers.items()):
-            quantities = {meter: found.get(name, 0) for meter, found in costs.items()}
-            _book(books, meters, payer.id, (hour, 0), used.get(name, 0), _cost_of(meters, quantities))
+            quantities = {meter: found.get(name, {}) for meter, found in costs.items()}
+            _book(books, meters, payer.id, (hour, 0), used.get(name, {}), _costs_of(meters, quantities))
         books.slice = until
         await credits.expire(books, until * 1000)
     return True
@@ -99,7 +106,8 @@ async def pending_by_name(connection: AsyncConnection, meters: Meters, *names: s
     for name in names or (None,):
         payers = await _payers(connection, EVER, name)
         if payers:
-            found |= await _totals(connection, meters.cost, booked, EVER, payers)
+            used = await _totals(connection, meters.cost, Span(booked, EVER), payers)
+            found |= {customer: sum(amounts.values()) for customer, amounts in used.items()}
     return found
 
 
@@ -109,19 +117,23 @@ def source_of(customer: str, hour: int, revision: int) -> str:
 
 
 def _book(
-    books: Journal, meters: Meters, customer: str, when: tuple[int, int], amount: int, costs: Mapping[str, int]
+    books: Journal,
+    meters: Meters,
+    customer: str,
+    when: tuple[int, int],
+    amounts: Amounts,
+    costs: Mapping[tuple[str, str], int],
 ) -> None:
-    """Book what a customer has used in an hour, with this revision, and what that costs us."""
+    """Book what a customer has used in an hour, with this revision, and what that costs us, by meter and model."""
     hour, revision = when
-    source = source_of(customer, hour, revision)
+    source, amount = source_of(customer, hour, revision), sum(amounts.values())
     if amount > AMOUNT_MAX:
         log.get().error("more was used than can be so, and less is booked", source=source, millicredits=amount)
-    booked = min(amount, AMOUNT_MAX)
-    if booked:
-        used = [Used(meters.cost, "", booked)]
+    used = [Used(meters.cost, model, part) for model, part in within(amounts, AMOUNT_MAX).items()]
+    if used:
         purse = books.loaded(customer)
         books.book(Posting(customer, "consumption", source, postings.consumption(purse, used), slice=hour))
-    entries = [entry for name, cost in costs.items() if cost for entry in postings.plain("cost", cost, name)]
+    entries = [entry for which, cost in costs.items() if cost for entry in postings.plain("cost", cost, *which)]
     if entries:
         books.book(Posting(customer, "cost", source, tuple(entries), slice=hour))
 
@@ -130,24 +142,54 @@ async def _revise(books: Journal, meters: Meters, late: Late) -> int:
     """Book the next revision of an hour where it still differs; how many that were."""
     customer, hour = late
     payers = await _payers(books.connection, hour + HOUR, customer)
-    id_ = payers[customer].id
-    found = await _totals(books.connection, meters.cost, hour, hour + HOUR, payers)
-    booked, revision = await _booked_in(books.connection, id_, hour)
-    more = found.get(customer, 0) - booked
-    if more <= 0 or booked >= AMOUNT_MAX:
+    id_, span = payers[customer].id, Span(hour, hour + HOUR)
+    found = (await _totals(books.connection, meters.cost, span, payers, MODEL)).get(customer, {})
+    booked = await _booked_in(books.connection, id_, hour, "consumption", "revenue")
+    known: dict[str, int] = {}
+    for (_, model), amount in booked.items():
+        known[model] = known.get(model, 0) - amount
+    if not sum(known.values()) < min(sum(found.values()), AMOUNT_MAX):
         return 0
-    costs = {}
+    quantities = {}
     for name in meters.cogs:
-        costs[name] = (await _totals(books.connection, name, hour, hour + HOUR, payers)).get(customer, 0)
-    known = await _costs_in(books.connection, id_, hour)
-    grown = {name: max(0, cost - known.get(name, 0)) for name, cost in _cost_of(meters, costs).items()}
+        quantities[name] = (await _totals(books.connection, name, span, payers, MODEL)).get(customer, {})
+    costs = await _booked_in(books.connection, id_, hour, "cost", "cogs")
+    dearer: dict[tuple[str, str], int] = {}
+    for name in meters.cogs:
+        now = _costs_of(meters, {name: quantities[name]})
+        dearer |= grown(now, {which: cost for which, cost in costs.items() if which[0] == name})
     await books.purse(id_)
-    _book(books, meters, id_, (hour, revision + 1), more, grown)
+    revision = await _last_revision(books.connection, id_, hour)
+    _book(books, meters, id_, (hour, revision + 1), grown(found, known), dearer)
     return 1
 
 
-def _cost_of(meters: Meters, quantities: Mapping[str, int]) -> dict[str, int]:
-    return {name: min(millicredits(quantities[name], price), AMOUNT_MAX) for name, price in meters.cogs.items()}
+def _costs_of(meters: Meters, quantities: Mapping[str, Amounts]) -> dict[tuple[str, str], int]:
+    """What these units cost us, by meter and model."""
+    return {
+        (name, model): min(millicredits(quantity, meters.cogs[name]), AMOUNT_MAX)
+        for name, of_meter in quantities.items()
+        for model, quantity in sorted(of_meter.items())
+    }
+
+
+def grown(now: Mapping[T, int], before: Mapping[T, int]) -> dict[T, int]:
+    """By how much each of these is more than before: all of them together by no more than their sum is.
+
+    What was booked without its model is of one of them.
+    """
+    more = {name: value - before.get(name, 0) for name, value in now.items()}
+    return within(more, sum(now.values()) - sum(before.values()))
+
+
+def within(parts: Mapping[T, int], most: int) -> dict[T, int]:
+    """These parts, one after another, as far as they come to `most`; without those that are nothing."""
+    found: dict[T, int] = {}
+    for name, part in sorted(parts.items()):
+        taken = min(part, most - sum(found.values()))
+        if taken > 0:
+            found[name] = taken
+    return found
 
 
 async def _first(connection: AsyncConnection) -> int | None:
@@ -169,34 +211,40 @@ async def _payers(connection: AsyncConnection, until: int, name: str | None = No
 
 
 async def _totals(
-    connection: AsyncConnection, meter: str, start: int, until: int, payers: Mapping[str, Payer]
-) -> dict[str, int]:
-    """What each of these has used of a meter, by name: from `start` on, and from when on they pay by credits.
+    connection: AsyncConnection, meter: str, whole: Span, payers: Mapping[str, Payer], *split: str
+) -> dict[str, dict[str, int]]:
+    """What each of these has used of a meter, by name, from when on they pay by credits; `split` by MODEL, or not.
 
     What was used while nothing was charged is nobody's.
     """
-    found: dict[str, int] = {}
-    at = start
-    for free in [*await charging.waived_of(connection, Span(start, until)), Span(until, until)]:
+    found: dict[str, dict[str, int]] = {}
+    at = whole.start
+    for free in [*await charging.waived_of(connection, whole), Span(whole.end, whole.end)]:
         if at < free.start:
-            for name, value in (await _used(connection, meter, Span(at, free.start), payers)).items():
-                found[name] = found.get(name, 0) + value
+            for name, amounts in (await _used(connection, meter, Span(at, free.start), payers, split)).items():
+                of_name = found.setdefault(name, {})
+                for model, value in amounts.items():
+                    of_name[model] = of_name.get(model, 0) + value
         at = max(at, free.end)
     return found
 
 
-async def _used(connection: AsyncConnection, meter: str, span: Span, payers: Mapping[str, Payer]) -> dict[str, int]:
+async def _used(
+    connection: AsyncConnection, meter: str, span: Span, payers: Mapping[str, Payer], split: tuple[str, ...]
+) -> dict[str, dict[str, int]]:
     """What each of these has used of a meter in a span, by name, from when on they pay by credits."""
-    found: dict[str, int] = {}
-    only = next(iter(payers)) if len(payers) == 1 else None
-    async for rows in queries.stream(connection, Asked(only, meter, span.start, span.end, ("customer",))):
-        found |= {row["customer"]: row["value"] for row in rows if row["customer"] in payers}
+    found: dict[str, dict[str, int]] = {}
+
+    async def ask(whose: str | None, since: int, until: int) -> None:
+        async for rows in queries.stream(connection, Asked(whose, meter, since, until, ("customer", *split))):
+            for row in rows:
+                if row["customer"] in payers:
+                    found.setdefault(row["customer"], {})[row.get(MODEL, "")] = row["value"]
+
+    await ask(next(iter(payers)) if len(payers) == 1 else None, span.start, span.end)
     for customer, payer in payers.items():
-        if span.start < payer.since and customer in found:
-            partly = await queries.usage(
-                connection, Asked(customer, meter, payer.since, max(payer.since, span.end), ())
-            )
-            found[customer] = partly["total"]
+        if span.start < payer.since and found.pop(customer, None) is not None:
+            await ask(customer, payer.since, max(payer.since, span.end))
     return found
 
 
@@ -207,12 +255,12 @@ async def _late(connection: AsyncConnection, meters: Meters, day: int) -> list[L
     if until <= day:
         return []
     payers = await _payers(connection, until)
-    found = await _totals(connection, meters.cost, day, until, payers)
+    found = await _totals(connection, meters.cost, Span(day, until), payers)
     booked = await _booked(connection, day, until)
     late = []
-    for customer, total in sorted(found.items()):
+    for customer, amounts in sorted(found.items()):
         known = booked.get(payers[customer].id, {})
-        if total <= sum(known.values()):
+        if sum(amounts.values()) <= sum(known.values()):
             continue
         question = Asked(customer, meters.cost, max(day, payers[customer].since), until, ("hour",))
         async for rows in queries.stream(connection, question):
@@ -236,25 +284,25 @@ async def _booked(connection: AsyncConnection, start: int, until: int) -> dict[s
     return found
 
 
-async def _booked_in(connection: AsyncConnection, customer: str, hour: int) -> tuple[int, int]:
-    """What is booked of an hour, and its last revision."""
+async def _last_revision(connection: AsyncConnection, customer: str, hour: int) -> int:
+    """The last revision of an hour that is booked, of usage or of its cost."""
     columns = credit_transactions.c
-    wanted = sa.select(columns.kind, columns.amount, columns.source).where(
+    wanted = sa.select(columns.source).where(
         columns.kind.in_(("consumption", "cost")), columns.slice == hour, columns.customer == customer
     )
-    rows = (await connection.execute(wanted)).all()
-    revision = max((int(row.source.rpartition("/")[2]) for row in rows), default=0)
-    return -sum(row.amount for row in rows), revision
+    sources = (await connection.execute(wanted)).scalars()
+    return max((int(source.rpartition("/")[2]) for source in sources), default=0)
 
 
-async def _costs_in(connection: AsyncConnection, customer: str, hour: int) -> dict[str, int]:
-    """What is booked of our own costs of an hour, by meter."""
-    columns = credit_transactions.c
+async def _booked_in(
+    connection: AsyncConnection, customer: str, hour: int, kind: Kind, account: str
+) -> dict[tuple[str, str], int]:
+    """What is booked of an hour on an account, by meter and model."""
+    columns, entries = credit_transactions.c, credit_entries.c
     wanted = (
-        sa.select(credit_entries.c.meter, sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger))
-        .join_from(credit_transactions, credit_entries, credit_entries.c.seq == columns.seq)
-        .where(columns.kind == "cost", columns.slice == hour, columns.customer == customer)
-        .where(credit_entries.c.account == "cogs")
-        .group_by(credit_entries.c.meter)
+        sa.select(entries.meter, entries.model, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))
+        .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
+        .where(columns.kind == kind, columns.slice == hour, columns.customer == customer, entries.account == account)
+        .group_by(entries.meter, entries.model)
     )
-    return {row[0]: row[1] for row in await connection.execute(wanted)}
+    return {(meter, model): amount for meter, model, amount in await connection.execute(wanted)}

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.billing import accounting, plan_versions
 from edgeproxy.billing.accounting import Fee
+from edgeproxy.billing.consumption import MODEL
 from edgeproxy.billing.invoices import can_cost
 from edgeproxy.billing.money import millicredits
 from edgeproxy.billing.postings import CENT
@@ -31,8 +32,6 @@ LISTED_MAX = 10
 """Models, and customers of each meter, that a week names."""
 DAYS_MAX = 400
 """Days that can be asked for at once."""
-MODEL = "model"
-"""The dimension that says which model was used."""
 DAY_MS = DAY * 1000
 
 DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(

@@ -1,19 +1,21 @@
 """Usage becomes consumption: each hour once, what comes late as its revision, from when on a customer has credits."""
 
 import asyncio
+from time import gmtime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.billing import consumption, credits, journal
+from edgeproxy.billing import consumption, credits, journal, statements
 from edgeproxy.billing.consumption import COMPLETE_SECONDS, Meters
 from edgeproxy.billing.credits import Payment
 from edgeproxy.billing.journal import verify
 from edgeproxy.billing.postings import CENT
+from edgeproxy.billing.statements import Month
 from edgeproxy.config.catalog import PRICE_SCALE
-from edgeproxy.database.credit_tables import credit_transactions
+from edgeproxy.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.database.database import Database
 from edgeproxy.database.delivery_tables import waivers
 from edgeproxy.database.schema import DAY, HOUR
@@ -163,6 +165,44 @@ def test_two_collectors_book_each_hour_once_and_a_meter_gone_wrong_stops_nobody(
         assert await shop.balance("id-acme") == 100 - 60 - consumption.AMOUNT_MAX
 
     play(database, clock, monkeypatch, work)
+
+
+def test_usage_and_its_cost_are_booked_by_model(database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    m1, m2 = ('{"model":"m1"}', '{"model":"m2"}')
+
+    async def entries(shop: Shop, account: str) -> dict[tuple[str, str], int]:
+        of = credit_entries.c
+        wanted = sa.select(of.meter, of.model, sa.func.sum(of.amount)).where(of.account == account)
+        async with shop.database.reading() as connection:
+            found = await connection.execute(wanted.group_by(of.meter, of.model))
+            return {(meter, model): int(amount) for meter, model, amount in found}
+
+    async def work(shop: Shop) -> None:
+        await write(shop.database, credits.gift, ALICE, "id-acme", "g", 1000, "welcome", None)
+        shop.chain.since = NOON + 60
+        rows = [("acme", "cost", "v1", 60, m1), ("acme", "cost", "v1", 40, m2), ("acme", "cost", "v1", 5)]
+        await shop.books.ship(shop.chain.next(*rows, ("acme", "tokens", "v1", 30, m1)))
+        assert await read(shop.database, consumption.pending, METERS, "acme") == 105
+        assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS) == 1
+        await shop.books.ship(shop.chain.next(("acme", "cost", "v1", 7, m2), ("acme", "tokens", "v1", 2, m2)))
+        for times in (1, 0):
+            assert await consumption.revise(shop.database, METERS, NOON // DAY * DAY) == times
+        assert await entries(shop, "revenue") == {("cost", ""): -5, ("cost", "m1"): -60, ("cost", "m2"): -47}
+        assert await entries(shop, "cogs") == {("tokens", "m1"): 60, ("tokens", "m2"): 4}
+        month = Month(*gmtime(NOON)[:2])
+        told = await read(shop.database, statements.statement, "id-acme", month)
+        used = [(line.meter, line.model, line.amount) for line in told.lines if line.kind == "consumption"]
+        assert used == [("cost", "", -5), ("cost", "m1", -60), ("cost", "m2", -47)]
+        assert told.opening + sum(line.amount for line in told.lines) == told.closing == 1000 - 112
+
+    play(database, clock, monkeypatch, work)
+
+
+def test_what_was_booked_without_its_model_is_not_booked_again() -> None:
+    """As versions before this one booked all of it."""
+    assert consumption.grown({"m1": 70, "m2": 40}, {"": 100}) == {"m1": 10}
+    assert consumption.grown({"m1": 70, "m2": 40}, {"": 110}) == {}
+    assert consumption.grown({"m1": 70, "m2": 40}, {"m1": 70, "m2": 30}) == {"m2": 10}
 
 
 async def waits(database: Database) -> bool:

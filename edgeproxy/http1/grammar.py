@@ -30,6 +30,10 @@ TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijkl
 VALUE: Final = bytes([9, *range(32, 127), *range(128, 256)])
 """HTAB, SP, VCHAR and obs-text: what a field value or a reason phrase is made of (RFC 9110 section 5.5)."""
 
+AS_VALUE: Final = bytes([each if each in VALUE else each ^ 1 for each in range(256)])
+"""What bytes are translated by to see whether all are in VALUE: then they stay what they are. To take out those that are
+would be four times as dear, as CPython 3.11 makes a table for it each time."""
+
 TARGET: Final = bytes(set(range(33, 127)) - set(b'"#<>\\'))
 """What a request target is made of: RFC 3986, and what browsers leave as it is (`[ ] ^ ` { | }`, see the WHATWG
 URL standard, section 1.3). No fragment (RFC 9112 section 3.2); a backslash only in a query, where QUERY allows it."""
@@ -74,7 +78,7 @@ def split_line(line: bytes) -> tuple[bytes, bytes] | None:
     with whitespace; and no CR, LF or NUL in the value (RFC 9110 section 5.5).
     """
     name, colon, value = line.partition(b":")
-    if not colon or not name or name.translate(None, TOKEN) or value.translate(None, VALUE):
+    if not colon or not name or name.translate(None, TOKEN) or value.translate(AS_VALUE) != value:
         return None
     return name.lower(), value.strip(OWS)
 

@@ -10,7 +10,7 @@ from typing import Final
 from edgeproxy.errors import Fault, Refused
 from edgeproxy.http1 import grammar
 from edgeproxy.http1.fields import FRESH, FieldRules, Kind, response_kind
-from edgeproxy.http1.grammar import OWS, VALUE
+from edgeproxy.http1.grammar import AS_VALUE, OWS
 from edgeproxy.http1.security import said_by
 
 LINES_MOST: Final = 4096
@@ -128,17 +128,22 @@ def forget() -> None:
 class RequestLines:
     """The field lines of requests under one configuration's rules, with the memory of those read before."""
 
-    __slots__ = ("known", "names", "recall", "rules")
+    __slots__ = ("known", "names", "passed", "passes", "recall", "rules")
 
     def __init__(self, rules: FieldRules) -> None:
         self.rules = rules
+        self.passed: set[bytes] = set()
+        """Lines that pass as they came: what most lines are."""
+        self.passes = self.passed.__contains__
         self.known = Memory()
+        """What others mean."""
         self.names = Names(rules.kind)
         self.recall = self.known.get
-        """What a line means that was read before; None where it is new."""
+        """What a line means that was read before, and does not just pass; None for any other."""
 
     def forget(self) -> None:
         """Forget everything: after a reload, a revocation, any change of who a key belongs to."""
+        self.passed.clear()
         self.known.forget()
         self.names.clear()
 
@@ -160,10 +165,14 @@ class RequestLines:
         """
         name, colon, value = line.partition(b":")
         kind = self.names[name]
-        if kind is MALFORMED or not colon or value.translate(None, VALUE):
+        if kind is MALFORMED or not colon or value.translate(AS_VALUE) != value:
             raise Refused(400, "A header field line is malformed")
         if kind is PASS:
-            return self.known.keep(line, PASSED)
+            if len(line) <= LINE_LONGEST:
+                if len(self.passed) >= LINES_MOST:
+                    self.passed.clear()
+                self.passed.add(line)
+            return PASSED
         field = REQUEST_READERS[kind](kind, line, value.strip(OWS))
         return field if kind in FRESH else self.known.keep(line, field)
 
@@ -181,7 +190,7 @@ def response_field(line: bytes) -> Field:
         name = name.rstrip(OWS)
         kind = RESPONSE_NAMES[name]
         tidy = name + colon + value
-    if kind is MALFORMED or not colon or value.translate(None, VALUE):
+    if kind is MALFORMED or not colon or value.translate(AS_VALUE) != value:
         raise Fault("http_protocol_error", "The upstream sent a malformed header field line")
     if kind is PASS:
         return RESPONSE_LINES.keep(line, PASSED if tidy is line else Field(kind, tidy))

@@ -5,6 +5,7 @@ of the ordinary. Whatever else it meets sends the whole block to `read_head`, wh
 can read a block they agree (tests/http1/test_request.py holds them to that).
 """
 
+from itertools import filterfalse
 from typing import Final
 
 from edgeproxy.errors import Refused
@@ -110,12 +111,10 @@ def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, kn
     length: int | None = None
     trace: tuple[bytes, bytes] | None = None
     credentials = b""
-    gone: list[int] = []
-    # This loop is the price of every head not seen before: one look-up a line, and most lines pass as they are.
-    for place, recalled in enumerate(map(known.recall, lines)):
-        if recalled is PASSED:
-            continue
-        field = recalled or known.field(lines[place])
+    gone: list[bytes] = []
+    # The price of every head not seen before: one look-up a line, and most lines pass as they are.
+    for line in filterfalse(known.passes, lines):
+        field = known.recall(line) or known.field(line)
         if field is PASSED:
             continue
         kind = field.kind
@@ -124,22 +123,23 @@ def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, kn
         elif (kind is BEARER or kind is API_KEY) and key is None:
             key = field.value
             credentials = field.tail
-            gone.append(place)
+            gone.append(line)
         elif field.gone:
-            gone.append(place)
+            gone.append(line)
         elif kind is LENGTH and length is None:
             length = field.length
-            lines[place] = field.line
+            if line != field.line:
+                lines[lines.index(line)] = field.line
         elif kind is TRACEPARENT and trace is None and field.trace is not None:
             trace = field.trace
-            gone.append(place)
+            gone.append(line)
         else:
             host = None
             break
     if host is None:
         return _with_care(block, trusted, most, known)
-    for place in reversed(gone):
-        del lines[place]
+    for line in gone:
+        lines.remove(line)
     lines.append(host.tail)
     return host.host, key, credentials, b"\r\n".join(lines), length or 0, trace, PLAIN
 
@@ -164,7 +164,7 @@ def read_head(
     keep: list[bytes] = []
     found: Found = {}
     for line in lines:
-        field = known.recall(line) or known.field(line)
+        field = PASSED if known.passes(line) else known.recall(line) or known.field(line)
         if field is PASSED:
             keep.append(line)
             continue

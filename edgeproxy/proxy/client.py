@@ -77,6 +77,7 @@ class Client(asyncio.Protocol):
         "stale",
         "subject",
         "taken_by",
+        "traces",
         "transport",
         "trusted",
         "unsent",
@@ -112,6 +113,8 @@ class Client(asyncio.Protocol):
         self.cut_by = 0.0
         """When the connection is reset at the latest, once that is only put off."""
         self.reading = True
+        self.traces = False
+        """The head that was read last has a trace, as those do that are to come."""
         self.stale = False
         """Whom it asks for is to be found out anew once the exchange under way is over."""
         self.probes, self.probe_at = 0, NEVER

@@ -268,10 +268,13 @@ class Exchange:
         usual = self.snapshot.usual_line(data)
         begin = data.find(b"\r\n") + 2 if usual is None else usual.end()
         block = data[begin : end + 2]
-        trusted = self.client.trusted
-        meaning = self.snapshot.heads[trusted].get(block)
+        client = self.client
+        trusted = client.trusted
+        # Who traces one request traces them all, and none of those is remembered.
+        meaning = None if client.traces else self.snapshot.heads[trusted].get(block)
         if meaning is None:
             meaning = self.snapshot.understand(block, trusted)
+            client.traces = meaning[5] is not None
         self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = meaning
         if usual is None or self.site is NO_SITE or begin - 2 > self.snapshot.sizes.line:
             self.read_unusual(data[: begin - 2], block)

@@ -90,6 +90,8 @@ class ClientSide(ClientEnd, Protocol[E]):
     """Whether no request after this one is served."""
     buffer: bytes
     """What was read and belongs to no request yet."""
+    traces: bool
+    """Whether the head read last has a trace."""
 
     @property
     def trusted(self) -> bool:

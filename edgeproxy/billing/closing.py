@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy import log
 from edgeproxy.accounts.change import Refused
 from edgeproxy.alerts.alert import Alert, raise_once
-from edgeproxy.billing import charging, invoices, lines, reconciliations, shadow, subscriptions, usage
+from edgeproxy.billing import charging, invoices, lines, reconciliations, shadow, subscriptions, told, usage
+from edgeproxy.billing.changes import PERIOD
 from edgeproxy.billing.charging import Charging
 from edgeproxy.billing.collection.invoice_items import Differs
 from edgeproxy.billing.collection.meters import Meters, NotYet
@@ -23,7 +24,7 @@ from edgeproxy.billing.rating import Span
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
-from edgeproxy.database.billing_tables import credit_notes
+from edgeproxy.database.billing_tables import credit_notes, segments
 from edgeproxy.database.billing_tables import invoices as invoices_table
 from edgeproxy.database.database import LOST, Database
 from edgeproxy.database.periodic import do_alone, repeat
@@ -94,9 +95,11 @@ class Closing:
         busy = await self._roll(now)
         async with self._database.reading() as connection:
             who = await charging.read(connection, billing)
-        if not who.is_on or now < self._denied_until:
+        if now < self._denied_until:
             return busy
         busy |= await self._begin(now, billing, who)
+        if not who.is_on:
+            return busy
         busy |= await self._fix(now, billing)
         busy |= await self._bring(now, billing, who)
         return busy | await self._credit(now)
@@ -151,9 +154,18 @@ class Closing:
     # ---- lines
 
     async def _begin(self, now: float, billing: Billing, who: Charging) -> bool:
-        """Have drafts at Stripe for periods that are over, and will be closed at their freeze."""
-        waiting = invoices_table.c.stripe_id.is_(None) & (invoices_table.c.closes_at > now)
-        rows = await self._rows(invoices.DRAFT, now, waiting)
+        """Have drafts at Stripe for periods that are over, and will be closed at their freeze. Those that Stripe makes
+        by itself it would charge by itself too: they are held whoever is charged."""
+        columns = invoices_table.c
+        waiting = columns.stripe_id.is_(None)
+        early = columns.closes_at > now
+        period = (segments.c.subscription == columns.subscription, segments.c.period_start == columns.period_start)
+        drafted = (columns.kind == PERIOD) & sa.exists().where(*period, told.CHARGED)
+        theirs = await self._rows(invoices.DRAFT, now, waiting, drafted, *([early] if who.is_on else []))
+        await self._each(theirs, lambda row: self._collection.begin(row, billing), now, is_charging=False)
+        if not who.is_on:
+            return bool(theirs)
+        rows = await self._rows(invoices.DRAFT, now, waiting, ~drafted, early)
         charged = [row for row in rows if who.bills(row.name)]
         others = [row for row in rows if not who.bills(row.name)]
         if others:  # They are looked at again when they close.
@@ -161,7 +173,7 @@ class Closing:
                 for row in others:
                     await invoices.update(connection, row.id, try_at=row.closes_at)
         await self._each(charged, lambda row: self._collection.begin(row, billing), now)
-        return bool(rows)
+        return bool(theirs or rows)
 
     async def _fix(self, now: float, billing: Billing) -> bool:
         """Write the lines of drafts whose freeze is over, those of earlier periods first."""
@@ -265,8 +277,9 @@ class Closing:
                 await connection.execute(sa.update(credit_notes).where(columns.id == note.id).values(**values))
         return False
 
-    async def _each(self, rows: list[Any], do: Callable[[Any], Any], now: float) -> None:
-        """Do something with each invoice, those of some customers at a time; what fails is put off."""
+    async def _each(self, rows: list[Any], do: Callable[[Any], Any], now: float, *, is_charging: bool = True) -> None:
+        """Do something with each invoice, those of some customers at a time; what fails is put off. What charges ends
+        with charging."""
         room = asyncio.Semaphore(AT_ONCE)
         by_customer: dict[str, list[Any]] = {}
         for row in rows:
@@ -275,7 +288,7 @@ class Closing:
         async def one_by_one(own: list[Any]) -> None:
             for row in own:
                 async with room:
-                    if now < self._denied_until or not await self._is_on():
+                    if now < self._denied_until or (is_charging and not await self._is_on()):
                         return
                     try:
                         await do(row)

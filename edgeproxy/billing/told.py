@@ -76,13 +76,21 @@ async def targets(
     return found
 
 
+CHARGED = sa.and_(
+    segments.c.meter == "",
+    segments.c.collection == METERS,
+    sa.func.coalesce(segments.c.told_from, segments.c.end) + MINUTE <= segments.c.end,
+    segments.c.start + MINUTE <= segments.c.end,
+)
+"""Segments of which Stripe has counted a minute or more."""
+
+
 async def charged(connection: AsyncConnection, subscription: str, period_start: int) -> list[Any]:
     """Return the segments of a period whose usage Stripe charges, in the order of time: what is over before Stripe
     counted anything is none."""
-    of = (segments.c.subscription == subscription, segments.c.meter == "", segments.c.period_start == period_start)
-    wanted = sa.select(segments).where(*of, segments.c.collection == METERS, segments.c.told_from.is_not(None))
-    rows = (await connection.execute(wanted.order_by(segments.c.start))).all()
-    return [row for row in rows if max(row.told_from, row.start) + MINUTE <= row.end]
+    of = (segments.c.subscription == subscription, segments.c.period_start == period_start)
+    wanted = sa.select(segments).where(*of, CHARGED).order_by(segments.c.start)
+    return list((await connection.execute(wanted)).all())
 
 
 def window(row: Any) -> Span:

@@ -149,6 +149,34 @@ def test_nothing_more_is_sent_once_nobody_is_charged(own_sandbox: Sandbox, tmp_p
     asyncio.run(work())
 
 
+def test_a_draft_of_stripes_stays_one_while_nobody_is_charged(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Stripe finalizes it an hour after it has made it, and charges what is on it, unless it is held."""
+
+    async def work() -> None:
+        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+            await of.of.customer("stopped", "standard", now=JANUARY)
+            await of.turns(2)
+            await of.of.use("stopped", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
+            await of.to(FEBRUARY - HOUR)
+            await of.turns(2)
+            async with of.of.database.writing() as connection:
+                await charging.stop(connection, CALLER, "free", "a fault")
+            await of.to(FEBRUARY + 5)
+            await of.turns(3)
+            await of.to(FEBRUARY + 3 * HOUR)
+            draft = (await told(of.of, "stopped"))["2027-01-01 period"]
+            there = (await asyncio.to_thread(own_sandbox.call, "GET", f"/v1/invoices/{draft['stripe_id']}")).json()
+            assert (draft["state"], there["status"], there["auto_advance"]) == ("draft", "draft", False)
+            async with of.of.database.writing() as connection:
+                await charging.resume(connection, CALLER, "mended")
+            await of.to(FEBRUARY + FREEZE)
+            await of.turns(5, 301)
+            closed = (await told(of.of, "stopped"))["2027-01-01 period"]
+            assert (closed["total"], closed["state"]) == (9900 + 100, "open"), closed
+
+    asyncio.run(work())
+
+
 def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path: Path) -> None:
     async def work() -> None:
         async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:

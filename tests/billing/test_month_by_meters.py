@@ -13,12 +13,14 @@ import sqlalchemy as sa
 from edgeproxy.billing import invoices
 from edgeproxy.database.billing_tables import invoices as table
 from tests.billing.second_rater import usage_charges
-from tests.billing.test_month import FAULTS, FEBRUARY, FREEZE, JANUARY, PATIENCE, PLANS, Payer, charged
+from tests.billing.test_month import FAULTS, FEBRUARY, FREEZE, JANUARY, PLANS, Payer, charged
 from tests.support.era import Era, era
 from tests.support.stripe_sandbox import Sandbox
 from tests.support.tables_ready import put_tables
 
 MODES = ("meters", "invoice_items")
+PATIENCE = 1500.0
+"""Seconds that all of it may take."""
 STOPS = 20
 """Moments of the month at which the clock stops, and Stripe hears of the plans that were changed until then."""
 

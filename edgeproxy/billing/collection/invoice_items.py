@@ -78,9 +78,8 @@ class InvoiceItems:
         if there["status"] == DRAFT:
             async with self._database.reading() as connection:
                 lines = await invoices.lines(connection, row.id)
-            await self._fill(row, there, lines)
+            there = await self._fill(row, there, lines)
             if row.accepted_why is None:
-                there = await self._stripe.call("v1.invoices.retrieve", there["id"])
                 must_agree(there, await self._stripe.every("v1.invoices.line_items.list", there["id"]), lines, row.name)
             there = await self._stripe.call(
                 "v1.invoices.finalize_invoice", there["id"], key=step_key(row, "finalize"), auto_advance=False
@@ -145,12 +144,15 @@ class InvoiceItems:
                 return there
         return None
 
-    async def _fill(self, row: Any, there: dict[str, Any], lines: Sequence[Line]) -> None:
-        """Make the items of an invoice that are not there yet: by one call, as so many may be made of an endpoint.
+    async def _fill(self, row: Any, there: dict[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
+        """Make the items of an invoice that are not there yet, and return it as it is then: by one call, as so many may
+        be made of an endpoint.
 
         Where Stripe computes the tax it is told of each item that tax comes on top, which only a call of its own can.
         """
-        items = await self._stripe.every("v1.invoice_items.list", invoice=there["id"])
+        items = []
+        if there["lines"]["data"]:
+            items = await self._stripe.every("v1.invoice_items.list", invoice=there["id"])
         made = {(item.get("metadata") or {}).get(POSITION) for item in items}
         missing: list[dict[str, Any]] = [
             {
@@ -167,8 +169,10 @@ class InvoiceItems:
             for line in missing:
                 key = step_key(row, f"item{line['metadata'][POSITION]}")
                 await self._stripe.call("v1.invoice_items.create", key=key, **about, **line, tax_behavior="exclusive")
-        elif missing:
-            await self._stripe.call("v1.invoices.add_lines", there["id"], key=step_key(row, "lines"), lines=missing)
+            return await self._stripe.call("v1.invoices.retrieve", there["id"])
+        if not missing:
+            return there
+        return await self._stripe.call("v1.invoices.add_lines", there["id"], key=step_key(row, "lines"), lines=missing)
 
 
 def step_key(row: Any, step: str) -> str:

@@ -642,7 +642,7 @@ def test_a_credit_note_that_fails_is_tried_later_and_none_with_a_key_that_stripe
             invoice = (await told(of, "noted"))["2027-01-01 start"]["id"]
             async with of.database.writing() as connection:
                 note = {"invoice": invoice, "why": "sorry", "state": "asked", "tries": 0, "created_at": 0}
-                rows = [{**note, "id": f"note-{amount}", "amount": amount} for amount in (1, 2)]
+                rows = [{**note, "id": f"{invoice}-{amount}", "amount": amount} for amount in (1, 2)]
                 await connection.execute(sa.insert(credit_notes), rows)
             await run(closing, JANUARY + 70)
             assert asked == [1, 2], "the first is busy, and then the key is denied"

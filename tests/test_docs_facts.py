@@ -37,9 +37,9 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.alert_raised("quota", "quota:acme:calls-month:2027-01:100")
     metrics.alert_tried("ops", "sent")
     standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
-    billing = Billing(dict.fromkeys(State, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100)
+    billing = Billing(dict.fromkeys(State, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100, 0.0)
     metrics.billing_answered(200, 0.0)
-    metrics.took(Takings(Day(date(2027, 1, 1), 5, 0, 1), 0, 0, 0, 0, {"held": 1}, {"tax": 1}, {"pro": 5}, {"m1": 1}))
+    metrics.took(Takings(Day(date(2027, 1, 1), 5, 0, 1), 0, 0, 0, {"held": 1}, {"tax": 1}, {"pro": 5}, {"m1": 1}))
     lines = metrics.exposition(True, standing, billing).decode().splitlines()
     names = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
     names = [name for name in names if not name.endswith("_created")]  # When a counter began, as the library adds.

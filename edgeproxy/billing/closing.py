@@ -24,7 +24,7 @@ from edgeproxy.billing.rating import Span
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
-from edgeproxy.database.billing_tables import credit_notes, segments
+from edgeproxy.database.billing_tables import credit_notes
 from edgeproxy.database.billing_tables import invoices as invoices_table
 from edgeproxy.database.database import LOST, Database
 from edgeproxy.database.periodic import do_alone, repeat
@@ -159,8 +159,7 @@ class Closing:
         columns = invoices_table.c
         waiting = columns.stripe_id.is_(None)
         early = columns.closes_at > now
-        period = (segments.c.subscription == columns.subscription, segments.c.period_start == columns.period_start)
-        drafted = (columns.kind == PERIOD) & sa.exists().where(*period, told.CHARGED)
+        drafted = (columns.kind == PERIOD) & told.DRAFTED
         theirs = await self._rows(invoices.DRAFT, now, waiting, drafted, *([early] if who.is_on else []))
         await self._each(theirs, lambda row: self._collection.begin(row, billing), now, is_charging=False)
         if not who.is_on:

@@ -85,6 +85,7 @@ class Processor:
         live: bool,
         clock: Callable[[], float] = time.time,
         applied: Callable[[float], None] = lambda seconds: None,
+        seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, found: None,
     ) -> None:
         self._database = database
         self._stripe = stripe
@@ -94,6 +95,8 @@ class Processor:
         self._clock = clock
         self._applied = applied
         """Is told how many seconds after Stripe made it an event was applied."""
+        self._seen = seen
+        """Is told the types of the events that were applied together, and their object."""
         self._at_once = asyncio.Semaphore(OBJECTS_AT_ONCE_MAX)
         self._turn = asyncio.Lock()
         self._log = log.get()
@@ -118,7 +121,7 @@ class Processor:
         """Apply an object, and with it all events that have told of it by now."""
         async with self._at_once:
             waiting = (
-                sa.select(columns.id, columns.attempts, columns.created, columns.due)
+                sa.select(columns.id, columns.type, columns.attempts, columns.created, columns.due)
                 .where(columns.state == State.WAITING, columns.object == subject.id)
                 .where(columns.object_type == subject.type)
             )
@@ -127,7 +130,7 @@ class Processor:
             if not events:
                 return
             try:
-                await self._apply(subject, [row.id for row in events])
+                found = await self._apply(subject, [row.id for row in events])
             except LOST as failure:  # The database is away: nothing can be written down about it either.
                 self._log.error("an event could not be applied, and is tried again", why=reason(failure))
             except Absent as why:
@@ -139,10 +142,14 @@ class Processor:
                 self._log.error("an event could not be applied", object_type=subject.type, exc_info=failure)
                 await self._put_off(events, f"{type(failure).__name__}: {failure}", is_absent=False)
             else:
+                if found is not None:
+                    self._seen([row.type for row in events], found)
                 for row in events:
                     self._applied(max(0.0, self._clock() - row.created))
 
-    async def _apply(self, subject: Subject, events: Sequence[str]) -> None:
+    async def _apply(self, subject: Subject, events: Sequence[str]) -> Mapping[str, Any] | None:
+        """Return the object; None where nothing is done about such."""
+        found: Mapping[str, Any] | None = None
         apply = self._table.get(subject.type)
         now = int(self._clock() * 1000)
         if apply is None:
@@ -152,9 +159,10 @@ class Processor:
             values = {"state": State.APPLIED, "applied": now, "error": None}
         # One at a time: an event that arrives waits for one that is applied, and not for all that could be.
         async with self._turn, self._database.writing() as connection:
-            if apply is not None:
+            if apply is not None and found is not None:
                 await apply(connection, found)
             await connection.execute(sa.update(webhook_events).where(columns.id.in_(events)).values(values))
+        return found
 
     async def _put_off(self, events: Sequence[Any], why: str, *, is_absent: bool) -> None:
         """Try these again later; who has tried often enough is a dead letter, unless Stripe is merely away.

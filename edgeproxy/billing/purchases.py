@@ -3,8 +3,8 @@
 Each function is idempotent, and takes an object in whatever state it is. What is not about credits is passed by.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,10 +22,27 @@ REFUND = "edgeproxy_refund"
 FAILED = frozenset({"failed", "canceled"})
 
 Object = Mapping[str, Any]
+Result = Literal["paid", "failed", "expired"]
+RESULTS: Mapping[str, Result] = {
+    "checkout.session.completed": "paid",
+    "checkout.session.async_payment_succeeded": "paid",
+    "checkout.session.async_payment_failed": "failed",
+    "charge.failed": "failed",
+    "checkout.session.expired": "expired",
+}
+"""What came of a purchase of credits, by the event that tells of it."""
 
 
 class Unexpected(Exception):
     """An object cannot be booked as it is: a sentence for who looks at it. To apply it later may do."""
+
+
+def results(events: Iterable[str], found: Object) -> set[Result]:
+    """What came of a purchase, as events of these types tell of their object; nothing where it is no purchase."""
+    if CUSTOMER not in _metadata(found):
+        return set()
+    told = {RESULTS[event] for event in events if event in RESULTS}
+    return told if found.get("payment_status", "paid") == "paid" else told - {"paid"}
 
 
 async def apply_session(connection: AsyncConnection, session: Object) -> None:

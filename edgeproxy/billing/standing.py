@@ -6,10 +6,13 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.billing import charging, outbox_rows, receiver, reconciliations
+from edgeproxy.billing import charging, outbox_rows, receiver, reconciliations, told
+from edgeproxy.billing.changes import PERIOD
 from edgeproxy.billing.drift import ABOUT
+from edgeproxy.billing.invoices import DRAFT
 from edgeproxy.billing.outbox import State
 from edgeproxy.config.billing import Billing
+from edgeproxy.database.billing_tables import invoices
 from edgeproxy.database.delivery_tables import billing_outbox
 
 WAITING = (State.READY, State.SENDING, State.UNKNOWN)
@@ -31,6 +34,8 @@ class Standing(NamedTuple):
     is_charging: bool | None
     """None where nobody is ever charged, by the configuration."""
     percent: int
+    unheld: float
+    """Seconds since the end of the oldest period of which Stripe makes a draft that is not held yet."""
 
 
 async def read(connection: AsyncConnection, billing: Billing, now: float) -> Standing:
@@ -39,6 +44,9 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Sta
     waiting = (await connection.execute(oldest)).scalar_one()
     done = {kind: await reconciliations.reached(connection, kind) for kind in ABOUT}
     who = await charging.read(connection, billing)
+    own = (invoices.c.state == DRAFT, invoices.c.kind == PERIOD, invoices.c.stripe_id.is_(None))
+    ended = sa.select(sa.func.min(invoices.c.period_end)).where(*own, told.DRAFTED)
+    unheld = (await connection.execute(ended)).scalar_one()
     return Standing(
         await outbox_rows.standing(connection),
         0.0 if waiting is None else max(0.0, now - waiting),
@@ -47,4 +55,5 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Sta
         {kind: now - until for kind, until in done.items() if until is not None},
         None if who.mode == "off" else who.is_on,
         who.percent,
+        0.0 if unheld is None else max(0.0, now - unheld),
     )

@@ -31,10 +31,8 @@ class Takings(NamedTuple):
     """Credits that customers have."""
     refunds: int
     """What has gone back so far, disputes too."""
-    purchases: int
-    """Credits that were bought so far, in number of purchases."""
     bought: int
-    """The same as an amount."""
+    """Credits that were bought so far."""
     invoices: Mapping[str, int]
     """By state."""
     held: Mapping[str, int]
@@ -59,10 +57,7 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Tak
         .where(columns.kind.in_(REFUNDS), entries.account == "cash")
     )
     # What an overdraft takes of a purchase was bought too, though it is deferred no more.
-    sold = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(
-        columns.kind == "purchase"
-    )
-    purchases, bought = (await connection.execute(sold)).one()
+    sold = sa.select(sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(columns.kind == "purchase")
     states = sa.select(invoices.c.state, sa.func.count()).group_by(invoices.c.state)
     models: dict[str, int] = {}
     begin = executive.second_of(day)
@@ -72,8 +67,7 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Tak
         yesterday,
         int((await connection.execute(owed)).scalar_one()),
         int((await connection.execute(back)).scalar_one()),
-        int(purchases),
-        int(bought),
+        int((await connection.execute(sold)).scalar_one()),
         {row[0]: row[1] for row in await connection.execute(states)},
         await _held(connection),
         await executive.revenue_by_plan(connection, day, now),

@@ -14,7 +14,7 @@ from edgeproxy.billing.rating import Span
 from edgeproxy.billing.slices import MINUTE, Told
 from edgeproxy.billing.slicing import Pair, Slicing, Targets
 from edgeproxy.config.models import Meter
-from edgeproxy.database.billing_tables import billing_customers, segments, subscriptions
+from edgeproxy.database.billing_tables import billing_customers, invoices, segments, subscriptions
 from edgeproxy.database.database import Database
 from edgeproxy.database.delivery_tables import billing_outbox
 from edgeproxy.database.schema import customers
@@ -83,6 +83,10 @@ CHARGED = sa.and_(
     segments.c.start + MINUTE <= segments.c.end,
 )
 """Segments of which Stripe has counted a minute or more."""
+DRAFTED = sa.exists().where(
+    segments.c.subscription == invoices.c.subscription, segments.c.period_start == invoices.c.period_start, CHARGED
+)
+"""Invoices of whose periods there are such: Stripe drafts those by itself."""
 
 
 async def charged(connection: AsyncConnection, subscription: str, period_start: int) -> list[Any]:

@@ -6,8 +6,8 @@ Events are one collector's at a time, whoever holds the lock.
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -77,14 +77,20 @@ class Job(NamedTuple):
     work: Callable[[], Awaitable[object]]
 
 
-def processor_of(settings: Settings, database: Database, stripe: Stripe, applied: Callable[[float], None]) -> Processor:
+def processor_of(
+    settings: Settings,
+    database: Database,
+    stripe: Stripe,
+    applied: Callable[[float], None],
+    seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, found: None,
+) -> Processor:
     """Make what applies events, each type of object by its own room; raises Unusable."""
     assert settings.billing is not None
     way = settings.billing.stripe
     # The key of the API is there in any case; secrets of webhooks may come later.
     payloads = Payloads([*webhook_secrets(way), secret_key(way, os.environ)])
     table = {"invoice": invoices.apply, **purchases.APPLIED, REPORT: meter_reports.apply}
-    return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, applied=applied)
+    return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, applied=applied, seen=seen)
 
 
 class BillingJobs:

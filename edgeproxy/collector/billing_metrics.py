@@ -25,6 +25,11 @@ def of_billing(standing: Standing) -> list[GaugeMetricFamily]:
             "kind",
             standing.reconciled,
         ),
+        _one(
+            "billing_draft_unheld_seconds",
+            "Since the end of the oldest period whose draft at Stripe is not held",
+            standing.unheld,
+        ),
         _one("billing_rollout_percent", "Percent of customers that are charged", standing.percent),
     ]
     if standing.is_charging is not None:
@@ -45,7 +50,6 @@ def of_money(takings: Takings) -> list[GaugeMetricFamily]:
         _one("billing_liability_usd", "Credits that customers have", usd(takings.liability)),
         _one("billing_refunds_usd", "What has gone back so far, disputes too", usd(takings.refunds)),
         _one("billing_package_credits", "Credits that were bought so far", takings.bought / CREDIT),
-        _one("billing_purchases", "Purchases of credits so far", takings.purchases),
         _labelled("billing_invoices", "Invoices, by state", "state", takings.invoices),
         _labelled("billing_invoice_held", "Invoices that wait for a person, by why", "why", takings.held),
         _labelled(

@@ -186,7 +186,11 @@ async def collect(
     counting = tasks.start("events", intake.run())
     service = Service(database, Queues(ingest, intake, quota_watch), settings, names, metrics)
     service.handlers.directory.publisher = publisher
-    processor = None if stripe is None else processor_of(settings, database, stripe, metrics.webhook_seconds.observe)
+    processor = (
+        None
+        if stripe is None
+        else processor_of(settings, database, stripe, metrics.webhook_seconds.observe, metrics.purchased)
+    )
     service.handlers.delivery.processor = processor
 
     def tell(now: Charging) -> None:

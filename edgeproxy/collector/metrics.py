@@ -4,6 +4,7 @@ prometheus-client.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -11,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from edgeproxy.billing.gating import PAUSE
 from edgeproxy.billing.outbox import Reply
+from edgeproxy.billing.purchases import RESULTS, results
 from edgeproxy.billing.standing import Standing as BillingStanding
 from edgeproxy.billing.takings import Takings
 from edgeproxy.collector.billing_metrics import of_billing, of_money
@@ -101,6 +103,14 @@ class Metrics:
         self.checkout_sessions = Counter(
             "billing_checkout_sessions_total", "Purchases of credits that were begun", registry=registry
         )
+        self.purchases = Counter(
+            "billing_purchases_total",
+            "Purchases of credits, by what came of them",
+            ("result",),
+            registry=registry,
+        )
+        for result in RESULTS.values():
+            self.purchases.labels(result)
         self.takings: Takings | None = None
         """Of the one collector that reads them."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
@@ -168,6 +178,11 @@ class Metrics:
         """Count an answer of the API of billing."""
         self.billing_requests.labels(str(status)).inc()
         self.billing_seconds.observe(seconds)
+
+    def purchased(self, events: Iterable[str], found: Mapping[str, Any]) -> None:
+        """Count what events tell of a purchase."""
+        for result in results(events, found):
+            self.purchases.labels(result).inc()
 
     def exported(self, reply: Reply) -> None:
         """Count a meter event that was sent."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from edgeproxy.billing import charging, outbox_rows, subscriptions
+from edgeproxy.billing import charging, outbox_rows, standing, subscriptions
 from edgeproxy.billing.outbox import Answer
 from edgeproxy.billing.outbox_rows import CHAIN_ROWS_MAX, new_row
 from edgeproxy.billing.periods import period_at
@@ -42,6 +42,12 @@ async def state(of: Era, name: str) -> str:
     async with of.of.database.reading() as connection:
         loaded = await subscriptions.of_customer(connection, name)
         return subscriptions.told(loaded.row, name)["state"]
+
+
+async def unheld(of: Era) -> float:
+    """For how long a draft of Stripe's is not held."""
+    async with of.of.database.reading() as connection:
+        return (await standing.read(connection, of.of.known.billing, of.now())).unheld
 
 
 async def at_stripe(of: Era, status: str = "all") -> list[dict[str, Any]]:
@@ -162,7 +168,10 @@ def test_a_draft_of_stripes_stays_one_while_nobody_is_charged(own_sandbox: Sandb
             async with of.of.database.writing() as connection:
                 await charging.stop(connection, CALLER, "free", "a fault")
             await of.to(FEBRUARY + 5)
+            await of.closing._roll(of.now())
+            assert await unheld(of) > 0
             await of.turns(3)
+            assert await unheld(of) == 0
             await of.to(FEBRUARY + 3 * HOUR)
             draft = (await told(of.of, "stopped"))["2027-01-01 period"]
             there = (await asyncio.to_thread(own_sandbox.call, "GET", f"/v1/invoices/{draft['stripe_id']}")).json()

@@ -10,7 +10,7 @@ from edgeproxy.accounts.change import Refused
 from edgeproxy.billing import credits, journal
 from edgeproxy.billing.journal import verify
 from edgeproxy.billing.postings import CENT
-from edgeproxy.billing.purchases import APPLIED, CUSTOMER, REFUND, Unexpected
+from edgeproxy.billing.purchases import APPLIED, CUSTOMER, REFUND, Unexpected, results
 from edgeproxy.database.credit_tables import credit_transactions
 from edgeproxy.database.database import Database
 from tests.support.credited import ALICE, opened, read, write
@@ -28,6 +28,24 @@ def session(**also: Any) -> dict[str, Any]:
 def charge(**also: Any) -> dict[str, Any]:
     said = {"object": "charge", "id": "ch_1", "payment_intent": {"id": "pi_1"}, "metadata": OURS}
     return {**said, "balance_transaction": {"id": "txn_1", "fee": 65}, **also}
+
+
+@pytest.mark.parametrize(
+    ("events", "found", "wanted"),
+    [
+        (["checkout.session.completed"], session(), {"paid"}),
+        (["checkout.session.completed"], session(payment_status="unpaid"), set()),
+        (["checkout.session.completed", "checkout.session.async_payment_succeeded"], session(), {"paid"}),
+        (["checkout.session.expired"], session(payment_status="unpaid"), {"expired"}),
+        (["charge.failed"], charge(), {"failed"}),
+        (["charge.succeeded", "charge.updated"], charge(), set()),
+        (["charge.failed"], charge(metadata={}), set()),
+    ],
+)
+def test_what_came_of_a_purchase_is_told_once_by_what_ends_it(
+    events: list[str], found: dict[str, Any], wanted: set[str]
+) -> None:
+    assert results(events, found) == wanted
 
 
 def refund(status: str, **also: Any) -> dict[str, Any]:

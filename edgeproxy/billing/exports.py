@@ -60,6 +60,8 @@ class Exports:
         self._rate = EVENT_RATE if stripe.is_live else TEST_RATE * TEST_SHARE
         self.bucket = Bucket(self._rate, clock())
         self._adapted_at = clock()
+        self._shortest: int | None = None
+        """Seconds that slices have at least, for those who used something; None: not known yet."""
         self.exporter = self._new_exporter()
         self.subscriptions = MeterSubscriptions(database, stripe, known, self.events, clock)
 
@@ -103,13 +105,16 @@ class Exports:
         began, now = time.monotonic(), self._clock()
         async with self._database.reading() as connection:
             reached = await slicing.reached(connection)
-            if reached is not None and not await slicing.is_due(connection, reached, now):
-                return 0  # Mostly: whose slices they are is read where there are any.
+            is_due = reached is None or await slicing.is_due(connection, reached, now)
+        if not is_due:  # Mostly: whose slices they are is read where there are any.
+            await self._adapt(now)
+            return 0
         # What ended before the slices that follow, none of which is longer than a day, is in none of them.
         targets = await self.targets(None if reached is None else reached - slices.DAY)
         if not targets:
             return 0
-        await self._adapt(len(targets), now)
+        self._shortest = slices.length(len(targets), self._rate)
+        await self._adapt(now)
         first = min(one.span.start for some in targets.values() for one in some)
         count = await slicing.fix(self.of, targets, first, now)
         if count:
@@ -152,17 +157,17 @@ class Exports:
         async with self._database.reading() as connection:
             return (await charging.read(connection, billing)).is_on
 
-    async def _adapt(self, pairs: int, now: float) -> None:
-        """Have slices as long as the rate and what comes of it ask for."""
-        shortest = slices.length(pairs, self._rate)
+    async def _adapt(self, now: float) -> None:
+        """Have slices as long as the rate and what comes of it ask for; refusals may be over before a slice is."""
         crowded = min(self.bucket.crowded(now), now - self._adapted_at)
         quiet = min(self.bucket.quiet(now), now - self._adapted_at)
-        async with self._database.writing() as connection:
-            current = (await connection.execute(sa.select(billing_exporter.c.length))).scalar_one()
-            then = slices.adapted(current, shortest, crowded, quiet)
-            if then != current:
+        async with self._database.reading() as connection:
+            current = (await connection.execute(slicing.LENGTH)).scalar_one()
+        then = slices.adapted(current, self._shortest or current, crowded, quiet)
+        if then != current:
+            async with self._database.writing() as connection:
                 await connection.execute(sa.update(billing_exporter).values(length=then))
-                self._adapted_at = now
+            self._adapted_at = now
 
     async def _name(self) -> None:
         """Know customers and meters by what Stripe calls them."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic_core import PydanticCustomError
 
 from edgeproxy.config.load import load
 from edgeproxy.config.models import Settings
@@ -24,6 +26,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty directory, which is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def refusal(reader: Callable[[Any], object], value: object) -> tuple[str, str]:
+    """What is wrong with the value, and what would be right."""
+    with pytest.raises(PydanticCustomError) as caught:
+        reader(value)
+    said = caught.value.context
+    assert said is not None
+    return said["what"], said["hint"]
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> None:

@@ -13,13 +13,7 @@ from pydantic_core import PydanticCustomError
 from edgeproxy.config import parsers
 from edgeproxy.config.auth import Auth
 from edgeproxy.config.parsers import Address
-
-
-def refusal(reader, value):
-    """What is wrong with the value, and what would be right."""
-    with pytest.raises(PydanticCustomError) as caught:
-        reader(value)
-    return caught.value.context["what"], caught.value.context["hint"]
+from tests.config.conftest import refusal
 
 
 @pytest.mark.parametrize("name", ["a", "7", "007", "acme", "Acme_Corp-2", "a" * 64])

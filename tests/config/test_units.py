@@ -6,16 +6,9 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import units
-
-
-def refusal(reader, value):
-    """What is wrong with the value, and what would be right."""
-    with pytest.raises(PydanticCustomError) as caught:
-        reader(value)
-    return caught.value.context["what"], caught.value.context["hint"]
+from tests.config.conftest import refusal
 
 
 @pytest.mark.parametrize(

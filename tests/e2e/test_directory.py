@@ -33,13 +33,6 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path)
-    yield server
-    server.kill()
-
-
 class Pusher:
     """Whoever has the file of the customers."""
 

@@ -23,13 +23,6 @@ CREDITS = 40
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path)
-    yield server
-    server.kill()
-
-
-@pytest.fixture
 def edges(tmp_path: Path, upstream: Upstream, redis: Redis, request: pytest.FixtureRequest) -> Iterator[list[Edge]]:
     """Two hosts with two workers each. The parameter is what the tier has besides."""
     tier = {"limits": [{"rate": f"{LIMIT}/min"}], **getattr(request, "param", {})}

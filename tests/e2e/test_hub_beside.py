@@ -32,13 +32,6 @@ SPEAKS = "told to the hub by this supervisor"
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path)
-    yield server
-    server.kill()
-
-
-@pytest.fixture
 def edges(tmp_path: Path, upstream: Upstream, redis: Redis) -> Iterator[list[Edge]]:
     """Two hosts; two supervisors on the first, each with a worker."""
     with ExitStack() as ends:

@@ -4,7 +4,6 @@ A head is read by both. Where they differ, the difference must be excused by an 
 with the rule that it follows; what no entry excuses is a defect, of ours or of the lists.
 """
 
-import re
 from typing import Final, NamedTuple
 
 import httptools
@@ -246,41 +245,3 @@ def their_response(data: bytes) -> Outcome:
 def _head_alone(data: bytes) -> bytes:
     end = data.find(BLANK)
     return data if end < 0 else data[: end + 4]
-
-
-# ---- what the predicates below look at
-
-
-def named(reading: Reading, name: bytes) -> list[bytes]:
-    """The values of the fields of this name."""
-    return [value for field, value in reading.fields if field == name]
-
-
-def members(reading: Reading, name: bytes) -> set[bytes]:
-    """The members of all their lists, in lower case."""
-    return {member.strip(b" \t") for value in named(reading, name) for member in value.lower().split(b",")} - {b""}
-
-
-def first_line(head: bytes) -> bytes:
-    """The start line, as it was sent."""
-    return without_empty_lines(head).partition(CRLF)[0]
-
-
-def target(reading: Reading) -> bytes:
-    return reading.start[-1]
-
-
-def authority(reading: Reading) -> bytes | None:
-    """host[:port] of an absolute-form target."""
-    scheme, found, rest = target(reading).partition(b"://")
-    return re.split(rb"[/?]", rest)[0] if found and scheme.lower() in (b"http", b"https") else None
-
-
-def origin(reading: Reading, host: bytes) -> bytes:
-    """An authority in lower case without the default port of the target's scheme."""
-    port = b":443" if target(reading).lower().startswith(b"https:") else b":80"
-    return host.lower().removesuffix(port).removesuffix(b":")
-
-
-def codings(reading: Reading) -> list[bytes]:
-    return [value.lower() for value in named(reading, b"transfer-encoding")]

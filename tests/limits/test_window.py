@@ -13,6 +13,7 @@ from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.rule import Rule
 from tests.limits.conftest import Worker
+from tests.limits.reference import ask
 from tests.support.tables import fresh, limits, make
 
 CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=HEAD_WORDS)
@@ -24,14 +25,6 @@ CELL = WIDTH / 1e6
 
 def policy(worker: Worker, column: int = 0, limit: int = 10, window: float = 60.0, name: str = "basic") -> Policy:
     return Policies(worker(column)).of(Rule(name, limit, window), SUBJECT)
-
-
-def ask(policy: Policy, now: float, cost: int = 1) -> bool:
-    """One decision."""
-    if policy.left(now) < cost:
-        return False
-    policy.charge(cost)
-    return True
 
 
 def test_the_oldest_cell_counts_in_full(worker: Worker) -> None:

@@ -11,7 +11,7 @@ from edgeproxy.proxy import client, deadlines
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.states import TRANSITIONS
 from tests.proxy.process import Process, lived
-from tests.support.transcript import Edge
+from tests.support.transcript import Edge, ok
 
 
 @pytest.fixture
@@ -23,6 +23,13 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     with stage.runner:
         yield stage
         stage.runner.run(stage.stops())
+
+
+@pytest.fixture
+def answering(edge: Edge) -> Edge:
+    """An edge whose upstream answers by itself."""
+    edge.upstream.answers(lambda request: ok())
+    return edge
 
 
 def watched(stage: Edge) -> type[Exchange]:

@@ -20,13 +20,6 @@ def adds_route(edge: Edge, **settings: Any) -> None:
     edge.config["routes"].append({"name": "export", "path": "/export/*", "upstream": "api", **settings})
 
 
-@pytest.fixture
-def answering(edge: Edge) -> Edge:
-    """An edge whose upstream answers by itself."""
-    edge.upstream.answers(lambda request: ok())
-    return edge
-
-
 # ---- the cost of a route
 
 

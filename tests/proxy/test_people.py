@@ -19,13 +19,6 @@ def customer(edge: Edge, name: str = "acme", **settings: Any) -> None:
     edge.config["customers"][name] = {"tier": edge.config["customers"][name]["tier"], **settings}
 
 
-@pytest.fixture
-def answering(edge: Edge) -> Edge:
-    """An edge whose upstream answers by itself."""
-    edge.upstream.answers(lambda request: ok())
-    return edge
-
-
 # ---- paused
 
 

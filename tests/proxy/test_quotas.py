@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.clock import EPOCH
 from tests.proxy.asking import asked, asks, is_limited
-from tests.support.transcript import KEY, Edge, chunks, head, ok, post
+from tests.support.transcript import KEY, Edge, chunks, head, post
 
 WITH_KEY = f"X-API-Key: {KEY}"
 DAY = 86_400
@@ -23,13 +23,6 @@ def quotas(edge: Edge, *of_tier: dict[str, Any], **besides: Any) -> None:
 @pytest.fixture
 def edge(edge: Edge) -> Edge:
     quotas(edge, {"per": "month", "included": 3, "cap": "hard"})
-    return edge
-
-
-@pytest.fixture
-def answering(edge: Edge) -> Edge:
-    """An edge whose upstream answers by itself."""
-    edge.upstream.answers(lambda request: ok())
     return edge
 
 

@@ -33,13 +33,6 @@ async def asks(client: Wire, path: str = "/v1/x", *fields: str, key: str = KEY) 
     return await client.gets_answer()
 
 
-@pytest.fixture
-def answering(edge: Edge) -> Edge:
-    """An edge whose upstream answers by itself."""
-    edge.upstream.answers(lambda request: ok())
-    return edge
-
-
 # ---- one request sees one configuration
 
 

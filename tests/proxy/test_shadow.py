@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.proxy.asking import asks, is_limited, left
-from tests.support.transcript import Edge, ok
+from tests.support.transcript import Edge
 
 FIELD = "X-Edge-Shadow"
 
@@ -27,13 +27,6 @@ TRIAL = {"name": "trial", "rate": "2/min", "mode": "shadow"}
 @pytest.fixture
 def edge(edge: Edge) -> Edge:
     limited(edge, TRIAL)
-    return edge
-
-
-@pytest.fixture
-def answering(edge: Edge) -> Edge:
-    """An edge whose upstream answers by itself."""
-    edge.upstream.answers(lambda request: ok())
     return edge
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,13 +23,6 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 MANY = 3000
 BUSY = 0.1
 """Seconds of its own work for which a supervisor may keep others waiting here; mostly it is a tenth of that."""
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path)
-    yield server
-    server.kill()
 
 
 def used(store: Store, now: float) -> LimitsUsed:

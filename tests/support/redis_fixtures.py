@@ -1,6 +1,7 @@
 """Fixtures: a real Redis, where there is one on this machine."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,4 +15,12 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         pytest.skip("there is no redis-server on this machine")
     server = Redis(tmp_path_factory.mktemp("redis"))
     yield server.port
+    server.kill()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A server of a test's own, which the test may end."""
+    server = Redis(tmp_path)
+    yield server
     server.kill()

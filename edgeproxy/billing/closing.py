@@ -298,7 +298,12 @@ class Closing:
                     except Exception as fault:
                         await self._failed(row, fault, now)
 
-        await asyncio.gather(*map(one_by_one, by_customer.values()))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for own in by_customer.values():
+                    group.create_task(one_by_one(own))
+        except BaseExceptionGroup as lost:  # The database is; what was under way has ended with it.
+            raise lost.exceptions[0] from lost
 
     async def _is_on(self) -> bool:
         """Whether anybody is charged still: that may end while many invoices are brought to Stripe."""

@@ -31,8 +31,10 @@ VALUE: Final = bytes([9, *range(32, 127), *range(128, 256)])
 """HTAB, SP, VCHAR and obs-text: what a field value or a reason phrase is made of (RFC 9110 section 5.5)."""
 
 AS_VALUE: Final = bytes([each if each in VALUE else each ^ 1 for each in range(256)])
-"""What bytes are translated by to see whether all are in VALUE: then they stay what they are. To take out those that are
-would be four times as dear, as CPython 3.11 makes a table for it each time."""
+"""What bytes are translated by to see whether all are in VALUE: then they stay what they are.
+
+To take those out that are would be four times as dear, as CPython 3.11 makes a table for it each time.
+"""
 
 TARGET: Final = bytes(set(range(33, 127)) - set(b'"#<>\\'))
 """What a request target is made of: RFC 3986, and what browsers leave as it is (`[ ] ^ ` { | }`, see the WHATWG

@@ -252,7 +252,8 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
         if left < 0:
             if limit_set.shares:
                 tell(limit_set, now, True)
-            return True, policy, max(0, left + cost), None
+            left += cost
+            return True, policy, left if left > 0 else 0, None
         if gate is not None and not gate.is_open(now, cost):
             return None
         if shown is None or left < least:
@@ -457,11 +458,12 @@ def denied(limit_set: LimitSet, now: float) -> Denied:
     """
     violated: list[Bound] = []
     longest = 0
-    for place, policy in enumerate(limit_set.policies):
+    credits = limit_set.credits
+    for policy in limit_set.policies:
         wait = policy.retry_after(now, policy.cost)
-        if wait and place < limit_set.bought_off and limit_set.credits is not None:
+        if wait and credits is not None and policy in limit_set.policies[: limit_set.bought_off]:
             # Whichever is sooner: the limit has room again, or there are credits to buy it with.
-            wait = min(wait, limit_set.credits.retry_after(now, limit_set.credits.cost))
+            wait = min(wait, credits.retry_after(now, credits.cost))
         if wait:
             violated.append(policy)
             if wait > longest:

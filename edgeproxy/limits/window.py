@@ -33,7 +33,7 @@ class SlidingWindow:
         self.limit = rule.limit
         self.prefix = rule.prefix
         self._counts = counts
-        self._second = -1
+        self._second = -1.0
         self._tail = b""
         self._asked: tuple[int, ...] = ()
         self._passes: float | None = 0.0
@@ -97,7 +97,10 @@ class SlidingWindow:
         if asked != self._asked:
             self._asked = asked
             self._passes = self._moment(cost - left)
-        return HUB_RETRY_SECONDS if self._passes is None else max(1, int(self._passes - now + ROUNDING_SECONDS) + 1)
+        if self._passes is None:
+            return HUB_RETRY_SECONDS
+        wait = int(self._passes - now + ROUNDING_SECONDS) + 1
+        return wait if wait > 1 else 1
 
     def _moment(self, needed: int) -> float | None:
         """When so many cells, the oldest first, have left the window that `needed` of the counts are gone; None where
@@ -124,8 +127,7 @@ class SlidingWindow:
 
     def tail(self, now: float) -> bytes:
         """What follows the number in the RateLimit lines; made once a second. Call it after `left`."""
-        second = int(now)
-        if second != self._second:
-            self._second = second
+        if not 0.0 <= now - self._second < 1.0:
+            self._second = float(int(now))
             self._tail = b";t=%d\r\n" % self._reset(now)
         return self._tail

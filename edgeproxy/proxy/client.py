@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeError, Fault, Refused
+from edgeproxy.http1.request import PLAIN
 from edgeproxy.http1.request_line import check_unfinished
 from edgeproxy.proxy import client_certificate
 from edgeproxy.proxy.body import ChunkedBody, RequestBody, SizedBody
@@ -205,10 +206,12 @@ class Client(asyncio.Protocol):
         after = end + 4 + exchange.length
         if not exchange.path:
             exchange.first = data  # Its line may still tell what was asked for.
-        unclear = head.chunked or head.expect or len(data) < after
-        close = unclear or head.close or self.last or (isinstance(refusal, Refused) and refusal.close)
+        plain = head is PLAIN  # Its class says all of it, and is slow to look into.
+        unclear = len(data) < after or (not plain and (head.chunked or head.expect))
+        close = unclear or self.last or (not plain and head.close)
+        close = close or (isinstance(refusal, Refused) and refusal.close)
         self.answer(exchange.own_answer(refusal, close=close), close=close)
-        return b"" if close else data[after:]
+        return b"" if close or len(data) == after else data[after:]
 
     def incomplete(self, data: bytes, deadline: float) -> None:
         """The head is not whole yet; refuse it now where nothing that could follow would make it one."""

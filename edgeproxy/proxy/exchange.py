@@ -42,6 +42,7 @@ from edgeproxy.limits.policy import Policy
 from edgeproxy.limits.quota import Balance
 from edgeproxy.proxy import answers, event_stream, metering, tunnel
 from edgeproxy.proxy.body_file import BodyFile, no_room
+from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.cors import ORIGIN
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.door import asked_method, is_preflight
@@ -264,19 +265,27 @@ class Exchange:
         self.client.begin_body(self, data)
 
     def read(self, data: bytes, end: int) -> None:
-        """What the head says. The meaning of a block of fields seen before is remembered."""
-        usual = self.snapshot.usual_line(data)
+        """What the head says. The meaning of a block of fields seen before is remembered, and that of a head whose
+        block was."""
+        client, snapshot = self.client, self.snapshot
+        alone = len(data) == end + 4 and not client.traces
+        if alone:
+            seen = snapshot.whole_heads[client.trusted].get(data)
+            if seen is not None:
+                self.method, self.path, self.first, fields = seen
+                self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = fields
+                return
+        usual = snapshot.usual_line(data)
         begin = data.find(b"\r\n") + 2 if usual is None else usual.end()
         block = data[begin : end + 2]
-        client = self.client
-        trusted = client.trusted
         # Who traces one request traces them all, and none of those is remembered.
-        meaning = None if client.traces else self.snapshot.heads[trusted].get(block)
+        known = None if client.traces else snapshot.heads[client.trusted].get(block)
+        meaning = known
         if meaning is None:
-            meaning = self.snapshot.understand(block, trusted)
+            meaning = snapshot.understand(block, client.trusted)
             client.traces = meaning[5] is not None
         self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = meaning
-        if usual is None or self.site is NO_SITE or begin - 2 > self.snapshot.sizes.line:
+        if usual is None or self.site is NO_SITE or begin - 2 > snapshot.sizes.line:
             self.read_unusual(data[: begin - 2], block)
             return
         method, path, query = usual.groups()
@@ -286,10 +295,12 @@ class Exchange:
         self.method = method
         if is_plain(path):
             self.first = data[:begin]
+            if alone and known is not None:
+                remember(snapshot.whole_heads[client.trusted], data, (method, path, self.first, known))
         else:
             path = resolve(path)
             self.first = b"%b %b%b HTTP/1.1\r\n" % (method, path, query or b"")
-            self.snapshot.paths.check(path, method, self.site)
+            snapshot.paths.check(path, method, self.site)
         self.path = path
 
     def guard(self) -> LimitSet | None:
@@ -988,7 +999,7 @@ class Exchange:
         402: what was paid in advance is spent."""
         held, runtime = self.shut, self.runtime
         violated, retry_after = denied_at_gates(limit_set, held) if held else denied(limit_set, self.now)
-        names = tuple([policy.name for policy in violated])
+        names = (violated[0].name,) if len(violated) == 1 else tuple([policy.name for policy in violated])
         route, tier = self.labels()
         status, why = 429, None
         for quota in limit_set.quotas:

@@ -40,6 +40,9 @@ Meaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] |
 """What a block of field lines means: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
 its credentials, those that are kept, the body's length in bytes, the trace, and the rest."""
 
+WholeMeaning = tuple[bytes, bytes, bytes, Meaning]
+"""What a whole head means: method, path, request line with its CRLF, and what its fields do."""
+
 NO_LIMIT = 1 << 62
 """Bytes of a body where none is too long."""
 
@@ -118,6 +121,8 @@ class Snapshot:
         """How the edge speaks TLS with each upstream that has it."""
         self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
+        self.whole_heads: tuple[dict[bytes, WholeMeaning], dict[bytes, WholeMeaning]] = ({}, {})
+        """Requests without a body seen before whose blocks are remembered, likewise."""
 
     def _route(self, route: "RouteSettings") -> Route:
         upstream = None if route.upstream is None else self._upstreams[route.upstream]
@@ -219,8 +224,10 @@ class Snapshot:
         return self.directory.retire()
 
     def _forget_heads(self) -> None:
-        for memory in self.heads:
-            memory.clear()
+        for blocks in self.heads:
+            blocks.clear()
+        for whole in self.whole_heads:
+            whole.clear()
         self.lines.forget()
         lines.forget()
 

@@ -209,7 +209,7 @@ async def test_a_customer_who_changed_is_asked_for_anew_and_others_are_not(edge:
     assert await supervisor.meets(client, "of-eve") == 200
     supervisor.knows(customer={"tier": "free"})
     edge.worker.generations.forget(["dora", "whoever"])
-    assert not any(edge.runtime.snapshot.heads)
+    assert not any((*edge.runtime.snapshot.heads, *edge.runtime.snapshot.whole_heads))
     assert (await asks(client, key="of-eve")).status == 200
     assert not supervisor.asked()
     assert await supervisor.meets(client) == 200

@@ -14,7 +14,7 @@ from edgeproxy.billing.periods import period_at
 from edgeproxy.database.billing_tables import segments
 from edgeproxy.database.billing_tables import subscriptions as table
 from edgeproxy.database.delivery_tables import billing_outbox
-from tests.billing.test_closing import amounts, told
+from tests.billing.test_closing import ON_BOTH_IF_SOAKED, amounts, told
 from tests.support.era import Era, era
 from tests.support.sold import CALLER
 from tests.support.stripe_sandbox import Sandbox
@@ -55,9 +55,10 @@ async def at_stripe(of: Era, status: str = "all") -> list[dict[str, Any]]:
     return found
 
 
-def test_subscriptions_are_begun_changed_and_ended(own_sandbox: Sandbox, tmp_path: Path) -> None:
+@ON_BOTH_IF_SOAKED
+def test_subscriptions_are_begun_changed_and_ended(own_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async def work() -> None:
-        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+        async with era(tmp_path, database, own_sandbox, JANUARY) as of:
             for name, plan in (
                 ("falls", "enterprise"),
                 ("leaves", "standard"),
@@ -155,11 +156,14 @@ def test_nothing_more_is_sent_once_nobody_is_charged(own_sandbox: Sandbox, tmp_p
     asyncio.run(work())
 
 
-def test_a_draft_of_stripes_stays_one_while_nobody_is_charged(own_sandbox: Sandbox, tmp_path: Path) -> None:
+@ON_BOTH_IF_SOAKED
+def test_a_draft_of_stripes_stays_one_while_nobody_is_charged(
+    own_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
     """Stripe finalizes it an hour after it has made it, and charges what is on it, unless it is held."""
 
     async def work() -> None:
-        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+        async with era(tmp_path, database, own_sandbox, JANUARY) as of:
             await of.of.customer("stopped", "standard", now=JANUARY)
             await of.turns(2)
             await of.of.use("stopped", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
@@ -186,9 +190,10 @@ def test_a_draft_of_stripes_stays_one_while_nobody_is_charged(own_sandbox: Sandb
     asyncio.run(work())
 
 
-def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path: Path) -> None:
+@ON_BOTH_IF_SOAKED
+def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async def work() -> None:
-        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+        async with era(tmp_path, database, own_sandbox, JANUARY) as of:
             by_items = of.of.known.model_copy(
                 update={"billing": of.of.known.billing.model_copy(update={"collection": "invoice_items"})}
             )

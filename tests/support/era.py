@@ -5,9 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
-from edgeproxy.billing import catalog, plan_versions, slices
+from edgeproxy.billing import catalog, payers, plan_versions, slices
 from edgeproxy.billing.closing import Closing
 from edgeproxy.billing.exports import Exports
 from edgeproxy.billing.outbox import Reply
@@ -88,7 +90,9 @@ async def era(
         made = Era(sandbox, database, stripe, known)
         await made.to(begin)
         await made.exports.begin()
-        yield made
+        # A key that Stripe has forgotten by now must not be thought to be known.
+        with mock.patch.object(payers, "time", SimpleNamespace(time=made.now)):
+            yield made
     finally:
         slices.LENGTHS = lengths
         await stripe.close()

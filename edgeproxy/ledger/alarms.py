@@ -10,6 +10,8 @@ from edgeproxy.ledger.arrival import Arrival
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.usage.batch import ANONYMOUS, Batch
 
+CUSTOMERS_MAX = 50
+"""Customers of a batch who have an alert each: who reports wrong costs does so of all, and each is a message."""
 ALARMS: dict[Verdict, tuple[Severity, str]] = {
     Verdict.GAP: ("page", "{} owned up to batches that are gone: what they counted is missing"),
     Verdict.QUARANTINE: (
@@ -40,17 +42,27 @@ def alarms(settled: Iterable[tuple[Arrival, Verdict]], at: float) -> Iterator[Al
 
 def above_caps(counted: Iterable[Batch]) -> Iterator[Alert]:
     """The alerts of answers that have cost more than their customers' caps allow a request: one for each customer and
-    day of UTC, with the first of that day."""
+    day of UTC, with the first of that day. Of more customers than CUSTOMERS_MAX of a batch one tells of its edge.
+    """
     for batch in counted:
-        for customer, meter, route, above, *_ in batch.rows:
-            if meter != OVER_CAP:
-                continue
+        day = f"{datetime.fromtimestamp(batch.minute, UTC):%Y-%m-%d}"
+        found = {row[0]: row for row in reversed(batch.rows) if row[1] == OVER_CAP}
+        for customer, (_, _, route, above, *_) in sorted(found.items())[:CUSTOMERS_MAX]:
             yield Alert(
-                key=f"request_cap:{customer}:{datetime.fromtimestamp(batch.minute, UTC):%Y-%m-%d}",
+                key=f"request_cap:{customer}:{day}",
                 kind="request_cap",
                 severity="warn",
                 customer=None if customer == ANONYMOUS else customer,
                 title=f"answers to {customer} on {route} have cost more than a request may, by {above} millicredits",
                 details={"route": route, "above": above, "edge": batch.edge},
+                at=batch.since,
+            )
+        if len(found) > CUSTOMERS_MAX:
+            yield Alert(
+                key=f"request_caps:{batch.edge}:{day}",
+                kind="request_cap",
+                severity="warn",
+                title=f"answers to {len(found)} customers of {batch.edge} have cost more than a request may",
+                details={"edge": batch.edge, "customers": len(found)},
                 at=batch.since,
             )

@@ -17,6 +17,7 @@ from edgeproxy.alerts.alert import raise_all
 from edgeproxy.config.models import Meter
 from edgeproxy.database.database import Database, is_too_much
 from edgeproxy.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
+from edgeproxy.ledger.alarms import above_caps
 from edgeproxy.ledger.arrival import Named, arrive, inflate
 from edgeproxy.ledger.chain_audit import hash_before
 from edgeproxy.ledger.ingest import TOO_LARGE
@@ -175,7 +176,7 @@ async def _replay(
         raise Refused(422, f"its prev is {batch.prev}, and the batch before it has the hash {prev}")
     (as_counted,), (folded,), passed = await values.fold_batches(connection, [batch])
     begun = await counts.count(connection, [as_counted])
-    await raise_all(connection, passed)
+    await raise_all(connection, [*above_caps([batch]), *passed])
     note = f"replayed on {datetime.fromtimestamp(time.time(), UTC):%Y-%m-%d %H:%M:%S} UTC: it {row.why}"
     said: dict[str, Any] = {"state": COUNTED, "why": note, "rows": len(batch.rows)}
     said |= {"since": batch.since, "until": batch.until, "folded": folded}

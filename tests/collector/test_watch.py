@@ -13,14 +13,15 @@ from edgeproxy.accounts.models import CustomerNew, KeyNew
 from edgeproxy.collector.watch import Watch, certificate_alerts, denial_alert
 from edgeproxy.config.alerts import Alerts
 from edgeproxy.config.collector import Settings, Token
+from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.config.models import Tier
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import keys as keys_table
-from edgeproxy.ledger.alarms import alarms
+from edgeproxy.ledger.alarms import CUSTOMERS_MAX, above_caps, alarms
 from edgeproxy.ledger.arrival import Named, arrive
 from edgeproxy.ledger.chain import Verdict
-from edgeproxy.usage.batch import Gap, body, digest
+from edgeproxy.usage.batch import ANONYMOUS, Gap, body, digest
 from tests.support.chains import Chain
 
 DAY = 86400
@@ -64,6 +65,22 @@ def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_edge() -> Non
     assert first.details == {"edge": "edge-1", "seq": 1, "to_seq": 3, "why": "disk lost"}
     (bad,) = alarms([(arrived[2], Verdict.QUARANTINE)], NOW)
     assert (bad.key, bad.severity) == ("quarantined:edge-1:2026-10-01", "warn")
+
+
+def test_costs_above_caps_are_told_of_some_customers_and_beyond_those_of_the_edge() -> None:
+    chain = Chain("edge-1")
+
+    def told(*names: str) -> list[tuple[str, str | None]]:
+        rows = tuple((name, OVER_CAP, route, 5) for name in names for route in ("v1", "v2"))
+        return [(one.key, one.customer) for one in above_caps([chain.next(*rows)])]
+
+    assert told("acme", ANONYMOUS) == [
+        ("request_cap:-:2026-09-21", None),
+        ("request_cap:acme:2026-09-21", "acme"),
+    ]
+    many = told(*(f"customer-{number}" for number in range(1000)))
+    assert len(many) == CUSTOMERS_MAX + 1
+    assert many[-1] == ("request_caps:edge-1:2026-09-21", None)
 
 
 def known() -> Settings:

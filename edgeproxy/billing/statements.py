@@ -156,8 +156,8 @@ def csv_of(made: Statement) -> str:
     writer.writerow((day(made.month.begin), "Opening balance", "", "", "", made.opening, usd_of(made.opening)))
     for line in made.lines:
         at = "" if line.at is None else day(line.at)
-        row = (at, TEXTS[line.kind], line.reference, line.meter, line.model, line.amount, usd_of(line.amount))
-        writer.writerow(map(_unquoted, row))
+        texts = map(_unquoted, (line.reference, line.meter, line.model))
+        writer.writerow((at, TEXTS[line.kind], *texts, line.amount, usd_of(line.amount)))
     writer.writerow((day(made.month.end - 1), "Closing balance", "", "", "", made.closing, usd_of(made.closing)))
     return out.getvalue()
 
@@ -167,6 +167,6 @@ def day(at: int) -> str:
     return (moment(at) or "")[:10]
 
 
-def _unquoted(field: object) -> object:
+def _unquoted(text: str) -> str:
     """A text that no spreadsheet takes for a formula."""
-    return f"'{field}" if isinstance(field, str) and field[:1] in ("=", "+", "@", "\t") else field
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text

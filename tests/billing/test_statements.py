@@ -49,7 +49,7 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
         await write(opened, credits.fee, "pi_1", "txn_1", 65 * CENT)
         await write(opened, use, "u0", Used("cost", "small", 1))
         calendar.at(2026, 12, 1)
-        await write(opened, use, "u1", Used("cost", "small", 5), Used("cost", "large", 70))
+        await write(opened, use, "u1", Used("cost", "small", 5), Used("cost", "-g", 70))
         await write(opened, use, "u2", Used("cost", "small", 600))
         await write(opened, credits.gift, ALICE, ACME, "=g", 1234, "sorry", calendar.ms + 1)
         await write(opened, credits.usage_refund, ALICE, "u2", "back", 500, "wrong")
@@ -76,10 +76,10 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
         december = await read(opened, statements.statement, ACME, Month(2026, 12))
         used = [line for line in december.lines if line.kind == "consumption"]
         assert used == [
-            Line(None, "consumption", "", "cost", "large", -70),
+            Line(None, "consumption", "", "cost", "-g", -70),
             Line(None, "consumption", "", "cost", "small", -605),
         ]
-        assert "'=g" in csv_of(december), "no formula for a spreadsheet"
+        assert all(f",'{sign}g," in csv_of(december) for sign in "=-"), "no formula for a spreadsheet"
         pdf = papers.pdf_of(december)
         assert pdf == papers.pdf_of(december)
         text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)

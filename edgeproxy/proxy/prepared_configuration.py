@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from edgeproxy.config import load
 from edgeproxy.config.customers import Customers
-from edgeproxy.config.models import Settings
+from edgeproxy.config.models import Customer, Flag, Key, Settings, Subscriber
 from edgeproxy.proxy.tls import Outward
 
 
@@ -23,6 +23,11 @@ class PreparedConfiguration:
         self.customers: Customers
         self.settings, self.customers = load.restore(dumped)
         self.outward = outward_of(self.settings, serving or {})
+        # Once in a process, and here: the first request with a key would wait for the models, the loop for jwt.
+        for model in (Customer, Flag, Key, Subscriber):
+            model.model_rebuild()
+        if self.settings.issuers:
+            import jwt  # noqa: F401
 
 
 def outward_of(settings: Settings, serving: Mapping[str, Outward]) -> dict[str, Outward]:

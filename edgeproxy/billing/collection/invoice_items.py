@@ -150,10 +150,11 @@ class InvoiceItems:
 
         Where Stripe computes the tax it is told of each item that tax comes on top, which only a call of its own can.
         """
-        items = []
+        found = []
         if there["lines"]["data"]:
-            items = await self._stripe.every("v1.invoice_items.list", invoice=there["id"])
-        made = {(item.get("metadata") or {}).get(POSITION) for item in items}
+            # Not the items behind them: nothing says that those have the metadata of what is added as a line.
+            found = await self._stripe.every("v1.invoices.line_items.list", there["id"])
+        made = {(one.get("metadata") or {}).get(POSITION) for one in found}
         missing: list[dict[str, Any]] = [
             {
                 "amount": line.amount,

@@ -83,6 +83,8 @@ def main(arguments: list[str]) -> int:
         began = time.monotonic()
         begin(collector)
         print(f"the collector was ready after {time.monotonic() - began:.1f} s", flush=True)
+        until(lambda: has_looked(collector), "the figures of yesterday are read", seconds=PATIENCE)
+        print(f"and had read yesterday's figures after {time.monotonic() - began:.1f} s", flush=True)
         asyncio.run(note_sessions(url))
         is_good = measured(collector, server, options)
         return 0 if status_answers(collector) and is_good else 1
@@ -101,6 +103,11 @@ def begin(collector: Collector) -> None:
     """Start it; returns once it is ready."""
     collector.begin()
     until(collector.ready, "the collector is ready", seconds=PATIENCE)
+
+
+def has_looked(collector: Collector) -> bool:
+    """Whether it has read for the first time what the metrics of money tell."""
+    return b"\nbilling_liability_usd " in collector.get("/metrics", token=None).body
 
 
 async def has_customers(url: str) -> bool:

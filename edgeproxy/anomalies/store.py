@@ -1,6 +1,7 @@
 """Baselines, findings and how far the job has looked, in the database."""
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from functools import lru_cache
 from typing import Any
 
@@ -40,14 +41,15 @@ async def used_by_all(
     some: dict[tuple[str, str], dict[int, int]] = {}
     names: set[str] = set()
     question = Asked(customer, None, since, until, ("customer", "meter", "hour"))
-    async for rows in queries.stream(connection, question):
-        for row in rows:
-            name = row["customer"]
-            if name not in names and len(names) == NAMES_MAX:
-                yield some
-                some, names = {}, set()
-            names.add(name)
-            some.setdefault((name, row["meter"]), {})[_second(row["hour"])] = row["value"]
+    async with aclosing(queries.stream(connection, question)) as pages:
+        async for rows in pages:
+            for row in rows:
+                name = row["customer"]
+                if name not in names and len(names) == NAMES_MAX:
+                    yield some
+                    some, names = {}, set()
+                names.add(name)
+                some.setdefault((name, row["meter"]), {})[_second(row["hour"])] = row["value"]
     yield some
 
 

@@ -2,9 +2,12 @@
 
 import asyncio
 from calendar import timegm
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from edgeproxy.billing import charging, outbox_rows, standing, subscriptions
@@ -55,10 +58,17 @@ async def at_stripe(of: Era, status: str = "all") -> list[dict[str, Any]]:
     return found
 
 
+@pytest.fixture
+def new_sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    """A sandbox whose time nobody has moved on: Stripe's draft of a month is made when that ends."""
+    with closing(Sandbox(tmp_path / "stripe")) as made:
+        yield made.start()
+
+
 @ON_BOTH_IF_SOAKED
-def test_subscriptions_are_begun_changed_and_ended(own_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async def work() -> None:
-        async with era(tmp_path, database, own_sandbox, JANUARY) as of:
+        async with era(tmp_path, database, new_sandbox, JANUARY) as of:
             for name, plan in (
                 ("falls", "enterprise"),
                 ("leaves", "standard"),
@@ -158,12 +168,12 @@ def test_nothing_more_is_sent_once_nobody_is_charged(own_sandbox: Sandbox, tmp_p
 
 @ON_BOTH_IF_SOAKED
 def test_a_draft_of_stripes_stays_one_while_nobody_is_charged(
-    own_sandbox: Sandbox, tmp_path: Path, database: str
+    new_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     """Stripe finalizes it an hour after it has made it, and charges what is on it, unless it is held."""
 
     async def work() -> None:
-        async with era(tmp_path, database, own_sandbox, JANUARY) as of:
+        async with era(tmp_path, database, new_sandbox, JANUARY) as of:
             await of.of.customer("stopped", "standard", now=JANUARY)
             await of.turns(2)
             await of.of.use("stopped", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
@@ -178,7 +188,7 @@ def test_a_draft_of_stripes_stays_one_while_nobody_is_charged(
             assert await unheld(of) == 0
             await of.to(FEBRUARY + 3 * HOUR)
             draft = (await told(of.of, "stopped"))["2027-01-01 period"]
-            there = (await asyncio.to_thread(own_sandbox.call, "GET", f"/v1/invoices/{draft['stripe_id']}")).json()
+            there = (await asyncio.to_thread(new_sandbox.call, "GET", f"/v1/invoices/{draft['stripe_id']}")).json()
             assert (draft["state"], there["status"], there["auto_advance"]) == ("draft", "draft", False)
             async with of.of.database.writing() as connection:
                 await charging.resume(connection, CALLER, "mended")

@@ -12,7 +12,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 WAIT_SECONDS = 0.1
-"""For so long somebody waits who asks for what is not there yet."""
+"""For so long somebody waits who is the first to ask for what is not there yet."""
 KEPT_MAX = 64
 RESTS = 10.0
 """An answer is told as it is for so many times as long as it took: what takes minutes is not always worked out."""
@@ -33,7 +33,7 @@ class Kept(NamedTuple, Generic[V]):
 
 class Remembered(Generic[K, V]):
     """What `make` says of each key. It is told as it was until it is `seconds` old, or RESTS times as old as it took to
-    work it out, and from then on while that is done anew. Who asks for what is not there yet waits for
+    work it out, and from then on while that is done anew. Who asks first for what is not there yet waits for
     WAIT_SECONDS. What fails is tried again by who asks next; its failure is logged.
     """
 
@@ -48,10 +48,8 @@ class Remembered(Generic[K, V]):
     async def get(self, key: K) -> Kept[V]:
         """Return what is known; raises NotReady where that is nothing yet."""
         kept = self._kept.get(key)
-        if kept is None or time.time() - kept.at >= kept.seconds:
-            making = self._making.get(key)
-            if making is None:
-                making = self._making[key] = self._tasks.start(self._name, self._work(key))
+        if (kept is None or time.time() - kept.at >= kept.seconds) and key not in self._making:
+            making = self._making[key] = self._tasks.start(self._name, self._work(key))
             if kept is None:
                 await asyncio.wait([making], timeout=WAIT_SECONDS)
                 kept = self._kept.get(key)

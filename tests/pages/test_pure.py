@@ -14,7 +14,7 @@ from edgeproxy.pages.money import cents
 from edgeproxy.pages.projection import month_of
 from edgeproxy.pages.sign_in import SignIn, within
 from edgeproxy.pages.site import Fault, Site, Visit
-from edgeproxy.pages.usage import meters_of
+from edgeproxy.pages.usage import meters_of, splits_of
 
 NOW = 1_800_000_000
 TODAY = NOW // DAY * DAY
@@ -62,6 +62,16 @@ def test_usage_is_projected_from_the_part_of_the_month_that_is_over() -> None:
     (meter,) = meters_of([*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], 1_784_160_000)
     assert (meter.total, meter.projected, len(meter.days)) == (1500, 3100, 16)
     assert [bar.height for bar in meter.chart.bars if bar.height] == [9.2, 9.2, 120.0]
+
+
+def test_what_is_told_by_two_dimensions_is_added_up_by_each() -> None:
+    rows = [
+        {"meter": "tokens", "model": model, "kind": kind, "value": value}
+        for model, kind, value in (("large", "input", 3), ("large", "output", 4), ("small", "input", 1))
+    ]
+    rows.append({"meter": "requests", "model": "", "kind": "", "value": 9})
+    assert splits_of(rows, "model", {"tokens"}) == [("tokens", "model", [("large", 7, 0.875), ("small", 1, 0.125)])]
+    assert splits_of(rows, "kind", {"tokens"}) == [("tokens", "kind", [("input", 4, 0.5), ("output", 4, 0.5)])]
 
 
 @pytest.mark.parametrize(

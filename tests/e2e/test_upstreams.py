@@ -26,7 +26,7 @@ from tests.support.ports import HOST
 from tests.support.waiting import until
 
 OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
-HEALTH = {"path": "/healthz", "every": "200ms"}
+HEALTH = {"path": "/healthz", "every": "500ms"}
 
 
 class Service(ThreadingHTTPServer):

@@ -11,7 +11,7 @@ from loadtest.bench.report.results import Results
 from loadtest.bench.report.summary import proportion
 
 _EDGE = Edge.name
-_TO_REFERENCE = {"small": (1.05, 1.15), "rich": (1.05, 1.15), "vary": (1.4, 1.5), "64k": (1.0, 1.0)}
+_TO_REFERENCE = {"small": (1.05, 1.15), "rich": (1.05, 1.15), "vary": (1.25, 1.5), "429": (1.2, 1.5), "64k": (1.0, 1.0)}
 """CPU in proportion to the reference, on a PGO build and on a plain one."""
 _TO_HANDMADE = 0.2
 _REFUSED_TO_FORWARDED = 0.6

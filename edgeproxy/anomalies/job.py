@@ -5,7 +5,7 @@ after that: whoever goes on where another was killed finds the same again, and t
 """
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -16,8 +16,9 @@ from edgeproxy.accounts.change import Refused
 from edgeproxy.accounts.models import CustomerChange
 from edgeproxy.alerts.alert import Alert, raise_once
 from edgeproxy.anomalies import store
-from edgeproxy.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline
+from edgeproxy.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, Hours
 from edgeproxy.anomalies.judgement import Finding, day_of, judge_day, judge_hour, must_pause
+from edgeproxy.config.anomalies import Thresholds
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import Database
 from edgeproxy.database.periodic import do_alone, repeat
@@ -34,6 +35,9 @@ NOBODY = "anomalies"
 """Who pauses customers, for the audit log."""
 WHY_PAUSED = "unusual usage: please contact us"
 NOT_HERE = "no API has the customer, so pause it in its file"
+
+Judge = Callable[[Baseline, Hours, int, Thresholds], Finding | None]
+"""What an hour's usage is held against, by the hours before it too: judgement.py has them."""
 
 
 class AnomalyJob:
@@ -103,26 +107,26 @@ class AnomalyJob:
         until = int(now - GRACE_SECONDS) // HOUR * HOUR
         earliest = until - (HOUR if since is None else HOURS_BEHIND_MAX * HOUR)
         for hour in range(max(since or 0, earliest), until, HOUR):
-            async with aclosing(self._used(hour - HOUR, hour + HOUR)) as everybody:
-                async for customer, meter, baseline, used in everybody:
+            async with aclosing(self._findings(hour - HOUR, hour, judge_hour)) as findings:
+                async for customer, meter, finding in findings:
+                    await self._tell(customer, meter, finding, now)
+            await self._come_to("hours", hour + HOUR)
+
+    async def _findings(self, since: int, hour: int, judge: Judge) -> AsyncGenerator[tuple[str, str, Finding], None]:
+        """Judge this hour of everybody, by what was used from `since` on: customer, meter, what is not as usual."""
+        async with (
+            self._database.reading(whole=True) as connection,
+            aclosing(store.used_by_all(connection, since, hour + HOUR)) as everybody,
+        ):
+            async for used in everybody:
+                usual = await store.baselines(connection, (customer for customer, _ in used))
+                for (customer, meter), baseline in sorted(usual.items()):
                     thresholds = self._settings.anomalies.of(customer)
                     if thresholds is None:
                         continue
-                    finding = judge_hour(baseline, used, hour, thresholds)
+                    finding = judge(baseline, used.get((customer, meter), {}), hour, thresholds)
                     if finding is not None:
-                        await self._tell(customer, meter, finding, now)
-            await self._come_to("hours", hour + HOUR)
-
-    async def _used(self, since: int, until: int) -> AsyncGenerator[tuple[str, str, Baseline, Mapping[int, int]], None]:
-        """Go through who has baselines and has used anything of such a meter, and what in each hour."""
-        async with (
-            self._database.reading(whole=True) as connection,
-            aclosing(store.used_by_all(connection, since, until)) as all_of_them,
-        ):
-            async for some in all_of_them:
-                usual = await store.baselines(connection, (customer for customer, _ in some))
-                for (customer, meter), baseline in sorted(usual.items()):
-                    yield customer, meter, baseline, some.get((customer, meter), {})
+                        yield customer, meter, finding
 
     async def _days(self, now: float, since: int | None) -> None:
         """Judge the days that are over, also of customers who have used nothing."""
@@ -158,14 +162,9 @@ class AnomalyJob:
         if anomalies.pause is None and not any(own.pause is not None for own in anomalies.customers.values()):
             return
         hour = int(now) // HOUR * HOUR
-        async with aclosing(self._used(hour, hour + HOUR)) as everybody:
-            async for customer, meter, baseline, used in everybody:
-                thresholds = anomalies.of(customer)
-                if thresholds is None:
-                    continue
-                finding = must_pause(baseline, used, hour, thresholds)
-                if finding is not None:
-                    await self._pause(customer, meter, finding, now)
+        async with aclosing(self._findings(hour, hour, must_pause)) as findings:
+            async for customer, meter, finding in findings:
+                await self._pause(customer, meter, finding, now)
 
     async def _come_to(self, name: str, until: int) -> None:
         async with self._database.writing() as connection:

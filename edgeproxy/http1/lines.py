@@ -132,7 +132,7 @@ class RequestLines:
 
     def __init__(self, rules: FieldRules) -> None:
         self.rules = rules
-        self.passed: set[bytes] = set()
+        self.passed = Memory()
         """Lines that pass as they came: what most lines are."""
         self.passes = self.passed.__contains__
         self.known = Memory()
@@ -143,7 +143,7 @@ class RequestLines:
 
     def forget(self) -> None:
         """Forget everything: after a reload, a revocation, any change of who a key belongs to."""
-        self.passed.clear()
+        self.passed.forget()
         self.known.forget()
         self.names.clear()
 
@@ -168,11 +168,7 @@ class RequestLines:
         if kind is MALFORMED or not colon or value.translate(AS_VALUE) != value:
             raise Refused(400, "A header field line is malformed")
         if kind is PASS:
-            if len(line) <= LINE_LONGEST:
-                if len(self.passed) >= LINES_MOST:
-                    self.passed.clear()
-                self.passed.add(line)
-            return PASSED
+            return self.passed.keep(line, PASSED)
         field = REQUEST_READERS[kind](kind, line, value.strip(OWS))
         return field if kind in FRESH else self.known.keep(line, field)
 

@@ -77,7 +77,7 @@ class Issuers:
     ) -> None:
         import jwt
 
-        self._jwt = jwt  # So it is there before the first token: the request would wait for the import.
+        self._jwt = jwt  # Imported beside the requests by now (prepared_configuration.py).
         self._by_iss = {each.issuer: (name, each) for name, each in settings.items()}
         self._keys, self._hurry = keys, hurry
 

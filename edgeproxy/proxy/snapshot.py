@@ -180,13 +180,11 @@ class Snapshot:
         identity = self.directory.resolve(key, credentials)
         site = NO_SITE if host is None else self.router.site(host)
         meaning: Meaning = (identity, site, credentials, keep, length, trace, head)
-        if trace is None and self._is_known(identity) and not is_personal(head):
+        people = self.directory
+        known = identity is people.nobody or (identity is not people.unknown and identity.valid_until != UNMET)
+        if trace is None and known and not is_personal(head):
             remember(self.heads[trusted], block, meaning)
         return meaning
-
-    def _is_known(self, identity: Identity) -> bool:
-        people = self.directory
-        return identity is people.nobody or (identity is not people.unknown and identity.valid_until != UNMET)
 
     def endpoints_changed(self, services: "Services") -> None:
         """What the supervisor tells of endpoints."""

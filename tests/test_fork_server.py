@@ -5,58 +5,75 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.edge import Edge
 from tests.support.fork_server import COMMAND, Copy
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process
+from tests.support.ports import HOST
+from tests.support.process import Process, kill
 from tests.support.waiting import until
 
 WAYS = [True, False]
 
 
-def inside(process: Process) -> dict[str, object]:
+def inside(pid: int) -> dict[str, object]:
     """What the kernel says of a process, and what may not differ between the two ways to start it."""
-    at = Path(f"/proc/{process.pid}")
+    at = Path(f"/proc/{pid}")
     status = dict(line.split(":\t", 1) for line in (at / "status").read_text().splitlines())
     stat = (at / "stat").read_text().rpartition(")")[2].split()
     environ = set((at / "environ").read_bytes().rstrip(b"\0").split(b"\0"))
     return {
-        "parent, group, session": [stat[1], stat[2] == str(process.pid), stat[3] == str(process.pid)],
+        "group, session": [stat[2] == str(pid), stat[3] == str(pid)],
         "signals": [status[name] for name in ("SigIgn", "SigCgt")],
-        "arguments": (at / "cmdline").read_bytes().rstrip(b"\0"),
+        "arguments": re.sub(rb"\d+", b"N", (at / "cmdline").read_bytes().rstrip(b"\0")),
         "environment": {each for each in environ if not each.startswith(b"EDGEPROXY_TEST_FAMILY=")},
         "directory": os.readlink(at / "cwd"),
         "limits": (at / "limits").read_text(),
-        "files": sorted(re.sub(r"\d{3,}", "N", os.readlink(each)) for each in (at / "fd").iterdir()),
+        "files": sorted(files(at / "fd")),
         "threads": status["Threads"],
     }
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
-    ports = Ports(1)
-    yield ports.numbers[0]
-    ports.close()
+def files(at: Path) -> Iterator[str]:
+    """Those that a process has open, but for sockets: a supervisor has one to the server of its workers, and some to
+    whoever asks it."""
+    for each in at.iterdir():
+        with suppress(FileNotFoundError):  # It has just been closed.
+            if not (name := os.readlink(each)).startswith("socket:"):
+                yield re.sub(r"\d{3,}", "N", name)
 
 
-def test_it_is_what_a_new_process_is(tmp_path: Path, port: int) -> None:
-    log = tmp_path / "log"
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_it_and_its_workers_are_what_new_processes_are(tmp_path: Path) -> None:
     found = []
-    for fork in WAYS:
-        command = [*COMMAND, "stripe-sandbox", "--listen", f"{HOST}:{port}", "--state", str(tmp_path / "state")]
-        process = Process(command, log, environ={"SAID": "to it"}, fork=fork)
-        assert isinstance(process._child, Copy) == fork
-        until(lambda: "serving" in log.read_text(), "it serves")
-        found.append(inside(process))
-        if fork:  # A new process blocks what pytest does by now: other tests have run commands in it.
-            assert "SigBlk:\t0000000000000000" in Path(f"/proc/{process.pid}/status").read_text()
-        assert process.family() == {process.pid}
-        assert process.stop() == 0, process.output
-        assert not process.running
-        log.unlink()
+    with closing(Edge(tmp_path, 1)) as edge:
+        edge.write()
+        for fork in WAYS:
+            process = Process([*edge.command, edge.file], tmp_path / "log", environ={"SAID": "to it"}, fork=fork)
+            assert isinstance(process._child, Copy) == fork
+            until(lambda: not process.running or edge.ready(), "it serves")  # noqa: B023
+            one, other = edge.worker_pids()
+            assert [parent_of(each) for each in (process.pid, one, other)] == [os.getpid(), process.pid, process.pid]
+            assert process.family() == {process.pid, one, other}
+            found.append([inside(each) for each in (process.pid, one)])
+            if fork:  # A new process blocks what pytest does by now: other tests have run commands in it.
+                assert "SigBlk:\t0000000000000000" in Path(f"/proc/{process.pid}/status").read_text()
+                (server,) = {*children(process.pid)} - {one, other}
+            kill(one)
+            until(lambda: len(edge.worker_pids()) == 2 and one not in edge.worker_pids(), "it has another one")  # noqa: B023
+            assert process.stop() == 0, process.output
+            assert not process.running
+        until(lambda: not Path(f"/proc/{server}/fd").exists(), "the server of workers has left with the supervisor")
     assert found[0] == found[1]
 
 

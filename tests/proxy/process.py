@@ -1,9 +1,8 @@
 """A worker process, with a test in its supervisor's place."""
 
 import asyncio
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from edgeproxy.channel import Channel, ChannelClosed
 from edgeproxy.config.load import dump
 from edgeproxy.counters.store import Store
 from edgeproxy.messages import Alive, Start, ToSupervisor, ToWorker
+from edgeproxy.supervisor.process import WORKER
+from tests.support import process
 from tests.support.transcript import Edge
 from tests.support.wire import Wire
 
@@ -29,12 +30,8 @@ class Process:
         self.address = self._listening.getsockname()
         self._mine, theirs = socket.socketpair()
         passed = (theirs.fileno(), self._listening.fileno())
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgeproxy.proxy", "--channel", str(passed[0]), "--listen", str(passed[1])],
-            pass_fds=passed,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = [*WORKER, "--channel", str(passed[0]), "--listen", str(passed[1])]
+        self.process = process.Process(command, self.state.parent / f"worker-{self.address[1]}.log", keep=passed)
         theirs.close()
         self.channel: Channel[ToWorker, ToSupervisor]
 
@@ -84,13 +81,11 @@ class Process:
 
     def ends(self) -> tuple[int, str]:
         """(exit code, what it wrote) once it has ended, which it must soon."""
-        _, written = self.process.communicate(timeout=20)
-        return self.process.returncode, written
+        return self.process.wait(20.0), self.process.output
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
+        if self.process.running:
+            self.process.wait_after(signal.SIGKILL, 20.0)
         self._mine.close()
         self._listening.close()
         self.supervisor.close()

@@ -61,7 +61,7 @@ def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Pr
         # Its own supervisor's last heartbeat is nobody else's.
         for _ in range(3):
             assert await worker.asks(get("/nowhere")) == 404
-        assert worker.process.poll() is None
+        assert worker.process.running
         worker.supervisor.control.serve(TOKEN + 1, monotonic())
 
     uvloop.run(scene())

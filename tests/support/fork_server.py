@@ -7,14 +7,19 @@ the parent, and so waits for the copy, is told how it ended, and takes it along,
 
 What a copy is told when it starts, its arguments, its environment, its outputs, is what it would be told by exec, also
 in /proc. It starts by exec all the same where something is said that only a new process hears: see `may_fork`.
+
+A copy that becomes a supervisor first forks a server of its own, whose copies are its workers: their parent is the
+supervisor, in which nothing else is different but that its `Popen` is `start_worker`.
 """
 
 import atexit
 import ctypes
+import fcntl
 import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -23,7 +28,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parent.parent.parent
 MODULES = (
@@ -36,13 +43,19 @@ MODULES = (
     "edgeproxy.cli",
     "edgeproxy.collector.main",
     "edgeproxy.collector.pages",
+    "edgeproxy.proxy.worker",
     "edgeproxy.supervisor.main",
 )
 """What a server imports: the commands that serve, and what they import only once they are configured."""
 COMMAND = (sys.executable, "-m", "edgeproxy")
+WORKER = (sys.executable, "-P", "-m", "edgeproxy.proxy")
 """What it stands for; arguments follow."""
+SUPERVISORS = (["edge"], ["quick"])
+"""The commands that start workers."""
 EARLY = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "FAKETIME", "LANG", "LC_", "TZ", "OPENSSL_", "EDGEPROXY_TEST_CLOCK")
 """How variables begin which are read, by Python or by libraries, before a command runs."""
+ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
+"""Those of them that can be told later too, and the options of mallopt(3) that do it."""
 ROOM = 16 << 10
 """Bytes that arguments may have, and an environment beyond that of the server."""
 CLONE, CLONE_PARENT, PR_SET_PDEATHSIG = 56, 0x8000, 1  # of x86-64: syscalls(2), clone(2), prctl(2)
@@ -85,38 +98,42 @@ class Copy:
 class ForkServer:
     """The server of this process, from its first copy on."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests: socket.socket) -> None:
         self._environ = dict(os.environ)
+        self._requests = requests
+        self._turn = threading.Lock()
+
+    @classmethod
+    def started(cls) -> "ForkServer":
+        """A new process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno()), "-" * ROOM],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={**self._environ, "PADDING": "-" * ROOM},
+                env={**os.environ, "PADDING": "-" * ROOM},
                 cwd=ROOT,
                 pass_fds=[theirs.fileno()],
             )
-        self._requests = ours
-        self._turn = threading.Lock()
-        atexit.register(self._end)
-
-    def _end(self) -> None:
-        self._requests.close()
-        self._process.wait(10.0)
+        atexit.register(process.wait, 10.0)
+        atexit.register(ours.close)
+        return cls(ours)
 
     def heard(self, environ: Mapping[str, str]) -> bool:
         """Whether what processes are told when they begin is what the server was told."""
         changed = {name for name, _ in environ.items() ^ self._environ.items()}
-        return not any(name.startswith(EARLY) for name in changed)
+        return not any(name.startswith(EARLY) for name in changed - ALLOCATION.keys())
 
-    def fork(self, command: Sequence[str], environ: Mapping[str, str], files: Sequence[int]) -> Copy:
-        """Start a copy that runs this command, with these as its input and outputs."""
-        asked = json.dumps([[*command], {**environ}]).encode()
+    def fork(self, command: Sequence[str], environ: Mapping[str, str], files: Mapping[int, int], leashed: bool) -> Copy:
+        """Start a copy that runs this command."""
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        asked = json.dumps([[*command], {**environ}, [*files], leashed, limits]).encode()
         with self._turn:
-            socket.send_fds(self._requests, [asked], files)
+            socket.send_fds(self._requests, [asked], [*files.values()])
             pid = int(self._requests.recv(20) or b"0")
-        assert pid > 0, "the fork server has ended"
+        if pid <= 0:
+            raise OSError("the fork server has ended")
         return Copy(pid)
 
 
@@ -126,37 +143,74 @@ _servers: dict[int, ForkServer] = {}
 
 def may_fork(command: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Whether this command is the product's, and would be no other for having been started by exec."""
-    if tuple(command[:3]) != COMMAND or sys.platform != "linux" or os.uname().machine != "x86_64":
+    if tuple(command[:3]) != COMMAND and tuple(command[:4]) != WORKER:
+        return False
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
         return False
     if os.getpid() not in _servers:
         if threading.current_thread() is not threading.main_thread():
             return False  # PR_SET_PDEATHSIG means the thread that started the server, which may end any time.
-        _servers[os.getpid()] = ForkServer()
+        _servers[os.getpid()] = ForkServer.started()
     return _servers[os.getpid()].heard(environ)
 
 
-def fork(command: Sequence[str], environ: Mapping[str, str], files: Sequence[int]) -> Copy:
-    """Start this command, which may_fork; `files` are its standard input, output and error."""
-    return _servers[os.getpid()].fork(command, environ, files)
+def fork(command: Sequence[str], environ: Mapping[str, str], files: Mapping[int, int], *, leashed: bool = True) -> Copy:
+    """Start this command, which may_fork; `files` are all its descriptors, standard input and outputs among them, and
+    ours that these shall be. It is told to end when this process does, unless it is not `leashed`."""
+    return _servers[os.getpid()].fork(command, environ, files, leashed)
+
+
+def start_worker(
+    command: Sequence[str], *, stdin: int, pass_fds: Sequence[int], start_new_session: bool, env: Mapping[str, str]
+) -> Copy | subprocess.Popen[bytes]:
+    """What a supervisor calls in place of Popen."""
+    assert (stdin, start_new_session) == (subprocess.DEVNULL, True)
+    if not may_fork(command, env):
+        return subprocess.Popen(command, stdin=stdin, pass_fds=pass_fds, start_new_session=True, env=env)
+    with open(os.devnull, "rb") as nothing:
+        files = {0: nothing.fileno(), 1: 1, 2: 2, **{number: number for number in pass_fds}}
+        return fork(command, env, files, leashed=False)
 
 
 # ---- the server
 
 
 def serve(requests: socket.socket) -> list[str] | None:
-    """Fork whatever is asked for. Returns the command in each copy, and None at the end of the test run."""
+    """Fork whatever is asked for. Returns the command in each copy, and None once nobody can ask any more."""
     while True:
-        asked, files, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+        asked, files, _, _ = socket.recv_fds(requests, 1 << 20, 250)
         if not asked:
             return None
         pid = sibling()
         if pid == 0:
-            command, environ = json.loads(asked)
-            become(command, environ, files)
+            requests.detach()
+            command, environ, numbers, leashed, limits = json.loads(asked)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            os.setsid()
+            if leashed:
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            keep(files, numbers)
+            become(command, environ)
             return [str(each) for each in command]
         for each in files:
             os.close(each)
         requests.send(str(pid).encode())
+
+
+def serve_workers() -> list[str] | None:
+    """Fork a server of this supervisor's own, and have it make the workers. Returns None in the supervisor, and the
+    command in each worker."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        os.setsid()  # What a terminal or a test tells the supervisor's group is not for it.
+        ours.close()
+        become(["a fork server of workers"], {})  # It is of no family: what is looked for there is the product's.
+        return serve(theirs) or os._exit(0)
+    theirs.close()
+    _servers[os.getpid()] = ForkServer(ours)
+    module = importlib.import_module("edgeproxy.supervisor.process")
+    module.subprocess = SimpleNamespace(Popen=start_worker, DEVNULL=subprocess.DEVNULL)  # type: ignore[attr-defined]
+    return None
 
 
 def sibling() -> int:
@@ -168,15 +222,23 @@ def sibling() -> int:
     return pid
 
 
-def become(command: Sequence[str], environ: Mapping[str, str], files: Sequence[int]) -> None:
-    """Be in a session of one's own, with these files and this environment and nothing else of the server."""
-    os.setsid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    for number, each in enumerate(files):
+def keep(files: Sequence[int], numbers: Sequence[int]) -> None:
+    """Have these files by these numbers, and no others."""
+    above = [fcntl.fcntl(each, fcntl.F_DUPFD, max(numbers) + 1) for each in files]
+    for each, number in zip(above, numbers, strict=True):
         os.dup2(each, number)
-    os.closerange(len(files), os.sysconf("SC_OPEN_MAX"))
+    for before, after in pairwise([-1, *sorted(numbers), os.sysconf("SC_OPEN_MAX")]):
+        if before + 1 < after:  # Python takes an empty range for an endless one.
+            os.closerange(before + 1, after)
+
+
+def become(command: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Be told this, and nothing of what the server was told."""
     os.environ.clear()
     os.environ.update(environ)
+    for name, option in ALLOCATION.items():
+        if name in environ:
+            ctypes.CDLL(None).mallopt(option, int(environ[name]))
     # proc(5): the 48th to 51st are where arguments and environment begin and end.
     places = [int(each) for each in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]]
     tell(places[0], places[1], command)
@@ -192,18 +254,20 @@ def tell(start: int, end: int, texts: Sequence[str]) -> None:
 
 def main() -> None:
     """Import, fork, and in each copy be the command."""
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        for module in MODULES:
-            importlib.import_module(module)
-        assert len(os.listdir("/proc/self/task")) == 1, "an import has started a thread, which no copy would have"
-        gc.collect()
-        gc.freeze()  # Looking through what was imported would make a copy's own of every page.
-        command = serve(requests)
-        if command is None:
-            return
-        requests.detach()
-    sys.orig_argv, sys.argv = command, command[2:]
-    runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    for module in MODULES:
+        importlib.import_module(module)
+    assert len(os.listdir("/proc/self/task")) == 1, "an import has started a thread, which no copy would have"
+    gc.collect()
+    gc.freeze()  # Looking through what was imported would make a copy's own of every page.
+    command = serve(requests)
+    if command is None:
+        return
+    if command[3:4] in SUPERVISORS:
+        command = serve_workers() or command
+    name = command.index("-m") + 1
+    sys.orig_argv, sys.argv = command, command[name:]
+    runpy.run_module(command[name], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,9 @@ class Process:
         fork = self.forks if fork is None else fork
         self._child: subprocess.Popen[bytes] | fork_server.Copy
         with log.open("ab") as output, open(os.devnull, "rb") as nothing:
-            if fork and not keep and fork_server.may_fork(words, told):
-                self._child = fork_server.fork(words, told, [nothing.fileno(), output.fileno(), output.fileno()])
+            if fork and fork_server.may_fork(words, told):
+                files = {0: nothing.fileno(), 1: output.fileno(), 2: output.fileno()}
+                self._child = fork_server.fork(words, told, {**files, **{each: each for each in keep}})
             else:
                 self._child = subprocess.Popen(
                     [sys.executable, "-ISc", LEASH, *words],

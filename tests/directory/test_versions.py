@@ -3,8 +3,6 @@
 import asyncio
 import hashlib
 import secrets
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +11,10 @@ from typing import Any
 import orjson
 import pytest
 import yaml
+from click.testing import Result
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from edgeproxy.config.load import load_customers
 from edgeproxy.directory import push, versions
 from edgeproxy.directory.push import Done, Options, Refused, change
@@ -269,9 +270,8 @@ def test_what_an_interrupted_push_leaves_behind_goes_away_by_itself(redis_port: 
 # ---- the command
 
 
-def run_push(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeproxy", "directory", "push", "-c", str(file), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def run_push(file: Path, *options: str) -> Result:
+    return CliRunner().invoke(cli.app, ["directory", "push", "-c", str(file), *options])
 
 
 def people(url: str, tier: str, many: int = 3) -> str:
@@ -290,20 +290,20 @@ def test_the_command_says_what_it_did(redis_port: int, tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
     file.write_text(people(url, "x"))
     first = run_push(file)
-    assert (first.returncode, first.stderr) == (0, "")
+    assert (first.exit_code, first.stderr) == (0, "")
     counts = "3 added, 0 changed, 0 removed; version 1: 3 customers, 3 keys"
     assert first.stdout.splitlines() == ["+ c0", "+ c1", "+ c2", f"pushed: {counts}"]
     assert run_push(file).stdout == "nothing to do: version 1: 3 customers, 3 keys\n"
     file.write_text(people(url, "y", 1))
     refused = run_push(file)
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (refused.exit_code, refused.stdout) == (1, "")
     assert refused.stderr == f"{url}: 2 of 3 customers would be gone; if that is meant, say --force\n"
     would = run_push(file, "--dry-run", "--force")
     counts = "0 added, 1 changed, 2 removed; version 2: 1 customer, 1 key"
     assert would.stdout.splitlines() == ["~ c0", "- c1", "- c2", f"would push: {counts}"]
-    assert (would.returncode, would.stderr) == (0, "")
+    assert (would.exit_code, would.stderr) == (0, "")
     unforced = run_push(file, "--dry-run")
-    assert (unforced.returncode, unforced.stdout) == (1, would.stdout)
+    assert (unforced.exit_code, unforced.stdout) == (1, would.stdout)
     assert unforced.stderr == refused.stderr.replace(f"{url}:", f"{url}: it would be refused:")
     assert (
         run_push(file, "--force").stdout.splitlines()[3].startswith("pushed: 0 added, 1 changed, 2 removed; version 2")
@@ -314,7 +314,7 @@ def test_a_file_that_is_wrong_is_told_as_check_does(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
     file.write_text("hub: redis://h\ntiers: {t: {}}\ncustomers: {c: {tier: tt}}\nkeys: [{sha256: aa, customer: d}]\n")
     came = run_push(file)
-    assert (came.returncode, came.stdout) == (2, "")
+    assert (came.exit_code, came.stdout) == (2, "")
     assert [line.removeprefix(f"{file}:") for line in came.stderr.splitlines()] == [
         "3: customers.c.tier: there is no tier tt, did you mean t?",
         "4: keys.0.customer: there is no customer d, known here: c",
@@ -323,14 +323,14 @@ def test_a_file_that_is_wrong_is_told_as_check_does(tmp_path: Path) -> None:
     ]
     file.write_text("tiers: {t: {}}\ncustomers: {c: {tier: t}}\n")
     came = run_push(file)
-    assert (came.returncode, came.stderr) == (2, f"{file} has no hub to push to: write hub: redis://HOST:PORT\n")
+    assert (came.exit_code, came.stderr) == (2, f"{file} has no hub to push to: write hub: redis://HOST:PORT\n")
 
 
 def test_a_hub_that_is_away_is_told_without_its_password(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
     file.write_text(people("redis://me:s3cret@127.0.0.1:1/0", "x"))
     came = run_push(file)
-    assert came.returncode == 1
+    assert came.exit_code == 1
     assert came.stderr.startswith("the hub redis://me@127.0.0.1:1/0 is away: ")
     assert "s3cret" not in came.stderr
 
@@ -343,7 +343,7 @@ def test_no_secret_gets_into_the_hub(redis_port: int, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(said))
 
     async def scene(ask: versions.Ask) -> None:
-        assert (await asyncio.to_thread(run_push, file)).returncode == 0
+        assert (await asyncio.to_thread(run_push, file)).exit_code == 0
         version = await versions.last(ask)
         assert version is not None
         (part,) = await ask("LRANGE", parts_of(version.token), 0, -1)
@@ -353,53 +353,42 @@ def test_no_secret_gets_into_the_hub(redis_port: int, tmp_path: Path) -> None:
     played(redis_port, scene)
 
 
-def test_a_server_that_is_full_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
+def test_a_server_that_is_full_refuses_and_keeps_what_it_has(redis: Redis, tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
-    file.write_text(people(server.url, "x"))
-    try:
-        assert run_push(file).returncode == 0
+    file.write_text(people(redis.url, "x"))
 
-        async def full() -> dict[str, str]:
-            link = await Link.open(server.url)
-            try:
-                await link.ask("CONFIG", "SET", "maxmemory", "1")
-                file.write_text(people(server.url, "y"))
-                came = await asyncio.to_thread(run_push, file)
-                assert came.returncode == 1
-                assert "the hub refuses: " in came.stderr
-                return await told(link.ask)
-            finally:
-                await link.close()
+    async def scene(ask: versions.Ask) -> None:
+        assert (await asyncio.to_thread(run_push, file)).exit_code == 0
+        await ask("CONFIG", "SET", "maxmemory", "1")
+        file.write_text(people(redis.url, "y"))
+        came = await asyncio.to_thread(run_push, file)
+        assert came.exit_code == 1
+        assert "the hub refuses: " in came.stderr
+        assert set((await told(ask)).values()) == {"x"}
 
-        assert set(asyncio.run(full()).values()) == {"x"}
-    finally:
-        server.kill()
+    played(redis.port, scene)
 
 
 def test_in_a_cluster_one_node_has_it_all(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path)
     file = tmp_path / "people.yaml"
 
-    async def there() -> dict[str, str]:
-        link = await link_to(LOG, cluster.url, Tls())
+    async def there(url: str) -> dict[str, str]:
+        link = await link_to(LOG, url, Tls())
         try:
             return await told(link.ask)
         finally:
             await link.close()
 
-    try:
+    with Cluster(tmp_path) as cluster:
         for number, tier in enumerate("xyz", 1):
             file.write_text(people(cluster.url, tier, 20))
             assert push.run(load_customers(file, {})).version == number
-            assert set(asyncio.run(there()).values()) == {tier}
+            assert set(asyncio.run(there(cluster.url)).values()) == {tier}
         for node in cluster.nodes:
             file.write_text(people(node.url, tier, 20))
             came = run_push(file)
-            if came.returncode == 0:
+            if came.exit_code == 0:
                 assert came.stdout == "nothing to do: version 3: 20 customers, 20 keys\n"
             else:
                 why = "it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again"
-                assert (came.returncode, came.stdout, came.stderr) == (1, "", f"{node.url}: {why}\n")
-    finally:
-        cluster.kill()
+                assert (came.exit_code, came.stdout, came.stderr) == (1, "", f"{node.url}: {why}\n")

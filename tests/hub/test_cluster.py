@@ -1,7 +1,7 @@
 """A hub of several nodes: keys are found wherever they are, and what a node loses is told again."""
 
+import asyncio
 import itertools
-from asyncio import Future
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -28,7 +28,7 @@ from edgeproxy.sync.shared import Row, Shared, Use
 from tests.support.authority import Authority
 from tests.support.hosts import LAYOUT
 from tests.support.hub_rights import documented
-from tests.support.reached_hub import played, reached, tried
+from tests.support.reached_hub import reached, tried
 from tests.support.redis import SERVER, SLOTS, Cluster, Redis, free_port
 from tests.support.tables import close_all, limits, make
 from tests.support.waiting import turned
@@ -41,9 +41,8 @@ RULE = Rule("basic", 600, 60.0)
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three primaries."""
-    cluster = Cluster(tmp_path_factory.mktemp("three"))
-    yield cluster
-    cluster.kill()
+    with Cluster(tmp_path_factory.mktemp("three")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +195,7 @@ def test_each_key_is_in_its_node_and_the_clock_is_that_of_one(three: Cluster) ->
             assert [node["state"] for node in one.status()["nodes"]] == ["up"] * 3
             assert one.errors == other.errors == 0
 
-    played(play)
+    asyncio.run(play())
 
 
 def test_a_key_whose_digest_begins_with_a_brace_is_in_one_slot() -> None:
@@ -251,7 +250,7 @@ def test_a_key_is_followed_while_its_slot_is_on_its_way_and_once_it_is_there(thr
             assert hub._nodes.of(key).at == f"127.0.0.1:{target.port}"
             assert hub.is_up
 
-    played(play)
+    asyncio.run(play())
 
 
 def test_slots_move_while_hosts_count(three: Cluster, tmp_path: Path) -> None:
@@ -272,7 +271,7 @@ def test_slots_move_while_hosts_count(three: Cluster, tmp_path: Path) -> None:
             await pair.told()
             assert all(host.hub.is_up for host in pair.hosts)
 
-    played(play)
+    asyncio.run(play())
 
 
 # ---- nodes that go
@@ -309,12 +308,10 @@ def test_a_killed_primary_without_a_replica_takes_nobody_else_along(three: Clust
             await turned(lambda: pair.turn() and not any(host.held() for host in pair.hosts), "nobody is held")
             await turned(lambda: three.tell(clock, "ZCARD", HOSTS_KEY) == 2, "the hosts are counted there again")
 
-    played(play)
+    asyncio.run(play())
 
 
 def test_what_the_replica_of_a_killed_primary_has_not_heard_is_told_again(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, replicas=1)
-
     async def play() -> None:
         async with Pair(cluster, tmp_path) as pair:
             pair.count()
@@ -334,10 +331,8 @@ def test_what_the_replica_of_a_killed_primary_has_not_heard_is_told_again(tmp_pa
             assert all(host.hub.is_up for host in pair.hosts)
             await turned(lambda: all(host.hub.hosts == 2 for host in pair.hosts), "hosts are counted there")
 
-    try:
-        played(play)
-    finally:
-        cluster.kill()
+    with Cluster(tmp_path, replicas=1) as cluster:
+        asyncio.run(play())
 
 
 def test_one_of_the_nodes_that_are_named_has_to_answer(three: Cluster) -> None:
@@ -358,7 +353,7 @@ def test_one_of_the_nodes_that_are_named_has_to_answer(three: Cluster) -> None:
             await turned(lambda: dead in (hub.why or ""), "it says who does not answer")
             assert hub.status()["nodes"] == []
 
-    played(play)
+    asyncio.run(play())
 
 
 # ---- what is no cluster, and TLS
@@ -375,11 +370,11 @@ def test_one_redis_and_a_cluster_are_not_mistaken_for_each_other(three: Cluster,
                 if three.owner(HOSTS_KEY) is node:
                     await turned(lambda hub=hub: hub.is_up, "it has the key of the hosts")  # type: ignore[misc]
                     for number in range(30):
-                        hub.rate(report(b"%d" % number, 1, 1)).add_done_callback(Future.exception)
+                        hub.rate(report(b"%d" % number, 1, 1)).add_done_callback(asyncio.Future.exception)
                 await turned(lambda hub=hub: hub.why == IS_CLUSTER_NODE, "it is a part of a cluster")  # type: ignore[misc]
                 assert not hub.is_up
 
-    played(play)
+    asyncio.run(play())
 
 
 def test_a_cluster_of_one_over_tls(tmp_path: Path) -> None:
@@ -389,7 +384,6 @@ def test_a_cluster_of_one_over_tls(tmp_path: Path) -> None:
     port = free_port()
     given = ("--port", "0", "--tls-port", str(port), "--tls-ca-cert-file", str(authority.file), "--tls-cluster", "yes")
     cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--requirepass", "s3cret")
-    server = Redis(tmp_path, *files, *given, *cluster)
     tls = Tls(ca=str(authority.file))
 
     async def play() -> None:
@@ -405,7 +399,5 @@ def test_a_cluster_of_one_over_tls(tmp_path: Path) -> None:
             await turned(lambda: hub.why != "not reached yet", "it is tried")
             assert not hub.is_up
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    with Redis(tmp_path, *files, *given, *cluster):
+        asyncio.run(play())

@@ -1,6 +1,6 @@
 """An edge's user of the hub reads the directory, and can write none of it: whoever steals it mints no keys."""
 
-from pathlib import Path
+import asyncio
 
 import pytest
 
@@ -8,7 +8,6 @@ from edgeproxy.directory.versions import LOG, NEWS, TIME
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.redis import Link, ResponseError
 from tests.support.hub_rights import documented, documented_for_directory
-from tests.support.reached_hub import played
 from tests.support.redis import Redis
 
 WRITES: tuple[tuple[Argument, ...], ...] = (
@@ -33,15 +32,13 @@ WRITES: tuple[tuple[Argument, ...], ...] = (
 )
 
 
-def test_an_edges_user_reads_the_directory_and_cannot_write_it(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
+def test_an_edges_user_reads_the_directory_and_cannot_write_it(redis: Redis) -> None:
     async def play() -> None:
-        operator = await Link.open(server.url)
+        operator = await Link.open(redis.url)
         rights = (*documented(), *documented_for_directory())
         await operator.ask("ACL", "SETUSER", "edge", "on", ">s3cret", *rights)
         await operator.ask("RPUSH", LOG, "a version")
-        edge = await Link.open(f"redis://edge:s3cret@127.0.0.1:{server.port}/0")
+        edge = await Link.open(f"redis://edge:s3cret@127.0.0.1:{redis.port}/0")
         assert await edge.ask("LINDEX", LOG, -1) == b"a version"
         assert await edge.ask("LRANGE", LOG, 0, -1) == [b"a version"]
         for command in WRITES:
@@ -51,7 +48,4 @@ def test_an_edges_user_reads_the_directory_and_cannot_write_it(tmp_path: Path) -
         await edge.close()
         await operator.close()
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())

@@ -12,7 +12,7 @@ from edgeproxy.hub.redis import Away, Link, Tls
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from tests.support.authority import Authority
 from tests.support.hub_rights import documented
-from tests.support.reached_hub import played, reached, tried, until
+from tests.support.reached_hub import reached, tried, until
 from tests.support.redis import SERVER, Redis, free_port
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
@@ -23,11 +23,9 @@ def report(seq: int, used: int, instance: int = 1) -> Report:
     return Report(b"k", instance, seq, 1, 2142.0, 60.0, used, window=window)
 
 
-def test_answers_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
+def test_answers_come_in_the_order_of_the_questions(redis: Redis) -> None:
     async def play() -> None:
-        async with reached(server.url) as hub:
+        async with reached(redis.url) as hub:
             answers = [hub.rate(report(seq, seq, instance=1 + seq % 2)) for seq in range(1, 501)]
             told = [await answer for answer in answers]
             # Each sees what the other had said by then.
@@ -35,65 +33,49 @@ def test_answers_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
             assert hub.hosts == 1
             assert 0 < hub.rtt < 1
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())
 
 
-def test_a_killed_server_is_away_at_once_and_reached_again(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
+def test_a_killed_server_is_away_at_once_and_reached_again(redis: Redis) -> None:
     async def play() -> None:
-        async with reached(server.url) as hub:
+        async with reached(redis.url) as hub:
             assert (await hub.rate(report(1, 3))).known is False
-            server.kill()
+            redis.kill()
             with pytest.raises(Away):
                 await hub.rate(report(2, 4))
             await until(lambda: not hub.is_up)
             assert hub.why
             assert hub.errors == 1
-            server.start()
+            redis.start()
             await until(lambda: hub.is_up)
             assert (await hub.rate(report(3, 5))).known is False, "it has forgotten everything"
             assert (await hub.rate(report(4, 5))).known is True
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())
 
 
-def test_a_server_that_hangs_is_away_after_a_second(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
+def test_a_server_that_hangs_is_away_after_a_second(redis: Redis) -> None:
     async def play() -> None:
-        async with reached(server.url) as hub:
-            server.stop()
+        async with reached(redis.url) as hub:
+            redis.stop()
             began = asyncio.get_running_loop().time()
             with pytest.raises(Away, match="no answer within 1 s"):
                 await hub.rate(report(1, 3))
             assert asyncio.get_running_loop().time() - began < 3
-            server.go_on()
+            redis.go_on()
             await until(lambda: hub.is_up)
 
-    try:
-        played(play)
-    finally:
-        server.go_on()
-        server.kill()
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize(
     ("refuses", "passes"),
     [("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"), ("SCRIPT FLUSH", "PING")],
 )
-def test_a_server_that_refuses_is_away_until_it_does_not(tmp_path: Path, refuses: str, passes: str) -> None:
-    server = Redis(tmp_path)
-
+def test_a_server_that_refuses_is_away_until_it_does_not(redis: Redis, refuses: str, passes: str) -> None:
     async def play() -> None:
-        operator = await Link.open(server.url)
-        async with reached(server.url) as hub:
+        operator = await Link.open(redis.url)
+        async with reached(redis.url) as hub:
             await operator.ask(*refuses.split())
             with pytest.raises(Away):
                 await hub.rate(report(1, 3))
@@ -105,15 +87,10 @@ def test_a_server_that_refuses_is_away_until_it_does_not(tmp_path: Path, refuses
             await until(lambda: hub.heard_at > heard)
         await operator.close()
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())
 
 
 def test_a_password_of_the_url_is_used_and_never_shown(tmp_path: Path) -> None:
-    server = Redis(tmp_path, "--requirepass", "s3cret")
-
     async def play() -> None:
         with pytest.raises(Away, match=r"(?i)auth"):
             await Link.open(server.url)
@@ -121,10 +98,8 @@ def test_a_password_of_the_url_is_used_and_never_shown(tmp_path: Path) -> None:
             assert (await hub.rate(report(1, 1))).hosts == 1
             assert "s3cret" not in hub.name
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    with Redis(tmp_path, "--requirepass", "s3cret") as server:
+        asyncio.run(play())
 
 
 def test_over_tls(tmp_path: Path) -> None:
@@ -132,7 +107,7 @@ def test_over_tls(tmp_path: Path) -> None:
     issued = authority.issue("localhost")
     files = ("--tls-cert-file", str(issued.cert), "--tls-key-file", str(issued.key), "--tls-auth-clients", "no")
     port = free_port()
-    server = Redis(tmp_path, *files, "--port", "0", "--tls-port", str(port), "--tls-ca-cert-file", str(authority.file))
+    files += ("--port", "0", "--tls-port", str(port), "--tls-ca-cert-file", str(authority.file))
 
     async def play() -> None:
         with pytest.raises(Away, match=r"(?i)certificate"):
@@ -140,36 +115,28 @@ def test_over_tls(tmp_path: Path) -> None:
         async with reached(f"rediss://localhost:{port}/0", tls=Tls(ca=str(authority.file))) as hub:
             assert (await hub.rate(report(1, 1))).hosts == 1
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    with Redis(tmp_path, *files):
+        asyncio.run(play())
 
 
-def test_scripts_that_redis_refuses_count_as_no_answer(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
+def test_scripts_that_redis_refuses_count_as_no_answer(redis: Redis) -> None:
     async def play() -> None:
-        async with reached(server.url) as hub:
-            link = await Link.open(server.url)
+        async with reached(redis.url) as hub:
+            link = await Link.open(redis.url)
             await link.ask("REPLICAOF", "127.0.0.1", "1")
             with pytest.raises(Away, match="read only replica"):
                 await hub.rate(report(1, 1))
             assert hub.errors >= 1
             await link.close()
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())
 
 
-def test_who_has_forgotten_everything_is_noticed(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
+def test_who_has_forgotten_everything_is_noticed(redis: Redis) -> None:
     renewed: list[bool] = []
 
     async def play() -> None:
-        async with reached(server.url, renewed=lambda has: renewed.append(has(b"k"))) as hub:
+        async with reached(redis.url, renewed=lambda has: renewed.append(has(b"k"))) as hub:
             beats = hub.heard_at
             await until(lambda: hub.heard_at > beats)
             assert renewed == []
@@ -180,17 +147,12 @@ def test_who_has_forgotten_everything_is_noticed(tmp_path: Path) -> None:
             assert renewed == [True]
             assert hub.errors == 0
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())
 
 
-def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
+def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(redis: Redis) -> None:
     async def play() -> None:
-        async with reached(server.url) as hub:
+        async with reached(redis.url) as hub:
             (node,) = hub._nodes.all
             assert node.link is not None
             other = (await node.link.ask("SCRIPT", "LOAD", "return 1")).decode()
@@ -203,10 +165,7 @@ def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(tmp_pat
             await until(lambda: hub.errors == 2 and hub.is_up)
             assert (await hub.rate(report(2, 1))).hosts == 1
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())
 
 
 LACKING = {
@@ -227,12 +186,11 @@ def test_the_rights_of_the_documentation_are_those_of_the_scripts() -> None:
     )
 
 
-def test_a_user_with_the_rights_of_the_documentation_and_one_without(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-    url = f"redis://edge:s3cret@127.0.0.1:{server.port}/0"
+def test_a_user_with_the_rights_of_the_documentation_and_one_without(redis: Redis) -> None:
+    url = f"redis://edge:s3cret@127.0.0.1:{redis.port}/0"
 
     async def play() -> None:
-        operator = await Link.open(server.url)
+        operator = await Link.open(redis.url)
         await operator.ask("ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
         async with reached(url) as hub:
             changed = Window(10, 28, 1000, (Cell(1000, 3, 0), Cell(971, 1, 0)))
@@ -254,10 +212,7 @@ def test_a_user_with_the_rights_of_the_documentation_and_one_without(tmp_path: P
                 assert re.search(said, hub.why), hub.why
         await operator.close()
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize(
@@ -270,9 +225,6 @@ def test_a_user_with_the_rights_of_the_documentation_and_one_without(tmp_path: P
     ],
 )
 def test_why_it_is_away_is_said(tmp_path: Path, commands: list[str], why: str) -> None:
-    server = Redis(tmp_path, "--dbfilename", "occupied")
-    (tmp_path / "occupied" / "by").mkdir(parents=True)
-
     async def play() -> None:
         operator = await Link.open(server.url)
         for command in commands:
@@ -286,10 +238,9 @@ def test_why_it_is_away_is_said(tmp_path: Path, commands: list[str], why: str) -
         assert [line["why"] for line in lines if line["log_level"] == "error"][-1].startswith(why)
         await operator.close()
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    with Redis(tmp_path, "--dbfilename", "occupied") as server:
+        (tmp_path / "occupied" / "by").mkdir(parents=True)
+        asyncio.run(play())
 
 
 def test_who_accepts_and_never_answers_is_tried_by_one_connection_and_why_is_logged_once() -> None:
@@ -320,19 +271,17 @@ def test_who_accepts_and_never_answers_is_tried_by_one_connection_and_why_is_log
         assert [line["why"] for line in lines if line["log_level"] == "error"] == ["no answer within 2 s"]
         server.close()
 
-    played(play)
+    asyncio.run(play())
 
 
-def test_the_state_of_the_breaker_is_in_the_status(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-
+def test_the_state_of_the_breaker_is_in_the_status(redis: Redis) -> None:
     async def play() -> None:
         with capture_logs() as lines:
-            async with reached(server.url) as hub:
+            async with reached(redis.url) as hub:
                 said = hub.status()
                 assert (said["state"], said["breaker"], said["hosts"]) == ("up", "closed", 1)
                 assert not {"why", "nodes"} & said.keys()
-                server.kill()
+                redis.kill()
                 await until(lambda: not hub.is_up)
                 states = [hub.breaker]
                 while states.count("half-open") < 2:
@@ -341,16 +290,13 @@ def test_the_state_of_the_breaker_is_in_the_status(tmp_path: Path) -> None:
                         states.append(hub.breaker)
                 assert set(states) == {"open", "half-open"}
                 assert hub.status()["state"] == "away"
-                server.start()
+                redis.start()
                 await until(lambda: hub.status()["breaker"] == "closed")
         whys = [line["why"] for line in lines if line["event"] == "the hub is away"]
         assert len(whys) == len(set(whys)) <= 2, "that it was lost, and that nobody is there: once each"
         assert sum(line["event"] == "the hub is reached" for line in lines) == 2
 
-    try:
-        played(play)
-    finally:
-        server.kill()
+    asyncio.run(play())
 
 
 def test_every_script_is_shipped() -> None:

@@ -14,7 +14,7 @@ from edgeproxy.hub import breaker, calls
 from edgeproxy.hub.redis import Away, Link
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
 from tests.support.fake_redis import Answers, bulk, clock, fake, to
-from tests.support.reached_hub import played, reached, tried, until
+from tests.support.reached_hub import reached, tried, until
 
 SAID = Report(b"k", 1, 1, 1, 2142.0, 60.0, 3, window=Window(10, 28, 1000, (Cell(1000, 3, 0),)))
 
@@ -59,7 +59,7 @@ def test_what_is_no_redis_is_away(answers: Answers, why: str) -> None:
                 await hub.rate(SAID)
             assert [line["event"] for line in lines] == ["the hub is away"]
 
-    played(play)
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize("user", ["", "edge:s3cret@", ":s3cret@"])
@@ -69,7 +69,7 @@ def test_a_hub_that_greets_wrongly_is_away(user: str) -> None:
             await until(lambda: hub.errors >= 2)
             assert "is it a Redis?" in (hub.why or "")
 
-    played(play)
+    asyncio.run(play())
 
 
 BEATS = {
@@ -100,7 +100,7 @@ def test_a_heartbeat_that_is_answered_otherwise_is_none(said: bytes) -> None:
             assert (hub.is_up, hub.hosts, hub.offset, hub.heard_at) == (False, 1, None, 0.0)
             assert "is it a Redis?" in (hub.why or "") or "its clock is wrong" in (hub.why or "")
 
-    played(play)
+    asyncio.run(play())
 
 
 def array(*parts: bytes | int) -> bytes:
@@ -173,7 +173,7 @@ def test_a_report_that_is_answered_otherwise_is_not_heard_and_its_node_is_away(s
             await until(lambda: hub.errors == 1 and hub.is_up)
             await ask()
 
-    played(play)
+    asyncio.run(play())
 
 
 PERIOD, GAUGE = Period(b"q", 1, 7, 5), Gauge(b"g", 1, 3, 1000.0, 1005.0)
@@ -193,7 +193,7 @@ def test_answers_that_are_right_are_read() -> None:
             assert await hub.period(PERIOD) == (7, 0)
             assert await hub.gauge(GAUGE) == (0, 1)
 
-    played(play)
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize("said", [b"+OK\r\n", b":5\r\n", b"*1\r\n+OK\r\n", b"%1\r\n+a\r\n+b\r\n"])
@@ -209,7 +209,7 @@ def test_a_directory_that_is_answered_otherwise_is_none(said: bytes) -> None:
                 if not said.startswith((b"*", b"+")):
                     await until(lambda hub=hub: hub.errors == 1)  # type: ignore[misc]
 
-    played(play)
+    asyncio.run(play())
 
 
 LINE = versions.Version(1, "a" * 32, True, 1, 10, "b" * 64, 1, 1, 1.8e9)
@@ -243,7 +243,7 @@ def test_a_push_that_is_answered_otherwise_is_none(stage: bytes, commit: bytes, 
                 await push.change(link.ask, {"acme": b'{"customer":{"tier":"x"},"keys":{},"name":"acme"}'})
             await link.close()
 
-    played(play)
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_cluster_that_says_where_no_slots_are_is_away_and_asked_again(slots: b
             assert re.search("to CLUSTER SLOTS: is it a Redis", hub.why or "")
             assert hub.errors >= 2
 
-    played(play)
+    asyncio.run(play())
 
 
 def test_who_gives_another_reason_each_time_is_logged_a_few_times(seed: int) -> None:
@@ -288,7 +288,7 @@ def test_who_gives_another_reason_each_time_is_logged_a_few_times(seed: int) -> 
             assert [line["event"] for line in lines] == ["the hub is away"] * len(lines)
             assert 1 <= len(lines) <= 3
 
-    played(play)
+    asyncio.run(play())
 
 
 def test_what_comes_unasked_is_no_answer() -> None:
@@ -299,4 +299,4 @@ def test_what_comes_unasked_is_no_answer() -> None:
             assert await asyncio.wait_for(link.away, 10) == "it answered what was not asked"
             await link.close()
 
-    played(play)
+    asyncio.run(play())

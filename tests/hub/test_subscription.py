@@ -1,7 +1,6 @@
 """What is published on the hub is heard, also after the server was away."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -15,22 +14,21 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 
 
 def test_each_message_is_heard_also_after_silence_and_after_a_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "PING_SECONDS", 0.05)
     monkeypatch.setattr(subscription, "RETRY_SECONDS", 0.01)
-    server = Redis(tmp_path)
     heard: list[None] = []
 
     async def published() -> None:
-        link = await Link.open(server.url)
+        link = await Link.open(redis.url)
         try:
             await link.ask("PUBLISH", b"news", b"x")
         finally:
             await link.close()
 
     async def play() -> None:
-        listens = asyncio.ensure_future(Subscription(server.url, Tls(), b"news", lambda: heard.append(None)).run())  # noqa: TID251
+        listens = asyncio.ensure_future(Subscription(redis.url, Tls(), b"news", lambda: heard.append(None)).run())  # noqa: TID251
         for _ in range(2):
             before = len(heard)
             await turned(lambda before=before: len(heard) > before, "it listens")  # type: ignore[misc]
@@ -38,11 +36,8 @@ def test_each_message_is_heard_also_after_silence_and_after_a_loss(
             here = len(heard)
             await published()
             await turned(lambda here=here: len(heard) == here + 1, "one message, one word")  # type: ignore[misc]
-            server.kill()
-            server.start()
+            redis.kill()
+            redis.start()
         listens.cancel()
 
-    try:
-        asyncio.run(play())
-    finally:
-        server.kill()
+    asyncio.run(play())

@@ -1,7 +1,7 @@
 """A hub that is up, while a test has it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from edgeproxy.hub.hub import Has, Hub
@@ -40,12 +40,3 @@ async def reached(
     async with tried(url, instance, tls, renewed) as hub:
         await until(lambda: hub.is_up)
         yield hub
-
-
-def played(play: Callable[[], Awaitable[None]]) -> None:
-    """Run it in a loop."""
-
-    async def main() -> None:
-        await play()
-
-    asyncio.run(main())

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 from redis.crc import key_slot
@@ -33,6 +33,12 @@ class Redis:
         self._command = [SERVER, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *arguments]
         self._process: subprocess.Popen[str] | None = None
         self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     @property
     def url(self) -> str:
@@ -87,6 +93,12 @@ class Cluster:
         except BaseException:
             self.kill()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def _start(self, folder: Path, arguments: Sequence[str], replicas: int) -> None:
         for number in range(3 * (1 + replicas)):

@@ -13,14 +13,12 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server that all share."""
     if SERVER is None:
         pytest.skip("there is no redis-server on this machine")
-    server = Redis(tmp_path_factory.mktemp("redis"))
-    yield server.port
-    server.kill()
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server.port
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     """A server of a test's own, which the test may end."""
-    server = Redis(tmp_path)
-    yield server
-    server.kill()
+    with Redis(tmp_path) as server:
+        yield server

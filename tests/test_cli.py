@@ -24,9 +24,9 @@ from edgeproxy.cli import running
 from edgeproxy.config.key_form import REGEX
 from edgeproxy.config.models import Listener, Settings
 from edgeproxy.config.parsers import Address
-from tests.supervisor.edges import held_port
 from tests.support.authority import Authority
 from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -241,8 +241,8 @@ def test_quick_serves_without_a_file_and_leaves_nothing(served: list[tuple[Setti
 
 
 def test_nothing_of_quick_serves_on_once_it_is_killed(tmp_path: Path) -> None:
-    with closing(held_port()) as held:
-        address = held.getsockname()
+    with closing(Ports(1)) as held:
+        address = (HOST, *held.numbers)
         command = [sys.executable, "-m", "edgeproxy", "quick", "--to", "http://127.0.0.1:1"]
         command += ["--listen", f"127.0.0.1:{address[1]}"]
         environ = {**os.environ, "TMPDIR": str(tmp_path)}

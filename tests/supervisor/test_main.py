@@ -1,147 +1,172 @@
 """Whole edges: supervisors and workers as processes, killed and stopped as hosts and operators do it."""
 
+import itertools
+import json
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeproxy.config.quick import load_quick
 from edgeproxy.supervisor import main
-from tests.supervisor.edges import Edge, Host, host
+from tests.support.customers import key_of, people
+from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
+from tests.support.process import kill
+from tests.support.upstream import Upstream
 from tests.support.waiting import until
+
+Make = Callable[..., Edge]
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    served = Upstream(tmp_path_factory.mktemp("upstream"))
+    yield served
+    served.stop()
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Host]:
-    with host(tmp_path) as made:
-        yield made
+def make(tmp_path: Path, upstream: Upstream) -> Iterator[Make]:
+    """Make an edge of one worker, which is not started yet. All share their address and their state directory."""
+    numbers = itertools.count()
+    with ExitStack() as ends:
+        (port,) = ends.enter_context(closing(Ports(1))).numbers
+        shared = {"listen": f"{HOST}:{port}", "state": str(tmp_path / "state"), "workers": 1, **people(acme="free")}
+
+        def make(**settings: Any) -> Edge:
+            edge = Edge(tmp_path / f"edge{next(numbers)}", upstream.port, **{**shared, **settings})
+            edge.port = port
+            return ends.enter_context(closing(edge))
+
+        yield make
+
+
+def killed(edge: Edge) -> set[int]:
+    """The workers that are left of an edge whose supervisor is killed now."""
+    kill(edge.supervisor.pid)
+    return edge.supervisor.family()
 
 
 def request(edge: Edge, times: int) -> None:
     """So many requests that are answered with 200, each over its own connection."""
+
+    def answered() -> bool:
+        try:
+            return edge.ask(key=key_of("acme")).status == 200
+        except OSError:
+            return False
+
     for _ in range(times):
-        until(lambda: edge.request() == 200, "a request is answered")
+        until(answered, "a request is answered")
 
 
-def test_orphans_stay_while_a_new_supervisor_cannot_serve(here: Host) -> None:
-    first = here.start()
-    first.wait_ready()
-    old = set(first.workers())
-    first.kill()
-    with socket.create_server(("127.0.0.1", 0)) as foreign:
-        assert here.start(admin=foreign.getsockname()[1]).process.wait(timeout=20) == 2
-    assert here.orphans() == old
+def logged(edge: Edge, event: str) -> list[dict[str, Any]]:
+    """The structured log lines of this event."""
+    lines = [json.loads(line) for line in edge.output.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_orphans_stay_while_a_new_supervisor_cannot_serve(make: Make) -> None:
+    first = make(workers=2).start()
+    old = set(first.worker_pids())
+    assert killed(first) == old
+    with socket.create_server((HOST, 0)) as foreign:
+        assert make(admin=f"{HOST}:{foreign.getsockname()[1]}").begin().wait(20) == 2
+    assert first.supervisor.family() == old
     request(first, 3)
 
 
-def test_an_older_supervisor_takes_over_from_a_newer_one_that_died(here: Host) -> None:
-    first = here.start(workers=1)
-    first.wait_ready()
-    second = here.start(workers=1, admin=here.free_port())
-    second.wait_ready()
-    second.kill()
-    until(lambda: len(here.orphans()) == 1, "the worker of the second is an orphan")
-    until(lambda: not here.orphans(), "the orphan has left, for the first serves again")
+def test_an_older_supervisor_takes_over_from_a_newer_one_that_died(make: Make) -> None:
+    first, second = make().start(), make().start()
+    assert len(killed(second)) == 1
+    until(lambda: not second.supervisor.family(), "the orphan has left, for the first serves again")
     request(first, 5)
-    assert first.end() == 0
 
 
-def test_sighup_reloads_and_says_what_came_of_it(here: Host) -> None:
-    edge = here.start(workers=1)
-    edge.wait_ready()
-    edge.process.send_signal(signal.SIGHUP)
-    until(lambda: edge.logged("configuration is what serves already"), "it says so")
-    config = here.directory / "edge0.yaml"
-    good = config.read_text()
-    config.write_text(f"{good}security_headers: true\nregion: elsewhere\n".replace("region: here\n", ""))
-    edge.process.send_signal(signal.SIGHUP)
-    (said,) = until(lambda: edge.logged("configuration reloaded"), "it says so")
+def test_sighup_reloads_and_says_what_came_of_it(make: Make) -> None:
+    edge = make().start()
+    edge.supervisor.send_signal(signal.SIGHUP)
+    until(lambda: logged(edge, "configuration is what serves already"), "it says so")
+    edge.write(security_headers=True, region="elsewhere")
+    edge.supervisor.send_signal(signal.SIGHUP)
+    (said,) = until(lambda: logged(edge, "configuration reloaded"), "it says so")
     assert said["needs_restart"] == ["region"]
-    assert said["sha256"] == edge.json("/status")["config"]["sha256"]
-    config.write_text(good + "drain: 5\nx: 1\n")
-    edge.process.send_signal(signal.SIGHUP)
-    (said,) = until(lambda: edge.logged("configuration refused; the one before serves on"), "it says so")
-    assert [error.rpartition(": ")[0] for error in said["errors"]] == [f"{config}:15: drain", f"{config}:16: x"]
+    assert said["sha256"] == edge.status()["config"]["sha256"]
+    good = edge.file.read_text()
+    edge.file.write_text(good + "drain: 5\nx: 1\n")
+    edge.supervisor.send_signal(signal.SIGHUP)
+    (said,) = until(lambda: logged(edge, "configuration refused; the one before serves on"), "it says so")
+    last = len(good.splitlines()) + 2
+    places = [f"{edge.file}:{last - 1}: drain", f"{edge.file}:{last}: x"]
+    assert [error.rpartition(": ")[0] for error in said["errors"]] == places
     request(edge, 1)
-    assert edge.end() == 0
 
 
-def test_sighup_to_both_of_two_supervisors_reloads_each(here: Host) -> None:
-    edges = [here.start(workers=1, admin=here.free_port()) for _ in range(2)]
+def test_sighup_to_both_of_two_supervisors_reloads_each(make: Make) -> None:
+    edges = [make().start() for _ in range(2)]
     for edge in edges:
-        edge.wait_ready()
-    for number, edge in enumerate(edges):
-        with (here.directory / f"edge{number}.yaml").open("a") as file:
-            file.write("security_headers: true\n")
-        edge.process.send_signal(signal.SIGHUP)
+        edge.write(security_headers=True)
+        edge.supervisor.send_signal(signal.SIGHUP)
     for edge in edges:
-        until(lambda edge=edge: edge.logged("configuration reloaded"), "it is reloaded")
+        until(lambda edge=edge: logged(edge, "configuration reloaded"), "it is reloaded")
         request(edge, 3)
-    assert [edge.counted() for edge in edges] == [6, 6]
-    assert [edge.end() for edge in edges] == [0, 0]
+    assert [edge.usage()["acme"] for edge in edges] == [6, 6]
 
 
-def test_a_reload_that_is_asked_for_while_the_edge_starts_is_not_forgotten(here: Host) -> None:
-    edge = here.start()
-    until(lambda: edge.logged("edge starting"), "it has begun")
-    with (here.directory / "edge0.yaml").open("a") as file:
-        file.write("security_headers: true\n")
-    edge.process.send_signal(signal.SIGHUP)
-    edge.wait_ready()
-    until(lambda: edge.logged("configuration reloaded"), "it is reloaded")
-    until(lambda: edge.json("/status")["config"]["error"] is None, "nothing is wrong")
+def test_a_reload_that_is_asked_for_while_the_edge_starts_is_not_forgotten(make: Make) -> None:
+    edge = make()
+    edge.begin()
+    until(lambda: logged(edge, "edge starting"), "it has begun")
+    edge.write(security_headers=True)
+    edge.supervisor.send_signal(signal.SIGHUP)
+    until(edge.ready, "the edge is ready")
+    until(lambda: logged(edge, "configuration reloaded"), "it is reloaded")
+    assert edge.status()["config"]["error"] is None
     request(edge, 3)
-    assert edge.end() == 0
 
 
-def test_a_port_in_use_is_named_and_nothing_is_started(here: Host) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as foreign:
+def test_a_port_in_use_is_named_and_nothing_is_started(make: Make, tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as foreign:
         taken = foreign.getsockname()[1]
-        edge = here.start(admin=taken)
-        assert edge.process.wait(timeout=20) == 2
-    assert edge.said() == f"edgeproxy: cannot listen on 127.0.0.1:{taken}: Address already in use\n"
-    assert not here.state.exists()
+        edge = make(admin=f"{HOST}:{taken}")
+        assert edge.begin().wait(20) == 2
+    assert edge.output == f"edgeproxy: cannot listen on {HOST}:{taken}: Address already in use\n"
+    assert not (tmp_path / "state").exists()
 
 
-def test_where_no_worker_can_start_the_edge_says_why_and_ends(here: Host) -> None:
-    edges = [here.start(workers=1, admin=here.free_port()) for _ in range(2)]
-    for edge in edges:
-        edge.wait_ready()
-    third = here.start(workers=1)
-    assert third.process.wait(timeout=20) == 1
-    assert "edgeproxy: no worker could start: " in third.said()
-    assert "column" in third.said()
+def test_where_no_worker_can_start_the_edge_says_why_and_ends(make: Make) -> None:
+    edges = [make().start() for _ in range(2)]
+    third = make()
+    assert third.begin().wait(20) == 1
+    assert "edgeproxy: no worker could start: " in third.output
+    assert "column" in third.output
     request(edges[0], 5)
-    assert [edge.end() for edge in edges] == [0, 0]
 
 
-def test_an_address_of_an_edge_with_another_state_directory_is_refused(here: Host) -> None:
-    edge = here.start(workers=1)
-    edge.wait_ready()
-    other = here.start(workers=1, state=here.directory / "other", admin=here.free_port())
-    assert other.process.wait(timeout=20) == 2
-    assert other.said() == (
-        f"edgeproxy: cannot listen on 127.0.0.1:{here.port}: "
-        f"another process does, which is no edge on the state directory {here.directory / 'other'}\n"
+def test_an_address_of_an_edge_with_another_state_directory_is_refused(make: Make, tmp_path: Path) -> None:
+    edge = make().start()
+    other = make(state=str(tmp_path / "other"))
+    assert other.begin().wait(20) == 2
+    assert other.output == (
+        f"edgeproxy: cannot listen on {HOST}:{edge.port}: "
+        f"another process does, which is no edge on the state directory {tmp_path / 'other'}\n"
     )
     request(edge, 5)
-    assert edge.end() == 0
 
 
-def test_orphans_of_the_older_supervisor_serve_after_the_newer_one_has_ended(here: Host) -> None:
-    first = here.start(workers=1)
-    first.wait_ready()
-    (worker,) = first.workers()
-    second = here.start(workers=1, admin=here.free_port())
-    second.wait_ready()
-    assert second.end() == 0
-    first.kill()
-    until(lambda: here.orphans() == {worker}, "the worker of the first is an orphan")
-    until(lambda: b"serving on until another one serves" in first.log.read_bytes(), "it knows")
+def test_orphans_of_the_older_supervisor_serve_after_the_newer_one_has_ended(make: Make) -> None:
+    first = make().start()
+    workers = set(first.worker_pids())
+    make().start().end()
+    assert killed(first) == workers
+    until(lambda: "serving on until another one serves" in first.output, "it knows")
     request(first, 5)
-    assert here.orphans() == {worker}
+    assert first.supervisor.family() == workers
 
 
 def test_a_machine_whose_order_of_stores_is_unproven_is_refused(

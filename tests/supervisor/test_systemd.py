@@ -5,12 +5,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.supervisor.systemd import Systemd
-from tests.supervisor.edges import host
+from tests.support.edge import Edge
 from tests.support.waiting import until
 
 
@@ -103,12 +104,7 @@ def test_a_manager_that_does_not_read_holds_nobody_up(manager: socket.socket) ->
 
 
 @pytest.mark.parametrize("manager", ["in a directory"], indirect=True)
-def test_a_whole_edge_tells_of_its_life(
-    manager: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environ(manager, WATCHDOG_USEC="200000").items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", os.defpath)
+def test_a_whole_edge_tells_of_its_life(manager: socket.socket, tmp_path: Path) -> None:
     heard: list[str] = []
 
     def hears(wanted: str) -> bool:
@@ -118,17 +114,18 @@ def test_a_whole_edge_tells_of_its_life(
         except BlockingIOError:
             return any(message.startswith(wanted) for message in heard)
 
-    with host(tmp_path) as here:
-        edge = here.start(workers=1)
+    with closing(Edge(tmp_path / "edge", 9, workers=1)) as edge:
+        edge.environ = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "200000"}
+        edge.begin()
         until(lambda: hears("READY=1"), "it is ready")
         assert "READY=1\nSTATUS=serving: 1 of 1 workers ready" in heard
-        assert edge.get("/readyz")[0] == 200
-        (worker,) = edge.workers()
+        assert edge.ready()
+        (worker,) = edge.worker_pids()
         assert b"NOTIFY_SOCKET" not in Path(f"/proc/{worker}/environ").read_bytes()
         heard.clear()
         until(lambda: hears("WATCHDOG=1"), "it lives")
-        edge.process.send_signal(signal.SIGHUP)
+        edge.supervisor.send_signal(signal.SIGHUP)
         until(lambda: hears("RELOADING=1\nMONOTONIC_USEC="), "it reloads")
         until(lambda: hears("READY=1"), "it is ready again")
-        assert edge.end() == 0
+        edge.end()
         assert hears("STOPPING=1\nSTATUS=draining: 1 of 1 workers ready")

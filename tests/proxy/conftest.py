@@ -1,12 +1,14 @@
 """The stage for transcripts, and the loop that their tests run in."""
 
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeproxy.counters import setup
 from edgeproxy.proxy import client, deadlines
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.states import TRANSITIONS
@@ -18,6 +20,10 @@ from tests.support.transcript import Edge, ok
 def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     """An edge that starts when it is first asked for something; what it left behind is checked at the end."""
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.02)
+    # Its tables are to outlive no loss of power, and a disk takes longer over fourteen of these than a test does.
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    # A worker goes over all rows of connections when it begins.
+    monkeypatch.setattr(setup, "CONNECTION_ROWS", 64)
     stage = Edge(tmp_path)
     monkeypatch.setattr(client, "Exchange", watched(stage))
     with stage.runner:

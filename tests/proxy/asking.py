@@ -15,8 +15,7 @@ def request(path: str = "/v1/x", *fields: str, key: str = KEY, method: str = "GE
 
 async def asks(client: Wire, path: str = "/v1/x", *fields: str, key: str = KEY, method: str = "GET") -> Message:
     """What a client is answered over a connection that it has."""
-    await client.sends(request(path, *fields, key=key, method=method))
-    return await client.gets_answer(method)
+    return await client.asks(request(path, *fields, key=key, method=method), to=method)
 
 
 async def asked(edge: Edge, data: bytes = b"", address: str = "127.0.0.1") -> tuple[Wire, Wire]:

@@ -79,9 +79,7 @@ async def test_clients_gone_with_requests_waiting_in_line_leave_nothing(edge: Ed
 async def test_an_answer_that_breaks_off_takes_none_of_those_before_it_along(edge: Edge) -> None:
     """A reset drops what has not arrived yet, so it waits for that. Found by tests/fuzz."""
     client = await edge.client(receives=4096)
-    await client.sends(get("/public/1"), get("/public/2"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get("/public/1"), get("/public/2"))
     await upstream.sends(ok(b"x" * 500_000))
     await upstream.gets_request()
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n")
@@ -94,9 +92,7 @@ async def test_an_answer_that_breaks_off_takes_none_of_those_before_it_along(edg
 async def test_a_broken_answer_that_nobody_takes_is_not_kept_for_ever(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "1s"}
     client = await edge.client(receives=4096)
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get())
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 3000000"), b"x" * 1_000_000)
     upstream.aborts()
     await edge.until(lambda: all(each.cut_by for each in edge.runtime.connections.clients))

@@ -185,11 +185,8 @@ async def test_a_connection_that_is_one_too_many_is_logged(edge: Edge) -> None:
 async def test_a_request_that_is_not_sent_for_its_upstreams_sake_names_that(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["breaker"] = {"pending": 1}
     client, other = await edge.client(), await edge.client()
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
-    await other.sends(get())
-    assert (await other.gets_answer()).status == 503
+    upstream = await edge.brings(client, get())
+    assert (await other.asks(get())).status == 503
     found = await line(edge)
     assert (found["status"], found["upstream"], found["error"]) == (503, "api", "connection_limit_reached")
     assert found.keys().isdisjoint({"endpoint", "retries", "upstream_seconds"})
@@ -289,8 +286,7 @@ async def test_nothing_that_a_client_sends_breaks_a_line(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     for asked in INJECTED:
         client = await edge.client()
-        await client.sends(asked)
-        await client.gets_answer()
+        await client.asks(asked)
         client.closes()
     found = await lines(edge, len(INJECTED))
     assert found[4]["path"] == "/public/%0D%0A%22%1B"
@@ -321,8 +317,7 @@ async def test_the_sample_is_drawn_for_each_request_and_told(edge: Edge) -> None
     assert access is not None
     access._chance = drawn.__next__
     for n in range(4):
-        await client.sends(get(f"/public/{n}"))
-        await client.gets_answer()
+        await client.asks(get(f"/public/{n}"))
     found = await lines(edge, 2)
     assert [(each["path"], each["sample"]) for each in found] == [("/public/1", 0.25), ("/public/3", 0.25)]
 
@@ -334,8 +329,7 @@ async def test_lines_that_cannot_be_written_are_counted_and_said_once(
     edge.upstream.answers(lambda request: ok())
     client = await edge.client()
     for n in range(1, 4):
-        await client.sends(get())
-        await client.gets_answer()
+        await client.asks(get())
         await edge.until(lambda n=n: edge.count("edge_access_log_dropped_total") == n)
     said = "".join(capfd.readouterr())
     assert said.count("access log lines dropped") == 1
@@ -355,8 +349,7 @@ async def test_keys_of_every_kind_stay_out_of_it(edge: Edge) -> None:
             head(f"GET http://user:{key}@h/ HTTP/1.1", "Host: h"),
         ):
             client = await edge.client()
-            await client.sends(asked)
-            await client.gets_answer()
+            await client.asks(asked)
             client.closes()
     await lines(edge, 35)
     assert b"key-" not in log_of(edge).read_bytes()

@@ -102,8 +102,7 @@ async def test_the_path_that_is_decided_on_is_in_its_one_form(edge: Edge) -> Non
 async def test_a_stranger_learns_nothing(edge: Edge) -> None:
     for data in (question(key=KEY), question(key=""), question(key=KEY, uri="/nowhere")):
         client = await edge.client("127.0.0.2")
-        await client.sends(data.replace(b"Content-Length", b"X-Forwarded-For: 127.0.0.1\r\nContent-Length"))
-        answer = await client.gets_answer()
+        answer = await client.asks(data.replace(b"Content-Length", b"X-Forwarded-For: 127.0.0.1\r\nContent-Length"))
         assert answer.status == 403
         await client.gets_eof()
         assert b"trusted proxies" in answer.body

@@ -32,8 +32,7 @@ async def is_closed(edge: Edge) -> None:
 
 async def is_open(edge: Edge, client: Wire, request: bytes = b"") -> None:
     """There is none."""
-    await client.sends(request or get())
-    answer = await client.gets_answer()
+    answer = await client.asks(request or get())
     is_fault(answer, 503, "connection_limit_reached")
     assert answer["Retry-After"] == "1"
 
@@ -87,9 +86,7 @@ async def test_a_request_too_many_is_told_to_come_back_and_the_connection_goes_o
     assert edge.count("edge_requests_total", "public", "-", "503") == 2
     await upstream.sends(ok(b"", "Connection: close"))
     await client.gets_answer()
-    await another.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(another, get())
     await upstream.sends(ok(b"now"))
     assert (await another.gets_answer()).body == b"now"
     assert pending(edge) == 0
@@ -129,8 +126,7 @@ async def test_an_upstream_that_cannot_be_reached_gives_up_the_place(edge: Edge)
     edge.upstream.refuses()
     client = await edge.client()
     for _ in range(3):
-        await client.sends(get())
-        is_fault(await client.gets_answer(), 502, "connection_refused")
+        is_fault(await client.asks(get()), 502, "connection_refused")
     assert pending(edge) == 0
 
 
@@ -150,7 +146,7 @@ async def test_a_request_that_is_sent_again_keeps_its_place(edge: Edge) -> None:
 async def test_a_body_that_is_refused_with_its_head_gives_up_the_place(edge: Edge) -> None:
     limited(edge)
     client = await edge.client()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked") + b"no chunk\r\n")
-    assert (await client.gets_answer()).status == 400
+    answer = await client.asks(head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"), b"no chunk\r\n")
+    assert answer.status == 400
     await client.gets_eof()
     await is_closed(edge)

@@ -131,9 +131,7 @@ async def test_an_answer_before_the_body_was_taken_arrives_and_the_connection_is
     await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
     assert (await client.gets_answer()).body == b"long"
     await upstream.gets_cut()
-    await client.sends(get())
-    another = await edge.upstream.accepts()
-    await another.gets_request()
+    another = await edge.brings(client, get())
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
 
@@ -169,8 +167,7 @@ async def test_where_none_is_up_any_more_the_client_is_told(edge: Edge) -> None:
     await edge.until(lambda: any(client.exchange for client in edge.runtime.connections.clients))
     edge.endpoint().up = False
     edge.endpoint().service._changed()
-    await client.sends(b"cd")
-    is_fault(await client.gets_answer(), 503, "destination_unavailable")
+    is_fault(await client.asks(b"cd"), 503, "destination_unavailable")
     edge.endpoint().up = True
     edge.endpoint().service._changed()
 
@@ -181,8 +178,7 @@ async def test_a_disk_that_is_full_is_503(edge: Edge, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     client = await edge.client()
-    await client.sends(sized(len(BODY)), BODY[:MIB])
-    answer = await client.gets_answer()
+    answer = await client.asks(sized(len(BODY)), BODY[:MIB])
     is_problem(answer, 503)
     assert answer["Retry-After"] == "1"
     await client.gets_eof()
@@ -241,9 +237,7 @@ async def test_what_is_counted_is_what_came(edge: Edge) -> None:
     edge.config["meters"] = {"in": {"count": "bytes_in"}}
     client = await edge.client()
     head_ = head("POST /v1/x HTTP/1.1", "Host: h", f"X-API-Key: {UNLIMITED}", f"Content-Length: {len(BODY)}")
-    await client.sends(head_, BODY)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, head_, BODY)
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
     assert edge.usage() == {("free", "in", "v1"): len(BODY)}

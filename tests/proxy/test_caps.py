@@ -14,8 +14,7 @@ from tests.support.wire import Message, Wire
 async def turned_away(edge: Edge, address: str = "127.0.0.1") -> Message:
     """A connection gets this answer, whatever it asks, and ends."""
     client = await edge.client(address)
-    await client.sends(get())
-    answer = await client.gets_answer()
+    answer = await client.asks(get())
     await client.gets_eof()
     client.closes()
     return answer
@@ -24,8 +23,7 @@ async def turned_away(edge: Edge, address: str = "127.0.0.1") -> Message:
 async def let_in(edge: Edge, address: str = "127.0.0.1") -> Wire:
     """A connection on which requests are served."""
     client = await edge.client(address)
-    await client.sends(get("/nowhere"))
-    assert (await client.gets_answer()).status == 404
+    assert (await client.asks(get("/nowhere"))).status == 404
     return client
 
 
@@ -52,8 +50,7 @@ async def test_very_many_idle_connections_of_one_address_change_nothing_for_othe
     edge.upstream.answers(lambda request: ok())
     idle = [await edge.client() for _ in range(700)]
     for client in (await edge.client("127.0.0.2"), idle[0], idle[-1], await edge.client()):
-        await client.sends(get())
-        assert (await client.gets_answer()).status == 200
+        assert (await client.asks(get())).status == 200
     assert edge.count("edge_connections_refused_total", "address") == 0
 
 
@@ -94,8 +91,7 @@ async def test_what_was_sent_does_not_cost_the_answer(edge: Edge) -> None:
     edge.config["limits"] = {"connections_per_ip": 1}
     await let_in(edge)
     client = await edge.client()
-    await client.sends(bytes(200_000))
-    assert (await client.gets_answer()).status == 429
+    assert (await client.asks(bytes(200_000))).status == 429
     await client.gets_eof()
 
 
@@ -153,8 +149,7 @@ async def test_a_bound_holds_over_all_workers(edge: Edge) -> None:
     await second.starts()
     there = [await second.client() for _ in range(2)]
     for client in there:
-        await client.sends(get("/nowhere"))
-        assert (await client.gets_answer()).status == 404
+        assert (await client.asks(get("/nowhere"))).status == 404
     assert (await turned_away(edge)).status == 429
     refused = await second.client()
     assert (await refused.gets_answer()).status == 429

@@ -47,8 +47,7 @@ async def test_what_arrives_is_what_was_sent(edge: Edge, algorithm: str, answer:
     client = await edge.client()
     size = 0
     for _ in range(2):  # on one connection, and on one to the upstream
-        await client.sends(get("/public/", f"Accept-Encoding: br, {algorithm}"))
-        got = await client.gets_answer()
+        got = await client.asks(get("/public/", f"Accept-Encoding: br, {algorithm}"))
         assert got["Content-Encoding"] == algorithm
         assert unpacked(got) == content
         assert len(got.body) < len(content) * 0.7
@@ -65,8 +64,7 @@ async def test_a_route_without_compression_shares_connections_with_one_that_has_
     for method in ("GET", "POST", "GET"):
         for path in ("/public/", "/get/" if method == "GET" else "/maybe/"):
             request = get(path, "Accept-Encoding: gzip")
-            await client.sends(request.replace(b"GET", method.encode(), 1))
-            got = await client.gets_answer()
+            got = await client.asks(request.replace(b"GET", method.encode(), 1))
             assert ("Content-Encoding" in got) is (path == "/public/")
             assert (unpacked(got) if path == "/public/" else got.body) == TEXT
     assert len(edge.upstream.wires) == 1
@@ -141,8 +139,7 @@ async def test_head_is_told_what_get_is(edge: Edge) -> None:
     edge.upstream.answers(lambda _: told)
     client = await edge.client()
     for _ in range(2):
-        await client.sends(request)
-        got = await client.gets_answer("HEAD")
+        got = await client.asks(request, to="HEAD")
         assert (got["Content-Encoding"], got["ETag"]) == ("gzip", 'W/"v1"')
         assert "Content-Length" not in got
 

@@ -64,9 +64,7 @@ async def test_it_holds_over_all_workers(edge: Edge) -> None:
     second = Second(edge)
     await second.starts()
     there = await second.client()
-    await there.sends(request())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(there, request())
     assert edge.in_use() == 2
     for full in (await edge.client(), await second.client()):
         is_limited(await asks(full), "concurrency")
@@ -153,9 +151,7 @@ async def test_a_client_that_takes_nothing_and_has_all_of_its_answer_does_not(ed
     await edge.until(lambda: edge.runtime.connections.clients)
     (kept,) = edge.runtime.connections.clients
     narrow(kept.transport)
-    await client.sends(request())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, request())
     await upstream.sends(ok(bytes(100_000)))
     await edge.until(lambda: kept.choked)
     await is_over(edge)
@@ -250,13 +246,11 @@ async def test_a_body_that_is_too_large_gives_it_back(edge: Edge, at_once: bool)
     first = head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Transfer-Encoding: chunked")
     if at_once:
         client = await edge.client()
-        await client.sends(first, chunks(b"x" * 9))
-        assert (await client.gets_answer()).status == 413
+        assert (await client.asks(first, chunks(b"x" * 9))).status == 413
     else:
         client, upstream = await asked(edge, first + b"5\r\nhello\r\n")
         assert edge.in_use() == 1
-        await client.sends(b"5\r\nworld\r\n")
-        assert (await client.gets_answer()).status == 413
+        assert (await client.asks(b"5\r\nworld\r\n")).status == 413
         await upstream.gets_cut()
     assert edge.in_use() == 0
 

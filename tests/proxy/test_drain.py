@@ -95,8 +95,7 @@ async def test_a_refused_request_is_told_that_the_connection_ends(edge: Edge, re
     await edge.settles()
     drain = Drain(edge)
     await edge.settles()
-    await client.sends(refused[5:])
-    assert (await client.gets_answer())["Connection"] == "close"
+    assert (await client.asks(refused[5:]))["Connection"] == "close"
     await client.gets_eof()
     client.closes()
     await drain.ends()

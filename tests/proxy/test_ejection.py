@@ -22,8 +22,7 @@ async def asks(edge: Edge, times: int) -> list[Message]:
     client = await edge.client()
     answers = []
     for _ in range(times):
-        await client.sends(get())
-        answers.append(await client.gets_answer())
+        answers.append(await client.asks(get()))
     client.closes()
     return answers
 
@@ -87,8 +86,7 @@ async def test_a_client_that_leaves_says_nothing_of_the_upstream(edge: Edge, beg
 
 async def test_a_client_that_sends_a_bad_body_says_nothing_of_the_upstream(edge: Edge) -> None:
     client, upstream = await ask(edge, head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"))
-    await client.sends(b"no chunk\r\n")
-    assert (await client.gets_answer()).status == 400
+    assert (await client.asks(b"no chunk\r\n")).status == 400
     await upstream.gets_eof()
     assert not edge.endpoint().out
 

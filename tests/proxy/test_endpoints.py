@@ -33,8 +33,7 @@ async def test_a_name_without_an_address_is_502_until_one_is_told(edge: Edge) ->
     named(edge)
     client = await edge.client()
     for _ in range(2):
-        await client.sends(get())
-        is_fault(await client.gets_answer(), 502, "dns_error")
+        is_fault(await client.asks(get()), 502, "dns_error")
     assert edge.count("edge_upstream_errors_total", "api", "dns_error") == 2
     assert edge.count("edge_requests_total", "public", "-", "502") == 2
     tell(edge, ("127.0.0.1", "127.0.0.1"))
@@ -57,9 +56,7 @@ async def test_with_no_endpoint_up_it_is_503_and_the_connection_goes_on(edge: Ed
     assert edge.count("edge_upstream_errors_total", "api", "destination_unavailable") == 3
     assert edge.usage() == {}
     tell(edge, ("127.0.0.1", "127.0.0.1"))
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get())
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
 
@@ -68,9 +65,7 @@ async def test_idle_connections_to_an_address_that_is_gone_are_closed(edge: Edge
     named(edge)
     client = await edge.client()
     tell(edge, ("127.0.0.1", "127.0.0.1"))
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get())
     await upstream.sends(ok())
     await client.gets_answer()
     with another_address(edge) as listening:
@@ -91,17 +86,14 @@ async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request
     named(edge)
     client = await edge.client()
     tell(edge, ("127.0.0.1", "127.0.0.1"))
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get())
     retired = edge.endpoint()
     tell(edge, ("", ""))
     await upstream.sends(ok(b"still"))
     assert (await client.gets_answer()).body == b"still"
     await upstream.gets_eof()
     assert (retired.idle, retired.outstanding) == ([], 0)
-    await client.sends(get())
-    is_fault(await client.gets_answer(), 502, "dns_error")
+    is_fault(await client.asks(get()), 502, "dns_error")
 
 
 async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge: Edge) -> None:
@@ -110,28 +102,7 @@ async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge:
     assert edge.endpoints() == []
 
 
-def test_a_worker_heeds_what_its_supervisor_tells(edge: Edge, worker: Process) -> None:
-    async def status(of: int, up: list[str]) -> None:
-        await worker.channel.send(Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], up)]}))
-        async with asyncio.timeout(10):
-            while await worker.asks(get()) != of:
-                pass
-
-    async def scene() -> None:
-        await worker.begins()
-        edge.upstream.listening.close()
-        assert await worker.asks(get()) == 502
-        await status(503, [])
-        await status(502, ["127.0.0.1"])
-        await worker.channel.send(Drain(5.0))
-        async with asyncio.timeout(10):
-            await worker.hangs_up()
-
-    uvloop.run(scene())
-    assert worker.ends()[0] == 0
-
-
-def test_a_worker_whose_upstream_has_a_name_serves_once_it_knows_an_address(edge: Edge) -> None:
+def test_a_worker_begins_once_it_is_told_of_endpoints_and_heeds_what_it_is_told_then(edge: Edge) -> None:
     named(edge)
     process = Process(edge)
 
@@ -139,10 +110,15 @@ def test_a_worker_whose_upstream_has_a_name_serves_once_it_knows_an_address(edge
         told = Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], [])]})
         assert await process.begins(60.0, told) == Ready(0)
         assert await process.asks(get()) == 503
+        edge.upstream.listening.close()
+        await process.channel.send(Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], ["127.0.0.1"])]}))
+        async with asyncio.timeout(10):
+            while await process.asks(get()) != 502:
+                pass
         await process.channel.send(Drain(5.0))
         async with asyncio.timeout(10):
             await process.hangs_up()
 
     uvloop.run(scene())
+    assert process.ends()[0] == 0
     process.close()
-    edge.upstream.listening.close()

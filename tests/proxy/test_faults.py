@@ -20,8 +20,7 @@ async def test_an_upstream_that_refuses_connections_is_502(edge: Edge) -> None:
     edge.upstream.refuses()
     client = await edge.client()
     for _ in range(2):
-        await client.sends(get())
-        answer = await client.gets_answer()
+        answer = await client.asks(get())
         is_fault(answer, 502, "connection_refused")
         assert "Connection" not in answer
     # The only endpoint is asked twice.
@@ -41,8 +40,7 @@ async def test_an_upstream_that_takes_no_connection_in_time_is_504(edge: Edge) -
             end.connect_ex(("127.0.0.1", edge.upstream.port))
             queued.append(end)
         client = await edge.client()
-        await client.sends(get())
-        is_fault(await client.gets_answer(), 504, "connection_timeout")
+        is_fault(await client.asks(get()), 504, "connection_timeout")
         for end in queued:
             end.close()
         full.close()
@@ -66,16 +64,14 @@ async def test_the_only_endpoint_is_connected_to_once_more(edge: Edge, monkeypat
 async def test_a_host_that_cannot_be_resolved_is_502(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["endpoints"] = ["http://nowhere.invalid:80"]
     client = await edge.client()
-    await client.sends(get())
-    is_fault(await client.gets_answer(), 502, "dns_error")
+    is_fault(await client.asks(get()), 502, "dns_error")
 
 
 async def test_the_log_says_which_request_met_an_upstream_that_cannot_be_reached(edge: Edge) -> None:
     edge.upstream.refuses()
     client = await edge.client()
     with capture_logs() as lines:
-        await client.sends(get())
-        answer = await client.gets_answer()
+        answer = await client.asks(get())
     (line,) = lines
     assert (line["event"], line["about"]) == ("upstream unreachable", f"127.0.0.1:{edge.upstream.port}")
     assert line["request_id"] == answer["X-Request-Id"]
@@ -86,8 +82,7 @@ async def test_where_no_endpoint_can_be_reached_it_is_a_fault_after_two(edge: Ed
         edge.adds_endpoint().refuses()
     edge.upstream.refuses()
     client = await edge.client()
-    await client.sends(get())
-    is_fault(await client.gets_answer(), 502, "connection_refused")
+    is_fault(await client.asks(get()), 502, "connection_refused")
     assert edge.count("edge_upstream_errors_total", "api", "connection_refused") == 2
     assert edge.count("edge_requests_total", "public", "-", "502") == 1
 
@@ -155,9 +150,7 @@ async def test_a_whole_chunked_answer_arrives_whatever_follows_it(edge: Edge, ap
     assert (await client.gets_answer()).body == b"helloworld"
     await upstream.gets_eof()
     # What followed it is nobody's: the next request has a connection of its own.
-    await client.sends(get())
-    another = await edge.upstream.accepts()
-    await another.gets_request()
+    another = await edge.brings(client, get())
     await another.sends(ok(b"next"))
     assert (await client.gets_answer()).body == b"next"
 
@@ -222,8 +215,7 @@ async def test_a_body_that_trickles_within_its_deadline_arrives(edge: Edge) -> N
 async def test_a_fault_with_the_body_still_to_come_ends_the_clients_connection(edge: Edge) -> None:
     edge.upstream.refuses()
     client = await edge.client()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 10"), b"abc")
-    answer = await client.gets_answer()
+    answer = await client.asks(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 10"), b"abc")
     is_fault(answer, 502, "connection_refused")
     assert answer["Connection"] == "close"
     await client.gets_eof()
@@ -232,8 +224,7 @@ async def test_a_fault_with_the_body_still_to_come_ends_the_clients_connection(e
 async def test_a_fault_behind_a_client_that_asked_to_close_says_so(edge: Edge) -> None:
     edge.upstream.refuses()
     client = await edge.client()
-    await client.sends(get("/public/", "Connection: close"))
-    answer = await client.gets_answer()
+    answer = await client.asks(get("/public/", "Connection: close"))
     assert (answer.status, answer["Connection"]) == (502, "close")
     await client.gets_eof()
 
@@ -241,6 +232,5 @@ async def test_a_fault_behind_a_client_that_asked_to_close_says_so(edge: Edge) -
 async def test_a_fault_is_not_billed(edge: Edge) -> None:
     edge.upstream.refuses()
     client = await edge.client()
-    await client.sends(get("/v1/x", f"X-API-Key: {UNLIMITED}"))
-    await client.gets_answer()
+    await client.asks(get("/v1/x", f"X-API-Key: {UNLIMITED}"))
     assert edge.usage() == {}

@@ -85,9 +85,7 @@ async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edg
     upstream.closes()
     await client.gets_answer()
     await edge.until(lambda: not edge.endpoint().idle)
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 0"))
-    another = await edge.upstream.accepts()
-    await another.gets_request()
+    another = await edge.brings(client, head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 0"))
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
 
@@ -99,16 +97,12 @@ async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
     monkeypatch.setattr(kept_idle, "AGREE_SECONDS", 60.0)  # A machine may stand still.
     client = await edge.client()
     for _ in range(kept_idle.CLOSINGS):
-        await client.sends(get())
-        upstream = await edge.upstream.accepts()
-        await upstream.gets_request()
+        upstream = await edge.brings(client, get())
         await upstream.sends(ok())
         await client.gets_answer()
         upstream.closes()
         await edge.until(lambda: not edge.endpoint().idle)
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get())
     await upstream.sends(ok())
     await client.gets_answer()
     await upstream.gets_eof()

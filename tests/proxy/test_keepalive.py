@@ -16,9 +16,7 @@ async def exchanged(client: Wire, upstream: Wire, answer: bytes = b"") -> None:
 
 async def test_clients_share_the_connections_to_an_upstream(edge: Edge) -> None:
     first, second = await edge.client(), await edge.client()
-    await first.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(first, get())
     await upstream.sends(ok())
     await first.gets_answer()
     await exchanged(second, upstream)
@@ -62,9 +60,7 @@ async def test_an_idle_connection_that_the_upstream_closes_is_used_no_more(edge:
     assert len(edge.endpoint().idle) == 1
     upstream.closes()
     await edge.until(lambda: not edge.endpoint().idle)
-    await client.sends(get())
-    another = await edge.upstream.accepts()
-    await another.gets_request()
+    another = await edge.brings(client, get())
     await another.sends(ok())
     assert (await client.gets_answer()).status == 200
 

@@ -19,8 +19,7 @@ def edge(edge: Edge) -> Edge:
 
 
 async def asks(client: Wire, *fields: str, path: str = "/v1/x", key: str = KEY) -> Message:
-    await client.sends(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
-    return await client.gets_answer()
+    return await client.asks(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
 
 
 async def test_exactly_as_many_pass_as_the_limit_says(edge: Edge) -> None:
@@ -97,8 +96,7 @@ async def test_the_guard_counts_what_is_refused_too(edge: Edge) -> None:
     script = [("/nowhere", "", 404), ("/v1/x", "", 401), ("/v1/x", "nobody", 401), ("/read/x", UNLIMITED, 403)]
     for path, key, status in script:
         assert (await asks(client, path=path, key=key)).status == status
-    await client.sends(head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 0"))
-    assert (await client.gets_answer()).status == 405
+    assert (await client.asks(head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 0"))).status == 405
     assert (await asks(client, key=UNLIMITED)).status == 200
     for path, key in (("/nowhere", ""), ("/v1/x", ""), ("/v1/x", UNLIMITED)):
         answer = await asks(client, path=path, key=key)
@@ -202,11 +200,9 @@ async def test_a_refusal_with_its_body_still_to_come_ends_the_connection(edge: E
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
     client = await edge.client()
     await asks(client)
-    await client.sends(post(b"abc", "/v1/x", f"X-API-Key: {KEY}"))
-    kept = await client.gets_answer()
+    kept = await client.asks(post(b"abc", "/v1/x", f"X-API-Key: {KEY}"))
     assert kept.status == 429
     assert "Connection" not in kept
-    await client.sends(post(b"abc", "/v1/x", f"X-API-Key: {KEY}")[:-1])
-    closed = await client.gets_answer()
+    closed = await client.asks(post(b"abc", "/v1/x", f"X-API-Key: {KEY}")[:-1])
     assert (closed.status, closed["Connection"]) == (429, "close")
     await client.gets_eof()

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
 from time import monotonic
@@ -30,14 +29,6 @@ from edgeproxy.proxy import control_handler
 from edgeproxy.proxy.control_handler import ControlHandler
 from tests.proxy.process import Process
 from tests.support.transcript import KEY, Edge, digest, get
-
-
-@pytest.fixture
-def worker(edge: Edge) -> Iterator[Process]:
-    process = Process(edge)
-    yield process
-    process.close()
-    edge.upstream.listening.close()
 
 
 async def prepares(worker: Process, edge: Edge, number: int) -> ToSupervisor:
@@ -71,10 +62,16 @@ async def test_of_the_orders(edge: Edge, worker: Process) -> None:
     assert worker.ends()[0] == 0
 
 
-async def test_an_order_that_makes_no_sense_does_not_end_the_taking_of_orders(edge: Edge, worker: Process) -> None:
+async def test_an_order_that_makes_no_sense_ends_neither_the_taking_of_orders_nor_the_signs_of_life(
+    edge: Edge, worker: Process
+) -> None:
     await worker.begins()
     await worker.channel.send(Endpoints(1, {"api": []}))
     await commits(worker, edge, 2)
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            while not isinstance(await worker.channel.receive(), Alive):
+                pass
 
 
 async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge: Edge, worker: Process) -> None:
@@ -136,17 +133,6 @@ async def test_without_a_word_of_the_supervisor_the_drain_is_that_of_what_is_ser
     assert worker.ends()[0] == 0
     client.close()
     end.close()
-
-
-async def test_it_gives_signs_of_life_and_none_while_nobody_reads(
-    edge: Edge, worker: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await worker.begins()
-    async with asyncio.timeout(10):
-        for _ in range(2):
-            while not isinstance(await worker.channel.receive(), Alive):
-                pass
-    edge.upstream.listening.close()
 
 
 async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,7 @@ async def test_options_that_may_go_no_further_is_answered_here(edge: Edge, sent:
     asked = head("OPTIONS /v1/ HTTP/1.1", *fields)
     client = await edge.client()
     for _ in range(2):
-        await client.sends(asked)
-        answer = await client.gets_answer()
+        answer = await client.asks(asked)
         assert answer.first == "HTTP/1.1 204 No Content"
         assert "RateLimit" in answer
         assert "X-Request-Id" in answer

@@ -29,8 +29,7 @@ from tests.support.wire import Message, Wire
 
 async def asks(client: Wire, path: str = "/v1/x", *fields: str, key: str = KEY) -> Message:
     """What a client is answered over a connection that it has."""
-    await client.sends(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
-    return await client.gets_answer()
+    return await client.asks(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
 
 
 # ---- one request sees one configuration
@@ -63,8 +62,7 @@ async def test_a_head_that_was_half_sent_is_read_by_the_new_one(answering: Edge)
     await answering.settles()
     answering.config["routes"][0]["auth"] = "none"
     await answering.reloads()
-    await client.sends(request[30:])
-    answer = await client.gets_answer()
+    answer = await client.asks(request[30:])
     assert answer.status == 200
     assert "RateLimit" not in answer
 
@@ -81,8 +79,7 @@ async def test_an_upload_keeps_the_bound_that_it_began_with(edge: Edge) -> None:
     await upstream.gets_until(b"0\r\n\r\n")
     await upstream.sends(ok())
     assert (await client.gets_answer()).status == 200
-    await client.sends(post(b"x" * 9))
-    assert (await client.gets_answer()).status == 413
+    assert (await client.asks(post(b"x" * 9))).status == 413
 
 
 # ---- who may ask
@@ -210,9 +207,7 @@ async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record
     service = edge.runtime.snapshot.services["api"]
     endpoint = next(each for each in service.endpoints if each.port == second.port)
     service.failed(endpoint, monotonic())
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get())
     edge.config["upstreams"]["more"] = {"endpoints": [edge.upstream.url]}
     edge.config["routes"].append({"path": "/more/*", "upstream": "more"})
     await edge.reloads()
@@ -242,9 +237,7 @@ async def test_of_an_upstream_that_changed_idle_connections_are_closed_and_other
     await busy.sends(ok(b"still"))
     assert (await used.gets_answer()).body == b"still"
     await busy.gets_eof()
-    await used.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(used, get())
     await upstream.sends(ok(b"new"))
     assert (await used.gets_answer()).body == b"new"
 
@@ -348,8 +341,7 @@ async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
     assert not generations.endpoints_changed(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
     assert not generations.endpoints_changed(number + 1, {"api": listing("127.0.0.9")})
     assert generations.endpoints_changed(1, {"api": listing("127.0.0.1", up=False)})
-    await client.sends(get())
-    assert (await client.gets_answer()).status == 503
+    assert (await client.asks(get())).status == 503
     assert generations.commit(number)
     services = edge.runtime.snapshot.services
     # What was told last of an upstream that both have is what is true of it.
@@ -409,8 +401,7 @@ async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge
     edge.config["access_log"] = str(new)
     await edge.reloads()
     other = await edge.client()
-    await other.sends(get("/nowhere"))
-    await other.gets_answer()
+    await other.asks(get("/nowhere"))
     assert [line["path"] for line in await lines(edge, new, 1)] == ["/nowhere"]
     assert edge.worker.generations.logs() == [edge.runtime.snapshot.access, before]
     await upstream.sends(ok())
@@ -421,8 +412,7 @@ async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge
     edge.config["access_log"] = "off"
     await edge.reloads()
     await edge.until(lambda: not edge.worker.generations.logs())
-    await other.sends(get("/nowhere"))
-    await other.gets_answer()
+    await other.asks(get("/nowhere"))
     await lines(edge, new, 1)
 
 

@@ -191,8 +191,7 @@ async def test_every_endpoint_is_tried_before_one_is_tried_twice(edge: Edge) -> 
     others[1].answers(lambda request: ok(b"last " + request.body))
     others[1].begins()
     for _ in range(4):
-        await client.sends(post(b"body"))
-        assert (await client.gets_answer()).body == b"last body"
+        assert (await client.asks(post(b"body"))).body == b"last body"
 
 
 async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_use_of_it(
@@ -246,17 +245,13 @@ async def test_beyond_the_budget_nothing_is_sent_again(edge: Edge) -> None:
     client = await edge.client()
     edge.endpoint(1).outstanding += 1
     for _ in range(30):
-        await client.sends(get())
-        assert (await client.gets_answer()).status == 200
-    await client.sends(get())
-    is_fault(await client.gets_answer(), 502, "connection_refused")
+        assert (await client.asks(get())).status == 200
+    is_fault(await client.asks(get()), 502, "connection_refused")
     assert edge.count("edge_upstream_retries_total", "api") == 30
     edge.endpoint(1).outstanding -= 2
     for _ in range(400):
-        await client.sends(get())
-        assert (await client.gets_answer()).status == 200
+        assert (await client.asks(get())).status == 200
     edge.endpoint(1).outstanding += 2
-    await client.sends(get())
-    assert (await client.gets_answer()).status == 200
+    assert (await client.asks(get())).status == 200
     assert edge.count("edge_upstream_retries_total", "api") == 31
     edge.endpoint(1).outstanding -= 1

@@ -112,8 +112,7 @@ async def test_a_client_gets_what_the_route_makes_of_an_answer(edge: Edge, name:
     edge.upstream.answers(lambda request: ANSWERS[name])
     client = await edge.client()
     for _ in range(3):
-        await client.sends(get("/own/x"))
-        answer = await client.gets_answer()
+        answer = await client.asks(get("/own/x"))
         assert answer.all("Cache-Control") == ["no-store"]
         assert answer.all("X-Frame-Options") == ["SAMEORIGIN"]
         assert "Server" not in answer
@@ -134,10 +133,8 @@ async def test_a_redirect_and_a_fixed_answer_ask_nobody(edge: Edge) -> None:
         answer = await client.gets_answer(method)
         assert (answer.status, answer["Content-Type"], answer["Content-Length"]) == (410, "text/html", "4")
         assert answer.body == (b"gone" if method == "GET" else b"")
-    await client.sends(get("/nothing"))
-    assert (await client.gets_answer()).status == 204
-    await client.sends(post(b"x" * 10, "/old/x"))
-    assert (await client.gets_answer("POST")).status == 308
+    assert (await client.asks(get("/nothing"))).status == 204
+    assert (await client.asks(post(b"x" * 10, "/old/x"), to="POST")).status == 308
     assert edge.usage() == {}
     assert edge.count("edge_requests_total", "/gone", "-", "410") == 2
 

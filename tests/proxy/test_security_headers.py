@@ -82,8 +82,7 @@ async def test_each_answer_gets_what_it_lacks_itself(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(b"", *(["Referrer-Policy: origin"] if "/own" in request.first else [])))
     client = await edge.client()
     for path, expected in (("/public/own", "origin"), ("/public/", PLAIN["Referrer-Policy"])) * 3:
-        await client.sends(get(path))
-        assert (await client.gets_answer())["Referrer-Policy"] == expected
+        assert (await client.asks(get(path)))["Referrer-Policy"] == expected
 
 
 async def test_a_304_is_left_as_it_is(edge: Edge) -> None:

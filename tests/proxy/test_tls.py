@@ -35,9 +35,7 @@ def secure(edge: Edge, authority: Authority) -> Edge:
 
 async def exchanged(edge: Edge, client: Wire, request: bytes, answer: bytes) -> None:
     """A request of this client, and its answer."""
-    await client.sends(request)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, request)
     await upstream.sends(answer)
     await client.gets_answer()
     upstream.closes()
@@ -113,9 +111,7 @@ async def test_a_request_in_the_same_packet_as_the_end_of_the_handshake_is_serve
         except ssl.SSLWantReadError:
             pass
     tls.write(get())
-    await plain.sends(outgoing.read())
-    upstream = await secure.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await secure.brings(plain, outgoing.read())
     await upstream.sends(ok())
     answer = b""
     while not answer.endswith(b"hello"):
@@ -362,9 +358,7 @@ async def test_a_handshake_that_stands_still_does_not_hold_up_a_drain(
 
 async def test_the_last_word_is_said_when_the_edge_closes(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
-    await client.sends(get("/public/", "Connection: close"))
-    upstream = await secure.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await secure.brings(client, get("/public/", "Connection: close"))
     await upstream.sends(ok())
     await client.gets_answer()
     await client.gets_eof()
@@ -373,8 +367,8 @@ async def test_the_last_word_is_said_when_the_edge_closes(secure: Edge, authorit
 async def test_an_answer_with_a_close_is_read_whole_although_more_was_sent(secure: Edge, authority: Authority) -> None:
     """A connection closed over unread input is reset, and the answer lost; see Client.close."""
     client = await secure.secure_client(authority.trusted())
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: x"), bytes(60_000))
-    assert (await client.gets_answer()).status == 400
+    answer = await client.asks(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: x"), bytes(60_000))
+    assert answer.status == 400
     await client.gets_eof()
 
 
@@ -382,9 +376,7 @@ async def test_a_client_that_says_its_last_word_is_gone_and_its_upstream_free(
     secure: Edge, authority: Authority
 ) -> None:
     client = await secure.secure_client(authority.trusted())
-    await client.sends(get())
-    upstream = await secure.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await secure.brings(client, get())
     client.says_last_word()
     await upstream.gets_cut()
     await client.gets_eof()
@@ -405,9 +397,7 @@ async def test_an_idle_client_that_says_its_last_word_gets_one(
 async def test_a_last_word_behind_what_is_held_back_is_heard_in_its_turn(secure: Edge, authority: Authority) -> None:
     secure.config["limits"] = {"pipelined": 1}
     client = await secure.secure_client(authority.trusted())
-    await client.sends(get())
-    upstream = await secure.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await secure.brings(client, get())
     client.tls.write(get("/public/next"))
     client.says_last_word()
     (held,) = secure.worker.runtime.connections.clients
@@ -421,9 +411,7 @@ async def test_a_last_word_behind_what_is_held_back_is_heard_in_its_turn(secure:
 
 async def test_a_chunked_answer_that_breaks_off_has_no_last_word(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
-    await client.sends(get())
-    upstream = await secure.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await secure.brings(client, get())
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
     await client.gets_head()
     await client.gets(b"begun")
@@ -459,9 +447,7 @@ async def test_a_connection_that_is_over_leaves_nothing_for_the_collector(secure
 
 async def test_a_client_that_reads_nothing_stops_its_upstream(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
-    await client.sends(get())
-    upstream = await secure.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await secure.brings(client, get())
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {200 * MIB}"))
     sent = await upstream.sends_while_taken(bytes(64 << 10), 200 * MIB)
     assert sent < 40 * MIB

@@ -57,9 +57,7 @@ async def test_one_that_takes_an_answer_bit_by_bit_is_cut(edge: Edge) -> None:
     await edge.until(lambda: edge.runtime.connections.clients)
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get())
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 << 20}"))
     async with asyncio.timeout(PATIENCE):
         while not upstream.at_end():
@@ -76,9 +74,7 @@ async def test_one_that_takes_an_answer_bit_by_bit_is_cut(edge: Edge) -> None:
 async def test_one_that_rests_is_not_taken_for_an_upstream_that_does(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"]["idle"] = "100ms"
     client = await edge.client(receives=4096)
-    await client.sends(get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.brings(client, get())
     (held,) = edge.runtime.connections.clients
     assert isinstance(held, Client)
     answer = ok(b"x" * (16 << 20))

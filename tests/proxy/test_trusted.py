@@ -37,8 +37,7 @@ async def test_each_request_of_a_connection_is_its_own_clients(edge: Edge) -> No
     edge.upstream.answers(lambda request: ok(request["X-Forwarded-For"].encode()))
     client = await edge.client()
     for name in ("192.0.2.1", "192.0.2.2", None, "192.0.2.1"):
-        await client.sends(get("/public/", *([f"X-Forwarded-For: {name}"] if name else [])))
-        said = (await client.gets_answer()).body.decode()
+        said = (await client.asks(get("/public/", *([f"X-Forwarded-For: {name}"] if name else [])))).body.decode()
         assert said == (f"{name}, 127.0.0.1" if name else "127.0.0.1")
 
 
@@ -48,8 +47,7 @@ async def test_the_guard_counts_the_client_and_not_the_proxy(edge: Edge) -> None
     client = await edge.client()
 
     async def asks(*fields: str) -> int:
-        await client.sends(get("/public/", *fields))
-        return (await client.gets_answer()).status
+        return (await client.asks(get("/public/", *fields))).status
 
     one, other = "X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2"
     assert [await asks(one) for _ in range(3)] == [200, 200, 429]
@@ -70,8 +68,7 @@ async def test_the_memory_of_heads_does_not_mix_trusted_and_other_peers(edge: Ed
 
     async def said(**address: Any) -> bytes:
         client = await edge.client(**address)
-        await client.sends(asked)
-        return (await client.gets_answer()).body
+        return (await client.asks(asked)).body
 
     for _ in range(2):
         assert await said() == b"127.0.0.1"

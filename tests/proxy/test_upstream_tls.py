@@ -243,9 +243,7 @@ async def test_an_idle_connection_that_ends_is_not_used_again(inside: Edge) -> N
     upstream.says_last_word()  # type: ignore[attr-defined]
     await inside.until(lambda: not inside.endpoint().idle)
     await upstream.gets_eof()
-    await client.sends(get())
-    again = await inside.upstream.accepts()
-    await again.gets_request()
+    again = await inside.brings(client, get())
     await again.sends(ok())
     await client.gets_answer()
 

@@ -50,8 +50,7 @@ async def test_it_goes_on_with_a_claim(edge: Edge, shared: Shared) -> None:
     assert edge.used()["basic"] == 2
     assert edge.count("edge_limit_waits_total", "basic") == 1
     # The connection goes on as if nothing had been.
-    await client.sends(request("/v1/next", key=""))
-    assert (await client.gets_answer()).status == 401
+    assert (await client.asks(request("/v1/next", key=""))).status == 401
     assert client.open
 
 
@@ -195,8 +194,8 @@ async def test_more_than_is_read_ahead_comes_while_it_waits(edge: Edge, shared: 
 async def test_a_client_that_waits_for_100_is_told_of_the_refusal_and_closed(edge: Edge, shared: Shared) -> None:
     await shared.begins()
     client = await edge.client()
-    await client.sends(request("/v1/x", "Content-Length: 5", "Expect: 100-continue", method="POST"))
-    assert (await client.gets_answer("POST")).status == 429
+    asked = request("/v1/x", "Content-Length: 5", "Expect: 100-continue", method="POST")
+    assert (await client.asks(asked, to="POST")).status == 429
     await client.gets_eof()
 
 
@@ -446,8 +445,7 @@ async def test_addresses_that_come_no_more_leave_nothing_behind(edge: Edge, shar
     await edge.starts()
     for last in range(1, 20):
         client = await edge.client(f"127.0.1.{last}")
-        await client.sends(get())
-        assert (await client.gets_answer()).status == 200
+        assert (await client.asks(get())).status == 200
         client.closes()
     await edge.until(lambda: not edge.runtime.connections.clients, "they are gone")
     assert edge.runtime.claim_waiter._gates

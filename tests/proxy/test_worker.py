@@ -184,10 +184,7 @@ def secure(edge: Edge, files: Authority) -> Iterator[Process]:
     """A worker whose listener has TLS."""
     cert, key = files.issues("edge.test")
     edge.config["listen"] = {"address": "127.0.0.1:0", "tls": {"cert": str(cert), "key": str(key)}}
-    process = Process(edge)
-    yield process
-    process.close()
-    edge.upstream.listening.close()
+    yield from lived(edge)
 
 
 def test_with_a_certificate_that_cannot_be_used_it_says_so_and_does_not_start(secure: Process, tmp_path: Path) -> None:

@@ -302,10 +302,14 @@ class Edge:
     async def forwards(self, *request: bytes) -> tuple[Wire, Wire]:
         """A new client, and the new connection on which the upstream has got its request: a GET unless it is said."""
         client = await self.client()
-        await client.sends(*(request or (get(),)))
+        return client, await self.brings(client, *(request or (get(),)))
+
+    async def brings(self, client: Wire, *request: bytes) -> Wire:
+        """The new connection on which the upstream has got this request of a client that is there already."""
+        await client.sends(*request)
         upstream = await self.upstream.accepts()
         await upstream.gets_request()
-        return client, upstream
+        return upstream
 
     async def serves(self, *request: bytes) -> tuple[Wire, Wire]:
         """The same once the request is answered; both connections stay open."""

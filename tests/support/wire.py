@@ -9,7 +9,7 @@ import re
 import socket
 import struct
 
-PATIENCE = 5.0
+PATIENCE = 15.0
 """Seconds after which something that a test waits for is not going to come."""
 
 READ = 1 << 18
@@ -179,6 +179,11 @@ class Wire:
         else:
             answer.body = await self.gets_rest()
         return answer
+
+    async def asks(self, *request: bytes, to: str = "GET") -> Message:
+        """The answer to this request."""
+        await self.sends(*request)
+        return await self.gets_answer(to)
 
     async def gets_chunks(self, message: Message) -> None:
         """The rest of a chunked body, for `message`; strictly as RFC 9112 section 7.1 has it, without extensions."""

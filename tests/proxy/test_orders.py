@@ -162,10 +162,10 @@ def memory(pid: int) -> int:
 
 async def test_forty_configurations_later_it_holds_as_much_as_before(edge: Edge, worker: Process) -> None:
     """Every one has other upstreams, routes, limits and half of the keys; requests are served under each."""
-    keys = [{"sha256": digest(f"key {n}"), "customer": "free"} for n in range(2000)]
+    keys = [{"sha256": digest(f"key {n}"), "customer": "free"} for n in range(600)]
     variants = []
     for n in range(4):
-        edge.config["keys"] = edge.config["keys"][:4] + keys[500 * n : 500 * n + 1000]
+        edge.config["keys"] = edge.config["keys"][:4] + keys[100 * n : 100 * n + 300]
         edge.config["upstreams"][f"more-{n}"] = {"endpoints": [edge.upstream.url, "https://127.0.0.1:9"], "pool": n + 1}
         edge.config["routes"] = [
             {"name": f"r{m}", "path": f"/{m}/*", "upstream": f"more-{n}", "auth": "required"} for m in range(100)
